@@ -1,0 +1,199 @@
+"""Everything that a plugin author implements, and nothing else.
+
+A component is built by an `IComponentFactory`, which is found by its name: an object in a module of `twisted.plugins`, or
+behind an entry point of the group ``mailserver.plugins``.  Every method typed ``Awaitable`` may be an ``async def`` or may
+return a Deferred.  The core gives each call a deadline; a call that fails or takes too long counts as the configured
+`on_error`, which is *defer* unless the administrator says otherwise: a broken plugin never loses and never lets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from zope.interface import Attribute, Interface
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Mailbox, Outcome, Route, Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.edits import Edit
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.parcel import Destination, Parcel
+
+__all__ = [
+    "Clock",
+    "IBatchDelivery",
+    "IComponent",
+    "IComponentFactory",
+    "IContentFilter",
+    "IDelivery",
+    "IDirectory",
+    "IModifier",
+    "IObserver",
+    "IPeerFilter",
+    "IRecipientContentFilter",
+    "IRecipientFilter",
+    "IResolver",
+    "IRouter",
+    "ISenderFilter",
+    "IStateStore",
+    "Services",
+]
+
+
+class Clock(Protocol):
+    """Twisted's `IReactorTime`, as far as a component needs it."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, f: Any, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the core lends to a component.
+
+    `clock` gives the time and delayed calls; `run_in_thread(function, *args)` returns an Awaitable of what the function
+    returns; `state` keeps small expiring facts over restarts; `resolver` is None where no DNS is configured;
+    `configuration_directory` and `data_directory` are absolute paths; `hostname` is the server's own name.
+    """
+
+    clock: Clock
+    run_in_thread: Any
+    state: Any
+    resolver: Any
+    hostname: str
+    configuration_directory: str
+    data_directory: str
+
+
+class IComponentFactory(Interface):
+    """Makes a component from its options.  Cheap: no I/O, neither at import nor in `build`."""
+
+    name = Attribute("The name that the configuration uses, such as 'denylist'.  Unique for each interface provided.")
+    summary = Attribute("One line for `mailserver plugins`.")
+    provides = Attribute("The interface of this module that the component provides, or a tuple of several.")
+    options = Attribute("A subclass of `mailserver.config.Options` (pydantic): names, types, defaults and help of the options.")
+
+    def build(options: Any, services: Services) -> Any:
+        """Return the component.  `options` is a checked instance of the class `options`."""
+
+
+class IComponent(Interface):
+    """Optional: a component that has a life."""
+
+    def start() -> Awaitable[None]:
+        """Called once before the first listener opens.  An error stops the start."""
+
+    def stop() -> Awaitable[None]:
+        """Called once when the server stops, or when a reload has replaced the component."""
+
+
+class IPeerFilter(Interface):
+    """Judges who connects."""
+
+    def judge_peer(peer: Peer) -> Awaitable[Verdict]:
+        """Called at connect (`peer.hello` is empty) and again after EHLO, HELO or LHLO."""
+
+
+class ISenderFilter(Interface):
+    """Judges a reverse-path at MAIL."""
+
+    def judge_sender(envelope: Envelope) -> Awaitable[Verdict]:
+        """`envelope.sender` may be None, the null reverse-path; there are no recipients yet."""
+
+
+class IRecipientFilter(Interface):
+    """Judges one forward-path at RCPT."""
+
+    def judge_recipient(envelope: Envelope, recipient: Recipient) -> Awaitable[Verdict]:
+        """`envelope.recipients` holds those accepted before this one."""
+
+
+class IContentFilter(Interface):
+    """Judges a message after its data, once for all its recipients."""
+
+    def judge_content(envelope: Envelope, content: Content) -> Awaitable[Verdict]:
+        """The verdict holds for every recipient."""
+
+
+class IRecipientContentFilter(Interface):
+    """Judges a message after its data for one recipient at a time."""
+
+    def judge_content_for(envelope: Envelope, content: Content, recipient: Recipient) -> Awaitable[Verdict]:
+        """The verdict holds for this recipient alone."""
+
+
+class IModifier(Interface):
+    """Changes a message; the core applies and records the edits."""
+
+    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit]]:
+        """Return the edits in the order in which they are to be applied."""
+
+
+class IObserver(Interface):
+    """Is told what happens; can neither decide nor delay."""
+
+    def observe(step: Mapping[str, Any]) -> None:
+        """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields."""
+
+
+class IDirectory(Interface):
+    """Knows who exists."""
+
+    def find(local_part: str, domain: str) -> Awaitable[Mailbox | None]:
+        """Return the mailbox of the account with exactly this name (domain in lower case), None where there is none.
+
+        An error means "cannot tell": the recipient is deferred, never refused.
+        """
+
+
+class IRouter(Interface):
+    """Says where a recipient goes."""
+
+    def route(address: Address) -> Awaitable[Sequence[Route]]:
+        """Return at least one route; several for an alias.  A single `Refused` refuses the recipient."""
+
+
+class IDelivery(Interface):
+    """Takes messages to where they go."""
+
+    stores = Attribute("False where nothing is kept (`discard`): such a message need not be written to the queue first.")
+
+    def deliver(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Awaitable[Mapping[int, Outcome]]:
+        """Try each destination; return an outcome for each `Destination.index`.
+
+        One destination's trouble never holds up another.  An error counts as Deferred for all of them.
+        A `Delivered` need not be durable before `flush` has returned.
+        """
+
+    def flush() -> Awaitable[None]:
+        """Make durable all that was delivered before the call.  An error means: nothing of it counts as delivered."""
+
+
+class IBatchDelivery(IDelivery):
+    """Optional: a delivery that works on many messages with one hand-over."""
+
+    def deliver_batch(parcels: Sequence[Parcel]) -> Awaitable[Sequence[Mapping[int, Outcome]]]:
+        """As `deliver`, for each parcel; the answer has the parcels' order."""
+
+
+class IStateStore(Interface):
+    """Small facts that expire: greylists, rates, reputation.  `space` keeps components apart."""
+
+    def get(space: str, key: str) -> bytes | None:
+        """The value, None where there is none or it has expired."""
+
+    def put(space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
+        """Keep the value; it reaches the disk within seconds."""
+
+    def drop(space: str, key: str) -> None:
+        """Forget it."""
+
+
+class IResolver(Interface):
+    """Asks the DNS.  A time-out or SERVFAIL is an error, never "no such record"."""
+
+    def query(name: str, record_type: str) -> Awaitable[Any]:
+        """Return the answer's records, its time to live and its authenticated-data bit."""

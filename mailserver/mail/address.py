@@ -1,0 +1,141 @@
+"""Mail addresses: local part and domain (RFC 5321 section 4.1.2; RFC 6531 section 3.3).
+
+    Mailbox        = Local-part "@" ( Domain / address-literal )
+    Local-part     = Dot-string / Quoted-string       ; MAY be case-sensitive
+    Dot-string     = Atom *("."  Atom)
+    Domain         = sub-domain *("." sub-domain)
+    sub-domain     = Let-dig [Ldh-str]
+    address-literal  = "[" ( IPv4-address-literal / IPv6-address-literal / General-address-literal ) "]"
+
+RFC 6531 adds UTF8-non-ascii to atext, qtextSMTP and sub-domain (U-labels).  The null reverse-path is no Address: it is None.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+import idna
+
+__all__ = ["Address", "AddressError", "normal_domain", "parse_domain"]
+
+LOCAL_PART_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
+DOMAIN_OCTETS = 255  # section 4.5.3.1.2
+PATH_OCTETS = 254  # section 4.5.3.1.3: 256 with the angle brackets
+
+ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
+DOT_STRING = re.compile(rf"[{ATEXT}]+(?:\.[{ATEXT}]+)*")
+DOT_STRING_UTF8 = re.compile(rf"[{ATEXT}\u0080-\U0010ffff]+(?:\.[{ATEXT}\u0080-\U0010ffff]+)*")
+QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\[ -~])*)"')
+QUOTED_STRING_UTF8 = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?)*")
+GENERAL_LITERAL = re.compile(r"[A-Za-z0-9\-]*[A-Za-z0-9]:[!-Z^-~]+")
+PLAIN = re.compile(rf"([{ATEXT}]+(?:\.[{ATEXT}]+)*)@({DOMAIN.pattern})")  # the common case, in one match
+C1_CONTROLS = re.compile("[\u0080-\u009f\u2028\u2029]")
+
+
+class AddressError(ValueError):
+    """The text is not an address.  The message says why, in words fit for a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox name.  `local` is unquoted, `domain` is as it was given; "" only for `<postmaster>` (section 4.1.1.3)."""
+
+    local: str
+    domain: str
+
+    @classmethod
+    def parse(cls, text: str, utf8: bool = False) -> Address:
+        """Parse ``local@domain`` without angle brackets.  `utf8` allows what RFC 6531 adds.  Raises `AddressError`."""
+        plain = PLAIN.fullmatch(text)
+        if plain is not None and len(text) <= PATH_OCTETS and plain.end(1) <= LOCAL_PART_OCTETS:
+            return cls(plain[1], plain[2])
+        return _parse_with_care(text, utf8)
+
+    @property
+    def is_literal(self) -> bool:
+        """The domain is an address literal, such as ``[192.0.2.1]``."""
+        return self.domain.startswith("[")
+
+    @property
+    def is_ascii(self) -> bool:
+        """It can travel without SMTPUTF8."""
+        return self.local.isascii() and self.domain.isascii()
+
+    @property
+    def domain_key(self) -> str:
+        """The domain as look-ups compare it: lower case, A-labels."""
+        return normal_domain(self.domain)
+
+    def __str__(self) -> str:
+        local = self.local if DOT_STRING_UTF8.fullmatch(self.local) else _quoted(self.local)
+        return f"{local}@{self.domain}" if self.domain else local
+
+
+def normal_domain(domain: str) -> str:
+    """Lower case, A-labels (RFC 5890); an address literal in lower case.  Raises `AddressError` for impossible labels."""
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii").lower()
+    except idna.IDNAError as error:
+        raise AddressError(f"not an internationalised domain name: {error}") from None
+
+
+def parse_domain(text: str, utf8: bool = False) -> str:
+    """Check a domain or an address literal (section 4.1.2, 4.1.3); return it unchanged.  Raises `AddressError`."""
+    if len(text.encode()) > DOMAIN_OCTETS:
+        raise AddressError("the domain is longer than 255 octets")
+    if text.startswith("["):
+        _check_literal(text)
+    elif text.isascii():
+        if DOMAIN.fullmatch(text) is None:
+            raise AddressError("not a domain name")
+    elif not utf8:
+        raise AddressError("a domain with non-ASCII characters needs SMTPUTF8")
+    else:
+        normal_domain(text)
+    return text
+
+
+def _parse_with_care(text: str, utf8: bool) -> Address:
+    if not utf8 and not text.isascii():
+        raise AddressError("an address with non-ASCII characters needs SMTPUTF8")
+    if len(text.encode()) > PATH_OCTETS:
+        raise AddressError("the path is longer than 256 octets")
+    if C1_CONTROLS.search(text):
+        raise AddressError("the address holds control characters")
+    quoted = (QUOTED_STRING_UTF8 if utf8 else QUOTED_STRING).match(text)
+    if quoted is not None:
+        local, end = re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
+    else:
+        atoms = (DOT_STRING_UTF8 if utf8 else DOT_STRING).match(text)
+        if atoms is None:
+            raise AddressError("not a local part")
+        local, end = atoms[0], atoms.end()
+    if text[end : end + 1] != "@":
+        raise AddressError("no @ after the local part")
+    if len(text[:end].encode()) > LOCAL_PART_OCTETS:
+        raise AddressError("the local part is longer than 64 octets")
+    return Address(local, parse_domain(text[end + 1 :], utf8))
+
+
+def _check_literal(text: str) -> None:
+    inner = text[1:-1]
+    if not text.endswith("]") or not text.isascii():
+        raise AddressError("an address literal ends with ]")
+    try:
+        if inner[:5].lower() == "ipv6:":
+            ipaddress.IPv6Address(inner[5:])
+            if "%" in inner:
+                raise AddressError("an address literal has no zone")
+        elif GENERAL_LITERAL.fullmatch(inner) is None:
+            ipaddress.IPv4Address(inner)
+    except ipaddress.AddressValueError:
+        raise AddressError("not an address literal") from None
+
+
+def _quoted(local: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'

@@ -1,0 +1,147 @@
+"""The answers that parts give each other: a filter's verdict, a recipient's route, an attempt's outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailserver.mail.address import Address
+from mailserver.mail.reply import Reply
+
+__all__ = [
+    "Accept",
+    "Defer",
+    "Deferred",
+    "Delivered",
+    "Failed",
+    "Local",
+    "Mailbox",
+    "Outcome",
+    "Pass",
+    "Quarantine",
+    "Refuse",
+    "Refused",
+    "Remote",
+    "Route",
+    "Signal",
+    "Verdict",
+]
+
+
+# --- Verdict: a filter's answer.  The worst wins, except that an explicit Accept (from a list) ends the matter. ---
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something was seen: it is recorded, and its `score` counts where a later part adds scores up."""
+
+    name: str
+    score: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Deliver to the recipient's Junk folder."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Try later: a 4yz reply.  `why` goes to the log and to `explain`, never to the peer."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """No: a 5yz reply.  `why` goes to the log and to `explain`, never to the peer."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """An explicit yes from a list: no other filter of this stage can refuse."""
+
+    why: str
+
+
+Verdict = Pass | Signal | Quarantine | Defer | Refuse | Accept
+
+
+# --- Route: where a recipient goes. ---
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A local user's mailbox.  Each part comes from a directory, never from the wire.
+
+    `folder` is the path below the inbox (``("lists", "python")``), () for the inbox itself.  `system` says that
+    the user is one of the operating system's, whose mail is written with that user's identity.
+    """
+
+    user: str
+    domain: str
+    folder: tuple[str, ...] = ()
+    system: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Deliver here.  `address` is the final address after aliases, for Delivered-To."""
+
+    address: Address
+    mailbox: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Send on to another host."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nowhere to go: `reply` is what RCPT answers, `why` what `explain` says."""
+
+    reply: Reply
+    why: str
+
+
+Route = Local | Remote | Refused
+
+
+# --- Outcome: what one attempt did to one recipient. ---
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """It is there (durably so only after the delivery's `flush`)."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now.  `reply` is the peer's or our own 4yz."""
+
+    reply: Reply
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never.  `reply` is the peer's or our own 5yz."""
+
+    reply: Reply
+    note: str = ""
+
+
+Outcome = Delivered | Deferred | Failed

@@ -1,0 +1,85 @@
+"""The immutable octets of a message, in memory or in a file.
+
+Lines end with CRLF, as on the wire; dots are undone.  A large message is never whole in memory: read it with `chunks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mailserver.mail.headers import Headers
+
+__all__ = ["CHUNK_OCTETS", "Content"]
+
+CHUNK_OCTETS = 65536
+HEADER_OCTETS = 262144
+
+
+@dataclass(frozen=True)
+class Content:
+    """A message: `prefix` (trace fields that we add), then `data` or what stands in the file `path`.
+
+    Just one of `data` and `path` is not None.  `stored_size` is the length of `data` or of the file.
+    `binary` says that it came with BODY=BINARYMIME (RFC 3030): its line ends are data.
+    """
+
+    data: bytes | None
+    path: str | None
+    stored_size: int
+    prefix: bytes = b""
+    binary: bool = False
+
+    @classmethod
+    def of(cls, data: bytes, *, prefix: bytes = b"", binary: bool = False) -> Content:
+        """A message in memory."""
+        return cls(data, None, len(data), prefix, binary)
+
+    @classmethod
+    def at(cls, path: str, size: int, *, prefix: bytes = b"", binary: bool = False) -> Content:
+        """A message of `size` octets in the file `path`."""
+        return cls(None, path, size, prefix, binary)
+
+    @property
+    def size(self) -> int:
+        """Octets in all, the prefix included."""
+        return len(self.prefix) + self.stored_size
+
+    def with_prefix(self, more: bytes) -> Content:
+        """The same message with header fields put in front."""
+        return Content(self.data, self.path, self.stored_size, more + self.prefix, self.binary)
+
+    def chunks(self, octets: int = CHUNK_OCTETS) -> Iterator[bytes]:
+        """The octets in pieces; a message in memory comes as it lies there.  Raises OSError where the file cannot be read."""
+        if self.prefix:
+            yield self.prefix
+        if self.path is None:
+            if self.data:
+                yield self.data
+            return
+        with open(self.path, "rb", buffering=0) as file:
+            while piece := file.read(octets):
+                yield piece
+
+    @cached_property
+    def head(self) -> bytes:
+        """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
+        if self.path is None:
+            start = self.data or b""
+        else:
+            with open(self.path, "rb", buffering=0) as file:
+                start = file.read(HEADER_OCTETS)
+        if start.startswith(b"\r\n"):
+            return self.prefix + b"\r\n"
+        end = start.find(b"\r\n\r\n", 0, HEADER_OCTETS)
+        return self.prefix + (start[: end + 4] if end >= 0 else start[:HEADER_OCTETS])
+
+    @cached_property
+    def headers(self) -> Headers:
+        """The header fields, with their bytes kept."""
+        from mailserver.mail.headers import Headers
+
+        return Headers.parse(self.head)

@@ -1,0 +1,82 @@
+"""Who is connected, who sends, who shall receive: the envelope of RFC 5321 section 2.3.1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailserver.mail.address import Address
+
+__all__ = ["Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFacts:
+    """What is known of a connection's encryption."""
+
+    version: str
+    cipher: str
+    server_name: str = ""
+    client_certificate: str = ""  # SHA-256 fingerprint in hex, "" where none was shown
+    client_verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection.
+
+    `address` is the numeric IP address, or ``"unix"`` on a Unix socket; `port` is 0 there.
+    `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity.
+    `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.
+    """
+
+    address: str
+    port: int
+    service: str
+    hello: str = ""
+    hello_verb: str = ""  # "EHLO", "HELO", "LHLO"
+    tls: TLSFacts | None = None
+    login: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MailParameters:
+    """The parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461)."""
+
+    size: int | None = None
+    body: str = "7BIT"  # "7BIT" | "8BITMIME" | "BINARYMIME"
+    smtputf8: bool = False
+    ret: str | None = None  # "FULL" | "HDRS"
+    envid: str | None = None  # decoded from xtext
+    auth: str | None = None  # RFC 4954 section 5, decoded from xtext; "<>" for nobody
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientParameters:
+    """The parameters of RCPT: NOTIFY and ORCPT (RFC 3461 section 4)."""
+
+    notify: frozenset[str] | None = None  # {"NEVER"} or a set of "SUCCESS", "FAILURE", "DELAY"
+    orcpt: tuple[str, str] | None = None  # (address type, address), decoded
+
+
+NO_MAIL_PARAMETERS = MailParameters()
+NO_RECIPIENT_PARAMETERS = RecipientParameters()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One accepted forward-path."""
+
+    address: Address
+    parameters: RecipientParameters = NO_RECIPIENT_PARAMETERS
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message's envelope.  `sender` None is the null reverse-path; `received_at` is seconds since the epoch."""
+
+    id: str
+    peer: Peer
+    sender: Address | None
+    recipients: tuple[Recipient, ...]
+    received_at: float
+    parameters: MailParameters = field(default=NO_MAIL_PARAMETERS)

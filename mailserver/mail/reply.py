@@ -1,0 +1,59 @@
+"""What a server says: a code, an enhanced status code and lines of text.
+
+A `Reply` is three fields and is never parsed back out of a string.  RFC 5321 section 4.2 gives the
+syntax, RFC 2034 and RFC 3463 the enhanced code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP or LMTP reply.
+
+    `code` is the three-digit reply code (RFC 5321 section 4.2.1), `enhanced` the enhanced status
+    code such as ``"5.1.1"`` or ``""`` where RFC 2034 section 4 forbids one (the greeting, EHLO, 334, 354),
+    `lines` the text, at least one line, each printable ASCII or UTF-8 without CR, LF or NUL.
+    """
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, code: int, enhanced: str, *lines: str) -> Reply:
+        """Make a reply from its text lines."""
+        return cls(code, enhanced, lines)
+
+    @property
+    def is_positive(self) -> bool:
+        """2yz or 3yz: the command is taken."""
+        return self.code < 400
+
+    @property
+    def is_transient(self) -> bool:
+        """4yz: worth another try."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """5yz: the same command will fail again."""
+        return self.code >= 500
+
+    def encode(self) -> bytes:
+        """The octets on the wire, CRLF included (RFC 5321 section 4.2.1; RFC 2034 section 4)."""
+        status = self.enhanced + " " if self.enhanced else ""
+        if len(self.lines) == 1:
+            return f"{self.code} {status}{self.lines[0]}\r\n".encode()
+        last = len(self.lines) - 1
+        return "".join(
+            f"{self.code}{' ' if n == last else '-'}{status}{line}\r\n" for n, line in enumerate(self.lines)
+        ).encode()
+
+    def __str__(self) -> str:
+        status = self.enhanced + " " if self.enhanced else ""
+        return f"{self.code} {status}{' / '.join(self.lines)}"
