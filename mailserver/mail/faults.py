@@ -1,0 +1,17 @@
+"""Expected failures of storage, as the door must tell them to the peer."""
+
+from __future__ import annotations
+
+__all__ = ["StorageBroken", "StorageFault", "StorageFull"]
+
+
+class StorageFault(Exception):
+    """A message could not be made durable.  The words are for the log, not for the peer."""
+
+
+class StorageFull(StorageFault):
+    """No room: 452 4.3.1."""
+
+
+class StorageBroken(StorageFault):
+    """The disk or the store does not work: 451 4.3.0."""
