@@ -1,0 +1,167 @@
+"""An envelope and its destinations as octets, for a store.
+
+The octets are one JSON array whose first member is the version.  Members stand by position, so a message's row stays small:
+
+    [1, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
+
+    address      ["local", "domain"]                    null: the null reverse-path
+    parameters   null, or [size, body, smtputf8, ret, envid, auth]
+    peer         [address, port, service, hello, hello_verb, tls, login]
+    tls          null, or [version, cipher, server_name, client_certificate, client_verified]
+    recipient    [address], or [address, notify, orcpt]
+    destination  [index, recipient, route]              recipient: its position in the list before, or a recipient
+    route        [address]: Remote; [address, user, domain, folder, system]: Local
+
+A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Local, Mailbox, Remote
+from mailserver.mail.envelope import (
+    NO_MAIL_PARAMETERS,
+    NO_RECIPIENT_PARAMETERS,
+    Envelope,
+    MailParameters,
+    Peer,
+    Recipient,
+    RecipientParameters,
+    TLSFacts,
+)
+from mailserver.mail.parcel import Destination
+
+__all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_envelope"]
+
+VERSION = 1
+
+# ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
+encode_json = json.JSONEncoder(ensure_ascii=True, check_circular=False, separators=(",", ":")).encode
+
+
+class UnreadableEnvelope(ValueError):
+    """The octets are no envelope."""
+
+
+class UnknownVersion(UnreadableEnvelope):
+    """The envelope was written by a later release."""
+
+
+def encode_envelope(envelope: Envelope, destinations: tuple[Destination, ...]) -> bytes:
+    """The octets to keep.  All that `decode_envelope` needs is in them."""
+    peer = envelope.peer
+    sender = envelope.sender
+    positions = {id(recipient): n for n, recipient in enumerate(envelope.recipients)}
+    row = (
+        VERSION,
+        envelope.id,
+        envelope.received_at,
+        None if sender is None else (sender.local, sender.domain),
+        _mail_parameters_row(envelope.parameters),
+        (peer.address, peer.port, peer.service, peer.hello, peer.hello_verb, _tls_row(peer.tls), peer.login),
+        [_recipient_row(recipient) for recipient in envelope.recipients],
+        [_destination_row(destination, positions) for destination in destinations],
+    )
+    return encode_json(row).encode("ascii")
+
+
+def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
+    """What `encode_envelope` was given.  Raises `UnreadableEnvelope`; `UnknownVersion` where a later release wrote it."""
+    try:
+        row = json.loads(octets)
+    except ValueError as error:
+        raise UnreadableEnvelope(f"not JSON: {error}") from None
+    if not isinstance(row, list) or not row or type(row[0]) is not int:
+        raise UnreadableEnvelope("not an array that begins with a version")
+    if row[0] != VERSION:
+        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads version {VERSION}")
+    try:
+        return _decoded(row)
+    except (TypeError, ValueError, IndexError) as error:
+        raise UnreadableEnvelope(f"a member is missing or has the wrong type: {error}") from None
+
+
+# --- values to rows ---
+
+
+def _mail_parameters_row(parameters: MailParameters) -> Any:
+    if parameters is NO_MAIL_PARAMETERS or parameters == NO_MAIL_PARAMETERS:
+        return None
+    p = parameters
+    return p.size, p.body, p.smtputf8, p.ret, p.envid, p.auth
+
+
+def _tls_row(tls: TLSFacts | None) -> Any:
+    if tls is None:
+        return None
+    return tls.version, tls.cipher, tls.server_name, tls.client_certificate, tls.client_verified
+
+
+def _recipient_row(recipient: Recipient) -> Any:
+    address = recipient.address
+    parameters = recipient.parameters
+    if parameters is NO_RECIPIENT_PARAMETERS or parameters == NO_RECIPIENT_PARAMETERS:
+        return ((address.local, address.domain),)
+    notify = None if parameters.notify is None else sorted(parameters.notify)
+    return (address.local, address.domain), notify, parameters.orcpt
+
+
+def _destination_row(destination: Destination, positions: dict[int, int]) -> Any:
+    recipient = destination.recipient
+    route = destination.route
+    address = (route.address.local, route.address.domain)
+    place: Any = positions.get(id(recipient))
+    if place is None:
+        place = _recipient_row(recipient)
+    if isinstance(route, Local):
+        mailbox = route.mailbox
+        return destination.index, place, (address, mailbox.user, mailbox.domain, mailbox.folder, mailbox.system)
+    return destination.index, place, (address,)
+
+
+# --- rows to values ---
+
+
+def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
+    _, id, received_at, sender, parameters, peer, recipient_rows, destination_rows = row
+    recipients = tuple([_recipient(recipient) for recipient in recipient_rows])
+    address, port, service, hello, hello_verb, tls, login = peer
+    envelope = Envelope(
+        id,
+        Peer(address, port, service, hello, hello_verb, None if tls is None else TLSFacts(*tls), login),
+        None if sender is None else _address(sender),
+        recipients,
+        received_at,
+        NO_MAIL_PARAMETERS if parameters is None else MailParameters(*parameters),
+    )
+    return envelope, tuple([_destination(destination, recipients) for destination in destination_rows])
+
+
+def _address(row: list[str]) -> Address:
+    local, domain = row
+    return Address(local, domain)
+
+
+def _recipient(row: list[Any]) -> Recipient:
+    if len(row) == 1:
+        return Recipient(_address(row[0]))
+    address, notify, orcpt = row
+    return Recipient(
+        _address(address),
+        RecipientParameters(
+            None if notify is None else frozenset(notify),
+            None if orcpt is None else (orcpt[0], orcpt[1]),
+        ),
+    )
+
+
+def _destination(row: list[Any], recipients: tuple[Recipient, ...]) -> Destination:
+    index, place, route = row
+    recipient = recipients[place] if type(place) is int else _recipient(place)
+    if len(route) == 1:
+        return Destination(index, recipient, Remote(_address(route[0])))
+    address, user, domain, folder, system = route
+    return Destination(index, recipient, Local(_address(address), Mailbox(user, domain, tuple(folder), system)))
