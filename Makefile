@@ -1,0 +1,49 @@
+# make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
+# make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
+# make test    the whole suite; warnings are errors.  T=tests.mail runs a part, J=2 runs side by side (then without -bb)
+# make check   ruff, mypy --strict, the import contracts
+# make bench   the benchmark (bench/run --help)
+# make clean   everything that was built; data of the sandbox too
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+T      ?= tests
+J      ?=
+CONFIG ?=
+
+# Our warnings are errors.  The exceptions are modules of others, each by name.
+WARNINGS := -W error \
+    -W ignore::DeprecationWarning:twisted.conch.checkers \
+    -W ignore::DeprecationWarning:passlib.utils
+
+.PHONY: setup run test check bench clean
+
+setup: $(STAMP)
+
+# editable_mode=compat puts the checkout itself on sys.path: with the default, Twisted does not find twisted/plugins here.
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,dev]'
+	touch $@
+
+run: $(STAMP)
+	$(BIN)/twistd -n mailserver $(if $(CONFIG),--config $(CONFIG))
+
+test: $(STAMP)
+	$(if $(J),$(BIN)/python $(WARNINGS) -m twisted.trial -j$(J) $(T),$(BIN)/python -bb $(WARNINGS) -m twisted.trial $(T))
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)
+	bench/run $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* sandbox
+	rm -rf _trial_temp*
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache twistd.log twistd.pid

@@ -1,0 +1,22 @@
+"""Tools that a test needs from the system: skipped at a desk that lacks them, failed where CI=true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from twisted.trial.unittest import FailTest, SkipTest
+
+__all__ = ["require_tool"]
+
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
+def require_tool(name: str) -> str:
+    """Return the path of the program `name`, also from the sbin folders.  Without it: fail in CI, skip elsewhere."""
+    path = shutil.which(name, path=SEARCHED)
+    if path is not None:
+        return path
+    if os.environ.get("CI") == "true":
+        raise FailTest(f"{name} is not installed; .ci/run has to install it")
+    raise SkipTest(f"{name} is not installed")
