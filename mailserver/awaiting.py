@@ -43,7 +43,7 @@ def _resume(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any,
         except GeneratorExit:
             coroutine.close()
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (it is thrown into the coroutine)
             resume, argument = coroutine.throw, error
         else:
             resume, argument = coroutine.send, value
