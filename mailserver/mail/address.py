@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import idna
 
-__all__ = ["Address", "AddressError", "normal_domain", "parse_domain"]
+__all__ = ["Address", "AddressError", "normal_domain", "normal_local", "parse_domain"]
 
 LOCAL_PART_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
 DOMAIN_OCTETS = 255  # section 4.5.3.1.2
@@ -82,6 +83,20 @@ def normal_domain(domain: str) -> str:
         return idna.encode(domain, uts46=True).decode("ascii").lower()
     except idna.IDNAError as error:
         raise AddressError(f"not an internationalised domain name: {error}") from None
+
+
+def normal_local(local: str) -> str:
+    """A local part as our own look-ups compare it: no difference of case (RFC 5321 section 2.4 leaves that to the host that
+    delivers), and where it is not ASCII the username profile of RFC 8265 section 3.3 (width and case mapped, NFC).
+    """
+    if local.isascii():
+        return local.lower()
+    from precis_i18n import get_profile  # here, because its tables take time and room that ASCII mail never needs
+
+    try:
+        return str(get_profile("UsernameCaseMapped").enforce(local))
+    except UnicodeError:  # a character that no user name may hold: still one form, so that a catch-all can take it
+        return unicodedata.normalize("NFC", local).lower()
 
 
 def parse_domain(text: str, utf8: bool = False) -> str:

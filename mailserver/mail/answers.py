@@ -83,13 +83,15 @@ class Mailbox:
     """A local user's mailbox.  Each part comes from a directory, never from the wire.
 
     `folder` is the path below the inbox (``("lists", "python")``), () for the inbox itself.  `system` says that
-    the user is one of the operating system's, whose mail is written with that user's identity.
+    the user is one of the operating system's, whose mail is written with that user's identity.  `folder_must_exist`
+    says that the folder's name came with the address (a subaddress): where the user has no such folder, the inbox gets it.
     """
 
     user: str
     domain: str
     folder: tuple[str, ...] = ()
     system: bool = False
+    folder_must_exist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
