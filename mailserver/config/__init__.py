@@ -1,0 +1,66 @@
+"""The configuration file.
+
+`load` reads it, `Configuration` is what it says, `Options` is the class from which plugins derive their own tables.
+"""
+
+from mailserver.config.faults import ConfigurationError, Fault
+from mailserver.config.load import ComponentOptions, check_options, load, parse
+from mailserver.config.options import Options
+from mailserver.config.schema import (
+    TLS,
+    Accounts,
+    Configuration,
+    Delivery,
+    Domain,
+    Filter,
+    Limits,
+    Listen,
+    Log,
+    Pattern,
+    Queue,
+    Relay,
+)
+from mailserver.config.values import (
+    Count,
+    DomainKey,
+    DomainName,
+    Duration,
+    Endpoint,
+    FilePath,
+    HostName,
+    MailAddress,
+    Network,
+    Size,
+)
+
+__all__ = [
+    "TLS",
+    "Accounts",
+    "ComponentOptions",
+    "Configuration",
+    "ConfigurationError",
+    "Count",
+    "Delivery",
+    "Domain",
+    "DomainKey",
+    "DomainName",
+    "Duration",
+    "Endpoint",
+    "Fault",
+    "FilePath",
+    "Filter",
+    "HostName",
+    "Limits",
+    "Listen",
+    "Log",
+    "MailAddress",
+    "Network",
+    "Options",
+    "Pattern",
+    "Queue",
+    "Relay",
+    "Size",
+    "check_options",
+    "load",
+    "parse",
+]

@@ -1,0 +1,87 @@
+"""The syntax of endpoint strings, checked without opening anything.
+
+``kind:argument:name=value:…``; a backslash before a colon, an equals sign or a backslash takes its meaning away, as in
+Twisted's `serverFromString`.  The kinds that the server documents are checked argument by argument; others (from an
+endpoint plugin) by their form alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["checked_endpoint", "split_endpoint"]
+
+KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
+PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)
+TLS_KINDS = ("ssl", "tls")
+KEYWORDS = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "interface", "backlog"),
+    "unix": ("address", "mode", "backlog", "lockfile"),
+    "systemd": ("domain", "index", "name"),
+}
+
+
+def split_endpoint(text: str) -> tuple[str, list[str], dict[str, str]]:
+    """The kind, the positional and the named arguments.  Raises ValueError."""
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    name, at = "", 0
+    while True:
+        piece = PIECE.match(text, at)
+        if piece is None:
+            raise ValueError("an endpoint must not end in a backslash")
+        value, at = re.sub(r"\\(.)", r"\1", piece[1]), piece.end()
+        if piece[2] == "=" and not name:
+            name = value
+            continue
+        if piece[2] == "=":
+            raise ValueError("an endpoint's argument has a second '=': write \\= for one that is meant")
+        if name:
+            named[name] = value
+        else:
+            positional.append(value)
+        name = ""
+        if not piece[2]:
+            break
+    if not positional or not KIND.fullmatch(positional[0]):
+        raise ValueError('must be an endpoint, such as "tcp:25" or "unix:/run/mail/lmtp.sock"')
+    return positional[0], positional[1:], named
+
+
+def checked_endpoint(text: str) -> str:
+    """Return the text.  Raises ValueError with a sentence about the first fault."""
+    kind, positional, named = split_endpoint(text)
+    if kind in TLS_KINDS:
+        raise ValueError(f'{kind!r} is not for a listener: use a tcp endpoint and tls = "implicit"')
+    if kind == "haproxy":
+        inner = text.partition(":")[2]
+        checked_endpoint(inner)
+        return text
+    known = KEYWORDS.get(kind)
+    if known is not None:
+        unknown = [name for name in named if name not in known]
+        if unknown:
+            raise ValueError(f"a {kind} endpoint has no {unknown[0]!r}; it has {', '.join(known)}")
+    if kind in ("tcp", "tcp6"):
+        _check_tcp(positional, named)
+    elif kind == "unix":
+        _check_unix(positional, named)
+    return text
+
+
+def _check_tcp(positional: list[str], named: dict[str, str]) -> None:
+    port = named.get("port", positional[0] if positional else "")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{port!r} is not a port: a number from 0 to 65535")
+    interface = named.get("interface", "")
+    if interface and re.fullmatch(r"[0-9A-Fa-f:.%\w-]+", interface) is None:
+        raise ValueError(f"{interface!r} is not an interface: an IP address (in IPv6 each colon is written \\:)")
+
+
+def _check_unix(positional: list[str], named: dict[str, str]) -> None:
+    if not named.get("address", positional[0] if positional else ""):
+        raise ValueError("a unix endpoint needs a path: unix:/run/mail/lmtp.sock")
+    mode = named.get("mode", "660")
+    if not re.fullmatch("[0-7]{3,4}", mode):
+        raise ValueError(f"{mode!r} is not a mode: octal digits, such as 660")

@@ -1,0 +1,159 @@
+"""From a TOML file to a `Configuration`, or to a list of all its faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from mailserver.config.faults import ConfigurationError, Fault, key_text, sentences
+from mailserver.config.lines import KeyPath, line_of, lines_of
+from mailserver.config.options import Options
+from mailserver.config.schema import Accounts, Component, Configuration, Delivery, Filter, Relay
+
+__all__ = ["ComponentOptions", "check_options", "load", "parse"]
+
+SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
+SECTIONS: Mapping[str, type[Component]] = {"accounts": Accounts, "delivery": Delivery, "relay": Relay, "filter": Filter}
+RELAY_BUILT_IN = ("none", "mx", "smarthost")
+
+
+class ComponentOptions(Protocol):
+    """Finds the options class of a component: `mailserver.plugins.Catalogue.options_of`."""
+
+    def __call__(self, section: str, name: str) -> type[Options]:
+        """Return the class.  `section` is ``accounts``, ``delivery``, ``relay`` or ``filter``.
+
+        Raises LookupError with a sentence where there is no such component.
+        """
+
+
+def load(path: str | os.PathLike[str], options_of: ComponentOptions | None = None) -> Configuration:
+    """Read and check a configuration file.
+
+    `options_of` checks each component's own keys; without it they are kept as plain mappings in `options`.  Relative paths
+    count from the file's folder.  Raises `ConfigurationError` with every fault.
+    """
+    file = os.fspath(path)
+    try:
+        with open(file, "rb") as source:
+            text = source.read().decode("utf-8")
+    except OSError as error:
+        raise ConfigurationError([Fault(file, 1, "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        fault = Fault(file, 1, "", f"is not UTF-8: {error.reason} at octet {error.start}")
+        raise ConfigurationError([fault]) from error
+    return parse(text, file=file, directory=os.path.dirname(os.path.abspath(file)), options_of=options_of)
+
+
+def parse(text: str, *, file: str, directory: str, options_of: ComponentOptions | None = None) -> Configuration:
+    """As `load`, for a text; `file` is its name in faults, `directory` the folder that relative paths count from."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([_syntax_fault(str(error), text, file)]) from error
+    return _Reading(document, text, file, directory).result(options_of)
+
+
+def check_options(model: type[Options], table: Mapping[str, Any], directory: str | None = None) -> Options:
+    """Make an options object of a TOML table.  Raises pydantic's `ValidationError`.
+
+    The way over JSON gives pydantic's strict mode with lists for tuples: a number in quotes is a fault, not a number.
+    """
+    return model.model_validate_json(json.dumps(table, default=str), strict=True, context={"directory": directory})
+
+
+def _syntax_fault(message: str, text: str, file: str) -> Fault:
+    place = SYNTAX_PLACE.search(message)
+    line = int(place[1]) if place and place[1] else text.count("\n") + 1
+    sentence = SYNTAX_PLACE.sub("", message)
+    return Fault(file, line, "", f"is not valid TOML: {sentence[:1].lower()}{sentence[1:]}")
+
+
+class _Reading:
+    """One file on its way; collects faults from the core's tables and from each component's."""
+
+    def __init__(self, document: dict[str, Any], text: str, file: str, directory: str) -> None:
+        self.document = document
+        self.file = file
+        self.directory = directory
+        self.lines = lines_of(text)
+        self.faults: list[Fault] = []
+
+    def result(self, options_of: ComponentOptions | None) -> Configuration:
+        core, components = _split(self.document)
+        configuration = self.checked((), Configuration, core)
+        options = {
+            place: self.component_options(place, use, table, options_of) for place, (use, table) in components.items()
+        }
+        if self.faults or not isinstance(configuration, Configuration):
+            raise ConfigurationError(self.faults)
+        return _joined(configuration, options)
+
+    def component_options(
+        self, place: KeyPath, use: Any, table: Mapping[str, Any], options_of: ComponentOptions | None
+    ) -> Any:
+        section = str(place[0])
+        if options_of is None or not isinstance(use, str):
+            return dict(table)
+        if section == "relay" and use in RELAY_BUILT_IN:
+            return self.checked(place, Options, table)
+        try:
+            model = options_of(section, use)
+        except LookupError as error:
+            self.fault((*place, "use"), str(error.args[0]))
+            return None
+        return self.checked(place, model, table)
+
+    def checked(self, place: KeyPath, model: type[Options], table: Mapping[str, Any]) -> Options | None:
+        try:
+            return check_options(model, table, self.directory)
+        except ValidationError as error:
+            known = SECTIONS.get(str(place[0])) if place else None
+            for path, sentence in sentences(error, model, table, also_known=known):
+                self.fault(place + path, sentence)
+            return None
+
+    def fault(self, path: KeyPath, message: str) -> None:
+        self.faults.append(Fault(self.file, line_of(path, self.lines), key_text(path), message))
+
+
+def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[KeyPath, tuple[Any, dict[str, Any]]]]:
+    """The core's keys, and by place what belongs to components: the name used and its own keys."""
+    core = dict(document)
+    components: dict[KeyPath, tuple[Any, dict[str, Any]]] = {}
+
+    def divide(place: KeyPath, table: Any, section: type[Component]) -> Any:
+        if not isinstance(table, Mapping):
+            return table
+        known = set(section.model_fields) - {"options"}
+        field = section.model_fields["use"]
+        own = {key: value for key, value in table.items() if key not in known}
+        components[place] = (table.get("use", None if field.is_required() else field.default), own)
+        return {key: value for key, value in table.items() if key in known}
+
+    for name, section in SECTIONS.items():
+        table = document.get(name, None if name == "filter" else {})
+        if isinstance(table, list):
+            core[name] = [divide((name, n), element, section) for n, element in enumerate(table)]
+        elif name != "filter":
+            core[name] = divide((name,), table, section)
+    return core, components
+
+
+def _joined(configuration: Configuration, options: Mapping[KeyPath, Any]) -> Configuration:
+    """The configuration with each component's options put in."""
+    parts: dict[str, Any] = {
+        name: getattr(configuration, name).model_copy(update={"options": options[(name,)]})
+        for name in SECTIONS
+        if name != "filter"
+    }
+    parts["filter"] = tuple(
+        filter.model_copy(update={"options": options[("filter", n)]}) for n, filter in enumerate(configuration.filter)
+    )
+    return configuration.model_copy(update=parts)

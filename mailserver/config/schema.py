@@ -1,0 +1,301 @@
+"""Every table and key of the configuration file, with its type, its default and its meaning.
+
+The names are what administrators type.  `docs/configuration.md` is made from this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from mailserver.config.options import Options
+from mailserver.config.values import (
+    Count,
+    DomainKey,
+    Duration,
+    Endpoint,
+    FilePath,
+    HostName,
+    MailAddress,
+    Network,
+    Size,
+    domain_key,
+)
+
+__all__ = [
+    "TLS",
+    "Accounts",
+    "Component",
+    "Configuration",
+    "Delivery",
+    "Domain",
+    "Filter",
+    "Limits",
+    "Listen",
+    "Log",
+    "Pattern",
+    "Queue",
+    "Relay",
+]
+
+KIB, MIB = 1024, 1024 * 1024
+Service = Literal["mx", "submission", "lmtp"]
+
+
+def _no_tls_yet(value: str) -> str:
+    if value not in ("none", "ignore"):
+        raise ValueError("TLS listeners are not available in this version yet")
+    return value
+
+
+def _no_required_tls_yet(value: bool) -> bool:
+    if value:
+        raise ValueError("TLS listeners are not available in this version yet")
+    return value
+
+
+class Listen(Options):
+    """A port (or socket) on which the server listens."""
+
+    service: Service
+    """What is spoken there: `mx` takes mail from other servers, `submission` from users, `lmtp` from a mail system
+    beside this one (RFC 2033)."""
+    endpoint: Endpoint
+    """A Twisted endpoint string: `tcp:25`, `tcp:2525:interface=127.0.0.1`, `unix:/run/mail/lmtp.sock:mode=660`,
+    `systemd:domain=INET:index=0`, `haproxy:tcp:25`."""
+    tls: Annotated[Literal["none", "starttls", "implicit"], AfterValidator(_no_tls_yet)] = "none"
+    """Encryption. Only `none` is available in this version."""
+    require_tls: Annotated[bool, AfterValidator(_no_required_tls_yet)] = False
+    """Refuse mail on an unencrypted connection."""
+    client_certificate: Annotated[Literal["ignore", "request", "require"], AfterValidator(_no_tls_yet)] = "ignore"
+    """Whether the client is asked for a certificate."""
+
+
+class TLS(Options):
+    """Keys and certificates; without effect until TLS listeners are available."""
+
+    certificate: FilePath | None = None
+    """The certificate with its chain, PEM."""
+    key: FilePath | None = None
+    """Its private key, PEM."""
+    client_authorities: FilePath | None = None
+    """The authorities whose client certificates are believed, PEM."""
+
+
+class Limits(Options):
+    """Bounds. Every one can be raised; none can be switched off by accident."""
+
+    message_bytes: Size = 50 * MIB
+    """The largest message; announced as SIZE (RFC 1870), refused with 552."""
+    memory_bytes: Size = MIB
+    """A message above this is kept in a file of the spool while it comes in."""
+    memory_bytes_total: Size = 64 * MIB
+    """All messages that are held in memory while they come in; above it they go to files at once."""
+    header_bytes: Size = 256 * KIB
+    """The header section of a message; refused with 552."""
+    hops: Count = 100
+    """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
+    recipients: Annotated[int, Field(ge=100)] = 1000
+    """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next one hears 452."""
+    messages_per_connection: Count = 1000
+    """Messages on one connection; then 421."""
+    connections: Count = 1000
+    """Connections at once, in all; the next one hears 421."""
+    connections_per_network: Count = 50
+    """Connections at once from one network: an IPv4 address or an IPv6 /64."""
+    greeting_delay_seconds: Duration = 0.0
+    """Wait this long before the greeting on `mx` listeners; a peer that talks first is refused. 0: no wait."""
+    command_seconds: Duration = 300.0
+    """How long a peer may take for the next command (RFC 5321 section 4.5.3.2.7)."""
+    data_seconds: Duration = 180.0
+    """How long a peer may pause in the data (RFC 5321 section 4.5.3.2.5)."""
+    message_seconds: Duration = 3600.0
+    """How long the data of one message may take in all."""
+    data_bytes_per_second: Count = 500
+    """The slowest that the data may come, on average."""
+    soft_errors: Count = 10
+    """Errors on a connection after which each reply is slowed down."""
+    hard_errors: Count = 20
+    """Errors on a connection after which it is closed with 421."""
+    junk_commands: Count = 100
+    """NOOP, RSET, VRFY, EXPN and HELP between two messages; more count as errors."""
+    pipelined_bytes: Size = 64 * KIB
+    """Octets of commands that wait while one is being answered; then reading pauses."""
+    filter_seconds: Duration = 30.0
+    """How long a filter may take where its own `deadline` does not say."""
+    stress_percent: Annotated[int, Field(ge=1, le=100)] = 80
+    """At this share of `connections` the server is under stress: it waits `stress_command_seconds` only."""
+    stress_command_seconds: Duration = 10.0
+    """`command_seconds` under stress."""
+    minimum_free_bytes: Size = 64 * MIB
+    """Room that must be left on the disk of `data`; below it senders hear 452 before their data."""
+    shutdown_seconds: Duration = 30.0
+    """How long a stopping server lets what is in flight come to its end."""
+    bare_lf_networks: tuple[Network, ...] = ()
+    """Networks whose bare LF counts as a line end in the data, converted to CRLF. Only CRLF.CRLF ends the data, always."""
+
+
+class Component(Options):
+    """A table that names a component; all other keys are the component's own options."""
+
+    options: Any = Field(default=None, exclude=True)
+    # Not a key of the file: the loader puts the component's checked options here.
+
+
+class Accounts(Component):
+    """Who exists and who may log in."""
+
+    use: str = "file"
+    """The realm component: `file` (accounts in a file that `mailserver user` writes), `system` (the host's users), or a
+    plugin's name."""
+
+
+class Pattern(Options):
+    """A rule for addresses by convention."""
+
+    match: str
+    """The address, or its local part alone, with names in braces: `{user}.{folder}`, `{folder}@{user}.example.org`."""
+    user: str = "{user}"
+    """The account, with names in braces from `match`."""
+    folder: str = ""
+    """The folder below the inbox, with names in braces from `match`; empty: the inbox."""
+
+
+class Domain(Options):
+    """A domain whose mail is delivered here. `[domain."*.example.org"]` stands for every name below example.org."""
+
+    catch_all: MailAddress | None = None
+    """Who gets mail for names that do not exist. Absent: they are refused with 550 at RCPT."""
+    subaddress: str = Field(default="+", max_length=4)
+    """The separator of `user+tag`; empty: none."""
+    postmaster: MailAddress | None = None
+    """Who gets mail for `postmaster` (RFC 5321 section 4.5.1) and `abuse` (RFC 2142), where neither an account nor an alias
+    has the name."""
+    aliases: dict[str, tuple[MailAddress, ...]] = Field(default_factory=dict)
+    """`name = ["address", …]`; one address may stand without brackets."""
+    pattern: tuple[Pattern, ...] = ()
+    """Rules for addresses by convention, tried in order after accounts and aliases."""
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _one_address_alone(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: tuple([targets] if isinstance(targets, str) else targets) for name, targets in value.items()}
+
+
+class Delivery(Component):
+    """How mail reaches its mailbox."""
+
+    use: str = "maildir"
+    """The delivery component: `maildir`, `discard`, or a plugin's name."""
+
+
+class Relay(Component):
+    """Mail for other hosts."""
+
+    use: str = "none"
+    """`none` refuses it; `capture` puts it all into one Maildir; `mx` and `smarthost` are not available in this version
+    yet."""
+    host: HostName | None = None
+    """The smarthost."""
+    port: int = Field(default=25, ge=1, le=65535)
+    """The port on the other side."""
+    networks: tuple[Network, ...] = ()
+    """Who may relay without authentication."""
+
+    @field_validator("use")
+    @classmethod
+    def _what_can_be_used(cls, value: str) -> str:
+        if value in ("mx", "smarthost"):
+            raise ValueError(f'this version cannot relay yet: {value!r} is not available, use "none" or "capture"')
+        return value
+
+
+class Queue(Options):
+    """How often and for how long delivery is tried."""
+
+    retry: tuple[Duration, ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
+    """Waiting times between attempts; the last one repeats."""
+    warn: Duration = 14400.0
+    """The sender is told of a delay after this time."""
+    expire: Duration = 432000.0
+    """The message is returned after this time (RFC 5321 section 4.5.4.1: at least 4 to 5 days)."""
+
+
+class Log(Options):
+    """What the server writes down."""
+
+    format: Literal["text", "json"] = "text"
+    """One line for each step, for people or for programs."""
+    path: FilePath | None = None
+    """The file; absent: standard output (or where twistd's `--logfile` points)."""
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    """The least important lines that are written."""
+    addresses: Literal["full", "domain", "none"] = "full"
+    """How much of a mail address is written."""
+    retention_days: Annotated[int, Field(ge=1)] = 30
+    """How long the road of a message can be asked for with `mailserver explain`."""
+
+
+class Filter(Component):
+    """A filter; several are asked in the order of the file."""
+
+    use: str
+    """The plugin's name."""
+    services: tuple[Service, ...] = Field(default=("mx", "submission", "lmtp"), min_length=1)
+    """The listeners whose mail it sees."""
+    on_error: Literal["defer", "skip", "refuse"] = "defer"
+    """What its failure or its silence means."""
+    deadline: Duration | None = None
+    """How long it may take; absent: `limits.filter_seconds`."""
+
+
+def _one_worker(value: int) -> int:
+    if value != 1:
+        raise ValueError("only 1 is available in this version")
+    return value
+
+
+def _folder(value: str) -> str:
+    if value.startswith("{"):
+        raise ValueError("must be a path")
+    return value
+
+
+class Configuration(Options):
+    """The whole file."""
+
+    hostname: HostName
+    """The name by which the server calls itself: in the greeting, in Received fields and in reports."""
+    data: Annotated[FilePath, AfterValidator(_folder)]
+    """The folder of the journal, the state and the keys; the default place of the mail."""
+    workers: Annotated[int, AfterValidator(_one_worker)] = 1
+    """Processes that take mail."""
+    listen: tuple[Listen, ...] = Field(min_length=1)
+    tls: TLS = TLS()
+    limits: Limits = Limits()
+    accounts: Accounts = Accounts()
+    domain: dict[DomainKey, Domain] = Field(default_factory=dict)
+    delivery: Delivery = Delivery()
+    relay: Relay = Relay()
+    queue: Queue = Queue()
+    log: Log = Log()
+    filter: tuple[Filter, ...] = ()
+
+    @field_validator("domain", mode="before")
+    @classmethod
+    def _each_domain_once(cls, value: Any) -> Any:
+        """Example.org and example.org are one domain; without this the second would silently replace the first."""
+        seen: set[str] = set()
+        for name in value if isinstance(value, Mapping) else ():
+            try:
+                key = domain_key(name)
+            except ValueError:
+                continue  # reported with the key itself
+            if key in seen:
+                raise ValueError(f"{key} is there twice")
+            seen.add(key)
+        return value

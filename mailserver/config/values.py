@@ -1,0 +1,128 @@
+"""The types of configuration values: what a person writes in TOML, and what the server gets.
+
+Each type takes the text that people like ("50M", "4h", "192.0.2.0/24") as well as the plain number.  A fault is a
+`ValueError` whose sentence says what was expected.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from mailserver.config.endpoints import checked_endpoint
+from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
+
+__all__ = [
+    "Count",
+    "DomainKey",
+    "DomainName",
+    "Duration",
+    "Endpoint",
+    "FilePath",
+    "HostName",
+    "MailAddress",
+    "Network",
+    "Size",
+]
+
+SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))? ?([kKMGT]?)(?:i?B)?")
+SIZE_UNITS = {"": 0, "k": 10, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two
+DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:ms|[smhdw]) ?)+")
+DURATION_PART = re.compile(r"([0-9.]+)(ms|[smhdw])")
+DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def octets(value: Any) -> int:
+    """``52428800``, ``"50M"``, ``"1.5G"``: octets.  K, M, G and T count in steps of 1024."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('must be a size: a count of octets, or text such as "512K", "50M", "2G"')
+    whole, fraction, unit = match.groups()
+    shift = SIZE_UNITS[unit]
+    return (int(whole) << shift) + int(float(f"0.{fraction or 0}") * (1 << shift))
+
+
+def seconds(value: Any) -> float:
+    """``300``, ``"5m"``, ``"1h30m"``, ``"5d"``: seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
+        return float(value)
+    if not isinstance(value, str) or DURATION.fullmatch(value.strip()) is None:
+        raise ValueError('must be a time: seconds, or text such as "30s", "5m", "1h30m", "5d"')
+    return float(sum(float(number) * DURATION_UNITS[unit] for number, unit in DURATION_PART.findall(value)))
+
+
+def network(value: Any) -> IPNetwork:
+    """``"192.0.2.0/24"``, ``"2001:db8::/32"``, or one address."""
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('must be a network, such as "192.0.2.0/24" or "::1"')
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"is not a network: {error}") from None
+
+
+def domain_name(value: str) -> str:
+    """A domain as look-ups compare it: lower case, A-labels."""
+    try:
+        return normal_domain(parse_domain(value, utf8=True))
+    except AddressError as error:
+        raise ValueError(f"{value!r} is not a domain: {error}") from None
+
+
+def host_name(value: str) -> str:
+    """A domain name that other hosts can look up: at least one letter, no address literal."""
+    name = domain_name(value)
+    if name.startswith("[") or not re.search("[a-z]", name):
+        raise ValueError(f"{value!r} is not a host name")
+    return name
+
+
+def domain_key(value: str) -> str:
+    """A domain, or ``*.`` and a domain: every name below it."""
+    return "*." + host_name(value[2:]) if value.startswith("*.") else domain_name(value)
+
+
+def mail_address(value: Any) -> Any:
+    """``"alice@example.org"`` as an `Address`, its domain normalised."""
+    if not isinstance(value, str):
+        if isinstance(value, Address):
+            return value
+        raise ValueError('must be an address, such as "alice@example.org"')
+    try:
+        address = Address.parse(value, utf8=True)
+    except AddressError as error:
+        raise ValueError(f"{value!r} is not an address: {error}") from None
+    return Address(address.local, address.domain_key)
+
+
+def absolute_path(value: str, info: ValidationInfo) -> str:
+    """A path; a relative one counts from the folder of the configuration file, ``{data}/…`` and ``{home}/…`` stay."""
+    if not value or "\0" in value:
+        raise ValueError("must be a path")
+    directory = (info.context or {}).get("directory")
+    if directory is None or value.startswith("{"):
+        return value
+    return os.path.normpath(os.path.join(directory, os.path.expanduser(value)))
+
+
+Size = Annotated[int, BeforeValidator(octets)]
+Duration = Annotated[float, BeforeValidator(seconds)]
+Count = Annotated[int, Field(ge=1)]
+Network = Annotated[IPNetwork, BeforeValidator(network)]
+DomainName = Annotated[str, AfterValidator(domain_name)]
+DomainKey = Annotated[str, AfterValidator(domain_key)]
+HostName = Annotated[str, AfterValidator(host_name)]
+MailAddress = Annotated[Address, BeforeValidator(mail_address)]
+FilePath = Annotated[str, AfterValidator(absolute_path)]
+Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
