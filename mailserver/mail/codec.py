@@ -10,7 +10,7 @@ The octets are one JSON array whose first member is the version.  Members stand 
     tls          null, or [version, cipher, server_name, client_certificate, client_verified]
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient
-    route        [address]: Remote; [address, user, domain, folder, system]: Local
+    route        [address]: Remote; [address, user, domain, folder, system]: Local; a sixth member true: folder_must_exist
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
 """
@@ -117,8 +117,9 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     if place is None:
         place = _recipient_row(recipient)
     if isinstance(route, Local):
-        mailbox = route.mailbox
-        return destination.index, place, (address, mailbox.user, mailbox.domain, mailbox.folder, mailbox.system)
+        m = route.mailbox
+        parts: Any = (address, m.user, m.domain, m.folder, m.system)
+        return destination.index, place, (*parts, True) if m.folder_must_exist else parts
     return destination.index, place, (address,)
 
 
@@ -163,5 +164,5 @@ def _destination(row: list[Any], recipients: tuple[Recipient, ...]) -> Destinati
     recipient = recipients[place] if type(place) is int else _recipient(place)
     if len(route) == 1:
         return Destination(index, recipient, Remote(_address(route[0])))
-    address, user, domain, folder, system = route
-    return Destination(index, recipient, Local(_address(address), Mailbox(user, domain, tuple(folder), system)))
+    address, user, domain, folder, *facts = route
+    return Destination(index, recipient, Local(_address(address), Mailbox(user, domain, tuple(folder), *facts)))

@@ -51,7 +51,12 @@ envelopes = st.builds(
     parameters=mail_parameters,
 )
 mailboxes = st.builds(
-    Mailbox, user=any_text, domain=words, folder=st.lists(any_text, max_size=3).map(tuple), system=st.booleans()
+    Mailbox,
+    user=any_text,
+    domain=words,
+    folder=st.lists(any_text, max_size=3).map(tuple),
+    system=st.booleans(),
+    folder_must_exist=st.booleans(),
 )
 routes = st.builds(Local, address=addresses, mailbox=mailboxes) | st.builds(Remote, address=addresses)
 
