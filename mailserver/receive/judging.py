@@ -9,6 +9,7 @@ Reply texts are not made here.  Where no filter has to wait, no Deferred is made
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ __all__ = ["PASSED", "BoundFilter", "Finding", "Judgement", "Judging", "note_fin
 PASS = Pass()
 ERROR_CHARACTERS = 500
 STRONGEST_FIRST = (Accept, Refuse, Defer, Quarantine)
-FAULTS = (Exception, SystemExit)  # a filter that calls sys.exit() must not end the connection, let alone the server
+# A filter that calls sys.exit() or was cancelled inside asyncio has failed like any other.
+FAULTS = (Exception, SystemExit, asyncio.CancelledError)
 
 
 @dataclass(frozen=True, slots=True)
