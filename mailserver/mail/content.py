@@ -5,18 +5,17 @@ Lines end with CRLF, as on the wire; dots are undone.  A large message is never 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mailserver.mail.headers import Headers
+from mailserver.mail.headers import Headers
 
 __all__ = ["CHUNK_OCTETS", "Content"]
 
 CHUNK_OCTETS = 65536
-HEADER_OCTETS = 262144
+HEADER_OCTETS = 262144  # what is looked at for header fields
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class Content:
 
     Just one of `data` and `path` is not None.  `stored_size` is the length of `data` or of the file.
     `binary` says that it came with BODY=BINARYMIME (RFC 3030): its line ends are data.
+    `skip` octets at the start of the file are no part of the message: `prefix` holds the edited fields that replace them
+    (`mailserver.mail.edits`).  Only a message in a file has any; one in memory is edited in memory.
     """
 
     data: bytes | None
@@ -32,6 +33,7 @@ class Content:
     stored_size: int
     prefix: bytes = b""
     binary: bool = False
+    skip: int = 0
 
     @classmethod
     def of(cls, data: bytes, *, prefix: bytes = b"", binary: bool = False) -> Content:
@@ -39,47 +41,59 @@ class Content:
         return cls(data, None, len(data), prefix, binary)
 
     @classmethod
-    def at(cls, path: str, size: int, *, prefix: bytes = b"", binary: bool = False) -> Content:
-        """A message of `size` octets in the file `path`."""
-        return cls(None, path, size, prefix, binary)
+    def at(cls, path: str, size: int, *, prefix: bytes = b"", binary: bool = False, skip: int = 0) -> Content:
+        """A message in the file `path` of `size` octets, the first `skip` of which do not count."""
+        return cls(None, path, size, prefix, binary, skip)
 
     @property
     def size(self) -> int:
         """Octets in all, the prefix included."""
-        return len(self.prefix) + self.stored_size
+        return len(self.prefix) + self.stored_size - self.skip
 
     def with_prefix(self, more: bytes) -> Content:
         """The same message with header fields put in front."""
-        return Content(self.data, self.path, self.stored_size, more + self.prefix, self.binary)
+        return Content(self.data, self.path, self.stored_size, more + self.prefix, self.binary, self.skip)
 
     def chunks(self, octets: int = CHUNK_OCTETS) -> Iterator[bytes]:
-        """The octets in pieces; a message in memory comes as it lies there.  Raises OSError where the file cannot be read."""
+        """The octets in pieces; a message in memory comes as it lies there.
+
+        Raises OSError where the file cannot be read or is shorter than it was: a torn message is never handed on as a whole one.
+        """
         if self.prefix:
             yield self.prefix
         if self.path is None:
             if self.data:
                 yield self.data
             return
+        missing = self.stored_size - self.skip
         with open(self.path, "rb", buffering=0) as file:
-            while piece := file.read(octets):
+            file.seek(self.skip)
+            while missing > 0 and (piece := file.read(min(octets, missing))):
+                missing -= len(piece)
                 yield piece
+        if missing > 0:
+            raise OSError(errno.EIO, f"the file is {missing} octets short", self.path)
 
     @cached_property
     def head(self) -> bytes:
         """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
+        return self.prefix + self.stored_head
+
+    @cached_property
+    def stored_head(self) -> bytes:
+        """`head` without the prefix.  Raises OSError as `chunks` does."""
         if self.path is None:
             start = self.data or b""
         else:
             with open(self.path, "rb", buffering=0) as file:
+                file.seek(self.skip)
                 start = file.read(HEADER_OCTETS)
         if start.startswith(b"\r\n"):
-            return self.prefix + b"\r\n"
+            return b"\r\n"
         end = start.find(b"\r\n\r\n", 0, HEADER_OCTETS)
-        return self.prefix + (start[: end + 4] if end >= 0 else start[:HEADER_OCTETS])
+        return start[: end + 4] if end >= 0 else start[:HEADER_OCTETS]
 
     @cached_property
     def headers(self) -> Headers:
         """The header fields, with their bytes kept."""
-        from mailserver.mail.headers import Headers
-
         return Headers.parse(self.head)

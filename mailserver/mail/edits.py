@@ -1,17 +1,37 @@
-"""What a modifier may ask for."""
+"""What a modifier may ask for, and how the edits of a header section are made.
+
+The edits of a message in a file leave the file alone: its header section is replaced by an edited one in front of it.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailserver.mail.address import Address
+from mailserver.mail.content import Content
+from mailserver.mail.headers import Headers
 
-__all__ = ["AddHeader", "DropHeader", "Edit", "ReplaceRecipient"]
+__all__ = ["AddHeader", "DropHeader", "Edit", "EditError", "ReplaceRecipient", "apply_edits"]
+
+LINE_OCTETS = 998  # RFC 5322 section 2.1.1, without the CRLF
+NAME = re.compile(r"[!-9;-~]{1,76}")
+# RFC 5322 section 2.2.3 and errata 1908: each line of a folded value holds something besides blanks.
+VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*(?:\r\n[ \t]+[^\x00-\x20\x7f][^\x00-\x08\x0a-\x1f\x7f]*)*")
+
+
+class EditError(ValueError):
+    """An edit that cannot be made: a name or value that is no header field, or a header section without an end."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddHeader:
-    """Put a header field in front of the message's own.  `value` may be folded with CRLF and a blank."""
+    """Put a header field in front of the message's own.
+
+    `value` may be folded with CRLF and a blank, has no other control character than the tab, and no line of it takes the
+    field beyond 998 octets.  It goes out as UTF-8: encode it (RFC 2047) where the message did not come with SMTPUTF8.
+    """
 
     name: str
     value: str
@@ -33,3 +53,62 @@ class ReplaceRecipient:
 
 
 Edit = AddHeader | DropHeader | ReplaceRecipient
+
+
+def apply_edits(content: Content, edits: Iterable[Edit]) -> Content:
+    """Make the header edits in their order; `ReplaceRecipient` is not for here and is passed over.
+
+    A drop takes what stands in the message and what was added before it, so give it the message before the server's own
+    trace fields are put in front.  Raises `EditError`, and OSError where the message's file cannot be read.
+    """
+    added: list[tuple[str, bytes]] = []
+    dropped: set[str] = set()
+    for edit in edits:
+        if isinstance(edit, AddHeader):
+            added.insert(0, (edit.name.lower(), _field(edit)))
+        elif isinstance(edit, DropHeader):
+            name = _checked_name(edit.name).lower()
+            dropped.add(name)
+            added = [one for one in added if one[0] != name]
+    front = b"".join([field for _, field in added])
+    if dropped:
+        content = _without(content, frozenset(dropped))
+    return content.with_prefix(front) if front else content
+
+
+def _field(edit: AddHeader) -> bytes:
+    name = _checked_name(edit.name)
+    if VALUE.fullmatch(edit.value) is None:
+        raise EditError(f"the value of {name} holds a control character, or a line end without a text after it")
+    try:
+        field = f"{name}: {edit.value}".encode()
+    except UnicodeEncodeError:
+        raise EditError(f"the value of {name} holds a lone surrogate") from None
+    if max(map(len, field.split(b"\r\n"))) > LINE_OCTETS:
+        raise EditError(f"a line of {name} is longer than {LINE_OCTETS} octets")
+    return field + b"\r\n"
+
+
+def _checked_name(name: str) -> str:
+    if NAME.fullmatch(name) is None:
+        raise EditError(f"not the name of a header field: {name!r}")
+    return name
+
+
+def _without(content: Content, names: frozenset[str]) -> Content:
+    headers = Headers.parse(content.head)
+    if not any(name in headers for name in names):
+        return content
+    stored = content.stored_head
+    if stored == b"\r\n" or stored.endswith(b"\r\n\r\n"):
+        length = len(stored) - 2  # the empty line stays with the body
+    elif len(stored) == content.stored_size - content.skip:
+        length = len(stored)  # fields only, no body
+    else:
+        raise EditError("the header section has no end")
+    kept = headers.without(names)
+    if content.path is not None:
+        return Content.at(
+            content.path, content.stored_size, prefix=kept, binary=content.binary, skip=content.skip + length
+        )
+    return Content.of(kept + (content.data or b"")[length:], binary=content.binary)

@@ -6,9 +6,13 @@ syntax, RFC 2034 and RFC 3463 the enhanced code.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["Reply"]
+
+CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # all but the tab
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +21,27 @@ class Reply:
 
     `code` is the three-digit reply code (RFC 5321 section 4.2.1), `enhanced` the enhanced status
     code such as ``"5.1.1"`` or ``""`` where RFC 2034 section 4 forbids one (the greeting, EHLO, 334, 354),
-    `lines` the text, at least one line, each printable ASCII or UTF-8 without CR, LF or NUL.
+    `lines` the text, at least one line, each printable ASCII or UTF-8.  A control character in them raises ValueError, so
+    that no text can end a reply and begin another; the words of a peer go through `heard`.
     """
 
     code: int
     enhanced: str
     lines: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if not self.lines or any(map(CONTROLS.search, self.lines)):
+            raise ValueError(f"not the text of a reply: {self.lines!r}")
+
     @classmethod
     def of(cls, code: int, enhanced: str, *lines: str) -> Reply:
         """Make a reply from its text lines."""
         return cls(code, enhanced, lines)
+
+    @classmethod
+    def heard(cls, code: int, enhanced: str, lines: Sequence[str]) -> Reply:
+        """A reply in the words of a peer: each control character becomes "?", no lines at all become one empty line."""
+        return cls(code, enhanced, tuple([CONTROLS.sub("?", line) for line in lines]) or ("",))
 
     @property
     def is_positive(self) -> bool:

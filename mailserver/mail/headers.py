@@ -1,0 +1,90 @@
+"""Header fields that keep their bytes (RFC 5322 section 2.2).
+
+A field here is all its octets, name and folding included, without the CRLF that ends it: ``b"Subject: a\\r\\n b"``.  Joining the
+fields with CRLF gives back what came in, so a signature over them stays good.  A line that is no field (no colon, a blank in
+the name) is kept in its place with the name ``b""``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["HeaderField", "Headers"]
+
+FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on with the field
+FOLD = re.compile(rb"\r\n(?=[ \t])")
+NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderField:
+    """One field as it came: `raw` without its last CRLF, `name` in lower case, b"" where the line is no field."""
+
+    name: bytes
+    raw: bytes
+
+    @property
+    def value(self) -> str:
+        """The unfolded text after the colon, without the blanks around it.  Octets that are not UTF-8 become U+FFFD."""
+        body = self.raw.partition(b":")[2] if self.name else self.raw
+        return FOLD.sub(b"", body).strip(b" \t\r\n").decode("utf-8", "replace")
+
+
+class Headers:
+    """The fields of one header section, in their order.  Names are compared without regard to case."""
+
+    __slots__ = ("_names", "_raw")
+
+    def __init__(self, raw: list[bytes]) -> None:
+        self._raw = raw
+        self._names: list[bytes] | None = None
+
+    @classmethod
+    def parse(cls, head: bytes) -> Headers:
+        """Split a header section, with or without the empty line that ends it.  Never raises: see the module's words."""
+        raw = FIELD_END.split(head)
+        while raw and not raw[-1]:
+            raw.pop()
+        return cls(raw)
+
+    def get(self, name: str) -> str | None:
+        """The unfolded value of the first field of this name, None where there is none."""
+        key = name.lower().encode("utf-8")
+        try:
+            place = self._lower_names().index(key)
+        except ValueError:
+            return None
+        return HeaderField(key, self._raw[place]).value
+
+    def get_all(self, name: str) -> list[str]:
+        """The unfolded values of all fields of this name."""
+        key = name.lower().encode("utf-8")
+        return [HeaderField(key, raw).value for found, raw in zip(self._lower_names(), self._raw, strict=True) if found == key]
+
+    def count(self, name: str) -> int:
+        """How many fields have this name."""
+        return self._lower_names().count(name.lower().encode("utf-8"))
+
+    def without(self, names: frozenset[str]) -> bytes:
+        """The octets of all fields but those of `names` (in lower case), each with its CRLF."""
+        keys = {name.encode("utf-8") for name in names}
+        return b"".join([raw + b"\r\n" for found, raw in zip(self._lower_names(), self._raw, strict=True) if found not in keys])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower().encode("utf-8") in self._lower_names()
+
+    def __iter__(self) -> Iterator[HeaderField]:
+        for name, raw in zip(self._lower_names(), self._raw, strict=True):
+            yield HeaderField(name if NAME.fullmatch(name) else b"", raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def _lower_names(self) -> list[bytes]:
+        """For each field what stands before the colon, b"" without one.  RFC 5322 section 4.5 allows blanks before the colon."""
+        if self._names is None:
+            split = [raw.partition(b":") for raw in self._raw]
+            self._names = [name.rstrip().lower() if colon else b"" for name, colon, _ in split]
+        return self._names

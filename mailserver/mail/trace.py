@@ -1,0 +1,111 @@
+"""Trace fields: Received, Return-Path, Delivered-To (RFC 5321 section 4.4).
+
+    Stamp            = From-domain By-domain Opt-info [CFWS] ";" FWS date-time
+    From-domain      = "FROM" FWS Extended-Domain
+    Extended-Domain  = Domain / ( Domain FWS "(" TCP-info ")" ) / ( address-literal FWS "(" TCP-info ")" )
+    TCP-info         = address-literal / ( Domain FWS address-literal )
+    Opt-info         = [Via] [With] [ID] [For] [Additional-Registered-Clauses]
+
+What the peer says of itself (HELO) and what its DNS says of it go into the field with every octet replaced that could end the
+field, a comment or a word: no peer can forge a trace.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+
+from mailserver.mail.address import Address
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer
+
+__all__ = ["date_time", "delivered_to", "hops", "received", "return_path", "with_protocol"]
+
+LINE_OCTETS = 78  # RFC 5322 section 2.1.1
+LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" and an id, a tab being eight columns
+NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
+NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_client: bool = False) -> bytes:
+    """The Received field for a message that this host takes in, CRLF included.
+
+    `hostname` is our name, `reverse_name` the client's name where the DNS confirms it.  The *for* clause appears only where
+    there is exactly one recipient (section 7.6: it would give away the others), the *tls* clause of RFC 8314 section 4.3 on
+    an encrypted connection.  `hide_client` keeps a submitting user's address and host out.
+    """
+    peer = envelope.peer
+    origin = "client.invalid (hidden)" if hide_client else _origin(peer, reverse_name)
+    fold = "\r\n\t" if len(hostname) > LONG_HOSTNAME else " "
+    clauses = f"by {hostname}{fold}with {with_protocol(peer, envelope.parameters.smtputf8)} id {envelope.id}"
+    if len(envelope.recipients) == 1:
+        address = envelope.recipients[0].address
+        if address.is_ascii or envelope.parameters.smtputf8:
+            clauses += f"\r\n\tfor <{_printable(address)}>"
+    if peer.tls is not None:
+        cipher = NOT_IN_A_NAME.sub("?", peer.tls.cipher) or "unknown"
+        clauses += f"\r\n\ttls {cipher} ({NOT_IN_A_NAME.sub('?', peer.tls.version)})"
+    return f"Received: from {origin}\r\n\t{clauses};\r\n\t{date_time(int(envelope.received_at))}\r\n".encode()
+
+
+def with_protocol(peer: Peer, smtputf8: bool) -> str:
+    """The name for the *with* clause, as registered (RFC 3848; RFC 6531 section 4.3).
+
+    HELO is SMTP whatever else is true: the registry has no other name for it.
+    """
+    if peer.hello_verb == "LHLO":
+        name = "UTF8LMTP" if smtputf8 else "LMTP"
+    elif peer.hello_verb == "EHLO":
+        name = "UTF8SMTP" if smtputf8 else "ESMTP"
+    else:
+        return "SMTP"
+    if peer.tls is not None:
+        return name + ("SA" if peer.login else "S")
+    return name + "A" if peer.login else name
+
+
+def return_path(sender: Address | None) -> bytes:
+    """The Return-Path field that the final delivery writes; None, the null reverse-path, is ``<>``."""
+    return b"Return-Path: <>\r\n" if sender is None else f"Return-Path: <{_printable(sender)}>\r\n".encode()
+
+
+def delivered_to(address: Address) -> bytes:
+    """The Delivered-To field, by which a later delivery sees that mail goes round."""
+    return f"Delivered-To: {_printable(address)}\r\n".encode()
+
+
+def hops(content: Content) -> int:
+    """How many Received fields the message has (RFC 5321 section 6.3: 100 or more mean that it goes round)."""
+    head = content.head.lower()
+    return head.count(b"\r\nreceived:") + head.startswith(b"received:")
+
+
+@lru_cache(maxsize=2)  # a busy second asks for the same one thousands of times
+def date_time(seconds: int) -> str:
+    """RFC 5322 section 3.3, in UTC: ``Mon, 23 Nov 2026 01:02:03 +0000``.  `seconds` since the epoch."""
+    t = time.gmtime(seconds)
+    clock = f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
+    return f"{DAYS[t.tm_wday]}, {t.tm_mday} {MONTHS[t.tm_mon - 1]} {t.tm_year:04d} {clock} +0000"
+
+
+def _origin(peer: Peer, reverse_name: str) -> str:
+    """The Extended-Domain, folded where it is too long for one line after ``Received: from``."""
+    hello = NOT_IN_A_NAME.sub("?", peer.hello[:NAME_OCTETS]) or "unknown"
+    name = NOT_IN_A_NAME.sub("?", reverse_name[:NAME_OCTETS]) + " " if reverse_name else ""
+    numeric = peer.address
+    if ":" in numeric:
+        literal = f"[IPv6:{numeric.partition('%')[0]}]"  # a zone means nothing to others
+    elif numeric == "unix":
+        literal = "local socket"  # no TCP-info: a plain comment
+    else:
+        literal = f"[{numeric}]"
+    folds = len(hello) + len(name) + len(literal) + len("Received: from  ()") > LINE_OCTETS
+    return f"{hello}\r\n\t({name}{literal})" if folds else f"{hello} ({name}{literal})"
+
+
+def _printable(address: Address) -> str:
+    return CONTROLS.sub("?", str(address))
