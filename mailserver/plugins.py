@@ -1,0 +1,266 @@
+"""Finds components by name and builds them.
+
+A factory (`mailserver.interfaces.IComponentFactory`) is a public object of a module in the package ``twisted.plugins``, or
+what an entry point of the group ``mailserver.plugins`` names.  Twisted's own `getPlugins` is not used: it hides the import
+error of a plugin module, so that a configured filter could vanish in silence.  `discover` imports each module itself and
+keeps the tracebacks, and a configured name that is not found stops the start, with those tracebacks in the message.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.interface import InterfaceClass
+from zope.interface.verify import verifyObject
+
+from mailserver.interfaces import (
+    IComponentFactory,
+    IContentFilter,
+    IDelivery,
+    IDirectory,
+    IModifier,
+    IObserver,
+    IPeerFilter,
+    IRecipientContentFilter,
+    IRecipientFilter,
+    IRouter,
+    ISenderFilter,
+    Services,
+)
+
+if TYPE_CHECKING:
+    from mailserver.config import Options
+
+__all__ = [
+    "ENTRY_POINTS",
+    "SECTIONS",
+    "Broken",
+    "Catalogue",
+    "Found",
+    "PluginError",
+    "Shipped",
+    "UnknownComponent",
+    "build_component",
+    "discover",
+]
+
+ENTRY_POINTS = "mailserver.plugins"
+FILTERS = (
+    IPeerFilter,
+    ISenderFilter,
+    IRecipientFilter,
+    IContentFilter,
+    IRecipientContentFilter,
+    IModifier,
+    IObserver,
+)
+# Which interfaces a table of the configuration can use.
+SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(
+    {"accounts": (IDirectory,), "delivery": (IDelivery,), "relay": (IDelivery,), "filter": FILTERS}
+)
+INTERFACES = (*FILTERS, IDirectory, IDelivery, IRouter)
+
+
+class PluginError(Exception):
+    """A plugin breaks its contract.  The words name it and say how."""
+
+
+class UnknownComponent(PluginError, LookupError):
+    """No component, or more than one, has the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A factory and where it comes from: ``twisted.plugins.name`` or ``package: entry point name``."""
+
+    factory: Any
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The name that the configuration uses."""
+        return str(self.factory.name)
+
+    @property
+    def provides(self) -> tuple[InterfaceClass, ...]:
+        """The interfaces of its component."""
+        return _interfaces_of(self.factory)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A plugin that could not be used; `why` is a sentence or a traceback."""
+
+    source: str
+    why: str
+
+
+@implementer(IComponentFactory)
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A factory whose code is imported when it is wanted: ``twistd --help`` asks for all plugins and must stay quick.
+
+    `target` is ``module:object``, the real factory.
+    """
+
+    name: str
+    summary: str
+    provides: tuple[InterfaceClass, ...]
+    target: str
+
+    @property
+    def options(self) -> type[Options]:
+        """The class of the options."""
+        return self._real().options  # type: ignore[no-any-return]
+
+    def build(self, options: Any, services: Services) -> Any:
+        """Return the component."""
+        return self._real().build(options, services)
+
+    def _real(self) -> Any:
+        return pkgutil.resolve_name(self.target)
+
+
+class Catalogue:
+    """All factories that were found, by interface and name."""
+
+    def __init__(self, found: Sequence[Found], broken: Sequence[Broken] = ()) -> None:
+        self.found = tuple(found)
+        self.broken = tuple(broken)
+
+    def named(self, interfaces: Sequence[InterfaceClass], name: str) -> Any:
+        """The one factory of this name for one of the interfaces.  Raises `UnknownComponent`."""
+        able = [found for found in self.found if set(found.provides) & set(interfaces)]
+        hits = [found for found in able if found.name == name]
+        if len(hits) == 1:
+            return hits[0].factory
+        if hits:
+            sources = " and ".join(found.source for found in hits)
+            raise UnknownComponent(f"the name {name!r} is used twice, by {sources}: remove one of them")
+        known = ", ".join(sorted({found.name for found in able})) or "none"
+        message = f"there is no {interfaces[0].__name__} component {name!r}; known: {known}"
+        if len(interfaces) > 1:
+            message = f"there is no filter {name!r}; known: {known}"
+        for broken in self.broken:
+            message += f"\nThe plugin {broken.source} could not be used:\n{broken.why.rstrip()}"
+        raise UnknownComponent(message)
+
+    def factory(self, section: str, name: str) -> Any:
+        """The factory for ``use = name`` in a table of the configuration.  Raises `UnknownComponent`."""
+        return self.named(SECTIONS[section], name)
+
+    def options_of(self, section: str, name: str) -> type[Options]:
+        """The options class, as `mailserver.config.load` wants it.  Raises `UnknownComponent`."""
+        from mailserver.config import Options
+
+        try:
+            options = self.factory(section, name).options
+        except UnknownComponent:
+            raise
+        except Exception as error:  # any import error of the plugin, told with its traceback
+            raise UnknownComponent(
+                f"the component {name!r} cannot be imported: {error}\n{traceback.format_exc()}"
+            ) from error
+        if not (isinstance(options, type) and issubclass(options, Options)):
+            raise UnknownComponent(
+                f"the component {name!r} has options that are no subclass of mailserver.config.Options"
+            )
+        return options
+
+    def clashes(self) -> list[tuple[str, tuple[Found, ...]]]:
+        """Names that two factories claim for the same use."""
+        claims: dict[tuple[str, str], list[Found]] = {}
+        for found in self.found:
+            for use in {_use(interface) for interface in found.provides}:
+                claims.setdefault((use, found.name), []).append(found)
+        return [(name, tuple(founds)) for (_, name), founds in sorted(claims.items()) if len(founds) > 1]
+
+
+def discover() -> Catalogue:
+    """Import every plugin module and entry point; nothing that they raise ends the search."""
+    found: list[Found] = []
+    broken: list[Broken] = []
+    for source, thing in (*_plugin_modules(broken), *_entry_points(broken)):
+        try:
+            _interfaces_of(thing)
+            if any(thing is known.factory for known in found):
+                continue  # one object, seen by both ways
+            found.append(Found(thing, source))
+        except PluginError as error:
+            broken.append(Broken(source, str(error)))
+    return Catalogue(found, broken)
+
+
+def build_component(factory: Any, options: Any, services: Services) -> Any:
+    """Build a component and check that it is what the factory says.  Raises `PluginError`."""
+    try:
+        component = factory.build(options, services)
+    except Exception as error:
+        raise PluginError(f"the component {factory.name!r} could not be built: {error!r}") from error
+    for interface in _interfaces_of(factory):
+        try:
+            verifyObject(interface, component)
+        except Invalid as error:
+            raise PluginError(f"the component {factory.name!r} is no {interface.__name__}: {error}") from error
+    return component
+
+
+def _use(interface: InterfaceClass) -> str:
+    return "filter" if interface in FILTERS else str(interface.__name__)
+
+
+def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:
+    """What the factory's component provides.  Raises `PluginError` for a factory that is not one."""
+    name, provides = getattr(factory, "name", None), getattr(factory, "provides", None)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{factory!r} has no name")
+    interfaces = provides if isinstance(provides, tuple) else (provides,)
+    if not interfaces or not all(
+        isinstance(one, InterfaceClass) and any(one.isOrExtends(known) for known in INTERFACES) for one in interfaces
+    ):
+        raise PluginError(f"{name!r} provides none of the interfaces of mailserver.interfaces that can be configured")
+    return interfaces
+
+
+def _plugin_modules(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
+    import twisted.plugins
+
+    for module_info in sorted(pkgutil.iter_modules(twisted.plugins.__path__), key=lambda info: info.name):
+        source = f"twisted.plugins.{module_info.name}"
+        try:
+            module = importlib.import_module(source)
+        except (Exception, SystemExit):  # noqa: BLE001  # whatever it is, it is kept and told
+            broken.append(Broken(source, traceback.format_exc()))
+            continue
+        yield from _factories_in(module, source)
+
+
+def _entry_points(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
+    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        source = f"{entry.dist.name if entry.dist else '?'}: {entry.name} = {entry.value}"
+        try:
+            thing = entry.load()
+        except (Exception, SystemExit):  # noqa: BLE001  # whatever it is, it is kept and told
+            broken.append(Broken(source, traceback.format_exc()))
+            continue
+        if isinstance(thing, types.ModuleType):
+            yield from _factories_in(thing, source)
+        elif IComponentFactory.providedBy(thing):
+            yield source, thing
+        else:
+            broken.append(Broken(source, f"{thing!r} does not provide IComponentFactory (it must be an instance)"))
+
+
+def _factories_in(module: types.ModuleType, source: str) -> Iterator[tuple[str, Any]]:
+    for name, thing in vars(module).items():
+        if not name.startswith("_") and IComponentFactory.providedBy(thing):
+            yield source, thing
