@@ -1,0 +1,233 @@
+"""The house itself: packaging, import contracts, documents that point to what exists."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rfc_index import PAGE, ROOT, STATUSES, cited, page, read_table
+
+LIST_TWISTD = """
+import sys
+sys.path[:] = [entry for entry in sys.path if entry not in ("", {root!r})]
+sys.argv[:] = ["twistd", "--help"]
+from twisted.scripts.twistd import run
+run()
+"""
+MEANINGLESS = {"util", "utils", "helper", "helpers", "manager", "handler", "processor", "base", "misc", "common"}
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / "mailserver").rglob("*.py"))
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=environment.pop("cwd", str(ROOT)),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+class Packaging(SynchronousTestCase):
+    def wheel(self) -> Path:
+        """Build a wheel from a copy, so that the checkout stays clean; no network."""
+        copy = Path(self.mktemp()).resolve()
+        copy.mkdir(parents=True)
+        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, copy)
+        for name in ("mailserver", "twisted"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+        built = python(
+            "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "out", ".",
+            cwd=str(copy),
+        )  # fmt: skip
+        self.assertEqual(built.returncode, 0, built.stderr)
+        (wheel,) = (copy / "out").glob("*.whl")
+        return wheel
+
+    def test_a_normal_install_makes_twistd_list_mailserver(self) -> None:
+        wheel = self.wheel()
+        target = wheel.parent / "installed"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(target)  # what pip does with a pure wheel, scripts apart
+        listed = python("-c", LIST_TWISTD.format(root=str(ROOT)), cwd=str(target), PYTHONPATH=str(target))
+        self.assertEqual(listed.returncode, 0, listed.stderr)
+        self.assertRegex(listed.stdout, r"(?m)^ +mailserver +\S")
+
+    def test_the_wheel_holds_the_plugin_the_types_and_no_foreign_package(self) -> None:
+        wheel = self.wheel()
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        self.assertIn("twisted/plugins/mailserver_plugins.py", names)
+        self.assertIn("mailserver/py.typed", names)
+        self.assertNotIn("twisted/__init__.py", names)
+        self.assertNotIn("twisted/plugins/__init__.py", names)
+        self.assertEqual({name.split("/")[0].split("-")[0] for name in names}, {"mailserver", "twisted"})
+        copy = wheel.parent.parent
+        modules = {str(path.relative_to(copy)) for path in (copy / "mailserver").rglob("*.py")}
+        self.assertEqual(modules - names, set())
+
+    def test_this_environment_lists_mailserver_from_any_folder(self) -> None:
+        listed = python("-c", LIST_TWISTD.format(root=""), cwd="/")
+        self.assertRegex(listed.stdout, r"(?m)^ +mailserver +\S", "run `make setup`")
+
+    def test_the_folder_of_twisted_stays_a_namespace(self) -> None:
+        self.assertEqual([str(found) for found in (ROOT / "twisted").rglob("__init__.py")], [])
+
+    def test_libpass_is_required_and_passlib_is_not(self) -> None:
+        setup = configparser.ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        required = {re.split(r"[\s<>=\[]", line)[0] for line in setup["options"]["install_requires"].split("\n")}
+        self.assertIn("libpass", required)
+        self.assertNotIn("passlib", required)
+
+
+class Contracts(SynchronousTestCase):
+    def test_imports_go_downward_only(self) -> None:
+        linted = python("-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache")
+        self.assertEqual(linted.returncode, 0, linted.stdout + linted.stderr)
+
+    def test_every_core_without_io_is_under_its_contract(self) -> None:
+        contract = configparser.ConfigParser()
+        contract.read(ROOT / ".importlinter")
+        guarded = set(contract["importlinter:contract:without-io"]["source_modules"].split())
+        cores = {f"mailserver.{name}" for name in ("mail", "smtp", "sasl", "capture") if (ROOT / "mailserver" / name).exists()}
+        self.assertEqual(guarded, cores)
+
+    def test_no_module_imports_the_reactor_when_it_is_itself_imported(self) -> None:
+        guilty = []
+        for path in sources():
+            for node in at_import(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and any(alias.name == "reactor" for alias in node.names):
+                    guilty.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+        self.assertEqual(guilty, [])
+
+    def test_no_module_has_a_name_without_a_meaning(self) -> None:
+        self.assertEqual([str(path) for path in sources() if path.stem in MEANINGLESS or path.parent.name in MEANINGLESS], [])
+
+    def test_no_module_pickles_and_none_catches_everything(self) -> None:
+        for path in sources():
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                self.assertNotIn("pickle", names, str(path))
+                if isinstance(node, ast.ExceptHandler):
+                    self.assertIsNotNone(node.type, f"{path}:{node.lineno}: a bare except")
+
+
+def at_import(node: ast.AST) -> list[ast.AST]:
+    """The nodes that run when the module is imported: all but the bodies of functions."""
+    found = [node]
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            found.extend(at_import(child))
+    return found
+
+
+class RFCIndex(SynchronousTestCase):
+    def test_every_rfc_that_the_code_cites_is_in_the_table(self) -> None:
+        listed = {row.number for row in read_table()}
+        missing = {f"{path.relative_to(ROOT)}: RFC {n}" for path in sources() for n in cited(path.read_text()) - listed}
+        self.assertEqual(missing, set())
+
+    def test_every_file_of_the_table_exists_and_cites_the_rfc_in_its_package(self) -> None:
+        for row in read_table():
+            for file in row.files:
+                self.assertTrue((ROOT / file).is_file(), f"RFC {row.number}: no file {file}")
+                around = "".join(path.read_text() for path in (ROOT / file).parent.glob("*.py"))
+                self.assertIn(row.number, cited(around), f"{file} and its neighbours never cite RFC {row.number}")
+
+    def test_what_is_implemented_names_its_files_and_what_is_planned_names_none(self) -> None:
+        for row in read_table():
+            self.assertIn(row.status, STATUSES)
+            self.assertEqual(bool(row.files), row.status != "planned", f"RFC {row.number}")
+
+    def test_the_table_is_sorted_and_names_each_rfc_once(self) -> None:
+        numbers = [row.number for row in read_table()]
+        self.assertEqual(numbers, sorted(set(numbers)))
+
+    def test_the_page_is_the_table_in_readable_form(self) -> None:
+        self.assertEqual(PAGE.read_text(), page(read_table()), "run `python -m tests.rfc_index`")
+
+    def test_a_citation_may_list_several_numbers(self) -> None:
+        self.assertEqual(cited("RFC 6152, 3030 and RFC 3461 section 4; RFC 5321 section 4.1"), {6152, 3030, 3461, 5321})
+
+
+class Documents(SynchronousTestCase):
+    def documents(self) -> list[Path]:
+        return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+    def test_every_relative_link_leads_somewhere(self) -> None:
+        dead = []
+        for document in self.documents():
+            for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+                if "://" not in target and not (document.parent / target).exists():
+                    dead.append(f"{document.relative_to(ROOT)} -> {target}")
+        self.assertEqual(dead, [])
+
+    def test_every_path_of_ours_in_backticks_exists(self) -> None:
+        named = re.compile(r"`((?:mailserver|twisted|etc|tests|bench|docs)/[\w./-]+)`")
+        lost = []
+        for document in self.documents():
+            for path in named.findall(document.read_text()):
+                if not (ROOT / path).exists():
+                    lost.append(f"{document.relative_to(ROOT)}: {path}")
+        self.assertEqual(lost, [])
+
+    def test_every_make_target_that_is_named_exists(self) -> None:
+        targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+        for document in self.documents():
+            for target in re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.M):
+                self.assertIn(target, targets, str(document))
+
+    def test_decisions_are_numbered_without_a_gap(self) -> None:
+        numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+
+
+class SystemdUnits(SynchronousTestCase):
+    def unit(self, name: str) -> configparser.ConfigParser:
+        parser = configparser.ConfigParser(interpolation=None, strict=False, comment_prefixes=("#", ";"))
+        parser.optionxform = str  # type: ignore[method-assign,assignment]
+        parser.read(ROOT / "etc" / name)
+        return parser
+
+    def test_the_server_is_asked_before_it_is_killed(self) -> None:
+        service = self.unit("mailserver.service")["Service"]
+        self.assertEqual(service["KillSignal"], "SIGTERM")
+        self.assertEqual(service["ExecReload"], "/bin/kill -HUP $MAINPID")
+
+    def test_the_service_never_runs_as_root_and_keeps_one_capability(self) -> None:
+        service = self.unit("mailserver.service")["Service"]
+        self.assertEqual(service["User"], "mailserver")
+        self.assertEqual(service["CapabilityBoundingSet"], "CAP_NET_BIND_SERVICE")
+        self.assertEqual(service["NoNewPrivileges"], "yes")
+
+    def test_systemd_itself_finds_no_fault(self) -> None:
+        """Where systemd-analyze is installed; a machine without systemd has no use for the units."""
+        verify = shutil.which("systemd-analyze")
+        if verify is None:
+            self.assertIn("Service", self.unit("mailserver.service"))
+            return
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir(parents=True)
+        for name in ("mailserver.service", "mailserver.socket"):
+            text = (ROOT / "etc" / name).read_text()
+            (folder / name).write_text(re.sub(r"/opt/mailserver/bin/\w+", "/bin/true", text))
+        verified = subprocess.run(
+            [verify, "verify", *map(str, folder.iterdir())], capture_output=True, text=True, check=False, timeout=60
+        )
+        self.assertEqual((verified.returncode, verified.stderr), (0, ""))
