@@ -30,10 +30,12 @@ DOT_STRING = re.compile(rf"[{ATEXT}]+(?:\.[{ATEXT}]+)*")
 DOT_STRING_UTF8 = re.compile(rf"[{ATEXT}\u0080-\U0010ffff]+(?:\.[{ATEXT}\u0080-\U0010ffff]+)*")
 QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\[ -~])*)"')
 QUOTED_STRING_UTF8 = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
-DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?)*")
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"  # RFC 1035 section 2.3.4: up to 63 octets
+DOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 GENERAL_LITERAL = re.compile(r"[A-Za-z0-9\-]*[A-Za-z0-9]:[!-Z^-~]+")
 PLAIN = re.compile(rf"([{ATEXT}]+(?:\.[{ATEXT}]+)*)@({DOMAIN.pattern})")  # the common case, in one match
-C1_CONTROLS = re.compile("[\u0080-\u009f\u2028\u2029]")
+# What no printed line can hold: the C1 controls, line and paragraph ends, changes of the writing direction, lone surrogates.
+UNPRINTABLE = re.compile("[\u0080-\u009f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 class AddressError(ValueError):
@@ -50,8 +52,10 @@ class Address:
     @classmethod
     def parse(cls, text: str, utf8: bool = False) -> Address:
         """Parse ``local@domain`` without angle brackets.  `utf8` allows what RFC 6531 adds.  Raises `AddressError`."""
+        if len(text) > PATH_OCTETS:
+            raise AddressError("the path is longer than 256 octets")
         plain = PLAIN.fullmatch(text)
-        if plain is not None and len(text) <= PATH_OCTETS and plain.end(1) <= LOCAL_PART_OCTETS:
+        if plain is not None and plain.end(1) <= LOCAL_PART_OCTETS:
             return cls(plain[1], plain[2])
         return _parse_with_care(text, utf8)
 
@@ -76,13 +80,20 @@ class Address:
 
 
 def normal_domain(domain: str) -> str:
-    """Lower case, A-labels (RFC 5890); an address literal in lower case.  Raises `AddressError` for impossible labels."""
+    """Lower case, A-labels (RFC 5890, IDNA 2008 after the mapping of UTS 46); an address literal in lower case, IPv6 compressed.
+
+    Raises `AddressError` for impossible labels.
+    """
     if domain.isascii():
-        return domain.lower()
+        lower = domain.lower()
+        return _normal_ipv6(lower) if lower.startswith("[ipv6:") else lower
     try:
-        return idna.encode(domain, uts46=True).decode("ascii").lower()
-    except idna.IDNAError as error:
+        name = idna.encode(domain, uts46=True).decode("ascii").lower()
+    except UnicodeError as error:  # idna's errors are of this kind
         raise AddressError(f"not an internationalised domain name: {error}") from None
+    if DOMAIN.fullmatch(name) is None:
+        raise AddressError("not an internationalised domain name")
+    return name
 
 
 def normal_local(local: str) -> str:
@@ -101,7 +112,7 @@ def normal_local(local: str) -> str:
 
 def parse_domain(text: str, utf8: bool = False) -> str:
     """Check a domain or an address literal (section 4.1.2, 4.1.3); return it unchanged.  Raises `AddressError`."""
-    if len(text.encode()) > DOMAIN_OCTETS:
+    if _octets(text) > DOMAIN_OCTETS:
         raise AddressError("the domain is longer than 255 octets")
     if text.startswith("["):
         _check_literal(text)
@@ -118,10 +129,8 @@ def parse_domain(text: str, utf8: bool = False) -> str:
 def _parse_with_care(text: str, utf8: bool) -> Address:
     if not utf8 and not text.isascii():
         raise AddressError("an address with non-ASCII characters needs SMTPUTF8")
-    if len(text.encode()) > PATH_OCTETS:
+    if _octets(text) > PATH_OCTETS:
         raise AddressError("the path is longer than 256 octets")
-    if C1_CONTROLS.search(text):
-        raise AddressError("the address holds control characters")
     quoted = (QUOTED_STRING_UTF8 if utf8 else QUOTED_STRING).match(text)
     if quoted is not None:
         local, end = re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
@@ -132,9 +141,25 @@ def _parse_with_care(text: str, utf8: bool) -> Address:
         local, end = atoms[0], atoms.end()
     if text[end : end + 1] != "@":
         raise AddressError("no @ after the local part")
-    if len(text[:end].encode()) > LOCAL_PART_OCTETS:
+    if _octets(text[:end]) > LOCAL_PART_OCTETS:
         raise AddressError("the local part is longer than 64 octets")
     return Address(local, parse_domain(text[end + 1 :], utf8))
+
+
+def _octets(text: str) -> int:
+    """The length on the wire.  Raises `AddressError` for what should never be on a wire."""
+    if text.isascii():
+        return len(text)
+    if UNPRINTABLE.search(text):
+        raise AddressError("a control character")
+    return len(text.encode())
+
+
+def _normal_ipv6(literal: str) -> str:
+    try:
+        return f"[ipv6:{ipaddress.IPv6Address(literal[6:-1]).compressed}]"
+    except ipaddress.AddressValueError:
+        return literal
 
 
 def _check_literal(text: str) -> None:

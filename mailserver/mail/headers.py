@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 __all__ = ["HeaderField", "Headers"]
 
-FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on with the field
+FIELD_END = re.compile(
+    rb"\r\n(?![ \t])"
+)  # RFC 5322 section 2.2.3: a line that begins with a blank goes on with the field
 FOLD = re.compile(rb"\r\n(?=[ \t])")
 NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
 
@@ -61,7 +63,11 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         """The unfolded values of all fields of this name."""
         key = name.lower().encode("utf-8")
-        return [HeaderField(key, raw).value for found, raw in zip(self._lower_names(), self._raw, strict=True) if found == key]
+        return [
+            HeaderField(key, raw).value
+            for found, raw in zip(self._lower_names(), self._raw, strict=True)
+            if found == key
+        ]
 
     def count(self, name: str) -> int:
         """How many fields have this name."""
@@ -70,7 +76,9 @@ class Headers:
     def without(self, names: frozenset[str]) -> bytes:
         """The octets of all fields but those of `names` (in lower case), each with its CRLF."""
         keys = {name.encode("utf-8") for name in names}
-        return b"".join([raw + b"\r\n" for found, raw in zip(self._lower_names(), self._raw, strict=True) if found not in keys])
+        return b"".join(
+            [raw + b"\r\n" for found, raw in zip(self._lower_names(), self._raw, strict=True) if found not in keys]
+        )
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower().encode("utf-8") in self._lower_names()

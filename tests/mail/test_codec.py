@@ -58,7 +58,15 @@ class CodecTests(SynchronousTestCase):
     def test_what_is_no_envelope_is_refused(self) -> None:
         whole = encode_envelope(*simple())
         for octets in (
-            b"", b"\xff", b"{}", b"[]", b"[true]", b"[1]", b'["1"]', whole[:-1], b"null",
+            b"",
+            b"\xff",
+            b"{}",
+            b"[]",
+            b"[true]",
+            b"[1]",
+            b'["1"]',
+            whole[:-1],
+            b"null",
             b'[1,"i",0,null,null,["a",1,"mx","","",null,""],[],[[0,7,[["a","b"]]]]]',
             b'[1,"i",0,["a"],null,["a",1,"mx","","",null,""],[],[]]',
         ):
