@@ -13,9 +13,7 @@ from dataclasses import dataclass
 
 __all__ = ["HeaderField", "Headers"]
 
-FIELD_END = re.compile(
-    rb"\r\n(?![ \t])"
-)  # RFC 5322 section 2.2.3: a line that begins with a blank goes on with the field
+FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on
 FOLD = re.compile(rb"\r\n(?=[ \t])")
 NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
 
