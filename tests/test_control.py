@@ -1,0 +1,172 @@
+"""The control socket: the real server side on a real Unix socket, the blocking client in a thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor, unix
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailserver.control import AnotherServer, CommandRefused, ControlError, ControlServer, NoServer, ask
+
+
+async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"heard": arguments}
+
+
+async def long_answer(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"rows": ["é" * 70] * arguments["rows"]}
+
+
+async def refuse(arguments: dict[str, Any]) -> dict[str, Any]:
+    raise CommandRefused("there is no message with this id")
+
+
+async def fail(arguments: dict[str, Any]) -> dict[str, Any]:
+    raise ValueError("a secret path")
+
+
+async def unfit(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"bytes": b"JSON cannot hold this"}
+
+
+COMMANDS = {"echo": echo, "long": long_answer, "refuse": refuse, "fail": fail, "unfit": unfit}
+
+
+def without_bytes_warning(case: TestCase) -> None:
+    """Under ``-bb`` Twisted 26.10 cannot listen on a Unix socket: it compares the path with bytes and with str."""
+    case.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
+
+
+class WithServer(TestCase):
+    def setUp(self) -> None:
+        without_bytes_warning(self)
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "control.sock")
+        self.server = ControlServer(self.path, COMMANDS)
+        self.server.start(reactor)
+        self.addCleanup(lambda: self.server.stop())
+
+    async def ask(self, command: str, arguments: dict[str, Any] | None = None, timeout_seconds: float = 20.0) -> Any:
+        return await deferToThread(ask, self.path, command, arguments, timeout_seconds)
+
+    async def test_an_answer_comes_back(self) -> None:
+        answer = await self.ask("echo", {"id": "06", "names": ["ä", None, 1.5]})
+        self.assertEqual(answer, {"heard": {"id": "06", "names": ["ä", None, 1.5]}})
+
+    async def test_questions_and_answers_longer_than_an_amp_value_come_whole(self) -> None:
+        answer = await self.ask("long", {"rows": 20_000})
+        self.assertEqual(answer, {"rows": ["é" * 70] * 20_000})
+        question = {"ids": ["0123456789ABCDEF"] * 30_000}
+        self.assertEqual(await self.ask("echo", question), {"heard": question})
+
+    async def test_a_refusal_carries_the_servers_words(self) -> None:
+        with self.assertRaisesRegex(CommandRefused, "no message with this id"):
+            await self.ask("refuse")
+
+    async def test_an_unknown_command_is_refused_by_name(self) -> None:
+        with self.assertRaisesRegex(CommandRefused, "no command 'queue.burn'"):
+            await self.ask("queue.burn")
+
+    async def test_a_failure_is_logged_and_told_without_its_words(self) -> None:
+        with self.assertRaises(CommandRefused) as caught:
+            await self.ask("fail")
+        self.assertIn("ValueError", str(caught.exception))
+        self.assertNotIn("secret", str(caught.exception))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    async def test_an_answer_that_json_cannot_hold_is_a_failure_and_not_a_hang(self) -> None:
+        with self.assertRaisesRegex(CommandRefused, "TypeError"):
+            await self.ask("unfit")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    async def test_the_connection_after_a_failed_one_is_served(self) -> None:
+        rude = socket.socket(socket.AF_UNIX)
+        rude.connect(self.path)
+        rude.sendall(b"\x00\x04nonsense")
+        rude.close()
+        self.assertEqual(await self.ask("echo"), {"heard": {}})
+
+    def test_nobody_but_the_owner_may_open_the_socket(self) -> None:
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+
+    def test_a_second_server_on_the_same_folder_does_not_start(self) -> None:
+        second = ControlServer(self.path, COMMANDS)
+        self.assertRaises(AnotherServer, second.start, reactor)
+        self.assertTrue(os.path.exists(self.path))
+
+    async def test_after_stop_the_socket_is_gone_and_another_may_start(self) -> None:
+        await self.server.stop()
+        self.assertFalse(os.path.exists(self.path))
+        with self.assertRaises(NoServer):
+            await self.ask("echo")
+        self.server = ControlServer(self.path, COMMANDS)
+        self.server.start(reactor)
+        self.assertEqual(await self.ask("echo"), {"heard": {}})
+
+
+class WithoutServer(TestCase):
+    def setUp(self) -> None:
+        without_bytes_warning(self)
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "control.sock")
+
+    def leave_a_stale_socket(self) -> None:
+        dead = socket.socket(socket.AF_UNIX)
+        dead.bind(self.path)
+        dead.close()
+
+    def test_no_socket_means_no_server(self) -> None:
+        self.assertRaises(NoServer, ask, self.path, "status")
+
+    def test_a_stale_socket_means_no_server(self) -> None:
+        self.leave_a_stale_socket()
+        self.assertRaises(NoServer, ask, self.path, "status")
+
+    async def test_a_stale_socket_is_replaced_at_start(self) -> None:
+        self.leave_a_stale_socket()
+        server = ControlServer(self.path, COMMANDS)
+        server.start(reactor)
+        self.addCleanup(server.stop)
+        self.assertEqual(await deferToThread(ask, self.path, "echo"), {"heard": {}})
+
+    def test_a_file_in_the_sockets_place_is_not_removed(self) -> None:
+        Path(self.path).write_text("mine")
+        server = ControlServer(self.path, COMMANDS)
+        self.assertRaises(FileExistsError, server.start, reactor)
+        self.assertEqual(Path(self.path).read_text(), "mine")
+        os.unlink(self.path)
+        server.start(reactor)  # the failed start has given its lock back
+        self.addCleanup(server.stop)
+
+    async def test_a_path_longer_than_a_socket_address_works(self) -> None:
+        deep = os.path.join(self.folder, *["x" * 60] * 3)
+        os.makedirs(deep)
+        server = ControlServer(os.path.join(deep, "control.sock"), COMMANDS)
+        server.start(reactor)
+        self.addCleanup(server.stop)
+        self.assertEqual(await deferToThread(ask, os.path.join(deep, "control.sock"), "echo"), {"heard": {}})
+
+
+class SilentServer(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = os.path.join(folder, "control.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.listener.close)
+        self.listener.bind(self.path)
+        self.listener.listen(1)
+
+    def test_a_server_that_never_answers_is_given_up(self) -> None:
+        with self.assertRaisesRegex(ControlError, "no answer within"):
+            ask(self.path, "status", timeout_seconds=0.05)
