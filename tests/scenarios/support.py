@@ -1,0 +1,384 @@
+"""The whole server in a process of its own, on free loopback ports, with the configuration that the test writes.
+
+A test says what it wants on one screen: a TOML text with placeholders, what a client sends, what stands in the Maildirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import FailTest, SynchronousTestCase
+
+__all__ = ["BASIC", "ID", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "wait_until"]
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+STOP_SECONDS = 40.0
+PLACEHOLDER = re.compile(r"\{(work|data|[a-z]*port)\}")
+ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{16}\b")
+
+BASIC = """
+hostname = "mx.example.org"
+data = "{work}/data"
+
+[[listen]]
+service = "mx"
+endpoint = "tcp:{port}:interface=127.0.0.1"
+tls = "none"
+
+[accounts]
+use = "file"
+path = "{work}/accounts.toml"
+
+[delivery]
+use = "maildir"
+path = "{work}/mail/{user}"
+
+[domain."example.org"]
+"""
+
+
+def wait_until(condition: Callable[[], Any], what: Callable[[], str], seconds: float = 15.0) -> Any:
+    """Return the condition's first true value; fail with the words of `what` when it has none within `seconds`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise FailTest(f"after {seconds:g} s: {what()}")
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    """A loopback port below those that the system gives to clients: there a client may meet itself while no server is up."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(min(20000, first - 2000), first)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file of a Maildir."""
+
+    path: Path
+    data: bytes
+
+    @property
+    def body(self) -> bytes:
+        """What follows the header section, with CRLF line ends whatever the file has."""
+        return as_wire(self.data).partition(b"\r\n\r\n")[2]
+
+    def header(self, name: str) -> str | None:
+        """The first field of this name, unfolded."""
+        head = as_wire(self.data).partition(b"\r\n\r\n")[0] + b"\r\n"
+        match = re.search(rb"(?im)^" + re.escape(name.encode()) + rb":[ \t]*((?:.*\r\n)(?:[ \t].*\r\n)*)", head)
+        return None if match is None else re.sub(rb"\r\n[ \t]+", b" ", match[1]).strip().decode()
+
+
+def as_wire(data: bytes) -> bytes:
+    return re.sub(rb"(?<!\r)\n", b"\r\n", data)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply as a client reads it."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def enhanced(self) -> str:
+        match = re.match(r"[245]\.\d{1,3}\.\d{1,3}(?= )", self.lines[0])
+        return match[0] if match else ""
+
+    @property
+    def id(self) -> str:
+        """The message id that the reply names, "" where it names none."""
+        match = ID.search(self.text)
+        return match[0] if match else ""
+
+
+class Wire:
+    """A client that sends what it is told and understands nothing but replies."""
+
+    def __init__(self, port: int, *, greet: bool = True, timeout: float = 15.0, receive_buffer: int = 0) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(timeout)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            self.socket.connect(("127.0.0.1", port))
+            self._buffer = b""
+            self.greeting = self.reply() if greet else Answer(0, ())
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Go with a RST instead of a FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def reply(self) -> Answer:
+        """The next reply.  Raises EOFError at the end of the connection."""
+        lines: list[str] = []
+        while True:
+            line = self._line()
+            if re.match(rb"[2-5][0-9][0-9][ -]", line) is None:
+                raise FailTest(f"not a reply: {line!r}")
+            lines.append(line[4:-2].decode())
+            if line[3:4] == b" ":
+                return Answer(int(line[:3]), tuple(lines))
+
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            piece = self.socket.recv(65536)
+            if not piece:
+                raise EOFError(f"the server has closed; left over: {self._buffer!r}")
+            self._buffer += piece
+        line, self._buffer = self._buffer[: end + 2], self._buffer[end + 2 :]
+        return line
+
+    def command(self, line: str | bytes) -> Answer:
+        self.send((line.encode() if isinstance(line, str) else line) + b"\r\n")
+        return self.reply()
+
+    def dialogue(self, *lines: str | bytes) -> list[int]:
+        """Say each line in turn; the codes that came."""
+        return [self.command(line).code for line in lines]
+
+    def is_closed(self) -> bool:
+        """The server has ended the connection and said nothing more."""
+        try:
+            return not self._buffer and self.socket.recv(1) == b""
+        except ConnectionError:
+            return True
+
+
+class Server:
+    """A server process.  `port` is that of the placeholder ``{port}``; others stand in `ports`."""
+
+    def __init__(self, work: Path, config: str, accounts: tuple[str, ...]) -> None:
+        self.work = work
+        self.ports: dict[str, int] = {}
+        self.config_path = work / "mailserver.toml"
+        self.log_path = work / "log"
+        self.mail = work / "mail"
+        self.process: subprocess.Popen[bytes] | None = None
+        (work / "accounts.toml").write_text("".join(f'[account."{address}"]\n' for address in accounts))
+        self.configure(config)
+
+    # --- its life ---
+
+    def configure(self, config: str) -> None:
+        """Write the configuration file; a running server does not know yet."""
+        self.config_path.write_text(PLACEHOLDER.sub(self._value, config))
+
+    def _value(self, placeholder: re.Match[str]) -> str:
+        name = placeholder[1]
+        if name in ("work", "data"):
+            return str(self.work if name == "work" else self.work / "data")
+        return str(self.ports.setdefault(name, free_port()))
+
+    @property
+    def port(self) -> int:
+        return self.ports["port"]
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*twistd(), "-n", "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        for port in self.ports.values():
+            wait_until(
+                lambda port=port: self._greets(port),
+                lambda port=port: f"no greeting on port {port}:\n{self.log()}",
+                START_SECONDS,
+            )
+
+    def _greets(self, port: int) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise FailTest(f"the server has not started:\n{self.log()}")
+        try:
+            with Wire(port) as wire:
+                wire.send(b"QUIT\r\n")
+                return wire.greeting.code == 220
+        except OSError:
+            return False
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Start again after `stop` or `kill`, with the same files and ports."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.work / "pid").unlink()
+        self.start()
+
+    def _end(self, number: signal.Signals) -> int:
+        process = self.process
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise FailTest(f"the server did not end after {number.name}:\n{self.log()}") from None
+        finally:
+            self.process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    # --- what can be seen of it ---
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")[-8000:] if self.log_path.exists() else ""
+
+    def resident_kib(self) -> int:
+        """VmRSS of the process and its children."""
+        if self.process is None:
+            raise FailTest("the server is not running")
+        return sum(_resident_kib(pid) for pid in _family(self.process.pid))
+
+    def command(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """``mailserver … --config`` of this server."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def messages(self, user: str, folder: str = "") -> list[Stored]:
+        """What stands in a user's Maildir, in ``new`` and ``cur``."""
+        found = []
+        for box in ("new", "cur"):
+            for path in sorted((self.mail / user / folder / box).glob("*")):
+                with contextlib.suppress(FileNotFoundError):  # replaced or moved meanwhile
+                    found.append(Stored(path, path.read_bytes()))
+        return found
+
+    def wait_for_mail(self, user: str, count: int = 1, folder: str = "", seconds: float = 15.0) -> list[Stored]:
+        """Wait until there are `count` messages; fail where there are more."""
+        wait_until(
+            lambda: len(self.messages(user, folder)) >= count,
+            lambda: f"{user} has {len(self.messages(user, folder))} of {count} messages:\n{self.log()}",
+            seconds,
+        )
+        messages = self.messages(user, folder)
+        if len(messages) != count:
+            raise FailTest(f"{user} has {len(messages)} messages, not {count}")
+        return messages
+
+    def send(self, body: bytes, *, sender: str = "sender@example.net", to: str = "alice@example.org") -> Answer:
+        """One message by the plainest client; the reply after the data."""
+        with Wire(self.port) as wire:
+            wire.dialogue("EHLO client.example", f"MAIL FROM:<{sender}>", f"RCPT TO:<{to}>", "DATA")
+            wire.send(body + b"\r\n.\r\n")
+            return wire.reply()
+
+
+def twistd() -> list[str]:
+    """The command that `make run` uses, by the interpreter that runs the tests."""
+    script = Path(sys.executable).parent / "twistd"
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from _family(int(child))
+
+
+def _resident_kib(pid: int) -> int:
+    try:
+        match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(match[1]) if match else 0
+
+
+class ScenarioCase(SynchronousTestCase):
+    """`serve` starts a server that is stopped at the end; a server that does not stop cleanly fails the test."""
+
+    timeout = 120
+
+    def prepare(
+        self, config: str = BASIC, *, accounts: tuple[str, ...] = ("alice@example.org", "bob@example.org")
+    ) -> Server:
+        """A server that has not been started."""
+        work = Path(self.mktemp()).resolve()
+        work.mkdir(parents=True)
+        server = Server(work, config, accounts)
+        self.addCleanup(self._finish, server)
+        return server
+
+    def serve(
+        self, config: str = BASIC, *, accounts: tuple[str, ...] = ("alice@example.org", "bob@example.org")
+    ) -> Server:
+        server = self.prepare(config, accounts=accounts)
+        server.start()
+        return server
+
+    def _finish(self, server: Server) -> None:
+        if server.process is None:
+            return
+        if server.process.poll() is not None:
+            self.fail(f"the server has ended by itself with status {server.process.returncode}:\n{server.log()}")
+        status = server.stop()
+        self.assertEqual(status, 0, server.log())
+        self.assertNotIn("Traceback (most recent call last)", server.log())
+
+    def assertServes(self, server: Server) -> None:
+        """The server still takes a normal message."""
+        before = len(server.messages("alice"))
+        self.assertEqual(server.send(b"Subject: still there?\r\n\r\nyes").code, 250)
+        server.wait_for_mail("alice", before + 1)

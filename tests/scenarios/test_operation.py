@@ -1,0 +1,166 @@
+"""Signals, reload, and what the command line tells of a message."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
+
+DENY = """
+[[filter]]
+use = "denylist"
+senders = ["spam@example.net"]
+sender_domains = ["bad.example"]
+"""
+
+
+class Signals(ScenarioCase):
+    def test_sigterm_lets_the_message_in_flight_finish_and_turns_new_peers_away(self) -> None:
+        server = self.serve()
+        with Wire(server.port) as busy, Wire(server.port) as idle:
+            busy.dialogue("EHLO client.example", "MAIL FROM:<s@example.net>", "RCPT TO:<alice@example.org>", "DATA")
+            busy.send(b"Subject: in flight\r\n\r\nhalf")
+            server.signal(signal.SIGTERM)
+            self.assertEqual(idle.reply().code, 421)
+            self.assertTrue(idle.is_closed())
+            busy.send(b" and half\r\n.\r\n")
+            self.assertEqual(busy.reply().code, 250)
+            self.assertEqual(busy.reply().code, 421)
+            self.assertTrue(busy.is_closed())
+        self.assertEqual(server.stop(), 0)
+        server.restart()  # what was accepted and not yet delivered is delivered now
+        (stored,) = server.wait_for_mail("alice")
+        self.assertEqual(stored.body, b"half and half\r\n")
+
+    def test_the_pidfile_is_gone_after_a_clean_stop(self) -> None:
+        server = self.serve()
+        self.assertTrue((server.work / "pid").exists())
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse((server.work / "pid").exists())
+
+    def test_a_broken_configuration_stops_the_start_with_file_line_and_key(self) -> None:
+        server = self.prepare(BASIC + '[limits]\nrecipients = "many"\n')
+        with self.assertRaises(self.failureException):
+            server.start()
+        self.assertIn("recipients", server.log())
+        self.assertIn(str(server.config_path), server.log())
+        server.process = None
+
+
+class Reload(ScenarioCase):
+    def size(self, server: Server) -> str:
+        with Wire(server.port) as wire:
+            return next(line for line in wire.command("EHLO client.example").lines if line.startswith("SIZE"))
+
+    def test_sighup_gives_new_connections_the_new_configuration(self) -> None:
+        server = self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")
+        with Wire(server.port) as old:
+            old.command("EHLO client.example")
+            self.assertEqual(self.size(server), "SIZE 100000")
+            server.configure(BASIC + "[limits]\nmessage_bytes = 200000\n")
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: self.size(server) == "SIZE 200000", lambda: f"not reloaded:\n{server.log()}")
+            self.assertEqual(old.command("MAIL FROM:<s@example.net> SIZE=150000").code, 552)
+            self.assertEqual(old.command("NOOP").code, 250)
+        self.assertServes(server)
+
+    def test_a_broken_configuration_is_refused_and_the_old_one_stays(self) -> None:
+        server = self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")
+        server.configure(BASIC + '[limits]\nmessage_bytes = "huge"\n')
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "message_bytes" in server.log(), lambda: f"nothing was said:\n{server.log()}")
+        self.assertEqual(self.size(server), "SIZE 100000")
+        self.assertServes(server)
+
+    def test_a_new_account_is_known_after_a_reload(self) -> None:
+        server = self.serve()
+        accounts = server.work / "accounts.toml"
+        accounts.write_text(accounts.read_text() + '[account."carol@example.org"]\n')
+        server.signal(signal.SIGHUP)
+        wait_until(
+            lambda: server.send(b"Subject: x\r\n\r\nx", to="carol@example.org").code == 250,
+            lambda: f"carol is not known:\n{server.log()}",
+        )
+        server.wait_for_mail("carol")
+
+
+class Explain(ScenarioCase):
+    def road(self, server: Server, id: str, *until: str) -> list[dict[str, Any]]:
+        """The steps of a message, as soon as each of `until` is among them."""
+
+        def steps() -> list[dict[str, Any]]:
+            done = server.command("explain", id, "--json")
+            try:
+                told = json.loads(done.stdout)
+            except json.JSONDecodeError:
+                return []
+            found: list[dict[str, Any]] = told["steps"] if isinstance(told, dict) else told
+            return found if set(until) <= {step["step"] for step in found} else []
+
+        return wait_until(steps, lambda: f"{id} has no road with {until}: {server.command('explain', id)}")  # type: ignore[no-any-return]
+
+    def test_the_road_of_an_accepted_message_leads_into_its_mailbox(self) -> None:
+        server = self.serve()
+        id = server.send(b"Subject: x\r\n\r\nx").id
+        server.wait_for_mail("alice")
+        self.road(server, id, "accepted", "delivered")
+        told = server.command("explain", id)
+        self.assertEqual(told.returncode, 0, told.stderr)
+        for word in (id, "127.0.0.1", "sender@example.net", "alice@example.org", "delivered"):
+            self.assertIn(word, told.stdout)
+
+    def test_a_filters_refusal_is_explained_with_its_reason_which_the_peer_does_not_hear(self) -> None:
+        server = self.serve(BASIC + DENY)
+        with Wire(server.port) as wire:
+            wire.command("EHLO client.example")
+            refused = wire.command("MAIL FROM:<spam@example.net>")
+            self.assertEqual((refused.code, refused.enhanced[:3]), (550, "5.7"))
+            self.assertNotIn("listed", refused.text)
+            self.assertEqual(wire.command("MAIL FROM:<friend@example.net>").code, 250)
+        road = self.road(server, refused.id, "filter", "refused")
+        found = next(step for step in road if step["step"] == "filter")
+        self.assertEqual((found["filter"], found["verdict"]), ("denylist", "Refuse"))
+        self.assertIn("spam@example.net", found["why"])
+
+    def test_a_refused_recipient_is_explained(self) -> None:
+        server = self.serve()
+        with Wire(server.port) as wire:
+            wire.dialogue("EHLO client.example", "MAIL FROM:<s@example.net>")
+            refused = wire.command("RCPT TO:<someone@elsewhere.example>")
+        road = self.road(server, refused.id, "refused")
+        self.assertTrue(any("someone@elsewhere.example" in str(step) for step in road), road)
+
+    def test_an_unknown_id_is_an_error_of_the_command(self) -> None:
+        server = self.serve()
+        done = server.command("explain", "0123456789ABCDEF")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_explain_works_when_the_server_is_down(self) -> None:
+        server = self.serve()
+        id = server.send(b"Subject: x\r\n\r\nx").id
+        self.road(server, id, "accepted")
+        self.assertEqual(server.stop(), 0)
+        told = server.command("explain", id)
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertIn("sender@example.net", told.stdout)
+
+
+class Filters(ScenarioCase):
+    def test_a_filter_bound_to_another_service_is_not_asked(self) -> None:
+        server = self.serve(BASIC + DENY + 'services = ["submission"]\n')
+        self.assertEqual(server.send(b"Subject: x\r\n\r\nx", sender="spam@example.net").code, 250)
+        server.wait_for_mail("alice")
+
+    def test_a_peer_that_is_not_wanted_is_turned_away_at_the_greeting(self) -> None:
+        server = self.serve(
+            BASIC
+            + '\n[[listen]]\nservice = "lmtp"\nendpoint = "tcp:{lmtpport}:interface=127.0.0.1"\n'
+            + '\n[[filter]]\nuse = "denylist"\nhello_names = ["bad.example"]\nservices = ["mx"]\n'
+        )
+        with Wire(server.port) as wire:
+            self.assertGreaterEqual(wire.command("EHLO very.bad.example").code, 500)
+        with Wire(server.ports["lmtpport"]) as wire:
+            self.assertEqual(wire.command("LHLO very.bad.example").code, 250)
