@@ -1,0 +1,1 @@
+"""Measures the server of this checkout; docs/performance.md says what and how."""
