@@ -91,7 +91,9 @@ def started(peer: type[Ours] | type[Postfix], folder: Path, discard: bool) -> It
         server.stop()
 
 
-def measure(names: list[str], peers: list[type[Ours] | type[Postfix]], directory: Path, rounds: int, scale: float) -> None:
+def measure(
+    names: list[str], peers: list[type[Ours] | type[Postfix]], directory: Path, rounds: int, scale: float
+) -> None:
     """Run each scenario for each peer, alternating; print the medians."""
     kept: list[Path] = []
     try:
@@ -99,7 +101,11 @@ def measure(names: list[str], peers: list[type[Ours] | type[Postfix]], directory
             results: dict[str, list[dict[str, float]]] = {}
             scenario = SCENARIOS.get(name)
             discard = scenario is not None and scenario.discard
-            able = [peer for peer in peers if not (discard and peer is Postfix) and not (scenario is None and peer is Postfix)]
+            able = [
+                peer
+                for peer in peers
+                if not (discard and peer is Postfix) and not (scenario is None and peer is Postfix)
+            ]
             for n in range(rounds):
                 for peer in able if n % 2 == 0 else able[::-1]:
                     folder = directory / f"{name}-{peer.name}-{n}"
@@ -109,7 +115,9 @@ def measure(names: list[str], peers: list[type[Ours] | type[Postfix]], directory
                     results.setdefault(peer.name, []).append(row)
             for peer_name, rows in results.items():
                 medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-                print(f"{name:<12} {peer_name:<11} " + "  ".join(f"{k} {v:,.1f}" for k, v in medians.items()), flush=True)
+                print(
+                    f"{name:<12} {peer_name:<11} " + "  ".join(f"{k} {v:,.1f}" for k, v in medians.items()), flush=True
+                )
     finally:
         # Only now: some file systems are slow for minutes after many files were deleted.
         for folder in kept:
@@ -117,18 +125,24 @@ def measure(names: list[str], peers: list[type[Ours] | type[Postfix]], directory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench/run", description="Measure the server of this checkout on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="bench/run", description="Measure the server of this checkout on this machine."
+    )
     parser.add_argument("scenario", nargs="*", help=f"of {', '.join((*SCENARIOS, *OTHERS))}; default: all")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk (default /var/tmp)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each scenario; medians are printed (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of messages")
-    parser.add_argument("--postfix", action="store_true", help="alternate with a Postfix instance of the same promise (root)")
+    parser.add_argument(
+        "--postfix", action="store_true", help="alternate with a Postfix instance of the same promise (root)"
+    )
     arguments = parser.parse_args()
     names = arguments.scenario or [*SCENARIOS, *OTHERS]
     unknown = [name for name in names if name not in SCENARIOS and name not in OTHERS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}")
-    with tempfile.TemporaryDirectory(prefix="mailserver-bench-", dir=arguments.directory, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="mailserver-bench-", dir=arguments.directory, ignore_cleanup_errors=True
+    ) as folder:
         print("\n".join(describe(Path(folder))), flush=True)
         peers: list[type[Ours] | type[Postfix]] = [Ours, Postfix] if arguments.postfix else [Ours]
         measure(names, peers, Path(folder), arguments.rounds, arguments.scale)

@@ -133,7 +133,14 @@ class Ours:
         config = folder / "mailserver.toml"
         config.write_text(OURS.format(folder=folder, port=self.port, delivery=self._delivery))
         (folder / "accounts.toml").write_text(f'[account."{ACCOUNT}"]\n')
-        twistd = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "mailserver", "--config", str(config)]
+        twistd = [
+            str(Path(sys.executable).with_name("twistd")),
+            "-n",
+            "--pidfile=",
+            "mailserver",
+            "--config",
+            str(config),
+        ]
         with open(folder / "output", "wb") as output:
             self._process = subprocess.Popen(twistd, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         wait_for_greeting(self.port, self._process, folder / "output")

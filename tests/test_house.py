@@ -11,9 +11,15 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from mailserver.interfaces import IContentFilter
+from mailserver.mail.answers import Pass, Refuse
+from mailserver.mail.content import Content
 from tests.rfc_index import PAGE, ROOT, STATUSES, cited, page, read_table
 
 LIST_TWISTD = """
@@ -23,6 +29,7 @@ sys.argv[:] = ["twistd", "--help"]
 from twisted.scripts.twistd import run
 run()
 """
+FILE_LINES, FUNCTION_LINES = 500, 60  # the outer bounds; the aim is 300 and a screen
 MEANINGLESS = {"util", "utils", "helper", "helpers", "manager", "handler", "processor", "base", "misc", "common"}
 
 
@@ -105,7 +112,11 @@ class Contracts(SynchronousTestCase):
         contract = configparser.ConfigParser()
         contract.read(ROOT / ".importlinter")
         guarded = set(contract["importlinter:contract:without-io"]["source_modules"].split())
-        cores = {f"mailserver.{name}" for name in ("mail", "smtp", "sasl", "capture") if (ROOT / "mailserver" / name).exists()}
+        cores = {
+            f"mailserver.{name}"
+            for name in ("mail", "smtp", "sasl", "capture")
+            if (ROOT / "mailserver" / name).exists()
+        }
         self.assertEqual(guarded, cores)
 
     def test_no_module_imports_the_reactor_when_it_is_itself_imported(self) -> None:
@@ -117,7 +128,24 @@ class Contracts(SynchronousTestCase):
         self.assertEqual(guilty, [])
 
     def test_no_module_has_a_name_without_a_meaning(self) -> None:
-        self.assertEqual([str(path) for path in sources() if path.stem in MEANINGLESS or path.parent.name in MEANINGLESS], [])
+        self.assertEqual(
+            [str(path) for path in sources() if path.stem in MEANINGLESS or path.parent.name in MEANINGLESS], []
+        )
+
+    def test_files_and_functions_stay_readable(self) -> None:
+        long = []
+        for path in sources():
+            text = path.read_text()
+            if text.count("\n") > FILE_LINES:
+                long.append(f"{path}: {text.count(chr(10))} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = (
+                        (node.end_lineno or node.lineno) - node.lineno + 1 - (ast.get_docstring(node) or "").count("\n")
+                    )
+                    if lines > FUNCTION_LINES:
+                        long.append(f"{path}: {node.name}: {lines} lines")
+        self.assertEqual(long, [])
 
     def test_no_module_pickles_and_none_catches_everything(self) -> None:
         for path in sources():
@@ -192,6 +220,17 @@ class Documents(SynchronousTestCase):
         for document in self.documents():
             for target in re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.M):
                 self.assertIn(target, targets, str(document))
+
+    def test_the_filter_in_the_readme_works_as_it_stands(self) -> None:
+        (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        names: dict[str, Any] = {}
+        exec(source, names)
+        component = names["NoInvoices"]()
+        verifyObject(IContentFilter, component)
+        for subject, verdict in ((b"Your INVOICE", Refuse), (b"Hello", Pass)):
+            content = Content.of(b"Subject: " + subject + b"\r\n\r\nText\r\n")
+            answer = self.successResultOf(Deferred.fromCoroutine(component.judge_content(None, content)))
+            self.assertIsInstance(answer, verdict)
 
     def test_decisions_are_numbered_without_a_gap(self) -> None:
         numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
