@@ -23,6 +23,7 @@ from mailserver.mail.parcel import Destination, Parcel
 
 __all__ = [
     "Clock",
+    "IAccountList",
     "IBatchDelivery",
     "IComponent",
     "IComponentFactory",
@@ -32,6 +33,7 @@ __all__ = [
     "IModifier",
     "IObserver",
     "IPeerFilter",
+    "IPrivilegedComponent",
     "IRecipientContentFilter",
     "IRecipientFilter",
     "IResolver",
@@ -47,7 +49,7 @@ class Clock(Protocol):
 
     def seconds(self) -> float: ...
 
-    def callLater(self, delay: float, f: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def callLater(self, delay: float, f: Any, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,13 @@ class IComponent(Interface):
 
     def stop() -> Awaitable[None]:
         """Called once when the server stops, or when a reload has replaced the component."""
+
+
+class IPrivilegedComponent(Interface):
+    """Optional: a component that needs, for a moment, the identity that the server was started with."""
+
+    def start_privileged() -> None:
+        """Called once, before the privileges are dropped and before `start`.  No reactor runs yet."""
 
 
 class IPeerFilter(Interface):
@@ -147,6 +156,13 @@ class IDirectory(Interface):
 
         An error means "cannot tell": the recipient is deferred, never refused.
         """
+
+
+class IAccountList(Interface):
+    """Optional, beside `IDirectory`: a directory that can say who exists."""
+
+    def accounts() -> Awaitable[Sequence[str]]:
+        """The accounts' addresses; the first is taken for the postmaster's where none is configured."""
 
 
 class IRouter(Interface):

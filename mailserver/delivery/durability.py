@@ -1,0 +1,150 @@
+"""Make what was written durable, all at once.
+
+`syncfs` writes out a whole file system with one call; where the system has none, each file and directory is synced, several side
+by side.  Blocking: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mailserver.delivery.names import marker_in
+
+__all__ = ["Disk", "Touched", "find_syncfs"]
+
+SIDE_BY_SIDE = 16
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Touched:
+    """What deliveries wrote since the last flush: file systems by device number with a directory on each, and where there is
+    no syncfs the files.
+    """
+
+    devices: dict[int, str] = field(default_factory=dict)
+    files: list[tuple[str, str]] = field(default_factory=list)  # (Maildir, file below it)
+    directories: set[str] = field(default_factory=set)
+
+    def add(self, other: Touched) -> None:
+        self.devices.update(other.devices)
+        self.files += other.files
+        self.directories |= other.directories
+
+
+def find_syncfs() -> Callable[[int], None] | None:
+    """The system's syncfs(2), None where it has none.  A failure is an OSError, also one of an earlier write-back (Linux 5.8)."""
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        call = library.syncfs
+    except AttributeError:
+        return None
+
+    def syncfs(fd: int) -> None:
+        if call(ctypes.c_int(fd)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), "syncfs")
+
+    return syncfs
+
+
+class Disk:
+    """Knows a descriptor of each file system that was written to.
+
+    It stays open: the kernel tells a write-back error once to each descriptor, and to a new one only if nobody has heard of it.
+    `syncfs` None: files are synced one by one.
+    """
+
+    def __init__(self, *, syncfs: Callable[[int], None] | None) -> None:
+        self._syncfs = syncfs
+        self._devices: dict[int, int] = {}
+
+    def sync(self, touched: Touched) -> None:
+        """Returns when everything in `touched` is durable.  Raises OSError."""
+        if self._syncfs is not None:
+            _side_by_side(self._syncfs, [self._descriptor(device, path) for device, path in touched.devices.items()])
+            return
+        _side_by_side(_sync_message, touched.files)
+        parts = {f"{maildir}/{name.partition('/')[0]}" for maildir, name in touched.files}
+        _side_by_side(sync_directory, parts | touched.directories)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for fd in self._devices.values():
+            os.close(fd)
+        self._devices.clear()
+
+    def _descriptor(self, device: int, path: str) -> int:
+        if device not in self._devices:
+            self._devices[device] = os.open(_standing(path), DIRECTORY)
+        return self._devices[device]
+
+
+def sync_fd(fd: int) -> None:
+    """fsync; on macOS the call that reaches the platter."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def sync_directory(path: str) -> None:
+    """Make a directory's entries durable.  One that is gone has none."""
+    try:
+        fd = os.open(path, DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        sync_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_message(file: tuple[str, str]) -> None:
+    maildir, name = file
+    found = _opened(f"{maildir}/{name}")
+    if found is None:  # a mail program has moved it to cur/, or its user has deleted it
+        marker = marker_in(name)
+        try:
+            moved = [entry for entry in os.listdir(f"{maildir}/cur") if marker_in(entry) == marker]
+        except FileNotFoundError:
+            return
+        found = _opened(f"{maildir}/cur/{moved[0]}") if moved else None
+    if found is None:
+        return
+    try:
+        sync_fd(found)
+    finally:
+        os.close(found)
+
+
+def _standing(path: str) -> str:
+    """The path, or the nearest directory above it where someone has removed it since."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _opened(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _side_by_side(function: Callable[..., None], arguments: Iterable[object]) -> None:
+    """Call it for each argument; the first error is raised after all have ended."""
+    work = list(arguments)
+    if len(work) < 2:
+        for argument in work:
+            function(argument)
+        return
+    with ThreadPoolExecutor(max_workers=min(SIDE_BY_SIDE, len(work)), thread_name_prefix="sync") as pool:
+        for done in [pool.submit(function, argument) for argument in work]:
+            done.result()

@@ -1,0 +1,75 @@
+"""The form that a message has in a Maildir: trace fields of the final delivery in front, lines that end with LF.
+
+A content that came with BODY=BINARYMIME (RFC 3030) stays as it is, CRLF and all: its line ends are data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from mailserver.mail.address import Address
+
+__all__ = ["Body", "delivery_fields", "local_form"]
+
+CONTROLS = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029))
+
+
+def delivery_fields(sender: Address | None, final: Address, original: Address, *, binary: bool = False) -> bytes:
+    """Return-Path (RFC 5321 section 4.4), Delivered-To, and X-Original-To where an alias stood between."""
+    final_text = _one_line(final)
+    fields = f"Return-Path: <{'' if sender is None else _one_line(sender)}>\nDelivered-To: {final_text}\n"
+    if original is not final and original != final:
+        fields += f"X-Original-To: {_one_line(original)}\n"
+    octets = fields.encode("utf-8", "replace")
+    return octets.replace(b"\n", b"\r\n") if binary else octets
+
+
+def local_form(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The octets with LF for CRLF, also where a piece ends between the two."""
+    held = b""
+    for piece in pieces:
+        if held:
+            piece = held + piece
+        held = b"\r" if piece.endswith(b"\r") else b""
+        yield (piece[:-1] if held else piece).replace(b"\r\n", b"\n")
+    if held:
+        yield held
+
+
+class Body:
+    """A content in its local form, which is made once for all the files it goes into.
+
+    `pieces` gives the octets as they came; `in_memory` says that they are few enough to be kept.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterable[bytes]], *, binary: bool, in_memory: bool) -> None:
+        self._pieces = pieces if binary else lambda: local_form(pieces())
+        self._whole: bytes | None = None
+        self._in_memory = in_memory
+
+    def write(self, fd: int, fields: bytes) -> None:
+        """Write `fields` and the content.  Raises OSError; the file may then hold a part."""
+        if not self._in_memory:
+            _write_all(fd, [fields])
+            for piece in self._pieces():
+                _write_all(fd, [piece])
+            return
+        if self._whole is None:
+            self._whole = b"".join(self._pieces())
+        _write_all(fd, [fields, self._whole])
+
+
+def _write_all(fd: int, pieces: list[bytes]) -> None:
+    left = sum(map(len, pieces)) - os.writev(fd, pieces)
+    if not left:
+        return
+    rest = memoryview(b"".join(pieces))[-left:]  # a full disk takes a part, then says so
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _one_line(address: Address) -> str:
+    """No address that was parsed holds a control character; one that was made up by a plugin must not write fields of its own."""
+    text = str(address)
+    return text if text.isprintable() else text.translate(CONTROLS)
