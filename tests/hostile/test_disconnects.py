@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from pathlib import Path
 
 from tests.hostile.support import ROOMY, HostileCase
-from tests.scenarios.support import Wire, wait_until
+from tests.scenarios.support import Server, Wire, wait_until
 
 ENVELOPE = b"EHLO x.example\r\nMAIL FROM:<s@example.net>\r\nRCPT TO:<bob@example.org>\r\n"
 LARGE = (b"F" * 78 + b"\r\n") * 40_000  # above the size that is kept in memory
@@ -45,8 +46,10 @@ class Disconnects(HostileCase):
                                 while wire.socket.recv(65536):
                                     pass
         self.assertEqual(server.messages("bob"), [])
-        spool = [path for path in server.work.glob("data/spool/**/*")]
-        wait_until(lambda: not [path for path in spool if path.is_file() and path.exists()], lambda: f"left: {spool}")
+        wait_until(lambda: not self.spooled(server), lambda: f"left in the spool: {self.spooled(server)}")
+
+    def spooled(self, server: Server) -> list[Path]:
+        return [path for path in server.work.glob("data/spool/**/*") if path.is_file()]
 
     def test_a_peer_that_goes_right_after_the_end_of_the_data_leaves_at_most_one_message(self) -> None:
         server = self.serve(ROOMY)
