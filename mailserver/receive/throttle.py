@@ -14,14 +14,11 @@ import socket
 from dataclasses import dataclass
 
 from mailserver.mail.reply import Reply
+from mailserver.smtp import replies
 from mailserver.smtp.events import Event, Expand, Help, Noop, Reset, Verify
 
 __all__ = ["Admission", "Pace", "Patience", "Progress", "Slowness", "is_junk", "network_of"]
 
-TOO_MANY_CONNECTIONS = Reply.of(421, "4.3.2", "Too many connections, please try again later")
-TOO_MANY_CONNECTIONS_FROM_NETWORK = Reply.of(
-    421, "4.7.0", "Too many connections from your network, please try again later"
-)
 JUNK_EVENTS = (Noop, Reset, Verify, Expand, Help)
 
 
@@ -44,12 +41,12 @@ class Admission:
     def admit(self, address: str) -> Reply | None:
         """Let a connection in and return None, or return the 421 to greet it with.  `release` each that was let in."""
         if self.connections >= self._total:
-            return TOO_MANY_CONNECTIONS
+            return replies.TOO_MANY_CONNECTIONS
         network = network_of(address)
         if network:
             count = self._networks.get(network, 0)
             if count >= self._per_network:
-                return TOO_MANY_CONNECTIONS_FROM_NETWORK
+                return replies.TOO_MANY_CONNECTIONS_FROM_NETWORK
             self._networks[network] = count + 1
         self.connections += 1
         return None
