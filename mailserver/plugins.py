@@ -67,6 +67,12 @@ FILTERS = (
 SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(
     {"accounts": (IDirectory,), "delivery": (IDelivery,), "relay": (IDelivery,), "filter": FILTERS}
 )
+# Twisted's own modules hold nothing for us; importing them would cost more time than all the rest of the search.
+TWISTED_OWN = frozenset(
+    "cred_anonymous cred_file cred_memory cred_sshkeys cred_unix twisted_conch twisted_core twisted_ftp twisted_inet "
+    "twisted_mail twisted_names twisted_portforward twisted_reactors twisted_runner twisted_socks twisted_trial "
+    "twisted_web twisted_words".split()
+)
 INTERFACES = (*FILTERS, IDirectory, IDelivery, IRouter)
 
 
@@ -235,6 +241,8 @@ def _plugin_modules(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
     import twisted.plugins
 
     for module_info in sorted(pkgutil.iter_modules(twisted.plugins.__path__), key=lambda info: info.name):
+        if module_info.name in TWISTED_OWN:
+            continue
         source = f"twisted.plugins.{module_info.name}"
         try:
             module = importlib.import_module(source)

@@ -12,7 +12,7 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from mailserver.config.endpoints import checked_endpoint
 from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
@@ -93,7 +93,7 @@ def domain_key(value: str) -> str:
     return "*." + host_name(value[2:]) if value.startswith("*.") else domain_name(value)
 
 
-def mail_address(value: Any) -> Any:
+def mail_address(value: Any) -> Address:
     """``"alice@example.org"`` as an `Address`, its domain normalised."""
     if not isinstance(value, str):
         if isinstance(value, Address):
@@ -119,10 +119,10 @@ def absolute_path(value: str, info: ValidationInfo) -> str:
 Size = Annotated[int, BeforeValidator(octets)]
 Duration = Annotated[float, BeforeValidator(seconds)]
 Count = Annotated[int, Field(ge=1)]
-Network = Annotated[IPNetwork, BeforeValidator(network)]
+Network = Annotated[IPNetwork, PlainValidator(network)]
 DomainName = Annotated[str, AfterValidator(domain_name)]
 DomainKey = Annotated[str, AfterValidator(domain_key)]
 HostName = Annotated[str, AfterValidator(host_name)]
-MailAddress = Annotated[Address, BeforeValidator(mail_address)]
+MailAddress = Annotated[Address, PlainValidator(mail_address)]
 FilePath = Annotated[str, AfterValidator(absolute_path)]
 Endpoint = Annotated[str, AfterValidator(checked_endpoint)]

@@ -1,0 +1,16 @@
+"""For those who write filters and other components: test them without sockets, without a network and without waiting.
+
+    class Greeting(FilterCase):
+        def test_a_peer_without_a_name_is_refused(self):
+            polite = self.build(factory, words=["hello"])
+            self.assertRefused(self.judge(polite.judge_peer(self.peer(hello=""))))
+
+`FilterCase` is a trial test case that makes peers, envelopes and contents, lends a component everything in `Services`, and
+says what a verdict was.  `MemoryState` and `FakeResolver` can be used on their own.
+"""
+
+from mailserver.testing.case import FilterCase
+from mailserver.testing.resolver import FakeResolver
+from mailserver.testing.state import MemoryState
+
+__all__ = ["FakeResolver", "FilterCase", "MemoryState"]

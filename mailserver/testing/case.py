@@ -1,0 +1,197 @@
+"""A trial test case for components that judge."""
+
+# mypy: disallow-untyped-calls=False
+# (trial's assertions have no annotations)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Sequence
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from mailserver.awaiting import now_or_later
+from mailserver.config import ConfigurationError, Fault, check_options
+from mailserver.config.faults import key_text, sentences
+from mailserver.interfaces import Services
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, TLSFacts
+from mailserver.mail.ids import IdSource
+from mailserver.plugins import build_component
+from mailserver.receive.judging import BoundFilter, Judging
+from mailserver.testing.resolver import FakeResolver
+from mailserver.testing.state import MemoryState
+
+__all__ = ["FilterCase"]
+
+T = TypeVar("T")
+START_SECONDS = 1_800_000_000.0  # January 2027: times look like times, and no test depends on today
+
+
+class FilterCase(TestCase):
+    """Makes what a filter is given and says what it has answered.
+
+    `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver` and `state` are what
+    it may use; fill `self.resolver.zones` before the component asks.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.clock.advance(START_SECONDS)
+        self.resolver = FakeResolver()
+        self.state = MemoryState(self.clock)
+        self._ids = IdSource(self.clock.seconds)
+
+    # --- The component. ---
+
+    @property
+    def services(self) -> Services:
+        """What the core lends to a component; threads run at once, in the test's own."""
+        folder = self.mktemp()
+        return Services(
+            clock=self.clock,
+            run_in_thread=maybeDeferred,
+            state=self.state,
+            resolver=self.resolver,
+            hostname="mail.example.test",
+            configuration_directory=folder,
+            data_directory=folder,
+        )
+
+    def build(self, factory: Any, **options: Any) -> Any:
+        """Build a component as the server does, from the values that the TOML file would hold.
+
+        Raises `ConfigurationError` for options that the configuration would refuse.
+        """
+        try:
+            checked = check_options(factory.options, options, self.services.configuration_directory)
+        except ValidationError as error:
+            found = sentences(error, factory.options, options)
+            raise ConfigurationError([Fault("options", 1, key_text(path), words) for path, words in found]) from error
+        return build_component(factory, checked, self.services)
+
+    def configured(
+        self,
+        component: object,
+        *,
+        on_error: Literal["defer", "skip", "refuse"] = "defer",
+        deadline_seconds: float = 30.0,
+    ) -> Judging:
+        """The component behind the core's rules: deadline, `on_error`, the worst verdict wins.
+
+        Its methods `peer`, `sender`, `recipient`, `content`, `content_for` and `edits` return a judgement with `verdict` and
+        `findings`, or a Deferred of it.
+        """
+        bound = BoundFilter("tested", component, None, on_error, deadline_seconds)
+        return Judging([bound], clock=self.clock)
+
+    # --- What it is given. ---
+
+    def peer(
+        self,
+        address: str = "192.0.2.25",
+        *,
+        hello: str = "client.example.net",
+        service: str = "mx",
+        login: str = "",
+        tls: TLSFacts | None = None,
+        port: int = 40025,
+    ) -> Peer:
+        """Who is connected; `hello=""` is the moment before EHLO."""
+        return Peer(address, port, service, hello, "EHLO" if hello else "", tls, login)
+
+    def envelope(
+        self,
+        sender: str | None = "sender@example.net",
+        recipients: Sequence[str] = ("user@example.org",),
+        *,
+        peer: Peer | None = None,
+        parameters: MailParameters | None = None,
+    ) -> Envelope:
+        """An envelope; `sender=None` is the null reverse-path."""
+        return Envelope(
+            self._ids.next(),
+            peer or self.peer(),
+            None if sender is None else Address.parse(sender, utf8=True),
+            tuple(map(self.recipient, recipients)),
+            self.clock.seconds(),
+            parameters or MailParameters(),
+        )
+
+    def recipient(self, address: str = "user@example.org") -> Recipient:
+        """One forward-path."""
+        return Recipient(Address.parse(address, utf8=True))
+
+    def content(self, message: bytes = b"Subject: test\n\nHello.\n") -> Content:
+        """A message.  A line may end with LF alone here; the filter sees CRLF, as on the wire."""
+        return Content.of(re.sub(rb"(?<!\r)\n", b"\r\n", message))
+
+    # --- Asking. ---
+
+    def begin(self, awaitable: Awaitable[T]) -> Deferred[T]:
+        """Ask, and go on although the answer may take time: advance `clock`, then `answer(deferred)`."""
+        try:
+            result = now_or_later(awaitable)
+        except Exception:  # noqa: BLE001  # it is for whoever looks at the Deferred
+            return fail()
+        return result if isinstance(result, Deferred) else succeed(result)
+
+    def answer(self, awaitable: Awaitable[T]) -> T:
+        """The answer, which must be there now; an error of the component is raised."""
+        seen: list[Any] = []
+        self.begin(awaitable).addBoth(seen.append)
+        if not seen:
+            self.fail("the component still waits: use begin(), let time pass with clock.advance(), then answer()")
+        if isinstance(seen[0], Failure):
+            seen[0].raiseException()
+        answer: T = seen[0]
+        return answer
+
+    def judge(self, awaitable: Awaitable[Verdict]) -> Verdict:
+        """As `answer`, and the answer must be a verdict."""
+        verdict = self.answer(awaitable)
+        self.assertIsInstance(verdict, Verdict, f"{verdict!r} is no verdict")
+        return verdict
+
+    # --- What was said. ---
+
+    def assertPassed(self, verdict: Verdict) -> None:
+        """Nothing to say."""
+        self.assertEqual(verdict, Pass())
+
+    def assertRefused(self, verdict: Verdict, why: str = "") -> None:
+        """A permanent no, whose reason matches the pattern `why`."""
+        self._assert_said(verdict, Refuse, why)
+
+    def assertDeferred(self, verdict: Verdict, why: str = "") -> None:
+        """Try later, for a reason that matches."""
+        self._assert_said(verdict, Defer, why)
+
+    def assertQuarantined(self, verdict: Verdict, why: str = "") -> None:
+        """To the Junk folder, for a reason that matches."""
+        self._assert_said(verdict, Quarantine, why)
+
+    def assertAccepted(self, verdict: Verdict, why: str = "") -> None:
+        """An explicit yes, for a reason that matches."""
+        self._assert_said(verdict, Accept, why)
+
+    def assertSignal(self, verdict: Verdict, name: str, score: float | None = None, why: str = "") -> None:
+        """Something was seen, with this name and score."""
+        self._assert_said(verdict, Signal, why)
+        if isinstance(verdict, Signal):
+            self.assertEqual(verdict.name, name)
+            if score is not None:
+                self.assertEqual(verdict.score, score)
+
+    def _assert_said(self, verdict: Verdict, kind: type, why: str) -> None:
+        self.assertIsInstance(verdict, kind, f"expected {kind.__name__}, not {verdict!r}")
+        if why:
+            self.assertRegex(getattr(verdict, "why", ""), why)

@@ -1,0 +1,46 @@
+"""An `IResolver` that knows what the test has told it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from zope.interface import implementer
+
+from mailserver.interfaces import IResolver
+from mailserver.mail.lookup import Answer, LookupFailed
+
+__all__ = ["FakeResolver"]
+
+Zone = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@implementer(IResolver)
+class FakeResolver:
+    """Answers from zones such as ``{"example.org": {"MX": ["10 mx.example.org"], "A": ["192.0.2.1"]}}``.
+
+    A name that is in no zone does not exist.  Names in `failing` fail as a dead name server makes them fail.  `asked` keeps
+    every question, in order, so that a test can say what must not be looked up.
+    """
+
+    def __init__(self, zones: Zone | None = None, *, failing: Sequence[str] = (), authenticated: bool = False) -> None:
+        self.zones: dict[str, Mapping[str, Sequence[str]]] = {
+            _key(name): types for name, types in (zones or {}).items()
+        }
+        self.failing = {_key(name) for name in failing}
+        self.authenticated = authenticated
+        self.asked: list[tuple[str, str]] = []
+
+    async def query(self, name: str, record_type: str) -> Answer:
+        """Return the records.  Raises `LookupFailed` for a failing name."""
+        key = _key(name)
+        self.asked.append((key, record_type))
+        if key in self.failing:
+            raise LookupFailed(f"no name server answers for {key}")
+        types = self.zones.get(key)
+        if types is None:
+            return Answer((), authenticated=self.authenticated, name_exists=False)
+        return Answer(tuple(types.get(record_type, ())), 300, self.authenticated)
+
+
+def _key(name: str) -> str:
+    return name.rstrip(".").lower()

@@ -1,0 +1,33 @@
+"""An `IStateStore` in memory."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from mailserver.interfaces import Clock, IStateStore
+
+__all__ = ["MemoryState"]
+
+
+@implementer(IStateStore)
+class MemoryState:
+    """Small facts that expire by the clock given; gone with the test."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._facts: dict[tuple[str, str], tuple[bytes, float]] = {}
+
+    def get(self, space: str, key: str) -> bytes | None:
+        """The value, None where there is none or it has expired."""
+        value, expires = self._facts.get((space, key), (None, 0.0))
+        return value if self._clock.seconds() < expires else None
+
+    def put(self, space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
+        """Keep the value."""
+        if not isinstance(value, bytes):
+            raise TypeError(f"a state store keeps bytes, not {type(value).__name__}")
+        self._facts[space, key] = value, self._clock.seconds() + lifetime_seconds
+
+    def drop(self, space: str, key: str) -> None:
+        """Forget it."""
+        self._facts.pop((space, key), None)
