@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Reply"]
 
@@ -28,6 +28,7 @@ class Reply:
     code: int
     enhanced: str
     lines: tuple[str, ...]
+    _octets: bytes = field(default=b"", init=False, repr=False, compare=False)  # most replies go out many times
 
     def __post_init__(self) -> None:
         if not self.lines or any(map(CONTROLS.search, self.lines)):
@@ -60,6 +61,11 @@ class Reply:
 
     def encode(self) -> bytes:
         """The octets on the wire, CRLF included (RFC 5321 section 4.2.1; RFC 2034 section 4)."""
+        if not self._octets:
+            object.__setattr__(self, "_octets", self._encoded())
+        return self._octets
+
+    def _encoded(self) -> bytes:
         status = self.enhanced + " " if self.enhanced else ""
         if len(self.lines) == 1:
             return f"{self.code} {status}{self.lines[0]}\r\n".encode()

@@ -74,7 +74,7 @@ class Data:
     """*Question.* DATA, or the first BDAT of a message (`chunking`).
 
     A positive reply lets the content in (354 is written for DATA, nothing for BDAT); a refusal of BDAT is written
-    after the chunk has been read and thrown away.
+    after the chunk has been read and thrown away.  A refusal ends the transaction.
     """
 
     chunking: bool
@@ -91,8 +91,10 @@ class Chunk:
 class EndOfData:
     """*Question.* The content is complete, `size` octets long.
 
-    `fault` is not None where the message must not be accepted (bare CR or LF, NUL, too large): the reply to give.  For LMTP
-    the answer is one reply for each accepted recipient (RFC 2033 section 4.2): `ServerSession.reply_each`.
+    `fault` is not None where the message must not be accepted (bare CR or LF, NUL, too large): the reply to give.  From the
+    fault on no more chunks came, so what there is of the content is to be thrown away.  With BDAT it may come before LAST.
+    For LMTP the answer is one reply for each accepted recipient (RFC 2033 section 4.2): `ServerSession.reply_each`, or
+    `ServerSession.reply` where it is the same for all.  Whatever the answer, the transaction is over.
     """
 
     size: int
@@ -101,7 +103,7 @@ class EndOfData:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """RSET, or a second EHLO: the transaction is over.  Answered by the session."""
+    """RSET, or EHLO during a transaction (its `Hello` follows): the transaction is over.  Answered by the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +113,18 @@ class Noop:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """*Question.* VRFY."""
+    """*Question.* VRFY.  `smtputf8`: the reply may hold UTF-8 (RFC 6531 section 3.7.4.2)."""
 
     text: str
+    smtputf8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """*Question.* EXPN."""
+    """*Question.* EXPN.  `smtputf8` as in `Verify`."""
 
     text: str
+    smtputf8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,10 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The session has refused a command by itself; `command` is its verb or "" where it was not known."""
+    """The session has refused a command by itself; `command` is its verb or "" where it was not known.
+
+    With "AUTH" it also ends the exchange that was going on (cancelled, or not base64).
+    """
 
     command: str
     reply: Reply

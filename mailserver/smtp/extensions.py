@@ -1,0 +1,67 @@
+"""What a server offers, and how EHLO and LHLO announce it (RFC 5321 section 4.1.1.1).
+
+    ehlo-line      = ehlo-keyword *( SP ehlo-param )
+    ehlo-keyword   = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
+    ehlo-param     = 1*(%d33-126)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["Extensions"]
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """The extensions offered to a peer; one value serves many sessions.
+
+    `size` is the SIZE announced in octets (RFC 1870), 0 for no announcement; `auth` the mechanisms, in order;
+    `recipients_max` and `mail_max` are RCPTMAX and MAILMAX of LIMITS (RFC 9422), 0 for none.
+    Raises ValueError for a combination that an RFC forbids.
+    """
+
+    size: int = 0
+    starttls: bool = False  # RFC 3207
+    auth: tuple[str, ...] = ()  # RFC 4954
+    pipelining: bool = True  # RFC 2920
+    eightbitmime: bool = True  # RFC 6152
+    smtputf8: bool = True  # RFC 6531
+    chunking: bool = True  # RFC 3030
+    binarymime: bool = True  # RFC 3030
+    dsn: bool = True  # RFC 3461
+    enhancedstatuscodes: bool = True  # RFC 2034
+    recipients_max: int = 0
+    mail_max: int = 0
+
+    def __post_init__(self) -> None:
+        if self.smtputf8 and not self.eightbitmime:
+            raise ValueError("SMTPUTF8 needs 8BITMIME (RFC 6531 section 3.1)")
+        if self.binarymime and not self.chunking:
+            raise ValueError("BINARYMIME needs CHUNKING (RFC 3030 section 3)")
+
+    @cached_property
+    def lines(self) -> tuple[str, ...]:
+        """The EHLO lines after the first."""
+        limits = (("RCPTMAX", self.recipients_max), ("MAILMAX", self.mail_max))
+        announced = (
+            (self.pipelining, "PIPELINING"),
+            (self.size > 0, f"SIZE {self.size}"),
+            (self.eightbitmime, "8BITMIME"),
+            (self.starttls, "STARTTLS"),
+            (bool(self.auth), "AUTH " + " ".join(self.auth)),
+            (self.enhancedstatuscodes, "ENHANCEDSTATUSCODES"),
+            (self.smtputf8, "SMTPUTF8"),
+            (self.chunking, "CHUNKING"),
+            (self.binarymime, "BINARYMIME"),
+            (self.dsn, "DSN"),
+            (any(most for _, most in limits), "LIMITS " + " ".join(f"{name}={most}" for name, most in limits if most)),
+        )
+        return tuple(line for offered, line in announced if offered)
+
+    @cached_property
+    def octets(self) -> bytes:
+        """The EHLO lines after the first, as they go out; empty where nothing is offered."""
+        last = len(self.lines) - 1
+        return "".join(f"250{' ' if n == last else '-'}{line}\r\n" for n, line in enumerate(self.lines)).encode("ascii")
