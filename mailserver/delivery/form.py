@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mailserver.mail.address import Address
 
-__all__ = ["Body", "delivery_fields", "local_form"]
+__all__ = ["Body", "delivery_fields", "field_lines", "local_form"]
 
 CONTROLS = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029))
 
 
 def delivery_fields(sender: Address | None, final: Address, original: Address, *, binary: bool = False) -> bytes:
     """Return-Path (RFC 5321 section 4.4), Delivered-To, and X-Original-To where an alias stood between."""
-    final_text = _one_line(final)
-    fields = f"Return-Path: <{'' if sender is None else _one_line(sender)}>\nDelivered-To: {final_text}\n"
+    fields = f"Return-Path: <{'' if sender is None else _one_line(sender)}>\nDelivered-To: {_one_line(final)}\n"
     if original is not final and original != final:
         fields += f"X-Original-To: {_one_line(original)}\n"
-    octets = fields.encode("utf-8", "replace")
-    return octets.replace(b"\n", b"\r\n") if binary else octets
+    return _encoded(fields, binary)
+
+
+def field_lines(*fields: tuple[str, Address | None], binary: bool = False) -> bytes:
+    """Header fields that hold an address in angle brackets."""
+    lines = [f"{name}: <{'' if address is None else _one_line(address)}>\n" for name, address in fields]
+    return _encoded("".join(lines), binary)
 
 
 def local_form(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -73,3 +77,8 @@ def _one_line(address: Address) -> str:
     """No address that was parsed holds a control character; one that was made up by a plugin must not write fields of its own."""
     text = str(address)
     return text if text.isprintable() else text.translate(CONTROLS)
+
+
+def _encoded(fields: str, binary: bool) -> bytes:
+    octets = fields.encode("utf-8", "replace")
+    return octets.replace(b"\n", b"\r\n") if binary else octets

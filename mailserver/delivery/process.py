@@ -27,7 +27,7 @@ from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.writer import MaildirWriter
 
-__all__ = ["WriterProcess", "spawn"]
+__all__ = ["WriterProcess", "outlive_signals", "program", "spawn"]
 
 LENGTH = struct.Struct("!I")
 FRAME_OCTETS = 4 * 1024 * 1024  # letters of a batch above this go in several frames; one large letter may exceed it
@@ -84,29 +84,36 @@ class WriterProcess:
             self._process = None
 
 
-def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Run a module of ours as a program; its last argument is the number of its end of a socket pair.
+def program(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that run a module of ours.
 
     It finds our package whatever the working directory is, and nothing in that directory can stand in for a module (-P).
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     package = os.path.dirname(os.path.dirname(os.path.abspath(mailserver.__file__)))
     path = os.pathsep.join([package, *filter(os.path.isabs, sys.path)])
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_OCTETS)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={"PYTHONPATH": path, "PATH": os.defpath, "LANG": "C.UTF-8"},
-            start_new_session=True,  # a terminal's Ctrl-C is for the server alone
-        )
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+    environment = {"PYTHONPATH": path, "PATH": os.defpath, "LANG": "C.UTF-8"}
+    return [sys.executable, "-P", "-m", module, *arguments], environment
+
+
+def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Run a module of ours as a program; its last argument is the number of its end of a socket pair.  Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_OCTETS)
+        command, environment = program(module, [*arguments, str(theirs.fileno())])
+        try:
+            process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd="/",
+                start_new_session=True,  # a terminal's Ctrl-C is for the server alone
+            )
+        except OSError:
+            ours.close()
+            raise
     return process, ours
 
 

@@ -62,11 +62,11 @@ class MaildirWriter:
         mailbox = Mailbox(user, domain, folder, False, must_exist)
         maildir = self._maildirs.find(mailbox)
         try:
-            return maildir, store(maildir, name, fields, body, earlier)
+            return maildir, store(maildir, name, fields, body, earlier, sync=earlier is not None)
         except FileNotFoundError:  # the Maildir was removed since it was opened; if it was the content, the second try says so
             self._maildirs.forget(mailbox)
         maildir = self._maildirs.find(mailbox)
-        return maildir, store(maildir, name, fields, body, earlier)
+        return maildir, store(maildir, name, fields, body, earlier, sync=earlier is not None)
 
 
 class Earlier:
@@ -94,10 +94,13 @@ def _body(content: Content) -> Body:
     return Body(content.chunks, binary=content.binary, in_memory=in_memory)
 
 
-def store(maildir: Maildir, name: str, fields: bytes, body: Body, earlier: Earlier | None) -> str:
+def store(
+    maildir: Maildir, name: str, fields: bytes, body: Body, earlier: Earlier | None, *, sync: bool
+) -> str:
     """Write one file; return its place below the Maildir.
 
-    With `earlier` the file is synced, and takes the place of the one that an earlier attempt wrote.  Raises OSError.
+    With `earlier` it takes the place of the one that an earlier attempt wrote: then `sync`, so that a good file is never
+    replaced by one that could still be torn.  Raises OSError.
     """
     directory = maildir.fd
     draft = f"tmp/{name}"
@@ -109,8 +112,8 @@ def store(maildir: Maildir, name: str, fields: bytes, body: Body, earlier: Earli
     try:
         try:
             body.write(fd, fields)
-            if earlier is not None:
-                sync_fd(fd)  # it may replace a good file: never with one that could still be torn
+            if sync:
+                sync_fd(fd)
         finally:
             os.close(fd)
         place = f"new/{name}" if earlier is None else earlier.place(maildir, name)

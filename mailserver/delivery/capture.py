@@ -1,0 +1,69 @@
+"""Keep mail for other hosts in one Maildir instead of sending it: for the sandbox, and to try a configuration out.
+
+Each message there begins with X-Envelope-From and one X-Envelope-To, as SMTP would have said them.
+"""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from mailserver.config import FilePath, Options
+from mailserver.delivery.durability import Disk, find_syncfs
+from mailserver.delivery.form import field_lines
+from mailserver.delivery.letters import Copy, Letter
+from mailserver.delivery.maildir import MaildirDelivery, WriterThread
+from mailserver.delivery.names import file_name
+from mailserver.interfaces import IBatchDelivery, IComponentFactory, Services
+from mailserver.mail.parcel import Parcel
+
+__all__ = ["CaptureFactory", "CaptureOptions", "captured_letter_of"]
+
+
+def captured_letter_of(parcel: Parcel, host: str) -> Letter:
+    """Every destination of a parcel, with the envelope in header fields."""
+    envelope, content = parcel.envelope, parcel.content
+    copies: list[Copy] = [
+        (
+            destination.index,
+            "",
+            "",
+            (),
+            False,
+            file_name(envelope.received_at, envelope.id, destination.index, host),
+            field_lines(
+                ("X-Envelope-From", envelope.sender), ("X-Envelope-To", destination.route.address), binary=content.binary
+            ),
+        )
+        for destination in parcel.destinations
+    ]
+    return parcel.again, content.binary, content.data, content.path, content.stored_size, content.prefix, copies
+
+
+class CaptureOptions(Options):
+    """Mail for other hosts into a Maildir."""
+
+    path: FilePath = "{data}/outbound"
+    """The Maildir."""
+
+
+@implementer(IComponentFactory)
+class CaptureFactory:
+    """Makes the delivery for ``[relay] use = "capture"``."""
+
+    name = "capture"
+    summary = "Keeps mail for other hosts in one Maildir and sends nothing"
+    provides = IBatchDelivery
+    options = CaptureOptions
+
+    def build(self, options: CaptureOptions, services: Services) -> MaildirDelivery:
+        """No errors."""
+        path = options.path.replace("{data}", services.data_directory.rstrip("/"), 1)
+        syncfs = find_syncfs()
+        return MaildirDelivery(
+            writer=WriterThread(path_of=lambda _: path, open_at_most=1, syncs_files=syncfs is None),
+            disk=Disk(syncfs=syncfs),
+            run_in_thread=services.run_in_thread,
+            hostname=services.hostname,
+            root=path,
+            letter_of=captured_letter_of,
+        )

@@ -1,0 +1,202 @@
+"""Delivery into the homes of the host's own users, through the courier process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
+from zope.interface import implementer
+
+from mailserver.delivery import courier, troubles
+from mailserver.delivery.form import local_form
+from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
+from mailserver.delivery.names import host_part
+from mailserver.delivery.process import spawn
+from mailserver.interfaces import IBatchDelivery, IComponent, IPrivilegedComponent
+from mailserver.mail.answers import Outcome
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.parcel import Destination, Parcel
+
+__all__ = ["Courier", "HomeDelivery", "start_courier"]
+
+WAIT_SECONDS = 30.0  # for one file; a home that hangs holds up its own user's mail, and this batch for so long
+USERS_AT_ONCE = 4
+
+Spawn = Callable[[], tuple["subprocess.Popen[bytes]", socket.socket]]
+
+
+class Courier:
+    """The server's end.  `deliver` is blocking and may be called in several threads; `spawn` starts the process."""
+
+    def __init__(self, *, spawn: Spawn) -> None:
+        self._spawn = spawn
+        self._lock = threading.Lock()
+        self._started_as = os.geteuid()
+        self._process, self._control = spawn()
+
+    def deliver(self, copy: Copy, letter: Letter) -> Result:
+        """Have one file written, durably.  Never raises: a courier that cannot be reached is an outcome too."""
+        index = copy[0]
+        try:
+            with _content_of(letter) as content:
+                return (index, *self._asked(_request_of(copy, letter), content.fileno()))
+        except (OSError, ValueError) as error:
+            return index, troubles.NO_ERRNO, f"the courier: {error}"
+
+    def close(self) -> None:
+        """Let the courier end, and wait for it.  Its children finish what they have begun."""
+        with self._lock:
+            self._control.close()
+            self._process.wait()
+
+    def _asked(self, request: bytes, content: int) -> tuple[int, str]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._send(request, [theirs.fileno(), content])
+            ours.settimeout(WAIT_SECONDS)
+            reply = ours.recv(courier.REPLY_OCTETS)
+        if not reply:
+            raise OSError("it ended without an answer")
+        return courier.answer_of(reply)
+
+    def _send(self, request: bytes, descriptors: list[int]) -> None:
+        with self._lock:
+            if self._process.poll() is not None:
+                self._restart()
+            head = courier.LENGTH.pack(len(request))
+            socket.send_fds(self._control, [head], descriptors)
+            self._control.sendall(request)
+
+    def _restart(self) -> None:
+        if self._started_as != os.geteuid():
+            raise OSError("it has died, and to start it again needs the privileges that were dropped: restart the server")
+        self._control.close()
+        self._process, self._control = self._spawn()
+
+
+def start_courier(*, template: str, uid_min: int) -> Courier:
+    """Start the courier with the identity of this moment.  `template` begins with ``{home}/``.  Raises OSError."""
+    return Courier(spawn=lambda: spawn("mailserver.delivery.courier", [template, str(uid_min)]))
+
+
+@implementer(IBatchDelivery, IComponent, IPrivilegedComponent)
+class HomeDelivery:
+    """Mail into the users' homes.  What the courier calls delivered is durable, so `flush` has nothing to do."""
+
+    stores = True
+
+    def __init__(
+        self,
+        *,
+        template: str,
+        uid_min: int,
+        hostname: str,
+        run_in_thread: Callable[..., Awaitable[Any]],
+        start: Callable[..., Courier] = start_courier,
+    ) -> None:
+        self._template = template
+        self._uid_min = uid_min
+        self._host = host_part(hostname)
+        self._run_in_thread = run_in_thread
+        self._start = start
+        self._courier: Courier | None = None
+        self._busy: dict[str, DeferredLock] = {}  # users with mail in hand
+        self._users_at_once = DeferredSemaphore(USERS_AT_ONCE)
+
+    def start_privileged(self) -> None:
+        """Start the courier while the server is still root.  Raises OSError."""
+        self._courier = self._start(template=self._template, uid_min=self._uid_min)
+
+    async def start(self) -> None:
+        """Start the courier without privileges where `start_privileged` was not called: it then serves one user."""
+        if self._courier is None:
+            self.start_privileged()
+
+    async def stop(self) -> None:
+        """End the courier."""
+        if self._courier is not None:
+            await self._run_in_thread(self._courier.close)
+
+    async def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Mapping[int, Outcome]:
+        """One message; see `deliver_batch`."""
+        return (await self.deliver_batch((Parcel(envelope, content, tuple(destinations)),)))[0]
+
+    async def deliver_batch(self, parcels: Sequence[Parcel]) -> Sequence[Mapping[int, Outcome]]:
+        """Users side by side, the messages of one user in their order."""
+        letters = [letter_of(parcel, self._host) for parcel in parcels]
+        results: list[list[Result]] = [[] for _ in letters]
+        work: dict[str, list[tuple[int, Copy]]] = {}
+        for n, letter in enumerate(letters):
+            for copy in letter[6]:
+                work.setdefault(copy[1], []).append((n, copy))
+
+        async def serve(user: str, copies: list[tuple[int, Copy]]) -> None:
+            async with self._busy.setdefault(user, DeferredLock()), self._users_at_once:
+                await self._run_in_thread(self._deliver_to_user, copies, letters, results)
+
+        await gatherResults([Deferred.fromCoroutine(serve(user, copies)) for user, copies in work.items()])
+        self._busy = {user: lock for user, lock in self._busy.items() if lock.locked}
+        return [outcomes_of(parcel, found) for parcel, found in zip(parcels, results, strict=True)]
+
+    async def flush(self) -> None:
+        """The courier has synced each file."""
+
+    def _deliver_to_user(
+        self, copies: list[tuple[int, Copy]], letters: list[Letter], results: list[list[Result]]
+    ) -> None:
+        """In a thread.  Only this call appends for these copies."""
+        for n, copy in copies:
+            if self._courier is None:
+                results[n].append((copy[0], troubles.NO_ERRNO, "the courier was not started"))
+            else:
+                results[n].append(self._courier.deliver(copy, letters[n]))
+
+
+def _request_of(copy: Copy, letter: Letter) -> bytes:
+    _, user, domain, folder, must_exist, name, fields = copy
+    if _prefix_fits(letter):
+        fields += letter[5] if letter[1] else b"".join(local_form([letter[5]]))
+    members = {
+        "user": user,
+        "domain": domain,
+        "folder": folder,
+        "must_exist": must_exist,
+        "name": name,
+        "fields": fields.decode("latin-1"),
+        "binary": letter[1],
+        "again": letter[0],
+    }
+    return json.dumps(members, ensure_ascii=True).encode("ascii")
+
+
+def _prefix_fits(letter: Letter) -> bool:
+    return len(letter[5]) <= courier.FIELDS_OCTETS // 2
+
+
+def _content_of(letter: Letter) -> BinaryIO:
+    """A file that holds the content, without the prefix where that travels in the request."""
+    _, binary, data, path, size, prefix, _ = letter
+    if path is not None and _prefix_fits(letter):
+        return open(path, "rb", buffering=0)
+    file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # the caller closes it
+    try:
+        content = Content(data, path, size, b"" if _prefix_fits(letter) else prefix, binary)
+        for piece in content.chunks():
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
+    except OSError:
+        file.close()
+        raise
+    return file
