@@ -234,6 +234,7 @@ class Server:
 
     def _greets(self, port: int) -> bool:
         if self.process is None or self.process.poll() is not None:
+            self.process = None
             raise FailTest(f"the server has not started:\n{self.log()}")
         try:
             with Wire(port) as wire:

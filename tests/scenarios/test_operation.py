@@ -46,7 +46,6 @@ class Signals(ScenarioCase):
             server.start()
         self.assertIn("recipients", server.log())
         self.assertIn(str(server.config_path), server.log())
-        server.process = None
 
 
 class Reload(ScenarioCase):
