@@ -1,0 +1,131 @@
+"""One step or one log event as a line of text or of JSON.
+
+Much of what is logged was said by a peer.  A value goes out bare only where every character is harmless printable ASCII; every
+other one is quoted, with its control characters, changes of writing direction and line ends escaped.  So nothing that a peer
+says reaches a terminal as a command, ends its line or looks like another field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from json.encoder import encode_basestring, encode_basestring_ascii
+from typing import Any
+
+__all__ = ["Stamps", "encode_fields", "json_event", "json_step", "text_event", "text_step", "text_value"]
+
+FIELDS_OCTETS = 16_384  # of one step; above it the long values are cut
+VALUE_CHARACTERS = 1000
+LIST_ITEMS = 100
+BARE = re.compile(r"[!#-+\--\[\]-~]+").fullmatch  # printable ASCII without blank, double quote, comma and backslash
+ADDRESSES = frozenset({"sender", "recipient", "recipients"})  # shown in angle brackets, as on the wire
+
+encode_json = json.JSONEncoder(
+    ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"), default=str
+).encode
+
+
+class Stamps:
+    """Times as ``2026-11-23T01:02:03.456Z``; the part up to the second is made once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, moment: float) -> str:
+        milliseconds = int(moment * 1000)
+        second = milliseconds // 1000
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{milliseconds % 1000:03d}Z"
+
+
+def encode_fields(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The fields as a JSON object in ASCII, and the fields themselves; both cut to a bounded length where they are too long."""
+    try:
+        encoded = encode_json(fields)
+    except (ValueError, TypeError):  # no number, or no text: say what it looks like
+        fields = {name: value if isinstance(value, str) else repr(value) for name, value in fields.items()}
+        encoded = encode_json(fields)
+    if len(encoded) <= FIELDS_OCTETS:
+        return encoded, fields
+    fields = {name: _cut(value) for name, value in fields.items()}
+    return encode_json(fields), fields
+
+
+def json_step(stamp: str, id: str, step: str, encoded: str) -> str:
+    """One line of JSON; `encoded` is what `encode_fields` made."""
+    rest = "," + encoded[1:] if len(encoded) > 2 else "}"
+    return f'{{"time":"{stamp}","id":{encode_basestring_ascii(id)},"step":{encode_basestring_ascii(step)}{rest}\n'
+
+
+def text_step(stamp: str, id: str, step: str, fields: Mapping[str, Any]) -> str:
+    """One line of text: ``time id step name=value …``; an empty field is left out, but for the null sender."""
+    parts = [stamp, id if BARE(id) else _quoted(id), step if BARE(step) else _quoted(step)]
+    for name, value in fields.items():
+        if type(value) is str:
+            if not value and name != "sender":
+                continue
+            if name in ADDRESSES:
+                value = f"<{value}>"
+            parts.append(f"{name}={value}" if BARE(value) else f"{name}={_quoted(value)}")
+        elif value is not None:
+            parts.append(f"{name}={text_value(value, name in ADDRESSES)}")
+    return " ".join(parts) + "\n"
+
+
+def text_value(value: Any, is_address: bool = False) -> str:
+    """A field's value in a line of text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return ",".join([text_value(item, is_address) for item in value]) or "-"
+    text = f"<{value}>" if is_address else str(value)
+    return text if BARE(text) else _quoted(text)
+
+
+def json_event(stamp: str, level: str, namespace: str, text: str, traceback: str) -> str:
+    """A line of JSON for what is no step: starts, warnings, failures.  The traceback is one field."""
+    event = {"time": stamp, "level": level, "logger": namespace, "text": text}
+    if traceback:
+        event["traceback"] = traceback
+    return encode_json(event) + "\n"
+
+
+def text_event(stamp: str, level: str, namespace: str, text: str, traceback: str) -> str:
+    """The same in text.  The id's place holds "-"; further lines and the traceback are indented, so they start no line."""
+    first, *more = _lines(text) or [""]
+    source = f" [{_escaped(namespace)}]" if namespace else ""
+    lines = [f"{stamp} - {level}{source} {first}", *["    " + line for line in (*more, *_lines(traceback))]]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(text: str) -> list[str]:
+    return [_escaped(line) for line in text.rstrip().split("\n")] if text else []
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else encode_basestring_ascii(text)[1:-1]
+
+
+def _quoted(text: str) -> str:
+    # isprintable is false for controls, line ends, direction marks and lone surrogates.
+    return encode_basestring(text) if text.isprintable() else encode_basestring_ascii(text)
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > VALUE_CHARACTERS:
+        return f"{value[:VALUE_CHARACTERS]}… ({len(value)} characters)"
+    if isinstance(value, list | tuple):
+        short = [_cut(item) for item in value[:LIST_ITEMS]]
+        return [*short, f"… ({len(value)} in all)"] if len(value) > LIST_ITEMS else short
+    if isinstance(value, str | int | float | None):
+        return value
+    return _cut(str(value))

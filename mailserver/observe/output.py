@@ -1,0 +1,90 @@
+"""Where log lines go: a file, or standard output.
+
+A log that cannot be written never stops mail.  Lines that were lost are counted, and said once when writing works again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+__all__ = ["LogFile", "Output"]
+
+STANDARD_OUTPUT = 1
+
+
+class LogFile:
+    """The file `path`, appended to; standard output where it is None.  `OSError` where it cannot be opened at first."""
+
+    def __init__(self, path: str | None, mode: int = 0o640) -> None:
+        self._path = path
+        self._mode = mode
+        self._lock = threading.Lock()
+        self._descriptor = STANDARD_OUTPUT if path is None else self._opened(path)
+
+    def write(self, octets: bytes) -> None:
+        """Write all of it.  Raises OSError."""
+        with self._lock:
+            rest = memoryview(octets)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after the old one was renamed (logrotate).
+
+        Raises OSError where it cannot be opened; the old one stays in use then.
+        """
+        if self._path is None:
+            return
+        new = self._opened(self._path)
+        with self._lock:
+            old, self._descriptor = self._descriptor, new
+        os.close(old)
+
+    def close(self) -> None:
+        """Close the file.  Standard output stays open."""
+        with self._lock:
+            if self._path is not None and self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _opened(self, path: str) -> int:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+
+
+class Output:
+    """Writes lines with `write` and survives its failures.  `complaint` makes the line about what was lost."""
+
+    def __init__(self, write: Callable[[bytes], None], complaint: Callable[[str], str]) -> None:
+        self._write = write
+        self._complaint = complaint
+        self._trouble = ""
+        self.lines_lost = 0
+        """Since the last complaint."""
+
+    def lines(self, lines: list[str]) -> None:
+        """Write lines, each with its line end.  Never raises."""
+        if not lines:
+            return
+        front = ""
+        if self.lines_lost:
+            # The failed write may have left half a line: the empty one ends it.
+            front = "\n" + self._complaint(f"{self.lines_lost} log lines were lost: {self._trouble}")
+        try:
+            self._write((front + "".join(lines)).encode("utf-8", "backslashreplace"))
+        except (OSError, ValueError) as error:
+            if not self.lines_lost and sys.stderr is not None:
+                self._say_once(error)
+            self.lines_lost += len(lines)
+            self._trouble = str(error)
+        else:
+            self.lines_lost = 0
+
+    def _say_once(self, error: Exception) -> None:
+        """The other way out, for somebody who watches the process: systemd's journal, a terminal."""
+        try:
+            os.write(2, f"mailserver: the log cannot be written: {error}\n".encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # nobody listens there either

@@ -1,0 +1,212 @@
+"""The road of each message, kept for `mailserver explain`.
+
+One SQLite file of its own, ``explain.db``.  It is written in batches with one statement each and never synced: if a power
+failure takes some of it, or even all, no mail is lost.  A file that turns out to be damaged is put aside and a new one begun.
+
+A row holds what one batch had of one id: ``[[time, step, fields], …]`` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import apsw
+
+__all__ = ["AmbiguousId", "RoadStore", "RoadsUnreadable", "Step", "UnknownId", "read_road"]
+
+PREFIX_CHARACTERS = 6
+CANDIDATES = 10
+DELETED_AT_LEAST = 100  # rows for each batch, and twice as many as the batch brought
+WAL_OCTETS = 16 * 1024 * 1024
+BUSY_MILLISECONDS = 2000
+DAY_SECONDS = 86_400
+
+CREATE = """
+    CREATE TABLE IF NOT EXISTS road (number INTEGER PRIMARY KEY, id TEXT NOT NULL, time REAL NOT NULL, steps TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS road_id ON road (id);
+"""
+INSERT = "INSERT INTO road (id, time, steps) SELECT value->>0, value->>1, value->2 FROM json_each(?)"
+OLDEST = "SELECT number, time FROM road ORDER BY number LIMIT 1"
+DELETE = "DELETE FROM road WHERE number < ? AND time < ?"
+DELETE_ANY = "DELETE FROM road WHERE number < ?"
+DAMAGED = (apsw.CorruptError, apsw.NotADBError)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a road: `time` in seconds since the epoch, `id` of the message or connection."""
+
+    time: float
+    id: str
+    step: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class UnknownId(LookupError):
+    """No road is known under this id or beginning of one."""
+
+
+class AmbiguousId(LookupError):
+    """Several ids begin like this; `candidates` are some of them."""
+
+    def __init__(self, prefix: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(f"{prefix} is the beginning of several ids: {', '.join(candidates)}")
+        self.candidates = candidates
+
+
+class RoadsUnreadable(Exception):
+    """The file is missing, damaged or closed to this user."""
+
+
+class RoadStore:
+    """The writing side; used by one thread at a time.
+
+    Rows older than `retention_seconds` go, and the oldest ones when the file outgrows `octets_max`: a bounded number with each
+    batch, more than the batch brought.
+    """
+
+    def __init__(self, path: str, *, retention_seconds: float = 30 * DAY_SECONDS, octets_max: int = 4 * 1024**3) -> None:
+        self._path = path
+        self._retention_seconds = retention_seconds
+        self._octets_max = octets_max
+        self._connection: apsw.Connection | None = None
+        self._oldest = 0.0  # no row is older than this
+        self.put_aside = ""
+        """Where a damaged file was moved to; empty where nothing was wrong."""
+
+    def add(self, batch: str, rows: int, now: float) -> None:
+        """Store `rows` rows, given as a JSON array of ``[id, time, steps]``.  Raises `apsw.Error` and OSError."""
+        try:
+            self._add(batch, rows, now)
+        except DAMAGED:
+            self._put_aside(now)
+            self._add(batch, rows, now)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _add(self, batch: str, rows: int, now: float) -> None:
+        connection = self._connection or self._opened()
+        connection.execute(INSERT, (batch,))
+        self._forget(connection, rows, now)
+
+    def _opened(self) -> apsw.Connection:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))  # SQLite gives its -wal the same mode
+        connection = apsw.Connection(self._path)
+        try:
+            connection.set_busy_timeout(BUSY_MILLISECONDS)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_OCTETS}")
+            connection.execute(CREATE)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _forget(self, connection: apsw.Connection, rows: int, now: float) -> None:
+        """Delete a bounded number of the oldest rows, where there are some to go."""
+        expired = now - self._retention_seconds
+        too_large = self._octets(connection) > self._octets_max
+        if self._oldest >= expired and not too_large:
+            return
+        first = connection.execute(OLDEST).fetchone()
+        if first is None:
+            self._oldest = now
+            return
+        number, self._oldest = first
+        end = number + max(DELETED_AT_LEAST, 2 * rows)
+        if too_large:
+            connection.execute(DELETE_ANY, (end,))
+        elif self._oldest < expired:
+            connection.execute(DELETE, (end, expired))
+
+    def _octets(self, connection: apsw.Connection) -> int:
+        """The octets in use, without those that deleted rows have left free."""
+        pages, free, page_octets = connection.execute(
+            "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        ).get
+        return int((pages - free) * page_octets)
+
+    def _put_aside(self, now: float) -> None:
+        self.close()
+        self.put_aside = f"{self._path}.damaged-{int(now)}"
+        os.replace(self._path, self.put_aside)
+        for ending in ("-wal", "-shm"):
+            try:
+                os.unlink(self._path + ending)
+            except FileNotFoundError:
+                pass
+
+
+def read_road(path: str, id: str) -> list[Step]:
+    """All steps of a message with those of its connection, in the order of time; or a connection's own.
+
+    `id` is an id or its first six characters or more, in either case.  `path` is the file, whether a server writes to it or not.
+    Raises `UnknownId`, `AmbiguousId`, `RoadsUnreadable`.
+    """
+    if not os.path.exists(path):
+        raise RoadsUnreadable(f"{path} does not exist: no server has run here yet")
+    try:
+        connection = _opened_for_reading(path)
+        try:
+            id = _whole_id(connection, id.strip())
+            steps = _steps(connection, id)
+            connections = {step.fields.get("connection") for step in steps} - {id}
+            for other in sorted(one for one in connections if isinstance(one, str)):
+                steps += _steps(connection, other)
+        finally:
+            connection.close()
+    except (apsw.Error, ValueError) as error:
+        raise RoadsUnreadable(f"{path}: {error}") from error
+    return sorted(steps, key=lambda step: step.time)
+
+
+def _opened_for_reading(path: str) -> apsw.Connection:
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.set_busy_timeout(BUSY_MILLISECONDS)
+        connection.execute("SELECT 1 FROM road LIMIT 1").fetchone()
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        # No server runs, and this user may not make the file that readers share: then nobody writes.
+        connection.close()
+        address = f"file:{quote(os.path.abspath(path))}?immutable=1"
+        return apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _whole_id(connection: apsw.Connection, id: str) -> str:
+    for exact in (id, id.upper()):
+        if connection.execute("SELECT 1 FROM road WHERE id = ? LIMIT 1", (exact,)).fetchone():
+            return exact
+    if len(id) < PREFIX_CHARACTERS:
+        raise UnknownId(f"no road is known for {id!r}; the beginning of an id needs {PREFIX_CHARACTERS} characters")
+    start = id.upper()
+    end = start[:-1] + chr(ord(start[-1]) + 1)
+    rows = connection.execute(
+        "SELECT DISTINCT id FROM road WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", (start, end, CANDIDATES)
+    )
+    found = tuple(str(row[0]) for row in rows)
+    if not found:
+        raise UnknownId(f"no road is known for {id!r}: it is not an id, or its retention time is over")
+    if len(found) > 1:
+        raise AmbiguousId(id, found)
+    return found[0]
+
+
+def _steps(connection: apsw.Connection, id: str) -> list[Step]:
+    rows: Iterable[tuple[Any, ...]] = connection.execute("SELECT steps FROM road WHERE id = ? ORDER BY number", (id,))
+    return [Step(moment, id, step, fields) for (steps,) in rows for moment, step, fields in json.loads(steps)]
+

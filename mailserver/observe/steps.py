@@ -1,0 +1,238 @@
+"""The steps of all roads: taken in at once, written down a little later by a thread of their own.
+
+`Steps.note` only appends to a bounded queue.  Four times a second the writer thread takes what is there, writes a log line for
+each step and one batch into the road store, and hands the steps to the observers.  It does so in small portions with a pause
+after each: a thread that runs Python for long makes the reactor wait for the interpreter lock at every system call.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
+from types import MappingProxyType
+from typing import Any, Literal
+
+import apsw
+from twisted.logger import Logger
+
+from mailserver.observe.lines import Stamps, encode_fields, json_event, json_step, text_event, text_step
+from mailserver.observe.output import Output
+from mailserver.observe.redaction import Redaction
+from mailserver.observe.roads import RoadStore
+
+__all__ = ["Steps"]
+
+PORTION = 64  # steps, about half a millisecond
+PAUSE_SECONDS = 0.0005
+OBSERVED_MAX = 10_000  # steps handed to the reactor and not yet seen by the observers
+JOIN_SECONDS = 5.0
+
+Observer = Callable[[Mapping[str, Any]], None]
+
+
+class Steps:
+    """Takes in steps and log events; see the module.
+
+    `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is that of the lines;
+    `log_steps` False leaves the steps out of the log, not out of the roads.  `addresses` says how much of mail addresses is kept
+    in both.  `observers` are called in the reactor's thread through `call_in_reactor` (``reactor.callFromThread``) with each step
+    as it was noted.  What comes while `waiting_max` steps wait is dropped and counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        write: Callable[[bytes], None] | None = None,
+        roads: RoadStore | None = None,
+        form: Literal["text", "json"] = "text",
+        log_steps: bool = True,
+        addresses: Literal["full", "domain", "hash", "none"] = "full",
+        observers: Sequence[Observer] = (),
+        call_in_reactor: Callable[..., Any] | None = None,
+        seconds: Callable[[], float] = time.time,
+        interval_seconds: float = 0.25,
+        waiting_max: int = 50_000,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """How many steps there were of each name."""
+        self.dropped = 0
+        """How many steps and log events came too fast to be written."""
+        self.unsaved = 0
+        """How many rows of roads could not be stored."""
+        self._waiting: deque[tuple[float, str | None, str, Any]] = deque()
+        self._waiting_max = waiting_max
+        self._seconds = seconds
+        self._output = None if write is None else Output(write, self._complaint)
+        self._roads = roads
+        self._is_json = form == "json"
+        self._log_steps = log_steps
+        self._redaction = Redaction(addresses)
+        self._observers = tuple(observers) if call_in_reactor is not None else ()
+        self._call_in_reactor = call_in_reactor
+        self._handed = 0
+        self._interval_seconds = interval_seconds
+        self._stamps = Stamps()
+        self._writing = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._dropped_said = 0
+        self._store_trouble = ""
+
+    # --- called from the reactor ---
+
+    def note(self, id: str, step: str, **fields: Any) -> None:
+        """Record a step of the message or connection `id`.  Each field is a str, int, float, bool, None, or a list of str.
+
+        Never blocks and never raises.  A message's first step has the field `connection`.
+        """
+        if len(self._waiting) < self._waiting_max:
+            self._waiting.append((self._seconds(), id, step, fields))
+        else:
+            self.dropped += 1
+        self.counts[step] += 1
+
+    def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
+        """Record what is no step.  From any thread; written at once where the writer thread does not run."""
+        if len(self._waiting) < self._waiting_max:
+            self._waiting.append((moment, None, level, (namespace, text, traceback)))
+        else:
+            self.dropped += 1
+        if self._thread is None and not self._writing.locked():
+            self.flush()
+
+    def start(self) -> None:
+        """Start the writer thread; after a fork, not before."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._run, name="mailserver-log", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Write down all that waits and stop the thread.  Waits at most some seconds for a log that does not move."""
+        thread = self._thread
+        if thread is None:
+            return
+        self._stopping.set()
+        thread.join(JOIN_SECONDS)
+        if thread.is_alive():
+            return
+        self._thread = None
+        self.flush()
+        if self._roads is not None:
+            self._roads.close()
+
+    def flush(self, pause_seconds: float = 0.0) -> None:
+        """Write down what waits now.  Blocks for as long as the disk does."""
+        with self._writing:
+            missing = len(self._waiting)
+            rows: dict[str, list[str]] = {}
+            while missing > 0:
+                portion = [self._waiting.popleft() for _ in range(min(missing, PORTION))]
+                missing -= len(portion)
+                self._write_portion(portion, rows)
+                if pause_seconds:
+                    time.sleep(pause_seconds)
+            self._save(rows)
+            self._say_what_was_dropped()
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            self.flush(PAUSE_SECONDS)
+
+    def _write_portion(self, portion: list[tuple[float, str | None, str, Any]], rows: dict[str, list[str]]) -> None:
+        lines: list[str] = []
+        stamps, is_json, redaction = self._stamps, self._is_json, self._redaction
+        wants_lines, wants_steps = self._output is not None, self._output is not None and self._log_steps
+        wants_rows = self._roads is not None
+        for moment, id, step, fields in portion:
+            if id is None:
+                if wants_lines:
+                    lines.append(self._event_line(moment, step, *fields))
+                continue
+            encoded, fields = encode_fields(fields if redaction.is_full else redaction.fields(fields))
+            if wants_steps:
+                stamp = stamps(moment)
+                lines.append(json_step(stamp, id, step, encoded) if is_json else text_step(stamp, id, step, fields))
+            if wants_rows:
+                part = f"[{moment!r},{encode_basestring_ascii(step)},{encoded}]"
+                if id in rows:
+                    rows[id].append(part)
+                else:
+                    rows[id] = [repr(moment), part]
+        if self._output is not None:
+            self._output.lines(lines)
+        if self._observers:
+            self._hand_over(portion)
+
+    def _event_line(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> str:
+        line = json_event if self._is_json else text_event
+        redacted = self._redaction.text
+        return line(self._stamps(moment), level, namespace, redacted(text), redacted(traceback))
+
+    def _complaint(self, text: str) -> str:
+        return self._event_line(self._seconds(), "warn", __name__, text)
+
+    def _save(self, rows: dict[str, list[str]]) -> None:
+        if self._roads is None or not rows:
+            return
+        batch = ",".join(
+            [f"[{encode_basestring_ascii(id)},{parts[0]},[{','.join(parts[1:])}]]" for id, parts in rows.items()]
+        )
+        put_aside = self._roads.put_aside
+        try:
+            self._roads.add(f"[{batch}]", len(rows), self._seconds())
+        except (apsw.Error, OSError) as error:
+            self.unsaved += len(rows)
+            if not self._store_trouble:
+                self._store_trouble = str(error)
+                self._complain(f"roads of messages cannot be stored: {error}")
+        else:
+            if self._store_trouble:
+                self._store_trouble = ""
+                self._complain(f"roads of messages are stored again; {self.unsaved} could not be since the start")
+        if self._roads.put_aside != put_aside:
+            self._complain(f"the store of roads was damaged; it is kept as {self._roads.put_aside}")
+
+    def _say_what_was_dropped(self) -> None:
+        dropped = self.dropped
+        if dropped != self._dropped_said:
+            self._complain(f"{dropped - self._dropped_said} steps came too fast to be written")
+            self._dropped_said = dropped
+
+    def _complain(self, text: str) -> None:
+        if self._output is not None:
+            self._output.lines([self._complaint(text)])
+
+    # --- observers ---
+
+    def _hand_over(self, portion: list[tuple[float, str | None, str, Any]]) -> None:
+        steps = [
+            MappingProxyType({**fields, "time": moment, "id": id, "step": step})
+            for moment, id, step, fields in portion
+            if id is not None
+        ]
+        if not steps or self._call_in_reactor is None:
+            return
+        if self._handed + len(steps) > OBSERVED_MAX:
+            self.dropped += len(steps)
+            return
+        self._handed += len(steps)
+        self._call_in_reactor(self._tell, steps)
+
+    def _tell(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """In the reactor's thread.  An observer's failure is logged, once for each portion, and the observer stays."""
+        self._handed -= len(steps)
+        for observe in self._observers:
+            has_failed = False
+            for step in steps:
+                try:
+                    observe(step)
+                except Exception:  # noqa: BLE001 a plugin's: whatever it raises, the others are told all the same
+                    if not has_failed:
+                        Logger().failure("An observer failed: {observer!r}", observer=observe)
+                        has_failed = True
