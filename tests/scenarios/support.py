@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -356,8 +358,10 @@ class ScenarioCase(SynchronousTestCase):
         self, config: str = BASIC, *, accounts: tuple[str, ...] = ("alice@example.org", "bob@example.org")
     ) -> Server:
         """A server that has not been started."""
-        work = Path(self.mktemp()).resolve()
-        work.mkdir(parents=True)
+        top = Path(tempfile.mkdtemp(prefix="mail")).resolve()  # short: a Unix socket's path has 107 octets at most
+        self.addCleanup(shutil.rmtree, top, ignore_errors=True)
+        work = top / "server"
+        work.mkdir()
         server = Server(work, config, accounts)
         self.addCleanup(self._finish, server)
         return server
