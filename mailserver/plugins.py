@@ -101,6 +101,10 @@ class Found:
         """The interfaces of its component."""
         return _interfaces_of(self.factory)
 
+    def is_a(self, interface: InterfaceClass) -> bool:
+        """The component provides the interface, or one that extends it."""
+        return any(one.isOrExtends(interface) for one in self.provides)
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -115,7 +119,7 @@ class Broken:
 class Shipped:
     """A factory whose code is imported when it is wanted: ``twistd --help`` asks for all plugins and must stay quick.
 
-    `target` is ``module:object``, the real factory.
+    `target` is ``module:object``: the real factory, or its class.
     """
 
     name: str
@@ -133,7 +137,8 @@ class Shipped:
         return self._real().build(options, services)
 
     def _real(self) -> Any:
-        return pkgutil.resolve_name(self.target)
+        real = pkgutil.resolve_name(self.target)
+        return real() if isinstance(real, type) else real
 
 
 class Catalogue:
@@ -145,7 +150,7 @@ class Catalogue:
 
     def named(self, interfaces: Sequence[InterfaceClass], name: str) -> Any:
         """The one factory of this name for one of the interfaces.  Raises `UnknownComponent`."""
-        able = [found for found in self.found if set(found.provides) & set(interfaces)]
+        able = [found for found in self.found if any(found.is_a(interface) for interface in interfaces)]
         hits = [found for found in able if found.name == name]
         if len(hits) == 1:
             return hits[0].factory
@@ -153,9 +158,8 @@ class Catalogue:
             sources = " and ".join(found.source for found in hits)
             raise UnknownComponent(f"the name {name!r} is used twice, by {sources}: remove one of them")
         known = ", ".join(sorted({found.name for found in able})) or "none"
-        message = f"there is no {interfaces[0].__name__} component {name!r}; known: {known}"
-        if len(interfaces) > 1:
-            message = f"there is no filter {name!r}; known: {known}"
+        kind = _use(interfaces[0]).removeprefix("I").lower()
+        message = f"there is no {kind} component {name!r}; known: {known}"
         for broken in self.broken:
             message += f"\nThe plugin {broken.source} could not be used:\n{broken.why.rstrip()}"
         raise UnknownComponent(message)
@@ -221,7 +225,9 @@ def build_component(factory: Any, options: Any, services: Services) -> Any:
 
 
 def _use(interface: InterfaceClass) -> str:
-    return "filter" if interface in FILTERS else str(interface.__name__)
+    """What a name must be unique for: filters share one name space, each other kind has its own."""
+    known = next(known for known in INTERFACES if interface.isOrExtends(known))
+    return "filter" if known in FILTERS else str(known.__name__)
 
 
 def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:

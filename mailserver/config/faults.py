@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mailserver.config.lines import BARE_KEY, KeyPath
-from mailserver.config.options import Options
+from mailserver.config.options import Options, keys_of
 
 __all__ = ["ConfigurationError", "Fault", "key_text", "sentences"]
 
@@ -86,7 +86,7 @@ def sentences(
         if detail["type"] == "too_short" and len(value) >= detail["ctx"]["min_length"]:
             continue  # pydantic does not count elements that are faulty themselves
         owners = (_class_at(model, path[:-1]), also_known if len(path) == 1 else None)
-        known = [name for owner in owners if owner is not None for name in owner.model_fields]
+        known = [name for owner in owners if owner is not None for name in keys_of(owner)]
         found.append((path, _sentence(detail, path, known)))
     return found
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mailserver.config.faults import ConfigurationError, Fault, key_text, sentences
 from mailserver.config.lines import KeyPath, line_of, lines_of
-from mailserver.config.options import Options
+from mailserver.config.options import Options, keys_of
 from mailserver.config.schema import Accounts, Component, Configuration, Delivery, Filter, Relay
 
 __all__ = ["ComponentOptions", "check_options", "load", "parse"]
@@ -91,9 +91,10 @@ class _Reading:
         options = {
             place: self.component_options(place, use, table, options_of) for place, (use, table) in components.items()
         }
+        self.check_endpoints(core.get("listen"))
         if self.faults or not isinstance(configuration, Configuration):
             raise ConfigurationError(self.faults)
-        return _joined(configuration, options)
+        return _joined(configuration, options, self.directory)
 
     def component_options(
         self, place: KeyPath, use: Any, table: Mapping[str, Any], options_of: ComponentOptions | None
@@ -109,6 +110,14 @@ class _Reading:
             self.fault((*place, "use"), str(error.args[0]))
             return None
         return self.checked(place, model, table)
+
+    def check_endpoints(self, listeners: Any) -> None:
+        """Two listeners on one port: only the start would find out."""
+        seen: dict[Any, int] = {}
+        for index, listen in enumerate(listeners if isinstance(listeners, list) else ()):
+            endpoint = listen.get("endpoint") if isinstance(listen, Mapping) else None
+            if isinstance(endpoint, str) and seen.setdefault(endpoint, index) != index:
+                self.fault(("listen", index, "endpoint"), f"is the endpoint of listen[{seen[endpoint]}], too")
 
     def checked(self, place: KeyPath, model: type[Options], table: Mapping[str, Any]) -> Options | None:
         try:
@@ -131,7 +140,7 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[KeyPath, t
     def divide(place: KeyPath, table: Any, section: type[Component]) -> Any:
         if not isinstance(table, Mapping):
             return table
-        known = set(section.model_fields) - {"options"}
+        known = set(keys_of(section))
         field = section.model_fields["use"]
         own = {key: value for key, value in table.items() if key not in known}
         components[place] = (table.get("use", None if field.is_required() else field.default), own)
@@ -146,9 +155,9 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[KeyPath, t
     return core, components
 
 
-def _joined(configuration: Configuration, options: Mapping[KeyPath, Any]) -> Configuration:
-    """The configuration with each component's options put in."""
-    parts: dict[str, Any] = {
+def _joined(configuration: Configuration, options: Mapping[KeyPath, Any], directory: str) -> Configuration:
+    """The configuration with what is no key: each component's options, and the folder."""
+    parts: dict[str, Any] = {"directory": directory} | {
         name: getattr(configuration, name).model_copy(update={"options": options[(name,)]})
         for name in SECTIONS
         if name != "filter"

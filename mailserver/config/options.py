@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Options"]
+__all__ = ["NOT_A_KEY", "Options", "keys_of"]
+
+NOT_A_KEY = "(not a key)"  # the alias of an attribute that the file cannot set
 
 
 class Options(BaseModel):
@@ -15,3 +17,8 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+def keys_of(model: type[Options]) -> list[str]:
+    """The keys that a table may have."""
+    return [name for name, field in model.model_fields.items() if field.validation_alias != NOT_A_KEY]

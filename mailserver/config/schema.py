@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from mailserver.config.options import Options
+from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
     Count,
     DomainKey,
@@ -140,8 +140,8 @@ class Limits(Options):
 class Component(Options):
     """A table that names a component; all other keys are the component's own options."""
 
-    options: Any = Field(default=None, exclude=True)
-    # Not a key of the file: the loader puts the component's checked options here.
+    options: Any = Field(default=None, validation_alias=NOT_A_KEY)
+    """All other keys, as the component's own checked options."""
 
 
 class Accounts(Component):
@@ -284,6 +284,8 @@ class Configuration(Options):
     queue: Queue = Queue()
     log: Log = Log()
     filter: tuple[Filter, ...] = ()
+    directory: str = Field(default="", validation_alias=NOT_A_KEY)
+    """The folder of the file, from which relative paths count."""
 
     @field_validator("domain", mode="before")
     @classmethod

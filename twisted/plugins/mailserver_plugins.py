@@ -2,11 +2,32 @@
 
 from twisted.application.service import ServiceMaker
 
-from mailserver.interfaces import IPeerFilter, ISenderFilter
+from mailserver.interfaces import IBatchDelivery, IPeerFilter, ISenderFilter
 from mailserver.plugins import Shipped
 
 mailserver = ServiceMaker(  # type: ignore[no-untyped-call]
     "mailserver", "mailserver.service", "A mail server: SMTP and LMTP into Maildirs.", "mailserver"
+)
+
+maildir = Shipped(
+    name="maildir",
+    summary="Mail into Maildirs, for users of the mail server or, with {home}, of the host.",
+    provides=(IBatchDelivery,),
+    target="mailserver.delivery.maildir:MaildirFactory",
+)
+
+discard = Shipped(
+    name="discard",
+    summary="Throws every message away.",
+    provides=(IBatchDelivery,),
+    target="mailserver.delivery.discard:DiscardFactory",
+)
+
+capture = Shipped(
+    name="capture",
+    summary="Keeps mail for other hosts in one Maildir and sends nothing.",
+    provides=(IBatchDelivery,),
+    target="mailserver.delivery.capture:CaptureFactory",
 )
 
 denylist = Shipped(
