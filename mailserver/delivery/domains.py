@@ -1,0 +1,143 @@
+"""The domains whose mail is delivered here, and their aliases, checked once when they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from mailserver.delivery.patterns import Pattern
+from mailserver.mail.address import Address, normal_domain, normal_local
+
+__all__ = ["Domain", "Domains", "RoutingError", "subaddresses"]
+
+SEPARATORS_TRIED = 4  # an address with more of them gets no more look-ups than this
+NO_ALIASES: Mapping[str, Sequence[Address]] = {}
+
+
+class RoutingError(ValueError):
+    """The domains' tables contradict themselves.  `key` is the place in the configuration: ``domain."example.org".aliases``."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What is configured for one domain.  Each character of `subaddress` separates a user from a tag."""
+
+    aliases: Mapping[str, Sequence[Address]] = field(default_factory=dict)
+    catch_all: Address | None = None
+    subaddress: str = "+"
+    postmaster: Address | None = None
+    patterns: Sequence[Pattern] = ()
+
+
+class Domains:
+    """All of them.  A key ``*.example.org`` stands for every name below it that has no key of its own.
+
+    `expansion_limit` bounds the addresses that one alias may lead to in the end.  Raises `RoutingError`.
+    """
+
+    def __init__(self, domains: Mapping[str, Domain], *, expansion_limit: int = 1000) -> None:
+        self._domains = {normal_domain(name): domain for name, domain in domains.items()}
+        self._wild = any(name.startswith("*.") for name in self._domains)
+        self._aliases: dict[str, dict[str, tuple[Address, ...]]] = {}
+        for name, domain in self._domains.items():
+            self._aliases[name] = _alias_table(name, domain)
+            self._check_patterns(name, domain)
+        self._check(expansion_limit)
+
+    def key_of(self, domain_key: str) -> str | None:
+        """The key that holds for a domain, None where its mail is not delivered here."""
+        if domain_key in self._domains:
+            return domain_key
+        while self._wild and domain_key:
+            domain_key = domain_key.partition(".")[2]
+            if f"*.{domain_key}" in self._domains:
+                return f"*.{domain_key}"
+        return None
+
+    def __getitem__(self, key: str) -> Domain:
+        return self._domains[key]
+
+    def first(self) -> str | None:
+        """The domain that stands for the host where a `postmaster` has none."""
+        return next((name for name in self._domains if not name.startswith("*.")), None)
+
+    def alias(self, key: str, local: str) -> tuple[Address, ...] | None:
+        """An alias's members.  `local` is in its normal form."""
+        return self._aliases[key].get(local)
+
+    def each_alias(self) -> list[tuple[Address, tuple[Address, ...]]]:
+        """Every alias with its members."""
+        return [
+            (Address(local, name), members) for name, table in self._aliases.items() for local, members in table.items()
+        ]
+
+    def _check_patterns(self, name: str, domain: Domain) -> None:
+        for n, pattern in enumerate(domain.patterns):
+            place = pattern.user.rpartition("@")[2] if "@" in pattern.user else name.removeprefix("*.")
+            if "{" not in place and self.key_of(normal_domain(place)) is None:
+                raise RoutingError(
+                    f"{_key(name)}.pattern[{n}]", f"its users have accounts in {place}, which is not among the domains"
+                )
+
+    def _check(self, limit: int) -> None:
+        graph = {
+            (name, local): [found for member in members if (found := self._alias_named_by(member)) is not None]
+            for name, table in self._aliases.items()
+            for local, members in table.items()
+        }
+        try:
+            order = list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            loop = [f"{local}@{name}" for name, local in reversed(error.args[1])]
+            key = _key(error.args[1][-1][0], "aliases")
+            raise RoutingError(key, f"{loop[0]} leads back to itself: {' → '.join(loop)}") from None
+        reach: dict[tuple[str, str], set[object]] = {}
+        for name, local in order:
+            ends: set[object] = set()
+            for member in self._aliases[name][local]:
+                inner = self._alias_named_by(member)
+                ends |= {member} if inner is None else reach[inner]
+            if len(ends) > limit:
+                raise RoutingError(_key(name, "aliases"), f"{local}@{name} leads to more than {limit} addresses")
+            reach[name, local] = ends
+
+    def _alias_named_by(self, address: Address) -> tuple[str, str] | None:
+        """The alias that an alias's member leads to, directly or with a tag."""
+        key = self.key_of(address.domain_key)
+        if key is None:
+            return None
+        local = normal_local(address.local)
+        for name in (local, *[user for user, _ in subaddresses(local, self._domains[key].subaddress)]):
+            if name in self._aliases[key]:
+                return key, name
+        return None
+
+
+def subaddresses(local: str, separators: str) -> list[tuple[str, str]]:
+    """The ways to divide a local part into user and tag (RFC 5233), the longest user first."""
+    places = [n for n, character in enumerate(local) if character in separators and n > 0] if separators else []
+    return [(local[:n], local[n + 1 :]) for n in reversed(places[:SEPARATORS_TRIED])]
+
+
+def _alias_table(name: str, domain: Domain) -> dict[str, tuple[Address, ...]]:
+    table: dict[str, tuple[Address, ...]] = {}
+    for alias, members in domain.aliases.items():
+        local = normal_local(alias)
+        if not members:
+            raise RoutingError(_key(name, "aliases", alias), "the alias has no members")
+        if "@" in local:
+            raise RoutingError(_key(name, "aliases", alias), "an alias is named by its local part alone")
+        if local in table:
+            raise RoutingError(_key(name, "aliases", alias), "the alias stands twice, as case makes no difference")
+        table[local] = tuple([Address(member.local, member.domain or name.removeprefix("*.")) for member in members])
+    return table
+
+
+def _key(domain: str, *names: str) -> str:
+    return ".".join(["domain", f'"{domain}"', *names])

@@ -1,0 +1,209 @@
+"""Says where a recipient goes.
+
+For a domain of ours, the first that fits:
+
+1. an account of exactly this name (no difference of case);
+2. an alias: all its members, through aliases of aliases, to other hosts too;
+3. a subaddress, ``user+tag``: the user's (or the alias's) mail, for a user into the folder that the tag names, if there is one;
+4. an address pattern;
+5. ``postmaster`` (RFC 5321 section 4.5.1) and ``abuse`` (RFC 2142): who is configured, else the first account;
+6. the catch-all;
+7. nobody: 550 5.1.1.
+
+Mail for other domains is `Remote`; whether this peer may send it there is decided by `receive`.  A percent sign, a ``!`` or an @
+in a local part means nothing here: such a name exists or it does not, and never leads to another host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailserver.delivery.domains import Domain, Domains, subaddresses
+from mailserver.delivery.patterns import folder_parts
+from mailserver.interfaces import IAccountList, IDirectory, IRouter
+from mailserver.mail.address import Address, normal_domain, normal_local
+from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
+from mailserver.mail.reply import Reply
+
+__all__ = ["Router"]
+
+ROLES = ("postmaster", "abuse")
+NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
+
+log = Logger()
+
+
+@implementer(IRouter)
+class Router:
+    """Routes by the domains' tables and a directory.
+
+    `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.  `hostname` is a
+    domain of ours for these roles alone, unless it is among `domains`; so are the address literals in `own_addresses` (where
+    that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: IDirectory,
+        domains: Mapping[str, Domain],
+        hostname: str,
+        postmaster: Address | None = None,
+        own_addresses: Collection[str] = (),
+        expansion_limit: int = 1000,
+    ) -> None:
+        self._directory = directory
+        self._domains = Domains(domains, expansion_limit=expansion_limit)
+        self._hostname = normal_domain(hostname)
+        self._postmaster = postmaster
+        self._own_addresses = {ipaddress.ip_address(text) for text in own_addresses}
+
+    async def route(self, address: Address) -> Sequence[Route]:
+        """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
+        domain_key = address.domain_key
+        key = self._domains.key_of(domain_key)
+        if key is not None:
+            mailbox = await self._directory.find(normal_local(address.local), domain_key)
+            if mailbox is not None:
+                return (Local(address, mailbox),)
+        return await self._expanded(address)
+
+    async def faults(self) -> list[str]:
+        """What an administrator should know, a sentence each: for `mailserver check`."""
+        found = []
+        for alias, members in self._domains.each_alias():
+            where = f"alias {alias}"
+            if not alias.domain.startswith("*.") and await self._directory.find(alias.local, alias.domain) is not None:
+                found.append(f"{where}: an account has this name and gets its mail; the alias is without effect")
+            for member in members:
+                routes = await self.route(member)
+                found += [f"{where}: {route.why}" for route in routes if isinstance(route, Refused)]
+        if all(isinstance(route, Refused) for route in await self.route(Address("postmaster", ""))):
+            found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
+        return found
+
+    async def _expanded(self, address: Address) -> Sequence[Route]:
+        """Follow aliases until only mailboxes and other hosts are left, each of them once."""
+        routes: dict[object, Route] = {}
+        refused: list[Refused] = []
+        seen: set[tuple[str, str]] = set()
+        waiting = [address]
+        while waiting:
+            at = waiting.pop(0)
+            name = (normal_local(at.local), at.domain_key)
+            if name in seen:
+                continue
+            seen.add(name)
+            step = await self._step(at, *name)
+            if isinstance(step, Local):
+                routes.setdefault(step.mailbox, step)
+            elif isinstance(step, Remote):
+                routes.setdefault(name, step)
+            elif isinstance(step, Refused):
+                refused.append(step)
+            else:
+                waiting += step
+        if not routes and normal_local(address.local) in ROLES:
+            return await self._first_account(refused)
+        if routes and refused:
+            log.warn("{address} also leads to nowhere: {why}", address=str(address), why=[r.why for r in refused])
+        return tuple(routes.values()) or (refused[0] if refused else _nobody(address),)
+
+    async def _step(self, address: Address, local: str, domain_key: str) -> Route | Sequence[Address]:
+        """One step: a route, or the addresses to go on with."""
+        key = self._domains.key_of(domain_key)
+        if key is None:
+            return self._elsewhere(address, local, domain_key)
+        found = await self._named(address, local, domain_key, key)
+        if found is not None:
+            return found
+        domain = self._domains[key]
+        for user, tag in subaddresses(local, domain.subaddress):
+            found = await self._named(address, user, domain_key, key)
+            if found is not None:
+                return _in_folder(found, folder_parts(tag), named_by_address=True)
+        found = await self._by_pattern(address, local, domain_key, domain)
+        if found is not None:
+            return found
+        if local in ROLES:
+            postmaster = domain.postmaster or self._postmaster
+            return [postmaster] if postmaster is not None else _nobody(address)
+        return [domain.catch_all] if domain.catch_all is not None else _nobody(address)
+
+    async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Address] | None:
+        mailbox = await self._directory.find(local, domain_key)
+        return Local(address, mailbox) if mailbox is not None else self._domains.alias(key, local)
+
+    async def _by_pattern(
+        self, address: Address, local: str, domain_key: str, domain: Domain
+    ) -> Local | Sequence[Address] | None:
+        for pattern in domain.patterns:
+            values = pattern.match(local, domain_key)
+            if values is None:
+                continue
+            user, folder, named_by_address = pattern.target(values)
+            user_local, at, user_domain = user.rpartition("@")
+            if not at:
+                user_local, user_domain = user, self._account_domain(domain_key)
+            user_domain = normal_domain(user_domain)
+            key = self._domains.key_of(user_domain)
+            if key is None:
+                continue
+            found = await self._named(address, normal_local(user_local), user_domain, key)
+            if found is not None:
+                return _in_folder(found, folder, named_by_address)
+        return None
+
+    def _account_domain(self, domain_key: str) -> str:
+        """Where a pattern's users have their accounts: ``*.example.org`` stands for accounts of example.org."""
+        key = self._domains.key_of(domain_key) or domain_key
+        return key.removeprefix("*.") if key.startswith("*.") else domain_key
+
+    def _elsewhere(self, address: Address, local: str, domain_key: str) -> Route | Sequence[Address]:
+        """Not one of the domains: another host's, or our own name or number, where only the roles exist."""
+        if domain_key.startswith("[") and not self._is_own(domain_key, local):
+            return Remote(address)
+        if domain_key and not domain_key.startswith("[") and domain_key != self._hostname:
+            return Remote(address)
+        if local not in ROLES:
+            return _nobody(address)
+        domain = self._hostname if self._domains.key_of(self._hostname) else self._domains.first()
+        if domain is not None:
+            return [Address(local, domain)]
+        return [self._postmaster] if self._postmaster is not None else _nobody(address)
+
+    def _is_own(self, literal: str, local: str) -> bool:
+        if not self._own_addresses:
+            return local in ROLES
+        try:
+            return ipaddress.ip_address(literal[1:-1].removeprefix("ipv6:")) in self._own_addresses
+        except ValueError:
+            return False
+
+    async def _first_account(self, refused: Sequence[Refused]) -> Sequence[Route]:
+        if IAccountList.providedBy(self._directory):
+            for account in (await self._directory.accounts())[:1]:
+                address = Address.parse(account, utf8=True)
+                mailbox = await self._directory.find(normal_local(address.local), address.domain_key)
+                if mailbox is not None:
+                    return (Local(address, mailbox),)
+        return refused[:1] or (Refused(NO_SUCH_USER, "there is no postmaster and no account"),)
+
+
+def _in_folder(
+    found: Local | Sequence[Address], folder: tuple[str, ...], named_by_address: bool
+) -> Local | Sequence[Address]:
+    """A user's own mailbox with the folder; an alias's members choose their folders themselves."""
+    if not folder or not isinstance(found, Local):
+        return found
+    mailbox: Mailbox = replace(found.mailbox, folder=folder, folder_must_exist=named_by_address)
+    return Local(found.address, mailbox)
+
+
+def _nobody(address: Address) -> Refused:
+    return Refused(NO_SUCH_USER, f"there is no user {address}")
