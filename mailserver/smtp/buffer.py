@@ -92,25 +92,25 @@ class ReceiveBuffer:
 
         `most` is the greatest length in octets, the end included; `most_auth` that of a line which begins with AUTH.
         """
-        at = self.at
-        end = self.data.find(self._end, at)
+        at, data = self.at, self.data
+        end = data.find(self._end, at)
         if end < 0:
             if self.join():
                 return self.next_line(most, most_auth)
-            return self._unfinished(most, most_auth)
+            return self._unfinished(most, most_auth) if self.data else None
         self.at = end + len(self._end)
         if self._skipping:
             self._skipping = False
             return self.next_line(most, most_auth)
-        if self._end == b"\n" and self.data[end - 1 : end] == b"\r" and end > at:
-            end -= 1
-        line = self.data[at:end]
+        line = data[at:end]
+        if self._stray is STRAY_CR:
+            line = line.removesuffix(b"\r")
         if len(line) > most - 2 or b"\r" in line or b"\n" in line:
             return self._fault(line, most, most_auth)
         return line
 
     def _fault(self, line: bytes, most: int, most_auth: int) -> bytes | LineFault:
-        """Judge a complete line.  A stray line end counts up to the greatest length, so that arrival in pieces changes nothing."""
+        """Judge a complete line.  Only what is within the greatest length counts, however the line arrived."""
         length = (most_auth if line[:5].upper() == b"AUTH " else most) - 2
         stray = self._stray.search(line + b"\r\n")
         if stray is not None and stray.start() < length:

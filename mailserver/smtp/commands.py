@@ -13,7 +13,7 @@ from mailserver.mail.address import LOCAL_PART_OCTETS, PATH_OCTETS, Address, Add
 from mailserver.mail.envelope import MailParameters
 from mailserver.mail.reply import Reply
 from mailserver.smtp import grammar, replies
-from mailserver.smtp.events import Authenticate, Hello, Mail, Rcpt
+from mailserver.smtp.events import Authenticate, Expand, Hello, Mail, Rcpt, Verify
 from mailserver.smtp.extensions import Extensions
 from mailserver.smtp.parameters import (
     NO_MAIL_PARAMETERS,
@@ -22,7 +22,16 @@ from mailserver.smtp.parameters import (
     recipient_parameters,
 )
 
-__all__ = ["Bdat", "parse_auth", "parse_base64", "parse_bdat", "parse_hello", "parse_mail", "parse_rcpt"]
+__all__ = [
+    "Bdat",
+    "parse_auth",
+    "parse_base64",
+    "parse_bdat",
+    "parse_hello",
+    "parse_mail",
+    "parse_question",
+    "parse_rcpt",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,17 @@ def parse_auth(argument: str, mechanisms: tuple[str, ...]) -> Authenticate | Rep
         return Authenticate(mechanism, b"")
     initial = parse_base64(found[2].encode("ascii"))
     return replies.AUTH_BAD_BASE64 if initial is None else Authenticate(mechanism, initial)
+
+
+def parse_question(verb: str, argument: str, offered: Extensions) -> Verify | Expand | Reply:
+    """VRFY and EXPN (section 4.1.1.6, 4.1.1.7; RFC 6531 section 3.7.4.2: SMTPUTF8 may follow the text)."""
+    smtputf8 = offered.smtputf8 and argument.upper().endswith(" SMTPUTF8")
+    text = argument[: -len(" SMTPUTF8")].rstrip(" ") if smtputf8 else argument
+    if not text:
+        return replies.ARGUMENT_NEEDED
+    if not smtputf8 and not text.isascii():
+        return replies.UTF8_NEEDED
+    return Verify(text, smtputf8) if verb == "VRFY" else Expand(text, smtputf8)
 
 
 def parse_base64(line: bytes) -> bytes | None:

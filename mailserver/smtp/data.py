@@ -47,7 +47,17 @@ def with_crlf(octets: bytes) -> bytes:
 class Content:
     """What DATA and BDAT have in common: checks, sizes and faults of the stretches of a message's content."""
 
-    __slots__ = ("_converts", "_header_tail", "_held", "_is_binary", "_limits", "_nul", "_stray", "_too_long_header", "size")
+    __slots__ = (
+        "_converts",
+        "_header_tail",
+        "_held",
+        "_is_binary",
+        "_limits",
+        "_nul",
+        "_stray",
+        "_too_long_header",
+        "size",
+    )
 
     def __init__(self, limits: SessionLimits, *, converts: bool, is_binary: bool) -> None:
         self.size = 0

@@ -3,6 +3,8 @@
     ehlo-line      = ehlo-keyword *( SP ehlo-param )
     ehlo-keyword   = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
     ehlo-param     = 1*(%d33-126)
+
+The keywords are those of each extension's own RFC, named beside it.
 """
 
 from __future__ import annotations

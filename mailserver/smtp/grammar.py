@@ -1,7 +1,8 @@
 """The syntax of command lines, each production above the pattern that translates it.
 
 Patterns work on text that has been decoded and holds no control characters.  Every repetition of digits is bounded, and no
-pattern has two ways to match the same text, so none can be made to backtrack for long.
+pattern has two ways to match the same text, so none can be made to backtrack for long.  Case is ignored in ASCII only, where
+no long s is an S.
 """
 
 from __future__ import annotations
@@ -47,16 +48,18 @@ HELLO_NAME = re.compile(r"[!-~]{1,255}")
 # A space after the colon is no part of this, but common enough to be taken.  The path is cut out here (a ">" may stand in a
 # quoted string) and parsed by `Address`.
 PATH = r'<((?:[^"<>\\]|"(?:[^"\\]|\\.)*")*)>'
-MAIL = re.compile(rf"(?i:FROM): ?{PATH}( .*)?")
-RCPT = re.compile(rf"(?i:TO): ?{PATH}( .*)?")
+MAIL = re.compile(rf"(?i:FROM): ?{PATH}( .*)?", re.ASCII)
+RCPT = re.compile(rf"(?i:TO): ?{PATH}( .*)?", re.ASCII)
 
 #   Mailbox        = Local-part "@" ( Domain / address-literal )
 #
 # What nearly every client sends, in one match: a dot-string at a domain, and at most SIZE and a text BODY.  (Only the words
 # ignore case: a whole pattern that does costs three times as much.)
 MAILBOX = rf"([{ATEXT}]+(?:\.[{ATEXT}]+)*)@({DOMAIN.pattern})"
-MAIL_PLAIN = re.compile(rf"(?i:FROM):<{MAILBOX}>(?: (?i:SIZE)=([0-9]{{1,20}}))?(?: (?i:BODY)=((?i:7BIT|8BITMIME)))?")
-RCPT_PLAIN = re.compile(rf"(?i:TO):<{MAILBOX}>")
+MAIL_PLAIN = re.compile(
+    rf"(?i:FROM):<{MAILBOX}>(?: (?i:SIZE)=([0-9]{{1,20}}))?(?: (?i:BODY)=((?i:7BIT|8BITMIME)))?", re.ASCII
+)
+RCPT_PLAIN = re.compile(rf"(?i:TO):<{MAILBOX}>", re.ASCII)
 
 #   A-d-l          = At-domain *( "," At-domain )
 #   At-domain      = "@" Domain
@@ -65,7 +68,7 @@ RCPT_PLAIN = re.compile(rf"(?i:TO):<{MAILBOX}>")
 SOURCE_ROUTE = re.compile(r"@[^@,:<>\" ]+(?:,@[^@,:<>\" ]+)*:")
 
 # Section 4.5.1: "Postmaster" without a domain, in any case.
-POSTMASTER = re.compile("postmaster", re.IGNORECASE)
+POSTMASTER = re.compile("postmaster", re.IGNORECASE | re.ASCII)
 
 # --- RFC 1870 section 4 ---
 #
@@ -77,14 +80,14 @@ SIZE_VALUE = re.compile("[0-9]{1,20}")
 #   bdat-cmd       = "BDAT" SP chunk-size [ SP end-marker ] CR LF
 #   chunk-size     = 1*DIGIT
 #   end-marker     = "LAST"
-BDAT = re.compile("([0-9]{1,20})( LAST)?", re.IGNORECASE)
+BDAT = re.compile("([0-9]{1,20})( LAST)?", re.IGNORECASE | re.ASCII)
 
 # --- RFC 4954 section 4; RFC 4422 section 3.1 ---
 #
 #   auth-command     = "AUTH" SP sasl-mech [SP initial-response] *(CRLF [base64]) [CRLF cancel-response] CRLF
 #   sasl-mech        = 1*20mech-char           ; upper case, digits, hyphen, underscore
 #   initial-response = base64 / "="
-AUTH = re.compile("([A-Z0-9_-]{1,20})(?: ([A-Z0-9+/=]+))?", re.IGNORECASE)
+AUTH = re.compile("([A-Z0-9_-]{1,20})(?: ([A-Z0-9+/=]+))?", re.IGNORECASE | re.ASCII)
 
 # --- RFC 3461 section 4 ---
 #

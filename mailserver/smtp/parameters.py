@@ -83,10 +83,13 @@ def _split(text: str, allowed: Mapping[str, bool]) -> dict[str, str] | Reply:
         if not word:
             continue
         keyword, equals, value = word.partition("=")
-        keyword = keyword.upper()
+        # Beware of letters that become ASCII in upper case, such as the long s.
+        keyword = keyword.upper() if keyword.isascii() else ""
         if not allowed.get(keyword, False):
             return replies.PARAMETER_UNKNOWN
         if keyword in words or bool(equals) != bool(value) or (keyword == "SMTPUTF8") is bool(value):
+            return replies.BAD_PARAMETER
+        if not value.isascii() and keyword != "ORCPT":
             return replies.BAD_PARAMETER
         words[keyword] = value
     return words

@@ -89,8 +89,12 @@ OK = Reply.of(250, "2.0.0", "OK")
 GOODBYE = Reply.of(221, "2.0.0", "Goodbye")
 START_CONTENT = Reply.of(354, "", "Send the message, end it with <CRLF>.<CRLF>")
 CHUNK_RECEIVED = Reply.of(250, "2.0.0", "Chunk received")
-HELP_SMTP = Reply.of(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH", "See RFC 5321")
-HELP_LMTP = Reply.of(214, "2.0.0", "LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH", "See RFC 2033")
+HELP_SMTP = Reply.of(
+    214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH", "See RFC 5321"
+)
+HELP_LMTP = Reply.of(
+    214, "2.0.0", "LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH", "See RFC 2033"
+)
 
 # The line itself.
 COMMAND_UNKNOWN = Reply.of(500, "5.5.2", "Command not recognised")
@@ -147,9 +151,13 @@ LOCAL_ERROR_CLOSING = Reply.of(421, "4.3.0", "Local error, please try again late
 TIMEOUT = Reply.of(421, "4.4.2", "Too slow, closing the connection")
 SHUTTING_DOWN = Reply.of(421, "4.3.2", "The service is shutting down, please try again later")  # RFC 5321 section 3.8
 TOO_MANY_ERRORS = Reply.of(421, "4.7.0", "Too many errors, closing the connection")
-TOO_MANY_MESSAGES = Reply.of(421, "4.7.0", "Enough messages on this connection, please open another")  # RFC 9422 section 4.1
+TOO_MANY_MESSAGES = Reply.of(
+    421, "4.7.0", "Enough messages on this connection, please open another"
+)  # RFC 9422 section 4.1
 TOO_MANY_CONNECTIONS = Reply.of(421, "4.3.2", "Too many connections, please try again later")
-TOO_MANY_CONNECTIONS_FROM_NETWORK = Reply.of(421, "4.7.0", "Too many connections from your network, please try again later")
+TOO_MANY_CONNECTIONS_FROM_NETWORK = Reply.of(
+    421, "4.7.0", "Too many connections from your network, please try again later"
+)
 EARLY_TALKER = Reply.of(554, "5.5.1", "You talked before the greeting")  # RFC 5321 section 3.1
 PEER_REFUSED = Reply.of(554, "5.7.1", "No mail from you here")  # RFC 5321 section 3.1; RFC 7504
 PEER_DEFERRED = Reply.of(421, "4.7.1", "Please try again later")

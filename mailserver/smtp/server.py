@@ -20,8 +20,15 @@ from typing import Any, Literal
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
 from mailserver.smtp.buffer import LineFault, ReceiveBuffer
-from mailserver.smtp.commands import parse_auth, parse_base64, parse_bdat, parse_hello, parse_mail, parse_rcpt
-from mailserver.smtp.data import ChunkReader, DotReader
+from mailserver.smtp.commands import (
+    parse_auth,
+    parse_base64,
+    parse_bdat,
+    parse_hello,
+    parse_mail,
+    parse_question,
+    parse_rcpt,
+)
 from mailserver.smtp.events import (
     Authenticate,
     AuthResponse,
@@ -47,40 +54,13 @@ from mailserver.smtp.extensions import Extensions
 from mailserver.smtp.grammar import CONTROLS
 from mailserver.smtp.limits import SessionLimits
 from mailserver.smtp.states import MOVES, Input, State
+from mailserver.smtp.transaction import Discard, Transaction
 
 __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
 
+
 class LocalProtocolError(Exception):
     """The caller has misused the session: an answer without a question, or one that cannot be said here."""
-
-
-class Discard:
-    """The octets of a refused BDAT: they are read and thrown away before the refusal is said (RFC 3030 section 2)."""
-
-    __slots__ = ("answers", "event", "octets")
-
-    def __init__(self, octets: int, answers: Sequence[Reply], event: Event | None) -> None:
-        self.octets = octets
-        self.answers = answers
-        self.event = event
-
-
-class Transaction:
-    """What a session knows of one message, from MAIL to its end."""
-
-    __slots__ = ("chunk_is_last", "chunk_octets", "content", "is_binary", "recipients", "smtputf8")
-
-    def __init__(self, mail: Mail) -> None:
-        self.smtputf8 = mail.parameters.smtputf8
-        self.is_binary = mail.parameters.body == "BINARYMIME"
-        self.recipients = 0
-        self.content: DotReader | ChunkReader | None = None
-        self.chunk_octets = 0  # of the current BDAT, still to come
-        self.chunk_is_last = True  # it ends the message, as the only part of DATA does
-
-    def answers(self, reply: Reply) -> list[Reply]:
-        """The same reply for all that ends with the message: LMTP has one for each recipient (RFC 2033 section 4.2)."""
-        return [reply] * self.recipients if self.chunk_is_last else [reply]
 
 
 class ServerSession:
@@ -259,6 +239,12 @@ class ServerSession:
         self._question = self._next = self._transaction = self._discard = None
         self._buffer.clear()
 
+    def _open_transaction(self) -> Transaction:
+        """The transaction that there is in the states after MAIL."""
+        if self._transaction is None:
+            raise LocalProtocolError(f"no transaction in the state {self.state.name}")
+        return self._transaction
+
     def _forget_transaction(self) -> None:
         self._transaction = None
         self.state = MOVES[self.state]["RSET"]
@@ -308,45 +294,30 @@ class ServerSession:
         return self._refuse_chunk(argument, reply) if verb == "BDAT" else self._reject(verb, reply)
 
     def _throw_away(self, discard: Discard) -> Event | Wait | None:
-        while discard.octets:
-            octets = self._buffer.take(discard.octets)
-            if not octets:
-                return Wait.NEED_DATA
-            discard.octets -= len(octets)
+        if not discard.is_done(self._buffer):
+            return Wait.NEED_DATA
         self._discard = None
         for reply in discard.answers:
             self._say(reply)
         return discard.event
 
     def _read_content(self) -> Event | Wait | None:
-        buffer, transaction = self._buffer, self._transaction
-        reader = transaction.content if transaction is not None else None
-        if not isinstance(reader, DotReader) or buffer.is_exhausted:
+        transaction = self._open_transaction()
+        if self._buffer.is_exhausted:
             return Wait.NEED_DATA
-        content, end = reader.read(buffer.data, buffer.at)
-        buffer.at = end if end >= 0 else len(buffer.data)
-        if reader.is_cut_off:
+        content, self._next = transaction.read_data(self._buffer)
+        if transaction.is_cut_off:
             return self._hang_up(replies.MESSAGE_TOO_LARGE)
-        if end >= 0:
-            self._next = EndOfData(reader.size, reader.fault)
         return Chunk(content) if content else None
 
     def _read_chunk(self) -> Event | Wait | None:
-        transaction = self._transaction
-        if transaction is None or not isinstance(reader := transaction.content, ChunkReader):
+        transaction = self._open_transaction()
+        if transaction.chunk_octets and self._buffer.is_exhausted:
             return Wait.NEED_DATA
-        octets = self._buffer.take(transaction.chunk_octets)
-        transaction.chunk_octets -= len(octets)
-        is_complete = transaction.chunk_octets == 0
-        if not octets and not is_complete:
-            return Wait.NEED_DATA
-        content = reader.read(octets, is_last=is_complete and transaction.chunk_is_last)
-        if is_complete:
-            if transaction.chunk_is_last or reader.fault is not None:
-                self._next = EndOfData(reader.size, reader.fault)
-            else:
-                self._say(replies.CHUNK_RECEIVED)
-                self.state = MOVES[self.state][Input.PART_RECEIVED]
+        content, self._next = transaction.read_chunk(self._buffer)
+        if self._next is None and not transaction.chunk_octets:
+            self._say(replies.CHUNK_RECEIVED)
+            self.state = MOVES[self.state][Input.PART_RECEIVED]
         return Chunk(content) if content else None
 
     def _read_exchange(self) -> Event | Wait:
@@ -387,7 +358,8 @@ class ServerSession:
         return Reset()
 
     def _mail(self, verb: str, argument: str) -> Event:
-        mail = parse_mail(argument, self.extensions, takes_auth=self._authenticated or bool(self.extensions.auth))
+        takes_auth = self._authenticated or bool(self.extensions.auth)
+        mail = parse_mail(argument, self.extensions, takes_auth=takes_auth)
         if isinstance(mail, Reply):
             return self._reject(verb, mail)
         size = mail.parameters.size
@@ -396,29 +368,27 @@ class ServerSession:
         return mail
 
     def _rcpt(self, verb: str, argument: str) -> Event:
-        smtputf8 = self._transaction is not None and self._transaction.smtputf8
-        rcpt = parse_rcpt(argument, self.extensions, smtputf8=smtputf8)
+        rcpt = parse_rcpt(argument, self.extensions, smtputf8=self._open_transaction().smtputf8)
         return self._reject(verb, rcpt) if isinstance(rcpt, Reply) else rcpt
 
     def _data(self, verb: str, argument: str) -> Event:
         if argument:
             return self._reject(verb, replies.ARGUMENT_NOT_ALLOWED)
-        if self._transaction is not None and self._transaction.is_binary:
+        if self._open_transaction().is_binary:
             return self._reject(verb, replies.BINARY_NEEDS_BDAT)
-        return Data(chunking=False)
+        return DATA
 
     def _bdat(self, verb: str, argument: str) -> Event | None:
         if not self.extensions.chunking:
             return self._refuse_chunk(argument, replies.COMMAND_NOT_OFFERED)
-        chunk, transaction = parse_bdat(argument), self._transaction
-        if isinstance(chunk, Reply) or transaction is None:
-            return self._reject(verb, replies.BDAT_SYNTAX)
-        content = transaction.content
-        if 0 < self.limits.cut_off_octets < chunk.octets + (content.size if content is not None else 0):
+        chunk, transaction = parse_bdat(argument), self._open_transaction()
+        if isinstance(chunk, Reply):
+            return self._reject(verb, chunk)
+        if 0 < self.limits.cut_off_octets < transaction.size + chunk.octets:
             return self._hang_up(replies.MESSAGE_TOO_LARGE)
         transaction.chunk_octets, transaction.chunk_is_last = chunk.octets, chunk.is_last
-        if content is None:
-            return Data(chunking=True)
+        if transaction.content is None:
+            return FIRST_BDAT
         self.state = MOVES[self.state]["BDAT"]
         return None
 
@@ -447,14 +417,8 @@ class ServerSession:
         return Help(argument)
 
     def _ask_about(self, verb: str, argument: str) -> Event:
-        """VRFY and EXPN (RFC 5321 section 3.5; RFC 6531 section 3.7.4.2)."""
-        smtputf8 = self.extensions.smtputf8 and argument.upper().endswith(" SMTPUTF8")
-        text = argument[: -len(" SMTPUTF8")].rstrip(" ") if smtputf8 else argument
-        if not text:
-            return self._reject(verb, replies.ARGUMENT_NEEDED)
-        if not smtputf8 and not text.isascii():
-            return self._reject(verb, replies.UTF8_NEEDED)
-        return Verify(text, smtputf8) if verb == "VRFY" else Expand(text, smtputf8)
+        question = parse_question(verb, argument, self.extensions)
+        return self._reject(verb, question) if isinstance(question, Reply) else question
 
     def _quit(self, verb: str, argument: str) -> Event:
         if argument:
@@ -481,7 +445,7 @@ class ServerSession:
     # --- answers ---
 
     def _answer_hello(self, hello: Hello, reply: Reply) -> None:
-        if not is_final(reply):
+        if 300 <= reply.code < 400:
             raise LocalProtocolError(f"{reply.code} is no answer to {hello.verb}")
         if not reply.is_positive:
             self._say_plain(reply)
@@ -492,43 +456,40 @@ class ServerSession:
 
     def _answer_mail(self, mail: Mail, reply: Reply) -> None:
         self._say_final(reply)
-        if reply.is_positive:
+        if reply.code < 300:
             self._transaction = Transaction(mail)
             self.state = MOVES[self.state]["MAIL"]
 
     def _answer_rcpt(self, rcpt: Rcpt, reply: Reply) -> None:
         self._say_final(reply)
-        if reply.is_positive and self._transaction is not None:
-            self._transaction.recipients += 1
+        if reply.code < 300:
+            self._open_transaction().recipients += 1
             self.state = MOVES[self.state]["RCPT"]
 
     def _answer_data(self, data: Data, reply: Reply) -> None:
-        transaction = self._transaction
-        if transaction is None:
-            return
-        converts = self.bare_lf == "convert"
+        transaction, converts = self._open_transaction(), self.bare_lf == "convert"
         if not reply.is_positive:
             if data.chunking:
-                self._discard = Discard(transaction.chunk_octets, transaction.answers(reply), None)
+                answers = transaction.answers(reply) if self.lmtp else (reply,)
+                self._discard = Discard(transaction.chunk_octets, answers, None)
             else:
                 self._say(reply)
             self._forget_transaction()
         elif data.chunking:
-            transaction.content = ChunkReader(self.limits, converts=converts, is_binary=transaction.is_binary)
+            transaction.start_chunks(self.limits, converts=converts)
             self.state = MOVES[self.state]["BDAT"]
         else:
             self._out.append(reply.encode() if reply.code == 354 else START_CONTENT)
             self.data_was_early = self._buffer.octets > 0
-            transaction.content = DotReader(self.limits, converts=converts)
+            transaction.start_data(self.limits, converts=converts)
             self.state = MOVES[self.state]["DATA"]
 
     def _answer_end(self, end: EndOfData, reply: Reply) -> None:
-        if self._transaction is not None:
-            self._settle(end, self._transaction.answers(reply) if self.lmtp else (reply,))
+        self._settle(end, self._open_transaction().answers(reply) if self.lmtp else (reply,))
 
     def _settle(self, end: EndOfData, answers: Sequence[Reply]) -> None:
         for reply in answers:
-            if not is_final(reply) or (reply.is_positive and end.fault is not None):
+            if 300 <= reply.code < 400 or (reply.code < 300 and end.fault is not None):
                 raise LocalProtocolError(f"{reply.code} is no answer to this end of data")
         for reply in answers:
             self._say(reply)
@@ -551,23 +512,21 @@ class ServerSession:
         if reply.is_positive and reply.code not in (235, 334):
             raise LocalProtocolError(f"{reply.code} is no answer to AUTH")
         self._say(reply)
+        is_first = isinstance(question, Authenticate)
         if reply.code == 334:
-            self.state = State.EXCHANGE
+            self.state = MOVES[self.state]["AUTH" if is_first else Input.CHALLENGED]
         else:
             self._authenticated = reply.code == 235
-            self.state = State.READY
+            self.state = self.state if is_first else MOVES[self.state][Input.EXCHANGE_ENDED]
 
     def _say_final(self, reply: Reply) -> None:
-        if not is_final(reply):
+        if 300 <= reply.code < 400:
             raise LocalProtocolError(f"{reply.code} is no answer to this question")
         self._say(reply)
 
 
-def is_final(reply: Reply) -> bool:
-    """2yz, 4yz or 5yz."""
-    return not 300 <= reply.code < 400
-
-
+DATA = Data(chunking=False)
+FIRST_BDAT = Data(chunking=True)
 START_CONTENT = replies.START_CONTENT.encode()
 UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN "})
 LINE_FAULTS: Mapping[LineFault, Reply] = {
