@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from random import Random
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -360,6 +363,33 @@ class WaitingFilters(JudgingCase):
         later.cancel()
         self.failureResultOf(later, CancelledError)
         self.assertEqual((first.cancelled, second.cancelled), (1, 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+VERDICTS = [Pass(), Signal("s", 1.0, "w"), Quarantine("q"), Defer("d"), Refuse("r"), ValueError("broken")]
+
+
+class WaitingChangesNothing(JudgingCase):
+    @given(st.lists(st.tuples(st.sampled_from(VERDICTS), st.booleans()), max_size=6), st.randoms())
+    def test_the_judgement_is_the_same_whoever_waits_and_in_whatever_order_they_answer(
+        self, filters: list[tuple[Any, bool]], order: Random
+    ) -> None:
+        self.clock = Clock()
+        at_once = self.judge(*(Says(verdict) for verdict, _ in filters))
+        waiting = [(Waits(), verdict) for verdict, waits in filters if waits]
+        components: list[Any] = [Says(verdict) for verdict, _ in filters]
+        for place, (component, _) in zip([n for n, (_, waits) in enumerate(filters) if waits], waiting, strict=True):
+            components[place] = component
+        answers = waiting[:]
+        judgement = self.judging(*components).peer(PEER)
+        order.shuffle(answers)
+        for component, verdict in answers:
+            self.assertIsInstance(judgement, Deferred)
+            self.assertNoResult(judgement)  # type: ignore[arg-type]
+            (component.answer.errback if isinstance(verdict, Exception) else component.answer.callback)(verdict)
+        if isinstance(judgement, Deferred):
+            judgement = self.successResultOf(judgement)
+        self.assertEqual(judgement, at_once)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
