@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
-__all__ = ["Stamps", "encode_fields", "json_event", "json_step", "text_event", "text_step", "text_value"]
+__all__ = ["Stamps", "as_text", "encode_fields", "json_event", "json_step", "text_event", "text_step", "text_value"]
 
 FIELDS_OCTETS = 16_384  # of one step; above it the long values are cut
 VALUE_CHARACTERS = 1000
@@ -22,8 +22,17 @@ LIST_ITEMS = 100
 BARE = re.compile(r"[!#-+\--\[\]-~]+").fullmatch  # printable ASCII without blank, double quote, comma and backslash
 ADDRESSES = frozenset({"sender", "recipient", "recipients"})  # shown in angle brackets, as on the wire
 
+
+def as_text(value: object) -> str:
+    """The text of a value that should have been one.  Never raises: a plugin's object is no reason to lose a step."""
+    try:
+        return value if isinstance(value, str) else repr(value) if isinstance(value, bytes) else str(value)
+    except Exception as error:  # noqa: BLE001 anybody's __str__
+        return f"({type(value).__name__} without a text: {type(error).__name__})"
+
+
 encode_json = json.JSONEncoder(
-    ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"), default=str
+    ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"), default=as_text
 ).encode
 
 
@@ -49,8 +58,8 @@ def encode_fields(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The fields as a JSON object in ASCII, and the fields themselves; both cut to a bounded length where they are too long."""
     try:
         encoded = encode_json(fields)
-    except (ValueError, TypeError):  # no number, or no text: say what it looks like
-        fields = {name: value if isinstance(value, str) else repr(value) for name, value in fields.items()}
+    except (ValueError, TypeError, RecursionError):  # not a number, or an odd container
+        fields = {name: as_text(value) for name, value in fields.items()}
         encoded = encode_json(fields)
     if len(encoded) <= FIELDS_OCTETS:
         return encoded, fields
@@ -87,7 +96,7 @@ def text_value(value: Any, is_address: bool = False) -> str:
         return str(value)
     if isinstance(value, list | tuple):
         return ",".join([text_value(item, is_address) for item in value]) or "-"
-    text = f"<{value}>" if is_address else str(value)
+    text = f"<{as_text(value)}>" if is_address else as_text(value)
     return text if BARE(text) else _quoted(text)
 
 
@@ -128,4 +137,4 @@ def _cut(value: Any) -> Any:
         return [*short, f"… ({len(value)} in all)"] if len(value) > LIST_ITEMS else short
     if isinstance(value, str | int | float | None):
         return value
-    return _cut(str(value))
+    return _cut(as_text(value))

@@ -8,12 +8,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from mailserver.observe.lines import as_text
+
 __all__ = ["Redaction"]
 
 # A quoted or a plain local part, then a domain or a literal, wherever it stands in a text such as a peer's reply.  A plain one is
-# looked for only where a word begins and without a way back, so the time stays linear in the text's length.
+# looked for only where a word begins and without a way back, and the rest has bounds: the time stays linear in the text's length.
 WORD = r'[^\s<>()\[\]",:;@\\]'
-ADDRESS = re.compile(rf'("(?:[^"\\]|\\.)*+"|(?<!{WORD}){WORD}++)@([\w.\-]+|\[[^\]\s]+\])')
+ADDRESS = re.compile(rf'("(?:[^"\\]|\\.){{0,128}}+"|(?<!{WORD}){WORD}++)@([\w.\-]+|\[[^\]\s]{{1,255}}\])')
 ACCOUNTS = frozenset({"login", "user", "mailbox"})  # a name with or without a domain
 
 
@@ -46,7 +48,7 @@ class Redaction:
             return self.text(value)
         if isinstance(value, list | tuple):
             return [self._value(item) for item in value]
-        return value if isinstance(value, bool | int | float | None) else self.text(str(value))
+        return value if isinstance(value, bool | int | float | None) else self.text(as_text(value))
 
     def _account(self, value: Any) -> Any:
         if not isinstance(value, str) or not value or "@" in value:

@@ -70,7 +70,9 @@ class RoadStore:
     batch, more than the batch brought.
     """
 
-    def __init__(self, path: str, *, retention_seconds: float = 30 * DAY_SECONDS, octets_max: int = 4 * 1024**3) -> None:
+    def __init__(
+        self, path: str, *, retention_seconds: float = 30 * DAY_SECONDS, octets_max: int = 4 * 1024**3
+    ) -> None:
         self._path = path
         self._retention_seconds = retention_seconds
         self._octets_max = octets_max
@@ -99,7 +101,9 @@ class RoadStore:
         self._forget(connection, rows, now)
 
     def _opened(self) -> apsw.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))  # SQLite gives its -wal the same mode
+        os.close(
+            os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        )  # SQLite gives its -wal the same mode
         connection = apsw.Connection(self._path)
         try:
             connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -209,4 +213,3 @@ def _whole_id(connection: apsw.Connection, id: str) -> str:
 def _steps(connection: apsw.Connection, id: str) -> list[Step]:
     rows: Iterable[tuple[Any, ...]] = connection.execute("SELECT steps FROM road WHERE id = ? ORDER BY number", (id,))
     return [Step(moment, id, step, fields) for (steps,) in rows for moment, step, fields in json.loads(steps)]
-

@@ -103,6 +103,10 @@ class Steps:
         if self._thread is None and not self._writing.locked():
             self.flush()
 
+    def observe_with(self, observers: Sequence[Observer]) -> None:
+        """Tell these observers from now on, and no others (a reload)."""
+        self._observers = tuple(observers) if self._call_in_reactor is not None else ()
+
     def start(self) -> None:
         """Start the writer thread; after a fork, not before."""
         if self._thread is None:
@@ -142,7 +146,10 @@ class Steps:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_seconds):
-            self.flush(PAUSE_SECONDS)
+            try:
+                self.flush(PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 a fault of ours costs the steps at hand, never the log from now on
+                self._complain(f"steps were lost: {type(error).__name__}: {error}")
 
     def _write_portion(self, portion: list[tuple[float, str | None, str, Any]], rows: dict[str, list[str]]) -> None:
         lines: list[str] = []
