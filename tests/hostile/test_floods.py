@@ -7,6 +7,7 @@ import select
 
 from tests.hostile.support import ROOMY, HostileCase, flood
 from tests.scenarios.support import BASIC, Wire
+from tests.scenarios.test_filters import FILTER, PLUGIN
 
 MEGABYTE = 1 << 20
 PATIENT = ROOMY + "junk_commands = 1000000\nhard_errors = 1000000\nsoft_errors = 1000000\n"
@@ -29,6 +30,15 @@ class Commands(HostileCase):
             self.assertEqual(len(order), 10_000)
             wire.send(b"".join(order))
             self.assertEqual([wire.reply().code for _ in order], [asked[command] for command in order])
+
+    def test_ten_thousand_pipelined_commands_wait_for_a_slow_filter_and_are_answered_in_order(self) -> None:
+        server = self.prepare(PATIENT + "recipients = 10000\n" + FILTER)
+        server.install_plugin("puppet_plugin", PLUGIN)
+        server.start()
+        with self.bounded(server), Wire(server.port, timeout=30) as wire:
+            wire.dialogue("EHLO x.example", "MAIL FROM:<s@example.net>")
+            wire.send(b"RCPT TO:<bob+turn@example.org>\r\nRCPT TO:<bob+refuse@example.org>\r\n" * 5000)
+            self.assertEqual([wire.reply().code for _ in range(10_000)], [250, 550] * 5000)
 
     def test_ten_thousand_idle_commands_end_in_421(self) -> None:
         server = self.serve(BASIC + "[limits]\njunk_commands = 100\nsoft_errors = 100\nhard_errors = 20\n")

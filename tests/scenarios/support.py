@@ -6,6 +6,7 @@ A test says what it wants on one screen: a TOML text with placeholders, what a c
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -223,6 +224,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*twistd(), "-n", "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
                 cwd=ROOT,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -233,6 +235,16 @@ class Server:
                 lambda port=port: f"no greeting on port {port}:\n{self.log()}",
                 START_SECONDS,
             )
+
+    def install_plugin(self, name: str, source: str) -> None:
+        """Lay a plugin module where a third party's would lie; before `start`."""
+        folder = self.work / "site" / "twisted" / "plugins"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.py").write_text(source)
+
+    def _environment(self) -> dict[str, str]:
+        path = [str(self.work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def _greets(self, port: int) -> bool:
         if self.process is None or self.process.poll() is not None:
@@ -293,6 +305,7 @@ class Server:
         return subprocess.run(
             [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)],
             cwd=ROOT,
+            env=self._environment(),
             capture_output=True,
             text=True,
             check=False,
