@@ -44,9 +44,11 @@ def _resume(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any,
             coroutine.close()
             raise
         except BaseException as error:  # noqa: BLE001  (it is thrown into the coroutine)
-            resume, argument = coroutine.throw, error
+            resume: Any = coroutine.throw
+            argument: Any = error
         else:
-            resume, argument = coroutine.send, value
+            resume = coroutine.send
+            argument = value
         try:
             waits_for = resume(argument)
         except StopIteration as finished:

@@ -40,6 +40,7 @@ __all__ = [
     "IRouter",
     "ISenderFilter",
     "IStateStore",
+    "ISweeping",
     "Services",
 ]
 
@@ -97,6 +98,13 @@ class IPrivilegedComponent(Interface):
 
     def start_privileged() -> None:
         """Called once, before the privileges are dropped and before `start`.  No reactor runs yet."""
+
+
+class ISweeping(Interface):
+    """Optional: a component that leaves something behind when it is cut off."""
+
+    def sweep() -> Awaitable[int]:
+        """Called once a day.  Remove what is left behind; return how many things that were."""
 
 
 class IPeerFilter(Interface):

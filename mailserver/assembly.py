@@ -1,0 +1,291 @@
+"""Makes the parts from the configuration.
+
+A `Server` lives as long as the process: the log, the queue, the deliveries.  A `Door` is what a reload replaces: who exists,
+where recipients go, the filters and the limits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from mailserver import plugins
+from mailserver.config import Configuration
+from mailserver.control import CommandRefused
+from mailserver.delivery.domains import Domain, RoutingError
+from mailserver.delivery.patterns import Pattern, PatternError
+from mailserver.delivery.router import Router
+from mailserver.interfaces import IComponent, IDirectory, IObserver, IPrivilegedComponent, ISweeping, Services
+from mailserver.mail.ids import IdSource
+from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
+from mailserver.queue.queue import Queue
+from mailserver.receive.judging import BoundFilter, Judging
+from mailserver.receive.profile import Limits, Networks, Profile
+from mailserver.receive.spooling import Memory
+from mailserver.receive.throttle import Admission, Pace, Patience
+from mailserver.state import StateStore
+
+__all__ = ["Door", "Server", "StartError"]
+
+PROFILES = ("mx", "submission", "lmtp")
+NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "queue", "log")
+DAY_SECONDS = 86_400.0
+ROADS = "explain.db"
+
+
+class StartError(Exception):
+    """The server cannot run with this configuration; the words say why."""
+
+
+class Server:
+    """The parts that outlive a reload.  Nothing is opened before `start_privileged` and `start`."""
+
+    log = Logger()
+
+    def __init__(self, configuration: Configuration, *, directory: str, catalogue: plugins.Catalogue, reactor: Any) -> None:
+        limits, data, log = configuration.limits, configuration.data, configuration.log
+        self.reactor = reactor
+        self.data = data
+        self.catalogue = catalogue
+        self.ids = IdSource(time.time)
+        self.memory = Memory(limits.memory_bytes_total)
+        self.admission = Admission(
+            connections=limits.connections,
+            connections_per_network=limits.connections_per_network,
+            stress_percent=limits.stress_percent,
+        )
+        self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=deferToThread)
+        self._log_file = LogFile(log.path)
+        self.steps = Steps(
+            write=self._log_file.write,
+            roads=RoadStore(os.path.join(data, ROADS), retention_seconds=log.retention_days * DAY_SECONDS),
+            form=log.format,
+            addresses=log.addresses,
+            call_in_reactor=reactor.callFromThread,
+        )
+        self.log_observer = LogObserver(self.steps, level=log.level)
+        self.services = Services(
+            clock=reactor,
+            run_in_thread=deferToThread,
+            state=self.state,
+            resolver=None,
+            hostname=configuration.hostname,
+            configuration_directory=directory,
+            data_directory=data,
+        )
+        self.local = self.component("delivery", configuration.delivery)
+        self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
+        self.queue = Queue(
+            data_directory=data,
+            clock=reactor,
+            local=self.local,
+            remote=self.remote,
+            note=self.steps.note,
+            run_in_thread=deferToThread,
+            call_from_thread=reactor.callFromThread,
+            retry_seconds=configuration.queue.retry,
+            expire_seconds=configuration.queue.expire,
+            minimum_free_bytes=limits.minimum_free_bytes,
+            memory_window_octets=limits.memory_bytes_total,
+        )
+
+    def component(self, section: str, table: Any) -> Any:
+        """Build what a table's `use` names.  Raises `PluginError`."""
+        return plugins.build_component(self.catalogue.factory(section, table.use), table.options, self.services)
+
+    # --- life ---
+
+    def start_privileged(self) -> None:
+        """What needs the privileges that are dropped next.  Raises OSError."""
+        for delivery in self._deliveries():
+            if IPrivilegedComponent.providedBy(delivery):
+                delivery.start_privileged()
+
+    async def start(self) -> None:
+        """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
+        self.steps.start()
+        await self.state.start()
+        for delivery in self._deliveries():
+            await start_component(delivery)
+        await self.queue.start()
+
+    async def stop(self, within_seconds: float) -> None:
+        """From the network towards the disk."""
+        await self.queue.stop(within_seconds)
+        for delivery in self._deliveries():
+            await stop_component(delivery)
+        await self.state.stop()
+        self.steps.stop()
+        self._log_file.close()
+
+    async def sweep(self) -> None:
+        """Once a day: remove what cut-off deliveries left behind."""
+        for delivery in self._deliveries():
+            if ISweeping.providedBy(delivery):
+                try:
+                    removed = await delivery.sweep()
+                except OSError as error:
+                    self.log.error("the sweep of stale files failed: {error}", error=error)
+                else:
+                    if removed:
+                        self.log.info("removed {count} stale files", count=removed)
+
+    def reopen_log(self) -> None:
+        """SIGUSR1: go on in a new file, after logrotate has renamed the old one."""
+        try:
+            self._log_file.reopen()
+        except OSError as error:
+            self.log.error("the log file cannot be opened again: {error}", error=error)
+
+    def _deliveries(self) -> list[Any]:
+        return [delivery for delivery in (self.local, self.remote) if delivery is not None]
+
+    # --- what the command line may ask ---
+
+    def status(self) -> dict[str, Any]:
+        """Figures for `mailserver status` and for the control socket."""
+        return {"queue": asdict(self.queue.counts), "steps": dict(self.steps.counts), "steps_dropped": self.steps.dropped}
+
+    def commands(self) -> Mapping[str, Any]:
+        """The commands of the control socket that this part answers."""
+        return {"queue.list": self._queue_list, "queue.show": self._queue_show, "explain": self._explain}
+
+    async def _queue_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        after, limit = str(arguments.get("after", "")), int(arguments.get("limit", 1000))
+        return {"entries": [asdict(entry) for entry in await self.queue.list(after, limit)]}
+
+    async def _queue_show(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        entry = await self.queue.show(str(arguments.get("id", "")))
+        return {"entry": None if entry is None else asdict(entry)}
+
+    async def _explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        id = str(arguments.get("id", ""))
+        try:
+            steps = await deferToThread(self._road, id)
+        except (AmbiguousId, UnknownId) as error:
+            raise CommandRefused(str(error)) from error
+        return {"steps": [asdict(step) for step in steps]}
+
+    def _road(self, id: str) -> Sequence[Any]:
+        self.steps.flush()
+        return read_road(os.path.join(self.data, ROADS), id)
+
+
+class Door:
+    """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together."""
+
+    def __init__(self, configuration: Configuration, server: Server) -> None:
+        self._directory: Any = server.component("accounts", configuration.accounts)
+        self._filters = [server.component("filter", table) for table in configuration.filter]
+        judging = Judging(
+            [
+                BoundFilter(
+                    name=table.use,
+                    component=component,
+                    services=frozenset(table.services),
+                    on_error=table.on_error,
+                    deadline_seconds=table.deadline or configuration.limits.filter_seconds,
+                )
+                for table, component in zip(configuration.filter, self._filters, strict=True)
+            ],
+            clock=server.reactor,
+        )
+        router = make_router(configuration, self._directory)
+        self.observers = [one.observe for one in self._filters if IObserver.providedBy(one)]
+        self.profiles = {
+            service: Profile(
+                service=service,
+                hostname=configuration.hostname,
+                limits=_limits(configuration),
+                judging=judging,
+                router=router,
+                store=server.queue,
+                relays=server.remote is not None,
+                relay_networks=Networks(configuration.relay.networks),
+                bare_lf_networks=Networks(configuration.limits.bare_lf_networks),
+                clock=server.reactor,
+                ids=server.ids,
+                memory=server.memory,
+                run_in_thread=deferToThread,
+                note=server.steps.note,
+            )
+            for service in PROFILES
+        }
+
+    async def start(self) -> None:
+        """Start the directory and the filters.  An error stops the start, or the reload."""
+        for component in (self._directory, *self._filters):
+            await start_component(component)
+
+    async def stop(self) -> None:
+        """Stop them; a plugin's trouble at its end is nobody else's."""
+        for component in (*self._filters, self._directory):
+            await stop_component(component)
+
+
+def make_router(configuration: Configuration, directory: IDirectory) -> Router:
+    """The router of the domains.  Raises `StartError` for aliases that go round."""
+    try:
+        domains = {
+            name: Domain(
+                catch_all=table.catch_all,
+                subaddress=table.subaddress,
+                postmaster=table.postmaster,
+                aliases=table.aliases,
+                patterns=tuple([Pattern(rule=one.match, user=one.user, folder=one.folder) for one in table.pattern]),
+            )
+            for name, table in configuration.domain.items()
+        }
+        return Router(directory=directory, domains=domains, hostname=configuration.hostname)
+    except (RoutingError, PatternError) as error:
+        raise StartError(str(error)) from error
+
+
+def needs_restart(old: Configuration, new: Configuration) -> list[str]:
+    """The keys whose change a reload does not bring about."""
+    return [key for key in NEEDS_RESTART if getattr(old, key) != getattr(new, key)]
+
+
+async def start_component(component: Any) -> None:
+    """Start what has a life."""
+    if IComponent.providedBy(component):
+        await component.start()
+
+
+async def stop_component(component: Any) -> None:
+    """Stop what has a life; its errors go to the log."""
+    if IComponent.providedBy(component):
+        try:
+            await component.stop()
+        except Exception:  # noqa: BLE001  # a plugin's
+            Logger().failure("a component did not stop well")
+
+
+def _limits(configuration: Configuration) -> Limits:
+    limits = configuration.limits
+    return Limits(
+        message_octets=limits.message_bytes,
+        memory_octets=limits.memory_bytes,
+        header_octets=limits.header_bytes,
+        recipients=limits.recipients,
+        messages_per_connection=limits.messages_per_connection,
+        hops=limits.hops,
+        greeting_delay_seconds=limits.greeting_delay_seconds,
+        pipelined_octets=limits.pipelined_bytes,
+        patience=Patience(
+            soft_errors=limits.soft_errors, hard_errors=limits.hard_errors, junk_commands=limits.junk_commands
+        ),
+        pace=Pace(
+            command_seconds=limits.command_seconds,
+            stress_command_seconds=limits.stress_command_seconds,
+            data_seconds=limits.data_seconds,
+            message_seconds=limits.message_seconds,
+            data_octets_per_second=limits.data_bytes_per_second,
+        ),
+    )

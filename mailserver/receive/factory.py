@@ -1,0 +1,122 @@
+"""A listener: makes a protocol for each connection, counts them, looks at the clock for them and sees them off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import LoopingCall
+
+from mailserver.mail.envelope import Peer
+from mailserver.mail.reply import Reply
+from mailserver.receive.profile import Profile
+from mailserver.receive.protocol import ReceiveProtocol
+from mailserver.receive.throttle import Admission
+from mailserver.smtp.server import Extensions, ServerSession, SessionLimits
+
+__all__ = ["ReceiveFactory"]
+
+CHECK_SECONDS = 1.0
+
+
+class ReceiveFactory(ServerFactory):
+    """Makes the connections of one listener.
+
+    A reload replaces `profile`: connections that are open keep the one that they began with.  `admission` is shared by all
+    listeners.
+    """
+
+    noisy = False
+
+    def __init__(self, profile: Profile, admission: Admission) -> None:
+        self.profile = profile
+        self.admission = admission
+        self._open: dict[ReceiveProtocol, bool] = {}  # the value says whether it was admitted
+        self._check = LoopingCall(self._check_all)
+        self._check.clock = profile.clock  # type: ignore[assignment]
+        self._gone: Deferred[None] | None = None
+
+    def startFactory(self) -> None:
+        if not self._check.running:
+            self._check.start(CHECK_SECONDS, now=False)
+
+    def buildProtocol(self, addr: IAddress | None) -> ReceiveProtocol:  # type: ignore[override]
+        profile = self.profile
+        peer = _peer(addr, profile.service)
+        limits = profile.limits
+        session = ServerSession(
+            hostname=profile.hostname,
+            lmtp=profile.lmtp,
+            extensions=self.extensions(profile),
+            limits=SessionLimits(message_octets=limits.message_octets),
+            bare_lf="convert" if peer.address in profile.bare_lf_networks else "refuse",
+        )
+        protocol = ReceiveProtocol(profile, peer, session)
+        protocol.factory = self
+        return protocol
+
+    @staticmethod
+    def extensions(profile: Profile) -> Extensions:
+        """What EHLO announces."""
+        limits = profile.limits
+        return Extensions(
+            size=limits.message_octets, recipients_max=limits.recipients, mail_max=limits.messages_per_connection
+        )
+
+    @property
+    def stress(self) -> bool:
+        """Connections run out: be short."""
+        return self.admission.stress
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    def opened(self, protocol: ReceiveProtocol) -> Reply | None:
+        """A connection is there: None, or the refusal to greet it with."""
+        refusal = self.admission.admit(protocol.peer.address)
+        self._open[protocol] = refusal is None
+        return refusal
+
+    def closed(self, protocol: ReceiveProtocol) -> None:
+        """A connection is gone."""
+        if self._open.pop(protocol, False):
+            self.admission.release(protocol.peer.address)
+        if self._gone is not None and not self._open:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def shut_down(self) -> Deferred[None]:
+        """Say goodbye to every peer, to one amid its data after these; fires when all are gone."""
+        if not self._open:
+            self._stop_checking()
+            return succeed(None)
+        gone: Deferred[None] = Deferred(lambda _: self._abort_all())
+        self._gone = gone
+        for protocol in list(self._open):
+            protocol.shut_down()
+        return gone.addBoth(self._stop_checking)
+
+    def _abort_all(self) -> None:
+        self._gone = None
+        for protocol in list(self._open):
+            protocol.transport.abortConnection()
+
+    def _stop_checking(self, result: Any = None) -> None:
+        if self._check.running:
+            self._check.stop()
+
+    def _check_all(self) -> None:
+        now, stress = self.profile.clock.seconds(), self.stress
+        for protocol in list(self._open):
+            protocol.check(now, stress)
+
+
+def _peer(addr: object, service: str) -> Peer:
+    if isinstance(addr, IPv4Address | IPv6Address):
+        return Peer(addr.host.removeprefix("::ffff:"), addr.port, service)
+    return Peer("unix", 0, service)

@@ -1,0 +1,205 @@
+"""Takes in the octets of a message: in memory while it is small, in a file of the spool once it is not.
+
+The file is written by a thread in large pieces.  While a piece is on its way and the next is full, `pause` stops the
+peer: a connection never holds more than two pieces, and all connections together no more than `Memory` allows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailserver.mail.content import Content
+
+__all__ = ["Memory", "Spooling"]
+
+PIECE_OCTETS = 262_144
+SMALL_OCTETS = 65_536
+
+
+class Memory:
+    """Octets of content that all connections hold at the moment."""
+
+    __slots__ = ("limit_octets", "used_octets")
+
+    def __init__(self, limit_octets: int) -> None:
+        self.limit_octets = limit_octets
+        self.used_octets = 0
+
+
+class Spooling:
+    """The content of one message as it comes in."""
+
+    __slots__ = (
+        "_error",
+        "_file",
+        "_finished",
+        "_memory",
+        "_memory_octets",
+        "_pause",
+        "_paused",
+        "_path",
+        "_pieces",
+        "_resume",
+        "_run_in_thread",
+        "_waiting_octets",
+        "_writing",
+        "size",
+    )
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        memory_octets: int,
+        memory: Memory,
+        run_in_thread: Callable[..., Deferred[Any]],
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self.size = 0
+        self._path = path
+        self._memory_octets = memory_octets
+        self._memory = memory
+        self._run_in_thread = run_in_thread
+        self._pause = pause
+        self._resume = resume
+        self._pieces: list[bytes] = []
+        self._waiting_octets = 0
+        self._file: int | None = None
+        self._writing = False
+        self._paused = False
+        self._error: Failure | None = None
+        self._finished: Deferred[None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take the next octets.  Never waits; an error of the disk is kept for `finish`."""
+        self.size += len(data)
+        if self._error is not None:
+            return
+        self._pieces.append(data)
+        self._waiting_octets += len(data)
+        self._memory.used_octets += len(data)
+        if self._file is None:
+            crowded = self._memory.used_octets > self._memory.limit_octets and self.size > SMALL_OCTETS
+            if self.size <= self._memory_octets and not crowded:
+                return
+            self._open()
+        if self._waiting_octets < PIECE_OCTETS:
+            return
+        if not self._writing:
+            self._write_out()
+        elif not self._paused:
+            self._paused = True
+            self._pause()
+
+    async def finish(self, *, binary: bool) -> Content:
+        """The content, durable where it is a file (file and directory are synced).  Raises OSError."""
+        if self._file is None and self._error is None:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            return Content.of(data, binary=binary)
+        if self._writing:
+            self._finished = Deferred()
+            await self._finished
+        if self._error is None and self._file is not None:
+            pieces, self._pieces = self._pieces, []
+            file, self._file = self._file, None
+            try:
+                await self._run_in_thread(_complete, file, pieces, self._path)
+            except OSError:
+                self._error = Failure()
+            self._forget()
+        if self._error is not None:
+            self.abandon()
+            self._error.raiseException()
+        return Content.at(self._path, self.size, binary=binary)
+
+    def release(self) -> None:
+        """The content has gone elsewhere or is no longer wanted: its octets no longer count."""
+        self._forget()
+        self._pieces = []
+
+    def abandon(self) -> None:
+        """The message does not come to anything: leave nothing behind."""
+        self.release()
+        if self._writing:  # the file belongs to the thread: `_written` comes back here
+            if self._error is None:
+                self._error = Failure(OSError("abandoned"))
+            return
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            self._unlink()
+
+    def discard_file(self) -> None:
+        """A finished file is not wanted after all (the message was refused)."""
+        self._unlink()
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            self._error = Failure()
+            self.release()
+
+    def _write_out(self) -> None:
+        if self._file is None:
+            return
+        pieces, self._pieces = self._pieces, []
+        octets, self._waiting_octets = self._waiting_octets, 0
+        self._writing = True
+        writing = self._run_in_thread(_write_all, self._file, pieces)
+        writing.addBoth(self._written, octets)
+
+    def _written(self, result: object, octets: int) -> None:
+        self._writing = False
+        self._memory.used_octets -= octets
+        if isinstance(result, Failure):
+            self._error = self._error or result
+        if self._error is not None:
+            self.abandon()
+        elif self._waiting_octets >= PIECE_OCTETS:
+            self._write_out()
+        if self._finished is not None and not self._writing:
+            finished, self._finished = self._finished, None
+            finished.callback(None)
+        if self._paused:
+            self._paused = False
+            self._resume()
+
+    def _forget(self) -> None:
+        self._memory.used_octets -= self._waiting_octets
+        self._waiting_octets = 0
+
+    def _unlink(self) -> None:
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+
+def _write_all(file: int, pieces: list[bytes]) -> None:
+    view = memoryview(b"".join(pieces))
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _complete(file: int, pieces: list[bytes], path: str) -> None:
+    """Write the rest, make the file and its name durable.  A file whose sync failed is not trusted again."""
+    try:
+        _write_all(file, pieces)
+        os.fsync(file)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(file)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,295 @@
+"""One mail transaction (RFC 5321 section 3.3): from MAIL to the reply after the data.
+
+Each method is a question of the peer and returns the reply.  They are coroutines that rarely wait: only a filter, a directory
+or the commit makes them.  Nothing here knows the connection; nothing after the commit comes back here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.answers import Defer, Local, Quarantine, Refuse, Refused, Remote, Route, Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
+from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
+from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
+from mailserver.mail.trace import hops, received
+from mailserver.receive.judging import Judgement, note_findings
+from mailserver.receive.profile import Profile
+from mailserver.receive.spooling import Spooling
+from mailserver.smtp import replies
+
+__all__ = ["Transaction"]
+
+log = Logger()
+
+JUNK = ("Junk",)
+
+
+class Transaction:
+    """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes."""
+
+    __slots__ = ("_junk", "connection", "id", "parameters", "peer", "profile", "recipients", "routes", "sender", "spooling")
+
+    def __init__(self, profile: Profile, peer: Peer, connection: str) -> None:
+        self.profile = profile
+        self.peer = peer
+        self.connection = connection
+        self.id = profile.ids.next()
+        self.sender: Address | None = None
+        self.parameters = MailParameters()
+        self.recipients: list[Recipient] = []
+        self.routes: list[Sequence[Local | Remote]] = []
+        self.spooling: Spooling | None = None
+        self._junk = ""
+
+    # --- the questions ---
+
+    async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
+        """MAIL FROM."""
+        profile = self.profile
+        self.sender = sender
+        self.parameters = parameters
+        if profile.service == "submission" and not self._may_relay():
+            return self._refused("mail", replies.authentication_required(self.id), "submission without authentication")
+        if not profile.store.writable:
+            return self._refused("mail", replies.storage_broken(self.id), "the store cannot be written")
+        if parameters.size is not None and not profile.store.room_for(parameters.size):
+            return self._refused("mail", replies.storage_full(self.id), "no room")
+        if profile.judging.asks_sender(profile.service):
+            judgement = profile.judging.sender(self._envelope())
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            refusal = self._weigh("mail", judgement)
+            if refusal is not None:
+                return refusal
+        return replies.SENDER_OK
+
+    async def recipient(self, address: Address, parameters: RecipientParameters) -> Reply:
+        """RCPT TO."""
+        profile = self.profile
+        if len(self.recipients) >= profile.limits.recipients:
+            return self._refused("rcpt", replies.too_many_recipients(self.id), "too many recipients", address)
+        if self.recipients and not profile.lmtp and profile.judging.asks_content_for(profile.service):
+            # One reply after the data cannot carry two verdicts: each recipient gets a copy of its own.
+            return self._refused("rcpt", replies.one_recipient_at_a_time(self.id), "judged for each recipient", address)
+        try:
+            routes = await profile.router.route(address)
+        except AddressError as error:
+            return self._refused("rcpt", replies.bad_address(self.id), str(error), address)
+        except Exception:  # noqa: BLE001  # whatever a directory raises means "cannot tell"
+            log.failure("{id}: no route for a recipient could be found out", id=self.id)
+            return self._refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
+        usable: list[Local | Remote] = []
+        for route in routes:
+            if isinstance(route, Refused):
+                return self._refused("rcpt", route.reply, route.why, address)
+            if isinstance(route, Remote) and route.address == address and not self._may_relay():
+                return self._refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
+            if isinstance(route, Remote) and not profile.relays:
+                return self._refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
+            usable.append(route)
+        if not usable:
+            return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
+        recipient = Recipient(address, parameters)
+        if profile.judging.asks_recipient(profile.service):
+            judgement = profile.judging.recipient(self._envelope(), recipient)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            refusal = self._weigh("rcpt", judgement, address)
+            if refusal is not None:
+                return refusal
+        self.recipients.append(recipient)
+        self.routes.append(usable)
+        return replies.RECIPIENT_OK
+
+    def data(self, spooling: Spooling) -> Reply:
+        """DATA, or the first BDAT."""
+        store = self.profile.store
+        if not store.writable:
+            return self._refused("data", replies.storage_broken(self.id), "the store cannot be written")
+        if not store.room_for(self.parameters.size or 0):
+            return self._refused("data", replies.storage_full(self.id), "no room")
+        self.spooling = spooling
+        return replies.START_CONTENT
+
+    async def end_of_data(self, fault: Reply | None) -> Sequence[Reply]:
+        """The data are complete.  Return one reply, or for LMTP one for each recipient (RFC 2033 section 4.2)."""
+        spooling = self.spooling
+        if spooling is None:
+            raise RuntimeError("no data have begun")
+        if fault is not None:
+            spooling.abandon()
+            return self._all(self._refused("content", fault, fault.lines[0]))
+        try:
+            content = await spooling.finish(binary=self.parameters.body == "BINARYMIME")
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reply = (replies.storage_full if full else replies.storage_broken)(self.id)
+            return self._all(self._refused("content", reply, str(error)))
+        answers: Sequence[Reply] | None = None
+        try:
+            answers = await self._judge_and_commit(content)
+        finally:
+            spooling.release()
+            if content.path is not None and (answers is None or not any(answer.is_positive for answer in answers)):
+                spooling.discard_file()
+        return answers
+
+    def abandon(self) -> None:
+        """RSET, a new EHLO or a lost connection: nothing came of it."""
+        if self.spooling is not None:
+            self.spooling.abandon()
+
+    # --- after the data ---
+
+    async def _judge_and_commit(self, content: Content) -> Sequence[Reply]:
+        profile = self.profile
+        limits = profile.limits
+        head = content.head
+        if len(head) > limits.header_octets or not head.endswith(b"\r\n"):
+            if len(head) >= limits.header_octets:
+                return self._all(self._refused("content", replies.header_too_large(self.id), "header too large"))
+        if hops(content) > limits.hops:
+            return self._all(self._refused("content", replies.too_many_hops(self.id), "too many Received fields"))
+        recipients, routes = self.recipients, self.routes
+        verdicts: list[Reply | None] = [None] * len(recipients)
+        junk = [self._junk] * len(recipients)
+        judging = profile.judging
+        if judging.asks_content(profile.service):
+            judgement = judging.content(self._envelope(), content)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            refusal = self._weigh("content", judgement)
+            if refusal is not None:
+                return self._all(refusal)
+            junk = [self._junk] * len(recipients)
+        if judging.asks_content_for(profile.service):
+            for n, recipient in enumerate(recipients):
+                judgement = judging.content_for(self._envelope(), content, recipient)
+                if isinstance(judgement, Deferred):
+                    judgement = await judgement
+                self._junk = junk[n]
+                verdicts[n] = self._weigh("content", judgement, recipient.address)
+                junk[n] = self._junk
+        if judging.asks_edits(profile.service):
+            edited = judging.edits(self._envelope(), content)
+            if isinstance(edited, Deferred):
+                edited = await edited
+            edits, judgement = edited
+            refusal = self._weigh("content", judgement)
+            if refusal is not None:
+                return self._all(refusal)
+            try:
+                content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
+                routes = await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
+            except ValueError:  # an edit that would break the message: the modifier is at fault, not the peer
+                log.failure("{id}: the edits of a modifier cannot be applied", id=self.id)
+                return self._all(self._refused("content", replies.cannot_process(self.id), "a modifier's edit is wrong"))
+        return await self._commit(content, routes, verdicts, junk)
+
+    async def _commit(
+        self, content: Content, routes: list[Sequence[Local | Remote]], verdicts: list[Reply | None], junk: list[str]
+    ) -> Sequence[Reply]:
+        profile = self.profile
+        envelope = self._envelope()
+        destinations: list[Destination] = []
+        for n, recipient in enumerate(self.recipients):
+            if verdicts[n] is not None:
+                continue
+            for route in routes[n]:
+                if junk[n] and isinstance(route, Local):
+                    route = _to_junk(route)
+                destinations.append(Destination(len(destinations), recipient, route))
+        accepted = replies.queued(self.id)
+        if destinations:
+            content = content.with_prefix(received(envelope, hostname=profile.hostname))
+            try:
+                await profile.store.commit(envelope, content, tuple(destinations))
+            except StorageFull as error:
+                accepted = self._refused("commit", replies.storage_full(self.id), str(error))
+            except StorageBroken as error:
+                accepted = self._refused("commit", replies.storage_broken(self.id), str(error))
+        if accepted.is_positive:
+            profile.note(
+                self.id,
+                "accepted",
+                connection=self.connection,
+                peer=self.peer.address,
+                sender=str(self.sender) if self.sender is not None else "",
+                recipients=[str(r.address) for r in self.recipients],
+                size=content.size,
+            )
+        if not profile.lmtp:
+            return (accepted if verdicts[0] is None else verdicts[0],) if len(verdicts) == 1 else (accepted,)
+        return [accepted if verdict is None else verdict for verdict in verdicts]
+
+    async def _reroute(self, edits: list[ReplaceRecipient]) -> list[Sequence[Local | Remote]]:
+        """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
+        routes = list(self.routes)
+        for edit in edits:
+            for n, recipient in enumerate(self.recipients):
+                if recipient.address != edit.recipient:
+                    continue
+                found: list[Local | Remote] = []
+                for address in edit.replacements:
+                    for route in await self.profile.router.route(address):
+                        found.append(self._usable(route))
+                routes[n] = found
+        return routes
+
+    # --- small decisions ---
+
+    def _usable(self, route: Route) -> Local | Remote:
+        if isinstance(route, Refused) or (isinstance(route, Remote) and not self.profile.relays):
+            raise ValueError("a replaced recipient has no route")
+        return route
+
+    def _may_relay(self) -> bool:
+        return not self.profile.lmtp and (bool(self.peer.login) or self.peer.address in self.profile.relay_networks)
+
+    def _envelope(self) -> Envelope:
+        return Envelope(
+            self.id, self.peer, self.sender, tuple(self.recipients), self.profile.clock.seconds(), self.parameters
+        )
+
+    def _weigh(self, stage: str, judgement: Judgement, address: Address | None = None) -> Reply | None:
+        """Record what the filters found; return the refusal, if it is one."""
+        note_findings(self.profile.note, self.id, judgement)
+        verdict: Verdict = judgement.verdict
+        if isinstance(verdict, Refuse):
+            return self._refused(stage, replies.refused_by_policy(self.id), verdict.why, address)
+        if isinstance(verdict, Defer):
+            return self._refused(stage, replies.deferred_by_policy(self.id), verdict.why, address)
+        if isinstance(verdict, Quarantine):
+            self._junk = verdict.why or "quarantine"
+        return None
+
+    def _refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
+        self.profile.note(
+            self.id,
+            "refused",
+            connection=self.connection,
+            peer=self.peer.address,
+            stage=stage,
+            sender=str(self.sender) if self.sender is not None else "",
+            recipient="" if address is None else str(address),
+            reply=str(reply),
+            why=why,
+        )
+        return reply
+
+    def _all(self, reply: Reply) -> Sequence[Reply]:
+        return (reply,) * len(self.recipients) if self.profile.lmtp else (reply,)
+
+
+def _to_junk(route: Local) -> Local:
+    return replace(route, mailbox=replace(route.mailbox, folder=JUNK, folder_must_exist=False))

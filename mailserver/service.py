@@ -1,0 +1,301 @@
+"""`twistd mailserver`: its options, and the service that puts all parts together.
+
+This module and `assembly` know every part.  Mail goes one way: listener, transaction, queue, delivery.  The start goes the other
+way: delivery, queue, listener; the stop as the mail.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as CommandOptions
+from twisted.python.usage import UsageError
+
+from mailserver import plugins, sandbox
+from mailserver.assembly import Door, Server, StartError, needs_restart
+from mailserver.config import Configuration, ConfigurationError, Listen, load
+from mailserver.control import CommandRefused, ControlServer
+from mailserver.receive.factory import ReceiveFactory
+
+__all__ = ["MailService", "Options", "makeService"]
+
+SWEEP_SECONDS = 86_400.0
+
+
+class Options(CommandOptions):
+    """The command line of `twistd mailserver`."""
+
+    optParameters = [  # noqa: RUF012  # Twisted's way
+        ["config", "c", None, "The configuration file.  Without it a sandbox is made in the folder `sandbox`."],
+    ]
+
+    def postOptions(self) -> None:
+        """Read the configuration, so that its faults are told before anything starts."""
+        path = self["config"]
+        self["sandbox"] = path is None
+        self["catalogue"] = plugins.discover()
+        try:
+            if path is None:
+                path = sandbox.prepare(os.path.abspath("sandbox"))
+            self["config"] = os.path.abspath(path)
+            self["configuration"] = load(path, self["catalogue"].options_of)
+        except OSError as error:
+            raise UsageError(f"the sandbox cannot be made: {error}") from error
+        except ConfigurationError as error:
+            raise UsageError(f"the configuration has faults:\n{error}") from error
+
+
+def makeService(options: Options) -> MailService:
+    """What twistd calls."""
+    from twisted.internet import reactor
+
+    parent: Mapping[str, Any] = options.parent or {}
+    try:
+        return MailService(
+            options["configuration"],
+            path=options["config"],
+            catalogue=options["catalogue"],
+            reactor=reactor,
+            in_sandbox=options["sandbox"],
+            uid=parent.get("uid"),
+            gid=parent.get("gid"),
+            own_log=not (parent.get("logfile") or parent.get("syslog") or parent.get("logger")),
+        )
+    except (StartError, plugins.PluginError, OSError) as error:
+        raise SystemExit(f"mailserver: {error}") from error
+
+
+class MailService(Service):
+    """The server as twistd runs it: binds with privileges, then drops them, starts, reloads and stops."""
+
+    name = "mailserver"
+    log = Logger()
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        path: str,
+        catalogue: plugins.Catalogue,
+        reactor: Any,
+        in_sandbox: bool = False,
+        uid: int | None = None,
+        gid: int | None = None,
+        own_log: bool = True,
+    ) -> None:
+        self._configuration = configuration
+        self._path = path
+        self._catalogue = catalogue
+        self._reactor = reactor
+        self._in_sandbox = in_sandbox
+        self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
+        self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}  # by endpoint string
+        directory = os.path.dirname(path)
+        self._server = Server(configuration, directory=directory, catalogue=catalogue, reactor=reactor)
+        self._door = Door(configuration, self._server)
+        self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
+        self._sweeping = LoopingCall(self._server.sweep)
+        self._reloading = False
+        self._own_log = own_log
+
+    # --- the life that twistd gives ---
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Bring the log along: twistd asks the application for its observer before anything starts."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if self._own_log and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self._server.log_observer)
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports and make the data directory while we may.  A port that cannot be bound stops the start."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        try:
+            self._make_data_directory()
+            self._server.start_privileged()
+        except OSError as error:
+            raise SystemExit(f"mailserver: {error}") from error
+        for listen in self._configuration.listen:
+            self._listen(listen).addErrback(self._cannot_listen, listen)
+
+    def startService(self) -> None:
+        """Start the parts, and open the listeners once the queue has recovered."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._reactor.callWhenRunning(self._take_signals)
+        started = Deferred.fromCoroutine(self._start())
+        started.addErrback(self._start_failed)
+
+    async def _start(self) -> None:
+        self._control.start(self._reactor)
+        await self._server.start()
+        await self._door.start()
+        self._server.steps.observe_with(self._door.observers)
+        for port, _ in self._ports.values():
+            _accept(port)
+        self._sweeping.start(SWEEP_SECONDS)
+        for listen in self._configuration.listen:
+            host = self._ports[listen.endpoint][0].getHost()
+            self.log.info("{service} listens on {host}", service=listen.service, host=_place(host))
+        if self._in_sandbox:
+            self._say_what_to_type()
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is in flight, within `limits.shutdown_seconds`."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        within = float(self._configuration.limits.shutdown_seconds)
+        end = self._reactor.seconds() + within
+        if self._sweeping.running:
+            self._sweeping.stop()
+        ports, self._ports = list(self._ports.values()), {}
+        for port, _ in ports:
+            await maybeDeferred(port.stopListening)
+        goodbyes = gatherResults([factory.shut_down() for _, factory in ports], consumeErrors=True)
+        goodbyes.addTimeout(within * 0.6, self._reactor, onTimeoutCancel=lambda result, _: None)
+        await goodbyes
+        await self._control.stop()
+        await self._door.stop()
+        await self._server.stop(max(1.0, end - self._reactor.seconds()))
+
+    # --- listeners ---
+
+    def _listen(self, listen: Listen) -> Deferred[None]:
+        endpoint = serverFromString(self._reactor, listen.endpoint)
+        factory = ReceiveFactory(self._door.profiles[listen.service], self._server.admission)
+
+        def bound(port: IListeningPort) -> None:
+            self._ports[listen.endpoint] = (port, factory)
+            if not self.running:
+                _wait(port)  # connections stay in the backlog until the queue is ready
+
+        listening: Deferred[None] = endpoint.listen(factory).addCallback(bound)
+        return listening
+
+    def _cannot_listen(self, failure: Failure, listen: Listen) -> None:
+        raise SystemExit(f"mailserver: cannot listen on {listen.endpoint}: {failure.getErrorMessage()}")
+
+    # --- reload (SIGHUP) ---
+
+    def _take_signals(self) -> None:
+        for number, action in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self._server.reopen_log)):
+            signal.signal(number, lambda *_, act=action: self._reactor.callFromThread(act))
+
+    def reload(self) -> Deferred[dict[str, Any]]:
+        """Read the configuration again, for new connections.  A faulty one is refused and the old one stays."""
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> dict[str, Any]:
+        if self._reloading:
+            raise CommandRefused("a reload is under way")
+        self._reloading = True
+        try:
+            return await self._exchange_door()
+        except (ConfigurationError, plugins.PluginError, StartError) as error:
+            self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
+            raise CommandRefused(str(error)) from error
+        finally:
+            self._reloading = False
+
+    async def _exchange_door(self) -> dict[str, Any]:
+        configuration = load(self._path, self._catalogue.options_of)
+        door = Door(configuration, self._server)
+        await door.start()
+        self._server.steps.observe_with(door.observers)
+        old_door, self._door = self._door, door
+        old, self._configuration = self._configuration, configuration
+        faults = []
+        wanted = {listen.endpoint: listen for listen in configuration.listen}
+        for endpoint in [endpoint for endpoint in self._ports if endpoint not in wanted]:
+            port, factory = self._ports.pop(endpoint)
+            await maybeDeferred(port.stopListening)
+            factory.shut_down()
+        for endpoint, listen in wanted.items():
+            if endpoint in self._ports:
+                self._ports[endpoint][1].profile = door.profiles[listen.service]
+                continue
+            try:
+                await self._listen(listen)
+            except Exception as error:  # noqa: BLE001  # an endpoint is anybody's plugin
+                faults.append(f"cannot listen on {endpoint}: {error}")
+                self.log.error("cannot listen on {endpoint}: {error}", endpoint=endpoint, error=error)
+        await old_door.stop()
+        later = needs_restart(old, configuration)
+        if later:
+            self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))
+        self.log.info("the configuration was reloaded")
+        return {"reloaded": True, "faults": faults, "needs_restart": later}
+
+    # --- what the command line may ask ---
+
+    def _commands(self) -> dict[str, Any]:
+        async def reload(_: dict[str, Any]) -> dict[str, Any]:
+            return await self._reload()
+
+        async def status(_: dict[str, Any]) -> dict[str, Any]:
+            return {
+                "hostname": self._configuration.hostname,
+                "pid": os.getpid(),
+                "connections": self._server.admission.connections,
+                "listeners": [
+                    {"service": factory.profile.service, "endpoint": endpoint, "connections": factory.connections}
+                    for endpoint, (_, factory) in self._ports.items()
+                ],
+                **self._server.status(),
+            }
+
+        return {"reload": reload, "status": status, **self._server.commands()}
+
+    # --- small things ---
+
+    def _make_data_directory(self) -> None:
+        data = self._configuration.data
+        if not os.path.isdir(data):
+            os.makedirs(data, mode=0o700)
+            if os.geteuid() == 0 and self._owner != (-1, -1):
+                os.chown(data, *self._owner)
+
+    def _start_failed(self, failure: Failure) -> None:
+        if failure.check(StartError, plugins.PluginError) or isinstance(failure.value, OSError):
+            self.log.error("mailserver cannot start: {error}", error=failure.getErrorMessage())
+        else:
+            self.log.failure("mailserver cannot start", failure)
+        sys.stderr.write(f"mailserver cannot start: {failure.getErrorMessage()}\n")
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _say_what_to_type(self) -> None:
+        listeners = []
+        for listen in self._configuration.listen:
+            host = self._ports[listen.endpoint][0].getHost()
+            listeners.append((listen.service, str(getattr(host, "host", host)), int(getattr(host, "port", 0))))
+        local, _, domain = sandbox.SANDBOX_USER.partition("@")
+        data = self._configuration.data
+        folder, outbound = os.path.join(data, "mail", domain, local), os.path.join(data, "outbound")
+        sys.stdout.write(sandbox.what_to_type(listeners, folder, outbound))
+        sys.stdout.flush()
+
+
+def _wait(port: Any) -> None:
+    if hasattr(port, "stopReading"):
+        port.stopReading()
+
+
+def _accept(port: Any) -> None:
+    if hasattr(port, "startReading"):
+        port.startReading()
+
+
+def _place(host: Any) -> str:
+    return f"{host.host}:{host.port}" if hasattr(host, "port") else str(getattr(host, "name", host))
