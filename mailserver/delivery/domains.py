@@ -6,22 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from mailserver.delivery.patterns import Pattern
+from mailserver.delivery.patterns import Pattern, RoutingError
 from mailserver.mail.address import Address, normal_domain, normal_local
 
 __all__ = ["Domain", "Domains", "RoutingError", "subaddresses"]
 
 SEPARATORS_TRIED = 4  # an address with more of them gets no more look-ups than this
 NO_ALIASES: Mapping[str, Sequence[Address]] = {}
-
-
-class RoutingError(ValueError):
-    """The domains' tables contradict themselves.  `key` is the place in the configuration: ``domain."example.org".aliases``."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
-        self.key = key
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,7 @@ class Domains:
             place = pattern.user.rpartition("@")[2] if "@" in pattern.user else name.removeprefix("*.")
             if "{" not in place and self.key_of(normal_domain(place)) is None:
                 raise RoutingError(
-                    f"{_key(name)}.pattern[{n}]", f"its users have accounts in {place}, which is not among the domains"
+                    f"its users have accounts in {place}, which is not among the domains", f"{_key(name)}.pattern[{n}]"
                 )
 
     def _check(self, limit: int) -> None:
@@ -96,7 +87,7 @@ class Domains:
         except CycleError as error:
             loop = [f"{local}@{name}" for name, local in reversed(error.args[1])]
             key = _key(error.args[1][-1][0], "aliases")
-            raise RoutingError(key, f"{loop[0]} leads back to itself: {' → '.join(loop)}") from None
+            raise RoutingError(f"{loop[0]} leads back to itself: {' → '.join(loop)}", key) from None
         reach: dict[tuple[str, str], set[object]] = {}
         for name, local in order:
             ends: set[object] = set()
@@ -104,7 +95,7 @@ class Domains:
                 inner = self._alias_named_by(member)
                 ends |= {member} if inner is None else reach[inner]
             if len(ends) > limit:
-                raise RoutingError(_key(name, "aliases"), f"{local}@{name} leads to more than {limit} addresses")
+                raise RoutingError(f"{local}@{name} leads to more than {limit} addresses", _key(name, "aliases"))
             reach[name, local] = ends
 
     def _alias_named_by(self, address: Address) -> tuple[str, str] | None:
@@ -130,11 +121,11 @@ def _alias_table(name: str, domain: Domain) -> dict[str, tuple[Address, ...]]:
     for alias, members in domain.aliases.items():
         local = normal_local(alias)
         if not members:
-            raise RoutingError(_key(name, "aliases", alias), "the alias has no members")
+            raise RoutingError("the alias has no members", _key(name, "aliases", alias))
         if "@" in local:
-            raise RoutingError(_key(name, "aliases", alias), "an alias is named by its local part alone")
+            raise RoutingError("an alias is named by its local part alone", _key(name, "aliases", alias))
         if local in table:
-            raise RoutingError(_key(name, "aliases", alias), "the alias stands twice, as case makes no difference")
+            raise RoutingError("the alias stands twice, as case makes no difference", _key(name, "aliases", alias))
         table[local] = tuple([Address(member.local, member.domain or name.removeprefix("*.")) for member in members])
     return table
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["FOLDER_DEPTH", "Pattern", "PatternError", "folder_parts"]
+__all__ = ["FOLDER_DEPTH", "Pattern", "PatternError", "RoutingError", "folder_parts"]
 
 PIECE = re.compile(r"\{([^{}]*)\}|([^{}]+)|(.)", re.DOTALL)
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -22,8 +22,19 @@ FOLDER_DEPTH = 8  # folders inside each other that an address may name
 Pieces = tuple[tuple[str, bool], ...]  # a name (True) or plain text (False)
 
 
-class PatternError(ValueError):
-    """The rule cannot be used; the message says where and why."""
+class RoutingError(ValueError):
+    """The domains' tables cannot be used.  `key` is the place in the configuration, such as ``domain."example.org".aliases``,
+    "" where the raising part cannot know it.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(f"{key}: {message}" if key else message)
+        self.key = key
+        self.message = message
+
+
+class PatternError(RoutingError):
+    """A rule cannot be used."""
 
 
 @dataclass(frozen=True)

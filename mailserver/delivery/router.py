@@ -24,13 +24,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.delivery.domains import Domain, Domains, subaddresses
-from mailserver.delivery.patterns import folder_parts
+from mailserver.delivery.patterns import Pattern, RoutingError, folder_parts
 from mailserver.interfaces import IAccountList, IDirectory, IRouter
 from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
 
-__all__ = ["Router"]
+__all__ = ["Domain", "Pattern", "Router", "RoutingError"]
 
 ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
