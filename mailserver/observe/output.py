@@ -27,6 +27,8 @@ class LogFile:
     def write(self, octets: bytes) -> None:
         """Write all of it.  Raises OSError."""
         with self._lock:
+            if self._descriptor < 0 and self._path is not None:  # Twisted's last words come after everything is closed
+                self._descriptor = self._opened(self._path)
             rest = memoryview(octets)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -41,10 +43,11 @@ class LogFile:
         new = self._opened(self._path)
         with self._lock:
             old, self._descriptor = self._descriptor, new
-        os.close(old)
+        if old >= 0:
+            os.close(old)
 
     def close(self) -> None:
-        """Close the file.  Standard output stays open."""
+        """Close the file; a later write opens it again.  Standard output stays open."""
         with self._lock:
             if self._path is not None and self._descriptor >= 0:
                 os.close(self._descriptor)

@@ -70,7 +70,7 @@ class Steps:
         self._is_json = form == "json"
         self._log_steps = log_steps
         self._redaction = Redaction(addresses)
-        self._observers = tuple(observers) if call_in_reactor is not None else ()
+        self._observers = tuple(observers)
         self._call_in_reactor = call_in_reactor
         self._handed = 0
         self._interval_seconds = interval_seconds
@@ -93,6 +93,10 @@ class Steps:
         else:
             self.dropped += 1
         self.counts[step] += 1
+
+    def observe_with(self, observers: Sequence[Observer]) -> None:
+        """Tell these from now on, in the place of those before."""
+        self._observers = tuple(observers)
 
     def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
         """Record what is no step.  From any thread; written at once where the writer thread does not run."""
@@ -173,8 +177,8 @@ class Steps:
                     rows[id] = [repr(moment), part]
         if self._output is not None:
             self._output.lines(lines)
-        if self._observers:
-            self._hand_over(portion)
+        if self._observers and self._call_in_reactor is not None:
+            self._hand_over(portion, self._call_in_reactor)
 
     def _event_line(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> str:
         line = json_event if self._is_json else text_event
@@ -217,19 +221,21 @@ class Steps:
 
     # --- observers ---
 
-    def _hand_over(self, portion: list[tuple[float, str | None, str, Any]]) -> None:
+    def _hand_over(
+        self, portion: list[tuple[float, str | None, str, Any]], call_in_reactor: Callable[..., Any]
+    ) -> None:
         steps = [
             MappingProxyType({**fields, "time": moment, "id": id, "step": step})
             for moment, id, step, fields in portion
             if id is not None
         ]
-        if not steps or self._call_in_reactor is None:
+        if not steps:
             return
         if self._handed + len(steps) > OBSERVED_MAX:
             self.dropped += len(steps)
             return
         self._handed += len(steps)
-        self._call_in_reactor(self._tell, steps)
+        call_in_reactor(self._tell, steps)
 
     def _tell(self, steps: Sequence[Mapping[str, Any]]) -> None:
         """In the reactor's thread.  An observer's failure is logged, once for each portion, and the observer stays."""

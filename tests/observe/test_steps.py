@@ -199,6 +199,16 @@ class ObserverTests(StepsTestCase):
             [dict(step) for step in seen], [{"time": self.now, "id": MESSAGE, "step": "accepted", "sender": "a@b"}]
         )
 
+    def test_observers_can_be_exchanged(self) -> None:
+        first: list[Mapping[str, Any]] = []
+        second: list[Mapping[str, Any]] = []
+        steps = self.steps(observers=[first.append], call_in_reactor=self.later)
+        steps.observe_with([second.append])
+        steps.note(MESSAGE, "step")
+        steps.flush()
+        self.run_reactor()
+        self.assertEqual((len(first), len(second)), (0, 1))
+
     def test_an_observer_that_raises_is_logged_and_stays_and_the_others_are_told(self) -> None:
         seen: list[str] = []
 
