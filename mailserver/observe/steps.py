@@ -94,10 +94,6 @@ class Steps:
             self.dropped += 1
         self.counts[step] += 1
 
-    def observe_with(self, observers: Sequence[Observer]) -> None:
-        """Tell these from now on, in the place of those before."""
-        self._observers = tuple(observers)
-
     def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
         """Record what is no step.  From any thread; written at once where the writer thread does not run."""
         if len(self._waiting) < self._waiting_max:
@@ -109,7 +105,7 @@ class Steps:
 
     def observe_with(self, observers: Sequence[Observer]) -> None:
         """Tell these observers from now on, and no others (a reload)."""
-        self._observers = tuple(observers) if self._call_in_reactor is not None else ()
+        self._observers = tuple(observers)
 
     def start(self) -> None:
         """Start the writer thread; after a fork, not before."""
