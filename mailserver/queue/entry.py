@@ -1,0 +1,190 @@
+"""What the queue keeps of a message, as values and as octets.
+
+A message's row is one blob, packed here, so that a whole batch enters the store with a single statement.  Its number, the key,
+is the first twelve characters of the message id read as an integer: it sorts by time, and an id is found without an index.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from dataclasses import dataclass
+
+from mailserver.mail.answers import Local
+from mailserver.mail.codec import encode_envelope
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.ids import ALPHABET
+from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
+
+__all__ = [
+    "KEY_OCTETS",
+    "WHOLE_ENTRY",
+    "Attempt",
+    "DestinationSummary",
+    "EntrySummary",
+    "State",
+    "StoredMessage",
+    "UnreadableEntry",
+    "decode_reply",
+    "destination_name",
+    "encode_reply",
+    "number_of",
+    "pack",
+    "unpack",
+    "unpack_front",
+]
+
+ID_CHARACTERS = 16
+NUMBER_CHARACTERS = 12  # 60 bits: a positive SQLite integer
+FROM_ID = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+
+# In front of the packed message stand three decimal fields that only the insert statement reads: number (19 digits),
+# count of destinations (6), whether the content is a file (1).
+KEY_OCTETS = 26
+LAYOUT = 1
+FRONT = struct.Struct(">BB16sIIQ")  # layout, flags, id, octets of envelope, octets of prefix, octets of content
+SPOOLED = 1
+BINARY = 2
+
+WHOLE_ENTRY = -1
+"""The destination of an attempt that speaks of the entry as a whole (damaged)."""
+
+
+class UnreadableEntry(ValueError):
+    """The octets of a row are no packed message."""
+
+
+class State(enum.StrEnum):
+    """What is known of one destination.  A destination without a record has not been tried, or its outcome was not kept."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is kept of the attempts for one destination.  `due` is seconds since the epoch, for a deferred one."""
+
+    number: int
+    destination: int
+    remote: bool
+    state: State
+    attempts: int
+    due: float | None
+    reply: Reply | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A row unpacked.  `data` is None where the content is a file of the spool."""
+
+    number: int
+    id: str
+    envelope: bytes
+    prefix: bytes
+    data: bytes | None
+    stored_size: int
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationSummary:
+    """One destination, for people.  `state` is "queued" or a `State`; `due` is seconds since the epoch."""
+
+    index: int
+    recipient: str
+    destination: str
+    state: str
+    attempts: int
+    due: float | None
+    reply: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySummary:
+    """One entry of the queue, for people.
+
+    `state` is the worst of its destinations': "damaged", "failed", "deferred" or "queued".  `sender` is "" for the null
+    reverse-path; `size` counts octets with our trace fields; `received_at` is seconds since the epoch.
+    """
+
+    id: str
+    received_at: float
+    sender: str
+    size: int
+    state: str
+    destinations: tuple[DestinationSummary, ...]
+    note: str = ""
+
+
+def number_of(id: str) -> int:
+    """The key of the entry with this id.  Raises ValueError for what is no id."""
+    if len(id) != ID_CHARACTERS:
+        raise ValueError("a message id has sixteen characters")
+    return int(id[:NUMBER_CHARACTERS].translate(FROM_ID), 32)
+
+
+def pack(number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> bytes:
+    """The octets of a row, the three fields of the insert statement in front."""
+    octets = encode_envelope(envelope, destinations)
+    prefix = content.prefix
+    data = content.data
+    flags = (SPOOLED if data is None else 0) | (BINARY if content.binary else 0)
+    front = FRONT.pack(LAYOUT, flags, envelope.id.encode("ascii"), len(octets), len(prefix), content.stored_size)
+    key = b"%019d%06d%d" % (number, len(destinations), data is None)
+    return b"".join((key, front, octets, prefix, data or b""))
+
+
+def unpack_front(number: int, front: bytes) -> tuple[str, int, int]:
+    """The id, the octets of the envelope and the size of the whole content, from the first octets of a row."""
+    try:
+        layout, _, id, envelope_octets, prefix_octets, stored_size = FRONT.unpack_from(front)
+    except struct.error as error:
+        raise UnreadableEntry(f"entry {number}: {error}") from None
+    if layout != LAYOUT:
+        raise UnreadableEntry(f"entry {number} has layout {layout}; this release reads layout {LAYOUT}")
+    return id.decode("ascii", "replace"), envelope_octets, prefix_octets + stored_size
+
+
+def unpack(number: int, packed: bytes) -> StoredMessage:
+    """What `pack` was given, the envelope still as octets.  Raises `UnreadableEntry`."""
+    id, envelope_octets, _ = unpack_front(number, packed)
+    _, flags, _, _, prefix_octets, stored_size = FRONT.unpack_from(packed)
+    prefix_at = FRONT.size + envelope_octets
+    data_at = prefix_at + prefix_octets
+    spooled = bool(flags & SPOOLED)
+    if len(packed) != data_at + (0 if spooled else stored_size):
+        raise UnreadableEntry(f"entry {number} has {len(packed)} octets, which is not what it says of itself")
+    data = None if spooled else packed[data_at:]
+    envelope = packed[FRONT.size : prefix_at]
+    return StoredMessage(number, id, envelope, packed[prefix_at:data_at], data, stored_size, bool(flags & BINARY))
+
+
+def encode_reply(reply: Reply | None) -> str | None:
+    """A reply as the text that the store keeps."""
+    return None if reply is None else json.dumps([reply.code, reply.enhanced, list(reply.lines)])
+
+
+def decode_reply(text: str | None) -> Reply | None:
+    """The reply of `encode_reply`."""
+    if text is None:
+        return None
+    code, enhanced, lines = json.loads(text)
+    return Reply(code, enhanced, tuple(lines))
+
+
+def destination_name(destination: Destination) -> str:
+    """Where it goes, for people: the mailbox with its folder, or the remote address."""
+    route = destination.route
+    if isinstance(route, Local):
+        box = route.mailbox
+        name = f"{box.user}@{box.domain}" if box.domain else box.user
+        return "/".join((name, *box.folder)) if box.folder else name
+    return str(route.address)

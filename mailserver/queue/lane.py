@@ -1,0 +1,346 @@
+"""The way to one delivery: what waits for it, what is under way, what it has yet to flush."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.awaiting import now_or_later
+from mailserver.interfaces import Clock, IBatchDelivery, IDelivery
+from mailserver.mail.answers import Outcome
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.parcel import Destination, Parcel
+
+__all__ = ["Entry", "Lane", "LaneLimits", "Leg"]
+
+ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
+FLUSH_AGAIN_SECONDS = 10.0
+FLUSH_AGAIN_SECONDS_MOST = 300.0
+
+
+class Entry:
+    """One message while any of its destinations is in memory.
+
+    Three masks have a bit for each destination index.  `open`: not yet delivered for good.  `active`: waiting here, under
+    way, or delivered and not yet flushed.  `shelved`: deferred or failed.  `writing` counts its attempts that the store has
+    not yet taken; until then the masks know more than the store.
+    """
+
+    __slots__ = ("active", "attempts", "envelope", "number", "open", "recorded", "shelved", "spooled", "writing")
+
+    def __init__(self, *, number: int, envelope: Envelope, open: int, spooled: bool) -> None:
+        self.number = number
+        self.envelope = envelope
+        self.open = open
+        self.active = 0
+        self.shelved = 0
+        self.writing = 0
+        self.spooled = spooled
+        self.recorded = False
+        self.attempts: dict[int, int] | None = None  # how many attempts each destination has had, where any
+
+
+@dataclass(slots=True)
+class Leg:
+    """A parcel on its lane."""
+
+    entry: Entry
+    parcel: Parcel
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """`calls` deliveries at once; a batch has at most so many messages and octets; `window_octets` wait in memory.
+
+    A call that has not answered after `deadline_seconds` counts as deferred.  Flushed is `flush_seconds` after the first
+    delivery, or at `flush_messages`; that may take `flush_deadline_seconds`.
+    """
+
+    calls: int
+    batch_messages: int
+    batch_octets: int
+    window_octets: int
+    deadline_seconds: float
+    flush_seconds: float
+    flush_messages: int
+    flush_deadline_seconds: float = 300.0
+
+
+class Lane:
+    """Hands parcels to a delivery in their order, within the limits.
+
+    `answered(lane, leg, outcomes)` is told each answer (None where there was none, with the reason), `flushed(deliveries)`
+    what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        remote: bool,
+        delivery: IDelivery,
+        clock: Clock,
+        limits: LaneLimits,
+        answered: Callable[[Lane, Leg, Mapping[int, Outcome] | None, str], None],
+        flushed: Callable[[list[tuple[Entry, Destination]]], None],
+        unflushed: Callable[[Lane, list[tuple[Entry, Destination]], str, float], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.remote = remote
+        self.ready: deque[Leg] = deque()
+        self.backlog: deque[tuple[int, bool]] = deque()  # number, again: what waits in the store alone
+        self.delivered: list[tuple[Entry, Destination]] = []  # and not flushed
+        self.reading = False
+        self.held_octets = 0
+        self.running = 0
+        self.limits = limits
+        self._delivery = delivery
+        self._batch_delivery: Any = delivery
+        self._in_batches = IBatchDelivery.providedBy(delivery)
+        self._clock = clock
+        self._answered = answered
+        self._flushed = flushed
+        self._unflushed = unflushed
+        self._changed = changed
+        self._pumping = False
+        self._flushing = False
+        self._flush_timer: Any = None
+        self._flush_failures = 0
+        self._hurry = False
+        self._stopped = False
+        self._calls: set[Call] = set()
+
+    # --- what waits ---
+
+    @property
+    def stores(self) -> bool:
+        """Whether the delivery keeps anything (`IDelivery.stores`)."""
+        return bool(self._delivery.stores)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits in memory, nothing is under way, nothing is left to flush."""
+        return not (self.ready or self.running or self.delivered or self._flushing or self.reading)
+
+    @property
+    def wants_more(self) -> bool:
+        """Half of the window is free."""
+        return self.held_octets * 2 <= self.limits.window_octets
+
+    def has_room(self, octets: int) -> bool:
+        """A new message may wait in memory: the window has room and nothing older waits in the store."""
+        if self.backlog or self.reading:
+            return False
+        return self.held_octets == 0 or self.held_octets + octets <= self.limits.window_octets
+
+    def add(self, entry: Entry, parcel: Parcel) -> None:
+        """Queue a parcel in memory."""
+        octets = len(parcel.content.data or b"") + ENTRY_OCTETS
+        for destination in parcel.destinations:
+            entry.active |= 1 << destination.index
+        self.held_octets += octets
+        self.ready.append(Leg(entry, parcel, octets))
+
+    # --- delivering ---
+
+    def pump(self) -> None:
+        """Begin as many calls as are allowed."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self.ready and self.running < self.limits.calls:
+                self._call(self._next_legs())
+        finally:
+            self._pumping = False
+
+    def _next_legs(self) -> list[Leg]:
+        ready, limits = self.ready, self.limits
+        legs = [ready.popleft()]
+        if self._in_batches:
+            octets = legs[0].octets
+            while ready and len(legs) < limits.batch_messages and octets + ready[0].octets <= limits.batch_octets:
+                octets += ready[0].octets
+                legs.append(ready.popleft())
+        return legs
+
+    def _call(self, legs: list[Leg]) -> None:
+        self.running += 1
+        try:
+            if self._in_batches:
+                answer: Any = now_or_later(self._batch_delivery.deliver_batch([leg.parcel for leg in legs]))
+            else:
+                parcel = legs[0].parcel
+                answer = now_or_later(self._delivery.deliver(parcel.envelope, parcel.content, parcel.destinations))
+        except Exception:  # noqa: BLE001  a delivery that raises defers (IDelivery)
+            self._failed(legs, Failure())
+            return
+        if not isinstance(answer, Deferred):
+            self._done(legs, answer)
+            return
+        self._await(
+            answer,
+            self.limits.deadline_seconds,
+            lambda result: self._done(legs, result),
+            lambda failure: self._failed(legs, failure),
+        )
+
+    def _await(
+        self, answer: Deferred[Any], seconds: float, done: Callable[[Any], None], failed: Callable[[Failure], None]
+    ) -> None:
+        call = Call(answer, self._calls, done, failed)
+        call.begin(self._clock, seconds)
+
+    def _done(self, legs: list[Leg], answer: Any) -> None:
+        answers: Any = answer if self._in_batches else (answer,)
+        if not isinstance(answers, Sequence) or len(answers) != len(legs):
+            self._finish(legs, [None] * len(legs), "the delivery did not answer for every message")
+        else:
+            self._finish(legs, answers, "")
+
+    def _failed(self, legs: list[Leg], failure: Failure) -> None:
+        why = failure.getErrorMessage()
+        if failure.check(DeadlinePassed) is None:
+            self.log.failure("a delivery raised an error; its messages are deferred", failure)
+        self._finish(legs, [None] * len(legs), why)
+
+    def _finish(self, legs: list[Leg], answers: Sequence[Any], why: str) -> None:
+        self.running -= 1
+        for leg, outcomes in zip(legs, answers, strict=True):
+            self.held_octets -= leg.octets
+            self._answered(self, leg, outcomes if isinstance(outcomes, Mapping) else None, why)
+        if self.delivered:
+            self._flush_when_due()
+        self.pump()
+        self._changed()
+
+    # --- the checkpoint ---
+
+    def hurry(self) -> None:
+        """The server stops: flush as soon as nothing is under way."""
+        self._hurry = True
+        self._flush_when_due()
+
+    def stop(self) -> None:
+        """Begin nothing any more and give up what is under way."""
+        self._stopped = True
+        self.ready.clear()
+        self._cancel_timer()
+        for call in tuple(self._calls):
+            call.abandon()
+
+    def _cancel_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    def _flush_when_due(self) -> None:
+        if self._flushing or self._stopped or not self.delivered:
+            return
+        if len(self.delivered) >= self.limits.flush_messages or (self._hurry and not self.running):
+            self._flush()
+        elif self._flush_timer is None:
+            self._flush_timer = self._clock.callLater(self.limits.flush_seconds, self._flush_timed)
+
+    def _flush_timed(self) -> None:
+        self._flush_timer = None
+        if not self._flushing and self.delivered:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._cancel_timer()
+        self._flushing = True
+        deliveries, self.delivered = self.delivered, []
+        try:
+            answer = now_or_later(self._delivery.flush())
+        except Exception:  # noqa: BLE001  nothing of it counts as delivered (IDelivery.flush)
+            self._flush_failed(deliveries, Failure())
+            return
+        if not isinstance(answer, Deferred):
+            self._flush_done(deliveries)
+            return
+        self._await(
+            answer,
+            self.limits.flush_deadline_seconds,
+            lambda _: self._flush_done(deliveries),
+            lambda failure: self._flush_failed(deliveries, failure),
+        )
+
+    def _flush_done(self, deliveries: list[tuple[Entry, Destination]]) -> None:
+        self._flushing = False
+        self._flush_failures = 0
+        self._flushed(deliveries)
+        self._flush_when_due()
+        self._changed()
+
+    def _flush_failed(self, deliveries: list[tuple[Entry, Destination]], failure: Failure) -> None:
+        self._flushing = False
+        pause = min(FLUSH_AGAIN_SECONDS * 2**self._flush_failures, FLUSH_AGAIN_SECONDS_MOST)
+        self._flush_failures = min(self._flush_failures + 1, 10)
+        self.log.failure("a delivery could not make its messages durable; they are delivered again", failure)
+        self._unflushed(self, deliveries, failure.getErrorMessage(), pause)
+        self._flush_when_due()
+        self._changed()
+
+
+class DeadlinePassed(Exception):
+    """A delivery has not answered in time."""
+
+
+class Call:
+    """A delivery's answer that is waited for, but not for ever.  What comes after the deadline is dropped."""
+
+    __slots__ = ("_answer", "_calls", "_done", "_failed", "_timer")
+
+    def __init__(
+        self, answer: Deferred[Any], calls: set[Call], done: Callable[[Any], None], failed: Callable[[Failure], None]
+    ) -> None:
+        self._answer = answer
+        self._calls = calls
+        self._done = done
+        self._failed = failed
+        self._timer: Any = None
+
+    def begin(self, clock: Clock, seconds: float) -> None:
+        """Wait so long."""
+        self._calls.add(self)
+        self._timer = clock.callLater(seconds, self._late, seconds)
+        self._answer.addCallbacks(self._answered, self._raised)
+        self._answer.addErrback(lambda failure: Lane.log.failure("the queue stumbled over an answer", failure))
+
+    def abandon(self) -> bool:
+        """Wait no longer.  False where the answer was there already."""
+        if self not in self._calls:
+            return False
+        self._calls.discard(self)
+        if self._timer.active():
+            self._timer.cancel()
+        self._answer.cancel()
+        return True
+
+    def _late(self, seconds: float) -> None:
+        if self.abandon():
+            self._failed(Failure(DeadlinePassed(f"no answer within {seconds:g} seconds")))
+
+    def _answered(self, result: Any) -> None:
+        if self._closes():
+            self._done(result)
+
+    def _raised(self, failure: Failure) -> None:
+        if self._closes():
+            self._failed(failure)
+
+    def _closes(self) -> bool:
+        if self not in self._calls:
+            return False
+        self._calls.discard(self)
+        self._timer.cancel()
+        return True

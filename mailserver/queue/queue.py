@@ -1,0 +1,438 @@
+"""The durable queue as the rest of the server sees it: commit, list, show, start and stop.
+
+A message is committed when its row, and the file of a large one, are on the disk; only then may its 250 leave.  After a failed
+sync a message counts as not accepted; its row is deleted before the store is used again, and only a crash between the two can
+bring it back, as a second copy of what the peer then sends once more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.awaiting import now_or_later
+from mailserver.interfaces import Clock, IDelivery
+from mailserver.mail import answers
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
+from mailserver.queue.commit import Waiting, Writer
+from mailserver.queue.entry import EntrySummary, destination_name, number_of, pack
+from mailserver.queue.lane import Lane, LaneLimits
+from mailserver.queue.ledger import Ledger
+from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
+from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers
+from mailserver.queue.runner import Runner
+from mailserver.queue.schedule import Schedule
+from mailserver.queue.spool import Room, Spool
+from mailserver.queue.store import MessageRefused, SqliteStore
+from mailserver.queue.unstored import deliver_unstored
+
+__all__ = ["Counts", "Queue", "QueueInUse"]
+
+MEBIBYTE = 1 << 20
+PROBE_SECONDS = 3.0
+FULL_SECONDS = 3.0
+CLOSE_SECONDS = 10.0
+DATABASE = "queue.db"
+NO_RELAY = Reply.of(451, "4.3.5", "No relay is configured")
+
+
+class QueueInUse(StorageBroken):
+    """Another server works on this data directory."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the start, and `depth`, the entries in the store now."""
+
+    committed: int = 0
+    batches: int = 0
+    refused: int = 0
+    delivered: int = 0
+    deferred: int = 0
+    failed: int = 0
+    settled: int = 0
+    depth: int = 0
+
+
+@implementer(IDelivery)
+class NoRelay:
+    """Takes the place of a relay where there is none: what an earlier configuration accepted waits."""
+
+    stores = True
+
+    async def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Mapping[int, answers.Outcome]:
+        """Defer everything."""
+        return {destination.index: answers.Deferred(NO_RELAY) for destination in destinations}
+
+    async def flush(self) -> None:
+        """Nothing to do."""
+
+
+class Queue:
+    """Keeps each message from its commit until each of its destinations has been reached.
+
+    `local` serves the destinations with a `Local` route, `remote` those with a `Remote` one.  `note(id, step, **fields)` is told
+    `delivered`, `deferred`, `failed` (recipient, destination, attempt, ms since the acceptance, note, reply), `settled` and
+    `damaged`.  `run_in_thread(function, *args)` returns a Deferred; `call_from_thread(function, *args)` calls it in the reactor's
+    thread.  Everything else is called in the reactor's thread.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        data_directory: str,
+        clock: Clock,
+        local: IDelivery,
+        remote: IDelivery | None,
+        note: Callable[..., None],
+        run_in_thread: Callable[..., Any],
+        call_from_thread: Callable[..., Any],
+        retry_seconds: Sequence[float],
+        expire_seconds: float,
+        minimum_free_bytes: int = 64 * MEBIBYTE,
+        memory_window_octets: int = 64 * MEBIBYTE,
+        flush_seconds: float = 1.0,
+        flush_messages: int = 1000,
+        remote_flush_seconds: float = 0.1,
+        batch_messages: int = 256,
+        batch_octets: int = 8 * MEBIBYTE,
+        local_batches: int = 1,
+        remote_deliveries: int = 500,
+        local_deadline_seconds: float = 300.0,
+        remote_deadline_seconds: float = 3600.0,
+    ) -> None:
+        self.data_directory = os.path.abspath(data_directory)
+        self.counts = Counts()
+        self.store_path = os.path.join(self.data_directory, DATABASE)
+        self._clock = clock
+        self._note = note
+        self._run_in_thread = run_in_thread
+        self._spool = Spool(os.path.join(self.data_directory, "spool"))
+        self._room = Room(directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=minimum_free_bytes)
+        self._reader = SqliteReader(path=self.store_path, spool=self._spool)
+        self._writer = Writer(
+            store=SqliteStore(self.store_path),
+            call_from_thread=call_from_thread,
+            committed=self._committed,
+            batch_messages=batch_messages,
+            batch_octets=batch_octets,
+        )
+        schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds)
+        self._runner = runner = Runner(
+            clock=clock, schedule=schedule, reader=self._reader, run_in_thread=run_in_thread, note=note, count=self._count
+        )
+        self._deliveries = (local, remote or NoRelay())
+        self._unstored_deadline_seconds = local_deadline_seconds
+        self._ledger = Ledger(
+            clock=clock,
+            do=self._writer.do,
+            spool=self._spool,
+            settled=runner.settled,
+            recorded=runner.recorded,
+            failed=self._storage_failed,
+        )
+
+        def lane(remote: bool, calls: int, deadline_seconds: float, flush_seconds: float) -> Lane:
+            limits = LaneLimits(
+                calls, batch_messages, batch_octets, memory_window_octets, deadline_seconds, flush_seconds, flush_messages
+            )
+            return Lane(
+                remote=remote,
+                delivery=self._deliveries[remote],
+                clock=clock,
+                limits=limits,
+                answered=runner.answered,
+                flushed=runner.flushed,
+                unflushed=runner.unflushed,
+                changed=runner.changed,
+            )
+
+        lanes = (
+            lane(False, local_batches, local_deadline_seconds, flush_seconds),
+            lane(True, remote_deliveries, remote_deadline_seconds, remote_flush_seconds),
+        )
+        runner.begin(lanes=lanes, ledger=self._ledger)
+        self._some_unstored = not all(item.stores for item in self._deliveries)
+        self._recovery: Recovery | None = None
+        self._lock: int | None = None
+        self._accepting = False
+        self._works = False
+        self._probe_timer: Any = None
+
+    # --- life ---
+
+    def start(self) -> Deferred[None]:
+        """Take the data directory, open the store and begin to deliver what an earlier run left.
+
+        Errbacks with `QueueInUse`, `StorageBroken`, `StorageFull` or OSError.
+        """
+        return Deferred.fromCoroutine(self._start())
+
+    def stop(self, within_seconds: float) -> Deferred[None]:
+        """Finish the commits, deliver what is in memory within the time, flush, settle, close.  The rest stays in the store."""
+        return Deferred.fromCoroutine(self._stop(within_seconds))
+
+    async def _start(self) -> None:
+        os.makedirs(self.data_directory, mode=0o700, exist_ok=True)
+        self._lock = lock_directory(self.data_directory)
+        try:
+            self._spool.create()
+            await self._writer.start()
+            self._works = True
+            await self._writer.do(lambda store: store.forget_damage())
+            left = await self._run_in_thread(find_leftovers, self._reader, self._spool, self._clock.seconds())
+        except BaseException:
+            self._works = False
+            if self._writer.is_running:
+                await self._writer.stop()
+            self._unlock()
+            raise
+        self._take_up(left)
+        self._accepting = True
+
+    def _take_up(self, left: Leftovers) -> None:
+        if left.files_removed:
+            self.log.info("removed {count} spool files that belonged to no message", count=left.files_removed)
+        self.counts.depth += left.attempted
+        for entry in left.damaged:
+            self._runner.damaged(entry)
+        if left.newest:
+            self._recovery = Recovery(
+                reader=self._reader,
+                runner=self._runner,
+                up_to=left.newest,
+                call_later=self._clock.callLater,
+                found=self._recovered,
+            )
+            self._runner.recover_with(self._recovery.more)
+        self._runner.look_for_due()
+        self._runner.changed()
+
+    async def _stop(self, within_seconds: float) -> None:
+        self._accepting = False
+        if self._lock is None:
+            return
+        end: Deferred[None] = Deferred()
+        timer = self._clock.callLater(within_seconds, end.callback, None)
+        await first_of(self._finish(), end)
+        if timer.active():
+            timer.cancel()
+        self._runner.stop()
+        self._works = False
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+        await self._close()
+        self._unlock()
+
+    def _finish(self) -> Deferred[None]:
+        """The commits under way are answered, then what is in memory is delivered."""
+        return self._writer.do(lambda store: None).addCallback(lambda _: self._runner.finish())
+
+    async def _close(self) -> None:
+        """A disk that hangs must not keep the server from ending: its thread does not hold the process."""
+        given_up: Deferred[None] = Deferred()
+        timer = self._clock.callLater(CLOSE_SECONDS, given_up.callback, None)
+        closed = self._runner.read(self._reader.close).addBoth(lambda _: self._writer.stop())
+        closed.addErrback(lambda failure: self.log.failure("the store of the queue did not close well", failure))
+        await first_of(closed, given_up)
+        if timer.active():
+            timer.cancel()
+        else:
+            self.log.error("the store of the queue did not close in time; nothing is lost")
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # --- the door ---
+
+    @property
+    def writable(self) -> bool:
+        """The store works.  False: 451 4.3.0 before the data; the queue finds out by itself when it works again."""
+        return self._works
+
+    def room_for(self, octets: int) -> bool:
+        """The disk has room for so much.  False: 452 4.3.1 before the data."""
+        return self._room.holds(octets)
+
+    def spool_path(self, id: str) -> str:
+        """Where a large content is to be written and synced, with its directory, before the commit."""
+        return self._spool.path(id)
+
+    def commit(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Deferred[None]:
+        """Make a message durable.  Errbacks with `StorageFull`, `StorageBroken`, or ValueError for what is no message.
+
+        After an errback the file of a large content is the caller's to remove.
+        """
+        if not self._accepting or not self._works:
+            return fail(StorageBroken("the queue takes no messages now"))
+        if self._some_unstored and not any(self._delivery_for(destination).stores for destination in destinations):
+            return self._deliver_unstored(envelope, content, destinations)
+        try:
+            number = number_of(envelope.id)
+            if not destinations:
+                raise ValueError("a message needs a destination")
+            if content.path is not None and not self._spool.holds(content, envelope.id):
+                raise ValueError(f"{content.path} is not the message's place in the spool")
+            packed = pack(number, envelope, content, destinations)
+        except ValueError:
+            return fail(Failure())
+        if self._recovery is not None:
+            self._recovery.commits(number)
+        done: Deferred[None] = Deferred()
+        self._writer.commit(Waiting(number, packed, (done, envelope, content, destinations)))
+        return done
+
+    # --- for people ---
+
+    @property
+    def depth(self) -> int:
+        """Entries in the store."""
+        return self.counts.depth
+
+    def list(self, after: str = "", limit: int = 1000) -> Deferred[list[EntrySummary]]:
+        """The entries in the order of their ids, from the one after `after`."""
+        found: Deferred[list[EntrySummary]] = self._run_in_thread(list_entries, self.data_directory, after, limit)
+        return found
+
+    def show(self, id: str) -> Deferred[EntrySummary | None]:
+        """One entry, None where the queue has it not (any more)."""
+        found: Deferred[EntrySummary | None] = self._run_in_thread(show_entry, self.data_directory, id)
+        return found
+
+    # --- what the writer reports ---
+
+    def _committed(self, batch: Sequence[Waiting], faults: Sequence[StorageFault | None] | None) -> None:
+        counts = self.counts
+        counts.batches += 1
+        good = batch
+        if faults is not None:
+            good = [waiting for waiting, fault in zip(batch, faults, strict=True) if fault is None]
+            self._refuse([(waiting, fault) for waiting, fault in zip(batch, faults, strict=True) if fault is not None])
+        counts.committed += len(good)
+        counts.depth += len(good)
+        for waiting in good:  # all the 250s first
+            waiting.owner[0].callback(None)
+        for waiting in good:
+            _, envelope, content, destinations = waiting.owner
+            self._runner.committed(waiting.number, envelope, content, destinations)
+        self._runner.pump()
+
+    def _refuse(self, refused: Sequence[tuple[Waiting, StorageFault]]) -> None:
+        self.counts.refused += len(refused)
+        for waiting, fault in refused:
+            failure = Failure(fault)
+            self._storage_failed(failure)
+            waiting.owner[0].errback(failure)
+
+    def _storage_failed(self, failure: Failure) -> None:
+        """Close the door; for a broken store, see every few seconds whether it works again."""
+        if failure.check(StorageFull):
+            self._room.shut(FULL_SECONDS)
+        if failure.check(MessageRefused):
+            self.log.failure("the store refused a message", failure)
+        elif failure.check(StorageFault) is None:
+            self.log.failure("the queue could not write down what became of its messages", failure)
+        elif self._works and (failure.check(StorageFull) is None or not self._writer.is_trusted):
+            self._works = False
+            self.log.failure("the store of the queue is broken; no mail is accepted until it works again", failure)
+            self._probe_timer = self._clock.callLater(PROBE_SECONDS, self._probe)
+
+    def _probe(self) -> None:
+        self._probe_timer = None
+        self._writer.do(lambda store: store.reopen()).addCallbacks(self._works_again, self._still_broken)
+
+    def _works_again(self, _: None) -> None:
+        if self._lock is not None:
+            self._works = True
+            self.log.info("the store of the queue works again")
+
+    def _still_broken(self, failure: Failure) -> None:
+        if self._accepting:
+            self._probe_timer = self._clock.callLater(PROBE_SECONDS, self._probe)
+
+    def _recovered(self, message: ReadMessage) -> None:
+        if not message.attempts:
+            self.counts.depth += 1
+
+    def _count(self, name: str, number: int) -> None:
+        counts = self.counts
+        if name == "settled":
+            counts.settled += number
+            counts.depth -= number
+        else:
+            setattr(counts, name, getattr(counts, name) + number)
+
+    # --- without a store ---
+
+    def _delivery_for(self, destination: Destination) -> IDelivery:
+        return self._deliveries[isinstance(destination.route, answers.Remote)]
+
+    def _deliver_unstored(
+        self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]
+    ) -> Deferred[None]:
+        parts = []
+        for delivery in self._deliveries:
+            part = tuple([item for item in destinations if self._delivery_for(item) is delivery])
+            if part:
+                parts.append((delivery, part))
+
+        def tell(destination: Destination, outcome: answers.Delivered) -> None:
+            self.counts.delivered += 1
+            recipient, name = str(destination.recipient.address), destination_name(destination)
+            ms = round((self._clock.seconds() - envelope.received_at) * 1000)
+            self._note(
+                envelope.id, "delivered", recipient=recipient, destination=name, attempt=1, ms=ms, note=outcome.note
+            )
+
+        try:
+            answer = now_or_later(
+                deliver_unstored(
+                    envelope=envelope,
+                    content=content,
+                    parts=parts,
+                    clock=self._clock,
+                    deadline_seconds=self._unstored_deadline_seconds,
+                    tell=tell,
+                )
+            )
+        except StorageBroken:
+            return fail(Failure())
+        done = answer if isinstance(answer, Deferred) else succeed(None)
+        if content.path is not None:
+            done.addCallback(lambda _: self._run_in_thread(self._spool.remove, envelope.id))
+        return done
+
+
+def first_of(*waited: Deferred[Any]) -> Deferred[Any]:
+    """Fires with the first that fires; the others' results are dropped."""
+    return DeferredList(waited, fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True)
+
+
+def lock_directory(path: str) -> int:
+    """Take the data directory for this process.  Raises `QueueInUse`.  The lock ends with the process, however it ends."""
+    descriptor = os.open(os.path.join(path, "queue.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise QueueInUse(f"another server works on {path}") from None
+    return descriptor

@@ -1,0 +1,283 @@
+"""The reading side of the embedded store: a connection of its own, so that reading back never stands in a commit's way.
+
+Every function blocks and is called in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apsw
+
+from mailserver.mail.codec import UnreadableEnvelope, decode_envelope
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.faults import StorageBroken
+from mailserver.mail.ids import time_of
+from mailserver.mail.parcel import Destination
+from mailserver.queue.entry import (
+    FRONT,
+    WHOLE_ENTRY,
+    Attempt,
+    DestinationSummary,
+    EntrySummary,
+    State,
+    UnreadableEntry,
+    decode_reply,
+    destination_name,
+    number_of,
+    unpack,
+    unpack_front,
+)
+from mailserver.queue.spool import Spool
+
+__all__ = ["ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
+
+BUSY_MILLISECONDS = 5000
+ATTEMPT = "number, destination, remote, state, attempts, due, reply, note"
+ORDER_OF_STATES = ("damaged", "failed", "deferred", "queued", "delivered")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """An entry as it was committed, with what is kept of its attempts."""
+
+    number: int
+    envelope: Envelope
+    content: Content
+    destinations: tuple[Destination, ...]
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An entry that is there and cannot be delivered as it is."""
+
+    number: int
+    id: str
+    why: str
+
+
+class SqliteReader:
+    """Reads entries.  Calls may come from any thread, one at a time.  Raises `StorageBroken`."""
+
+    def __init__(self, *, path: str, spool: Spool) -> None:
+        self._path = path
+        self._spool = spool
+        self._connection: apsw.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(True)
+
+    def read(self, numbers: Sequence[int], octets: int) -> tuple[list[ReadMessage | Unreadable], int]:
+        """Read these entries in this order until their data are `octets` or more: what was read, and how many numbers it took.
+
+        An entry that is no longer there is passed over.
+        """
+        found: list[ReadMessage | Unreadable] = []
+        taken = 0
+        with self._reading() as connection:
+            for number in numbers:
+                taken += 1
+                for (message,) in connection.execute("SELECT message FROM entry WHERE number = ?", (number,)):
+                    found.append(self._message(connection, number, message))
+                    octets -= len(message)
+                if octets <= 0:
+                    break
+        return found, taken
+
+    def unattempted(self, after: int, up_to: int, limit: int) -> list[int]:
+        """Entries with a destination of which nothing is recorded, in order."""
+        with self._reading() as connection:
+            return [
+                number
+                for (number,) in connection.execute(
+                    "SELECT number FROM entry WHERE number > ? AND number <= ? AND destinations >"
+                    " (SELECT count(*) FROM attempt WHERE attempt.number = entry.number AND destination >= 0)"
+                    " AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.number = entry.number AND destination = ?)"
+                    " ORDER BY number LIMIT ?",
+                    (after, up_to, WHOLE_ENTRY, limit),
+                )
+            ]
+
+    def due(self, after: tuple[float, int, bool], now: float, limit: int) -> list[tuple[float, int, bool]]:
+        """Deferred entries whose time has come: (due, number, remote), in order, beyond the place `after`."""
+        with self._reading() as connection:
+            return [
+                (due, number, bool(remote))
+                for due, number, remote in connection.execute(
+                    "SELECT DISTINCT due, number, remote FROM attempt INDEXED BY attempt_due WHERE due IS NOT NULL"
+                    " AND due >= ? AND due <= ? AND (due, number, remote) > (?, ?, ?) ORDER BY due, number, remote LIMIT ?",
+                    (after[0], now, *after, limit),
+                )
+            ]
+
+    def next_due(self, after: float) -> float | None:
+        """The first time after `after` at which something is due."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT due FROM attempt INDEXED BY attempt_due WHERE due IS NOT NULL AND due > ? ORDER BY due LIMIT 1", (after,)
+            )
+            return next((due for (due,) in rows), None)
+
+    def newest(self) -> int:
+        """The highest number, 0 where the queue is empty."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT coalesce(max(number), 0) FROM entry").get)
+
+    def attempted(self) -> int:
+        """How many entries have something recorded."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(DISTINCT number) FROM attempt").get)
+
+    def damaged_spool(self) -> list[Unreadable]:
+        """Entries whose file is missing or has the wrong size."""
+        damaged = []
+        with self._reading() as connection:
+            for number, front in connection.execute(
+                "SELECT number, substr(message, 1, ?) FROM entry INDEXED BY entry_spooled WHERE spooled ORDER BY number",
+                (FRONT.size,),
+            ):
+                try:
+                    id, _, _ = unpack_front(number, front)
+                    why = self._spool.fault(id, FRONT.unpack(front)[-1])
+                except UnreadableEntry as error:
+                    id, why = "", str(error)
+                if why is not None:
+                    damaged.append(Unreadable(number, id, why))
+        return damaged
+
+    def without_entry(self, names: Iterable[str]) -> list[str]:
+        """Those names of spool files that no entry owns."""
+        with self._reading() as connection:
+            return [name for name in names if not is_entry(connection, name)]
+
+    def list(self, after: str = "", limit: int = 1000) -> list[EntrySummary]:
+        """Summaries in the order of the ids, from the one after `after`."""
+        place = (number_of(after) if after else 0, limit)
+        with self._reading() as connection:
+            rows = connection.execute("SELECT number FROM entry WHERE number > ? ORDER BY number LIMIT ?", place)
+            numbers: list[Any] = [number for (number,) in rows]
+            return [summary(connection, number) for number in numbers]
+
+    def show(self, id: str) -> EntrySummary | None:
+        """The entry with this id, None where the queue has it not."""
+        try:
+            number = number_of(id.upper())
+        except ValueError:
+            return None
+        with self._reading() as connection:
+            if not connection.execute("SELECT 1 FROM entry WHERE number = ?", (number,)).fetchall():
+                return None
+            found = summary(connection, number)
+        return found if found.id == id.upper() else None
+
+    def _message(self, connection: apsw.Connection, number: int, packed: bytes) -> ReadMessage | Unreadable:
+        try:
+            row = unpack(number, packed)
+            envelope, destinations = decode_envelope(row.envelope)
+        except (UnreadableEntry, UnreadableEnvelope) as error:
+            return Unreadable(number, packed[2:18].decode("ascii", "replace"), str(error))
+        if row.data is None:
+            why = self._spool.fault(row.id, row.stored_size)
+            if why is not None:
+                return Unreadable(number, row.id, why)
+            content = Content.at(self._spool.path(row.id), row.stored_size, prefix=row.prefix, binary=row.binary)
+        else:
+            content = Content.of(row.data, prefix=row.prefix, binary=row.binary)
+        return ReadMessage(number, envelope, content, destinations, attempts_of(connection, number))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        try:
+            if self._connection is None:
+                self._connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READONLY)
+                self._connection.set_busy_timeout(BUSY_MILLISECONDS)
+            yield self._connection
+        except apsw.Error as error:
+            raise StorageBroken(f"{self._path}: {type(error).__name__}: {error}") from error
+
+
+def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]:
+    """What is recorded of an entry's destinations."""
+    rows = connection.execute(f"SELECT {ATTEMPT} FROM attempt WHERE number = ? ORDER BY destination", (number,))  # noqa: S608
+    return tuple(
+        Attempt(number, destination, bool(remote), State(state), attempts, due, decode_reply(reply), note)
+        for number, destination, remote, state, attempts, due, reply, note in rows
+    )
+
+
+def is_entry(connection: apsw.Connection, id: str) -> bool:
+    """An entry with this id and a spool file exists."""
+    try:
+        number = number_of(id)
+    except ValueError:
+        return False
+    rows: Any = connection.execute(
+        "SELECT substr(message, 1, ?) FROM entry WHERE number = ? AND spooled", (FRONT.size, number)
+    )
+    return any(front[2:18] == id.encode() for (front,) in rows)
+
+
+def summary(connection: apsw.Connection, number: int) -> EntrySummary:
+    """One entry for people, without reading its content."""
+    records = {attempt.destination: attempt for attempt in attempts_of(connection, number)}
+    whole = records.get(WHOLE_ENTRY)
+    id, envelope_octets, size = "", 0, 0
+    try:
+        with connection.blob_open("main", "entry", "message", number, False) as blob:
+            id, envelope_octets, size = unpack_front(number, blob.read(FRONT.size))
+            envelope, destinations = decode_envelope(blob.read(envelope_octets))
+    except (UnreadableEntry, UnreadableEnvelope) as error:
+        received_at = time_of(id) if len(id) == 16 else 0.0
+        return EntrySummary(id, received_at, "", size, State.DAMAGED, (), str(error))
+    parts = tuple(destination_summary(destination, records.get(destination.index)) for destination in destinations)
+    state = State.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
+    sender = "" if envelope.sender is None else str(envelope.sender)
+    return EntrySummary(id, envelope.received_at, sender, size, state, parts, whole.note if whole else "")
+
+
+def destination_summary(destination: Destination, attempt: Attempt | None) -> DestinationSummary:
+    """One destination for people."""
+    first = DestinationSummary(
+        destination.index, str(destination.recipient.address), destination_name(destination), "queued", 0, None, "", ""
+    )
+    if attempt is None:
+        return first
+    reply = "" if attempt.reply is None else str(attempt.reply)
+    return replace(
+        first, state=str(attempt.state), attempts=attempt.attempts, due=attempt.due, reply=reply, note=attempt.note
+    )
+
+
+def list_entries(data_directory: str, after: str = "", limit: int = 1000) -> list[EntrySummary]:
+    """`Queue.list` for when no server runs: reads the file of a data directory.  Raises `StorageBroken`."""
+    with closing_reader(data_directory) as reader:
+        return reader.list(after, limit) if reader is not None else []
+
+
+def show_entry(data_directory: str, id: str) -> EntrySummary | None:
+    """`Queue.show` for when no server runs."""
+    with closing_reader(data_directory) as reader:
+        return reader.show(id) if reader is not None else None
+
+
+@contextlib.contextmanager
+def closing_reader(data_directory: str) -> Iterator[Any]:
+    """A reader for one question; None where there has never been a queue."""
+    path = os.path.join(data_directory, "queue.db")
+    if not os.path.exists(path):
+        yield None
+        return
+    reader = SqliteReader(path=path, spool=Spool(os.path.join(data_directory, "spool")))
+    try:
+        yield reader
+    finally:
+        reader.close()

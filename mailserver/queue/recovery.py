@@ -1,0 +1,112 @@
+"""What an earlier run left: entries that were not settled, files without entries, entries without files.
+
+An entry that was not settled is delivered again, with `Parcel.again`: it may or may not have reached its mailbox.  A file without
+an entry belongs to a message that never had its 250, or was settled just before the end, and is removed.  An entry without its
+file is kept and reported: people may find the file in a backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.mail.faults import StorageFault
+from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.runner import Runner
+from mailserver.queue.spool import Spool
+
+__all__ = ["Leftovers", "Recovery", "find_leftovers"]
+
+PAGE = 200
+PAGE_OCTETS = 8 << 20
+AGAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What stood in the store at the start: its highest number, how many entries have attempts, which are damaged."""
+
+    newest: int
+    attempted: int
+    damaged: tuple[Unreadable, ...]
+    files_removed: int
+
+
+def find_leftovers(reader: SqliteReader, spool: Spool, started_at: float) -> Leftovers:
+    """Look at the store and tidy the spool; blocks.  Files written since `started_at` are left alone."""
+    orphans = reader.without_entry(spool.older_than(started_at))
+    for name in orphans:
+        spool.remove(name)
+    return Leftovers(reader.newest(), reader.attempted(), tuple(reader.damaged_spool()), len(orphans))
+
+
+class Recovery:
+    """Reads the entries of an earlier run, page by page in the order of their ids, as the lanes have room."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reader: SqliteReader,
+        runner: Runner,
+        up_to: int,
+        call_later: Callable[..., object],
+        found: Callable[[ReadMessage], None],
+    ) -> None:
+        self._reader = reader
+        self._runner = runner
+        self._up_to = up_to
+        self._call_later = call_later
+        self._found = found
+        self._after = 0
+        self._reading = False
+        self._mine: set[int] = set()
+
+    def commits(self, number: int) -> None:
+        """A message of this run has this number: where the clock went back, it stands among the old ones and is not one."""
+        if self._after < number <= self._up_to:
+            self._mine.add(number)
+
+    def more(self) -> None:
+        """Read the next page."""
+        if not self._reading:
+            self._reading = True
+            self._runner.read(self._page, self._after).addCallbacks(self._adopt, self._fail).addErrback(self._stumbled)
+
+    def _page(self, after: int) -> tuple[int, list[ReadMessage | Unreadable]]:
+        numbers = self._reader.unattempted(after, self._up_to, PAGE)
+        if not numbers:
+            return self._up_to, []
+        messages, taken = self._reader.read(numbers, PAGE_OCTETS)
+        return numbers[taken - 1], messages
+
+    def _adopt(self, page: tuple[int, list[ReadMessage | Unreadable]]) -> None:
+        self._after, messages = page
+        for message in messages:
+            if message.number in self._mine:
+                continue
+            if isinstance(message, Unreadable):
+                self._runner.damaged(message)
+                continue
+            self._found(message)
+            self._runner.adopt(message, self._runner.lanes, True)
+        if self._after >= self._up_to:
+            self._runner.recover_with(None)
+        self._reading = False
+        self._runner.pump()
+
+    def _fail(self, failure: Failure) -> None:
+        failure.trap(StorageFault)
+        self.log.failure("the queue could not read what an earlier run left; it tries again", failure)
+        self._call_later(AGAIN_SECONDS, self._again)
+
+    def _again(self) -> None:
+        self._reading = False
+        self._runner.changed()
+
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the recovery of the queue stumbled", failure)

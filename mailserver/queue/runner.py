@@ -1,0 +1,445 @@
+"""After the commit: deliver, remember what could not be delivered, settle what could.
+
+Each entry's destinations are split over two lanes, the local delivery and the remote one.  What has been delivered and flushed is
+settled; what was deferred gets a due time in the store and leaves memory; what failed for good stays in the store, visible.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.interfaces import Clock
+from mailserver.mail import answers
+from mailserver.mail.answers import Outcome, Remote
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.faults import StorageFault
+from mailserver.mail.parcel import Destination, Parcel
+from mailserver.mail.reply import Reply
+from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, destination_name
+from mailserver.queue.lane import Entry, Lane, Leg
+from mailserver.queue.ledger import Ledger, Settled
+from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.schedule import Schedule
+
+__all__ = ["Runner"]
+
+NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
+PAGE = 200  # entries read back, or found due, at once
+READ_AGAIN_SECONDS = 5.0
+TIMER_SECONDS_MOST = 3600.0
+
+DuePlace = tuple[float, int, bool]  # due, number, remote
+
+
+class Runner:
+    """Brings committed entries to their deliveries.
+
+    `note(id, step, **fields)` is told each outcome; `count(name, n)` counts them.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        schedule: Schedule,
+        reader: SqliteReader,
+        run_in_thread: Callable[..., Any],
+        note: Callable[..., None],
+        count: Callable[[str, int], None],
+    ) -> None:
+        self.live: dict[int, Entry] = {}
+        self.lanes: tuple[Lane, ...] = ()
+        self._clock = clock
+        self._schedule = schedule
+        self._reader = reader
+        self._run_in_thread = run_in_thread
+        self._reading = DeferredLock()
+        self._note = note
+        self._count = count
+        self._ledger: Ledger | None = None
+        self._due_seen: DuePlace = (0.0, 0, False)  # everything due up to here has been taken
+        self._due_timer: Any = None
+        self._due_at = 0.0
+        self._polling = False
+        self._recovery: Callable[[], None] | None = None
+        self._postponed: set[Any] = set()
+        self._stopping = False
+        self._idle: list[Deferred[None]] = []
+
+    def begin(self, *, lanes: tuple[Lane, ...], ledger: Ledger) -> None:
+        """Connect the parts that call back into this one."""
+        self.lanes = lanes
+        self._ledger = ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where outcomes go."""
+        if self._ledger is None:
+            raise RuntimeError("the runner has not begun")
+        return self._ledger
+
+    def read(self, question: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Ask the reader in a thread, one question after the other."""
+        return self._reading.run(self._run_in_thread, question, *arguments)
+
+    # --- in ---
+
+    def committed(self, number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> None:
+        """A new entry.  Call `pump` after the last one of a batch."""
+        entry = self._new_entry(number, envelope, content, destinations)
+        if len(destinations) == 1:
+            self._place(self._lane_of(destinations[0]), entry, content, destinations, False)
+        else:
+            for lane in self.lanes:
+                part = tuple([d for d in destinations if isinstance(d.route, Remote) is lane.remote])
+                if part:
+                    self._place(lane, entry, content, part, False)
+        if entry.active:
+            self.live[number] = entry
+
+    def adopt(self, message: ReadMessage, lanes: tuple[Lane, ...], again: bool, window_counts: bool = True) -> None:
+        """An entry read back: give `lanes` those of its destinations that are theirs, due and not on their way."""
+        number = message.number
+        entry = self.live.get(number) or self._new_entry(
+            number, message.envelope, message.content, message.destinations, message.attempts
+        )
+        waits = entry.active | ~entry.open | (entry.shelved if entry.writing else 0)
+        now = self._clock.seconds()
+        for attempt in message.attempts:
+            if attempt.destination == WHOLE_ENTRY:
+                return  # damaged
+            if attempt.state is not State.DEFERRED or (attempt.due or 0) > now:
+                waits |= 1 << attempt.destination
+        for lane in lanes:
+            part = tuple(
+                [d for d in message.destinations if isinstance(d.route, Remote) is lane.remote and not waits >> d.index & 1]
+            )
+            if not part:
+                continue
+            if window_counts:
+                self._place(lane, entry, message.content, part, again)
+            else:
+                lane.add(entry, Parcel(entry.envelope, message.content, part, again))
+        if entry.active:
+            self.live[number] = entry
+
+    def pump(self) -> None:
+        """Let the lanes run, and read back what they have room for."""
+        for lane in self.lanes:
+            lane.pump()
+        self.changed()
+
+    def changed(self) -> None:
+        """A lane has more room, or less to do."""
+        for lane in self.lanes:
+            if lane.backlog and not lane.reading and not self._stopping and lane.wants_more:
+                self._read_back(lane)
+        if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
+            self._recovery()
+        if self._idle and self.is_idle:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def recover_with(self, more: Callable[[], None] | None) -> None:
+        """Call `more` whenever a lane has room for entries of an earlier run; None when there are no more."""
+        self._recovery = more
+
+    def _new_entry(
+        self,
+        number: int,
+        envelope: Envelope,
+        content: Content,
+        destinations: tuple[Destination, ...],
+        attempts: tuple[Attempt, ...] = (),
+    ) -> Entry:
+        open = 0
+        for destination in destinations:
+            open |= 1 << destination.index
+        entry = Entry(number=number, envelope=envelope, open=open, spooled=content.path is not None)
+        if attempts:
+            entry.recorded = True
+            entry.attempts = {attempt.destination: attempt.attempts for attempt in attempts}
+            for attempt in attempts:
+                if attempt.state is State.DELIVERED:
+                    entry.open &= ~(1 << attempt.destination)
+        return entry
+
+    def _lane_of(self, destination: Destination) -> Lane:
+        return self.lanes[1] if isinstance(destination.route, Remote) else self.lanes[0]
+
+    def _place(self, lane: Lane, entry: Entry, content: Content, part: tuple[Destination, ...], again: bool) -> None:
+        if lane.has_room(len(content.data or b"")):
+            lane.add(entry, Parcel(entry.envelope, content, part, again))
+        else:
+            lane.backlog.append((entry.number, again))
+
+    # --- out ---
+
+    def answered(self, lane: Lane, leg: Leg, outcomes: Mapping[int, Outcome] | None, why: str) -> None:
+        """A delivery has answered for a parcel, or has not (`outcomes` is None)."""
+        entry = leg.entry
+        attempts: list[Attempt] = []
+        chance = random.random()  # one for all: what failed together is read back together
+        for destination in leg.parcel.destinations:
+            outcome = outcomes.get(destination.index) if outcomes is not None else None
+            if isinstance(outcome, answers.Delivered):
+                lane.delivered.append((entry, destination))
+                self._tell(entry, destination, "delivered", note=outcome.note)
+            else:
+                attempts.append(self._not_delivered(lane, entry, destination, outcome, why, chance))
+        self._count("delivered", len(leg.parcel.destinations) - len(attempts))
+        if attempts:
+            entry.recorded = True
+            entry.writing += len(attempts)
+            self.ledger.add([], attempts)
+
+    def flushed(self, deliveries: list[tuple[Entry, Destination]]) -> None:
+        """These are durable where they went: settle the entries of which nothing is left."""
+        touched: dict[int, Entry] = {}
+        for entry, destination in deliveries:
+            done = ~(1 << destination.index)
+            entry.open &= done
+            entry.active &= done
+            touched[entry.number] = entry
+        settled: list[Settled] = []
+        attempts: list[Attempt] = []
+        live = self.live
+        for number, entry in touched.items():
+            if not entry.open:
+                settled.append((number, entry.envelope.id, entry.recorded, entry.spooled))
+                live.pop(number, None)
+        if len(settled) < len(touched):
+            for entry, destination in deliveries:
+                if entry.open:
+                    entry.recorded = True
+                    entry.writing += 1
+                    attempts.append(self._attempt(entry, destination, State.DELIVERED))
+        self.ledger.add(settled, attempts)
+
+    def unflushed(self, lane: Lane, deliveries: list[tuple[Entry, Destination]], why: str, pause_seconds: float) -> None:
+        """None of these counts as delivered: after a pause they are delivered again."""
+        numbers: dict[int, bool] = {}
+        for entry, destination in deliveries:
+            entry.active &= ~(1 << destination.index)
+            self._leave(entry)
+            numbers[entry.number] = True
+            self._tell(entry, destination, "deferred", note=f"not durable: {why}")
+        self._count("deferred", len(deliveries))
+
+        def again() -> None:
+            self._postponed.discard(timer)
+            lane.backlog.extend(numbers.items())
+            self.changed()
+
+        timer = self._clock.callLater(pause_seconds, again)
+        self._postponed.add(timer)
+
+    def settled(self, entries: list[Settled]) -> None:
+        """The store has forgotten them."""
+        self._count("settled", len(entries))
+        note = self._note
+        for _, id, _, _ in entries:
+            note(id, "settled")
+        self.changed()
+
+    def recorded(self, attempts: list[Attempt]) -> None:
+        """The store has kept these: look again when the first is due."""
+        for attempt in attempts:
+            entry = self.live.get(attempt.number)
+            if entry is not None and attempt.destination >= 0:
+                entry.writing -= 1
+                self._leave(entry)
+        due = min((attempt.due for attempt in attempts if attempt.due is not None), default=None)
+        if due is not None:
+            self._due_seen = min(self._due_seen, (due, 0, False))  # only where the clock has gone back
+            self._look_at(due)
+        self.changed()
+
+    def damaged(self, entry: Unreadable) -> None:
+        """An entry cannot be delivered as it is: keep it, and say so loudly."""
+        self.log.error("queue entry {id} is damaged and kept: {why}", id=entry.id or str(entry.number), why=entry.why)
+        self._note(entry.id, "damaged", note=entry.why)
+        self.ledger.add([], [Attempt(entry.number, WHOLE_ENTRY, False, State.DAMAGED, 0, None, None, entry.why)])
+
+    def _not_delivered(
+        self, lane: Lane, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, chance: float
+    ) -> Attempt:
+        """Decide what becomes of a destination that was not reached."""
+        bit = 1 << destination.index
+        entry.active &= ~bit
+        entry.shelved |= bit
+        made = (entry.attempts or {}).get(destination.index, 0) + 1
+        reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
+        if isinstance(outcome, answers.Deferred | answers.Failed):
+            reply, note = outcome.reply, outcome.note
+        if not isinstance(outcome, answers.Failed):
+            now = self._clock.seconds()
+            due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
+            if due is None:
+                note = f"{note}; given up, its time is over" if note else "given up, its time is over"
+            else:
+                state = State.DEFERRED
+        self._tell(entry, destination, str(state), note=note, reply=str(reply))
+        self._count(str(state), 1)
+        if entry.attempts is None:
+            entry.attempts = {}
+        entry.attempts[destination.index] = made
+        return Attempt(entry.number, destination.index, lane.remote, state, made, due, reply, note)
+
+    def _attempt(self, entry: Entry, destination: Destination, state: State) -> Attempt:
+        made = (entry.attempts or {}).get(destination.index, 0) + 1
+        remote = isinstance(destination.route, Remote)
+        return Attempt(entry.number, destination.index, remote, state, made, None, None, "")
+
+    def _leave(self, entry: Entry) -> None:
+        """Nothing of it is in memory any more; the store knows the rest."""
+        if not entry.active and not entry.writing:
+            self.live.pop(entry.number, None)
+
+    def _tell(self, entry: Entry, destination: Destination, step: str, **fields: str) -> None:
+        made = 1 if entry.attempts is None else entry.attempts.get(destination.index, 0) + 1
+        envelope = entry.envelope
+        self._note(
+            envelope.id,
+            step,
+            recipient=str(destination.recipient.address),
+            destination=destination_name(destination),
+            attempt=made,
+            ms=round((self._clock.seconds() - envelope.received_at) * 1000),
+            **fields,
+        )
+
+    # --- reading back ---
+
+    def _read_back(self, lane: Lane) -> None:
+        lane.reading = True
+        backlog = lane.backlog
+        asked = [backlog.popleft() for _ in range(min(PAGE, len(backlog)))]
+        numbers = [number for number, _ in asked]
+        answer = self.read(self._reader.read, numbers, lane.limits.window_octets - lane.held_octets)
+        answer.addCallbacks(
+            self._read, self._not_read, callbackArgs=(lane, asked), errbackArgs=(lane, asked)
+        ).addErrback(self._stumbled)
+
+    def _read(self, answer: tuple[list[ReadMessage | Unreadable], int], lane: Lane, asked: list[tuple[int, bool]]) -> None:
+        lane.reading = False
+        messages, taken = answer
+        if self._stopping:
+            self.changed()
+            return
+        lane.backlog.extendleft(reversed(asked[taken:]))
+        again = dict(asked)
+        for message in messages:
+            if isinstance(message, Unreadable):
+                self.damaged(message)
+            else:
+                self.adopt(message, (lane,), again[message.number], window_counts=False)
+        lane.pump()
+        self.changed()
+
+    def _not_read(self, failure: Failure, lane: Lane, asked: list[tuple[int, bool]]) -> None:
+        failure.trap(StorageFault)
+        if self._stopping:
+            return
+        self.log.failure("the queue could not read its entries back; it tries again", failure)
+        lane.backlog.extendleft(reversed(asked))
+
+        def again() -> None:
+            self._postponed.discard(timer)
+            lane.reading = False
+            self.changed()
+
+        timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
+        self._postponed.add(timer)
+
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the queue stumbled", failure)
+
+    # --- what is due ---
+
+    def look_for_due(self) -> None:
+        """Find out in the store what is due now, and when to look again."""
+        if self._polling or self._stopping:
+            return
+        self._polling = True
+        answer = self.read(self._find_due, self._due_seen, self._clock.seconds())
+        answer.addCallbacks(self._found_due, self._found_nothing).addErrback(self._stumbled)
+
+    def _find_due(self, seen: DuePlace, now: float) -> tuple[list[DuePlace], float | None]:
+        found = self._reader.due(seen, now, PAGE)
+        return found, self._reader.next_due(found[-1][0] if len(found) == PAGE else now)
+
+    def _found_due(self, answer: tuple[list[DuePlace], float | None]) -> None:
+        self._polling = False
+        found, next_due = answer
+        if found:
+            self._due_seen = found[-1]
+        for number, remote in dict.fromkeys((number, remote) for _, number, remote in found):
+            self.lanes[remote].backlog.append((number, True))
+        if len(found) == PAGE:
+            self.look_for_due()
+        elif next_due is not None:
+            self._look_at(next_due)
+        self.changed()
+
+    def _found_nothing(self, failure: Failure) -> None:
+        self._polling = False
+        failure.trap(StorageFault)
+        self.log.failure("the queue could not find out what is due; it looks again", failure)
+        self._look_at(self._clock.seconds() + READ_AGAIN_SECONDS)
+
+    def _look_at(self, moment: float) -> None:
+        if self._stopping or (self._due_timer is not None and self._due_at <= moment):
+            return
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        self._due_at = moment
+        pause = min(max(0.0, moment - self._clock.seconds()), TIMER_SECONDS_MOST)
+        self._due_timer = self._clock.callLater(pause, self._due_now)
+
+    def _due_now(self) -> None:
+        self._due_timer = None
+        self.look_for_due()
+
+    # --- the end ---
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing in memory is left to deliver, to flush or to write down."""
+        return all(lane.is_idle for lane in self.lanes) and self.ledger.is_empty
+
+    def finish(self) -> Deferred[None]:
+        """Take nothing more from the store, deliver what is in memory; fires when that has been settled."""
+        self._stopping = True
+        self._recovery = None
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        for timer in self._postponed:
+            timer.cancel()
+        self._postponed.clear()
+        for lane in self.lanes:
+            lane.reading = False  # what a read still brings is not taken
+        done: Deferred[None] = Deferred()
+        self._idle.append(done)
+        for lane in self.lanes:
+            lane.hurry()
+        self.changed()
+        return done
+
+    def stop(self) -> None:
+        """Stop where things stand: the store has the rest."""
+        self._stopping = True
+        for lane in self.lanes:
+            lane.stop()
+        self.ledger.stop()

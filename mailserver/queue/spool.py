@@ -1,0 +1,119 @@
+"""Large contents as files, and the room on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from mailserver.mail.content import Content
+
+__all__ = ["Room", "Spool"]
+
+MEASURE_SECONDS = 1.0
+
+
+class Spool:
+    """The directory `spool/`: one file for each large content, named by the message id.
+
+    The receiver writes the file, syncs it and the directory, and only then commits.  Until the commit has answered, the file is
+    the receiver's to remove; afterwards it is the queue's.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def create(self) -> None:
+        """Make the directory, mode 0700, durably."""
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        sync_directory(self.directory)
+        sync_directory(os.path.dirname(self.directory))
+
+    def path(self, id: str) -> str:
+        """Where the content of this message stands."""
+        return os.path.join(self.directory, id)
+
+    def holds(self, content: Content, id: str) -> bool:
+        """The content is a file at its place here."""
+        return content.path is not None and os.path.abspath(content.path) == os.path.abspath(self.path(id))
+
+    def fault(self, id: str, size: int) -> str | None:
+        """What is wrong with the file of an entry, None where it is as it was committed."""
+        try:
+            found = os.stat(self.path(id)).st_size
+        except FileNotFoundError:
+            return "its file is missing in the spool"
+        except OSError as error:
+            return f"its file in the spool cannot be read: {error.strerror}"
+        return None if found == size else f"its file in the spool has {found} octets in place of {size}"
+
+    def remove(self, id: str) -> None:
+        """Remove a file.  One that is gone is no error: a crash came between this and the settlement."""
+        try:
+            os.unlink(self.path(id))
+        except FileNotFoundError:
+            pass
+
+    def older_than(self, moment: float) -> Iterator[str]:
+        """The names of files that were last written before `moment` (seconds since the epoch)."""
+        with os.scandir(self.directory) as files:
+            for file in files:
+                if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < moment:
+                    yield file.name
+
+
+class Room:
+    """Says whether the disk has room, without asking it more than once a second.
+
+    Between two looks it subtracts what it has promised, so that a burst cannot run past the reserve.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        seconds: Callable[[], float],
+        minimum_free_bytes: int,
+        free_bytes: Callable[[str], int] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._seconds = seconds
+        self._minimum = minimum_free_bytes
+        self._free_bytes = free_bytes or free_bytes_of
+        self._free = 0
+        self._looked_at: float | None = None
+        self._shut_until = 0.0
+
+    def holds(self, octets: int) -> bool:
+        """There is room for so many octets beside the reserve."""
+        now = self._seconds()
+        if now < self._shut_until:
+            return False
+        if self._looked_at is None or not 0 <= now - self._looked_at < MEASURE_SECONDS:
+            self._looked_at = now
+            try:
+                self._free = self._free_bytes(self._directory)
+            except OSError:
+                self._free = 0
+        if self._free - octets < self._minimum:
+            return False
+        self._free -= octets
+        return True
+
+    def shut(self, seconds: float) -> None:
+        """A write found the disk full: say no for so long, whatever the file system claims."""
+        self._shut_until = self._seconds() + seconds
+
+
+def free_bytes_of(directory: str) -> int:
+    """What an ordinary user may still write there."""
+    figures = os.statvfs(directory)
+    return figures.f_bavail * figures.f_frsize
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

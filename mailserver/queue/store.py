@@ -1,0 +1,250 @@
+"""The embedded store of the queue: SQLite in WAL mode, through apsw.
+
+The one writing connection belongs to the writer thread (`commit`), which also checkpoints.  Each step of a statement gives the
+interpreter lock away and has to win it back from a busy reactor, so a batch of any size is a single step: one autocommit INSERT
+that reads the packed rows from a C array, with the sync in it.  The page of 16 KiB is as good as any for small mail and twice as
+quick as 4 KiB for 64 KiB messages (bench/queue_commit.py).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, encode_reply
+from mailserver.queue.spool import sync_directory
+
+__all__ = ["MessageRefused", "SqliteStore", "open_connection"]
+
+SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
+SCHEMA_VERSION = 1
+PAGE_OCTETS = 16384
+CACHE_KIBIBYTES = 32768
+WAL_KEPT_OCTETS = 64 << 20  # a log that grew past this in a rush is cut at the next restart of the log
+BUSY_MILLISECONDS = 5000
+VACUUM_FREE_OCTETS = 256 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+SCHEMA = (
+    # `message` is what entry.pack makes.
+    "CREATE TABLE entry (number INTEGER PRIMARY KEY, destinations INTEGER NOT NULL, spooled INTEGER NOT NULL,"
+    " message BLOB NOT NULL)",
+    "CREATE INDEX entry_spooled ON entry (number) WHERE spooled",
+    # A table of its own: an UPDATE of `entry` would write the whole message again.
+    "CREATE TABLE attempt (number INTEGER NOT NULL, destination INTEGER NOT NULL, remote INTEGER NOT NULL,"
+    " state TEXT NOT NULL, attempts INTEGER NOT NULL, due REAL, reply TEXT, note TEXT NOT NULL,"
+    " PRIMARY KEY (number, destination)) WITHOUT ROWID",
+    "CREATE INDEX attempt_due ON attempt (due, number) WHERE due IS NOT NULL",
+    "CREATE TABLE mark (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+)
+UPGRADES: dict[int, tuple[str, ...]] = {}  # from this version to the next: statements
+
+INSERT = (  # the message begins at octet 27, after entry.KEY_OCTETS
+    "INSERT INTO entry (number, destinations, spooled, message) SELECT CAST(substr(value, 1, 19) AS INTEGER),"
+    " CAST(substr(value, 20, 6) AS INTEGER), CAST(substr(value, 26, 1) AS INTEGER), substr(value, 27)"
+    " FROM carray(?)"
+)
+DELETE = "DELETE FROM entry WHERE number IN (SELECT value FROM carray(?))"
+DELETE_ATTEMPTS = "DELETE FROM attempt WHERE number IN (SELECT value FROM carray(?))"
+UPSERT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class MessageRefused(StorageBroken):
+    """The store would not take this batch, but works: one message of it may be the reason."""
+
+
+class SqliteStore:
+    """The writing side.  Every method blocks; all are called from one thread at a time.
+
+    Raises `StorageFull`, `StorageBroken` or `MessageRefused`.  After an error of the disk `trusted` is False, and nothing is
+    written before `reopen` has succeeded: what a failed sync left behind must not come back as a message.
+    """
+
+    def __init__(self, path: str, *, page_octets: int = PAGE_OCTETS) -> None:
+        self.path = path
+        self.trusted = False
+        self._page_octets = page_octets
+        self._connection: apsw.Connection | None = None
+        self._disowned: set[int] = set()
+        self._checkpointed_pages = 0
+
+    # --- life ---
+
+    def open(self) -> None:
+        """Open or create the file, mode 0600, and bring its schema up to date."""
+        with self._faults():
+            self._connection = connection = open_connection(self.path)
+            version = connection.pragma("user_version")
+            if version == 0:
+                connection.pragma("page_size", self._page_octets)
+            if connection.pragma("journal_mode", "wal") != "wal":
+                raise StorageBroken(f"{self.path}: the file system does not allow SQLite's write-ahead log")
+            connection.pragma("synchronous", "FULL")
+            connection.pragma("wal_autocheckpoint", 0)
+            connection.pragma("cache_size", -CACHE_KIBIBYTES)
+            connection.pragma("journal_size_limit", WAL_KEPT_OCTETS)
+            connection.pragma("temp_store", "memory")
+            upgrade(connection, version, self.path)
+            self._page_octets = connection.pragma("page_size")
+            self._give_back_space(connection)
+            sync_directory(os.path.dirname(self.path))
+            self._checkpointed_pages = self._written_pages()
+        self.trusted = True
+
+    def close(self) -> None:
+        """Close.  SQLite itself checkpoints and removes the log where this was the last connection."""
+        self.trusted = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with self._faults():
+                connection.close(True)
+
+    def reopen(self) -> None:
+        """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works."""
+        with contextlib.suppress(StorageBroken, StorageFull):
+            self.close()
+        self.open()
+        self.trusted = False
+        with self._faults():
+            connection = self._open_connection()
+            if self._disowned:
+                connection.execute(DELETE, (numbers_array(self._disowned),))
+            connection.execute("INSERT OR REPLACE INTO mark VALUES ('proof', 1 + coalesce("
+                               "(SELECT value FROM mark WHERE name = 'proof'), 0))")  # fmt: skip
+        self._disowned.clear()
+        self.trusted = True
+
+    # --- writing ---
+
+    def add(self, numbers: Sequence[int], packed: Sequence[bytes]) -> None:
+        """Commit messages: when this returns they are on the disk.  All of them, or none."""
+        connection = self._open_connection()
+        try:
+            with self._faults():
+                connection.execute(INSERT, (apsw.carray(tuple(packed)),))
+        finally:
+            if not self.trusted:
+                self._disowned.update(numbers)
+
+    def settle(self, numbers: Sequence[int], recorded: Sequence[int], attempts: Sequence[Attempt]) -> None:
+        """Forget the entries `numbers` (those in `recorded` have attempts that go with them), and keep `attempts`."""
+        connection = self._open_connection()
+        with self._faults():
+            if not recorded and not attempts:
+                connection.execute(DELETE, (numbers_array(numbers),))
+                return
+            with connection:
+                if numbers:
+                    connection.execute(DELETE, (numbers_array(numbers),))
+                if recorded:
+                    connection.execute(DELETE_ATTEMPTS, (numbers_array(recorded),))
+                if attempts:
+                    connection.executemany(UPSERT, [attempt_row(attempt) for attempt in attempts])
+
+    def forget_damage(self) -> None:
+        """Drop the records of damage: the start finds out anew, and a file may have been put back."""
+        connection = self._open_connection()
+        with self._faults():
+            connection.execute("DELETE FROM attempt WHERE destination = ? AND state = ?", (WHOLE_ENTRY, State.DAMAGED))
+
+    # --- the log ---
+
+    @property
+    def log_octets(self) -> int:
+        """What has been written to the log since the last checkpoint."""
+        return (self._written_pages() - self._checkpointed_pages) * self._page_octets
+
+    def checkpoint(self) -> None:
+        """Move the log into the file, so that the next commit begins it anew."""
+        connection = self._open_connection()
+        pages = self._written_pages()
+        with self._faults():
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._checkpointed_pages = pages
+
+    def _written_pages(self) -> int:
+        return 0 if self._connection is None else self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+
+    def _give_back_space(self, connection: apsw.Connection) -> None:
+        """After a flood has drained, the file is mostly holes; a small rest is copied quickly."""
+        free = connection.pragma("freelist_count") * connection.pragma("page_size")
+        used = connection.pragma("page_count") * connection.pragma("page_size") - free
+        if free > VACUUM_FREE_OCTETS and used < free // 8:
+            connection.execute("VACUUM")
+
+    def _open_connection(self) -> apsw.Connection:
+        if self._connection is None:
+            raise StorageBroken(f"{self.path} is not open")
+        return self._connection
+
+    def _says_full(self, error: Exception) -> bool:
+        """A quota, or no room for SQLite's shared memory file: an I/O error to SQLite, a full disk to us."""
+        if isinstance(error, OSError):
+            return error.errno in FULL
+        return isinstance(error, apsw.IOError) and self._connection is not None and self._connection.system_errno in FULL
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, and know after which of them the connection is not to be trusted."""
+        try:
+            yield
+        except apsw.FullError as error:
+            raise StorageFull(f"{self.path}: {error}") from error
+        except (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError) as error:
+            raise MessageRefused(f"{self.path}: {error}") from error
+        except (apsw.Error, OSError) as error:
+            self.trusted = False
+            if self._says_full(error):
+                raise StorageFull(f"{self.path}: {error}") from error
+            raise StorageBroken(f"{self.path}: {type(error).__name__}: {error}") from error
+
+
+def open_connection(path: str) -> apsw.Connection:
+    """A writing connection; a new file is made with mode 0600.  Raises `StorageBroken` for an SQLite that loses commits."""
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")[:3]) < SQLITE_LEAST:
+        raise StorageBroken(f"SQLite {version} can lose commits at a checkpoint; apsw with SQLite 3.51.3 or later is needed")
+    if not os.path.exists(path):  # never open a file that SQLite has open: closing it would drop SQLite's locks
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(BUSY_MILLISECONDS)
+    return connection
+
+
+def upgrade(connection: apsw.Connection, version: int, path: str) -> None:
+    """Create the schema, or lead an older one step by step to the present version, in one transaction."""
+    if version > SCHEMA_VERSION:
+        raise StorageBroken(f"{path} was written by a later release (schema {version}, this one knows {SCHEMA_VERSION})")
+    if version == SCHEMA_VERSION:
+        return
+    with connection:
+        statements = SCHEMA if version == 0 else [line for n in range(version, SCHEMA_VERSION) for line in UPGRADES[n]]
+        for statement in statements:
+            connection.execute(statement)
+        connection.pragma("user_version", SCHEMA_VERSION)
+
+
+def numbers_array(numbers: Sequence[int] | set[int]) -> Any:
+    """Numbers as an argument of `carray(?)`."""
+    return apsw.carray(array.array("q", numbers))
+
+
+def attempt_row(attempt: Attempt) -> tuple[int | float | str | None, ...]:
+    """The columns of the table `attempt`."""
+    return (
+        attempt.number,
+        attempt.destination,
+        int(attempt.remote),
+        str(attempt.state),
+        attempt.attempts,
+        attempt.due,
+        encode_reply(attempt.reply),
+        attempt.note,
+    )
