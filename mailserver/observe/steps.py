@@ -27,6 +27,7 @@ __all__ = ["Steps"]
 
 PORTION = 64  # steps, about half a millisecond
 PAUSE_SECONDS = 0.0005
+ROWS_AT_ONCE = 512  # in one statement: binding its text holds the interpreter lock
 OBSERVED_MAX = 10_000  # steps handed to the reactor and not yet seen by the observers
 JOIN_SECONDS = 5.0
 
@@ -137,7 +138,10 @@ class Steps:
                 portion = [self._waiting.popleft() for _ in range(min(missing, PORTION))]
                 missing -= len(portion)
                 self._write_portion(portion, rows)
-                if pause_seconds:
+                if len(rows) >= ROWS_AT_ONCE:
+                    self._save(rows)
+                    rows = {}
+                if pause_seconds and len(self._waiting) < self._waiting_max // 2:  # rather a slow reactor than lost steps
                     time.sleep(pause_seconds)
             self._save(rows)
             self._say_what_was_dropped()
