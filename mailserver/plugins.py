@@ -51,6 +51,7 @@ __all__ = [
     "UnknownComponent",
     "build_component",
     "discover",
+    "options_class",
 ]
 
 ENTRY_POINTS = "mailserver.plugins"
@@ -170,21 +171,11 @@ class Catalogue:
 
     def options_of(self, section: str, name: str) -> type[Options]:
         """The options class, as `mailserver.config.load` wants it.  Raises `UnknownComponent`."""
-        from mailserver.config import Options
-
+        factory = self.factory(section, name)
         try:
-            options = self.factory(section, name).options
-        except UnknownComponent:
-            raise
-        except Exception as error:  # any import error of the plugin, told with its traceback
-            raise UnknownComponent(
-                f"the component {name!r} cannot be imported: {error}\n{traceback.format_exc()}"
-            ) from error
-        if not (isinstance(options, type) and issubclass(options, Options)):
-            raise UnknownComponent(
-                f"the component {name!r} has options that are no subclass of mailserver.config.Options"
-            )
-        return options
+            return options_class(factory)
+        except PluginError as error:
+            raise UnknownComponent(str(error)) from error
 
     def clashes(self) -> list[tuple[str, tuple[Found, ...]]]:
         """Names that two factories claim for the same use."""
@@ -208,6 +199,20 @@ def discover() -> Catalogue:
         except PluginError as error:
             broken.append(Broken(source, str(error)))
     return Catalogue(found, broken)
+
+
+def options_class(factory: Any) -> type[Options]:
+    """The class of a factory's options.  Raises `PluginError`, with the traceback where the component cannot be imported."""
+    from mailserver.config import Options
+
+    try:
+        options = factory.options
+    except Exception as error:
+        why = f"the component {factory.name!r} cannot be imported: {error}\n{traceback.format_exc()}"
+        raise PluginError(why) from error
+    if not (isinstance(options, type) and issubclass(options, Options)):
+        raise PluginError(f"the options of {factory.name!r} are no subclass of mailserver.config.Options")
+    return options
 
 
 def build_component(factory: Any, options: Any, services: Services) -> Any:

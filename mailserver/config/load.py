@@ -15,6 +15,7 @@ from mailserver.config.faults import ConfigurationError, Fault, key_text, senten
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
 from mailserver.config.schema import Accounts, Component, Configuration, Delivery, Filter, Relay
+from mailserver.config.values import domain_key
 
 __all__ = ["ComponentOptions", "check_options", "load", "parse"]
 
@@ -92,6 +93,7 @@ class _Reading:
             place: self.component_options(place, use, table, options_of) for place, (use, table) in components.items()
         }
         self.check_endpoints(core.get("listen"))
+        self.check_domains(core.get("domain"))
         if self.faults or not isinstance(configuration, Configuration):
             raise ConfigurationError(self.faults)
         return _joined(configuration, options, self.directory)
@@ -118,6 +120,17 @@ class _Reading:
             endpoint = listen.get("endpoint") if isinstance(listen, Mapping) else None
             if isinstance(endpoint, str) and seen.setdefault(endpoint, index) != index:
                 self.fault(("listen", index, "endpoint"), f"is the endpoint of listen[{seen[endpoint]}], too")
+
+    def check_domains(self, domains: Any) -> None:
+        """Example.org and example.org are one domain: the second would silently replace the first."""
+        seen: dict[str, str] = {}
+        for name in domains if isinstance(domains, Mapping) else ():
+            try:
+                first = seen.setdefault(domain_key(name), name)
+            except ValueError:
+                continue  # told with the key itself
+            if first != name:
+                self.fault(("domain", name), f"is the domain {first!r} in another spelling")
 
     def checked(self, place: KeyPath, model: type[Options], table: Mapping[str, Any]) -> Options | None:
         try:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
+    AliasMember,
     Count,
     DomainKey,
     Duration,
@@ -21,7 +22,6 @@ from mailserver.config.values import (
     MailAddress,
     Network,
     Size,
-    domain_key,
 )
 
 __all__ = [
@@ -153,14 +153,14 @@ class Accounts(Component):
 
 
 class Pattern(Options):
-    """A rule for addresses by convention."""
+    """A rule for addresses by convention. A name in braces stands for one character or more, in the domain for one label."""
 
     match: str
     """The address, or its local part alone, with names in braces: `{user}.{folder}`, `{folder}@{user}.example.org`."""
     user: str = "{user}"
-    """The account, with names in braces from `match`."""
+    """The account, or its address, with names in braces from `match`."""
     folder: str = ""
-    """The folder below the inbox, with names in braces from `match`; empty: the inbox."""
+    """The folder below the inbox (`lists.{tag}`), with names in braces from `match`; empty: the inbox."""
 
 
 class Domain(Options):
@@ -169,12 +169,12 @@ class Domain(Options):
     catch_all: MailAddress | None = None
     """Who gets mail for names that do not exist. Absent: they are refused with 550 at RCPT."""
     subaddress: str = Field(default="+", max_length=4)
-    """The separator of `user+tag`; empty: none."""
+    """Each of its characters separates a user from a tag, as in `user+tag`; empty: none does."""
     postmaster: MailAddress | None = None
     """Who gets mail for `postmaster` (RFC 5321 section 4.5.1) and `abuse` (RFC 2142), where neither an account nor an alias
     has the name."""
-    aliases: dict[str, tuple[MailAddress, ...]] = Field(default_factory=dict)
-    """`name = ["address", …]`; one address may stand without brackets."""
+    aliases: dict[str, tuple[AliasMember, ...]] = Field(default_factory=dict)
+    """`name = ["address", …]`; a name alone is in the same domain, one address may stand without brackets."""
     pattern: tuple[Pattern, ...] = ()
     """Rules for addresses by convention, tried in order after accounts and aliases."""
 
@@ -286,18 +286,3 @@ class Configuration(Options):
     filter: tuple[Filter, ...] = ()
     directory: str = Field(default="", validation_alias=NOT_A_KEY)
     """The folder of the file, from which relative paths count."""
-
-    @field_validator("domain", mode="before")
-    @classmethod
-    def _each_domain_once(cls, value: Any) -> Any:
-        """Example.org and example.org are one domain; without this the second would silently replace the first."""
-        seen: set[str] = set()
-        for name in value if isinstance(value, Mapping) else ():
-            try:
-                key = domain_key(name)
-            except ValueError:
-                continue  # reported with the key itself
-            if key in seen:
-                raise ValueError(f"{key} is there twice")
-            seen.add(key)
-        return value

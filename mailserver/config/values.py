@@ -18,6 +18,7 @@ from mailserver.config.endpoints import checked_endpoint
 from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
 
 __all__ = [
+    "AliasMember",
     "Count",
     "DomainKey",
     "DomainName",
@@ -106,6 +107,13 @@ def mail_address(value: Any) -> Address:
     return Address(address.local, address.domain_key)
 
 
+def alias_member(value: Any) -> Address:
+    """An address, or a local part alone: a name in the alias's own domain (the `Address` has the domain "" then)."""
+    if not isinstance(value, str) or "@" in value:
+        return mail_address(value)
+    return Address(mail_address(value + "@example.invalid").local, "")
+
+
 def absolute_path(value: str, info: ValidationInfo) -> str:
     """A path; a relative one counts from the folder of the configuration file, ``{data}/…`` and ``{home}/…`` stay."""
     if not value or "\0" in value:
@@ -123,6 +131,7 @@ Network = Annotated[IPNetwork, PlainValidator(network)]
 DomainName = Annotated[str, AfterValidator(domain_name)]
 DomainKey = Annotated[str, AfterValidator(domain_key)]
 HostName = Annotated[str, AfterValidator(host_name)]
+AliasMember = Annotated[Address, PlainValidator(alias_member)]
 MailAddress = Annotated[Address, PlainValidator(mail_address)]
 FilePath = Annotated[str, AfterValidator(absolute_path)]
 Endpoint = Annotated[str, AfterValidator(checked_endpoint)]

@@ -2,11 +2,25 @@
 
 from twisted.application.service import ServiceMaker
 
-from mailserver.interfaces import IBatchDelivery, IPeerFilter, ISenderFilter
+from mailserver.interfaces import IBatchDelivery, IDirectory, IPeerFilter, ISenderFilter
 from mailserver.plugins import Shipped
 
-mailserver = ServiceMaker(  # type: ignore[no-untyped-call]
+mailserver = ServiceMaker(
     "mailserver", "mailserver.service", "A mail server: SMTP and LMTP into Maildirs.", "mailserver"
+)
+
+file = Shipped(
+    name="file",
+    summary="Accounts in a TOML file that `mailserver user` writes.",
+    provides=(IDirectory,),
+    target="mailserver.accounts.file:FileDirectoryFactory",
+)
+
+system = Shipped(
+    name="system",
+    summary="The users of this host.",
+    provides=(IDirectory,),
+    target="mailserver.accounts.system:SystemDirectoryFactory",
 )
 
 maildir = Shipped(
