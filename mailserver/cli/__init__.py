@@ -1,0 +1,76 @@
+"""The command ``mailserver``.
+
+Exit codes: 0 done; 1 the answer is no (faults found, no such message, no such account); 2 the command line is wrong;
+69 the server could not be asked; 74 a file of the server cannot be read; 78 the configuration has faults.
+(From 64 on as in sysexits.h.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mailserver.cli import check, explain, plugins, queue, user
+from mailserver.cli.output import Unable
+from mailserver.config import ConfigurationError
+from mailserver.control import CommandRefused, ControlError
+
+__all__ = ["main"]
+
+EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
+COMMANDS = (check, user, queue, explain, plugins)
+SANDBOX = os.path.join("sandbox", "mailserver.toml")
+INSTALLED = "/etc/mailserver/mailserver.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    if options.config is None:
+        options.config = SANDBOX if os.path.exists(SANDBOX) else INSTALLED
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except ConfigurationError as error:
+        return _failed(str(error), EX_CONFIG)
+    except CommandRefused as error:
+        return _failed(str(error), EX_NO)
+    except ControlError as error:
+        return _failed(str(error), EX_UNAVAILABLE)
+    except Unable as error:
+        return _failed(str(error), error.code)
+    except BrokenPipeError:  # a reader such as `head` has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _failed(words: str, code: int) -> int:
+    print(f"mailserver: {words}" if "\n" not in words else words, file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help=f"the configuration file (default: {SANDBOX} if there is one here, else {INSTALLED})",
+    )
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+    parser = argparse.ArgumentParser(
+        prog="mailserver",
+        description="Looks after the mail server; `twistd mailserver` starts it.",
+        epilog="Exit codes: 0 done, 1 no, 2 wrong command line, 69 the server could not be asked, "
+        "74 a file cannot be read, 78 the configuration has faults.",
+    )
+    parser.set_defaults(config=None, json=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_to(commands, common)
+    return parser

@@ -140,6 +140,8 @@ class Limits(Options):
 class Component(Options):
     """A table that names a component; all other keys are the component's own options."""
 
+    use: str
+    """The component's name."""
     options: Any = Field(default=None, validation_alias=NOT_A_KEY)
     """All other keys, as the component's own checked options."""
 

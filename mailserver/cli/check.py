@@ -1,0 +1,198 @@
+"""``mailserver check``: everything that can be known to be wrong before the server starts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import asdict
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from mailserver.assembly import StartError, make_router
+from mailserver.awaiting import now_or_later
+from mailserver.cli.output import as_json, say
+from mailserver.cli.plugins import plugin_faults
+from mailserver.config import Configuration, ConfigurationError, Fault, load
+from mailserver.config.endpoints import split_endpoint
+from mailserver.config.faults import key_text
+from mailserver.config.lines import lines_of
+from mailserver.config.schema import Component
+from mailserver.control import ControlError, NoServer, ask
+from mailserver.interfaces import IComponent, Services
+from mailserver.plugins import Catalogue, PluginError, build_component, discover
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    check = commands.add_parser("check", parents=[common], help="check the configuration and what it refers to")
+    check.set_defaults(run=check_configuration)
+
+
+def check_configuration(options: argparse.Namespace) -> int:
+    """Print all faults.  1 where there are some; warnings alone are 0."""
+    catalogue = discover()
+    look = _Look(options.config)
+    configuration = look.configuration(catalogue)
+    if configuration is not None:
+        look.at_components(configuration, catalogue)
+        look.at_data(configuration.data)
+        look.at_ports(configuration)
+    look.at_plugins(catalogue)
+    if options.json:
+        as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
+    else:
+        say(*map(str, look.faults), *(f"warning: {warning}" for warning in look.warnings))
+        say(f"{options.config}: {_count(look.faults, 'fault')}, {_count(look.warnings, 'warning')}.")
+    return 1 if look.faults else 0
+
+
+class _Look:
+    """Collects what is wrong; nothing that it finds ends the search."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.faults: list[Fault] = []
+        self.warnings: list[str] = []
+        self.lines: dict[str, int] = {}
+
+    def configuration(self, catalogue: Catalogue) -> Configuration | None:
+        """Load it, and note where its keys are; None where it has faults."""
+        try:
+            configuration = load(self.file, catalogue.options_of)
+        except ConfigurationError as error:
+            self.faults += error.faults
+            return None
+        with open(self.file, encoding="utf-8") as file:
+            self.lines = {key_text(path): line for path, line in lines_of(file.read()).items()}
+        return configuration
+
+    def fault(self, key: str, message: str) -> None:
+        self.faults.append(Fault(self.file, self.lines.get(key, 1), key, message))
+
+    def at_components(self, configuration: Configuration, catalogue: Catalogue) -> None:
+        """Build each one, as the start would; start the directory alone, to follow the aliases."""
+        services = Services(
+            clock=Clock(),
+            run_in_thread=maybeDeferred,
+            state=None,
+            resolver=None,
+            hostname=configuration.hostname,
+            configuration_directory=configuration.directory,
+            data_directory=configuration.data,
+        )
+        tables: list[tuple[str, str, Component]] = [("accounts", "accounts", configuration.accounts)]
+        tables.append(("delivery", "delivery", configuration.delivery))
+        if configuration.relay.use != "none":
+            tables.append(("relay", "relay", configuration.relay))
+        tables += [("filter", f"filter[{n}]", table) for n, table in enumerate(configuration.filter)]
+        for section, key, table in tables:
+            try:
+                component = build_component(catalogue.factory(section, table.use), table.options, services)
+            except PluginError as error:
+                self.fault(key, str(error))
+                continue
+            if section == "accounts":
+                self.at_addresses(configuration, component)
+
+    def at_addresses(self, configuration: Configuration, directory: Any) -> None:
+        """Accounts, aliases, patterns."""
+        try:
+            router = make_router(configuration, directory)
+        except StartError as error:
+            key, colon, message = str(error).partition(": ")
+            self.fault(key if colon else "", message if colon else key)
+            return
+        try:
+            if IComponent.providedBy(directory):
+                _finished(directory.start())
+            self.warnings += _finished(router.faults())
+        except ConfigurationError as error:
+            self.faults += error.faults
+        except OSError as error:
+            self.fault("accounts", f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+        except _NotNow:
+            self.warnings.append("the accounts can only be looked at while the server runs")
+
+    def at_data(self, data: str) -> None:
+        """It must be a folder that can be written, or one that can be made."""
+        place = data
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
+            self.fault("data", f"{place} is no folder")
+            return
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                self.warnings.append(f"data: this user may not write to {place}; the server's user must be able to")
+            else:
+                self.fault("data", f"{place} cannot be written: {error.strerror}")
+
+    def at_ports(self, configuration: Configuration) -> None:
+        """Whether the ports are free; not while the server holds them itself."""
+        try:
+            ask(os.path.join(configuration.data, "control.sock"), "status", timeout_seconds=5)
+            return
+        except NoServer:
+            pass
+        except ControlError:
+            return  # a server runs that this user may not ask
+        for listen in configuration.listen:
+            problem = _port_problem(listen.endpoint)
+            if problem:
+                self.warnings.append(f"{listen.endpoint}: {problem}")
+
+    def at_plugins(self, catalogue: Catalogue) -> None:
+        """What is installed and cannot be used, although this configuration does not use it."""
+        for source, why in plugin_faults(catalogue):
+            self.warnings.append(f"plugin {source}: {why.strip().splitlines()[-1]} (mailserver plugins check)")
+
+
+class _NotNow(Exception):
+    """The answer needs a running reactor."""
+
+
+def _finished(awaitable: Awaitable[Any]) -> Any:
+    """The result of what does not really wait."""
+    seen: list[Any] = []
+    result = now_or_later(awaitable)
+    maybeDeferred(lambda: result).addBoth(seen.append)
+    if not seen:
+        raise _NotNow
+    if isinstance(seen[0], Failure):
+        seen[0].raiseException()
+    return seen[0]
+
+
+def _port_problem(endpoint: str) -> str:
+    """Why a tcp endpoint cannot be listened on, "" where it can or where only the start can tell."""
+    kind, positional, named = split_endpoint(endpoint)
+    if kind not in ("tcp", "tcp6"):
+        return ""
+    port = int(named.get("port", positional[0] if positional else "0"))
+    interface = named.get("interface", "::" if kind == "tcp6" else "")
+    with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in interface else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((interface, port))
+        except PermissionError:
+            return "this user may not bind the port; start as root, with CAP_NET_BIND_SERVICE or by a systemd socket"
+        except OSError as error:
+            return f"cannot be listened on: {error.strerror or error}"
+    return ""
+
+
+def _count(things: list[Any], name: str) -> str:
+    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"

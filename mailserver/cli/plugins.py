@@ -1,0 +1,109 @@
+"""``mailserver plugins``: which components there are, what is wrong with some, and a new one to start from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from mailserver.cli.output import Unable, as_json, say, table
+from mailserver.cli.skeleton import SkeletonError, write_skeleton
+from mailserver.plugins import Catalogue, Found, PluginError, discover, options_class
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    plugins = commands.add_parser("plugins", parents=[common], help="list components, check them, begin a new one")
+    plugins.set_defaults(run=list_plugins)
+    actions = plugins.add_subparsers(title="actions", metavar="ACTION")
+    checking = actions.add_parser("check", parents=[common], help="import every component and say what is wrong")
+    checking.set_defaults(run=check_plugins)
+    new = actions.add_parser("new", parents=[common], help="write a package with a filter and its test")
+    new.add_argument(
+        "name", metavar="NAME", help="what the configuration will call it: lower-case letters, digits, hyphens"
+    )
+    new.add_argument("--directory", default=".", metavar="DIR", help="where the package's folder goes (default: here)")
+    new.set_defaults(run=new_plugin)
+
+
+def list_plugins(options: argparse.Namespace) -> int:
+    """Print every component.  1 where a plugin is broken."""
+    catalogue = discover()
+    if options.json:
+        as_json(_described(catalogue))
+    else:
+        rows = [(found.name, _kinds(found), found.source, str(found.factory.summary)) for found in _sorted(catalogue)]
+        table(("NAME", "PROVIDES", "FROM", "SUMMARY"), rows)
+        if catalogue.broken:
+            say("", f"{len(catalogue.broken)} plugin(s) could not be used; `mailserver plugins check` says why.")
+    return 1 if catalogue.broken else 0
+
+
+def check_plugins(options: argparse.Namespace) -> int:
+    """Import everything and print what is wrong.  1 where something is."""
+    catalogue = discover()
+    faults = plugin_faults(catalogue)
+    if options.json:
+        as_json(_described(catalogue) | {"faults": [{"source": source, "why": why} for source, why in faults]})
+    else:
+        bad = {source for source, _ in faults}
+        for found in _sorted(catalogue):
+            say(f"{'faulty' if found.source in bad else 'ok':<7} {found.name}: {_kinds(found)}, from {found.source}")
+        for source, why in faults:
+            say("", f"{source}:", why.rstrip())
+    return 1 if faults else 0
+
+
+def plugin_faults(catalogue: Catalogue) -> list[tuple[str, str]]:
+    """Where and what: plugins that cannot be imported, names claimed twice, options that are none."""
+    faults = [(broken.source, broken.why) for broken in catalogue.broken]
+    for found in catalogue.found:
+        try:
+            options_class(found.factory)
+        except PluginError as error:
+            faults.append((found.source, str(error)))
+    for name, founds in catalogue.clashes():
+        sources = " and ".join(found.source for found in founds)
+        faults.append((founds[-1].source, f"the name {name!r} is used twice, by {sources}: it can be used by neither"))
+    return faults
+
+
+def new_plugin(options: argparse.Namespace) -> int:
+    """Write the skeleton and say what to do with it."""
+    try:
+        folder, files = write_skeleton(options.name, options.directory)
+    except (SkeletonError, OSError) as error:
+        raise Unable(str(error)) from error
+    if options.json:
+        as_json({"directory": folder, "files": files})
+        return 0
+    say(*(os.path.join(folder, file) for file in files), "")
+    say("Test it:     " + f"cd {folder} && python -m twisted.trial tests")
+    say("Install it:  " + f"pip install {folder}")
+    say("Use it:      " + f'[[filter]] with use = "{options.name}"; docs/writing-a-filter.md explains the rest')
+    return 0
+
+
+def _described(catalogue: Catalogue) -> dict[str, Any]:
+    return {
+        "components": [
+            {
+                "name": found.name,
+                "provides": [interface.__name__ for interface in found.provides],
+                "source": found.source,
+                "summary": str(found.factory.summary),
+            }
+            for found in _sorted(catalogue)
+        ],
+        "broken": [{"source": broken.source, "why": broken.why} for broken in catalogue.broken],
+    }
+
+
+def _sorted(catalogue: Catalogue) -> list[Found]:
+    return sorted(catalogue.found, key=lambda found: (found.provides[0].__name__, found.name))
+
+
+def _kinds(found: Found) -> str:
+    return ", ".join(interface.__name__ for interface in found.provides)
