@@ -1,0 +1,190 @@
+"""The content of DATA: its end, its dots, its faults (RFC 5321 sections 2.3.8, 4.1.1.4, 4.5.2)."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.smtp.events import Chunk, Closed, Data, EndOfData, Wait
+from mailserver.smtp.server import SessionLimits
+from mailserver.smtp.states import State
+from tests.smtp.conversation import NO, Conversation, friendly
+
+
+def receive(wire: bytes, **kinds: object) -> Conversation:
+    conversation = Conversation(**kinds).address()  # type: ignore[arg-type]
+    conversation.send(b"DATA\r\n")
+    conversation.send(wire)
+    return conversation
+
+
+class DataTests(SynchronousTestCase):
+    def test_a_message_goes_through(self):
+        conversation = receive(b"Subject: hi\r\n\r\nHello\r\n.\r\n")
+        self.assertEqual(conversation.messages, [(b"Subject: hi\r\n\r\nHello\r\n", EndOfData(22, None))])
+        self.assertEqual(conversation.codes, [354, 250])
+        self.assertIs(conversation.session.state, State.READY)
+
+    def test_an_empty_message(self):
+        conversation = receive(b".\r\n")
+        self.assertEqual(conversation.events, [Data(False), EndOfData(0, None)])
+
+    def test_dots_are_undone(self):
+        # RFC 5321 section 4.5.2
+        for wire, content in (
+            (b"..\r\n.\r\n", b".\r\n"),
+            (b"...\r\n.\r\n", b"..\r\n"),
+            (b".a\r\n.\r\n", b"a\r\n"),
+            (b"a\r\n..b\r\n.c\r\nd.\r\n.\r\n", b"a\r\n.b\r\nc\r\nd.\r\n"),
+            (b"\r\n..\r\n..\r\n\r\n.\r\n", b"\r\n.\r\n.\r\n\r\n"),
+            (b"a.\r\n.\r\n", b"a.\r\n"),
+        ):
+            self.assertEqual(receive(wire).messages, [(content, EndOfData(len(content), None))], wire)
+
+    def test_the_size_is_that_of_the_content_not_of_the_wire(self):
+        self.assertEqual(receive(b"..\r\n" * 10 + b".\r\n").events[-1], EndOfData(30, None))
+
+    def test_what_follows_the_end_is_the_next_command(self):
+        conversation = receive(b"a\r\n.\r\nNOOP\r\nQUIT\r\n")
+        self.assertEqual(conversation.codes, [354, 250, 250, 221])
+
+    def test_the_end_is_found_across_any_border(self):
+        wire = b"line\r\n..dot\r\n.\r\n"
+        for cut in range(len(wire)):
+            for second in range(cut, len(wire)):
+                conversation = Conversation().address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:second], wire[second:])
+                self.assertEqual(conversation.messages, [(b"line\r\n.dot\r\n", EndOfData(12, None))], (cut, second))
+
+    def test_octets_above_127_are_content(self):
+        self.assertEqual(receive(b"\xff\x80\r\n.\r\n").content, b"\xff\x80\r\n")
+
+    def test_a_refused_data_ends_the_transaction_and_is_no_354(self):
+        conversation = Conversation(answer=lambda event: NO if isinstance(event, Data) else friendly(event)).address()
+        self.assertEqual(conversation.send(b"DATA\r\n"), b"550 5.7.1 No\r\n")
+        self.assertIs(conversation.session.state, State.READY)
+        self.assertEqual(conversation.send(b"NOOP\r\n")[:3], b"250")
+
+    def test_data_with_binarymime_is_503(self):
+        # RFC 3030 section 3
+        conversation = Conversation().address(parameters=b" BODY=BINARYMIME")
+        conversation.send(b"DATA\r\n")
+        self.assertEqual(conversation.rejected, [("DATA", 503, "5.5.1")])
+
+    def test_content_that_came_before_354_is_noted(self):
+        # RFC 2920 section 3.1: DATA ends a group
+        conversation = Conversation().address()
+        conversation.send(b"DATA\r\nearly\r\n.\r\n")
+        self.assertTrue(conversation.session.data_was_early)
+        conversation.address()
+        conversation.send(b"DATA\r\n", b"patient\r\n.\r\n")
+        self.assertFalse(conversation.session.data_was_early)
+        self.assertEqual(conversation.content, b"patient\r\n")
+
+    def test_chunks_come_as_they_arrive_and_are_not_gathered(self):
+        conversation = receive(b"x" * 100_000, limits=SessionLimits(header_octets=0))
+        self.assertEqual(conversation.events, [Data(False), Chunk(b"x" * 100_000)])
+        self.assertEqual(conversation.session.buffered, 0)
+
+
+class FaultTests(SynchronousTestCase):
+    def fault(self, wire: bytes, **kinds: object) -> tuple[int, str]:
+        conversation = receive(wire, **kinds)
+        end = conversation.events[-1]
+        if not isinstance(end, EndOfData) or end.fault is None:
+            raise AssertionError(f"no fault: {end}")
+        self.assertIs(conversation.session.state, State.READY)
+        self.assertEqual(conversation.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")
+        return end.fault.code, end.fault.enhanced
+
+    def test_bare_cr_bare_lf_and_nul(self):
+        for wire in (b"a\rb", b"a\nb", b"\na", b"\ra", b"a\n", b"a\r", b"a\n\r", b"a\r\r", b"\0", b"a\0b", b".\r.", b".\n"):
+            self.assertEqual(self.fault(wire + b"\r\n.\r\n"), (550, "5.6.0"), wire)
+
+    def test_a_fault_is_seen_across_any_border(self):
+        for wire in (b"ab\ncd\r\n.\r\n", b"ab\rcd\r\n.\r\n", b"ab\r\r\n.\r\n", b"\n.\r\n.\r\n", b"ab\r\n\n.\r\n.\r\n", b"a\0\r\n.\r\n"):
+            for cut in range(1, len(wire)):
+                conversation = Conversation().address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:], b"NOOP\r\n")
+                self.assertEqual(conversation.codes, [354, 550, 250], (wire, cut))
+
+    def test_too_large_is_552_at_the_true_end(self):
+        limits = SessionLimits(message_octets=1000)
+        self.assertEqual(self.fault(b"x\r\n" * 334 + b".\r\n", limits=limits), (552, "5.3.4"))
+        self.assertEqual(receive(b"x" * 998 + b"\r\n.\r\n", limits=limits).codes, [354, 250])
+
+    def test_no_chunk_goes_past_the_limit_by_more_than_one_arrival(self):
+        conversation = Conversation(limits=SessionLimits(message_octets=1000, header_octets=0)).address()
+        conversation.send(b"DATA\r\n", *[b"x" * 400] * 100)
+        self.assertEqual(sum(len(event.data) for event in conversation.events if isinstance(event, Chunk)), 800)
+
+    def test_far_past_the_limit_the_peer_is_cut_off(self):
+        limits = SessionLimits(message_octets=1000, excess_octets=5000, header_octets=0)
+        conversation = receive(b"x" * 6000, limits=limits)
+        self.assertIs(conversation.wait, Wait.NEED_DATA)
+        conversation.send(b"x")
+        self.assertIsInstance(conversation.events[-1], Closed)
+        self.assertEqual(conversation.codes, [354, 552])
+        self.assertIs(conversation.wait, Wait.CLOSED)
+
+    def test_an_endless_header_is_a_fault(self):
+        limits = SessionLimits(header_octets=100)
+        field = b"X: " + b"y" * 45 + b"\r\n"
+        self.assertEqual(self.fault(field * 2 + b"\r\n\r\n.\r\n", limits=limits), (552, "5.3.4"))
+        self.assertEqual(self.fault(field * 50 + b".\r\n", limits=limits), (552, "5.3.4"))
+        self.assertEqual(receive(field + b"\r\n" + field * 50 + b".\r\n", limits=limits).codes, [354, 250])
+        self.assertEqual(receive(b"\r\n" + field * 50 + b".\r\n", limits=limits).codes, [354, 250])
+
+    def test_the_header_limit_is_exact_across_any_border(self):
+        for spare, code in ((0, 250), (-1, 552)):
+            wire = b"A: b\r\nC: d\r\n\r\nbody\r\n.\r\n"
+            limits = SessionLimits(header_octets=wire.index(b"body") + spare)
+            for cut in range(len(wire)):
+                conversation = Conversation(limits=limits).address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:])
+                self.assertEqual(conversation.codes, [354, code], (spare, cut))
+
+
+class ConvertTests(SynchronousTestCase):
+    def test_bare_lf_becomes_crlf(self):
+        conversation = receive(b"a\nb\r\nc\n\nd\n\r\n.\r\n", bare_lf="convert")
+        self.assertEqual(conversation.content, b"a\r\nb\r\nc\r\n\r\nd\r\n\r\n")
+        self.assertEqual(conversation.codes, [354, 250])
+
+    def test_it_never_ends_the_data(self):
+        for wire, content in (
+            (b"a\n.\nb", b"a\r\n.\r\nb"),
+            (b"a\r\n.\nb", b"a\r\n.\r\nb"),
+            (b"a\n.\r\nb", b"a\r\n.\r\nb"),
+            (b".\nb", b".\r\nb"),
+            (b"\n.\n.\n.\r\nb", b"\r\n.\r\n.\r\n.\r\nb"),
+        ):
+            for cut in range(len(wire) + 5):
+                whole = wire + b"\r\n.\r\n"
+                conversation = Conversation(bare_lf="convert").address()
+                conversation.send(b"DATA\r\n", whole[:cut], whole[cut:])
+                self.assertEqual(conversation.messages, [(content + b"\r\n", EndOfData(len(content) + 2, None))], (wire, cut))
+
+    def test_dots_of_longer_lines_are_undone(self):
+        self.assertEqual(receive(b"a\n..b\n.c\r\n..\n.\r\n\r\n.\r\n", bare_lf="convert").content, b"a\r\n.b\r\nc\r\n.\r\n.\r\n\r\n")
+
+    def test_a_bare_cr_is_still_a_fault(self):
+        self.assertEqual(receive(b"a\rb\nc\r\n.\r\n", bare_lf="convert").codes, [354, 550])
+
+    @given(st.lists(st.sampled_from([b"a", b".", b"\n", b"\r\n"]), max_size=12))
+    def test_stuffing_what_was_kept_gives_it_back(self, parts):
+        # Safe to relay: dot-stuffing the content and receiving it again is no change and no earlier end.
+        first = receive(b"".join(parts) + b"\r\n.\r\nNOOP\r\n", bare_lf="convert").messages[0]
+        content, end = first
+        self.assertEqual(end, EndOfData(len(content), None))
+        stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+        self.assertEqual(receive(stuffed).messages, [first])
+
+
+class RoundTripTests(SynchronousTestCase):
+    @given(st.lists(st.sampled_from([b"a", b".", b"..", b"\r\n", b"\r\n.", b"text"]), max_size=20), st.integers(1, 7))
+    def test_what_a_client_stuffs_comes_out_as_it_was(self, parts, step):
+        content = b"".join(parts) + b"\r\n"
+        wire = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+        conversation = Conversation().address()
+        conversation.send(b"DATA\r\n", *[wire[n : n + step] for n in range(0, len(wire), step)])
+        self.assertEqual(conversation.messages, [(content, EndOfData(len(content), None))])
