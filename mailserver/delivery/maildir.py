@@ -5,6 +5,7 @@ A batch crosses to the writer in one hand-over (`process` says why that is a pro
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,8 +22,8 @@ from mailserver.delivery.names import PathTemplate, host_part
 from mailserver.delivery.process import WriterProcess
 from mailserver.delivery.sweep import sweep_in_process
 from mailserver.delivery.writer import MaildirWriter
-from mailserver.interfaces import IBatchDelivery, IComponent, IComponentFactory, Services
-from mailserver.mail.answers import Outcome
+from mailserver.interfaces import IBatchDelivery, IComponent, IComponentFactory, IPreparing, ISweeping, Services
+from mailserver.mail.answers import Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
@@ -56,12 +57,12 @@ class WriterThread:
         self._maildirs.close()
 
 
-@implementer(IBatchDelivery, IComponent)
+@implementer(IBatchDelivery, IComponent, IPreparing, ISweeping)
 class MaildirDelivery:
     """Delivers batches through a `writer`; `disk` makes them durable.
 
     `letter_of(parcel, host)` gives a parcel the form that the writer takes.  `root` is the directory whose ``tmp/``
-    directories `sweep` looks through.
+    directories `sweep` looks through.  `path_of` gives the path of a mailbox, for `prepare`.
     """
 
     stores = True
@@ -74,6 +75,7 @@ class MaildirDelivery:
         run_in_thread: RunInThread,
         hostname: str,
         root: str,
+        path_of: Callable[[Mailbox], str] | None = None,
         letter_of: Callable[[Parcel, str], Letter] = letter_of,
     ) -> None:
         self._writer = writer
@@ -81,6 +83,7 @@ class MaildirDelivery:
         self._run_in_thread = run_in_thread
         self._host = host_part(hostname)
         self._root = root
+        self._path_of = path_of
         self._letter_of = letter_of
         self._touched = Touched()
         self._writing = DeferredLock()
@@ -122,10 +125,27 @@ class MaildirDelivery:
                 self._touched.add(touched)
                 raise
 
+    async def prepare(self, mailboxes: Sequence[Mailbox]) -> None:
+        """Make the Maildirs that are not there."""
+        if self._path_of is not None and mailboxes:
+            self._touched.add(await self._run_in_thread(_prepare, self._path_of, tuple(mailboxes)))
+
     async def sweep(self) -> int:
         """Remove files older than 36 hours from every ``tmp/``; return how many.  Meant for once a day."""
         removed: int = await self._run_in_thread(functools.partial(sweep_in_process, self._root))
         return removed
+
+
+def _prepare(path_of: Callable[[Mailbox], str], mailboxes: Sequence[Mailbox]) -> Touched:
+    maildirs = Maildirs(path_of=path_of, open_at_most=1)
+    devices = {}
+    for mailbox in mailboxes:
+        with contextlib.suppress(OSError):  # its first message meets the same fault, and its sender hears of it
+            maildir = maildirs.find(mailbox)
+            devices[maildir.device] = maildir.path
+    made = set(maildirs.take_made())
+    maildirs.close()
+    return Touched(devices if made else {}, [], made)
 
 
 class MaildirOptions(Options):
@@ -160,6 +180,10 @@ class MaildirFactory:
                 hostname=services.hostname,
                 run_in_thread=services.run_in_thread,
             )
+
+        def path_of(box: Mailbox) -> str:
+            return template.path(user=box.user, domain=box.domain)
+
         syncfs = find_syncfs()
         writer: Writer
         if options.process:
@@ -171,7 +195,7 @@ class MaildirFactory:
             )
         else:
             writer = WriterThread(
-                path_of=lambda box: template.path(user=box.user, domain=box.domain),
+                path_of=path_of,
                 open_at_most=options.open_maildirs,
                 syncs_files=syncfs is None,
             )
@@ -181,4 +205,5 @@ class MaildirFactory:
             run_in_thread=services.run_in_thread,
             hostname=services.hostname,
             root=template.root,
+            path_of=path_of,
         )
