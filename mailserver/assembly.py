@@ -21,7 +21,17 @@ from mailserver.control import CommandRefused
 from mailserver.delivery.domains import Domain, RoutingError
 from mailserver.delivery.patterns import Pattern, PatternError
 from mailserver.delivery.router import Router
-from mailserver.interfaces import IComponent, IDirectory, IObserver, IPrivilegedComponent, ISweeping, Services
+from mailserver.interfaces import (
+    IAccountList,
+    IComponent,
+    IDirectory,
+    IObserver,
+    IPreparing,
+    IPrivilegedComponent,
+    ISweeping,
+    Services,
+)
+from mailserver.mail.address import Address
 from mailserver.mail.ids import IdSource
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.queue.queue import Queue
@@ -181,6 +191,7 @@ class Door:
     """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together."""
 
     def __init__(self, configuration: Configuration, server: Server) -> None:
+        self._local = server.local
         self._directory: Any = server.component("accounts", configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
         judging = Judging(
@@ -219,9 +230,14 @@ class Door:
         }
 
     async def start(self) -> None:
-        """Start the directory and the filters.  An error stops the start, or the reload."""
+        """Start the directory and the filters, and make the mailboxes of the accounts.  An error stops the start, or the reload."""
         for component in (self._directory, *self._filters):
             await start_component(component)
+        directory: Any = self._directory
+        if IAccountList.providedBy(directory) and IPreparing.providedBy(self._local):
+            names = [Address.parse(text, utf8=True) for text in await directory.accounts()]
+            found = [await directory.find(name.local, name.domain) for name in names]
+            await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def stop(self) -> None:
         """Stop them; a plugin's trouble at its end is nobody else's."""

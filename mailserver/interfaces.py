@@ -33,6 +33,7 @@ __all__ = [
     "IModifier",
     "IObserver",
     "IPeerFilter",
+    "IPreparing",
     "IPrivilegedComponent",
     "IRecipientContentFilter",
     "IRecipientFilter",
@@ -98,6 +99,13 @@ class IPrivilegedComponent(Interface):
 
     def start_privileged() -> None:
         """Called once, before the privileges are dropped and before `start`.  No reactor runs yet."""
+
+
+class IPreparing(Interface):
+    """Optional, beside `IDelivery`: a delivery whose mailboxes can be made before the first message."""
+
+    def prepare(mailboxes: Sequence[Mailbox]) -> Awaitable[None]:
+        """Make those that are not there, so that a mail program finds them.  One that cannot be made is not an error here."""
 
 
 class ISweeping(Interface):

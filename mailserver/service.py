@@ -271,7 +271,8 @@ class MailService(Service):
             self.log.error("mailserver cannot start: {error}", error=failure.getErrorMessage())
         else:
             self.log.failure("mailserver cannot start", failure)
-        sys.stderr.write(f"mailserver cannot start: {failure.getErrorMessage()}\n")
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"mailserver cannot start: {failure.getErrorMessage()}\n")
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
 
@@ -283,8 +284,10 @@ class MailService(Service):
         local, _, domain = sandbox.SANDBOX_USER.partition("@")
         data = self._configuration.data
         folder, outbound = os.path.join(data, "mail", domain, local), os.path.join(data, "outbound")
-        sys.stdout.write(sandbox.what_to_type(listeners, folder, outbound))
-        sys.stdout.flush()
+        screen = sys.__stdout__  # sys.stdout is the log by now
+        if screen is not None:
+            screen.write(sandbox.what_to_type(listeners, folder, outbound))
+            screen.flush()
 
 
 def _wait(port: Any) -> None:
