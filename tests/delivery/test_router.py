@@ -1,0 +1,346 @@
+"""Where recipients go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailserver.awaiting import now_or_later
+from mailserver.delivery.domains import SEPARATORS_TRIED
+from mailserver.delivery.router import Domain, Pattern, Router, RoutingError
+from mailserver.interfaces import IAccountList, IDirectory, IRouter
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
+
+ACCOUNTS = ("alice@example.org", "bob@example.org", "first-last@example.org", "jürgen@example.org", "carol@other.example")
+
+
+@implementer(IDirectory, IAccountList)
+class Accounts:
+    """A directory in memory that counts what it is asked."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.asked: list[str] = []
+        self.mailboxes = {name: Mailbox(*name.rsplit("@", 1)) for name in names}
+
+    async def find(self, local_part: str, domain: str) -> Mailbox | None:
+        self.asked.append(f"{local_part}@{domain}")
+        return self.mailboxes.get(f"{local_part}@{domain}")
+
+    async def accounts(self) -> Sequence[str]:
+        return self.names
+
+
+def addresses(*texts: str) -> tuple[Address, ...]:
+    return tuple(Address.parse(text, utf8=True) for text in texts)
+
+
+def where(routes: Sequence[Route]) -> list[str]:
+    """``alice``, ``alice/folder``, ``alice/folder?`` (if it exists), ``-> address``, ``no``."""
+    found = []
+    for route in routes:
+        if isinstance(route, Local):
+            box = route.mailbox
+            folder = "".join([f"/{part}" for part in box.folder]) + ("?" if box.folder_must_exist else "")
+            found.append(f"{box.user}@{box.domain}{folder}".replace("@example.org", ""))
+        elif isinstance(route, Remote):
+            found.append(f"-> {route.address}")
+        else:
+            found.append(f"no {route.reply.code} {route.reply.enhanced}")
+    return found
+
+
+class RouterCase(SynchronousTestCase):
+    def router(
+        self, domain: Domain | None = None, *, accounts: Sequence[str] = ACCOUNTS, also: Mapping[str, Domain] | None = None, **named: Any
+    ) -> Router:
+        self.directory = Accounts(*accounts)
+        domains = {"example.org": domain or Domain(), "other.example": Domain(), **(also or {})}
+        return Router(directory=self.directory, domains=domains, hostname="mx.example.org", **named)
+
+    def route(self, router: Router, address: str | Address) -> list[str]:
+        parsed = address if isinstance(address, Address) else Address.parse(address, utf8=True)
+        routes = now_or_later(router.route(parsed))
+        assert not isinstance(routes, Deferred), "a directory in memory costs no reactor turn"
+        self.assertGreater(len(routes), 0)
+        return where(routes)
+
+
+class Names(RouterCase):
+    def test_it_is_a_router(self) -> None:
+        verifyObject(IRouter, self.router())
+
+    def test_an_account_gets_its_mail_with_one_look_up(self) -> None:
+        router = self.router()
+        self.assertEqual(self.route(router, "alice@example.org"), ["alice"])
+        self.assertEqual(self.directory.asked, ["alice@example.org"])
+
+    def test_rfc_5321_2_4_case_makes_no_difference_here(self) -> None:
+        self.assertEqual(self.route(self.router(), "Alice@EXAMPLE.org"), ["alice"])
+
+    def test_rfc_6531_international_names_have_one_form(self) -> None:
+        for text in ("JÜRGEN@example.org", "ju\u0308rgen@example.org"):
+            self.assertEqual(self.route(self.router(), text), ["jürgen"])
+
+    def test_an_unknown_name_is_refused_with_550_5_1_1(self) -> None:
+        self.assertEqual(self.route(self.router(), "nobody@example.org"), ["no 550 5.1.1"])
+
+    def test_another_domain_is_remote_with_the_address_as_it_came(self) -> None:
+        routes = now_or_later(self.router().route(address := Address("X", "Far.Example")))
+        self.assertEqual(routes, (Remote(address),))
+
+    def test_a_percent_sign_and_a_bang_never_lead_elsewhere(self) -> None:
+        for text in ("bob%far.example@example.org", "far.example!bob@example.org", '"bob@far.example"@example.org'):
+            self.assertEqual(self.route(self.router(), text), ["no 550 5.1.1"])
+
+    def test_a_directory_that_cannot_tell_is_an_error_and_no_refusal(self) -> None:
+        router = self.router()
+
+        async def broken(local_part: str, domain: str) -> None:
+            raise OSError("no connection")
+
+        self.patch(self.directory, "find", broken)
+        with self.assertRaises(OSError):
+            now_or_later(router.route(Address("alice", "example.org")))
+
+
+class Aliases(RouterCase):
+    def aliases(self, **named: Any) -> Domain:
+        return Domain(aliases={name: addresses(*members) for name, members in named.items()})
+
+    def test_many_members_here_and_elsewhere_each_once(self) -> None:
+        domain = self.aliases(
+            sales=["alice@example.org", "bob@example.org", "x@far.example"], all=["sales@example.org", "alice@example.org", "x@far.example"]
+        )
+        self.assertEqual(self.route(self.router(domain), "all@example.org"), ["alice", "-> x@far.example", "bob"])
+
+    def test_the_final_address_is_the_members(self) -> None:
+        routes = now_or_later(self.router(self.aliases(sales=["bob@example.org"])).route(Address("sales", "example.org")))
+        self.assertEqual(routes, (Local(Address("bob", "example.org"), Mailbox("bob", "example.org")),))
+
+    def test_an_account_comes_before_an_alias_of_its_name(self) -> None:
+        self.assertEqual(self.route(self.router(self.aliases(alice=["bob@example.org"])), "alice@example.org"), ["alice"])
+
+    def test_case_makes_no_difference(self) -> None:
+        self.assertEqual(self.route(self.router(self.aliases(Sales=["bob@example.org"])), "SALES@example.org"), ["bob"])
+
+    def test_a_member_that_does_not_exist_does_not_hinder_the_others(self) -> None:
+        domain = self.aliases(sales=["gone@example.org", "bob@example.org"], dead=["gone@example.org"])
+        router = self.router(domain)
+        self.assertEqual(self.route(router, "sales@example.org"), ["bob"])
+        self.assertEqual(self.route(router, "dead@example.org"), ["no 550 5.1.1"])
+
+    def test_a_loop_is_found_when_the_tables_are_loaded_and_named(self) -> None:
+        domain = self.aliases(a=["bob@example.org", "b@example.org"], b=["C+tag@example.org"], c=["a@EXAMPLE.org"])
+        error = self.assertRaises(RoutingError, self.router, domain)
+        self.assertEqual(error.key, 'domain."example.org".aliases')
+        self.assertEqual(error.message.count("→"), 3)
+        for name in ("a@example.org", "b@example.org", "c@example.org"):
+            self.assertIn(name, error.message)
+
+    def test_an_alias_of_itself_is_a_loop(self) -> None:
+        error = self.assertRaises(RoutingError, self.router, self.aliases(a=["a@example.org"]))
+        self.assertEqual(error.message, "a@example.org leads back to itself: a@example.org → a@example.org")
+
+    def test_a_loop_over_two_domains_is_found(self) -> None:
+        other = {"other.example": self.aliases(b=["a@example.org"])}
+        self.assertRaises(RoutingError, self.router, self.aliases(a=["b@other.example"]), also=other)
+
+    def test_a_loop_through_the_catch_all_ends(self) -> None:
+        domain = Domain(aliases={"a": addresses("gone@example.org")}, catch_all=Address("a", "example.org"))
+        self.assertEqual(self.route(self.router(domain), "x@example.org"), ["no 550 5.1.1"])
+
+    def test_a_long_chain_is_followed(self) -> None:
+        chain = {f"a{n}": [f"a{n + 1}@example.org"] for n in range(5000)} | {"a5000": ["bob@example.org"]}
+        self.assertEqual(self.route(self.router(self.aliases(**chain)), "a0@example.org"), ["bob"])
+
+    def test_an_alias_that_explodes_is_refused_when_it_is_loaded(self) -> None:
+        tables = {"top": ["left@example.org", "right@example.org"]}
+        tables |= {side: [f"{side}{n}@far.example" for n in range(60)] for side in ("left", "right")}
+        self.router(self.aliases(**tables), expansion_limit=120)
+        error = self.assertRaises(RoutingError, self.router, self.aliases(**tables), expansion_limit=119)
+        self.assertIn("top@example.org leads to more than 119 addresses", error.message)
+
+    def test_tables_that_cannot_be_meant_are_refused(self) -> None:
+        self.assertRaises(RoutingError, self.router, self.aliases(a=[]))
+        self.assertRaises(RoutingError, self.router, self.aliases(a=["x@far.example"], A=["y@far.example"]))
+        self.assertRaises(RoutingError, self.router, Domain(aliases={"a@example.org": addresses("x@far.example")}))
+
+
+class Subaddresses(RouterCase):
+    def test_a_tag_names_a_folder_that_must_exist(self) -> None:
+        router = self.router()
+        self.assertEqual(self.route(router, "alice+lists.python@example.org"), ["alice/lists/python?"])
+        self.assertEqual(self.route(router, "alice+@example.org"), ["alice"])
+        self.assertEqual(self.route(router, "nobody+x@example.org"), ["no 550 5.1.1"])
+
+    def test_the_longest_user_wins(self) -> None:
+        router = self.router(Domain(subaddress="-+"))
+        self.assertEqual(self.route(router, "first-last-x@example.org"), ["first-last/x?"])
+        self.assertEqual(self.route(router, "alice-x+y@example.org"), ["alice/x+y?"])
+
+    def test_it_can_be_switched_off(self) -> None:
+        self.assertEqual(self.route(self.router(Domain(subaddress="")), "alice+x@example.org"), ["no 550 5.1.1"])
+
+    def test_an_alias_takes_a_tag_and_its_members_their_inboxes(self) -> None:
+        domain = Domain(aliases={"sales": addresses("bob@example.org")})
+        self.assertEqual(self.route(self.router(domain), "sales+x@example.org"), ["bob"])
+
+    def test_many_separators_cost_a_few_look_ups_only(self) -> None:
+        router = self.router()
+        self.assertEqual(self.route(router, "alice" + "+a" * 28 + "@example.org"), ["alice/" + "+".join("a" * 28) + "?"])
+        self.route(router, "x" + "+a" * 28 + "@example.org")
+        self.assertLessEqual(len(self.directory.asked), 2 * (SEPARATORS_TRIED + 2))
+
+
+class Patterns(RouterCase):
+    def test_a_rule_for_the_local_part(self) -> None:
+        domain = Domain(patterns=[Pattern("{user}.{tag}", folder="{tag}"), Pattern("box-{user}", folder="Box")])
+        router = self.router(domain)
+        self.assertEqual(self.route(router, "alice.news@example.org"), ["alice/news?"])
+        self.assertEqual(self.route(router, "Box-BOB@example.org"), ["bob/Box"])
+        self.assertEqual(self.route(router, "gone.news@example.org"), ["no 550 5.1.1"])
+
+    def test_a_rule_for_every_users_own_domain(self) -> None:
+        also = {"*.example.org": Domain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
+        router = self.router(also=also)
+        self.assertEqual(self.route(router, "shop@alice.Example.ORG"), ["alice/shop?"])
+        self.assertEqual(self.route(router, "shop@gone.example.org"), ["no 550 5.1.1"])
+        self.assertEqual(self.route(router, "shop@a.b.example.org"), ["no 550 5.1.1"])
+        self.assertEqual(self.route(router, "shop@example.com"), ["-> shop@example.com"])
+
+    def test_a_rule_can_lead_into_another_domain_of_ours(self) -> None:
+        also = {"old.example": Domain(patterns=[Pattern("{user}", user="{user}@example.org")])}
+        self.assertEqual(self.route(self.router(also=also), "alice@old.example"), ["alice"])
+
+    def test_a_rule_never_leads_to_another_host(self) -> None:
+        domain = Domain(patterns=[Pattern("{user}%{host}", user="{user}@{host}")])
+        router = self.router(domain)
+        self.assertEqual(self.route(router, "x%far.example@example.org"), ["no 550 5.1.1"])
+        self.assertEqual(self.route(router, "carol%other.example@example.org"), ["carol@other.example"])
+
+    def test_a_rule_whose_users_live_nowhere_is_refused_when_it_is_loaded(self) -> None:
+        for key, pattern in (("*.nowhere.example", Pattern("{user}")), ("a.example", Pattern("{user}", "{user}@b.example"))):
+            error = self.assertRaises(RoutingError, self.router, also={key: Domain(patterns=[pattern])})
+            self.assertEqual(error.key, f'domain."{key}".pattern[0]')
+
+
+class CatchAll(RouterCase):
+    def test_it_takes_what_nobody_else_takes(self) -> None:
+        domain = Domain(catch_all=Address("alice", "example.org"), aliases={"sales": addresses("bob@example.org")})
+        router = self.router(domain)
+        self.assertEqual(self.route(router, "anything@example.org"), ["alice"])
+        self.assertEqual(self.route(router, "x%far.example@example.org"), ["alice"])
+        self.assertEqual(self.route(router, "sales@example.org"), ["bob"])
+
+    def test_one_that_does_not_exist_refuses(self) -> None:
+        domain = Domain(catch_all=Address("gone", "example.org"))
+        self.assertEqual(self.route(self.router(domain), "anything@example.org"), ["no 550 5.1.1"])
+
+
+class Roles(RouterCase):
+    """RFC 5321 section 4.5.1: mail for postmaster is always taken; RFC 2142: abuse."""
+
+    BOB = Address("bob", "example.org")
+
+    def test_rfc_5321_4_5_1_postmaster_without_a_domain_in_any_case(self) -> None:
+        for postmaster in ("postmaster", "PostMaster"):
+            self.assertEqual(self.route(self.router(postmaster=self.BOB), Address(postmaster, "")), ["bob"])
+
+    def test_every_domain_of_ours_has_both(self) -> None:
+        router = self.router(postmaster=self.BOB, also={"*.example.org": Domain()})
+        for domain in ("example.org", "other.example", "x.example.org", "mx.example.org"):
+            for role in ("postmaster", "abuse"):
+                self.assertEqual(self.route(router, f"{role}@{domain}"), ["bob"])
+
+    def test_an_alias_an_account_and_the_domains_own_come_first(self) -> None:
+        domain = Domain(aliases={"abuse": addresses("alice@example.org")}, postmaster=Address("carol", "other.example"))
+        router = self.router(domain, postmaster=self.BOB)
+        self.assertEqual(self.route(router, "abuse@example.org"), ["alice"])
+        self.assertEqual(self.route(router, "postmaster@example.org"), ["carol@other.example"])
+        own = self.router(accounts=("postmaster@example.org",), postmaster=self.BOB)
+        self.assertEqual(self.route(own, "postmaster@example.org"), ["postmaster"])
+
+    def test_it_comes_before_the_catch_all(self) -> None:
+        router = self.router(Domain(catch_all=Address("alice", "example.org")), postmaster=self.BOB)
+        self.assertEqual(self.route(router, "abuse@example.org"), ["bob"])
+
+    def test_without_a_configured_one_the_first_account_gets_it(self) -> None:
+        router = self.router()
+        for text in ("postmaster@example.org", "abuse@other.example"):
+            self.assertEqual(self.route(router, text), ["alice"])
+        self.assertEqual(self.route(router, Address("postmaster", "")), ["alice"])
+
+    def test_one_that_is_gone_is_replaced_by_the_first_account(self) -> None:
+        router = self.router(postmaster=Address("gone", "example.org"))
+        self.assertEqual(self.route(router, "postmaster@example.org"), ["alice"])
+
+    def test_our_own_name_has_no_other_users(self) -> None:
+        self.assertEqual(self.route(self.router(), "alice@mx.example.org"), ["no 550 5.1.1"])
+
+    def test_rfc_5321_4_1_3_our_address_literal_has_the_roles_alone(self) -> None:
+        router = self.router(postmaster=self.BOB, own_addresses=["192.0.2.25", "2001:db8::25"])
+        self.assertEqual(self.route(router, "postmaster@[192.0.2.25]"), ["bob"])
+        self.assertEqual(self.route(router, "postmaster@[IPv6:2001:DB8:0::25]"), ["bob"])
+        self.assertEqual(self.route(router, "alice@[192.0.2.25]"), ["no 550 5.1.1"])
+        self.assertEqual(self.route(router, "postmaster@[192.0.2.26]"), ["-> postmaster@[192.0.2.26]"])
+
+    def test_where_our_addresses_are_not_known_every_literal_has_a_postmaster(self) -> None:
+        router = self.router(postmaster=self.BOB)
+        self.assertEqual(self.route(router, "postmaster@[192.0.2.25]"), ["bob"])
+        self.assertEqual(self.route(router, "alice@[192.0.2.25]"), ["-> alice@[192.0.2.25]"])
+
+
+class Checks(RouterCase):
+    def faults(self, router: Router) -> list[str]:
+        return self.successResultOf(Deferred.fromCoroutine(router.faults()))
+
+    def test_nothing_to_say_of_good_tables(self) -> None:
+        self.assertEqual(self.faults(self.router(Domain(aliases={"sales": addresses("bob@example.org")}))), [])
+
+    def test_dead_members_shadowed_aliases_and_a_missing_postmaster_are_said(self) -> None:
+        domain = Domain(aliases={"sales": addresses("gone@example.org"), "bob": addresses("alice@example.org")})
+        found = self.faults(self.router(domain))
+        self.assertEqual(len(found), 2)
+        self.assertIn("gone@example.org", found[0])
+        self.assertIn("the alias is without effect", found[1])
+        self.assertIn("postmaster", self.faults(self.router(accounts=()))[0])
+
+
+locals_ = st.text("abc+.-%@!/ ", min_size=1, max_size=8) | st.sampled_from(["alice", "sales", "postmaster", "abuse", "../x"])
+hosts = st.sampled_from(["example.org", "other.example", "alice.example.org", "far.example", "[192.0.2.1]", "mx.example.org", ""])
+
+
+class Always(RouterCase):
+    @settings(max_examples=300, deadline=None)
+    @given(locals_, hosts)
+    def test_a_local_route_is_one_of_the_directorys_and_a_remote_one_was_asked_for(self, local: str, domain: str) -> None:
+        tables = Domain(
+            aliases={"sales": addresses("alice@example.org", "x@far.example"), "ab": addresses("sales+c@example.org")},
+            subaddress="+-",
+            patterns=[Pattern("{user}.{tag}", folder="{tag}"), Pattern("{tag}%{user}", user="{user}")],
+        )
+        also = {"*.example.org": Domain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
+        router = self.router(tables, also=also, postmaster=Address("bob", "example.org"))
+        address = Address(local, domain)
+        routes = now_or_later(router.route(address))
+        assert not isinstance(routes, Deferred)
+        self.assertTrue(routes)
+        for route in routes:
+            if isinstance(route, Local):
+                known = self.directory.mailboxes[f"{route.mailbox.user}@{route.mailbox.domain}"]
+                self.assertEqual((route.mailbox.user, route.mailbox.domain), (known.user, known.domain))
+            elif isinstance(route, Remote):
+                self.assertIn(str(route.address), {"x@far.example", str(address)})
+                if route.address == address:
+                    self.assertIn(domain, ("far.example", "[192.0.2.1]"))
+            else:
+                self.assertIsInstance(route, Refused)
