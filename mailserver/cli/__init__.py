@@ -8,11 +8,11 @@ Exit codes: 0 done; 1 the answer is no (faults found, no such message, no such a
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from mailserver.cli import check, explain, plugins, queue, user
 from mailserver.cli.output import Unable
 from mailserver.config import ConfigurationError
 from mailserver.control import CommandRefused, ControlError
@@ -20,14 +20,21 @@ from mailserver.control import CommandRefused, ControlError
 __all__ = ["main"]
 
 EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
-COMMANDS = (check, user, queue, explain, plugins)
+COMMANDS = {
+    "check": "check the configuration and what it refers to",
+    "user": "add, list and remove accounts, set passwords",
+    "queue": "list or show what is waiting",
+    "explain": "the road of a message, also of a refused one",
+    "plugins": "list components, check them, begin a new one",
+}
 SANDBOX = os.path.join("sandbox", "mailserver.toml")
 INSTALLED = "/etc/mailserver/mailserver.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     if options.config is None:
         options.config = SANDBOX if os.path.exists(SANDBOX) else INSTALLED
     try:
@@ -54,7 +61,8 @@ def _failed(words: str, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """The command line.  Only the module of the wanted command is imported: `check` needs the whole server."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--config",
@@ -71,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(config=None, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_to(commands, common)
+    for name, summary in COMMANDS.items():
+        if name == wanted:
+            importlib.import_module(f"mailserver.cli.{name}").add_to(commands, common, summary)
+        else:
+            commands.add_parser(name, help=summary)
     return parser

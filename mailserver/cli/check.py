@@ -32,9 +32,9 @@ from mailserver.plugins import Catalogue, PluginError, build_component, discover
 __all__ = ["add_to"]
 
 
-def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
-    check = commands.add_parser("check", parents=[common], help="check the configuration and what it refers to")
+    check = commands.add_parser("check", parents=[common], help=summary)
     check.set_defaults(run=check_configuration)
 
 

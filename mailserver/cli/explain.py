@@ -16,9 +16,9 @@ __all__ = ["ROADS", "add_to"]
 ROADS = "explain.db"
 
 
-def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
-    explain = commands.add_parser("explain", parents=[common], help="the road of a message, also of a refused one")
+    explain = commands.add_parser("explain", parents=[common], help=summary)
     explain.add_argument(
         "id", metavar="ID", help="a message's or a connection's id, or six characters or more of its beginning"
     )
@@ -30,7 +30,7 @@ def explain_id(options: argparse.Namespace) -> int:
     data = data_directory(options.config)
     steps = ask_or_read(data, "explain", {"id": options.id}, lambda: _read(data, options.id))["steps"]
     if options.json:
-        as_json(steps)
+        as_json([{**{key: step[key] for key in ("time", "id", "step")}, **step["fields"]} for step in steps])
     else:
         say(*format_road([Step(**step) for step in steps]))
     return 0

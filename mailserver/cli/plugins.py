@@ -13,9 +13,9 @@ from mailserver.plugins import Catalogue, Found, PluginError, discover, options_
 __all__ = ["add_to"]
 
 
-def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
-    plugins = commands.add_parser("plugins", parents=[common], help="list components, check them, begin a new one")
+    plugins = commands.add_parser("plugins", parents=[common], help=summary)
     plugins.set_defaults(run=list_plugins)
     actions = plugins.add_subparsers(title="actions", metavar="ACTION")
     checking = actions.add_parser("check", parents=[common], help="import every component and say what is wrong")

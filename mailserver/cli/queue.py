@@ -17,9 +17,9 @@ __all__ = ["add_to"]
 PAGE = 1000  # entries asked for at once
 
 
-def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
-    queue = commands.add_parser("queue", help="list or show what is waiting")
+    queue = commands.add_parser("queue", help=summary)
     actions = queue.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", parents=[common], help="all messages that wait, oldest first")
     listing.add_argument("--limit", type=_count, default=None, metavar="N", help="no more than N messages")

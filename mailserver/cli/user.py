@@ -20,9 +20,9 @@ __all__ = ["add_to"]
 PASSWORD_LINE_CHARACTERS = 4096
 
 
-def add_to(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
-    user = commands.add_parser("user", help="add, list and remove accounts, set passwords")
+    user = commands.add_parser("user", help=summary)
     actions = user.add_subparsers(title="actions", metavar="ACTION", required=True)
     adding = _action(actions, common, "add", add_account, "add an account; asks for its password")
     adding.add_argument("--no-password", action="store_true", help="receives mail, cannot log in")

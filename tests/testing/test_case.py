@@ -1,0 +1,159 @@
+"""The testing kit: that it says yes only to what is so."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailserver.interfaces import IPeerFilter, IResolver, IStateStore
+from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
+from mailserver.mail.lookup import LookupFailed
+from mailserver.testing import FakeResolver, FilterCase, MemoryState
+
+
+async def answer(value: Any) -> Any:
+    return value
+
+
+async def fail() -> Any:
+    raise ZeroDivisionError("the component's own")
+
+
+class Asking(FilterCase):
+    def test_an_answer_that_is_there_is_given(self) -> None:
+        self.assertEqual(self.answer(answer(5)), 5)
+        self.assertEqual(self.judge(answer(Pass())), Pass())
+
+    def test_the_components_own_error_is_raised(self) -> None:
+        with self.assertRaisesRegex(ZeroDivisionError, "own"):
+            self.answer(fail())
+        with self.assertRaises(ZeroDivisionError):
+            self.answer(self.begin(fail()))
+
+    def test_what_is_no_verdict_fails_the_test(self) -> None:
+        for wrong in (None, True, "refuse", Refuse):
+            self.assertRaises(self.failureException, self.judge, answer(wrong))
+
+    def test_what_still_waits_fails_the_test_and_says_what_to_do(self) -> None:
+        with self.assertRaisesRegex(self.failureException, "clock.advance"):
+            self.judge(Deferred())
+
+    def test_time_passes_when_the_test_says_so(self) -> None:
+        async def later() -> Any:
+            waited: Deferred[None] = Deferred()
+            self.clock.callLater(3, waited.callback, None)
+            await waited
+            return Pass()
+
+        asked = self.begin(later())
+        self.clock.advance(3)
+        self.assertPassed(self.judge(asked))
+
+
+class Saying(FilterCase):
+    ASSERTIONS = {
+        "assertPassed": Pass(),
+        "assertRefused": Refuse("because of x"),
+        "assertDeferred": Defer("because of x"),
+        "assertQuarantined": Quarantine("because of x"),
+        "assertAccepted": Accept("because of x"),
+    }
+
+    def test_each_assertion_takes_its_own_verdict_and_no_other(self) -> None:
+        for name in self.ASSERTIONS:
+            for other, verdict in self.ASSERTIONS.items():
+                if name == other:
+                    getattr(self, name)(verdict)
+                else:
+                    self.assertRaises(self.failureException, getattr(self, name), verdict)
+
+    def test_the_reason_is_matched(self) -> None:
+        self.assertRefused(Refuse("because of x"), "of [xyz]")
+        self.assertRaises(self.failureException, self.assertRefused, Refuse("because of x"), "y")
+
+    def test_a_signals_name_and_score_are_matched(self) -> None:
+        signal = Signal("late", 1.5, "by a day")
+        self.assertSignal(signal, "late", 1.5, "day")
+        self.assertSignal(signal, "late")
+        for wrong in (("early",), ("late", 2.0), ("late", 1.5, "hour")):
+            self.assertRaises(self.failureException, self.assertSignal, signal, *wrong)
+        self.assertRaises(self.failureException, self.assertSignal, Pass(), "late")
+
+
+class Making(FilterCase):
+    def test_contents_have_the_line_ends_of_the_wire(self) -> None:
+        self.assertEqual(self.content(b"A: b\nC: d\r\n\nx\n").data, b"A: b\r\nC: d\r\n\r\nx\r\n")
+
+    def test_envelopes_have_ids_of_their_own_and_the_peer_given(self) -> None:
+        one = self.envelope(None, ["a@example.org", "b@example.org"], peer=self.peer("::1", hello=""))
+        self.assertEqual((one.sender, len(one.recipients), one.peer.address, one.peer.hello_verb), (None, 2, "::1", ""))
+        self.assertNotEqual(one.id, self.envelope().id)
+        self.assertEqual(one.received_at, self.clock.seconds())
+
+    def test_threads_run_at_once(self) -> None:
+        self.assertEqual(self.answer(self.services.run_in_thread(divmod, 7, 2)), (3, 1))
+
+
+@implementer(IPeerFilter)
+class Broken:
+    async def judge_peer(self, peer: Any) -> Any:
+        raise ZeroDivisionError
+
+
+class Configured(FilterCase):
+    def test_the_cores_rules_hold(self) -> None:
+        for on_error, check in (
+            ("defer", self.assertDeferred),
+            ("skip", self.assertPassed),
+            ("refuse", self.assertRefused),
+        ):
+            judgement = self.configured(Broken(), on_error=on_error).peer(self.peer())  # type: ignore[arg-type]
+            assert not isinstance(judgement, Deferred)
+            check(judgement.verdict)
+
+
+class Itself(SynchronousTestCase):
+    def test_a_case_runs_under_the_standard_runner(self) -> None:
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(Making).run(result)
+        self.assertEqual((result.testsRun, result.errors, result.failures), (3, [], []))
+
+
+class State(FilterCase):
+    def test_it_is_a_state_store_whose_facts_expire_by_the_clock(self) -> None:
+        verifyObject(IStateStore, self.state)
+        self.state.put("greylist", "k", b"v", 60)
+        self.assertEqual(self.state.get("greylist", "k"), b"v")
+        self.assertIsNone(self.state.get("rates", "k"))
+        self.clock.advance(60)
+        self.assertIsNone(self.state.get("greylist", "k"))
+
+    def test_a_fact_can_be_dropped_and_must_be_bytes(self) -> None:
+        state = MemoryState(self.clock)
+        state.put("s", "k", b"v", 60)
+        state.drop("s", "k")
+        state.drop("s", "k")
+        self.assertIsNone(state.get("s", "k"))
+        self.assertRaises(TypeError, state.put, "s", "k", "text", 60)
+
+
+class Resolver(FilterCase):
+    def test_zones_answer_without_regard_to_case_or_a_final_dot(self) -> None:
+        resolver = FakeResolver({"Example.org.": {"MX": ["10 mx.example.org"]}})
+        verifyObject(IResolver, resolver)
+        found = self.answer(resolver.query("EXAMPLE.org", "MX"))
+        self.assertEqual((found.records, found.name_exists), (("10 mx.example.org",), True))
+        self.assertEqual(resolver.asked, [("example.org", "MX")])
+
+    def test_no_such_type_no_such_name_and_no_answer_are_three_things(self) -> None:
+        resolver = FakeResolver({"example.org": {"A": ["192.0.2.1"]}}, failing=["dead.example"])
+        nothing = self.answer(resolver.query("example.org", "MX"))
+        self.assertEqual((nothing.records, nothing.name_exists), ((), True))
+        self.assertFalse(self.answer(resolver.query("nowhere.example", "A")).name_exists)
+        with self.assertRaises(LookupFailed):
+            self.answer(resolver.query("dead.example", "A"))
