@@ -27,7 +27,8 @@ MESSAGES = {1: 3000, 20: 20000, 100: 20000}
 
 def measure_queue(directory: str, committers: int, size: int, messages: int) -> None:
     """Print one row for so many committers."""
-    from twisted.internet import defer, reactor, task, threads
+    from twisted.internet import defer, task, threads
+    from twisted.internet import reactor as installed
     from zope.interface import implementer
 
     from mailserver.interfaces import IBatchDelivery
@@ -52,6 +53,7 @@ def measure_queue(directory: str, committers: int, size: int, messages: int) -> 
         async def flush(self) -> None:
             pass
 
+    reactor: Any = installed
     ids = IdSource(time.time)
     peer = Peer("192.0.2.1", 2525, "mx", "client.example", "EHLO")
     data = os.urandom(size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import struct
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ __all__ = [
     "unpack_front",
 ]
 
-ID_CHARACTERS = 16
+ID = re.compile(f"[{ALPHABET}]{{16}}")
 NUMBER_CHARACTERS = 12  # 60 bits: a positive SQLite integer
 FROM_ID = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
@@ -126,8 +127,8 @@ class EntrySummary:
 
 def number_of(id: str) -> int:
     """The key of the entry with this id.  Raises ValueError for what is no id."""
-    if len(id) != ID_CHARACTERS:
-        raise ValueError("a message id has sixteen characters")
+    if ID.fullmatch(id) is None:
+        raise ValueError(f"not a message id: {id!r}")
     return int(id[:NUMBER_CHARACTERS].translate(FROM_ID), 32)
 
 

@@ -153,7 +153,7 @@ class Lane:
 
     def pump(self) -> None:
         """Begin as many calls as are allowed."""
-        if self._pumping:
+        if self._pumping or self._stopped:
             return
         self._pumping = True
         try:

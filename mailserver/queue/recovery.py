@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.mail.faults import StorageFault
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Spool
@@ -100,7 +99,6 @@ class Recovery:
         self._runner.pump()
 
     def _fail(self, failure: Failure) -> None:
-        failure.trap(StorageFault)
         self.log.failure("the queue could not read what an earlier run left; it tries again", failure)
         self._call_later(AGAIN_SECONDS, self._again)
 

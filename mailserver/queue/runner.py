@@ -19,7 +19,6 @@ from mailserver.mail import answers
 from mailserver.mail.answers import Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.faults import StorageFault
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
 from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, destination_name
@@ -348,7 +347,6 @@ class Runner:
         self.changed()
 
     def _not_read(self, failure: Failure, lane: Lane, asked: list[tuple[int, bool]]) -> None:
-        failure.trap(StorageFault)
         if self._stopping:
             return
         self.log.failure("the queue could not read its entries back; it tries again", failure)
@@ -394,7 +392,6 @@ class Runner:
 
     def _found_nothing(self, failure: Failure) -> None:
         self._polling = False
-        failure.trap(StorageFault)
         self.log.failure("the queue could not find out what is due; it looks again", failure)
         self._look_at(self._clock.seconds() + READ_AGAIN_SECONDS)
 

@@ -1,0 +1,137 @@
+"""The disk fills up, or stops working, and works again."""
+
+import os
+import subprocess
+from pathlib import Path
+from unittest import mock
+
+import apsw
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import FailTest, SynchronousTestCase
+
+from mailserver.mail.content import Content
+from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.queue.reader import list_entries
+from tests.queue.doubles import IDS, QueueCase, envelope, local
+from tests.queue.test_kill import Program, delivered
+from tests.requires import require_tool
+
+
+class SmallDisk(QueueCase):
+    """A queue on a file system of 8 MiB of its own."""
+
+    def setUp(self):
+        super().setUp()
+        mount, self.umount = require_tool("mount"), require_tool("umount")
+        os.mkdir(self.directory)
+        made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", self.directory], capture_output=True, check=False)
+        if made.returncode != 0:
+            raise FailTest(f"cannot mount a small file system: {made.stderr.decode()}")
+
+    async def stop_all(self):
+        try:
+            await super().stop_all()
+        finally:
+            subprocess.run([self.umount, "-l", self.directory], check=True)
+
+    async def fill(self, queue):
+        """Commit until there is no room: the ids that were acknowledged."""
+        acknowledged = []
+        while True:
+            try:
+                acknowledged.append(await self.commit(queue, data=b"x" * 100_000))
+            except StorageFull:
+                return acknowledged
+
+    async def test_a_full_disk_refuses_and_everything_acknowledged_stays(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        acknowledged = await self.fill(queue)
+        self.assertGreater(len(acknowledged), 10)
+        self.assertFalse(queue.room_for(1), "the door is shut for a while")
+        self.assertEqual([entry.id for entry in list_entries(self.directory)], acknowledged)
+        await self.crash(queue)
+        self.assertEqual([entry.id for entry in list_entries(self.directory)], acknowledged)
+
+    async def test_the_reserve_is_enough_to_settle_what_fills_the_disk(self):
+        self.delivery.hold = True
+        queue = await self.started(minimum_free_bytes=2 << 20)
+        ids = []
+        while queue.room_for(100_000):
+            ids.append(await self.commit(queue, data=b"x" * 100_000))
+            self.clock.advance(1)
+        self.assertGreater(len(ids), 10)
+        settled = gatherResults([self.steps.wait(id, "settled") for id in ids])
+        self.delivery.hold = False
+        last = self.steps.wait(ids[-1], "delivered")
+        self.delivery.let_go()
+        await last
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(list_entries(self.directory), [])
+
+    async def test_what_cannot_be_settled_on_a_full_disk_is_settled_when_there_is_room(self):
+        ballast = os.path.join(self.directory, "ballast")
+        queue = await self.started()
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, id=id)
+        await delivered
+        with open(ballast, "wb", buffering=0) as file:
+            try:
+                while file.write(b"x" * 4096):
+                    pass
+            except OSError:
+                pass
+        self.clock.advance(1)
+        await queue._writer.do(lambda store: None)
+        self.assertEqual(len(list_entries(self.directory)), 1)
+        self.assertFalse(queue.room_for(1))
+        os.unlink(ballast)
+        settled = self.steps.wait(id, "settled")
+        self.clock.advance(5)
+        await settled
+        self.assertEqual(list_entries(self.directory), [])
+
+    async def test_a_read_only_file_system_stops_the_start_with_a_clear_error(self):
+        subprocess.run(["mount", "-o", "remount,ro", self.directory], check=True)
+        fault = await self.assertFailure(self.make().start(), OSError, StorageBroken)
+        self.assertIn("Read-only", str(fault))
+
+
+class BrokenDisk(QueueCase):
+    async def test_a_broken_store_shuts_the_door_and_opens_it_when_it_works_again(self):
+        queue = await self.started()
+        with mock.patch("mailserver.queue.store.SqliteStore._open_connection", side_effect=apsw.IOError("sync failed")):
+            await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+            self.assertFalse(queue.writable)
+            self.flushLoggedErrors(StorageBroken)
+            self.clock.advance(3)
+            await self.proved(queue)
+            self.assertFalse(queue.writable, "it does not work yet")
+        self.clock.advance(3)
+        await self.proved(queue)
+        self.assertTrue(queue.writable)
+        await self.commit(queue)
+
+    async def proved(self, queue):
+        """The proof that is under way has been answered."""
+        await queue._writer.do(lambda store: None)
+
+
+class FileSizeLimit(SynchronousTestCase):
+    """A real error of a real write, from the kernel: a file may not grow."""
+
+    def test_the_store_is_proved_again_and_nothing_acknowledged_is_lost(self):
+        directory = os.path.abspath(self.mktemp())
+        os.mkdir(directory)
+        program = Program(directory, "limit")
+        lines = program.rest()
+        self.assertEqual(program.process.returncode, 0)
+        (fault,) = [line for line in lines if line[0] == "fault"]
+        self.assertEqual(fault[1:3], ["StorageBroken", "False"])
+        self.assertIn(["again", "True"], lines)
+        acknowledged = {line[1] for line in lines if line[0] == "ok"}
+        self.assertGreater(len(acknowledged), 5)
+        self.assertEqual({id for id, _, _ in delivered(directory)}, acknowledged, "what was refused did not come back")
+        self.assertEqual(list_entries(str(Path(directory, "data"))), [])

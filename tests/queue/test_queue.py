@@ -1,0 +1,614 @@
+import os
+import stat
+
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import gatherResults
+
+from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.content import Content
+from mailserver.mail.faults import StorageBroken
+from mailserver.mail.reply import Reply
+from mailserver.queue.queue import QueueInUse
+from mailserver.queue.reader import list_entries, show_entry
+from tests.queue.doubles import IDS, Plain, QueueCase, envelope, local, remote
+
+BUSY = Reply.of(451, "4.2.1", "The mailbox is busy")
+FULL = Reply.of(552, "5.2.2", "The mailbox is full")
+
+
+class Commit(QueueCase):
+    async def test_a_committed_message_stands_in_the_store_before_the_answer(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit(queue)
+        found = show_entry(self.directory, id)
+        self.assertEqual((found.id, found.sender, found.state), (id, "bob@example.com", "queued"))
+        self.assertEqual(queue.depth, 1)
+
+    async def test_a_delivered_message_is_settled_within_a_second(self):
+        queue = await self.started()
+        done = self.steps.wait(id := IDS.next(), "delivered")
+        await self.commit(queue, id=id)
+        fields = await done
+        self.assertEqual(
+            fields, {"recipient": "alice@example.org", "destination": "alice@example.org", "attempt": 1, "ms": 0, "note": "kept"}
+        )
+        self.assertEqual(len(list_entries(self.directory)), 1)
+        self.assertEqual(self.delivery.flushes, 0)
+        settled = self.steps.wait(id, "settled")
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(self.delivery.flushes, 1)
+        self.assertEqual(list_entries(self.directory), [])
+        self.assertEqual((queue.depth, queue.counts.settled), (0, 1))
+
+    async def test_content_and_prefix_reach_the_delivery_as_they_were(self):
+        queue = await self.started()
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, data=b"\x00\xff\r\n.\r\n", prefix=b"Received: x\r\n", id=id)
+        await delivered
+        self.assertEqual(self.delivery.parcels, [(id, b"Received: x\r\n\x00\xff\r\n.\r\n", (0,), False)])
+
+    async def test_messages_that_come_together_share_a_batch_and_keep_their_order(self):
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(300)]
+        last = self.steps.wait(ids[-1], "delivered")
+        await gatherResults([self.committing(queue, id) for id in ids])
+        await last
+        self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
+        self.assertLess(queue.counts.batches, 300)
+
+    def committing(self, queue, id):
+        sent = envelope(local(), id=id)
+        return queue.commit(sent, Content.of(b"x"), (local(),))
+
+    async def test_a_thousand_deliveries_are_flushed_without_waiting_for_the_second(self):
+        queue = await self.started(flush_messages=10)
+        ids = [IDS.next() for _ in range(10)]
+        settled = gatherResults([self.steps.wait(id, "settled") for id in ids])
+        await gatherResults([self.committing(queue, id) for id in ids])
+        await settled
+        self.assertEqual(self.delivery.flushes, 1)
+
+    async def test_a_message_without_a_destination_or_with_a_foreign_id_is_an_error(self):
+        queue = await self.started()
+        sent = envelope(local())
+        await self.assertFailure(queue.commit(sent, Content.of(b"x"), ()), ValueError)
+        await self.assertFailure(queue.commit(envelope(local(), id="short"), Content.of(b"x"), (local(),)), ValueError)
+        await self.assertFailure(queue.commit(sent, Content.at("/etc/passwd", 5), (local(),)), ValueError)
+
+    async def test_nothing_is_taken_before_the_start_and_after_the_stop(self):
+        queue = self.make()
+        await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+        self.assertFalse(queue.writable)
+        await queue.start()
+        self.assertTrue(queue.writable)
+        await self.stop(queue)
+        await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+
+    async def test_files_are_for_the_owner_alone(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        await self.commit(queue)
+        modes = {name: stat.S_IMODE(os.stat(os.path.join(self.directory, name)).st_mode) for name in os.listdir(self.directory)}
+        self.assertEqual(modes.pop("spool"), 0o700)
+        self.assertEqual(set(modes.values()), {0o600}, modes)
+        self.assertEqual(stat.S_IMODE(os.stat(self.directory).st_mode), 0o700)
+
+    async def test_two_servers_on_one_data_directory_are_an_error(self):
+        await self.started()
+        await self.assertFailure(self.make().start(), QueueInUse)
+
+    async def test_a_message_that_nobody_keeps_is_not_written(self):
+        self.delivery.stores = False
+        queue = await self.started()
+        id = await self.commit(queue)
+        self.assertEqual(self.steps.of(id), ["delivered"])
+        self.assertEqual(list_entries(self.directory), [])
+        large = await self.commit_spooled(queue)
+        self.assertFalse(os.path.exists(queue.spool_path(large)))
+
+    async def test_a_message_that_nobody_keeps_and_that_is_not_delivered_is_not_accepted(self):
+        self.delivery.stores = False
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started()
+        await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+        self.delivery.answers["alice"] = RuntimeError("broken")
+        await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+
+    async def test_a_message_for_a_keeper_and_for_nobody_is_written(self):
+        self.relay.stores = False
+        self.delivery.hold = True
+        queue = await self.started()
+        await self.commit(queue, local(0), remote(1))
+        self.assertEqual(len(list_entries(self.directory)), 1)
+
+
+class Outcomes(QueueCase):
+    async def test_a_deferred_destination_is_tried_again_when_it_is_due(self):
+        self.delivery.answers["alice"] = Deferred(BUSY, "locked")
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        fields = await deferred
+        self.assertEqual((fields["attempt"], fields["note"], fields["reply"]), (1, "locked", str(BUSY)))
+        await self.until_recorded(queue)
+        entry = await queue.show(id)
+        self.assertEqual(entry.state, "deferred")
+        self.assertTrue(54 <= entry.destinations[0].due - self.clock.seconds() <= 66, entry)
+        self.assertEqual((entry.destinations[0].attempts, entry.destinations[0].reply), (1, str(BUSY)))
+        del self.delivery.answers["alice"]
+        delivered, settled = self.steps.wait(id, "delivered"), self.steps.wait(id, "settled")
+        self.clock.advance(67)
+        fields = await delivered
+        self.assertEqual(fields["attempt"], 2)
+        self.assertTrue(self.delivery.parcels[-1][3], "a retry says that it comes again")
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(await queue.list(), [])
+
+    async def until_recorded(self, queue):
+        """The writer thread has taken what stood in its queue."""
+        await queue._writer.do(lambda store: None)
+        await queue._writer.do(lambda store: None)
+
+    async def test_a_deferred_destination_waits_in_the_store_and_not_in_memory(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(5)]
+        for id in ids:
+            deferred = self.steps.wait(id, "deferred")
+            await self.commit(queue, id=id)
+            await deferred
+        await self.until_recorded(queue)
+        self.assertEqual(queue._runner.live, {})
+        self.assertEqual([lane.held_octets for lane in queue._runner.lanes], [0, 0])
+        self.assertEqual(queue.depth, 5)
+
+    async def test_one_destinations_trouble_does_not_hold_up_another(self):
+        self.delivery.answers["slow"] = Deferred(BUSY)
+        queue = await self.started()
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, local(0, "slow"), local(1, "quick"), id=id)
+        self.assertEqual((await delivered)["recipient"], "quick@example.org")
+        self.clock.advance(1)
+        await self.until_recorded(queue)
+        await self.until_recorded(queue)
+        states = [part.state for part in (await queue.show(id)).destinations]
+        self.assertEqual(states, ["deferred", "delivered"])
+        del self.delivery.answers["slow"]
+        settled = self.steps.wait(id, "settled")
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(70)
+        await delivered
+        self.clock.advance(1)
+        await settled
+        self.assertEqual([parcel[2] for parcel in self.delivery.parcels], [(0, 1), (0,)])
+
+    async def test_a_destination_that_failed_stays_visible(self):
+        self.delivery.answers["alice"] = Failed(FULL, "over quota")
+        queue = await self.started()
+        id = IDS.next()
+        failed = self.steps.wait(id, "failed")
+        await self.commit(queue, id=id)
+        await failed
+        await self.until_recorded(queue)
+        entry = await queue.show(id)
+        self.assertEqual((entry.state, entry.destinations[0].reply), ("failed", str(FULL)))
+        await self.stop(queue)
+        queue = await self.started()
+        await self.until_recorded(queue)
+        self.assertEqual(len(self.delivery.parcels), 1, "it is not tried again after a restart")
+        self.assertEqual((await queue.list())[0].state, "failed")
+        self.assertEqual(queue.depth, 1)
+
+    async def test_a_message_whose_time_is_over_fails(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started(expire_seconds=100)
+        id = IDS.next()
+        step = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await step
+        for expected in ("deferred", "failed"):
+            await self.until_recorded(queue)
+            step = self.steps.wait(id, expected)
+            self.clock.advance(70)
+            await step
+        self.assertEqual(self.steps.of(id), ["deferred", "deferred", "failed"])
+
+    async def test_an_error_of_the_delivery_defers(self):
+        self.delivery.answers["alice"] = RuntimeError("no such directory")
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        self.assertEqual((await deferred)["note"], "no such directory")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_a_destination_without_an_outcome_is_deferred(self):
+        self.delivery.answers["alice"] = None
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await deferred
+
+    async def test_an_answer_for_too_few_messages_defers_them(self):
+        self.delivery.deliver_batch = lambda parcels: self.delivery._later(list)
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await deferred
+
+    async def test_a_delivery_that_never_answers_is_given_up_and_the_next_goes_on(self):
+        self.delivery.hold = True
+        queue = await self.started(local_deadline_seconds=30)
+        first, second = IDS.next(), IDS.next()
+        deferred = self.steps.wait(first, "deferred")
+        await self.commit(queue, id=first)
+        await self.commit(queue, id=second)
+        await self.a_turn()
+        self.delivery.hold = False
+        delivered = self.steps.wait(second, "delivered")
+        self.clock.advance(30)
+        await deferred
+        await delivered
+        self.assertEqual(self.delivery.cancelled, 1)
+        self.assertEqual(self.steps.of(first), ["deferred"])
+
+    async def a_turn(self):
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        await deferLater(reactor, 0)
+
+    async def test_local_and_remote_destinations_of_one_message_go_their_own_ways(self):
+        self.relay.hold = True
+        queue = await self.started()
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, local(0), remote(1), id=id)
+        await delivered
+        self.clock.advance(1)
+        await self.until_recorded(queue)
+        entry = await queue.show(id)
+        self.assertEqual([part.state for part in entry.destinations], ["delivered", "queued"])
+        settled = self.steps.wait(id, "settled")
+        self.relay.let_go()
+        self.clock.advance(1)
+        await settled
+        self.assertEqual([parcel[2] for parcel in self.relay.parcels], [(1,)])
+        self.assertEqual(await queue.list(), [])
+
+    async def test_without_a_relay_remote_destinations_wait(self):
+        queue = await self.started(remote=None)
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, remote(), id=id)
+        self.assertEqual((await deferred)["reply"], "451 4.3.5 No relay is configured")
+
+
+class Flush(QueueCase):
+    async def test_what_was_not_made_durable_is_delivered_again(self):
+        self.delivery.flush_answers = [OSError("I/O error")]
+        queue = await self.started()
+        id = IDS.next()
+        delivered, deferred = self.steps.wait(id, "delivered"), self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await delivered
+        self.clock.advance(1)
+        await deferred
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(len(await queue.list()), 1)
+        delivered, settled = self.steps.wait(id, "delivered"), self.steps.wait(id, "settled")
+        self.clock.advance(10)
+        await delivered
+        self.clock.advance(1)
+        await settled
+        self.assertEqual([parcel[3] for parcel in self.delivery.parcels], [False, True])
+
+    async def test_a_flush_that_never_ends_counts_as_failed(self):
+        self.delivery.flush_answers = [Later()]
+        queue = await self.started()
+        id = IDS.next()
+        delivered, deferred = self.steps.wait(id, "delivered"), self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await delivered
+        self.clock.advance(1)
+        self.clock.advance(300)
+        await deferred
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    async def test_what_is_delivered_during_a_flush_waits_for_the_next(self):
+        flushing = Later()
+        self.delivery.flush_answers = [flushing]
+        queue = await self.started()
+        first, second = IDS.next(), IDS.next()
+        delivered = self.steps.wait(first, "delivered")
+        await self.commit(queue, id=first)
+        await delivered
+        self.clock.advance(1)
+        delivered = self.steps.wait(second, "delivered")
+        await self.commit(queue, id=second)
+        await delivered
+        settled = self.steps.wait(first, "settled")
+        flushing.callback(None)
+        await settled
+        self.assertEqual([entry.id for entry in await queue.list()], [second])
+        settled = self.steps.wait(second, "settled")
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(self.delivery.flushed_at_parcels, [1, 2])
+
+
+class Window(QueueCase):
+    async def test_what_does_not_fit_in_the_window_is_read_back_in_order(self):
+        self.delivery.hold = True
+        queue = await self.started(memory_window_octets=20_000, batch_messages=3)
+        ids = [IDS.next() for _ in range(30)]
+        for number, id in enumerate(ids):
+            await self.commit(queue, id=id, data=b"%04d" % number * 250)
+        lane = queue._runner.lanes[0]
+        self.assertLess(lane.held_octets, 25_000)
+        self.assertGreater(len(lane.backlog), 10)
+        self.assertLess(len(queue._runner.live), 15)
+        self.delivery.hold = False
+        last = self.steps.wait(ids[-1], "delivered")
+        self.delivery.let_go()
+        await last
+        self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
+        self.assertEqual([parcel[1] for parcel in self.delivery.parcels], [b"%04d" % n * 250 for n in range(30)])
+        self.assertFalse(any(parcel[3] for parcel in self.delivery.parcels))
+        self.assertEqual(lane.held_octets, 0)
+
+    async def test_a_message_larger_than_the_window_is_delivered(self):
+        queue = await self.started(memory_window_octets=1000)
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, id=id, data=b"x" * 5000)
+        await delivered
+
+    async def test_a_full_remote_lane_does_not_hold_up_local_mail(self):
+        self.relay.hold = True
+        queue = await self.started(memory_window_octets=10_000, remote_deliveries=1)
+        for _ in range(20):
+            await self.commit(queue, remote(), data=b"x" * 1000)
+        self.assertTrue(queue._runner.lanes[1].backlog)
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, local(0), remote(1), id=id)
+        await delivered
+        self.clock.advance(1)
+        self.relay.hold = False
+        settled = self.steps.wait(id, "settled")
+        delivered = gatherResults([self.steps.wait(id, "delivered")])
+        self.relay.let_go()
+        await delivered
+        self.clock.advance(1)
+        await settled
+
+    async def test_local_batches_go_one_at_a_time(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        for _ in range(5):
+            await self.commit(queue)
+        self.assertEqual(self.delivery.calls, 1)
+        self.delivery.let_go()
+        self.assertEqual(self.delivery.batches[0], 1)
+        self.assertEqual(self.delivery.calls, 2)
+
+    async def test_a_plain_delivery_is_called_for_each_message(self):
+        self.delivery = Plain()
+        queue = await self.started(local_batches=3)
+        self.delivery.hold = True
+        for _ in range(5):
+            await self.commit(queue)
+        self.assertEqual(self.delivery.calls, 3)
+
+
+class Recovery(QueueCase):
+    async def test_what_was_not_settled_is_delivered_again_in_the_order_of_the_ids(self):
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(450)]
+        delivered = self.steps.wait(ids[0], "delivered")
+        await gatherResults([queue.commit(envelope(local(), id=id), Content.of(b"x"), (local(),)) for id in ids])
+        await delivered
+        await self.crash(queue)
+        self.delivery.parcels.clear()
+        last, settled = self.steps.wait(ids[-1], "delivered"), self.steps.wait(ids[-1], "settled")
+        queue = await self.started()
+        await last
+        self.assertEqual([(parcel[0], parcel[3]) for parcel in self.delivery.parcels], [(id, True) for id in ids])
+        self.assertEqual(queue.depth, 450)
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(queue.depth, 0)
+        self.assertEqual(list_entries(self.directory), [])
+
+    async def test_a_deferred_message_keeps_its_time_over_a_restart(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, id=id)
+        await deferred
+        await self.stop(queue)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        del self.delivery.answers["alice"]
+        queue = await self.started()
+        await queue._writer.do(lambda store: None)
+        self.assertEqual(queue.depth, 1)
+        await queue._runner.read(lambda: None)
+        await queue._runner.read(lambda: None)
+        self.assertEqual(len(self.delivery.parcels), 1, "not before its time")
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(70)
+        await delivered
+
+    async def test_a_destination_that_had_no_outcome_is_found_beside_one_that_had(self):
+        self.relay.hold = True
+        queue = await self.started()
+        id = IDS.next()
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, local(0), remote(1), id=id)
+        await delivered
+        self.clock.advance(1)
+        await queue._writer.do(lambda store: None)
+        await self.crash(queue)
+        self.relay.hold = False
+        delivered = self.steps.wait(id, "delivered")
+        queue = await self.started()
+        self.assertEqual((await delivered)["recipient"], "carol@elsewhere.example")
+        settled = self.steps.wait(id, "settled")
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(len(self.delivery.parcels), 1, "the local one was done")
+
+    async def test_a_file_without_an_entry_is_removed_and_one_with_an_entry_is_kept(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit_spooled(queue)
+        await self.crash(queue)
+        for name in (IDS.next(), "stray.tmp"):
+            with open(os.path.join(self.directory, "spool", name), "w") as file:
+                file.write("x")
+        self.assertEqual(len(os.listdir(os.path.join(self.directory, "spool"))), 3)
+        queue = await self.started()
+        self.assertEqual(os.listdir(os.path.join(self.directory, "spool")), [id])
+
+    async def test_a_file_that_is_younger_than_the_start_is_left_alone(self):
+        queue = self.make()
+        os.makedirs(os.path.join(self.directory, "spool"))
+        name = os.path.join(self.directory, "spool", IDS.next())
+        with open(name, "w"):
+            pass
+        os.utime(name, (self.clock.seconds() + 5, self.clock.seconds() + 5))
+        await queue.start()
+        self.assertTrue(os.path.exists(name))
+
+    async def test_an_entry_without_its_file_is_kept_and_reported(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit_spooled(queue)
+        await self.crash(queue)
+        path = queue.spool_path(id)
+        os.rename(path, path + ".away")
+        os.utime(path + ".away", (self.clock.seconds() + 99, self.clock.seconds() + 99))
+        self.delivery.hold = False
+        self.delivery.parcels.clear()
+        damaged = self.steps.wait(id, "damaged")
+        queue = self.make()
+        await queue.start()
+        await damaged
+        await queue._writer.do(lambda store: None)
+        entry = await queue.show(id)
+        self.assertEqual((entry.state, entry.note), ("damaged", "its file is missing in the spool"))
+        self.assertEqual(self.delivery.parcels, [])
+        await self.stop(queue)
+        os.rename(path + ".away", path)
+        delivered, settled = self.steps.wait(id, "delivered"), self.steps.wait(id, "settled")
+        await self.started()
+        await delivered
+        self.clock.advance(1)
+        await settled
+        self.assertEqual(self.delivery.parcels[-1][:2], (id, b"large"))
+        self.assertFalse(os.path.exists(path))
+
+    async def test_an_entry_that_cannot_be_read_is_kept_and_reported(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        good, bad = await self.commit(queue), await self.commit(queue)
+        await queue._writer.do(
+            lambda store: store._connection.execute("UPDATE entry SET message = x'746f726e' WHERE number = (SELECT max(number) FROM entry)")
+        )
+        await self.crash(queue)
+        self.delivery.hold = False
+        delivered = self.steps.wait(good, "delivered")
+        queue = await self.started()
+        await delivered
+        await queue._writer.do(lambda store: None)
+        states = [entry.state for entry in await queue.list()]
+        self.assertEqual(states, ["queued", "damaged"])
+        self.assertNotIn("delivered", self.steps.of(bad))
+
+
+class Spooled(QueueCase):
+    async def test_a_large_content_stays_a_file_until_it_is_settled(self):
+        queue = await self.started()
+        delivered = Later()
+        self.delivery.hold = True
+        id = await self.commit_spooled(queue, data=b"x" * 100_000)
+        self.assertTrue(os.path.exists(queue.spool_path(id)))
+        self.assertEqual((await queue.show(id)).size, 100_000)
+        delivered, settled = self.steps.wait(id, "delivered"), self.steps.wait(id, "settled")
+        self.delivery.let_go()
+        await delivered
+        self.clock.advance(1)
+        await settled
+        self.assertFalse(os.path.exists(queue.spool_path(id)))
+        self.assertEqual(len(self.delivery.parcels[0][1]), 100_000)
+
+
+class Stop(QueueCase):
+    async def test_a_stop_delivers_what_is_in_memory_and_settles_it(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        for _ in range(5):
+            await self.commit(queue)
+        stopped = queue.stop(30)
+        self.queues.remove(queue)
+        await queue._writer.do(lambda store: None)
+        self.delivery.hold = False
+        self.delivery.let_go()
+        await stopped
+        self.assertEqual(len(self.delivery.parcels), 5)
+        self.assertEqual(list_entries(self.directory), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_a_stop_leaves_in_the_store_what_takes_too_long(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit(queue)
+        stopped = queue.stop(30)
+        self.queues.remove(queue)
+        self.clock.advance(30)
+        await stopped
+        self.assertEqual([entry.id for entry in list_entries(self.directory)], [id])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_commits_under_way_are_answered_before_the_end(self):
+        queue = await self.started()
+        committing = [queue.commit(envelope(local()), Content.of(b"x"), (local(),)) for _ in range(20)]
+        stopped = queue.stop(30)
+        self.queues.remove(queue)
+        await gatherResults(committing)
+        await stopped
+        self.assertEqual(queue.counts.settled, 20)
+
+    async def test_a_stop_without_a_start_is_no_error(self):
+        await self.stop(self.make())
+
+
+class People(QueueCase):
+    async def test_the_list_is_in_order_and_comes_in_pages(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        ids = [await self.commit(queue, data=b"x" * n) for n in range(5)]
+        found = await queue.list(limit=3)
+        self.assertEqual([entry.id for entry in found], ids[:3])
+        self.assertEqual([entry.size for entry in found], [0, 1, 2])
+        self.assertEqual([entry.id for entry in await queue.list(after=found[-1].id)], ids[3:])
+
+    async def test_an_unknown_id_shows_nothing(self):
+        queue = await self.started()
+        self.assertIsNone(await queue.show(IDS.next()))
+        self.assertIsNone(await queue.show("../../etc"))
+
+    def test_where_there_has_never_been_a_queue_the_list_is_empty(self):
+        self.assertEqual(list_entries(self.directory), [])
+        self.assertIsNone(show_entry(self.directory, IDS.next()))
+        self.assertFalse(os.path.exists(self.directory))

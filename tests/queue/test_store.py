@@ -1,0 +1,213 @@
+import os
+from unittest import mock
+
+import apsw
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.content import Content
+from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.queue.entry import Attempt, State, number_of, pack
+from mailserver.queue.reader import ReadMessage, SqliteReader
+from mailserver.queue.spool import Spool
+from mailserver.queue.store import MessageRefused, SqliteStore
+from tests.queue.doubles import envelope, local, remote
+
+
+class StoreCase(SynchronousTestCase):
+    def setUp(self):
+        self.directory = os.path.abspath(self.mktemp())
+        os.mkdir(self.directory)
+        self.path = os.path.join(self.directory, "queue.db")
+        self.store = SqliteStore(self.path)
+        self.store.open()
+        self.addCleanup(self.store.close)
+        self.reader = SqliteReader(path=self.path, spool=Spool(self.directory))
+        self.addCleanup(self.reader.close)
+
+    def add(self, *sizes, store=None):
+        numbers, packed = [], []
+        for size in sizes:
+            sent = envelope(local(0), remote(1))
+            numbers.append(number_of(sent.id))
+            packed.append(pack(numbers[-1], sent, Content.of(b"x" * size), (local(0), remote(1))))
+        (store or self.store).add(numbers, packed)
+        return numbers
+
+    def stored(self):
+        return [number for number, in self.store._connection.execute("SELECT number FROM entry")]
+
+    def attempt(self, number, destination, state=State.DEFERRED, due=None, remote=False):
+        return Attempt(number, destination, remote, state, 1, due, None, "")
+
+
+class Life(StoreCase):
+    def test_the_log_is_synced_at_each_commit_and_checkpointed_by_us_alone(self):
+        pragmas = [self.store._connection.pragma(name) for name in ("journal_mode", "synchronous", "wal_autocheckpoint")]
+        self.assertEqual(pragmas, ["wal", 2, 0])
+
+    def test_an_sqlite_that_can_lose_commits_is_refused(self):
+        with mock.patch.object(apsw, "sqlite_lib_version", return_value="3.51.2"):
+            with self.assertRaisesRegex(StorageBroken, "3.51.3 or later"):
+                SqliteStore(self.path).open()
+
+    def test_a_file_of_a_later_release_is_refused_and_left_as_it_is(self):
+        self.store._connection.pragma("user_version", 99)
+        with self.assertRaisesRegex(StorageBroken, "later release"):
+            SqliteStore(self.path).open()
+        self.assertEqual(self.store._connection.pragma("user_version"), 99)
+
+    def test_an_older_schema_is_led_to_the_present_one(self):
+        self.add(5)
+        self.store.close()
+        upgrades = {1: ("ALTER TABLE entry ADD COLUMN hold INTEGER",), 2: ("CREATE TABLE three (x)",)}
+        with mock.patch("mailserver.queue.store.SCHEMA_VERSION", 3), mock.patch("mailserver.queue.store.UPGRADES", upgrades):
+            self.store.open()
+        self.assertEqual(self.store._connection.pragma("user_version"), 3)
+        self.assertEqual(list(self.store._connection.execute("SELECT hold FROM entry")), [(None,)])
+
+    def test_a_directory_that_is_not_there_is_a_broken_store(self):
+        with self.assertRaises(StorageBroken):
+            SqliteStore(os.path.join(self.directory, "missing", "queue.db")).open()
+
+    def test_what_is_no_database_is_a_broken_store(self):
+        path = os.path.join(self.directory, "other.db")
+        with open(path, "wb") as file:
+            file.write(b"not a database at all " * 1000)
+        store = SqliteStore(path)
+        with self.assertRaises(StorageBroken):
+            store.open()
+        self.assertFalse(store.trusted)
+
+    def test_messages_survive_a_close_and_an_open(self):
+        numbers = self.add(10, 50_000, 1_000_000)
+        self.store.close()
+        self.store.open()
+        messages, taken = self.reader.read(numbers, 1 << 30)
+        self.assertEqual([message.content.size for message in messages], [10, 50_000, 1_000_000])
+        self.assertEqual(taken, 3)
+
+
+class Writing(StoreCase):
+    def test_a_batch_is_there_whole_or_not_at_all(self):
+        (number,) = self.add(5)
+        sent = envelope(local())
+        good = pack(number_of(sent.id), sent, Content.of(b"x"), (local(),))
+        with self.assertRaises(MessageRefused):  # the second has a number that is taken
+            self.store.add([0, number], [good, pack(number, sent, Content.of(b"x"), (local(),))])
+        self.assertEqual(self.stored(), [number])
+        self.assertTrue(self.store.trusted)
+
+    def test_a_full_disk_refuses_and_leaves_what_was_there(self):
+        numbers = self.add(1000)
+        self.store._connection.pragma("max_page_count", self.store._connection.pragma("page_count") + 2)
+        with self.assertRaises(StorageFull):
+            self.add(100_000)
+        self.assertEqual(self.stored(), numbers)
+        self.assertTrue(self.store.trusted)
+        self.store._connection.pragma("max_page_count", 1 << 30)
+        self.add(100_000)
+
+    def test_after_an_error_of_the_disk_nothing_is_trusted_until_it_was_proved(self):
+        with mock.patch.object(self.store, "_open_connection", return_value=Breaking(apsw.IOError("sync failed"))):
+            with self.assertRaises(StorageBroken):
+                self.add(1)
+        self.assertFalse(self.store.trusted)
+        self.store.reopen()
+        self.assertTrue(self.store.trusted)
+        self.add(1)
+
+    def test_what_a_failed_sync_left_in_the_log_is_gone_when_the_store_is_used_again(self):
+        sent = envelope(local())
+        number = number_of(sent.id)
+        packed = pack(number, sent, Content.of(b"x"), (local(),))
+        connection = self.store._connection
+
+        class CommitsAndFails:
+            def execute(self, *arguments):
+                connection.execute(*arguments)
+                raise apsw.IOError("sync failed")
+
+        with mock.patch.object(self.store, "_open_connection", return_value=CommitsAndFails()):
+            with self.assertRaises(StorageBroken):
+                self.store.add([number], [packed])
+        self.assertEqual(self.stored(), [number])
+        self.store.reopen()
+        self.assertEqual(self.stored(), [])
+
+    def test_settled_entries_are_gone_with_their_attempts(self):
+        one, two, three = self.add(1, 1, 1)
+        self.store.settle([], [], [self.attempt(one, 0), self.attempt(two, 0)])
+        self.store.settle([one, three], [one], [])
+        self.assertEqual(self.stored(), [two])
+        self.assertEqual(self.reader.attempted(), 1)
+
+    def test_a_checkpoint_empties_the_log_so_that_it_does_not_grow(self):
+        self.add(*[10_000] * 20)
+        self.assertGreater(self.store.log_octets, 200_000)
+        self.store.checkpoint()
+        self.assertEqual(self.store.log_octets, 0)
+        size = os.path.getsize(self.path + "-wal")
+        for _ in range(5):
+            self.store.settle(self.stored(), [], [])
+            self.store.checkpoint()
+            self.add(*[10_000] * 10)
+            self.store.checkpoint()
+        self.assertLessEqual(os.path.getsize(self.path + "-wal"), size)
+        self.assertEqual(len(self.stored()), 10)
+
+
+class Breaking:
+    def __init__(self, error):
+        self.error = error
+
+    def execute(self, *arguments):
+        raise self.error
+
+
+class Reading(StoreCase):
+    def test_reading_stops_at_the_octets_and_says_how_far_it_came(self):
+        numbers = self.add(1000, 1000, 1000)
+        messages, taken = self.reader.read(numbers, 1500)
+        self.assertEqual((len(messages), taken), (2, 2))
+        messages, taken = self.reader.read([1, 2, *numbers[2:]], 1)
+        self.assertEqual((len(messages), taken), (1, 3), "what is gone is passed over")
+
+    def test_an_entry_comes_back_with_its_attempts(self):
+        (number,) = self.add(10)
+        self.store.settle([], [], [self.attempt(number, 1, due=5.0, remote=True)])
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertIsInstance(message, ReadMessage)
+        self.assertEqual(message.attempts, (self.attempt(number, 1, due=5.0, remote=True),))
+
+    def test_entries_with_an_untried_destination_are_found_in_order(self):
+        one, two, three, four = self.add(1, 1, 1, 1)
+        self.store.settle([], [], [self.attempt(two, 0)])
+        self.store.settle([], [], [self.attempt(three, 0), self.attempt(three, 1)])
+        self.assertEqual(self.reader.unattempted(0, four, 10), [one, two, four])
+        self.assertEqual(self.reader.unattempted(0, four, 2), [one, two])
+        self.assertEqual(self.reader.unattempted(one, two, 10), [two])
+
+    def test_what_is_due_comes_in_the_order_of_time_and_once_for_each_lane(self):
+        one, two, three = self.add(1, 1, 1)
+        self.store.settle(
+            [],
+            [],
+            [
+                self.attempt(one, 0, due=30.0),
+                self.attempt(two, 0, due=10.0),
+                self.attempt(two, 1, due=10.0, remote=True),
+                self.attempt(three, 0, due=99.0),
+                self.attempt(three, 1, State.FAILED),
+            ],
+        )
+        everything = [(10.0, two, False), (10.0, two, True), (30.0, one, False)]
+        self.assertEqual(self.reader.due((0.0, 0, False), 50.0, 10), everything)
+        self.assertEqual(self.reader.due(everything[0], 50.0, 10), everything[1:])
+        self.assertEqual(self.reader.due(everything[2], 50.0, 10), [])
+        self.assertEqual(self.reader.next_due(50.0), 99.0)
+        self.assertIsNone(self.reader.next_due(99.0))
+
+    def test_the_due_are_found_by_the_index_and_not_by_a_scan(self):
+        query = "EXPLAIN QUERY PLAN SELECT DISTINCT due, number, remote FROM attempt WHERE due IS NOT NULL AND due >= 1 AND due <= 2"
+        plan = " ".join(str(row) for row in self.store._connection.execute(query))
+        self.assertIn("USING INDEX attempt_due (due>? AND due<?)", plan)
