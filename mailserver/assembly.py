@@ -76,6 +76,7 @@ class Server:
             write=self._log_file.write,
             roads=RoadStore(os.path.join(data, ROADS), retention_seconds=log.retention_days * DAY_SECONDS),
             form=log.format,
+            log_steps=log.level in ("debug", "info"),
             addresses=log.addresses,
             call_in_reactor=reactor.callFromThread,
         )
@@ -233,11 +234,13 @@ class Door:
         """Start the directory and the filters, and make the mailboxes of the accounts.  An error stops the start, or the reload."""
         for component in (self._directory, *self._filters):
             await start_component(component)
-        directory: Any = self._directory
-        if IAccountList.providedBy(directory) and IPreparing.providedBy(self._local):
-            names = [Address.parse(text, utf8=True) for text in await directory.accounts()]
-            found = [await directory.find(name.local, name.domain) for name in names]
-            await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
+        if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
+            await self._prepare(self._directory, await self._directory.accounts())
+
+    async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
+        names = [Address.parse(text, utf8=True) for text in accounts]
+        found = [await directory.find(name.local, name.domain) for name in names]
+        await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def stop(self) -> None:
         """Stop them; a plugin's trouble at its end is nobody else's."""

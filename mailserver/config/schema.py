@@ -236,8 +236,8 @@ class Log(Options):
     """The file; absent: standard output (or where twistd's `--logfile` points)."""
     level: Literal["debug", "info", "warn", "error"] = "info"
     """The least important lines that are written."""
-    addresses: Literal["full", "domain", "none"] = "full"
-    """How much of a mail address is written."""
+    addresses: Literal["full", "domain", "hash", "none"] = "full"
+    """How much of a mail address is written; `hash`: a keyed hash of the local part, by which one run's lines can be told apart."""
     retention_days: Annotated[int, Field(ge=1)] = 30
     """How long the road of a message can be asked for with `mailserver explain`."""
 
