@@ -176,6 +176,7 @@ def large_message(server: Server, usage: Usage, octets: int) -> tuple[float, flo
     client.command(b"EHLO large.bench.test")
     begin = time.monotonic()
     client.begin()
+    client.send(b"Subject: large\r\n\r\n")
     for _ in range(octets // len(block)):
         client.send(block)
     client.command(b".")
