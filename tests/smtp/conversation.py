@@ -10,6 +10,7 @@ from mailserver.smtp.events import (
     Authenticate,
     AuthResponse,
     Chunk,
+    Closed,
     Data,
     EndOfData,
     Event,
@@ -168,7 +169,8 @@ def messages_of(events: Iterable[Event]) -> Iterable[tuple[bytes, EndOfData | No
 def story(conversation: Conversation) -> tuple[object, ...]:
     """All that must not depend on how the octets arrived: the events with their chunks joined, the octets said, the end.
 
-    Of a message with a fault, how much came before the fault was known does depend on it, so its chunks are left out.
+    Of a message with a fault, how much came before the fault was known does depend on it, so its chunks are left out, as are
+    those of a message that has not ended or was cut off.
     """
     events: list[object] = []
     chunks: list[bytes] = []
@@ -176,7 +178,7 @@ def story(conversation: Conversation) -> tuple[object, ...]:
         if isinstance(event, Chunk):
             chunks.append(event.data)
             continue
-        if chunks and not (isinstance(event, EndOfData) and event.fault is not None):
+        if chunks and not isinstance(event, Closed) and not (isinstance(event, EndOfData) and event.fault is not None):
             events.append(b"".join(chunks))
         chunks.clear()
         events.append(event)
