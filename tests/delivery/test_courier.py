@@ -1,0 +1,331 @@
+"""Mail into homes, with the users' own identities."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from mailserver.delivery import courier
+from mailserver.delivery.courier import Request, RequestError, account_of, parse_request
+from mailserver.delivery.homes import Courier, HomeDelivery, start_courier
+from mailserver.delivery.letters import letter_of
+from mailserver.delivery.process import spawn
+from mailserver.mail.answers import Deferred as NotNow
+from mailserver.mail.answers import Delivered, Mailbox
+from mailserver.mail.content import Content
+from mailserver.mail.parcel import Parcel
+from tests.delivery.messages import DATA, only, parcel, read, run_at_once
+
+NOBODY = pwd.getpwnam("nobody")
+HOST = "mx.example.org"
+
+
+def home_box(user: str, *folder: str, must_exist: bool = False) -> Mailbox:
+    return Mailbox(user, "example.org", folder, True, must_exist)
+
+
+GOOD: dict[str, Any] = {
+    "user": "alice",
+    "domain": "example.org",
+    "folder": ["Junk"],
+    "must_exist": False,
+    "name": "1700000000.0123456789ABCDEF_0.mx.example.org",
+    "fields": "Return-Path: <>\n",
+    "binary": False,
+    "again": False,
+}
+
+
+class Requests(SynchronousTestCase):
+    """The courier believes nothing."""
+
+    def test_a_good_one_is_taken(self) -> None:
+        self.assertEqual(
+            parse_request(json.dumps(GOOD).encode()),
+            Request(home_box("alice", "Junk"), GOOD["name"], b"Return-Path: <>\n", False, False),
+        )
+
+    def test_every_other_shape_is_refused(self) -> None:
+        for change in (
+            {"user": "../root"},
+            {"user": ""},
+            {"user": None},
+            {"user": "a\0"},
+            {"user": "-x"},
+            {"domain": "a/b"},
+            {"folder": 3},
+            {"folder": [1]},
+            {"folder": ["x"] * 17},
+            {"folder": ["x" * 300]},
+            {"folder": [""]},
+            {"name": "../../../etc/cron.d/x"},
+            {"name": "1.a_0.x/../y"},
+            {"name": ".."},
+            {"fields": 7},
+            {"fields": "\u0100"},
+        ):
+            with self.assertRaises(RequestError, msg=str(change)):
+                parse_request(json.dumps(GOOD | change).encode())
+        for octets in (b"", b"[]", b"7", b"{}", b"\xff", b"[" * 100000):
+            with self.assertRaises(RequestError):
+                parse_request(octets)
+
+    def entry(self, uid: int, gid: int = 1000, name: str = "alice") -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", uid, gid, "", "/home/alice", "/bin/sh"))
+
+    def test_users_of_the_system_get_no_mail(self) -> None:
+        self.patch(os, "geteuid", lambda: 0)
+        for uid, gid in ((0, 1000), (999, 1000), (1000, 0)):
+            with self.assertRaises(RequestError):
+                account_of("alice", uid_min=1000, lookup=lambda _, u=uid, g=gid: self.entry(u, g))
+        with self.assertRaises(RequestError):
+            account_of("alice", uid_min=0, lookup=lambda _: self.entry(0))
+        self.assertEqual(account_of("alice", uid_min=1000, lookup=lambda _: self.entry(1000)).pw_uid, 1000)
+
+    def test_a_user_that_is_unknown_or_has_another_name_is_refused(self) -> None:
+        with self.assertRaises(RequestError):
+            account_of("alice", uid_min=1, lookup={}.__getitem__)
+        with self.assertRaises(RequestError):
+            account_of("alice", uid_min=1, lookup=lambda _: self.entry(1000, name="ALICE"))
+
+    def test_without_privileges_it_serves_its_own_user_alone(self) -> None:
+        self.patch(os, "geteuid", lambda: 1000)
+        self.assertEqual(account_of("alice", uid_min=1, lookup=lambda _: self.entry(1000)).pw_uid, 1000)
+        with self.assertRaises(RequestError):
+            account_of("alice", uid_min=1, lookup=lambda _: self.entry(1001))
+
+
+class RootCase(SynchronousTestCase):
+    """A real courier as root, and real users."""
+
+    def setUp(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("needs root, as only root can change its identity")
+        self.base = tempfile.mkdtemp(prefix="courier-test-")
+        self.addCleanup(shutil.rmtree, self.base)
+        os.chmod(self.base, 0o755)
+        self.homes = {}
+        for user, uid in (("nobody", NOBODY.pw_uid), ("daemonic", 1), ("other", 54321)):
+            self.homes[user] = f"{self.base}/{user}"
+            os.mkdir(self.homes[user], 0o700)
+            os.chown(self.homes[user], uid, NOBODY.pw_gid)
+        self.users = [
+            f"nobody:{NOBODY.pw_uid}:{NOBODY.pw_gid}:{self.homes['nobody']}",
+            f"daemonic:1:{NOBODY.pw_gid}:{self.homes['daemonic']}",
+            f"other:54321:54321:{self.homes['other']}",
+            f"homeless:{NOBODY.pw_uid}:{NOBODY.pw_gid}:/nonexistent",
+            f"root:0:0:{self.base}",
+        ]
+        self.courier = self.started()
+
+    def started(self) -> Courier:
+        made = Courier(
+            spawn=lambda: spawn("tests.delivery.courier_for_nobody", [*self.users, "{home}/Maildir", "1000"])
+        )
+        self.addCleanup(made.close)
+        return made
+
+    def deliver(self, one: Parcel) -> list[tuple[int, int, str]]:
+        letter = letter_of(one, HOST)
+        return [self.courier.deliver(copy, letter) for copy in letter[6]]
+
+    def new(self, user: str = "nobody", maildir: str = "Maildir") -> list[str]:
+        path = f"{self.homes[user]}/{maildir}/new"
+        return [f"{path}/{name}" for name in os.listdir(path)] if os.path.isdir(path) else []
+
+
+class AsRoot(RootCase):
+    def test_the_file_belongs_to_its_user_and_to_nobody_else(self) -> None:
+        [(index, error, path)] = self.deliver(parcel(home_box("nobody")))
+        self.assertEqual((index, error), (0, 0), path)
+        self.assertEqual(self.new(), [path])
+        for place in (path, os.path.dirname(path), f"{self.homes['nobody']}/Maildir"):
+            found = os.stat(place)
+            self.assertEqual((found.st_uid, found.st_gid), (NOBODY.pw_uid, NOBODY.pw_gid), place)
+            self.assertEqual(stat.S_IMODE(found.st_mode), 0o700 if stat.S_ISDIR(found.st_mode) else 0o600)
+        self.assertEqual(
+            read(path), b"Return-Path: <carol@example.net>\nDelivered-To: nobody@example.org\nSubject: one\n\nhello\n"
+        )
+
+    def test_users_that_must_not_get_mail_get_none(self) -> None:
+        for user in ("root", "daemonic", "unknown"):
+            [(_, error, _)] = self.deliver(parcel(home_box(user)))
+            self.assertNotEqual(error, 0, user)
+        self.assertEqual(self.new("daemonic"), [])
+
+    def test_a_link_out_of_the_home_leads_nowhere_that_the_user_could_not_go(self) -> None:
+        outside = f"{self.base}/outside"
+        os.mkdir(outside, 0o700)
+        os.symlink(outside, f"{self.homes['nobody']}/Maildir")
+        [(_, error, note)] = self.deliver(parcel(home_box("nobody")))
+        self.assertNotEqual(error, 0, note)
+        self.assertEqual(os.listdir(outside), [])
+
+    def test_a_user_cannot_have_a_message_written_to_another_users_file(self) -> None:
+        os.makedirs(f"{self.homes['nobody']}/Maildir/new")
+        os.symlink(self.homes["other"], f"{self.homes['nobody']}/Maildir/tmp")
+        for place in ("Maildir", "Maildir/new"):
+            os.chown(f"{self.homes['nobody']}/{place}", NOBODY.pw_uid, NOBODY.pw_gid)
+        [(_, error, _)] = self.deliver(parcel(home_box("nobody")))
+        self.assertNotEqual(error, 0)
+        self.assertEqual(os.listdir(self.homes["other"]), [])
+
+    def test_a_user_without_a_home_is_deferred_and_others_are_not(self) -> None:
+        first, second = self.deliver(parcel(home_box("homeless"), home_box("nobody")))
+        self.assertNotEqual(first[1], 0)
+        self.assertEqual(second[1], 0)
+
+    def test_a_spooled_message_is_read_through_its_descriptor_alone(self) -> None:
+        path = f"{self.base}/spooled"  # which the user may not open
+        data = b"x" * 200_000 + b"\r\n"
+        with open(path, "wb") as file:
+            file.write(data)
+        os.chmod(path, 0o600)
+        content = Content.at(path, len(data), prefix=b"Received: by us\r\n")
+        first, second = self.deliver(parcel(home_box("nobody"), home_box("other"), content=content))
+        self.assertEqual((first[1], second[1]), (0, 0), (first, second))
+        for name in (*self.new(), *self.new("other")):
+            self.assertTrue(read(name).endswith(b"Received: by us\n" + data.replace(b"\r\n", b"\n")))
+
+    def test_a_long_prefix_travels_with_the_content(self) -> None:
+        prefix = b"X-Long: " + b"y" * 50_000 + b"\r\n"
+        self.deliver(parcel(home_box("nobody"), content=Content.of(DATA, prefix=prefix)))
+        self.assertIn(prefix.replace(b"\r\n", b"\n") + b"Subject: one\n", read(only(self.new())))
+
+    def test_folders_and_tags_work_as_in_other_maildirs(self) -> None:
+        self.deliver(parcel(home_box("nobody", "Junk")))
+        self.deliver(parcel(home_box("nobody", "tag", must_exist=True), id="0000000000000002"))
+        self.assertEqual(len(self.new(maildir="Maildir/.Junk")), 1)
+        self.assertEqual(len(self.new()), 1)
+
+    def test_a_message_delivered_again_replaces_the_first(self) -> None:
+        self.deliver(parcel(home_box("nobody")))
+        [name] = self.new()
+        moved = name.replace("/new/", "/cur/") + ":2,S"
+        os.rename(name, moved)
+        [(_, error, path)] = self.deliver(parcel(home_box("nobody"), again=True))
+        self.assertEqual((error, path), (0, moved))
+        self.assertEqual(self.new(), [])
+
+    def test_a_courier_that_died_is_started_again(self) -> None:
+        os.kill(self.courier._process.pid, signal.SIGKILL)
+        self.courier._process.wait()
+        [(_, error, note)] = self.deliver(parcel(home_box("nobody")))
+        self.assertEqual(error, 0, note)
+
+    def test_one_that_died_after_the_privileges_were_dropped_stays_away_and_mail_waits(self) -> None:
+        os.kill(self.courier._process.pid, signal.SIGKILL)
+        self.courier._process.wait()
+        self.patch(os, "geteuid", lambda: 1000)
+        [(_, error, note)] = self.deliver(parcel(home_box("nobody")))
+        self.assertNotEqual(error, 0)
+        self.assertIn("restart the server", note)
+
+    def test_it_ends_with_the_server(self) -> None:
+        process = self.courier._process
+        self.courier._control.close()
+        self.assertEqual(process.wait(10), 0)
+
+    def test_what_is_no_request_ends_it(self) -> None:
+        for octets in (b"\xff\xff\xff\xff", courier.LENGTH.pack(courier.REQUEST_OCTETS + 1), courier.LENGTH.pack(4) + b"null"):
+            made = self.started()
+            made._control.sendall(octets)
+            self.assertEqual(made._process.wait(10), 0)
+
+    def test_a_request_for_nothing_is_answered_and_the_next_one_served(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, open(os.devnull) as nothing:
+            self.courier._send(b"null", [theirs.fileno(), nothing.fileno()])
+            theirs.close()
+            ours.settimeout(10)
+            self.assertEqual(json.loads(ours.recv(1000))[0], -1)
+        self.assertEqual(self.deliver(parcel(home_box("nobody")))[0][1], 0)
+
+    def test_a_server_that_does_not_wait_any_more_gets_no_file(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.close()
+        with theirs, tempfile.TemporaryFile() as content:
+            request = parse_request(json.dumps(GOOD | {"user": "other", "folder": []}).encode())
+            template = courier.PathTemplate("{home}/Maildir", data_directory="/")
+            with self.assertRaises(TimeoutError):
+                courier.write(request, self.homes["other"], template, theirs.fileno(), content.fileno())
+        self.assertEqual(self.new("other"), [])
+        self.assertEqual(os.listdir(f"{self.homes['other']}/Maildir/tmp"), [])
+
+
+class Component(SynchronousTestCase):
+    """The delivery with a courier that is one call."""
+
+    def setUp(self) -> None:
+        self.asked: list[str] = []
+        self.delivery = HomeDelivery(
+            template="{home}/Maildir", uid_min=1000, hostname=HOST, run_in_thread=run_at_once, start=self.start
+        )
+
+    def start(self, *, template: str, uid_min: int) -> Any:
+        self.asked.append(f"start {template} {uid_min}")
+        return self
+
+    def deliver(self, copy: Any, letter: Any) -> Any:
+        self.asked.append(copy[1])
+        return (copy[0], 0, "path") if copy[1] != "bad" else (copy[0], -1, "no")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+    def result(self, awaitable: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(awaitable))
+
+    def test_the_courier_is_started_once_with_privileges_if_there_is_a_time_for_them(self) -> None:
+        self.delivery.start_privileged()
+        self.result(self.delivery.start())
+        self.result(self.delivery.stop())
+        self.assertEqual(self.asked, ["start {home}/Maildir 1000", "close"])
+
+    def test_each_destination_gets_its_own_outcome(self) -> None:
+        self.result(self.delivery.start())
+        parcels = [parcel(home_box("bad"), home_box("alice")), parcel(home_box("alice"), id="0000000000000002")]
+        first, second = self.result(self.delivery.deliver_batch(parcels))
+        self.assertIsInstance(first[0], NotNow)
+        self.assertEqual((first[1], second[0]), (Delivered("path"), Delivered("path")))
+        self.result(self.delivery.flush())
+
+    def test_without_a_courier_everything_waits(self) -> None:
+        [outcomes] = self.result(self.delivery.deliver_batch([parcel(home_box("alice"))]))
+        self.assertIsInstance(outcomes[0], NotNow)
+
+
+class OwnUser(TestCase):
+    """A courier without privileges, over threads as in the server."""
+
+    async def test_it_serves_its_own_user(self) -> None:
+        own = pwd.getpwuid(os.geteuid())
+        delivery = HomeDelivery(
+            template="{home}/Maildir",
+            uid_min=1000,
+            hostname=HOST,
+            run_in_thread=deferToThread,
+            start=start_courier,
+        )
+        await delivery.start()
+        try:
+            one = parcel(home_box(own.pw_name if own.pw_uid >= 1000 else "no-such-user"))
+            if own.pw_uid >= 1000:
+                raise SkipTest("would write into the real home of the person who runs this")
+            outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
+            outcome = outcomes[0]
+            assert isinstance(outcome, NotNow)
+            self.assertIn("no such user", outcome.note)
+        finally:
+            await delivery.stop()
