@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import io
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailserver.cli import main as command_line
 from mailserver.interfaces import IContentFilter
 from mailserver.mail.answers import Pass, Refuse
 from mailserver.mail.content import Content
@@ -219,6 +221,15 @@ class Documents(SynchronousTestCase):
         for document in self.documents():
             for target in re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.M):
                 self.assertIn(target, targets, str(document))
+
+    def test_every_command_that_is_named_exists(self) -> None:
+        named = re.compile(r"(?:`|^    |bin/)mailserver ([a-z]+)(?: ([a-z]+)(?=[ `\n]))?", re.M)
+        commands = {found for document in self.documents() for found in named.findall(document.read_text())}
+        self.assertIn(("user", "add"), commands)
+        self.patch(sys, "stdout", io.StringIO())
+        for words in sorted(commands):
+            ended = self.assertRaises(SystemExit, command_line, [*filter(None, words), "--help"])
+            self.assertEqual(ended.code, 0, " ".join(words))
 
     def test_the_filter_in_the_readme_works_as_it_stands(self) -> None:
         (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
