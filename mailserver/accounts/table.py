@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -48,11 +49,10 @@ class AccountExists(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account: its address as the file has it, its hash (None: no log-in), and its line."""
+    """One account: its address as the file has it, and its hash (None: no log-in)."""
 
     address: str
     password: str | None
-    line: int
 
 
 Accounts = Mapping[tuple[str, str], Account]
@@ -66,16 +66,20 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
         place = SYNTAX_PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         raise ConfigurationError([Fault(file, line, "", f"is not valid TOML: {SYNTAX_PLACE.sub('', str(error))}")]) from None
-    lines = lines_of(text)
     faults: list[Fault] = []
     accounts: dict[tuple[str, str], Account] = {}
 
+    @functools.cache
+    def lines() -> dict[KeyPath, int]:
+        return lines_of(text)  # as slow as the reading itself, so only where there are faults
+
     def fault(path: KeyPath, message: str) -> None:
-        faults.append(Fault(file, line_of(path, lines), ".".join(map(str, path)), message))
+        faults.append(Fault(file, line_of(path, lines()), ".".join(map(str, path)), message))
 
     for name in document:
         if name != "account":
-            fault((name,), 'is not known here: accounts are tables such as [account."alice@example.org"]')
+            first = min((path for path in lines() if path[0] == name), key=lambda path: lines()[path])
+            fault(first, 'is not known here: accounts are tables such as [account."alice@example.org"]')
     tables = document.get("account", {})
     for name, table in tables.items() if isinstance(tables, dict) else ():
         path: KeyPath = ("account", name)
@@ -85,11 +89,11 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
             fault(path, f"is not an address: {error}")
             continue
         if key in accounts:
-            fault(path, f"is the same account as {accounts[key].address} in line {accounts[key].line}")
+            fault(path, f"is the same account as {accounts[key].address}")
         for problem, where in _problems(table):
             fault((*path, *where), problem)
         password = table.get("password") if isinstance(table, dict) else None
-        accounts[key] = Account(name, password, line_of(path, lines))
+        accounts[key] = Account(name, password)
     if not isinstance(tables, dict):
         fault(("account",), 'is a table of tables: [account."alice@example.org"]')
     if faults:
@@ -140,7 +144,7 @@ class AccountsFile:
             text = self._text() if os.path.exists(self.path) else FIRST_LINES
             accounts = parse_accounts(text, self.path)
             if key in accounts:
-                raise AccountExists(f"{address} exists already, in line {accounts[key].line}")
+                raise AccountExists(f"{address} exists already")
             end = "\r\n" if "\r\n" in text else "\n"
             gap = "" if not text else (end if text.endswith("\n") else end * 2)
             line = f"password = {_quoted(password_hash)}{end}" if password_hash is not None else ""
@@ -191,9 +195,9 @@ class AccountsFile:
     def _rows(self, account: Account, lines: Mapping[KeyPath, int], rows: Sequence[str]) -> tuple[int, int]:
         """The first row of an account's table, and the one after its last key.  Raises `ConfigurationError` for other forms."""
         own: KeyPath = ("account", account.address)
-        first = account.line - 1
+        first = lines[own] - 1
         if not HEADER.match(rows[first]):
-            raise self._unknown_form(account.line)
+            raise self._unknown_form(lines[own])
         return first, max(line for path, line in lines.items() if path[:2] == own)
 
     def _unknown_form(self, line: int) -> ConfigurationError:
@@ -213,7 +217,7 @@ class AccountsFile:
         try:
             found = {account.address: account.password for account in parse_accounts(text, self.path).values()}
         except ConfigurationError:
-            found = {}
+            raise self._unknown_form(1) from None
         if found != wanted:
             raise self._unknown_form(1)
         draft = f"{self.path}.{os.getpid()}.new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from hypothesis import given
@@ -44,7 +45,7 @@ class LineEnds(SynchronousTestCase):
     def test_any_split_gives_the_same_octets(self, text: str, cuts: list[int]) -> None:
         data = text.encode()
         edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-        pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
         self.assertEqual(b"".join(local_form(pieces)), data.replace(b"\r\n", b"\n"))
 
 

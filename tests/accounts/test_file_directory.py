@@ -1,0 +1,120 @@
+"""The directory of the accounts file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDirectoryOptions
+from mailserver.accounts.table import AccountsFile
+from mailserver.awaiting import now_or_later
+from mailserver.config import ConfigurationError
+from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
+from mailserver.mail.answers import Mailbox
+
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
+
+
+class Directory(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+        self.clock = Clock()
+        self.reads = 0
+        self.file = AccountsFile(self.path)
+        self.file.add("Alice@example.org", HASH)
+        self.directory = FileDirectory(path=self.path, clock=self.clock, run_in_thread=self.run_in_thread)
+        self.held: list[tuple[Deferred[Any], Any]] | None = None
+        self.result(self.directory.start())
+
+    def run_in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
+        self.reads += 1
+        if self.held is None:
+            return maybeDeferred(function, *arguments)
+        waiting: Deferred[Any] = Deferred()
+        self.held.append((waiting, function))
+        return waiting
+
+    def result(self, awaitable: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(awaitable))
+
+    def find(self, local: str, domain: str = "example.org") -> Any:
+        return now_or_later(self.directory.find(local, domain))
+
+    def test_it_is_what_it_says(self) -> None:
+        for interface in (IDirectory, IAccountList, IComponent):
+            verifyObject(interface, self.directory)
+        factory = FileDirectoryFactory()
+        verifyObject(IComponentFactory, factory)
+        services = Services(self.clock, self.run_in_thread, None, None, "h", os.path.dirname(self.path), "/data")
+        made = factory.build(FileDirectoryOptions(path=os.path.basename(self.path)), services)
+        self.result(made.start())
+        self.assertIsNotNone(now_or_later(made.find("alice", "example.org")))
+
+    def test_an_account_is_found_at_once_and_exactly(self) -> None:
+        self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
+        self.assertIsNone(self.find("alic"))
+        self.assertIsNone(self.find("alice", "example.net"))
+
+    def test_names_and_hashes_can_be_asked_for(self) -> None:
+        self.assertEqual(self.result(self.directory.accounts()), ["Alice@example.org"])
+        self.assertEqual(self.result(self.directory.password_hash("alice", "example.org")), HASH)
+        self.assertIsNone(self.result(self.directory.password_hash("bob", "example.org")))
+
+    def test_a_changed_file_is_read_again_after_a_second(self) -> None:
+        self.file.add("bob@example.org")
+        self.assertIsNone(self.find("bob"))
+        self.clock.advance(1)
+        self.find("x")
+        self.assertEqual(self.find("bob"), Mailbox("bob", "example.org"))
+
+    def test_an_unchanged_file_is_not_read_again(self) -> None:
+        for _ in range(10):
+            self.clock.advance(1)
+            self.find("alice")
+        self.assertEqual(self.reads, 1)
+
+    def test_while_it_is_read_what_was_known_is_answered(self) -> None:
+        self.held = []
+        self.file.add("bob@example.org")
+        for _ in range(3):
+            self.clock.advance(1)
+            self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
+        [(waiting, function)] = self.held
+        self.assertIsNone(self.find("bob"))
+        waiting.callback(function())
+        self.assertEqual(self.find("bob"), Mailbox("bob", "example.org"))
+
+    def test_a_file_with_faults_changes_nothing_until_it_is_mended(self) -> None:
+        with open(self.path, "a") as file:
+            file.write("[[[\n")
+        self.clock.advance(1)
+        self.assertIsNotNone(self.find("alice"))
+        self.assertIsNotNone(self.find("alice"))
+        with open(self.path, "w") as file:
+            file.write('[account."dora@example.org"]\n')
+        self.clock.advance(1)
+        self.find("x")
+        self.assertIsNotNone(self.find("dora"))
+        self.assertIsNone(self.find("alice"))
+
+    def test_a_file_that_vanishes_takes_nobodys_mail(self) -> None:
+        os.unlink(self.path)
+        self.clock.advance(1)
+        self.assertIsNotNone(self.find("alice"))
+        self.file.add("eve@example.org")
+        self.clock.advance(1)
+        self.find("x")
+        self.assertIsNotNone(self.find("eve"))
+
+    def test_a_start_with_faults_is_an_error(self) -> None:
+        with open(self.path, "w") as file:
+            file.write("[account.bob]\n")
+        other = FileDirectory(path=self.path, clock=self.clock, run_in_thread=self.run_in_thread)
+        self.failureResultOf(Deferred.fromCoroutine(other.start()), ConfigurationError)
+        gone = FileDirectory(path=self.path + ".gone", clock=self.clock, run_in_thread=self.run_in_thread)
+        self.failureResultOf(Deferred.fromCoroutine(gone.start()), OSError)
