@@ -1,0 +1,206 @@
+"""``mailserver queue`` and ``explain``: from the running server over its socket, and from the files when none runs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import reactor, unix
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver import assembly
+from mailserver.cli.explain import ROADS
+from mailserver.cli.output import age, plain, size
+from mailserver.control import CommandRefused, ControlServer
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Local, Mailbox
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.parcel import Destination
+from mailserver.observe import RoadStore
+from mailserver.queue.entry import number_of, pack
+from mailserver.queue.store import SqliteStore
+from tests.cli.support import CommandCase, Said, run
+
+ID = "06ABCDEFGHJKMNPQ"
+
+
+def entry(id: str, **more: Any) -> dict[str, Any]:
+    destination = {
+        "index": 0,
+        "recipient": "alice@example.org",
+        "destination": "alice@example.org",
+        "state": "deferred",
+        "attempts": 3,
+        "due": 4_000_000_000.0,
+        "reply": "452 4.2.2 The mailbox is full",
+        "note": "",
+    }
+    whole = {
+        "id": id,
+        "received_at": 1_700_000_000.0,
+        "sender": "bob@example.net",
+        "size": 4200,
+        "state": "deferred",
+        "note": "",
+    }
+    return whole | {"destinations": [destination]} | more
+
+
+class WithoutServer(CommandCase):
+    def test_a_queue_that_has_never_been_is_empty(self) -> None:
+        self.assertEqual(self.lines(self.command("queue", "list")), ["The queue is empty."])
+        self.assertEqual(self.command("queue", "list", "--json").json, [])
+
+    def add_message(self) -> str:
+        recipient = Recipient(Address("alice", "example.org"))
+        envelope = Envelope(
+            ID, Peer("192.0.2.1", 25, "mx"), Address("bob", "example.net"), (recipient,), 1_700_000_000.0
+        )
+        destinations = (Destination(0, recipient, Local(recipient.address, Mailbox("alice", "example.org"))),)
+        store = SqliteStore(str(self.data / "queue.db"))
+        store.open()
+        store.add([number_of(ID)], [pack(number_of(ID), envelope, Content.of(b"x" * 100), destinations)])
+        store.close()
+        return ID
+
+    def test_the_files_are_read(self) -> None:
+        id = self.add_message()
+        (listed,) = self.command("queue", "list", "--json").json
+        self.assertEqual((listed["id"], listed["sender"], listed["size"]), (id, "bob@example.net", 100))
+        self.assertIn(id, self.command("queue", "list").out)
+        shown = self.command("queue", "show", id)
+        self.assertEqual(shown.code, 0)
+        self.assertRegex(shown.out, r"(?m)^sender +bob@example.net$")
+        self.assertRegex(shown.out, r"(?m)^alice@example.org .* queued +0")
+
+    def test_a_message_that_is_not_there_is_1(self) -> None:
+        self.add_message()
+        for id in ("06ABCDEFGHJKMNPR", "nonsense", "\x1b[31m"):
+            said = self.command("queue", "show", id)
+            self.assertEqual((said.code, said.out), (1, ""))
+            self.assertIn("the queue has no message", said.err)
+            self.assertNotIn("\x1b", said.err)
+
+    def test_a_damaged_file_is_74(self) -> None:
+        (self.data / "queue.db").write_bytes(b"not a database" * 1000)
+        said = self.command("queue", "list")
+        self.assertEqual((said.code, said.out), (74, ""))
+        self.assertIn("queue.db", said.err)
+        self.assertNotIn("Traceback", said.err)
+
+    def test_a_road_is_read_and_told(self) -> None:
+        roads = RoadStore(str(self.data / ROADS))
+        roads.add(f'[["{ID}", 1.0, [[1.0, "accepted", {{"sender": "bob@example.net", "size": 5}}]]]]', 1, 1.0)
+        roads.close()
+        said = self.command("explain", ID.lower()[:8])
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertIn(ID, said.out)
+        self.assertIn("bob@example.net", said.out)
+        (step,) = self.command("explain", ID, "--json").json
+        self.assertEqual(step, {"time": 1.0, "id": ID, "step": "accepted", "sender": "bob@example.net", "size": 5})
+        self.assertEqual(self.command("explain", "0000000000000000").code, 1)
+
+    def test_where_no_server_has_run_there_are_no_roads(self) -> None:
+        said = self.command("explain", ID)
+        self.assertEqual(said.code, 74)
+        self.assertIn("no server has run here yet", said.err)
+
+    def test_the_file_of_the_roads_is_where_the_server_writes_it(self) -> None:
+        self.assertEqual(ROADS, assembly.ROADS)
+
+
+class WithServer(CommandCase, TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")  # bytes and str, under -bb
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.entries = [entry(f"06ABCDEFGHJK{n:04}") for n in range(1500)]
+        self.server = ControlServer(
+            os.path.join(self.data, "control.sock"),
+            {"queue.list": self.list, "queue.show": self.show, "explain": self.explain},
+        )
+        self.server.start(reactor)
+        self.addCleanup(self.server.stop)
+
+    async def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(("queue.list", arguments))
+        found = [one for one in self.entries if one["id"] > arguments["after"]]
+        return {"entries": found[: arguments["limit"]]}
+
+    async def show(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"entry": next((one for one in self.entries if one["id"] == arguments["id"]), None)}
+
+    async def explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        raise CommandRefused("no road is known")
+
+    async def ask(self, *arguments: str) -> Said:
+        return await deferToThread(run, *arguments, "--config", str(self.config))
+
+    async def test_a_long_queue_comes_page_by_page_and_whole(self) -> None:
+        said = await self.ask("queue", "list", "--json")
+        self.assertEqual([one["id"] for one in said.json], [one["id"] for one in self.entries])
+        self.assertEqual(
+            [arguments for _, arguments in self.asked],
+            [{"after": "", "limit": 1000}, {"after": self.entries[999]["id"], "limit": 1000}],
+        )
+
+    async def test_a_limit_is_kept(self) -> None:
+        said = await self.ask("queue", "list", "--limit", "2")
+        self.assertEqual(len(said.out.splitlines()), 4)
+        self.assertTrue(said.out.endswith("2 messages.\n"))
+
+    async def test_a_row_says_what_a_postmaster_wants_to_know(self) -> None:
+        more = [dict(self.entries[0]["destinations"][0], recipient="carol@example.org", index=1)]
+        self.entries = [entry(ID, sender="", destinations=self.entries[0]["destinations"] + more)]
+        header, row, _ = (await self.ask("queue", "list")).out.splitlines()
+        self.assertEqual(header.split(), ["ID", "AGE", "SIZE", "STATE", "NEXT", "SENDER", "RECIPIENTS"])
+        self.assertRegex(row, rf"^{ID} +\d+d.* 4\.1K  deferred  in \d+d .*<>  +alice@example.org and 1 more$")
+
+    async def test_one_message_is_shown_with_the_peers_words(self) -> None:
+        said = await self.ask("queue", "show", self.entries[7]["id"])
+        self.assertEqual(said.code, 0)
+        self.assertRegex(
+            said.out, r"alice@example.org  alice@example.org  deferred +3  in \d+d.*  452 4.2.2 The mailbox is full"
+        )
+
+    async def test_what_came_over_the_wire_cannot_command_the_terminal(self) -> None:
+        self.entries = [entry(ID, sender='"\x1b[2J\u202e"@example.net')]
+        said = await self.ask("queue", "list")
+        self.assertNotIn("\x1b", said.out)
+        self.assertNotIn("\u202e", said.out)
+
+    async def test_a_refusal_of_the_server_is_1(self) -> None:
+        said = await self.ask("explain", ID)
+        self.assertEqual((said.code, said.err), (1, "mailserver: no road is known\n"))
+
+    async def test_check_does_not_complain_about_the_servers_own_ports(self) -> None:
+        self.accounts.write_text('[account."alice@example.org"]\n')
+        with_port = self.config.read_text().replace("tcp:0", "tcp:1")
+        self.configure(with_port)
+        said = await self.ask("check")
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
+
+class Words(CommandCase):
+    def test_ages_have_two_units(self) -> None:
+        ages = {
+            0: "0s",
+            59: "59s",
+            60: "1m",
+            61: "1m 1s",
+            3600: "1h",
+            3661: "1h 1m",
+            90000: "1d 1h",
+            86400: "1d",
+            -5: "0s",
+        }
+        self.assertEqual({seconds: age(seconds) for seconds in ages}, ages)
+
+    def test_sizes_have_three_digits(self) -> None:
+        sizes = {0: "0", 812: "812", 1024: "1.0K", 4200: "4.1K", 52428800: "50M", 2**40: "1.0T"}
+        self.assertEqual({octets: size(octets) for octets in sizes}, sizes)
+
+    def test_a_terminal_gets_no_control_characters(self) -> None:
+        self.assertEqual(plain("a\x00\x1b\x7f\x85\u202e\u2028é漢"), "a??????é漢")
