@@ -20,6 +20,7 @@ from mailserver.mail.parcel import Destination, Parcel
 __all__ = ["Entry", "Lane", "LaneLimits", "Leg"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
+UNFLUSHED_FLUSHES = 10  # deliver no more while so many flushes' worth waits for a slow disk
 FLUSH_AGAIN_SECONDS = 10.0
 FLUSH_AGAIN_SECONDS_MOST = 300.0
 
@@ -157,7 +158,8 @@ class Lane:
             return
         self._pumping = True
         try:
-            while self.ready and self.running < self.limits.calls:
+            most = self.limits.flush_messages * UNFLUSHED_FLUSHES
+            while self.ready and self.running < self.limits.calls and len(self.delivered) < most:
                 self._call(self._next_legs())
         finally:
             self._pumping = False
@@ -279,6 +281,7 @@ class Lane:
         self._flush_failures = 0
         self._flushed(deliveries)
         self._flush_when_due()
+        self.pump()
         self._changed()
 
     def _flush_failed(self, deliveries: list[tuple[Entry, Destination]], failure: Failure) -> None:
@@ -288,6 +291,7 @@ class Lane:
         self.log.failure("a delivery could not make its messages durable; they are delivered again", failure)
         self._unflushed(self, deliveries, failure.getErrorMessage(), pause)
         self._flush_when_due()
+        self.pump()
         self._changed()
 
 

@@ -7,16 +7,14 @@ bring it back, as a second copy of what the peer then sends once more.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from mailserver.awaiting import now_or_later
 from mailserver.interfaces import Clock, IDelivery
@@ -25,11 +23,12 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.parcel import Destination
-from mailserver.mail.reply import Reply
 from mailserver.queue.commit import Waiting, Writer
 from mailserver.queue.entry import EntrySummary, destination_name, number_of, pack
 from mailserver.queue.lane import Lane, LaneLimits
 from mailserver.queue.ledger import Ledger
+from mailserver.queue.lock import QueueInUse, lock_directory
+from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers
 from mailserver.queue.runner import Runner
@@ -45,11 +44,6 @@ PROBE_SECONDS = 3.0
 FULL_SECONDS = 3.0
 CLOSE_SECONDS = 10.0
 DATABASE = "queue.db"
-NO_RELAY = Reply.of(451, "4.3.5", "No relay is configured")
-
-
-class QueueInUse(StorageBroken):
-    """Another server works on this data directory."""
 
 
 @dataclass(slots=True)
@@ -64,22 +58,6 @@ class Counts:
     failed: int = 0
     settled: int = 0
     depth: int = 0
-
-
-@implementer(IDelivery)
-class NoRelay:
-    """Takes the place of a relay where there is none: what an earlier configuration accepted waits."""
-
-    stores = True
-
-    async def deliver(
-        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
-    ) -> Mapping[int, answers.Outcome]:
-        """Defer everything."""
-        return {destination.index: answers.Deferred(NO_RELAY) for destination in destinations}
-
-    async def flush(self) -> None:
-        """Nothing to do."""
 
 
 class Queue:
@@ -199,6 +177,7 @@ class Queue:
             left = await self._run_in_thread(find_leftovers, self._reader, self._spool, self._clock.seconds())
         except BaseException:
             self._works = False
+            await self._run_in_thread(self._reader.close)
             if self._writer.is_running:
                 await self._writer.stop()
             self._unlock()
@@ -221,7 +200,7 @@ class Queue:
                 found=self._recovered,
             )
             self._runner.recover_with(self._recovery.more)
-        self._runner.look_for_due()
+        self._runner.due.look()
         self._runner.changed()
 
     async def _stop(self, within_seconds: float) -> None:
@@ -345,8 +324,8 @@ class Queue:
 
     def _storage_failed(self, failure: Failure) -> None:
         """Close the door; for a broken store, see every few seconds whether it works again."""
-        if failure.check(StorageFull):
-            self._room.shut(FULL_SECONDS)
+        if failure.check(StorageFull) and self._room.shut(FULL_SECONDS):
+            self.log.error("the disk of the queue is full: {why}", why=failure.getErrorMessage())
         if failure.check(MessageRefused):
             self.log.failure("the store refused a message", failure)
         elif failure.check(StorageFault) is None:
@@ -425,14 +404,3 @@ class Queue:
 def first_of(*waited: Deferred[Any]) -> Deferred[Any]:
     """Fires with the first that fires; the others' results are dropped."""
     return DeferredList(waited, fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True)
-
-
-def lock_directory(path: str) -> int:
-    """Take the data directory for this process.  Raises `QueueInUse`.  The lock ends with the process, however it ends."""
-    descriptor = os.open(os.path.join(path, "queue.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise QueueInUse(f"another server works on {path}") from None
-    return descriptor

@@ -127,6 +127,13 @@ class SqliteReader:
             )
             return next((due for (due,) in rows), None)
 
+    def due_now(
+        self, after: tuple[float, int, bool], now: float, limit: int
+    ) -> tuple[list[tuple[float, int, bool]], float | None]:
+        """`due`, and where that was all of it the next time that something is due."""
+        places = self.due(after, now, limit)
+        return places, self.next_due(now) if len(places) < limit else None
+
     def newest(self) -> int:
         """The highest number, 0 where the queue is empty."""
         with self._reading() as connection:

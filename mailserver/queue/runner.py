@@ -21,6 +21,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
+from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, destination_name
 from mailserver.queue.lane import Entry, Lane, Leg
 from mailserver.queue.ledger import Ledger, Settled
@@ -30,11 +31,8 @@ from mailserver.queue.schedule import Schedule
 __all__ = ["Runner"]
 
 NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
-PAGE = 200  # entries read back, or found due, at once
+PAGE = 200  # entries read back at once
 READ_AGAIN_SECONDS = 5.0
-TIMER_SECONDS_MOST = 3600.0
-
-DuePlace = tuple[float, int, bool]  # due, number, remote
 
 
 class Runner:
@@ -65,10 +63,7 @@ class Runner:
         self._note = note
         self._count = count
         self._ledger: Ledger | None = None
-        self._due_seen: DuePlace = (0.0, 0, False)  # everything due up to here has been taken
-        self._due_timer: Any = None
-        self._due_at = 0.0
-        self._polling = False
+        self.due = DueTimes(clock=clock, ask=lambda *question: self.read(reader.due_now, *question), found=self._found_due)
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
         self._stopping = False
@@ -260,8 +255,7 @@ class Runner:
                 self._leave(entry)
         due = min((attempt.due for attempt in attempts if attempt.due is not None), default=None)
         if due is not None:
-            self._due_seen = min(self._due_seen, (due, 0, False))  # only where the clock has gone back
-            self._look_at(due)
+            self.due.expect(due)
         self.changed()
 
     def damaged(self, entry: Unreadable) -> None:
@@ -360,53 +354,13 @@ class Runner:
         timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
         self._postponed.add(timer)
 
-    def _stumbled(self, failure: Failure) -> None:
-        self.log.failure("the queue stumbled", failure)
-
-    # --- what is due ---
-
-    def look_for_due(self) -> None:
-        """Find out in the store what is due now, and when to look again."""
-        if self._polling or self._stopping:
-            return
-        self._polling = True
-        answer = self.read(self._find_due, self._due_seen, self._clock.seconds())
-        answer.addCallbacks(self._found_due, self._found_nothing).addErrback(self._stumbled)
-
-    def _find_due(self, seen: DuePlace, now: float) -> tuple[list[DuePlace], float | None]:
-        found = self._reader.due(seen, now, PAGE)
-        return found, self._reader.next_due(found[-1][0] if len(found) == PAGE else now)
-
-    def _found_due(self, answer: tuple[list[DuePlace], float | None]) -> None:
-        self._polling = False
-        found, next_due = answer
-        if found:
-            self._due_seen = found[-1]
-        for number, remote in dict.fromkeys((number, remote) for _, number, remote in found):
+    def _found_due(self, entries: list[tuple[int, bool]]) -> None:
+        for number, remote in entries:
             self.lanes[remote].backlog.append((number, True))
-        if len(found) == PAGE:
-            self.look_for_due()
-        elif next_due is not None:
-            self._look_at(next_due)
         self.changed()
 
-    def _found_nothing(self, failure: Failure) -> None:
-        self._polling = False
-        self.log.failure("the queue could not find out what is due; it looks again", failure)
-        self._look_at(self._clock.seconds() + READ_AGAIN_SECONDS)
-
-    def _look_at(self, moment: float) -> None:
-        if self._stopping or (self._due_timer is not None and self._due_at <= moment):
-            return
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-        self._due_at = moment
-        pause = min(max(0.0, moment - self._clock.seconds()), TIMER_SECONDS_MOST)
-        self._due_timer = self._clock.callLater(pause, self._due_now)
-
-    def _due_now(self) -> None:
-        self._due_timer = None
-        self.look_for_due()
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the queue stumbled", failure)
 
     # --- the end ---
 
@@ -419,9 +373,7 @@ class Runner:
         """Take nothing more from the store, deliver what is in memory; fires when that has been settled."""
         self._stopping = True
         self._recovery = None
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-            self._due_timer = None
+        self.due.stop()
         for timer in self._postponed:
             timer.cancel()
         self._postponed.clear()

@@ -99,9 +99,12 @@ class Room:
         self._free -= octets
         return True
 
-    def shut(self, seconds: float) -> None:
-        """A write found the disk full: say no for so long, whatever the file system claims."""
-        self._shut_until = self._seconds() + seconds
+    def shut(self, seconds: float) -> bool:
+        """A write found the disk full: say no for so long, whatever the file system claims.  True where it was not shut yet."""
+        now = self._seconds()
+        was_open = now >= self._shut_until
+        self._shut_until = now + seconds
+        return was_open
 
 
 def free_bytes_of(directory: str) -> int:

@@ -199,6 +199,8 @@ class SqliteStore:
             raise StorageFull(f"{self.path}: {error}") from error
         except (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError) as error:
             raise MessageRefused(f"{self.path}: {error}") from error
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise StorageBroken(f"{self.path}: another program holds it: {error}") from error
         except (apsw.Error, OSError) as error:
             self.trusted = False
             if self._says_full(error):

@@ -1,5 +1,6 @@
 import os
 import stat
+from unittest import mock
 
 from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults
@@ -410,7 +411,37 @@ class Window(QueueCase):
         self.assertEqual(self.delivery.calls, 3)
 
 
+    async def test_a_store_that_cannot_be_read_is_read_later(self):
+        self.delivery.hold = True
+        queue = await self.started(memory_window_octets=5000)
+        ids = [await self.commit(queue, data=b"x" * 2000) for _ in range(6)]
+        with mock.patch.object(queue._reader, "read", side_effect=StorageBroken("I/O error")):
+            self.delivery.hold = False
+            self.delivery.let_go()
+            await queue._runner.read(lambda: None)
+        self.assertEqual(len(self.flushLoggedErrors(StorageBroken)), 1)
+        last = self.steps.wait(ids[-1], "delivered")
+        self.clock.advance(5)
+        await last
+        self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
+
+
 class Recovery(QueueCase):
+    async def test_a_store_that_cannot_be_read_at_the_start_is_read_later(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit(queue)
+        await self.crash(queue)
+        self.delivery.hold = False
+        queue = self.make()
+        with mock.patch.object(queue._reader, "unattempted", side_effect=StorageBroken("I/O error")):
+            await queue.start()
+            await queue._runner.read(lambda: None)
+        self.assertEqual(len(self.flushLoggedErrors(StorageBroken)), 1)
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(5)
+        await delivered
+
     async def test_what_was_not_settled_is_delivered_again_in_the_order_of_the_ids(self):
         queue = await self.started()
         ids = [IDS.next() for _ in range(450)]

@@ -1,0 +1,105 @@
+"""When deferred mail comes back: one timer for the store's index of due times, so that the length of the queue costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.interfaces import Clock
+
+__all__ = ["DuePlace", "DueTimes"]
+
+PAGE = 200
+AGAIN_SECONDS = 5.0
+TIMER_SECONDS_MOST = 3600.0
+
+DuePlace = tuple[float, int, bool]  # due (seconds since the epoch), number, remote
+
+
+class DueTimes:
+    """Asks the store for what is due, each entry once.
+
+    `ask(after, now, limit)` fires with the due places after a place, in order, and the next time beyond them, or None;
+    `found` is given the entries: number, remote.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        ask: Callable[[DuePlace, float, int], Deferred[tuple[list[DuePlace], float | None]]],
+        found: Callable[[list[tuple[int, bool]]], None],
+    ) -> None:
+        self._clock = clock
+        self._ask = ask
+        self._found = found
+        self._seen: DuePlace = (0.0, 0, False)  # everything due up to here has been taken
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._asking = False
+        self._once_more = False
+        self._stopped = False
+
+    def look(self) -> None:
+        """Find out what is due now, and when to look again."""
+        if self._stopped:
+            return
+        if self._asking:
+            self._once_more = True  # what fell due since the question is in no answer yet
+            return
+        self._asking = True
+        self._once_more = False
+        asked = self._ask(self._seen, self._clock.seconds(), PAGE)
+        asked.addCallbacks(self._answered, self._not_answered).addErrback(self._stumbled)
+
+    def expect(self, due: float) -> None:
+        """The store has learnt of a due time."""
+        self._seen = min(self._seen, (due, 0, False))  # lower only where the clock has gone back
+        self._look_at(due)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _answered(self, answer: tuple[list[DuePlace], float | None]) -> None:
+        self._asking = False
+        if self._stopped:
+            return
+        places, next_due = answer
+        if places:
+            self._seen = places[-1]
+            self._found(list(dict.fromkeys((number, remote) for _, number, remote in places)))
+        if len(places) == PAGE or self._once_more:
+            self.look()
+        elif next_due is not None:
+            self._look_at(next_due)
+
+    def _not_answered(self, failure: Failure) -> None:
+        self._asking = False
+        self.log.failure("the queue could not find out what is due; it looks again", failure)
+        self._look_at(self._clock.seconds() + AGAIN_SECONDS)
+
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the queue stumbled over what is due", failure)
+
+    def _look_at(self, moment: float) -> None:
+        if self._stopped or (self._timer is not None and self._timer_at <= moment):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = moment
+        pause = min(max(0.0, moment - self._clock.seconds()), TIMER_SECONDS_MOST)
+        self._timer = self._clock.callLater(pause, self._due_now)
+
+    def _due_now(self) -> None:
+        self._timer = None
+        self.look()

@@ -1,0 +1,76 @@
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.queue.due import PAGE, DueTimes
+
+
+class Due(SynchronousTestCase):
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.rightNow = 1000.0
+        self.questions = []
+        self.found = []
+        self.times = DueTimes(clock=self.clock, ask=self.ask, found=self.found.extend)
+
+    def ask(self, after, now, limit):
+        self.questions.append((after, now))
+        self.answer = Deferred()
+        return self.answer
+
+    def test_it_sleeps_until_something_is_due(self):
+        self.times.look()
+        self.answer.callback(([], 1060.0))
+        self.clock.advance(59)
+        self.assertEqual(len(self.questions), 1)
+        self.clock.advance(1)
+        self.answer.callback(([(1060.0, 7, False)], None))
+        self.assertEqual(self.found, [(7, False)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_earlier_time_comes_first(self):
+        self.times.expect(1100.0)
+        self.times.expect(1050.0)
+        self.times.expect(1070.0)
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [1050.0])
+
+    def test_a_full_page_is_followed_by_the_next_from_its_end(self):
+        self.times.look()
+        page = [(900.0, n, False) for n in range(PAGE)]
+        self.answer.callback((page, None))
+        self.assertEqual(self.questions[1][0], page[-1])
+        self.assertEqual(len(self.found), PAGE)
+
+    def test_an_entry_with_several_due_destinations_is_found_once_for_each_lane(self):
+        self.times.look()
+        self.answer.callback(([(1.0, 7, False), (2.0, 7, False), (2.0, 7, True)], None))
+        self.assertEqual(self.found, [(7, False), (7, True)])
+
+    def test_what_falls_due_while_it_asks_is_asked_for_once_more(self):
+        self.times.look()
+        self.times.expect(1000.0)
+        self.clock.advance(0)
+        self.assertEqual(len(self.questions), 1)
+        self.answer.callback(([], None))
+        self.assertEqual(len(self.questions), 2)
+
+    def test_a_clock_that_went_back_hides_nothing(self):
+        self.times.look()
+        self.answer.callback(([(990.0, 7, False)], None))
+        self.times.expect(500.0)
+        self.clock.advance(0)
+        self.assertEqual(self.questions[-1][0], (500.0, 0, False))
+
+    def test_a_store_that_cannot_answer_is_asked_again(self):
+        self.times.look()
+        self.answer.errback(RuntimeError("no answer"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.clock.advance(5)
+        self.assertEqual(len(self.questions), 2)
+
+    def test_after_the_stop_it_sleeps_for_good(self):
+        self.times.look()
+        self.times.expect(2000.0)
+        self.times.stop()
+        self.answer.callback(([(1.0, 7, False)], 1500.0))
+        self.assertEqual((self.found, self.clock.getDelayedCalls()), ([], []))
