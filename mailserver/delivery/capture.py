@@ -65,5 +65,6 @@ class CaptureFactory:
             run_in_thread=services.run_in_thread,
             hostname=services.hostname,
             root=path,
+            depth=0,
             letter_of=captured_letter_of,
         )

@@ -36,7 +36,7 @@ from mailserver.delivery.form import Body
 from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.process import outlive_signals
-from mailserver.delivery.sweep import sweep_maildir
+from mailserver.delivery.sweep import sweep_tmp
 from mailserver.delivery.troubles import NO_ERRNO
 from mailserver.delivery.writer import Earlier, store
 from mailserver.mail.answers import Mailbox
@@ -219,7 +219,7 @@ def write(request: Request, home: str, template: PathTemplate, reply: int, conte
     )
     for directory in {f"{maildir.path}/{place.partition('/')[0]}", *maildirs.take_made()}:
         sync_directory(directory)
-    sweep_maildir(f"{maildir.path}/tmp", now=time.time())  # noqa: S108  # the Maildir's own
+    sweep_tmp(f"{maildir.path}/tmp", now=time.time())  # noqa: S108  # the Maildir's own
     return f"{maildir.path}/{place}"
 
 

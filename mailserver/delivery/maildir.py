@@ -61,8 +61,8 @@ class WriterThread:
 class MaildirDelivery:
     """Delivers batches through a `writer`; `disk` makes them durable.
 
-    `letter_of(parcel, host)` gives a parcel the form that the writer takes.  `root` is the directory whose ``tmp/``
-    directories `sweep` looks through.  `path_of` gives the path of a mailbox, for `prepare`.
+    `letter_of(parcel, host)` gives a parcel the form that the writer takes.  `sweep` looks through the Maildirs that lie `depth`
+    levels below `root`.  `path_of` gives the path of a mailbox, for `prepare`.
     """
 
     stores = True
@@ -75,6 +75,7 @@ class MaildirDelivery:
         run_in_thread: RunInThread,
         hostname: str,
         root: str,
+        depth: int,
         path_of: Callable[[Mailbox], str] | None = None,
         letter_of: Callable[[Parcel, str], Letter] = letter_of,
     ) -> None:
@@ -82,7 +83,7 @@ class MaildirDelivery:
         self._disk = disk
         self._run_in_thread = run_in_thread
         self._host = host_part(hostname)
-        self._root = root
+        self._sweep = functools.partial(sweep_in_process, root, depth)
         self._path_of = path_of
         self._letter_of = letter_of
         self._touched = Touched()
@@ -132,7 +133,7 @@ class MaildirDelivery:
 
     async def sweep(self) -> int:
         """Remove files older than 36 hours from every ``tmp/``; return how many.  Meant for once a day."""
-        removed: int = await self._run_in_thread(functools.partial(sweep_in_process, self._root))
+        removed: int = await self._run_in_thread(self._sweep)
         return removed
 
 
@@ -205,5 +206,6 @@ class MaildirFactory:
             run_in_thread=services.run_in_thread,
             hostname=services.hostname,
             root=template.root,
+            depth=template.depth,
             path_of=path_of,
         )

@@ -50,6 +50,7 @@ class PathTemplate:
             raise TemplateError("without {user} or {home} all users would share one Maildir")
         fixed = PLACEHOLDER.split(self._template)[0]
         self.root = fixed[: fixed.rfind("/")] or "/"
+        self.depth = self._template.rstrip("/").count("/", len(self.root.rstrip("/")))  # of the Maildirs below the root
         self.path(user="user", domain="example.org", home="/home/user")
 
     def path(self, *, user: str, domain: str, home: str = "") -> str:

@@ -10,36 +10,42 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from itertools import chain
 
 from mailserver.delivery.process import program
 
-__all__ = ["STALE_SECONDS", "sweep", "sweep_in_process", "sweep_maildir"]
+__all__ = ["STALE_SECONDS", "sweep", "sweep_in_process", "sweep_tmp"]
 
 STALE_SECONDS = 36 * 3600
-DEPTH = 8  # directories between the root and a Maildir; a folder of Maildir++ lies one below
 
 
-def sweep(root: str, *, now: float) -> int:
-    """Sweep every Maildir below `root`; return how many files were removed.  What cannot be read is left."""
+def sweep(root: str, *, depth: int, now: float) -> int:
+    """Sweep the Maildirs that lie `depth` levels below `root`, and their folders; return how many files were removed.
+
+    `now` is seconds since the epoch.  What cannot be read is left, links are not followed.
+    """
+    level: Iterable[str] = [root]
+    for _ in range(depth):
+        level = chain.from_iterable(map(_directories, level))
     removed = 0
-    waiting = [(root, 0)]
-    while waiting:
-        path, depth = waiting.pop()
-        try:
-            with os.scandir(path) as entries:
-                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
-        if {"tmp", "new", "cur"} <= set(names):
-            removed += sweep_maildir(f"{path}/tmp", now=now)  # noqa: S108  # a Maildir's own
-            names = [name for name in names if name.startswith(".")]
-        if depth < DEPTH:
-            waiting += [(f"{path}/{name}", depth + 1) for name in names]
+    for maildir in level:
+        folders = [path for path in _directories(maildir) if path.startswith(f"{maildir}/.")]
+        for place in (maildir, *folders):
+            removed += sweep_tmp(f"{place}/tmp", now=now)  # noqa: S108  # a Maildir's own
     return removed
 
 
-def sweep_maildir(tmp: str, *, now: float) -> int:
-    """Sweep one ``tmp/``."""
+def _directories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def sweep_tmp(tmp: str, *, now: float) -> int:
+    """Sweep one ``tmp/``; return how many files were removed."""
     removed = 0
     with contextlib.suppress(OSError), os.scandir(tmp) as entries:
         for entry in entries:
@@ -51,9 +57,9 @@ def sweep_maildir(tmp: str, *, now: float) -> int:
     return removed
 
 
-def sweep_in_process(root: str) -> int:
+def sweep_in_process(root: str, depth: int) -> int:
     """`sweep`, elsewhere.  Blocking.  Raises OSError where the program cannot be run."""
-    arguments, environment = program("mailserver.delivery.sweep", [root])
+    arguments, environment = program("mailserver.delivery.sweep", [root, str(depth)])
     done = subprocess.run(arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise OSError(f"the sweep of {root} ended with {done.returncode}")
@@ -62,4 +68,4 @@ def sweep_in_process(root: str) -> int:
 
 if __name__ == "__main__":
     os.nice(10)
-    sys.stdout.write(str(sweep(sys.argv[1], now=time.time())))
+    sys.stdout.write(str(sweep(sys.argv[1], depth=int(sys.argv[2]), now=time.time())))

@@ -97,6 +97,14 @@ class Components(SynchronousTestCase):
             [b"X-Envelope-From: <>\nX-Envelope-To: <%s@far.example>\n" % user + rest for user in (b"x", b"y")],
         )
 
+    def test_maildirs_can_be_made_before_there_is_mail(self) -> None:
+        delivery = MaildirFactory().build(MaildirOptions(process=False), services(self.data))
+        assert isinstance(delivery, MaildirDelivery)
+        self.result(delivery.prepare([ALICE, BOB]))
+        for user in ("alice", "bob"):
+            self.assertEqual(sorted(os.listdir(f"{self.data}/mail/example.org/{user}")), ["cur", "new", "tmp"])
+        self.result(delivery.flush())
+
     def test_the_sweep_goes_through_the_mail(self) -> None:
         delivery = MaildirFactory().build(MaildirOptions(process=False), services(self.data))
         assert isinstance(delivery, MaildirDelivery)
@@ -140,7 +148,7 @@ class Order(SynchronousTestCase):
         disk = Disk(syncfs=None)
         self.patch(disk, "sync", self.sync)
         self.delivery = MaildirDelivery(
-            writer=self.writer, disk=disk, run_in_thread=run_at_once, hostname="mx.example.org", root="/"
+            writer=self.writer, disk=disk, run_in_thread=run_at_once, hostname="mx.example.org", root="/", depth=0
         )
 
     def sync(self, touched: Any) -> Deferred[None]:

@@ -54,7 +54,8 @@ class Templates(SynchronousTestCase):
     def test_the_default_puts_domain_and_user_below_the_data(self) -> None:
         template = PathTemplate("{data}/mail/{domain}/{user}", data_directory="/var/lib/mail/")
         self.assertEqual(template.path(user="alice", domain="example.org"), "/var/lib/mail/mail/example.org/alice")
-        self.assertEqual(template.root, "/var/lib/mail/mail")
+        self.assertEqual((template.root, template.depth), ("/var/lib/mail/mail", 2))
+        self.assertEqual(PathTemplate("/{user}/box/", data_directory="/data").depth, 2)
 
     def test_a_home_comes_from_the_user_table(self) -> None:
         template = PathTemplate("{home}/Maildir", data_directory="/data")

@@ -29,33 +29,38 @@ class Sweep(SynchronousTestCase):
     def test_a_draft_older_than_36_hours_is_removed_and_a_younger_one_stays(self) -> None:
         self.file("example.org/alice/tmp/old", STALE_SECONDS + 1)
         self.file("example.org/alice/tmp/young", STALE_SECONDS - 1)
-        self.assertEqual(sweep(self.root, now=self.now), 1)
+        self.assertEqual(sweep(self.root, depth=2, now=self.now), 1)
         self.assertEqual(files_below(self.root), ["example.org/alice/tmp/young"])
 
     def test_messages_are_never_touched(self) -> None:
         self.file("example.org/alice/new/old", 10 * STALE_SECONDS)
         self.file("example.org/alice/cur/old:2,S", 10 * STALE_SECONDS)
-        self.assertEqual(sweep(self.root, now=self.now), 0)
+        self.assertEqual(sweep(self.root, depth=2, now=self.now), 0)
         self.assertEqual(len(files_below(self.root)), 2)
 
     def test_folders_are_swept_too(self) -> None:
         self.file("example.org/alice/tmp/young", 1)
         self.file("example.org/alice/.lists.python/tmp/old", STALE_SECONDS + 1)
-        self.assertEqual(sweep(self.root, now=self.now), 1)
+        self.assertEqual(sweep(self.root, depth=2, now=self.now), 1)
 
     def test_a_user_or_a_domain_named_tmp_is_no_draft(self) -> None:
         self.file("tmp/tmp/cur/old", STALE_SECONDS + 1)
-        self.assertEqual(sweep(self.root, now=self.now), 0)
+        self.assertEqual(sweep(self.root, depth=2, now=self.now), 0)
+
+    def test_only_maildirs_at_their_depth_are_swept(self) -> None:
+        self.file("home/alice/backup/tmp/old", STALE_SECONDS + 1)
+        self.assertEqual(sweep(self.root, depth=2, now=self.now), 0)
+        self.assertEqual(sweep(f"{self.root}/home/alice/backup", depth=0, now=self.now), 1)
 
     def test_it_follows_no_links(self) -> None:
         self.file("outside/tmp/old", STALE_SECONDS + 1)
         os.mkdir(f"{self.root}/inside")
         os.symlink(f"{self.root}/outside", f"{self.root}/inside/alice")
-        self.assertEqual(sweep(f"{self.root}/inside", now=self.now), 0)
+        self.assertEqual(sweep(f"{self.root}/inside", depth=1, now=self.now), 0)
 
     def test_a_root_that_is_not_there_has_nothing_to_sweep(self) -> None:
-        self.assertEqual(sweep(self.root + "/none", now=self.now), 0)
+        self.assertEqual(sweep(self.root + "/none", depth=2, now=self.now), 0)
 
     def test_the_program_does_the_same(self) -> None:
         self.file("example.org/alice/tmp/old", STALE_SECONDS + 1)
-        self.assertEqual(sweep_in_process(self.root), 1)
+        self.assertEqual(sweep_in_process(self.root, 2), 1)
