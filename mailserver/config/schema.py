@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
@@ -40,6 +40,8 @@ __all__ = [
     "Relay",
 ]
 
+Time = Annotated[Duration, Field(gt=0)]
+Octets = Annotated[Size, Field(gt=0)]
 KIB, MIB = 1024, 1024 * 1024
 Service = Literal["mx", "submission", "lmtp"]
 
@@ -87,19 +89,19 @@ class TLS(Options):
 class Limits(Options):
     """Bounds. Every one can be raised; none can be switched off by accident."""
 
-    message_bytes: Size = 50 * MIB
+    message_bytes: Octets = 50 * MIB
     """The largest message; announced as SIZE (RFC 1870), refused with 552."""
     memory_bytes: Size = MIB
     """A message above this is kept in a file of the spool while it comes in."""
     memory_bytes_total: Size = 64 * MIB
     """All messages that are held in memory while they come in; above it they go to files at once."""
-    header_bytes: Size = 256 * KIB
+    header_bytes: Octets = 256 * KIB
     """The header section of a message; refused with 552."""
     hops: Count = 100
     """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
     recipients: Annotated[int, Field(ge=100)] = 1000
     """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next one hears 452."""
-    messages_per_connection: Count = 1000
+    messages_per_connection: Count = 10_000
     """Messages on one connection; then 421."""
     connections: Count = 1000
     """Connections at once, in all; the next one hears 421."""
@@ -107,11 +109,11 @@ class Limits(Options):
     """Connections at once from one network: an IPv4 address or an IPv6 /64."""
     greeting_delay_seconds: Duration = 0.0
     """Wait this long before the greeting on `mx` listeners; a peer that talks first is refused. 0: no wait."""
-    command_seconds: Duration = 300.0
+    command_seconds: Time = 300.0
     """How long a peer may take for the next command (RFC 5321 section 4.5.3.2.7)."""
-    data_seconds: Duration = 180.0
+    data_seconds: Time = 180.0
     """How long a peer may pause in the data (RFC 5321 section 4.5.3.2.5)."""
-    message_seconds: Duration = 3600.0
+    message_seconds: Time = 3600.0
     """How long the data of one message may take in all."""
     data_bytes_per_second: Count = 500
     """The slowest that the data may come, on average."""
@@ -121,20 +123,26 @@ class Limits(Options):
     """Errors on a connection after which it is closed with 421."""
     junk_commands: Count = 100
     """NOOP, RSET, VRFY, EXPN and HELP between two messages; more count as errors."""
-    pipelined_bytes: Size = 64 * KIB
+    pipelined_bytes: Octets = 64 * KIB
     """Octets of commands that wait while one is being answered; then reading pauses."""
-    filter_seconds: Duration = 30.0
+    filter_seconds: Time = 30.0
     """How long a filter may take where its own `deadline` does not say."""
     stress_percent: Annotated[int, Field(ge=1, le=100)] = 80
     """At this share of `connections` the server is under stress: it waits `stress_command_seconds` only."""
-    stress_command_seconds: Duration = 10.0
+    stress_command_seconds: Time = 10.0
     """`command_seconds` under stress."""
     minimum_free_bytes: Size = 64 * MIB
     """Room that must be left on the disk of `data`; below it senders hear 452 before their data."""
-    shutdown_seconds: Duration = 30.0
+    shutdown_seconds: Time = 30.0
     """How long a stopping server lets what is in flight come to its end."""
     bare_lf_networks: tuple[Network, ...] = ()
     """Networks whose bare LF counts as a line end in the data, converted to CRLF. Only CRLF.CRLF ends the data, always."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Limits:
+        if self.soft_errors > self.hard_errors:
+            raise ValueError("soft_errors is above hard_errors, so that no reply would ever be slowed down")
+        return self
 
 
 class Component(Options):
@@ -219,12 +227,18 @@ class Relay(Component):
 class Queue(Options):
     """How often and for how long delivery is tried."""
 
-    retry: tuple[Duration, ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
+    retry: tuple[Time, ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
     """Waiting times between attempts; the last one repeats."""
-    warn: Duration = 14400.0
+    warn: Time = 14400.0
     """The sender is told of a delay after this time."""
-    expire: Duration = 432000.0
+    expire: Time = 432000.0
     """The message is returned after this time (RFC 5321 section 4.5.4.1: at least 4 to 5 days)."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Queue:
+        if self.warn > self.expire:
+            raise ValueError("warn is later than expire, so that nobody would ever be warned")
+        return self
 
 
 class Log(Options):
@@ -237,7 +251,8 @@ class Log(Options):
     level: Literal["debug", "info", "warn", "error"] = "info"
     """The least important lines that are written."""
     addresses: Literal["full", "domain", "hash", "none"] = "full"
-    """How much of a mail address is written; `hash`: a keyed hash of the local part, by which one run's lines can be told apart."""
+    """How much of a mail address is written; `hash`: a keyed hash of the local part, by which one run's lines can be told
+    apart."""
     retention_days: Annotated[int, Field(ge=1)] = 30
     """How long the road of a message can be asked for with `mailserver explain`."""
 
@@ -251,7 +266,7 @@ class Filter(Component):
     """The listeners whose mail it sees."""
     on_error: Literal["defer", "skip", "refuse"] = "defer"
     """What its failure or its silence means."""
-    deadline: Duration | None = None
+    deadline: Time | None = None
     """How long it may take; absent: `limits.filter_seconds`."""
 
 

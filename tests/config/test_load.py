@@ -137,6 +137,17 @@ class Faults(SynchronousTestCase):
             "9 domain.\"example.org\".aliases.sales[1]: 'bob@' is not an address: not a domain name",
         )
 
+    def test_a_limit_cannot_be_switched_off_by_accident(self) -> None:
+        self.assertEqual(self.fault("[limits]\ncommand_seconds = 0\n"), "7 limits.command_seconds: must be more than 0")
+        self.assertEqual(self.fault('[limits]\nmessage_bytes = "0K"\n'), "7 limits.message_bytes: must be more than 0")
+        self.assertEqual(self.fault("[limits]\nconnections = 0\n"), "7 limits.connections: must be at least 1")
+        self.assertEqual(self.fault('[queue]\nretry = ["1m", 0]\n'), "7 queue.retry[1]: must be more than 0")
+        self.assertEqual(with_more("[limits]\ngreeting_delay_seconds = 0\n").limits.greeting_delay_seconds, 0)
+
+    def test_values_that_contradict_each_other_are_a_fault_of_their_table(self) -> None:
+        self.assertIn("6 limits: soft_errors is above hard_errors", self.fault("[limits]\nsoft_errors = 30\n"))
+        self.assertIn("6 queue: warn is later than expire", self.fault('[queue]\nexpire = "1h"\n'))
+
     def test_one_domain_in_two_spellings_is_a_fault(self) -> None:
         self.assertIn(
             "7 domain.\"EXAMPLE.org\": is the domain 'example.org'",
