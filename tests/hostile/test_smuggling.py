@@ -79,7 +79,7 @@ class EndOfData(HostileCase):
             self.assertEqual(self.replies(server, ending, octet_by_octet=False), [250, 221], f"fooled by {ending!r}")
         stored = server.wait_for_mail("bob", len(STRANGE))
         self.assertEqual(
-            {message.data.partition(b"\r\n\r\n")[2] or message.data.partition(b"\n\n")[2] for message in stored},
+            {message.body for message in stored},
             {(b"outer" + ending + SECOND + b"\r\n").replace(b"\r\n.", b"\r\n") for ending in STRANGE},
         )
         self.assertEqual(server.messages("alice"), [])

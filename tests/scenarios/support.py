@@ -258,12 +258,22 @@ class Server:
             return False
 
     def stop(self) -> int:
-        """SIGTERM, and wait; the exit status."""
-        return self._end(signal.SIGTERM)
+        """SIGTERM, and wait; the exit status, 0 where all was brought to its end."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end of a server that was told to stop; its exit status.
+
+        twistd itself, once all has stopped, ends by the signal that it was sent.
+        """
+        status = self._wait()
+        return 0 if status == -signal.SIGTERM and "Server Shut Down" in self.log() else status
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
-        self._end(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        self._wait()
 
     def restart(self) -> None:
         """Start again after `stop` or `kill`, with the same files and ports."""
@@ -271,17 +281,16 @@ class Server:
             (self.work / "pid").unlink()
         self.start()
 
-    def _end(self, number: signal.Signals) -> int:
+    def _wait(self) -> int:
         process = self.process
         if process is None:
             return 0
-        process.send_signal(number)
         try:
             return process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise FailTest(f"the server did not end after {number.name}:\n{self.log()}") from None
+            raise FailTest(f"the server does not end:\n{self.log()}") from None
         finally:
             self.process = None
 

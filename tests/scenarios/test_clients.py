@@ -6,6 +6,7 @@ import asyncio
 import smtplib
 import subprocess
 from email.message import EmailMessage
+from email.policy import SMTP
 
 import aiosmtplib
 
@@ -47,7 +48,8 @@ class Clients(ScenarioCase):
         server = self.serve()
         message = letter("From smtplib")
         with smtplib.SMTP("127.0.0.1", server.port, "client.example", timeout=10) as client:
-            refused = client.send_message(message)
+            # Not send_message, which would itself write ">From".
+            refused = client.sendmail("sender@example.net", ["alice@example.org"], message.as_bytes(policy=SMTP))
         self.assertEqual(refused, {})
         (stored,) = server.wait_for_mail("alice")
         self.assertEqual(stored.header("Subject"), "From smtplib")

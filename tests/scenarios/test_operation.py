@@ -29,7 +29,7 @@ class Signals(ScenarioCase):
             self.assertEqual(busy.reply().code, 250)
             self.assertEqual(busy.reply().code, 421)
             self.assertTrue(busy.is_closed())
-        self.assertEqual(server.stop(), 0)
+        self.assertEqual(server.ended(), 0)
         server.restart()  # what was accepted and not yet delivered is delivered now
         (stored,) = server.wait_for_mail("alice")
         self.assertEqual(stored.body, b"half and half\r\n")
@@ -119,7 +119,7 @@ class Explain(ScenarioCase):
             self.assertNotIn("listed", refused.text)
             self.assertEqual(wire.command("MAIL FROM:<friend@example.net>").code, 250)
         road = self.road(server, refused.id, "filter", "refused")
-        found = next(step for step in road if step["step"] == "filter")
+        found = next(step for step in road if step["step"] == "filter" and step["stage"] == "sender")
         self.assertEqual((found["filter"], found["verdict"]), ("denylist", "Refuse"))
         self.assertIn("spam@example.net", found["why"])
 
