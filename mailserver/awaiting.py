@@ -7,24 +7,30 @@ value, so that the caller pays for a Deferred only where there is something to w
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 __all__ = ["now_or_later"]
 
 T = TypeVar("T")
+CoroutineType = types.CoroutineType
 
 
 def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
-    """Return the result if it is there already, else a Deferred of it.  An error that is there already is raised."""
-    if isinstance(awaitable, types.CoroutineType):
+    """Return the result if it is there already, else a Deferred of it.  An error that is there already is raised.
+
+    Cancelling the Deferred cancels what is waited for.
+    """
+    if awaitable.__class__ is CoroutineType:
+        coroutine: Any = awaitable
         try:
-            waits_for = awaitable.send(None)
+            waits_for = coroutine.send(None)
         except StopIteration as finished:
             return finished.value  # type: ignore[no-any-return]
-        return Deferred.fromCoroutine(_resume(awaitable, waits_for))
+        return _Rest(coroutine, waits_for).result
     if isinstance(awaitable, Deferred):
         return awaitable
     return Deferred.fromCoroutine(_wait_for(awaitable))
@@ -34,22 +40,40 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-@types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """Go on with a coroutine that has been started and waits for `waits_for`."""
-    while True:
-        try:
-            value = yield waits_for
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:  # noqa: BLE001  (it is thrown into the coroutine)
-            resume: Any = coroutine.throw
-            argument: Any = error
+class _Rest:
+    """A coroutine that waits, taken to its end: what `Deferred.fromCoroutine` does, begun in the middle and at a third of the cost."""
+
+    __slots__ = ("_coroutine", "_waits_for", "result")
+
+    def __init__(self, coroutine: Any, waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for: Deferred[Any] | None = None
+        self.result: Deferred[Any] = Deferred(self._cancel)
+        self._wait(waits_for)
+
+    def _wait(self, waits_for: Any) -> None:
+        if isinstance(waits_for, Deferred):
+            self._waits_for = waits_for
+            waits_for.addBoth(self._go_on)
+        else:  # not one of Twisted's: it gets back what it yields, as from `Deferred.fromCoroutine`
+            self._step(self._coroutine.send, waits_for)
+
+    def _go_on(self, result: object) -> None:
+        if isinstance(result, Failure):
+            self._step(result.throwExceptionIntoGenerator, self._coroutine)
         else:
-            resume = coroutine.send
-            argument = value
+            self._step(self._coroutine.send, result)
+
+    def _step(self, resume: Callable[[Any], Any], argument: object) -> None:
         try:
             waits_for = resume(argument)
         except StopIteration as finished:
-            return finished.value  # type: ignore[no-any-return]
+            self.result.callback(finished.value)
+        except BaseException:  # noqa: BLE001  # whoever waits for the result is told
+            self.result.errback(Failure())
+        else:
+            self._wait(waits_for)
+
+    def _cancel(self, _: Deferred[Any]) -> None:
+        if self._waits_for is not None:
+            self._waits_for.cancel()

@@ -1,0 +1,81 @@
+"""Running what a component returns: at once where it can be, to its end where it has to wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.awaiting import now_or_later
+
+
+async def _after(*waits_for: Any) -> list[Any]:
+    """Await each; an error that comes is told as its words."""
+    found: list[Any] = []
+    for one in waits_for:
+        try:
+            found.append(await one)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+async def _broken(waits_for: Any = None) -> None:
+    if waits_for is not None:
+        await waits_for
+    raise ValueError("broken")
+
+
+class NowOrLater(SynchronousTestCase):
+    def test_a_coroutine_that_does_not_wait_gives_its_value(self) -> None:
+        self.assertEqual(now_or_later(_after()), [])
+
+    def test_deferreds_that_have_fired_are_no_reason_to_wait(self) -> None:
+        self.assertEqual(now_or_later(_after(succeed(1), fail(ValueError("two")))), [1, "two"])
+
+    def test_an_error_that_is_there_is_raised(self) -> None:
+        self.assertRaises(ValueError, now_or_later, _broken())
+
+    def test_a_deferred_is_handed_back_as_it_is(self) -> None:
+        waiting: Deferred[int] = Deferred()
+        self.assertIs(now_or_later(waiting), waiting)
+
+    def test_a_coroutine_goes_on_with_each_value_as_it_comes(self) -> None:
+        first: Deferred[int] = Deferred()
+        second: Deferred[int] = Deferred()
+        result = now_or_later(_after(first, succeed(2), second))
+        self.assertIsInstance(result, Deferred)
+        self.assertNoResult(result)
+        first.callback(1)
+        self.assertNoResult(result)
+        second.callback(3)
+        self.assertEqual(self.successResultOf(result), [1, 2, 3])
+
+    def test_a_failure_is_raised_where_it_is_awaited(self) -> None:
+        first: Deferred[int] = Deferred()
+        second: Deferred[int] = Deferred()
+        result = now_or_later(_after(first, second))
+        first.errback(ValueError("one"))
+        second.callback(2)
+        self.assertEqual(self.successResultOf(result), ["one", 2])
+
+    def test_an_error_after_waiting_is_a_failure_of_the_result(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        result = now_or_later(_broken(waiting))
+        waiting.callback(None)
+        self.failureResultOf(result, ValueError)
+
+    def test_cancelling_the_result_cancels_what_is_waited_for(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        result: Any = now_or_later(_after(succeed(1), waiting))
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.assertTrue(waiting.called)
+
+    def test_an_awaitable_of_another_kind_is_awaited(self) -> None:
+        class Other:
+            def __await__(self) -> Any:
+                return (yield from succeed(7).__await__())
+
+        self.assertEqual(self.successResultOf(now_or_later(Other())), 7)
