@@ -237,9 +237,14 @@ def _use(interface: InterfaceClass) -> str:
 
 def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:
     """What the factory's component provides.  Raises `PluginError` for a factory that is not one."""
-    name, provides = getattr(factory, "name", None), getattr(factory, "provides", None)
-    if not isinstance(name, str) or not name:
-        raise PluginError(f"{factory!r} has no name")
+    try:
+        name, summary, provides, build = factory.name, factory.summary, factory.provides, factory.build
+    except Exception as error:
+        raise PluginError(f"{type(factory).__name__} is no IComponentFactory: {error!r}") from error
+    if not (isinstance(name, str) and name and isinstance(summary, str) and callable(build)):
+        raise PluginError(
+            f"{type(factory).__name__} is no IComponentFactory: name, summary or build is missing or no text"
+        )
     interfaces = provides if isinstance(provides, tuple) else (provides,)
     if not interfaces or not all(
         isinstance(one, InterfaceClass) and any(one.isOrExtends(known) for known in INTERFACES) for one in interfaces

@@ -149,6 +149,13 @@ class Discovery(WithPluginFolder):
         (broken,) = discover().broken
         self.assertIn("provides none of the interfaces", broken.why)
 
+    def test_a_factory_with_parts_missing_is_broken(self) -> None:
+        for number, (old, new) in enumerate(
+            {'summary = "Nothing."': "", 'name = "acme"': "name = None", "def build": "def make"}.items()
+        ):
+            self.module(f"acme_plugin{number}", FACTORY.format(name="acme", public="acme").replace(old, new))
+        self.assertEqual([broken.why.count("is no IComponentFactory") for broken in discover().broken], [1, 1, 1])
+
     def test_nothing_is_written_beside_the_plugins(self) -> None:
         self.module("acme_plugin", FACTORY.format(name="acme", public="acme"))
         discover()
