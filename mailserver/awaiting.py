@@ -68,9 +68,11 @@ class _Rest:
         try:
             waits_for = resume(argument)
         except StopIteration as finished:
-            self.result.callback(finished.value)
+            if not self.result.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
+                self.result.callback(finished.value)
         except BaseException:  # noqa: BLE001  # whoever waits for the result is told
-            self.result.errback(Failure())
+            if not self.result.called:
+                self.result.errback(Failure())
         else:
             self._wait(waits_for)
 

@@ -73,6 +73,13 @@ class NowOrLater(SynchronousTestCase):
         self.failureResultOf(result, CancelledError)
         self.assertTrue(waiting.called)
 
+    def test_what_comes_after_the_cancelling_is_not_heard(self) -> None:
+        waiting: Deferred[None] = Deferred(lambda _: None)
+        result: Any = now_or_later(_after(waiting))
+        waiting.addErrback(lambda _: None)
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+
     def test_an_awaitable_of_another_kind_is_awaited(self) -> None:
         class Other:
             def __await__(self) -> Any:
