@@ -41,7 +41,7 @@ class Commands(HostileCase):
             self.assertEqual([wire.reply().code for _ in range(10_000)], [250, 550] * 5000)
 
     def test_ten_thousand_idle_commands_end_in_421(self) -> None:
-        server = self.serve(BASIC + "[limits]\njunk_commands = 100\nsoft_errors = 100\nhard_errors = 20\n")
+        server = self.serve(BASIC + "[limits]\njunk_commands = 100\nsoft_errors = 20\nhard_errors = 20\n")
         with self.bounded(server), Wire(server.port) as wire:
             wire.command("EHLO x.example")
             with contextlib.suppress(ConnectionError):
@@ -55,7 +55,7 @@ class Commands(HostileCase):
             self.assertEqual(codes[-1], 421)
 
     def test_errors_beyond_the_hard_limit_end_in_421(self) -> None:
-        server = self.serve(BASIC + "[limits]\nsoft_errors = 100\nhard_errors = 20\n")
+        server = self.serve(BASIC + "[limits]\nsoft_errors = 20\nhard_errors = 20\n")
         with Wire(server.port) as wire:
             wire.dialogue("EHLO x.example", "MAIL FROM:<s@example.net>")
             wire.send(b"".join(b"RCPT TO:<user%d@example.org>\r\n" % n for n in range(100)))
