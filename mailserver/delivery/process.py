@@ -35,13 +35,18 @@ BUFFER_OCTETS = 1024 * 1024
 
 
 class WriterProcess:
-    """Starts the process at the first batch.  Blocking; one thread at a time.  The arguments are `MaildirWriter`'s."""
+    """The server's end.  Blocking; one thread at a time.  The arguments are `MaildirWriter`'s."""
 
     def __init__(self, *, template: str, data_directory: str, open_at_most: int, syncs_files: bool) -> None:
         self._arguments = (template, data_directory, str(open_at_most), "files" if syncs_files else "")
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, so that the first message need not wait for it.  Raises OSError."""
+        with self._lock:
+            self._started()
 
     def write(self, letters: Sequence[Letter]) -> Report:
         """As `MaildirWriter.write`.  A process that dies meanwhile is replaced once; then OSError."""
@@ -69,11 +74,15 @@ class WriterProcess:
         return self._ask([(True, *letter[1:]) for letter in letters])
 
     def _ask(self, letters: list[Letter]) -> Report:
+        end = self._started()
+        _send(end, letters)
+        report: Report = _receive(end)
+        return report
+
+    def _started(self) -> socket.socket:
         if self._socket is None:
             self._process, self._socket = spawn("mailserver.delivery.process", self._arguments)
-        _send(self._socket, letters)
-        report: Report = _receive(self._socket)
-        return report
+        return self._socket
 
     def _end(self) -> None:
         if self._socket is not None:

@@ -125,6 +125,9 @@ class PacedWriter:
         self.waiting: list[tuple[Deferred[Report], list[Letter]]] = []
         self.closed = False
 
+    def start(self) -> None:
+        """Nothing."""
+
     def write(self, letters: Any) -> Any:
         done: Deferred[Report] = Deferred()
         self.waiting.append((done, list(letters)))
