@@ -192,7 +192,7 @@ def discover() -> Catalogue:
     broken: list[Broken] = []
     for source, thing in (*_plugin_modules(broken), *_entry_points(broken)):
         try:
-            _interfaces_of(thing)
+            _check(thing)
             if any(thing is known.factory for known in found):
                 continue  # one object, seen by both ways
             found.append(Found(thing, source))
@@ -217,6 +217,7 @@ def options_class(factory: Any) -> type[Options]:
 
 def build_component(factory: Any, options: Any, services: Services) -> Any:
     """Build a component and check that it is what the factory says.  Raises `PluginError`."""
+    _check(factory)
     try:
         component = factory.build(options, services)
     except Exception as error:
@@ -235,22 +236,27 @@ def _use(interface: InterfaceClass) -> str:
     return "filter" if known in FILTERS else str(known.__name__)
 
 
-def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:
-    """What the factory's component provides.  Raises `PluginError` for a factory that is not one."""
+def _check(factory: Any) -> None:
+    """Raises `PluginError` for what says that it is a factory and is not one."""
+    interfaces: tuple[Any, ...]
     try:
-        name, summary, provides, build = factory.name, factory.summary, factory.provides, factory.build
+        name, summary, build, interfaces = factory.name, factory.summary, factory.build, _interfaces_of(factory)
     except Exception as error:
         raise PluginError(f"{type(factory).__name__} is no IComponentFactory: {error!r}") from error
     if not (isinstance(name, str) and name and isinstance(summary, str) and callable(build)):
         raise PluginError(
-            f"{type(factory).__name__} is no IComponentFactory: name, summary or build is missing or no text"
+            f"{type(factory).__name__} is no IComponentFactory: name, summary or build is not what it must be"
         )
-    interfaces = provides if isinstance(provides, tuple) else (provides,)
     if not interfaces or not all(
         isinstance(one, InterfaceClass) and any(one.isOrExtends(known) for known in INTERFACES) for one in interfaces
     ):
         raise PluginError(f"{name!r} provides none of the interfaces of mailserver.interfaces that can be configured")
-    return interfaces
+
+
+def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:
+    """What the factory's component provides."""
+    provides = factory.provides
+    return provides if isinstance(provides, tuple) else (provides,)
 
 
 def _plugin_modules(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
