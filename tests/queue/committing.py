@@ -1,6 +1,6 @@
 """A program of the tests: commit messages until it is killed, and print the id and digest of each that was acknowledged.
 
-    python -m tests.queue.committing DIRECTORY commit|drain|full|limit
+    python -m tests.queue.committing DIRECTORY commit [ACKNOWLEDGEMENTS]|drain|limit
 
 The delivery appends a line for each message, id and digest of what it was handed, to DIRECTORY/delivered.
 """
@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import resource
+import signal
 import sys
 import time
 
@@ -89,9 +90,13 @@ async def commit_one(queue, octets):
     say("ok", sent.id, hashlib.sha256(b"P: x\r\n" + data).hexdigest())
 
 
-async def commit_for_ever(queue):
+async def commit_until(queue, end):
+    """Commit for ever, or until so many were acknowledged in all: then die in the very moment of the acknowledgement."""
     while True:
         await commit_one(queue, random.choice([100, 4000, 4000, 20_000, 40_000]))
+        end[0] -= 1
+        if end[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def until_empty(queue):
@@ -118,12 +123,13 @@ async def until_broken(queue):
             return
 
 
-async def run(_, directory, what):
+async def run(_, directory, what, acknowledgements="-1"):
+    end = [int(acknowledgements)]
     queue = make_queue(directory)
     await queue.start()
     say("started", str(queue.depth))
     if what == "commit":
-        await defer.gatherResults([defer.ensureDeferred(commit_for_ever(queue)) for _ in range(COMMITTERS)])
+        await defer.gatherResults([defer.ensureDeferred(commit_until(queue, end)) for _ in range(COMMITTERS)])
     if what == "limit":
         size = os.path.getsize(queue.store_path + "-wal") + 1_000_000
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

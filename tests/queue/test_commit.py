@@ -73,6 +73,16 @@ class Group(TestCase):
         self.assertEqual(self.store.batches, [[1, 2, 3]])
         self.assertEqual(self.answers, {1: None, 2: None, 3: None})
 
+    async def test_nobody_is_told_before_the_batch_is_durable(self):
+        order = []
+        await self.begin()
+        self.store.add = lambda numbers, packed: order.append("durable")
+        tell = self.writer._call_from_thread
+        self.writer._call_from_thread = lambda *call: (order.append("told"), tell(*call))
+        self.commit(1)
+        await self.all_done()
+        self.assertEqual(order[:2], ["durable", "told"])
+
     async def test_a_lone_message_waits_for_no_other(self):
         await self.begin()
         self.commit(1)

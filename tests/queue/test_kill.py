@@ -19,9 +19,9 @@ ROUNDS = 8
 class Program:
     """The program of `tests.queue.committing`, its lines as they come."""
 
-    def __init__(self, directory, what):
+    def __init__(self, directory, *what):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.queue.committing", directory, what], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-m", "tests.queue.committing", directory, *what], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     def line(self):
@@ -49,16 +49,19 @@ class KillNine(SynchronousTestCase):
         self.assertEqual(program.process.returncode, 0)
         self.assertEqual(lines[-1], ["stopped", "0"])
 
-    def killed_after(self, acknowledgements):
-        """Run, kill after so many; what was acknowledged, id to digest."""
-        program = Program(self.directory, "commit")
+    def killed_after(self, acknowledgements, by_itself=False):
+        """Run, kill after so many; what was acknowledged, id to digest.
+
+        From outside the kill falls anywhere; `by_itself`, into the very moment of an acknowledgement.
+        """
+        program = Program(self.directory, "commit", str(acknowledgements) if by_itself else "-1")
         acknowledged = {}
-        while len(acknowledged) < acknowledgements:
+        while not by_itself and len(acknowledged) < acknowledgements:
             line = program.line()
             self.assertTrue(line, "the program ended by itself")
             if line[0] == "ok":
                 acknowledged[line[1]] = line[2]
-        program.process.send_signal(signal.SIGKILL)
+        program.process.send_signal(signal.SIGKILL if not by_itself else 0)
         for line in program.rest():
             if line[0] == "ok" and len(line) == 3 and len(line[2]) == 64:
                 acknowledged[line[1]] = line[2]
@@ -67,8 +70,8 @@ class KillNine(SynchronousTestCase):
 
     def test_no_acknowledged_message_is_lost_or_torn(self):
         acknowledged = {}
-        for _ in range(ROUNDS):
-            acknowledged |= self.killed_after(random.randint(20, 1500))
+        for number in range(ROUNDS):
+            acknowledged |= self.killed_after(random.randint(1, 1000), by_itself=number % 2 == 0)
         self.drain()
         lines = delivered(self.directory)
         found = {id: digest for id, digest, _ in lines}
