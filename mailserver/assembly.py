@@ -37,7 +37,7 @@ from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Ste
 from mailserver.queue.queue import Queue
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Limits, Networks, Profile
-from mailserver.receive.spooling import Memory
+from mailserver.receive.spooling import Spool
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.state import StateStore
 
@@ -64,7 +64,9 @@ class Server:
         self.data = data
         self.catalogue = catalogue
         self.ids = IdSource(time.time)
-        self.memory = Memory(limits.memory_bytes_total)
+        self.spool = Spool(
+            one_octets_most=limits.memory_bytes, all_octets_most=limits.memory_bytes_total, run_in_thread=deferToThread
+        )
         self.admission = Admission(
             connections=limits.connections,
             connections_per_network=limits.connections_per_network,
@@ -223,8 +225,7 @@ class Door:
                 bare_lf_networks=Networks(configuration.limits.bare_lf_networks),
                 clock=server.reactor,
                 ids=server.ids,
-                memory=server.memory,
-                run_in_thread=deferToThread,
+                spool=server.spool,
                 note=server.steps.note,
             )
             for service in PROFILES
@@ -290,7 +291,6 @@ def _limits(configuration: Configuration) -> Limits:
     limits = configuration.limits
     return Limits(
         message_octets=limits.message_bytes,
-        memory_octets=limits.memory_bytes,
         header_octets=limits.header_bytes,
         recipients=limits.recipients,
         messages_per_connection=limits.messages_per_connection,

@@ -15,7 +15,7 @@ from mailserver.mail.reply import Reply
 from mailserver.receive.profile import Profile
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Admission
-from mailserver.smtp.server import Extensions, ServerSession, SessionLimits
+from mailserver.smtp.server import ServerSession
 
 __all__ = ["ReceiveFactory"]
 
@@ -46,25 +46,16 @@ class ReceiveFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> ReceiveProtocol:  # type: ignore[override]
         profile = self.profile
         peer = _peer(addr, profile.service)
-        limits = profile.limits
         session = ServerSession(
             hostname=profile.hostname,
             lmtp=profile.lmtp,
-            extensions=self.extensions(profile),
-            limits=SessionLimits(message_octets=limits.message_octets),
+            extensions=profile.extensions,
+            limits=profile.session_limits,
             bare_lf="convert" if peer.address in profile.bare_lf_networks else "refuse",
         )
         protocol = ReceiveProtocol(profile, peer, session)
         protocol.factory = self
         return protocol
-
-    @staticmethod
-    def extensions(profile: Profile) -> Extensions:
-        """What EHLO announces."""
-        limits = profile.limits
-        return Extensions(
-            size=limits.message_octets, recipients_max=limits.recipients, mail_max=limits.messages_per_connection
-        )
 
     @property
     def stress(self) -> bool:

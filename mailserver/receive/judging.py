@@ -36,7 +36,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 
-__all__ = ["PASSED", "BoundFilter", "Finding", "Judgement", "Judging", "note_findings"]
+__all__ = ["PASSED", "Asks", "BoundFilter", "Finding", "Judgement", "Judging", "note_findings"]
 
 PASS = Pass()
 ERROR_CHARACTERS = 500
@@ -101,6 +101,18 @@ class Judgement:
 PASSED = Judgement(PASS, ())
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """The stages at which one service has filters."""
+
+    peer: bool
+    sender: bool
+    recipient: bool
+    content: bool
+    content_for: bool
+    edits: bool
+
+
 def note_findings(note: Callable[..., None], id: str, judgement: Judgement) -> None:
     """Record each finding on the road of the message or connection `id`."""
     for finding in judgement.findings:
@@ -133,25 +145,10 @@ class Judging:
         self._content_for = _Stage("content_for", IRecipientContentFilter, "judge_content_for", filters, clock)
         self._edits = _Stage("edits", IModifier, "edits", filters, clock)
 
-    # --- Is there anyone to ask?  The caller need not even make the arguments where there is not. ---
-
-    def asks_peer(self, service: str) -> bool:
-        return bool(self._peer.questions(service))
-
-    def asks_sender(self, service: str) -> bool:
-        return bool(self._sender.questions(service))
-
-    def asks_recipient(self, service: str) -> bool:
-        return bool(self._recipient.questions(service))
-
-    def asks_content(self, service: str) -> bool:
-        return bool(self._content.questions(service))
-
-    def asks_content_for(self, service: str) -> bool:
-        return bool(self._content_for.questions(service))
-
-    def asks_edits(self, service: str) -> bool:
-        return bool(self._edits.questions(service))
+    def asks(self, service: str) -> Asks:
+        """Is there anyone to ask?  Where there is not, the caller need not even make the arguments."""
+        stages = (self._peer, self._sender, self._recipient, self._content, self._content_for, self._edits)
+        return Asks(*[bool(stage.questions(service)) for stage in stages])
 
     # --- The stages. ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -16,9 +16,10 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
-from mailserver.receive.judging import Judging
-from mailserver.receive.spooling import Memory
+from mailserver.receive.judging import Asks, Judging
+from mailserver.receive.spooling import Spool
 from mailserver.receive.throttle import Pace, Patience
+from mailserver.smtp.server import Extensions, SessionLimits
 
 __all__ = ["Limits", "Networks", "Profile", "Router", "Store"]
 
@@ -30,7 +31,6 @@ class Limits:
     """Bounds on one connection; where each default comes from stands in docs/configuration.md."""
 
     message_octets: int = 52_428_800
-    memory_octets: int = 1_048_576
     header_octets: int = 262_144
     recipients: int = 1000
     messages_per_connection: int = 10_000
@@ -105,9 +105,21 @@ class Profile:
     bare_lf_networks: Networks
     clock: Clock
     ids: IdSource
-    memory: Memory
-    run_in_thread: Callable[..., Deferred[Any]]
+    spool: Spool
     note: Callable[..., None]
+    asks: Asks = field(init=False)
+    extensions: Extensions = field(init=False)
+    session_limits: SessionLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        announced = Extensions(
+            size=limits.message_octets, recipients_max=limits.recipients, mail_max=limits.messages_per_connection
+        )
+        session_limits = SessionLimits(message_octets=limits.message_octets, header_octets=limits.header_octets)
+        object.__setattr__(self, "asks", self.judging.asks(self.service))
+        object.__setattr__(self, "extensions", announced)
+        object.__setattr__(self, "session_limits", session_limits)
 
     @property
     def lmtp(self) -> bool:

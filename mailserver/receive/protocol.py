@@ -103,8 +103,8 @@ class ReceiveProtocol(Protocol):
         refusal = self.factory.opened(self)
         if refusal is not None:
             self._turn_away(refusal, "no room for the connection")
-        elif profile.judging.asks_peer(profile.service):
-            self._ask(profile.judging.peer(self.peer), self._peer_judged)
+        elif profile.asks.peer:
+            self._hear(profile.judging.peer(self.peer), self._peer_judged)
         else:
             self._greet_in_time()
         self._run()
@@ -209,14 +209,17 @@ class ReceiveProtocol(Protocol):
         self.held = True
         self.transport.pauseProducing()
 
-    def _ask(self, question: Awaitable[Any] | Any, answered: Callable[[Any], None]) -> None:
+    def _ask(self, question: Awaitable[Any], answered: Callable[[Any], None]) -> None:
         """Hand the answer to `answered`: at once where it is there, later where it has to be waited for."""
         try:
-            answer = question if isinstance(question, Deferred | Judgement) else now_or_later(question)
+            answer = now_or_later(question)
         except Exception:  # noqa: BLE001  # the peer hears 451, the log the rest
             log.failure("{id}: a question of the peer could not be answered", id=self.connection)
             answered(None)
             return
+        self._hear(answer, answered)
+
+    def _hear(self, answer: Any, answered: Callable[[Any], None]) -> None:
         if not isinstance(answer, Deferred):
             answered(answer)
             return
@@ -315,8 +318,8 @@ class ReceiveProtocol(Protocol):
     def _on_hello(self, event: events.Hello) -> None:
         self.peer = replace(self.peer, hello=event.name, hello_verb=event.verb)
         judging = self.profile.judging
-        if judging.asks_peer(self.profile.service):
-            self._ask(judging.peer(self.peer), self._hello_judged)
+        if self.profile.asks.peer:
+            self._hear(judging.peer(self.peer), self._hello_judged)
         else:
             self.session.reply(replies.OK)
 
@@ -355,9 +358,7 @@ class ReceiveProtocol(Protocol):
             raise RuntimeError("DATA without MAIL")
         spooling = Spooling(
             path=profile.store.spool_path(transaction.id),
-            memory_octets=profile.limits.memory_octets,
-            memory=profile.memory,
-            run_in_thread=profile.run_in_thread,
+            spool=profile.spool,
             pause=self._pause_for_spool,
             resume=self._spool_has_room,
         )

@@ -1,7 +1,7 @@
 """Takes in the octets of a message: in memory while it is small, in a file of the spool once it is not.
 
 The file is written by a thread in large pieces.  While a piece is on its way and the next is full, `pause` stops the
-peer: a connection never holds more than two pieces, and all connections together no more than `Memory` allows.
+peer: a connection never holds more than two pieces, and all connections together no more than their `Spool` allows.
 """
 
 from __future__ import annotations
@@ -15,66 +15,44 @@ from twisted.python.failure import Failure
 
 from mailserver.mail.content import Content
 
-__all__ = ["Memory", "Spooling"]
+__all__ = ["Spool", "Spooling"]
 
 PIECE_OCTETS = 262_144
 SMALL_OCTETS = 65_536
 
 
-class Memory:
-    """Octets of content that all connections hold at the moment."""
+class Spool:
+    """What all incoming messages share: how much one may hold in memory, and how much all of them hold now."""
 
-    __slots__ = ("limit_octets", "used_octets")
+    __slots__ = ("all_octets_most", "octets", "one_octets_most", "run_in_thread")
 
-    def __init__(self, limit_octets: int) -> None:
-        self.limit_octets = limit_octets
-        self.used_octets = 0
+    def __init__(
+        self, *, one_octets_most: int, all_octets_most: int, run_in_thread: Callable[..., Deferred[Any]]
+    ) -> None:
+        self.octets = 0
+        self.one_octets_most = one_octets_most
+        self.all_octets_most = all_octets_most
+        self.run_in_thread = run_in_thread
 
 
 class Spooling:
-    """The content of one message as it comes in."""
+    """The content of one message as it comes in.  `path` is where it goes if it grows large."""
 
-    __slots__ = (
-        "_error",
-        "_file",
-        "_finished",
-        "_memory",
-        "_memory_octets",
-        "_pause",
-        "_paused",
-        "_path",
-        "_pieces",
-        "_resume",
-        "_run_in_thread",
-        "_waiting_octets",
-        "_writing",
-        "size",
-    )
+    # Most messages stay small and never set these.
+    _file: int | None = None
+    _writing = False
+    _paused = False
+    _error: Failure | None = None
+    _finished: Deferred[None] | None = None
 
-    def __init__(
-        self,
-        *,
-        path: str,
-        memory_octets: int,
-        memory: Memory,
-        run_in_thread: Callable[..., Deferred[Any]],
-        pause: Callable[[], None],
-        resume: Callable[[], None],
-    ) -> None:
+    def __init__(self, *, path: str, spool: Spool, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self.size = 0
         self._path = path
-        self._memory_octets = memory_octets
-        self._memory = memory
-        self._run_in_thread = run_in_thread
+        self._spool = spool
         self._pause = pause
         self._resume = resume
         self._pieces: list[bytes] = []
         self._waiting_octets = 0
-        self._file: int | None = None
-        self._writing = False
-        self._paused = False
-        self._error: Failure | None = None
-        self._finished: Deferred[None] | None = None
 
     def write(self, data: bytes) -> None:
         """Take the next octets.  Never waits; an error of the disk is kept for `finish`."""
@@ -83,10 +61,11 @@ class Spooling:
             return
         self._pieces.append(data)
         self._waiting_octets += len(data)
-        self._memory.used_octets += len(data)
+        spool = self._spool
+        spool.octets += len(data)
         if self._file is None:
-            crowded = self._memory.used_octets > self._memory.limit_octets and self.size > SMALL_OCTETS
-            if self.size <= self._memory_octets and not crowded:
+            crowded = spool.octets > spool.all_octets_most and self.size > SMALL_OCTETS
+            if self.size <= spool.one_octets_most and not crowded:
                 return
             self._open()
         if self._waiting_octets < PIECE_OCTETS:
@@ -109,7 +88,7 @@ class Spooling:
             pieces, self._pieces = self._pieces, []
             file, self._file = self._file, None
             try:
-                await self._run_in_thread(_complete, file, pieces, self._path)
+                await self._spool.run_in_thread(_complete, file, pieces, self._path)
             except OSError:
                 self._error = Failure()
             self._forget()
@@ -152,12 +131,12 @@ class Spooling:
         pieces, self._pieces = self._pieces, []
         octets, self._waiting_octets = self._waiting_octets, 0
         self._writing = True
-        writing = self._run_in_thread(_write_all, self._file, pieces)
+        writing = self._spool.run_in_thread(_write_all, self._file, pieces)
         writing.addBoth(self._written, octets)
 
     def _written(self, result: object, octets: int) -> None:
         self._writing = False
-        self._memory.used_octets -= octets
+        self._spool.octets -= octets
         if isinstance(result, Failure):
             self._error = self._error or result
         if self._error is not None:
@@ -172,7 +151,7 @@ class Spooling:
             self._resume()
 
     def _forget(self) -> None:
-        self._memory.used_octets -= self._waiting_octets
+        self._spool.octets -= self._waiting_octets
         self._waiting_octets = 0
 
     def _unlink(self) -> None:

@@ -17,7 +17,7 @@ from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Defer, Local, Quarantine, Refuse, Refused, Remote, Route, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
-from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
+from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
@@ -45,7 +45,7 @@ class Transaction:
         self.connection = connection
         self.id = profile.ids.next()
         self.sender: Address | None = None
-        self.parameters = MailParameters()
+        self.parameters = NO_MAIL_PARAMETERS
         self.recipients: list[Recipient] = []
         self.routes: list[Sequence[Local | Remote]] = []
         self.spooling: Spooling | None = None
@@ -64,7 +64,7 @@ class Transaction:
             return self._refused("mail", replies.storage_broken(self.id), "the store cannot be written")
         if parameters.size is not None and not profile.store.room_for(parameters.size):
             return self._refused("mail", replies.storage_full(self.id), "no room")
-        if profile.judging.asks_sender(profile.service):
+        if profile.asks.sender:
             judgement = profile.judging.sender(self._envelope())
             if isinstance(judgement, Deferred):
                 judgement = await judgement
@@ -78,7 +78,7 @@ class Transaction:
         profile = self.profile
         if len(self.recipients) >= profile.limits.recipients:
             return self._refused("rcpt", replies.too_many_recipients(self.id), "too many recipients", address)
-        if self.recipients and not profile.lmtp and profile.judging.asks_content_for(profile.service):
+        if self.recipients and profile.asks.content_for and not profile.lmtp:
             # One reply after the data cannot carry two verdicts: each recipient gets a copy of its own.
             return self._refused("rcpt", replies.one_recipient_at_a_time(self.id), "judged for each recipient", address)
         try:
@@ -100,7 +100,7 @@ class Transaction:
         if not usable:
             return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
         recipient = Recipient(address, parameters)
-        if profile.judging.asks_recipient(profile.service):
+        if profile.asks.recipient:
             judgement = profile.judging.recipient(self._envelope(), recipient)
             if isinstance(judgement, Deferred):
                 judgement = await judgement
@@ -153,18 +153,13 @@ class Transaction:
 
     async def _judge_and_commit(self, content: Content) -> Sequence[Reply]:
         profile = self.profile
-        limits = profile.limits
-        head = content.head
-        if len(head) > limits.header_octets or not head.endswith(b"\r\n"):
-            if len(head) >= limits.header_octets:
-                return self._all(self._refused("content", replies.header_too_large(self.id), "header too large"))
-        if hops(content) > limits.hops:
+        if hops(content) > profile.limits.hops:
             return self._all(self._refused("content", replies.too_many_hops(self.id), "too many Received fields"))
-        recipients, routes = self.recipients, self.routes
+        recipients, routes, asks = self.recipients, self.routes, profile.asks
         verdicts: list[Reply | None] = [None] * len(recipients)
         junk = [self._junk] * len(recipients)
         judging = profile.judging
-        if judging.asks_content(profile.service):
+        if asks.content:
             judgement = judging.content(self._envelope(), content)
             if isinstance(judgement, Deferred):
                 judgement = await judgement
@@ -172,7 +167,7 @@ class Transaction:
             if refusal is not None:
                 return self._all(refusal)
             junk = [self._junk] * len(recipients)
-        if judging.asks_content_for(profile.service):
+        if asks.content_for:
             for n, recipient in enumerate(recipients):
                 judgement = judging.content_for(self._envelope(), content, recipient)
                 if isinstance(judgement, Deferred):
@@ -180,7 +175,7 @@ class Transaction:
                 self._junk = junk[n]
                 verdicts[n] = self._weigh("content", judgement, recipient.address)
                 junk[n] = self._junk
-        if judging.asks_edits(profile.service):
+        if asks.edits:
             edited = judging.edits(self._envelope(), content)
             if isinstance(edited, Deferred):
                 edited = await edited

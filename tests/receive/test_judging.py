@@ -414,14 +414,14 @@ class StagesAndServices(JudgingCase):
 
     def test_the_questions_about_stages_agree_with_the_interfaces(self) -> None:
         judging = self.judging(Everywhere(), Edits([]))
-        self.assertFalse(judging.asks_peer("mx"))
-        self.assertTrue(judging.asks_sender("mx"))
-        self.assertTrue(judging.asks_recipient("mx"))
-        self.assertTrue(judging.asks_content("mx"))
-        self.assertTrue(judging.asks_content_for("mx"))
-        self.assertTrue(judging.asks_edits("mx"))
-        self.assertFalse(self.judging(Everywhere()).asks_edits("mx"))
-        self.assertTrue(self.judging(Says(Pass())).asks_peer("lmtp"))
+        self.assertFalse(judging.asks("mx").peer)
+        self.assertTrue(judging.asks("mx").sender)
+        self.assertTrue(judging.asks("mx").recipient)
+        self.assertTrue(judging.asks("mx").content)
+        self.assertTrue(judging.asks("mx").content_for)
+        self.assertTrue(judging.asks("mx").edits)
+        self.assertFalse(self.judging(Everywhere()).asks("mx").edits)
+        self.assertTrue(self.judging(Says(Pass())).asks("lmtp").peer)
 
     def test_a_filter_serves_only_its_services(self) -> None:
         judging = Judging(
