@@ -238,7 +238,6 @@ def _use(interface: InterfaceClass) -> str:
 
 def _check(factory: Any) -> None:
     """Raises `PluginError` for what says that it is a factory and is not one."""
-    interfaces: tuple[Any, ...]
     try:
         name, summary, build, interfaces = factory.name, factory.summary, factory.build, _interfaces_of(factory)
     except Exception as error:
@@ -253,7 +252,7 @@ def _check(factory: Any) -> None:
         raise PluginError(f"{name!r} provides none of the interfaces of mailserver.interfaces that can be configured")
 
 
-def _interfaces_of(factory: Any) -> tuple[InterfaceClass, ...]:
+def _interfaces_of(factory: Any) -> tuple[Any, ...]:
     """What the factory's component provides."""
     provides = factory.provides
     return provides if isinstance(provides, tuple) else (provides,)
