@@ -127,6 +127,12 @@ class BdatTests(SynchronousTestCase):
                     self.assertEqual(conversation.codes, [552])
                     self.assertIs(conversation.wait, Wait.CLOSED)
 
+    def test_claims_that_add_up_far_past_the_limit_are_the_end_too(self):
+        conversation = Conversation(limits=SessionLimits(message_octets=10, excess_octets=10)).address()
+        conversation.send(b"BDAT 8\r\n12345678BDAT 13 LAST\r\n")
+        self.assertEqual(conversation.codes, [250, 552])
+        self.assertIsInstance(conversation.events[-1], Closed)
+
     def test_a_message_past_the_limit_is_refused_with_the_chunk_that_goes_past(self):
         conversation = Conversation(limits=SessionLimits(message_octets=10)).address()
         conversation.send(b"BDAT 8\r\n12345678BDAT 8\r\n12345678BDAT 2 LAST\r\nxyNOOP\r\n")
@@ -166,6 +172,14 @@ class FaultTests(SynchronousTestCase):
         conversation = Conversation().address(parameters=b" BODY=BINARYMIME")
         conversation.send(b"BDAT %d LAST\r\n" % len(content) + content)
         self.assertEqual(conversation.messages, [(content, EndOfData(len(content), None))])
+
+    def test_the_header_limit_holds_for_binary_across_any_border(self):
+        content = b"A: b\r\n\r\n" + b"x" * 90
+        for spare, code in ((0, 250), (-1, 552)):
+            for cut in range(len(content)):
+                conversation = Conversation(limits=SessionLimits(header_octets=8 + spare)).address(parameters=b" BODY=BINARYMIME")
+                conversation.send(b"BDAT %d LAST\r\n" % len(content) + content[:cut], content[cut:])
+                self.assertEqual(conversation.codes, [code], (spare, cut))
 
     def test_convert_holds_for_bdat_but_not_for_binary(self):
         conversation = Conversation(bare_lf="convert").address()

@@ -42,6 +42,13 @@ class HelloTests(SynchronousTestCase):
         self.assertIs(conversation.session.state, State.READY)
         self.assertEqual(conversation.send(b"DATA\r\n")[:3], b"503")
 
+    def test_a_hello_after_a_message_ends_no_transaction(self):
+        conversation = Conversation().address()
+        conversation.send(b"DATA\r\n", b".\r\n")
+        conversation.forget()
+        conversation.send(b"EHLO again.example\r\n")
+        self.assertEqual(conversation.events, [Hello("EHLO", "again.example")])
+
     def test_a_second_hello_that_is_malformed_changes_nothing(self):
         conversation = Conversation().address()
         conversation.send(b"EHLO\r\n")
@@ -155,6 +162,11 @@ class LineTests(SynchronousTestCase):
         conversation = Conversation()
         self.assertEqual(conversation.send(b"NOOP " + b"x" * 2041 + b"\r\n"), b"250 2.0.0 OK\r\n")
         self.assertEqual(conversation.send(b"NOOP " + b"x" * 2042 + b"\r\n"), b"500 5.5.2 The command line is too long\r\n")
+
+    def test_the_longest_line_arriving_in_the_middle_of_its_crlf(self):
+        conversation = Conversation()
+        self.assertEqual(conversation.send(b"NOOP " + b"x" * 2041 + b"\r"), b"")
+        self.assertEqual(conversation.send(b"\n"), b"250 2.0.0 OK\r\n")
 
     def test_an_endless_line_is_answered_once_and_kept_nowhere(self):
         conversation = Conversation()

@@ -1,5 +1,7 @@
 """However the octets of a dialogue arrive, the events and the replies are the same."""
 
+import itertools
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -106,7 +108,7 @@ class SplitTests(SynchronousTestCase):
         whole.send(wire)
         pieces = Conversation(**kinds)
         borders = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
-        pieces.send(*[wire[a:b] for a, b in zip(borders, borders[1:], strict=False)])
+        pieces.send(*[wire[a:b] for a, b in itertools.pairwise(borders)])
         self.assertEqual(story(pieces), story(whole))
 
     @settings(max_examples=200, deadline=None)

@@ -2,7 +2,21 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.smtp.events import Data, Event, Expand, Hello, Help, Mail, Noop, Quit, Rcpt, Reset, StartTLS, Verify, Wait
+from mailserver.smtp.events import (
+    Data,
+    Event,
+    Expand,
+    Hello,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTLS,
+    Verify,
+    Wait,
+)
 from mailserver.smtp.server import COMMANDS, OUT_OF_ORDER, READERS
 from mailserver.smtp.states import MOVES, Input, State
 from tests.smtp.conversation import Conversation, friendly
