@@ -36,7 +36,8 @@ def captured_letter_of(parcel: Parcel, host: str) -> Letter:
         )
         for destination in parcel.destinations
     ]
-    return parcel.again, content.binary, content.data, content.path, content.stored_size, content.prefix, copies
+    size, prefix, skip = content.stored_size, content.prefix, content.skip
+    return parcel.again, content.binary, content.data, content.path, size, prefix, skip, copies
 
 
 class CaptureOptions(Options):

@@ -138,7 +138,7 @@ class HomeDelivery:
         results: list[list[Result]] = [[] for _ in letters]
         work: dict[str, list[tuple[int, Copy]]] = {}
         for n, letter in enumerate(letters):
-            for copy in letter[6]:
+            for copy in letter[-1]:
                 work.setdefault(copy[1], []).append((n, copy))
 
         async def serve(user: str, copies: list[tuple[int, Copy]]) -> None:
@@ -186,12 +186,12 @@ def _prefix_fits(letter: Letter) -> bool:
 
 def _content_of(letter: Letter) -> BinaryIO:
     """A file that holds the content, without the prefix where that travels in the request."""
-    _, binary, data, path, size, prefix, _ = letter
-    if path is not None and _prefix_fits(letter):
+    _, binary, data, path, size, prefix, skip, _ = letter
+    if path is not None and not skip and _prefix_fits(letter):
         return open(path, "rb", buffering=0)
     file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # the caller closes it
     try:
-        content = Content(data, path, size, b"" if _prefix_fits(letter) else prefix, binary)
+        content = Content(data, path, size, b"" if _prefix_fits(letter) else prefix, binary, skip)
         for piece in content.chunks():
             view = memoryview(piece)
             while view:

@@ -4,7 +4,7 @@ Only built-in types, because `marshal` carries them between the two processes: i
 same interpreter and the same release.  The shapes:
 
     Copy    (index, user, domain, folder, folder_must_exist, file name, fields in front)
-    Letter  (again, binary, data or None, path or None, stored size, prefix, [Copy, ...])
+    Letter  (again, binary, data or None, path or None, stored size, prefix, octets to skip, [Copy, ...])
     Result  (index, 0, path of the file) or (index, errno or -1, note)
     Report  ([[Result, ...] for each letter], {device: a Maildir on it}, [(Maildir, file), ...], [directory, ...])
 """
@@ -23,7 +23,7 @@ from mailserver.mail.parcel import Parcel
 __all__ = ["Copy", "Letter", "Report", "Result", "letter_of", "outcomes_of", "touched_of"]
 
 Copy = tuple[int, str, str, tuple[str, ...], bool, str, bytes]
-Letter = tuple[bool, bool, bytes | None, str | None, int, bytes, list[Copy]]
+Letter = tuple[bool, bool, bytes | None, str | None, int, bytes, int, list[Copy]]
 Result = tuple[int, int, str]
 Report = tuple[list[list[Result]], dict[int, str], list[tuple[str, str]], list[str]]
 
@@ -50,7 +50,7 @@ def letter_of(parcel: Parcel, host: str) -> Letter:
                 ),
             )
         )
-    return parcel.again, content.binary, content.data, content.path, content.stored_size, content.prefix, copies
+    return parcel.again, content.binary, content.data, content.path, content.stored_size, content.prefix, content.skip, copies
 
 
 def outcomes_of(parcel: Parcel, results: Sequence[Result]) -> dict[int, Outcome]:

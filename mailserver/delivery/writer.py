@@ -37,8 +37,8 @@ class MaildirWriter:
         devices: dict[int, str] = {}
         files: list[tuple[str, str]] = []
         earlier = Earlier()
-        for again, binary, data, path, size, prefix, copies in letters:
-            body = _body(Content(data, path, size, prefix, binary))
+        for again, binary, data, path, size, prefix, skip, copies in letters:
+            body = _body(Content(data, path, size, prefix, binary, skip))
             results: list[Result] = []
             for copy in copies:
                 try:

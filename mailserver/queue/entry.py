@@ -34,6 +34,7 @@ __all__ = [
     "encode_reply",
     "number_of",
     "pack",
+    "stored_size_of",
     "unpack",
     "unpack_front",
 ]
@@ -46,7 +47,7 @@ FROM_ID = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 # count of destinations (6), whether the content is a file (1).
 KEY_OCTETS = 26
 LAYOUT = 1
-FRONT = struct.Struct(">BB16sIIQ")  # layout, flags, id, octets of envelope, octets of prefix, octets of content
+FRONT = struct.Struct(">BB16sIIQI")  # layout, flags, id; octets: envelope, prefix, data or file, skipped of the file
 SPOOLED = 1
 BINARY = 2
 
@@ -92,6 +93,7 @@ class StoredMessage:
     data: bytes | None
     stored_size: int
     binary: bool
+    skip: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def pack(number: int, envelope: Envelope, content: Content, destinations: tuple[
     prefix = content.prefix
     data = content.data
     flags = (SPOOLED if data is None else 0) | (BINARY if content.binary else 0)
-    front = FRONT.pack(LAYOUT, flags, envelope.id.encode("ascii"), len(octets), len(prefix), content.stored_size)
+    front = FRONT.pack(LAYOUT, flags, envelope.id.encode("ascii"), len(octets), len(prefix), content.stored_size, content.skip)
     key = b"%019d%06d%d" % (number, len(destinations), data is None)
     return b"".join((key, front, octets, prefix, data or b""))
 
@@ -146,18 +148,23 @@ def pack(number: int, envelope: Envelope, content: Content, destinations: tuple[
 def unpack_front(number: int, front: bytes) -> tuple[str, int, int]:
     """The id, the octets of the envelope and the size of the whole content, from the first octets of a row."""
     try:
-        layout, _, id, envelope_octets, prefix_octets, stored_size = FRONT.unpack_from(front)
+        layout, _, id, envelope_octets, prefix_octets, stored_size, skip = FRONT.unpack_from(front)
     except struct.error as error:
         raise UnreadableEntry(f"entry {number}: {error}") from None
     if layout != LAYOUT:
         raise UnreadableEntry(f"entry {number} has layout {layout}; this release reads layout {LAYOUT}")
-    return id.decode("ascii", "replace"), envelope_octets, prefix_octets + stored_size
+    return id.decode("ascii", "replace"), envelope_octets, prefix_octets + stored_size - skip
+
+
+def stored_size_of(front: bytes) -> int:
+    """The octets of the data, or of the file in the spool, from the first octets of a row that `unpack_front` has read."""
+    return int(FRONT.unpack_from(front)[5])
 
 
 def unpack(number: int, packed: bytes) -> StoredMessage:
     """What `pack` was given, the envelope still as octets.  Raises `UnreadableEntry`."""
     id, envelope_octets, _ = unpack_front(number, packed)
-    _, flags, _, _, prefix_octets, stored_size = FRONT.unpack_from(packed)
+    _, flags, _, _, prefix_octets, stored_size, skip = FRONT.unpack_from(packed)
     prefix_at = FRONT.size + envelope_octets
     data_at = prefix_at + prefix_octets
     spooled = bool(flags & SPOOLED)
@@ -165,7 +172,7 @@ def unpack(number: int, packed: bytes) -> StoredMessage:
         raise UnreadableEntry(f"entry {number} has {len(packed)} octets, which is not what it says of itself")
     data = None if spooled else packed[data_at:]
     envelope = packed[FRONT.size : prefix_at]
-    return StoredMessage(number, id, envelope, packed[prefix_at:data_at], data, stored_size, bool(flags & BINARY))
+    return StoredMessage(number, id, envelope, packed[prefix_at:data_at], data, stored_size, bool(flags & BINARY), skip)
 
 
 def encode_reply(reply: Reply | None) -> str | None:

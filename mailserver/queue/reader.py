@@ -30,6 +30,7 @@ from mailserver.queue.entry import (
     decode_reply,
     destination_name,
     number_of,
+    stored_size_of,
     unpack,
     unpack_front,
 )
@@ -154,7 +155,7 @@ class SqliteReader:
             ):
                 try:
                     id, _, _ = unpack_front(number, front)
-                    why = self._spool.fault(id, FRONT.unpack(front)[-1])
+                    why = self._spool.fault(id, stored_size_of(front))
                 except UnreadableEntry as error:
                     id, why = "", str(error)
                 if why is not None:
@@ -196,7 +197,8 @@ class SqliteReader:
             why = self._spool.fault(row.id, row.stored_size)
             if why is not None:
                 return Unreadable(number, row.id, why)
-            content = Content.at(self._spool.path(row.id), row.stored_size, prefix=row.prefix, binary=row.binary)
+            path = self._spool.path(row.id)
+            content = Content.at(path, row.stored_size, prefix=row.prefix, binary=row.binary, skip=row.skip)
         else:
             content = Content.of(row.data, prefix=row.prefix, binary=row.binary)
         return ReadMessage(number, envelope, content, destinations, attempts_of(connection, number))

@@ -18,6 +18,7 @@ from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.writer import MaildirWriter
 from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
 from mailserver.mail.content import Content
+from mailserver.mail.edits import DropHeader, apply_edits
 from mailserver.mail.parcel import Parcel
 from tests.delivery.messages import ALICE, BOB, DATA, files_below, only, parcel, read, remote_parcel
 
@@ -93,6 +94,14 @@ class Files(WriterCase):
 
     def files_of(self, user: str, part: str) -> list[str]:
         return [os.path.join(self.path(part, user), name) for name in os.listdir(self.path(part, user))]
+
+    def test_a_spooled_content_without_a_dropped_header_has_its_head_once(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        with open(path, "wb") as spooled:
+            spooled.write(b"A: 1\r\nB: 2\r\n\r\nbody\r\n")
+        content = apply_edits(Content.at(path, 20), [DropHeader("A")])
+        self.deliver(parcel(ALICE, content=content))
+        self.assertTrue(read(only(self.files_of("alice", "new"))).endswith(b"alice@example.org\nB: 2\n\nbody\n"))
 
     def test_a_spooled_content_is_read_from_its_file_in_pieces(self) -> None:
         spooled = self.mktemp()

@@ -17,6 +17,7 @@ from mailserver.queue.entry import (
     number_of,
     pack,
     unpack,
+    unpack_front,
 )
 from tests.queue.doubles import envelope, local, remote
 
@@ -52,6 +53,11 @@ class Packed(SynchronousTestCase):
         self.assertEqual(packed[KEY_OCTETS - 1 : KEY_OCTETS], b"1")
         row = unpack(7, packed[KEY_OCTETS:])
         self.assertEqual((row.data, row.stored_size, row.prefix), (None, 5_000_000_000, b"P"))
+
+    def test_octets_of_a_file_that_an_edit_replaced_stay_replaced(self):
+        packed = pack(7, envelope(local()), Content.at("/spool/x", 1000, prefix=b"P", skip=300), (local(),))
+        self.assertEqual(unpack(7, packed[KEY_OCTETS:]).skip, 300)
+        self.assertEqual(unpack_front(7, packed[KEY_OCTETS:])[2], 701)
 
     def test_a_torn_row_is_an_error_and_not_a_message(self):
         packed = pack(7, envelope(local()), Content.of(b"some content"), (local(),))[KEY_OCTETS:]
