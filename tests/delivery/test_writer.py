@@ -248,8 +248,8 @@ class Troubles(WriterCase):
 
     def test_an_error_of_our_own_defers_its_message_alone(self) -> None:
         broken = letter_of(parcel(ALICE), HOST)
-        copy = broken[6][0]
-        broken = (*broken[:6], [(copy[0], None, *copy[2:])])  # type: ignore[list-item]
+        copy = broken[-1][0]
+        broken = (*broken[:-1], [(copy[0], None, *copy[2:])])  # type: ignore[list-item]
         report = self.writer.write([broken, letter_of(parcel(BOB), HOST)])
         self.assertEqual([results[0][1] for results in report[0]], [-1, 0])
         self.assertIn("TypeError", report[0][0][0][2])
