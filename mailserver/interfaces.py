@@ -27,6 +27,7 @@ __all__ = [
     "IBatchDelivery",
     "IComponent",
     "IComponentFactory",
+    "IConcurrentDelivery",
     "IContentFilter",
     "IDelivery",
     "IDirectory",
@@ -209,6 +210,13 @@ class IBatchDelivery(IDelivery):
 
     def deliver_batch(parcels: Sequence[Parcel]) -> Awaitable[Sequence[Mapping[int, Outcome]]]:
         """As `deliver`, for each parcel; the answer has the parcels' order."""
+
+
+class IConcurrentDelivery(IDelivery):
+    """Optional: a delivery that waits for others (a command, another host), so that its calls go side by side."""
+
+    calls_at_once = Attribute("How many `deliver` calls may be under way at once.")
+    deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Deferred.")
 
 
 class IStateStore(Interface):

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.awaiting import now_or_later
-from mailserver.interfaces import Clock, IDelivery
+from mailserver.interfaces import Clock, IConcurrentDelivery, IDelivery
 from mailserver.mail import answers
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
@@ -127,12 +127,15 @@ class Queue:
         )
 
         def lane(remote: bool, calls: int, deadline_seconds: float, flush_seconds: float) -> Lane:
+            delivery: Any = self._deliveries[remote]
+            if IConcurrentDelivery.providedBy(delivery):
+                calls, deadline_seconds = delivery.calls_at_once, delivery.deadline_seconds
             limits = LaneLimits(
                 calls, batch_messages, batch_octets, memory_window_octets, deadline_seconds, flush_seconds, flush_messages
             )
             return Lane(
                 remote=remote,
-                delivery=self._deliveries[remote],
+                delivery=delivery,
                 clock=clock,
                 limits=limits,
                 answered=runner.answered,

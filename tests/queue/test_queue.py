@@ -4,7 +4,9 @@ from unittest import mock
 
 from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults
+from zope.interface import implementer
 
+from mailserver.interfaces import IConcurrentDelivery
 from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken
@@ -410,6 +412,22 @@ class Window(QueueCase):
             await self.commit(queue)
         self.assertEqual(self.delivery.calls, 3)
 
+    async def test_a_delivery_that_waits_for_others_says_how_many_calls_and_how_long(self):
+        @implementer(IConcurrentDelivery)
+        class Waiting(Plain):
+            calls_at_once = 2
+            deadline_seconds = 1000.0
+
+        self.delivery = Waiting()
+        queue = await self.started()
+        self.delivery.hold = True
+        for _ in range(3):
+            await self.commit(queue)
+        self.assertEqual(self.delivery.calls, 2)
+        self.clock.advance(999)
+        self.assertEqual(self.delivery.cancelled, 0)
+        self.clock.advance(1)
+        self.assertEqual(self.delivery.cancelled, 2)
 
     async def test_a_store_that_cannot_be_read_is_read_later(self):
         self.delivery.hold = True
