@@ -229,6 +229,7 @@ class ReceiveProtocol(Protocol):
     def _answered(self, answer: Any, answered: Callable[[Any], None]) -> None:
         self.waiting = False
         if not self.ended:
+            self.since = self.profile.clock.seconds()
             answered(answer)
             self._run()
 
@@ -261,7 +262,10 @@ class ReceiveProtocol(Protocol):
 
     def _forgive(self) -> None:
         self.waiting = self.penalised = False
-        self._run()
+        if not self.ended:
+            self.since = self.profile.clock.seconds()
+            self._write(self.session.data_to_send())
+            self._run()
 
     def _count_junk(self) -> None:
         self.junk += 1

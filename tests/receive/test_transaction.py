@@ -1,0 +1,199 @@
+"""What a transaction answers: relaying, recipients, filters, edits, loops, what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mailserver.interfaces import IContentFilter, IModifier, IRecipientContentFilter, IRecipientFilter
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
+from mailserver.receive.judging import BoundFilter
+from mailserver.receive.profile import Limits
+from tests.receive.connections import Listener
+
+MAIL = b"MAIL FROM:<carol@example.net>\r\n"
+
+
+@implementer(IContentFilter)
+class Content:
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    async def judge_content(self, envelope: Any, content: Any) -> Verdict:
+        return self.verdict
+
+
+@implementer(IRecipientFilter)
+class NotBob:
+    async def judge_recipient(self, envelope: Any, recipient: Any) -> Verdict:
+        return Refuse("not bob") if recipient.address.local == "bob" else Pass()
+
+
+@implementer(IRecipientContentFilter)
+class ForEach:
+    def __init__(self, **verdicts: Verdict) -> None:
+        self.verdicts = verdicts
+
+    async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Verdict:
+        return self.verdicts.get(recipient.address.local, Pass())
+
+
+@implementer(IModifier)
+class Edits:
+    def __init__(self, *edits: Edit) -> None:
+        self.list = edits
+
+    async def edits(self, envelope: Any, content: Any) -> Sequence[Edit]:
+        return self.list
+
+
+class TransactionCase(SynchronousTestCase):
+    def listener(self, *components: object, **options: Any) -> Listener:
+        filters = [BoundFilter(f"filter{n}", component) for n, component in enumerate(components)]
+        listener = Listener(self.mktemp(), filters=filters, **options)
+        self.addCleanup(listener.factory._stop_checking)
+        return listener
+
+    def say(self, listener: Listener, octets: bytes, address: str = "203.0.113.9") -> list[int]:
+        protocol, wire = listener.greeted(address)
+        protocol.dataReceived(octets)
+        return wire.codes()
+
+    def send(self, listener: Listener, *recipients: str, data: bytes = b"Subject: one\r\n\r\nhello\r\n") -> list[int]:
+        rcpt = b"".join(b"RCPT TO:<%s>\r\n" % recipient.encode() for recipient in recipients)
+        return self.say(listener, MAIL + rcpt + b"DATA\r\n" + data + b".\r\n")
+
+    def mailboxes(self, listener: Listener) -> list[tuple[str, tuple[str, ...]]]:
+        [(_, _, destinations)] = listener.store.taken
+        return [(one.route.mailbox.user, one.route.mailbox.folder) for one in destinations]  # type: ignore[union-attr]
+
+
+class Recipients(TransactionCase):
+    def test_an_unknown_recipient_hears_550_and_the_others_get_their_mail(self) -> None:
+        listener = self.listener()
+        self.assertEqual(self.send(listener, "nobody@example.org", "alice@example.org"), [250, 550, 250, 354, 250])
+        self.assertEqual(self.mailboxes(listener), [("alice", ())])
+
+    def test_a_stranger_cannot_relay(self) -> None:
+        listener = self.listener(relays=True)
+        self.assertEqual(self.say(listener, MAIL + b"RCPT TO:<x@elsewhere.example>\r\n"), [250, 550])
+        self.assertEqual(listener.step("refused")["why"], "relaying denied")
+
+    def test_a_relay_network_can_where_there_is_a_relay(self) -> None:
+        rcpt = MAIL + b"RCPT TO:<x@elsewhere.example>\r\n"
+        self.assertEqual(self.say(self.listener(relays=True), rcpt, "192.0.2.1"), [250, 250])
+        self.assertEqual(self.say(self.listener(relays=False), rcpt, "192.0.2.1"), [250, 550])
+
+    def test_an_alias_to_another_host_is_the_administrators_will_and_no_relaying(self) -> None:
+        self.assertEqual(self.say(self.listener(relays=True), MAIL + b"RCPT TO:<away@example.org>\r\n"), [250, 250])
+
+    def test_the_recipient_after_the_last_hears_452(self) -> None:
+        listener = self.listener(limits=Limits(recipients=1))
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 452, 354, 250])
+
+    def test_a_router_that_fails_defers(self) -> None:
+        listener = self.listener()
+        listener.router.error = RuntimeError("the directory is down")
+        self.assertEqual(self.say(listener, MAIL + b"RCPT TO:<alice@example.org>\r\n"), [250, 451])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_a_router_that_fails_later_defers(self) -> None:
+        listener = self.listener()
+        listener.router.later = later = Deferred()
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\n")
+        later.errback(RuntimeError("down"))
+        self.assertEqual(wire.codes(), [250, 451, 250])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_an_alias_of_several_is_several_destinations_of_one_recipient(self) -> None:
+        listener = self.listener()
+        self.send(listener, "team@example.org")
+        [(envelope, _, destinations)] = listener.store.taken
+        self.assertEqual([one.index for one in destinations], [0, 1])
+        self.assertEqual(len(envelope.recipients), 1)
+
+    def test_a_filter_refuses_one_recipient_alone(self) -> None:
+        listener = self.listener(NotBob())
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 550, 354, 250])
+
+
+class Contents(TransactionCase):
+    def test_a_refusal_after_the_data_is_a_refusal(self) -> None:
+        listener = self.listener(Content(Refuse("spam")))
+        self.assertEqual(self.send(listener, "alice@example.org")[-1], 550)
+        self.assertEqual(listener.store.taken, [])
+        step = listener.step("refused")
+        self.assertEqual((step["stage"], step["why"], step["sender"]), ("content", "spam", "carol@example.net"))
+
+    def test_why_a_filter_refuses_is_not_told_to_the_peer(self) -> None:
+        protocol, wire = self.listener(Content(Refuse("secret reason"))).greeted()
+        protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
+        self.assertNotIn("secret", wire.said())
+
+    def test_a_deferral_is_a_450(self) -> None:
+        self.assertEqual(self.send(self.listener(Content(Defer("busy"))), "alice@example.org")[-1], 450)
+
+    def test_quarantine_is_for_all_recipients(self) -> None:
+        listener = self.listener(Content(Quarantine("odd")))
+        self.send(listener, "alice@example.org", "bob@example.org")
+        self.assertEqual(self.mailboxes(listener), [("alice", ("Junk",)), ("bob", ("Junk",))])
+
+    def test_one_reply_cannot_carry_two_verdicts_so_each_recipient_gets_a_copy(self) -> None:
+        listener = self.listener(ForEach(bob=Refuse("bob says no")))
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 452, 354, 250])
+        self.assertEqual(self.mailboxes(listener), [("alice", ())])
+
+    def test_in_lmtp_each_recipient_has_its_own_verdict(self) -> None:
+        listener = self.listener(ForEach(bob=Refuse("no"), postmaster=Quarantine("odd")), service="lmtp")
+        codes = self.send(listener, "alice@example.org", "bob@example.org", "postmaster@example.org")
+        self.assertEqual(codes[-3:], [250, 550, 250])
+        self.assertEqual(self.mailboxes(listener), [("alice", ()), ("postmaster", ("Junk",))])
+
+    def test_where_every_recipient_refuses_nothing_is_committed(self) -> None:
+        listener = self.listener(ForEach(alice=Refuse("no"), bob=Refuse("no")), service="lmtp")
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org")[-2:], [550, 550])
+        self.assertEqual(listener.store.taken, [])
+
+    def test_a_message_that_goes_round_is_refused(self) -> None:
+        listener = self.listener(limits=Limits(hops=3))
+        data = b"Received: by a\r\n" * 4 + b"\r\nhello\r\n"
+        self.assertEqual(self.send(listener, "alice@example.org", data=data)[-1], 554)
+
+    def test_each_finding_stands_on_the_messages_road(self) -> None:
+        listener = self.listener(Content(Quarantine("odd")))
+        self.send(listener, "alice@example.org")
+        finding = listener.step("filter")
+        self.assertEqual((finding["filter"], finding["verdict"], finding["why"]), ("filter0", "Quarantine", "odd"))
+
+
+class Modifiers(TransactionCase):
+    def test_header_edits_are_made_below_our_own_trace(self) -> None:
+        listener = self.listener(Edits(AddHeader("X-Seen", "yes"), DropHeader("Subject")))
+        self.send(listener, "alice@example.org")
+        [(_, content, _)] = listener.store.taken
+        self.assertTrue(content.startswith(b"Received: "))
+        self.assertTrue(content.endswith(b"\r\nX-Seen: yes\r\n\r\nhello\r\n"))
+
+    def test_a_recipient_can_be_replaced(self) -> None:
+        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), (Address("bob", "example.org"),))))
+        self.assertEqual(self.send(listener, "alice@example.org")[-1], 250)
+        self.assertEqual(self.mailboxes(listener), [("bob", ())])
+
+    def test_a_replacement_that_leads_nowhere_defers(self) -> None:
+        nobody = (Address("nobody", "example.org"),)
+        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), nobody)))
+        self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
+        self.assertEqual(listener.store.taken, [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_an_edit_that_would_break_the_header_defers(self) -> None:
+        listener = self.listener(Edits(AddHeader("X-Bad", "a\r\nBcc: x@example.net")))
+        self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
