@@ -232,7 +232,7 @@ class Door:
         }
 
     async def start(self) -> None:
-        """Start the directory and the filters, and make the mailboxes of the accounts.  An error stops the start, or the reload."""
+        """Start the directory and the filters, make the accounts' mailboxes.  An error stops the start, or the reload."""
         for component in (self._directory, *self._filters):
             await start_component(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):

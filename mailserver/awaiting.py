@@ -41,7 +41,7 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
 
 
 class _Rest:
-    """A coroutine that waits, taken to its end: what `Deferred.fromCoroutine` does, begun in the middle and at a third of the cost."""
+    """A coroutine that waits, taken to its end: `Deferred.fromCoroutine`, begun in the middle."""
 
     __slots__ = ("_coroutine", "_waits_for", "result")
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
@@ -102,6 +102,8 @@ class MailService(Service):
         self._reactor = reactor
         self._in_sandbox = in_sandbox
         self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
+        self._bound: Deferred[Any] | None = None
+        self._deaf = ""  # why we cannot listen
         self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}  # by endpoint string
         directory = os.path.dirname(path)
         self._server = Server(configuration, directory=directory, catalogue=catalogue, reactor=reactor)
@@ -127,8 +129,10 @@ class MailService(Service):
             self._server.start_privileged()
         except OSError as error:
             raise SystemExit(f"mailserver: {error}") from error
-        for listen in self._configuration.listen:
-            self._listen(listen).addErrback(self._cannot_listen, listen)
+        self._bound = gatherResults([self._listen(listen) for listen in self._configuration.listen], consumeErrors=True)
+        self._bound.addErrback(self._cannot_listen)
+        if self._deaf:
+            raise SystemExit(f"mailserver: {self._deaf}")
 
     def startService(self) -> None:
         """Start the parts, and open the listeners once the queue has recovered."""
@@ -138,6 +142,10 @@ class MailService(Service):
         started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
+        if self._bound is not None:
+            await self._bound
+        if self._deaf:
+            raise StartError(self._deaf)
         self._control.start(self._reactor)
         await self._server.start()
         await self._door.start()
@@ -186,8 +194,9 @@ class MailService(Service):
         listening: Deferred[None] = endpoint.listen(factory).addCallback(bound)
         return listening
 
-    def _cannot_listen(self, failure: Failure, listen: Listen) -> None:
-        raise SystemExit(f"mailserver: cannot listen on {listen.endpoint}: {failure.getErrorMessage()}")
+    def _cannot_listen(self, failure: Failure) -> None:
+        first = failure.value
+        self._deaf = first.subFailure.getErrorMessage() if isinstance(first, FirstError) else failure.getErrorMessage()
 
     # --- reload (SIGHUP) ---
 

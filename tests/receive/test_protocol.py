@@ -192,7 +192,7 @@ class Doors(ConnectionCase):
 
     def test_a_greeting_delay_catches_those_who_talk_first(self) -> None:
         listener = self.listener(limits=Limits(greeting_delay_seconds=5))
-        patient, wire = listener.connect()
+        _, wire = listener.connect()
         early, early_wire = listener.connect()
         early.dataReceived(b"EHLO me\r\n")
         self.assertEqual(wire.said(), "")
@@ -288,7 +288,7 @@ class Patiences(ConnectionCase):
 
     def test_a_lost_connection_in_its_penalty_is_let_go(self) -> None:
         listener = self.listener(limits=Limits(patience=Patience(soft_errors=1, hard_errors=50)))
-        protocol, wire = listener.greeted()
+        protocol, _ = listener.greeted()
         protocol.dataReceived(b"X\r\nX\r\n")
         protocol.connectionLost(Failure(ConnectionDone()))
         listener.clock.advance(2)
