@@ -32,7 +32,7 @@ run: $(STAMP)
 	$(BIN)/twistd -n mailserver $(if $(CONFIG),--config $(CONFIG))
 
 test: $(STAMP)
-	$(if $(J),$(BIN)/python $(WARNINGS) -m twisted.trial -j$(J) $(T),$(BIN)/python -bb $(WARNINGS) -m twisted.trial $(T))
+	$(if $(J),$(BIN)/python $(WARNINGS) -m twisted.trial -j$(J) $(T),$(BIN)/python -bb -X faulthandler $(WARNINGS) -m twisted.trial $(T))
 
 check: $(STAMP)
 	$(BIN)/ruff check .
