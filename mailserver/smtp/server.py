@@ -15,6 +15,7 @@ section 4.3.1), and pipelined commands wait in the buffer (RFC 2920).  All that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from mailserver.mail.reply import Reply
@@ -51,16 +52,13 @@ from mailserver.smtp.events import (
     Wait,
 )
 from mailserver.smtp.extensions import Extensions
+from mailserver.smtp.faults import LocalProtocolError
 from mailserver.smtp.grammar import CONTROLS
 from mailserver.smtp.limits import SessionLimits
 from mailserver.smtp.states import MOVES, Input, State
 from mailserver.smtp.transaction import Discard, Transaction
 
 __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
-
-
-class LocalProtocolError(Exception):
-    """The caller has misused the session: an answer without a question, or one that cannot be said here."""
 
 
 class ServerSession:
@@ -194,6 +192,8 @@ class ServerSession:
             raise LocalProtocolError("tls_established() without STARTTLS")
         self._secured = True
         self._authenticated = False
+        if self.extensions.starttls:  # it must not be offered any more (RFC 3207 section 4.2)
+            self.extensions = replace(self.extensions, starttls=False)
         self.state = MOVES[State.HANDSHAKE][Input.ENCRYPTED]
 
     def close(self, reply: Reply) -> None:
@@ -346,7 +346,7 @@ class ServerSession:
     # --- commands ---
 
     def _hello(self, verb: str, argument: str) -> Event:
-        refusal = None if (verb == "LHLO") is self.lmtp else replies.HELLO_WRONG_PROTOCOL
+        refusal = None if (verb == "LHLO") == self.lmtp else replies.HELLO_WRONG_PROTOCOL
         hello = refusal or parse_hello(verb, argument)
         if isinstance(hello, Reply):
             self._say_plain(hello)

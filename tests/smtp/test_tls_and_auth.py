@@ -60,6 +60,13 @@ class StartTLSTests(SynchronousTestCase):
         conversation.send(b"STARTTLS\r\n", b"EHLO a.example\r\n", b"STARTTLS\r\n")
         self.assertEqual(conversation.rejected, [("STARTTLS", 503, "5.5.1")])
 
+    def test_it_is_not_offered_under_tls(self):
+        # RFC 3207 section 4.2
+        conversation = Conversation().say_hello()
+        conversation.send(b"STARTTLS\r\n")
+        self.assertNotIn(b"STARTTLS", conversation.send(b"EHLO a.example\r\n"))
+        self.assertIn(b"STARTTLS", Conversation().send(b"EHLO a.example\r\n"), "another session is not touched")
+
     def test_not_offered_is_502(self):
         conversation = Conversation(extensions=Extensions()).say_hello()
         conversation.send(b"STARTTLS\r\n")
