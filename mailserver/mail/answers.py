@@ -121,13 +121,21 @@ Route = Local | Remote | Refused
 
 
 # --- Outcome: what one attempt did to one recipient. ---
+#
+# `peer` is the host that was asked ("" where it was none but ourselves), `phase` how far the dialogue had come ("RCPT").  To make
+# one outcome from another, use `dataclasses.replace`, so that these go along.
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """It is there (durably so only after the delivery's `flush`)."""
+    """It is there (durably so only after the delivery's `flush`).
+
+    `notifies` says that the next host takes delivery reports upon itself (it offers DSN, RFC 3461 section 5.2.1).
+    """
 
     note: str = ""
+    peer: str = ""
+    notifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,8 @@ class Deferred:
 
     reply: Reply
     note: str = ""
+    peer: str = ""
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,8 @@ class Failed:
 
     reply: Reply
     note: str = ""
+    peer: str = ""
+    phase: str = ""
 
 
 Outcome = Delivered | Deferred | Failed
