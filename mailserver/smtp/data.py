@@ -24,7 +24,8 @@ END = b"\r\n.\r\n"
 LINE_DOT = b"\r\n."
 HELD = re.compile(rb"\r\n\.\r\Z|\r\n\.\Z|\r\n\Z|\r\Z")  # what may be the beginning of END
 HELD_BARE_LF = re.compile(rb"\r?\n\.\r\Z|\r?\n\.\Z|\r?\n\Z|\r\Z")  # also what conversion turns into its look-alike
-LINE_DOT_WITH_MORE = re.compile(rb"\r\n\.(?!\r\n|\Z)")  # where a stretch ends with a dot, what was held back is a line end
+# Where a converted stretch ends with a dot, what was held back is a line end.
+LINE_DOT_WITH_MORE = re.compile(rb"\r\n\.(?!\r\n|\Z)")
 HEADER_END = b"\r\n\r\n"
 
 
