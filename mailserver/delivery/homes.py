@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import tempfile
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -18,6 +15,7 @@ from mailserver.delivery import courier, troubles
 from mailserver.delivery.form import local_form
 from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.names import host_part
+from mailserver.delivery.privileged import PrivilegedProcess
 from mailserver.delivery.process import spawn
 from mailserver.interfaces import IBatchDelivery, IComponent, IPrivilegedComponent
 from mailserver.mail.answers import Outcome
@@ -30,17 +28,9 @@ __all__ = ["Courier", "HomeDelivery", "start_courier"]
 WAIT_SECONDS = 30.0  # for one file; a home that hangs holds up its own user's mail, and this batch for so long
 USERS_AT_ONCE = 4
 
-Spawn = Callable[[], tuple["subprocess.Popen[bytes]", socket.socket]]
 
-
-class Courier:
-    """The server's end.  `deliver` is blocking and may be called in several threads; `spawn` starts the process."""
-
-    def __init__(self, *, spawn: Spawn) -> None:
-        self._spawn = spawn
-        self._lock = threading.Lock()
-        self._started_as = os.geteuid()
-        self._process, self._control = spawn()
+class Courier(PrivilegedProcess):
+    """The server's end.  `deliver` is blocking and may be called in several threads."""
 
     def deliver(self, copy: Copy, letter: Letter) -> Result:
         """Have one file written, durably.  Never raises: a courier that cannot be reached is an outcome too."""
@@ -51,36 +41,16 @@ class Courier:
         except (OSError, ValueError) as error:
             return index, troubles.NO_ERRNO, f"the courier: {error}"
 
-    def close(self) -> None:
-        """Let the courier end, and wait for it.  Its children finish what they have begun."""
-        with self._lock:
-            self._control.close()
-            self._process.wait()
-
     def _asked(self, request: bytes, content: int) -> tuple[int, str]:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self._send(request, [theirs.fileno(), content])
+                self.send(request, [theirs.fileno(), content])
             ours.settimeout(WAIT_SECONDS)
             reply = ours.recv(courier.REPLY_OCTETS)
         if not reply:
             raise OSError("it ended without an answer")
         return courier.answer_of(reply)
-
-    def _send(self, request: bytes, descriptors: list[int]) -> None:
-        with self._lock:
-            if self._process.poll() is not None:
-                self._restart()
-            head = courier.LENGTH.pack(len(request))
-            socket.send_fds(self._control, [head], descriptors)
-            self._control.sendall(request)
-
-    def _restart(self) -> None:
-        if self._started_as != os.geteuid():
-            raise OSError("it has died, and to start it again needs the privileges that were dropped: restart the server")
-        self._control.close()
-        self._process, self._control = self._spawn()
 
 
 def start_courier(*, template: str, uid_min: int) -> Courier:

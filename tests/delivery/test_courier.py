@@ -16,10 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from mailserver.delivery import courier
-from mailserver.delivery.courier import Request, RequestError, account_of, parse_request
+from mailserver.delivery import courier, privileged
+from mailserver.delivery.courier import Request, parse_request
 from mailserver.delivery.homes import Courier, HomeDelivery, start_courier
 from mailserver.delivery.letters import letter_of
+from mailserver.delivery.privileged import RequestError, account_of
 from mailserver.delivery.process import spawn
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
@@ -138,7 +139,7 @@ class RootCase(SynchronousTestCase):
 
     def deliver(self, one: Parcel) -> list[tuple[int, int, str]]:
         letter = letter_of(one, HOST)
-        return [self.courier.deliver(copy, letter) for copy in letter[6]]
+        return [self.courier.deliver(copy, letter) for copy in letter[-1]]
 
     def new(self, user: str = "nobody", maildir: str = "Maildir") -> list[str]:
         path = f"{self.homes[user]}/{maildir}/new"
@@ -238,7 +239,7 @@ class AsRoot(RootCase):
         self.assertEqual(process.wait(10), 0)
 
     def test_what_is_no_request_ends_it(self) -> None:
-        for octets in (b"\xff\xff\xff\xff", courier.LENGTH.pack(courier.REQUEST_OCTETS + 1), courier.LENGTH.pack(4) + b"null"):
+        for octets in (b"\xff\xff\xff\xff", privileged.LENGTH.pack(privileged.REQUEST_OCTETS + 1), privileged.LENGTH.pack(4) + b"null"):
             made = self.started()
             made._control.sendall(octets)
             self.assertEqual(made._process.wait(10), 0)
@@ -246,7 +247,7 @@ class AsRoot(RootCase):
     def test_a_request_for_nothing_is_answered_and_the_next_one_served(self) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull) as nothing:
-            self.courier._send(b"null", [theirs.fileno(), nothing.fileno()])
+            self.courier.send(b"null", [theirs.fileno(), nothing.fileno()])
             theirs.close()
             ours.settimeout(10)
             self.assertEqual(json.loads(ours.recv(1000))[0], -1)

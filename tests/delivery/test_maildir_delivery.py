@@ -138,7 +138,7 @@ class PacedWriter:
 
     def finish(self) -> None:
         done, letters = self.waiting.pop(0)
-        done.callback(([[(copy[0], 0, "x") for copy in letter[6]] for letter in letters], {1: "/"}, [], []))
+        done.callback(([[(copy[0], 0, "x") for copy in letter[-1]] for letter in letters], {1: "/"}, [], []))
 
 
 class Order(SynchronousTestCase):
