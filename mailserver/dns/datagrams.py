@@ -1,0 +1,174 @@
+"""Questions by UDP: a handful of connected sockets for each server.
+
+An answer is believed only where address, port, id and question are those of an attempt that waits.  A forger far away has
+to guess the port and the id (RFC 5452): both are random, sockets are used in random order and are replaced by new ones after
+a while, sooner where answers arrive that nobody waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import DatagramProtocol
+
+from mailserver.dns.servers import Server
+from mailserver.dns.wire import answers_question, encode_query
+
+__all__ = ["Attempt", "Datagrams"]
+
+SOCKETS = 8  # for each server
+SOCKET_USES = 200
+SOCKET_SECONDS = 60.0
+SOCKET_STRAYS = 10  # answers of which nobody knows
+
+
+class Attempt:
+    """One question put to one server.  `lookup` is the caller's; `question` the section as it was sent."""
+
+    __slots__ = ("deadline", "edns", "exactly", "id", "lookup", "question", "server", "way")
+
+    def __init__(self, lookup: Any, server: Server, question: bytes, *, edns: bool, exactly: bool) -> None:
+        self.lookup = lookup
+        self.server = server
+        self.question = question
+        self.edns = edns
+        self.exactly = exactly
+        self.id = b""
+        self.deadline = 0.0
+        self.way: Any = None  # where it waits: has `forget(attempt)`
+
+
+Replied = Callable[[Attempt, bytes], None]
+Failed = Callable[[Attempt, str], None]
+
+
+class Datagrams:
+    """The sockets towards one server.
+
+    `replied(attempt, octets)` is called with the answer to an attempt, `failed(attempt, why)` where nobody listens.
+    """
+
+    def __init__(
+        self, *, reactor: Any, server: Server, random_octets: Callable[[int], bytes], replied: Replied, failed: Failed
+    ) -> None:
+        self.replied = replied
+        self.failed = failed
+        self.strays = 0
+        self._reactor = reactor
+        self._server = server
+        self._random_octets = random_octets
+        self._sockets: list[_Socket | None] = [None] * SOCKETS
+        self._open: set[_Socket] = set()
+
+    def send(self, attempt: Attempt) -> None:
+        """Send the question.  Raises OSError or `CannotListenError`; may call `failed` before it returns."""
+        draw = self._random_octets(3)
+        slot = draw[2] % SOCKETS
+        socket = self._sockets[slot]
+        if socket is None or socket.is_worn_out(self._reactor.seconds()):
+            socket = self._sockets[slot] = self._new_socket(socket)
+        id = draw[:2]
+        while id in socket.waiting:
+            id = self._random_octets(2)
+        attempt.id = id
+        attempt.way = socket
+        socket.waiting[id] = attempt
+        socket.uses += 1
+        try:
+            socket.transport.write(encode_query(id, attempt.question, edns=attempt.edns))
+        except Exception:
+            socket.forget(attempt)
+            raise
+
+    def _new_socket(self, old: _Socket | None) -> _Socket:
+        if old is not None:
+            old.retire()
+        socket = _Socket(self, self._server, self._reactor.seconds())
+        interface = "::" if ":" in self._server.address.host else ""
+        self._reactor.listenUDP(0, socket, interface=interface)
+        if socket.trouble is not None:
+            socket.close()
+            raise socket.trouble
+        return socket
+
+    def opened(self, socket: _Socket) -> None:
+        self._open.add(socket)
+
+    def closed(self, socket: _Socket) -> None:
+        self._open.discard(socket)
+        if socket in self._sockets:
+            self._sockets[self._sockets.index(socket)] = None
+
+    def close(self) -> list[Deferred[Any]]:
+        """Close every socket; what waits there is forgotten."""
+        return [socket.close() for socket in list(self._open)]
+
+
+class _Socket(DatagramProtocol):
+    noisy = False
+    transport: Any
+
+    def __init__(self, owner: Datagrams, server: Server, now: float) -> None:
+        self.waiting: dict[bytes, Attempt] = {}
+        self.uses = 0
+        self.trouble: OSError | None = None
+        self._owner = owner
+        self._peer = (server.address.host, server.address.port)
+        self._worn_out_at = now + SOCKET_SECONDS
+        self._strays = 0
+        self._retired = False
+
+    def is_worn_out(self, now: float) -> bool:
+        return self.uses >= SOCKET_USES or now >= self._worn_out_at or self._strays >= SOCKET_STRAYS
+
+    def startProtocol(self) -> None:
+        self._owner.opened(self)
+        try:
+            self.transport.connect(*self._peer)
+        except OSError as error:  # no route, for instance; from here it would leave the socket behind
+            self.trouble = error
+
+    def stopProtocol(self) -> None:
+        self._owner.closed(self)
+        self._fail_all("the socket was closed")  # the kernel reported an error that Twisted does not know
+
+    def datagramReceived(self, data: bytes, address: Any) -> None:
+        attempt = self.waiting.get(data[:2])
+        if (
+            attempt is None
+            or address != self._peer
+            or not answers_question(data, attempt.question, exactly=attempt.exactly)
+        ):
+            self._strays += 1
+            self._owner.strays += 1
+            return
+        self.forget(attempt)
+        self._owner.replied(attempt, data)
+
+    def connectionRefused(self) -> None:
+        self._fail_all("nobody listens there")
+
+    def _fail_all(self, why: str) -> None:
+        waiting = list(self.waiting.values())
+        for attempt in waiting:
+            self.forget(attempt)
+        for attempt in waiting:
+            self._owner.failed(attempt, why)
+
+    def forget(self, attempt: Attempt) -> None:
+        """An answer that comes later is a stray."""
+        self.waiting.pop(attempt.id, None)
+        if self._retired and not self.waiting:
+            self.close()
+
+    def retire(self) -> None:
+        """Close as soon as nothing waits here."""
+        self._retired = True
+        if not self.waiting:
+            self.close()
+
+    def close(self) -> Deferred[Any]:
+        self.waiting.clear()
+        return maybeDeferred(self.transport.stopListening)

@@ -1,0 +1,375 @@
+"""The resolver: answers from its cache, puts each other question to a name server once, however many ask for it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.dns.cache import Cache
+from mailserver.dns.datagrams import Attempt, Datagrams
+from mailserver.dns.lookup import Lookup, Step
+from mailserver.dns.reading import Alias
+from mailserver.dns.servers import Server, ServerList, SystemSettings, read_resolv_conf
+from mailserver.dns.streams import Streams
+from mailserver.dns.wire import TYPES, NotAName, encode_name, in_random_case, read_name
+from mailserver.interfaces import IComponent, IResolver
+from mailserver.mail.address import AddressError, normal_domain
+from mailserver.mail.lookup import Answer, LookupFailed
+
+__all__ = ["Counts", "Resolver"]
+
+SEND_ERRORS = (OSError, CannotListenError, MessageLengthError)
+RESOLV_CONF = "/etc/resolv.conf"
+RESOLV_CONF_SECONDS = 30.0  # how often it is looked at for a change
+RESOLV_CONF_OCTETS = 65536
+STREAMS = 50
+NOT_THERE = Answer((), name_exists=False)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the resolver has done since its start."""
+
+    queries: int = 0
+    from_cache: int = 0
+    datagrams: int = 0
+    streams: int = 0
+    timeouts: int = 0
+    failures: int = 0
+
+
+@implementer(IResolver, IComponent)
+class Resolver:
+    """A stub resolver (`IResolver`, `IComponent`).
+
+    Without `servers` it follows /etc/resolv.conf, also when that changes; `timeout_seconds` (how long one server has) and
+    `attempts` (how often each is asked) then come from there as well, where they are None.  `question_seconds` bounds the
+    whole of a question.  At most `in_flight` questions are with the servers, `waiting` more wait for their turn.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        servers: Sequence[Server] = (),
+        timeout_seconds: float | None = None,
+        attempts: int | None = None,
+        question_seconds: float = 30.0,
+        in_flight: int = 500,
+        waiting: int = 10_000,
+        cache_entries: int = 10_000,
+        cache_octets: int = 16 * 1024 * 1024,
+        cache_seconds: float = 86_400.0,
+        failure_seconds: float = 5.0,
+        random_case: bool = False,
+        resolv_conf: str = RESOLV_CONF,
+        random_octets: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.counts = Counts()
+        self._reactor = reactor
+        self._follows_system = not servers
+        self._timeout_wanted = timeout_seconds
+        self._attempts_wanted = attempts
+        self._question_seconds = question_seconds
+        self._in_flight_most = in_flight
+        self._waiting_most = waiting
+        self._random_case = random_case
+        self._random_octets = random_octets
+        self._resolv_conf = resolv_conf
+        self._resolv_conf_seen: object = None
+        self._resolv_conf_next = 0.0
+        self._cache = Cache(
+            entries_most=cache_entries,
+            octets_most=cache_octets,
+            longest_seconds=cache_seconds,
+            failure_seconds=failure_seconds,
+        )
+        self._use(SystemSettings(servers=tuple(servers)) if servers else SystemSettings())
+        self._pools: dict[Server, Datagrams] = {}
+        self._streams = Streams(
+            reactor=reactor,
+            random_octets=random_octets,
+            replied=self._replied_by_tcp,
+            failed=self._failed,
+            connections_most=STREAMS,
+        )
+        self._lookups: dict[tuple[str, str], Lookup] = {}
+        self._queue: deque[Lookup] = deque()
+        self._asking = 0
+        self._taking_turns = False
+        self._attempts: dict[Attempt, None] = {}  # in the order of their deadlines
+        self._timer: Any = None
+        self._closing: list[Deferred[Any]] = []
+        self._running = False
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Read /etc/resolv.conf where no servers are configured.  Sockets are opened with the first question."""
+        self._running = True
+        if self._follows_system:
+            self._look_at_system(self._reactor.seconds())
+
+    async def stop(self) -> None:
+        """Fail what waits, close every socket.  A later `start` begins anew, with an empty cache."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._attempts.clear()
+        self._queue.clear()
+        lookups = list(self._lookups.values())
+        self._lookups.clear()
+        self._asking = 0
+        self._cache.clear()
+        closing = [*self._closing, *self._streams.close()]
+        for pool in self._pools.values():
+            closing += pool.close()
+        self._pools.clear()
+        self._closing = []
+        for lookup in lookups:
+            _fire_failure(lookup, "the resolver has stopped")
+        await gatherResults(closing, consumeErrors=True)
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers in use, in the order in which they are asked."""
+        return tuple(self._servers.servers)
+
+    @property
+    def silent_servers(self) -> tuple[Server, ...]:
+        """Those of them that do not answer at present."""
+        return tuple(self._servers.resting())
+
+    # --- questions ---
+
+    def query(self, name: str, record_type: str) -> Deferred[Answer]:
+        """Ask for the records of `name`: A, AAAA, MX, TXT, PTR, TLSA or CNAME (ValueError for others).
+
+        The Deferred fails with `LookupFailed` where nobody can tell.  A name that cannot be one, such as "a..b", does not exist.
+        Cancelling it gives up one's own interest in the answer only.
+        """
+        number = TYPES.get(record_type)
+        if number is None:
+            raise ValueError(f"{record_type!r} is not a record type that the resolver asks for")
+        if not self._running:
+            return fail(LookupFailed("the resolver is not running"))
+        self.counts.queries += 1
+        now = self._reactor.seconds()
+        key = (name, record_type)
+        found = self._cache.get(key, now)
+        if found is None:
+            try:
+                key, wire_name = _normal(name, record_type)
+            except NotAName:
+                return succeed(NOT_THERE)
+            found = self._cache.get(key, now)
+        if found is not None:
+            self.counts.from_cache += 1
+            return succeed(found) if isinstance(found, Answer) else fail(found)
+        return self._join(key, wire_name, number, now)
+
+    def _join(self, key: tuple[str, str], wire_name: bytes, number: int, now: float) -> Deferred[Answer]:
+        lookup = self._lookups.get(key)
+        is_new = lookup is None
+        if lookup is None:
+            if len(self._queue) >= self._waiting_most:
+                return fail(LookupFailed("too many questions wait for the name servers"))
+            lookup = self._lookups[key] = Lookup(key, wire_name, number)
+        deferred: Deferred[Answer] = Deferred(lookup.waiting.remove)
+        lookup.waiting.append(deferred)
+        if is_new:
+            if self._asking < self._in_flight_most:
+                self._begin(lookup, now)
+            else:
+                self._queue.append(lookup)
+        return deferred
+
+    def _begin(self, lookup: Lookup, now: float) -> None:
+        self._asking += 1
+        if self._follows_system and now >= self._resolv_conf_next:
+            self._look_at_system(now)
+        lookup.gives_up_at = now + self._question_seconds
+        lookup.ask(self._servers.order(now), self._attempts_each)
+        self._ask_next(lookup)
+
+    def _ask_next(self, lookup: Lookup) -> None:
+        """Put the question to the next server that it can be sent to; without one it has failed."""
+        while (server := lookup.next_server()) is not None:
+            now = self._reactor.seconds()
+            if now >= lookup.gives_up_at:
+                lookup.why = f"no answer in {self._question_seconds:g} s; last {lookup.why}"
+                break
+            attempt = self._attempt(lookup, server, now)
+            self.counts.datagrams += 1
+            try:
+                self._pool(server).send(attempt)
+                return
+            except SEND_ERRORS as error:
+                del self._attempts[attempt]
+                lookup.failed(server, f"cannot be reached: {error}")
+        self._finish(lookup, None)
+
+    def _ask_by_tcp(self, lookup: Lookup, server: Server) -> None:
+        attempt = self._attempt(lookup, server, self._reactor.seconds())
+        self.counts.streams += 1
+        try:
+            self._streams.send(attempt, self._timeout_seconds)
+        except OSError as error:
+            del self._attempts[attempt]
+            lookup.failed(server, str(error))
+            self._ask_next(lookup)
+
+    def _attempt(self, lookup: Lookup, server: Server, now: float) -> Attempt:
+        question = lookup.question
+        if self._random_case:
+            question = in_random_case(question, self._random_octets(len(question)))
+        attempt = Attempt(lookup, server, question, edns=lookup.edns, exactly=self._random_case)
+        attempt.deadline = now + self._timeout_seconds
+        self._attempts[attempt] = None
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._timeout_seconds, self._at_deadline)
+        return attempt
+
+    # --- what comes back ---
+
+    def _replied(self, attempt: Attempt, data: bytes, *, by_tcp: bool = False) -> None:
+        del self._attempts[attempt]
+        lookup, server = attempt.lookup, attempt.server
+        if self._servers.heard(server):
+            self.log.info("name server {server} answers again", server=str(server))
+        found = lookup.read(server, data, by_tcp=by_tcp)
+        if isinstance(found, Answer):
+            self._finish(lookup, found)
+        elif found is Step.BY_TCP:
+            self._ask_by_tcp(lookup, server)
+        else:
+            if isinstance(found, Alias):
+                lookup.ask(self._servers.order(self._reactor.seconds()), self._attempts_each)
+            self._ask_next(lookup)
+
+    def _replied_by_tcp(self, attempt: Attempt, data: bytes) -> None:
+        self._replied(attempt, data, by_tcp=True)
+
+    def _failed(self, attempt: Attempt, why: str) -> None:
+        """Nobody listens, or the connection broke."""
+        if attempt not in self._attempts:
+            return
+        del self._attempts[attempt]
+        self._silent(attempt.server)
+        attempt.lookup.failed(attempt.server, why)
+        self._ask_next(attempt.lookup)
+
+    def _at_deadline(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        late = []
+        for attempt in self._attempts:
+            if attempt.deadline > now:
+                self._timer = self._reactor.callLater(attempt.deadline - now, self._at_deadline)
+                break
+            late.append(attempt)
+        for attempt in late:
+            if attempt in self._attempts:  # what follows the one before may have failed this one
+                self.counts.timeouts += 1
+                attempt.way.forget(attempt)
+                self._failed(attempt, f"no answer in {self._timeout_seconds:g} s")
+
+    def _silent(self, server: Server) -> None:
+        if self._servers.silent(server, self._reactor.seconds()):
+            self.log.warn("name server {server} does not answer", server=str(server))
+
+    def _finish(self, lookup: Lookup, answer: Answer | None) -> None:
+        """The answer is there, or (None) nobody can tell."""
+        if self._lookups.get(lookup.key) is not lookup:  # the resolver was stopped meanwhile
+            return
+        now = self._reactor.seconds()
+        del self._lookups[lookup.key]
+        self._asking -= 1
+        if answer is not None:
+            self._cache.put(lookup.key, answer, now)
+            while lookup.waiting:  # one by one: a callback may cancel one that comes after it
+                lookup.waiting.popleft().callback(answer)
+        else:
+            self.counts.failures += 1
+            why = f"{lookup.key[0]} {lookup.key[1]}: {lookup.why}"
+            self._cache.put_failure(lookup.key, why, now)
+            _fire_failure(lookup, why)
+        if self._queue and not self._taking_turns:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Begin what waits.  A loop, never from within itself: questions that fail at once would pile up on the stack."""
+        self._taking_turns = True
+        try:
+            while self._queue and self._asking < self._in_flight_most:
+                self._begin(self._queue.popleft(), self._reactor.seconds())
+        finally:
+            self._taking_turns = False
+
+    # --- servers ---
+
+    def _pool(self, server: Server) -> Datagrams:
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools[server] = Datagrams(
+                reactor=self._reactor,
+                server=server,
+                random_octets=self._random_octets,
+                replied=self._replied,
+                failed=self._failed,
+            )
+        return pool
+
+    def _use(self, settings: SystemSettings) -> None:
+        self._servers = ServerList(settings.servers, rotate=settings.rotate)
+        self._timeout_seconds = self._timeout_wanted or settings.timeout_seconds
+        self._attempts_each = self._attempts_wanted or settings.attempts
+
+    def _look_at_system(self, now: float) -> None:
+        """Follow /etc/resolv.conf, which changes under a running server where DHCP or a VPN writes it."""
+        self._resolv_conf_next = now + RESOLV_CONF_SECONDS
+        try:
+            status = os.stat(self._resolv_conf)
+            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen == self._resolv_conf_seen:
+                return
+            with open(self._resolv_conf, encoding="utf-8", errors="replace") as file:
+                settings = read_resolv_conf(file.read(RESOLV_CONF_OCTETS))
+            self._resolv_conf_seen = seen
+        except OSError:
+            if self._resolv_conf_seen is not None:  # it vanishes for a moment while it is replaced
+                return
+            settings = SystemSettings()  # as the C library: a server on this host
+        self._use(settings)
+        for server in [server for server in self._pools if server not in settings.servers]:
+            pool = self._pools.pop(server)
+            self._closing = [one for one in self._closing if not one.called] + pool.close()
+
+
+def _normal(name: str, record_type: str) -> tuple[tuple[str, str], bytes]:
+    """The key, with the name as answers have it, and the name as it goes over the wire.  Raises `NotAName`."""
+    if not name.isascii():
+        try:
+            name = normal_domain(name)
+        except AddressError as error:
+            raise NotAName(str(error)) from None
+    encoded = encode_name(name)
+    name = read_name(encoded, 0)[0] if "\\" in name else name.lower().removesuffix(".") or "."
+    return (name, record_type), encoded
+
+
+def _fire_failure(lookup: Lookup, why: str) -> None:
+    while lookup.waiting:  # each its own exception: what is raised in two places would mix their tracebacks
+        lookup.waiting.popleft().errback(Failure(LookupFailed(why)))

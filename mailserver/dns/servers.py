@@ -1,0 +1,144 @@
+"""The name servers: which there are, which is asked next, which are given a rest.
+
+Decisions only; the time is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mailserver.mail.lookup import ServerAddress
+
+__all__ = ["Server", "ServerList", "SystemSettings", "read_resolv_conf"]
+
+SERVERS_MOST = 8
+TIMEOUT_SECONDS, TIMEOUT_SECONDS_MOST = 5.0, 30.0  # resolv.conf(5)
+ATTEMPTS, ATTEMPTS_MOST = 2, 5  # resolv.conf(5)
+SILENCES = 2  # time-outs in a row after which a server gets a rest
+REST_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A name server that asks others for us.  `trusted`: its AD bit is believed, and so is its SERVFAIL."""
+
+    address: ServerAddress
+    trusted: bool = False
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSettings:
+    """What /etc/resolv.conf says."""
+
+    servers: tuple[Server, ...] = (Server(ServerAddress("127.0.0.1"), trusted=True),)
+    timeout_seconds: float = TIMEOUT_SECONDS
+    attempts: int = ATTEMPTS
+    rotate: bool = False
+
+
+def read_resolv_conf(text: str) -> SystemSettings:
+    """The name servers and options of a resolv.conf(5); `search` does not count: mail has only whole names.
+
+    A server on loopback is trusted, with the option `trust-ad` every server is.  Faulty lines are passed over, as the C library
+    does; without a server it is 127.0.0.1.
+    """
+    addresses: list[ServerAddress] = []
+    options: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0][0] in "#;":
+            continue
+        if words[0] == "nameserver" and len(addresses) < SERVERS_MOST:
+            try:
+                addresses.append(ServerAddress.parse(words[1]))
+            except ValueError:
+                continue
+        elif words[0] == "options":
+            options.update((name, value) for name, _, value in (word.partition(":") for word in words[1:]))
+    trust = "trust-ad" in options
+    default = SystemSettings()
+    return SystemSettings(
+        servers=tuple([Server(one, trusted=trust or one.is_loopback) for one in addresses]) or default.servers,
+        timeout_seconds=float(_number(options.get("timeout"), int(TIMEOUT_SECONDS), int(TIMEOUT_SECONDS_MOST))),
+        attempts=_number(options.get("attempts"), ATTEMPTS, ATTEMPTS_MOST),
+        rotate="rotate" in options,
+    )
+
+
+def _number(text: str | None, default: int, most: int) -> int:
+    if text is None or not (text.isascii() and text.isdigit() and len(text) < 9):
+        return default
+    return min(max(int(text), 1), most)
+
+
+class _Health:
+    """What is known of a server's life."""
+
+    __slots__ = ("rests_until", "silences")
+
+    def __init__(self) -> None:
+        self.silences = 0
+        self.rests_until: float | None = None
+
+
+class ServerList:
+    """The order in which servers are asked.
+
+    The first is asked first, unless `rotate`.  One that was silent twice in a row is asked last; every half minute one
+    question tries it first, so that a server that is back is found, and one that is not costs one question its time-out.
+    """
+
+    __slots__ = ("_health", "_next", "_rotate", "servers")
+
+    def __init__(self, servers: Iterable[Server], *, rotate: bool = False) -> None:
+        self.servers: Sequence[Server] = tuple(servers)[:SERVERS_MOST]
+        self._health = {server: _Health() for server in self.servers}
+        self._rotate = rotate
+        self._next = 0
+
+    def order(self, now: float) -> list[Server]:
+        """The servers for one question, each once."""
+        servers = list(self.servers)
+        if self._rotate:
+            self._next = (self._next + 1) % len(servers)
+            servers = servers[self._next :] + servers[: self._next]
+        resting = [server for server in servers if self._health[server].rests_until is not None]
+        if not resting or len(servers) == 1:
+            return servers
+        living = [server for server in servers if server not in resting]
+        for server in resting:
+            health = self._health[server]
+            if health.rests_until is not None and health.rests_until <= now:
+                health.rests_until = now + REST_SECONDS
+                resting.remove(server)
+                return [server, *living, *resting]
+        return living + resting
+
+    def heard(self, server: Server) -> bool:
+        """The server has answered something.  Return whether it was resting."""
+        health = self._health.get(server)
+        if health is None or not health.silences:
+            return False
+        was_resting = health.rests_until is not None
+        health.silences = 0
+        health.rests_until = None
+        return was_resting
+
+    def silent(self, server: Server, now: float) -> bool:
+        """The server has not answered in time, or nobody listens there.  Return whether it goes to rest now."""
+        health = self._health.get(server)
+        if health is None:  # of a list that has been replaced
+            return False
+        health.silences += 1
+        if health.silences < SILENCES or health.rests_until is not None:
+            return False
+        health.rests_until = now + REST_SECONDS
+        return True
+
+    def resting(self) -> list[Server]:
+        """The servers that do not answer."""
+        return [server for server in self.servers if self._health[server].rests_until is not None]

@@ -1,0 +1,143 @@
+"""A real name server for tests: unbound, in a private folder, with zones that are given inline."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from shutil import rmtree
+
+from tests.requires import require_tool
+
+__all__ = ["Unbound"]
+
+SECONDS_TO_START = 10.0
+CONFIGURATION = """\
+server:
+    directory: "{directory}"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    logfile: "{directory}/log"
+    use-syslog: no
+    verbosity: 1
+    interface: {host}
+    port: {port}
+    do-ip6: no
+    access-control: 127.0.0.0/8 allow
+    do-not-query-localhost: no
+    module-config: "iterator"
+    edns-buffer-size: 1232
+    max-udp-size: 1232
+    msg-cache-size: 1m
+    rrset-cache-size: 1m
+    local-zone: "." static
+{lines}
+remote-control:
+    control-enable: no
+"""
+
+
+class Unbound:
+    """unbound on a loopback address, from `start` to `stop`.
+
+    `zones` maps a zone to its records in zone-file form, names written out:
+    ``{"example.org": ["example.org. 300 IN MX 10 mx.example.org.", "mx.example.org. 300 IN A 127.0.0.2"]}``.
+    What is in no zone does not exist (NXDOMAIN).  `failing` are zones that are answered with SERVFAIL or REFUSED.
+    `more` are further lines of the section "server".
+    """
+
+    def __init__(
+        self,
+        zones: Mapping[str, Sequence[str]],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        refused: Sequence[str] = (),
+        more: Sequence[str] = (),
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._zones = zones
+        self._refused = refused
+        self._more = more
+        self._directory = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """As `servers` in the configuration has it."""
+        return f"{self.host}:{self.port}"
+
+    def start(self) -> Unbound:
+        """Start it and wait until it answers.  Raises SkipTest where it is not installed, RuntimeError where it dies."""
+        program = require_tool("unbound")
+        self.port = self.port or _free_port(self.host)
+        self._directory = tempfile.mkdtemp(prefix="unbound-")
+        path = os.path.join(self._directory, "unbound.conf")
+        with open(path, "w") as file:
+            file.write(
+                CONFIGURATION.format(
+                    directory=self._directory, host=self.host, port=self.port, lines="\n".join(self._lines())
+                )
+            )
+        self._process = subprocess.Popen([program, "-d", "-c", path], stderr=subprocess.PIPE)
+        self._wait_until_it_answers(self._process)
+        return self
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.communicate()
+            self._process = None
+        rmtree(self._directory, ignore_errors=True)
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for zone, records in self._zones.items():
+            lines.append(f'    local-zone: "{zone}." static')
+            lines += [f"    local-data: '{record}'" for record in records]
+        lines += [f'    local-zone: "{zone}." always_refuse' for zone in self._refused]
+        return lines + [f"    {line}" for line in self._more]
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01"  # the NS records of the root
+        end = time.monotonic() + SECONDS_TO_START
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.settimeout(0.05)
+            probe.connect((self.host, self.port))
+            while time.monotonic() < end:
+                if process.poll() is not None:
+                    break
+                try:
+                    probe.send(query)
+                    probe.recv(512)
+                except OSError:  # nobody listens yet, or nothing came in time
+                    time.sleep(0.01)
+                else:
+                    return
+        log = os.path.join(self._directory, "log")
+        said = open(log).read() if os.path.exists(log) else ""
+        process.kill()
+        complaint = process.communicate()[1].decode(errors="replace")
+        self.stop()
+        raise RuntimeError(f"unbound does not answer: {complaint}{said}")
+
+
+def _free_port(host: str) -> int:
+    """A port that is free for UDP and TCP."""
+    for _ in range(50):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
+            stream.bind((host, 0))
+            port: int = stream.getsockname()[1]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+                try:
+                    datagram.bind((host, port))
+                except OSError:
+                    continue
+                return port
+    raise RuntimeError("no port is free")
