@@ -93,7 +93,7 @@ class Limits(Options):
     """The largest message; announced as SIZE (RFC 1870), refused with 552."""
     memory_bytes: Size = MIB
     """A message above this is kept in a file of the spool while it comes in."""
-    memory_bytes_total: Size = 64 * MIB
+    memory_bytes_total: Size = 16 * MIB
     """All messages that are held in memory while they come in; above it they go to files at once."""
     header_bytes: Octets = 256 * KIB
     """The header section of a message; refused with 552."""
