@@ -128,7 +128,8 @@ class Transaction:
             raise RuntimeError("no data have begun")
         if fault is not None:
             spooling.abandon()
-            return self._all(self._refused("content", fault, fault.lines[0]))
+            reply = Reply.of(fault.code, fault.enhanced, f"{fault.lines[0]} ({self.id})")
+            return self._all(self._refused("content", reply, fault.lines[0]))
         try:
             content = await spooling.finish(binary=self.parameters.body == "BINARYMIME")
         except OSError as error:
