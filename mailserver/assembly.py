@@ -21,6 +21,8 @@ from mailserver.control import CommandRefused
 from mailserver.delivery.domains import Domain, RoutingError
 from mailserver.delivery.patterns import Pattern, PatternError
 from mailserver.delivery.router import Router
+from mailserver.dns import Resolver
+from mailserver.dns import Server as NameServer
 from mailserver.interfaces import (
     IAccountList,
     IComponent,
@@ -44,7 +46,7 @@ from mailserver.state import StateStore
 __all__ = ["Door", "Server", "StartError"]
 
 PROFILES = ("mx", "submission", "lmtp")
-NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "queue", "log")
+NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "dns", "queue", "log")
 DAY_SECONDS = 86_400.0
 ROADS = "explain.db"
 
@@ -83,11 +85,12 @@ class Server:
             call_in_reactor=reactor.callFromThread,
         )
         self.log_observer = LogObserver(self.steps, level=log.level)
+        self.resolver = _resolver(configuration, reactor)
         self.services = Services(
             clock=reactor,
             run_in_thread=deferToThread,
             state=self.state,
-            resolver=None,
+            resolver=self.resolver,
             hostname=configuration.hostname,
             configuration_directory=directory,
             data_directory=data,
@@ -124,6 +127,7 @@ class Server:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
         await self.state.start()
+        await self.resolver.start()
         for delivery in self._deliveries():
             await start_component(delivery)
         await self.queue.start()
@@ -133,6 +137,7 @@ class Server:
         await self.queue.stop(within_seconds)
         for delivery in self._deliveries():
             await stop_component(delivery)
+        await self.resolver.stop()
         await self.state.stop()
         self.steps.stop()
         self._log_file.close()
@@ -285,6 +290,19 @@ async def stop_component(component: Any) -> None:
             await component.stop()
         except Exception:  # noqa: BLE001  # a plugin's
             Logger().failure("a component did not stop well")
+
+
+def _resolver(configuration: Configuration, reactor: Any) -> Resolver:
+    dns = configuration.dns
+    return Resolver(
+        reactor=reactor,
+        servers=[NameServer(one, trusted=dns.validating or one.is_loopback) for one in dns.servers],
+        timeout_seconds=dns.timeout,
+        attempts=dns.attempts,
+        question_seconds=dns.give_up,
+        cache_entries=dns.cache_entries,
+        random_case=dns.random_case,
+    )
 
 
 def _limits(configuration: Configuration) -> Limits:

@@ -7,6 +7,7 @@ from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.load import ComponentOptions, check_options, load, parse
 from mailserver.config.options import Options
 from mailserver.config.schema import (
+    DNS,
     TLS,
     Accounts,
     Configuration,
@@ -29,11 +30,13 @@ from mailserver.config.values import (
     FilePath,
     HostName,
     MailAddress,
+    NameServer,
     Network,
     Size,
 )
 
 __all__ = [
+    "DNS",
     "TLS",
     "Accounts",
     "ComponentOptions",
@@ -54,6 +57,7 @@ __all__ = [
     "Listen",
     "Log",
     "MailAddress",
+    "NameServer",
     "Network",
     "Options",
     "Pattern",

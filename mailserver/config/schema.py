@@ -20,11 +20,13 @@ from mailserver.config.values import (
     FilePath,
     HostName,
     MailAddress,
+    NameServer,
     Network,
     Size,
 )
 
 __all__ = [
+    "DNS",
     "TLS",
     "Accounts",
     "Component",
@@ -224,6 +226,27 @@ class Relay(Component):
         return value
 
 
+class DNS(Options):
+    """Which name servers are asked, and how. They have to do the recursion."""
+
+    servers: tuple[NameServer, ...] = Field(default=(), max_length=8)
+    """Asked in this order: `127.0.0.1`, `127.0.0.1:5353`, `[::1]:53`. Absent: those of /etc/resolv.conf, also when that
+    changes."""
+    validating: bool = False
+    """The `servers` validate DNSSEC, and nobody on the way to them can forge: what they call authenticated is believed,
+    which DANE needs. Servers on this host, and those of a resolv.conf with `trust-ad`, are believed without it."""
+    timeout: Time | None = None
+    """How long one server has for an answer. Absent: as /etc/resolv.conf says if its servers are used, else `5s`."""
+    attempts: Annotated[int, Field(ge=1, le=5)] | None = None
+    """How often each server is asked. Absent: as /etc/resolv.conf says if its servers are used, else 2."""
+    give_up: Time = 30.0
+    """How long one question may take in all."""
+    cache_entries: Count = 10_000
+    """Answers that are kept, as long as their time to live allows; at most 16 MiB of them."""
+    random_case: bool = False
+    """Ask with letters in random case, which makes answers harder to forge. A few name servers answer that wrongly."""
+
+
 class Queue(Options):
     """How often and for how long delivery is tried."""
 
@@ -298,6 +321,7 @@ class Configuration(Options):
     domain: dict[DomainKey, Domain] = Field(default_factory=dict)
     delivery: Delivery = Delivery()
     relay: Relay = Relay()
+    dns: DNS = DNS()
     queue: Queue = Queue()
     log: Log = Log()
     filter: tuple[Filter, ...] = ()

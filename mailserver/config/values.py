@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from mailserver.config.endpoints import checked_endpoint
 from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
+from mailserver.mail.lookup import ServerAddress
 
 __all__ = [
     "AliasMember",
@@ -27,6 +28,7 @@ __all__ = [
     "FilePath",
     "HostName",
     "MailAddress",
+    "NameServer",
     "Network",
     "Size",
 ]
@@ -114,6 +116,15 @@ def alias_member(value: Any) -> Address:
     return Address(mail_address(value + "@example.invalid").local, "")
 
 
+def name_server(value: Any) -> ServerAddress:
+    """``"127.0.0.1"``, ``"127.0.0.1:5353"``, ``"[::1]:53"``."""
+    if not isinstance(value, str):
+        if isinstance(value, ServerAddress):
+            return value
+        raise ValueError('must be the address of a name server, such as "127.0.0.1" or "[::1]:53"')
+    return ServerAddress.parse(value)
+
+
 def absolute_path(value: str, info: ValidationInfo) -> str:
     """A path; a relative one counts from the folder of the configuration file, ``{data}/…`` and ``{home}/…`` stay."""
     if not value or "\0" in value:
@@ -132,6 +143,7 @@ DomainName = Annotated[str, AfterValidator(domain_name)]
 DomainKey = Annotated[str, AfterValidator(domain_key)]
 HostName = Annotated[str, AfterValidator(host_name)]
 AliasMember = Annotated[Address, PlainValidator(alias_member)]
+NameServer = Annotated[ServerAddress, PlainValidator(name_server)]
 MailAddress = Annotated[Address, PlainValidator(mail_address)]
 FilePath = Annotated[str, AfterValidator(absolute_path)]
 Endpoint = Annotated[str, AfterValidator(checked_endpoint)]

@@ -75,14 +75,12 @@ def _number(text: str | None, default: int, most: int) -> int:
     return min(max(int(text), 1), most)
 
 
-class _Health:
-    """What is known of a server's life."""
+@dataclass(slots=True)
+class _Trouble:
+    """A server that was silent: how often in a row, and until when it rests."""
 
-    __slots__ = ("rests_until", "silences")
-
-    def __init__(self) -> None:
-        self.silences = 0
-        self.rests_until: float | None = None
+    silences: int = 0
+    rests_until: float | None = None
 
 
 class ServerList:
@@ -92,11 +90,11 @@ class ServerList:
     question tries it first, so that a server that is back is found, and one that is not costs one question its time-out.
     """
 
-    __slots__ = ("_health", "_next", "_rotate", "servers")
+    __slots__ = ("_next", "_rotate", "_troubles", "servers")
 
     def __init__(self, servers: Iterable[Server], *, rotate: bool = False) -> None:
         self.servers: Sequence[Server] = tuple(servers)[:SERVERS_MOST]
-        self._health = {server: _Health() for server in self.servers}
+        self._troubles: dict[Server, _Trouble] = {}  # of those that were silent lately: mostly empty
         self._rotate = rotate
         self._next = 0
 
@@ -106,39 +104,39 @@ class ServerList:
         if self._rotate:
             self._next = (self._next + 1) % len(servers)
             servers = servers[self._next :] + servers[: self._next]
-        resting = [server for server in servers if self._health[server].rests_until is not None]
-        if not resting or len(servers) == 1:
+        if not self._troubles or len(servers) == 1:
             return servers
+        resting = [server for server in servers if self._rests(server)]
         living = [server for server in servers if server not in resting]
         for server in resting:
-            health = self._health[server]
-            if health.rests_until is not None and health.rests_until <= now:
-                health.rests_until = now + REST_SECONDS
-                resting.remove(server)
-                return [server, *living, *resting]
+            trouble = self._troubles[server]
+            if trouble.rests_until is not None and trouble.rests_until <= now:
+                trouble.rests_until = now + REST_SECONDS
+                return [server, *living, *(other for other in resting if other != server)]
         return living + resting
+
+    def _rests(self, server: Server) -> bool:
+        trouble = self._troubles.get(server)
+        return trouble is not None and trouble.rests_until is not None
 
     def heard(self, server: Server) -> bool:
         """The server has answered something.  Return whether it was resting."""
-        health = self._health.get(server)
-        if health is None or not health.silences:
+        if not self._troubles:
             return False
-        was_resting = health.rests_until is not None
-        health.silences = 0
-        health.rests_until = None
-        return was_resting
+        trouble = self._troubles.pop(server, None)
+        return trouble is not None and trouble.rests_until is not None
 
     def silent(self, server: Server, now: float) -> bool:
         """The server has not answered in time, or nobody listens there.  Return whether it goes to rest now."""
-        health = self._health.get(server)
-        if health is None:  # of a list that has been replaced
+        if server not in self.servers:  # of a list that has been replaced
             return False
-        health.silences += 1
-        if health.silences < SILENCES or health.rests_until is not None:
+        trouble = self._troubles.setdefault(server, _Trouble())
+        trouble.silences += 1
+        if trouble.silences < SILENCES or trouble.rests_until is not None:
             return False
-        health.rests_until = now + REST_SECONDS
+        trouble.rests_until = now + REST_SECONDS
         return True
 
     def resting(self) -> list[Server]:
         """The servers that do not answer."""
-        return [server for server in self.servers if self._health[server].rests_until is not None]
+        return [server for server in self.servers if self._rests(server)]

@@ -29,6 +29,7 @@ The file is TOML. `mailserver check` and the start name all faults at once, with
 | time | seconds, or text with units: `"30s"`, `"5m"`, `"1h30m"`, `"5d"` |
 | network | `"192.0.2.0/24"`, `"2001:db8::/32"`, or one address |
 | address | `"alice@example.org"` |
+| name server | an IP address, with a port where it is not 53: `"127.0.0.1"`, `"127.0.0.1:5353"`, `"[::1]:5353"` |
 | domain, host name | `"example.org"`; international names in either form |
 | path | a relative one counts from the folder of the configuration file |
 | endpoint | a Twisted endpoint string |
@@ -42,6 +43,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ('[[domain."example.org".pattern]]', schema.Pattern),
     ("[delivery]", schema.Delivery),
     ("[relay]", schema.Relay),
+    ("[dns]", schema.DNS),
     ("[queue]", schema.Queue),
     ("[log]", schema.Log),
     ("[[filter]]", schema.Filter),
@@ -51,6 +53,7 @@ WORDS: tuple[tuple[Any, str], ...] = (
     (values.seconds, "time"),
     (values.network, "network"),
     (values.mail_address, "address"),
+    (values.name_server, "name server"),
     (values.alias_member, "address or name"),
     (values.domain_name, "domain"),
     (values.domain_key, "domain"),
