@@ -1,0 +1,538 @@
+"""The client's side of SMTP and LMTP, without I/O: octets in, events out, requests in, octets out.
+
+    session.receive_data(octets)
+    while not isinstance(event := session.next_event(), Wait):
+        ...                                # Ready: session.send(request); SendContent: stream it; Done: the outcomes
+    transport.write(session.data_to_send())
+
+Commands go out together where the peer takes them so (RFC 2920), one at a time otherwise.  Every answer is held against the
+command that it belongs to; an answer that belongs to none ends the session, since from there on nothing could be believed.
+`docs/smtp-client.md` shows a whole client.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from mailserver.mail.answers import Deferred
+from mailserver.mail.reply import Reply
+from mailserver.smtp.client_events import (
+    Broken,
+    ClientEvent,
+    Closing,
+    Greeted,
+    Lost,
+    Ready,
+    ReadyForTLS,
+    Refused,
+    SendContent,
+    TLSRefused,
+)
+from mailserver.smtp.client_limits import ClientLimits, Phase
+from mailserver.smtp.client_offer import NOTHING_OFFERED, Offer
+from mailserver.smtp.client_replies import ReplyFault, ReplyReader
+from mailserver.smtp.client_request import Request
+from mailserver.smtp.client_states import CLIENT_MOVES, ClientInput, ClientState, Command
+from mailserver.smtp.client_transaction import LEFT_OVER, LOST, NOT_SMTP, UNCERTAIN, Transaction, refused
+from mailserver.smtp.events import Wait
+from mailserver.smtp.faults import LocalProtocolError
+from mailserver.smtp.grammar import HELLO_NAME
+
+__all__ = [
+    "UNCERTAIN",
+    "ClientLimits",
+    "ClientSession",
+    "LocalProtocolError",
+    "Offer",
+    "Phase",
+    "Request",
+]
+
+ONLY = -1  # the index of a command that is about no single recipient
+
+
+class ClientSession:
+    """One connection.
+
+    `hello_name` is our name in EHLO; `lmtp` makes it LMTP (RFC 2033).  `is_encrypted` says that the connection has TLS from
+    the start.  `offer` is what the peer has offered last, None before.  Raises ValueError for a name that cannot be said.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_ended",
+        "_events",
+        "_last_phase",
+        "_mails",
+        "_needs_reset",
+        "_out",
+        "_replies",
+        "_transaction",
+        "_unsaid",
+        "hello_name",
+        "is_encrypted",
+        "limits",
+        "lmtp",
+        "offer",
+        "state",
+    )
+
+    def __init__(
+        self,
+        *,
+        hello_name: str,
+        lmtp: bool = False,
+        limits: ClientLimits | None = None,
+        is_encrypted: bool = False,
+    ) -> None:
+        if HELLO_NAME.fullmatch(hello_name) is None:
+            raise ValueError(f"not a name for EHLO: {hello_name!r}")
+        self.hello_name = hello_name
+        self.lmtp = lmtp
+        self.limits = ClientLimits() if limits is None else limits
+        self.is_encrypted = is_encrypted
+        self.offer: Offer | None = None
+        self.state = ClientState.GREETING
+        self._replies = ReplyReader(self.limits)
+        self._out: list[bytes] = []
+        self._events: deque[ClientEvent] = deque()
+        self._awaited: deque[tuple[Command, int]] = deque([(Command.CONNECT, ONLY)])  # what has no answer yet
+        self._unsaid: deque[tuple[Command, int, bytes]] = deque()  # the commands to say one at a time
+        self._transaction: Transaction | None = None
+        self._needs_reset = False  # the peer has a MAIL of ours that came to nothing
+        self._mails = 0
+        self._ended = False
+        self._last_phase = Phase.GREETING
+
+    # --- what the caller does ---
+
+    @property
+    def phase(self) -> Phase:
+        """What the session waits for, or waited for when it ended: `limits.seconds(phase)` is how long to wait."""
+        if self._awaited:
+            return PHASES[self._awaited[0][0]]
+        return STATE_PHASES.get(self.state, self._last_phase)
+
+    @property
+    def is_ready(self) -> bool:
+        """`send` may be called, and the peer has not told that it takes no more messages on this connection (MAILMAX)."""
+        return self.state is ClientState.READY and not self._events and not self._is_used_up
+
+    def receive_data(self, data: bytes) -> None:
+        """Store what the peer has sent.  Nothing happens before `next_event`."""
+        # What comes between the 220 to STARTTLS and the handshake is not to be trusted (RFC 3207 section 5).
+        if data and self.state is not ClientState.CLOSED and self.state is not ClientState.HANDSHAKE:
+            self._replies.append(data)
+
+    def receive_eof(self) -> None:
+        """The connection has ended, in whatever way; answers that have come are still used."""
+        self._ended = True
+
+    def next_event(self) -> ClientEvent | Wait:
+        """Return what comes next, or why nothing does."""
+        while not self._events:
+            if self.state is ClientState.CLOSED:
+                return Wait.CLOSED
+            if self._is_callers_turn:
+                if not self._ended:
+                    return Wait.PAUSED
+                if self.state is ClientState.CONTENT:
+                    self.end_of_content()  # the answer may be here already
+            try:
+                reply = self._replies.next_reply()
+                if reply is not None:
+                    self._hear(reply)
+                elif self._ended:
+                    self.give_up(LOST)
+                else:
+                    return Wait.NEED_DATA
+            except ReplyFault as fault:
+                self._break(str(fault))
+        return self._events.popleft()
+
+    def data_to_send(self) -> bytes:
+        """Take what is to be written now."""
+        out = self._out
+        if not out:
+            return b""
+        octets = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return octets
+
+    def send(self, request: Request) -> None:
+        """Begin a transaction.  It ends with `Done`, at once where the peer's offer does not meet what `request` needs."""
+        self._move(ClientInput.SEND)
+        transaction = Transaction(request, self._offer, is_encrypted=self.is_encrypted)
+        self._transaction = transaction
+        if transaction.is_unfinished:
+            self._start_part(transaction)
+        else:
+            self._conclude(transaction)
+
+    def content(self, data: bytes) -> bytes:
+        """The wire form of the next piece of content, after `SendContent`; pieces may have any size.
+
+        In content that is not binary, CR and LF stand in CRLF only.  Raises `LocalProtocolError` where no content is due.
+        """
+        transaction = self._transaction
+        if self.state is not ClientState.CONTENT or transaction is None or transaction.writer is None:
+            raise LocalProtocolError(f"content() in the state {self.state.name}")
+        return transaction.writer.write(data)
+
+    def end_of_content(self) -> bytes:
+        """The content is complete: what to write last."""
+        transaction = self._transaction
+        if self.state is not ClientState.CONTENT or transaction is None or transaction.writer is None:
+            raise LocalProtocolError(f"end_of_content() in the state {self.state.name}")
+        octets = transaction.writer.end()
+        self._move(ClientInput.CONTENT_ENDED)
+        # What is there already answers something else, and `next_event` will tell; but a peer can see the end of BDAT coming.
+        if transaction.uses_bdat or self._replies.is_empty:
+            # RFC 2033 section 4.2: one answer for each recipient that was accepted.
+            answers = transaction.accepted if self.lmtp else (ONLY,)
+            self._awaited.extend([(Command.END, index) for index in answers])
+        return octets
+
+    def start_tls(self) -> None:
+        """Say STARTTLS (RFC 3207), which the peer must have offered."""
+        if self.is_encrypted or not self._offer.starttls:
+            raise LocalProtocolError("STARTTLS is not offered, or TLS is there already")
+        self._move(ClientInput.START_TLS)
+        self._say(Command.STARTTLS, ONLY, b"STARTTLS\r\n")
+
+    def tls_established(self) -> None:
+        """The handshake is done: all that was known of the peer is forgotten (RFC 3207 section 4.2)."""
+        self._move(ClientInput.ENCRYPTED)
+        self.is_encrypted = True
+        self.offer = None
+        self._say_hello()
+
+    def reset(self) -> None:
+        """Say RSET: `Ready` tells that the peer is still there.  Between two messages none is needed."""
+        self._move(ClientInput.RESET)
+        self._say(Command.RSET, ONLY, b"RSET\r\n")
+
+    def quit(self) -> None:
+        """Say QUIT; the end is `Wait.CLOSED`."""
+        self._move(ClientInput.QUIT)
+        self._awaited.append((Command.QUIT, ONLY))
+        self._out.append(b"QUIT\r\n")
+
+    def give_up(self, reply: Reply = LOST) -> None:
+        """End the session, in whatever state it is: too slow, say, or the content cannot be read.
+
+        Who has no outcome yet is deferred with `reply`, a 4yz in our own words.  Drop the connection.
+        """
+        if self.state is not ClientState.CLOSED:
+            is_expected = self.state in (ClientState.QUITTING, ClientState.REFUSED)
+            self._end(None if is_expected else Lost(self.phase), reply)
+
+    # --- what is said ---
+
+    @property
+    def _offer(self) -> Offer:
+        return NOTHING_OFFERED if self.offer is None else self.offer
+
+    @property
+    def _is_callers_turn(self) -> bool:
+        """Nothing the peer says can be taken before the caller has acted."""
+        if self.state is ClientState.CONTENT:  # all of a BDAT, without `end_of_content`
+            return self._transaction is not None and self._transaction.is_uncertain
+        return self.state is ClientState.HANDSHAKE
+
+    @property
+    def _is_used_up(self) -> bool:
+        return 0 < self._offer.mail_max <= self._mails
+
+    def _move(self, move: ClientInput) -> None:
+        state = CLIENT_MOVES[self.state].get(move)
+        if state is None:
+            raise LocalProtocolError(f"{move.value} in the state {self.state.name}")
+        self.state = state
+
+    def _say(self, command: Command, index: int, octets: bytes) -> None:
+        """Say a command.  Where something waits that nothing has asked for, say none: it would be taken for its answer."""
+        if self._awaited or self._replies.is_empty:
+            self._awaited.append((command, index))
+            self._out.append(octets)
+
+    def _say_hello(self) -> None:
+        verb = Command.LHLO if self.lmtp else Command.EHLO
+        self._say(verb, ONLY, f"{verb} {self.hello_name}\r\n".encode("ascii"))
+
+    def _start_part(self, transaction: Transaction) -> None:
+        """Say the envelope, all at once or its first command."""
+        commands = [(Command.RSET, ONLY, b"RSET\r\n")] if self._needs_reset else []
+        self._needs_reset = False
+        commands.append((Command.MAIL, ONLY, transaction.mail))
+        commands += [(Command.RCPT, index, octets) for index, octets in transaction.next_part(self._offer)]
+        if not transaction.uses_bdat:
+            commands.append((Command.DATA, ONLY, b"DATA\r\n"))
+        self._mails += 1
+        if not self._offer.pipelining:
+            self._unsaid.extend(commands[1:])
+            self._say(*commands[0])
+        elif self._replies.is_empty:  # RFC 2920 section 3.1: one group, one write
+            self._awaited.extend([(command, index) for command, index, _ in commands])
+            self._out.append(b"".join([octets for _, _, octets in commands]))
+
+    # --- how things end ---
+
+    def _conclude(self, transaction: Transaction) -> None:
+        """The transaction is over and the connection is fit for the next one."""
+        self._move(ClientInput.PART_OVER)
+        self._transaction = None
+        self._events.append(transaction.done())
+
+    def _finish_part(self, transaction: Transaction, *, may_ask_again: bool = True) -> None:
+        """All of a part is answered: the next part, or the end."""
+        if may_ask_again:
+            transaction.ask_again()
+        if transaction.is_unfinished and self._is_used_up:
+            transaction.settle_all(Deferred(LEFT_OVER))
+        if transaction.is_unfinished:
+            self._move(ClientInput.PART_OVER)
+            self._move(ClientInput.SEND)
+            self._start_part(transaction)
+        else:
+            self._conclude(transaction)
+
+    def _end(self, event: ClientEvent | None, reply: Reply, *, is_answer: bool = False) -> None:
+        """The session is over; a transaction that is open has `reply` for those who wait."""
+        self._last_phase = self.phase
+        transaction = self._transaction
+        if transaction is not None:
+            transaction.give_up(reply, is_answer=is_answer)
+            self._events.append(transaction.done())
+            self._transaction = None
+        if event is not None:
+            self._events.append(event)
+        self.state = ClientState.CLOSED
+        self._awaited.clear()
+        self._unsaid.clear()
+        self._out.clear()
+        self._replies.clear()
+
+    def _break(self, why: str) -> None:
+        self._end(Broken(self.phase, why), NOT_SMTP)
+
+    # --- what is heard ---
+
+    def _hear(self, reply: Reply) -> None:
+        if self.state is ClientState.QUITTING:
+            self._end(None, reply)
+        elif reply.code == 421:
+            is_answer = bool(self._awaited) and self._awaited[0] == (Command.END, ONLY)
+            self._end(Closing(reply, self.phase), reply, is_answer=is_answer)
+        elif not self._awaited:
+            self._hear_unasked(reply)
+        else:
+            command, index = self._awaited[0]
+            if not ANSWERS[command](self, reply, index):
+                self._break(f"{reply.code} is no answer to {command}")
+
+    def _hear_unasked(self, reply: Reply) -> None:
+        """Nothing was asked.  Yet a peer may refuse content while it is still coming in: that is said before it hangs up."""
+        transaction = self._transaction
+        if self.state is ClientState.CONTENT and transaction is not None and reply.code >= 400:
+            transaction.settle_accepted(reply)
+        self._break(f"{reply.code}, and nothing was asked")
+
+    # Each returns False where the reply cannot be one to its command.
+
+    def _answer_greeting(self, reply: Reply, index: int) -> bool:
+        if reply.code == 220:
+            self._awaited.clear()
+            self._move(ClientInput.GREETED)
+            self._events.append(Greeted(reply))
+            self._say_hello()
+            return True
+        return self._refuse(reply)
+
+    def _refuse(self, reply: Reply) -> bool:
+        if reply.is_positive:
+            return False
+        self._last_phase = self.phase
+        self._awaited.clear()
+        self._move(ClientInput.REFUSED)
+        self._events.append(Refused(reply))
+        return True
+
+    def _answer_ehlo(self, reply: Reply, index: int) -> bool:
+        if reply.code in HELO_FOLLOWS and not self.is_encrypted:
+            # RFC 5321 section 3.2.  Under TLS the peer has known EHLO before: without it, what was offered would be lost.
+            self._awaited.clear()
+            self._say(Command.HELO, ONLY, f"HELO {self.hello_name}\r\n".encode("ascii"))
+            return True
+        return self._answer_hello(reply, Offer.parse(reply.lines))
+
+    def _answer_lhlo(self, reply: Reply, index: int) -> bool:
+        return self._answer_hello(reply, Offer.parse(reply.lines))
+
+    def _answer_helo(self, reply: Reply, index: int) -> bool:
+        return self._answer_hello(reply, Offer(host=Offer.parse(reply.lines).host))
+
+    def _answer_hello(self, reply: Reply, offer: Offer) -> bool:
+        if reply.code != 250:
+            return self._refuse(reply)
+        self._awaited.clear()
+        self.offer = offer
+        self._move(ClientInput.INTRODUCED)
+        self._events.append(Ready(offer))
+        return True
+
+    def _answer_starttls(self, reply: Reply, index: int) -> bool:
+        if reply.code == 220:
+            self._awaited.clear()
+            self._replies.clear()  # what came with it in plain text is nobody's (RFC 3207 section 5)
+            self._move(ClientInput.TLS_GRANTED)
+            self._events.append(ReadyForTLS())
+            return True
+        if reply.is_positive:
+            return False
+        self._awaited.clear()
+        self._move(ClientInput.TLS_REFUSED)
+        self._events.append(TLSRefused(reply))
+        return True
+
+    def _answer_rset(self, reply: Reply, index: int) -> bool:
+        if not 200 <= reply.code < 300:
+            return False
+        self._awaited.popleft()
+        if self.state is ClientState.RESETTING:
+            self._needs_reset = False
+            self._move(ClientInput.RESET_DONE)
+            self._events.append(Ready(self._offer))
+        else:
+            self._go_on()
+        return True
+
+    def _answer_mail(self, reply: Reply, index: int) -> bool:
+        transaction = self._transaction
+        if transaction is None or 300 <= reply.code < 400:
+            return False
+        self._awaited.popleft()
+        transaction.sender_reply = reply
+        if reply.code >= 400:
+            self._unsaid.clear()
+            transaction.settle_all(refused(reply))
+        else:
+            self._needs_reset = True
+        self._go_on()
+        return True
+
+    def _answer_rcpt(self, reply: Reply, index: int) -> bool:
+        transaction = self._transaction
+        if transaction is None or 300 <= reply.code < 400:
+            return False
+        if self._needs_reset:
+            transaction.answer_rcpt(index, reply)
+        elif reply.code < 300:  # a recipient, and no sender: of what message?
+            return False
+        self._awaited.popleft()
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """An envelope command is answered: say the next one, or see what came of all."""
+        transaction = self._transaction
+        if self._awaited or transaction is None:
+            return
+        if self._unsaid and (self._unsaid[0][0] is not Command.DATA or transaction.accepted):
+            self._say(*self._unsaid.popleft())
+            return
+        self._unsaid.clear()
+        if transaction.uses_bdat and transaction.accepted:
+            self._let_in(transaction)
+        else:
+            self._finish_part(transaction)
+
+    def _answer_data(self, reply: Reply, index: int) -> bool:
+        transaction = self._transaction
+        if transaction is None or (reply.is_positive and reply.code != 354):
+            return False
+        if reply.code == 354 and self.lmtp and not transaction.accepted:
+            return False  # there is no knowing how many answers would follow
+        self._awaited.popleft()
+        if not reply.is_positive:
+            if transaction.accepted:
+                transaction.settle_accepted(reply)
+            self._finish_part(transaction)
+        elif transaction.accepted:
+            self._let_in(transaction)
+        else:
+            # RFC 2920 section 3.1: nobody is left, so an empty message ends it, and its answer means nothing.
+            self._move(ClientInput.EMPTY_CONTENT)
+            self._say(Command.EMPTY, ONLY, b".\r\n")
+        return True
+
+    def _let_in(self, transaction: Transaction) -> None:
+        transaction.start_content()
+        self._move(ClientInput.LET_IN)
+        self._events.append(SendContent())
+
+    def _answer_empty(self, reply: Reply, index: int) -> bool:
+        transaction = self._transaction
+        if transaction is None or 300 <= reply.code < 400:
+            return False
+        self._awaited.popleft()
+        self._needs_reset = False
+        self._finish_part(transaction)
+        return True
+
+    def _answer_content(self, reply: Reply, index: int) -> bool:
+        transaction = self._transaction
+        if transaction is None or 300 <= reply.code < 400:
+            return False
+        self._awaited.popleft()
+        if index == ONLY:
+            transaction.settle_accepted(reply)
+        else:
+            transaction.settle(index, reply)
+        if not self._awaited:
+            self._needs_reset = False
+            self._finish_part(transaction)
+        return True
+
+
+HELO_FOLLOWS = frozenset({500, 501, 502, 504})
+PHASES: Mapping[Command, Phase] = {
+    Command.CONNECT: Phase.GREETING,
+    Command.EHLO: Phase.HELLO,
+    Command.HELO: Phase.HELLO,
+    Command.LHLO: Phase.HELLO,
+    Command.STARTTLS: Phase.TLS,
+    Command.RSET: Phase.RESET,
+    Command.MAIL: Phase.MAIL,
+    Command.RCPT: Phase.RCPT,
+    Command.DATA: Phase.DATA,
+    Command.EMPTY: Phase.END,
+    Command.END: Phase.END,
+    Command.QUIT: Phase.QUIT,
+}
+# Where no command waits for its answer; in the other states one always does, or did when the session ended.
+STATE_PHASES: Mapping[ClientState, Phase] = {
+    ClientState.HELLO: Phase.HELLO,
+    ClientState.READY: Phase.IDLE,
+    ClientState.HANDSHAKE: Phase.TLS,
+    ClientState.ENVELOPE: Phase.MAIL,
+    ClientState.CONTENT: Phase.CONTENT,
+    ClientState.END: Phase.END,
+    ClientState.RESETTING: Phase.RESET,
+    ClientState.SECURING: Phase.TLS,
+}
+# What an answer does.  Whatever is said to QUIT means the same.
+ANSWERS: Mapping[Command, Callable[[ClientSession, Reply, int], bool]] = {
+    Command.CONNECT: ClientSession._answer_greeting,
+    Command.EHLO: ClientSession._answer_ehlo,
+    Command.LHLO: ClientSession._answer_lhlo,
+    Command.HELO: ClientSession._answer_helo,
+    Command.STARTTLS: ClientSession._answer_starttls,
+    Command.RSET: ClientSession._answer_rset,
+    Command.MAIL: ClientSession._answer_mail,
+    Command.RCPT: ClientSession._answer_rcpt,
+    Command.DATA: ClientSession._answer_data,
+    Command.EMPTY: ClientSession._answer_empty,
+    Command.END: ClientSession._answer_content,
+}
