@@ -82,6 +82,7 @@ class Server:
             form=log.format,
             log_steps=log.level in ("debug", "info"),
             addresses=log.addresses,
+            only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
             call_in_reactor=reactor.callFromThread,
         )
         self.log_observer = LogObserver(self.steps, level=log.level)

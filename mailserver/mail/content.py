@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from mailserver.mail.headers import Headers
+from mailserver.mail.once import once
 
 __all__ = ["CHUNK_OCTETS", "Content"]
 
@@ -74,12 +74,12 @@ class Content:
         if missing > 0:
             raise OSError(errno.EIO, f"the file is {missing} octets short", self.path)
 
-    @cached_property
+    @once
     def head(self) -> bytes:
         """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
         return self.prefix + self.stored_head
 
-    @cached_property
+    @once
     def stored_head(self) -> bytes:
         """`head` without the prefix.  Raises OSError as `chunks` does."""
         if self.path is None:
@@ -93,7 +93,7 @@ class Content:
         end = start.find(b"\r\n\r\n", 0, HEADER_OCTETS)
         return start[: end + 4] if end >= 0 else start[:HEADER_OCTETS]
 
-    @cached_property
+    @once
     def headers(self) -> Headers:
         """The header fields, with their bytes kept."""
         return Headers.parse(self.head)

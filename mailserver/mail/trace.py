@@ -39,7 +39,7 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
     an encrypted connection.  `hide_client` keeps a submitting user's address and host out.
     """
     peer = envelope.peer
-    origin = "client.invalid (hidden)" if hide_client else _origin(peer, reverse_name)
+    origin = "client.invalid (hidden)" if hide_client else _origin(peer.hello, peer.address, reverse_name)
     fold = "\r\n\t" if len(hostname) > LONG_HOSTNAME else " "
     clauses = f"by {hostname}{fold}with {with_protocol(peer, envelope.parameters.smtputf8)} id {envelope.id}"
     if len(envelope.recipients) == 1:
@@ -92,11 +92,11 @@ def date_time(seconds: int) -> str:
     return f"{DAYS[t.tm_wday]}, {t.tm_mday} {MONTHS[t.tm_mon - 1]} {t.tm_year:04d} {clock} +0000"
 
 
-def _origin(peer: Peer, reverse_name: str) -> str:
+@lru_cache(maxsize=1024)  # a peer sends more than one message
+def _origin(hello: str, numeric: str, reverse_name: str) -> str:
     """The Extended-Domain, folded where it is too long for one line after ``Received: from``."""
-    hello = NOT_IN_A_NAME.sub("?", peer.hello[:NAME_OCTETS]) or "unknown"
+    hello = NOT_IN_A_NAME.sub("?", hello[:NAME_OCTETS]) or "unknown"
     name = NOT_IN_A_NAME.sub("?", reverse_name[:NAME_OCTETS]) + " " if reverse_name else ""
-    numeric = peer.address
     if ":" in numeric:
         literal = f"[IPv6:{numeric.partition('%')[0]}]"  # a zone means nothing to others
     elif numeric == "unix":

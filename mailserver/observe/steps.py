@@ -40,7 +40,8 @@ class Steps:
     `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is that of the lines;
     `log_steps` False leaves the steps out of the log, not out of the roads.  `addresses` says how much of mail addresses is kept
     in both.  `observers` are called in the reactor's thread through `call_in_reactor` (``reactor.callFromThread``) with each step
-    as it was noted.  What comes while `waiting_max` steps wait is dropped and counted.
+    as it was noted.  What comes while `waiting_max` steps wait is dropped and counted.  The steps named in `only_counted` are
+    counted and not written.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Steps:
         form: Literal["text", "json"] = "text",
         log_steps: bool = True,
         addresses: Literal["full", "domain", "hash", "none"] = "full",
+        only_counted: frozenset[str] = frozenset(),
         observers: Sequence[Observer] = (),
         call_in_reactor: Callable[..., Any] | None = None,
         seconds: Callable[[], float] = time.time,
@@ -65,6 +67,7 @@ class Steps:
         """How many rows of roads could not be stored."""
         self._waiting: deque[tuple[float, str | None, str, Any]] = deque()
         self._waiting_max = waiting_max
+        self._only_counted = only_counted
         self._seconds = seconds
         self._output = None if write is None else Output(write, self._complaint)
         self._roads = roads
@@ -89,11 +92,13 @@ class Steps:
 
         Never blocks and never raises.  A message's first step has the field `connection`.
         """
+        self.counts[step] += 1
+        if step in self._only_counted:
+            return
         if len(self._waiting) < self._waiting_max:
             self._waiting.append((self._seconds(), id, step, fields))
         else:
             self.dropped += 1
-        self.counts[step] += 1
 
     def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
         """Record what is no step.  From any thread; written at once where the writer thread does not run."""

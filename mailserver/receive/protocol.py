@@ -217,7 +217,10 @@ class ReceiveProtocol(Protocol):
             log.failure("{id}: a question of the peer could not be answered", id=self.connection)
             answered(None)
             return
-        self._hear(answer, answered)
+        if answer.__class__ is Deferred:
+            self._hear(answer, answered)
+        else:
+            answered(answer)
 
     def _hear(self, answer: Any, answered: Callable[[Any], None]) -> None:
         if not isinstance(answer, Deferred):
@@ -429,8 +432,7 @@ class ReceiveProtocol(Protocol):
         self.profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(event.reply))
 
     def _reply(self, reply: Reply | None) -> None:
-        if reply is None:
-            reply = replies.LOCAL_ERROR
+        reply = reply or replies.LOCAL_ERROR
         self.session.reply(reply)
         if reply.code >= 400:
             self._count(reply)

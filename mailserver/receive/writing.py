@@ -14,7 +14,7 @@ from twisted.internet.tcp import Connection
 
 __all__ = ["writer"]
 
-BUFFERS = ("dataBuffer", "_tempDataBuffer", "writeSomeData", "disconnecting")
+BUFFERS = ("dataBuffer", "_tempDataBuffer", "socket", "disconnecting")
 
 
 def writer(transport: Any) -> Callable[[bytes], None]:
@@ -28,10 +28,11 @@ def writer(transport: Any) -> Callable[[bytes], None]:
         if transport._tempDataBuffer or transport.dataBuffer or transport.disconnecting or transport.TLS:
             transport.write(data)
             return
-        sent = transport.writeSomeData(data)
-        if not isinstance(sent, int):  # an error: Twisted's own write meets it again and ends the connection
-            transport.write(data)
-        elif sent < len(data):
+        try:
+            sent = transport.socket.send(data)
+        except OSError:  # not now, or never again: Twisted's own write finds out which
+            sent = 0
+        if sent < len(data):
             transport.write(data[sent:])
 
     return write

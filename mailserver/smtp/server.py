@@ -151,6 +151,8 @@ class ServerSession:
             if self._next is not None:
                 event: Event | Wait | None = self._next
                 self._next = None
+            elif self._discard is None and self.state in NEED_OCTETS and self._buffer.is_exhausted:
+                event = Wait.NEED_DATA
             else:
                 event = READERS[self.state](self)
             if event is None:  # something was done that is no event
@@ -525,6 +527,10 @@ class ServerSession:
         self._say(reply)
 
 
+# Where nothing can happen without octets; a BDAT may be complete without any.
+NEED_OCTETS = frozenset(
+    {State.STRANGER, State.READY, State.SENDER, State.RECIPIENTS, State.CONTENT, State.BETWEEN, State.EXCHANGE}
+)
 DATA = Data(chunking=False)
 FIRST_BDAT = Data(chunking=True)
 START_CONTENT = replies.START_CONTENT.encode()

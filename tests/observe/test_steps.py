@@ -62,6 +62,15 @@ class NoteTests(StepsTestCase):
         self.assertEqual([step.fields for step in read_road(self.path, MESSAGE)], [{"sender": "a@b", "size": 4096}, {}])
         self.assertEqual(steps.counts, {"accepted": 1, "settled": 1})
 
+    def test_a_step_that_is_only_counted_is_not_written(self) -> None:
+        steps = self.steps(only_counted=frozenset({"settled"}))
+        steps.note(MESSAGE, "accepted")
+        steps.note(MESSAGE, "settled")
+        steps.flush()
+        self.assertEqual(len(self.lines.all), 1)
+        self.assertEqual([step.step for step in read_road(self.path, MESSAGE)], ["accepted"])
+        self.assertEqual(steps.counts, {"accepted": 1, "settled": 1})
+
     def test_the_order_is_kept_over_many_portions(self) -> None:
         steps = self.steps(form="json")
         for n in range(1000):
