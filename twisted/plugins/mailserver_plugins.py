@@ -2,7 +2,7 @@
 
 from twisted.application.service import ServiceMaker
 
-from mailserver.interfaces import IBatchDelivery, IDirectory, IPeerFilter, ISenderFilter
+from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IDirectory, IPeerFilter, ISenderFilter
 from mailserver.plugins import Shipped
 
 mailserver = ServiceMaker(
@@ -28,6 +28,13 @@ maildir = Shipped(
     summary="Mail into Maildirs, for users of the mail server or, with {home}, of the host.",
     provides=(IBatchDelivery,),
     target="mailserver.delivery.maildir:MaildirFactory",
+)
+
+pipe = Shipped(
+    name="pipe",
+    summary="Gives each message to a command, run as a given user.",
+    provides=(IConcurrentDelivery,),
+    target="mailserver.delivery.pipe:PipeFactory",
 )
 
 discard = Shipped(

@@ -1,0 +1,285 @@
+"""Delivery to a command: the message on its standard input, the outcome in its exit code.
+
+The command runs in a child of the launcher (`launcher`), which keeps the privileges that the server gives up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import DeferredSemaphore, gatherResults
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailserver.config import Count, Duration, FilePath, Options
+from mailserver.delivery import launcher, sysexits, troubles
+from mailserver.delivery.command import CommandTemplate
+from mailserver.delivery.form import delivery_fields, local_form
+from mailserver.delivery.handover import Answer, hand_over, outcome_of_answer, prefix_fits
+from mailserver.delivery.launcher import Launch
+from mailserver.delivery.privileged import PrivilegedProcess
+from mailserver.delivery.process import spawn
+from mailserver.interfaces import (
+    Clock,
+    IComponent,
+    IComponentFactory,
+    IConcurrentDelivery,
+    IPrivilegedComponent,
+    Services,
+)
+from mailserver.mail.answers import Deferred, Local, Outcome
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.parcel import Destination
+
+__all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "start_launcher"]
+
+GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
+
+
+def start_launcher(launch: Launch) -> PrivilegedProcess:
+    """Start the launcher with the identity of this moment.  Raises OSError."""
+    return PrivilegedProcess(spawn=lambda: spawn("mailserver.delivery.launcher", [launch.encoded()]))
+
+
+@implementer(IConcurrentDelivery, IComponent, IPrivilegedComponent)
+class PipeDelivery:
+    """Runs a command for each destination.  What it took is its own matter, so `flush` has nothing to do.
+
+    `user` is "" for the server's own identity, a name, or ``{user}`` for the mailbox's.  `command`, `user`, `group`, `uid_min`,
+    `directory` and `environment` are as in `Launch`; a command may take `time_limit_seconds`, `concurrency` run at once.
+    """
+
+    stores = True
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str],
+        user: str,
+        group: str,
+        uid_min: int,
+        directory: str,
+        environment: Mapping[str, str],
+        header_fields: bool,
+        null_sender: str,
+        time_limit_seconds: float,
+        concurrency: int,
+        hostname: str,
+        clock: Clock,
+        run_in_thread: Callable[..., Awaitable[Any]],
+        reactor: Any,
+        start: Callable[[Launch], PrivilegedProcess] = start_launcher,
+    ) -> None:
+        CommandTemplate(command)
+        at_once = 2 * concurrency + 2  # those that have answered take a moment to end
+        self._launch = Launch(
+            tuple(command), user, group, uid_min, directory, dict(environment), time_limit_seconds, at_once
+        )
+        self._header_fields = header_fields
+        self._null_sender = null_sender
+        self._hostname = hostname
+        self._clock = clock
+        self._run_in_thread = run_in_thread
+        self._reactor = reactor
+        self._start = start
+        self._process: PrivilegedProcess | None = None
+        self._slots = DeferredSemaphore(concurrency)
+        self.calls_at_once = concurrency
+        self.deadline_seconds = 2 * time_limit_seconds + 60.0
+        self._last_start_seconds = self.deadline_seconds - time_limit_seconds - 2 * GRACE_SECONDS
+
+    # --- life ---
+
+    def start_privileged(self) -> None:
+        """Start the launcher while the server may still be root, where a user is named.  Raises OSError."""
+        user = self._launch.user
+        if not user:
+            return
+        if user != launcher.EACH_ITS_USER:
+            try:
+                pwd.getpwnam(user)
+            except KeyError:
+                raise OSError(f"pipe: there is no user {user!r}") from None
+        self._process = self._start(self._launch)
+
+    async def start(self) -> None:
+        """Start the launcher with the server's own identity, where `start_privileged` has not.  Raises OSError."""
+        if self._process is not None:
+            return
+        if not self._launch.user:
+            if os.geteuid() == 0:
+                raise OSError('pipe: the server runs as root and no command may: set "user"')
+            try:
+                own = pwd.getpwuid(os.geteuid()).pw_name
+            except KeyError:
+                raise OSError("pipe: the server's user has no name: set \"user\"") from None
+            self._launch = replace(self._launch, user=own)
+        self._process = self._start(self._launch)
+
+    async def stop(self) -> None:
+        """End the launcher.  A command whose outcome nobody waits for any more is ended, too."""
+        if self._process is not None:
+            await self._run_in_thread(self._process.close)
+
+    # --- delivering ---
+
+    async def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Mapping[int, Outcome]:
+        """Run the command for each destination, side by side as far as `concurrency` allows."""
+        last_start = self._clock.seconds() + self._last_start_seconds
+        outcomes = await gatherResults(
+            [
+                Later.fromCoroutine(self._deliver_to(envelope, content, destination, last_start))
+                for destination in destinations
+            ]
+        )
+        return {destination.index: outcome for destination, outcome in zip(destinations, outcomes, strict=True)}
+
+    async def flush(self) -> None:
+        """The command has answered for what it took."""
+
+    async def _deliver_to(
+        self, envelope: Envelope, content: Content, destination: Destination, last_start: float
+    ) -> Outcome:
+        route = destination.route
+        if self._launch.user == launcher.EACH_ITS_USER and not (isinstance(route, Local) and route.mailbox.system):
+            return Deferred(troubles.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
+        async with self._slots:
+            if self._clock.seconds() > last_start:
+                return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
+            try:
+                return await self._run(self._request_of(envelope, content, destination), content)
+            except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
+                self.log.failure("a message could not be given to the command")
+                return troubles.deferred(f"{type(error).__name__}: {error}")
+
+    async def _run(self, request: bytes, content: Content) -> Outcome:
+        process = self._process
+        if process is None:
+            return troubles.deferred("the launcher was not started")
+        ours, theirs = socket.socketpair()
+        answer = Answer(self._reactor, ours)
+        try:
+            try:
+                await self._run_in_thread(hand_over, process, request, content, theirs)
+            except OSError as error:
+                return troubles.deferred(f"the launcher: {error}")
+            octets = await answer.within(self._launch.seconds + GRACE_SECONDS, self._clock)
+        finally:
+            answer.close()
+        return outcome_of_answer(octets)
+
+    def _request_of(self, envelope: Envelope, content: Content, destination: Destination) -> bytes:
+        in_request = prefix_fits(content)
+        fields = b""
+        if self._header_fields:
+            fields = delivery_fields(
+                envelope.sender, destination.route.address, destination.recipient.address, binary=content.binary
+            )
+        if in_request:
+            fields += content.prefix if content.binary else b"".join(local_form([content.prefix]))
+        in_file = content.path is not None and in_request
+        members = {
+            "values": self._values(envelope, content, destination),
+            "fields": fields.decode("latin-1"),
+            "skip": content.skip if in_file else 0,
+            "size": content.stored_size if in_file else content.size - (len(content.prefix) if in_request else 0),
+            "binary": content.binary,
+        }
+        return json.dumps(members, ensure_ascii=True).encode("ascii")
+
+    def _values(self, envelope: Envelope, content: Content, destination: Destination) -> dict[str, str]:
+        route = destination.route
+        box = route.mailbox if isinstance(route, Local) else None
+        return {
+            "sender": self._null_sender if envelope.sender is None else str(envelope.sender),
+            "recipient": str(route.address),
+            "original_recipient": str(destination.recipient.address),
+            "local_part": route.address.local,
+            "domain": route.address.domain if box is None else box.domain,
+            "user": "" if box is None else box.user,
+            "folder": "" if box is None else ".".join(box.folder),
+            "hostname": self._hostname,
+            "id": envelope.id,
+            "size": str(content.size),
+            "client_address": envelope.peer.address,
+            "client_name": envelope.peer.hello,
+        }
+
+
+def _usable(words: tuple[str, ...]) -> tuple[str, ...]:
+    CommandTemplate(words)
+    return words
+
+
+def _whole_path(path: str) -> str:
+    if path != "{home}" and not path.startswith("/"):
+        raise ValueError('must be an absolute path or "{home}"')
+    return path
+
+
+class PipeOptions(Options):
+    """Mail to a command."""
+
+    command: Annotated[tuple[str, ...], AfterValidator(_usable)]
+    """The program and its arguments, with placeholders: `["/usr/bin/program", "-f", "{sender}", "--", "{recipient}"]`."""
+    user: str = ""
+    """Whom the command runs as; `{user}`: the mailbox's own user of the host; empty: the server's user."""
+    group: str = ""
+    """The group it runs with; empty: its user's groups."""
+    uid_min: int = 1000
+    """With `user = "{user}"`: users below this number get no mail."""
+    directory: Annotated[FilePath, AfterValidator(_whole_path)] = "/"
+    """Where it runs; `{home}`: in the home of its user."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables that it gets beside PATH, LANG, SHELL, HOME, USER and LOGNAME."""
+    header_fields: bool = True
+    """Put Return-Path, Delivered-To and, behind an alias, X-Original-To in front of the message."""
+    null_sender: str = ""
+    """What `{sender}` is for a report, which has no sender."""
+    time_limit: Annotated[Duration, Field(gt=0)] = 300.0
+    """How long it may take; then it is killed, and the message tried again later."""
+    concurrency: Annotated[Count, Field(le=1000)] = 10
+    """How many run at once."""
+
+
+@implementer(IComponentFactory)
+class PipeFactory:
+    """Makes the delivery for ``[delivery] use = "pipe"``."""
+
+    name = "pipe"
+    summary = "Gives each message to a command"
+    provides = IConcurrentDelivery
+    options = PipeOptions
+
+    def build(self, options: PipeOptions, services: Services) -> PipeDelivery:
+        """No errors: the options were checked."""
+        from twisted.internet import reactor
+
+        return PipeDelivery(
+            command=options.command,
+            user=options.user,
+            group=options.group,
+            uid_min=options.uid_min,
+            directory=options.directory,
+            environment=options.environment,
+            header_fields=options.header_fields,
+            null_sender=options.null_sender,
+            time_limit_seconds=options.time_limit,
+            concurrency=options.concurrency,
+            hostname=services.hostname,
+            clock=services.clock,
+            run_in_thread=services.run_in_thread,
+            reactor=reactor,
+        )
