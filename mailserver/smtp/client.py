@@ -132,23 +132,23 @@ class ClientSession:
     def next_event(self) -> ClientEvent | Wait:
         """Return what comes next, or why nothing does."""
         while not self._events:
-            if self.state is ClientState.CLOSED:
-                return Wait.CLOSED
-            if self._is_callers_turn:
+            if self.state is ClientState.CONTENT and self._transaction_is_uncertain:  # all of a BDAT, without its end
                 if not self._ended:
                     return Wait.PAUSED
-                if self.state is ClientState.CONTENT:
-                    self.end_of_content()  # the answer may be here already
+                self.end_of_content()  # the answer may be here already
             try:
                 reply = self._replies.next_reply()
-                if reply is not None:
-                    self._hear(reply)
-                elif self._ended:
-                    self.give_up(LOST)
-                else:
-                    return Wait.NEED_DATA
             except ReplyFault as fault:
                 self._break(str(fault))
+                continue
+            if reply is not None:
+                self._hear(reply)
+            elif self.state is ClientState.CLOSED:
+                return Wait.CLOSED
+            elif self._ended:
+                self.give_up(LOST)
+            else:
+                return Wait.PAUSED if self.state is ClientState.HANDSHAKE else Wait.NEED_DATA
         return self._events.popleft()
 
     def data_to_send(self) -> bytes:
@@ -235,11 +235,8 @@ class ClientSession:
         return NOTHING_OFFERED if self.offer is None else self.offer
 
     @property
-    def _is_callers_turn(self) -> bool:
-        """Nothing the peer says can be taken before the caller has acted."""
-        if self.state is ClientState.CONTENT:  # all of a BDAT, without `end_of_content`
-            return self._transaction is not None and self._transaction.is_uncertain
-        return self.state is ClientState.HANDSHAKE
+    def _transaction_is_uncertain(self) -> bool:
+        return self._transaction is not None and self._transaction.is_uncertain
 
     @property
     def _is_used_up(self) -> bool:
@@ -264,18 +261,18 @@ class ClientSession:
     def _start_part(self, transaction: Transaction) -> None:
         """Say the envelope, all at once or its first command."""
         commands = [(Command.RSET, ONLY, b"RSET\r\n")] if self._needs_reset else []
-        self._needs_reset = False
         commands.append((Command.MAIL, ONLY, transaction.mail))
         commands += [(Command.RCPT, index, octets) for index, octets in transaction.next_part(self._offer)]
         if not transaction.uses_bdat:
-            commands.append((Command.DATA, ONLY, b"DATA\r\n"))
+            commands.append(SAY_DATA)
+        self._needs_reset = False
         self._mails += 1
         if not self._offer.pipelining:
             self._unsaid.extend(commands[1:])
             self._say(*commands[0])
         elif self._replies.is_empty:  # RFC 2920 section 3.1: one group, one write
             self._awaited.extend([(command, index) for command, index, _ in commands])
-            self._out.append(b"".join([octets for _, _, octets in commands]))
+            self._out += [octets for _, _, octets in commands]
 
     # --- how things end ---
 
@@ -285,10 +282,9 @@ class ClientSession:
         self._transaction = None
         self._events.append(transaction.done())
 
-    def _finish_part(self, transaction: Transaction, *, may_ask_again: bool = True) -> None:
+    def _finish_part(self, transaction: Transaction) -> None:
         """All of a part is answered: the next part, or the end."""
-        if may_ask_again:
-            transaction.ask_again()
+        transaction.ask_again()
         if transaction.is_unfinished and self._is_used_up:
             transaction.settle_all(Deferred(LEFT_OVER))
         if transaction.is_unfinished:
@@ -303,7 +299,7 @@ class ClientSession:
         self._last_phase = self.phase
         transaction = self._transaction
         if transaction is not None:
-            transaction.give_up(reply, is_answer=is_answer)
+            transaction.give_up(reply, self._last_phase, is_answer=is_answer)
             self._events.append(transaction.done())
             self._transaction = None
         if event is not None:
@@ -320,23 +316,28 @@ class ClientSession:
     # --- what is heard ---
 
     def _hear(self, reply: Reply) -> None:
+        awaited = self._awaited
+        if reply.code == 421 or not awaited or self.state is ClientState.QUITTING:
+            self._hear_the_end(reply)
+            return
+        command, index = awaited[0]
+        if not ANSWERS[command](self, reply, index):
+            self._break(f"{reply.code} is no answer to {command}")
+
+    def _hear_the_end(self, reply: Reply) -> None:
         if self.state is ClientState.QUITTING:
             self._end(None, reply)
         elif reply.code == 421:
             is_answer = bool(self._awaited) and self._awaited[0] == (Command.END, ONLY)
             self._end(Closing(reply, self.phase), reply, is_answer=is_answer)
-        elif not self._awaited:
-            self._hear_unasked(reply)
         else:
-            command, index = self._awaited[0]
-            if not ANSWERS[command](self, reply, index):
-                self._break(f"{reply.code} is no answer to {command}")
+            self._hear_unasked(reply)
 
     def _hear_unasked(self, reply: Reply) -> None:
         """Nothing was asked.  Yet a peer may refuse content while it is still coming in: that is said before it hangs up."""
         transaction = self._transaction
         if self.state is ClientState.CONTENT and transaction is not None and reply.code >= 400:
-            transaction.settle_accepted(reply)
+            transaction.settle_accepted(reply, Phase.CONTENT)
         self._break(f"{reply.code}, and nothing was asked")
 
     # Each returns False where the reply cannot be one to its command.
@@ -416,7 +417,7 @@ class ClientSession:
         transaction.sender_reply = reply
         if reply.code >= 400:
             self._unsaid.clear()
-            transaction.settle_all(refused(reply))
+            transaction.settle_all(refused(reply, Phase.MAIL))
         else:
             self._needs_reset = True
         self._go_on()
@@ -456,8 +457,7 @@ class ClientSession:
             return False  # there is no knowing how many answers would follow
         self._awaited.popleft()
         if not reply.is_positive:
-            if transaction.accepted:
-                transaction.settle_accepted(reply)
+            transaction.settle_accepted(reply, Phase.DATA)
             self._finish_part(transaction)
         elif transaction.accepted:
             self._let_in(transaction)
@@ -487,7 +487,7 @@ class ClientSession:
             return False
         self._awaited.popleft()
         if index == ONLY:
-            transaction.settle_accepted(reply)
+            transaction.settle_accepted(reply, Phase.END)
         else:
             transaction.settle(index, reply)
         if not self._awaited:
@@ -496,6 +496,7 @@ class ClientSession:
         return True
 
 
+SAY_DATA = (Command.DATA, ONLY, b"DATA\r\n")
 HELO_FOLLOWS = frozenset({500, 501, 502, 504})
 PHASES: Mapping[Command, Phase] = {
     Command.CONNECT: Phase.GREETING,

@@ -1,4 +1,4 @@
-"""Replies as a peer says them: read with bounds; and the replies that we give in its place where it says none.
+"""Replies as a peer says them, read with bounds.
 
     Greeting   = ( "220 " Domain [ SP textstring ] CRLF ) / ( "220-" ... )
     Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
@@ -13,13 +13,11 @@ import re
 from collections.abc import Sequence
 
 from mailserver.mail.reply import Reply
-from mailserver.smtp.buffer import LineFault, ReceiveBuffer
 from mailserver.smtp.client_limits import ClientLimits
 
 __all__ = ["ReplyFault", "ReplyReader"]
 
-REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
-ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")  # RFC 2034 section 4
+REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:[ -](?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|\Z))?([^\r\n]*))?")
 REMEMBERED = 16  # most answers of a peer are word for word those that it gave to the last message
 REMEMBERED_OCTETS = 80
 
@@ -29,13 +27,14 @@ class ReplyFault(Exception):
 
 
 class ReplyReader:
-    """The octets of a peer, as replies."""
+    """The octets of a peer, as replies.  Only CRLF ends a line; a CR or LF inside one is a fault, since it could hide a reply."""
 
-    __slots__ = ("_buffer", "_lines", "_limits", "_octets", "_remembered")
+    __slots__ = ("_at", "_data", "_limits", "_lines", "_octets", "_remembered")
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
-        self._buffer = ReceiveBuffer(bare_lf_ends_lines=False)
+        self._data = b""
+        self._at = 0  # where in `_data` the octets begin that wait
         self._lines: list[bytes] = []  # of the reply that is coming in, all but the last
         self._octets = 0
         self._remembered: dict[bytes, Reply] = {}
@@ -43,34 +42,40 @@ class ReplyReader:
     @property
     def is_empty(self) -> bool:
         """Nothing waits, not even the beginning of a reply."""
-        return not self._lines and self._buffer.octets == 0
+        return self._at == len(self._data) and not self._lines
 
     def append(self, data: bytes) -> None:
         """Store what came."""
-        self._buffer.append(data)
+        self._data = data if self._at == len(self._data) else self._data[self._at :] + data
+        self._at = 0
 
     def clear(self) -> None:
         """Forget what came."""
-        self._buffer.clear()
+        self._data = b""
+        self._at = self._octets = 0
         self._lines.clear()
-        self._octets = 0
 
     def next_reply(self) -> Reply | None:
         """Take the next reply; None while it is not complete.  Raises `ReplyFault`."""
-        most = self._limits.reply_line_octets
+        data = self._data
         while True:
-            line = self._buffer.next_line(most, most)
-            if line is None:
+            at = self._at
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                if len(data) - at > self._limits.reply_line_octets:
+                    raise ReplyFault("a line of a reply is too long")
                 return None
-            if isinstance(line, LineFault):
-                raise ReplyFault(f"in a reply: {line.value}")
-            if line[3:4] == b"-":
-                self._keep(line)
-            elif self._lines:
-                self._keep(line)
-                return self._joined()
-            else:
-                return self._remembered.get(line) or self._single(line)
+            self._at = end + 2
+            line = data[at:end]
+            if not self._lines:
+                known = self._remembered.get(line)
+                if known is not None:
+                    return known
+            if len(line) + 2 > self._limits.reply_line_octets:
+                raise ReplyFault("a line of a reply is too long")
+            if line[3:4] != b"-":
+                return self._last_line(line)
+            self._keep(line)
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -78,39 +83,46 @@ class ReplyReader:
         if len(self._lines) > self._limits.reply_lines or self._octets > self._limits.reply_octets:
             raise ReplyFault("the reply is too long")
 
-    def _joined(self) -> Reply:
-        reply = _reply(self._lines)
+    def _last_line(self, line: bytes) -> Reply:
+        if not self._lines:
+            reply = _single(line)
+            if len(line) <= REMEMBERED_OCTETS and len(self._remembered) < REMEMBERED:
+                self._remembered[line] = reply
+            return reply
+        self._keep(line)
+        reply = _joined(self._lines)
         self._lines.clear()
         self._octets = 0
         return reply
 
-    def _single(self, line: bytes) -> Reply:
-        reply = _reply((line,))
-        if len(line) <= REMEMBERED_OCTETS:
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            self._remembered[line] = reply
-        return reply
+
+def _single(line: bytes) -> Reply:
+    code, status, text = _part(line)
+    if status[:1] != code[:1]:
+        status, text = b"", line[4:]
+    words = text.decode("utf-8", "replace")
+    if words.isprintable():
+        return Reply(int(code), status.decode("ascii"), (words,))
+    return Reply.heard(int(code), status.decode("ascii"), (words,))
 
 
-def _reply(lines: Sequence[bytes]) -> Reply:
-    code, texts = b"", []
-    for line in lines:
-        found = REPLY_LINE.fullmatch(line)
-        if found is None:
-            raise ReplyFault(f"not a line of a reply: {line[:60]!r}")
-        if code and found[1] != code:  # RFC 5321 section 4.2.1: the same code on each line
-            raise ReplyFault("a reply with two codes")
-        code = found[1]
-        texts.append((found[3] or b"").decode("utf-8", "replace"))
-    enhanced = ENHANCED.match(texts[-1])
-    if enhanced is None or enhanced[1][0] != chr(code[0]):
-        return Reply.heard(int(code), "", texts)
-    status = enhanced[1]
-    return Reply.heard(int(code), status, [_without(status, text) for text in texts])
+def _joined(lines: Sequence[bytes]) -> Reply:
+    parts = [_part(line) for line in lines]
+    code, status, _ = parts[0]
+    if any(part[0] != code for part in parts):  # RFC 5321 section 4.2.1: the same code on each line
+        raise ReplyFault("a reply with two codes")
+    # RFC 2034 section 4: the enhanced code has the class of the code, and stands on each line.
+    if status[:1] != code[:1] or any(part[1] != status for part in parts):
+        status = b""
+        texts = [line[4:] for line in lines]
+    else:
+        texts = [text for _, _, text in parts]
+    return Reply.heard(int(code), status.decode("ascii"), [text.decode("utf-8", "replace") for text in texts])
 
 
-def _without(status: str, text: str) -> str:
-    """A line's words without the enhanced code in front of them."""
-    found = ENHANCED.match(text)
-    return text[found.end() :] if found is not None and found[1] == status else text
+def _part(line: bytes) -> tuple[bytes, bytes, bytes]:
+    """Code, enhanced code and text of a line."""
+    found = REPLY_LINE.fullmatch(line)
+    if found is None:
+        raise ReplyFault(f"not a line of a reply: {line[:60]!r}")
+    return found.groups(b"")  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client_content import ChunkWriter, DotWriter
 from mailserver.smtp.client_events import Done
+from mailserver.smtp.client_limits import Phase
 from mailserver.smtp.client_offer import Offer
 from mailserver.smtp.client_request import Request, mail_command, needs_smtputf8, rcpt_command, unmet_need
 
@@ -33,6 +34,7 @@ class Transaction:
     __slots__ = (
         "_commands",
         "_later",
+        "_notifies",
         "_outcomes",
         "_request",
         "_too_many",
@@ -50,6 +52,7 @@ class Transaction:
         self._outcomes: list[Outcome | None] = [None] * len(recipients)
         self._commands: list[bytes] = []  # RCPT for each recipient; b"" for one that has an outcome
         self._later: list[int] = []
+        self._notifies = offer.dsn
         self._too_many: list[int] = []
         self.accepted: list[int] = []
         self.sender_reply: Reply | None = None
@@ -126,10 +129,10 @@ class Transaction:
         if reply.code < 300:
             self.accepted.append(index)
         elif (reply.code, reply.enhanced) in TOO_MANY:
-            self._outcomes[index] = Deferred(reply)
+            self._outcomes[index] = Deferred(reply, phase="RCPT")
             self._too_many.append(index)
         else:
-            self._outcomes[index] = refused(reply)
+            self._outcomes[index] = refused(reply, Phase.RCPT)
 
     def ask_again(self) -> None:
         """The part has brought recipients through: those who were too many for it come in the next one."""
@@ -145,21 +148,24 @@ class Transaction:
     def settle(self, index: int, reply: Reply) -> None:
         """The answer to the content, for one recipient."""
         self.content_reply = reply
-        self._outcomes[index] = Delivered(str(reply)) if reply.code < 300 else refused(reply)
+        self._outcomes[index] = self._outcome(reply, Phase.END)
 
-    def settle_accepted(self, reply: Reply) -> None:
-        """The same answer for all who were accepted."""
+    def settle_accepted(self, reply: Reply, phase: Phase) -> None:
+        """The same answer, to the content or to DATA, for all who were accepted."""
         self.content_reply = reply
-        outcome = Delivered(str(reply)) if reply.code < 300 else refused(reply)
+        outcome = self._outcome(reply, phase)
         for index in self.accepted:
             self._outcomes[index] = outcome
+
+    def _outcome(self, reply: Reply, phase: Phase) -> Outcome:
+        return Delivered(str(reply), "", self._notifies) if reply.code < 300 else refused(reply, phase)
 
     def settle_all(self, outcome: Outcome) -> None:
         """All who have none have this outcome."""
         self._outcomes = [outcome if known is None else known for known in self._outcomes]
         self._later = []
 
-    def give_up(self, reply: Reply, *, is_answer: bool = False) -> None:
+    def give_up(self, reply: Reply, phase: Phase, *, is_answer: bool = False) -> None:
         """No more answers come; `reply` is why.  Who waits for one is deferred, with a mark where the peer may have delivered.
 
         `is_answer`: `reply` is itself the peer's answer to the content.
@@ -167,8 +173,8 @@ class Transaction:
         waiting = self.accepted if self.is_uncertain and not is_answer else ()
         for index in waiting:
             if self._outcomes[index] is None:
-                self._outcomes[index] = Deferred(reply, UNCERTAIN)
-        self.settle_all(Deferred(reply))
+                self._outcomes[index] = Deferred(reply, UNCERTAIN, "", phase.name)
+        self.settle_all(Deferred(reply, "", "", phase.name))
 
     def done(self) -> Done:
         """All have their outcome."""
@@ -177,6 +183,6 @@ class Transaction:
         )
 
 
-def refused(reply: Reply) -> Outcome:
+def refused(reply: Reply, phase: Phase) -> Outcome:
     """A negative reply as an outcome."""
-    return Deferred(reply) if reply.is_transient else Failed(reply)
+    return Deferred(reply, phase=phase.name) if reply.is_transient else Failed(reply, phase=phase.name)
