@@ -26,11 +26,16 @@ __all__ = [
     "Attempt",
     "DestinationSummary",
     "EntrySummary",
+    "Mark",
+    "Settled",
     "State",
     "StoredMessage",
+    "Trial",
     "UnreadableEntry",
+    "decode_history",
     "decode_reply",
     "destination_name",
+    "encode_history",
     "encode_reply",
     "number_of",
     "pack",
@@ -51,6 +56,11 @@ FRONT = struct.Struct(">BB16sIIQI")  # layout, flags, id; octets: envelope, pref
 SPOOLED = 1
 BINARY = 2
 
+TRIALS_KEPT = 10  # of each destination, the newest
+TRIAL_CHARACTERS = 500
+
+Settled = tuple[int, str, bool, bool]  # number, message id, has attempts in the store, has a file in the spool
+
 WHOLE_ENTRY = -1
 """The destination of an attempt that speaks of the entry as a whole (damaged)."""
 
@@ -60,17 +70,36 @@ class UnreadableEntry(ValueError):
 
 
 class State(enum.StrEnum):
-    """What is known of one destination.  A destination without a record has not been tried, or its outcome was not kept."""
+    """What is known of one destination.  A destination without a record has not been tried, or its outcome was not kept.
+
+    FAILED: for good, and its sender has not been told (yet); RETURNED: the sender has been told, or did not want to be.
+    """
 
     DELIVERED = "delivered"
     DEFERRED = "deferred"
     FAILED = "failed"
+    RETURNED = "returned"
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """One attempt for people: when (seconds since the epoch), with whom, how far it came, what was said."""
+
+    made_at: float
+    peer: str
+    phase: str
+    reply: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is kept of the attempts for one destination.  `due` is seconds since the epoch, for a deferred one."""
+    """What is kept of the attempts for one destination.  `due` is seconds since the epoch, for a deferred one.
+
+    `report` is when a report to the sender is owed, None where none is: on the failure, on the delay or on the success, as
+    `state` is.  `history` are the last attempts that did not deliver, the oldest first.
+    """
 
     number: int
     destination: int
@@ -80,6 +109,24 @@ class Attempt:
     due: float | None
     reply: Reply | None
     note: str
+    report: float | None = None
+    history: tuple[Trial, ...] = ()
+
+    def tried(self, trial: Trial) -> tuple[Trial, ...]:
+        """The history with one more, bounded."""
+        return (*self.history[1 - TRIALS_KEPT :], trial)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a report changes for one destination, if it is still in the state `was`; `note` None leaves the note."""
+
+    number: int
+    destination: int
+    was: State
+    state: State
+    report: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +145,10 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class DestinationSummary:
-    """One destination, for people.  `state` is "queued" or a `State`; `due` is seconds since the epoch."""
+    """One destination, for people.  `state` is "queued" or a `State`; `due` is seconds since the epoch.
+
+    `history` is empty in a list.
+    """
 
     index: int
     recipient: str
@@ -108,6 +158,7 @@ class DestinationSummary:
     due: float | None
     reply: str
     note: str
+    history: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +237,17 @@ def decode_reply(text: str | None) -> Reply | None:
         return None
     code, enhanced, lines = json.loads(text)
     return Reply(code, enhanced, tuple(lines))
+
+
+def encode_history(history: tuple[Trial, ...]) -> str:
+    """Trials as the text that the store keeps, long words cut."""
+    most = TRIAL_CHARACTERS
+    return json.dumps([[t.made_at, t.peer[:most], t.phase[:most], t.reply[:most], t.note[:most]] for t in history])
+
+
+def decode_history(text: str) -> tuple[Trial, ...]:
+    """The trials of `encode_history`."""
+    return tuple([Trial(*row) for row in json.loads(text)])
 
 
 def destination_name(destination: Destination) -> str:

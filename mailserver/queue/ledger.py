@@ -12,15 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
-from mailserver.queue.entry import Attempt
+from mailserver.queue.entry import Attempt, Settled
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SqliteStore
 
-__all__ = ["Ledger", "Settled"]
+__all__ = ["Ledger", "Settled", "remove_files"]
 
 AGAIN_SECONDS = 5.0
-
-Settled = tuple[int, str, bool, bool]  # number, message id, has attempts in the store, has a file in the spool
 
 
 class Ledger:
@@ -33,7 +31,7 @@ class Ledger:
         self,
         *,
         clock: Clock,
-        do: Callable[[Callable[[SqliteStore], None]], Deferred[None]],
+        do: Callable[[Callable[[SqliteStore], list[Settled]]], Deferred[list[Settled]]],
         spool: Spool,
         settled: Callable[[list[Settled]], None],
         recorded: Callable[[list[Attempt]], None],
@@ -80,24 +78,24 @@ class Ledger:
         self._sending = True
         spool = self._spool
 
-        def write(store: SqliteStore) -> None:
+        def write(store: SqliteStore) -> list[Settled]:
             recorded = [number for number, _, has_attempts, _ in entries if has_attempts]
-            store.settle([entry[0] for entry in entries], recorded, attempts)
-            for _, id, _, spooled in entries:
-                if spooled:
-                    spool.remove(id)  # after the entry: a crash between leaves a file without an entry, which the start removes
+            finished = store.settle([entry[0] for entry in entries], recorded, attempts)
+            remove_files(spool, entries)
+            remove_files(spool, finished)
+            return finished
 
         self._do(write).addCallbacks(
             self._sent, self._not_sent, callbackArgs=(entries, attempts), errbackArgs=(entries, attempts)
         )
 
-    def _sent(self, _: None, entries: list[Settled], attempts: list[Attempt]) -> None:
+    def _sent(self, finished: list[Settled], entries: list[Settled], attempts: list[Attempt]) -> None:
         self._sending = False
         if self._entries or self._attempts:
             self._send()
         if attempts:
             self._recorded(attempts)
-        self._settled(entries)
+        self._settled(entries + finished)
 
     def _not_sent(self, failure: Failure, entries: list[Settled], attempts: list[Attempt]) -> None:
         self._sending = False
@@ -105,3 +103,10 @@ class Ledger:
         self._attempts = attempts + self._attempts
         self._delayed = self._clock.callLater(AGAIN_SECONDS, self._send)
         self._failed(failure)
+
+
+def remove_files(spool: Spool, entries: list[Settled]) -> None:
+    """Remove the files of entries that are gone from the store: a crash between leaves files that the start removes."""
+    for _, id, _, spooled in entries:
+        if spooled:
+            spool.remove(id)

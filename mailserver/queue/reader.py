@@ -27,6 +27,7 @@ from mailserver.queue.entry import (
     EntrySummary,
     State,
     UnreadableEntry,
+    decode_history,
     decode_reply,
     destination_name,
     number_of,
@@ -39,8 +40,8 @@ from mailserver.queue.spool import Spool
 __all__ = ["ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
 
 BUSY_MILLISECONDS = 5000
-ATTEMPT = "number, destination, remote, state, attempts, due, reply, note"
-ORDER_OF_STATES = ("damaged", "failed", "deferred", "queued", "delivered")
+ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
+ORDER_OF_STATES = ("damaged", "failed", "deferred", "queued", "returned", "delivered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,25 @@ class SqliteReader:
         places = self.due(after, now, limit)
         return places, self.next_due(now) if len(places) < limit else None
 
+    def reports_due(
+        self, after: tuple[float, int, bool], now: float, limit: int
+    ) -> tuple[list[tuple[float, int, bool]], float | None]:
+        """Entries that owe a report: as `due_now`, the third member without a meaning."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT report, number FROM attempt INDEXED BY attempt_report WHERE report IS NOT NULL"
+                " AND report >= ? AND report <= ? AND (report, number) > (?, ?) ORDER BY report, number LIMIT ?",
+                (after[0], now, after[0], after[1], limit),
+            )
+            places = [(report, number, False) for report, number in rows]
+            if len(places) == limit:
+                return places, None
+            later = connection.execute(
+                "SELECT report FROM attempt INDEXED BY attempt_report WHERE report IS NOT NULL AND report > ?"
+                " ORDER BY report LIMIT 1", (now,)
+            )  # fmt: skip
+            return places, next((report for (report,) in later), None)
+
     def newest(self) -> int:
         """The highest number, 0 where the queue is empty."""
         with self._reading() as connection:
@@ -173,7 +193,7 @@ class SqliteReader:
         with self._reading() as connection:
             rows = connection.execute("SELECT number FROM entry WHERE number > ? ORDER BY number LIMIT ?", place)
             numbers: list[Any] = [number for (number,) in rows]
-            return [summary(connection, number) for number in numbers]
+            return [summary(connection, number, with_history=False) for number in numbers]
 
     def show(self, id: str) -> EntrySummary | None:
         """The entry with this id, None where the queue has it not."""
@@ -218,8 +238,11 @@ def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]
     """What is recorded of an entry's destinations."""
     rows = connection.execute(f"SELECT {ATTEMPT} FROM attempt WHERE number = ? ORDER BY destination", (number,))  # noqa: S608
     return tuple(
-        Attempt(number, destination, bool(remote), State(state), attempts, due, decode_reply(reply), note)
-        for number, destination, remote, state, attempts, due, reply, note in rows
+        Attempt(
+            *(number, destination, bool(remote), State(state), attempts, due),
+            *(decode_reply(reply), note, report, decode_history(history)),
+        )
+        for number, destination, remote, state, attempts, due, reply, note, report, history in rows
     )
 
 
@@ -235,7 +258,7 @@ def is_entry(connection: apsw.Connection, id: str) -> bool:
     return any(front[2:18] == id.encode() for (front,) in rows)
 
 
-def summary(connection: apsw.Connection, number: int) -> EntrySummary:
+def summary(connection: apsw.Connection, number: int, with_history: bool = True) -> EntrySummary:
     """One entry for people, without reading its content."""
     records = {attempt.destination: attempt for attempt in attempts_of(connection, number)}
     whole = records.get(WHOLE_ENTRY)
@@ -247,13 +270,15 @@ def summary(connection: apsw.Connection, number: int) -> EntrySummary:
     except (UnreadableEntry, UnreadableEnvelope) as error:
         received_at = time_of(id) if len(id) == 16 else 0.0
         return EntrySummary(id, received_at, "", size, State.DAMAGED, (), str(error))
-    parts = tuple(destination_summary(destination, records.get(destination.index)) for destination in destinations)
+    parts = tuple(
+        destination_summary(destination, records.get(destination.index), with_history) for destination in destinations
+    )
     state = State.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
     sender = "" if envelope.sender is None else str(envelope.sender)
     return EntrySummary(id, envelope.received_at, sender, size, state, parts, whole.note if whole else "")
 
 
-def destination_summary(destination: Destination, attempt: Attempt | None) -> DestinationSummary:
+def destination_summary(destination: Destination, attempt: Attempt | None, with_history: bool) -> DestinationSummary:
     """One destination for people."""
     first = DestinationSummary(
         destination.index, str(destination.recipient.address), destination_name(destination), "queued", 0, None, "", ""
@@ -262,7 +287,13 @@ def destination_summary(destination: Destination, attempt: Attempt | None) -> De
         return first
     reply = "" if attempt.reply is None else str(attempt.reply)
     return replace(
-        first, state=str(attempt.state), attempts=attempt.attempts, due=attempt.due, reply=reply, note=attempt.note
+        first,
+        state=str(attempt.state),
+        attempts=attempt.attempts,
+        due=attempt.due,
+        reply=reply,
+        note=attempt.note,
+        history=attempt.history if with_history else (),
     )
 
 

@@ -12,19 +12,19 @@ import array
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apsw
 
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, encode_reply
+from mailserver.queue.entry import WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 from mailserver.queue.spool import sync_directory
 
 __all__ = ["MessageRefused", "SqliteStore", "open_connection"]
 
 SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_OCTETS = 16384
 CACHE_KIBIBYTES = 32768
 WAL_KEPT_OCTETS = 64 << 20  # a log that grew past this in a rush is cut at the next restart of the log
@@ -32,6 +32,10 @@ BUSY_MILLISECONDS = 5000
 VACUUM_FREE_OCTETS = 256 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+REPORT_INDEXES = (
+    "CREATE INDEX attempt_report ON attempt (report, number) WHERE report IS NOT NULL",
+    "CREATE INDEX attempt_failed ON attempt (number) WHERE state = 'failed'",
+)
 SCHEMA = (
     # `message` is what entry.pack makes.
     "CREATE TABLE entry (number INTEGER PRIMARY KEY, destinations INTEGER NOT NULL, spooled INTEGER NOT NULL,"
@@ -40,11 +44,18 @@ SCHEMA = (
     # A table of its own: an UPDATE of `entry` would write the whole message again.
     "CREATE TABLE attempt (number INTEGER NOT NULL, destination INTEGER NOT NULL, remote INTEGER NOT NULL,"
     " state TEXT NOT NULL, attempts INTEGER NOT NULL, due REAL, reply TEXT, note TEXT NOT NULL,"
-    " PRIMARY KEY (number, destination)) WITHOUT ROWID",
+    " report REAL, history TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (number, destination)) WITHOUT ROWID",
     "CREATE INDEX attempt_due ON attempt (due, number) WHERE due IS NOT NULL",
+    *REPORT_INDEXES,
     "CREATE TABLE mark (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
 )
-UPGRADES: dict[int, tuple[str, ...]] = {}  # from this version to the next: statements
+UPGRADES: dict[int, tuple[str, ...]] = {  # from this version to the next: statements
+    1: (
+        "ALTER TABLE attempt ADD COLUMN report REAL",
+        "ALTER TABLE attempt ADD COLUMN history TEXT NOT NULL DEFAULT '[]'",
+        *REPORT_INDEXES,
+    ),
+}
 
 INSERT = (  # the message begins at octet 27, after entry.KEY_OCTETS
     "INSERT INTO entry (number, destinations, spooled, message) SELECT CAST(substr(value, 1, 19) AS INTEGER),"
@@ -53,7 +64,25 @@ INSERT = (  # the message begins at octet 27, after entry.KEY_OCTETS
 )
 DELETE = "DELETE FROM entry WHERE number IN (SELECT value FROM carray(?))"
 DELETE_ATTEMPTS = "DELETE FROM attempt WHERE number IN (SELECT value FROM carray(?))"
-UPSERT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+UPSERT = (  # whether the delay has been told is known here alone: an attempt may have begun before its report and ended after it
+    "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number, destination) DO UPDATE SET"
+    " remote = excluded.remote, attempts = excluded.attempts, due = excluded.due, reply = excluded.reply,"
+    " note = excluded.note, history = excluded.history, state = excluded.state, report = CASE WHEN"
+    " attempt.state = 'deferred' AND excluded.state = 'deferred' THEN attempt.report ELSE excluded.report END"
+)
+MARK = (
+    "UPDATE attempt SET state = ?, report = ?, note = coalesce(?, note) WHERE number = ? AND destination = ? AND state = ?"
+)
+CLOSED_STATES = (State.DELIVERED, State.RETURNED)
+WITH_ALL = (  # entries all of whose destinations are in certain states, and owe no report
+    "SELECT number, substr(message, 3, 16), spooled FROM entry WHERE number IN ({numbers}) AND destinations ="
+    " (SELECT count(*) FROM attempt WHERE attempt.number = entry.number AND destination >= 0 AND report IS NULL"
+    " AND state IN {states}) ORDER BY number"
+)
+FINISHED = WITH_ALL.format(numbers="SELECT value FROM carray(?)", states="('delivered', 'returned')")
+GIVEN_UP = WITH_ALL.format(
+    numbers="SELECT number FROM attempt WHERE state = 'failed'", states="('failed', 'delivered', 'returned')"
+)
 
 
 class MessageRefused(StorageBroken):
@@ -133,13 +162,19 @@ class SqliteStore:
             if not self.trusted:
                 self._disowned.update(numbers)
 
-    def settle(self, numbers: Sequence[int], recorded: Sequence[int], attempts: Sequence[Attempt]) -> None:
-        """Forget the entries `numbers` (those in `recorded` have attempts that go with them), and keep `attempts`."""
+    def settle(
+        self, numbers: Sequence[int], recorded: Sequence[int], attempts: Sequence[Attempt]
+    ) -> list[Settled]:
+        """Forget the entries `numbers` (those in `recorded` have attempts that go with them), and keep `attempts`.
+
+        Returns the entries of which these attempts were the last thing to wait for: they are forgotten too.
+        """
         connection = self._open_connection()
+        finished: list[Settled] = []
         with self._faults():
             if not recorded and not attempts:
                 connection.execute(DELETE, (numbers_array(numbers),))
-                return
+                return finished
             with connection:
                 if numbers:
                     connection.execute(DELETE, (numbers_array(numbers),))
@@ -147,6 +182,46 @@ class SqliteStore:
                     connection.execute(DELETE_ATTEMPTS, (numbers_array(recorded),))
                 if attempts:
                     connection.executemany(UPSERT, [attempt_row(attempt) for attempt in attempts])
+                finished = self._finish(connection, {one.number for one in attempts if one.state in CLOSED_STATES})
+        return finished
+
+    def report(self, packed: Sequence[bytes], marks: Sequence[Mark]) -> list[Settled]:
+        """Commit reports together with what they mean for the entries that they speak of: both, or neither.
+
+        Returns the entries that waited for nothing else; they are forgotten.
+        """
+        connection = self._open_connection()
+        finished: list[Settled] = []
+        with self._faults(), connection:
+            if packed:
+                connection.execute(INSERT, (apsw.carray(tuple(packed)),))
+            connection.executemany(MARK, [mark_row(mark) for mark in marks])
+            finished = self._finish(connection, {mark.number for mark in marks})
+        return finished
+
+    def drop_failed(self, most: int, before: int) -> list[Settled]:
+        """Forget the oldest entries that are kept only because their failure cannot be told: those above `most`, and those
+        with a number below `before`."""
+        connection = self._open_connection()
+        dropped: list[Settled] = []
+        with self._faults(), connection:
+            kept = settled_rows(connection.execute(GIVEN_UP))
+            dropped = [entry for place, entry in enumerate(kept) if place < len(kept) - most or entry[0] < before]
+            self._forget(connection, dropped)
+        return dropped
+
+    def _finish(self, connection: apsw.Connection, numbers: set[int]) -> list[Settled]:
+        if not numbers:
+            return []
+        finished = settled_rows(connection.execute(FINISHED, (numbers_array(numbers),)))
+        self._forget(connection, finished)
+        return finished
+
+    def _forget(self, connection: apsw.Connection, entries: Sequence[Settled]) -> None:
+        if entries:
+            numbers = [entry[0] for entry in entries]
+            connection.execute(DELETE, (numbers_array(numbers),))
+            connection.execute(DELETE_ATTEMPTS, (numbers_array(numbers),))
 
     def forget_damage(self) -> None:
         """Drop the records of damage: the start finds out anew, and a file may have been put back."""
@@ -249,4 +324,16 @@ def attempt_row(attempt: Attempt) -> tuple[int | float | str | None, ...]:
         attempt.due,
         encode_reply(attempt.reply),
         attempt.note,
+        attempt.report,
+        encode_history(attempt.history),
     )
+
+
+def mark_row(mark: Mark) -> tuple[int | float | str | None, ...]:
+    """The arguments of MARK."""
+    return str(mark.state), mark.report, mark.note, mark.number, mark.destination, str(mark.was)
+
+
+def settled_rows(rows: Iterable[Any]) -> list[Settled]:
+    """Rows of number, id and spooled."""
+    return [(number, id.decode("ascii", "replace"), True, bool(spooled)) for number, id, spooled in rows]

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from unittest import mock
 
 import apsw
@@ -6,10 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue.entry import Attempt, State, number_of, pack
+from mailserver.queue.entry import Attempt, Mark, State, Trial, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader
 from mailserver.queue.spool import Spool
-from mailserver.queue.store import MessageRefused, SqliteStore
+from mailserver.queue.store import SCHEMA_VERSION, MessageRefused, SqliteStore
 from tests.queue.doubles import envelope, local, remote
 
 
@@ -56,14 +57,27 @@ class Life(StoreCase):
             SqliteStore(self.path).open()
         self.assertEqual(self.store._connection.pragma("user_version"), 99)
 
-    def test_an_older_schema_is_led_to_the_present_one(self):
-        self.add(5)
+    def test_the_first_schema_is_led_to_the_present_one(self):
+        (number,) = self.add(5)
+        self.store.settle([], [], [self.attempt(number, 0, due=7.0)])
+        for statement in (
+            "DROP INDEX attempt_report",
+            "DROP INDEX attempt_failed",
+            "ALTER TABLE attempt DROP COLUMN report",
+            "ALTER TABLE attempt DROP COLUMN history",
+            "PRAGMA user_version = 1",
+        ):
+            self.store._connection.execute(statement)
         self.store.close()
-        upgrades = {1: ("ALTER TABLE entry ADD COLUMN hold INTEGER",), 2: ("CREATE TABLE three (x)",)}
-        with mock.patch("mailserver.queue.store.SCHEMA_VERSION", 3), mock.patch("mailserver.queue.store.UPGRADES", upgrades):
-            self.store.open()
-        self.assertEqual(self.store._connection.pragma("user_version"), 3)
-        self.assertEqual(list(self.store._connection.execute("SELECT hold FROM entry")), [(None,)])
+        self.store.open()
+        self.assertEqual(self.store._connection.pragma("user_version"), SCHEMA_VERSION)
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertEqual(message.attempts, (self.attempt(number, 0, due=7.0),))
+        trial = Trial(1.0, "mx.example.com", "RCPT", "450 Later", "")
+        kept = replace(self.attempt(number, 0, due=9.0), history=(trial,))
+        self.store.settle([], [], [kept])
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertEqual(message.attempts, (kept,))
 
     def test_a_directory_that_is_not_there_is_a_broken_store(self):
         with self.assertRaises(StorageBroken):
@@ -154,6 +168,85 @@ class Writing(StoreCase):
             self.store.checkpoint()
         self.assertLessEqual(os.path.getsize(self.path + "-wal"), size)
         self.assertEqual(len(self.stored()), 10)
+
+
+class Reports(StoreCase):
+    def packed(self):
+        sent = envelope(local())
+        number = number_of(sent.id)
+        return number, pack(number, sent, Content.of(b"report"), (local(),))
+
+    def states(self, number):
+        ((message,), _) = self.reader.read([number], 1000)
+        return [(attempt.destination, attempt.state, attempt.report) for attempt in message.attempts]
+
+    def owed(self, number, destination, state, report=5.0):
+        return replace(self.attempt(number, destination, state), report=report)
+
+    def test_a_report_and_what_it_means_are_written_together_or_not_at_all(self):
+        (number,) = self.add(1)
+        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
+        marks = [Mark(number, 0, State.FAILED, State.RETURNED)]
+        report, packed = self.packed()
+        with self.assertRaises(MessageRefused):
+            self.store.report([packed, packed], marks)
+        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+        self.assertEqual(self.store.report([packed], marks), [])
+        self.assertEqual(self.states(number), [(0, State.RETURNED, None)])
+        self.assertEqual(self.stored(), [number, report])
+
+    def test_an_entry_that_waited_for_its_last_report_is_gone_with_it(self):
+        (number,) = self.add(1)
+        self.store.settle([], [], [self.owed(number, 0, State.FAILED), self.attempt(number, 1, State.DELIVERED)])
+        (finished,) = self.store.report([], [Mark(number, 0, State.FAILED, State.RETURNED)])
+        self.assertEqual((finished[0], finished[2:]), (number, (True, False)))
+        self.assertEqual((self.stored(), self.reader.attempted()), ([], 0))
+
+    def test_an_entry_that_waited_for_its_last_delivery_is_gone_with_it(self):
+        (number,) = self.add(1)
+        self.store.settle([], [], [self.attempt(number, 0, State.RETURNED)])
+        (finished,) = self.store.settle([], [], [self.attempt(number, 1, State.DELIVERED)])
+        self.assertEqual((finished[0], self.stored()), (number, []))
+
+    def test_an_entry_that_owes_a_report_of_success_stays(self):
+        (number,) = self.add(1)
+        both = [self.owed(number, 0, State.DELIVERED), self.attempt(number, 1, State.DELIVERED)]
+        self.assertEqual(self.store.settle([], [], both), [])
+        self.assertEqual(len(self.store.report([], [Mark(number, 0, State.DELIVERED, State.DELIVERED)])), 1)
+
+    def test_a_destination_whose_state_has_changed_meanwhile_is_not_marked(self):
+        (number,) = self.add(1)
+        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
+        self.store.report([], [Mark(number, 0, State.DEFERRED, State.DEFERRED)])
+        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+
+    def test_a_delay_that_was_told_stays_told(self):
+        (number,) = self.add(1)
+        self.store.settle([], [], [self.owed(number, 0, State.DEFERRED)])
+        self.store.report([], [Mark(number, 0, State.DEFERRED, State.DEFERRED)])
+        self.store.settle([], [], [self.owed(number, 0, State.DEFERRED)])
+        self.assertEqual(self.states(number), [(0, State.DEFERRED, None)])
+        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
+        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+
+    def test_what_owes_a_report_comes_in_the_order_of_time(self):
+        one, two, three = self.add(1, 1, 1)
+        owed = [(one, 0, 30.0), (two, 0, 10.0), (two, 1, 10.0), (three, 0, 99.0)]
+        self.store.settle([], [], [self.owed(n, d, State.FAILED, at) for n, d, at in owed])
+        everything = [(10.0, two, False), (30.0, one, False)]
+        self.assertEqual(self.reader.reports_due((0.0, 0, False), 50.0, 10), (everything, 99.0))
+        self.assertEqual(self.reader.reports_due(everything[0], 50.0, 10), (everything[1:], 99.0))
+        self.assertEqual(self.reader.reports_due((0.0, 0, False), 50.0, 1), (everything[:1], None))
+
+    def test_of_the_failures_that_cannot_be_told_the_oldest_are_dropped(self):
+        numbers = self.add(1, 1, 1, 1, 1)
+        waiting, owing, *kept = numbers
+        failed = [self.attempt(n, d, State.FAILED) for n in kept for d in (0, 1)]
+        others = [self.attempt(waiting, 0, State.FAILED), self.owed(owing, 0, State.FAILED), self.attempt(owing, 1, State.FAILED)]
+        self.store.settle([], [], failed + others)
+        self.assertEqual([entry[0] for entry in self.store.drop_failed(2, 0)], kept[:1])
+        self.assertEqual([entry[0] for entry in self.store.drop_failed(2, kept[2])], kept[1:2])
+        self.assertEqual(self.stored(), [waiting, owing, kept[2]])
 
 
 class Breaking:
