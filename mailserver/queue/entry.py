@@ -21,7 +21,10 @@ from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 
 __all__ = [
+    "CLOSED",
+    "FROM_ID",
     "KEY_OCTETS",
+    "NUMBER_CHARACTERS",
     "WHOLE_ENTRY",
     "Attempt",
     "DestinationSummary",
@@ -79,7 +82,13 @@ class State(enum.StrEnum):
     DEFERRED = "deferred"
     FAILED = "failed"
     RETURNED = "returned"
+    HELD = "held"  # not tried until a person releases it
+    DROPPED = "dropped"  # a person dropped it, or sent it elsewhere
     DAMAGED = "damaged"
+
+
+CLOSED = (State.DELIVERED, State.RETURNED, State.DROPPED)
+"""Nothing is left to do for a destination."""
 
 
 @dataclass(frozen=True, slots=True)

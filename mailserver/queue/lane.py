@@ -150,6 +150,23 @@ class Lane:
         self.held_octets += octets
         self.ready.append(Leg(entry, parcel, octets))
 
+    def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
+        """Take back what waits here of these entries: number, again."""
+        found: list[tuple[int, bool]] = []
+        kept: deque[Leg] = deque()
+        for leg in self.ready:
+            entry = leg.entry
+            if entry.number not in numbers:
+                kept.append(leg)
+                continue
+            for destination in leg.parcel.destinations:
+                entry.active &= ~(1 << destination.index)
+            self.held_octets -= leg.octets
+            found.append((entry.number, leg.parcel.again))
+        if found:
+            self.ready = kept
+        return found
+
     # --- delivering ---
 
     def pump(self) -> None:

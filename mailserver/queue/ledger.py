@@ -43,6 +43,8 @@ class Ledger:
         self._settled = settled
         self._recorded = recorded
         self._failed = failed
+        self.settling: set[int] = set()
+        """The numbers of entries that are on their way out of the store."""
         self._entries: list[Settled] = []
         self._attempts: list[Attempt] = []
         self._sending = False
@@ -57,6 +59,7 @@ class Ledger:
         """Take these along.  An entry that is settled needs no attempts."""
         self._entries += entries
         self._attempts += attempts
+        self.settling.update([entry[0] for entry in entries])
         if not self._sending and self._delayed is None:
             self._send()
 
@@ -91,6 +94,7 @@ class Ledger:
 
     def _sent(self, finished: list[Settled], entries: list[Settled], attempts: list[Attempt]) -> None:
         self._sending = False
+        self.settling.difference_update([entry[0] for entry in entries])
         if self._entries or self._attempts:
             self._send()
         if attempts:

@@ -41,7 +41,7 @@ __all__ = ["ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_en
 
 BUSY_MILLISECONDS = 5000
 ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
-ORDER_OF_STATES = ("damaged", "failed", "deferred", "queued", "returned", "delivered")
+ORDER_OF_STATES = ("damaged", "failed", "held", "deferred", "queued", "returned", "delivered", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,15 @@ class SqliteReader:
             rows = connection.execute("SELECT number FROM entry WHERE number > ? ORDER BY number LIMIT ?", place)
             numbers: list[Any] = [number for (number,) in rows]
             return [summary(connection, number, with_history=False) for number in numbers]
+
+    def page(self, after: int, up_to: int, limit: int) -> Sequence[tuple[int, EntrySummary]]:
+        """Numbers and summaries in the order of the numbers, from the one after `after`."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT number FROM entry WHERE number > ? AND number <= ? ORDER BY number LIMIT ?", (after, up_to, limit)
+            )
+            numbers: Sequence[Any] = [number for (number,) in rows]
+            return [(number, summary(connection, number, with_history=False)) for number in numbers]
 
     def show(self, id: str) -> EntrySummary | None:
         """The entry with this id, None where the queue has it not."""

@@ -70,6 +70,10 @@ class Recovery:
         if self._after < number <= self._up_to:
             self._mine.add(number)
 
+    def awaits(self, number: int) -> bool:
+        """An entry of the earlier run that has not been looked at yet."""
+        return self._after < number <= self._up_to and number not in self._mine
+
     def more(self) -> None:
         """Read the next page."""
         if not self._reading:

@@ -22,7 +22,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
 from mailserver.queue.due import DueTimes
-from mailserver.queue.entry import WHOLE_ENTRY, Attempt, State, destination_name
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
 from mailserver.queue.lane import Entry, Lane, Leg
 from mailserver.queue.ledger import Ledger, Settled
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
@@ -66,6 +66,7 @@ class Runner:
         self.due = DueTimes(clock=clock, ask=lambda *question: self.read(reader.due_now, *question), found=self._found_due)
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
+        self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the lanes to which to give them back: remote, again
         self._stopping = False
         self._idle: list[Deferred[None]] = []
 
@@ -103,6 +104,9 @@ class Runner:
     def adopt(self, message: ReadMessage, lanes: tuple[Lane, ...], again: bool, window_counts: bool = True) -> None:
         """An entry read back: give `lanes` those of its destinations that are theirs, due and not on their way."""
         number = message.number
+        if number in self._claimed:  # what was read may have changed: read it again afterwards
+            self._claimed[number].update((lane.remote, again) for lane in lanes)
+            return
         entry = self.live.get(number) or self._new_entry(
             number, message.envelope, message.content, message.destinations, message.attempts
         )
@@ -164,7 +168,7 @@ class Runner:
             entry.recorded = True
             entry.attempts = {attempt.destination: attempt.attempts for attempt in attempts}
             for attempt in attempts:
-                if attempt.state is State.DELIVERED:
+                if attempt.state in CLOSED:
                     entry.open &= ~(1 << attempt.destination)
         return entry
 
@@ -311,6 +315,33 @@ class Runner:
             ms=round((self._clock.seconds() - envelope.received_at) * 1000),
             **fields,
         )
+
+    # --- for a person's hand ---
+
+    def claim(self, numbers: set[int]) -> set[int]:
+        """Take entries out of the lanes, so that a person may change them; those that could be had.
+
+        Not to be had is what is being delivered, not yet flushed, not yet written down, or settled already.
+        """
+        claimed = {number: set[tuple[bool, bool]]() for number in numbers if number not in self._claimed}
+        live = {number for number in claimed if number in self.live}
+        for lane in self.lanes if live else ():
+            for number, again in lane.withdraw(live):
+                claimed[number].add((lane.remote, again))
+        for number in live:
+            self._leave(self.live[number])
+        busy = {number for number in claimed if number in self.live or number in self.ledger.settling}
+        self._claimed.update(claimed)
+        self.release(busy)
+        return set(claimed) - busy
+
+    def release(self, numbers: set[int]) -> None:
+        """Give claimed entries back: what is to be done with them is read from the store."""
+        for number in numbers:
+            for remote, again in self._claimed.pop(number, ()):
+                self.lanes[remote].backlog.append((number, again))
+        if not self._stopping:
+            self.changed()
 
     # --- reading back ---
 

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue.entry import WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 from mailserver.queue.spool import sync_directory
 
 __all__ = ["MessageRefused", "SqliteStore", "open_connection"]
@@ -64,6 +64,8 @@ INSERT = (  # the message begins at octet 27, after entry.KEY_OCTETS
 )
 DELETE = "DELETE FROM entry WHERE number IN (SELECT value FROM carray(?))"
 DELETE_ATTEMPTS = "DELETE FROM attempt WHERE number IN (SELECT value FROM carray(?))"
+THERE = "SELECT number FROM entry WHERE number IN (SELECT value FROM carray(?))"
+REWRITE = "UPDATE entry SET destinations = ?, message = ? WHERE number = ?"
 UPSERT = (  # whether the delay has been told is known here alone: an attempt may have begun before its report and ended after it
     "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number, destination) DO UPDATE SET"
     " remote = excluded.remote, attempts = excluded.attempts, due = excluded.due, reply = excluded.reply,"
@@ -73,15 +75,14 @@ UPSERT = (  # whether the delay has been told is known here alone: an attempt ma
 MARK = (
     "UPDATE attempt SET state = ?, report = ?, note = coalesce(?, note) WHERE number = ? AND destination = ? AND state = ?"
 )
-CLOSED_STATES = (State.DELIVERED, State.RETURNED)
 WITH_ALL = (  # entries all of whose destinations are in certain states, and owe no report
     "SELECT number, substr(message, 3, 16), spooled FROM entry WHERE number IN ({numbers}) AND destinations ="
     " (SELECT count(*) FROM attempt WHERE attempt.number = entry.number AND destination >= 0 AND report IS NULL"
     " AND state IN {states}) ORDER BY number"
 )
-FINISHED = WITH_ALL.format(numbers="SELECT value FROM carray(?)", states="('delivered', 'returned')")
+FINISHED = WITH_ALL.format(numbers="SELECT value FROM carray(?)", states="('delivered', 'returned', 'dropped')")
 GIVEN_UP = WITH_ALL.format(
-    numbers="SELECT number FROM attempt WHERE state = 'failed'", states="('failed', 'delivered', 'returned')"
+    numbers="SELECT number FROM attempt WHERE state = 'failed'", states="('failed', 'delivered', 'returned', 'dropped')"
 )
 
 
@@ -182,7 +183,7 @@ class SqliteStore:
                     connection.execute(DELETE_ATTEMPTS, (numbers_array(recorded),))
                 if attempts:
                     connection.executemany(UPSERT, [attempt_row(attempt) for attempt in attempts])
-                finished = self._finish(connection, {one.number for one in attempts if one.state in CLOSED_STATES})
+                finished = self._finish(connection, {one.number for one in attempts if one.state in CLOSED})
         return finished
 
     def report(self, packed: Sequence[bytes], marks: Sequence[Mark]) -> list[Settled]:
@@ -222,6 +223,28 @@ class SqliteStore:
             numbers = [entry[0] for entry in entries]
             connection.execute(DELETE, (numbers_array(numbers),))
             connection.execute(DELETE_ATTEMPTS, (numbers_array(numbers),))
+
+    def alter(
+        self, gone: Sequence[int], rewritten: Sequence[tuple[int, int, bytes]], attempts: Sequence[Attempt]
+    ) -> tuple[set[int], list[Settled]]:
+        """A person's changes, all of them or none: forget entries, give others (number, destinations, message) a new row, keep
+        attempts.  Returns the numbers that were there, and the entries of which nothing was left to do: they are forgotten.
+        """
+        connection = self._open_connection()
+        numbers = {*gone, *(number for number, _, _ in rewritten), *(attempt.number for attempt in attempts)}
+        with self._faults(), connection:
+            there: Any = connection.execute(THERE, (numbers_array(numbers),))
+            found: set[int] = {number for (number,) in there}
+            for number, destinations, message in rewritten:
+                connection.execute(REWRITE, (destinations, message, number))
+            if gone:
+                connection.execute(DELETE, (numbers_array(gone),))
+                connection.execute(DELETE_ATTEMPTS, (numbers_array(gone),))
+            kept = [attempt for attempt in attempts if attempt.number in found]
+            if kept:
+                connection.executemany(UPSERT, [attempt_row(attempt) for attempt in kept])
+            finished = self._finish(connection, {one.number for one in kept if one.state in CLOSED})
+        return found, finished
 
     def forget_damage(self) -> None:
         """Drop the records of damage: the start finds out anew, and a file may have been put back."""

@@ -1,0 +1,123 @@
+"""Which messages of the queue a person means, and which of their destinations.  Pure.
+
+A message is meant where its id, sender and age fit; of its destinations those whose recipient, domain and state fit.  A message
+of which no destination fits is not meant.  Names are compared without regard to case; ``*`` and ``?`` stand for what they do in a
+shell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mailserver.mail.ids import ALPHABET
+from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntrySummary, State
+
+__all__ = ["STATES", "Selection", "SelectionError"]
+
+STATES = ("queued", "deferred", "failed", "held", "damaged")
+ID_START = re.compile(f"[{ALPHABET}]{{0,16}}")
+HIGHEST = (1 << 60) - 1
+NULL_SENDER = "<>"
+
+
+class SelectionError(ValueError):
+    """What was asked for is no selection; the words are for the person who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to look for; an empty one means every message.
+
+    `id` is the beginning of an id, `sender` "<>" for the null reverse-path, `domain` that of the recipient or of the address
+    where its mail goes, `states` some of `STATES`; a message is older or younger than so many seconds.
+    """
+
+    id: str = ""
+    sender: str = ""
+    recipient: str = ""
+    domain: str = ""
+    older_seconds: float | None = None
+    younger_seconds: float | None = None
+    states: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.id.upper())
+        if ID_START.fullmatch(self.id) is None:
+            raise SelectionError(f"{self.id!r} is not the beginning of an id")
+        unknown = [state for state in self.states if state not in STATES]
+        if unknown:
+            raise SelectionError(f"{unknown[0]!r} is no state: {', '.join(STATES)}")
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Selection:
+        """What `as_json` gave.  Raises `SelectionError`."""
+        try:
+            return cls(**{**row, "states": tuple(row.get("states", ()))})
+        except (TypeError, AttributeError) as error:
+            raise SelectionError(f"not a selection: {error}") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the control socket."""
+        return asdict(self)
+
+    @property
+    def is_everything(self) -> bool:
+        """No filter was given."""
+        return self == Selection()
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The keys between which such entries stand, both included."""
+        start = self.id[:NUMBER_CHARACTERS]
+        if not start:
+            return 0, HIGHEST
+        low, high = (start.ljust(NUMBER_CHARACTERS, fill).translate(FROM_ID) for fill in (ALPHABET[0], ALPHABET[-1]))
+        return int(low, 32), int(high, 32)
+
+    def chosen(self, entry: EntrySummary, now: float) -> tuple[int, ...] | None:
+        """The indexes of the destinations that are meant, None where the message is not.
+
+        An entry that cannot be read has no destinations: it is meant as a whole, with ().
+        """
+        if not self._means(entry, now):
+            return None
+        if entry.state == State.DAMAGED:
+            named = [one for one in entry.destinations if self._names(one)]
+            meant = not self.states or State.DAMAGED in self.states
+            return () if meant and (named or not (self.recipient or self.domain)) else None
+        chosen = tuple([one.index for one in entry.destinations if self._names(one) and self._has_state(one)])
+        return chosen or None
+
+    def _means(self, entry: EntrySummary, now: float) -> bool:
+        age = now - entry.received_at
+        return (
+            entry.id.startswith(self.id)
+            and (self.older_seconds is None or age >= self.older_seconds)
+            and (self.younger_seconds is None or age <= self.younger_seconds)
+            and (not self.sender or fits(self.sender, entry.sender or NULL_SENDER))
+        )
+
+    def _names(self, one: DestinationSummary) -> bool:
+        names = (one.recipient, one.destination)
+        return (not self.recipient or any(fits(self.recipient, name) for name in names)) and (
+            not self.domain or any(fits(self.domain, domain_of(name)) for name in names)
+        )
+
+    def _has_state(self, one: DestinationSummary) -> bool:
+        if self.states:
+            return one.state in self.states
+        return one.state not in CLOSED
+
+
+def fits(pattern: str, name: str) -> bool:
+    """The name fits the pattern."""
+    return fnmatchcase(name.lower(), pattern.lower())
+
+
+def domain_of(name: str) -> str:
+    """What follows the last @ of an address or a mailbox's name (``user@domain/folder``)."""
+    return name.rpartition("@")[2].partition("/")[0]
