@@ -63,6 +63,11 @@ class DueTimes:
         self._seen = min(self._seen, (due, 0, False))  # lower only where the clock has gone back
         self._look_at(due)
 
+    def look_from_the_start(self, seconds: float) -> None:
+        """After a pause find all again: what was taken could not be used."""
+        self._seen = (0.0, 0, False)
+        self._look_at(self._clock.seconds() + seconds)
+
     def stop(self) -> None:
         """Look no more."""
         self._stopped = True

@@ -16,6 +16,7 @@ from mailserver.interfaces import Clock, IBatchDelivery, IDelivery
 from mailserver.mail.answers import Outcome
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.queue.entry import Attempt
 
 __all__ = ["Entry", "Lane", "LaneLimits", "Leg"]
 
@@ -33,7 +34,7 @@ class Entry:
     not yet taken; until then the masks know more than the store.
     """
 
-    __slots__ = ("active", "attempts", "envelope", "number", "open", "recorded", "shelved", "spooled", "writing")
+    __slots__ = ("active", "attempts", "envelope", "number", "open", "passed_on", "recorded", "shelved", "spooled", "writing")
 
     def __init__(self, *, number: int, envelope: Envelope, open: int, spooled: bool) -> None:
         self.number = number
@@ -41,10 +42,11 @@ class Entry:
         self.open = open
         self.active = 0
         self.shelved = 0
+        self.passed_on = 0
         self.writing = 0
         self.spooled = spooled
         self.recorded = False
-        self.attempts: dict[int, int] | None = None  # how many attempts each destination has had, where any
+        self.attempts: dict[int, Attempt] | None = None  # the last one of each destination that has had any
 
 
 @dataclass(slots=True)

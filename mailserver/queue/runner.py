@@ -21,8 +21,9 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
+from mailserver.mail.report import wants
 from mailserver.queue.due import DueTimes
-from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, Trial, destination_name
 from mailserver.queue.lane import Entry, Lane, Leg
 from mailserver.queue.ledger import Ledger, Settled
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
@@ -52,6 +53,7 @@ class Runner:
         run_in_thread: Callable[..., Any],
         note: Callable[..., None],
         count: Callable[[str, int], None],
+        reports: bool = False,
     ) -> None:
         self.live: dict[int, Entry] = {}
         self.lanes: tuple[Lane, ...] = ()
@@ -62,6 +64,7 @@ class Runner:
         self._reading = DeferredLock()
         self._note = note
         self._count = count
+        self._reports = reports
         self._ledger: Ledger | None = None
         self.due = DueTimes(clock=clock, ask=lambda *question: self.read(reader.due_now, *question), found=self._found_due)
         self._recovery: Callable[[], None] | None = None
@@ -166,9 +169,9 @@ class Runner:
         entry = Entry(number=number, envelope=envelope, open=open, spooled=content.path is not None)
         if attempts:
             entry.recorded = True
-            entry.attempts = {attempt.destination: attempt.attempts for attempt in attempts}
+            entry.attempts = {attempt.destination: attempt for attempt in attempts}
             for attempt in attempts:
-                if attempt.state in CLOSED:
+                if attempt.state in CLOSED and attempt.report is None:
                     entry.open &= ~(1 << attempt.destination)
         return entry
 
@@ -192,6 +195,8 @@ class Runner:
             outcome = outcomes.get(destination.index) if outcomes is not None else None
             if isinstance(outcome, answers.Delivered):
                 lane.delivered.append((entry, destination))
+                if outcome.notifies:
+                    entry.passed_on |= 1 << destination.index
                 self._tell(entry, destination, "delivered", note=outcome.note)
             else:
                 attempts.append(self._not_delivered(lane, entry, destination, outcome, why, chance))
@@ -206,7 +211,8 @@ class Runner:
         touched: dict[int, Entry] = {}
         for entry, destination in deliveries:
             done = ~(1 << destination.index)
-            entry.open &= done
+            if destination.recipient.parameters.notify is None or not self._tells_success(entry, destination):
+                entry.open &= done
             entry.active &= done
             touched[entry.number] = entry
         settled: list[Settled] = []
@@ -221,7 +227,7 @@ class Runner:
                 if entry.open:
                     entry.recorded = True
                     entry.writing += 1
-                    attempts.append(self._attempt(entry, destination, State.DELIVERED))
+                    attempts.append(self._delivered(entry, destination))
         self.ledger.add(settled, attempts)
 
     def unflushed(self, lane: Lane, deliveries: list[tuple[Entry, Destination]], why: str, pause_seconds: float) -> None:
@@ -275,12 +281,15 @@ class Runner:
         bit = 1 << destination.index
         entry.active &= ~bit
         entry.shelved |= bit
-        made = (entry.attempts or {}).get(destination.index, 0) + 1
+        before = (entry.attempts or {}).get(destination.index)
+        made = before.attempts + 1 if before is not None else 1
+        now = self._clock.seconds()
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
+        peer = phase = ""
         if isinstance(outcome, answers.Deferred | answers.Failed):
-            reply, note = outcome.reply, outcome.note
+            reply, note, peer, phase = outcome.reply, outcome.note, outcome.peer, outcome.phase
+        trial = Trial(now, peer, phase, str(reply), note)
         if not isinstance(outcome, answers.Failed):
-            now = self._clock.seconds()
             due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
             if due is None:
                 note = f"{note}; given up, its time is over" if note else "given up, its time is over"
@@ -288,15 +297,44 @@ class Runner:
                 state = State.DEFERRED
         self._tell(entry, destination, str(state), note=note, reply=str(reply))
         self._count(str(state), 1)
+        state, report = self._reported(entry, destination, state, now)
+        history = before.tried(trial) if before is not None else (trial,)
+        attempt = Attempt(
+            entry.number, destination.index, lane.remote, state, made, due, reply, note, report, history
+        )
         if entry.attempts is None:
             entry.attempts = {}
-        entry.attempts[destination.index] = made
-        return Attempt(entry.number, destination.index, lane.remote, state, made, due, reply, note)
+        entry.attempts[destination.index] = attempt
+        return attempt
 
-    def _attempt(self, entry: Entry, destination: Destination, state: State) -> Attempt:
-        made = (entry.attempts or {}).get(destination.index, 0) + 1
+    def _reported(
+        self, entry: Entry, destination: Destination, state: State, now: float
+    ) -> tuple[State, float | None]:
+        """The state with which it is kept, and when a report is owed."""
+        if not self._reports or entry.envelope.sender is None:
+            return state, None
+        if state is State.DEFERRED:
+            told = wants(destination.recipient, "DELAY")
+            return state, self._schedule.warning(entry.envelope.received_at) if told else None
+        return (State.FAILED, now) if wants(destination.recipient, "FAILURE") else (State.RETURNED, None)
+
+    def _tells_success(self, entry: Entry, destination: Destination) -> bool:
+        """RFC 3461 section 5.2: the sender asked for it, and no next host does it."""
+        return (
+            self._reports
+            and entry.envelope.sender is not None
+            and not entry.passed_on >> destination.index & 1
+            and wants(destination.recipient, "SUCCESS")
+        )
+
+    def _delivered(self, entry: Entry, destination: Destination) -> Attempt:
+        before = (entry.attempts or {}).get(destination.index)
+        made, history = (before.attempts + 1, before.history) if before is not None else (1, ())
+        report = self._clock.seconds() if self._tells_success(entry, destination) else None
         remote = isinstance(destination.route, Remote)
-        return Attempt(entry.number, destination.index, remote, state, made, None, None, "")
+        return Attempt(
+            entry.number, destination.index, remote, State.DELIVERED, made, None, None, "", report, history
+        )
 
     def _leave(self, entry: Entry) -> None:
         """Nothing of it is in memory any more; the store knows the rest."""
@@ -304,7 +342,8 @@ class Runner:
             self.live.pop(entry.number, None)
 
     def _tell(self, entry: Entry, destination: Destination, step: str, **fields: str) -> None:
-        made = 1 if entry.attempts is None else entry.attempts.get(destination.index, 0) + 1
+        before = None if entry.attempts is None else entry.attempts.get(destination.index)
+        made = 1 if before is None else before.attempts + 1
         envelope = entry.envelope
         self._note(
             envelope.id,

@@ -1,0 +1,68 @@
+"""Failures that nobody can be told of: a bounce that bounced, a sender that does not exist.
+
+They stay in the queue, state "failed", for the postmaster's eye, until there are too many or they are too old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.interfaces import Clock
+from mailserver.queue.entry import Attempt, Settled, State
+from mailserver.queue.store import SqliteStore
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """Keeps at most `most` such entries, for `seconds` from their acceptance; the oldest go first, each with a line in the log.
+
+    `do(work)` runs in the store's thread; `dropped` is told which entries are gone.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        do: Callable[[Callable[[SqliteStore], list[Settled]]], Deferred[list[Settled]]],
+        dropped: Callable[[list[Settled]], None],
+        most: int,
+        seconds: float,
+    ) -> None:
+        self._clock = clock
+        self._do = do
+        self._dropped = dropped
+        self._most = most
+        self._seconds = seconds
+        self._tidying = False
+
+    def recorded(self, attempts: Iterable[Attempt]) -> None:
+        """The store has kept these."""
+        if any(attempt.state is State.FAILED and attempt.report is None for attempt in attempts):
+            self.tidy()
+
+    def tidy(self) -> Deferred[None]:
+        """Drop what is too much or too old."""
+        if self._tidying:
+            return succeed(None)
+        self._tidying = True
+        before = max(0, int((self._clock.seconds() - self._seconds) * 1_000_000)) << 5  # as `entry.number_of` has it
+        most = self._most
+        return self._do(lambda store: store.drop_failed(most, before)).addCallbacks(self._tidied, self._not_tidied)
+
+    def _tidied(self, entries: list[Settled]) -> None:
+        self._tidying = False
+        for _, id, _, _ in entries:
+            self.log.warn("dropped {id}: it failed, and its sender cannot be told", id=id)
+        if entries:
+            self._dropped(entries)
+
+    def _not_tidied(self, failure: Failure) -> None:
+        self._tidying = False
+        self.log.failure("old failures could not be dropped", failure)

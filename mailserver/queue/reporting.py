@@ -1,0 +1,282 @@
+"""Reports to senders, on their way into the queue.
+
+What is owed stands in the store beside each destination (`Attempt.report`), so that no crash forgets it.  A report is a message
+like any other: it is written (`mailserver.mail.report`), routed, and committed in the same transaction that notes that the
+sender has been told.  So each is made once, whatever happens; and where the store or the router has a trouble, it is made later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.awaiting import now_or_later
+from mailserver.interfaces import Clock
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.answers import Refused, Remote, Route
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.faults import StorageFault
+from mailserver.mail.parcel import Destination
+from mailserver.mail.report import (
+    Original,
+    RecipientReport,
+    delay_report,
+    failure_report,
+    original_of,
+    parameters_for,
+    success_report,
+)
+from mailserver.queue.due import DueTimes
+from mailserver.queue.entry import Attempt, Mark, Settled, State, number_of, pack
+from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.schedule import Schedule
+from mailserver.queue.store import SqliteStore
+
+__all__ = ["Report", "Reporter", "recipient_reports"]
+
+PAGE = 20  # messages that are reported on in one transaction
+PAGE_OCTETS = 4 << 20
+ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
+ROUTE_AGAIN_SECONDS = 60.0
+STORE_AGAIN_SECONDS = 5.0
+CONDITIONS = {State.FAILED: "failure", State.DEFERRED: "delay", State.DELIVERED: "success"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that is a message of the queue.  `about` is the id of the message that it speaks of."""
+
+    number: int
+    packed: bytes
+    about: str
+    condition: str
+    envelope: Envelope
+    content: Content
+    destinations: tuple[Destination, ...]
+
+
+Page = list[tuple[ReadMessage | Unreadable, Original | None]]
+
+
+class Reporter:
+    """Makes the reports that the store says are owed, a page at a time.
+
+    `route(address)` says where a report goes; `next_id()` gives message ids; `read(function, *args)` runs in a thread,
+    `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
+    with the entries that waited for nothing else, `kept()` where a sender cannot be told, `damaged` with what cannot be read.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        hostname: str,
+        schedule: Schedule,
+        route: Callable[[Address], Awaitable[Sequence[Route]]],
+        next_id: Callable[[], str],
+        reader: SqliteReader,
+        read: Callable[..., Deferred[Any]],
+        do: Callable[[Callable[[SqliteStore], list[Settled]]], Deferred[list[Settled]]],
+        entering: Callable[[int], None],
+        entered: Callable[[list[Report]], None],
+        finished: Callable[[list[Settled]], None],
+        kept: Callable[[], None],
+        damaged: Callable[[Unreadable], None],
+    ) -> None:
+        self._clock = clock
+        self._hostname = hostname
+        self._schedule = schedule
+        self._route = route
+        self._next_id = next_id
+        self._reader = reader
+        self._read = read
+        self._do = do
+        self._entering = entering
+        self._entered = entered
+        self._finished = finished
+        self._kept = kept
+        self._damaged = damaged
+        self._due = DueTimes(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
+        self._waiting: dict[int, None] = {}  # numbers, in order
+        self._working: Deferred[None] | None = None
+        self._stopped = False
+
+    # --- life ---
+
+    def look(self) -> None:
+        """Find out what is owed."""
+        self._due.look()
+
+    def recorded(self, attempts: Iterable[Attempt]) -> None:
+        """The store has kept these."""
+        owed = [attempt.report for attempt in attempts if attempt.report is not None]
+        if owed:
+            self._due.expect(min(owed))
+
+    def finish(self) -> Deferred[None]:
+        """Begin nothing any more; fires when what is under way has ended."""
+        self._stopped = True
+        self._due.stop()
+        done: Deferred[None] = Deferred()
+        if self._working is None:
+            done.callback(None)
+        else:
+            self._working.addCallback(done.callback)
+        return done
+
+    # --- work ---
+
+    def _found(self, places: list[tuple[int, bool]]) -> None:
+        self._waiting.update(dict.fromkeys([number for number, _ in places]))
+        if self._working is None:
+            self._working = working = Deferred.fromCoroutine(self._work())
+            working.addErrback(self._stumbled)
+            working.addCallback(self._rest)
+
+    def _rest(self, _: None) -> None:
+        self._working = None
+
+    def _stumbled(self, failure: Any) -> None:
+        """Nothing is lost: it stands in the store, and is looked for again."""
+        self._waiting.clear()
+        if failure.check(StorageFault, OSError):
+            self.log.error("reports could not be made; they are made later: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("reports could not be made; they are made later", failure)
+        self._due.look_from_the_start(STORE_AGAIN_SECONDS)
+
+    async def _work(self) -> None:
+        while self._waiting and not self._stopped:
+            numbers = list(self._waiting)[:PAGE]
+            page, taken = await self._read(self._read_page, numbers)
+            for number in numbers[:taken]:
+                del self._waiting[number]
+            reports: list[Report] = []
+            marks: list[Mark] = []
+            for message, original in page:
+                if isinstance(message, Unreadable) or original is None:
+                    self._damaged(message)
+                else:
+                    await self._answer(message, original, reports, marks)
+            if marks and not self._stopped:
+                await self._commit(reports, marks)
+
+    def _read_page(self, numbers: Sequence[int]) -> tuple[Page, int]:
+        """In a thread."""
+        messages, taken = self._reader.read(numbers, PAGE_OCTETS)
+        return [
+            (one, original_of(one.envelope, one.content) if isinstance(one, ReadMessage) else None) for one in messages
+        ], taken
+
+    async def _commit(self, reports: list[Report], marks: list[Mark]) -> None:
+        for report in reports:
+            self._entering(report.number)
+        packed = [report.packed for report in reports]
+        finished = await self._do(lambda store: store.report(packed, marks))
+        self._entered(reports)
+        if finished:
+            self._finished(finished)
+        later = [mark.report for mark in marks if mark.report is not None]
+        if later:
+            self._due.expect(min(later))
+        if any(mark.state is State.FAILED and mark.report is None for mark in marks):
+            self._kept()
+
+    async def _answer(self, message: ReadMessage, original: Original, reports: list[Report], marks: list[Mark]) -> None:
+        """Add the reports on one message, and what they change."""
+        now = self._clock.seconds()
+        sender = message.envelope.sender
+        owed = [one for one in message.attempts if one.report is not None and one.report <= now and one.destination >= 0]
+        if not owed:
+            return
+        if sender is None:
+            marks += [unmarked(attempt, "the null sender gets no reports") for attempt in owed]
+            return
+        try:
+            routes = await self._routes(sender)
+        except Exception as error:  # noqa: BLE001  a directory is anybody's plugin: whatever it raises means "cannot tell"
+            self.log.error("a report to {sender} cannot be routed yet: {error}", sender=str(sender), error=error)
+            marks += [Mark(a.number, a.destination, a.state, a.state, now + ROUTE_AGAIN_SECONDS) for a in owed]
+            return
+        good = [route for route in routes if not isinstance(route, Refused)]
+        if not good:
+            why = routes[0].why if routes and isinstance(routes[0], Refused) else "there is no route"
+            marks += [unmarked(attempt, f"its sender cannot be told: {why}") for attempt in owed]
+            return
+        for state in (State.FAILED, State.DEFERRED, State.DELIVERED):
+            attempts = [attempt for attempt in owed if attempt.state is state]
+            if attempts:
+                reports.append(self._report(message, original, attempts, good))
+                told = State.RETURNED if state is State.FAILED else state
+                marks += [Mark(a.number, a.destination, state, told) for a in attempts]
+
+    async def _routes(self, sender: Address) -> Sequence[Route]:
+        try:
+            answer: Any = now_or_later(self._route(sender))
+            if isinstance(answer, Deferred):
+                answer = await answer.addTimeout(ROUTE_SECONDS, self._clock)  # type: ignore[arg-type]
+        except AddressError:
+            return ()  # a domain that cannot be
+        routes: Sequence[Route] = answer
+        return routes
+
+    def _report(
+        self, message: ReadMessage, original: Original, attempts: Sequence[Attempt], routes: Sequence[Any]
+    ) -> Report:
+        now = self._clock.seconds()
+        id, sender = self._next_id(), message.envelope.sender
+        recipients = recipient_reports(message.destinations, attempts)
+        made: dict[str, Any] = {"id": id, "hostname": self._hostname, "made_at": now}
+        condition = CONDITIONS[attempts[0].state]
+        if condition == "failure":
+            octets = failure_report(original, recipients, **made)
+        elif condition == "delay":
+            until = self._schedule.end(message.envelope.received_at)
+            octets = delay_report(original, recipients, **made, retry_until=until)
+        else:
+            octets = success_report(original, recipients, **made)
+        if sender is None:
+            raise ValueError("the null reverse-path gets no reports")
+        to = Recipient(sender)
+        envelope = Envelope(
+            id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now, parameters_for(octets, sender)
+        )
+        destinations = tuple([Destination(index, to, route) for index, route in enumerate(routes)])
+        content, number = Content.of(octets), number_of(id)
+        packed = pack(number, envelope, content, destinations)
+        return Report(number, packed, message.envelope.id, condition, envelope, content, destinations)
+
+
+def unmarked(attempt: Attempt, why: str) -> Mark:
+    """No report can be made: a failure stays for the postmaster's eye."""
+    return Mark(attempt.number, attempt.destination, attempt.state, attempt.state, None, f"{attempt.note}; {why}".lstrip("; "))
+
+
+def recipient_reports(destinations: Sequence[Destination], attempts: Sequence[Attempt]) -> list[RecipientReport]:
+    """What to tell of each recipient, once for each: the sender knows the addresses that he gave, not what stands behind them."""
+    behind: dict[Recipient, int] = {}
+    for destination in destinations:
+        behind[destination.recipient] = behind.get(destination.recipient, 0) + 1
+    by_index = {destination.index: destination for destination in destinations}
+    found: dict[Recipient, RecipientReport] = {}
+    for attempt in attempts:
+        destination = by_index[attempt.destination]
+        recipient, last = destination.recipient, attempt.history[-1] if attempt.history else None
+        if recipient not in found:
+            found[recipient] = RecipientReport(
+                recipient,
+                attempt.reply,
+                peer=last.peer if last is not None else "",
+                tried_at=last.made_at if last is not None else None,
+                partly=behind[recipient] > 1,
+                expired=attempt.state is State.FAILED and attempt.reply is not None and attempt.reply.is_transient,
+                relayed=attempt.state is State.DELIVERED and isinstance(destination.route, Remote),
+            )
+    return list(found.values())
