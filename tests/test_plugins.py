@@ -196,7 +196,7 @@ class Names(SynchronousTestCase):
         for section, names in {
             "accounts": ("file", "system"),
             "delivery": ("maildir", "discard"),
-            "relay": ("capture",),
+            "relay": ("capture", "mx", "smarthost"),
             "filter": ("denylist",),
         }.items():
             for name in names:

@@ -21,7 +21,7 @@ __all__ = ["ComponentOptions", "check_options", "load", "parse"]
 
 SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 SECTIONS: Mapping[str, type[Component]] = {"accounts": Accounts, "delivery": Delivery, "relay": Relay, "filter": Filter}
-RELAY_BUILT_IN = ("none", "mx", "smarthost")
+NO_RELAY = "none"  # no component
 
 
 class ComponentOptions(Protocol):
@@ -104,7 +104,7 @@ class _Reading:
         section = str(place[0])
         if options_of is None or not isinstance(use, str):
             return dict(table)
-        if section == "relay" and use in RELAY_BUILT_IN:
+        if section == "relay" and use == NO_RELAY:
             return self.checked(place, Options, table)
         try:
             model = options_of(section, use)

@@ -209,21 +209,10 @@ class Relay(Component):
     """Mail for other hosts."""
 
     use: str = "none"
-    """`none` refuses it; `capture` puts it all into one Maildir; `mx` and `smarthost` are not available in this version
-    yet."""
-    host: HostName | None = None
-    """The smarthost."""
-    port: int = Field(default=25, ge=1, le=65535)
-    """The port on the other side."""
+    """`none` refuses it; `mx` sends it to the hosts of each domain, `smarthost` all of it to one host; `capture` puts it into a
+    Maildir; or a plugin's name."""
     networks: tuple[Network, ...] = ()
     """Who may relay without authentication."""
-
-    @field_validator("use")
-    @classmethod
-    def _what_can_be_used(cls, value: str) -> str:
-        if value in ("mx", "smarthost"):
-            raise ValueError(f'this version cannot relay yet: {value!r} is not available, use "none" or "capture"')
-        return value
 
 
 class DNS(Options):

@@ -26,10 +26,10 @@ from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
-from mailserver.receive.writing import writer
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Wait
 from mailserver.smtp.server import ServerSession
+from mailserver.writing import writer
 
 if TYPE_CHECKING:
     from mailserver.receive.factory import ReceiveFactory

@@ -89,7 +89,7 @@ def shipped(section: str) -> list[Any]:
 
 
 def place_of(found: Any) -> str:
-    if found.name == "capture":
+    if found.name in ("capture", "mx", "smarthost"):
         return "relay"
     if any(found.is_a(interface) for interface in FILTERS):
         return "filter"

@@ -436,7 +436,7 @@ class Storage(ConnectionCase):
 
 class Writing(ConnectionCase):
     def test_a_wire_of_another_kind_is_written_by_its_own_write(self) -> None:
-        from mailserver.receive.writing import writer
+        from mailserver.writing import writer
 
         wire = Wire()
         writer(wire)(b"octets")

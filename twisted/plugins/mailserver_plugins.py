@@ -51,6 +51,20 @@ capture = Shipped(
     target="mailserver.delivery.capture:CaptureFactory",
 )
 
+mx = Shipped(
+    name="mx",
+    summary="Sends mail for other domains to their mail exchangers.",
+    provides=(IConcurrentDelivery,),
+    target="mailserver.relay.components:MXFactory",
+)
+
+smarthost = Shipped(
+    name="smarthost",
+    summary="Sends mail for other domains to one host, which takes it further.",
+    provides=(IConcurrentDelivery,),
+    target="mailserver.relay.components:SmarthostFactory",
+)
+
 denylist = Shipped(
     name="denylist",
     summary="Refuses or defers peers by network or HELO name, and senders by address or domain.",

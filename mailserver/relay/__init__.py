@@ -1,0 +1,3 @@
+"""Mail for other hosts: where it goes (`hosts`), over which connections (`pool`), how (`protocol`, `security`), with what outcome
+(`delivery`).
+"""

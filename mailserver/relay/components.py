@@ -1,0 +1,178 @@
+"""The relay's two components and their options: ``[relay] use = "mx"`` and ``use = "smarthost"``."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from zope.interface import implementer
+
+from mailserver.config import Count, Duration, Options
+from mailserver.config.values import host_name
+from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
+from mailserver.relay.connections import Connections
+from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
+from mailserver.relay.pool import PoolLimits
+from mailserver.relay.security import TLSMode
+from mailserver.smtp.client import ClientLimits
+
+__all__ = ["MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "smarthost_name"]
+
+IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
+Seconds = Annotated[Duration, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _address(kind: type) -> Callable[[str], str]:
+    def checked(value: str) -> str:
+        try:
+            return str(kind(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is no {kind.__name__.removesuffix('Address')} address") from None
+
+    return checked
+
+
+def smarthost_name(value: str) -> str:
+    """A host name, or a numeric address with or without brackets."""
+    bare = value.removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(bare.removeprefix("IPv6:")))
+    except ValueError:
+        return host_name(value)
+
+
+class RelayOptions(Options):
+    """What both kinds of relay can be told."""
+
+    port: Port = 25
+    """The port on the other side."""
+    tls: Literal["none", "opportunistic", "required", "verified"] = "opportunistic"
+    """`opportunistic` encrypts where it is offered and works, whatever the certificate; `required` never sends in the clear;
+    `verified` also wants a certificate of the host's name that the system's authorities vouch for."""
+    ip: Literal["any", "ipv4", "ipv6"] = "any"
+    """Which addresses of a host are used; `any`: IPv4 first."""
+    source_ipv4: Annotated[str, AfterValidator(_address(ipaddress.IPv4Address))] | None = None
+    """Our own address on IPv4 connections."""
+    source_ipv6: Annotated[str, AfterValidator(_address(ipaddress.IPv6Address))] | None = None
+    """Our own address on IPv6 connections."""
+    recipients: Count = 100
+    """Recipients in one transaction; a message with more goes in several."""
+    connections: Count = 500
+    """Connections at once, in all."""
+    connections_per_host: Count = 20
+    """Connections at once to one address of a host."""
+    messages_per_connection: Count = 100
+    """Messages on one connection; then a new one is opened."""
+    connection_age: Seconds = 300.0
+    """How long a connection is used."""
+    connection_idle: Seconds = 15.0
+    """How long a connection is kept open without a message."""
+    connect_timeout: Seconds = 30.0
+    """How long to wait for a connection."""
+    probe: Seconds = 60.0
+    """A host that cannot be reached is tried again after this time, then after twice as long, and so on up to 15 minutes, with
+    one connection; meanwhile its mail waits in the queue."""
+
+
+class MXOptions(RelayOptions):
+    """Options of ``use = "mx"``."""
+
+
+class SmarthostOptions(RelayOptions):
+    """Options of ``use = "smarthost"``."""
+
+    host: Annotated[str, AfterValidator(smarthost_name)]
+    """The host that takes all mail: its name, or its address."""
+    look_up_mx: bool = False
+    """Take the mail exchangers of `host` instead of the host itself."""
+    messages_per_connection: Count = 1000
+    """Messages on one connection; then a new one is opened."""
+
+
+def _relay(
+    options: RelayOptions, services: Services, *, look_up: Callable[[str], Awaitable[Hosts]], by_domain: bool
+) -> Relay:
+    from twisted.internet import reactor
+
+    network: Any = reactor
+    limits = PoolLimits(
+        per_destination=options.connections_per_host,
+        in_all=options.connections,
+        messages=options.messages_per_connection,
+        age_seconds=options.connection_age,
+        idle_seconds=options.connection_idle,
+        probe_seconds=options.probe,
+    )
+    connections = Connections(
+        clock=services.clock,
+        connect_tcp=network.connectTCP,
+        run_in_thread=services.run_in_thread,
+        own_name=services.hostname,
+        pool_limits=limits,
+        client_limits=ClientLimits(
+            connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
+        ),
+        avoids_itself=by_domain,
+    )
+    doorway = Doorway(
+        port=options.port,
+        tls=TLSMode(options.tls),
+        source_ipv4=options.source_ipv4 or "",
+        source_ipv6=options.source_ipv6 or "",
+        ipv4=options.ip != "ipv6",
+        ipv6=options.ip != "ipv4",
+    )
+    book = HostBook(look_up=look_up, seconds=services.clock.seconds)
+    return Relay(
+        find=book.find,
+        connections=connections,
+        doorway=doorway,
+        by_domain=by_domain,
+        recipients_most=options.recipients,
+    )
+
+
+@implementer(IComponentFactory)
+class MXFactory:
+    """Makes the relay that finds each domain's own hosts."""
+
+    name = "mx"
+    summary = "Sends mail for other domains to their mail exchangers."
+    provides = IConcurrentDelivery
+    options = MXOptions
+
+    def build(self, options: MXOptions, services: Services) -> Relay:
+        """Raises ValueError where there is no resolver."""
+        resolver = services.resolver
+        if resolver is None:
+            raise ValueError("mail exchangers cannot be found without a resolver")
+        own_names = frozenset({services.hostname.lower()})
+        return _relay(
+            options,
+            services,
+            look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names=own_names),
+            by_domain=True,
+        )
+
+
+@implementer(IComponentFactory)
+class SmarthostFactory:
+    """Makes the relay that hands everything to one host."""
+
+    name = "smarthost"
+    summary = "Sends mail for other domains to one host, which takes it further."
+    provides = IConcurrentDelivery
+    options = SmarthostOptions
+
+    def build(self, options: SmarthostOptions, services: Services) -> Relay:
+        """No errors."""
+        return _relay(
+            options,
+            services,
+            look_up=lambda _: named_hosts(options.host, resolver=services.resolver, look_up_mx=options.look_up_mx),
+            by_domain=False,
+        )

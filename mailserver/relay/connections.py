@@ -1,0 +1,335 @@
+"""Opens, uses and closes connections as the pool decides, and finds the next host for what could not be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.interfaces import Clock
+from mailserver.mail import answers
+from mailserver.mail.reply import Reply
+from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
+from mailserver.relay.protocol import RelayProtocol
+from mailserver.relay.security import ClearText, Contexts
+from mailserver.relay.transmission import Meaning, Transmission, Way, meaning_of, told
+from mailserver.smtp import client_events as events
+from mailserver.smtp.client import ClientLimits, ClientSession, Phase
+
+__all__ = ["Connections"]
+
+STOPPING = Reply.of(451, "4.3.2", "The server stops")
+NO_WAY = Reply.of(451, "4.4.4", "The hosts have no address that may be used")
+WAITED_TOO_LONG = Reply.of(451, "4.4.5", "No connection to the host became free")
+CHECK_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class _Opening(ClientFactory):
+    """One attempt to connect."""
+
+    owner: Connections
+    link: Link
+    way: Way
+
+    noisy = False
+
+    def buildProtocol(self, addr: Any) -> RelayProtocol:
+        return self.owner.connected(self.link, self.way)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.owner.not_connected(self.link, self.way, reason)
+
+
+class Connections:
+    """All connections of one relay.
+
+    `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same name is
+    taken for a loop.  With `lmtp` hosts are spoken to in LMTP.  A transmission waits for a connection no longer than
+    `waiting_seconds`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        connect_tcp: Callable[..., Any],
+        run_in_thread: Callable[..., Any],
+        own_name: str,
+        pool_limits: PoolLimits,
+        client_limits: ClientLimits,
+        avoids_itself: bool = False,
+        lmtp: bool = False,
+        waiting_seconds: float = 600.0,
+    ) -> None:
+        self.pool: Pool[Transmission] = Pool(pool_limits)
+        self.contexts = Contexts()
+        self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
+        self.seconds = clock.seconds
+        self.run_in_thread = run_in_thread
+        self._clear_text = ClearText(clock.seconds)
+        self._connect_tcp = connect_tcp
+        self._own_name = own_name
+        self._client_limits = client_limits
+        self._avoids_itself = avoids_itself
+        self._lmtp = lmtp
+        self._waiting_seconds = waiting_seconds
+        self._connections: dict[Link, RelayProtocol] = {}
+        self._connectors: dict[Link, Any] = {}
+        self._deciding = False
+        self._undecided = False
+        self._stopping = False
+        self._all_closed: list[Deferred[None]] = []
+        self._check = LoopingCall(self._check_all)
+        self._check.clock = clock  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Connections: {self.pool!r}>"
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Begin to look at the time."""
+        self._check.start(CHECK_SECONDS, now=False)
+
+    def stop(self, within_seconds: float) -> Deferred[None]:
+        """Let what is under way come to its end within this time; defer what waits; say QUIT."""
+        self._stopping = True
+        for transmission in self.pool.overdue(lambda _: True):
+            transmission.give_up(answers.Deferred(STOPPING, "not tried"))
+        for link in self.pool.close_idle():
+            self._quit(link)
+        for connector in list(self._connectors.values()):
+            connector.disconnect()
+        stopped: Deferred[None] = Deferred()
+        if self._connections:
+            self._all_closed.append(stopped)
+            stopped.addTimeout(within_seconds, self._check.clock, onTimeoutCancel=lambda *_: self._abort_all())
+        else:
+            stopped.callback(None)
+        return stopped.addBoth(self._stopped)
+
+    def _abort_all(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.give_up(STOPPING)
+
+    def _stopped(self, result: Any) -> None:
+        if self._check.running:
+            self._check.stop()
+        if isinstance(result, Failure):
+            self.log.failure("the relay did not stop well", result)
+
+    # --- transmissions ---
+
+    def submit(self, transmission: Transmission) -> None:
+        """Send this, over the first of its ways that works."""
+        self._place(transmission)
+        self.decide()
+
+    def withdraw(self, transmission: Transmission) -> None:
+        """Nobody wants it any more.  What is under way goes on: the other side may have it already."""
+        transmission.abandoned = True
+        if transmission.place < len(transmission.ways):
+            self.pool.withdraw(transmission.way.key, transmission)
+
+    def _place(self, transmission: Transmission) -> None:
+        """Let it wait for the first of its ways, from the present one on, that is not known to be out of reach."""
+        now = self.seconds()
+        transmission.waits_since = now
+        while transmission.place < len(transmission.ways):
+            key = transmission.way.key
+            refusal = STOPPING if self._stopping else self.pool.refusal(key, now)
+            if refusal is None:
+                self.pool.submit(key, transmission)
+                return
+            transmission.fault(refusal)
+            transmission.place += 1
+        why = transmission.why or answers.Deferred(NO_WAY)
+        transmission.give_up(replace(why, note="no host is left to try"))
+
+    def _elsewhere(self, transmission: Transmission, why: Reply, *, peer: str = "", phase: str = "") -> None:
+        if transmission.abandoned:
+            return
+        transmission.fault(why, peer=peer, phase=phase)
+        transmission.place += 1
+        self._place(transmission)
+
+    # --- the decision, carried out ---
+
+    def decide(self) -> None:
+        """Ask the pool what to do and do it, until there is nothing to do.  What is done can bring more: never nested."""
+        self._undecided = True
+        if self._deciding:
+            return
+        self._deciding = True
+        try:
+            while self._undecided:
+                self._undecided = False
+                plan = self.pool.assign(self.seconds())
+                for link in plan.close:
+                    self._quit(link)
+                for link, transmission in plan.open:
+                    self._open(link, transmission.way)
+                for link, transmission in plan.begin:
+                    self._begin(link, transmission)
+        finally:
+            self._deciding = False
+
+    def _open(self, link: Link, way: Way) -> None:
+        source = (way.key.source, 0) if way.key.source else None
+        opening = _Opening(self, link, way)
+        try:
+            connector = self._connect_tcp(
+                way.key.address, way.key.port, opening, timeout=self.waits[Phase.CONNECT], bindAddress=source
+            )
+        except OSError:  # no descriptors left, say
+            self.not_connected(link, way, Failure())
+            return
+        if link.state is LinkState.OPENING:
+            self._connectors[link] = connector
+
+    def connected(self, link: Link, way: Way) -> RelayProtocol:
+        """The other side has taken the connection."""
+        self._connectors.pop(link, None)
+        session = ClientSession(hello_name=self._own_name, lmtp=self._lmtp, limits=self._client_limits)
+        connection = self._connections[link] = RelayProtocol(session, link, way, self)
+        return connection
+
+    def not_connected(self, link: Link, way: Way, reason: Failure) -> None:
+        """Nobody answers there."""
+        self._connectors.pop(link, None)
+        words = reason.getErrorMessage().rstrip(".") or type(reason.value).__name__
+        self._failed(link, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
+        self.decide()
+
+    def _failed(self, link: Link, why: Reply) -> None:
+        for transmission in self.pool.failed(link, self.seconds(), why):
+            self._elsewhere(transmission, why)
+
+    def _begin(self, link: Link, transmission: Transmission) -> None:
+        connection = self._connections[link]
+        if not connection.session.is_ready:
+            self.pool.gone(link)
+            self.pool.submit(link.key, transmission, first=True)
+            return
+        transmission.begun_at = self.seconds()
+        connection.begin(transmission)
+
+    def _quit(self, link: Link) -> None:
+        self._connections[link].quit()
+
+    # --- what connections tell (Owner) ---
+
+    def may_encrypt(self, way: Way) -> bool:
+        """STARTTLS was not found broken there."""
+        return not way.policy.allows_clear or way.key not in self._clear_text
+
+    def calls_itself_like_us(self, host: str) -> bool:
+        """A name that leads back to us."""
+        return self._avoids_itself and host.rstrip(".").lower() == self._own_name.lower()
+
+    def opened(self, connection: RelayProtocol) -> None:
+        """Ready for its first transaction."""
+        self.pool.opened(connection.link, self.seconds())
+        if self._stopping:
+            self.pool.gone(connection.link)
+            connection.quit()
+        self.decide()
+
+    def unusable(self, connection: RelayProtocol, why: Reply) -> None:
+        """Never became ready."""
+        self._failed(connection.link, why)
+        self.decide()
+
+    def tls_broken(self, connection: RelayProtocol, why: str) -> None:
+        """Never became ready because of TLS: the next one does without."""
+        self.log.warn("{way}: {why}; mail goes there in the clear for a while", way=str(connection.way), why=why)
+        self._clear_text.add(connection.link.key)
+        self.pool.gone(connection.link)
+        self.decide()
+
+    def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
+        """A transaction has ended."""
+        link, now = connection.link, self.seconds()
+        reused = link.messages > 1
+        meaning = meaning_of(
+            sender_reply=done.sender_reply, connection_lost=lost, reused=reused, content_sent=connection.content_sent
+        )
+        evicted: list[Transmission] = []
+        why = _why(done)
+        if not lost and connection.session.is_ready and not self._stopping:
+            self.pool.finished(link, now)
+        elif lost and meaning is Meaning.ELSEWHERE and done.sender_reply is None:
+            evicted = self.pool.failed(link, now, why)
+        else:
+            self.pool.gone(link)
+            if not lost:
+                connection.quit()
+        self._conclude(connection, transmission, done, meaning, why)
+        for waiting in evicted:
+            self._elsewhere(waiting, why)
+        self.decide()
+
+    def _conclude(
+        self, connection: RelayProtocol, transmission: Transmission, done: events.Done, meaning: Meaning, why: Reply
+    ) -> None:
+        if meaning is Meaning.STALE and not (transmission.abandoned or self._stopping):
+            self.pool.counts.stale += 1
+            self.pool.submit(transmission.way.key, transmission, first=True)
+            return
+        tls = connection.tls or "in the clear"
+        ms = round((self.seconds() - transmission.begun_at) * 1000)
+        note = f"{transmission.way}, {tls}, message {connection.link.messages} on the connection, {ms} ms"
+        outcomes = told(done, host=transmission.way.host, note=note)
+        if meaning is Meaning.SETTLED:
+            transmission.settle(outcomes)
+            return
+        transmission.settle_final(outcomes)
+        if transmission.indexes:
+            first = next(outcome for outcome in outcomes if isinstance(outcome, answers.Deferred))
+            self._elsewhere(transmission, first.reply, peer=first.peer, phase=first.phase)
+
+    def ended(self, connection: RelayProtocol) -> None:
+        """Nothing can be said on it any more."""
+        self.pool.gone(connection.link)
+        self.decide()
+
+    def closed(self, connection: RelayProtocol) -> None:
+        """Gone."""
+        self._connections.pop(connection.link, None)
+        self.pool.gone(connection.link)
+        if self._all_closed and not self._connections:
+            waiting, self._all_closed = self._all_closed, []
+            for stopped in waiting:
+                stopped.callback(None)
+        self.decide()
+
+    # --- time ---
+
+    def _check_all(self) -> None:
+        """Each second: what takes too long is ended, what is not needed is closed."""
+        now = self.seconds()
+        for connection in list(self._connections.values()):
+            if now >= connection.deadline:
+                connection.time_out()
+        for link in self.pool.reap(now):
+            self._quit(link)
+        for transmission in self.pool.overdue(lambda waiting: now - waiting.waits_since >= self._waiting_seconds):
+            transmission.give_up(answers.Deferred(WAITED_TOO_LONG, "not tried"))
+        self.decide()
+
+
+def _why(done: events.Done) -> Reply:
+    """The reason that the other side, or the connection, gave."""
+    for outcome in done.outcomes:
+        if isinstance(outcome, answers.Deferred):
+            return outcome.reply
+    return done.sender_reply or STOPPING

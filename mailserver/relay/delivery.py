@@ -1,0 +1,251 @@
+"""The relay as a delivery: a message's destinations, by hosts, over the pool.
+
+    relay = Relay(find=…, connections=…)
+    outcomes = await relay.deliver(envelope, content, destinations)
+
+Destinations that share their hosts go in one transaction, up to a number of recipients.  A destination that is known to be out
+of reach is answered at once; whatever happens, each destination gets one outcome.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mailserver.interfaces import IComponent, IConcurrentDelivery
+from mailserver.mail import answers
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.answers import Failed, Outcome
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
+from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
+from mailserver.relay.connections import Connections
+from mailserver.relay.hosts import Hosts
+from mailserver.relay.pool import Key
+from mailserver.relay.security import TLSMode, TLSPolicy
+from mailserver.relay.transmission import Transmission, Way
+from mailserver.smtp.client import Request
+
+__all__ = ["Doorway", "Relay"]
+
+BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain name")
+TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
+
+Found = Hosts | answers.Deferred | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Doorway:
+    """How hosts are spoken to: the port, the TLS mode, our own addresses ("" for any), which kinds of address are used."""
+
+    port: int = 25
+    tls: TLSMode = TLSMode.OPPORTUNISTIC
+    source_ipv4: str = ""
+    source_ipv6: str = ""
+    ipv4: bool = True
+    ipv6: bool = True
+
+    def ways(self, hosts: Hosts, chance: random.Random, most: int) -> list[Way]:
+        """The addresses in the order in which they are tried."""
+        ways = []
+        for host in hosts.in_order(chance):
+            policy = TLSPolicy(self.tls, host.name)
+            for address in host.addresses:
+                if self.ipv6 if ":" in address else self.ipv4:
+                    source = self.source_ipv6 if ":" in address else self.source_ipv4
+                    ways.append(Way(host.name, Key(address, self.port, policy.value, source), policy))
+        return ways[:most]
+
+
+class _Call:
+    """One `deliver`: the outcomes so far, and how many transmissions have not ended."""
+
+    __slots__ = ("_withdraw", "open", "outcomes", "transmissions", "waiting")
+
+    def __init__(self, withdraw: Callable[[Transmission], None]) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self.open = 0
+        self.transmissions: list[Transmission] = []
+        self.waiting: Deferred[Mapping[int, Outcome]] | None = None
+        self._withdraw = withdraw
+
+    def report(self, index: int, outcome: Outcome) -> None:
+        self.outcomes[index] = outcome
+
+    def ended(self) -> None:
+        self.open -= 1
+        if not self.open and self.waiting is not None and not self.waiting.called:
+            self.waiting.callback(self.outcomes)
+
+    def answer(self) -> Awaitable[Mapping[int, Outcome]]:
+        if not self.open:
+            return _known(self.outcomes)
+        self.waiting = Deferred(self._cancel)
+        return self.waiting
+
+    def _cancel(self, _: object) -> None:
+        for transmission in self.transmissions:
+            self._withdraw(transmission)
+
+
+async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
+    return outcomes
+
+
+@implementer(IConcurrentDelivery, IComponent)
+class Relay:
+    """Sends mail to other hosts.
+
+    `find(domain)` says where a domain's mail goes (a `HostBook`'s method).  With `by_domain` False one look-up of the empty name
+    serves all domains: a smarthost.  A transaction has up to `recipients_most` recipients, a message is tried at up to
+    `addresses_most` addresses in one attempt.
+    """
+
+    stores = True
+
+    def __init__(
+        self,
+        *,
+        find: Callable[[str], Found | Deferred[Found]],
+        connections: Connections,
+        doorway: Doorway,
+        by_domain: bool = True,
+        recipients_most: int = 100,
+        addresses_most: int = 5,
+        calls_at_once: int = 2000,
+        deadline_seconds: float = 14_400.0,
+        stop_seconds: float = 5.0,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.connections = connections
+        self.calls_at_once = calls_at_once
+        self.deadline_seconds = deadline_seconds
+        self._find = find
+        self._doorway = doorway
+        self._by_domain = by_domain
+        self._recipients_most = recipients_most
+        self._addresses_most = addresses_most
+        self._stop_seconds = stop_seconds
+        self._chance = chance or random.Random()
+        self._last_hosts: Hosts | None = None
+        self._last_ways: list[Way] = []
+
+    def __repr__(self) -> str:
+        return f"<Relay: {self.connections.pool!r}>"
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Begin to look at the time; nothing is opened before there is mail."""
+        self.connections.start()
+
+    async def stop(self) -> None:
+        """What is under way has a few seconds."""
+        await self.connections.stop(self._stop_seconds)
+
+    async def flush(self) -> None:
+        """What another host has taken is its own to keep."""
+
+    # --- delivering ---
+
+    def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Awaitable[Mapping[int, Outcome]]:
+        """Send the message to each destination's hosts."""
+        call = _Call(self.connections.withdraw)
+        if not self._by_domain:
+            self._route(call, envelope, content, TO_SMARTHOST, destinations)
+            return call.answer()
+        domains: dict[str, list[Destination]] = {}
+        for destination in destinations:
+            try:
+                domains.setdefault(destination.route.address.domain_key or "?", []).append(destination)
+            except AddressError as error:
+                call.report(destination.index, Failed(BAD_DOMAIN, str(error)))
+        for domain, shared in domains.items():
+            self._route(call, envelope, content, domain, shared)
+        return call.answer()
+
+    def _route(
+        self, call: _Call, envelope: Envelope, content: Content, domain: str, destinations: Sequence[Destination]
+    ) -> None:
+        """Find the hosts, at once where they are known."""
+        found = self._find(domain)
+        if not isinstance(found, Deferred):
+            self._send(found, call, envelope, content, destinations)
+            return
+        call.open += 1
+
+        def later(found: Found) -> None:
+            if call.waiting is None or not call.waiting.called:  # else nobody waits for it any more
+                self._send(found, call, envelope, content, destinations)
+            call.ended()
+
+        found.addCallback(later)
+
+    def _send(
+        self, found: Found, call: _Call, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> None:
+        if not isinstance(found, Hosts):
+            for destination in destinations:
+                call.report(destination.index, found)
+            return
+        ways = self._ways(found)
+        most = self._recipients_most
+        for start in range(0, len(destinations), most):
+            part = destinations[start : start + most]
+            transmission = Transmission(
+                request_of(envelope, content, part),
+                content,
+                tuple([destination.index for destination in part]),
+                ways,
+                call.report,
+                call.ended,
+            )
+            call.open += 1
+            call.transmissions.append(transmission)
+            self.connections.submit(transmission)
+
+    def _ways(self, hosts: Hosts) -> list[Way]:
+        if hosts is self._last_hosts:
+            return self._last_ways
+        ways = self._doorway.ways(hosts, self._chance, self._addresses_most)
+        if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
+            self._last_hosts, self._last_ways = hosts, ways
+        return ways
+
+
+def request_of(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Request:
+    """What the client is asked to send.
+
+    SMTPUTF8 is a need of the message where it came with it and has a header that is not ASCII (RFC 6531 section 3.2); the need
+    of an address is seen by the client itself.
+    """
+    parameters = envelope.parameters
+    return Request(
+        sender=envelope.sender,
+        recipients=tuple([_recipient(destination) for destination in destinations]),
+        size=content.size,
+        body="BINARYMIME" if content.binary else parameters.body,
+        smtputf8=parameters.smtputf8 and not content.head.isascii(),
+        ret=parameters.ret,
+        envid=parameters.envid,
+    )
+
+
+def _recipient(destination: Destination) -> Recipient:
+    """The final address; after an alias ORCPT names the one that was written (RFC 3461 section 5.2.7.1)."""
+    recipient, address = destination.recipient, destination.route.address
+    if recipient.address is address or recipient.address == address:
+        return recipient
+    given = recipient.parameters
+    return Recipient(address, RecipientParameters(given.notify, given.orcpt or _original(recipient.address)))
+
+
+def _original(address: Address) -> tuple[str, str]:
+    return ("rfc822" if address.is_ascii else "utf-8", str(address))

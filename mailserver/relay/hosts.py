@@ -1,0 +1,286 @@
+"""Where a domain's mail goes: hosts with their addresses, in the order in which they are tried (RFC 5321 section 5.1).
+
+    MX records               by preference, in random order among equals
+    no MX record             the domain's own addresses
+    one MX record "0 ."      the domain takes no mail: failed, 5.1.10 (RFC 7505)
+    our own name among them  it and all that is not better is left out; nothing better: a loop, 5.4.6
+    [192.0.2.1]              that address
+    the name does not exist  failed, 5.1.2
+    no host has an address   failed, 5.4.4
+    the DNS cannot tell      deferred, 4.4.3
+
+A smarthost is one host for all domains; its name is looked up for addresses, not for MX records, unless that is asked for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from mailserver.awaiting import now_or_later
+from mailserver.interfaces import IResolver
+from mailserver.mail.answers import Deferred as DeferredOutcome
+from mailserver.mail.answers import Failed
+from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.reply import Reply
+
+__all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
+
+HOSTS_MOST = 10  # mail exchangers of a domain that are looked at
+ADDRESSES_MOST = 8  # of one host
+PREFERENCE_MOST = 65535  # RFC 1035 section 3.3.9
+KEEP_SECONDS_LEAST = 5.0
+KEEP_SECONDS_MOST = 300.0
+KEEP_FAULT_SECONDS = 60.0
+DOMAINS_KEPT = 10_000
+
+NULL_MX = Reply.of(556, "5.1.10", "The domain takes no mail (null MX)")
+NO_DOMAIN = Reply.of(550, "5.1.2", "The domain does not exist")
+NO_LITERAL = Reply.of(550, "5.1.3", "The address literal is of no kind that is known here")
+NO_ADDRESS = Reply.of(550, "5.4.4", "No mail host of the domain has an address")
+LOOP = Reply.of(554, "5.4.6", "Mail for the domain comes back to this host")
+NO_SMARTHOST = Reply.of(451, "4.3.5", "The smarthost has no address")
+NO_ANSWER = Reply.of(451, "4.4.3", "The DNS does not answer for the domain")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host: its name, for TLS and for people, and its numeric addresses in the order in which they are tried."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The hosts of a domain: groups of equal preference, best first; good for `ttl_seconds`."""
+
+    groups: tuple[tuple[Host, ...], ...]
+    ttl_seconds: float = KEEP_SECONDS_MOST
+
+    def in_order(self, chance: random.Random) -> list[Host]:
+        """One order of trying them: random among equals, so that they share the load."""
+        hosts: list[Host] = []
+        for group in self.groups:
+            hosts += group if len(group) == 1 else chance.sample(group, len(group))
+        return hosts
+
+
+class Unroutable(Exception):
+    """There is no host to try; `outcome` says why, and whether for ever."""
+
+    def __init__(self, outcome: DeferredOutcome | Failed) -> None:
+        super().__init__(outcome.note)
+        self.outcome = outcome
+
+
+def literal_address(domain: str) -> str | None:
+    """The address in ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]``; None for any other text (RFC 5321 section 4.1.3)."""
+    if not (domain.startswith("[") and domain.endswith("]")):
+        return None
+    inner = domain[1:-1]
+    try:
+        if inner[:5].lower() == "ipv6:":
+            return str(ipaddress.IPv6Address(inner[5:]))
+        return str(ipaddress.IPv4Address(inner))
+    except ValueError:
+        return None
+
+
+async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collection[str] = ()) -> Hosts:
+    """The hosts of `domain` (lower case, A-labels, or an address literal).  `own_names` are ours, in lower case.
+
+    Raises `Unroutable`.
+    """
+    if domain.startswith("["):
+        address = literal_address(domain)
+        if address is None:
+            raise Unroutable(Failed(NO_LITERAL, f"{domain} cannot be connected to"))
+        return Hosts(((Host(domain, (address,)),),))
+    answer = await _ask(resolver, domain, "MX")
+    if not answer.name_exists:
+        raise Unroutable(Failed(NO_DOMAIN, f"{domain} does not exist (MX)"))
+    exchangers = sorted({(mx.preference, mx.exchange.rstrip(".").lower()) for mx in answer.exchanges if mx.exchange != "."})
+    if not exchangers:
+        if answer.records:  # RFC 7505 section 3: the exchanger is the root
+            raise Unroutable(Failed(NULL_MX, f"{domain} has a null MX"))
+        exchangers = [(0, domain)]  # the implicit MX
+    usable = _before_ourselves(exchangers, own_names)
+    if not usable:
+        raise Unroutable(Failed(LOOP, f"{domain}: this host is its best mail exchanger, but takes no mail for it"))
+    return await _with_addresses(domain, usable[:HOSTS_MOST], resolver, answer.ttl_seconds)
+
+
+async def named_hosts(name: str, *, resolver: IResolver | None, look_up_mx: bool = False) -> Hosts:
+    """The hosts of a smarthost: a numeric address, in brackets or bare, or a name.  Raises `Unroutable`."""
+    address = literal_address(name) or _numeric(name)
+    if address is not None:
+        return Hosts(((Host(name, (address,)),),))
+    if resolver is None:
+        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{name}: no resolver is configured"))
+    try:
+        if look_up_mx:
+            return await domain_hosts(name, resolver=resolver)
+        return await _with_addresses(name, [(0, name)], resolver, 0)
+    except Unroutable as error:  # the configuration is wrong, or the DNS: no recipient's fault
+        raise Unroutable(DeferredOutcome(NO_SMARTHOST, str(error))) from error
+
+
+# --- the parts ---
+
+
+def _before_ourselves(exchangers: Sequence[tuple[int, str]], own_names: Collection[str]) -> list[tuple[int, str]]:
+    """RFC 5321 section 5.1: our own name, and all of the same or a worse preference, must not be used."""
+    own = min((preference for preference, name in exchangers if name in own_names), default=PREFERENCE_MOST + 1)
+    return [(preference, name) for preference, name in exchangers if preference < own]
+
+
+async def _with_addresses(
+    domain: str, exchangers: Sequence[tuple[int, str]], resolver: IResolver, ttl_seconds: float
+) -> Hosts:
+    """Look the addresses up, side by side.  A host whose look-up fails is left out while there are others."""
+    found: list[Any] = await gatherResults(
+        [_begun(_addresses(name, resolver)) for _, name in exchangers], consumeErrors=True
+    )
+    groups: dict[int, list[Host]] = {}
+    ttls = [ttl_seconds] if ttl_seconds else []
+    trouble = ""
+    for (preference, name), (addresses, ttl, why) in zip(exchangers, found, strict=True):
+        trouble = trouble or why
+        if addresses:
+            groups.setdefault(preference, []).append(Host(name, addresses[:ADDRESSES_MOST]))
+            ttls.append(ttl)
+    if groups:
+        return Hosts(tuple(tuple(group) for _, group in sorted(groups.items())), min(ttls))
+    if trouble:
+        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{domain}: {trouble}"))
+    names = ", ".join(name for _, name in exchangers)
+    raise Unroutable(Failed(NO_ADDRESS, f"{domain}: no address for {names}"))
+
+
+async def _addresses(name: str, resolver: IResolver) -> tuple[tuple[str, ...], float, str]:
+    """The addresses of a host, IPv4 first; the least time to live; what went wrong."""
+    addresses: list[str] = []
+    ttls: list[float] = []
+    trouble = ""
+    for record_type in ("A", "AAAA"):
+        try:
+            answer: Answer = await resolver.query(name, record_type)
+        except LookupFailed as error:
+            trouble = f"{record_type} of {name}: {error}"
+            continue
+        texts = [text for text in map(_numeric, answer.records) if text]
+        if texts:
+            addresses += texts
+            ttls.append(answer.ttl_seconds)
+    return tuple(dict.fromkeys(addresses)), min(ttls, default=0.0), trouble
+
+
+def _numeric(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+async def _ask(resolver: IResolver, name: str, record_type: str) -> Answer:
+    try:
+        answer: Answer = await resolver.query(name, record_type)
+    except LookupFailed as error:
+        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{record_type} of {name}: {error}")) from error
+    return answer
+
+
+def _begun(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    answer = now_or_later(awaitable)
+    if isinstance(answer, Deferred):
+        return answer
+    done: Deferred[Any] = Deferred()
+    done.callback(answer)
+    return done
+
+
+# --- remembering ---
+
+
+@dataclass(slots=True)
+class _Page:
+    """What is known of one domain: hosts or why there are none, or the questions of those who wait for it."""
+
+    answer: Hosts | DeferredOutcome | Failed | None = None
+    good_until: float = 0.0
+    asking: list[Deferred[Hosts | DeferredOutcome | Failed]] = field(default_factory=list)
+
+
+class HostBook:
+    """Remembers the hosts of domains for a while, so that a message to a known domain costs no look-up.
+
+    `look_up(domain)` finds them (raises `Unroutable`); one look-up serves all who ask meanwhile.  What could not be found is
+    remembered, too: a dead name server costs one question a minute for each domain.
+    """
+
+    def __init__(self, *, look_up: Callable[[str], Awaitable[Hosts]], seconds: Callable[[], float]) -> None:
+        self._look_up = look_up
+        self._seconds = seconds
+        self._pages: dict[str, _Page] = {}
+
+    def find(self, domain: str) -> Hosts | DeferredOutcome | Failed | Deferred[Hosts | DeferredOutcome | Failed]:
+        """The hosts, or the outcome for its recipients; at once where it is known, else a Deferred that never fails."""
+        page = self._pages.get(domain)
+        if page is not None:
+            if page.asking:
+                return self._wait(page)
+            if page.answer is not None and self._seconds() < page.good_until:
+                return page.answer
+        page = self._pages[domain] = _Page()
+        try:
+            answer = now_or_later(self._look_up(domain))
+        except Exception as error:  # noqa: BLE001  a resolver's fault means "cannot tell"
+            return self._keep(domain, page, error)
+        if not isinstance(answer, Deferred):
+            return self._keep(domain, page, answer)
+        waiting = self._wait(page)
+        answer.addCallbacks(
+            lambda hosts: self._answered(domain, page, hosts),
+            lambda failure: self._answered(domain, page, failure.value),
+        )
+        return waiting
+
+    def _wait(self, page: _Page) -> Deferred[Hosts | DeferredOutcome | Failed]:
+        waiting: Deferred[Hosts | DeferredOutcome | Failed] = Deferred()
+        page.asking.append(waiting)
+        return waiting
+
+    def _answered(self, domain: str, page: _Page, answer: Hosts | BaseException) -> None:
+        asking, page.asking = page.asking, []
+        kept = self._keep(domain, page, answer)
+        for waiting in asking:
+            if not waiting.called:
+                waiting.callback(kept)
+
+    def _keep(self, domain: str, page: _Page, answer: Hosts | BaseException) -> Hosts | DeferredOutcome | Failed:
+        keep_seconds = KEEP_FAULT_SECONDS
+        kept: Hosts | DeferredOutcome | Failed
+        if isinstance(answer, Hosts):
+            kept = answer
+            keep_seconds = min(max(answer.ttl_seconds, KEEP_SECONDS_LEAST), KEEP_SECONDS_MOST)
+        elif isinstance(answer, Unroutable):
+            kept = answer.outcome
+        else:
+            kept = DeferredOutcome(NO_ANSWER, f"{domain}: the look-up failed: {answer!r}"[:500])
+        page.answer = kept
+        page.good_until = self._seconds() + keep_seconds
+        if len(self._pages) > DOMAINS_KEPT:
+            self._forget()
+        return kept
+
+    def _forget(self) -> None:
+        """The oldest pages go; whoever is asked again is looked up again."""
+        for domain, page in list(self._pages.items())[: DOMAINS_KEPT // 2]:
+            if not page.asking:
+                del self._pages[domain]

@@ -1,0 +1,237 @@
+"""Mail into a mail store beside this server, by LMTP (RFC 2033): Dovecot's, Cyrus's, another server of our own.
+
+The relay's connections do all the work; what LMTP adds is an answer for each recipient after the content, a Unix socket in place
+of a port, and the form of the address that the store knows its mailboxes by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from zope.interface import implementer
+
+from mailserver.config import Count, Duration, FilePath, Options
+from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDelivery, Services
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Local, Outcome, Remote
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.parcel import Destination
+from mailserver.relay.components import smarthost_name
+from mailserver.relay.connections import Connections
+from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
+from mailserver.relay.pool import PoolLimits
+from mailserver.relay.security import TLSMode
+from mailserver.smtp.client import ClientLimits
+
+__all__ = ["AddressTemplate", "LMTPDelivery", "LMTPFactory", "LMTPOptions"]
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+PLACEHOLDERS = ("user", "domain", "local_part", "folder", "+folder")
+WHOLE_ADDRESSES = ("{recipient}", "{original_recipient}")
+CALLS_PER_CONNECTION = 4  # messages that wait while others go: enough that no connection waits for a message
+PROBE_SECONDS_MOST = 60.0  # a store that was restarted is not left waiting for long
+GRACE_SECONDS = 10.0  # the pool says QUIT first
+
+
+class AddressTemplate:
+    """What RCPT says.  Raises ValueError for a text that is no template."""
+
+    def __init__(self, text: str) -> None:
+        self._whole = text if text in WHOLE_ADDRESSES else ""
+        self._local, _, self._domain = text.rpartition("@") if "@" in text else (text, "", "")
+        if self._whole:
+            return
+        for name in PLACEHOLDER.findall(text):
+            if name not in PLACEHOLDERS:
+                known = ", ".join([*WHOLE_ADDRESSES, *(f"{{{known}}}" for known in PLACEHOLDERS)])
+                raise ValueError(f"{{{name}}} is none of {known}, of which the first two stand alone")
+        if not PLACEHOLDER.search(self._local) or "{folder}" in self._domain or "{+folder}" in self._domain:
+            raise ValueError('the part before "@" must say whose mail it is: "{user}", "{user}@{domain}"')
+
+    def addressed(self, destination: Destination) -> Destination:
+        """The destination with the address that the store is told."""
+        route = destination.route
+        if self._whole == "{recipient}":
+            return destination
+        if self._whole:
+            return replace(destination, route=Remote(destination.recipient.address))
+        values = _values(route)
+        local, domain = (PLACEHOLDER.sub(lambda found: values[found[1]], part) for part in (self._local, self._domain))
+        return replace(destination, route=Remote(Address(local, domain)))
+
+
+def _values(route: Local | Remote) -> dict[str, str]:
+    """For a mailbox that is another host's, the parts of its address."""
+    address = route.address
+    if isinstance(route, Remote):
+        return {"user": address.local, "domain": address.domain, "local_part": address.local, "folder": "", "+folder": ""}
+    box = route.mailbox
+    folder = ".".join(box.folder)
+    return {
+        "user": box.user,
+        "domain": box.domain,
+        "local_part": address.local,
+        "folder": folder,
+        "+folder": f"+{folder}" if folder else "",
+    }
+
+
+@implementer(IConcurrentDelivery, IComponent)
+class LMTPDelivery:
+    """A relay to one place, whose recipients are called what `recipient` makes of them."""
+
+    stores = True
+
+    def __init__(self, *, relay: Relay, recipient: AddressTemplate) -> None:
+        self.relay = relay
+        self.calls_at_once = relay.calls_at_once
+        self.deadline_seconds = relay.deadline_seconds
+        self._addressed = recipient.addressed
+
+    def __repr__(self) -> str:
+        return f"<LMTPDelivery: {self.relay!r}>"
+
+    async def start(self) -> None:
+        """Nothing is opened before there is mail."""
+        await self.relay.start()
+
+    async def stop(self) -> None:
+        """What is under way has a few seconds."""
+        await self.relay.stop()
+
+    def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Awaitable[Mapping[int, Outcome]]:
+        """All recipients in one transaction, each with its own answer."""
+        return self.relay.deliver(envelope, content, [self._addressed(destination) for destination in destinations])
+
+    async def flush(self) -> None:
+        """What the store has answered 250 for is its own to keep."""
+
+
+def _template(text: str) -> str:
+    AddressTemplate(text)
+    return text
+
+
+Seconds = Annotated[Duration, Field(gt=0)]
+
+
+class LMTPOptions(Options):
+    """Mail into a mail store that speaks LMTP."""
+
+    host: Annotated[str, AfterValidator(smarthost_name)] | None = None
+    """The store's host: a name or an address. Either this or `socket`."""
+    port: int = Field(default=24, ge=1, le=65535)
+    """Its port."""
+    socket: FilePath | None = None
+    """The store's Unix socket, such as `/run/dovecot/lmtp`."""
+    recipient: Annotated[str, AfterValidator(_template)] = "{recipient}"
+    """The address that the store is told: `{recipient}` (the final address, after aliases), `{original_recipient}`, or a text
+    such as `{user}@{domain}`, `{user}`, `{user}{+folder}@{domain}`; `{+folder}` is `+` and the folder, or nothing."""
+    tls: Literal["none", "opportunistic", "required", "verified"] = "opportunistic"
+    """STARTTLS, with `host`; as for a relay."""
+    recipients: Count = 100
+    """Recipients in one transaction; a message with more goes in several."""
+    connections: Annotated[Count, Field(le=1000)] = 10
+    """Connections at once."""
+    messages_per_connection: Count = 1000
+    """Messages on one connection; then a new one is opened."""
+    connection_age: Seconds = 300.0
+    """How long a connection is used."""
+    connection_idle: Seconds = 15.0
+    """How long a connection is kept open without a message."""
+    connect_timeout: Seconds = 10.0
+    """How long to wait for a connection."""
+    timeout: Seconds = 300.0
+    """How long to wait for an answer, and for the store to take more of a message."""
+    probe: Seconds = 5.0
+    """A store that cannot be reached is tried again after this time, then after twice as long, and so on up to a minute;
+    meanwhile its mail waits in the queue."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> LMTPOptions:
+        if (self.host is None) == (self.socket is None):
+            raise ValueError('needs one of "host" and "socket"')
+        return self
+
+
+def _places(options: LMTPOptions, services: Services) -> Callable[[str], Awaitable[Hosts]]:
+    """How the store's addresses are found."""
+
+    async def look_up(_: str) -> Hosts:
+        if options.socket is not None:
+            return Hosts(((Host("unix", (options.socket,)),),))
+        if options.host == "localhost":
+            return Hosts(((Host("localhost", ("127.0.0.1", "::1")),),))
+        return await named_hosts(str(options.host), resolver=services.resolver)
+
+    return look_up
+
+
+def _limits(options: LMTPOptions) -> ClientLimits:
+    timeout = options.timeout
+    return ClientLimits(
+        connect_seconds=options.connect_timeout,
+        greeting_seconds=timeout,
+        hello_seconds=timeout,
+        mail_seconds=timeout,
+        rcpt_seconds=timeout,
+        data_seconds=timeout,
+        content_seconds=timeout,
+        end_seconds=timeout,
+        idle_seconds=options.connection_idle + GRACE_SECONDS,
+    )
+
+
+@implementer(IComponentFactory)
+class LMTPFactory:
+    """Makes the delivery for ``[delivery] use = "lmtp"``."""
+
+    name = "lmtp"
+    summary = "Hands mail to a mail store, such as Dovecot's, by LMTP"
+    provides = IConcurrentDelivery
+    options = LMTPOptions
+
+    def build(self, options: LMTPOptions, services: Services) -> LMTPDelivery:
+        """No errors: the options were checked."""
+        from twisted.internet import reactor
+
+        network: Any = reactor
+
+        def connect_unix(path: str, port: int, factory: Any, timeout: float, bindAddress: Any) -> Any:
+            return network.connectUNIX(path, factory, timeout=timeout)
+
+        connections = Connections(
+            clock=services.clock,
+            connect_tcp=network.connectTCP if options.socket is None else connect_unix,
+            run_in_thread=services.run_in_thread,
+            own_name=services.hostname,
+            pool_limits=PoolLimits(
+                per_destination=options.connections,
+                in_all=options.connections,
+                messages=options.messages_per_connection,
+                age_seconds=options.connection_age,
+                idle_seconds=options.connection_idle,
+                probe_seconds=options.probe,
+                probe_seconds_most=max(PROBE_SECONDS_MOST, options.probe),
+            ),
+            client_limits=_limits(options),
+            lmtp=True,
+        )
+        tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
+        relay = Relay(
+            find=HostBook(look_up=_places(options, services), seconds=services.clock.seconds).find,
+            connections=connections,
+            doorway=Doorway(port=0 if options.socket is not None else options.port, tls=tls),
+            by_domain=False,
+            recipients_most=options.recipients,
+            calls_at_once=options.connections * CALLS_PER_CONNECTION,
+        )
+        return LMTPDelivery(relay=relay, recipient=AddressTemplate(options.recipient))

@@ -1,0 +1,336 @@
+"""One connection to another host: octets in, events out of the SMTP client core, one write for all that is ready.
+
+A connection is opened, introduced and perhaps encrypted; then it carries transactions one after the other, as its `Owner` gives
+them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.mail.reply import Reply
+from mailserver.relay.pool import Link, LinkState
+from mailserver.relay.security import Contexts
+from mailserver.relay.streaming import FileStream
+from mailserver.relay.transmission import Transmission, Way
+from mailserver.smtp import client_events as events
+from mailserver.smtp.client import ClientSession, Phase
+from mailserver.smtp.client_states import ClientState
+from mailserver.smtp.events import Wait
+from mailserver.writing import writer
+
+__all__ = ["Owner", "RelayProtocol"]
+
+NO_TLS = Reply.of(451, "4.7.4", "The host does not offer the encryption that is wanted of it")
+LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
+UNREADABLE = Reply.of(451, "4.3.0", "The message could not be read from its file")
+GIVEN_UP = Reply.of(451, "4.4.2", "The connection was given up")
+
+log = Logger()
+
+
+class Owner(Protocol):
+    """What a connection tells, and whom.  `waits` are the times for each phase, in seconds."""
+
+    waits: Mapping[Phase, float]
+    contexts: Contexts
+
+    def seconds(self) -> float: ...
+
+    def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+
+    def may_encrypt(self, way: Way) -> bool: ...
+
+    def calls_itself_like_us(self, host: str) -> bool: ...
+
+    def opened(self, connection: RelayProtocol) -> None:
+        """It is ready for its first transaction."""
+
+    def unusable(self, connection: RelayProtocol, why: Reply) -> None:
+        """It never became ready."""
+
+    def tls_broken(self, connection: RelayProtocol, why: str) -> None:
+        """It never became ready because of TLS, and TLS is not required."""
+
+    def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
+        """A transaction has ended; `lost`: the connection with it."""
+
+    def ended(self, connection: RelayProtocol) -> None:
+        """Nothing more will be said on it."""
+
+    def closed(self, connection: RelayProtocol) -> None:
+        """The socket is gone."""
+
+
+@implementer(IHandshakeListener)
+class RelayProtocol(TwistedProtocol):
+    """Drives one `ClientSession`.  `deadline` is when the other side's time is over: the owner looks at it each second."""
+
+    transport: Any  # a TCP or TLS connection: more than ITransport says
+
+    def __init__(self, session: ClientSession, link: Link, way: Way, owner: Owner) -> None:
+        self.session = session
+        self.link = link
+        self.way = way
+        self.owner = owner
+        self.tls = ""  # the version, "" in the clear
+        self.deadline = 0.0
+        self.transmission: Transmission | None = None
+        self.content_sent = False
+        self._done: events.Done | None = None
+        self._stream: FileStream | None = None
+        self._running = False
+        self._closing = False
+
+    def __repr__(self) -> str:
+        tls = f", {self.tls}" if self.tls else ""
+        return f"<RelayProtocol {self.way}{tls}, {self.session.phase.value}, {self.link.messages} messages>"
+
+    # --- the connection ---
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        self._write = writer(transport)
+        self._set_deadline()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.session.receive_data(data)
+        self._run()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_stream()
+        if self._is_securing:
+            self._opening_failed(Reply.heard(451, "4.7.5", (f"TLS could not be established: {_words(reason)}",)))
+        self.session.receive_eof()
+        self._run()
+        self._opening_failed(GIVEN_UP)
+        self.owner.closed(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there (`IHandshakeListener`)."""
+        self.tls = _tls_version(self.transport)
+        self.session.tls_established()
+        self._run()
+
+    def time_out(self) -> None:
+        """The other side has taken too long."""
+        self.give_up(Reply.of(451, "4.4.2", f"The host took too long: {self.session.phase.value}"))
+
+    def give_up(self, why: Reply = GIVEN_UP) -> None:
+        """End it now, whatever it is doing."""
+        self._stop_stream()
+        self._opening_failed(why)
+        self.session.give_up(why)
+        self._run()
+        self.transport.abortConnection()
+
+    def quit(self) -> None:
+        """Say goodbye: nothing is under way."""
+        if self.session.state in (ClientState.READY, ClientState.REFUSED):
+            self.session.quit()
+            self._run()
+        else:
+            self._close()
+
+    @property
+    def _is_securing(self) -> bool:
+        return self.session.state in (ClientState.SECURING, ClientState.HANDSHAKE)
+
+    def _opening_failed(self, why: Reply) -> None:
+        """Tell, once, that the connection has never become ready."""
+        if self.link.state is LinkState.OPENING:
+            if self._is_securing and self.way.policy.allows_clear:
+                self.owner.tls_broken(self, str(why))
+            else:
+                self.owner.unusable(self, why)
+
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.transport.loseConnection()
+
+    def _set_deadline(self) -> None:
+        owner = self.owner
+        self.deadline = owner.seconds() + owner.waits[self.session.phase]
+
+    # --- the loop ---
+
+    def begin(self, transmission: Transmission) -> None:
+        """Send this message; the connection is ready for it."""
+        self.transmission = transmission
+        self.content_sent = False
+        self.session.send(transmission.request)
+        self._run()
+
+    def _run(self) -> None:
+        """Take events until the other side has to speak; write what is ready."""
+        if self._running:
+            return
+        session, answers = self.session, self.ANSWERS
+        self._running = True
+        try:
+            while True:
+                event: Any = session.next_event()
+                if event.__class__ is not Wait:
+                    answers[event.__class__](self, event)
+                elif self._done is not None:
+                    self._over(event is Wait.CLOSED)
+                else:
+                    break
+        finally:
+            self._running = False
+        ready = session.data_to_send()
+        if ready:
+            self._write(ready)
+        if event is Wait.CLOSED:
+            self.owner.ended(self)
+            self._close()
+        else:
+            self._set_deadline()
+
+    def _over(self, lost: bool) -> None:
+        done, self._done = self._done, None
+        transmission, self.transmission = self.transmission, None
+        self._stop_stream()
+        if transmission is not None and done is not None:
+            self.owner.over(self, transmission, done, lost)
+
+    # --- events ---
+
+    def _on_greeted(self, event: events.Greeted) -> None:
+        pass
+
+    def _on_ready(self, event: events.Ready) -> None:
+        session, policy = self.session, self.way.policy
+        if self.link.state is not LinkState.OPENING:
+            return
+        if self.owner.calls_itself_like_us(event.offer.host):
+            self._turn_away(LOOP)
+        elif not policy.wants_tls or session.is_encrypted:
+            self.owner.opened(self)
+        elif event.offer.starttls and self.owner.may_encrypt(self.way):
+            session.start_tls()
+        elif policy.allows_clear:
+            self.owner.opened(self)
+        else:
+            self._turn_away(NO_TLS)
+
+    def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
+        self.transport.startTLS(self.owner.contexts.creator(self.way.policy, self.way.host))
+
+    def _on_tls_refused(self, event: events.TLSRefused) -> None:
+        if self.way.policy.allows_clear:
+            self.owner.opened(self)
+        else:
+            self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))
+
+    def _on_refused(self, event: events.Refused) -> None:
+        self._turn_away(_temporary(event.reply))
+
+    def _turn_away(self, why: Reply) -> None:
+        self._opening_failed(why)
+        self.session.quit()
+
+    def _on_send_content(self, event: events.SendContent) -> None:
+        transmission, session = self.transmission, self.session
+        if transmission is None:
+            return
+        content = transmission.content
+        self.content_sent = False
+        if content.data is None:
+            self._start_stream(content)
+            return
+        if content.prefix:
+            octets = session.content(content.prefix) + session.content(content.data) + session.end_of_content()
+        else:
+            octets = session.content(content.data) + session.end_of_content()
+        self.content_sent = True
+        self._write(octets)
+
+    def _on_done(self, event: events.Done) -> None:
+        self._done = event
+
+    def _on_gone(self, event: events.Closing | events.Lost | events.Broken) -> None:
+        why = getattr(event, "why", "")
+        if isinstance(event, events.Closing):
+            self._opening_failed(event.reply)
+        elif why:
+            self._opening_failed(Reply.heard(451, "4.5.0", (f"The host does not keep to the protocol: {why}",)))
+        else:
+            self._opening_failed(Reply.of(451, "4.4.2", f"The connection was lost in {event.phase.value}"))
+
+    ANSWERS: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+        events.Greeted: _on_greeted,
+        events.Ready: _on_ready,
+        events.ReadyForTLS: _on_ready_for_tls,
+        events.TLSRefused: _on_tls_refused,
+        events.Refused: _on_refused,
+        events.SendContent: _on_send_content,
+        events.Done: _on_done,
+        events.Closing: _on_gone,
+        events.Lost: _on_gone,
+        events.Broken: _on_gone,
+    }
+
+    # --- content from a file ---
+
+    def _start_stream(self, content: Any) -> None:
+        self._stream = FileStream(
+            content,
+            run_in_thread=self.owner.run_in_thread,
+            write=self._stream_piece,
+            ended=self._stream_ended,
+            failed=self._stream_failed,
+        )
+        # Not `_write`: the transport asks for the next piece when it has itself written the last one.
+        self.transport.registerProducer(self._stream, False)
+
+    def _stream_piece(self, piece: bytes) -> None:
+        self.transport.write(self.session.content(piece))
+        self._set_deadline()
+
+    def _stream_ended(self) -> None:
+        self._stop_stream()
+        octets = self.session.end_of_content()
+        self.content_sent = True
+        if octets:
+            self.transport.write(octets)
+        self._set_deadline()
+        self._run()
+
+    def _stream_failed(self, failure: Failure) -> None:
+        log.failure("a message cannot be read while it is being sent; the connection is ended before its end", failure)
+        self.give_up(UNREADABLE)
+
+    def _stop_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.stopProducing()
+            self.transport.unregisterProducer()
+
+
+def _temporary(reply: Reply) -> Reply:
+    """A host that wants nothing of us at all says nothing of a recipient: whatever its code, another attempt may fare better."""
+    if reply.is_transient:
+        return reply
+    return Reply.heard(451, "4.3.2", (f"The host turns us away: {reply}",))
+
+
+def _words(reason: Failure) -> str:
+    return reason.getErrorMessage() or type(reason.value).__name__
+
+
+def _tls_version(transport: Any) -> str:
+    handle = getattr(transport, "protocol", transport).getHandle()
+    version = getattr(handle, "get_protocol_version_name", None)
+    return str(version()) if version is not None else "TLS"

@@ -1,0 +1,114 @@
+"""How connections to other hosts are encrypted (RFC 3207).
+
+`opportunistic` encrypts where the other side offers it and believes any certificate: whoever could forge one could as well
+strip the offer.  A host whose handshake fails gets its mail in the clear, at once and for an hour.  `required` never sends in the
+clear, `verified` asks for a certificate that the system's authorities vouch for and that has the host's name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
+from zope.interface import implementer
+
+from mailserver.relay.pool import Key
+
+__all__ = ["ClearText", "Contexts", "TLSMode", "TLSPolicy"]
+
+CLEAR_SECONDS = 3600.0
+CLEAR_KEPT = 10_000
+
+
+class TLSMode(enum.Enum):
+    """What is wanted of a connection."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True)
+class TLSPolicy:
+    """The mode, and the name that a certificate must have; connections of different policies never stand in for each other."""
+
+    mode: TLSMode
+    name: str = ""
+
+    @cached_property
+    def value(self) -> str:
+        """As the pool's key holds it.  Only where the name is checked does it matter."""
+        return f"{self.mode.value}:{self.name}" if self.mode is TLSMode.VERIFIED else self.mode.value
+
+    @property
+    def allows_clear(self) -> bool:
+        """Mail may go unencrypted."""
+        return self.mode in (TLSMode.NONE, TLSMode.OPPORTUNISTIC)
+
+    @property
+    def wants_tls(self) -> bool:
+        """STARTTLS is given where it is offered."""
+        return self.mode is not TLSMode.NONE
+
+
+class ClearText:
+    """Remembers who has offered STARTTLS and could not do it."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._until: dict[Key, float] = {}
+
+    def add(self, key: Key) -> None:
+        """The handshake failed: not again for an hour."""
+        if len(self._until) >= CLEAR_KEPT:
+            self._until = dict(list(self._until.items())[CLEAR_KEPT // 2 :])
+        self._until[key] = self._seconds() + CLEAR_SECONDS
+
+    def __contains__(self, key: Key) -> bool:
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if self._seconds() < until:
+            return True
+        del self._until[key]
+        return False
+
+
+class Contexts:
+    """Makes what `ITransport.startTLS` wants.  One OpenSSL context serves all connections that verify nothing."""
+
+    def __init__(self) -> None:
+        self._unverified: SSL.Context | None = None
+
+    def creator(self, policy: TLSPolicy, host_name: str) -> IOpenSSLClientConnectionCreator:
+        """For one connection to `host_name`."""
+        if policy.mode is TLSMode.VERIFIED:
+            return optionsForClientTLS(policy.name or host_name)
+        if self._unverified is None:
+            options = CertificateOptions()  # TLS 1.2 at least
+            self._unverified = options.getContext()
+        return _Unverified(self._unverified, host_name)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Unverified:
+    """A connection that believes any certificate; it says the host's name, so that the right one is shown."""
+
+    def __init__(self, context: SSL.Context, host_name: str) -> None:
+        self._context = context
+        self._host_name = host_name
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """As Twisted wants it."""
+        connection = SSL.Connection(self._context, None)
+        if self._host_name and not self._host_name.startswith("[") and not self._host_name.replace(".", "").isdigit():
+            if ":" not in self._host_name:
+                connection.set_tlsext_host_name(self._host_name.encode("ascii", "replace"))
+        return connection

@@ -1,0 +1,146 @@
+"""One message on its way to one destination: the hosts to try, and what an ended transaction means for it.  Pure.
+
+The rules of RFC 5321 section 5.1 and of common sense:
+
+- a reused connection that turns out to be closed, or says 421, before MAIL is answered was stale: the same host again, at once;
+- what fails before the whole content is sent (no connection, a refused greeting, 4yz to MAIL, 421, silence) sends those that
+  have no final answer to the next host;
+- a 4yz to RCPT, DATA or the content is that recipient's answer: it waits for the next attempt;
+- once the whole content is sent nobody else gets it in this attempt: it may have arrived.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from mailserver.mail.answers import Deferred, Delivered, Outcome
+from mailserver.mail.content import Content
+from mailserver.mail.reply import Reply
+from mailserver.relay.pool import Key
+from mailserver.relay.security import TLSPolicy
+from mailserver.smtp.client import Request
+from mailserver.smtp.client_events import Done
+
+__all__ = ["Meaning", "Transmission", "Way", "meaning_of", "told"]
+
+NOTE_LENGTH = 800
+TOO_MANY_FAULTS = 3  # earlier hosts that a note tells of
+
+
+class Way(NamedTuple):
+    """One address to try: where it is, what it is called, how it is spoken to."""
+
+    host: str
+    key: Key
+    policy: TLSPolicy
+
+    def __str__(self) -> str:
+        return f"{self.host}[{self.key.address}]:{self.key.port}"
+
+
+class Meaning(enum.Enum):
+    """What the end of a transaction means."""
+
+    SETTLED = "every recipient has its answer"
+    STALE = "the connection was of no use any more: again, on another one"
+    ELSEWHERE = "those without a final answer go to the next host"
+
+
+def meaning_of(
+    *, sender_reply: Reply | None, connection_lost: bool, reused: bool, content_sent: bool
+) -> Meaning:
+    """Judge an ended transaction.
+
+    `sender_reply` is the answer to MAIL, `connection_lost` says that the connection cannot go on, `reused` that it had carried
+    a transaction before, `content_sent` that the end of the content was written.
+    """
+    if content_sent:
+        return Meaning.SETTLED
+    if not connection_lost:
+        mail_deferred = sender_reply is not None and sender_reply.is_transient
+        return Meaning.ELSEWHERE if mail_deferred else Meaning.SETTLED
+    if reused and (sender_reply is None or sender_reply.code == 421):
+        return Meaning.STALE
+    return Meaning.ELSEWHERE
+
+
+@dataclass(slots=True, eq=False)
+class Transmission:
+    """One message for some recipients who share their hosts.
+
+    `ways` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is told each
+    outcome once; `ended()` comes after the last.
+    """
+
+    request: Request
+    content: Content
+    indexes: tuple[int, ...]
+    ways: Sequence[Way]
+    report: Callable[[int, Outcome], None]
+    ended: Callable[[], None]
+    waits_since: float = 0.0
+    place: int = 0
+    begun_at: float = 0.0
+    abandoned: bool = False
+    faults: tuple[str, ...] = ()
+    why: Deferred | None = None
+
+    @property
+    def way(self) -> Way:
+        """The address that is being tried."""
+        return self.ways[self.place]
+
+    def fault(self, why: Reply, *, peer: str = "", phase: str = "") -> None:
+        """The present address was of no use; `peer` has said so where it is given."""
+        self.why = Deferred(why, "", peer, phase)
+        if len(self.faults) < TOO_MANY_FAULTS:
+            self.faults += (f"{self.way}: {why}"[:200],)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Every recipient has its answer."""
+        for index, outcome in zip(self.indexes, outcomes, strict=True):
+            self.report(index, self._with_history(outcome))
+        self.ended()
+
+    def settle_final(self, outcomes: Sequence[Outcome]) -> None:
+        """Those with a final answer are done; the others stay in this transmission."""
+        left: list[int] = []
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Deferred):
+                left.append(place)
+            else:
+                self.report(self.indexes[place], self._with_history(outcome))
+        if len(left) < len(self.indexes):
+            self.indexes = tuple([self.indexes[place] for place in left])
+            if left:
+                self.request = replace(
+                    self.request, recipients=tuple([self.request.recipients[place] for place in left])
+                )
+            else:
+                self.ended()
+
+    def give_up(self, why: Deferred) -> None:
+        """Nobody of those left is reached in this attempt."""
+        self.settle([why] * len(self.indexes))
+
+    def _with_history(self, outcome: Outcome) -> Outcome:
+        """The note tells of the hosts that were tried before."""
+        if not self.faults:
+            return outcome
+        return replace(outcome, note=f"{outcome.note}; before: {'; '.join(self.faults)}"[:NOTE_LENGTH])
+
+
+def told(done: Done, *, host: str, note: str) -> list[Outcome]:
+    """The outcomes of a transaction with what is to be remembered of it: who answered, to what, and `note`."""
+    return [_told(outcome, host, note) for outcome in done.outcomes]
+
+
+def _told(outcome: Outcome, host: str, note: str) -> Outcome:
+    full = f"{outcome.note}; {note}"[:NOTE_LENGTH] if outcome.note else note
+    if isinstance(outcome, Delivered):
+        return Delivered(full, host, outcome.notifies)
+    is_their_word = outcome.phase and not outcome.note
+    return replace(outcome, note=full, peer=host if is_their_word else "")

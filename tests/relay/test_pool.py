@@ -1,0 +1,394 @@
+"""The pool's decision: examples, and its laws over any history."""
+
+import random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.reply import Reply
+from mailserver.relay.pool import Key, Link, LinkState, Pool, PoolLimits
+
+NO = Reply.of(451, "4.4.1", "Connection refused")
+
+
+def key(name="192.0.2.1"):
+    return Key(name, 25, "opportunistic")
+
+
+class Case(SynchronousTestCase):
+    def pool(self, **limits):
+        return Pool(PoolLimits(**limits))
+
+    def open(self, pool, where, jobs=1, now=0.0):
+        """Bring up connections for as many jobs as the pool allows at first; return them busy."""
+        for n in range(jobs):
+            pool.submit(where, f"job {n}")
+        links = [link for link, _ in pool.assign(now).open]
+        for link in links:
+            pool.opened(link, now)
+        pool.assign(now)
+        return links
+
+
+class Assigning(Case):
+    def test_the_first_transaction_opens_a_connection_and_gets_it(self):
+        pool = self.pool()
+        pool.submit(key(), "a")
+        plan = pool.assign(0.0)
+        ((link, job),) = plan.open
+        self.assertEqual((link.key, job, plan.begin, plan.close), (key(), "a", [], []))
+        self.assertEqual(pool.assign(0.0), ([], [], []))
+        pool.opened(link, 1.0)
+        self.assertEqual(pool.assign(1.0).begin, [(link, "a")])
+
+    def test_an_idle_connection_is_taken_before_one_is_opened(self):
+        pool = self.pool()
+        (link,) = self.open(pool, key())
+        pool.finished(link, 1.0)
+        pool.submit(key(), "b")
+        plan = pool.assign(1.0)
+        self.assertEqual((plan.open, plan.begin), ([], [(link, "b")]))
+        self.assertEqual((pool.counts.opened, pool.counts.reused, pool.counts.hit_rate), (1, 1, 0.5))
+
+    def test_the_connection_used_last_is_taken_first(self):
+        pool = self.pool()
+        one, two = self.open(pool, key(), 2)
+        pool.finished(one, 1.0)
+        pool.finished(two, 2.0)
+        pool.submit(key(), "b")
+        self.assertEqual(pool.assign(2.0).begin, [(two, "b")])
+
+    def test_keys_that_differ_in_the_policy_alone_share_nothing(self):
+        pool = self.pool()
+        (link,) = self.open(pool, key())
+        pool.finished(link, 1.0)
+        pool.submit(key()._replace(policy="required"), "b")
+        plan = pool.assign(1.0)
+        self.assertEqual((len(plan.open), plan.begin), (1, []))
+
+    def test_a_destination_gets_one_connection_more_with_each_success_up_to_its_cap(self):
+        pool = self.pool(per_destination=5)
+        for n in range(100):
+            pool.submit(key(), n)
+        most = 0
+        links = [link for link, _ in pool.assign(0.0).open]
+        self.assertEqual(len(links), 2)
+        for now in range(30):
+            for link in links:
+                (pool.opened if link.state is LinkState.OPENING else pool.finished)(link, float(now))
+            plan = pool.assign(float(now))
+            links = [link for link, _ in plan.open] + [link for link, _ in plan.begin]
+            most = max(most, pool.links)
+        self.assertEqual(most, 5)
+
+    def test_a_connection_that_has_carried_enough_messages_is_closed_when_it_is_wanted(self):
+        pool = self.pool(messages=1)
+        (link,) = self.open(pool, key())
+        pool.finished(link, 1.0)
+        pool.submit(key(), "b")
+        plan = pool.assign(1.0)
+        self.assertEqual((plan.close, plan.begin, len(plan.open)), ([link], [], 1))
+
+    def test_a_connection_that_is_too_old_is_not_used_again(self):
+        pool = self.pool(age_seconds=10)
+        (link,) = self.open(pool, key())
+        pool.finished(link, 5.0)
+        pool.submit(key(), "b")
+        self.assertEqual(pool.assign(10.0).close, [link])
+
+    def test_idle_connections_are_reaped_after_their_time_and_not_before(self):
+        pool = self.pool(idle_seconds=5)
+        (link,) = self.open(pool, key())
+        pool.finished(link, 1.0)
+        self.assertEqual(pool.reap(5.9), [])
+        self.assertEqual(pool.reap(6.0), [link])
+        self.assertEqual(pool.reap(60.0), [])
+        pool.gone(link)
+        self.assertEqual(pool.links, 0)
+
+    def test_a_stale_transaction_goes_before_all_others(self):
+        pool = self.pool(per_destination=1)
+        (link,) = self.open(pool, key())
+        pool.submit(key(), "later")
+        pool.gone(link)
+        pool.submit(key(), "stale", first=True)
+        ((fresh, wanted),) = pool.assign(1.0).open
+        pool.opened(fresh, 1.0)
+        self.assertEqual((wanted, pool.assign(1.0).begin), ("stale", [(fresh, "stale")]))
+
+    def test_what_is_withdrawn_is_not_begun(self):
+        pool = self.pool()
+        pool.submit(key(), "a")
+        ((link, _),) = pool.assign(0.0).open
+        self.assertTrue(pool.withdraw(key(), "a"))
+        self.assertFalse(pool.withdraw(key(), "a"))
+        pool.opened(link, 0.0)
+        self.assertEqual(pool.assign(0.0), ([], [], []))
+
+
+class Health(Case):
+    def out_of_reach(self, pool, now=0.0):
+        pool.submit(key(), "a")
+        ((link, _),) = pool.assign(now).open
+        return pool.failed(link, now, NO)
+
+    def test_what_waits_for_a_dead_destination_is_handed_back(self):
+        pool = self.pool()
+        pool.submit(key(), "a")
+        pool.submit(key(), "b")
+        first, second = [link for link, _ in pool.assign(0.0).open]
+        self.assertEqual(pool.failed(first, 0.0, NO), [])
+        self.assertEqual(pool.failed(second, 0.0, NO), ["a", "b"])
+
+    def test_nothing_may_wait_for_it_until_the_next_probe_is_due(self):
+        pool = self.pool(probe_seconds=60)
+        self.assertEqual(self.out_of_reach(pool), ["a"])
+        self.assertEqual(pool.refusal(key(), 59.9), NO)
+        self.assertIsNone(pool.refusal(key(), 60.0))
+        self.assertIsNone(pool.refusal(key("192.0.2.2"), 0.0))
+
+    def test_a_probe_is_one_connection_and_a_bounded_number_waits_for_its_end(self):
+        pool = self.pool(probe_seconds=60, probe_waiting=3)
+        self.out_of_reach(pool)
+        for n in range(3):
+            self.assertIsNone(pool.refusal(key(), 60.0))
+            pool.submit(key(), n)
+            pool.assign(60.0)
+        self.assertEqual((pool.links, pool.refusal(key(), 60.0)), (1, NO))
+
+    def test_the_pauses_between_probes_grow_up_to_a_bound(self):
+        pool = self.pool(probe_seconds=60, probe_seconds_most=200)
+        now, pauses = 0.0, []
+        for _ in range(4):
+            self.out_of_reach(pool, now)
+            pause = next(seconds for seconds in range(1000) if pool.refusal(key(), now + seconds) is None)
+            pauses.append(pause)
+            now += pause
+        self.assertEqual(pauses, [60, 120, 200, 200])
+
+    def test_a_probe_that_succeeds_makes_it_an_ordinary_destination_again(self):
+        pool = self.pool()
+        self.out_of_reach(pool)
+        pool.submit(key(), "a")
+        ((link, _),) = pool.assign(60.0).open
+        pool.opened(link, 60.0)
+        self.assertIsNone(pool.refusal(key(), 60.0))
+        for n in range(5):
+            pool.submit(key(), n)
+        self.assertGreater(len(pool.assign(60.0).open), 1)
+
+    def test_a_host_that_turns_some_away_keeps_as_many_as_it_let_in(self):
+        pool = self.pool()
+        for n in range(10):
+            pool.submit(key(), n)
+        for link, _ in pool.assign(0.0).open:
+            pool.opened(link, 0.0)
+        turned_away = [link for link, _ in pool.assign(0.0).open]  # beside the two that work
+        self.assertEqual(len(turned_away), 2)
+        for _ in range(3):
+            for link in turned_away:
+                self.assertEqual(pool.failed(link, 0.0, NO), [])
+            turned_away = [link for link, _ in pool.assign(0.0).open]
+        self.assertEqual((turned_away, pool.links, pool.refusal(key(), 0.0)), ([], 2, None))
+
+
+class Fairness(Case):
+    def test_a_second_destination_gets_its_part_of_a_full_pool(self):
+        pool = self.pool(in_all=4, per_destination=4)
+        for n in range(1000):
+            pool.submit(key("192.0.2.1"), n)
+        busy = set()
+        for now in range(40):
+            if now == 20:
+                for n in range(1000):
+                    pool.submit(key("192.0.2.2"), n)
+            self.turn(pool, busy, float(now))
+        share = [sum(link.key.address == address for link in busy) for address in ("192.0.2.1", "192.0.2.2")]
+        self.assertEqual(share, [2, 2])
+
+    def turn(self, pool, busy, now):
+        """Every transaction ends at once; what closes is gone at once."""
+        for link in list(busy):
+            busy.discard(link)
+            pool.finished(link, now)
+        while True:
+            plan = pool.assign(now)
+            for link in plan.close:
+                pool.gone(link)
+            for link, _ in plan.open:
+                pool.opened(link, now)
+            busy.update(link for link, _ in plan.begin)
+            if not (plan.close or plan.open):
+                return
+
+    def test_idle_connections_of_others_make_room_in_a_full_pool(self):
+        pool = self.pool(in_all=2)
+        links = self.open(pool, key("192.0.2.1"), 2)
+        for link in links:
+            pool.finished(link, 1.0)
+        pool.submit(key("192.0.2.2"), "b")
+        plan = pool.assign(2.0)
+        self.assertEqual((plan.open, plan.close), ([], [links[0]]))
+        self.assertEqual(pool.assign(2.0), ([], [], []))
+        pool.gone(links[0])
+        self.assertEqual([wanted for _, wanted in pool.assign(2.0).open], ["b"])
+
+    def test_every_destination_of_many_is_served_in_a_small_pool(self):
+        pool = self.pool(in_all=3)
+        for n in range(50):
+            pool.submit(key(f"192.0.2.{n}"), n)
+        busy, served = set(), set()
+        for now in range(100):
+            self.turn(pool, busy, float(now))
+            served.update(link.key for link in busy)
+        self.assertEqual(len(served), 50)
+
+
+class History(RuleBasedStateMachine):
+    """Any history of a small pool keeps its laws."""
+
+    def __init__(self):
+        super().__init__()
+        self.limits = PoolLimits(per_destination=3, in_all=5, messages=4, age_seconds=40, idle_seconds=10, probe_waiting=6)
+        self.pool = Pool(self.limits)
+        self.now = 0.0
+        self.jobs = 0
+        self.waiting, self.running, self.done = {}, {}, set()
+        self.live = []
+
+    def run_plan(self):
+        plan = self.pool.assign(self.now)
+        for link, job in plan.open:
+            assert job in self.waiting and self.waiting[job] == link.key
+            self.live.append(link)
+        for link, job in plan.begin:
+            assert self.waiting.pop(job) == link.key and link not in self.running
+            assert link.state is LinkState.BUSY and link.messages <= self.limits.messages
+            assert self.now - link.opened_at < self.limits.age_seconds
+            self.running[link] = job
+        for link in plan.close:
+            assert link not in self.running and link.state is LinkState.CLOSING
+
+    def pick(self, data, *states):
+        links = [link for link in self.live if link.state in states]
+        return data.draw(st.sampled_from(links)) if links else None
+
+    @rule(name=st.sampled_from("abcd"), first=st.booleans())
+    def submit(self, name, first):
+        where = key(name)
+        if self.pool.refusal(where, self.now) is None:
+            self.jobs += 1
+            self.waiting[self.jobs] = where
+            self.pool.submit(where, self.jobs, first=first)
+            self.run_plan()
+
+    @rule(data=st.data(), succeeds=st.booleans())
+    def opening_ends(self, data, succeeds):
+        link = self.pick(data, LinkState.OPENING)
+        if link is not None and succeeds:
+            self.pool.opened(link, self.now)
+        elif link is not None:
+            for job in self.pool.failed(link, self.now, NO):
+                assert self.waiting.pop(job) == link.key
+        self.run_plan()
+
+    @rule(data=st.data(), stays=st.booleans())
+    def transaction_ends(self, data, stays):
+        link = self.pick(data, LinkState.BUSY)
+        if link is not None:
+            self.done.add(self.running.pop(link))
+            (self.pool.finished(link, self.now) if stays else self.pool.gone(link))
+        self.run_plan()
+
+    @rule(data=st.data())
+    def connection_goes(self, data):
+        link = self.pick(data, LinkState.IDLE, LinkState.CLOSING)
+        if link is not None:
+            self.pool.gone(link)
+            self.pool.gone(link)  # twice is once
+        self.run_plan()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdrawn(self, data):
+        job = data.draw(st.sampled_from(sorted(self.waiting)))
+        assert self.pool.withdraw(self.waiting.pop(job), job)
+        self.run_plan()
+
+    @rule(seconds=st.floats(0, 70))
+    def time_passes(self, seconds):
+        self.now += seconds
+        for link in self.pool.reap(self.now):
+            assert link not in self.running
+        self.run_plan()
+
+    @invariant()
+    def the_caps_hold_and_the_counts_are_true(self):
+        self.live = [link for link in self.live if link.state is not LinkState.GONE]
+        assert self.pool.links == len(self.live) <= self.limits.in_all
+        for line in self.pool.lines:
+            ours = [link for link in self.live if link.key == line.key]
+            assert line.links == len(ours) <= self.limits.per_destination
+            assert line.opening == sum(link.state is LinkState.OPENING for link in ours)
+            assert set(line.idle) == {link for link in ours if link.state is LinkState.IDLE}
+            if line.failures:
+                assert line.links <= 1
+
+    @invariant()
+    def nothing_waits_beside_an_idle_connection_or_beside_room(self):
+        for line in self.pool.lines:
+            if line.waiting:
+                assert not line.idle
+            if line.waiting and not line.links:
+                assert self.pool.links == self.limits.in_all
+
+    @invariant()
+    def what_waits_is_what_was_submitted(self):
+        assert sorted(job for line in self.pool.lines for job in line.waiting) == sorted(self.waiting)
+
+
+class Laws(SynchronousTestCase):
+    def test_any_history(self):
+        run = History.TestCase
+        run.settings = settings(
+            max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        run("runTest").runTest()
+
+    @given(st.integers(0, 2**32))
+    @settings(max_examples=30, deadline=None)
+    def test_all_that_is_submitted_is_served_whatever_the_order_of_events(self, seed):
+        chance = random.Random(seed)
+        pool = Pool(PoolLimits(per_destination=3, in_all=4, messages=5))
+        for n in range(60):
+            pool.submit(key(chance.choice("abcdef")), n)
+        served, live, now = [], [], 0.0
+        for _ in range(10_000):
+            plan = pool.assign(now)
+            for link in plan.close:
+                pool.gone(link)
+            live += [link for link, _ in plan.open]
+            served += [job for _, job in plan.begin]
+            live = [link for link in live if link.state in (LinkState.OPENING, LinkState.BUSY)]
+            live += [link for link, _ in plan.begin if link not in live]
+            if not live and not plan.close:
+                break
+            if live:
+                link = chance.choice(live)
+                now += 0.01
+                (pool.opened if link.state is LinkState.OPENING else pool.finished)(link, now)
+        self.assertEqual(sorted(served), list(range(60)))
+
+
+class Words(Case):
+    def test_the_pool_and_its_parts_say_what_they_are(self):
+        pool = self.pool()
+        pool.submit(key("2001:db8::1"), "a")
+        self.assertIn("1 waiting, 0 connections", repr(pool))
+        ((link, _),) = pool.assign(0.0).open
+        self.assertEqual(repr(link), "<Link [2001:db8::1]:25 opening, 0 messages>")
+        pool.failed(link, 0.0, NO)
+        self.assertIn("out of reach until 60: 451 4.4.1 Connection refused", repr(pool.lines[0]))
+        self.assertIsInstance(link, Link)
