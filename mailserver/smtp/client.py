@@ -225,8 +225,7 @@ class ClientSession:
         Who has no outcome yet is deferred with `reply`, a 4yz in our own words.  Drop the connection.
         """
         if self.state is not ClientState.CLOSED:
-            is_expected = self.state in (ClientState.QUITTING, ClientState.REFUSED)
-            self._end(None if is_expected else Lost(self.phase), reply)
+            self._end(Lost(self.phase), reply)
 
     # --- what is said ---
 
@@ -294,7 +293,7 @@ class ClientSession:
         else:
             self._conclude(transaction)
 
-    def _end(self, event: ClientEvent | None, reply: Reply, *, is_answer: bool = False) -> None:
+    def _end(self, event: ClientEvent, reply: Reply, *, is_answer: bool = False) -> None:
         """The session is over; a transaction that is open has `reply` for those who wait."""
         self._last_phase = self.phase
         transaction = self._transaction
@@ -302,7 +301,7 @@ class ClientSession:
             transaction.give_up(reply, self._last_phase, is_answer=is_answer)
             self._events.append(transaction.done())
             self._transaction = None
-        if event is not None:
+        if self.state not in (ClientState.QUITTING, ClientState.REFUSED):  # there, the end is no news
             self._events.append(event)
         self.state = ClientState.CLOSED
         self._awaited.clear()
@@ -325,16 +324,11 @@ class ClientSession:
             self._break(f"{reply.code} is no answer to {command}")
 
     def _hear_the_end(self, reply: Reply) -> None:
-        if self.state is ClientState.QUITTING:
-            self._end(None, reply)
-        elif reply.code == 421:
+        if reply.code == 421 or self.state is ClientState.QUITTING:
             is_answer = bool(self._awaited) and self._awaited[0] == (Command.END, ONLY)
             self._end(Closing(reply, self.phase), reply, is_answer=is_answer)
-        else:
-            self._hear_unasked(reply)
-
-    def _hear_unasked(self, reply: Reply) -> None:
-        """Nothing was asked.  Yet a peer may refuse content while it is still coming in: that is said before it hangs up."""
+            return
+        # Nothing was asked.  Yet a peer may refuse content while it is still coming in: that is said before it hangs up.
         transaction = self._transaction
         if self.state is ClientState.CONTENT and transaction is not None and reply.code >= 400:
             transaction.settle_accepted(reply, Phase.CONTENT)

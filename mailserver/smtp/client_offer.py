@@ -54,7 +54,7 @@ class Offer:
             # "AUTH=LOGIN" is how it was written before RFC 2554, for clients that know no other form.
             keyword, *parameters = line.replace("AUTH=", "AUTH ", 1).split()[:64] or [""]
             words.setdefault(keyword.upper(), []).extend(parameters)
-        limits = dict(_limit(word) for word in words.get("LIMITS", ()))
+        limits = _limits(words.get("LIMITS", ()))
         size = words.get("SIZE")
         return cls(
             host=(lines[0].split() or [""])[0],
@@ -84,10 +84,10 @@ def _number(text: str) -> int:
     return int(text) if NUMBER.fullmatch(text) else 0
 
 
-def _limit(word: str) -> tuple[str, int]:
+def _limits(words: Sequence[str]) -> dict[str, int]:
     """RFC 9422 section 3: name "=" value."""
-    name, _, value = word.partition("=")
-    return name.upper(), _number(value)
+    parts = [word.partition("=") for word in words]
+    return {name.upper(): _number(value) for name, _, value in parts if _number(value)}
 
 
 def _mechanisms(words: Sequence[str]) -> tuple[str, ...]:

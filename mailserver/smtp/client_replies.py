@@ -78,6 +78,8 @@ class ReplyReader:
             self._keep(line)
 
     def _keep(self, line: bytes) -> None:
+        if not line[:3].isdigit():
+            raise ReplyFault(f"not a line of a reply: {line[:60]!r}")
         self._lines.append(line)
         self._octets += len(line) + 2
         if len(self._lines) > self._limits.reply_lines or self._octets > self._limits.reply_octets:
