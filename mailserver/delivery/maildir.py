@@ -36,8 +36,6 @@ RunInThread = Callable[..., Awaitable[Any]]
 class Writer(Protocol):
     """Writes letters.  Blocking; called in one thread at a time."""
 
-    def start(self) -> None: ...
-
     def write(self, letters: Sequence[Letter]) -> Report: ...
 
     def close(self) -> None: ...
@@ -49,9 +47,6 @@ class WriterThread:
     def __init__(self, *, path_of: Callable[[Any], str], open_at_most: int, syncs_files: bool) -> None:
         self._maildirs = Maildirs(path_of=path_of, open_at_most=open_at_most)
         self._writer = MaildirWriter(maildirs=self._maildirs, syncs_files=syncs_files)
-
-    def start(self) -> None:
-        """There is nothing to start."""
 
     def write(self, letters: Sequence[Letter]) -> Report:
         """As `MaildirWriter.write`."""
@@ -96,9 +91,7 @@ class MaildirDelivery:
         self._flushing = DeferredLock()
 
     async def start(self) -> None:
-        """Start the writer, with the identity that it is to write with.  Raises OSError."""
-        async with self._writing:
-            await self._run_in_thread(self._writer.start)
+        """Nothing yet: the first batch starts the writer, so that a server without mail has one process."""
 
     async def stop(self) -> None:
         """End the writer, after what it has in hand."""

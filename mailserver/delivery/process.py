@@ -43,11 +43,6 @@ class WriterProcess:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start the process, so that the first message need not wait for it.  Raises OSError."""
-        with self._lock:
-            self._started()
-
     def write(self, letters: Sequence[Letter]) -> Report:
         """As `MaildirWriter.write`.  A process that dies meanwhile is replaced once; then OSError."""
         every, devices, files, made = [], {}, [], []

@@ -39,10 +39,10 @@ class Process(SynchronousTestCase):
         self.assertEqual(len(report[2]), 3)
         self.assertEqual(list(report[1]), [os.stat(self.data).st_dev])
 
-    def test_it_can_be_started_before_there_is_mail(self) -> None:
-        self.writer.start()
-        pid = self.pid()
+    def test_one_process_serves_one_batch_after_the_other(self) -> None:
         self.writer.write([letter_of(parcel(ALICE), HOST)])
+        pid = self.pid()
+        self.writer.write([letter_of(parcel(BOB), HOST)])
         self.assertEqual(self.pid(), pid)
 
     def test_a_batch_larger_than_a_frame_crosses_in_several(self) -> None:
