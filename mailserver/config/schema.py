@@ -202,7 +202,7 @@ class Delivery(Component):
     """How mail reaches its mailbox."""
 
     use: str = "maildir"
-    """The delivery component: `maildir`, `discard`, or a plugin's name."""
+    """The delivery component: `maildir`, `lmtp`, `pipe`, `discard`, or a plugin's name."""
 
 
 class Relay(Component):

@@ -30,6 +30,13 @@ maildir = Shipped(
     target="mailserver.delivery.maildir:MaildirFactory",
 )
 
+lmtp = Shipped(
+    name="lmtp",
+    summary="Hands mail to a mail store, such as Dovecot's, by LMTP.",
+    provides=(IConcurrentDelivery,),
+    target="mailserver.relay.lmtp:LMTPFactory",
+)
+
 pipe = Shipped(
     name="pipe",
     summary="Gives each message to a command, run as a given user.",
