@@ -36,6 +36,7 @@ from mailserver.queue.schedule import Schedule
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import MessageRefused, SqliteStore
 from mailserver.queue.unstored import deliver_unstored
+from mailserver.queue.verbs import Verbs
 
 __all__ = ["Counts", "Queue", "QueueInUse"]
 
@@ -151,6 +152,16 @@ class Queue:
         runner.begin(lanes=lanes, ledger=self._ledger)
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self._recovery: Recovery | None = None
+        self.verbs = Verbs(
+            runner=runner,
+            reader=self._reader,
+            do=self._writer.do,
+            spool=self._spool,
+            clock=clock,
+            note=note,
+            count=self._count,
+            recovery=lambda: self._recovery,
+        )
         self._lock: int | None = None
         self._accepting = False
         self._works = False

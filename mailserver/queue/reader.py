@@ -204,6 +204,18 @@ class SqliteReader:
             numbers: Sequence[Any] = [number for (number,) in rows]
             return [(number, summary(connection, number, with_history=False)) for number in numbers]
 
+    def without_content(self, numbers: Sequence[int]) -> dict[int, tuple[tuple[Destination, ...], tuple[Attempt, ...]]]:
+        """The destinations of entries and what is recorded of them; an entry that is gone or cannot be read is left out."""
+        found = {}
+        with self._reading() as connection:
+            for number in numbers:
+                with contextlib.suppress(UnreadableEntry, UnreadableEnvelope, apsw.SQLError):
+                    with connection.blob_open("main", "entry", "message", number, False) as blob:
+                        _, envelope_octets, _ = unpack_front(number, blob.read(FRONT.size))
+                        _, destinations = decode_envelope(blob.read(envelope_octets))
+                    found[number] = (destinations, attempts_of(connection, number))
+        return found
+
     def show(self, id: str) -> EntrySummary | None:
         """The entry with this id, None where the queue has it not."""
         try:

@@ -1,0 +1,141 @@
+"""What a person's verb changes about one message.  Pure: what is in the store goes in, what shall be written comes out."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from mailserver.mail.answers import Local, Remote
+from mailserver.mail.parcel import Destination
+from mailserver.queue.entry import CLOSED, KEY_OCTETS, Attempt, State, pack
+from mailserver.queue.reader import ReadMessage
+
+__all__ = ["STEPS", "Change", "Verb", "change_states", "is_open_to", "redirect"]
+
+QUEUED = "queued"  # a destination of which nothing is recorded
+
+
+class Verb(enum.StrEnum):
+    """What can be done to waiting mail."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    DROP = "drop"
+    REDIRECT = "redirect"
+
+
+STEPS = {
+    Verb.RETRY: "retried",
+    Verb.HOLD: "held",
+    Verb.RELEASE: "released",
+    Verb.DROP: "dropped",
+    Verb.REDIRECT: "redirected",
+}
+"""The step on the message's road."""
+
+WAITING = (QUEUED, State.DEFERRED, State.FAILED)
+OPEN_TO = {
+    Verb.RETRY: (State.DEFERRED, State.FAILED),
+    Verb.HOLD: WAITING,
+    Verb.RELEASE: (State.HELD,),
+    Verb.DROP: (*WAITING, State.HELD),
+    Verb.REDIRECT: (*WAITING, State.HELD),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall be written: the attempts, and for a message with new destinations its row (how many it has, the octets)."""
+
+    number: int
+    indexes: tuple[int, ...]
+    attempts: tuple[Attempt, ...]
+    row: tuple[int, bytes] | None = None
+
+
+def is_open_to(verb: Verb, state: str) -> bool:
+    """The verb has something to do for a destination in this state."""
+    return state in OPEN_TO[verb]
+
+
+def change_states(
+    verb: Verb,
+    *,
+    number: int,
+    destinations: Sequence[Destination],
+    attempts: Sequence[Attempt],
+    indexes: Collection[int],
+    now: float,
+    note: str,
+) -> Change | None:
+    """Retry, hold, release or drop those of `indexes` that are open to it; None where none is.
+
+    `now` (seconds since the epoch) becomes the due time of what is to be tried; `note` says who asked.
+    """
+    known = {attempt.destination: attempt for attempt in attempts}
+    changed: list[Attempt] = []
+    for one in destinations:
+        before = known.get(one.index)
+        if one.index not in indexes or not is_open_to(verb, QUEUED if before is None else before.state):
+            continue
+        if before is None:
+            before = _untried(number, one)
+        if verb in (Verb.RETRY, Verb.RELEASE):
+            changed.append(replace(before, state=State.DEFERRED, due=now, report=None))
+        else:
+            state = State.HELD if verb is Verb.HOLD else State.DROPPED
+            changed.append(replace(before, state=state, due=None, report=None, note=note))
+    return Change(number, tuple([one.destination for one in changed]), tuple(changed)) if changed else None
+
+
+def redirect(
+    message: ReadMessage, *, indexes: Collection[int], routes: Sequence[Local | Remote], now: float, note: str
+) -> Change | None:
+    """Send those of `indexes` that wait to `routes` instead; None where that changes nothing.
+
+    The new destinations and the end of the old ones are one change.  Several old ones become one copy for each route, and where
+    a copy goes already there goes no second.
+    """
+    known = {attempt.destination: attempt for attempt in message.attempts}
+    chosen: list[Destination] = []
+    taken: set[Local | Remote] = set()
+    for one in message.destinations:
+        before = known.get(one.index)
+        is_open = is_open_to(Verb.REDIRECT, QUEUED if before is None else before.state)
+        if one.index in indexes and is_open and one.route not in routes:
+            chosen.append(one)
+        elif before is None or before.state not in CLOSED:
+            taken.add(one.route)
+    if not chosen:
+        return None
+    held = all(one.index in known and known[one.index].state is State.HELD for one in chosen)
+    first = 1 + max(one.index for one in message.destinations)
+    wanted = [route for route in dict.fromkeys(routes) if route not in taken]
+    added = [Destination(first + n, chosen[0].recipient, route) for n, route in enumerate(wanted)]
+    ended = [
+        replace(
+            known.get(one.index) or _untried(message.number, one), state=State.DROPPED, due=None, report=None, note=note
+        )
+        for one in chosen
+    ]
+    state, due = (State.HELD, None) if held else (State.DEFERRED, now)
+    begun = [replace(_untried(message.number, one), state=state, due=due, note=note) for one in added]
+    destinations = (*message.destinations, *added)
+    packed = pack(message.number, message.envelope, message.content, destinations)
+    row = (len(destinations), packed[KEY_OCTETS:]) if added else None
+    return Change(message.number, tuple([one.index for one in chosen]), (*ended, *begun), row)
+
+
+def _untried(number: int, destination: Destination) -> Attempt:
+    return Attempt(
+        number=number,
+        destination=destination.index,
+        remote=isinstance(destination.route, Remote),
+        state=State.DEFERRED,
+        attempts=0,
+        due=None,
+        reply=None,
+        note="",
+    )
