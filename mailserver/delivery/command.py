@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["PLACEHOLDERS", "CommandError", "CommandTemplate", "UnsafeValue"]
 
-PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")  # other braces are a script's own
 PLACEHOLDERS = (
     "sender",  # the reverse-path
     "recipient",  # the final address, after aliases

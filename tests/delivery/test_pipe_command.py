@@ -69,6 +69,10 @@ class Faults(SynchronousTestCase):
         fault = self.assertRaises(CommandError, CommandTemplate, ["/bin/x", "{recipent}"])
         self.assertIn("{recipent} is none of {sender}, {recipient}", str(fault))
 
+    def test_other_braces_stay(self) -> None:
+        words = ["/bin/sh", "-c", '{ a; } > "${B}"; echo {} {1}']
+        self.assertEqual(CommandTemplate(words).arguments(VALUES), words)
+
     def test_a_placeholder_in_a_shells_script_is_an_injection_and_refused(self) -> None:
         for words in (
             ["/bin/sh", "-c", "cat > /tmp/{user}"],

@@ -330,8 +330,8 @@ class WithDovecot(LMTPCase):
                 self.assertEqual([outcome.__class__ for outcome in outcomes], [Delivered, Delivered], outcomes)
         self.assertEqual(len(self.store.messages("bob")), 4)
         for stored in self.store.messages("alice"):
-            self.assertTrue(stored.startswith(b"Return-Path: <carol@example.net>\n"), stored)
-            self.assertTrue(stored.endswith(data.replace(b"\r\n", b"\n")), stored)
+            self.assertTrue(stored.startswith(b"Return-Path: <carol@example.net>\n"), repr(stored))
+            self.assertTrue(stored.endswith(data.replace(b"\r\n", b"\n")), repr(stored))
         self.assertEqual(sum(b"X-Trace: ours\n" in stored for stored in self.store.messages("alice")), 2)
 
     async def test_each_recipient_has_its_own_outcome(self) -> None:
