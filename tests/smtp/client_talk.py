@@ -9,7 +9,8 @@ from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client import ClientLimits, ClientSession, Request
-from mailserver.smtp.client_events import ClientEvent, Done, ReadyForTLS, SendContent
+from mailserver.smtp.client_events import ClientEvent, Done, SendContent
+from mailserver.smtp.client_states import ClientState
 from mailserver.smtp.events import Event, Wait
 from mailserver.smtp.server import Extensions, SessionLimits
 from tests.smtp.conversation import EVERYTHING, Conversation, friendly
@@ -149,7 +150,7 @@ class Joined:
             said, self.server.said = self.server.said, b""
             for piece in self.pieces(said):
                 self.talk.hear(piece)
-                if isinstance(self.talk.events[-1] if self.talk.events else None, ReadyForTLS):
+                if self.talk.session.state is ClientState.HANDSHAKE:
                     self.talk.session.tls_established()
                     self.talk.take()
             written, self.talk.written = self.talk.written, b""
