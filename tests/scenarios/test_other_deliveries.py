@@ -31,7 +31,7 @@ class ByLMTP(ScenarioCase):
         self.assertEqual(stored.header("Return-Path"), "<sender@example.net>")
         self.assertIn("with LMTP", stored.header("Received") or "")
         road = front.command("explain", answer.id).stdout
-        self.assertIn(f"127.0.0.1:{store.port}", road)
+        self.assertIn(f"[127.0.0.1]:{store.port}", road)
 
     def test_mail_waits_for_a_store_that_is_down(self) -> None:
         store = self.serve(STORE)
