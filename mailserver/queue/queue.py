@@ -8,8 +8,8 @@ bring it back, as a second copy of what the peer then sends once more.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -19,18 +19,23 @@ from twisted.python.failure import Failure
 from mailserver.awaiting import now_or_later
 from mailserver.interfaces import Clock, IConcurrentDelivery, IDelivery
 from mailserver.mail import answers
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.queue.commit import Waiting, Writer
-from mailserver.queue.entry import EntrySummary, destination_name, number_of, pack
+from mailserver.queue.entry import Attempt, EntrySummary, Settled, destination_name, number_of, pack
+from mailserver.queue.kept import Kept
 from mailserver.queue.lane import Lane, LaneLimits
-from mailserver.queue.ledger import Ledger
+from mailserver.queue.ledger import Ledger, remove_files
 from mailserver.queue.lock import QueueInUse, lock_directory
 from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers
+from mailserver.queue.reporting import Report, Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.spool import Room, Spool
@@ -45,6 +50,9 @@ PROBE_SECONDS = 3.0
 FULL_SECONDS = 3.0
 CLOSE_SECONDS = 10.0
 DATABASE = "queue.db"
+
+Attempts = list[Attempt]
+Gone = list[Settled]
 
 
 @dataclass(slots=True)
@@ -68,6 +76,10 @@ class Queue:
     `delivered`, `deferred`, `failed` (recipient, destination, attempt, ms since the acceptance, note, reply), `settled` and
     `damaged`.  `run_in_thread(function, *args)` returns a Deferred; `call_from_thread(function, *args)` calls it in the reactor's
     thread.  Everything else is called in the reactor's thread.
+
+    `route(address)` says where a report to a sender goes; without it no reports are made.  They are messages of `hostname`, with
+    ids of `next_id`.  A delay is told after `warn_seconds`.  Of the failures that nobody can be told of, at most `failures_kept`
+    stay, for `failures_kept_seconds`.
     """
 
     log = Logger()
@@ -95,6 +107,12 @@ class Queue:
         remote_deliveries: int = 500,
         local_deadline_seconds: float = 300.0,
         remote_deadline_seconds: float = 3600.0,
+        hostname: str = "localhost",
+        route: Callable[[Address], Awaitable[Sequence[Route]]] | None = None,
+        next_id: Callable[[], str] | None = None,
+        warn_seconds: float | None = None,
+        failures_kept: int = 1000,
+        failures_kept_seconds: float = 14 * 86_400.0,
     ) -> None:
         self.data_directory = os.path.abspath(data_directory)
         self.counts = Counts()
@@ -112,10 +130,20 @@ class Queue:
             batch_messages=batch_messages,
             batch_octets=batch_octets,
         )
-        schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds)
+        schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
         self._runner = runner = Runner(
-            clock=clock, schedule=schedule, reader=self._reader, run_in_thread=run_in_thread, note=note, count=self._count
+            clock=clock,
+            schedule=schedule,
+            reader=self._reader,
+            run_in_thread=run_in_thread,
+            note=note,
+            count=self._count,
+            reports=route is not None,
         )
+        self._kept = Kept(
+            clock=clock, do=self._forgetting, dropped=runner.settled, most=failures_kept, seconds=failures_kept_seconds
+        )
+        self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
         self._unstored_deadline_seconds = local_deadline_seconds
         self._ledger = Ledger(
@@ -123,31 +151,18 @@ class Queue:
             do=self._writer.do,
             spool=self._spool,
             settled=runner.settled,
-            recorded=runner.recorded,
+            recorded=self._recorded,
             failed=self._storage_failed,
         )
 
-        def lane(remote: bool, calls: int, deadline_seconds: float, flush_seconds: float) -> Lane:
-            delivery: Any = self._deliveries[remote]
-            if IConcurrentDelivery.providedBy(delivery):
-                calls, deadline_seconds = delivery.calls_at_once, delivery.deadline_seconds
-            limits = LaneLimits(
-                calls, batch_messages, batch_octets, memory_window_octets, deadline_seconds, flush_seconds, flush_messages
-            )
-            return Lane(
-                remote=remote,
-                delivery=delivery,
-                clock=clock,
-                limits=limits,
-                answered=runner.answered,
-                flushed=runner.flushed,
-                unflushed=runner.unflushed,
-                changed=runner.changed,
-            )
-
+        common = (batch_messages, batch_octets, memory_window_octets)
         lanes = (
-            lane(False, local_batches, local_deadline_seconds, flush_seconds),
-            lane(True, remote_deliveries, remote_deadline_seconds, remote_flush_seconds),
+            self._make_lane(
+                False, LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
+            ),
+            self._make_lane(
+                True, LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
+            ),
         )
         runner.begin(lanes=lanes, ledger=self._ledger)
         self._some_unstored = not all(item.stores for item in self._deliveries)
@@ -166,6 +181,45 @@ class Queue:
         self._accepting = False
         self._works = False
         self._probe_timer: Any = None
+
+    def _make_lane(self, remote: bool, limits: LaneLimits) -> Lane:
+        delivery: Any = self._deliveries[remote]
+        if IConcurrentDelivery.providedBy(delivery):
+            limits = replace(limits, calls=delivery.calls_at_once, deadline_seconds=delivery.deadline_seconds)
+        runner = self._runner
+        return Lane(
+            remote=remote,
+            delivery=delivery,
+            clock=self._clock,
+            limits=limits,
+            answered=runner.answered,
+            flushed=runner.flushed,
+            unflushed=runner.unflushed,
+            changed=runner.changed,
+        )
+
+    def _make_reporter(
+        self,
+        schedule: Schedule,
+        hostname: str,
+        route: Callable[[Address], Awaitable[Sequence[Route]]],
+        next_id: Callable[[], str] | None,
+    ) -> Reporter:
+        return Reporter(
+            clock=self._clock,
+            hostname=hostname,
+            schedule=schedule,
+            route=route,
+            next_id=next_id or IdSource(self._clock.seconds).next,
+            reader=self._reader,
+            read=self._runner.read,
+            do=self._forgetting,
+            entering=self._entering,
+            entered=self._entered,
+            finished=self._runner.settled,
+            kept=self._kept.tidy,
+            damaged=self._runner.damaged,
+        )
 
     # --- life ---
 
@@ -216,6 +270,9 @@ class Queue:
             self._runner.recover_with(self._recovery.more)
         self._runner.due.look()
         self._runner.changed()
+        if self._reporter is not None:
+            self._reporter.look()
+        self._kept.tidy()
 
     async def _stop(self, within_seconds: float) -> None:
         self._accepting = False
@@ -227,6 +284,8 @@ class Queue:
         if timer.active():
             timer.cancel()
         self._runner.stop()
+        if self._reporter is not None:
+            self._reporter.finish()
         self._works = False
         if self._probe_timer is not None:
             self._probe_timer.cancel()
@@ -236,7 +295,11 @@ class Queue:
 
     def _finish(self) -> Deferred[None]:
         """The commits under way are answered, then what is in memory is delivered."""
-        return self._writer.do(lambda store: None).addCallback(lambda _: self._runner.finish())
+        reporter = self._reporter
+        done = self._writer.do(lambda store: None)
+        if reporter is not None:
+            done.addCallback(lambda _: reporter.finish())
+        return done.addCallback(lambda _: self._runner.finish())
 
     async def _close(self) -> None:
         """A disk that hangs must not keep the server from ending: its thread does not hold the process."""
@@ -328,6 +391,41 @@ class Queue:
             _, envelope, content, destinations = waiting.owner
             self._runner.committed(waiting.number, envelope, content, destinations)
         self._runner.pump()
+
+    def _entering(self, number: int) -> None:
+        """A report is about to be committed."""
+        if self._recovery is not None:
+            self._recovery.commits(number)
+
+    def _entered(self, reports: Sequence[Report]) -> None:
+        """Reports are messages of the queue now."""
+        self.counts.committed += len(reports)
+        self.counts.depth += len(reports)
+        for report in reports:
+            to = [str(recipient.address) for recipient in report.envelope.recipients]
+            self._note(report.about, "reported", condition=report.condition, report=report.envelope.id, recipient=to[0])
+            self._note(
+                report.envelope.id, "accepted", sender="", recipients=to, size=report.content.size, about=report.about
+            )
+            self._runner.committed(report.number, report.envelope, report.content, report.destinations)
+        if reports:
+            self._runner.pump()
+
+    def _recorded(self, attempts: Attempts) -> None:
+        self._runner.recorded(attempts)
+        if self._reporter is not None:
+            self._reporter.recorded(attempts)
+        self._kept.recorded(attempts)
+
+    def _forgetting(self, work: Callable[[SqliteStore], Gone]) -> Deferred[Gone]:
+        """Do in the store's thread what ends entries, and remove their files."""
+
+        def do(store: SqliteStore) -> Gone:
+            gone = work(store)
+            remove_files(self._spool, gone)
+            return gone
+
+        return self._writer.do(do)
 
     def _refuse(self, refused: Sequence[tuple[Waiting, StorageFault]]) -> None:
         self.counts.refused += len(refused)

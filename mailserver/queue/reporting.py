@@ -87,7 +87,7 @@ class Reporter:
         entering: Callable[[int], None],
         entered: Callable[[list[Report]], None],
         finished: Callable[[list[Settled]], None],
-        kept: Callable[[], None],
+        kept: Callable[[], object],
         damaged: Callable[[Unreadable], None],
     ) -> None:
         self._clock = clock

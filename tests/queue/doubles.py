@@ -179,6 +179,7 @@ class QueueCase(TestCase):
             "retry_seconds": [60, 300],
             "expire_seconds": 3600,
             "minimum_free_bytes": 0,
+            "failures_kept_seconds": 1e9,  # the ids tell the time of day, the clock another
         }
         queue = Queue(**{**options, **changes})
         self.queues.append(queue)
