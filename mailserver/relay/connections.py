@@ -315,7 +315,14 @@ class Connections:
     # --- time ---
 
     def _check_all(self) -> None:
-        """Each second: what takes too long is ended, what is not needed is closed."""
+        """Each second.  An error here must not be the last of the checks."""
+        try:
+            self._check_times()
+        except Exception:  # noqa: BLE001
+            self.log.failure("the relay stumbled over its time-outs")
+
+    def _check_times(self) -> None:
+        """What takes too long is ended, what is not needed is closed."""
         now = self.seconds()
         for connection in list(self._connections.values()):
             if now >= connection.deadline:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mailserver.interfaces import IComponent, IConcurrentDelivery
+from mailserver.interfaces import IComponent, IConcurrentDelivery, IHostFinder
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Failed, Outcome
+from mailserver.mail.candidates import Candidate
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination
@@ -97,7 +98,7 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent)
+@implementer(IConcurrentDelivery, IComponent, IHostFinder)
 class Relay:
     """Sends mail to other hosts.
 
@@ -150,6 +151,17 @@ class Relay:
 
     async def flush(self) -> None:
         """What another host has taken is its own to keep."""
+
+    # --- for people ---
+
+    async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
+        """The hosts that mail for this address would be offered to."""
+        found = self._find(address.domain_key if self._by_domain else TO_SMARTHOST)
+        hosts = await found if isinstance(found, Deferred) else found
+        if not isinstance(hosts, Hosts):
+            return hosts
+        port = self._doorway.port
+        return [Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group]
 
     # --- delivering ---
 

@@ -6,6 +6,7 @@ them to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -82,7 +83,7 @@ class RelayProtocol(TwistedProtocol):
         self.way = way
         self.owner = owner
         self.tls = ""  # the version, "" in the clear
-        self.deadline = 0.0
+        self.deadline = math.inf
         self.transmission: Transmission | None = None
         self.content_sent = False
         self._done: events.Done | None = None

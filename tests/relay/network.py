@@ -1,0 +1,288 @@
+"""A network in memory, in virtual time: hosts that take connections, refuse them or do not answer, and peers that follow a script."""
+
+from collections import defaultdict
+
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError, TimeoutError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.awaiting import now_or_later
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Remote
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, MailParameters, Recipient
+from mailserver.mail.envelope import Peer as Client
+from mailserver.mail.parcel import Destination
+from mailserver.relay.connections import Connections
+from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.hosts import HostBook, domain_hosts
+from mailserver.relay.pool import PoolLimits
+from mailserver.relay.security import TLSMode
+from mailserver.smtp.client import ClientLimits
+from mailserver.testing import FakeResolver
+
+CLOSE, STALL = "close", "stall"
+OFFERS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "DSN")
+MESSAGE = b"Subject: x\r\n\r\n.a line with a dot\r\n"
+
+
+class Peer:
+    """An SMTP server that does what its script says at each stage: a reply, `CLOSE` or `STALL`; else what a sink does.
+
+    Stages are greeting, EHLO, MAIL, RCPT, DATA, END, RSET, QUIT.  A script's value may be a list, for one use after the other
+    (the last stays), or a function of the command line.
+    """
+
+    def __init__(self, script=None, offers=OFFERS):
+        self.script = {key: list(value) if isinstance(value, list) else value for key, value in (script or {}).items()}
+        self.offers = offers
+        self.connections = []
+        self.messages = []  # (sender, recipients, content), once the end of the content was read
+        self.commands = []
+
+    @property
+    def open(self):
+        return sum(not connection.lost for connection in self.connections)
+
+    def answer(self, stage, line, usual):
+        value = self.script.get(stage, usual)
+        if isinstance(value, list):
+            value = value.pop(0) if len(value) > 1 else value[0]
+        if callable(value):
+            value = value(line)
+        return usual if value is None else value
+
+    def connected(self, transport):
+        self.connections.append(transport)
+        transport.peer = Session(self, transport)
+        transport.peer.say("greeting", "", "220 peer.example ESMTP")
+
+
+class Session:
+    def __init__(self, peer, transport):
+        self.peer, self.transport = peer, transport
+        self.buffer = b""
+        self.reading_content = self.stalled = False
+        self.sender, self.recipients = None, []
+
+    def say(self, stage, line, usual):
+        """Return whether the conversation goes on."""
+        reply = self.peer.answer(stage, line, usual)
+        if reply is STALL:
+            self.stalled = True
+        elif reply is CLOSE:
+            self.transport.hang_up()
+        else:
+            self.transport.hear(reply.encode() + b"\r\n")
+            if reply.startswith("421"):
+                self.transport.hang_up()
+            return reply[:1] in "23"
+        return False
+
+    def receive(self, data):
+        self.buffer += data
+        while not (self.stalled or self.transport.lost):
+            if self.reading_content:
+                content, end, rest = (b"\r\n" + self.buffer).partition(b"\r\n.\r\n")
+                if not end:
+                    return
+                self.buffer, self.reading_content = rest, False
+                whole = (content[2:] + b"\r\n").replace(b"\r\n..", b"\r\n.").removeprefix(b".")
+                message = (self.sender, tuple(self.recipients), whole)
+                if self.say("END", "", "250 2.0.0 Kept"):
+                    self.peer.messages.append(message)
+                self.recipients = []
+                continue
+            line, end, rest = self.buffer.partition(b"\r\n")
+            if not end:
+                return
+            self.buffer = rest
+            self.command(line.decode())
+
+    def command(self, line):
+        self.peer.commands.append(line)
+        verb = line.split()[0].split(":")[0].upper()
+        if verb == "EHLO":
+            self.say("EHLO", line, "\r\n".join([f"250-{one}" for one in ("peer.example", *self.peer.offers)]) + "\r\n250 HELP")
+        elif verb == "MAIL":
+            if self.say("MAIL", line, "250 2.1.0 Sender ok"):
+                self.sender, self.recipients = line[11:].split(">")[0], []
+        elif verb == "RCPT":
+            if self.say("RCPT", line, "250 2.1.5 Recipient ok"):
+                self.recipients.append(line[9:].split(">")[0])
+        elif verb == "DATA":
+            usual = "354 Go ahead" if self.recipients else "554 5.5.1 No recipients"
+            self.reading_content = self.say("DATA", line, usual)
+        elif verb == "QUIT":
+            self.say("QUIT", line, "221 2.0.0 Bye")
+            self.transport.hang_up()
+        else:
+            self.say(verb, line, "250 2.0.0 Ok")
+
+
+class Transport:
+    """One connection, seen from the relay's side; octets arrive in a later turn of the clock."""
+
+    def __init__(self, clock, protocol, peer):
+        self.clock, self.protocol = clock, protocol
+        self.lost = False
+        self.producer = None
+        protocol.makeConnection(self)
+        clock.callLater(0, peer.connected, self)
+
+    # what the relay does
+    def write(self, data):
+        if not self.lost:
+            self.clock.callLater(0, lambda: self.lost or self.peer.receive(data))
+            if self.producer is not None:
+                self.clock.callLater(0, lambda: self.producer and self.producer.resumeProducing())
+
+    def registerProducer(self, producer, streaming):
+        self.producer = producer
+        producer.resumeProducing()
+
+    def unregisterProducer(self):
+        self.producer = None
+
+    def loseConnection(self):
+        self.clock.callLater(0, self.end, ConnectionDone())
+
+    def abortConnection(self):
+        self.clock.callLater(0, self.end, ConnectionLost())
+
+    # what the peer does
+    def hear(self, data):
+        self.clock.callLater(0, lambda: self.lost or self.protocol.dataReceived(data))
+
+    def hang_up(self):
+        self.clock.callLater(0, self.end, ConnectionDone())
+
+    def end(self, reason):
+        if not self.lost:
+            self.lost = True
+            self.protocol.connectionLost(Failure(reason))
+
+
+class Network:
+    """`peers` by address; an address in `silent` never answers, any other refuses."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.peers = {}
+        self.silent = set()
+        self.attempts = defaultdict(int)
+        self.most_open = 0
+
+    def connect_tcp(self, address, port, factory, timeout, bindAddress):
+        self.attempts[address] += 1
+        if address in self.peers:
+            self.clock.callLater(0, self.connected, address, factory)
+        elif address in self.silent:
+            self.clock.callLater(timeout, factory.clientConnectionFailed, None, Failure(TimeoutError()))
+        else:
+            self.clock.callLater(0, factory.clientConnectionFailed, None, Failure(ConnectionRefusedError()))
+        return self
+
+    def connected(self, address, factory):
+        Transport(self.clock, factory.buildProtocol(None), self.peers[address])
+        self.most_open = max(self.most_open, sum(peer.open for peer in self.peers.values()))
+
+    def disconnect(self):
+        """A connector's, when the relay stops."""
+
+
+class RelayCase(SynchronousTestCase):
+    """A relay on such a network; example.org has the exchangers a.example and b.example, in this order."""
+
+    ZONES = {
+        "example.org": {"MX": ["10 a.example", "20 b.example"]},
+        "a.example": {"A": ["192.0.2.1"]},
+        "b.example": {"A": ["192.0.2.2"]},
+    }
+    A, B = "192.0.2.1", "192.0.2.2"
+
+    def setUp(self):
+        self.clock = Clock()
+        self.network = Network(self.clock)
+        self.relay = self.make()
+        self.sent = 0
+
+    def make(self, *, zones=None, pool=None, tls=TLSMode.NONE, own_name="us.example", waiting=600.0, **more):
+        resolver = FakeResolver({**self.ZONES, **(zones or {})})
+        self.connections = Connections(
+            clock=self.clock,
+            connect_tcp=self.network.connect_tcp,
+            run_in_thread=maybeDeferred,
+            own_name=own_name,
+            pool_limits=PoolLimits(**(pool or {})),
+            client_limits=ClientLimits(),
+            avoids_itself=True,
+            waiting_seconds=waiting,
+        )
+        book = HostBook(
+            look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}), seconds=self.clock.seconds
+        )
+        relay = Relay(find=book.find, connections=self.connections, doorway=Doorway(tls=tls), **more)
+        self.successResultOf(Later.fromCoroutine(relay.start()))
+        self.addCleanup(lambda: self.connections._check.running and self.connections._check.stop())
+        return relay
+
+    @property
+    def pool(self):
+        return self.connections.pool
+
+    def peers(self, a=None, b=None):
+        """Put peers on the two hosts; None: refuses."""
+        for address, peer in ((self.A, a), (self.B, b)):
+            if peer is not None:
+                self.network.peers[address] = peer
+        return a, b
+
+    def begin(self, *recipients, data=MESSAGE, content=None, **parameters):
+        """Deliver a message; return a list that gets the outcomes, by recipient, when they are there."""
+        recipients = recipients or ("user@example.org",)
+        self.sent += 1
+        addresses = [one if isinstance(one, Address) else Address.parse(one) for one in recipients]
+        envelope = Envelope(
+            f"id{self.sent}",
+            Client("192.0.2.200", 1, "mx"),
+            Address("sender", "example.net"),
+            tuple(map(Recipient, addresses)),
+            self.clock.seconds(),
+            MailParameters(**parameters),
+        )
+        destinations = [Destination(n, Recipient(address), Remote(address)) for n, address in enumerate(addresses)]
+        answers = []
+        answer = now_or_later(self.relay.deliver(envelope, content or Content.of(data), destinations))
+        if isinstance(answer, Later):
+            answer.addCallback(answers.append)
+            self.last = answer
+        else:
+            answers.append(answer)
+        return answers
+
+    def turn(self, turns=60):
+        """Let everything happen that needs no time."""
+        for _ in range(turns):
+            self.clock.advance(0)
+
+    def pass_time(self, seconds):
+        for _ in range(seconds):
+            self.clock.advance(1)
+            self.turn(10)
+
+    def deliver(self, *recipients, **more):
+        """Deliver a message to its end; return the outcome, or several in the order of the recipients."""
+        answers = self.begin(*recipients, **more)
+        self.turn()
+        seconds = 0
+        while not answers and seconds < 2000:
+            seconds += 1
+            self.pass_time(1)
+        (outcomes,) = answers
+        self.assertEqual(sorted(outcomes), list(range(len(outcomes))))
+        ordered = [outcomes[n] for n in sorted(outcomes)]
+        return ordered if len(recipients) > 1 else ordered[0]

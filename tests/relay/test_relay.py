@@ -1,0 +1,430 @@
+"""The relay against peers that behave in every way, in virtual time."""
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred as Later
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.content import Content
+from mailserver.relay.security import TLSMode
+from tests.relay.network import CLOSE, MESSAGE, OFFERS, STALL, Peer, RelayCase
+
+
+class Sending(RelayCase):
+    def test_a_message_goes_to_the_best_host(self):
+        a, b = self.peers(Peer(), Peer())
+        outcome = self.deliver()
+        self.assertEqual(a.messages, [("sender@example.net", ("user@example.org",), MESSAGE)])
+        self.assertEqual(b.connections, [])
+        self.assertEqual((type(outcome), outcome.peer), (Delivered, "a.example"))
+        self.assertRegex(outcome.note, r"^250 2.0.0 Kept; a.example\[192.0.2.1\]:25, in the clear, message 1 .*, \d+ ms$")
+
+    def test_recipients_of_one_domain_share_a_transaction_and_each_domain_has_its_own(self):
+        self.relay = self.make(zones={"other.example": {"MX": ["10 b.example"]}})
+        a, b = self.peers(Peer(), Peer())
+        outcomes = self.deliver("one@example.org", "x@other.example", "two@EXAMPLE.org")
+        self.assertEqual([type(one) for one in outcomes], [Delivered] * 3)
+        self.assertEqual([message[1] for message in a.messages], [("one@example.org", "two@EXAMPLE.org")])
+        self.assertEqual([message[1] for message in b.messages], [("x@other.example",)])
+
+    def test_many_recipients_go_in_several_transactions(self):
+        self.relay = self.make(recipients_most=2)
+        a, _ = self.peers(Peer())
+        self.deliver(*(f"user{n}@example.org" for n in range(5)))
+        self.assertEqual(sorted(len(message[1]) for message in a.messages), [1, 2, 2])
+
+    def test_a_command_group_and_the_content_are_one_write_each(self):
+        """RFC 2920 section 3.1"""
+        a, _ = self.peers(Peer())
+        writes = []
+        self.deliver()
+        (transport,) = a.connections
+        write, transport.protocol._write = transport.protocol._write, lambda data: (writes.append(data), write(data))
+        self.deliver("one@example.org", "two@example.org")
+        self.assertEqual([data.count(b"\r\n") for data in writes], [4, MESSAGE.count(b"\r\n") + 1])
+
+    def test_a_prefix_goes_before_the_message(self):
+        a, _ = self.peers(Peer())
+        self.deliver(content=Content.of(MESSAGE, prefix=b".Received: by us\r\n"))
+        self.assertEqual(a.messages[0][2], b".Received: by us\r\n" + MESSAGE)
+
+    def test_a_message_in_a_file_is_streamed_in_pieces(self):
+        a, _ = self.peers(Peer())
+        path = self.mktemp()
+        data = b"".join(b".line %d\r\n" % n for n in range(100_000))
+        with open(path, "wb") as file:
+            file.write(data)
+        self.assertIsInstance(self.deliver(content=Content.at(path, len(data), prefix=b"A: b\r\n")), Delivered)
+        self.assertEqual(a.messages[0][2], b"A: b\r\n" + data)
+
+    def test_a_file_that_cannot_be_read_never_arrives_torn(self):
+        a, b = self.peers(Peer(), Peer())
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"short\r\n")
+        outcome = self.deliver(content=Content.at(path, 1000))
+        self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.3.0"))
+        self.assertEqual((a.messages, b.messages), ([], []))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    def test_a_domain_with_an_impossible_name_fails_alone(self):
+        self.peers(Peer())
+        impossible = Address("user", "\N{COMBINING DIAERESIS}.example")
+        one, two = self.deliver("user@example.org", impossible)
+        self.assertEqual((type(one), type(two), two.reply.enhanced), (Delivered, Failed, "5.1.2"))
+
+    def test_what_the_dns_says_is_the_outcome_of_the_domain(self):
+        self.relay = self.make(zones={"null.example": {"MX": ["0 ."]}})
+        outcome, unknown = self.deliver("user@null.example", "user@unknown.example")
+        self.assertEqual((outcome.reply.enhanced, unknown.reply.enhanced), ("5.1.10", "5.1.2"))
+
+    def test_a_need_that_the_host_cannot_meet_fails_and_the_connection_is_kept(self):
+        a, _ = self.peers(Peer(offers=("PIPELINING",)))
+        outcome = self.deliver(body="8BITMIME")
+        self.assertEqual((type(outcome), outcome.reply.enhanced, outcome.peer), (Failed, "5.6.3", ""))
+        self.assertIsInstance(self.deliver(), Delivered)
+        self.assertEqual(len(a.connections), 1)
+
+
+class Answers(RelayCase):
+    """What each recipient's outcome is."""
+
+    def test_some_recipients_are_accepted_some_refused_some_deferred(self):
+        replies = {"no": "550 5.1.1 Unknown", "later": "450 4.2.1 Greylisted"}
+        a, b = self.peers(Peer({"RCPT": lambda line: replies.get(line[9:].split("@")[0])}), Peer())
+        yes, no, later = self.deliver("yes@example.org", "no@example.org", "later@example.org")
+        self.assertEqual([type(one) for one in (yes, no, later)], [Delivered, Failed, Deferred])
+        self.assertEqual((no.reply.lines, no.peer, no.phase), (("Unknown",), "a.example", "RCPT"))
+        self.assertEqual([message[1] for message in a.messages], [("yes@example.org",)])
+        self.assertEqual(b.connections, [], "4yz to RCPT is the recipient's answer, not the host's")
+
+    def test_the_next_message_goes_on_after_one_that_nobody_wanted(self):
+        a, _ = self.peers(Peer({"RCPT": ["550 5.1.1 Unknown", None]}))
+        self.assertIsInstance(self.deliver(), Failed)
+        self.assertIsInstance(self.deliver(), Delivered)
+        self.assertEqual(len(a.connections), 1)
+
+    def test_an_answer_to_the_content_is_that_of_all_who_were_accepted(self):
+        for reply, kind in (("554 5.7.1 Spam", Failed), ("451 4.3.0 Try later", Deferred)):
+            self.setUp()
+            _, b = self.peers(Peer({"END": reply}), Peer())
+            outcomes = self.deliver("one@example.org", "two@example.org")
+            self.assertEqual([type(one) for one in outcomes], [kind] * 2)
+            self.assertEqual((outcomes[0].peer, b.messages), ("a.example", []))
+
+    def test_a_sender_that_is_refused_fails_all_and_no_other_host_is_asked(self):
+        _, b = self.peers(Peer({"MAIL": "550 5.7.1 Not you"}), Peer())
+        outcome = self.deliver()
+        self.assertEqual((type(outcome), outcome.phase, b.connections), (Failed, "MAIL", []))
+
+
+class NextHost(RelayCase):
+    """What sends a message to the next host."""
+
+    def second(self, first, **more):
+        a, b = self.peers(first, Peer())
+        outcome = self.deliver(**more)
+        self.assertIsInstance(outcome, Delivered)
+        self.assertEqual((outcome.peer, len(b.messages), a.messages if a else []), ("b.example", 1, []))
+        return outcome
+
+    def test_a_refused_connection(self):
+        self.assertIn("before: a.example[192.0.2.1]:25: 451 4.4.1 No connection: ", self.second(None).note)
+
+    def test_a_host_that_does_not_answer_at_all(self):
+        self.network.silent.add(self.A)
+        self.second(None)
+        self.assertGreaterEqual(self.clock.seconds(), 30)
+
+    def test_a_greeting_that_turns_us_away_whatever_its_code(self):
+        for greeting in ("421 4.3.2 Busy", "450 4.7.1 Later", "554 5.7.1 No service"):
+            self.setUp()
+            self.second(Peer({"greeting": greeting}))
+
+    def test_a_connection_that_is_closed_or_says_421_at_any_stage_before_the_end_of_the_content(self):
+        for stage in ("greeting", "EHLO", "MAIL", "RCPT", "DATA"):
+            for event in (CLOSE, "421 4.3.2 Shutting down"):
+                self.setUp()
+                self.second(Peer({stage: event}))
+
+    def test_silence_at_any_stage_before_the_end_of_the_content(self):
+        """RFC 5321 section 4.5.3.2"""
+        for stage, seconds in (("greeting", 300), ("EHLO", 300), ("MAIL", 300), ("RCPT", 300), ("DATA", 120)):
+            self.setUp()
+            self.second(Peer({stage: STALL}))
+            self.assertAlmostEqual(self.clock.seconds(), seconds, delta=3)
+
+    def test_4yz_to_ehlo_and_to_mail(self):
+        for stage in ("EHLO", "MAIL"):
+            self.setUp()
+            self.second(Peer({stage: "451 4.3.0 Not now"}))
+
+    def test_what_is_no_smtp(self):
+        self.second(Peer({"MAIL": "hello?"}))
+
+    def test_a_host_that_calls_itself_by_our_name(self):
+        self.second(Peer({"EHLO": "250 us.example"}))
+
+    def test_without_a_next_host_it_is_deferred_with_the_last_reason(self):
+        self.peers(Peer({"MAIL": "451 4.3.0 Not now"}), Peer({"MAIL": "452 4.3.1 Disk full"}))
+        outcome = self.deliver()
+        self.assertEqual((type(outcome), str(outcome.reply)), (Deferred, "452 4.3.1 Disk full"))
+        self.assertEqual((outcome.peer, outcome.phase), ("b.example", "MAIL"))
+        self.assertIn("a.example[192.0.2.1]:25: 451 4.3.0 Not now", outcome.note)
+
+    def test_those_who_have_a_final_answer_are_not_asked_about_again(self):
+        first = Peer({"RCPT": lambda line: "550 5.1.1 Unknown" if "no@" in line else None, "DATA": CLOSE})
+        _, b = self.peers(first, Peer())
+        yes, no = self.deliver("yes@example.org", "no@example.org")
+        self.assertEqual((type(yes), type(no)), (Delivered, Failed))
+        self.assertEqual([message[1] for message in b.messages], [("yes@example.org",)])
+
+    def test_the_number_of_addresses_is_bounded(self):
+        many = {"many.example": {"A": [f"198.51.100.{n}" for n in range(8)]}}
+        self.relay = self.make(zones=many, addresses_most=3)
+        self.assertIsInstance(self.deliver("user@many.example"), Deferred)
+        self.assertEqual(sum(self.network.attempts.values()), 3)
+
+
+class AfterTheFinalDot(RelayCase):
+    """The message may have arrived: no other host gets it in this attempt."""
+
+    def test_a_connection_that_breaks_then_defers_and_says_so(self):
+        for event in (CLOSE, STALL):
+            self.setUp()
+            _, b = self.peers(Peer({"END": event}), Peer())
+            outcome = self.deliver()
+            self.assertEqual((type(outcome), b.connections), (Deferred, []))
+            self.assertIn("may have been delivered", outcome.note)
+
+    def test_421_in_place_of_the_answer_defers(self):
+        _, b = self.peers(Peer({"END": "421 4.3.2 Shutting down"}), Peer())
+        self.assertEqual((type(self.deliver()), b.connections), (Deferred, []))
+
+    def test_a_connection_that_breaks_after_its_250_was_read_changes_nothing(self):
+        a, b = self.peers(Peer(), Peer())
+        self.deliver()
+        a.connections[0].hang_up()
+        self.turn()
+        self.assertEqual((len(a.messages), len(b.messages), self.pool.links), (1, 0, 0))
+
+
+class Pooling(RelayCase):
+    def test_messages_one_after_the_other_use_one_connection_without_rset(self):
+        a, _ = self.peers(Peer())
+        for _ in range(5):
+            self.deliver()
+        self.assertEqual((len(a.connections), len(a.messages)), (1, 5))
+        self.assertNotIn("RSET", a.commands)
+        self.assertEqual((self.pool.counts.opened, self.pool.counts.reused), (1, 4))
+
+    def test_many_messages_at_once_go_over_a_few_connections(self):
+        a, _ = self.peers(Peer())
+        answers = [self.begin() for _ in range(300)]
+        self.turn(400)
+        self.assertTrue(all(isinstance(one[0][0], Delivered) for one in answers))
+        self.assertEqual(len(a.messages), 300)
+        self.assertLessEqual(len(a.connections), 20)
+
+    def test_an_idle_connection_is_closed_with_quit(self):
+        a, _ = self.peers(Peer())
+        self.deliver()
+        self.pass_time(14)
+        self.assertEqual(a.open, 1)
+        self.pass_time(3)
+        self.assertEqual((a.open, a.commands[-1], self.pool.links), (0, "QUIT", 0))
+
+    def test_a_connection_carries_so_many_messages_and_no_more(self):
+        self.relay = self.make(pool={"messages": 2})
+        a, _ = self.peers(Peer())
+        for _ in range(5):
+            self.deliver()
+        self.assertEqual((len(a.connections), len(a.messages), a.open), (3, 5, 1))
+
+    def test_a_stale_connection_is_replaced_at_once_and_costs_no_attempt(self):
+        for event in (CLOSE, "421 4.4.2 Idle for too long"):
+            self.setUp()
+            a, b = self.peers(Peer({"MAIL": [None, event, None]}), Peer())
+            self.deliver()
+            outcome = self.deliver()
+            self.assertIsInstance(outcome, Delivered)
+            self.assertEqual((len(a.connections), len(a.messages), b.connections), (2, 2, []))
+            self.assertNotIn("before:", outcome.note)
+            self.assertEqual(self.pool.counts.stale, 1)
+
+    def test_a_connection_that_the_peer_closes_while_it_is_idle_is_not_used_again(self):
+        a, _ = self.peers(Peer())
+        self.deliver()
+        a.connections[0].hang_up()
+        self.turn()
+        self.assertIsInstance(self.deliver(), Delivered)
+        self.assertEqual((len(a.connections), self.pool.counts.stale), (2, 0))
+
+    def test_a_peer_that_says_how_many_messages_it_takes_is_believed(self):
+        """RFC 9422: MAILMAX"""
+        a, _ = self.peers(Peer(offers=(*OFFERS, "LIMITS MAILMAX=2")))
+        for _ in range(4):
+            self.assertIsInstance(self.deliver(), Delivered)
+        self.assertEqual(len(a.connections), 2)
+
+
+class OutOfReach(RelayCase):
+    ZONES = {"example.org": {"MX": ["10 a.example"]}, "a.example": {"A": ["192.0.2.1"]}}
+
+    def test_a_dead_destination_costs_one_probe_at_a_time(self):
+        outcomes = [self.begin() for _ in range(50)]
+        self.turn()
+        self.assertTrue(all(isinstance(one[0][0], Deferred) for one in outcomes))
+        self.assertEqual(self.network.attempts[self.A], 2)
+        for _ in range(500):
+            (outcome,) = self.begin()
+            self.assertIn("Connection was refused", str(outcome[0].reply))
+        self.assertEqual(self.network.attempts[self.A], 2)
+        self.pass_time(60)
+        outcomes = [self.begin() for _ in range(50)]
+        self.turn()
+        self.assertTrue(all(isinstance(one[0][0], Deferred) for one in outcomes))
+        self.assertEqual(self.network.attempts[self.A], 3)
+
+    def test_when_it_is_back_all_that_waits_for_the_probe_goes_through(self):
+        self.deliver()
+        self.pass_time(60)
+        a, _ = self.peers(Peer())
+        answers = [self.begin() for _ in range(50)]
+        self.turn(200)
+        self.assertTrue(all(isinstance(one[0][0], Delivered) for one in answers))
+        self.assertEqual(len(a.messages), 50)
+
+    def test_a_host_that_lets_in_a_few_only_is_used_by_a_few(self):
+        a = Peer({"greeting": lambda _: "421 4.7.0 Too many connections" if a.open > 3 else None})
+        self.peers(a)
+        answers = [self.begin() for _ in range(200)]
+        self.turn(600)
+        self.assertTrue(all(one and isinstance(one[0][0], Delivered) for one in answers))
+        self.assertEqual(len(a.messages), 200)
+        self.assertLess(self.pool.counts.failed, 20)
+
+    def test_what_waits_too_long_for_a_connection_is_deferred(self):
+        self.relay = self.make(pool={"per_destination": 1}, waiting=100)
+        self.peers(Peer({"END": STALL}))
+        stuck, waiting = self.begin(), self.begin()
+        self.pass_time(99)
+        self.assertEqual((stuck, waiting), ([], []))
+        self.pass_time(2)
+        self.assertEqual((stuck, waiting[0][0].reply.enhanced), ([], "4.4.5"))
+
+
+class ManyDestinations(RelayCase):
+    def test_with_a_tenth_of_a_thousand_dead_the_living_drain(self):
+        zones = {f"d{n}.example": {"A": [f"10.0.{n // 250}.{n % 250}"]} for n in range(1000)}
+        self.relay = self.make(zones=zones, pool={"in_all": 100})
+        addresses = [zones[f"d{n}.example"]["A"][0] for n in range(1000)]
+        for n, address in enumerate(addresses):
+            if n % 20 == 0:
+                self.network.silent.add(address)
+            elif n % 20 != 10:
+                self.network.peers[address] = Peer()
+        answers = [self.begin(f"user@d{n}.example") for n in range(1000) for _ in range(3)]
+        for seconds in range(600):
+            self.turn(20)
+            living = sum(len(peer.messages) for peer in self.network.peers.values())
+            if living == 2700:
+                break
+            self.clock.advance(1)
+        self.assertEqual(living, 2700)
+        self.assertLess(seconds, 150, "connections that wait for the dead hold the living up for no more than their time")
+        self.pass_time(60)
+        kinds = [type(one[0][0]) for one in answers]
+        self.assertEqual((kinds.count(Delivered), kinds.count(Deferred)), (2700, 300))
+        self.assertLessEqual(self.network.most_open, 100)
+        dead = [address for address in addresses if address not in self.network.peers]
+        self.assertLessEqual(max(self.network.attempts[address] for address in dead), 2)
+
+
+class Ending(RelayCase):
+    def stop(self):
+        stopped = Later.fromCoroutine(self.relay.stop())
+        self.turn()
+        return stopped
+
+    def test_idle_connections_are_closed_with_quit(self):
+        a, _ = self.peers(Peer())
+        self.deliver()
+        self.successResultOf(self.stop())
+        self.assertEqual((a.open, a.commands[-1]), (0, "QUIT"))
+
+    def test_a_transaction_under_way_comes_to_its_end_and_what_waits_is_deferred(self):
+        self.relay = self.make(pool={"per_destination": 1})
+        a, _ = self.peers(Peer({"END": STALL}))
+        under_way, waiting = self.begin(), self.begin()
+        self.turn()
+        stopped = self.stop()
+        self.assertIsInstance(waiting[0][0], Deferred)
+        self.assertNoResult(stopped)
+        a.connections[0].peer.stalled = False
+        a.connections[0].hear(b"250 2.0.0 Kept\r\n")
+        self.turn()
+        self.successResultOf(stopped)
+        self.assertIsInstance(under_way[0][0], Delivered)
+
+    def test_it_does_not_wait_for_ever(self):
+        self.peers(Peer({"END": STALL}))
+        under_way = self.begin()
+        self.turn()
+        stopped = self.stop()
+        self.pass_time(5)
+        self.successResultOf(stopped)
+        self.assertIsInstance(under_way[0][0], Deferred)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_after_it_nothing_is_sent(self):
+        a, _ = self.peers(Peer())
+        self.successResultOf(self.stop())
+        self.assertIsInstance(self.deliver(), Deferred)
+        self.assertEqual(a.connections, [])
+
+    def test_a_call_that_is_cancelled_while_it_waits_is_never_sent(self):
+        self.relay = self.make(pool={"per_destination": 1})
+        a, _ = self.peers(Peer({"END": STALL}))
+        self.begin()
+        self.turn()
+        self.begin()
+        self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        self.last.cancel()
+        a.connections[0].peer.stalled = False
+        a.connections[0].hear(b"250 2.0.0 Kept\r\n")
+        self.turn()
+        self.assertEqual(sum(line.startswith("MAIL") for line in a.commands), 1)
+
+
+class Encryption(RelayCase):
+    """What needs no handshake; the rest is in test_encryption."""
+
+    def test_a_host_that_must_encrypt_and_offers_nothing_gets_nothing(self):
+        self.relay = self.make(tls=TLSMode.REQUIRED)
+        a, b = self.peers(Peer(), Peer({"STARTTLS": "454 4.7.0 Not now"}, offers=(*OFFERS, "STARTTLS")))
+        outcome = self.deliver()
+        self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.7.4"))
+        self.assertEqual((a.messages, b.messages), ([], []))
+
+    def test_where_encryption_is_an_offer_its_refusal_is_taken(self):
+        self.relay = self.make(tls=TLSMode.OPPORTUNISTIC)
+        a, _ = self.peers(Peer({"STARTTLS": "454 4.7.0 Not now"}, offers=(*OFFERS, "STARTTLS")))
+        self.assertIsInstance(self.deliver(), Delivered)
+        self.assertEqual((len(a.connections), len(a.messages)), (1, 1))
+
+    def test_a_connection_that_breaks_at_starttls_is_replaced_by_one_in_the_clear(self):
+        for event in (CLOSE, STALL):
+            self.setUp()
+            self.relay = self.make(tls=TLSMode.OPPORTUNISTIC)
+            a, b = self.peers(Peer({"STARTTLS": event}, offers=(*OFFERS, "STARTTLS")), Peer())
+            self.assertIsInstance(self.deliver(), Delivered)
+            self.assertEqual((len(a.connections), len(a.messages), b.connections), (2, 1, []))
+            self.pass_time(20)
+            self.assertIsInstance(self.deliver(), Delivered)
+            self.assertEqual(sum(line == "STARTTLS" for line in a.commands), 1, "it is remembered")
+            self.pass_time(3600)
+            self.deliver()
+            self.assertEqual(sum(line == "STARTTLS" for line in a.commands), 2, "not for ever")
+
+
