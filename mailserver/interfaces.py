@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Mailbox, Outcome, Route, Verdict
+from mailserver.mail.candidates import Candidate
 from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
@@ -31,6 +32,7 @@ __all__ = [
     "IContentFilter",
     "IDelivery",
     "IDirectory",
+    "IHostFinder",
     "IModifier",
     "IObserver",
     "IPeerFilter",
@@ -219,6 +221,13 @@ class IConcurrentDelivery(IDelivery):
     deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Deferred.")
 
 
+class IHostFinder(Interface):
+    """Optional, beside `IDelivery`: a delivery that can say which hosts it would try."""
+
+    def hosts_for(address: Address) -> Awaitable[Sequence[Candidate] | Outcome]:
+        """The hosts in the order in which they are tried, or the outcome where there are none."""
+
+
 class IStateStore(Interface):
     """Small facts that expire: greylists, rates, reputation.  `space` keeps components apart."""
 
@@ -236,4 +245,7 @@ class IResolver(Interface):
     """Asks the DNS.  A time-out or SERVFAIL is an error, never "no such record"."""
 
     def query(name: str, record_type: str) -> Awaitable[Any]:
-        """Return the answer's records, its time to live and its authenticated-data bit."""
+        """Return an `Answer` (mailserver.mail.lookup): records, time to live, authenticated-data bit.
+
+        `record_type` is A, AAAA, MX, TXT, PTR, TLSA or CNAME.  Raises `LookupFailed` where nobody can tell.
+        """

@@ -7,7 +7,13 @@ from twisted.names import dns
 __all__ = ["EMPTY_OPT", "mx", "opt", "record", "reply", "soa", "txt"]
 
 NUMBERS = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "RRSIG": 46, "TLSA": 52}
-PAYLOADS = {"A": dns.Record_A, "AAAA": dns.Record_AAAA, "CNAME": dns.Record_CNAME, "PTR": dns.Record_PTR, "NS": dns.Record_NS}
+PAYLOADS = {
+    "A": dns.Record_A,
+    "AAAA": dns.Record_AAAA,
+    "CNAME": dns.Record_CNAME,
+    "PTR": dns.Record_PTR,
+    "NS": dns.Record_NS,
+}
 
 
 def record(owner, type, data, ttl=300):

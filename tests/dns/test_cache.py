@@ -11,7 +11,9 @@ KEY = ("example.org", "MX")
 
 
 def cache(**changes):
-    return Cache(**{"entries_most": 3, "octets_most": 100_000, "longest_seconds": 1000, "failure_seconds": 5, **changes})
+    return Cache(
+        **{"entries_most": 3, "octets_most": 100_000, "longest_seconds": 1000, "failure_seconds": 5, **changes}
+    )
 
 
 class Keeping(SynchronousTestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dns.reading import Alias, ServerFailure, read_message, reverse_name
@@ -33,8 +35,8 @@ class Types(ReadingCase):
         self.assertEqual(self.read("MX", mx(NAME, 0, "")).exchanges, (MX(0, "."),))
 
     def test_the_strings_of_a_text_are_joined_and_keep_every_octet(self) -> None:
-        found = self.read("TXT", txt(NAME, b"v=spf1 ", b"include:x -all"), txt(NAME, b"\xff\x00\"; "))
-        self.assertEqual(found.texts, (b"v=spf1 include:x -all", b"\xff\x00\"; "))
+        found = self.read("TXT", txt(NAME, b"v=spf1 ", b"include:x -all"), txt(NAME, b'\xff\x00"; '))
+        self.assertEqual(found.texts, (b"v=spf1 include:x -all", b'\xff\x00"; '))
         self.assertEqual(found.records[0], "v=spf1 include:x -all")
 
     def test_associations(self) -> None:
@@ -143,7 +145,7 @@ class Aliases(ReadingCase):
 
     def test_eight_aliases_are_followed_and_nine_are_not(self) -> None:
         names = [NAME, *(f"n{n}.example" for n in range(9))]
-        chain = [record(a, "CNAME", b) for a, b in zip(names, names[1:], strict=False)]
+        chain = [record(a, "CNAME", b) for a, b in pairwise(names)]
         last = [record(name, "A", "192.0.2.1") for name in names]
         self.assertEqual(self.read("A", *chain[:8], last[8]).canonical_name, "n7.example")
         with self.assertRaises(ServerFailure):

@@ -196,7 +196,9 @@ class Forgeries(ResolverCase):
 
     def test_ids_in_use_are_not_drawn_again(self) -> None:
         numbers = count()
-        self.resolver = self.make(random_octets=lambda n: (b"\x07\x07\0", b"\x07\x07\0", b"\x08\x08")[next(numbers)][:n])
+        self.resolver = self.make(
+            random_octets=lambda n: (b"\x07\x07\0", b"\x07\x07\0", b"\x08\x08")[next(numbers)][:n]
+        )
         self.query("a.example")
         self.query("b.example")
         self.assertEqual([one.data[:2] for one in self.network.sent], [b"\x07\x07", b"\x08\x08"])
@@ -514,9 +516,7 @@ class Life(ResolverCase):
         connection.made()
         self.successResultOf(self.ended(self.resolver.stop()))
         self.assertEqual([self.why(one) for one in found], ["the resolver has stopped"] * 3)
-        self.assertEqual(
-            (self.network.ports, self.network.connections, self.network.getDelayedCalls()), ([], [], [])
-        )
+        self.assertEqual((self.network.ports, self.network.connections, self.network.getDelayedCalls()), ([], [], []))
 
     def test_a_stopped_resolver_answers_nothing_and_can_be_started_again(self) -> None:
         self.query()

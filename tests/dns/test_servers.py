@@ -72,7 +72,9 @@ class ResolvConf(SynchronousTestCase):
     def test_a_server_on_this_host_is_trusted_and_with_trust_ad_every_one_is(self) -> None:
         text = "nameserver 127.0.0.53\nnameserver 192.0.2.1\n"
         self.assertEqual([server.trusted for server in read_resolv_conf(text).servers], [True, False])
-        self.assertEqual([server.trusted for server in read_resolv_conf(text + "options trust-ad").servers], [True, True])
+        self.assertEqual(
+            [server.trusted for server in read_resolv_conf(text + "options trust-ad").servers], [True, True]
+        )
 
     def test_without_a_server_it_is_this_host(self) -> None:
         for text in ("", "nameserver\n", "nameserver example.org\n", "search example.org\n"):

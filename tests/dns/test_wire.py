@@ -56,7 +56,17 @@ class Names(SynchronousTestCase):
         self.assertEqual(encode_name("."), b"\0")
 
     def test_what_cannot_be_a_name_is_refused(self) -> None:
-        for text in ("", "..", "a..b", ".a", "a" * 64 + ".org", "ü.example", "a\\", "a\\256.b", ".".join(["a" * 60] * 5)):
+        for text in (
+            "",
+            "..",
+            "a..b",
+            ".a",
+            "a" * 64 + ".org",
+            "ü.example",
+            "a\\",
+            "a\\256.b",
+            ".".join(["a" * 60] * 5),
+        ):
             with self.subTest(text):
                 self.assertRaises(NotAName, encode_name, text)
 
@@ -181,6 +191,8 @@ class Messages(SynchronousTestCase):
 
     def test_an_extended_error_is_told_rfc_8914(self) -> None:
         bogus = b"\0\x0f\0\x06\0\x06text"
-        self.assertEqual(read(reply(QUERY, rcode=2, additional=[opt(b"\0\x0a\0\x01x" + bogus)])).extended_error, "DNSSEC bogus")
+        self.assertEqual(
+            read(reply(QUERY, rcode=2, additional=[opt(b"\0\x0a\0\x01x" + bogus)])).extended_error, "DNSSEC bogus"
+        )
         for broken in (b"\0\x0f\0\x01x", b"\0\x0f\0\x63\0\x06", b"\0\x0f\0"):
             self.assertEqual(read(reply(QUERY, rcode=2, additional=[opt(broken)])).extended_error, "")

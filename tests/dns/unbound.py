@@ -46,7 +46,7 @@ class Unbound:
 
     `zones` maps a zone to its records in zone-file form, names written out:
     ``{"example.org": ["example.org. 300 IN MX 10 mx.example.org.", "mx.example.org. 300 IN A 127.0.0.2"]}``.
-    What is in no zone does not exist (NXDOMAIN).  `failing` are zones that are answered with SERVFAIL or REFUSED.
+    What is in no zone does not exist (NXDOMAIN).  Questions for the zones in `refused` are answered with REFUSED.
     `more` are further lines of the section "server".
     """
 
