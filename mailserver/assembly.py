@@ -216,7 +216,7 @@ class Door:
             ],
             clock=server.reactor,
         )
-        router = make_router(configuration, self._directory)
+        self.router = router = make_router(configuration, self._directory)
         self.observers = [one.observe for one in self._filters if IObserver.providedBy(one)]
         self.profiles = {
             service: Profile(

@@ -17,8 +17,8 @@ in a local part means nothing here: such a name exists or it does not, and never
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -30,12 +30,27 @@ from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
 
-__all__ = ["Domain", "Pattern", "Router", "RoutingError"]
+__all__ = ["Domain", "Hop", "Pattern", "Router", "RoutingError"]
 
 ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 
 log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One step of a route: what the address is to us, and where that leads.
+
+    `how` is "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name" or "nobody".
+    """
+
+    address: Address
+    how: str
+    leads_to: Route | tuple[Address, ...]
+
+
+Step = tuple[str, Route | Sequence[Address]]
 
 
 @implementer(IRouter)
@@ -73,6 +88,11 @@ class Router:
                 return (Local(address, mailbox),)
         return await self._expanded(address)
 
+    async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:
+        """The routes, and how they were found."""
+        hops: list[Hop] = []
+        return await self._expanded(address, hops.append), hops
+
     async def faults(self) -> list[str]:
         """What an administrator should know, a sentence each: for `mailserver check`."""
         found = []
@@ -87,7 +107,7 @@ class Router:
             found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
         return found
 
-    async def _expanded(self, address: Address) -> Sequence[Route]:
+    async def _expanded(self, address: Address, tell: Callable[[Hop], None] | None = None) -> Sequence[Route]:
         """Follow aliases until only mailboxes and other hosts are left, each of them once."""
         routes: dict[object, Route] = {}
         refused: list[Refused] = []
@@ -99,7 +119,9 @@ class Router:
             if name in seen:
                 continue
             seen.add(name)
-            step = await self._step(at, *name)
+            how, step = await self._step(at, *name)
+            if tell is not None:
+                tell(Hop(at, how, step if isinstance(step, Local | Remote | Refused) else tuple(step)))
             if isinstance(step, Local):
                 routes.setdefault(step.mailbox, step)
             elif isinstance(step, Remote):
@@ -114,26 +136,27 @@ class Router:
             log.warn("{address} also leads to nowhere: {why}", address=str(address), why=[r.why for r in refused])
         return tuple(routes.values()) or (refused[0] if refused else _nobody(address),)
 
-    async def _step(self, address: Address, local: str, domain_key: str) -> Route | Sequence[Address]:
-        """One step: a route, or the addresses to go on with."""
+    async def _step(self, address: Address, local: str, domain_key: str) -> Step:
+        """One step: how the address was understood, and a route or the addresses to go on with."""
         key = self._domains.key_of(domain_key)
         if key is None:
-            return self._elsewhere(address, local, domain_key)
-        found = await self._named(address, local, domain_key, key)
-        if found is not None:
-            return found
+            found = self._elsewhere(address, local, domain_key)
+            return ("elsewhere" if isinstance(found, Remote) else "own name"), found
+        named = await self._named(address, local, domain_key, key)
+        if named is not None:
+            return ("account" if isinstance(named, Local) else "alias"), named
         domain = self._domains[key]
         for user, tag in subaddresses(local, domain.subaddress):
-            found = await self._named(address, user, domain_key, key)
-            if found is not None:
-                return _in_folder(found, folder_parts(tag), named_by_address=True)
-        found = await self._by_pattern(address, local, domain_key, domain)
-        if found is not None:
-            return found
+            named = await self._named(address, user, domain_key, key)
+            if named is not None:
+                return "subaddress", _in_folder(named, folder_parts(tag), named_by_address=True)
+        named = await self._by_pattern(address, local, domain_key, domain)
+        if named is not None:
+            return "pattern", named
         if local in ROLES:
             postmaster = domain.postmaster or self._postmaster
-            return [postmaster] if postmaster is not None else _nobody(address)
-        return [domain.catch_all] if domain.catch_all is not None else _nobody(address)
+            return "role", [postmaster] if postmaster is not None else _nobody(address)
+        return ("catch-all", [domain.catch_all]) if domain.catch_all is not None else ("nobody", _nobody(address))
 
     async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Address] | None:
         mailbox = await self._directory.find(local, domain_key)
