@@ -34,6 +34,7 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.address import Address
+from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.queue.queue import Queue
@@ -98,6 +99,7 @@ class Server:
         )
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
+        self.router: Router | None = None  # of the door that has been started last
         self.queue = Queue(
             data_directory=data,
             clock=reactor,
@@ -108,6 +110,10 @@ class Server:
             call_from_thread=reactor.callFromThread,
             retry_seconds=configuration.queue.retry,
             expire_seconds=configuration.queue.expire,
+            warn_seconds=configuration.queue.warn,
+            hostname=configuration.hostname,
+            route=self._route,
+            next_id=self.ids.next,
             minimum_free_bytes=limits.minimum_free_bytes,
             memory_window_octets=limits.memory_bytes_total,
         )
@@ -143,8 +149,15 @@ class Server:
         self.steps.stop()
         self._log_file.close()
 
+    async def _route(self, address: Address) -> Sequence[Route]:
+        """Where a report to a sender goes: by the router of the door that is open now."""
+        if self.router is None:
+            raise StartError("the server is still starting")
+        return await self.router.route(address)
+
     async def sweep(self) -> None:
-        """Once a day: remove what cut-off deliveries left behind."""
+        """Once a day: remove what cut-off deliveries left behind, and old failures from the queue."""
+        self.queue.tidy()
         for delivery in self._deliveries():
             if ISweeping.providedBy(delivery):
                 try:
@@ -200,6 +213,7 @@ class Door:
     """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together."""
 
     def __init__(self, configuration: Configuration, server: Server) -> None:
+        self._server = server
         self._local = server.local
         self._directory: Any = server.component("accounts", configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
@@ -243,6 +257,7 @@ class Door:
             await start_component(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
+        self._server.router = self.router
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
         names = [Address.parse(text, utf8=True) for text in accounts]

@@ -146,15 +146,7 @@ class Queue:
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
         self._unstored_deadline_seconds = local_deadline_seconds
-        self._ledger = Ledger(
-            clock=clock,
-            do=self._writer.do,
-            spool=self._spool,
-            settled=runner.settled,
-            recorded=self._recorded,
-            failed=self._storage_failed,
-        )
-
+        self._ledger = self._make_ledger()
         common = (batch_messages, batch_octets, memory_window_octets)
         lanes = (
             self._make_lane(
@@ -181,6 +173,16 @@ class Queue:
         self._accepting = False
         self._works = False
         self._probe_timer: Any = None
+
+    def _make_ledger(self) -> Ledger:
+        return Ledger(
+            clock=self._clock,
+            do=self._writer.do,
+            spool=self._spool,
+            settled=self._runner.settled,
+            recorded=self._recorded,
+            failed=self._storage_failed,
+        )
 
     def _make_lane(self, remote: bool, limits: LaneLimits) -> Lane:
         delivery: Any = self._deliveries[remote]
@@ -356,6 +358,11 @@ class Queue:
         done: Deferred[None] = Deferred()
         self._writer.commit(Waiting(number, packed, (done, envelope, content, destinations)))
         return done
+
+    def tidy(self) -> None:
+        """Once a day: forget failures that nobody can be told of and that are too old."""
+        if self._works:
+            self._kept.tidy()
 
     # --- for people ---
 
