@@ -145,10 +145,10 @@ class ClientSession:
                 self._hear(reply)
             elif self.state is ClientState.CLOSED:
                 return Wait.CLOSED
-            elif self._ended:
-                self.give_up(LOST)
-            else:
+            elif not self._ended:
                 return Wait.PAUSED if self.state is ClientState.HANDSHAKE else Wait.NEED_DATA
+            else:
+                self.give_up(LOST)
         return self._events.popleft()
 
     def data_to_send(self) -> bytes:
@@ -211,7 +211,7 @@ class ClientSession:
     def reset(self) -> None:
         """Say RSET: `Ready` tells that the peer is still there.  Between two messages none is needed."""
         self._move(ClientInput.RESET)
-        self._say(Command.RSET, ONLY, b"RSET\r\n")
+        self._say(*SAY_RSET)
 
     def quit(self) -> None:
         """Say QUIT; the end is `Wait.CLOSED`."""
@@ -259,9 +259,10 @@ class ClientSession:
 
     def _start_part(self, transaction: Transaction) -> None:
         """Say the envelope, all at once or its first command."""
-        commands = [(Command.RSET, ONLY, b"RSET\r\n")] if self._needs_reset else []
+        commands = [SAY_RSET] if self._needs_reset else []
         commands.append((Command.MAIL, ONLY, transaction.mail))
-        commands += [(Command.RCPT, index, octets) for index, octets in transaction.next_part(self._offer)]
+        rcpts = transaction.commands
+        commands += [(Command.RCPT, index, rcpts[index]) for index in transaction.next_part(self._offer)]
         if not transaction.uses_bdat:
             commands.append(SAY_DATA)
         self._needs_reset = False
@@ -270,8 +271,9 @@ class ClientSession:
             self._unsaid.extend(commands[1:])
             self._say(*commands[0])
         elif self._replies.is_empty:  # RFC 2920 section 3.1: one group, one write
-            self._awaited.extend([(command, index) for command, index, _ in commands])
-            self._out += [octets for _, _, octets in commands]
+            for command, index, octets in commands:
+                self._awaited.append((command, index))
+                self._out.append(octets)
 
     # --- how things end ---
 
@@ -464,7 +466,7 @@ class ClientSession:
     def _let_in(self, transaction: Transaction) -> None:
         transaction.start_content()
         self._move(ClientInput.LET_IN)
-        self._events.append(SendContent())
+        self._events.append(SEND_CONTENT)
 
     def _answer_empty(self, reply: Reply, index: int) -> bool:
         transaction = self._transaction
@@ -490,7 +492,9 @@ class ClientSession:
         return True
 
 
+SAY_RSET = (Command.RSET, ONLY, b"RSET\r\n")
 SAY_DATA = (Command.DATA, ONLY, b"DATA\r\n")
+SEND_CONTENT = SendContent()
 HELO_FOLLOWS = frozenset({500, 501, 502, 504})
 PHASES: Mapping[Command, Phase] = {
     Command.CONNECT: Phase.GREETING,

@@ -26,7 +26,8 @@ class DotWriter:
         """The wire form of the next piece."""
         if not data:
             return b""
-        stuffed = data.replace(b"\r\n.", b"\r\n..")
+        # Base64 has no dot at all, and one octet is found ten times as fast as three.
+        stuffed = data.replace(b"\r\n.", b"\r\n..") if b"." in data else data
         tail = self._tail
         if tail == b"\r\n":
             if data.startswith(b"."):

@@ -119,8 +119,9 @@ def needs_smtputf8(address: Address) -> bool:
 
 def _path(address: Address, smtputf8: bool) -> str | None:
     """An address as it is said; None where it takes SMTPUTF8."""
-    if address.is_ascii or smtputf8:
-        return str(address)
+    path = str(address)
+    if smtputf8 or path.isascii():
+        return path
     if needs_smtputf8(address):
         return None
     try:

@@ -46,6 +46,8 @@ class Command(enum.StrEnum):
     END = "the content"
     QUIT = "QUIT"
 
+    __hash__ = str.__hash__  # Enum's own is a Python function
+
 
 class ClientInput(enum.Enum):
     """What moves a session: acts of the caller, and what the peer's answers mean."""

@@ -32,7 +32,7 @@ class Transaction:
     """The bookkeeping of one `ClientSession.send`."""
 
     __slots__ = (
-        "_commands",
+        "commands",
         "_later",
         "_notifies",
         "_outcomes",
@@ -50,7 +50,7 @@ class Transaction:
         recipients = request.recipients
         self._request = request
         self._outcomes: list[Outcome | None] = [None] * len(recipients)
-        self._commands: list[bytes] = []  # RCPT for each recipient; b"" for one that has an outcome
+        self.commands: list[bytes] = []  # RCPT for each recipient; b"" for one whom it cannot be said for
         self._later: list[int] = []
         self._notifies = offer.dsn
         self._too_many: list[int] = []
@@ -69,11 +69,7 @@ class Transaction:
         if need is not None:
             self.settle_all(Failed(need, UNMET_NEED))
             return
-        smtputf8 = offer.smtputf8 and (
-            request.smtputf8
-            or (request.sender is not None and needs_smtputf8(request.sender))
-            or any(needs_smtputf8(recipient.address) for recipient in request.recipients)
-        )
+        smtputf8 = offer.smtputf8 and (request.smtputf8 or has_non_ascii(request))
         mail = mail_command(request, offer, smtputf8=smtputf8)
         if isinstance(mail, Reply):
             self.settle_all(Failed(mail, UNMET_NEED))
@@ -83,9 +79,9 @@ class Transaction:
             rcpt = rcpt_command(recipient, offer, smtputf8=smtputf8)
             if isinstance(rcpt, Reply):
                 self._outcomes[index] = Failed(rcpt, UNMET_NEED)
-                self._commands.append(b"")
+                self.commands.append(b"")
             else:
-                self._commands.append(rcpt)
+                self.commands.append(rcpt)
                 self._later.append(index)
 
     @property
@@ -98,8 +94,8 @@ class Transaction:
         """The peer has all of the content and could have taken it."""
         return self.writer is not None and self.writer.is_complete
 
-    def next_part(self, offer: Offer) -> list[tuple[int, bytes]]:
-        """Begin a part: the recipients to ask about now, with their commands."""
+    def next_part(self, offer: Offer) -> list[int]:
+        """Begin a part: the recipients to ask about now."""
         later = self._later
         if not (offer.recipients_max or offer.recipient_domains_max):
             asked, self._later = later, []
@@ -110,7 +106,7 @@ class Transaction:
         self.accepted = []
         self.writer = None
         self.sender_reply = None
-        return [(index, self._commands[index]) for index in asked]
+        return asked
 
     def _within_limits(self, offer: Offer) -> list[int]:
         """RFC 9422 sections 4.2 and 4.3: as many recipients, and of as many domains, as the peer takes at a time."""
@@ -181,6 +177,13 @@ class Transaction:
         return Done(
             tuple([outcome for outcome in self._outcomes if outcome is not None]), self.sender_reply, self.content_reply
         )
+
+
+def has_non_ascii(request: Request) -> bool:
+    """An address of the envelope can only be said with SMTPUTF8."""
+    if request.sender is not None and needs_smtputf8(request.sender):
+        return True
+    return any(needs_smtputf8(recipient.address) for recipient in request.recipients)
 
 
 def refused(reply: Reply, phase: Phase) -> Outcome:
