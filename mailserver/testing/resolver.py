@@ -11,6 +11,7 @@ from mailserver.mail.lookup import Answer, LookupFailed
 
 __all__ = ["FakeResolver"]
 
+CHAIN_NAMES = 8  # as the server's own resolver
 Zone = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -18,8 +19,8 @@ Zone = Mapping[str, Mapping[str, Sequence[str]]]
 class FakeResolver:
     """Answers from zones such as ``{"example.org": {"MX": ["10 mx.example.org"], "A": ["192.0.2.1"]}}``.
 
-    A name that is in no zone does not exist.  Names in `failing` fail as a dead name server makes them fail.  `asked` keeps
-    every question, in order, so that a test can say what must not be looked up.
+    A name that is in no zone does not exist.  A ``CNAME`` is followed.  Names in `failing` fail as a dead name server makes
+    them fail.  `asked` keeps every question, in order, so that a test can say what must not be looked up.
     """
 
     def __init__(self, zones: Zone | None = None, *, failing: Sequence[str] = (), authenticated: bool = False) -> None:
@@ -34,12 +35,17 @@ class FakeResolver:
         """Return the records.  Raises `LookupFailed` for a failing name."""
         key = _key(name)
         self.asked.append((key, record_type))
-        if key in self.failing:
-            raise LookupFailed(f"no name server answers for {key}")
-        types = self.zones.get(key)
-        if types is None:
-            return Answer((), authenticated=self.authenticated, name_exists=False)
-        return Answer(tuple(types.get(record_type, ())), 300, self.authenticated)
+        canonical = ""
+        for _ in range(CHAIN_NAMES + 1):
+            if key in self.failing:
+                raise LookupFailed(f"no name server answers for {key}")
+            types = self.zones.get(key)
+            if types is None:
+                return Answer((), 0, self.authenticated, name_exists=False, canonical_name=canonical)
+            if record_type == "CNAME" or "CNAME" not in types:
+                return Answer(tuple(types.get(record_type, ())), 300, self.authenticated, canonical_name=canonical)
+            key = canonical = _key(types["CNAME"][0])
+        raise LookupFailed(f"CNAMEs without end at {key}")
 
 
 def _key(name: str) -> str:

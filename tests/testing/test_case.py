@@ -150,6 +150,15 @@ class Resolver(FilterCase):
         self.assertEqual((found.records, found.name_exists), (("10 mx.example.org",), True))
         self.assertEqual(resolver.asked, [("example.org", "MX")])
 
+    def test_a_cname_is_followed_and_a_circle_is_a_failure(self) -> None:
+        zones = {"a.example": {"CNAME": ["B.example."]}, "b.example": {"A": ["192.0.2.1"]}, "c.example": {"CNAME": ["c.example"]}}
+        resolver = FakeResolver(zones)
+        found = self.answer(resolver.query("a.example", "A"))
+        self.assertEqual((found.records, found.canonical_name), (("192.0.2.1",), "b.example"))
+        self.assertEqual(self.answer(resolver.query("a.example", "CNAME")).records, ("B.example.",))
+        with self.assertRaises(LookupFailed):
+            self.answer(resolver.query("c.example", "A"))
+
     def test_no_such_type_no_such_name_and_no_answer_are_three_things(self) -> None:
         resolver = FakeResolver({"example.org": {"A": ["192.0.2.1"]}}, failing=["dead.example"])
         nothing = self.answer(resolver.query("example.org", "MX"))
