@@ -14,6 +14,7 @@ the end of a message that is torn.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -101,6 +102,8 @@ class Job:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a command inherits what is ignored
             signal.signal(number, signal.SIG_DFL)
         become(self.account)
+        if not privileged.server_waits(reply):  # it has given this attempt up, and will make another
+            raise TimeoutError(errno.ETIMEDOUT, "the server does not wait any more")
         account, launch = self.account, self.launch
         environment = {**ENVIRONMENT, "HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
         command = subprocess.Popen(

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
+from twisted.internet.defer import CancelledError, DeferredSemaphore, gatherResults
 from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import DeferredSemaphore, gatherResults
+from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -155,14 +156,16 @@ class PipeDelivery:
         route = destination.route
         if self._launch.user == launcher.EACH_ITS_USER and not (isinstance(route, Local) and route.mailbox.system):
             return Deferred(troubles.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
-        async with self._slots:
-            if self._clock.seconds() > last_start:
-                return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
-            try:
+        try:
+            async with self._slots:
+                if self._clock.seconds() > last_start:
+                    return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
                 return await self._run(self._request_of(envelope, content, destination), content)
-            except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
-                self.log.failure("a message could not be given to the command")
-                return troubles.deferred(f"{type(error).__name__}: {error}")
+        except CancelledError:
+            return troubles.deferred("the server did not wait any longer")
+        except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
+            self.log.failure("a message could not be given to the command")
+            return troubles.deferred(f"{type(error).__name__}: {error}")
 
     async def _run(self, request: bytes, content: Content) -> Outcome:
         process = self._process
@@ -176,6 +179,8 @@ class PipeDelivery:
             except OSError as error:
                 return troubles.deferred(f"the launcher: {error}")
             octets = await answer.within(self._launch.seconds + GRACE_SECONDS, self._clock)
+        except Late:
+            return Deferred(sysexits.TIMED_OUT, "the launcher did not answer in time")
         finally:
             answer.close()
         return outcome_of_answer(octets)

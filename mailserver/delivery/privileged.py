@@ -71,6 +71,8 @@ class PrivilegedProcess:
 
     def send(self, request: bytes, descriptors: list[int]) -> None:
         """Hand a request over, with the descriptors of its reply and its content.  Blocking.  Raises OSError."""
+        if len(request) > REQUEST_OCTETS:
+            raise OSError(f"a request of {len(request)} octets is too long")
         with self._lock:
             if self._process.poll() is not None:
                 self._restart()
