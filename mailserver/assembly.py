@@ -182,7 +182,12 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """Figures for `mailserver status` and for the control socket."""
-        return {"queue": asdict(self.queue.counts), "steps": dict(self.steps.counts), "steps_dropped": self.steps.dropped}
+        return {
+            "queue": asdict(self.queue.counts),
+            "dns": asdict(self.resolver.counts),
+            "steps": dict(self.steps.counts),
+            "steps_dropped": self.steps.dropped,
+        }
 
     def commands(self) -> Mapping[str, Any]:
         """The commands of the control socket that this part answers."""
