@@ -1,0 +1,227 @@
+"""The relay over real sockets on loopback: TLS, a peer that reads slowly, smtp-sink."""
+
+import datetime
+import os
+import shutil
+import subprocess
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import gatherResults
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver.interfaces import Services
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Deferred, Delivered, Remote
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.parcel import Destination
+from mailserver.relay.components import SmarthostFactory, SmarthostOptions
+from mailserver.testing import FakeResolver
+from tests.scenarios.support import free_port
+
+MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
+
+
+def certificate(name):
+    """A certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return PrivateCertificate.loadPEM(made.public_bytes(pem) + secret)
+
+
+class Sink(Protocol):
+    """An SMTP server that takes everything; `factory.tls` is what STARTTLS does: a context, "garbage", or None (no offer)."""
+
+    encrypted = in_content = False
+    buffer = b""
+
+    def connectionMade(self):
+        self.factory.connections.append(self)
+        self.factory.most = max(self.factory.most, len(self.factory.connections))
+        self.transport.write(b"220 sink.example ESMTP\r\n")
+
+    def dataReceived(self, data):
+        if self.factory.slow:
+            self.transport.pauseProducing()
+            self.factory.resuming = reactor.callLater(0.002, self.transport.resumeProducing)
+        self.buffer += data
+        while True:
+            end = b"\r\n.\r\n" if self.in_content else b"\r\n"
+            line, found, rest = self.buffer.partition(end)
+            if not found:
+                return
+            self.buffer = rest
+            self.line(line)
+
+    def line(self, line):
+        factory, verb = self.factory, line[:4].upper()
+        if self.in_content:
+            self.in_content = False
+            factory.messages.append((self.encrypted, line + b"\r\n"))
+            self.transport.write(b"250 2.0.0 Kept\r\n")
+        elif verb == b"EHLO":
+            offer = b"250-STARTTLS\r\n" if factory.tls is not None and not self.encrypted else b""
+            self.transport.write(b"250-sink.example\r\n250-8BITMIME\r\n" + offer + b"250 PIPELINING\r\n")
+        elif verb == b"STAR":
+            self.transport.write(b"220 Go ahead\r\n")
+            if factory.tls == "garbage":
+                self.transport.write(b"This is no TLS at all\r\n" * 5)
+                self.transport.loseConnection()
+            else:
+                self.encrypted = True
+                self.transport.startTLS(factory.tls)
+        elif verb == b"DATA":
+            self.in_content = True
+            self.transport.write(b"354 Go ahead\r\n")
+        elif verb == b"QUIT":
+            self.transport.write(b"221 Bye\r\n")
+            self.transport.loseConnection()
+        else:
+            self.transport.write(b"250 2.0.0 Ok\r\n")
+
+
+class SocketCase(TestCase):
+    timeout = 60
+
+    def setUp(self):
+        self.sink = Factory.forProtocol(Sink)
+        self.sink.noisy = False
+        self.sink.connections, self.sink.messages, self.sink.tls, self.sink.slow, self.sink.most = [], [], None, False, 0
+        port = reactor.listenTCP(0, self.sink, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.port = port.getHost().port
+        self.sink.resuming = None
+        self.addCleanup(lambda: self.sink.resuming and self.sink.resuming.active() and self.sink.resuming.cancel())
+
+    async def relay(self, **options):
+        services = Services(
+            clock=reactor,
+            run_in_thread=deferToThread,
+            state=None,
+            resolver=FakeResolver({"sink.example": {"A": ["127.0.0.1"]}}),
+            hostname="us.example",
+            configuration_directory="/",
+            data_directory="/",
+        )
+        checked = SmarthostOptions(**{"host": "sink.example", "port": self.port, **options})
+        relay = SmarthostFactory().build(checked, services)
+        await relay.start()
+        self.addCleanup(lambda: Later.fromCoroutine(relay.stop()))
+        return relay
+
+    async def deliver(self, relay, content=None):
+        recipient = Recipient(Address("user", "example.org"))
+        envelope = Envelope("id", Peer("192.0.2.1", 1, "mx"), Address("sender", "example.net"), (recipient,), 0.0)
+        destinations = [Destination(0, recipient, Remote(recipient.address))]
+        return (await relay.deliver(envelope, content or Content.of(MESSAGE), destinations))[0]
+
+
+class Encryption(SocketCase):
+    def offer_tls(self):
+        made = certificate("sink.example")
+        self.sink.tls = CertificateOptions(privateKey=made.privateKey.original, certificate=made.original)
+
+    async def test_where_starttls_is_offered_it_is_used_whatever_the_certificate(self):
+        self.offer_tls()
+        for _ in range(2):
+            outcome = await self.deliver(relay := await self.relay())
+            self.assertIsInstance(outcome, Delivered)
+            self.assertRegex(outcome.note, r"\]:\d+, TLSv1\.[23], message 1")
+            self.assertRegex((await self.deliver(relay)).note, r"TLSv1\.[23], message 2")
+        self.assertEqual(self.sink.messages, [(True, MESSAGE)] * 4)
+
+    async def test_a_large_file_goes_through_tls(self):
+        self.offer_tls()
+        path, data = self.mktemp(), b"0123456789abcdef\r\n" * 100_000
+        with open(path, "wb") as file:
+            file.write(data)
+        self.sink.slow = True
+        self.assertIsInstance(await self.deliver(await self.relay(), Content.at(path, len(data))), Delivered)
+        self.assertEqual(self.sink.messages, [(True, data)])
+
+    async def test_a_broken_handshake_is_followed_at_once_by_a_connection_in_the_clear(self):
+        self.sink.tls = "garbage"
+        outcome = await self.deliver(await self.relay())
+        self.assertIsInstance(outcome, Delivered)
+        self.assertEqual((len(self.sink.connections), self.sink.messages), (2, [(False, MESSAGE)]))
+
+    async def test_what_must_be_encrypted_waits_where_the_handshake_breaks(self):
+        self.sink.tls = "garbage"
+        outcome = await self.deliver(await self.relay(tls="required"))
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.7.5", []))
+
+    async def test_what_must_be_verified_waits_where_nobody_vouches_for_the_certificate(self):
+        self.offer_tls()
+        outcome = await self.deliver(await self.relay(tls="verified"))
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.7.5", []))
+
+
+class Streaming(SocketCase):
+    async def test_a_large_file_goes_as_fast_as_the_peer_reads_and_is_never_whole_in_memory(self):
+        path, data = self.mktemp(), b"0123456789abcdef\r\n" * 600_000
+        with open(path, "wb") as file:
+            file.write(data)
+        relay = await self.relay()
+        self.sink.slow = True
+        most = 0
+
+        def look():
+            nonlocal most
+            for connection in relay.connections._connections.values():
+                transport = connection.transport
+                most = max(most, len(transport.dataBuffer) + sum(map(len, transport._tempDataBuffer)))
+
+        looking = LoopingCall(look)
+        looking.start(0.001)
+        outcome = await self.deliver(relay, Content.at(path, len(data)))
+        looking.stop()
+        self.assertIsInstance(outcome, Delivered)
+        self.assertEqual(self.sink.messages, [(False, data)])
+        self.assertGreater(most, 0)
+        self.assertLess(most, 1_000_000)
+
+
+class Sinks(SocketCase):
+    async def test_smtp_sink_gets_every_message_over_a_few_connections(self):
+        program = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
+        if not os.path.exists(program):
+            self.skipTest("smtp-sink is not installed")
+        self.port = free_port()
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        process = subprocess.Popen([program, *user, f"127.0.0.1:{self.port}", "100"], stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        relay = await self.relay()
+        for _ in range(100):
+            outcome = await self.deliver(relay)
+            if isinstance(outcome, Delivered):
+                break
+            relay = await self.relay()
+            await deferLater(reactor, 0.05)
+        outcomes = await gatherResults([Later.fromCoroutine(self.deliver(relay)) for _ in range(500)])
+        self.assertEqual({type(one) for one in outcomes}, {Delivered})
+        counts = relay.connections.pool.counts
+        self.assertLessEqual(counts.opened, 20)
+        self.assertGreater(counts.hit_rate, 0.95)
