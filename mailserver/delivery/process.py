@@ -172,10 +172,9 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=int(number)) as server:
         while True:
             try:
-                letters = _receive(server)
-            except (EOFError, ConnectionError):
+                _send(server, writer.write(_receive(server)))
+            except (EOFError, ConnectionError):  # the server has gone; what was written, it will write again
                 return
-            _send(server, writer.write(letters))
 
 
 if __name__ == "__main__":

@@ -160,11 +160,14 @@ class Reporter:
                 del self._waiting[number]
             reports: list[Report] = []
             marks: list[Mark] = []
+            troubles: list[str] = []
             for message, original in page:
                 if isinstance(message, Unreadable) or original is None:
                     self._damaged(message)
                 else:
-                    await self._answer(message, original, reports, marks)
+                    await self._answer(message, original, reports, marks, troubles)
+            if troubles:
+                self.log.error("{n} reports cannot be routed yet: {first}", n=len(troubles), first=troubles[0])
             if marks and not self._stopped:
                 await self._commit(reports, marks)
 
@@ -189,7 +192,14 @@ class Reporter:
         if any(mark.state is State.FAILED and mark.report is None for mark in marks):
             self._kept()
 
-    async def _answer(self, message: ReadMessage, original: Original, reports: list[Report], marks: list[Mark]) -> None:
+    async def _answer(
+        self,
+        message: ReadMessage,
+        original: Original,
+        reports: list[Report],
+        marks: list[Mark],
+        troubles: list[str],
+    ) -> None:
         """Add the reports on one message, and what they change."""
         now = self._clock.seconds()
         sender = message.envelope.sender
@@ -202,7 +212,7 @@ class Reporter:
         try:
             routes = await self._routes(sender)
         except Exception as error:  # noqa: BLE001  a directory is anybody's plugin: whatever it raises means "cannot tell"
-            self.log.error("a report to {sender} cannot be routed yet: {error}", sender=str(sender), error=error)
+            troubles.append(f"{sender}: {error}")
             marks += [Mark(a.number, a.destination, a.state, a.state, now + ROUTE_AGAIN_SECONDS) for a in owed]
             return
         good = [route for route in routes if not isinstance(route, Refused)]
