@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -99,7 +100,8 @@ class Server:
         )
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
-        self.router: Router | None = None  # of the door that has been started last
+        self._router: Router | None = None  # of the door that has been started last
+        self._wait_for_router: list[Deferred[None]] = []
         self.queue = Queue(
             data_directory=data,
             clock=reactor,
@@ -150,10 +152,19 @@ class Server:
         self._log_file.close()
 
     async def _route(self, address: Address) -> Sequence[Route]:
-        """Where a report to a sender goes: by the router of the door that is open now."""
-        if self.router is None:
-            raise StartError("the server is still starting")
-        return await self.router.route(address)
+        """Where a report to a sender goes: by the router of the door that is open now, or will be in a moment."""
+        while self._router is None:
+            opened: Deferred[None] = Deferred()
+            self._wait_for_router.append(opened)
+            await opened
+        return await self._router.route(address)
+
+    def route_with(self, router: Router) -> None:
+        """A door has been opened."""
+        self._router = router
+        waiting, self._wait_for_router = self._wait_for_router, []
+        for opened in waiting:
+            opened.callback(None)
 
     async def sweep(self) -> None:
         """Once a day: remove what cut-off deliveries left behind, and old failures from the queue."""
@@ -262,7 +273,7 @@ class Door:
             await start_component(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
-        self._server.router = self.router
+        self._server.route_with(self.router)
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
         names = [Address.parse(text, utf8=True) for text in accounts]
