@@ -27,6 +27,7 @@ from mailserver import plugins, sandbox
 from mailserver.assembly import Door, Server, StartError, needs_restart
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.control import CommandRefused, ControlServer
+from mailserver.questions import Questions
 from mailserver.receive.factory import ReceiveFactory
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -267,7 +268,8 @@ class MailService(Service):
                 **self._server.status(),
             }
 
-        return {"reload": reload, "status": status, **self._server.commands()}
+        questions = Questions(self._server, lambda: self._door)
+        return {"reload": reload, "status": status, **self._server.commands(), **questions.commands()}
 
     # --- small things ---
 

@@ -23,7 +23,8 @@ EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
 COMMANDS = {
     "check": "check the configuration and what it refers to",
     "user": "add, list and remove accounts, set passwords",
-    "queue": "list or show what is waiting",
+    "queue": "list, show, retry, hold, release, drop or redirect what is waiting",
+    "route": "where a message for an address would go, and why",
     "explain": "the road of a message, also of a refused one",
     "plugins": "list components, check them, begin a new one",
 }

@@ -6,11 +6,15 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
+from mailserver.cli.selecting import add_filters, selection_of
+from mailserver.cli.verbs import add_verbs
 from mailserver.mail.faults import StorageFault
+from mailserver.queue.selection import Selection
 
 __all__ = ["add_to"]
 
@@ -23,16 +27,24 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     actions = queue.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", parents=[common], help="all messages that wait, oldest first")
     listing.add_argument("--limit", type=_count, default=None, metavar="N", help="no more than N messages")
+    add_filters(listing, id_is_argument=False)
     listing.set_defaults(run=list_queue)
     showing = actions.add_parser("show", parents=[common], help="one message with each of its destinations")
     showing.add_argument("id", metavar="ID", help="the message's id")
     showing.set_defaults(run=show_message)
+    add_verbs(actions, common)
 
 
 def list_queue(options: argparse.Namespace) -> int:
     """Print the queue."""
     data = data_directory(options.config)
-    entries = _entries(data, options.limit)
+    selections = selection_of(options)
+    if selections[0].is_everything:
+        entries = _entries(data, options.limit)
+    else:
+        entries = [entry for selection in selections for entry in _selected(data, selection, options.limit)][
+            : options.limit
+        ]
     if options.json:
         as_json(entries)
         return 0
@@ -127,6 +139,35 @@ def _page(data: str, after: str, limit: int) -> list[dict[str, Any]]:
     answer = ask_or_read(data, "queue.list", arguments, lambda: _read_page(data, after, limit))
     entries: list[dict[str, Any]] = answer["entries"]
     return entries
+
+
+def _selected(data: str, selection: Selection, limit: int | None) -> list[dict[str, Any]]:
+    """Those that a filter means."""
+    entries: list[dict[str, Any]] = []
+    after: int | None = 0
+    while after is not None and (limit is None or len(entries) < limit):
+        wanted = PAGE if limit is None else min(PAGE, limit - len(entries))
+        arguments = {"selection": selection.as_json(), "after": after, "limit": wanted}
+        page = partial(_read_selected, data, selection, after, wanted)
+        answer = ask_or_read(data, "queue.select", arguments, page)
+        entries += answer["entries"]
+        after = answer["next"]
+    return entries
+
+
+def _read_selected(data: str, selection: Selection, after: int, limit: int) -> dict[str, Any]:
+    from mailserver.queue.reader import closing_reader
+    from mailserver.queue.verbs import select
+
+    def read() -> dict[str, Any]:
+        with closing_reader(data) as reader:
+            if reader is None:
+                return {"entries": [], "next": None}
+            found, further = select(reader, selection, after=after, limit=limit, now=time.time())
+        return {"entries": [asdict(entry) for entry in found], "next": further}
+
+    answer: dict[str, Any] = _reading(read)
+    return answer
 
 
 def _read_page(data: str, after: str, limit: int) -> dict[str, Any]:

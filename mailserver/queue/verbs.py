@@ -272,7 +272,6 @@ def _look_through(reader: SqliteReader, order: Order, after: int, now: float) ->
                 ]
             )
             if not one.indexes:
-                page.left.append((entry.id, NOTHING.format(verb=order.verb)))
                 continue
         meant.append(one)
     return page, meant

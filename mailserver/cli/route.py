@@ -1,0 +1,170 @@
+"""``mailserver route ADDRESS``: where a message would go, and why."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Awaitable
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from mailserver.awaiting import now_or_later
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.config import Configuration, load
+from mailserver.control import CommandRefused, NoServer, ask
+from mailserver.interfaces import IComponent, Services
+from mailserver.mail.address import AddressError
+from mailserver.mail.answers import Local, Remote
+
+__all__ = ["add_to", "stopped_routes"]
+
+HOW = {
+    "account": "is an account",
+    "alias": "is an alias for",
+    "subaddress": "has a tag after the name of",
+    "pattern": "fits a pattern for",
+    "role": "is a role of",
+    "catch-all": "is nobody's, and the catch-all is",
+    "elsewhere": "is another host's",
+    "own name": "is at this host's own name, for",
+    "nobody": "is nobody's",
+}
+
+
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
+    """Declare the command."""
+    route = commands.add_parser("route", parents=[common], help=summary, description=summary.capitalize() + ".")
+    route.add_argument("address", metavar="ADDRESS", help="a recipient, such as alice@example.org")
+    route.add_argument(
+        "--from",
+        dest="peer",
+        metavar="NETWORK",
+        type=_network,
+        default=None,
+        help="the sending host's IP address or network: it may have the right to relay",
+    )
+    route.set_defaults(run=show_route)
+
+
+def show_route(options: argparse.Namespace) -> int:
+    """Print it.  1 where such mail would be refused."""
+    configuration = load(options.config)
+    arguments = {"address": options.address, "from": options.peer or ""}
+    try:
+        answer = ask(os.path.join(configuration.data, "control.sock"), "route", arguments, timeout_seconds=60)
+    except NoServer:
+        answer = _stopped(options)
+    if options.json:
+        as_json(answer)
+    else:
+        _tell(answer, configuration)
+    return 0 if answer["accepted"] else 1
+
+
+def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
+    """Where mail for the address goes, found out without a server.  Raises `Unable` or `CommandRefused`."""
+    from mailserver.questions import parsed_address, usable_routes
+
+    configuration, router = _router(config)
+    parsed = parsed_address(address)
+    return usable_routes(parsed, _finished(router.route(parsed)), configuration.relay.use != "none")
+
+
+def _stopped(options: argparse.Namespace) -> dict[str, Any]:
+    from mailserver.questions import itinerary, parsed_address
+    from mailserver.receive.profile import Networks
+
+    configuration, router = _router(options.config)
+    address = parsed_address(options.address)
+    try:
+        routes, hops = _finished(router.explain(address))
+    except AddressError as error:
+        raise CommandRefused(f"{options.address}: {error}") from error
+    networks, relays = Networks(configuration.relay.networks), configuration.relay.use != "none"
+    return itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}
+
+
+def _router(config: str) -> tuple[Configuration, Any]:
+    """The router as the start would make it."""
+    from mailserver.assembly import StartError, make_router
+    from mailserver.plugins import PluginError, build_component, discover
+
+    catalogue = discover()
+    configuration = load(config, catalogue.options_of)
+    services = Services(
+        clock=Clock(),
+        run_in_thread=maybeDeferred,
+        state=None,
+        resolver=None,
+        hostname=configuration.hostname,
+        configuration_directory=configuration.directory,
+        data_directory=configuration.data,
+    )
+    table = configuration.accounts
+    try:
+        directory = build_component(catalogue.factory("accounts", table.use), table.options, services)
+        router = make_router(configuration, directory)
+        if IComponent.providedBy(directory):
+            _finished(directory.start())
+    except (PluginError, StartError) as error:
+        raise Unable(str(error)) from error
+    except OSError as error:
+        raise Unable(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), EX_IOERR) from error
+    return configuration, router
+
+
+def _finished(awaitable: Awaitable[Any]) -> Any:
+    """The result of what does not really wait."""
+    seen: list[Any] = []
+    result = now_or_later(awaitable)
+    maybeDeferred(lambda: result).addBoth(seen.append)
+    if not seen:
+        raise Unable("the accounts can only be looked at while the server runs")
+    if isinstance(seen[0], Failure):
+        seen[0].raiseException()
+    return seen[0]
+
+
+def _tell(answer: dict[str, Any], configuration: Configuration) -> None:
+    say(f"{plain(answer['address'])}")
+    for hop in answer["hops"]:
+        further = ", ".join(plain(one) for one in hop["leads_to"])
+        say(f"  {plain(hop['address'])} {HOW.get(hop['how'], hop['how'])} {further}".rstrip())
+    for end in answer["ends"]:
+        for line in _end_lines(end, configuration, bool(answer.get("server", True))):
+            say(f"  {line}")
+    peer = f"from {answer['from']}" if answer["from"] else "from a peer without rights"
+    say(f"at RCPT {peer}: {plain(answer['reply'])}")
+
+
+def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool) -> list[str]:
+    if end["kind"] == "refused":
+        return [f"→ refused: {plain(end['why'])}"]
+    if end["kind"] == "local":
+        folder = (
+            f", folder {plain(end['folder'])}" + (" if there is one" if end["if_there"] else "")
+            if end["folder"]
+            else ""
+        )
+        kind = "system user" if end["system_user"] else "mailbox"
+        return [f"→ {kind} {plain(end['mailbox'])}{folder}, by {configuration.delivery.use}"]
+    lines = [f"→ {plain(end['address'])}, by the relay {configuration.relay.use}"]
+    if "fault" in end:
+        lines.append(f"   {plain(end['fault'])}")
+    for host in end.get("hosts", ()):
+        addresses = " ".join(host["addresses"])
+        lines.append(f"   {host['rank'] + 1}. {plain(host['name'])} port {host['port']}: {addresses}")
+    if not running and configuration.relay.use == "mx":
+        lines.append("   (its hosts are looked up by the running server)")
+    return lines
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an IP address nor a network") from error

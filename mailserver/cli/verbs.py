@@ -1,0 +1,202 @@
+"""``mailserver queue retry | hold | release | drop | redirect``: a person's hand on waiting mail."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.cli.selecting import add_filters, selection_of
+from mailserver.config import Configuration, load
+from mailserver.control import NoServer, ask
+from mailserver.mail.faults import StorageFault
+from mailserver.queue.changes import STEPS, Verb
+from mailserver.queue.lock import QueueInUse
+from mailserver.queue.selection import Selection
+
+__all__ = ["add_verbs"]
+
+EX_UNAVAILABLE = 69
+SUMMARIES = {
+    Verb.RETRY: "try again now, also what has failed",
+    Verb.HOLD: "do not try until it is released",
+    Verb.RELEASE: "try again what was held",
+    Verb.DROP: "remove for good; nobody is told",
+    Verb.REDIRECT: "send to another address instead",
+}
+Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
+LISTED = 20  # messages named one by one
+
+
+def add_verbs(actions: Any, common: argparse.ArgumentParser) -> None:
+    """Declare the commands."""
+    for verb, summary in SUMMARIES.items():
+        parser = actions.add_parser(verb.value, parents=[common], help=summary, description=summary.capitalize() + ".")
+        add_filters(parser, id_is_argument=True)
+        parser.add_argument("--all", action="store_true", help="every message: needed where there is no filter")
+        parser.add_argument("--dry-run", action="store_true", help="only say which messages it would be")
+        if verb is Verb.DROP:
+            parser.add_argument("--yes", action="store_true", help="do not ask")
+        if verb is Verb.REDIRECT:
+            parser.add_argument("--to", metavar="ADDRESS", required=True, help="where it goes instead")
+        parser.set_defaults(run=change_queue, verb=verb)
+
+
+def change_queue(options: argparse.Namespace) -> int:
+    """1 where no message was meant, or one was left as it was."""
+    selections = selection_of(options)
+    if selections[0].is_everything and not options.all:
+        raise Unable("say which messages: an id or a filter, or --all for every message", 2)
+    if options.all and not selections[0].is_everything:
+        raise Unable("--all and a filter exclude each other", 2)
+    configuration = load(options.config)
+    work = _Work(configuration, options)
+    if options.verb is Verb.DROP and not options.dry_run and not options.yes:
+        _confirm(work, selections)
+    done, left = work.do(selections, dry_run=options.dry_run)
+    if options.json:
+        as_json({"verb": options.verb, "dry_run": options.dry_run, "done": done, "left": left})
+    else:
+        _tell(options, done, left)
+    return 0 if done and not left else 1
+
+
+def _confirm(work: _Work, selections: list[Selection]) -> None:
+    if not sys.stdin.isatty():
+        raise Unable("there is no terminal to ask on: --yes drops without a question", 2)
+    meant, _ = work.do(selections, dry_run=True)
+    if not meant:
+        return
+    sys.stderr.write(f"Drop {_messages(len(meant))} for good? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Unable("nothing was dropped")
+
+
+class _Work:
+    """Page after page, asked of the server, or done here where none runs."""
+
+    def __init__(self, configuration: Configuration, options: argparse.Namespace) -> None:
+        self._configuration = configuration
+        self._verb: Verb = options.verb
+        self._to: str = getattr(options, "to", "")
+        self._config: str = options.config
+        self._by = who()
+        self._quiet = options.json or not sys.stderr.isatty()
+
+    def do(self, selections: list[Selection], *, dry_run: bool) -> tuple[list[Any], list[Any]]:
+        """What was done (id, recipients) and what was left (id, why)."""
+        try:
+            return self._pages(self._ask, selections, dry_run)
+        except NoServer:
+            return self._without_server(selections, dry_run)
+
+    def _ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return ask(os.path.join(self._configuration.data, "control.sock"), command, arguments, timeout_seconds=120)
+
+    def _pages(self, ask: Ask, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
+        done: list[Any] = []
+        left: list[Any] = []
+        scanned = 0
+        try:
+            for selection in selections:
+                after: int | None = 0
+                while after is not None:
+                    answer = ask(
+                        "queue.change",
+                        {
+                            "verb": self._verb,
+                            "selection": selection.as_json(),
+                            "after": after,
+                            "by": self._by,
+                            "to": self._to,
+                            "dry_run": dry_run,
+                        },
+                    )
+                    done += answer["done"]
+                    left += answer["left"]
+                    scanned += answer["scanned"]
+                    after = answer["next"]
+                    self._progress(scanned, answer.get("depth"), len(done), dry_run)
+        finally:
+            if not self._quiet:
+                sys.stderr.write("\r\x1b[K")
+        return done, left
+
+    def _progress(self, scanned: int, depth: int | None, done: int, dry_run: bool) -> None:
+        if not self._quiet:
+            what = "found" if dry_run else STEPS[self._verb]
+            of = f" of {max(depth, scanned)}" if depth else ""
+            sys.stderr.write(f"\r\x1b[K{scanned}{of} looked at, {done} {what}")
+            sys.stderr.flush()
+
+    def _without_server(self, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
+        from mailserver.observe import RoadStore, Steps
+        from mailserver.questions import page_as_json
+        from mailserver.queue.verbs import Order, StoppedQueue
+
+        routes: tuple[Any, ...] = ()
+        if self._verb is Verb.REDIRECT:
+            from mailserver.cli.route import stopped_routes
+
+            routes = stopped_routes(self._config, self._to)
+        roads = RoadStore(os.path.join(self._configuration.data, "explain.db"))
+        steps = Steps(roads=roads, addresses=self._configuration.log.addresses)
+        try:
+            with StoppedQueue.opened(self._configuration.data) as queue:
+                if queue is None:
+                    return [], []
+
+                def carry_out(_: str, arguments: dict[str, Any]) -> dict[str, Any]:
+                    selection = Selection.from_json(arguments["selection"])
+                    order = Order(self._verb, selection, self._by, self._to, routes)
+                    page = queue.carry_out(
+                        order, after=arguments["after"], now=time.time(), note=steps.note, dry_run=dry_run
+                    )
+                    steps.flush()
+                    return page_as_json(page)
+
+                return self._pages(carry_out, selections, dry_run)
+        except QueueInUse as error:
+            raise Unable("a server is just starting or stopping: ask again in a moment", EX_UNAVAILABLE) from error
+        except (StorageFault, OSError) as error:
+            raise Unable(str(error), EX_IOERR) from error
+        finally:
+            roads.close()
+
+
+def who() -> str:
+    """Who asks: the user, and who became that user."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    before = os.environ.get("SUDO_USER", "")
+    return f"{name} ({before})" if before and before != name else name
+
+
+def _tell(options: argparse.Namespace, done: list[Any], left: list[Any]) -> None:
+    word = f"would be {STEPS[options.verb]}" if options.dry_run else STEPS[options.verb]
+    for one in done[:LISTED]:
+        names = one["recipients"]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        say(f"{one['id']}  {word}  {plain(names[0]) if names else ''}{more}".rstrip())
+    if len(done) > LISTED:
+        say(f"… and {len(done) - LISTED} more")
+    for one in left[:LISTED]:
+        say(f"{one['id']}  left as it was: {plain(one['why'])}")
+    if len(left) > LISTED:
+        say(f"… and {len(left) - LISTED} more left as they were")
+    if not done and not left:
+        say(f"There is no such message, or nothing to {options.verb} about it.")
+    else:
+        say(f"{_messages(len(done))} {word}." + (f"  {_messages(len(left))} left." if left else ""))
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"

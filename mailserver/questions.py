@@ -1,0 +1,181 @@
+"""What the command line may ask the running server about routes and waiting mail, beside what `assembly` answers itself.
+
+Each command takes a JSON object and returns one.  The words of a `CommandRefused` are for the person who asked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mailserver.assembly import Door, Server
+from mailserver.control import CommandRefused
+from mailserver.delivery.router import Hop
+from mailserver.interfaces import IHostFinder
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.answers import Local, Refused, Remote, Route
+from mailserver.mail.faults import StorageFault
+from mailserver.queue.changes import Verb
+from mailserver.queue.selection import Selection, SelectionError
+from mailserver.queue.verbs import Order, Page
+from mailserver.receive.profile import Networks
+
+__all__ = ["Questions", "itinerary", "page_as_json", "parsed_address", "usable_routes"]
+
+PAGE_MOST = 1000
+
+
+class Questions:
+    """The commands.  `door` gives the present door: a reload replaces it."""
+
+    def __init__(self, server: Server, door: Callable[[], Door]) -> None:
+        self._server = server
+        self._door = door
+
+    def commands(self) -> Mapping[str, Any]:
+        """Name and function."""
+        return {"queue.select": self.select, "queue.change": self.change, "route": self.route}
+
+    async def select(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`selection`, `after` (a number), `limit`: the entries that are meant, and where to go on."""
+        limit = max(1, min(int(arguments.get("limit", PAGE_MOST)), PAGE_MOST))
+        found, next = await self._server.queue.verbs.select(
+            _selection(arguments), int(arguments.get("after", 0)), limit
+        )
+        return {"entries": [asdict(entry) for entry in found], "next": next}
+
+    async def change(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`verb`, `selection`, `after`, `by`, `to`, `dry_run`: one page is done; where to go on."""
+        try:
+            verb = Verb(str(arguments.get("verb")))
+        except ValueError as error:
+            raise CommandRefused(str(error)) from error
+        to, routes = str(arguments.get("to", "")), tuple[Local | Remote, ...]()
+        if verb is Verb.REDIRECT:
+            address = parsed_address(to)
+            routes = usable_routes(address, await self._door().router.route(address), self._server.remote is not None)
+        order = Order(verb, _selection(arguments), str(arguments.get("by", "")), to, routes)
+        after, dry_run = int(arguments.get("after", 0)), bool(arguments.get("dry_run"))
+        try:
+            page = await self._server.queue.verbs.carry_out(order, after=after, dry_run=dry_run)
+        except StorageFault as error:
+            raise CommandRefused(f"the store of the queue cannot be written: {error}") from error
+        return page_as_json(page) | {"depth": self._server.queue.depth}
+
+    async def route(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`address`, `from` (an IP address or network, "" for nobody in particular)."""
+        door, server = self._door(), self._server
+        address = parsed_address(str(arguments.get("address", "")))
+        try:
+            routes, hops = await door.router.explain(address)
+        except AddressError as error:
+            raise CommandRefused(f"{address}: {error}") from error
+        networks = door.profiles["mx"].relay_networks
+        answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
+        for end, route in zip(answer["ends"], routes, strict=True):
+            if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):
+                end |= await self._hosts(route.address)
+        return answer
+
+    async def _hosts(self, address: Address) -> dict[str, Any]:
+        remote: Any = self._server.remote
+        try:
+            found = await remote.hosts_for(address)
+        except AddressError as error:
+            return {"fault": str(error)}
+        if isinstance(found, Sequence):
+            return {"hosts": [asdict(one) for one in found]}
+        return {"fault": f"{found.reply} ({found.note})"}
+
+
+def _selection(arguments: Mapping[str, Any]) -> Selection:
+    try:
+        return Selection.from_json(arguments.get("selection") or {})
+    except SelectionError as error:
+        raise CommandRefused(str(error)) from error
+
+
+def parsed_address(text: str) -> Address:
+    """Raises `CommandRefused` for what is no address."""
+    try:
+        return Address.parse(text, utf8=True) if text.lower() != "postmaster" else Address(text, "")
+    except AddressError as error:
+        raise CommandRefused(f"{text!r} is not an address: {error}") from error
+
+
+def usable_routes(address: Address, routes: Sequence[Route], relays: bool) -> tuple[Local | Remote, ...]:
+    """The routes for a redirected message.  Raises `CommandRefused` where mail cannot go there."""
+    usable: list[Local | Remote] = []
+    for route in routes:
+        if isinstance(route, Refused):
+            raise CommandRefused(f"{address}: {route.why}")
+        if isinstance(route, Remote) and not relays:
+            raise CommandRefused(f'{address}: it is elsewhere, and there is no relay ([relay] use = "none")')
+        usable.append(route)
+    return tuple(usable)
+
+
+def page_as_json(page: Page) -> dict[str, Any]:
+    """For the control socket."""
+    return {
+        "done": [{"id": id, "recipients": list(recipients)} for id, recipients in page.done],
+        "left": [{"id": id, "why": why} for id, why in page.left],
+        "scanned": page.scanned,
+        "next": page.next,
+    }
+
+
+def itinerary(
+    address: Address, routes: Sequence[Route], hops: Sequence[Hop], peer: str, networks: Networks, relays: bool
+) -> dict[str, Any]:
+    """Where the address leads, and what a peer would hear at RCPT (`accepted` and `reply`), "" for a peer without rights."""
+    refusal = ""
+    for route in routes:
+        if isinstance(route, Refused):
+            refusal = str(route.reply)
+        elif isinstance(route, Remote) and not relays:
+            refusal = "550 5.7.1 Relaying denied: there is no relay"
+        elif isinstance(route, Remote) and route.address == address and not may_relay(peer, networks):
+            refusal = "550 5.7.1 Relaying denied: only [relay] networks and users who have logged in may send there"
+        if refusal:
+            break
+    return {
+        "address": str(address),
+        "from": peer,
+        "accepted": not refusal,
+        "reply": refusal or "250 2.1.5 OK",
+        "hops": [_hop(hop) for hop in hops],
+        "ends": [_end(route) for route in routes],
+    }
+
+
+def may_relay(peer: str, networks: Networks) -> bool:
+    """Every address of the peer's network may."""
+    if not peer:
+        return False
+    network = ipaddress.ip_network(peer, strict=False)
+    return str(network.network_address) in networks and str(network.broadcast_address) in networks
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    further = [str(address) for address in hop.leads_to] if isinstance(hop.leads_to, tuple) else []
+    return {"address": str(hop.address), "how": hop.how, "leads_to": further}
+
+
+def _end(route: Route) -> dict[str, Any]:
+    if isinstance(route, Refused):
+        return {"kind": "refused", "reply": str(route.reply), "why": route.why}
+    if isinstance(route, Remote):
+        return {"kind": "remote", "address": str(route.address), "domain": route.address.domain_key}
+    box = route.mailbox
+    name = f"{box.user}@{box.domain}" if box.domain else box.user
+    return {
+        "kind": "local",
+        "address": str(route.address),
+        "mailbox": name,
+        "folder": "/".join(box.folder),
+        "if_there": box.folder_must_exist,
+        "system_user": box.system,
+    }

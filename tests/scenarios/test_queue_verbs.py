@@ -1,0 +1,124 @@
+"""``mailserver queue`` and ``mailserver route`` with a server that runs, and after it has stopped."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
+
+RELAY = (
+    BASIC
+    + """
+catch_all = "bob@example.org"
+[domain."example.org".aliases]
+sales = ["alice@example.org", "dora@elsewhere.example"]
+
+[relay]
+use = "smarthost"
+host = "127.0.0.1"
+port = 1
+networks = ["127.0.0.0/8"]
+
+[queue]
+retry = ["1h"]
+"""
+)
+
+
+class Verbs(ScenarioCase):
+    def waiting(self, server: Server, *filters: str) -> list[dict[str, Any]]:
+        said = server.command("queue", "list", "--json", *filters)
+        self.assertEqual(said.returncode, 0, said.stderr)
+        found: list[dict[str, Any]] = json.loads(said.stdout)
+        return found
+
+    def deferred(self, server: Server, *recipients: str) -> list[str]:
+        """Messages that the relay could not bring on their way; their ids."""
+        ids = [server.send(b"Subject: %d\r\n\r\nx" % n, to=to).id for n, to in enumerate(recipients)]
+        wait_until(
+            lambda: len(self.waiting(server, "--state", "deferred")) >= len(ids),
+            lambda: f"{self.waiting(server)}\n{server.log()}",
+        )
+        return ids
+
+    def steps(self, server: Server, id: str) -> list[str]:
+        return [step["step"] for step in json.loads(server.command("explain", id, "--json").stdout)]
+
+    def test_hold_release_redirect_drop_while_the_server_runs(self) -> None:
+        server = self.serve(RELAY)
+        carol, dave, erin = self.deferred(server, "carol@one.example", "dave@two.example", "erin@two.example")
+        self.assertEqual([one["id"] for one in self.waiting(server, "--domain", "two.example")], [dave, erin])
+        self.assertEqual(server.command("queue", "hold").returncode, 2, "every message only with --all")
+        self.assertEqual(server.command("queue", "hold", "--all", "--dry-run").returncode, 0)
+        self.assertEqual(self.waiting(server, "--state", "held"), [])
+        held = server.command("queue", "hold", "--domain", "two.example", "--json")
+        self.assertEqual([one["id"] for one in json.loads(held.stdout)["done"]], [dave, erin])
+        self.assertEqual([one["id"] for one in self.waiting(server, "--state", "held")], [dave, erin])
+        self.assertEqual(server.command("queue", "drop", erin).returncode, 2, "asks, and there is no terminal")
+        self.assertEqual(server.command("queue", "drop", erin, "--yes").returncode, 0)
+        self.assertEqual(server.command("queue", "show", erin).returncode, 1)
+        self.assertEqual(server.command("queue", "release", dave).returncode, 0)
+        self.assertEqual(server.command("queue", "redirect", carol, "--to", "nobody@elsewhere").returncode, 0)
+        said = server.command("queue", "redirect", carol, "--to", "alice@example.org")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertIn("redirected", said.stdout)
+        (stored,) = server.wait_for_mail("alice")
+        self.assertEqual(stored.header("Subject"), "0")
+        self.assertIn("dropped", self.steps(server, erin))
+        self.assertEqual(
+            [step for step in self.steps(server, dave) if step in ("held", "released")], ["held", "released"]
+        )
+        wait_until(lambda: [one["id"] for one in self.waiting(server)] == [dave], lambda: str(self.waiting(server)))
+
+    def test_retry_tries_at_once(self) -> None:
+        server = self.serve(RELAY)
+        (id,) = self.deferred(server, "carol@one.example")
+        self.assertEqual(server.command("queue", "retry", id[:8]).returncode, 0)
+        wait_until(lambda: self.steps(server, id).count("deferred") == 2, lambda: str(self.steps(server, id)))
+        self.assertEqual(server.command("queue", "retry", "0000").returncode, 1)
+
+    def test_without_a_server_the_verbs_work_on_the_files(self) -> None:
+        server = self.serve(RELAY)
+        carol, dave = self.deferred(server, "carol@one.example", "dave@two.example")
+        self.assertEqual(server.stop(), 0)
+        said = server.command("queue", "redirect", carol, "--to", "alice@example.org")
+        self.assertEqual((said.returncode, said.stderr), (0, ""))
+        self.assertEqual(server.command("queue", "hold", dave).returncode, 0)
+        self.assertEqual([one["id"] for one in self.waiting(server, "--state", "held")], [dave])
+        self.assertIn("redirected", self.steps(server, carol))
+        server.restart()
+        server.wait_for_mail("alice")
+        self.assertEqual([one["id"] for one in self.waiting(server, "--state", "held")], [dave])
+
+
+class Route(ScenarioCase):
+    def route(self, server: Server, address: str, *more: str, code: int = 0) -> dict[str, Any]:
+        said = server.command("route", address, "--json", *more)
+        self.assertEqual(said.returncode, code, said.stderr)
+        answer: dict[str, Any] = json.loads(said.stdout)
+        return answer
+
+    def check(self, server: Server, running: bool) -> None:
+        self.assertEqual(self.route(server, "alice@example.org")["ends"][0]["mailbox"], "alice@example.org")
+        sales = self.route(server, "Sales@example.org")
+        self.assertEqual(
+            [(hop["how"], hop["leads_to"]) for hop in sales["hops"]],
+            [("alias", ["alice@example.org", "dora@elsewhere.example"]), ("account", []), ("elsewhere", [])],
+        )
+        self.assertEqual([end["kind"] for end in sales["ends"]], ["local", "remote"])
+        if running:
+            self.assertEqual(sales["ends"][1]["hosts"][0]["addresses"], ["127.0.0.1"])
+        self.assertEqual(self.route(server, "who@example.org")["hops"][0]["how"], "catch-all")
+        self.assertEqual(self.route(server, "alice+lists@example.org")["ends"][0]["folder"], "lists")
+        self.assertIn("Relaying denied", self.route(server, "x@far.example", code=1)["reply"])
+        self.assertIn("Relaying denied", self.route(server, "x@far.example", "--from", "0.0.0.0/0", code=1)["reply"])
+        self.assertTrue(self.route(server, "x@far.example", "--from", "127.0.0.1")["accepted"])
+        self.assertEqual(server.command("route", "not an address").returncode, 1)
+        self.assertIn("by the relay smarthost", server.command("route", "sales@example.org").stdout)
+
+    def test_where_mail_would_go_with_and_without_a_server(self) -> None:
+        server = self.serve(RELAY)
+        self.check(server, running=True)
+        self.assertEqual(server.stop(), 0)
+        self.check(server, running=False)
