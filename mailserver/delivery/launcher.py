@@ -1,6 +1,6 @@
 """The launcher: a small process that runs one command for one message at a time, with the identity of a user.
 
-It is started before the server drops its privileges, and is told then which command, as whom, and for how long at most.  What
+It is started before the server drops its privileges, and is told first which command, as whom, and for how long at most.  What
 comes over the socket later (see `privileged`) is only what to put into the placeholders, and the message:
 
     {"values": {placeholder: text}, "fields", "skip", "size", "binary"}   →   [0, "", status, output] or [errno or -1, note]
@@ -61,14 +61,14 @@ class Launch:
     seconds: float
     at_once: int
 
-    def encoded(self) -> str:
-        """The form in which it is an argument of the program."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+    def encoded(self) -> bytes:
+        """The form in which it goes to the process."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode("ascii")
 
     @classmethod
-    def decoded(cls, text: str) -> Launch:
+    def decoded(cls, octets: bytes) -> Launch:
         """The reverse of `encoded`."""
-        members: dict[str, Any] = json.loads(text)
+        members: dict[str, Any] = json.loads(octets)
         return cls(**{**members, "command": tuple(members["command"])})
 
 
@@ -260,24 +260,30 @@ class Running:
 
 
 def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
-    """Arguments: the `Launch`, the number of our end of the socket pair."""
-    text, number = arguments
-    launch = Launch.decoded(text)
-    template = CommandTemplate(launch.command)
+    """The argument is the number of our end of the socket pair, on which the `Launch` comes first."""
+    [number] = arguments
     outlive_signals()
     os.umask(0o077)
-
-    def check(octets: bytes) -> privileged.Job:
-        request = parse_request(octets)
-        try:
-            filled = template.arguments(request.values)
-        except UnsafeValue as error:
-            return Unsafe(error.placeholder, str(error))
-        return Job(launch, request, account_for(launch, request.values["user"], lookup), filled)
-
     with socket.socket(fileno=int(number)) as control:
         control.set_inheritable(False)
-        privileged.serve(control, check, children_at_once=launch.at_once, children_of_a_user=launch.at_once)
+        launch = Launch.decoded(privileged.instructions(control))
+        template = CommandTemplate(launch.command)
+        privileged.serve(
+            control,
+            lambda octets: check_request(octets, launch, template, lookup),
+            children_at_once=launch.at_once,
+            children_of_a_user=launch.at_once,
+        )
+
+
+def check_request(octets: bytes, launch: Launch, template: CommandTemplate, lookup: Lookup) -> privileged.Job:
+    """The job that a request asks for.  Raises `RequestError`."""
+    request = parse_request(octets)
+    try:
+        filled = template.arguments(request.values)
+    except UnsafeValue as error:
+        return Unsafe(error.placeholder, str(error))
+    return Job(launch, request, account_for(launch, request.values["user"], lookup), filled)
 
 
 @dataclass(frozen=True, slots=True)

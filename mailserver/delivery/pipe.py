@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import socket
+import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from mailserver.delivery.command import CommandTemplate
 from mailserver.delivery.form import delivery_fields, local_form
 from mailserver.delivery.handover import Answer, hand_over, outcome_of_answer, prefix_fits
 from mailserver.delivery.launcher import Launch
-from mailserver.delivery.privileged import PrivilegedProcess
+from mailserver.delivery.privileged import LENGTH, PrivilegedProcess
 from mailserver.delivery.process import spawn
 from mailserver.interfaces import (
     Clock,
@@ -46,9 +47,16 @@ __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "start_launcher"]
 GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
 
 
-def start_launcher(launch: Launch) -> PrivilegedProcess:
+def start_launcher(launch: Launch, *, module: str = "mailserver.delivery.launcher") -> PrivilegedProcess:
     """Start the launcher with the identity of this moment.  Raises OSError."""
-    return PrivilegedProcess(spawn=lambda: spawn("mailserver.delivery.launcher", [launch.encoded()]))
+
+    def begin() -> tuple[subprocess.Popen[bytes], socket.socket]:
+        process, control = spawn(module, [])
+        instructions = launch.encoded()
+        control.sendall(LENGTH.pack(len(instructions)) + instructions)
+        return process, control
+
+    return PrivilegedProcess(spawn=begin)
 
 
 @implementer(IConcurrentDelivery, IComponent, IPrivilegedComponent)

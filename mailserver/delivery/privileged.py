@@ -35,6 +35,7 @@ __all__ = [
     "account_of",
     "answer",
     "become",
+    "instructions",
     "server_waits",
     "serve",
 ]
@@ -127,6 +128,15 @@ def serve(
                 os.close(descriptor)
 
 
+def instructions(control: socket.socket) -> bytes:
+    """What the server says first, while it has the privileges itself: a frame without descriptors.  Raises EOFError, OSError.
+
+    A program's arguments could be read by everybody on the machine.
+    """
+    length = LENGTH.unpack(_exactly(control, LENGTH.size))[0]
+    return _exactly(control, min(length, REQUEST_OCTETS))
+
+
 def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
     """The user's own entry.  Raises `RequestError` for those that must not get mail in this way."""
     try:
@@ -138,7 +148,7 @@ def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
     if account.pw_uid == 0 or account.pw_uid < uid_min or account.pw_gid == 0:
         raise RequestError(f"users below {uid_min} get no mail")
     if os.geteuid() != 0 and account.pw_uid != os.geteuid():
-        raise RequestError("the courier has no privileges: it can serve its own user only")
+        raise RequestError("without privileges only the own user can be served")
     return account
 
 

@@ -1,13 +1,26 @@
-"""The launcher's program with a user table of the test's own: each argument ``name:uid:gid:home`` is a user."""
+"""The launcher's program with a user table of the test's own: nobody, whose home is said in the commands' environment, and root."""
 
 from __future__ import annotations
 
+import pwd
 import sys
 
-from mailserver.delivery.launcher import main
-from tests.delivery.courier_for_nobody import entry
+from mailserver.delivery import launcher
+from mailserver.delivery.launcher import Launch, main
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+def account_for(launch: Launch, user: str, lookup: object) -> pwd.struct_passwd:
+    home = launch.environment["TEST_HOME"]
+    table = {
+        "nobody": pwd.struct_passwd((*NOBODY[:5], home, NOBODY[6])),
+        "root": pwd.struct_passwd(("root", "x", 0, 0, "", home, "/bin/sh")),
+    }
+    return real_account_for(launch, user, table.__getitem__)
+
 
 if __name__ == "__main__":
-    *users, launch, number = sys.argv[1:]
-    table = {user.pw_name: user for user in map(entry, users)}
-    main([launch, number], lookup=table.__getitem__)
+    real_account_for = launcher.account_for
+    launcher.account_for = account_for
+    main(sys.argv[1:])

@@ -24,9 +24,8 @@ from mailserver.config import check_options
 from mailserver.delivery import launcher, privileged
 from mailserver.delivery.handover import Answer, outcome_of_answer
 from mailserver.delivery.launcher import Launch, parse_request
-from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions
-from mailserver.delivery.privileged import PrivilegedProcess, RequestError
-from mailserver.delivery.process import spawn
+from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, start_launcher
+from mailserver.delivery.privileged import RequestError
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IPrivilegedComponent
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
@@ -367,19 +366,16 @@ class Identity(PipeCase):
             self.assertEqual(await self.output(SHELL, "-c", "id -u > out", user=""), f"{os.geteuid()}\n")
 
     async def test_each_user_of_the_host_has_his_own_command(self) -> None:
-        delivery = await self.started(SHELL, "-c", "id -un > out; pwd >> out", user="{user}", directory="{home}" if AS_ROOT else "/")
-        home = f"{self.base}/home"
-        os.mkdir(home, 0o700)
         if not AS_ROOT:
             raise SkipTest("needs root, as only root can change its identity")
+        home = f"{self.base}/home"
+        os.mkdir(home, 0o700)
         os.chown(home, NOBODY.pw_uid, NOBODY.pw_gid)
-        delivery._process.close()
-        delivery._process = PrivilegedProcess(
-            spawn=lambda: spawn(
-                "tests.delivery.launcher_for_nobody",
-                [f"nobody:{NOBODY.pw_uid}:{NOBODY.pw_gid}:{home}", f"root:0:0:{home}", delivery._launch.encoded()],
-            )
+        delivery = await self.started(
+            SHELL, "-c", "id -un > out; pwd >> out", user="{user}", directory="{home}", environment={"TEST_HOME": home}
         )
+        delivery._process.close()
+        delivery._process = start_launcher(delivery._launch, module="tests.delivery.launcher_for_nobody")
         self.assertIsInstance(await self.outcome(delivery, parcel(Mailbox("nobody", "example.org", system=True))), Delivered)
         with open(f"{home}/out") as file:
             self.assertEqual(file.read(), f"nobody\n{home}\n")
@@ -389,6 +385,12 @@ class Identity(PipeCase):
             Mailbox("nobody", "example.org"),  # an account that has only the name of a user of the host
         ):
             self.assertIsInstance(await self.outcome(delivery, parcel(box)), Deferred)
+
+    async def test_nobody_can_read_the_configured_environment_in_the_list_of_processes(self) -> None:
+        delivery = await self.started("/bin/true", environment={"TOKEN": "secret"})
+        self.assertIsInstance(await self.outcome(delivery), Delivered)
+        with open(f"/proc/{delivery._process._process.pid}/cmdline", "rb") as file:
+            self.assertNotIn(b"secret", file.read())
 
     async def test_a_launcher_that_died_is_started_again(self) -> None:
         delivery = await self.started("/bin/true")
