@@ -1,0 +1,62 @@
+"""docs/relay.md and the program in it: they are the same, and it works."""
+
+import functools
+import importlib.util
+import io
+import sys
+from types import SimpleNamespace
+
+from twisted.internet import reactor
+
+from mailserver.relay.components import MXOptions, SmarthostOptions
+from mailserver.relay.delivery import Doorway
+from mailserver.relay.library import smarthost_relay
+from mailserver.testing import FakeResolver
+from tests.relay.test_sockets import SocketCase
+from tests.smtp.test_core_document import DOCS
+
+EXAMPLE = DOCS / "examples" / "relay_send.py"
+PAGE = DOCS / "relay.md"
+
+
+class Resolver(FakeResolver):
+    async def start(self):
+        """Nothing to open."""
+
+    async def stop(self):
+        """Nothing to close."""
+
+
+class Document(SocketCase):
+    def test_the_page_shows_the_example_as_it_is(self):
+        self.assertIn(f"```python\n{EXAMPLE.read_text()}```\n", PAGE.read_text())
+
+    def test_the_keys_that_the_page_names_exist(self):
+        for key in ("port", "tls", "ip", "recipients", "connections", "connections_per_host", "probe", "connect_timeout"):
+            self.assertIn(key, MXOptions.model_fields)
+            self.assertIn(f"`{key}", PAGE.read_text().replace("tls  =", "`tls").replace("port =", "`port"), key)
+        self.assertIn("look_up_mx", SmarthostOptions.model_fields)
+
+    async def test_the_example_sends(self):
+        spec = importlib.util.spec_from_file_location("relay_send", EXAMPLE)
+        example = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(example)
+        zones = {"example.org": {"MX": ["10 sink.example"]}, "sink.example": {"A": ["127.0.0.1"]}}
+        example.Resolver = lambda reactor: Resolver(zones)
+        example.mx_relay = functools.partial(example.mx_relay, doorway=Doorway(port=self.port))
+        said = io.StringIO()
+        self.patch(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"Subject: x\n\ntext\n")))
+        self.patch(sys, "stdout", said)
+        await example.main(reactor, "ann@client.example", "bob@example.org", "carol@[127.0.0.1]", "dan@unknown.example")
+        self.assertEqual([message for _, message in self.sink.messages], [b"Subject: x\r\n\r\ntext\r\n"] * 2)
+        words = [line.split("(")[0] for line in said.getvalue().splitlines()]
+        self.assertEqual(
+            words, ["bob@example.org Delivered", "carol@[127.0.0.1] Delivered", "dan@unknown.example Failed"]
+        )
+
+    async def test_a_smarthost_relay_says_what_it_is_doing(self):
+        relay = smarthost_relay(reactor=reactor, hostname="us.example", host="127.0.0.1", doorway=Doorway(port=self.port))
+        await relay.start()
+        await self.deliver(relay)
+        self.assertRegex(repr(relay), r"^<Relay: <Pool: 0 waiting, 1 connections \(1 idle\) to 1 destinations, 1 opened, 0% hits>>")
+        await relay.stop()
