@@ -119,6 +119,7 @@ class _Socket(DatagramProtocol):
         self._worn_out_at = now + SOCKET_SECONDS
         self._strays = 0
         self._retired = False
+        self._closed: Deferred[Any] | None = None
 
     def is_worn_out(self, now: float) -> bool:
         return self.uses >= SOCKET_USES or now >= self._worn_out_at or self._strays >= SOCKET_STRAYS
@@ -170,5 +171,8 @@ class _Socket(DatagramProtocol):
             self.close()
 
     def close(self) -> Deferred[Any]:
+        """The Deferred fires when it is closed.  May be called again, which Twisted's `stopListening` does not stand."""
         self.waiting.clear()
-        return maybeDeferred(self.transport.stopListening)
+        if self._closed is None:
+            self._closed = maybeDeferred(self.transport.stopListening)
+        return self._closed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, UserError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -34,11 +34,18 @@ class Port:
         self.network.sent.append(Datagram(self, data))
 
     def stopListening(self):
-        if self.open:
-            self.open = False
-            self.network.ports.remove(self)
-            self.protocol.doStop()
-        return succeed(None)
+        """As Twisted: over one turn later, and a second call would end in an error."""
+        if not self.open:
+            raise RuntimeError("stopListening was called twice")
+        self.open = False
+        self.network.ports.remove(self)
+        over = Deferred()
+        self.network.callLater(0, self._lost, over)
+        return over
+
+    def _lost(self, over):
+        self.protocol.doStop()
+        over.callback(None)
 
 
 @dataclass

@@ -33,6 +33,11 @@ class ResolverCase(SynchronousTestCase):
     def ended(self, coroutine):
         return ensureDeferred(coroutine)
 
+    def stop(self):
+        stopped = self.ended(self.resolver.stop())
+        self.network.advance(0)
+        self.successResultOf(stopped)
+
     def query(self, name=NAME, type="MX"):
         return self.resolver.query(name, type)
 
@@ -176,13 +181,21 @@ class Forgeries(ResolverCase):
 
     def test_a_retired_socket_still_hears_what_it_waits_for(self) -> None:
         self.resolver = self.make(timeout_seconds=100.0, random_octets=lambda n: os.urandom(n - 1) + b"\0")
-        first = self.query("first.example")
+        first, second = self.query("first.example"), self.query("second.example")
         self.network.advance(61)
-        self.query("second.example")
+        self.query("third.example")
         self.assertEqual(len(self.network.ports), 2)
-        self.network.sent[0].answer(reply(self.network.sent[0].data, rcode=3))
-        self.successResultOf(first)
+        self.answer(rcode=3, at=0)
+        self.assertEqual(len(self.network.ports), 2)
+        self.answer(rcode=3, at=1)
         self.assertEqual(len(self.network.ports), 1)
+        self.assertEqual([self.successResultOf(one).name_exists for one in (first, second)], [False, False])
+
+    def test_a_socket_serves_two_hundred_questions(self) -> None:
+        self.resolver = self.make(random_octets=lambda n: os.urandom(n - 1) + b"\0")
+        for n in range(201):
+            self.query(f"n{n}.example")
+        self.assertEqual([self.network.sent[n].port.number for n in (0, 199, 200)], [40000, 40000, 40001])
 
     def test_a_socket_that_forgers_try_is_replaced(self) -> None:
         self.resolver = self.make(random_octets=lambda n: os.urandom(n - 1) + b"\0")
@@ -309,12 +322,14 @@ class Failures(ResolverCase):
     def test_without_a_route_it_fails_at_once_and_leaves_no_socket(self) -> None:
         self.network.no_route = True
         self.assertIn("unreachable", self.why(self.query()))
+        self.network.advance(0)
         self.assertEqual(self.network.ports, [])
 
     def test_a_socket_that_the_kernel_closed_is_replaced(self) -> None:
         found = self.query()
         for port in list(self.network.ports):
             port.stopListening()
+        self.network.advance(0)
         self.assertEqual(self.asked, ["1", "2"])
         self.answer(self.exchange())
         self.successResultOf(found)
@@ -496,12 +511,12 @@ class Bounds(ResolverCase):
         self.answer(self.exchange())
         self.assertEqual([len(self.successResultOf(one).records) for one in found], [1, 1])
 
-    def test_thousands_that_fail_at_once_do_not_pile_up_on_the_stack(self) -> None:
+    def test_a_thousand_that_fail_at_once_do_not_pile_up_on_the_stack(self) -> None:
         self.resolver = self.make(in_flight=1)
-        found = [self.query(f"n{n}.example") for n in range(5000)]
+        found = [self.query(f"n{n}.example") for n in range(1000)]
         self.network.no_route = self.network.nobody_listens = True
         self.network.advance(3)
-        self.assertEqual(len([self.failureResultOf(one, LookupFailed) for one in found]), 5000)
+        self.assertEqual(len([self.failureResultOf(one, LookupFailed) for one in found]), 1000)
 
 
 class Life(ResolverCase):
@@ -514,14 +529,26 @@ class Life(ResolverCase):
         self.answer(tc=True, at=0)
         connection = self.network.connections[0]
         connection.made()
-        self.successResultOf(self.ended(self.resolver.stop()))
+        self.stop()
         self.assertEqual([self.why(one) for one in found], ["the resolver has stopped"] * 3)
         self.assertEqual((self.network.ports, self.network.connections, self.network.getDelayedCalls()), ([], [], []))
+
+    def test_a_socket_that_is_being_closed_is_not_closed_again(self) -> None:
+        self.resolver = self.make(random_octets=lambda n: os.urandom(n - 1) + b"\0")
+        self.query()
+        self.answer(self.exchange())
+        self.network.advance(60)
+        other = self.query("other.example")  # which retires the socket
+        stopped = self.ended(self.resolver.stop())
+        self.assertNoResult(stopped)
+        self.why(other)
+        self.network.advance(0)
+        self.successResultOf(stopped)
 
     def test_a_stopped_resolver_answers_nothing_and_can_be_started_again(self) -> None:
         self.query()
         self.answer(self.exchange())
-        self.successResultOf(self.ended(self.resolver.stop()))
+        self.stop()
         self.assertIn("not running", self.why(self.query()))
         self.successResultOf(self.ended(self.resolver.start()))
         self.assertNoResult(self.query())
@@ -530,9 +557,19 @@ class Life(ResolverCase):
     def test_who_asks_again_when_it_stops_gets_an_error(self) -> None:
         again = []
         self.query().addErrback(lambda _: again.append(self.query()))
-        self.successResultOf(self.ended(self.resolver.stop()))
+        self.stop()
         self.assertIn("not running", self.why(again[0]))
         self.assertEqual(self.network.ports, [])
+
+    def test_it_can_be_stopped_by_who_hears_of_a_time_out(self) -> None:
+        self.resolver = self.make(servers=[A], attempts=1)
+        first, second = self.query("a.example"), self.query("b.example")
+        first.addErrback(lambda _: self.ended(self.resolver.stop()))
+        self.network.advance(3)
+        self.assertIn("stopped", self.why(second))
+        self.network.advance(0)
+        self.assertEqual((self.resolver.counts.timeouts, self.network.ports), (1, []))
+        self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_it_counts_what_it_does(self) -> None:
         self.query()
@@ -585,9 +622,9 @@ class System(ResolverCase):
         self.assertEqual([port.peer[0] for port in self.network.ports], ["192.0.2.2"])
 
     def test_a_file_that_vanishes_changes_nothing(self) -> None:
-        self.write("nameserver 192.0.2.1\n")
+        self.write("nameserver 192.0.2.2\n")
         self.follow()
         os.remove(self.path)
         self.network.advance(30)
         self.query()
-        self.assertEqual(self.asked, ["1"])
+        self.assertEqual(self.asked, ["2"])
