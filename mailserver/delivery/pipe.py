@@ -27,7 +27,7 @@ from mailserver.delivery.command import CommandTemplate
 from mailserver.delivery.form import delivery_fields, local_form
 from mailserver.delivery.handover import Answer, hand_over, outcome_of_answer, prefix_fits
 from mailserver.delivery.launcher import Launch
-from mailserver.delivery.privileged import LENGTH, PrivilegedProcess
+from mailserver.delivery.privileged import LENGTH, PrivilegedProcess, RequestError
 from mailserver.delivery.process import spawn
 from mailserver.interfaces import (
     Clock,
@@ -111,14 +111,9 @@ class PipeDelivery:
 
     def start_privileged(self) -> None:
         """Start the launcher while the server may still be root, where a user is named.  Raises OSError."""
-        user = self._launch.user
-        if not user:
+        if not self._launch.user:
             return
-        if user != launcher.EACH_ITS_USER:
-            try:
-                pwd.getpwnam(user)
-            except KeyError:
-                raise OSError(f"pipe: there is no user {user!r}") from None
+        self._check_user()
         self._process = self._start(self._launch)
 
     async def start(self) -> None:
@@ -133,12 +128,22 @@ class PipeDelivery:
             except KeyError:
                 raise OSError("pipe: the server's user has no name: set \"user\"") from None
             self._launch = replace(self._launch, user=own)
+        self._check_user()
         self._process = self._start(self._launch)
 
     async def stop(self) -> None:
         """End the launcher.  A command whose outcome nobody waits for any more is ended, too."""
         if self._process is not None:
             await self._run_in_thread(self._process.close)
+
+    def _check_user(self) -> None:
+        """What the launcher would refuse for every message is a fault of the configuration.  Raises OSError."""
+        user = self._launch.user
+        if user != launcher.EACH_ITS_USER:
+            try:
+                launcher.account_for(self._launch, user, pwd.getpwnam)
+            except RequestError as error:
+                raise OSError(f"pipe: user {user!r}: {error}") from None
 
     # --- delivering ---
 

@@ -346,16 +346,23 @@ class Identity(PipeCase):
             raise SkipTest("needs root, as only root can change its identity")
         self.assertEqual(await self.output(SHELL, "-c", "id -gn > out", group="mail"), "mail\n")
 
-    async def test_no_command_runs_as_root_or_with_roots_group(self) -> None:
+    async def test_a_user_who_may_not_or_does_not_exist_stops_the_start(self) -> None:
+        for user, group, why in (
+            ("root", "", "below 1" if AS_ROOT else ""),
+            ("no-such-user", "", "no such user"),
+            (OWN, "root", "root's group"),
+            (OWN, "no-such-group", "no such group"),
+        ):
+            with self.assertRaises(OSError, msg=user) as caught:
+                await self.started("/bin/true", user=user, group=group)
+            self.assertIn(why, str(caught.exception))
+
+    async def test_and_the_launcher_itself_runs_nothing_for_them(self) -> None:
         for user, group in (("root", ""), (OWN, "root")):
+            self.patch(PipeDelivery, "_check_user", lambda _: None)
             outcome = await self.outcome(await self.started(SHELL, "-c", "touch ran", user=user, group=group))
             self.assertIsInstance(outcome, Deferred)
         self.assertFalse(os.path.exists(f"{self.base}/ran"))
-
-    async def test_a_user_who_does_not_exist_stops_the_start(self) -> None:
-        with self.assertRaises(OSError) as caught:
-            await self.started("/bin/true", user="no-such-user")
-        self.assertIn("no-such-user", str(caught.exception))
 
     async def test_the_servers_own_identity_is_taken_unless_that_is_root(self) -> None:
         if AS_ROOT:
