@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
+from mailserver.mail.faults import StorageFault
 from mailserver.queue.entry import Attempt, Settled, State
 from mailserver.queue.store import SqliteStore
 
@@ -65,4 +66,7 @@ class Kept:
 
     def _not_tidied(self, failure: Failure) -> None:
         self._tidying = False
-        self.log.failure("old failures could not be dropped", failure)
+        if failure.check(StorageFault):  # the next commit finds out, and says so
+            self.log.error("old failures could not be dropped: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("old failures could not be dropped", failure)

@@ -21,6 +21,7 @@ from mailserver.queue.entry import Attempt
 __all__ = ["Entry", "Lane", "LaneLimits", "Leg"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
+RETRIES_IN_FRONT = 50  # deferred mail is read back while fewer such parcels wait in memory
 UNFLUSHED_FLUSHES = 10  # deliver no more while so many flushes' worth waits for a slow disk
 FLUSH_AGAIN_SECONDS = 10.0
 FLUSH_AGAIN_SECONDS_MOST = 300.0
@@ -100,6 +101,8 @@ class Lane:
         self.remote = remote
         self.ready: deque[Leg] = deque()
         self.backlog: deque[tuple[int, bool]] = deque()  # number, again: what waits in the store alone
+        self.retries: deque[tuple[int, bool]] = deque()  # the same, of what was deferred and is due
+        self.reading_backlog = False
         self.delivered: list[tuple[Entry, Destination]] = []  # and not flushed
         self.reading = False
         self.held_octets = 0
@@ -113,6 +116,8 @@ class Lane:
         self._flushed = flushed
         self._unflushed = unflushed
         self._changed = changed
+        self._retried_last = False
+        self._again_ready = 0  # of `ready`, those that come again
         self._pumping = False
         self._flushing = False
         self._flush_timer: Any = None
@@ -138,9 +143,23 @@ class Lane:
         """Half of the window is free."""
         return self.held_octets * 2 <= self.limits.window_octets
 
+    def next_to_read(self) -> deque[tuple[int, bool]] | None:
+        """What is to be read back now, None where nothing is.
+
+        New mail first: a destination that is down may have any number of messages due at once.  A few at a time are tried in
+        between, and only a few of them stand in front of mail that comes now.
+        """
+        if self.reading or not self.wants_more:
+            return None
+        if self.retries and self._again_ready < RETRIES_IN_FRONT and not (self._retried_last and self.backlog):
+            self._retried_last = True
+            return self.retries
+        self._retried_last = False
+        return self.backlog or None
+
     def has_room(self, octets: int) -> bool:
         """A new message may wait in memory: the window has room and nothing older waits in the store."""
-        if self.backlog or self.reading:
+        if self.backlog or self.reading_backlog:
             return False
         return self.held_octets == 0 or self.held_octets + octets <= self.limits.window_octets
 
@@ -150,6 +169,7 @@ class Lane:
         for destination in parcel.destinations:
             entry.active |= 1 << destination.index
         self.held_octets += octets
+        self._again_ready += parcel.again
         self.ready.append(Leg(entry, parcel, octets))
 
     def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
@@ -164,6 +184,7 @@ class Lane:
             for destination in leg.parcel.destinations:
                 entry.active &= ~(1 << destination.index)
             self.held_octets -= leg.octets
+            self._again_ready -= leg.parcel.again
             found.append((entry.number, leg.parcel.again))
         if found:
             self.ready = kept
@@ -191,6 +212,8 @@ class Lane:
             while ready and len(legs) < limits.batch_messages and octets + ready[0].octets <= limits.batch_octets:
                 octets += ready[0].octets
                 legs.append(ready.popleft())
+        if self._again_ready:
+            self._again_ready -= sum([leg.parcel.again for leg in legs])
         return legs
 
     def _call(self, legs: list[Leg]) -> None:
@@ -254,6 +277,7 @@ class Lane:
         """Begin nothing any more and give up what is under way."""
         self._stopped = True
         self.ready.clear()
+        self._again_ready = 0
         self._cancel_timer()
         for call in tuple(self._calls):
             call.abandon()

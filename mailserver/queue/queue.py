@@ -253,6 +253,7 @@ class Queue:
             self._unlock()
             raise
         self._take_up(left)
+        await self._kept.tidy()
         self._accepting = True
 
     def _take_up(self, left: Leftovers) -> None:
@@ -274,7 +275,6 @@ class Queue:
         self._runner.changed()
         if self._reporter is not None:
             self._reporter.look()
-        self._kept.tidy()
 
     async def _stop(self, within_seconds: float) -> None:
         self._accepting = False

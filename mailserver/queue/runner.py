@@ -7,6 +7,7 @@ settled; what was deferred gets a due time in the store and leaves memory; what 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = ["Runner"]
 
 NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
 PAGE = 200  # entries read back at once
+RETRIES_PAGE = 50  # of those that were deferred before: they shall not hold up the others
 READ_AGAIN_SECONDS = 5.0
 
 
@@ -142,8 +144,9 @@ class Runner:
     def changed(self) -> None:
         """A lane has more room, or less to do."""
         for lane in self.lanes:
-            if lane.backlog and not lane.reading and not self._stopping and lane.wants_more:
-                self._read_back(lane)
+            place = None if self._stopping else lane.next_to_read()
+            if place is not None:
+                self._read_back(lane, place)
         if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
             self._recovery()
         if self._idle and self.is_idle:
@@ -384,23 +387,30 @@ class Runner:
 
     # --- reading back ---
 
-    def _read_back(self, lane: Lane) -> None:
+    def _read_back(self, lane: Lane, place: deque[tuple[int, bool]]) -> None:
         lane.reading = True
-        backlog = lane.backlog
-        asked = [backlog.popleft() for _ in range(min(PAGE, len(backlog)))]
+        lane.reading_backlog = place is lane.backlog
+        most = PAGE if lane.reading_backlog else RETRIES_PAGE
+        asked = [place.popleft() for _ in range(min(most, len(place)))]
         numbers = [number for number, _ in asked]
         answer = self.read(self._reader.read, numbers, lane.limits.window_octets - lane.held_octets)
         answer.addCallbacks(
-            self._read, self._not_read, callbackArgs=(lane, asked), errbackArgs=(lane, asked)
+            self._read, self._not_read, callbackArgs=(lane, place, asked), errbackArgs=(lane, place, asked)
         ).addErrback(self._stumbled)
 
-    def _read(self, answer: tuple[list[ReadMessage | Unreadable], int], lane: Lane, asked: list[tuple[int, bool]]) -> None:
-        lane.reading = False
+    def _read(
+        self,
+        answer: tuple[list[ReadMessage | Unreadable], int],
+        lane: Lane,
+        place: deque[tuple[int, bool]],
+        asked: list[tuple[int, bool]],
+    ) -> None:
+        lane.reading = lane.reading_backlog = False
         messages, taken = answer
         if self._stopping:
             self.changed()
             return
-        lane.backlog.extendleft(reversed(asked[taken:]))
+        place.extendleft(reversed(asked[taken:]))
         again = dict(asked)
         for message in messages:
             if isinstance(message, Unreadable):
@@ -410,15 +420,17 @@ class Runner:
         lane.pump()
         self.changed()
 
-    def _not_read(self, failure: Failure, lane: Lane, asked: list[tuple[int, bool]]) -> None:
+    def _not_read(
+        self, failure: Failure, lane: Lane, place: deque[tuple[int, bool]], asked: list[tuple[int, bool]]
+    ) -> None:
         if self._stopping:
             return
         self.log.failure("the queue could not read its entries back; it tries again", failure)
-        lane.backlog.extendleft(reversed(asked))
+        place.extendleft(reversed(asked))
 
         def again() -> None:
             self._postponed.discard(timer)
-            lane.reading = False
+            lane.reading = lane.reading_backlog = False
             self.changed()
 
         timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
@@ -426,7 +438,7 @@ class Runner:
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:
-            self.lanes[remote].backlog.append((number, True))
+            self.lanes[remote].retries.append((number, True))
         self.changed()
 
     def _stumbled(self, failure: Failure) -> None:
@@ -448,7 +460,7 @@ class Runner:
             timer.cancel()
         self._postponed.clear()
         for lane in self.lanes:
-            lane.reading = False  # what a read still brings is not taken
+            lane.reading = lane.reading_backlog = False  # what a read still brings is not taken
         done: Deferred[None] = Deferred()
         self._idle.append(done)
         for lane in self.lanes:

@@ -394,6 +394,31 @@ class Window(QueueCase):
         self.clock.advance(1)
         await settled
 
+    async def test_any_number_of_due_messages_leaves_the_way_open_for_new_ones(self):
+        self.relay.answers["dead"] = Deferred(BUSY)
+        queue = await self.started(remote_deliveries=1)
+        ids = [IDS.next() for _ in range(300)]
+        deferred = gatherResults([self.steps.wait(id, "deferred") for id in ids])
+        await gatherResults([queue.commit(envelope(remote(0, "dead"), id=id), Content.of(b"x"), (remote(0, "dead"),)) for id in ids])
+        await deferred
+        await queue._writer.do(lambda store: None)
+        await queue._writer.do(lambda store: None)
+        self.relay.hold = True
+        lane = queue._runner.lanes[1]
+        self.clock.advance(70)
+        while not (len(lane.ready) + len(lane.retries) == 299 and not lane.reading):
+            await queue._runner.read(lambda: None)
+        self.assertLessEqual(len(lane.ready), 100, "the others wait in the store")
+        id = IDS.next()
+        await self.commit(queue, remote(0, "living"), id=id)
+        await queue._runner.read(lambda: None)
+        self.assertEqual(lane.ready[-1].entry.envelope.id, id)
+        delivered = self.steps.wait(id, "delivered")
+        self.relay.hold = False
+        self.relay.let_go()
+        await delivered
+        self.assertLess(self.steps.count("deferred"), 300 + 250)
+
     async def test_local_batches_go_one_at_a_time(self):
         self.delivery.hold = True
         queue = await self.started()
