@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.relay.dovecot import Dovecot
-from tests.scenarios.support import BASIC, ScenarioCase, wait_until
+from tests.scenarios.support import BASIC, ScenarioCase, Wire, wait_until
 
 MAILDIR = 'use = "maildir"\npath = "{work}/mail/{user}"'
 USER = 'user = "nobody"' if os.geteuid() == 0 else ""
@@ -32,6 +32,19 @@ class ByLMTP(ScenarioCase):
         self.assertIn("with LMTP", stored.header("Received") or "")
         road = front.command("explain", answer.id).stdout
         self.assertIn(f"[127.0.0.1]:{store.port}", road)
+
+    def test_over_a_unix_socket_with_each_recipients_own_answer(self) -> None:
+        also = '\n[[listen]]\nservice = "lmtp"\nendpoint = "unix:{work}/lmtp.sock:mode=666"\n'
+        store = self.serve(BASIC + also, accounts=("alice@example.org",))
+        front = self.serve(delivering(f'use = "lmtp"\nsocket = "{store.work}/lmtp.sock"'))
+        with Wire(front.port) as wire:
+            wire.dialogue("EHLO client.example", "MAIL FROM:<sender@example.net>")
+            self.assertEqual(wire.dialogue("RCPT TO:<alice@example.org>", "RCPT TO:<bob@example.org>", "DATA"), [250, 250, 354])
+            wire.send(b"Subject: two\r\n\r\nyes\r\n.\r\n")
+            answer = wire.reply()
+        store.wait_for_mail("alice", 1)
+        road = wait_until(lambda: "failed" in (told := front.command("explain", answer.id).stdout) and told, front.log)
+        self.assertIn("550 5.1.1", road)
 
     def test_mail_waits_for_a_store_that_is_down(self) -> None:
         store = self.serve(STORE)
