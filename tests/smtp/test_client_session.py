@@ -305,6 +305,16 @@ class PipelinedTests(SynchronousTestCase):
             talk.forget()
             self.assertNotIn(b"RSET", talk.send("c"))
 
+    def test_after_a_refused_sender_that_rset_has_done_its_work(self):
+        talk = Talk().ready()
+        talk.send("a")
+        talk.hear(b"250 ok\r\n550 no\r\n554 no\r\n")
+        talk.forget()
+        talk.send("b")
+        talk.hear(b"250 ok\r\n550 no\r\n503 no\r\n503 no\r\n")
+        self.assertEqual(talk.verdicts, ["never 550"])
+        self.assertNotIn(b"RSET", talk.send("c"))
+
     def test_that_rset_is_refused(self):
         talk = Talk().ready()
         talk.send("a")
@@ -450,13 +460,21 @@ class PartsTests(SynchronousTestCase):
         talk.session.quit()
 
     def test_the_connection_is_lost_in_the_second_part(self):
+        for heard, phase in ((b"", Phase.MAIL), (b"250 ok\r\n", Phase.RCPT), (b"250 ok\r\n250 ok\r\n", Phase.DATA)):
+            talk = Talk().ready(self.LIMITED)
+            talk.send("a", "b", "c")
+            talk.hear(self.TWO, b"250 ok\r\n", heard)
+            talk.eof()
+            self.assertEqual(talk.verdicts, ["ok", "ok", "later 451"])
+            self.assertEqual(talk.done.outcomes[2].note, "", "the content of this part was not sent")
+            self.assertEqual(talk.done.sender_reply is None, phase is Phase.MAIL)
+            self.assertEqual(talk.events[-1], Lost(phase))
+
+    def test_those_who_were_too_many_come_first_in_the_next_part(self):
         talk = Talk().ready(self.LIMITED)
         talk.send("a", "b", "c")
-        talk.hear(self.TWO, b"250 ok\r\n", b"250 ok\r\n")
-        talk.eof()
-        self.assertEqual(talk.verdicts, ["ok", "ok", "later 451"])
-        self.assertEqual(talk.done.outcomes[2].note, "")
-        self.assertEqual(talk.events[-1], Lost(Phase.RCPT))
+        written = talk.hear(b"250 ok\r\n250 ok\r\n452 4.5.3 many\r\n354 go\r\n", b"250 ok\r\n")
+        self.assertTrue(written.endswith(MAIL + rcpt("b") + rcpt("c") + b"DATA\r\n"))
 
 
 class BdatTests(SynchronousTestCase):
@@ -558,6 +576,7 @@ class LmtpTests(SynchronousTestCase):
         talk = self.ready("a", "b", "c")
         talk.hear(b"250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n", b"250 one\r\n421 bye\r\n")
         self.assertEqual(talk.verdicts, ["ok", "later 421", "later 421"])
+        self.assertEqual(talk.done.outcomes[2].note, UNCERTAIN)
         self.assertEqual(kinds(talk), ["SendContent", "Done", "Closing"])
 
     def test_data_that_is_refused_has_one_answer(self):
@@ -711,7 +730,8 @@ class EndTests(SynchronousTestCase):
             talk.session.content(CONTENT)
             talk.hear(reply)
             self.assertEqual(talk.verdicts, ["never 550", word])
-            self.assertEqual(talk.done.outcomes[1].note, "")
+            self.assertEqual(str(talk.done.outcomes[1].reply), reply.decode().strip())
+            self.assertEqual((talk.done.outcomes[1].note, talk.done.outcomes[1].phase), ("", "CONTENT"))
             self.assertIs(talk.wait, Wait.CLOSED)
             self.assertRaises(LocalProtocolError, talk.session.content, b"more")
 
@@ -742,6 +762,19 @@ class EndTests(SynchronousTestCase):
         talk.session.reset()
         talk.eof()
         self.assertEqual(talk.events[1:], [Lost(Phase.RESET)])
+
+    def test_354_to_rset_is_no_answer(self):
+        talk = Talk().ready()
+        talk.session.reset()
+        talk.hear(b"354 go\r\n")
+        self.assertEqual(kinds(talk), ["Broken"])
+
+    def test_a_session_whose_outcomes_have_not_been_taken_is_not_ready(self):
+        talk = Talk().ready()
+        talk.session.send(request("a", body="BINARYMIME"))
+        self.assertFalse(talk.session.is_ready)
+        talk.take()
+        self.assertTrue(talk.session.is_ready)
 
     def test_giving_up_twice_is_giving_up_once(self):
         talk = Talk()
