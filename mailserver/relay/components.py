@@ -73,7 +73,7 @@ class RelayOptions(Options):
     """How long a connection is kept open without a message."""
     connect_timeout: Seconds = 30.0
     """How long to wait for a connection."""
-    probe: Seconds = 60.0
+    probe: Seconds = 30.0
     """A host that cannot be reached is tried again after this time, then after twice as long, and so on up to 15 minutes, with
     one connection; meanwhile its mail waits in the queue."""
 

@@ -20,7 +20,7 @@ from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.security import ClearText, Contexts
 from mailserver.relay.transmission import Meaning, Transmission, Way, meaning_of, told
 from mailserver.smtp import client_events as events
-from mailserver.smtp.client import ClientLimits, ClientSession, Phase
+from mailserver.smtp.client import UNCERTAIN, ClientLimits, ClientSession, Phase
 
 __all__ = ["Connections"]
 
@@ -261,7 +261,10 @@ class Connections:
         link, now = connection.link, self.seconds()
         reused = link.messages > 1
         meaning = meaning_of(
-            sender_reply=done.sender_reply, connection_lost=lost, reused=reused, content_sent=connection.content_sent
+            sender_reply=done.sender_reply,
+            connection_lost=lost,
+            reused=reused,
+            content_sent=connection.content_sent or (lost and _is_uncertain(done)),
         )
         evicted: list[Transmission] = []
         why = _why(done)
@@ -332,6 +335,11 @@ class Connections:
         for transmission in self.pool.overdue(lambda waiting: now - waiting.waits_since >= self._waiting_seconds):
             transmission.give_up(answers.Deferred(WAITED_TOO_LONG, "not tried"))
         self.decide()
+
+
+def _is_uncertain(done: events.Done) -> bool:
+    """The client knows that all of the content was sent, whoever else does not yet."""
+    return any(outcome.note == UNCERTAIN for outcome in done.outcomes)
 
 
 def _why(done: events.Done) -> Reply:

@@ -36,7 +36,7 @@ ADDRESSES_MOST = 8  # of one host
 PREFERENCE_MOST = 65535  # RFC 1035 section 3.3.9
 KEEP_SECONDS_LEAST = 5.0
 KEEP_SECONDS_MOST = 300.0
-KEEP_FAULT_SECONDS = 60.0
+KEEP_FAULT_SECONDS = 30.0  # less than the queue's first pause
 DOMAINS_KEPT = 10_000
 
 NULL_MX = Reply.of(556, "5.1.10", "The domain takes no mail (null MX)")
@@ -221,7 +221,7 @@ class HostBook:
     """Remembers the hosts of domains for a while, so that a message to a known domain costs no look-up.
 
     `look_up(domain)` finds them (raises `Unroutable`); one look-up serves all who ask meanwhile.  What could not be found is
-    remembered, too: a dead name server costs one question a minute for each domain.
+    remembered, too: a dead name server costs one question in half a minute for each domain.
     """
 
     def __init__(self, *, look_up: Callable[[str], Awaitable[Hosts]], seconds: Callable[[], float]) -> None:

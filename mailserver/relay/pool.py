@@ -57,7 +57,7 @@ class PoolLimits:
     messages: int = 100
     age_seconds: float = 300.0
     idle_seconds: float = 15.0
-    probe_seconds: float = 60.0
+    probe_seconds: float = 30.0
     probe_seconds_most: float = 900.0
     probe_waiting: int = 100
 

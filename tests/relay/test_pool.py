@@ -390,5 +390,5 @@ class Words(Case):
         ((link, _),) = pool.assign(0.0).open
         self.assertEqual(repr(link), "<Link [2001:db8::1]:25 opening, 0 messages>")
         pool.failed(link, 0.0, NO)
-        self.assertIn("out of reach until 60: 451 4.4.1 Connection refused", repr(pool.lines[0]))
+        self.assertIn("out of reach until 30: 451 4.4.1 Connection refused", repr(pool.lines[0]))
         self.assertIsInstance(link, Link)

@@ -1,0 +1,73 @@
+"""What the configuration makes of ``[relay]``."""
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailserver.config import ConfigurationError
+from mailserver.interfaces import IComponent, IConcurrentDelivery
+from mailserver.plugins import PluginError, build_component, discover
+from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_name
+from mailserver.relay.pool import PoolLimits
+from mailserver.testing import FilterCase
+
+
+class Components(FilterCase):
+    def test_both_are_deliveries_with_a_life(self):
+        for relay in (self.build(MXFactory()), self.build(SmarthostFactory(), host="127.0.0.1")):
+            verifyObject(IConcurrentDelivery, relay)
+            verifyObject(IComponent, relay)
+            self.assertTrue(relay.stores)
+
+    def test_the_options_reach_the_pool(self):
+        relay = self.build(
+            SmarthostFactory(),
+            host="Smart.Example",
+            connections=7,
+            connections_per_host=3,
+            messages_per_connection=11,
+            connection_age="1m",
+            connection_idle="2s",
+            probe="5s",
+        )
+        expected = PoolLimits(
+            per_destination=3, in_all=7, messages=11, age_seconds=60, idle_seconds=2, probe_seconds=5
+        )
+        self.assertEqual(relay.connections.pool.limits, expected)
+
+    def test_faults_are_told_in_sentences(self):
+        for options, words in (
+            ({}, "host: is missing"),
+            ({"host": "no host"}, "is not a domain"),
+            ({"host": "127.0.0.1", "port": 0}, "port: must be at least 1"),
+            ({"host": "127.0.0.1", "tls": "yes"}, "tls: must be one of: none, opportunistic, required, verified"),
+            ({"host": "127.0.0.1", "source_ipv4": "::1"}, "source_ipv4: '::1' is no IPv4 address"),
+            ({"host": "127.0.0.1", "probe": 0}, "probe: must be more than 0"),
+        ):
+            with self.assertRaises(ConfigurationError) as caught:
+                self.build(SmarthostFactory(), **options)
+            self.assertIn(words, str(caught.exception))
+
+    def test_exchangers_need_a_resolver(self):
+        self.resolver = None
+        with self.assertRaisesRegex(PluginError, "without a resolver"):
+            self.build(MXFactory())
+
+    def test_they_are_found_by_name(self):
+        for name in ("mx", "smarthost"):
+            factory = discover().factory("relay", name)
+            options = factory.options(**({"host": "127.0.0.1"} if name == "smarthost" else {}))
+            self.assertTrue(IConcurrentDelivery.providedBy(build_component(factory, options, self.services)))
+
+
+class Names(SynchronousTestCase):
+    def test_a_smarthost_is_a_name_or_a_number(self):
+        for text, name in (
+            ("Mail.Example", "mail.example"),
+            ("[192.0.2.1]", "192.0.2.1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[IPv6:2001:DB8::1]", "2001:db8::1"),
+            ("::1", "::1"),
+        ):
+            self.assertEqual(smarthost_name(text), name)
+        for text in ("", "1.2.3", "a b", "[x]"):
+            self.assertRaises(ValueError, smarthost_name, text)
