@@ -100,7 +100,25 @@ def show_message(options: argparse.Namespace) -> int:
         for one in entry["destinations"]
     ]
     table(headers, rows)
+    for one in entry["destinations"]:
+        show_attempts(one)
     return 0
+
+
+def show_attempts(destination: dict[str, Any]) -> None:
+    """Print the last attempts that did not reach a destination."""
+    history = destination.get("history")
+    if not history:
+        return
+    earlier = destination["attempts"] - len(history)
+    say("", f"attempts at {plain(destination['recipient'])}" + (f", after {earlier} earlier ones" if earlier > 0 else ""))
+    table(
+        ("TIME", "PEER", "PHASE", "WHY"),
+        [
+            (moment(one["made_at"]), one["peer"], one["phase"], " ".join(filter(None, (one["reply"], one["note"]))))
+            for one in history
+        ],
+    )
 
 
 def recipients(entry: dict[str, Any]) -> str:

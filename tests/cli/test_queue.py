@@ -165,6 +165,16 @@ class WithServer(CommandCase, TestCase):
             said.out, r"alice@example.org  alice@example.org  deferred +3  in \d+d.*  452 4.2.2 The mailbox is full"
         )
 
+    async def test_the_last_attempts_are_shown(self) -> None:
+        one = entry(ID)
+        trial = {"made_at": 1_700_000_060.0, "peer": "mx.example.com", "phase": "RCPT", "reply": "450 Later\x1b", "note": "grey"}
+        one["destinations"][0]["history"] = [trial, {**trial, "peer": "", "phase": "", "note": ""}]
+        self.entries = [one]
+        said = await self.ask("queue", "show", ID)
+        self.assertRegex(said.out, r"(?m)^attempts at alice@example.org, after 1 earlier ones$")
+        self.assertRegex(said.out, r"(?m)^2023-11-14 .* mx.example.com  RCPT   450 Later. grey$")
+        self.assertNotIn("\x1b", said.out)
+
     async def test_what_came_over_the_wire_cannot_command_the_terminal(self) -> None:
         self.entries = [entry(ID, sender='"\x1b[2J\u202e"@example.net')]
         said = await self.ask("queue", "list")

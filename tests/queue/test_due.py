@@ -68,6 +68,13 @@ class Due(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(len(self.questions), 2)
 
+    def test_what_could_not_be_used_is_found_again_after_a_pause(self):
+        self.times.look()
+        self.answer.callback(([(990.0, 7, False)], None))
+        self.times.look_from_the_start(5.0)
+        self.clock.advance(5)
+        self.assertEqual(self.questions[-1], ((0.0, 0, False), 1005.0))
+
     def test_after_the_stop_it_sleeps_for_good(self):
         self.times.look()
         self.times.expect(2000.0)

@@ -32,3 +32,9 @@ class Due(SynchronousTestCase):
         for retry, expire in (((), 1), ((0,), 1), ((-1, 5), 1), ((1,), 0)):
             with self.assertRaises(ValueError):
                 Schedule(retry_seconds=retry, expire_seconds=expire)
+
+    def test_a_warning_comes_before_the_end_or_not_at_all(self):
+        for warn, expected in ((None, None), (100, 1100.0), (10_000, None), (20_000, None)):
+            schedule = Schedule(retry_seconds=(60,), expire_seconds=10_000, warn_seconds=warn)
+            self.assertEqual(schedule.warning(1000.0), expected)
+            self.assertEqual(schedule.end(1000.0), 11_000.0)
