@@ -100,7 +100,7 @@ class Queue:
         memory_window_octets: int = 64 * MEBIBYTE,
         flush_seconds: float = 1.0,
         flush_messages: int = 1000,
-        remote_flush_seconds: float = 0.1,
+        remote_flush_seconds: float = 0.05,
         batch_messages: int = 256,
         batch_octets: int = 8 * MEBIBYTE,
         local_batches: int = 1,
