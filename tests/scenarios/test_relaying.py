@@ -118,5 +118,4 @@ class Relaying(ScenarioCase):
         wait_until(lambda: not json.loads(front.command("queue", "list", "--json").stdout), front.log)
         counted = arrived()
         # What was relayed in the last moments and not yet settled comes twice, and never more often.
-        # What was relayed and not yet settled: a second's worth at most, since settling goes in batches.
         self.assertLessEqual(max(counted.values()), 2)
