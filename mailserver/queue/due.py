@@ -24,7 +24,7 @@ class DueTimes:
     """Asks the store for what is due, each entry once.
 
     `ask(after, now, limit)` fires with the due places after a place, in order, and the next time beyond them, or None;
-    `found` is given the entries: number, remote.
+    `found` is given the entries: number, remote.  While `has_room()` says no, it takes no further page before `resume`.
     """
 
     log = Logger()
@@ -35,10 +35,13 @@ class DueTimes:
         clock: Clock,
         ask: Callable[[DuePlace, float, int], Deferred[tuple[list[DuePlace], float | None]]],
         found: Callable[[list[tuple[int, bool]]], None],
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._clock = clock
         self._ask = ask
         self._found = found
+        self._has_room = has_room
+        self._paused = False
         self._seen: DuePlace = (0.0, 0, False)  # everything due up to here has been taken
         self._timer: Any = None
         self._timer_at = 0.0
@@ -50,6 +53,9 @@ class DueTimes:
         """Find out what is due now, and when to look again."""
         if self._stopped:
             return
+        self._paused = not self._has_room()
+        if self._paused:
+            return
         if self._asking:
             self._once_more = True  # what fell due since the question is in no answer yet
             return
@@ -57,6 +63,11 @@ class DueTimes:
         self._once_more = False
         asked = self._ask(self._seen, self._clock.seconds(), PAGE)
         asked.addCallbacks(self._answered, self._not_answered).addErrback(self._stumbled)
+
+    def resume(self) -> None:
+        """There may be room again for what is due."""
+        if self._paused and self._has_room():
+            self.look()
 
     def expect(self, due: float) -> None:
         """The store has learnt of a due time."""

@@ -38,6 +38,7 @@ from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers
 from mailserver.queue.reporting import Report, Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
+from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import MessageRefused, SqliteStore
 from mailserver.queue.unstored import deliver_unstored
@@ -133,12 +134,11 @@ class Queue:
         schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
         self._runner = runner = Runner(
             clock=clock,
-            schedule=schedule,
+            settlement=Settlement(schedule=schedule, reports=route is not None),
             reader=self._reader,
             run_in_thread=run_in_thread,
             note=note,
             count=self._count,
-            reports=route is not None,
         )
         self._kept = Kept(
             clock=clock, do=self._forgetting, dropped=runner.settled, most=failures_kept, seconds=failures_kept_seconds

@@ -21,20 +21,18 @@ from mailserver.mail.answers import Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.mail.reply import Reply
-from mailserver.mail.report import wants
 from mailserver.queue.due import DueTimes
-from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, Trial, destination_name
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
 from mailserver.queue.lane import Entry, Lane, Leg
 from mailserver.queue.ledger import Ledger, Settled
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.settlement import Settlement
 
 __all__ = ["Runner"]
 
-NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
 PAGE = 200  # entries read back at once
 RETRIES_PAGE = 50  # of those that were deferred before: they shall not hold up the others
+RETRIES_MOST = 50_000  # their numbers in memory; the others wait in the store's index
 READ_AGAIN_SECONDS = 5.0
 
 
@@ -50,25 +48,28 @@ class Runner:
         self,
         *,
         clock: Clock,
-        schedule: Schedule,
+        settlement: Settlement,
         reader: SqliteReader,
         run_in_thread: Callable[..., Any],
         note: Callable[..., None],
         count: Callable[[str, int], None],
-        reports: bool = False,
     ) -> None:
         self.live: dict[int, Entry] = {}
         self.lanes: tuple[Lane, ...] = ()
         self._clock = clock
-        self._schedule = schedule
+        self._settlement = settlement
         self._reader = reader
         self._run_in_thread = run_in_thread
         self._reading = DeferredLock()
         self._note = note
         self._count = count
-        self._reports = reports
         self._ledger: Ledger | None = None
-        self.due = DueTimes(clock=clock, ask=lambda *question: self.read(reader.due_now, *question), found=self._found_due)
+        self.due = DueTimes(
+            clock=clock,
+            ask=lambda *question: self.read(reader.due_now, *question),
+            found=self._found_due,
+            has_room=lambda: all(len(lane.retries) < RETRIES_MOST for lane in self.lanes),
+        )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
         self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the lanes to which to give them back: remote, again
@@ -147,6 +148,7 @@ class Runner:
             place = None if self._stopping else lane.next_to_read()
             if place is not None:
                 self._read_back(lane, place)
+        self.due.resume()
         if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
             self._recovery()
         if self._idle and self.is_idle:
@@ -212,9 +214,10 @@ class Runner:
     def flushed(self, deliveries: list[tuple[Entry, Destination]]) -> None:
         """These are durable where they went: settle the entries of which nothing is left."""
         touched: dict[int, Entry] = {}
+        tells_success = self._settlement.tells_success
         for entry, destination in deliveries:
             done = ~(1 << destination.index)
-            if destination.recipient.parameters.notify is None or not self._tells_success(entry, destination):
+            if destination.recipient.parameters.notify is None or not tells_success(entry, destination):
                 entry.open &= done
             entry.active &= done
             touched[entry.number] = entry
@@ -230,7 +233,7 @@ class Runner:
                 if entry.open:
                     entry.recorded = True
                     entry.writing += 1
-                    attempts.append(self._delivered(entry, destination))
+                    attempts.append(self._settlement.delivered(entry, destination, now=self._clock.seconds()))
         self.ledger.add(settled, attempts)
 
     def unflushed(self, lane: Lane, deliveries: list[tuple[Entry, Destination]], why: str, pause_seconds: float) -> None:
@@ -280,64 +283,20 @@ class Runner:
     def _not_delivered(
         self, lane: Lane, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, chance: float
     ) -> Attempt:
-        """Decide what becomes of a destination that was not reached."""
+        """Keep in mind what becomes of a destination that was not reached."""
         bit = 1 << destination.index
         entry.active &= ~bit
         entry.shelved |= bit
-        before = (entry.attempts or {}).get(destination.index)
-        made = before.attempts + 1 if before is not None else 1
-        now = self._clock.seconds()
-        reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
-        peer = phase = ""
-        if isinstance(outcome, answers.Deferred | answers.Failed):
-            reply, note, peer, phase = outcome.reply, outcome.note, outcome.peer, outcome.phase
-        trial = Trial(now, peer, phase, str(reply), note)
-        if not isinstance(outcome, answers.Failed):
-            due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
-            if due is None:
-                note = f"{note}; given up, its time is over" if note else "given up, its time is over"
-            else:
-                state = State.DEFERRED
-        self._tell(entry, destination, str(state), note=note, reply=str(reply))
-        self._count(str(state), 1)
-        state, report = self._reported(entry, destination, state, now)
-        history = before.tried(trial) if before is not None else (trial,)
-        attempt = Attempt(
-            entry.number, destination.index, lane.remote, state, made, due, reply, note, report, history
+        attempt = self._settlement.not_delivered(
+            entry, destination, outcome, why, now=self._clock.seconds(), chance=chance
         )
+        step = "deferred" if attempt.state is State.DEFERRED else "failed"
+        self._tell(entry, destination, step, note=attempt.note, reply=str(attempt.reply))
+        self._count(step, 1)
         if entry.attempts is None:
             entry.attempts = {}
         entry.attempts[destination.index] = attempt
         return attempt
-
-    def _reported(
-        self, entry: Entry, destination: Destination, state: State, now: float
-    ) -> tuple[State, float | None]:
-        """The state with which it is kept, and when a report is owed."""
-        if not self._reports or entry.envelope.sender is None:
-            return state, None
-        if state is State.DEFERRED:
-            told = wants(destination.recipient, "DELAY")
-            return state, self._schedule.warning(entry.envelope.received_at) if told else None
-        return (State.FAILED, now) if wants(destination.recipient, "FAILURE") else (State.RETURNED, None)
-
-    def _tells_success(self, entry: Entry, destination: Destination) -> bool:
-        """RFC 3461 section 5.2: the sender asked for it, and no next host does it."""
-        return (
-            self._reports
-            and entry.envelope.sender is not None
-            and not entry.passed_on >> destination.index & 1
-            and wants(destination.recipient, "SUCCESS")
-        )
-
-    def _delivered(self, entry: Entry, destination: Destination) -> Attempt:
-        before = (entry.attempts or {}).get(destination.index)
-        made, history = (before.attempts + 1, before.history) if before is not None else (1, ())
-        report = self._clock.seconds() if self._tells_success(entry, destination) else None
-        remote = isinstance(destination.route, Remote)
-        return Attempt(
-            entry.number, destination.index, remote, State.DELIVERED, made, None, None, "", report, history
-        )
 
     def _leave(self, entry: Entry) -> None:
         """Nothing of it is in memory any more; the store knows the rest."""

@@ -75,6 +75,21 @@ class Due(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(self.questions[-1], ((0.0, 0, False), 1005.0))
 
+    def test_without_room_it_waits_with_the_next_page(self):
+        room = [True]
+        self.times = DueTimes(clock=self.clock, ask=self.ask, found=self.found.extend, has_room=lambda: room[0])
+        self.times.look()
+        room[0] = False
+        self.answer.callback(([(900.0, n, False) for n in range(PAGE)], None))
+        self.times.expect(1000.0)
+        self.clock.advance(0)
+        self.times.resume()
+        self.assertEqual(len(self.questions), 1)
+        room[0] = True
+        self.times.resume()
+        self.times.resume()
+        self.assertEqual(len(self.questions), 2)
+
     def test_after_the_stop_it_sleeps_for_good(self):
         self.times.look()
         self.times.expect(2000.0)

@@ -1,0 +1,76 @@
+"""What an attempt changes for a destination: pure, without a clock.
+
+An outcome and what was known before go in, what the store is to keep comes out: the state, when the next attempt is due, whether
+and when a report is owed to the sender.
+"""
+
+from __future__ import annotations
+
+from mailserver.mail.answers import Deferred, Failed, Outcome, Remote
+from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
+from mailserver.mail.report import wants
+from mailserver.queue.entry import Attempt, State, Trial
+from mailserver.queue.lane import Entry
+from mailserver.queue.schedule import Schedule
+
+__all__ = ["Settlement"]
+
+NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
+GIVEN_UP = "given up, its time is over"
+
+
+class Settlement:
+    """Decides by the schedule.  Without `reports` nothing is ever owed to a sender."""
+
+    def __init__(self, *, schedule: Schedule, reports: bool) -> None:
+        self._schedule = schedule
+        self._reports = reports
+
+    def not_delivered(
+        self, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, *, now: float, chance: float
+    ) -> Attempt:
+        """What becomes of a destination that was not reached.  `outcome` None is a delivery without an answer: `why`."""
+        before = (entry.attempts or {}).get(destination.index)
+        made = before.attempts + 1 if before is not None else 1
+        reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
+        peer = phase = ""
+        if isinstance(outcome, Deferred | Failed):
+            reply, note, peer, phase = outcome.reply, outcome.note, outcome.peer, outcome.phase
+        trial = Trial(now, peer, phase, str(reply), note)
+        if not isinstance(outcome, Failed):
+            due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
+            if due is None:
+                note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
+            else:
+                state = State.DEFERRED
+        state, report = self._told(entry, destination, state, now)
+        remote = isinstance(destination.route, Remote)
+        history = before.tried(trial) if before is not None else (trial,)
+        return Attempt(entry.number, destination.index, remote, state, made, due, reply, note, report, history)
+
+    def delivered(self, entry: Entry, destination: Destination, *, now: float) -> Attempt:
+        """What is kept of a destination that was reached, while others of its message are not, or its sender is to be told."""
+        before = (entry.attempts or {}).get(destination.index)
+        made, history = (before.attempts + 1, before.history) if before is not None else (1, ())
+        report = now if self.tells_success(entry, destination) else None
+        remote = isinstance(destination.route, Remote)
+        return Attempt(entry.number, destination.index, remote, State.DELIVERED, made, None, None, "", report, history)
+
+    def tells_success(self, entry: Entry, destination: Destination) -> bool:
+        """RFC 3461 section 5.2: the sender asked for it, and no next host does it."""
+        return (
+            self._reports
+            and entry.envelope.sender is not None
+            and not entry.passed_on >> destination.index & 1
+            and wants(destination.recipient, "SUCCESS")
+        )
+
+    def _told(self, entry: Entry, destination: Destination, state: State, now: float) -> tuple[State, float | None]:
+        """The state with which it is kept, and when a report is owed."""
+        if not self._reports or entry.envelope.sender is None:
+            return state, None
+        if state is State.DEFERRED:
+            told = wants(destination.recipient, "DELAY")
+            return state, self._schedule.warning(entry.envelope.received_at) if told else None
+        return (State.FAILED, now) if wants(destination.recipient, "FAILURE") else (State.RETURNED, None)

@@ -1,0 +1,95 @@
+import random
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.envelope import Recipient, RecipientParameters
+from mailserver.mail.reply import Reply
+from mailserver.queue.entry import TRIALS_KEPT, State, number_of
+from mailserver.queue.lane import Entry
+from mailserver.queue.schedule import Schedule
+from mailserver.queue.settlement import GIVEN_UP, NO_ANSWER, Settlement
+from tests.queue.doubles import EPOCH, envelope, local, remote
+
+NO_USER = Reply.of(550, "5.1.1", "No such user")
+BUSY = Reply.of(451, "4.2.1", "Busy")
+DAY = 86_400
+
+
+class Settling(SynchronousTestCase):
+    def settlement(self, reports=True):
+        schedule = Schedule(retry_seconds=(60, 300, 3600), expire_seconds=7 * DAY, warn_seconds=14_400)
+        return Settlement(schedule=schedule, reports=reports)
+
+    def entry(self, destination, *, sender=True):
+        sent = envelope(destination)
+        return Entry(
+            number=number_of(sent.id), envelope=sent if sender else replace(sent, sender=None), open=1, spooled=False
+        )
+
+    def asking(self, *notify, plain=None):
+        plain = plain or local()
+        return replace(plain, recipient=Recipient(plain.recipient.address, RecipientParameters(notify=frozenset(notify))))
+
+    def settled(self, outcome, destination=None, *, sender=True, reports=True, now=EPOCH + 1, why=""):
+        destination = destination or local()
+        entry = self.entry(destination, sender=sender)
+        return self.settlement(reports).not_delivered(entry, destination, outcome, why, now=now, chance=0.5)
+
+    def test_a_failure_is_owed_to_its_sender_at_once(self):
+        attempt = self.settled(Failed(NO_USER, "said so", peer="mx.example.com", phase="RCPT"))
+        self.assertEqual((attempt.state, attempt.due, attempt.report), (State.FAILED, None, EPOCH + 1))
+        self.assertEqual((attempt.reply, attempt.note, attempt.attempts), (NO_USER, "said so", 1))
+        (trial,) = attempt.history
+        self.assertEqual((trial.made_at, trial.peer, trial.phase, trial.reply), (EPOCH + 1, "mx.example.com", "RCPT", str(NO_USER)))
+
+    def test_who_wants_no_failures_is_done_with_it(self):
+        for notify in (("NEVER",), ("SUCCESS", "DELAY")):
+            attempt = self.settled(Failed(NO_USER), self.asking(*notify))
+            self.assertEqual((attempt.state, attempt.report), (State.RETURNED, None))
+
+    def test_nothing_is_owed_to_the_null_sender_or_without_reports(self):
+        for more in ({"sender": False}, {"reports": False}):
+            failed, deferred = self.settled(Failed(NO_USER), **more), self.settled(Deferred(BUSY), **more)
+            self.assertEqual((failed.state, failed.report), (State.FAILED, None))
+            self.assertEqual((deferred.state, deferred.report), (State.DEFERRED, None))
+
+    def test_a_delay_is_owed_later_if_it_is_wanted(self):
+        attempt = self.settled(Deferred(BUSY))
+        self.assertEqual((attempt.state, attempt.due, attempt.report), (State.DEFERRED, EPOCH + 61, EPOCH + 14_400))
+        self.assertIsNone(self.settled(Deferred(BUSY), self.asking("FAILURE")).report)
+        self.assertIsNotNone(self.settled(Deferred(BUSY), self.asking("DELAY")).report)
+
+    def test_a_delivery_without_an_answer_is_deferred(self):
+        attempt = self.settled(None, why="no answer within 300 seconds")
+        self.assertEqual((attempt.state, attempt.reply, attempt.note), (State.DEFERRED, NO_ANSWER, "no answer within 300 seconds"))
+
+    def test_success_is_owed_where_it_was_asked_for_and_the_next_host_does_not_tell(self):
+        plain, asked = local(), self.asking("SUCCESS", plain=remote())
+        settlement = self.settlement()
+        self.assertIsNone(settlement.delivered(self.entry(plain), plain, now=EPOCH).report)
+        entry = self.entry(asked)
+        attempt = settlement.delivered(entry, asked, now=EPOCH)
+        self.assertEqual((attempt.state, attempt.report, attempt.remote), (State.DELIVERED, EPOCH, True))
+        entry.passed_on = 1
+        self.assertIsNone(settlement.delivered(entry, asked, now=EPOCH).report)
+        self.assertIsNone(settlement.delivered(self.entry(asked, sender=False), asked, now=EPOCH).report)
+
+    def test_a_week_of_attempts_ends_with_one_failure_at_the_end_of_the_time(self):
+        for seed in range(20):
+            chance, destination, now = random.Random(seed), remote(), EPOCH
+            entry, settlement, attempts = self.entry(destination), self.settlement(), []
+            while not attempts or attempts[-1].state is State.DEFERRED:
+                attempt = settlement.not_delivered(entry, destination, Deferred(BUSY), "", now=now, chance=chance.random())
+                entry.attempts = {0: attempt}
+                attempts.append(attempt)
+                now = attempt.due or now
+            self.assertEqual(now, EPOCH + 7 * DAY)
+            self.assertEqual({attempt.report for attempt in attempts[:-1]}, {EPOCH + 14_400})
+            last = attempts[-1]
+            self.assertEqual((last.state, last.report, last.note), (State.FAILED, now, GIVEN_UP))
+            self.assertEqual(last.attempts, len(attempts))
+            self.assertTrue(7 * 24 / 1.1 <= len(attempts) <= 7 * 24 / 0.9 + 4, len(attempts))
+            self.assertEqual(len(last.history), TRIALS_KEPT)
+            self.assertEqual(last.history[-1].made_at, now)
