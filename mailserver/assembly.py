@@ -48,7 +48,7 @@ from mailserver.state import StateStore
 __all__ = ["Door", "Server", "StartError"]
 
 PROFILES = ("mx", "submission", "lmtp")
-NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "dns", "queue", "log")
+NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "dns", "queue", "drop", "log")
 DAY_SECONDS = 86_400.0
 ROADS = "explain.db"
 

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDef
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as CommandOptions
@@ -28,6 +29,8 @@ from mailserver.assembly import Door, Server, StartError, needs_restart
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.control import CommandRefused, ControlServer
 from mailserver.questions import Questions
+from mailserver.receive.drop import Drop
+from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -110,7 +113,15 @@ class MailService(Service):
         self._server = Server(configuration, directory=directory, catalogue=catalogue, reactor=reactor)
         self._door = Door(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
-        self._sweeping = LoopingCall(self._server.sweep)
+        self._drop = Drop(
+            folder=DropFolder(configuration.drop_path, configuration.drop.users),
+            clock=reactor,
+            run_in_thread=deferToThread,
+            profile=lambda: self._door.profiles["submission"],
+            next_id=self._server.ids.next,
+            is_stored=lambda id: self._server.queue.show(id).addCallback(lambda entry: entry is not None),
+        )
+        self._sweeping = LoopingCall(self._sweep)
         self._reloading = False
         self._own_log = own_log
 
@@ -150,6 +161,7 @@ class MailService(Service):
         self._control.start(self._reactor)
         await self._server.start()
         await self._door.start()
+        await self._drop.start()
         self._server.steps.observe_with(self._door.observers)
         for port, _ in self._ports.values():
             _accept(port)
@@ -178,8 +190,17 @@ class MailService(Service):
         goodbyes.addTimeout(within * 0.6, self._reactor, onTimeoutCancel=lambda result, _: None)
         await goodbyes
         await self._control.stop()
+        await self._drop.stop()
         await self._door.stop()
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
+
+    async def _sweep(self) -> None:
+        """Once a day."""
+        await self._server.sweep()
+        try:
+            await self._drop.sweep()
+        except OSError as error:
+            self.log.error("the sweep of the drop folder failed: {error}", error=error)
 
     # --- listeners ---
 
@@ -268,8 +289,13 @@ class MailService(Service):
                 **self._server.status(),
             }
 
+        async def look_into_drop(_: dict[str, Any]) -> dict[str, Any]:
+            self._drop.look()
+            return {}
+
         questions = Questions(self._server, lambda: self._door)
-        return {"reload": reload, "status": status, **self._server.commands(), **questions.commands()}
+        own = {"reload": reload, "status": status, "drop.look": look_into_drop}
+        return {**own, **self._server.commands(), **questions.commands()}
 
     # --- small things ---
 

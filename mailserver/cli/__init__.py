@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "check the configuration and what it refers to",
     "user": "add, list and remove accounts, set passwords",
     "queue": "list, show, retry, hold, release, drop or redirect what is waiting",
+    "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",
     "explain": "the road of a message, also of a refused one",
     "plugins": "list components, check them, begin a new one",
@@ -35,6 +36,10 @@ INSTALLED = "/etc/mailserver/mailserver.toml"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["sendmail"]:  # has a command line of its own, as old as mail
+        from mailserver.cli.sendmail import main as sendmail
+
+        return sendmail(words[1:])
     options = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     if options.config is None:
         options.config = SANDBOX if os.path.exists(SANDBOX) else INSTALLED

@@ -33,6 +33,7 @@ __all__ = [
     "Configuration",
     "Delivery",
     "Domain",
+    "Drop",
     "Filter",
     "Limits",
     "Listen",
@@ -253,6 +254,23 @@ class Queue(Options):
         return self
 
 
+def _drop_users(value: str) -> str:
+    if value not in ("owner", "all") and not (value.startswith("group:") and len(value) > len("group:")):
+        raise ValueError('must be "owner", "all" or "group:" and a name')
+    return value
+
+
+class Drop(Options):
+    """The folder through which programs of this host hand mail over (`mailserver sendmail`)."""
+
+    path: FilePath = "{data}/drop"
+    """Where it is. Users who shall write into it must be able to reach it."""
+    users: Annotated[str, AfterValidator(_drop_users)] = "owner"
+    """Who may put mail into it: `owner` (root and the server's user), `group:NAME`, or `all` users of the host."""
+    domain: HostName | None = None
+    """Completes addresses without a domain. Absent: `hostname` if it is one of the domains, else the first of them."""
+
+
 class Log(Options):
     """What the server writes down."""
 
@@ -312,7 +330,13 @@ class Configuration(Options):
     relay: Relay = Relay()
     dns: DNS = DNS()
     queue: Queue = Queue()
+    drop: Drop = Drop()
     log: Log = Log()
     filter: tuple[Filter, ...] = ()
+    @property
+    def drop_path(self) -> str:
+        """`drop.path` with the data folder put in."""
+        return self.drop.path.replace("{data}", self.data.rstrip("/"), 1)
+
     directory: str = Field(default="", validation_alias=NOT_A_KEY)
     """The folder of the file, from which relative paths count."""

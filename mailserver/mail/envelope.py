@@ -24,7 +24,8 @@ class TLSFacts:
 class Peer:
     """The other end of a connection.
 
-    `address` is the numeric IP address, or ``"unix"`` on a Unix socket; `port` is 0 there.
+    `address` is the numeric IP address, or ``"unix"`` on a Unix socket; `port` is 0 there.  For what a program of this host
+    handed over without a connection it is ``"local"``, and `hello` says which user's program that was.
     `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity.
     `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.
     """

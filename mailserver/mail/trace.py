@@ -39,6 +39,8 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
     an encrypted connection.  `hide_client` keeps a submitting user's address and host out.
     """
     peer = envelope.peer
+    if peer.address == "local":
+        return _handed_over(envelope, hostname)
     origin = "client.invalid (hidden)" if hide_client else _origin(peer.hello, peer.address, reverse_name)
     fold = "\r\n\t" if len(hostname) > LONG_HOSTNAME else " "
     clauses = f"by {hostname}{fold}with {with_protocol(peer, envelope.parameters.smtputf8)} id {envelope.id}"
@@ -50,6 +52,13 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
         cipher = NOT_IN_A_NAME.sub("?", peer.tls.cipher) or "unknown"
         clauses += f"\r\n\ttls {cipher} ({NOT_IN_A_NAME.sub('?', peer.tls.version)})"
     return f"Received: from {origin}\r\n\t{clauses};\r\n\t{date_time(int(envelope.received_at))}\r\n".encode()
+
+
+def _handed_over(envelope: Envelope, hostname: str) -> bytes:
+    """The field for what a program of this host handed over without a dialogue: `hello` says which user's."""
+    user = CONTROLS.sub("?", envelope.peer.hello)
+    date = date_time(int(envelope.received_at))
+    return f"Received: by {hostname} (from {user})\r\n\tid {envelope.id};\r\n\t{date}\r\n".encode()
 
 
 def with_protocol(peer: Peer, smtputf8: bool) -> str:

@@ -39,11 +39,11 @@ class Transaction:
 
     __slots__ = ("_junk", "connection", "id", "parameters", "peer", "profile", "recipients", "routes", "sender", "spooling")
 
-    def __init__(self, profile: Profile, peer: Peer, connection: str) -> None:
+    def __init__(self, profile: Profile, peer: Peer, connection: str, id: str = "") -> None:
         self.profile = profile
         self.peer = peer
         self.connection = connection
-        self.id = profile.ids.next()
+        self.id = id or profile.ids.next()
         self.sender: Address | None = None
         self.parameters = NO_MAIL_PARAMETERS
         self.recipients: list[Recipient] = []

@@ -45,6 +45,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[relay]", schema.Relay),
     ("[dns]", schema.DNS),
     ("[queue]", schema.Queue),
+    ("[drop]", schema.Drop),
     ("[log]", schema.Log),
     ("[[filter]]", schema.Filter),
 )

@@ -41,6 +41,12 @@ class ReceivedTests(SynchronousTestCase):
         field = received(replace(ENVELOPE, peer=replace(PEER, address="fe80::1%eth0")), hostname="mx")
         self.assertTrue(field.startswith(b"Received: from client.example ([IPv6:fe80::1])\r\n"))
 
+    def test_what_a_local_program_handed_over_names_its_user(self) -> None:
+        peer = Peer("local", 0, "submission", hello="userid 1000", login="alice")
+        field = received(replace(ENVELOPE, peer=peer), hostname="mx")
+        self.assertTrue(field.startswith(b"Received: by mx (from userid 1000)\r\n\tid "), field)
+        self.assertEqual(field.count(b"\r\n"), 3)
+
     def test_a_unix_socket_and_a_missing_hello(self) -> None:
         field = received(replace(ENVELOPE, peer=Peer("unix", 0, "lmtp")), hostname="mx")
         self.assertTrue(field.startswith(b"Received: from unknown (local socket)\r\n\tby mx with SMTP id"))
