@@ -161,7 +161,9 @@ class Relay:
         if not isinstance(hosts, Hosts):
             return hosts
         port = self._doorway.port
-        return [Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group]
+        return [
+            Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group
+        ]
 
     # --- delivering ---
 

@@ -105,7 +105,9 @@ async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collectio
     answer = await _ask(resolver, domain, "MX")
     if not answer.name_exists:
         raise Unroutable(Failed(NO_DOMAIN, f"{domain} does not exist (MX)"))
-    exchangers = sorted({(mx.preference, mx.exchange.rstrip(".").lower()) for mx in answer.exchanges if mx.exchange != "."})
+    exchangers = sorted(
+        {(mx.preference, mx.exchange.rstrip(".").lower()) for mx in answer.exchanges if mx.exchange != "."}
+    )
     if not exchangers:
         if answer.records:  # RFC 7505 section 3: the exchanger is the root
             raise Unroutable(Failed(NULL_MX, f"{domain} has a null MX"))

@@ -49,9 +49,7 @@ class Meaning(enum.Enum):
     ELSEWHERE = "those without a final answer go to the next host"
 
 
-def meaning_of(
-    *, sender_reply: Reply | None, connection_lost: bool, reused: bool, content_sent: bool
-) -> Meaning:
+def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: bool, content_sent: bool) -> Meaning:
     """Judge an ended transaction.
 
     `sender_reply` is the answer to MAIL, `connection_lost` says that the connection cannot go on, `reused` that it had carried

@@ -106,7 +106,11 @@ class Session:
         self.peer.commands.append(line)
         verb = line.split()[0].split(":")[0].upper()
         if verb == "EHLO":
-            self.say("EHLO", line, "\r\n".join([f"250-{one}" for one in ("peer.example", *self.peer.offers)]) + "\r\n250 HELP")
+            self.say(
+                "EHLO",
+                line,
+                "\r\n".join([f"250-{one}" for one in ("peer.example", *self.peer.offers)]) + "\r\n250 HELP",
+            )
         elif verb == "MAIL":
             if self.say("MAIL", line, "250 2.1.0 Sender ok"):
                 self.sender, self.recipients = line[11:].split(">")[0], []
@@ -223,7 +227,8 @@ class RelayCase(SynchronousTestCase):
             waiting_seconds=waiting,
         )
         book = HostBook(
-            look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}), seconds=self.clock.seconds
+            look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),
+            seconds=self.clock.seconds,
         )
         relay = Relay(find=book.find, connections=self.connections, doorway=Doorway(tls=tls), **more)
         self.successResultOf(Later.fromCoroutine(relay.start()))

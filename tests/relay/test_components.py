@@ -29,9 +29,7 @@ class Components(FilterCase):
             connection_idle="2s",
             probe="5s",
         )
-        expected = PoolLimits(
-            per_destination=3, in_all=7, messages=11, age_seconds=60, idle_seconds=2, probe_seconds=5
-        )
+        expected = PoolLimits(per_destination=3, in_all=7, messages=11, age_seconds=60, idle_seconds=2, probe_seconds=5)
         self.assertEqual(relay.connections.pool.limits, expected)
 
     def test_faults_are_told_in_sentences(self):

@@ -32,7 +32,16 @@ class Document(SocketCase):
         self.assertIn(f"```python\n{EXAMPLE.read_text()}```\n", PAGE.read_text())
 
     def test_the_keys_that_the_page_names_exist(self):
-        for key in ("port", "tls", "ip", "recipients", "connections", "connections_per_host", "probe", "connect_timeout"):
+        for key in (
+            "port",
+            "tls",
+            "ip",
+            "recipients",
+            "connections",
+            "connections_per_host",
+            "probe",
+            "connect_timeout",
+        ):
             self.assertIn(key, MXOptions.model_fields)
             self.assertIn(f"`{key}", PAGE.read_text().replace("tls  =", "`tls").replace("port =", "`port"), key)
         self.assertIn("look_up_mx", SmarthostOptions.model_fields)
@@ -55,8 +64,12 @@ class Document(SocketCase):
         )
 
     async def test_a_smarthost_relay_says_what_it_is_doing(self):
-        relay = smarthost_relay(reactor=reactor, hostname="us.example", host="127.0.0.1", doorway=Doorway(port=self.port))
+        relay = smarthost_relay(
+            reactor=reactor, hostname="us.example", host="127.0.0.1", doorway=Doorway(port=self.port)
+        )
         await relay.start()
         await self.deliver(relay)
-        self.assertRegex(repr(relay), r"^<Relay: <Pool: 0 waiting, 1 connections \(1 idle\) to 1 destinations, 1 opened, 0% hits>>")
+        self.assertRegex(
+            repr(relay), r"^<Relay: <Pool: 0 waiting, 1 connections \(1 idle\) to 1 destinations, 1 opened, 0% hits>>"
+        )
         await relay.stop()

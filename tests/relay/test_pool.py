@@ -251,7 +251,9 @@ class History(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.limits = PoolLimits(per_destination=3, in_all=5, messages=4, age_seconds=40, idle_seconds=10, probe_waiting=6)
+        self.limits = PoolLimits(
+            per_destination=3, in_all=5, messages=4, age_seconds=40, idle_seconds=10, probe_waiting=6
+        )
         self.pool = Pool(self.limits)
         self.now = 0.0
         self.jobs = 0

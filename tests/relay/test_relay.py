@@ -17,7 +17,9 @@ class Sending(RelayCase):
         self.assertEqual(a.messages, [("sender@example.net", ("user@example.org",), MESSAGE)])
         self.assertEqual(b.connections, [])
         self.assertEqual((type(outcome), outcome.peer), (Delivered, "a.example"))
-        self.assertRegex(outcome.note, r"^250 2.0.0 Kept; a.example\[192.0.2.1\]:25, in the clear, message 1 .*, \d+ ms$")
+        self.assertRegex(
+            outcome.note, r"^250 2.0.0 Kept; a.example\[192.0.2.1\]:25, in the clear, message 1 .*, \d+ ms$"
+        )
 
     def test_recipients_of_one_domain_share_a_transaction_and_each_domain_has_its_own(self):
         self.relay = self.make(zones={"other.example": {"MX": ["10 b.example"]}})
@@ -332,7 +334,9 @@ class ManyDestinations(RelayCase):
                 break
             self.clock.advance(1)
         self.assertEqual(living, 2700)
-        self.assertLess(seconds, 150, "connections that wait for the dead hold the living up for no more than their time")
+        self.assertLess(
+            seconds, 150, "connections that wait for the dead hold the living up for no more than their time"
+        )
         self.pass_time(60)
         kinds = [type(one[0][0]) for one in answers]
         self.assertEqual((kinds.count(Delivered), kinds.count(Deferred)), (2700, 300))
@@ -426,5 +430,3 @@ class Encryption(RelayCase):
             self.pass_time(3600)
             self.deliver()
             self.assertEqual(sum(line == "STARTTLS" for line in a.commands), 2, "not for ever")
-
-

@@ -4,15 +4,16 @@ import datetime
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -31,7 +32,7 @@ MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 
 
 def certificate(name):
-    """A certificate that nobody vouches for."""
+    """A context with a certificate that nobody vouches for."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -46,9 +47,20 @@ def certificate(name):
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return PrivateCertificate.loadPEM(made.public_bytes(pem) + secret)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate(made)
+    context.use_privatekey(key)
+    return context
+
+
+@dataclass
+class ServerSide:
+    """What `startTLS` wants."""
+
+    context: SSL.Context
+
+    def getContext(self):
+        return self.context
 
 
 class Sink(Protocol):
@@ -59,7 +71,6 @@ class Sink(Protocol):
 
     def connectionMade(self):
         self.factory.connections.append(self)
-        self.factory.most = max(self.factory.most, len(self.factory.connections))
         self.transport.write(b"220 sink.example ESMTP\r\n")
 
     def dataReceived(self, data):
@@ -108,7 +119,7 @@ class SocketCase(TestCase):
     def setUp(self):
         self.sink = Factory.forProtocol(Sink)
         self.sink.noisy = False
-        self.sink.connections, self.sink.messages, self.sink.tls, self.sink.slow, self.sink.most = [], [], None, False, 0
+        self.sink.connections, self.sink.messages, self.sink.tls, self.sink.slow = [], [], None, False
         port = reactor.listenTCP(0, self.sink, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.port = port.getHost().port
@@ -140,8 +151,7 @@ class SocketCase(TestCase):
 
 class Encryption(SocketCase):
     def offer_tls(self):
-        made = certificate("sink.example")
-        self.sink.tls = CertificateOptions(privateKey=made.privateKey.original, certificate=made.original)
+        self.sink.tls = ServerSide(certificate("sink.example"))
 
     async def test_where_starttls_is_offered_it_is_used_whatever_the_certificate(self):
         self.offer_tls()
