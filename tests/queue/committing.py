@@ -1,8 +1,9 @@
 """A program of the tests: commit messages until it is killed, and print the id and digest of each that was acknowledged.
 
-    python -m tests.queue.committing DIRECTORY commit [ACKNOWLEDGEMENTS]|drain|limit
+    python -m tests.queue.committing DIRECTORY commit [ACKNOWLEDGEMENTS]|drain|limit|bounce|drain-bounces
 
-The delivery appends a line for each message, id and digest of what it was handed, to DIRECTORY/delivered.
+The delivery appends a line for each message, id and digest of what it was handed, to DIRECTORY/delivered.  With `bounce` it fails
+every message and appends a line for each report: the id that it speaks of, and its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -19,10 +21,11 @@ from twisted.internet import defer, reactor, task, threads
 from zope.interface import implementer
 
 from mailserver.interfaces import IBatchDelivery
-from mailserver.mail.answers import Delivered
+from mailserver.mail.answers import Delivered, Failed, Local, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.ids import IdSource
+from mailserver.mail.reply import Reply
 from mailserver.queue.queue import Queue
 from mailserver.queue.spool import sync_directory
 from tests.queue.doubles import envelope, local
@@ -54,12 +57,30 @@ class Appending:
         await threads.deferToThread(os.fsync, self.file)
 
 
-def make_queue(directory, **changes):
+@implementer(IBatchDelivery)
+class Bouncing(Appending):
+    async def deliver_batch(self, parcels):
+        outcomes = []
+        for parcel in parcels:
+            if parcel.envelope.sender is not None:
+                outcomes.append({d.index: Failed(Reply.of(550, "5.1.1", "No")) for d in parcel.destinations})
+                continue
+            about = re.search(rb"the\s+number\s+(\w{16})", b"".join(parcel.content.chunks()))[1].decode()
+            os.write(self.file, f"{about} {parcel.envelope.id} {int(parcel.again)}\n".encode())
+            outcomes.append({d.index: Delivered() for d in parcel.destinations})
+        return outcomes
+
+
+async def route(address):
+    return [Local(address, Mailbox("bob", "example.com"))]
+
+
+def make_queue(directory, delivery=Appending, **changes):
     options = {"minimum_free_bytes": 0, "flush_seconds": 0.05, "memory_window_octets": 300_000}
     return Queue(
         data_directory=os.path.join(directory, "data"),
         clock=reactor,
-        local=Appending(os.path.join(directory, "delivered")),
+        local=delivery(os.path.join(directory, "delivered")),
         remote=None,
         note=lambda id, step, **fields: None,
         run_in_thread=threads.deferToThread,
@@ -125,10 +146,11 @@ async def until_broken(queue):
 
 async def run(_, directory, what, acknowledgements="-1"):
     end = [int(acknowledgements)]
-    queue = make_queue(directory)
+    bounces = {"delivery": Bouncing, "route": route, "hostname": "mx.example.org", "next_id": IDS.next}
+    queue = make_queue(directory, **(bounces if "bounce" in what else {}))
     await queue.start()
     say("started", str(queue.depth))
-    if what == "commit":
+    if what in ("commit", "bounce"):
         await defer.gatherResults([defer.ensureDeferred(commit_until(queue, end)) for _ in range(COMMITTERS)])
     if what == "limit":
         size = os.path.getsize(queue.store_path + "-wal") + 1_000_000

@@ -43,18 +43,18 @@ class KillNine(SynchronousTestCase):
         self.directory = os.path.abspath(self.mktemp())
         os.mkdir(self.directory)
 
-    def drain(self):
-        program = Program(self.directory, "drain")
+    def drain(self, what="drain"):
+        program = Program(self.directory, what)
         lines = program.rest()
         self.assertEqual(program.process.returncode, 0)
         self.assertEqual(lines[-1], ["stopped", "0"])
 
-    def killed_after(self, acknowledgements, by_itself=False):
+    def killed_after(self, acknowledgements, by_itself=False, what="commit"):
         """Run, kill after so many; what was acknowledged, id to digest.
 
         From outside the kill falls anywhere; `by_itself`, into the very moment of an acknowledgement.
         """
-        program = Program(self.directory, "commit", str(acknowledgements) if by_itself else "-1")
+        program = Program(self.directory, what, str(acknowledgements) if by_itself else "-1")
         acknowledged = {}
         while not by_itself and len(acknowledged) < acknowledgements:
             line = program.line()
@@ -85,6 +85,19 @@ class KillNine(SynchronousTestCase):
                 self.assertEqual(again, "1", "a second delivery says that it comes again")
             first.setdefault(id, again)
         self.assertLessEqual(max(times.values()), ROUNDS + 1)
+        self.assertEqual(list_entries(os.path.join(self.directory, "data")), [])
+        self.assertEqual(os.listdir(os.path.join(self.directory, "data", "spool")), [])
+
+    def test_every_failure_is_told_to_its_sender_whatever_is_killed(self):
+        acknowledged = set()
+        for number in range(ROUNDS // 2):
+            acknowledged |= self.killed_after(random.randint(1, 400), by_itself=number % 2 == 0, what="bounce").keys()
+        self.drain("drain-bounces")
+        reports = {}
+        for about, report, _ in delivered(self.directory):
+            reports.setdefault(about, set()).add(report)
+        self.assertEqual(acknowledged - reports.keys(), set(), "not told")
+        self.assertEqual([about for about, made in reports.items() if len(made) > 1], [], "told twice")
         self.assertEqual(list_entries(os.path.join(self.directory, "data")), [])
         self.assertEqual(os.listdir(os.path.join(self.directory, "data", "spool")), [])
 
