@@ -13,10 +13,12 @@ from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from mailserver.interfaces import Services
 from mailserver.mail.address import Address
@@ -53,14 +55,15 @@ def certificate(name):
     return context
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 @dataclass
 class ServerSide:
     """What `startTLS` wants."""
 
     context: SSL.Context
 
-    def getContext(self):
-        return self.context
+    def serverConnectionForTLS(self, protocol):
+        return SSL.Connection(self.context, None)
 
 
 class Sink(Protocol):
@@ -70,8 +73,12 @@ class Sink(Protocol):
     buffer = b""
 
     def connectionMade(self):
+        self.gone = Later()
         self.factory.connections.append(self)
         self.transport.write(b"220 sink.example ESMTP\r\n")
+
+    def connectionLost(self, reason):
+        self.gone.callback(None)
 
     def dataReceived(self, data):
         if self.factory.slow:
@@ -125,6 +132,13 @@ class SocketCase(TestCase):
         self.port = port.getHost().port
         self.sink.resuming = None
         self.addCleanup(lambda: self.sink.resuming and self.sink.resuming.active() and self.sink.resuming.cancel())
+
+        self.addCleanup(self.hang_up)
+
+    def hang_up(self):
+        for connection in self.sink.connections:
+            connection.transport.abortConnection()
+        return gatherResults([connection.gone for connection in self.sink.connections])
 
     async def relay(self, **options):
         services = Services(
