@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command_line(["queue", "list", *(["--config", wishes.config] if wishes.config else [])])
         if wishes.mode == "help":
             print(USAGE)
-            return 0
+            raise SystemExit(0)  # as the other commands do
         if wishes.mode == "q":
             return 0  # the server needs nobody to tell it when
         if wishes.mode in NOT_OFFERED:

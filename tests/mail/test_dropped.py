@@ -1,0 +1,86 @@
+"""The first line of a file in the drop folder."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.address import Address
+from mailserver.mail.dropped import DropEnvelope, DropFault, drop_name, is_drop_name
+from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
+
+GOOD: dict[str, Any] = {"version": 1, "sender": "a@example.org", "recipients": ["b@example.net"]}
+
+
+def line(**changes: Any) -> bytes:
+    return json.dumps(GOOD | changes).encode() + b"\n"
+
+
+class Envelope(SynchronousTestCase):
+    def test_what_is_written_is_read(self) -> None:
+        notify = RecipientParameters(frozenset({"FAILURE", "DELAY"}))
+        for envelope in (
+            DropEnvelope(None, (Recipient(Address("a b", "example.org")),), MailParameters()),
+            DropEnvelope(
+                Address("ü", "example.org"),
+                (Recipient(Address("b", "example.org"), notify), Recipient(Address("c", "example.org"), notify)),
+                MailParameters(body="8BITMIME", smtputf8=True, ret="HDRS", envid="x y"),
+            ),
+        ):
+            octets = envelope.encode()
+            self.assertEqual(DropEnvelope.decode(octets), envelope)
+            self.assertEqual(octets.count(b"\n"), 1)
+
+    def test_the_same_recipient_is_one(self) -> None:
+        self.assertEqual(len(DropEnvelope.decode(line(recipients=["b@x.example", "b@x.example"])).recipients), 1)
+
+    def test_whatever_else_stands_there_is_a_fault(self) -> None:
+        for wrong in (
+            b"",
+            b"[]",
+            b"{",
+            b"\xff",
+            b"[" * 100_000,
+            line(version=2),
+            line(sender=None),
+            line(sender="no address"),
+            line(sender="ü@example.org"),
+            line(recipients=[]),
+            line(recipients=["b"]),
+            line(recipients="b@example.org"),
+            line(recipients=[1]),
+            line(recipients=[f"{n}@x.example" for n in range(10_001)]),
+            line(body="BINARYMIME"),
+            line(smtputf8=1),
+            line(ret="ALL"),
+            line(envid="a\nb"),
+            line(notify=["NEVER", "DELAY"]),
+            line(notify=[]),
+            line(notify=["SOON"]),
+            line(login="root"),
+        ):
+            with self.assertRaises(DropFault, msg=repr(wrong[:80])):
+                DropEnvelope.decode(wrong)
+
+    @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: line(sender=text)))
+    def test_nothing_but_a_fault_comes_of_anything(self, octets: bytes) -> None:
+        try:
+            DropEnvelope.decode(octets)
+        except DropFault:
+            pass
+
+    def test_names(self) -> None:
+        self.assertTrue(is_drop_name(drop_name(1_795_000_000_000_000, bytes(16))))
+        self.assertLess(drop_name(9, bytes(16)), drop_name(10, bytes(16)))
+        for name in (
+            "bad",
+            "x.mail",
+            f".{drop_name(1, bytes(16))}",
+            drop_name(1, bytes(16)) + "\n",
+            "../" + drop_name(1, bytes(16)),
+        ):
+            self.assertFalse(is_drop_name(name), name)

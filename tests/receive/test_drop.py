@@ -1,0 +1,226 @@
+"""The drop folder: what becomes of each file, in virtual time; and who may do what in the folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from zope.interface import implementer
+
+from mailserver.interfaces import IRecipientContentFilter
+from mailserver.mail.answers import Pass, Refuse, Verdict
+from mailserver.mail.dropped import drop_name
+from mailserver.mail.faults import StorageBroken
+from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS, Drop
+from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
+from mailserver.receive.judging import BoundFilter
+from mailserver.receive.profile import Limits
+from tests.receive.connections import Listener
+
+BODY = b"Subject: x\r\n\r\nhello\r\n"
+NOBODY = 65534
+
+
+@implementer(IRecipientContentFilter)
+class NotBob:
+    async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Verdict:
+        return Refuse("not bob") if recipient.address.local == "bob" else Pass()
+
+
+class DropCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()).resolve()
+        self.folder = DropFolder(str(self.path), "owner")
+        self.folder.make()
+        self.stored: set[str] = set()
+
+    def drop(self, **options: Any) -> tuple[Drop, Listener]:
+        listener = Listener(self.mktemp(), service="submission", **options)
+        self.addCleanup(listener.factory._stop_checking)
+        drop = Drop(
+            folder=self.folder,
+            clock=listener.clock,
+            run_in_thread=maybeDeferred,
+            profile=lambda: listener.profile,
+            next_id=listener.profile.ids.next,
+            is_stored=lambda id: succeed(id in self.stored),
+        )
+        return drop, listener
+
+    def started(self, **options: Any) -> tuple[Drop, Listener]:
+        drop, listener = self.drop(**options)
+        self.successResultOf(Deferred.fromCoroutine(drop.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        return drop, listener
+
+    def put(self, *recipients: str, sender: str = "alice@example.org", body: bytes = BODY, number: int = 1) -> None:
+        names = ", ".join(f'"{one}"' for one in recipients)
+        line = f'{{"version": 1, "sender": "{sender}", "recipients": [{names}]}}\n'.encode()
+        (self.path / drop_name(number, os.urandom(16))).write_bytes(line + body)
+
+    def files(self) -> list[str]:
+        found = [str(path.relative_to(self.path)) for path in self.path.rglob("*")]
+        return sorted(set(found) - {"bad", "taken"})
+
+
+class Files(DropCase):
+    def test_a_file_is_found_by_the_look_each_second(self) -> None:
+        _, listener = self.started()
+        self.put("bob@example.org")
+        self.assertEqual(listener.store.taken, [])
+        listener.clock.advance(LOOK_SECONDS)
+        ((envelope, octets, destinations),) = listener.store.taken
+        self.assertEqual(str(envelope.sender), "alice@example.org")
+        self.assertEqual([str(one.recipient.address) for one in destinations], ["bob@example.org"])
+        self.assertTrue(octets.endswith(BODY))
+        self.assertEqual(self.files(), [])
+
+    def test_a_ring_makes_it_look_at_once_and_the_oldest_goes_first(self) -> None:
+        drop, listener = self.started()
+        self.put("bob@example.org", body=b"Subject: second\r\n\r\n", number=2)
+        self.put("bob@example.org", body=b"Subject: first\r\n\r\n", number=1)
+        drop.look()
+        self.assertEqual(
+            [octets.split(b"\r\n")[-3] for _, octets, _ in listener.store.taken],
+            [b"Subject: first", b"Subject: second"],
+        )
+
+    def test_a_store_that_cannot_take_it_now_is_asked_again(self) -> None:
+        drop, listener = self.started()
+        listener.store.answer = StorageBroken("no disk")
+        self.put("bob@example.org")
+        drop.look()
+        self.assertEqual(len(self.files()), 1)
+        listener.store.answer = None
+        listener.clock.pump([LOOK_SECONDS] * int(AGAIN_SECONDS + 2))
+        self.assertEqual(len(listener.store.taken), 1)
+        self.assertEqual(self.files(), [])
+
+    def test_a_router_that_fails_keeps_the_message_here(self) -> None:
+        drop, listener = self.started()
+        listener.router.error = RuntimeError("no directory")
+        self.put("bob@example.org")
+        drop.look()
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual((len(self.files()), listener.store.taken), (1, []))
+
+    def test_what_was_committed_before_a_crash_is_not_committed_again(self) -> None:
+        drop, listener = self.drop()
+        self.put("bob@example.org", "nobody@example.org")
+        ((name,), _) = self.folder.take(listener.profile.ids.next, 10)
+        self.stored.add(name.partition(".")[0])
+        self.successResultOf(Deferred.fromCoroutine(drop.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        ((envelope, octets, _),) = listener.store.taken
+        self.assertIsNone(envelope.sender, "the report, which is still owed")
+        self.assertIn(b"nobody@example.org", octets)
+        self.assertEqual(self.files(), [])
+
+    def test_what_was_taken_before_a_crash_and_not_committed_is_committed_under_its_id(self) -> None:
+        drop, listener = self.drop()
+        self.put("bob@example.org")
+        ((name,), _) = self.folder.take(listener.profile.ids.next, 10)
+        self.successResultOf(Deferred.fromCoroutine(drop.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        self.assertEqual([envelope.id for envelope, _, _ in listener.store.taken], [name.partition(".")[0]])
+
+    def test_more_recipients_than_the_limit_go_in_several_transactions(self) -> None:
+        drop, listener = self.started(limits=Limits(recipients=2), relays=True)
+        self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
+        drop.look()
+        self.assertEqual([len(destinations) for _, _, destinations in listener.store.taken], [2, 2, 1])
+
+    def test_a_filter_that_judges_for_each_recipient_decides_for_each(self) -> None:
+        drop, listener = self.started(filters=[BoundFilter("notbob", NotBob())])
+        self.put("alice@example.org", "bob@example.org")
+        drop.look()
+        message, report = listener.store.taken
+        self.assertEqual([str(one.recipient.address) for one in message[2]], ["alice@example.org"])
+        self.assertIsNone(report[0].sender)
+        self.assertIn(b"rfc822; bob@example.org", report[1])
+
+    def test_a_refused_message_of_the_null_sender_is_reported_to_nobody(self) -> None:
+        drop, listener = self.started()
+        self.put("nobody@example.org", sender="")
+        drop.look()
+        self.assertEqual((listener.store.taken, self.files()), ([], []))
+
+    def test_a_refused_message_whose_sender_cannot_be_told_is_put_aside(self) -> None:
+        drop, _ = self.started()
+        self.put("nobody@example.org", sender="nobody2@example.org")
+        drop.look()
+        (name,) = self.files()
+        self.assertTrue(name.startswith("bad/"))
+
+    def test_a_message_above_the_limit_is_refused(self) -> None:
+        drop, listener = self.started(limits=Limits(message_octets=1000))
+        self.put("bob@example.org", body=BODY + b"x" * 2000)
+        drop.look()
+        ((envelope, octets, _),) = listener.store.taken
+        self.assertIsNone(envelope.sender)
+        self.assertIn(b"5.3.4", octets)
+
+
+class Folder(DropCase):
+    def test_an_unfinished_file_is_left_alone_for_a_while(self) -> None:
+        drop, _ = self.started()
+        unfinished = self.path / ".half"
+        unfinished.write_bytes(b"x")
+        drop.look()
+        now = unfinished.stat().st_mtime
+        self.assertEqual(self.folder.sweep(now + 60), 0)
+        self.assertEqual(self.folder.sweep(now + UNFINISHED_SECONDS + 1), 1)
+        self.assertEqual(self.files(), [])
+
+    def test_modes_follow_who_may_use_it(self) -> None:
+        for users, mode in (("owner", 0o2700), ("all", 0o3733), (f"group:{os.getgid()}", None)):
+            folder = DropFolder(str(self.path), users)
+            if mode is None:
+                self.assertRaises(FileNotFoundError, folder.make)
+                continue
+            folder.make()
+            self.assertEqual(self.path.stat().st_mode & 0o7777, mode)
+            self.assertEqual((self.path / "taken").stat().st_mode & 0o777, 0o700)
+
+    def test_a_file_with_a_second_name_is_no_message(self) -> None:
+        drop, listener = self.started()
+        self.put("bob@example.org")
+        (name,) = self.files()
+        os.link(self.path / name, self.path / ".second")
+        drop.look()
+        self.assertEqual(listener.store.taken, [])
+        self.assertEqual(sum(one.startswith("bad/") for one in self.files()), 1)
+
+    def test_another_user_may_drop_but_neither_list_nor_remove(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("needs root, to become another user")
+        top = Path(tempfile.mkdtemp())  # the test's own folder is closed to others
+        self.addCleanup(shutil.rmtree, top)
+        top.chmod(0o755)
+        self.path = top / "drop"
+        DropFolder(str(self.path), "all").make()
+        self.put("bob@example.org")
+        (name,) = self.files()
+        program = (
+            "import os, sys\n"
+            "path, other, mine = sys.argv[1:]\n"
+            "f = os.open(path + '/.x', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640); os.fchmod(f, 0o640)\n"
+            "os.write(f, b'x'); os.rename(path + '/.x', path + '/' + mine)\n"
+            "print(os.stat(path + '/' + mine).st_gid)\n"
+            "for attempt in (lambda: os.listdir(path), lambda: os.unlink(path + '/' + other),\n"
+            "                lambda: os.listdir(path + '/taken')):\n"
+            "    try: attempt()\n"
+            "    except PermissionError: print('no')\n"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", program, str(self.path), name, drop_name(9, bytes(16))],
+            user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        self.assertEqual(said.stdout.split(), [str(self.path.stat().st_gid), "no", "no", "no"], said.stderr)
