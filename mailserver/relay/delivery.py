@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IHostFinder
@@ -108,6 +110,7 @@ class Relay:
     """
 
     stores = True
+    log = Logger()
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class Relay:
     async def stop(self) -> None:
         """What is under way has a few seconds."""
         await self.connections.stop(self._stop_seconds)
+        self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
 
     async def flush(self) -> None:
         """What another host has taken is its own to keep."""
@@ -196,11 +200,17 @@ class Relay:
         call.open += 1
 
         def later(found: Found) -> None:
-            if call.waiting is None or not call.waiting.called:  # else nobody waits for it any more
-                self._send(found, call, envelope, content, destinations)
-            call.ended()
+            try:
+                if call.waiting is None or not call.waiting.called:  # else nobody waits for it any more
+                    self._send(found, call, envelope, content, destinations)
+            finally:
+                call.ended()
 
-        found.addCallback(later)
+        found.addCallback(later).addErrback(self._stumbled)
+
+    def _stumbled(self, failure: Failure) -> None:
+        """A fault of ours: a destination without an outcome is deferred by whoever asked."""
+        self.log.failure("the relay stumbled over a message", failure)
 
     def _send(
         self, found: Found, call: _Call, envelope: Envelope, content: Content, destinations: Sequence[Destination]

@@ -40,6 +40,8 @@ class Peer:
         self.script = {key: list(value) if isinstance(value, list) else value for key, value in (script or {}).items()}
         self.offers = offers
         self.connections = []
+        self.early = ""  # said, before hanging up, when 100,000 octets of content have come
+        self.deaf = False  # reads no content: the transport's buffer stays full
         self.messages = []  # (sender, recipients, content), once the end of the content was read
         self.commands = []
 
@@ -88,6 +90,9 @@ class Session:
             if self.reading_content:
                 content, end, rest = (b"\r\n" + self.buffer).partition(b"\r\n.\r\n")
                 if not end:
+                    if self.peer.early and len(self.buffer) > 100_000:
+                        self.transport.hear(self.peer.early.encode() + b"\r\n")
+                        self.transport.hang_up()
                     return
                 self.buffer, self.reading_content = rest, False
                 whole = (content[2:] + b"\r\n").replace(b"\r\n..", b"\r\n.").removeprefix(b".")
@@ -141,7 +146,7 @@ class Transport:
     def write(self, data):
         if not self.lost:
             self.clock.callLater(0, lambda: self.lost or self.peer.receive(data))
-            if self.producer is not None:
+            if self.producer is not None and not self.peer.peer.deaf:
                 self.clock.callLater(0, lambda: self.producer and self.producer.resumeProducing())
 
     def registerProducer(self, producer, streaming):

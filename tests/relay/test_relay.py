@@ -69,6 +69,29 @@ class Sending(RelayCase):
         self.assertEqual((a.messages, b.messages), ([], []))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
+    def file(self, octets):
+        path, data = self.mktemp(), b"0123456789abcdef\r\n" * (octets // 18)
+        with open(path, "wb") as file:
+            file.write(data)
+        return Content.at(path, len(data))
+
+    def test_a_host_that_stops_reading_is_left_for_the_next_one(self):
+        """RFC 5321 section 4.5.3.2.5"""
+        a, b = self.peers(Peer(), Peer())
+        a.deaf = True
+        outcome = self.deliver(content=self.file(2_000_000))
+        self.assertEqual((type(outcome), outcome.peer), (Delivered, "b.example"))
+        self.assertAlmostEqual(self.clock.seconds(), 180, delta=3)
+        self.assertEqual((a.messages, a.open, len(b.messages)), ([], 0, 1))
+
+    def test_a_refusal_in_the_middle_of_the_content_is_heard(self):
+        a, b = self.peers(Peer(), Peer())
+        a.early = "552 5.3.4 Too much"
+        outcome = self.deliver(content=self.file(2_000_000))
+        self.assertEqual((type(outcome), str(outcome.reply)), (Failed, "552 5.3.4 Too much"))
+        self.turn()
+        self.assertEqual((a.open, b.connections, self.pool.links), (0, [], 0))
+
     def test_a_domain_with_an_impossible_name_fails_alone(self):
         self.peers(Peer())
         impossible = Address("user", "\N{COMBINING DIAERESIS}.example")
