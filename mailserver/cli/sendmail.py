@@ -24,11 +24,12 @@ from typing import BinaryIO
 from mailserver.cli.letter import Letter, LetterError, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.control import ControlError, ask
+from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
 from mailserver.mail.dropped import DropEnvelope, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 
-__all__ = ["main"]
+__all__ = ["main", "write_file"]
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 64, 65, 69, 74, 75, 77, 78
 OPTIONS = "A:B:C:F:GIL:N:O:R:UV:X:b:ce:f:h:imno:p:r:tvx"
@@ -190,7 +191,7 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     fields = letter.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
     path = os.path.join(configuration.drop_path, name)
-    _write(path, envelope, fields, letter, configuration.limits.message_bytes)
+    write_file(path, envelope, fields, letter, configuration.limits.message_bytes)
     with contextlib.suppress(ControlError, OSError):  # not everybody may ring, and not always is somebody in
         ask(os.path.join(configuration.data, "control.sock"), "drop.look", timeout_seconds=2)
 
@@ -205,7 +206,7 @@ def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Addr
     return DropEnvelope(sender, recipients, parameters)
 
 
-def _write(path: str, envelope: DropEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
+def write_file(path: str, envelope: DropEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
     """The file under a name with a dot, synced; then its own name, synced."""
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f".{name}")
@@ -261,8 +262,6 @@ def _sync_name(folder: str, descriptor: int) -> None:
     try:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        from mailserver.delivery.durability import find_syncfs
-
         syncfs = find_syncfs()
         if syncfs is None:
             os.sync()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
+from mailserver.cli.letter import Letter
+from mailserver.cli.sendmail import write_file
 from mailserver.interfaces import IRecipientContentFilter
+from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
-from mailserver.mail.dropped import drop_name
+from mailserver.mail.dropped import DropEnvelope, drop_name
+from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
 from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS, Drop
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
@@ -208,19 +212,58 @@ class Folder(DropCase):
         DropFolder(str(self.path), "all").make()
         self.put("bob@example.org")
         (name,) = self.files()
-        program = (
-            "import os, sys\n"
-            "path, other, mine = sys.argv[1:]\n"
-            "f = os.open(path + '/.x', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640); os.fchmod(f, 0o640)\n"
-            "os.write(f, b'x'); os.rename(path + '/.x', path + '/' + mine)\n"
-            "print(os.stat(path + '/' + mine).st_gid)\n"
-            "for attempt in (lambda: os.listdir(path), lambda: os.unlink(path + '/' + other),\n"
-            "                lambda: os.listdir(path + '/taken')):\n"
-            "    try: attempt()\n"
-            "    except PermissionError: print('no')\n"
-        )
-        said = subprocess.run(
-            [sys.executable, "-c", program, str(self.path), name, drop_name(9, bytes(16))],
-            user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        self.assertEqual(said.stdout.split(), [str(self.path.stat().st_gid), "no", "no", "no"], said.stderr)
+        (self.path / name).chmod(0o640)  # as sendmail leaves it
+        mine = drop_name(9, bytes(16))
+
+        def attempts() -> list[str]:
+            write_file(
+                str(self.path / mine),
+                line_of("bob@example.org"),
+                [b"Subject: from nobody"],
+                Letter.read(iter(())),
+                1000,
+            )
+            return [
+                outcome(lambda: os.listdir(self.path)),
+                outcome(lambda: os.unlink(self.path / name)),
+                outcome(lambda: os.listdir(self.path / "taken")),
+                outcome(lambda: (self.path / name).read_bytes()),
+            ]
+
+        self.assertEqual(as_nobody(attempts), ["PermissionError"] * 4)
+        self.assertEqual((self.path / mine).stat().st_gid, self.path.stat().st_gid, "the server's group may read it")
+        _, listener = self.started()
+        self.assertEqual([envelope.peer.hello for envelope, _, _ in listener.store.taken][1:], [f"userid {NOBODY}"])
+
+
+def line_of(recipient: str) -> DropEnvelope:
+    return DropEnvelope(None, (Recipient(Address.parse(recipient)),), MailParameters(body="8BITMIME"))
+
+
+def outcome(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def as_nobody(work: Callable[[], list[str]]) -> list[str]:
+    """What `work` returns in a child that is the user nobody; a new program could not be started by that user here."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            said = work()
+        except BaseException as error:
+            said = [repr(error)]
+        os.write(writing, json.dumps(said).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        said = json.loads(answer.read())
+    os.waitpid(child, 0)
+    return said
