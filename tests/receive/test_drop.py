@@ -209,7 +209,8 @@ class Folder(DropCase):
         self.addCleanup(shutil.rmtree, top)
         top.chmod(0o755)
         self.path = top / "drop"
-        DropFolder(str(self.path), "all").make()
+        self.folder = DropFolder(str(self.path), "all")
+        self.folder.make()
         self.put("bob@example.org")
         (name,) = self.files()
         (self.path / name).chmod(0o640)  # as sendmail leaves it
