@@ -44,6 +44,7 @@ PAGE_OCTETS = 4 << 20
 ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
 ROUTE_AGAIN_SECONDS = 60.0
 STORE_AGAIN_SECONDS = 5.0
+WRITE_AGAIN_SECONDS = 3600.0
 CONDITIONS = {State.FAILED: "failure", State.DEFERRED: "delay", State.DELIVERED: "success"}
 
 
@@ -174,9 +175,16 @@ class Reporter:
     def _read_page(self, numbers: Sequence[int]) -> tuple[Page, int]:
         """In a thread."""
         messages, taken = self._reader.read(numbers, PAGE_OCTETS)
-        return [
-            (one, original_of(one.envelope, one.content) if isinstance(one, ReadMessage) else None) for one in messages
-        ], taken
+        page: Page = []
+        for one in messages:
+            if isinstance(one, Unreadable):
+                page.append((one, None))
+                continue
+            try:
+                page.append((one, original_of(one.envelope, one.content)))
+            except OSError as error:
+                page.append((Unreadable(one.number, one.envelope.id, f"its file cannot be read: {error}"), None))
+        return page, taken
 
     async def _commit(self, reports: list[Report], marks: list[Mark]) -> None:
         for report in reports:
@@ -222,8 +230,14 @@ class Reporter:
             return
         for state in (State.FAILED, State.DEFERRED, State.DELIVERED):
             attempts = [attempt for attempt in owed if attempt.state is state]
-            if attempts:
+            if not attempts:
+                continue
+            try:
                 reports.append(self._report(message, original, attempts, good))
+            except Exception:  # noqa: BLE001  a fault of ours shall not stand in the way of other reports
+                self.log.failure("the report on {id} cannot be written yet", id=message.envelope.id)
+                marks += [Mark(a.number, a.destination, state, state, now + WRITE_AGAIN_SECONDS) for a in attempts]
+            else:
                 told = State.RETURNED if state is State.FAILED else state
                 marks += [Mark(a.number, a.destination, state, told) for a in attempts]
 

@@ -4,6 +4,7 @@ import email
 import itertools
 import os
 from dataclasses import replace
+from unittest import mock
 
 from twisted.internet.defer import gatherResults, succeed
 
@@ -375,6 +376,33 @@ class Troubles(ReportCase):
         await self.until(queue, settled)
         await self.quiet(queue)
         self.assertEqual(len(self.reports()), 1)
+
+    async def test_a_report_that_cannot_be_written_does_not_stand_in_the_way_of_others(self):
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started()
+        with mock.patch("mailserver.queue.reporting.failure_report", side_effect=ZeroDivisionError):
+            id = await self.send(queue, local())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        await self.send(queue, local())
+        self.assertEqual(len(self.reports()), 1)
+        settled = self.steps.wait(id, "settled")
+        self.clock.advance(3600)
+        await self.until(queue, settled)
+        self.assertEqual(len(self.reports()), 2)
+
+    async def test_a_message_whose_file_cannot_be_read_does_not_stand_in_the_way_of_others(self):
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started()
+        with mock.patch("mailserver.queue.reporting.original_of", side_effect=OSError(5, "I/O error")):
+            damaged = await self.send(queue, local())
+        self.clock.advance(1)
+        await self.send(queue, local())
+        self.assertEqual(len(self.reports()), 1)
+        self.assertEqual((await queue.show(damaged)).note, "its file cannot be read: [Errno 5] I/O error")
+        await self.stop(queue)
+        queue = await self.started()
+        await self.quiet(queue)
+        self.assertEqual(len(self.reports()), 2, "the next start tries once more")
 
     async def test_a_hundred_failures_are_told_of_in_pages(self):
         self.delivery.answers["alice"] = Failed(FULL)
