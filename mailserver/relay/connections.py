@@ -135,10 +135,13 @@ class Connections:
         self.decide()
 
     def withdraw(self, transmission: Transmission) -> None:
-        """Nobody wants it any more.  What is under way goes on: the other side may have it already."""
+        """Nobody wants it any more: it is not begun, and not completed.  Once all is sent the other side may have it already."""
         transmission.abandoned = True
-        if transmission.place < len(transmission.ways):
-            self.pool.withdraw(transmission.way.key, transmission)
+        if transmission.place >= len(transmission.ways) or self.pool.withdraw(transmission.way.key, transmission):
+            return
+        for connection in list(self._connections.values()):
+            if connection.transmission is transmission and not connection.content_sent:
+                connection.give_up()
 
     def _place(self, transmission: Transmission) -> None:
         """Let it wait for the first of its ways, from the present one on, that is not known to be out of reach."""

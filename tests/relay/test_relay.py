@@ -424,6 +424,25 @@ class Ending(RelayCase):
         self.assertEqual(sum(line.startswith("MAIL") for line in a.commands), 1)
 
 
+    def test_a_call_that_is_cancelled_in_the_middle_is_not_completed(self):
+        a, b = self.peers(Peer({"DATA": STALL}), Peer())
+        self.begin()
+        self.turn()
+        self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        self.last.cancel()
+        self.turn()
+        self.assertEqual((a.open, a.messages, b.connections, self.pool.links), (0, [], [], 0))
+
+    def test_a_call_that_is_cancelled_after_the_final_dot_is_left_to_its_end(self):
+        a, _ = self.peers(Peer({"END": STALL}))
+        self.begin()
+        self.turn()
+        self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        self.last.cancel()
+        self.turn()
+        self.assertEqual((a.open, self.pool.links), (1, 1))
+
+
 class Encryption(RelayCase):
     """What needs no handshake; the rest is in test_encryption."""
 
