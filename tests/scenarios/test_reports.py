@@ -140,3 +140,43 @@ class Reports(ScenarioCase):
         """The messages that have been reported on, once they are all."""
         found = {id for id in ids for one in server.messages("alice") if id in one.data.decode()}
         return found if found == ids else None
+
+
+class BetweenServers(ScenarioCase):
+    """This server relays to another one, where the sender has a mailbox."""
+
+    FAR = BASIC.replace("example.org", "far.example")
+
+    def pair(self) -> tuple[Server, Server]:
+        far = self.serve(self.FAR, accounts=("alice@far.example", "bob@far.example"))
+        relay = f'[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = {far.port}\nnetworks = ["127.0.0.0/8"]\n'
+        return self.serve(BASIC + relay), far
+
+    def test_what_the_other_host_refuses_is_told_through_the_relay(self) -> None:
+        front, far = self.pair()
+        self.assertEqual(front.send(b"Subject: hi\r\n\r\nyes", sender="alice@far.example", to="nobody@far.example").code, 250)
+        (stored,) = far.wait_for_mail("alice")
+        self.assertEqual(stored.header("From"), '"Mail Delivery System" <MAILER-DAEMON@mx.example.org>')
+        for field in (
+            b"Final-Recipient: rfc822; nobody@far.example",
+            b"Status: 5.1.1",
+            b"Remote-MTA: dns; 127.0.0.1",
+            b"Diagnostic-Code: smtp; 550 5.1.1",
+            b"Subject: hi",
+        ):
+            self.assertIn(field, stored.data)
+        wait_until(lambda: "is empty" in front.command("queue", "list").stdout, front.log)
+
+    def test_success_is_told_by_the_host_that_delivers_and_by_no_other(self) -> None:
+        front, far = self.pair()
+        with Wire(front.port) as wire:
+            wire.dialogue(
+                "EHLO client.example", "MAIL FROM:<alice@far.example>", "RCPT TO:<bob@far.example> NOTIFY=SUCCESS", "DATA"
+            )
+            wire.send(b"Subject: hi\r\n\r\nyes\r\n.\r\n")
+            self.assertEqual(wire.reply().code, 250)
+        far.wait_for_mail("bob")
+        wait_until(lambda: "is empty" in front.command("queue", "list").stdout, front.log)
+        (stored,) = far.wait_for_mail("alice")
+        self.assertIn(b"Reporting-MTA: dns; mx.far.example", stored.data)
+        self.assertIn(b"Action: delivered", stored.data)
