@@ -24,7 +24,7 @@ from mailserver.relay.security import TLSMode
 from mailserver.smtp.client import ClientLimits
 from mailserver.testing import FakeResolver
 
-CLOSE, STALL = "close", "stall"
+CLOSE, STALL, KEEP = "close", "stall", "keep the message and close"
 OFFERS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "DSN")
 MESSAGE = b"Subject: x\r\n\r\n.a line with a dot\r\n"
 
@@ -75,8 +75,9 @@ class Session:
         reply = self.peer.answer(stage, line, usual)
         if reply is STALL:
             self.stalled = True
-        elif reply is CLOSE:
+        elif reply is CLOSE or reply is KEEP:
             self.transport.hang_up()
+            return reply is KEEP
         else:
             self.transport.hear(reply.encode() + b"\r\n")
             if reply.startswith("421"):
