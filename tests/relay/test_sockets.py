@@ -2,7 +2,7 @@
 
 import datetime
 import os
-import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 
@@ -15,20 +15,21 @@ from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mailserver.interfaces import Services
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Remote
+from mailserver.mail.answers import Deferred, Delivered, Failed, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination
 from mailserver.relay.components import SmarthostFactory, SmarthostOptions
 from mailserver.testing import FakeResolver
-from tests.scenarios.support import free_port
+from tests.requires import require_tool
+from tests.scenarios.support import free_port, wait_until
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 
@@ -228,24 +229,47 @@ class Streaming(SocketCase):
 
 
 class Sinks(SocketCase):
-    async def test_smtp_sink_gets_every_message_over_a_few_connections(self):
-        program = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
-        if not os.path.exists(program):
-            self.skipTest("smtp-sink is not installed")
+    """Postfix's smtp-sink, which can be told to behave badly."""
+
+    async def sunk(self, *options):
+        """A relay to a fresh smtp-sink that has taken its first connection."""
+        program = require_tool("smtp-sink")
         self.port = free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        process = subprocess.Popen([program, *user, f"127.0.0.1:{self.port}", "100"], stderr=subprocess.DEVNULL)
+        command = [program, *user, *options, f"127.0.0.1:{self.port}", "100"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        relay = await self.relay()
-        for _ in range(100):
-            outcome = await self.deliver(relay)
-            if isinstance(outcome, Delivered):
-                break
-            relay = await self.relay()
-            await deferLater(reactor, 0.05)
+        await deferToThread(wait_until, lambda: listens(self.port), lambda: "smtp-sink does not listen")
+        return await self.relay()
+
+    async def test_it_gets_every_message_over_a_few_connections(self):
+        relay = await self.sunk()
         outcomes = await gatherResults([Later.fromCoroutine(self.deliver(relay)) for _ in range(500)])
         self.assertEqual({type(one) for one in outcomes}, {Delivered})
         counts = relay.connections.pool.counts
         self.assertLessEqual(counts.opened, 20)
         self.assertGreater(counts.hit_rate, 0.95)
+
+    async def test_without_pipelining_and_without_esmtp_it_works_as_well(self):
+        for option in ("-p", "-e"):
+            relay = await self.sunk(option)
+            for _ in range(3):
+                self.assertIsInstance(await self.deliver(relay), Delivered)
+
+    async def test_one_that_refuses_a_command_for_now_or_for_ever(self):
+        for command, phase in (("mail", "MAIL"), ("rcpt", "RCPT"), ("data", "DATA"), (".", "END")):
+            for option, kind in (("-r", Deferred), ("-f", Failed)):
+                outcome = await self.deliver(await self.sunk(option, command))
+                self.assertEqual((type(outcome), outcome.phase), (kind, phase), f"{option} {command}: {outcome}")
+
+    async def test_one_that_hangs_up_defers(self):
+        for command in ("connect", "ehlo", "mail", "rcpt", "data", "."):
+            outcome = await self.deliver(await self.sunk("-q", command))
+            self.assertIsInstance(outcome, Deferred, command)
+            self.assertEqual("may have been delivered" in outcome.note, command == ".", f"{command}: {outcome}")
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
