@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ from mailserver.queue.store import SqliteStore
 __all__ = ["Order", "Page", "StoppedQueue", "Verbs", "select"]
 
 PAGE = 500  # entries looked through at once
+PAGES = 20  # for one question
 REDIRECTED_OCTETS = 8 << 20  # of messages that are read and written again at once
 
 BUSY = "it is being delivered at this moment; nothing was changed, ask again"
@@ -88,20 +90,16 @@ class _Meant:
 def select(
     reader: SqliteReader, selection: Selection, *, after: int, limit: int, now: float
 ) -> tuple[list[EntrySummary], int | None]:
-    """Up to `limit` entries that are meant, from those after the number `after`; and where to go on.  Blocks."""
+    """Of the next page after the number `after` those that are meant, up to `limit`; and where to go on.  Blocks."""
     low, high = selection.numbers
-    after = max(after, low - 1)
+    rows = reader.page(max(after, low - 1), high, PAGE)
     found: list[EntrySummary] = []
-    while True:
-        rows = reader.page(after, high, PAGE)
-        for number, entry in rows:
-            after = number
-            if selection.chosen(entry, now) is not None:
-                found.append(entry)
-                if len(found) == limit:
-                    return found, number
-        if len(rows) < PAGE:
-            return found, None
+    for number, entry in rows:
+        if selection.chosen(entry, now) is not None:
+            found.append(entry)
+            if len(found) == limit:
+                return found, number
+    return found, rows[-1][0] if len(rows) == PAGE else None
 
 
 class Verbs:
@@ -129,12 +127,22 @@ class Verbs:
         self._recovery = recovery
 
     async def select(self, selection: Selection, after: int, limit: int) -> tuple[list[EntrySummary], int | None]:
-        """As `select`, in a thread.  Raises `StorageBroken`."""
+        """Up to `limit` entries that are meant, and where to go on: even where none was found there may be more.
+
+        A long queue is looked through in several calls, and deliveries read between the pages.  Raises `StorageBroken`.
+        """
         now = self._clock.seconds()
-        found: tuple[list[EntrySummary], int | None] = await self._runner.read(
-            lambda: select(self._reader, selection, after=after, limit=limit, now=now)
-        )
-        return found
+        entries: list[EntrySummary] = []
+        for _ in range(PAGES):
+            question = partial(select, self._reader, selection, after=after, limit=limit - len(entries), now=now)
+            found, further = await self._runner.read(question)
+            entries += found
+            if further is None:
+                return entries, None
+            after = further
+            if len(entries) == limit:
+                break
+        return entries, after
 
     async def carry_out(self, order: Order, *, after: int, dry_run: bool = False) -> Page:
         """Look through a page of entries and do it.  Raises `StorageFault`; nothing of the page has changed then."""

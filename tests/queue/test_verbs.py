@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred as Later
-from mailserver.mail.answers import Failed, Local, Mailbox, Remote
+from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Remote
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.reply import Reply
 from mailserver.queue.changes import Verb
@@ -65,6 +67,16 @@ class Running(VerbsCase):
         self.assertEqual(await self.act(queue, Verb.RETRY), [id])
         await self.steps_of(id, "delivered")
         self.assertIn("retried", self.steps.of(id))
+
+    async def test_retry_tries_what_has_failed_for_good(self):
+        queue = await self.started()
+        self.relay.answers["carol"] = NEVER
+        id = await self.commit(queue, remote())
+        while self.states(await queue.show(id)) != ["failed"]:
+            await self.turn()
+        self.relay.answers.clear()
+        self.assertEqual(await self.act(queue, Verb.RETRY, states=("failed",)), [id])
+        await self.steps_of(id, "settled")
 
     async def test_what_is_held_is_not_tried_until_it_is_released(self):
         queue = await self.started()
@@ -202,6 +214,49 @@ class Running(VerbsCase):
         page = await queue.verbs.carry_out(order(Verb.DROP), after=0, dry_run=True)
         self.assertEqual(page.done, [(id, ("carol@elsewhere.example",))])
         self.assertEqual(self.states(await queue.show(id)), ["deferred"])
+
+
+class Busy(VerbsCase):
+    async def test_a_hand_in_the_midst_of_deliveries_loses_and_doubles_nothing(self):
+        chance = random.Random(7)
+        queue = await self.started(remote_deliveries=5)
+        sent = {}
+
+        def answer(envelope, content, destinations):
+            outcomes = {}
+            for one in destinations:
+                outcomes[one.index] = chance.choice((LATER, Delivered("kept")))
+                if isinstance(outcomes[one.index], Delivered):
+                    sent.setdefault((envelope.id, one.recipient.address.local), []).append(str(one.route.address))
+            done = Deferred()
+            reactor.callLater(chance.random() * 0.01, done.callback, outcomes)
+            return done
+
+        self.relay.deliver = answer
+        wanted = set()
+        for _ in range(60):
+            destinations = [remote(0, "carol"), remote(1, "dave")]
+            id = await self.commit(queue, *destinations)
+            wanted.update((id, one.recipient.address.local) for one in destinations)
+            verb = chance.choice((Verb.HOLD, Verb.RELEASE, Verb.RETRY, Verb.REDIRECT))
+            recipient = chance.choice(("", "carol@*", "dave@*"))
+            routes = [Remote(Address(f"r{len(wanted)}", "other.example"))]
+            await self.act(queue, verb, "x@other.example", routes, recipient=recipient)
+        while queue.depth:
+            await self.act(queue, Verb.RELEASE)
+            await self.act(queue, Verb.RETRY)
+            await self.turn()
+        missing = {id for id, _ in wanted} - {id for id, _ in sent}
+        self.assertEqual(missing, set(), "lost")
+        for key, places in sent.items():
+            self.assertEqual(len(places), len(set(places)), f"{key} came twice to one place")
+        for id in {id for id, _ in wanted}:
+            copies = [place for (one, _), places in sent.items() if one == id for place in places]
+            self.assertLessEqual(len(copies), 2, f"{id}: {copies}")
+            if len(copies) == 1:
+                self.assertNotEqual(copies[0], "carol@elsewhere.example", "dave's copy went to nobody")
+        self.assertEqual(queue._runner.live, {})
+        self.assertEqual(queue._runner._claimed, {})
 
 
 class Selecting(VerbsCase):

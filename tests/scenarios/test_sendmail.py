@@ -57,7 +57,9 @@ class Running(SendmailCase):
         self.assertEqual(stored.body, b"first\r\n.\r\nlast\r\n")
         self.assertEqual(stored.header("Return-Path"), "<bob@example.org>")
         self.assertEqual(stored.header("From"), '"Bob B." <bob@example.org>')
-        self.assertRegex(stored.header("Received") or "", rf"^by mx\.example\.org \(from userid {os.getuid()}\) id \w+;")
+        self.assertRegex(
+            stored.header("Received") or "", rf"^by mx\.example\.org \(from userid {os.getuid()}\) id \w+;"
+        )
         self.assertIsNone(stored.header("Bcc"))
         for name in ("Date", "Message-ID"):
             self.assertIsNotNone(stored.header(name), name)
@@ -200,4 +202,10 @@ class CommandLine(SendmailCase):
             self.sendmail(server, *words)
             server.wait_for_mail("alice", number + 1)
         self.assertEqual(self.sendmail(server, "-bi").stdout, b"")
+        for name, expected in (("mailq", b"queue is empty"), ("newaliases", b"")):  # links to the same program
+            program = f"import sys; sys.argv[0] = '/usr/bin/{name}'; from mailserver.cli.sendmail import main; sys.exit(main())"
+            words = [sys.executable, "-c", program, "-C", str(server.config_path)]
+            said = subprocess.run(words, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=30)
+            self.assertEqual(said.returncode, 0, said.stderr)
+            self.assertIn(expected, said.stdout)
         self.assertIn(b"queue", self.sendmail(server, "-bp").stdout.lower())
