@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from mailserver.cli.output import Unable
 from mailserver.config import ConfigurationError
-from mailserver.control import CommandRefused, ControlError
 
 __all__ = ["main"]
 
@@ -40,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mailserver.cli.sendmail import main as sendmail
 
         return sendmail(words[1:])
+    from mailserver.control import CommandRefused, ControlError  # brings Twisted along, which sendmail rarely needs
+
     options = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     if options.config is None:
         options.config = SANDBOX if os.path.exists(SANDBOX) else INSTALLED

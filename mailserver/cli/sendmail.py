@@ -23,7 +23,6 @@ from typing import BinaryIO
 
 from mailserver.cli.letter import Letter, LetterError, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
-from mailserver.control import ControlError, ask
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
 from mailserver.mail.dropped import DropEnvelope, drop_name
@@ -192,8 +191,16 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
     path = os.path.join(configuration.drop_path, name)
     write_file(path, envelope, fields, letter, configuration.limits.message_bytes)
-    with contextlib.suppress(ControlError, OSError):  # not everybody may ring, and not always is somebody in
-        ask(os.path.join(configuration.data, "control.sock"), "drop.look", timeout_seconds=2)
+    _ring(os.path.join(configuration.data, "control.sock"))
+
+
+def _ring(path: str) -> None:
+    """Tell the server, where this user may and somebody is in; else it finds the file within a second."""
+    if os.access(path, os.W_OK):
+        from mailserver.control import ControlError, ask
+
+        with contextlib.suppress(ControlError, OSError):
+            ask(path, "drop.look", timeout_seconds=2)
 
 
 def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Address]) -> DropEnvelope:
