@@ -344,3 +344,34 @@ class Always(RouterCase):
                     self.assertIn(domain, ("far.example", "[192.0.2.1]"))
             else:
                 self.assertIsInstance(route, Refused)
+
+
+class Explaining(RouterCase):
+    def steps(self, router: Router, address: str) -> list[tuple[str, str]]:
+        explained = now_or_later(router.explain(Address.parse(address, utf8=True)))
+        assert not isinstance(explained, Deferred), "a directory in memory costs no reactor turn"
+        routes, hops = explained
+        self.assertEqual(where(routes), self.route(router, address), "the explanation is of what happens")
+        return [(str(hop.address), hop.how) for hop in hops]
+
+    def test_each_step_says_what_the_address_is(self) -> None:
+        router = self.router(
+            Domain(
+                aliases={"team": addresses("alice@example.org", "far@elsewhere.example")},
+                catch_all=Address("bob", "example.org"),
+                patterns=[Pattern("box-{user}", folder="Box")],
+            )
+        )
+        self.assertEqual(self.steps(router, "alice@example.org"), [("alice@example.org", "account")])
+        self.assertEqual(
+            self.steps(router, "team@example.org"),
+            [("team@example.org", "alias"), ("alice@example.org", "account"), ("far@elsewhere.example", "elsewhere")],
+        )
+        self.assertEqual(self.steps(router, "alice+x@example.org"), [("alice+x@example.org", "subaddress")])
+        self.assertEqual(self.steps(router, "box-alice@example.org"), [("box-alice@example.org", "pattern")])
+        self.assertEqual(
+            self.steps(router, "who@example.org"), [("who@example.org", "catch-all"), ("bob@example.org", "account")]
+        )
+        self.assertEqual(self.steps(router, "who@other.example"), [("who@other.example", "nobody")])
+        self.assertEqual(self.steps(router, "who@mx.example.org"), [("who@mx.example.org", "own name")])
+        self.assertEqual(self.steps(router, "postmaster@other.example")[0], ("postmaster@other.example", "role"))
