@@ -27,6 +27,7 @@ from mailserver.dns import Server as NameServer
 from mailserver.interfaces import (
     IAccountList,
     IComponent,
+    ICounting,
     IDirectory,
     IObserver,
     IPreparing,
@@ -192,13 +193,16 @@ class Server:
     # --- what the command line may ask ---
 
     def status(self) -> dict[str, Any]:
-        """Figures for `mailserver status` and for the control socket."""
-        return {
+        """Figures for `status` on the control socket."""
+        figures: dict[str, Any] = {
             "queue": asdict(self.queue.counts),
             "dns": asdict(self.resolver.counts),
             "steps": dict(self.steps.counts),
             "steps_dropped": self.steps.dropped,
         }
+        if ICounting.providedBy(self.remote):
+            figures["relay"] = dict(self.remote.counts())
+        return figures
 
     def commands(self) -> Mapping[str, Any]:
         """The commands of the control socket that this part answers."""

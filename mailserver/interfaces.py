@@ -30,6 +30,7 @@ __all__ = [
     "IComponentFactory",
     "IConcurrentDelivery",
     "IContentFilter",
+    "ICounting",
     "IDelivery",
     "IDirectory",
     "IHostFinder",
@@ -226,6 +227,13 @@ class IHostFinder(Interface):
 
     def hosts_for(address: Address) -> Awaitable[Sequence[Candidate] | Outcome]:
         """The hosts in the order in which they are tried, or the outcome where there are none."""
+
+
+class ICounting(Interface):
+    """Optional: a component that can say in figures how it works."""
+
+    def counts() -> Mapping[str, int | float]:
+        """Figures since the start, by short names; cheap, and free of side effects."""
 
 
 class IStateStore(Interface):

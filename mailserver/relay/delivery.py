@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.interfaces import IComponent, IConcurrentDelivery, IHostFinder
+from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IHostFinder
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Failed, Outcome
@@ -100,7 +100,7 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent, IHostFinder)
+@implementer(IConcurrentDelivery, IComponent, ICounting, IHostFinder)
 class Relay:
     """Sends mail to other hosts.
 
@@ -157,6 +157,11 @@ class Relay:
         """What another host has taken is its own to keep."""
 
     # --- for people ---
+
+    def counts(self) -> Mapping[str, int | float]:
+        """Connections and their use since the start: the pool's `Counts` and `hit_rate`; `connections` that there are now."""
+        pool = self.connections.pool
+        return {"connections": pool.links, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 
     async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to."""

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.config import ConfigurationError
-from mailserver.interfaces import IComponent, IConcurrentDelivery
+from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting
 from mailserver.plugins import PluginError, build_component, discover
 from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_name
 from mailserver.relay.pool import PoolLimits
@@ -16,6 +16,7 @@ class Components(FilterCase):
         for relay in (self.build(MXFactory()), self.build(SmarthostFactory(), host="127.0.0.1")):
             verifyObject(IConcurrentDelivery, relay)
             verifyObject(IComponent, relay)
+            verifyObject(ICounting, relay)
             self.assertTrue(relay.stores)
 
     def test_the_options_reach_the_pool(self):

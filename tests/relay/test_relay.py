@@ -241,7 +241,8 @@ class Pooling(RelayCase):
             self.deliver()
         self.assertEqual((len(a.connections), len(a.messages)), (1, 5))
         self.assertNotIn("RSET", a.commands)
-        self.assertEqual((self.pool.counts.opened, self.pool.counts.reused), (1, 4))
+        expected = {"connections": 1, "opened": 1, "reused": 4, "failed": 0, "stale": 0, "hit_rate": 0.8}
+        self.assertEqual(self.relay.counts(), expected)
 
     def test_many_messages_at_once_go_over_a_few_connections(self):
         a, _ = self.peers(Peer())

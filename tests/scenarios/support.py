@@ -24,6 +24,8 @@ from typing import Any
 
 from twisted.trial.unittest import FailTest, SynchronousTestCase
 
+from mailserver.control import ask
+
 __all__ = ["BASIC", "ID", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -320,6 +322,10 @@ class Server:
             check=False,
             timeout=timeout,
         )
+
+    def status(self) -> dict[str, Any]:
+        """What the server says of itself over its control socket."""
+        return ask(str(self.work / "data" / "control.sock"), "status")
 
     def messages(self, user: str, folder: str = "") -> list[Stored]:
         """What stands in a user's Maildir, in ``new`` and ``cur``."""

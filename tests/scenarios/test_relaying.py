@@ -60,6 +60,16 @@ class Relaying(ScenarioCase):
             self.assertEqual(front.send(b"Subject: %d\r\n\r\nyes" % n, to="alice@far.example").code, 250)
         far.wait_for_mail("alice", 20)
         self.assertLessEqual(far.log().count(" connected "), 3)
+        self.assertNotIn("relay", far.status())  # it has none
+
+        def pool() -> dict[str, float]:
+            return dict(front.status()["relay"])
+
+        wait_until(lambda: pool()["opened"] + pool()["reused"] >= 20, lambda: str(pool()))
+        figures = pool()
+        self.assertLessEqual(figures["opened"], 3)
+        self.assertEqual((figures["failed"], figures["stale"]), (0, 0))
+        self.assertTrue(0.8 < figures["hit_rate"] < 1, figures)
 
     def test_mail_waits_for_a_smarthost_that_is_down_and_goes_when_it_is_back(self) -> None:
         far = self.serve(FAR, accounts=("alice@far.example",))
