@@ -75,7 +75,9 @@ class Address:
         return normal_domain(self.domain)
 
     def __str__(self) -> str:
-        local = self.local if DOT_STRING_UTF8.fullmatch(self.local) else _quoted(self.local)
+        local = self.local
+        if not (local.isalnum() or DOT_STRING_UTF8.fullmatch(local)):
+            local = _quoted(local)
         return f"{local}@{self.domain}" if self.domain else local
 
 

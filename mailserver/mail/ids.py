@@ -15,33 +15,38 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
 RANDOM_BITS = 25
 RANDOM_MASK = (1 << RANDOM_BITS) - 1
+QUICK_BITS = 20  # of the time, about a second
+QUICK_MASK = (1 << QUICK_BITS) - 1
 
 
 class IdSource:
     """Gives ids.  `seconds` tells the time in seconds since the epoch."""
 
-    __slots__ = ("_last", "_random", "_seconds")
+    __slots__ = ("_front", "_last", "_random", "_seconds", "_slow")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._last = 0
         self._random = secrets.randbits(RANDOM_BITS)
+        self._slow = -1  # the part of the time that changes once a second, and what it looks like
+        self._front = ""
 
     def next(self) -> str:
         """A new id, greater than every one before it."""
         self._last = moment = max(self._last + 1, int(self._seconds() * 1_000_000))
-        self._random = (self._random * 0x10DCD + 0x3039) & RANDOM_MASK
-        n = moment << RANDOM_BITS | self._random
-        pairs = PAIRS
+        self._random = random = (self._random * 0x10DCD + 0x3039) & RANDOM_MASK
+        slow = moment >> QUICK_BITS
+        if slow != self._slow:
+            self._slow = slow
+            self._front = "".join([ALPHABET[slow >> shift & 31] for shift in range(30, -5, -5)])
+        quick = moment & QUICK_MASK
         return (
-            pairs[n >> 70 & 1023]
-            + pairs[n >> 60 & 1023]
-            + pairs[n >> 50 & 1023]
-            + pairs[n >> 40 & 1023]
-            + pairs[n >> 30 & 1023]
-            + pairs[n >> 20 & 1023]
-            + pairs[n >> 10 & 1023]
-            + pairs[n & 1023]
+            self._front
+            + PAIRS[quick >> 10]
+            + PAIRS[quick & 1023]
+            + PAIRS[random >> 15]
+            + PAIRS[random >> 5 & 1023]
+            + ALPHABET[random & 31]
         )
 
 

@@ -342,7 +342,7 @@ class Queue:
         """
         if not self._accepting or not self._works:
             return fail(StorageBroken("the queue takes no messages now"))
-        if self._some_unstored and not any(self._delivery_for(destination).stores for destination in destinations):
+        if self._some_unstored and not any([self._delivery_for(destination).stores for destination in destinations]):
             return self._deliver_unstored(envelope, content, destinations)
         try:
             number = number_of(envelope.id)
@@ -487,11 +487,9 @@ class Queue:
     def _deliver_unstored(
         self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]
     ) -> Deferred[None]:
-        parts = []
-        for delivery in self._deliveries:
-            part = tuple([item for item in destinations if self._delivery_for(item) is delivery])
-            if part:
-                parts.append((delivery, part))
+        parts: dict[IDelivery, list[Destination]] = {}
+        for item in destinations:
+            parts.setdefault(self._delivery_for(item), []).append(item)
 
         def tell(destination: Destination, outcome: answers.Delivered) -> None:
             self.counts.delivered += 1
@@ -506,7 +504,7 @@ class Queue:
                 deliver_unstored(
                     envelope=envelope,
                     content=content,
-                    parts=parts,
+                    parts=parts.items(),
                     clock=self._clock,
                     deadline_seconds=self._unstored_deadline_seconds,
                     tell=tell,

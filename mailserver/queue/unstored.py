@@ -6,7 +6,7 @@ for the deliveries instead; where one of them does not say "delivered", the mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,7 +26,7 @@ async def deliver_unstored(
     *,
     envelope: Envelope,
     content: Content,
-    parts: Sequence[tuple[IDelivery, tuple[Destination, ...]]],
+    parts: Iterable[tuple[IDelivery, Sequence[Destination]]],
     clock: Clock,
     deadline_seconds: float,
     tell: Callable[[Destination, Delivered], None],

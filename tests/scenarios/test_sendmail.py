@@ -202,6 +202,7 @@ class CommandLine(SendmailCase):
             self.sendmail(server, *words)
             server.wait_for_mail("alice", number + 1)
         self.assertEqual(self.sendmail(server, "-bi").stdout, b"")
+        wait_until(lambda: server.status()["queue"]["depth"] == 0, server.log)
         for name, expected in (("mailq", b"queue is empty"), ("newaliases", b"")):  # links to the same program
             program = f"import sys; sys.argv[0] = '/usr/bin/{name}'; from mailserver.cli.sendmail import main; sys.exit(main())"
             words = [sys.executable, "-c", program, "-C", str(server.config_path)]
