@@ -1,4 +1,4 @@
-"""Tools that a test needs from the system: skipped at a desk that lacks them, failed where CI=true."""
+"""What a test needs from the system: skipped at a desk that lacks it, failed where CI=true."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 
 from twisted.trial.unittest import FailTest, SkipTest
 
-__all__ = ["require_tool"]
+__all__ = ["require_root", "require_tool"]
 
 SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -20,3 +20,12 @@ def require_tool(name: str) -> str:
     if os.environ.get("CI") == "true":
         raise FailTest(f"{name} is not installed; .ci/run has to install it")
     raise SkipTest(f"{name} is not installed")
+
+
+def require_root(what: str) -> None:
+    """Return where the tests run as root, as `what` takes.  Else: fail in CI, skip elsewhere."""
+    if os.geteuid() == 0:
+        return
+    if os.environ.get("CI") == "true":
+        raise FailTest(f"{what} takes root")
+    raise SkipTest(f"{what} takes root")
