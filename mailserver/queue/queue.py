@@ -342,7 +342,7 @@ class Queue:
         """
         if not self._accepting or not self._works:
             return fail(StorageBroken("the queue takes no messages now"))
-        if self._some_unstored and not any([self._delivery_for(destination).stores for destination in destinations]):
+        if self._some_unstored and not any(self._delivery_for(destination).stores for destination in destinations):
             return self._deliver_unstored(envelope, content, destinations)
         try:
             number = number_of(envelope.id)
