@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mailserver.mail.address import Address
@@ -25,6 +26,9 @@ __all__ = [
     "Signal",
     "Verdict",
 ]
+
+
+ENHANCED_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
 
 
 # --- Verdict: a filter's answer.  The worst wins, except that an explicit Accept (from a list) ends the matter. ---
@@ -60,9 +64,17 @@ class Defer:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """No: a 5yz reply.  `why` goes to the log and to `explain`, never to the peer."""
+    """No: a 5yz reply.  `why` goes to the log and to `explain`, never to the peer.
+
+    `enhanced` is the enhanced status code of the reply where a registered one says it better than 5.7.1 (RFC 5248).
+    """
 
     why: str
+    enhanced: str = "5.7.1"
+
+    def __post_init__(self) -> None:
+        if ENHANCED_PERMANENT.fullmatch(self.enhanced) is None:
+            raise ValueError(f"not the enhanced code of a refusal: {self.enhanced!r}")
 
 
 @dataclass(frozen=True, slots=True)

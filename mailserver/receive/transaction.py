@@ -263,7 +263,7 @@ class Transaction:
         note_findings(self.profile.note, self.id, judgement)
         verdict: Verdict = judgement.verdict
         if isinstance(verdict, Refuse):
-            return self._refused(stage, replies.refused_by_policy(self.id), verdict.why, address)
+            return self._refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
         if isinstance(verdict, Defer):
             return self._refused(stage, replies.deferred_by_policy(self.id), verdict.why, address)
         if isinstance(verdict, Quarantine):

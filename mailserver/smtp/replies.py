@@ -230,9 +230,9 @@ def too_many_hops(id: str) -> Reply:
     return Reply.of(554, "5.4.6", f"Too many Received fields: the message goes round ({id})")
 
 
-def refused_by_policy(id: str) -> Reply:
+def refused_by_policy(id: str, enhanced: str = "5.7.1") -> Reply:
     """A filter said no; why, the administrator reads with the id."""
-    return Reply.of(550, "5.7.1", f"Refused by policy ({id})")
+    return Reply.of(550, enhanced, f"Refused by policy ({id})")
 
 
 def deferred_by_policy(id: str) -> Reply:

@@ -132,6 +132,13 @@ class Contents(TransactionCase):
         step = listener.step("refused")
         self.assertEqual((step["stage"], step["why"], step["sender"]), ("content", "spam", "carol@example.net"))
 
+    def test_a_filter_may_choose_the_enhanced_code_of_its_refusal(self) -> None:
+        protocol, wire = self.listener(Content(Refuse("null MX", enhanced="5.7.27"))).greeted()
+        protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
+        self.assertIn("550 5.7.27 ", wire.said())
+        for code in ("4.7.1", "5.7", "5.7.1 and more"):
+            self.assertRaises(ValueError, Refuse, "why", enhanced=code)
+
     def test_why_a_filter_refuses_is_not_told_to_the_peer(self) -> None:
         protocol, wire = self.listener(Content(Refuse("secret reason"))).greeted()
         protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")

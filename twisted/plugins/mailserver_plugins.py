@@ -72,6 +72,13 @@ smarthost = Shipped(
     target="mailserver.relay.components:SmarthostFactory",
 )
 
+null_mx = Shipped(
+    name="null_mx",
+    summary="Refuses senders whose domain takes no mail itself (null MX, RFC 7505).",
+    provides=(ISenderFilter,),
+    target="mailserver.filters.null_mx:factory",
+)
+
 denylist = Shipped(
     name="denylist",
     summary="Refuses or defers peers by network or HELO name, and senders by address or domain.",
