@@ -73,7 +73,6 @@ __all__ = [
     "cannot_route",
     "deferred_by_policy",
     "greeting",
-    "header_too_large",
     "one_recipient_at_a_time",
     "queued",
     "refused_by_policy",
@@ -218,11 +217,6 @@ def too_many_recipients(id: str) -> Reply:
 def one_recipient_at_a_time(id: str) -> Reply:
     """Each recipient judges for itself, and there is one reply for all: another copy for the next one."""
     return Reply.of(452, "4.5.3", f"One recipient for each copy here ({id})")
-
-
-def header_too_large(id: str) -> Reply:
-    """The header section is past its limit."""
-    return Reply.of(552, "5.3.4", f"The header section is larger than the limit ({id})")
 
 
 def too_many_hops(id: str) -> Reply:
