@@ -26,6 +26,7 @@ from mailserver.accounts.passwords import is_hash
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.durable import sync_directory
 
 __all__ = ["Account", "AccountExists", "AccountsFile", "NoSuchAccount", "parse_accounts"]
 
@@ -235,7 +236,7 @@ class AccountsFile:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise
-        self._sync_directory()
+        sync_directory(os.path.dirname(self.path))
 
     def _keep_owner(self, fd: int) -> None:
         """The owner and the mode of the old file, as far as nobody else may read it; for a first file the directory's owner."""
@@ -249,13 +250,6 @@ class AccountsFile:
         if os.geteuid() == 0:
             os.fchown(fd, old.st_uid, old.st_gid)
         os.fchmod(fd, mode)
-
-    def _sync_directory(self) -> None:
-        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_directory
 
 __all__ = ["Room", "Spool"]
 
@@ -111,12 +112,3 @@ def free_bytes_of(directory: str) -> int:
     """What an ordinary user may still write there."""
     figures = os.statvfs(directory)
     return figures.f_bavail * figures.f_frsize
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

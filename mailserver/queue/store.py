@@ -17,9 +17,9 @@ from typing import Any
 
 import apsw
 
+from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
-from mailserver.queue.spool import sync_directory
 
 __all__ = ["MessageRefused", "SqliteStore", "open_connection"]
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailserver.mail.dropped import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
+from mailserver.mail.durable import sync_directory
 
 __all__ = ["DropFolder", "Opened"]
 
@@ -67,7 +68,7 @@ class DropFolder:
             folder = os.path.join(self.path, name)
             os.makedirs(folder, mode=0o700, exist_ok=True)
             os.chmod(folder, 0o700)
-        _sync(self.path)
+        sync_directory(self.path)
 
     def changed_at(self) -> float:
         """When a file last came or went, in seconds since the epoch."""
@@ -90,8 +91,8 @@ class DropFolder:
             os.rename(os.path.join(self.path, name), self.taken_path(new))
             taken.append(new)
         if taken:
-            _sync(os.path.join(self.path, TAKEN))
-            _sync(self.path)
+            sync_directory(os.path.join(self.path, TAKEN))
+            sync_directory(self.path)
         return taken, bad
 
     def left_over(self) -> list[str]:
@@ -153,11 +154,3 @@ def group_number(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, "there is no such group", name) from None
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

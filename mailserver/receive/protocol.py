@@ -453,7 +453,3 @@ class ReceiveProtocol(Protocol):
         events.Rejected: _on_rejected,
         events.Closed: _on_closed,
     }
-
-
-def _nothing(_: object) -> None:
-    """A penalty is over: there is nothing to answer."""

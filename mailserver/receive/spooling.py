@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_directory
 
 __all__ = ["Spool", "Spooling"]
 
@@ -177,8 +178,4 @@ def _complete(file: int, pieces: list[bytes], path: str) -> None:
         raise
     finally:
         os.close(file)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(os.path.dirname(path))

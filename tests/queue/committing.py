@@ -23,11 +23,11 @@ from zope.interface import implementer
 from mailserver.interfaces import IBatchDelivery
 from mailserver.mail.answers import Delivered, Failed, Local, Mailbox
 from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.reply import Reply
 from mailserver.queue.queue import Queue
-from mailserver.queue.spool import sync_directory
 from tests.queue.doubles import envelope, local
 
 COMMITTERS = 20
