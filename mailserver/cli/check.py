@@ -8,16 +8,11 @@ import errno
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable
 from dataclasses import asdict
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-
 from mailserver.assembly import StartError, make_router
-from mailserver.awaiting import now_or_later
+from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.config import Configuration, ConfigurationError, Fault, load
@@ -26,7 +21,7 @@ from mailserver.config.faults import key_text
 from mailserver.config.lines import lines_of
 from mailserver.config.schema import Component
 from mailserver.control import ControlError, NoServer, ask
-from mailserver.interfaces import IComponent, Services
+from mailserver.interfaces import IComponent
 from mailserver.plugins import Catalogue, PluginError, build_component, discover
 
 __all__ = ["add_to"]
@@ -81,15 +76,7 @@ class _Look:
 
     def at_components(self, configuration: Configuration, catalogue: Catalogue) -> None:
         """Build each one, as the start would; start the directory alone, to follow the aliases."""
-        services = Services(
-            clock=Clock(),
-            run_in_thread=maybeDeferred,
-            state=None,
-            resolver=None,
-            hostname=configuration.hostname,
-            configuration_directory=configuration.directory,
-            data_directory=configuration.data,
-        )
+        services = offline_services(configuration)
         tables: list[tuple[str, str, Component]] = [("accounts", "accounts", configuration.accounts)]
         tables.append(("delivery", "delivery", configuration.delivery))
         if configuration.relay.use != "none":
@@ -114,13 +101,13 @@ class _Look:
             return
         try:
             if IComponent.providedBy(directory):
-                _finished(directory.start())
-            self.warnings += _finished(router.faults())
+                finished(directory.start())
+            self.warnings += finished(router.faults())
         except ConfigurationError as error:
             self.faults += error.faults
         except OSError as error:
             self.fault("accounts", f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
-        except _NotNow:
+        except NotNow:
             self.warnings.append("the accounts can only be looked at while the server runs")
 
     def at_data(self, data: str) -> None:
@@ -158,22 +145,6 @@ class _Look:
         """What is installed and cannot be used, although this configuration does not use it."""
         for source, why in plugin_faults(catalogue):
             self.warnings.append(f"plugin {source}: {why.strip().splitlines()[-1]} (mailserver plugins check)")
-
-
-class _NotNow(Exception):
-    """The answer needs a running reactor."""
-
-
-def _finished(awaitable: Awaitable[Any]) -> Any:
-    """The result of what does not really wait."""
-    seen: list[Any] = []
-    result = now_or_later(awaitable)
-    maybeDeferred(lambda: result).addBoth(seen.append)
-    if not seen:
-        raise _NotNow
-    if isinstance(seen[0], Failure):
-        seen[0].raiseException()
-    return seen[0]
 
 
 def _port_problem(endpoint: str) -> str:

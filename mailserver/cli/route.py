@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-from collections.abc import Awaitable
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-
-from mailserver.awaiting import now_or_later
+from mailserver.cli.offline import finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
 from mailserver.control import CommandRefused, NoServer, ask
-from mailserver.interfaces import IComponent, Services
+from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
 
@@ -71,7 +66,7 @@ def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
 
     configuration, router = _router(config)
     parsed = parsed_address(address)
-    return usable_routes(parsed, _finished(router.route(parsed)), configuration.relay.use != "none")
+    return usable_routes(parsed, finished(router.route(parsed)), configuration.relay.use != "none")
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +76,7 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
     configuration, router = _router(options.config)
     address = parsed_address(options.address)
     try:
-        routes, hops = _finished(router.explain(address))
+        routes, hops = finished(router.explain(address))
     except AddressError as error:
         raise CommandRefused(f"{options.address}: {error}") from error
     networks, relays = Networks(configuration.relay.networks), configuration.relay.use != "none"
@@ -95,38 +90,18 @@ def _router(config: str) -> tuple[Configuration, Any]:
 
     catalogue = discover()
     configuration = load(config, catalogue.options_of)
-    services = Services(
-        clock=Clock(),
-        run_in_thread=maybeDeferred,
-        state=None,
-        resolver=None,
-        hostname=configuration.hostname,
-        configuration_directory=configuration.directory,
-        data_directory=configuration.data,
-    )
+    services = offline_services(configuration)
     table = configuration.accounts
     try:
         directory = build_component(catalogue.factory("accounts", table.use), table.options, services)
         router = make_router(configuration, directory)
         if IComponent.providedBy(directory):
-            _finished(directory.start())
+            finished(directory.start())
     except (PluginError, StartError) as error:
         raise Unable(str(error)) from error
     except OSError as error:
         raise Unable(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), EX_IOERR) from error
     return configuration, router
-
-
-def _finished(awaitable: Awaitable[Any]) -> Any:
-    """The result of what does not really wait."""
-    seen: list[Any] = []
-    result = now_or_later(awaitable)
-    maybeDeferred(lambda: result).addBoth(seen.append)
-    if not seen:
-        raise Unable("the accounts can only be looked at while the server runs")
-    if isinstance(seen[0], Failure):
-        seen[0].raiseException()
-    return seen[0]
 
 
 def _tell(answer: dict[str, Any], configuration: Configuration) -> None:

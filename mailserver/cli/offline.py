@@ -1,0 +1,46 @@
+"""Components without a server: what a command lends them, and how it hears their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from mailserver.awaiting import now_or_later
+from mailserver.cli.output import Unable
+from mailserver.config import Configuration
+from mailserver.interfaces import Services
+
+__all__ = ["NotNow", "finished", "offline_services"]
+
+
+class NotNow(Unable):
+    """The answer needs a running reactor."""
+
+
+def offline_services(configuration: Configuration) -> Services:
+    """Threads are run in place; there is no state and no resolver."""
+    return Services(
+        clock=Clock(),
+        run_in_thread=maybeDeferred,
+        state=None,
+        resolver=None,
+        hostname=configuration.hostname,
+        configuration_directory=configuration.directory,
+        data_directory=configuration.data,
+    )
+
+
+def finished(awaitable: Awaitable[Any]) -> Any:
+    """The result of what does not really wait.  Raises `NotNow` where it does."""
+    seen: list[Any] = []
+    result = now_or_later(awaitable)
+    maybeDeferred(lambda: result).addBoth(seen.append)
+    if not seen:
+        raise NotNow("the accounts can only be looked at while the server runs")
+    if isinstance(seen[0], Failure):
+        seen[0].raiseException()
+    return seen[0]
