@@ -30,6 +30,7 @@ from mailserver.mail.report import (
     success_report,
     wants,
 )
+from tests.any_octets import any_octets
 
 NOON = 1795436523.9  # 2026-11-23T12:22:03Z
 PEER = Peer("192.0.2.1", 4711, "mx", "client.example", "EHLO")
@@ -345,7 +346,7 @@ class Hostile(ReportCase):
         st.text(max_size=100),
         st.text(max_size=100),
         st.text(max_size=100),
-        st.binary(max_size=300),
+        any_octets(max_size=300),
         st.booleans(),
         st.sampled_from([None, "FULL"]),
     )

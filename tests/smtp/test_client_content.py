@@ -10,6 +10,7 @@ from mailserver.smtp.client import LocalProtocolError
 from mailserver.smtp.client_content import ChunkWriter, DotWriter
 from mailserver.smtp.data import DotReader
 from mailserver.smtp.limits import SessionLimits
+from tests.any_octets import any_octets
 
 TEXT = st.lists(st.sampled_from([b".", b"..", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"a", b"text", b"\xff", b".\r\n"]), max_size=20).map(b"".join)
 ANYTHING = st.lists(st.sampled_from([b".", b"\r", b"\n", b"\r\n", b"a", b"\0"]), max_size=25).map(b"".join)
@@ -84,7 +85,7 @@ class DotWriterTests(SynchronousTestCase):
 
 class ChunkWriterTests(SynchronousTestCase):
     @settings(deadline=None)
-    @given(st.binary(max_size=60), CUTS)
+    @given(any_octets(max_size=60), CUTS)
     def test_one_chunk_holds_all_octets_as_they_are(self, content, cuts):
         # RFC 3030 section 2.
         writer = ChunkWriter(len(content))

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.reply import Reply
 from mailserver.smtp.events import Data, EndOfData, Event, Hello, Mail, Rcpt, Reset, StartTLS
 from mailserver.smtp.server import SessionLimits
+from tests.any_octets import any_octets
 from tests.smtp.conversation import NO, Conversation, friendly, story
 
 # Small enough that short dialogues meet every one of them.
@@ -143,7 +144,7 @@ class FuzzTests(SynchronousTestCase):
     """Whatever the peer sends has an answer: nothing raises, and nothing grows."""
 
     @settings(max_examples=300, deadline=None)
-    @given(st.lists(st.one_of(PIECES, st.binary(max_size=40)), max_size=25), ANSWERS, st.booleans())
+    @given(st.lists(st.one_of(PIECES, any_octets(max_size=40)), max_size=25), ANSWERS, st.booleans())
     def test_anything_is_answered_and_nothing_is_kept(self, pieces, answer, lmtp):
         conversation = Conversation(limits=TIGHT, answer=answer, lmtp=lmtp)
         for piece in pieces:
@@ -155,7 +156,7 @@ class FuzzTests(SynchronousTestCase):
         self.assertEqual(conversation.wait.name, "CLOSED")
 
     @settings(max_examples=300, deadline=None)
-    @given(st.lists(st.one_of(PIECES, st.binary(max_size=40)), max_size=25), ANSWERS)
+    @given(st.lists(st.one_of(PIECES, any_octets(max_size=40)), max_size=25), ANSWERS)
     def test_every_reply_is_well_formed_printable_and_ascii(self, pieces, answer):
         conversation = Conversation(limits=TIGHT, answer=answer)
         conversation.send(*pieces)
