@@ -7,7 +7,7 @@ The octets are one JSON array whose first member is the version.  Members stand 
     address      ["local", "domain"]                    null: the null reverse-path
     parameters   null, or [size, body, smtputf8, ret, envid, auth]
     peer         [address, port, service, hello, hello_verb, tls, login]
-    tls          null, or [version, cipher, server_name, client_certificate, client_verified]
+    tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient
     route        [address]: Remote; [address, user, domain, folder, system]: Local; a sixth member true: folder_must_exist
@@ -97,7 +97,8 @@ def _mail_parameters_row(parameters: MailParameters) -> Any:
 def _tls_row(tls: TLSFacts | None) -> Any:
     if tls is None:
         return None
-    return tls.version, tls.cipher, tls.server_name, tls.client_certificate, tls.client_verified
+    row = (tls.version, tls.cipher, tls.server_name, tls.client_certificate, tls.client_verified)
+    return (*row, tls.client_fault, tls.client_emails) if tls.client_fault or tls.client_emails else row
 
 
 def _recipient_row(recipient: Recipient) -> Any:
@@ -126,13 +127,27 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
 # --- rows to values ---
 
 
+def _tls_facts(
+    version: str,
+    cipher: str,
+    server_name: str,
+    client_certificate: str,
+    client_verified: bool,
+    client_fault: str = "",
+    client_emails: Any = (),
+) -> TLSFacts:
+    return TLSFacts(
+        version, cipher, server_name, client_certificate, client_verified, client_fault, tuple(client_emails)
+    )
+
+
 def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
     _, id, received_at, sender, parameters, peer, recipient_rows, destination_rows = row
     recipients = tuple([_recipient(recipient) for recipient in recipient_rows])
     address, port, service, hello, hello_verb, tls, login = peer
     envelope = Envelope(
         id,
-        Peer(address, port, service, hello, hello_verb, None if tls is None else TLSFacts(*tls), login),
+        Peer(address, port, service, hello, hello_verb, None if tls is None else _tls_facts(*tls), login),
         None if sender is None else _address(sender),
         recipients,
         received_at,

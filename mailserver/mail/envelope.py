@@ -11,13 +11,20 @@ __all__ = ["Envelope", "MailParameters", "Peer", "Recipient", "RecipientParamete
 
 @dataclass(frozen=True, slots=True)
 class TLSFacts:
-    """What is known of a connection's encryption."""
+    """What is known of a connection's encryption.
+
+    `server_name` is what the client asked for (SNI).  `client_certificate` is the SHA-256 fingerprint of the client's certificate
+    in lower-case hex, "" where none was shown; `client_verified` says that one of our authorities vouches for it, `client_fault`
+    why not ("expired", "revoked", "unknown authority", …), `client_emails` are its addresses (subjectAltName, rfc822Name).
+    """
 
     version: str
     cipher: str
     server_name: str = ""
-    client_certificate: str = ""  # SHA-256 fingerprint in hex, "" where none was shown
+    client_certificate: str = ""
     client_verified: bool = False
+    client_fault: str = ""
+    client_emails: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,18 @@ clear, `verified` asks for a certificate that the system's authorities vouch for
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import CertificateOptions, optionsForClientTLS, platformTrust
+from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
 
 from mailserver.relay.pool import Key
+from mailserver.verified import verified
 
 __all__ = ["ClearText", "Contexts", "TLSMode", "TLSPolicy"]
 
@@ -95,52 +94,11 @@ class Contexts:
         """For one connection to `host_name`."""
         if policy.mode is TLSMode.VERIFIED:
             name = policy.name or host_name
-            return _Verified(optionsForClientTLS(name, trustRoot=self._trust_root), name)
+            return verified(name, self._trust_root)
         if self._unverified is None:
             options = CertificateOptions()  # TLS 1.2 at least
             self._unverified = options.getContext()
         return _Unverified(self._unverified, host_name)
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _Verified:
-    """A connection that wants a certificate with the host's name, and breaks off for every other one.
-
-    Twisted's own check lets a certificate without a subjectAltName pass: what service_identity raises for it is logged and no
-    more.  Here whatever the check raises ends the handshake.
-    """
-
-    def __init__(self, creator: Any, host_name: str) -> None:
-        self._creator = creator
-        self._host_name = host_name
-
-    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """As Twisted wants it."""
-        connection: SSL.Connection = self._creator.clientConnectionForTLS(protocol)
-        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._accepts)
-        return connection
-
-    def _accepts(self, connection: Any, certificate: Any, error: int, depth: int, is_vouched_for: int) -> bool:
-        if not is_vouched_for or depth:
-            return bool(is_vouched_for)
-        try:
-            leaf = certificate.to_cryptography()
-            if is_ip_address(self._host_name):
-                verify_certificate_ip_address(leaf, self._host_name)
-            else:
-                verify_certificate_hostname(leaf, self._host_name)
-        except Exception:  # noqa: BLE001  # an odd certificate is not the one that we want
-            return False
-        return True
-
-
-def is_ip_address(text: str) -> bool:
-    """The text is a numeric address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -15,7 +15,13 @@ words = st.text(alphabet=string.ascii_letters + string.digits, min_size=1, max_s
 any_text = st.text(max_size=20)  # surrogates too: undecodable octets of a peer
 addresses = st.builds(Address, local=st.text(min_size=1, max_size=20), domain=words)
 
-tls_facts = st.builds(TLSFacts, any_text, any_text, any_text, any_text, st.booleans())
+tls_facts = st.builds(
+    TLSFacts,
+    *[any_text] * 4,
+    st.booleans(),
+    st.sampled_from(["", "expired"]),
+    st.lists(any_text, max_size=2).map(tuple),
+)
 peers = st.builds(
     Peer,
     address=st.sampled_from(["192.0.2.1", "2001:db8::1", "unix"]),

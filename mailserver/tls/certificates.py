@@ -1,0 +1,266 @@
+"""The certificates of the listeners: read at the start, and again whenever their files change.
+
+A pair that cannot be used stops the start.  Later it replaces nothing: a certificate program writes two files one after the
+other, and between the two they do not match.  Connections that are open keep what they began with.
+
+What can be used although something is wrong with it (it has expired, or soon does) is told when it is taken up, and once a day.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.interfaces import Clock, IComponent
+from mailserver.mail.envelope import TLSFacts
+from mailserver.sasl.steps import ChannelBindings
+from mailserver.tls.contexts import ClientCertificates, Contexts, Parts, Verification
+from mailserver.tls.facts import bindings_of, facts_of, fault_of
+from mailserver.tls.identity import Identity, IdentityError, Pair, read_authorities, read_identity, read_revocations
+from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
+
+__all__ = ["Certificates", "Sources"]
+
+LOOK_SECONDS = 5.0
+DAY_SECONDS = 86_400.0
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where all of it stands.  `names` are exact, or ``*.`` and a domain for one label below it."""
+
+    default: Pair
+    names: Mapping[str, Pair] = field(default_factory=dict)
+    authorities: str | None = None
+    revocations: str | None = None
+    minimum_version: str = "1.2"
+    ciphers: str = ""
+
+    def files(self) -> list[str]:
+        """Every file, once."""
+        pairs = (self.default, *self.names.values())
+        optional = (self.authorities, self.revocations)
+        return list(dict.fromkeys([*(f for pair in pairs for f in (pair.certificate, pair.key)), *filter(None, optional)]))
+
+
+@implementer(IComponent)
+class Certificates:
+    """Gives each handshake the present certificates.
+
+    `sources` is called, in a thread, before the first read: it may have to make a certificate first.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        sources: Callable[[], Sources],
+        clock: Clock,
+        run_in_thread: Callable[..., Any],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._find_sources = sources
+        self._clock = clock
+        self._run_in_thread = run_in_thread
+        self._look_seconds = look_seconds
+        self._sources: Sources | None = None
+        self._parts: Parts | None = None
+        self._contexts: Contexts | None = None
+        self._verification = Verification()
+        self._signature: Signature = ()
+        self._doubted = 0.0  # when doubts were told, by the clock
+        self._timer: Any = None
+        self._stopped = False
+
+    # --- life ---
+
+    def load(self) -> None:
+        """Read everything now; blocks.  Raises `IdentityError` with every fault, or OSError."""
+        sources = self._find_sources()
+        signature = signature_of(sources)
+        parts, faults = read_parts(sources, None)
+        if parts is None or faults:
+            raise IdentityError("\n".join(faults))
+        self._take(sources, signature, parts, contexts_of(parts, self._verification))
+
+    async def start(self) -> None:
+        """Read what is not read yet, and look at the files from now on.  Raises as `load`."""
+        if self._contexts is None:
+            await self._run_in_thread(self.load)
+        self._stopped = False
+        await self._tell_doubts()
+        self._wait()
+
+    async def stop(self) -> None:
+        """Look no more; handshakes go on as before."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- changes ---
+
+    def _wait(self) -> None:
+        if not self._stopped:
+            self._timer = self._clock.callLater(self._look_seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        looked = Deferred.fromCoroutine(self.look())
+        looked.addErrback(self._stumbled).addCallback(lambda _: self._wait())
+
+    async def look(self) -> None:
+        """Take up what has changed."""
+        if self._sources is None:
+            return
+        if self._clock.seconds() - self._doubted >= DAY_SECONDS:
+            await self._tell_doubts()
+        found = await self._run_in_thread(self._read_again, self._sources, self._parts, self._signature)
+        if found is None:
+            return
+        signature, parts, contexts, faults = found
+        self._signature = signature
+        for fault in faults:
+            self.log.error("a certificate cannot be used, what was read before stays: {fault}", fault=fault)
+        if contexts is not None:
+            self._take(self._sources, signature, parts, contexts)
+            self.log.info("certificates read again; {name} expires {when}", name=parts.default.pair.certificate,
+                          when=parts.default.expires.date().isoformat())  # fmt: skip
+            await self._tell_doubts()
+
+    async def _tell_doubts(self) -> None:
+        self._doubted = self._clock.seconds()
+        if self._sources is not None and self._parts is not None:
+            for doubt in await self._run_in_thread(doubts_of, self._sources, self._parts):
+                self.log.warn("{doubt}", doubt=doubt)
+
+    def _read_again(
+        self, sources: Sources, old: Parts | None, old_signature: Signature
+    ) -> tuple[Signature, Parts, Contexts | None, list[str]] | None:
+        signature = signature_of(sources)
+        if signature == old_signature or old is None:
+            return None
+        parts, faults = read_parts(sources, old)
+        if parts is None or parts == old:
+            return signature, old, None, faults  # touched, or faulty: nothing to take up
+        return signature, parts, contexts_of(parts, self._verification), faults
+
+    def _take(self, sources: Sources, signature: Signature, parts: Parts, contexts: Contexts) -> None:
+        self._sources, self._signature, self._parts, self._contexts = sources, signature, parts, contexts
+
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the certificates could not be looked at", failure)
+
+    # --- handshakes ---
+
+    @property
+    def default(self) -> Identity:
+        """The certificate for clients that ask for no name.  Raises RuntimeError before the first read."""
+        if self._parts is None:
+            raise RuntimeError("no certificate has been read")
+        return self._parts.default
+
+    def connection(self, policy: ClientCertificates) -> SSL.Connection:
+        """For one client.  Raises RuntimeError before the first read."""
+        if self._contexts is None:
+            raise RuntimeError("no certificate has been read")
+        return self._contexts.connection(policy)
+
+    def creator(self, policy: ClientCertificates) -> Creator:
+        """What Twisted wants of a listener."""
+        return Creator(self, policy)
+
+    def facts(self, transport: Any) -> TLSFacts:
+        """After the handshake."""
+        return facts_of(transport, self._verification)
+
+    def bindings(self, transport: Any) -> ChannelBindings:
+        """After the handshake."""
+        return bindings_of(transport)
+
+    def fault(self, transport: Any, reason: Failure) -> str:
+        """After a handshake that has failed."""
+        return fault_of(transport, reason, self._verification)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Creator:
+    """One listener's."""
+
+    def __init__(self, certificates: Certificates, policy: ClientCertificates) -> None:
+        self._certificates = certificates
+        self._policy = policy
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """As Twisted wants it."""
+        return self._certificates.connection(self._policy)
+
+
+def read_parts(sources: Sources, old: Parts | None) -> tuple[Parts | None, list[str]]:
+    """Read every file; blocks.  What cannot be used is as it was in `old`, with a sentence in the faults.
+
+    None where there is no `old` to fall back on.
+    """
+    faults: list[str] = []
+
+    def attempt(read: Callable[[Any], Any], source: Any, fallback: Any) -> Any:
+        try:
+            return read(source)
+        except IdentityError as error:
+            faults.append(str(error))
+            return fallback
+
+    default = attempt(read_identity, sources.default, old and old.default)
+    by_name = {
+        name: attempt(read_identity, pair, old and old.by_name.get(name)) for name, pair in sources.names.items()
+    }
+    authorities = attempt(read_authorities, sources.authorities, old and old.authorities) if sources.authorities else ()
+    revocations = attempt(read_revocations, sources.revocations, old and old.revocations) if sources.revocations else ()
+    if default is None or None in by_name.values() or authorities is None or revocations is None:
+        return None, faults
+    return Parts(default, by_name, authorities, revocations, sources.minimum_version, sources.ciphers), faults
+
+
+def contexts_of(parts: Parts, verification: Verification) -> Contexts:
+    """Raises `IdentityError` for what OpenSSL does not take."""
+    try:
+        return Contexts(parts, verification)
+    except (SSL.Error, ValueError) as error:
+        words = "; ".join(str(part[-1]) for part in error.args[0]) if isinstance(error, SSL.Error) else str(error)
+        raise IdentityError(f"OpenSSL refuses the certificate {parts.default.pair.certificate} or the ciphers: {words}") from None
+
+
+def doubts_of(sources: Sources, parts: Parts) -> list[str]:
+    """What is wrong with them, although they can be used.  Blocks."""
+    now = datetime.datetime.now(datetime.UTC)
+    doubts = [doubt for one in (parts.default, *parts.by_name.values()) for doubt in identity_doubts(one, now=now)]
+    if sources.authorities:
+        doubts += authority_doubts(sources.authorities, parts.authorities, now)
+    if sources.revocations:
+        doubts += revocation_doubts(sources.revocations, parts.revocations, parts.authorities, now)
+    return list(dict.fromkeys(doubts))
+
+
+def signature_of(sources: Sources) -> Signature:
+    """Time of change, size and inode of every file; zeros for one that is not there.  Blocks."""
+    found = []
+    for path in sources.files():
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append((path, 0, 0, 0))
+        else:
+            found.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)

@@ -1,0 +1,100 @@
+"""What is known of a connection after its handshake, and why one has failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.python.failure import Failure
+
+from mailserver.mail.envelope import TLSFacts
+from mailserver.sasl.steps import ChannelBindings
+from mailserver.tls.contexts import Verification
+from mailserver.tls.identity import UNREADABLE, extension_of
+
+__all__ = ["bindings_of", "connection_of", "facts_of", "fault_of"]
+
+EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 section 2
+EXPORTER_OCTETS = 32
+EMAILS = 10
+NO_CERTIFICATE = "peer did not return a certificate"
+
+
+def connection_of(transport: Any) -> SSL.Connection | None:
+    """OpenSSL's connection below a transport of Twisted, None where there is no TLS."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    return handle if isinstance(handle, SSL.Connection) else None
+
+
+def facts_of(transport: Any, verification: Verification) -> TLSFacts:
+    """What the handshake has shown.  Raises ValueError for a transport without TLS."""
+    connection = connection_of(transport)
+    if connection is None:
+        raise ValueError("not a TLS connection")
+    server_name = (connection.get_servername() or b"").decode("ascii", "replace")
+    version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or ""
+    certificate = connection.get_peer_certificate()
+    if certificate is None:
+        return TLSFacts(version, cipher, server_name)
+    fault = verification.fault(connection)
+    fingerprint = certificate.digest("sha256").decode("ascii").replace(":", "").lower()
+    return TLSFacts(version, cipher, server_name, fingerprint, not fault, fault, emails_of(certificate))
+
+
+def emails_of(certificate: X509) -> tuple[str, ...]:
+    """Its addresses (subjectAltName, rfc822Name); () also where they cannot be read: a client may have written anything."""
+    try:
+        alternatives = extension_of(certificate.to_cryptography(), x509.SubjectAlternativeName)
+    except UNREADABLE:
+        return ()
+    return () if alternatives is None else tuple(alternatives.get_values_for_type(x509.RFC822Name)[:EMAILS])
+
+
+def bindings_of(transport: Any) -> ChannelBindings:
+    """The channel bindings that both ends can work out."""
+    connection = connection_of(transport)
+    if connection is None:
+        return ChannelBindings()
+    data: dict[str, bytes] = {}
+    if connection.get_protocol_version_name() == "TLSv1.3":  # before it, only with extended master secrets (RFC 9266 section 4.2)
+        data["tls-exporter"] = connection.export_keying_material(EXPORTER_LABEL, EXPORTER_OCTETS, b"")
+    certificate = connection.get_certificate(as_cryptography=True)
+    if certificate is not None:
+        end_point = end_point_of(certificate)
+        if end_point is not None:
+            data["tls-server-end-point"] = end_point
+    return ChannelBindings(data)
+
+
+def end_point_of(certificate: x509.Certificate) -> bytes | None:
+    """RFC 5929 section 4.1: the hash that the certificate's signature uses, SHA-256 in place of MD5 and SHA-1.
+
+    None where the signature uses no hash of its own (Ed25519), for which the RFC says nothing, or an unknown one.
+    """
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+    if algorithm is None:
+        return None
+    weak = isinstance(algorithm, hashes.MD5 | hashes.SHA1)
+    return certificate.fingerprint(hashes.SHA256() if weak else algorithm)
+
+
+def fault_of(transport: Any, reason: Failure, verification: Verification) -> str:
+    """Why a handshake has failed, for the log."""
+    connection = connection_of(transport)
+    fault = "" if connection is None else verification.fault(connection)
+    if fault:
+        return f"client certificate: {fault}"
+    error = reason.value
+    if isinstance(error, SSL.Error):
+        words = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else ()) if part)
+        if NO_CERTIFICATE in words:
+            return "no client certificate"
+        return words or "a TLS error"
+    return "the client went away"

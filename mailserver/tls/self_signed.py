@@ -1,0 +1,82 @@
+"""A certificate of our own making, where none is configured.  Nobody vouches for it, but it keeps listeners in between out."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mailserver.mail.durable import sync_directory
+from mailserver.tls.identity import IdentityError, Pair, read_identity
+
+__all__ = ["self_signed_pair"]
+
+VALID_DAYS = 825  # the longest that mail programs of Apple take
+RENEW_DAYS = 30
+COMMON_NAME_CHARACTERS = 64
+CERTIFICATE, KEY = "self-signed.pem", "self-signed.key"
+
+
+def self_signed_pair(directory: str, hostname: str, addresses: Sequence[str] = ()) -> Pair:
+    """The pair in `directory`; made where there is none, or where it soon expires or is for another name.  Blocks.
+
+    `addresses` are numeric ones for which it shall be, too.  Raises OSError.
+    """
+    pair = Pair(os.path.join(directory, CERTIFICATE), os.path.join(directory, KEY))
+    if not _is_good(pair, hostname):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        certificate, key = _make(hostname, addresses)
+        _write(pair.key, key, 0o600)
+        _write(pair.certificate, certificate, 0o644)
+        sync_directory(directory)
+    return pair
+
+
+def _is_good(pair: Pair, hostname: str) -> bool:
+    try:
+        identity = read_identity(pair)
+    except IdentityError:
+        return False
+    renew = identity.expires - datetime.timedelta(days=RENEW_DAYS)
+    return hostname.lower() in identity.names and datetime.datetime.now(datetime.UTC) < renew
+
+
+def _make(hostname: str, addresses: Sequence[str]) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:COMMON_NAME_CHARACTERS])])
+    now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [x509.DNSName(one) for one in dict.fromkeys((hostname, "localhost"))]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))  # clocks differ
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return certificate.public_bytes(pem), key.private_bytes(pem, pkcs8, serialization.NoEncryption())
+
+
+def _write(path: str, octets: bytes, mode: int) -> None:
+    """A new file beside the old one, synced and renamed over it."""
+    draft = path + ".new"
+    if os.path.lexists(draft):
+        os.unlink(draft)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode), "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
