@@ -32,12 +32,13 @@ from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-__all__ = ["AnotherServer", "Ask", "CommandRefused", "ControlError", "ControlServer", "NoServer", "ask"]
+from mailserver.config.endpoints import SOCKET_PATH_OCTETS
+
+__all__ = ["AnotherServer", "Ask", "CommandRefused", "ControlError", "ControlServer", "NoServer", "NotStarted", "ask"]
 
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 VALUE_OCTETS = 65535  # AMP's length prefix has two octets
 ANSWER_OCTETS = 256 * 1024 * 1024
-SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 CONNECTIONS = 32
 IDLE_SECONDS = 300
 
@@ -52,6 +53,10 @@ class NoServer(ControlError):
 
 class CommandRefused(ControlError):
     """The server's answer is no; the words are for the person who asked."""
+
+
+class NotStarted(ControlError):
+    """The server is starting: it can be asked in a moment."""
 
 
 class AnotherServer(Exception):
@@ -78,13 +83,13 @@ class Ask(amp.Command):
 
     arguments = [(b"command", amp.Unicode()), (b"arguments", LongJSON())]  # noqa: RUF012
     response = [(b"answer", LongJSON())]  # noqa: RUF012
-    errors = {CommandRefused: b"REFUSED"}  # noqa: RUF012
+    errors = {CommandRefused: b"REFUSED", NotStarted: b"STARTING"}  # noqa: RUF012
 
 
 class ControlServer:
     """Answers on the socket `path` with `commands`: a name, and what takes the arguments and returns the answer.
 
-    A command says no by raising `CommandRefused`; any other error is logged and told without its details.
+    A command says no by raising `CommandRefused`, not yet by `NotStarted`; any other error is logged, and told without details.
     """
 
     def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
@@ -167,7 +172,7 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
         try:
             answer = await command(arguments)
             json.dumps(answer)  # what JSON cannot hold must fail here, not when the box is written
-        except CommandRefused:
+        except (CommandRefused, NotStarted):
             raise
         except Exception as error:
             self.log.failure("control command {command} failed", command=name)
@@ -182,7 +187,7 @@ def ask(
 ) -> dict[str, Any]:
     """Ask the server behind the socket `path` and wait for its answer.
 
-    Raises `NoServer` where none runs, `CommandRefused` with the server's words, `ControlError` for anything else.
+    Raises `NoServer` where none runs, `CommandRefused` or `NotStarted` with the server's words, `ControlError` for anything else.
     """
     deadline = time.monotonic() + timeout_seconds
     box = amp.Box({amp.COMMAND: Ask.commandName, amp.ASK: b"1", b"command": command.encode()})
@@ -201,7 +206,8 @@ def ask(
         except OSError as error:
             raise ControlError(f"{path}: {error.strerror or error}") from error
     if amp.ERROR in strings:
-        raise CommandRefused(strings.get(amp.ERROR_DESCRIPTION, b"").decode("utf-8", "replace"))
+        kind = NotStarted if strings.get(amp.ERROR_CODE) == Ask.errors[NotStarted] else CommandRefused
+        raise kind(strings.get(amp.ERROR_DESCRIPTION, b"").decode("utf-8", "replace"))
     objects: dict[str, Any] = {}
     LongJSON().fromBox(b"answer", strings, objects, None)
     answer: dict[str, Any] = objects["answer"]

@@ -8,7 +8,8 @@ return a Deferred.  The core gives each call a deadline; a call that fails or ta
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+import enum
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +22,16 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.sasl.steps import Challenge, ChannelBindings, ScramKeys
 
 __all__ = [
     "Clock",
+    "Denial",
+    "Denied",
     "IAccountList",
+    "IAuthenticator",
     "IBatchDelivery",
+    "ICertificateAccounts",
     "IComponent",
     "IComponentFactory",
     "IConcurrentDelivery",
@@ -34,6 +40,7 @@ __all__ = [
     "IDelivery",
     "IDirectory",
     "IHostFinder",
+    "ILogin",
     "IModifier",
     "IObserver",
     "IPeerFilter",
@@ -43,9 +50,13 @@ __all__ = [
     "IRecipientFilter",
     "IResolver",
     "IRouter",
+    "IScramAccounts",
+    "ISecretAccounts",
     "ISenderFilter",
+    "ISenderGrants",
     "IStateStore",
     "ISweeping",
+    "LoggedIn",
     "Services",
 ]
 
@@ -65,6 +76,8 @@ class Services:
     `clock` gives the time and delayed calls; `run_in_thread(function, *args)` returns an Awaitable of what the function
     returns; `state` keeps small expiring facts over restarts; `resolver` is None where no DNS is configured;
     `configuration_directory` and `data_directory` are absolute paths; `hostname` is the server's own name.
+    `check_password(password, hash)` returns an Awaitable that says whether they go together: compared in a few threads of their
+    own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
     """
 
     clock: Clock
@@ -74,6 +87,7 @@ class Services:
     hostname: str
     configuration_directory: str
     data_directory: str
+    check_password: Any = None
 
 
 class IComponentFactory(Interface):
@@ -185,6 +199,97 @@ class IAccountList(Interface):
         """The accounts' addresses; the first is taken for the postmaster's where none is configured."""
 
 
+# --- Who may log in.  Passwords are checked by `twisted.cred.checkers.ICredentialsChecker`s for `IUsernamePassword`: what
+# `[accounts] use` names, where it provides that interface, and strcred's. ---
+
+
+class IScramAccounts(Interface):
+    """Optional, beside `IDirectory`: accounts that can log in with SCRAM-SHA-256."""
+
+    def scram_keys(account: str) -> Awaitable[ScramKeys | None]:
+        """What is kept of the account's password (RFC 5803), None where there is no such account or it has no keys."""
+
+
+class ISecretAccounts(Interface):
+    """Optional, beside `IDirectory`: accounts whose passwords can be read, which CRAM-MD5 needs."""
+
+    serves_secrets = Attribute("Whether any account has a readable password: only then is CRAM-MD5 offered.")
+
+    def secret(account: str) -> Awaitable[bytes | None]:
+        """The password in UTF-8, None where it cannot be read."""
+
+
+class ICertificateAccounts(Interface):
+    """Optional, beside `IDirectory`: accounts that a TLS client certificate may stand for."""
+
+    def account_of_certificate(fingerprint: str, emails: Sequence[str]) -> Awaitable[str | None]:
+        """The account, None where there is none.  `fingerprint` is SHA-256 in lower-case hex.
+
+        `emails` are the certificate's addresses where one of our authorities vouches for it, else empty.
+        """
+
+
+class ISenderGrants(Interface):
+    """Optional, beside `IDirectory`: accounts that may send as others than themselves."""
+
+    def granted_senders(account: str) -> Awaitable[Sequence[str]]:
+        """Addresses, or ``@`` and a domain; the account's own address and its aliases need not be among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The client is this account (an address).
+
+    `method` is the mechanism, `note` for the log, such as the app password's name.
+    """
+
+    account: str
+    method: str
+    note: str = ""
+
+
+class Denial(enum.Enum):
+    """Why a log-in is refused, as far as the client may know."""
+
+    CREDENTIALS = "the credentials are wrong, or there is no such account"
+    MALFORMED = "the response is not well formed"
+    WEAK = "this mechanism is too weak for this account"
+    UNAVAILABLE = "the accounts cannot be asked now"
+    SLOW_DOWN = "too many failures from there: later"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No.  `why` and `username` are for the log alone."""
+
+    denial: Denial
+    why: str
+    username: str = ""
+
+
+class ILogin(Interface):
+    """One SASL exchange that is under way (RFC 4422), with all that the accounts and the lockout have to say."""
+
+    def respond(data: bytes | None) -> Awaitable[Challenge | LoggedIn | Denied]:
+        """Feed the client's response, None for "no initial response".  After `LoggedIn` or `Denied` it is over."""
+
+    def cancel() -> None:
+        """The client has cancelled, or is gone."""
+
+
+class IAuthenticator(Interface):
+    """Who may log in: the one way for every service.  The core's own, not a plugin's."""
+
+    def mechanisms(peer: Peer) -> Sequence[str]:
+        """The SASL mechanisms that this peer is offered now, the best first; none in the clear, where that is not allowed."""
+
+    def begin(mechanism: str, peer: Peer, bindings: ChannelBindings) -> ILogin:
+        """Begin an exchange with one of `mechanisms`."""
+
+    def granted_senders(account: str) -> Awaitable[Sequence[str]]:
+        """As `ISenderGrants`; none where the accounts know none."""
+
+
 class IRouter(Interface):
     """Says where a recipient goes."""
 
@@ -229,6 +334,13 @@ class IHostFinder(Interface):
         """The hosts in the order in which they are tried, or the outcome where there are none."""
 
 
+class IForgiving(Interface):
+    """Optional, beside `IDelivery`: a delivery that remembers what it could not reach."""
+
+    def forgive() -> None:
+        """A person wants mail to be tried now: forget who was out of reach, and what could not be looked up."""
+
+
 class ICounting(Interface):
     """Optional: a component that can say in figures how it works."""
 
@@ -247,6 +359,12 @@ class IStateStore(Interface):
 
     def drop(space: str, key: str) -> None:
         """Forget it."""
+
+    def items(space: str) -> Iterable[tuple[str, bytes, float]]:
+        """Key, value and end (seconds since the epoch) of what has not expired, by key; at most 100,000 of them.
+
+        It blocks for the disk: for a person's question, not for the path of a message.
+        """
 
 
 class IResolver(Interface):

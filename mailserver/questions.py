@@ -13,7 +13,7 @@ from typing import Any
 from mailserver.assembly import Door, Server
 from mailserver.control import CommandRefused
 from mailserver.delivery.router import Hop
-from mailserver.interfaces import IHostFinder
+from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.faults import StorageFault
@@ -58,6 +58,10 @@ class Questions:
             routes = usable_routes(address, await self._door().router.route(address), self._server.remote is not None)
         order = Order(verb, _selection(arguments), str(arguments.get("by", "")), to, routes)
         after, dry_run = int(arguments.get("after", 0)), bool(arguments.get("dry_run"))
+        if verb is Verb.RETRY and not after and not dry_run:
+            for delivery in (self._server.local, self._server.remote):
+                if IForgiving.providedBy(delivery):
+                    delivery.forgive()
         try:
             page = await self._server.queue.verbs.carry_out(order, after=after, dry_run=dry_run)
         except StorageFault as error:

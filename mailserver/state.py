@@ -8,8 +8,10 @@ the file, by key.
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apsw
@@ -21,7 +23,7 @@ from zope.interface import implementer
 from mailserver.interfaces import Clock, IStateStore
 from mailserver.mail.faults import StorageBroken
 
-__all__ = ["StateStore"]
+__all__ = ["StateStore", "StoppedState"]
 
 SCHEMA_VERSION = 1
 SCHEMA = (
@@ -32,6 +34,7 @@ SCHEMA = (
 SWEEP_SECONDS = 300.0
 SWEEP_ROWS = 5000  # removed at once
 BUSY_MILLISECONDS = 1000
+ITEMS_MOST = 100_000
 
 Key = tuple[str, str]
 Fact = tuple[bytes, float]  # value, when it expires (seconds since the epoch)
@@ -112,6 +115,20 @@ class StateStore:
         """Forget it."""
         self._change((space, key), None)
 
+    def items(self, space: str) -> list[tuple[str, bytes, float]]:
+        """What has not expired, by key; at most 100,000 of them.  Raises `StorageBroken`."""
+        now = self._clock.seconds()
+        found: dict[str, Fact | None] = {}
+        if self._reading is not None:
+            try:
+                found = facts_of(self._reading, space, now)
+            except apsw.Error as error:
+                raise StorageBroken(f"{self._path}: {error}") from error
+        for pending in (self._in_flight, self._unwritten):
+            found |= {key: fact for (place, key), fact in pending.items() if place == space}
+        alive = [(key, *fact) for key, fact in sorted(found.items()) if fact is not None and fact[1] > now]
+        return alive[:ITEMS_MOST]
+
     # --- memory ---
 
     def _change(self, place: Key, fact: Fact | None) -> None:
@@ -184,6 +201,57 @@ class StateStore:
             self._timer = self._clock.callLater(self._write_seconds, self._write_timed)
 
 
+@implementer(IStateStore)
+class StoppedState:
+    """The same file while no server runs: for the command line.  Each change is written at once.
+
+    `opened` returns None where there is no file yet; all methods raise `StorageBroken`.
+    """
+
+    def __init__(self, path: str, connection: apsw.Connection, seconds: Callable[[], float]) -> None:
+        self._path = path
+        self._connection = connection
+        self._seconds = seconds
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: str, seconds: Callable[[], float] = time.time) -> Iterator[StoppedState | None]:
+        """The file, closed at the end."""
+        if not os.path.exists(path):
+            yield None
+            return
+        writing, reading = open_both(path)
+        try:
+            yield cls(path, writing, seconds)
+        finally:
+            close_all((reading, writing))
+
+    def get(self, space: str, key: str) -> bytes | None:
+        """The value, None where there is none or it has expired."""
+        sql = "SELECT value FROM fact WHERE space = ? AND key = ? AND expires > ?"
+        row = self._do(lambda to: to.execute(sql, (space, key, self._seconds())).fetchone())
+        return None if row is None else row[0]
+
+    def put(self, space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
+        """Keep the value."""
+        self._do(lambda to: write(to, {(space, key): (value, self._seconds() + lifetime_seconds)}, None))
+
+    def drop(self, space: str, key: str) -> None:
+        """Forget it."""
+        self._do(lambda to: write(to, {(space, key): None}, None))
+
+    def items(self, space: str) -> list[tuple[str, bytes, float]]:
+        """What has not expired, by key; at most 100,000 of them."""
+        found = self._do(lambda to: facts_of(to, space, self._seconds()))
+        return [(key, *fact) for key, fact in found.items()]
+
+    def _do(self, work: Callable[[apsw.Connection], Any]) -> Any:
+        try:
+            return work(self._connection)
+        except apsw.Error as error:
+            raise StorageBroken(f"{self._path}: {error}") from error
+
+
 def open_both(path: str) -> tuple[apsw.Connection, apsw.Connection]:
     """A writing and a reading connection; blocks."""
     try:
@@ -215,6 +283,12 @@ def close_all(connections: tuple[apsw.Connection | None, ...]) -> None:
             connection.close(True)
 
 
+def facts_of(connection: apsw.Connection, space: str, now: float) -> dict[str, Any]:
+    """Key, value and end of what has not expired, by key; blocks."""
+    sql = "SELECT key, value, expires FROM fact WHERE space = ? AND expires > ? ORDER BY key LIMIT ?"
+    return {key: (value, expires) for key, value, expires in connection.execute(sql, (space, now, ITEMS_MOST))}
+
+
 def write(connection: apsw.Connection, facts: dict[Key, Fact | None], expired_before: float | None) -> None:
     """One transaction for all the changes, and a part of what has expired; blocks."""
     kept = [(space, key, *fact) for (space, key), fact in facts.items() if fact is not None]
@@ -230,3 +304,4 @@ def write(connection: apsw.Connection, facts: dict[Key, Fact | None], expired_be
                 " (SELECT space, key FROM fact INDEXED BY fact_expires WHERE expires <= ? ORDER BY expires LIMIT ?)",
                 (expired_before, SWEEP_ROWS),
             )
+

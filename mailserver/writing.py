@@ -1,8 +1,9 @@
 """Writes straight to the socket where nothing is waiting to be written.
 
 Twisted's transports put octets into a buffer, ask epoll for the moment when they can be sent and send them a turn later: two
-system calls and a turn more than needed for a reply of forty octets.  A plain TCP or Unix connection whose buffer is
-empty is written at once; every other transport, and every remainder, takes Twisted's way.
+system calls and a turn more than needed for a reply of forty octets; with TLS another turn goes by before they are encrypted.
+A TCP or Unix connection whose buffers are empty is written at once, encrypted or not; every other transport, and every
+remainder, takes Twisted's way.
 """
 
 from __future__ import annotations
@@ -10,29 +11,81 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from OpenSSL.SSL import Error
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Connection
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 __all__ = ["writer"]
 
 BUFFERS = ("dataBuffer", "_tempDataBuffer", "socket", "disconnecting")
+LAYER = ("_tlsConnection", "_handshakeDone", "_lostTLSConnection", "_appSendBuffer", "_aggregator", "disconnecting")
+RECORD_OCTETS = 16_384  # the most that one record of TLS holds (RFC 8446 section 5.1)
 
 
 def writer(transport: Any) -> Callable[[bytes], None]:
     """Return the quickest way to write to `transport`."""
-    if not isinstance(transport, Connection) or not all(hasattr(transport, name) for name in BUFFERS):
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        return _encrypted_writer(transport, transport.transport)
+    if not _is_bare(transport):
         return transport.write  # type: ignore[no-any-return]
-    if getattr(transport, "TLS", False):
-        return transport.write
+    encrypted: Callable[[bytes], None] | None = None
 
     def write(data: bytes) -> None:
-        if transport._tempDataBuffer or transport.dataBuffer or transport.disconnecting or transport.TLS:
+        nonlocal encrypted
+        if transport.TLS:  # since `startTLS`
+            if encrypted is None:
+                encrypted = _encrypted_writer(transport.protocol, transport)
+            encrypted(data)
+        elif transport._tempDataBuffer or transport.dataBuffer or transport.disconnecting:
             transport.write(data)
-            return
-        try:
-            sent = transport.socket.send(data)
-        except OSError:  # not now, or never again: Twisted's own write finds out which
-            sent = 0
-        if sent < len(data):
-            transport.write(data[sent:])
+        else:
+            _send(transport, data)
 
     return write
+
+
+def _encrypted_writer(layer: Any, below: Any) -> Callable[[bytes], None]:
+    """For what is written through a layer of TLS to the connection `below` it."""
+    if not _is_bare(below) or not all(hasattr(layer, name) for name in LAYER) or not hasattr(layer._aggregator, "_buffer"):
+        return lambda data: layer.write(data)  # looked up each time: it is another one after the end
+
+    def write(data: bytes) -> None:
+        if (
+            not 0 < len(data) <= RECORD_OCTETS
+            or not layer._handshakeDone
+            or layer._lostTLSConnection
+            or layer.disconnecting
+            or layer._appSendBuffer
+            or getattr(layer._aggregator, "_buffer", True)  # at the end another one takes its place
+            or below._tempDataBuffer
+            or below.dataBuffer
+            or below.disconnecting
+        ):
+            layer.write(data)
+            return
+        try:
+            taken = layer._tlsConnection.send(data)
+        except Error:  # Twisted's own write finds out what it means
+            layer.write(data)
+            return
+        _send(below, layer._tlsConnection.bio_read(2 * RECORD_OCTETS))
+        if taken < len(data):  # the client has asked for small records (RFC 6066 section 4)
+            layer.write(data[taken:])
+
+    return write
+
+
+def _is_bare(transport: Any) -> bool:
+    """A connection whose insides are as we know them."""
+    return isinstance(transport, Connection) and all(hasattr(transport, name) for name in BUFFERS)
+
+
+def _send(transport: Any, octets: bytes) -> None:
+    """As they are; the buffers of the transport are empty."""
+    try:
+        sent = transport.socket.send(octets)
+    except OSError:  # not now, or never again: Twisted's own write finds out which
+        sent = 0
+    if sent < len(octets):
+        FileDescriptor.write(transport, octets[sent:])

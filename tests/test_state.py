@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.interfaces import IStateStore
 from mailserver.mail.faults import StorageBroken
-from mailserver.state import StateStore
+from mailserver.state import StateStore, StoppedState
 
 
 class State(TestCase):
@@ -113,6 +113,46 @@ class State(TestCase):
         store.drop("s", "k")
         store.put("s", "other", b"v", 60)
         self.assertIsNone(store.get("s", "k"))
+
+    async def test_the_items_of_a_space_come_from_disk_and_memory_as_one(self):
+        store = await self.started(remembered=1)
+        for key in ("a", "b", "short", "dropped"):
+            store.put("s", key, b"old", 5 if key == "short" else 60)
+        store.put("other", "a", b"x", 60)
+        self.clock.advance(3)
+        await self.written(store)
+        store.put("s", "b", b"new", 60)
+        store.put("s", "c", b"unwritten", 60)
+        store.drop("s", "dropped")
+        self.clock.advance(2)
+        self.assertEqual([(key, value) for key, value, _ in store.items("s")], [("a", b"old"), ("b", b"new"), ("c", b"unwritten")])
+        self.assertEqual(store.items("s")[0][2], 1_800_000_060.0)
+        self.assertEqual(store.items("nothing"), [])
+
+    async def test_a_stopped_store_is_read_and_changed_from_outside(self):
+        store = await self.started()
+        store.put("s", "a", b"1", 60)
+        store.put("s", "b", b"2", 60)
+        store.put("s", "short", b"3", 5)
+        await self.stop(store)
+        self.clock.advance(10)
+        with StoppedState.opened(self.path, self.clock.seconds) as stopped:
+            verifyObject(IStateStore, stopped)
+            self.assertEqual([key for key, _, _ in stopped.items("s")], ["a", "b"])
+            self.assertEqual((stopped.get("s", "a"), stopped.get("s", "short"), stopped.get("s", "no")), (b"1", None, None))
+            stopped.drop("s", "a")
+            stopped.put("s", "c", b"4", 60)
+        store = await self.started()
+        self.assertEqual([(key, value) for key, value, _ in store.items("s")], [("b", b"2"), ("c", b"4")])
+
+    async def test_a_stopped_store_that_is_not_there_or_damaged_says_so(self):
+        with StoppedState.opened(self.path) as stopped:
+            self.assertIsNone(stopped)
+        self.assertFalse(os.path.exists(self.path))
+        with open(self.path, "wb") as file:
+            file.write(b"not a database" * 1000)
+        with self.assertRaises(StorageBroken), StoppedState.opened(self.path):
+            pass
 
     async def test_many_changes_are_written_before_the_time(self):
         store = await self.started(unwritten_most=5)

@@ -119,6 +119,9 @@ def show_attempts(destination: dict[str, Any]) -> None:
             for one in history
         ],
     )
+    dialogue = history[-1].get("dialogue")
+    if dialogue:
+        say("", "the last one, word by word", *[f"  {plain(line)}" for line in dialogue])
 
 
 def recipients(entry: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ from mailserver.config.values import (
     NameServer,
     Network,
     Size,
+    SocketPath,
 )
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Queue",
     "Relay",
     "Size",
+    "SocketPath",
     "check_options",
     "load",
     "parse",

@@ -7,9 +7,12 @@ endpoint plugin) by their form alone.
 
 from __future__ import annotations
 
+import os
 import re
 
-__all__ = ["checked_endpoint", "split_endpoint"]
+__all__ = ["SOCKET_PATH_OCTETS", "checked_endpoint", "socket_path", "split_endpoint"]
+
+SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 
 KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)
@@ -49,6 +52,13 @@ def split_endpoint(text: str) -> tuple[str, list[str], dict[str, str]]:
     return positional[0], positional[1:], named
 
 
+def socket_path(path: str) -> str:
+    """Return the path.  Raises ValueError where it is too long for the address of a Unix socket."""
+    if len(os.fsencode(path)) > SOCKET_PATH_OCTETS:
+        raise ValueError(f"the path of a Unix socket has {SOCKET_PATH_OCTETS} octets at most")
+    return path
+
+
 def checked_endpoint(text: str) -> str:
     """Return the text.  Raises ValueError with a sentence about the first fault."""
     kind, positional, named = split_endpoint(text)
@@ -80,8 +90,9 @@ def _check_tcp(positional: list[str], named: dict[str, str]) -> None:
 
 
 def _check_unix(positional: list[str], named: dict[str, str]) -> None:
-    if not named.get("address", positional[0] if positional else ""):
+    if not (path := named.get("address", positional[0] if positional else "")):
         raise ValueError("a unix endpoint needs a path: unix:/run/mail/lmtp.sock")
+    socket_path(path)
     mode = named.get("mode", "660")
     if not re.fullmatch("[0-7]{3,4}", mode):
         raise ValueError(f"{mode!r} is not a mode: octal digits, such as 660")

@@ -14,11 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from mailserver.config.endpoints import checked_endpoint
+from mailserver.config.endpoints import checked_endpoint, socket_path
 from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
 from mailserver.mail.lookup import ServerAddress
 
 __all__ = [
+    "AddressOrDomain",
     "AliasMember",
     "Count",
     "DomainKey",
@@ -26,11 +27,13 @@ __all__ = [
     "Duration",
     "Endpoint",
     "FilePath",
+    "Fingerprint",
     "HostName",
     "MailAddress",
     "NameServer",
     "Network",
     "Size",
+    "SocketPath",
 ]
 
 SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))? ?([kKMGT]?)(?:i?B)?")
@@ -38,6 +41,7 @@ SIZE_UNITS = {"": 0, "k": 10, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of t
 DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:ms|[smhdw]) ?)+")
 DURATION_PART = re.compile(r"([0-9.]+)(ms|[smhdw])")
 DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -125,6 +129,19 @@ def name_server(value: Any) -> ServerAddress:
     return ServerAddress.parse(value)
 
 
+def address_or_domain(value: str) -> str:
+    """``"alice@example.org"``, ``"example.org"`` or ``"*.example.org"``, normalised, as text."""
+    return str(mail_address(value)) if "@" in value else domain_key(value)
+
+
+def fingerprint(value: str) -> str:
+    """A SHA-256 fingerprint in hex, with or without colons; lower case without them."""
+    digits = value.replace(":", "").lower()
+    if FINGERPRINT.fullmatch(digits) is None:
+        raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, colons between them or not")
+    return digits
+
+
 def absolute_path(value: str, info: ValidationInfo) -> str:
     """A path; a relative one counts from the folder of the configuration file, ``{data}/…`` and ``{home}/…`` stay."""
     if not value or "\0" in value:
@@ -142,8 +159,11 @@ Network = Annotated[IPNetwork, PlainValidator(network)]
 DomainName = Annotated[str, AfterValidator(domain_name)]
 DomainKey = Annotated[str, AfterValidator(domain_key)]
 HostName = Annotated[str, AfterValidator(host_name)]
+AddressOrDomain = Annotated[str, AfterValidator(address_or_domain)]
+Fingerprint = Annotated[str, AfterValidator(fingerprint)]
 AliasMember = Annotated[Address, PlainValidator(alias_member)]
 NameServer = Annotated[ServerAddress, PlainValidator(name_server)]
 MailAddress = Annotated[Address, PlainValidator(mail_address)]
 FilePath = Annotated[str, AfterValidator(absolute_path)]
+SocketPath = Annotated[FilePath, AfterValidator(socket_path)]
 Endpoint = Annotated[str, AfterValidator(checked_endpoint)]

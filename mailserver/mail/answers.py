@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailserver.mail.address import Address
 from mailserver.mail.reply import Reply
@@ -134,8 +134,9 @@ Route = Local | Remote | Refused
 
 # --- Outcome: what one attempt did to one recipient. ---
 #
-# `peer` is the host that was asked ("" where it was none but ourselves), `phase` how far the dialogue had come ("RCPT").  To make
-# one outcome from another, use `dataclasses.replace`, so that these go along.
+# `peer` is the host that was asked ("" where it was none but ourselves), `phase` how far the dialogue had come ("RCPT"),
+# `dialogue` what was said to and fro, without content and secrets.  To make one outcome from another, use `dataclasses.replace`,
+# so that these go along.
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ class Deferred:
     note: str = ""
     peer: str = ""
     phase: str = ""
+    dialogue: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class Failed:
     note: str = ""
     peer: str = ""
     phase: str = ""
+    dialogue: tuple[str, ...] = field(default=(), repr=False)
 
 
 Outcome = Delivered | Deferred | Failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,12 @@ AGAIN_SECONDS = 5.0
 TIMER_SECONDS_MOST = 3600.0
 
 DuePlace = tuple[float, int, bool]  # due (seconds since the epoch), number, remote
+START: DuePlace = (0.0, 0, False)
+END: DuePlace = (math.inf, 0, False)
 
 
 class DueTimes:
-    """Asks the store for what is due, each entry once.
+    """Asks the store for what is due, each entry once; more than once where the store learns of a place behind what was taken.
 
     `ask(after, now, limit)` fires with the due places after a place, in order, and the next time beyond them, or None;
     `found` is given the entries: number, remote.  While `has_room()` says no, it takes no further page before `resume`.
@@ -42,7 +45,8 @@ class DueTimes:
         self._found = found
         self._has_room = has_room
         self._paused = False
-        self._seen: DuePlace = (0.0, 0, False)  # everything due up to here has been taken
+        self._seen: DuePlace = START  # everything due up to here has been taken
+        self._written: DuePlace = END  # the first place that the store has learnt of since the question: the answer may lack it
         self._timer: Any = None
         self._timer_at = 0.0
         self._asking = False
@@ -61,6 +65,7 @@ class DueTimes:
             return
         self._asking = True
         self._once_more = False
+        self._written = END
         asked = self._ask(self._seen, self._clock.seconds(), PAGE)
         asked.addCallbacks(self._answered, self._not_answered).addErrback(self._stumbled)
 
@@ -71,12 +76,12 @@ class DueTimes:
 
     def expect(self, due: float) -> None:
         """The store has learnt of a due time."""
-        self._seen = min(self._seen, (due, 0, False))  # lower only where the clock has gone back
+        self._go_back((due, 0, False))
         self._look_at(due)
 
     def look_from_the_start(self, seconds: float) -> None:
         """After a pause find all again: what was taken could not be used."""
-        self._seen = (0.0, 0, False)
+        self._go_back(START)
         self._look_at(self._clock.seconds() + seconds)
 
     def stop(self) -> None:
@@ -86,13 +91,18 @@ class DueTimes:
             self._timer.cancel()
             self._timer = None
 
+    def _go_back(self, place: DuePlace) -> None:
+        """To no purpose for what falls due later: that is ahead anyhow."""
+        self._seen = min(self._seen, place)
+        self._written = min(self._written, place)
+
     def _answered(self, answer: tuple[list[DuePlace], float | None]) -> None:
         self._asking = False
         if self._stopped:
             return
         places, next_due = answer
         if places:
-            self._seen = places[-1]
+            self._seen = min(places[-1], self._written)
             self._found(list(dict.fromkeys((number, remote) for _, number, remote in places)))
         if len(places) == PAGE or self._once_more:
             self.look()

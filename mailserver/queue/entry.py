@@ -10,7 +10,7 @@ import enum
 import json
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Local
 from mailserver.mail.codec import encode_envelope
@@ -60,7 +60,9 @@ SPOOLED = 1
 BINARY = 2
 
 TRIALS_KEPT = 10  # of each destination, the newest
+DIALOGUES_KEPT = 3  # of these, the newest
 TRIAL_CHARACTERS = 500
+DIALOGUE_LINES = 30
 
 Settled = tuple[int, str, bool, bool]  # number, message id, has attempts in the store, has a file in the spool
 
@@ -93,13 +95,17 @@ CLOSED = (State.DELIVERED, State.RETURNED, State.DROPPED)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One attempt for people: when (seconds since the epoch), with whom, how far it came, what was said."""
+    """One attempt for people: when (seconds since the epoch), with whom, how far it came, what was said.
+
+    Of the newest ones the whole `dialogue` is kept, without content and secrets.
+    """
 
     made_at: float
     peer: str
     phase: str
     reply: str
     note: str
+    dialogue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,9 @@ class Attempt:
 
     def tried(self, trial: Trial) -> tuple[Trial, ...]:
         """The history with one more, bounded."""
-        return (*self.history[1 - TRIALS_KEPT :], trial)
+        old = self.history[1 - TRIALS_KEPT :]
+        silent = tuple([replace(one, dialogue=()) if one.dialogue else one for one in old[: 1 - DIALOGUES_KEPT]])
+        return (*silent, *old[1 - DIALOGUES_KEPT :], trial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +259,18 @@ def decode_reply(text: str | None) -> Reply | None:
 def encode_history(history: tuple[Trial, ...]) -> str:
     """Trials as the text that the store keeps, long words cut."""
     most = TRIAL_CHARACTERS
-    return json.dumps([[t.made_at, t.peer[:most], t.phase[:most], t.reply[:most], t.note[:most]] for t in history])
+    return json.dumps(
+        [
+            [t.made_at, t.peer[:most], t.phase[:most], t.reply[:most], t.note[:most]]
+            + ([[line[:most] for line in t.dialogue[-DIALOGUE_LINES:]]] if t.dialogue else [])
+            for t in history
+        ]
+    )
 
 
 def decode_history(text: str) -> tuple[Trial, ...]:
     """The trials of `encode_history`."""
-    return tuple([Trial(*row) for row in json.loads(text)])
+    return tuple([Trial(*row[:5], *map(tuple, row[5:])) for row in json.loads(text)])
 
 
 def destination_name(destination: Destination) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,12 @@ from mailserver.mail.answers import Outcome
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.entry import Attempt
+from mailserver.queue.turns import Share, Turns
 
-__all__ = ["Entry", "Lane", "LaneLimits", "Leg"]
+__all__ = ["Entry", "Lane", "LaneLimits", "Leg", "Waiting"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
+FREE_FOR_READING = 16  # no more is read back where less than one part in so many of the window is free
 RETRIES_IN_FRONT = 50  # deferred mail is read back while fewer such parcels wait in memory
 UNFLUSHED_FLUSHES = 10  # deliver no more while so many flushes' worth waits for a slow disk
 FLUSH_AGAIN_SECONDS = 10.0
@@ -52,11 +53,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Leg:
-    """A parcel on its lane."""
+    """A parcel on its lane.  `key` says which others it shares its turns with."""
 
     entry: Entry
     parcel: Parcel
     octets: int
+    key: str
+
+
+Waiting = tuple[str, tuple[int, bool]]
+"""What waits in the store alone: its key, "" where it is not known yet; its number, and whether it comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,10 @@ class LaneLimits:
 
 
 class Lane:
-    """Hands parcels to a delivery in their order, within the limits.
+    """Hands parcels to a delivery, within the limits.
+
+    Parcels for other hosts that are handed over one by one have their turns by domain, and no domain takes all calls or all of
+    the window: a slow one holds up nobody else.  All others keep their order.
 
     `answered(lane, leg, outcomes)` is told each answer (None where there was none, with the reason), `flushed(deliveries)`
     what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.
@@ -99,18 +108,21 @@ class Lane:
         changed: Callable[[], None],
     ) -> None:
         self.remote = remote
-        self.ready: deque[Leg] = deque()
-        self.backlog: deque[tuple[int, bool]] = deque()  # number, again: what waits in the store alone
-        self.retries: deque[tuple[int, bool]] = deque()  # the same, of what was deferred and is due
-        self.reading_backlog = False
+        self.ready: Turns[Leg] = Turns()
+        self.backlog: Turns[tuple[int, bool]] = Turns()  # number, again: what waits in the store alone
+        self.retries: Turns[tuple[int, bool]] = Turns()  # the same, of what was deferred and is due
         self.delivered: list[tuple[Entry, Destination]] = []  # and not flushed
         self.reading = False
-        self.held_octets = 0
         self.running = 0
         self.limits = limits
         self._delivery = delivery
         self._batch_delivery: Any = delivery
         self._in_batches = IBatchDelivery.providedBy(delivery)
+        self._by_domain = remote and not self._in_batches
+        self._memory = Share(limits.window_octets)
+        self._places = Share(limits.calls)
+        self._being_read: frozenset[str] = frozenset()  # keys of the backlog
+        self._outrun: set[int] = set()  # of these the store has learnt since the read under way was asked for
         self._clock = clock
         self._answered = answered
         self._flushed = flushed
@@ -139,56 +151,122 @@ class Lane:
         return not (self.ready or self.running or self.delivered or self._flushing or self.reading)
 
     @property
+    def held_octets(self) -> int:
+        """What waits here or is under way weighs so much in memory."""
+        return self._memory.taken
+
+    @property
     def wants_more(self) -> bool:
         """Half of the window is free."""
         return self.held_octets * 2 <= self.limits.window_octets
 
-    def next_to_read(self) -> deque[tuple[int, bool]] | None:
-        """What is to be read back now, None where nothing is.
+    @property
+    def free_octets(self) -> int:
+        """How much may be read back at once: what is free of the window is not filled by one read."""
+        return (self.limits.window_octets - self.held_octets) // 2
+
+    def next_to_read(self, page: int, retries_page: int) -> list[Waiting]:
+        """What is to be read back now: at most so many.  `read_ended` is told how that went.
 
         New mail first: a destination that is down may have any number of messages due at once.  A few at a time are tried in
         between, and only a few of them stand in front of mail that comes now.
         """
-        if self.reading or not self.wants_more:
-            return None
+        if self.reading or self.free_octets * 2 * FREE_FOR_READING < self.limits.window_octets:
+            return []
         if self.retries and self._again_ready < RETRIES_IN_FRONT and not (self._retried_last and self.backlog):
             self._retried_last = True
-            return self.retries
-        self._retried_last = False
-        return self.backlog or None
+            found = self._take(self.retries, retries_page)
+        else:
+            found = []
+        if not found:
+            self._retried_last = False
+            found = self._take(self.backlog, page)
+            self._being_read = frozenset([key for key, _ in found])
+        self.reading = bool(found)
+        self._outrun.clear()
+        return found
 
-    def has_room(self, octets: int) -> bool:
-        """A new message may wait in memory: the window has room and nothing older waits in the store."""
-        if self.backlog or self.reading_backlog:
-            return False
-        return self.held_octets == 0 or self.held_octets + octets <= self.limits.window_octets
+    def outrun(self, numbers: Iterable[int]) -> None:
+        """The store has learnt of these entries what a read that is under way may not have seen."""
+        if self.reading:
+            self._outrun.update(numbers)
 
-    def add(self, entry: Entry, parcel: Parcel) -> None:
-        """Queue a parcel in memory."""
+    def is_outdated(self, number: int) -> bool:
+        """What was just read of this entry may be older than what the store knows."""
+        return number in self._outrun
+
+    def _take(self, turns: Turns[tuple[int, bool]], page: int) -> list[Waiting]:
+        """In turns; of each domain no more than it may soon call, and none that fills the window with what is here already."""
+        found: list[Waiting] = []
+        taken: dict[str, int] = {}
+
+        def may(key: str) -> bool:
+            if self._memory.taken_by(key) > self.limits.window_octets - self.held_octets:
+                return False
+            return not key or self._places.room(key) > self.ready.waiting(key) + taken.get(key, 0)
+
+        while len(found) < page and (next := turns.take(may)) is not None:
+            found.append(next)
+            taken[next[0]] = taken.get(next[0], 0) + 1
+        return found
+
+    def read_ended(self, unread: Sequence[Waiting]) -> None:
+        """Those that were not read after all wait again where they had waited."""
+        self.reading = False
+        self._being_read = frozenset()
+        place = self.retries if self._retried_last else self.backlog
+        for key, waiting in reversed(unread):
+            place.give_back(key, waiting)
+
+    def key_of(self, destinations: Sequence[Destination]) -> str:
+        """Who shares their turns: messages for the same domains."""
+        if not self._by_domain:
+            return ""
+        if len(destinations) == 1:
+            return destinations[0].route.address.domain_key
+        return " ".join(sorted({destination.route.address.domain_key for destination in destinations}))
+
+    def place(self, entry: Entry, parcel: Parcel) -> None:
+        """A parcel for which there may be room in memory; else it waits in the store, where it is already."""
+        key = self.key_of(parcel.destinations)
         octets = len(parcel.content.data or b"") + ENTRY_OCTETS
+        if self._has_room(key, octets):
+            self._add(entry, parcel, key, octets)
+        else:
+            self.backlog.add(key, (entry.number, parcel.again))
+
+    def take_back(self, entry: Entry, parcel: Parcel) -> None:
+        """A parcel that was read back for this lane.  What comes again, and whose domain has all the calls it may, waits on."""
+        key = self.key_of(parcel.destinations)
+        if parcel.again and key and self._places.room(key) <= self.ready.waiting(key):
+            self.retries.add(key, (entry.number, True))
+        else:
+            self._add(entry, parcel, key, len(parcel.content.data or b"") + ENTRY_OCTETS)
+
+    def _has_room(self, key: str, octets: int) -> bool:
+        """A new message may wait in memory: the window has room, and nothing older of its key waits in the store."""
+        if self.backlog.waiting(key) or key in self._being_read:
+            return False
+        if self.held_octets == 0:
+            return True
+        return self.held_octets + octets <= self.limits.window_octets and (not self._by_domain or self._memory.allows(key))
+
+    def _add(self, entry: Entry, parcel: Parcel, key: str, octets: int) -> None:
         for destination in parcel.destinations:
             entry.active |= 1 << destination.index
-        self.held_octets += octets
+        self._memory.take(key, octets)
         self._again_ready += parcel.again
-        self.ready.append(Leg(entry, parcel, octets))
+        self.ready.add(key, Leg(entry, parcel, octets, key))
 
     def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
         """Take back what waits here of these entries: number, again."""
-        found: list[tuple[int, bool]] = []
-        kept: deque[Leg] = deque()
-        for leg in self.ready:
-            entry = leg.entry
-            if entry.number not in numbers:
-                kept.append(leg)
-                continue
+        found = self.ready.withdraw(lambda leg: leg.entry.number in numbers)
+        for leg in found:
             for destination in leg.parcel.destinations:
-                entry.active &= ~(1 << destination.index)
-            self.held_octets -= leg.octets
+                leg.entry.active &= ~(1 << destination.index)
+            self._memory.give_back(leg.key, leg.octets)
             self._again_ready -= leg.parcel.again
-            found.append((entry.number, leg.parcel.again))
-        if found:
-            self.ready = kept
-        return found
+        return [(leg.entry.number, leg.parcel.again) for leg in found]
 
     # --- delivering ---
 
@@ -200,24 +278,33 @@ class Lane:
         try:
             most = self.limits.flush_messages * UNFLUSHED_FLUSHES
             while self.ready and self.running < self.limits.calls and len(self.delivered) < most:
-                self._call(self._next_legs())
+                legs = self._next_legs()
+                if not legs:
+                    break
+                self._call(legs)
         finally:
             self._pumping = False
 
     def _next_legs(self) -> list[Leg]:
         ready, limits = self.ready, self.limits
-        legs = [ready.popleft()]
+        next = ready.take(self._places.allows if self._by_domain else None)
+        if next is None:
+            return []
+        legs = [next[1]]
         if self._in_batches:
             octets = legs[0].octets
-            while ready and len(legs) < limits.batch_messages and octets + ready[0].octets <= limits.batch_octets:
-                octets += ready[0].octets
-                legs.append(ready.popleft())
+            while ready and len(legs) < limits.batch_messages and octets + ready.peek().octets <= limits.batch_octets:
+                leg = ready.take()[1]  # type: ignore[index]  # there is one
+                octets += leg.octets
+                legs.append(leg)
         if self._again_ready:
             self._again_ready -= sum([leg.parcel.again for leg in legs])
         return legs
 
     def _call(self, legs: list[Leg]) -> None:
         self.running += 1
+        if self._by_domain:
+            self._places.take(legs[0].key, 1)
         try:
             if self._in_batches:
                 answer: Any = now_or_later(self._batch_delivery.deliver_batch([leg.parcel for leg in legs]))
@@ -258,8 +345,10 @@ class Lane:
 
     def _finish(self, legs: list[Leg], answers: Sequence[Any], why: str) -> None:
         self.running -= 1
+        if self._by_domain:
+            self._places.give_back(legs[0].key, 1)
         for leg, outcomes in zip(legs, answers, strict=True):
-            self.held_octets -= leg.octets
+            self._memory.give_back(leg.key, leg.octets)
             self._answered(self, leg, outcomes if isinstance(outcomes, Mapping) else None, why)
         if self.delivered:
             self._flush_when_due()

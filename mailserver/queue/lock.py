@@ -1,4 +1,4 @@
-"""One server for one data directory."""
+"""One process for one data directory: a server, or a command while there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["QueueInUse", "lock_directory"]
 
 
 class QueueInUse(StorageBroken):
-    """Another server works on this data directory."""
+    """Another process works on this data directory."""
 
 
 def lock_directory(path: str) -> int:
@@ -21,5 +21,5 @@ def lock_directory(path: str) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise QueueInUse(f"another server works on {path}") from None
+        raise QueueInUse(f"another process works on {path}") from None
     return descriptor

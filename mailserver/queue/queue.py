@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -50,6 +51,8 @@ MEBIBYTE = 1 << 20
 PROBE_SECONDS = 3.0
 FULL_SECONDS = 3.0
 CLOSE_SECONDS = 10.0
+LOCK_SECONDS = 30.0
+LOCK_AGAIN_SECONDS = 0.1
 DATABASE = "queue.db"
 
 Attempts = list[Attempt]
@@ -171,6 +174,7 @@ class Queue:
         )
         self._lock: int | None = None
         self._accepting = False
+        self._stopping = False
         self._works = False
         self._probe_timer: Any = None
 
@@ -228,7 +232,7 @@ class Queue:
     def start(self) -> Deferred[None]:
         """Take the data directory, open the store and begin to deliver what an earlier run left.
 
-        Errbacks with `QueueInUse`, `StorageBroken`, `StorageFull` or OSError.
+        Errbacks with `QueueInUse` where another process keeps it for half a minute, `StorageBroken`, `StorageFull` or OSError.
         """
         return Deferred.fromCoroutine(self._start())
 
@@ -238,16 +242,16 @@ class Queue:
 
     async def _start(self) -> None:
         os.makedirs(self.data_directory, mode=0o700, exist_ok=True)
-        self._lock = lock_directory(self.data_directory)
+        self._lock = await self._take_directory()
         try:
             self._spool.create()
             await self._writer.start()
             self._works = True
             await self._writer.do(lambda store: store.forget_damage())
-            left = await self._run_in_thread(find_leftovers, self._reader, self._spool, self._clock.seconds())
+            left = await self._runner.read(find_leftovers, self._reader, self._spool, self._clock.seconds())
         except BaseException:
             self._works = False
-            await self._run_in_thread(self._reader.close)
+            await self._runner.read(self._reader.close)
             if self._writer.is_running:
                 await self._writer.stop()
             self._unlock()
@@ -255,6 +259,22 @@ class Queue:
         self._take_up(left)
         await self._kept.tidy()
         self._accepting = True
+
+    async def _take_directory(self) -> int:
+        """A command that changes the queue while no server runs has it for some seconds."""
+        end = self._clock.seconds() + LOCK_SECONDS
+        why: QueueInUse | None = None
+        while why is None or not self._stopping:
+            try:
+                return lock_directory(self.data_directory)
+            except QueueInUse as error:
+                if self._clock.seconds() >= end:
+                    raise
+                if why is None:
+                    self.log.info("{why}; the server waits for it", why=error)
+                why = error
+            await deferLater(self._clock, LOCK_AGAIN_SECONDS)  # type: ignore[arg-type]
+        raise why
 
     def _take_up(self, left: Leftovers) -> None:
         if left.files_removed:
@@ -278,6 +298,7 @@ class Queue:
 
     async def _stop(self, within_seconds: float) -> None:
         self._accepting = False
+        self._stopping = True
         if self._lock is None:
             return
         end: Deferred[None] = Deferred()

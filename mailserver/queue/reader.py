@@ -93,7 +93,19 @@ class SqliteReader:
                     octets -= len(message)
                 if octets <= 0:
                     break
-        return found, taken
+        return self._without_gone(found), taken
+
+    def _without_gone(self, found: list[ReadMessage | Unreadable]) -> list[ReadMessage | Unreadable]:
+        """An entry is forgotten before its file is removed: one whose file was missing may have been settled meanwhile."""
+        if not any(isinstance(message, Unreadable) for message in found):
+            return found
+        with self._reading() as connection:
+            return [
+                message
+                for message in found
+                if isinstance(message, ReadMessage)
+                or connection.execute("SELECT 1 FROM entry WHERE number = ?", (message.number,)).fetchall()
+            ]
 
     def unattempted(self, after: int, up_to: int, limit: int) -> list[int]:
         """Entries with a destination of which nothing is recorded, in order."""
@@ -246,11 +258,13 @@ class SqliteReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
+        """All that is read here is of one moment, whatever is settled meanwhile."""
         try:
             if self._connection is None:
                 self._connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READONLY)
                 self._connection.set_busy_timeout(BUSY_MILLISECONDS)
-            yield self._connection
+            with self._connection:
+                yield self._connection
         except apsw.Error as error:
             raise StorageBroken(f"{self._path}: {type(error).__name__}: {error}") from error
 

@@ -7,7 +7,6 @@ settled; what was deferred gets a due time in the store and leaves memory; what 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
-from mailserver.queue.lane import Entry, Lane, Leg
+from mailserver.queue.lane import Entry, Lane, Leg, Waiting
 from mailserver.queue.ledger import Ledger, Settled
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.settlement import Settlement
@@ -68,7 +67,7 @@ class Runner:
             clock=clock,
             ask=lambda *question: self.read(reader.due_now, *question),
             found=self._found_due,
-            has_room=lambda: all(len(lane.retries) < RETRIES_MOST for lane in self.lanes),
+            has_room=lambda: all(lane.retries.waiting("") < RETRIES_MOST for lane in self.lanes),
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
@@ -98,12 +97,12 @@ class Runner:
         """A new entry.  Call `pump` after the last one of a batch."""
         entry = self._new_entry(number, envelope, content, destinations)
         if len(destinations) == 1:
-            self._place(self._lane_of(destinations[0]), entry, content, destinations, False)
+            self._lane_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
         else:
             for lane in self.lanes:
                 part = tuple([d for d in destinations if isinstance(d.route, Remote) is lane.remote])
                 if part:
-                    self._place(lane, entry, content, part, False)
+                    lane.place(entry, Parcel(envelope, content, part))
         if entry.active:
             self.live[number] = entry
 
@@ -113,6 +112,8 @@ class Runner:
         if number in self._claimed:  # what was read may have changed: read it again afterwards
             self._claimed[number].update((lane.remote, again) for lane in lanes)
             return
+        if number in self.ledger.settling:
+            return  # all is delivered
         entry = self.live.get(number) or self._new_entry(
             number, message.envelope, message.content, message.destinations, message.attempts
         )
@@ -123,16 +124,22 @@ class Runner:
                 return  # damaged
             if attempt.state is not State.DEFERRED or (attempt.due or 0) > now:
                 waits |= 1 << attempt.destination
+                if attempt.due is not None:
+                    self.due.expect(attempt.due)  # it was found before its time where the clock has gone back
         for lane in lanes:
+            if lane.is_outdated(number):
+                lane.backlog.add("", (number, again))
+                continue
             part = tuple(
                 [d for d in message.destinations if isinstance(d.route, Remote) is lane.remote and not waits >> d.index & 1]
             )
             if not part:
                 continue
+            parcel = Parcel(entry.envelope, message.content, part, again)
             if window_counts:
-                self._place(lane, entry, message.content, part, again)
+                lane.place(entry, parcel)
             else:
-                lane.add(entry, Parcel(entry.envelope, message.content, part, again))
+                lane.take_back(entry, parcel)
         if entry.active:
             self.live[number] = entry
 
@@ -145,9 +152,8 @@ class Runner:
     def changed(self) -> None:
         """A lane has more room, or less to do."""
         for lane in self.lanes:
-            place = None if self._stopping else lane.next_to_read()
-            if place is not None:
-                self._read_back(lane, place)
+            if not self._stopping:
+                self._read_back(lane)
         self.due.resume()
         if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
             self._recovery()
@@ -182,12 +188,6 @@ class Runner:
 
     def _lane_of(self, destination: Destination) -> Lane:
         return self.lanes[1] if isinstance(destination.route, Remote) else self.lanes[0]
-
-    def _place(self, lane: Lane, entry: Entry, content: Content, part: tuple[Destination, ...], again: bool) -> None:
-        if lane.has_room(len(content.data or b"")):
-            lane.add(entry, Parcel(entry.envelope, content, part, again))
-        else:
-            lane.backlog.append((entry.number, again))
 
     # --- out ---
 
@@ -248,7 +248,8 @@ class Runner:
 
         def again() -> None:
             self._postponed.discard(timer)
-            lane.backlog.extend(numbers.items())
+            for waiting in numbers.items():
+                lane.backlog.add("", waiting)
             self.changed()
 
         timer = self._clock.callLater(pause_seconds, again)
@@ -257,6 +258,8 @@ class Runner:
     def settled(self, entries: list[Settled]) -> None:
         """The store has forgotten them."""
         self._count("settled", len(entries))
+        for lane in self.lanes:
+            lane.outrun(number for number, *_ in entries)
         note = self._note
         for _, id, _, _ in entries:
             note(id, "settled")
@@ -302,6 +305,8 @@ class Runner:
         """Nothing of it is in memory any more; the store knows the rest."""
         if not entry.active and not entry.writing:
             self.live.pop(entry.number, None)
+            for lane in self.lanes:
+                lane.outrun((entry.number,))
 
     def _tell(self, entry: Entry, destination: Destination, step: str, **fields: str) -> None:
         before = None if entry.attempts is None else entry.attempts.get(destination.index)
@@ -340,37 +345,29 @@ class Runner:
         """Give claimed entries back: what is to be done with them is read from the store."""
         for number in numbers:
             for remote, again in self._claimed.pop(number, ()):
-                self.lanes[remote].backlog.append((number, again))
+                self.lanes[remote].backlog.add("", (number, again))
         if not self._stopping:
             self.changed()
 
     # --- reading back ---
 
-    def _read_back(self, lane: Lane, place: deque[tuple[int, bool]]) -> None:
-        lane.reading = True
-        lane.reading_backlog = place is lane.backlog
-        most = PAGE if lane.reading_backlog else RETRIES_PAGE
-        asked = [place.popleft() for _ in range(min(most, len(place)))]
-        numbers = [number for number, _ in asked]
-        answer = self.read(self._reader.read, numbers, lane.limits.window_octets - lane.held_octets)
-        answer.addCallbacks(
-            self._read, self._not_read, callbackArgs=(lane, place, asked), errbackArgs=(lane, place, asked)
-        ).addErrback(self._stumbled)
+    def _read_back(self, lane: Lane) -> None:
+        asked = lane.next_to_read(PAGE, RETRIES_PAGE)
+        if not asked:
+            return
+        numbers = [number for _, (number, _) in asked]
+        answer = self.read(self._reader.read, numbers, lane.free_octets)
+        answer.addCallbacks(self._read, self._not_read, callbackArgs=(lane, asked), errbackArgs=(lane, asked))
+        answer.addErrback(self._stumbled)
 
-    def _read(
-        self,
-        answer: tuple[list[ReadMessage | Unreadable], int],
-        lane: Lane,
-        place: deque[tuple[int, bool]],
-        asked: list[tuple[int, bool]],
-    ) -> None:
-        lane.reading = lane.reading_backlog = False
+    def _read(self, answer: tuple[list[ReadMessage | Unreadable], int], lane: Lane, asked: list[Waiting]) -> None:
         messages, taken = answer
         if self._stopping:
+            lane.read_ended(())
             self.changed()
             return
-        place.extendleft(reversed(asked[taken:]))
-        again = dict(asked)
+        lane.read_ended(asked[taken:])
+        again = dict([waiting for _, waiting in asked])
         for message in messages:
             if isinstance(message, Unreadable):
                 self.damaged(message)
@@ -379,17 +376,14 @@ class Runner:
         lane.pump()
         self.changed()
 
-    def _not_read(
-        self, failure: Failure, lane: Lane, place: deque[tuple[int, bool]], asked: list[tuple[int, bool]]
-    ) -> None:
+    def _not_read(self, failure: Failure, lane: Lane, asked: list[Waiting]) -> None:
         if self._stopping:
             return
         self.log.failure("the queue could not read its entries back; it tries again", failure)
-        place.extendleft(reversed(asked))
 
         def again() -> None:
             self._postponed.discard(timer)
-            lane.reading = lane.reading_backlog = False
+            lane.read_ended(asked)
             self.changed()
 
         timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
@@ -397,7 +391,7 @@ class Runner:
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:
-            self.lanes[remote].retries.append((number, True))
+            self.lanes[remote].retries.add("", (number, True))
         self.changed()
 
     def _stumbled(self, failure: Failure) -> None:
@@ -419,7 +413,7 @@ class Runner:
             timer.cancel()
         self._postponed.clear()
         for lane in self.lanes:
-            lane.reading = lane.reading_backlog = False  # what a read still brings is not taken
+            lane.read_ended(())  # what a read still brings is not taken
         done: Deferred[None] = Deferred()
         self._idle.append(done)
         for lane in self.lanes:

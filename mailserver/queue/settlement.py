@@ -35,9 +35,10 @@ class Settlement:
         made = before.attempts + 1 if before is not None else 1
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
         peer = phase = ""
+        dialogue: tuple[str, ...] = ()
         if isinstance(outcome, Deferred | Failed):
-            reply, note, peer, phase = outcome.reply, outcome.note, outcome.peer, outcome.phase
-        trial = Trial(now, peer, phase, str(reply), note)
+            reply, note, peer, phase, dialogue = outcome.reply, outcome.note, outcome.peer, outcome.phase, outcome.dialogue
+        trial = Trial(now, peer, phase, str(reply), note, dialogue)
         if not isinstance(outcome, Failed):
             due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
             if due is None:

@@ -232,6 +232,8 @@ class SqliteStore:
         """
         connection = self._open_connection()
         numbers = {*gone, *(number for number, _, _ in rewritten), *(attempt.number for attempt in attempts)}
+        if not numbers:
+            return set(), []
         with self._faults(), connection:
             there: Any = connection.execute(THERE, (numbers_array(numbers),))
             found: set[int] = {number for (number,) in there}
@@ -332,7 +334,7 @@ def upgrade(connection: apsw.Connection, version: int, path: str) -> None:
 
 
 def numbers_array(numbers: Sequence[int] | set[int]) -> Any:
-    """Numbers as an argument of `carray(?)`."""
+    """Numbers, at least one, as an argument of `carray(?)`."""
     return apsw.carray(array.array("q", numbers))
 
 

@@ -6,15 +6,17 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
 
-from mailserver.config import Count, Duration, Options
+from mailserver.config import Count, Duration, FilePath, Options
 from mailserver.config.values import host_name
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
+from mailserver.password_file import password_of
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
+from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
 from mailserver.smtp.client import ClientLimits
@@ -91,10 +93,37 @@ class SmarthostOptions(RelayOptions):
     """Take the mail exchangers of `host` instead of the host itself."""
     messages_per_connection: Count = 1000
     """Messages on one connection; then a new one is opened."""
+    implicit_tls: bool = False
+    """Encrypt from the first octet on, as on port 465 (RFC 8314)."""
+    username: str = ""
+    """Log in to `host` as this user."""
+    password_file: FilePath | None = None
+    """A file whose first line is the password; it is read at each log-in."""
+    mechanisms: tuple[Literal["SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"], ...] = (
+        "SCRAM-SHA-256",
+        "PLAIN",
+        "LOGIN",
+        "CRAM-MD5",
+    )
+    """How to log in; the first in the order of the default that the host offers is taken."""
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> SmarthostOptions:
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file need each other")
+        if (self.username or self.implicit_tls) and self.tls not in ("required", "verified"):
+            raise ValueError('a log-in and implicit_tls need tls = "verified" (or "required", which believes any certificate)')
+        return self
 
 
 def _relay(
-    options: RelayOptions, services: Services, *, look_up: Callable[[str], Awaitable[Hosts]], by_domain: bool
+    options: RelayOptions,
+    services: Services,
+    *,
+    look_up: Callable[[str], Awaitable[Hosts]],
+    by_domain: bool,
+    log_in: LogIn | None = None,
+    implicit_tls: bool = False,
 ) -> Relay:
     from twisted.internet import reactor
 
@@ -117,6 +146,8 @@ def _relay(
             connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
         ),
         avoids_itself=by_domain,
+        log_in=log_in,
+        implicit_tls=implicit_tls,
     )
     doorway = Doorway(
         port=options.port,
@@ -128,7 +159,7 @@ def _relay(
     )
     book = HostBook(look_up=look_up, seconds=services.clock.seconds)
     return Relay(
-        find=book.find,
+        book=book,
         connections=connections,
         doorway=doorway,
         by_domain=by_domain,
@@ -170,9 +201,14 @@ class SmarthostFactory:
 
     def build(self, options: SmarthostOptions, services: Services) -> Relay:
         """No errors."""
+        path, log_in = options.password_file, None
+        if path is not None:
+            log_in = LogIn(options.username, lambda: password_of(path), options.mechanisms)
         return _relay(
             options,
             services,
             look_up=lambda _: named_hosts(options.host, resolver=services.resolver, look_up_mx=options.look_up_mx),
             by_domain=False,
+            log_in=log_in,
+            implicit_tls=options.implicit_tls,
         )

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from mailserver.interfaces import Clock
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
+from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
 from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.security import ClearText, Contexts
@@ -51,7 +52,8 @@ class Connections:
     """All connections of one relay.
 
     `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same name is
-    taken for a loop.  With `lmtp` hosts are spoken to in LMTP.  A transmission waits for a connection no longer than
+    taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `log_in` the relay logs in there, and with `implicit_tls`
+    connections are encrypted from the first octet on.  A transmission waits for a connection no longer than
     `waiting_seconds`.
     """
 
@@ -68,11 +70,15 @@ class Connections:
         client_limits: ClientLimits,
         avoids_itself: bool = False,
         lmtp: bool = False,
+        log_in: LogIn | None = None,
+        implicit_tls: bool = False,
         waiting_seconds: float = 600.0,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
         self.contexts = Contexts()
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
+        self.log_in = log_in
+        self.implicit_tls = implicit_tls
         self.seconds = clock.seconds
         self.run_in_thread = run_in_thread
         self._clear_text = ClearText(clock.seconds)
@@ -143,6 +149,11 @@ class Connections:
             if connection.transmission is transmission and not connection.content_sent:
                 connection.give_up()
 
+    def forgive(self) -> None:
+        """Connect again to those that were out of reach."""
+        self.pool.forgive()
+        self.decide()
+
     def _place(self, transmission: Transmission) -> None:
         """Let it wait for the first of its ways, from the present one on, that is not known to be out of reach."""
         now = self.seconds()
@@ -158,10 +169,12 @@ class Connections:
         why = transmission.why or answers.Deferred(NO_WAY)
         transmission.give_up(replace(why, note="no host is left to try"))
 
-    def _elsewhere(self, transmission: Transmission, why: Reply, *, peer: str = "", phase: str = "") -> None:
+    def _elsewhere(
+        self, transmission: Transmission, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()
+    ) -> None:
         if transmission.abandoned:
             return
-        transmission.fault(why, peer=peer, phase=phase)
+        transmission.fault(why, peer=peer, phase=phase, dialogue=dialogue)
         transmission.place += 1
         self._place(transmission)
 
@@ -202,7 +215,12 @@ class Connections:
     def connected(self, link: Link, way: Way) -> RelayProtocol:
         """The other side has taken the connection."""
         self._connectors.pop(link, None)
-        session = ClientSession(hello_name=self._own_name, lmtp=self._lmtp, limits=self._client_limits)
+        session = ClientSession(
+            hello_name=self._own_name,
+            lmtp=self._lmtp,
+            limits=self._client_limits,
+            is_encrypted=self.implicit_tls,
+        )
         connection = self._connections[link] = RelayProtocol(session, link, way, self)
         return connection
 
@@ -213,9 +231,9 @@ class Connections:
         self._failed(link, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
         self.decide()
 
-    def _failed(self, link: Link, why: Reply) -> None:
+    def _failed(self, link: Link, why: Reply, dialogue: tuple[str, ...] = ()) -> None:
         for transmission in self.pool.failed(link, self.seconds(), why):
-            self._elsewhere(transmission, why)
+            self._elsewhere(transmission, why, dialogue=dialogue)
 
     def _begin(self, link: Link, transmission: Transmission) -> None:
         connection = self._connections[link]
@@ -249,7 +267,7 @@ class Connections:
 
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
         """Never became ready."""
-        self._failed(connection.link, why)
+        self._failed(connection.link, why, connection.session.dialogue.lines())
         self.decide()
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> None:
@@ -294,14 +312,16 @@ class Connections:
         tls = connection.tls or "in the clear"
         ms = round((self.seconds() - transmission.begun_at) * 1000)
         note = f"{transmission.way}, {tls}, message {connection.link.messages} on the connection, {ms} ms"
-        outcomes = told(done, host=transmission.way.host, note=note)
+        outcomes = told(done, host=transmission.way.host, note=note, dialogue=connection.session.dialogue)
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)
             return
         transmission.settle_final(outcomes)
         if transmission.indexes:
             first = next(outcome for outcome in outcomes if isinstance(outcome, answers.Deferred))
-            self._elsewhere(transmission, first.reply, peer=first.peer, phase=first.phase)
+            self._elsewhere(
+                transmission, first.reply, peer=first.peer, phase=first.phase, dialogue=first.dialogue
+            )
 
     def ended(self, connection: RelayProtocol) -> None:
         """Nothing can be said on it any more."""

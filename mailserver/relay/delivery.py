@@ -1,6 +1,6 @@
 """The relay as a delivery: a message's destinations, by hosts, over the pool.
 
-    relay = Relay(find=…, connections=…)
+    relay = Relay(book=…, connections=…, doorway=…)
     outcomes = await relay.deliver(envelope, content, destinations)
 
 Destinations that share their hosts go in one transaction, up to a number of recipients.  A destination that is known to be out
@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IHostFinder
+from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving, IHostFinder
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Failed, Outcome
@@ -28,7 +28,7 @@ from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.relay.connections import Connections
-from mailserver.relay.hosts import Hosts
+from mailserver.relay.hosts import HostBook, Hosts
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
 from mailserver.relay.transmission import Transmission, Way
@@ -100,11 +100,11 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent, ICounting, IHostFinder)
+@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder)
 class Relay:
     """Sends mail to other hosts.
 
-    `find(domain)` says where a domain's mail goes (a `HostBook`'s method).  With `by_domain` False one look-up of the empty name
+    `book` says where a domain's mail goes.  With `by_domain` False one look-up of the empty name
     serves all domains: a smarthost.  A transaction has up to `recipients_most` recipients, a message is tried at up to
     `addresses_most` addresses in one attempt.
     """
@@ -115,7 +115,7 @@ class Relay:
     def __init__(
         self,
         *,
-        find: Callable[[str], Found | Deferred[Found]],
+        book: HostBook,
         connections: Connections,
         doorway: Doorway,
         by_domain: bool = True,
@@ -129,7 +129,7 @@ class Relay:
         self.connections = connections
         self.calls_at_once = calls_at_once
         self.deadline_seconds = deadline_seconds
-        self._find = find
+        self._book = book
         self._doorway = doorway
         self._by_domain = by_domain
         self._recipients_most = recipients_most
@@ -163,9 +163,14 @@ class Relay:
         pool = self.connections.pool
         return {"connections": pool.links, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 
+    def forgive(self) -> None:
+        """Hosts that were out of reach are connected to again, look-ups that failed are made again (`IForgiving`)."""
+        self._book.forgive()
+        self.connections.forgive()
+
     async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to."""
-        found = self._find(address.domain_key if self._by_domain else TO_SMARTHOST)
+        found = self._book.find(address.domain_key if self._by_domain else TO_SMARTHOST)
         hosts = await found if isinstance(found, Deferred) else found
         if not isinstance(hosts, Hosts):
             return hosts
@@ -198,7 +203,7 @@ class Relay:
         self, call: _Call, envelope: Envelope, content: Content, domain: str, destinations: Sequence[Destination]
     ) -> None:
         """Find the hosts, at once where they are known."""
-        found = self._find(domain)
+        found = self._book.find(domain)
         if not isinstance(found, Deferred):
             self._send(found, call, envelope, content, destinations)
             return

@@ -253,6 +253,12 @@ class HostBook:
         )
         return waiting
 
+    def forgive(self) -> None:
+        """Forget the domains for which there were no hosts."""
+        for domain, page in list(self._pages.items()):
+            if not page.asking and not isinstance(page.answer, Hosts):
+                del self._pages[domain]
+
     def _wait(self, page: _Page) -> Deferred[Hosts | DeferredOutcome | Failed]:
         waiting: Deferred[Hosts | DeferredOutcome | Failed] = Deferred()
         page.asking.append(waiting)

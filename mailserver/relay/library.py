@@ -105,4 +105,4 @@ def _relay(
         avoids_itself=by_domain,
     )
     book = HostBook(look_up=look_up, seconds=reactor.seconds)
-    return Relay(find=book.find, connections=connections, doorway=doorway or Doorway(), by_domain=by_domain)
+    return Relay(book=book, connections=connections, doorway=doorway or Doorway(), by_domain=by_domain)

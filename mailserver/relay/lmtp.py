@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
 
-from mailserver.config import Count, Duration, FilePath, Options
-from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDelivery, Services
+from mailserver.config import Count, Duration, Options, SocketPath
+from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDelivery, IForgiving, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Outcome, Remote
 from mailserver.mail.content import Content
@@ -82,7 +82,7 @@ def _values(route: Local | Remote) -> dict[str, str]:
     }
 
 
-@implementer(IConcurrentDelivery, IComponent)
+@implementer(IConcurrentDelivery, IComponent, IForgiving)
 class LMTPDelivery:
     """A relay to one place, whose recipients are called what `recipient` makes of them."""
 
@@ -111,6 +111,10 @@ class LMTPDelivery:
         """All recipients in one transaction, each with its own answer."""
         return self.relay.deliver(envelope, content, [self._addressed(destination) for destination in destinations])
 
+    def forgive(self) -> None:
+        """The store is connected to again, however often it was out of reach."""
+        self.relay.forgive()
+
     async def flush(self) -> None:
         """What the store has answered 250 for is its own to keep."""
 
@@ -130,7 +134,7 @@ class LMTPOptions(Options):
     """The store's host: a name or an address. Either this or `socket`."""
     port: int = Field(default=24, ge=1, le=65535)
     """Its port."""
-    socket: FilePath | None = None
+    socket: SocketPath | None = None
     """The store's Unix socket, such as `/run/dovecot/lmtp`."""
     recipient: Annotated[str, AfterValidator(_template)] = "{recipient}"
     """The address that the store is told: `{recipient}` (the final address, after aliases), `{original_recipient}`, or a text
@@ -227,7 +231,7 @@ class LMTPFactory:
         )
         tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
         relay = Relay(
-            find=HostBook(look_up=_places(options, services), seconds=services.clock.seconds).find,
+            book=HostBook(look_up=_places(options, services), seconds=services.clock.seconds),
             connections=connections,
             doorway=Doorway(port=0 if options.socket is not None else options.port, tls=tls),
             by_domain=False,

@@ -234,6 +234,14 @@ class Pool(Generic[Job]):
         if link.state is not LinkState.GONE:
             self._remove(self._lines[link.key], link)
 
+    def forgive(self) -> None:
+        """Nothing counts as out of reach any more: the next transaction finds things as at the start."""
+        for line in self._lines.values():
+            if line.failures:
+                line.failures = 0
+                line.why = None
+                self._touched[line.key] = line
+
     # --- the decision ---
 
     def assign(self, now: float) -> Plan[Job]:

@@ -18,12 +18,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.mail.reply import Reply
+from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import Link, LinkState
 from mailserver.relay.security import Contexts
 from mailserver.relay.streaming import FileStream
 from mailserver.relay.transmission import Transmission, Way
 from mailserver.smtp import client_events as events
 from mailserver.smtp.client import ClientSession, Phase
+from mailserver.smtp.client_offer import NOTHING_OFFERED
 from mailserver.smtp.client_states import ClientState
 from mailserver.smtp.events import Wait
 from mailserver.writing import writer
@@ -31,7 +33,10 @@ from mailserver.writing import writer
 __all__ = ["Owner", "RelayProtocol"]
 
 NO_TLS = Reply.of(451, "4.7.4", "The host does not offer the encryption that is wanted of it")
+NO_LOG_IN = Reply.of(451, "4.7.0", "The host offers no way to log in that we know")
+NOT_ENCRYPTED = Reply.of(451, "4.7.0", "Without encryption the relay does not log in")
 LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
+UNREADABLE_PASSWORD = Reply.of(451, "4.3.5", "The password for the host cannot be read")
 UNREADABLE = Reply.of(451, "4.3.0", "The message could not be read from its file")
 GIVEN_UP = Reply.of(451, "4.4.2", "The connection was given up")
 
@@ -39,10 +44,16 @@ log = Logger()
 
 
 class Owner(Protocol):
-    """What a connection tells, and whom.  `waits` are the times for each phase, in seconds."""
+    """What a connection tells, and whom.
+
+    `waits` are the times for each phase, in seconds; `log_in` is how it logs in, None where it need not; `implicit_tls` that
+    it is encrypted from the first octet on.
+    """
 
     waits: Mapping[Phase, float]
     contexts: Contexts
+    log_in: LogIn | None
+    implicit_tls: bool
 
     def seconds(self) -> float: ...
 
@@ -103,6 +114,8 @@ class RelayProtocol(TwistedProtocol):
             transport.setTcpNoDelay(True)
         self._write = writer(transport)
         self._set_deadline()
+        if self.owner.implicit_tls:
+            transport.startTLS(self.owner.contexts.creator(self.way.policy, self.way.host))
 
     def dataReceived(self, data: bytes) -> None:
         self.session.receive_data(data)
@@ -120,7 +133,8 @@ class RelayProtocol(TwistedProtocol):
     def handshakeCompleted(self) -> None:
         """TLS is there (`IHandshakeListener`)."""
         self.tls = _tls_version(self.transport)
-        self.session.tls_established()
+        if not self.owner.implicit_tls:
+            self.session.tls_established()
         self._run()
 
     def time_out(self) -> None:
@@ -145,6 +159,8 @@ class RelayProtocol(TwistedProtocol):
 
     @property
     def _is_securing(self) -> bool:
+        if self.owner.implicit_tls:
+            return not self.tls
         return self.session.state in (ClientState.SECURING, ClientState.HANDSHAKE)
 
     def _opening_failed(self, why: Reply) -> None:
@@ -218,20 +234,48 @@ class RelayProtocol(TwistedProtocol):
         if self.owner.calls_itself_like_us(event.offer.host):
             self._turn_away(LOOP)
         elif not policy.wants_tls or session.is_encrypted:
-            self.owner.opened(self)
+            self._log_in()
         elif event.offer.starttls and self.owner.may_encrypt(self.way):
             session.start_tls()
         elif policy.allows_clear:
-            self.owner.opened(self)
+            self._log_in()
         else:
             self._turn_away(NO_TLS)
+
+    def _log_in(self) -> None:
+        """All is there but the log-in, where one is wanted."""
+        session, log_in = self.session, self.owner.log_in
+        if log_in is None:
+            self.owner.opened(self)
+            return
+        if not session.is_encrypted:
+            self._turn_away(NOT_ENCRYPTED)
+            return
+        try:
+            exchange = log_in.exchange((session.offer or NOTHING_OFFERED).auth)
+        except (OSError, ValueError) as error:
+            log.error("the relay cannot log in to {way}: {error}", way=str(self.way), error=error)
+            self._turn_away(UNREADABLE_PASSWORD)
+            return
+        if exchange is None:
+            self._turn_away(NO_LOG_IN)
+        else:
+            session.authenticate(exchange)
+
+    def _on_authenticated(self, event: events.Authenticated) -> None:
+        self.owner.opened(self)
+
+    def _on_auth_refused(self, event: events.AuthRefused) -> None:
+        why = event.doubt or str(event.reply)
+        log.warn("{way} does not let the relay log in: {why}", way=str(self.way), why=why)
+        self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
         self.transport.startTLS(self.owner.contexts.creator(self.way.policy, self.way.host))
 
     def _on_tls_refused(self, event: events.TLSRefused) -> None:
         if self.way.policy.allows_clear:
-            self.owner.opened(self)
+            self._log_in()
         else:
             self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))
 
@@ -275,6 +319,8 @@ class RelayProtocol(TwistedProtocol):
         events.Ready: _on_ready,
         events.ReadyForTLS: _on_ready_for_tls,
         events.TLSRefused: _on_tls_refused,
+        events.Authenticated: _on_authenticated,
+        events.AuthRefused: _on_auth_refused,
         events.Refused: _on_refused,
         events.SendContent: _on_send_content,
         events.Done: _on_done,

@@ -22,6 +22,7 @@ from mailserver.mail.reply import Reply
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSPolicy
 from mailserver.smtp.client import Request
+from mailserver.smtp.client_dialogue import Dialogue
 from mailserver.smtp.client_events import Done
 
 __all__ = ["Meaning", "Transmission", "Way", "meaning_of", "told"]
@@ -91,9 +92,9 @@ class Transmission:
         """The address that is being tried."""
         return self.ways[self.place]
 
-    def fault(self, why: Reply, *, peer: str = "", phase: str = "") -> None:
+    def fault(self, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()) -> None:
         """The present address was of no use; `peer` has said so where it is given."""
-        self.why = Deferred(why, "", peer, phase)
+        self.why = Deferred(why, "", peer, phase, dialogue)
         if len(self.faults) < TOO_MANY_FAULTS:
             self.faults += (f"{self.way}: {why}"[:200],)
 
@@ -131,14 +132,18 @@ class Transmission:
         return replace(outcome, note=f"{outcome.note}; before: {'; '.join(self.faults)}"[:NOTE_LENGTH])
 
 
-def told(done: Done, *, host: str, note: str) -> list[Outcome]:
-    """The outcomes of a transaction with what is to be remembered of it: who answered, to what, and `note`."""
-    return [_told(outcome, host, note) for outcome in done.outcomes]
+def told(done: Done, *, host: str, note: str, dialogue: Dialogue) -> list[Outcome]:
+    """The outcomes of a transaction with what is to be remembered of it: who answered, to what, and `note`.
+
+    Of one that did not deliver the `dialogue` is kept.
+    """
+    outcomes = done.outcomes
+    return [_told(outcomes[place], host, note, dialogue, place) for place in range(len(outcomes))]
 
 
-def _told(outcome: Outcome, host: str, note: str) -> Outcome:
+def _told(outcome: Outcome, host: str, note: str, dialogue: Dialogue, place: int) -> Outcome:
     full = f"{outcome.note}; {note}"[:NOTE_LENGTH] if outcome.note else note
     if isinstance(outcome, Delivered):
         return Delivered(full, host, outcome.notifies)
     is_their_word = outcome.phase and not outcome.note
-    return replace(outcome, note=full, peer=host if is_their_word else "")
+    return replace(outcome, note=full, peer=host if is_their_word else "", dialogue=dialogue.lines(place))

@@ -17,7 +17,11 @@ from collections.abc import Callable, Mapping
 
 from mailserver.mail.answers import Deferred
 from mailserver.mail.reply import Reply
+from mailserver.smtp.client_auth import AuthTalk, Exchange
+from mailserver.smtp.client_dialogue import Dialogue
 from mailserver.smtp.client_events import (
+    Authenticated,
+    AuthRefused,
     Broken,
     ClientEvent,
     Closing,
@@ -50,16 +54,19 @@ __all__ = [
 ]
 
 ONLY = -1  # the index of a command that is about no single recipient
+NOTHING_ASKED: tuple[Command | None, int] = (None, ONLY)
 
 
 class ClientSession:
     """One connection.
 
     `hello_name` is our name in EHLO; `lmtp` makes it LMTP (RFC 2033).  `is_encrypted` says that the connection has TLS from
-    the start.  `offer` is what the peer has offered last, None before.  Raises ValueError for a name that cannot be said.
+    the start; `is_authenticated` that the peer has let us in.  `offer` is what the peer has offered last, None before;
+    `dialogue` is what was said, for people.  Raises ValueError for a name that cannot be said.
     """
 
     __slots__ = (
+        "_auth",
         "_awaited",
         "_ended",
         "_events",
@@ -70,7 +77,9 @@ class ClientSession:
         "_replies",
         "_transaction",
         "_unsaid",
+        "dialogue",
         "hello_name",
+        "is_authenticated",
         "is_encrypted",
         "limits",
         "lmtp",
@@ -92,13 +101,16 @@ class ClientSession:
         self.lmtp = lmtp
         self.limits = ClientLimits() if limits is None else limits
         self.is_encrypted = is_encrypted
+        self.is_authenticated = False
         self.offer: Offer | None = None
+        self.dialogue = Dialogue()
         self.state = ClientState.GREETING
         self._replies = ReplyReader(self.limits)
         self._out: list[bytes] = []
         self._events: deque[ClientEvent] = deque()
         self._awaited: deque[tuple[Command, int]] = deque([(Command.CONNECT, ONLY)])  # what has no answer yet
         self._unsaid: deque[tuple[Command, int, bytes]] = deque()  # the commands to say one at a time
+        self._auth: AuthTalk | None = None
         self._transaction: Transaction | None = None
         self._needs_reset = False  # the peer has a MAIL of ours that came to nothing
         self._mails = 0
@@ -165,6 +177,7 @@ class ClientSession:
         self._move(ClientInput.SEND)
         transaction = Transaction(request, self._offer, is_encrypted=self.is_encrypted)
         self._transaction = transaction
+        self.dialogue.begin(transaction)
         if transaction.is_unfinished:
             self._start_part(transaction)
         else:
@@ -207,6 +220,14 @@ class ClientSession:
         self.is_encrypted = True
         self.offer = None
         self._say_hello()
+
+    def authenticate(self, exchange: Exchange) -> None:
+        """Log in (RFC 4954), with a mechanism that the peer has offered, once in a session."""
+        if self.is_authenticated or exchange.mechanism not in self._offer.auth:
+            raise LocalProtocolError(f"{exchange.mechanism} is not offered, or the peer has let us in already")
+        self._move(ClientInput.AUTHENTICATE)
+        self._auth = AuthTalk(exchange)
+        self._say(Command.AUTH, ONLY, self._auth.command())
 
     def reset(self) -> None:
         """Say RSET: `Ready` tells that the peer is still there.  Between two messages none is needed."""
@@ -306,6 +327,7 @@ class ClientSession:
         if self.state not in (ClientState.QUITTING, ClientState.REFUSED):  # there, the end is no news
             self._events.append(event)
         self.state = ClientState.CLOSED
+        self.dialogue.end(self._awaited)
         self._awaited.clear()
         self._unsaid.clear()
         self._out.clear()
@@ -318,11 +340,11 @@ class ClientSession:
 
     def _hear(self, reply: Reply) -> None:
         awaited = self._awaited
-        if reply.code == 421 or not awaited or self.state is ClientState.QUITTING:
+        command, index = awaited[0] if awaited else NOTHING_ASKED
+        self.dialogue.heard(command, index, reply)
+        if reply.code == 421 or command is None or self.state is ClientState.QUITTING:
             self._hear_the_end(reply)
-            return
-        command, index = awaited[0]
-        if not ANSWERS[command](self, reply, index):
+        elif not ANSWERS[command](self, reply, index):
             self._break(f"{reply.code} is no answer to {command}")
 
     def _hear_the_end(self, reply: Reply) -> None:
@@ -391,6 +413,26 @@ class ClientSession:
         self._awaited.clear()
         self._move(ClientInput.TLS_REFUSED)
         self._events.append(TLSRefused(reply))
+        return True
+
+    def _answer_auth(self, reply: Reply, index: int) -> bool:
+        talk = self._auth
+        if talk is None or (reply.is_positive and reply.code not in (235, 334)):
+            return False
+        self._awaited.clear()
+        if reply.code == 334:
+            self._say(Command.RESPONSE, ONLY, talk.answer(reply))
+        elif reply.code == 235 and talk.is_complete:
+            self._auth = None
+            self.is_authenticated = True
+            self._move(ClientInput.LOGGED_IN)
+            self._events.append(Authenticated(reply))
+        elif reply.code == 235:
+            self._break("it lets us in before it has proven that it knows the password")
+        else:
+            self._auth = None
+            self._move(ClientInput.NOT_LOGGED_IN)
+            self._events.append(AuthRefused(reply, talk.doubt))
         return True
 
     def _answer_rset(self, reply: Reply, index: int) -> bool:
@@ -502,6 +544,8 @@ PHASES: Mapping[Command, Phase] = {
     Command.HELO: Phase.HELLO,
     Command.LHLO: Phase.HELLO,
     Command.STARTTLS: Phase.TLS,
+    Command.AUTH: Phase.AUTH,
+    Command.RESPONSE: Phase.AUTH,
     Command.RSET: Phase.RESET,
     Command.MAIL: Phase.MAIL,
     Command.RCPT: Phase.RCPT,
@@ -520,6 +564,7 @@ STATE_PHASES: Mapping[ClientState, Phase] = {
     ClientState.END: Phase.END,
     ClientState.RESETTING: Phase.RESET,
     ClientState.SECURING: Phase.TLS,
+    ClientState.LOGGING_IN: Phase.AUTH,
 }
 # What an answer does.  Whatever is said to QUIT means the same.
 ANSWERS: Mapping[Command, Callable[[ClientSession, Reply, int], bool]] = {
@@ -528,6 +573,8 @@ ANSWERS: Mapping[Command, Callable[[ClientSession, Reply, int], bool]] = {
     Command.LHLO: ClientSession._answer_lhlo,
     Command.HELO: ClientSession._answer_helo,
     Command.STARTTLS: ClientSession._answer_starttls,
+    Command.AUTH: ClientSession._answer_auth,
+    Command.RESPONSE: ClientSession._answer_auth,
     Command.RSET: ClientSession._answer_rset,
     Command.MAIL: ClientSession._answer_mail,
     Command.RCPT: ClientSession._answer_rcpt,

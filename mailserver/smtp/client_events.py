@@ -13,6 +13,8 @@ from mailserver.smtp.client_limits import Phase
 from mailserver.smtp.client_offer import Offer
 
 __all__ = [
+    "AuthRefused",
+    "Authenticated",
     "Broken",
     "ClientEvent",
     "Closing",
@@ -51,6 +53,24 @@ class TLSRefused:
     """The peer does not want TLS now; the session is where it was before STARTTLS."""
 
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The peer has let us in: a transaction may begin."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRefused:
+    """The peer does not let us in; the session is where it was before AUTH.
+
+    `doubt` is why we have broken the log-in off ourselves, "" where the peer has refused it.
+    """
+
+    reply: Reply
+    doubt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +124,17 @@ class Broken:
     why: str
 
 
-ClientEvent = Greeted | Ready | ReadyForTLS | TLSRefused | SendContent | Done | Refused | Closing | Lost | Broken
+ClientEvent = (
+    Greeted
+    | Ready
+    | ReadyForTLS
+    | TLSRefused
+    | Authenticated
+    | AuthRefused
+    | SendContent
+    | Done
+    | Refused
+    | Closing
+    | Lost
+    | Broken
+)

@@ -15,6 +15,7 @@ class Phase(enum.Enum):
     GREETING = "the greeting"
     HELLO = "the answer to EHLO"
     TLS = "STARTTLS and the handshake"
+    AUTH = "the answer to AUTH"
     IDLE = "the next message"
     RESET = "the answer to RSET"
     MAIL = "the answer to MAIL"
@@ -45,6 +46,7 @@ class ClientLimits:
     greeting_seconds: float = 300.0
     hello_seconds: float = 300.0
     tls_seconds: float = 60.0
+    auth_seconds: float = 120.0
     idle_seconds: float = 60.0
     reset_seconds: float = 30.0
     mail_seconds: float = 300.0

@@ -19,6 +19,7 @@ class ClientState(enum.Enum):
     READY = "introduced, no transaction"
     SECURING = "STARTTLS said"
     HANDSHAKE = "the caller establishes TLS"
+    LOGGING_IN = "AUTH said, or a response"
     ENVELOPE = "MAIL, RCPT and DATA said, or some of them"
     CONTENT = "the caller streams content"
     END = "the content is sent"
@@ -38,6 +39,8 @@ class Command(enum.StrEnum):
     LHLO = "LHLO"
     HELO = "HELO"
     STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    RESPONSE = "a response"
     RSET = "RSET"
     MAIL = "MAIL"
     RCPT = "RCPT"
@@ -54,6 +57,7 @@ class ClientInput(enum.Enum):
 
     START_TLS = "start_tls()"
     ENCRYPTED = "tls_established()"
+    AUTHENTICATE = "authenticate()"
     SEND = "send()"
     CONTENT_ENDED = "end_of_content()"
     RESET = "reset()"
@@ -64,6 +68,8 @@ class ClientInput(enum.Enum):
     REFUSED = "4yz or 5yz to the greeting or to EHLO"
     TLS_GRANTED = "220 to STARTTLS"
     TLS_REFUSED = "4yz or 5yz to STARTTLS"
+    LOGGED_IN = "235"
+    NOT_LOGGED_IN = "4yz or 5yz to AUTH"
     LET_IN = "354, or recipients for BDAT"
     EMPTY_CONTENT = "354 though no recipient is left"
     PART_OVER = "all is answered"
@@ -83,6 +89,7 @@ CLIENT_MOVES: Mapping[ClientState, Mapping[ClientInput, ClientState]] = {
     },
     ClientState.READY: {
         ClientInput.START_TLS: ClientState.SECURING,
+        ClientInput.AUTHENTICATE: ClientState.LOGGING_IN,
         ClientInput.SEND: ClientState.ENVELOPE,
         ClientInput.RESET: ClientState.RESETTING,
         ClientInput.QUIT: ClientState.QUITTING,
@@ -92,6 +99,10 @@ CLIENT_MOVES: Mapping[ClientState, Mapping[ClientInput, ClientState]] = {
         ClientInput.TLS_REFUSED: ClientState.READY,
     },
     ClientState.HANDSHAKE: {ClientInput.ENCRYPTED: ClientState.HELLO},
+    ClientState.LOGGING_IN: {
+        ClientInput.LOGGED_IN: ClientState.READY,
+        ClientInput.NOT_LOGGED_IN: ClientState.READY,
+    },
     ClientState.ENVELOPE: {
         ClientInput.LET_IN: ClientState.CONTENT,
         ClientInput.EMPTY_CONTENT: ClientState.END,

@@ -19,7 +19,8 @@ __all__ = ["Extensions"]
 class Extensions:
     """The extensions offered to a peer; one value serves many sessions.
 
-    `size` is the SIZE announced in octets (RFC 1870), 0 for no announcement; `auth` the mechanisms, in order;
+    `size` is the SIZE announced in octets (RFC 1870), 0 for no announcement; `auth` the mechanisms, in order; `auth_needs_tls`
+    says that mechanisms will be offered once the connection is encrypted: AUTH hears 538 until then;
     `recipients_max` and `mail_max` are RCPTMAX and MAILMAX of LIMITS (RFC 9422), 0 for none.
     Raises ValueError for a combination that an RFC forbids.
     """
@@ -27,6 +28,7 @@ class Extensions:
     size: int = 0
     starttls: bool = False  # RFC 3207
     auth: tuple[str, ...] = ()  # RFC 4954
+    auth_needs_tls: bool = False
     pipelining: bool = True  # RFC 2920
     eightbitmime: bool = True  # RFC 6152
     smtputf8: bool = True  # RFC 6531

@@ -13,9 +13,16 @@ __all__ = [
     "AUTH_ALREADY",
     "AUTH_BAD_BASE64",
     "AUTH_CANCELLED",
+    "AUTH_FAILED",
     "AUTH_LINE_TOO_LONG",
+    "AUTH_MALFORMED",
     "AUTH_MECHANISM_UNKNOWN",
+    "AUTH_NEEDS_TLS",
+    "AUTH_SLOW_DOWN",
+    "AUTH_SUCCEEDED",
     "AUTH_SYNTAX",
+    "AUTH_TOO_WEAK",
+    "AUTH_UNAVAILABLE",
     "BAD_LINE_END",
     "BAD_OCTETS",
     "BAD_PARAMETER",
@@ -61,22 +68,31 @@ __all__ = [
     "ARGUMENT_NEEDED",
     "TIMEOUT",
     "TLS_ALREADY",
+    "TLS_READY",
+    "TLS_REQUIRED",
+    "TLS_UNAVAILABLE",
     "TOO_MANY_CONNECTIONS",
     "TOO_MANY_CONNECTIONS_FROM_NETWORK",
     "TOO_MANY_ERRORS",
+    "TOO_MANY_FAILED_LOGINS",
     "TOO_MANY_MESSAGES",
     "TRANSACTION_OPEN",
     "UTF8_NEEDED",
+    "allowance_spent",
     "authentication_required",
     "bad_address",
+    "cannot_check_sender",
     "cannot_process",
     "cannot_route",
     "deferred_by_policy",
     "greeting",
+    "header_from_not_owned",
+    "header_not_understood",
     "one_recipient_at_a_time",
     "queued",
     "refused_by_policy",
     "relaying_denied",
+    "sender_not_owned",
     "storage_broken",
     "storage_full",
     "too_many_hops",
@@ -137,8 +153,20 @@ TLS_ALREADY = Reply.of(503, "5.5.1", "TLS is already active")
 AUTH_ALREADY = Reply.of(503, "5.5.1", "Already authenticated")
 AUTH_SYNTAX = Reply.of(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")
 AUTH_MECHANISM_UNKNOWN = Reply.of(504, "5.5.4", "This mechanism is not offered")
+AUTH_NEEDS_TLS = Reply.of(538, "5.7.11", "Encryption required for this authentication mechanism")  # RFC 4954 section 6
 AUTH_BAD_BASE64 = Reply.of(501, "5.5.2", "Not valid base64")
 AUTH_CANCELLED = Reply.of(501, "5.7.0", "Authentication cancelled")
+
+AUTH_SUCCEEDED = Reply.of(235, "2.7.0", "Authentication succeeded")
+AUTH_FAILED = Reply.of(535, "5.7.8", "Authentication credentials invalid")
+AUTH_MALFORMED = Reply.of(501, "5.5.2", "The response is not well formed")
+AUTH_TOO_WEAK = Reply.of(534, "5.7.9", "This authentication mechanism is too weak for this account")
+AUTH_UNAVAILABLE = Reply.of(454, "4.7.0", "Authentication is not possible now, please try again later")
+AUTH_SLOW_DOWN = Reply.of(454, "4.7.0", "Too many failed log-ins, please try again later")
+TOO_MANY_FAILED_LOGINS = Reply.of(421, "4.7.0", "Too many failed log-ins on this connection")
+TLS_READY = Reply.of(220, "2.0.0", "Ready to start TLS")
+TLS_UNAVAILABLE = Reply.of(454, "4.7.0", "TLS is not available now")  # RFC 3207 section 4
+TLS_REQUIRED = Reply.of(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
 
 # The door: what a transaction and a connection are told.
 SENDER_OK = Reply.of(250, "2.1.0", "Sender OK")
@@ -202,6 +230,31 @@ def bad_address(id: str) -> Reply:
 def authentication_required(id: str) -> Reply:
     """A submission service serves those it knows (RFC 6409 section 4.3; RFC 4954 section 6)."""
     return Reply.of(530, "5.7.0", f"Authentication required ({id})")
+
+
+def sender_not_owned(id: str) -> Reply:
+    """Who has logged in may not use this reverse-path (RFC 6409 section 6.1)."""
+    return Reply.of(553, "5.7.1", f"The sender's address is not yours to use ({id})")
+
+
+def header_from_not_owned(id: str) -> Reply:
+    """Nor this author's address in the header."""
+    return Reply.of(550, "5.7.1", f"The address in the From or Sender field is not yours to use ({id})")
+
+
+def header_not_understood(id: str, words: str) -> Reply:
+    """The header does not say whose message it is.  `words` are ours."""
+    return Reply.of(550, "5.6.0", f"{words} ({id})")
+
+
+def cannot_check_sender(id: str) -> Reply:
+    """Whether the sender's address is the user's cannot be told now."""
+    return Reply.of(451, "4.3.0", f"The sender cannot be checked now, please try again later ({id})")
+
+
+def allowance_spent(id: str, limit: str) -> Reply:
+    """The account has sent enough for now.  `limit` such as "300 messages within an hour"."""
+    return Reply.of(450, "4.7.1", f"You may not send more than {limit}, please try again later ({id})")
 
 
 def relaying_denied(id: str) -> Reply:

@@ -440,7 +440,8 @@ class ServerSession:
         if self._authenticated:
             return self._reject(verb, replies.AUTH_ALREADY)
         if not self.extensions.auth:
-            return self._reject(verb, replies.COMMAND_NOT_OFFERED)
+            refusal = replies.AUTH_NEEDS_TLS if self.extensions.auth_needs_tls else replies.COMMAND_NOT_OFFERED
+            return self._reject(verb, refusal)
         exchange = parse_auth(argument, self.extensions.auth)
         return self._reject(verb, exchange) if isinstance(exchange, Reply) else exchange
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zope.interface import implementer
 
 from mailserver.interfaces import Clock, IStateStore
@@ -31,3 +33,12 @@ class MemoryState:
     def drop(self, space: str, key: str) -> None:
         """Forget it."""
         self._facts.pop((space, key), None)
+
+    def items(self, space: str) -> Iterable[tuple[str, bytes, float]]:
+        """What has not expired, by key."""
+        now = self._clock.seconds()
+        return [
+            (key, value, expires)
+            for (place, key), (value, expires) in sorted(self._facts.items())
+            if place == space and now < expires
+        ]

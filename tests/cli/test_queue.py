@@ -174,6 +174,15 @@ class WithServer(CommandCase, TestCase):
         self.assertRegex(said.out, r"(?m)^attempts at alice@example.org, after 1 earlier ones$")
         self.assertRegex(said.out, r"(?m)^2023-11-14 .* mx.example.com  RCPT   450 Later. grey$")
         self.assertNotIn("\x1b", said.out)
+        self.assertNotIn("word by word", said.out)
+
+    async def test_the_dialogue_of_the_last_attempt_is_shown(self) -> None:
+        one = entry(ID)
+        trial = {"made_at": 1_700_000_060.0, "peer": "mx.example.com", "phase": "RCPT", "reply": "450 Later", "note": ""}
+        one["destinations"][0]["history"] = [{**trial, "dialogue": ["C: RCPT TO:<a@b>", "S: 450 Later\x1b[2J"]}]
+        self.entries = [one]
+        said = await self.ask("queue", "show", ID)
+        self.assertIn("the last one, word by word\n  C: RCPT TO:<a@b>\n  S: 450 Later?[2J\n", said.out)
 
     async def test_what_came_over_the_wire_cannot_command_the_terminal(self) -> None:
         self.entries = [entry(ID, sender='"\x1b[2J\u202e"@example.net')]

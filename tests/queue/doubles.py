@@ -32,8 +32,8 @@ def local(index=0, user="alice"):
     return Destination(index, recipient, Local(recipient.address, Mailbox(user, "example.org")))
 
 
-def remote(index=0, user="carol"):
-    recipient = Recipient(Address(user, "elsewhere.example"))
+def remote(index=0, user="carol", domain="elsewhere.example"):
+    recipient = Recipient(Address(user, domain))
     return Destination(index, recipient, Remote(recipient.address))
 
 

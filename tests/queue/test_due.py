@@ -54,6 +54,31 @@ class Due(SynchronousTestCase):
         self.answer.callback(([], None))
         self.assertEqual(len(self.questions), 2)
 
+    def test_what_is_written_while_it_asks_and_was_due_before_is_not_passed_over(self):
+        # A person's retry: due at the moment of the decision, in the store a moment later, when the answer was made already.
+        self.times.look()
+        self.times.expect(990.0)
+        self.answer.callback(([(980.0, 7, True), (995.0, 8, True)], None))
+        self.clock.advance(0)
+        self.assertEqual([after for after, _ in self.questions], [(0.0, 0, False), (990.0, 0, False)])
+        self.answer.callback(([(990.0, 6, True), (995.0, 8, True)], None))
+        self.clock.advance(0)
+        self.assertEqual((len(self.questions), self.times._seen), (2, (995.0, 8, True)))
+
+    def test_what_falls_due_later_is_no_reason_to_go_back(self):
+        self.times.look()
+        self.times.expect(1060.0)
+        self.answer.callback(([(980.0, 7, True)], 1060.0))
+        self.clock.advance(60)
+        self.assertEqual(self.questions[-1][0], (980.0, 7, True))
+
+    def test_what_could_not_be_used_while_it_asks_is_found_again(self):
+        self.times.look()
+        self.times.look_from_the_start(5.0)
+        self.answer.callback(([(990.0, 7, False)], None))
+        self.clock.advance(5)
+        self.assertEqual(self.questions[-1], ((0.0, 0, False), 1005.0))
+
     def test_a_clock_that_went_back_hides_nothing(self):
         self.times.look()
         self.answer.callback(([(990.0, 7, False)], None))

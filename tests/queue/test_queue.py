@@ -11,7 +11,7 @@ from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
-from mailserver.queue.queue import QueueInUse
+from mailserver.queue.lock import QueueInUse, lock_directory
 from mailserver.queue.reader import list_entries, show_entry
 from tests.queue.doubles import IDS, Plain, QueueCase, envelope, local, remote
 
@@ -101,7 +101,33 @@ class Commit(QueueCase):
 
     async def test_two_servers_on_one_data_directory_are_an_error(self):
         await self.started()
-        await self.assertFailure(self.make().start(), QueueInUse)
+        starting = self.make().start()
+        self.clock.pump([0.1] * 299)
+        self.assertNoResult(starting)
+        self.clock.pump([0.1] * 2)
+        await self.assertFailure(starting, QueueInUse)
+
+    async def test_a_server_waits_for_a_command_that_has_the_queue(self):
+        os.makedirs(self.directory)
+        lock = lock_directory(self.directory)
+        queue = self.make()
+        starting = queue.start()
+        self.clock.pump([0.1] * 50)
+        self.assertNoResult(starting)
+        os.close(lock)
+        self.clock.pump([0.1])
+        await starting
+        await self.commit(queue)
+
+    async def test_a_server_that_is_stopped_while_it_waits_takes_nothing(self):
+        other = await self.started()
+        queue = self.make()
+        starting = queue.start()
+        await queue.stop(1)
+        await self.stop(other)
+        self.clock.pump([0.1])
+        await starting.addErrback(lambda failure: failure.trap(QueueInUse))
+        self.assertFalse(queue.writable)
 
     async def test_a_message_that_nobody_keeps_is_not_written(self):
         self.delivery.stores = False
@@ -412,13 +438,102 @@ class Window(QueueCase):
         id = IDS.next()
         await self.commit(queue, remote(0, "living"), id=id)
         await queue._runner.read(lambda: None)
-        self.assertEqual(lane.ready[-1].entry.envelope.id, id)
+        self.assertEqual(list(lane.ready)[-1].entry.envelope.id, id)
         delivered = self.steps.wait(id, "delivered")
         self.relay.hold = False
         self.relay.let_go()
         await delivered
         self.assertLess(self.steps.count("deferred"), 300 + 250)
 
+class Fairness(QueueCase):
+    """A destination that is slow, and has more messages than there are calls, or than fit in memory."""
+
+    def make(self, **more):
+        self.relay = Slow()
+        return super().make(**more)
+
+    async def send(self, queue, count, domain, data=b"x"):
+        ids = [IDS.next() for _ in range(count)]
+        to = remote(0, domain=domain)
+        await gatherResults([queue.commit(envelope(to, id=id), Content.of(data), (to,)) for id in ids])
+        await queue._writer.do(lambda store: None)  # a batch's messages are acknowledged before they are handed on
+        return ids
+
+    async def test_others_pass_a_slow_destination_with_more_messages_than_calls(self):
+        queue = await self.started(remote_deliveries=100)
+        await self.send(queue, 3000, "slow.example")
+        self.assertEqual(len(self.relay.held), 75, "three quarters of the calls")
+        ids = await self.send(queue, 300, "quick.example")
+        await queue._runner.read(lambda: None)
+        self.assertEqual([id for id, *_ in self.relay.parcels], ids)
+        self.relay.let_go()
+        self.assertGreaterEqual(len(self.relay.held), 75)
+
+    async def test_others_pass_a_slow_destination_with_more_mail_than_fits_in_memory(self):
+        queue = await self.started(remote_deliveries=100, memory_window_octets=200_000)
+        await self.send(queue, 300, "slow.example", b"x" * 1000)
+        lane = queue._runner.lanes[1]
+        self.assertGreater(lane.backlog.waiting("slow.example"), 100)
+        quick = await self.send(queue, 300, "quick.example", b"x" * 1000)
+        last = self.steps.wait(quick[-1], "delivered")
+        await last
+        self.assertEqual([id for id, *_ in self.relay.parcels], quick)
+        self.assertLessEqual(lane.held_octets, 200_000)
+        while len(self.relay.parcels) < 600:
+            self.relay.let_go()
+            await queue._runner.read(lambda: None)
+        self.assertEqual(len({id for id, *_ in self.relay.parcels}), 600)
+
+    async def test_what_comes_again_for_a_slow_destination_holds_up_nothing_else_that_comes_again(self):
+        queue = await self.started(remote_deliveries=20)
+        self.relay.answers["carol"] = Deferred(BUSY)
+        slow = await self.send(queue, 200, "slow.example")
+        while self.relay.held or len(self.relay.parcels) < 200:
+            self.relay.let_go()
+            await queue._runner.read(lambda: None)
+        quick = await self.send(queue, 200, "quick.example")
+        await queue._writer.do(lambda store: None)
+        await queue._writer.do(lambda store: None)
+        self.relay.parcels.clear()
+        del self.relay.answers["carol"]
+        delivered = gatherResults([self.steps.wait(id, "delivered") for id in quick])
+        self.clock.advance(70)
+        await delivered
+        self.assertTrue(set(quick).isdisjoint(slow))
+        self.assertEqual({id for id, *_ in self.relay.parcels}, set(quick))
+        self.assertEqual(len(self.relay.held), 15)
+
+    async def test_a_message_for_several_domains_has_turns_of_its_own(self):
+        queue = await self.started(remote_deliveries=100)
+        lane = queue._runner.lanes[1]
+        both = (remote(0, domain="B.example"), remote(1, domain="a.example"))
+        self.assertEqual(lane.key_of(both), "a.example b.example")
+        self.assertEqual(lane.key_of(both[:1]), "b.example")
+        self.assertEqual(queue._runner.lanes[0].key_of((local(),)), "")
+
+    async def test_a_thousand_destinations_of_which_a_tenth_never_answers(self):
+        queue = await self.started(remote_deliveries=500)
+        names = [("slow" if n % 10 == 0 else "quick") + f"{n}.example" for n in range(1000)]
+        sent = {}
+        for _ in range(3):
+            for name in names:
+                to = remote(0, domain=name)
+                sent[id := IDS.next()] = name
+                await queue.commit(envelope(to, id=id), Content.of(b"x"), (to,))
+        await queue._runner.read(lambda: None)
+        living = {id for id, name in sent.items() if name.startswith("quick")}
+        self.assertEqual({id for id, *_ in self.relay.parcels}, living)
+
+
+class Slow(Plain):
+    """Answers for domains whose name begins with "slow" wait until `let_go`."""
+
+    def deliver(self, envelope, content, destinations):
+        self.hold = destinations[0].route.address.domain.startswith("slow")
+        return super().deliver(envelope, content, destinations)
+
+
+class Batches(QueueCase):
     async def test_local_batches_go_one_at_a_time(self):
         self.delivery.hold = True
         queue = await self.started()

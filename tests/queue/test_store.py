@@ -7,8 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue.entry import Attempt, Mark, State, Trial, number_of, pack
-from mailserver.queue.reader import ReadMessage, SqliteReader
+from mailserver.queue import reader
+from mailserver.queue.entry import Attempt, Mark, State, Trial, decode_history, encode_history, number_of, pack
+from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SCHEMA_VERSION, MessageRefused, SqliteStore
 from tests.queue.doubles import envelope, local, remote
@@ -79,6 +80,23 @@ class Life(StoreCase):
         ((message,), _) = self.reader.read([number], 100)
         self.assertEqual(message.attempts, (kept,))
 
+    def test_a_history_of_an_earlier_release_has_no_dialogue(self):
+        old = '[[1.0, "mx.example.com", "RCPT", "450 Later", "grey"]]'
+        self.assertEqual(decode_history(old), (Trial(1.0, "mx.example.com", "RCPT", "450 Later", "grey"),))
+
+    def test_a_dialogue_is_kept_and_bounded(self):
+        trial = Trial(1.0, "mx.example.com", "RCPT", "450 Later", "", ("C: MAIL", "S: 450 Later"))
+        self.assertEqual(decode_history(encode_history((trial,))), (trial,))
+        long = replace(trial, dialogue=("x" * 9999,) * 9999)
+        self.assertLess(len(encode_history((long,))), 20_000)
+
+    def test_only_the_newest_attempts_keep_their_dialogue(self):
+        attempt = self.attempt(1, 0, due=9.0)
+        for n in range(12):
+            attempt = replace(attempt, history=attempt.tried(Trial(float(n), "", "", "", "", ("C: MAIL",))))
+        self.assertEqual([len(trial.dialogue) for trial in attempt.history], [0] * 7 + [1] * 3)
+        self.assertEqual([trial.made_at for trial in attempt.history], [float(n) for n in range(2, 12)])
+
     def test_a_directory_that_is_not_there_is_a_broken_store(self):
         with self.assertRaises(StorageBroken):
             SqliteStore(os.path.join(self.directory, "missing", "queue.db")).open()
@@ -101,6 +119,51 @@ class Life(StoreCase):
         self.assertEqual(taken, 3)
 
 
+class ReadingMeanwhile(StoreCase):
+    """The reader works in a thread while the writer settles."""
+
+    def settling(self, number):
+        other = SqliteStore(self.path)
+        other.open()
+        other.settle([number], [number], [])
+        other.close()
+
+    def during(self, module, name, number):
+        """Settle the entry right before this function runs."""
+        function = getattr(module, name)
+
+        def settle_first(*arguments, **named):
+            if number in self.stored():
+                self.settling(number)
+            return function(*arguments, **named)
+
+        self.patch(module, name, settle_first)
+
+    def test_a_page_is_of_one_moment(self):
+        numbers = self.add(1, 2, 3)
+        self.during(reader, "summary", numbers[1])
+        self.assertEqual([number for number, _ in self.reader.page(0, numbers[-1], 10)], numbers)
+        self.assertEqual([number for number, _ in self.reader.page(0, numbers[-1], 10)], [numbers[0], numbers[2]])
+
+    def test_an_entry_is_read_with_the_attempts_of_its_moment(self):
+        (number,) = self.add(1)
+        attempt = self.attempt(number, 0, due=7.0)
+        self.store.settle([], [], [attempt])
+        self.during(reader, "attempts_of", number)
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertEqual(message.attempts, (attempt,))
+
+    def test_a_file_that_went_with_its_entry_is_no_damage(self):
+        sent = envelope(local())
+        number = number_of(sent.id)
+        path = os.path.join(self.directory, sent.id)
+        self.store.add([number], [pack(number, sent, Content.at(path, 5), (local(),))])
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertIsInstance(message, Unreadable)  # the entry is there, its file is not
+        self.during(Spool, "fault", number)
+        self.assertEqual(self.reader.read([number], 100), ([], 1))
+
+
 class Writing(StoreCase):
     def test_a_batch_is_there_whole_or_not_at_all(self):
         (number,) = self.add(5)
@@ -110,6 +173,10 @@ class Writing(StoreCase):
             self.store.add([0, number], [good, pack(number, sent, Content.of(b"x"), (local(),))])
         self.assertEqual(self.stored(), [number])
         self.assertTrue(self.store.trusted)
+
+    def test_nothing_to_alter_is_no_error(self):
+        # An empty array of Python lies at an address that SQLite does not take.
+        self.assertEqual(self.store.alter([], [], []), (set(), []))
 
     def test_a_full_disk_refuses_and_leaves_what_was_there(self):
         numbers = self.add(1000)

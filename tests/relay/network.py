@@ -236,7 +236,7 @@ class RelayCase(SynchronousTestCase):
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),
             seconds=self.clock.seconds,
         )
-        relay = Relay(find=book.find, connections=self.connections, doorway=Doorway(tls=tls), **more)
+        relay = Relay(book=book, connections=self.connections, doorway=Doorway(tls=tls), **more)
         self.successResultOf(Later.fromCoroutine(relay.start()))
         self.addCleanup(lambda: self.connections._check.running and self.connections._check.stop())
         return relay

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.config import ConfigurationError
-from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting
+from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving
 from mailserver.plugins import PluginError, build_component, discover
 from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_name
 from mailserver.relay.pool import PoolLimits
@@ -17,6 +17,7 @@ class Components(FilterCase):
             verifyObject(IConcurrentDelivery, relay)
             verifyObject(IComponent, relay)
             verifyObject(ICounting, relay)
+            verifyObject(IForgiving, relay)
             self.assertTrue(relay.stores)
 
     def test_the_options_reach_the_pool(self):
@@ -40,6 +41,11 @@ class Components(FilterCase):
             ({"host": "127.0.0.1", "port": 0}, "port: must be at least 1"),
             ({"host": "127.0.0.1", "tls": "yes"}, "tls: must be one of: none, opportunistic, required, verified"),
             ({"host": "127.0.0.1", "source_ipv4": "::1"}, "source_ipv4: '::1' is no IPv4 address"),
+            ({"host": "127.0.0.1", "username": "us"}, "username and password_file need each other"),
+            ({"host": "127.0.0.1", "password_file": "/x"}, "username and password_file need each other"),
+            ({"host": "127.0.0.1", "username": "us", "password_file": "/x"}, 'a log-in and implicit_tls need tls = "verified"'),
+            ({"host": "127.0.0.1", "implicit_tls": True}, 'a log-in and implicit_tls need tls = "verified"'),
+            ({"host": "127.0.0.1", "mechanisms": ["XOAUTH2"]}, "mechanisms[0]: must be one of: SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5"),
             ({"host": "127.0.0.1", "probe": 0}, "probe: must be more than 0"),
         ):
             with self.assertRaises(ConfigurationError) as caught:

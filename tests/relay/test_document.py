@@ -3,11 +3,14 @@
 import functools
 import importlib.util
 import io
+import re
 import sys
 from types import SimpleNamespace
 
 from twisted.internet import reactor
 
+from mailserver.config.load import parse
+from mailserver.plugins import discover
 from mailserver.relay.components import MXOptions, SmarthostOptions
 from mailserver.relay.delivery import Doorway
 from mailserver.relay.library import smarthost_relay
@@ -45,6 +48,14 @@ class Document(SocketCase):
             self.assertIn(key, MXOptions.model_fields)
             self.assertIn(f"`{key}", PAGE.read_text().replace("tls  =", "`tls").replace("port =", "`port"), key)
         self.assertIn("look_up_mx", SmarthostOptions.model_fields)
+
+    def test_every_configuration_on_the_page_loads(self):
+        tables = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        self.assertEqual(len(tables), 3)
+        top = 'hostname = "mx.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\n'
+        for table in tables:
+            configuration = parse(top + table, file="mailserver.toml", directory="/etc", options_of=discover().options_of)
+            self.assertIn(configuration.relay.use, ("mx", "smarthost"))
 
     async def test_the_example_sends(self):
         spec = importlib.util.spec_from_file_location("relay_send", EXAMPLE)

@@ -202,6 +202,20 @@ class Remembering(Case):
         self.book.find("example.org")
         self.assertEqual(len(self.asked), 2)
 
+    def test_what_is_forgiven_is_asked_again_and_what_is_known_stays(self):
+        self.book.find("example.org")
+        self.answer = Unroutable(Deferred(None))
+        self.book.find("example.net")
+        self.answer = Later()
+        waiting = self.book.find("example.com")
+        self.book.forgive()
+        self.answer.callback(Hosts(()))
+        self.assertEqual(self.successResultOf(waiting), Hosts(()))
+        self.answer = Hosts(((Host("b", ("192.0.2.2",)),),), 100)
+        self.assertIs(self.book.find("example.net"), self.answer)
+        self.book.find("example.org")
+        self.assertEqual(self.asked, ["example.org", "example.net", "example.com", "example.net"])
+
     def test_any_other_error_means_that_we_cannot_tell(self):
         for error in (LookupFailed("x"), ZeroDivisionError()):
             self.answer = error

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.config import check_options
-from mailserver.interfaces import IComponent, IConcurrentDelivery, Services
+from mailserver.interfaces import IComponent, IConcurrentDelivery, IForgiving, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
 from mailserver.mail.content import Content
@@ -88,7 +88,7 @@ class Addresses(SynchronousTestCase):
 
 class Options(SynchronousTestCase):
     def test_there_is_one_place(self) -> None:
-        for values in ({}, {"host": "127.0.0.1", "socket": "/run/lmtp"}, {"host": "not a host"}, {"socket": ""}):
+        for values in ({}, {"host": "127.0.0.1", "socket": "/run/lmtp"}, {"host": "not a host"}, {"socket": ""}, {"socket": "/" + "x" * 107}):
             self.assertRaises(ValueError, options, **values)
 
     def test_the_rest_is_checked(self) -> None:
@@ -99,6 +99,7 @@ class Options(SynchronousTestCase):
         delivery = built(socket="/run/dovecot/lmtp", connections=5)
         verifyObject(IConcurrentDelivery, delivery)
         verifyObject(IComponent, delivery)
+        verifyObject(IForgiving, delivery)
         self.assertEqual(delivery.calls_at_once, 20)
 
 
@@ -358,6 +359,15 @@ class WithDovecot(LMTPCase):
         while not isinstance((await self.outcomes(delivery, parcel("alice")))[0], Delivered):
             await deferLater(reactor, 0.05)
         self.assertEqual(len(self.store.messages("alice")), 2)
+
+    async def test_a_store_that_is_back_is_tried_at_once_when_a_person_asks(self) -> None:
+        delivery = await self.started(socket=self.store.socket, probe="10m")
+        await deferToThread(self.store.stop)
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Deferred)
+        await deferToThread(self.store.start)
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Deferred)
+        delivery.forgive()
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delivered)
 
     async def test_a_hundred_messages_side_by_side(self) -> None:
         delivery = await self.started(socket=self.store.socket, connections=4)

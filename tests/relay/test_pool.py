@@ -168,6 +168,31 @@ class Health(Case):
             now += pause
         self.assertEqual(pauses, [60, 120, 200, 200])
 
+    def test_what_is_forgiven_is_as_at_the_start(self):
+        pool = self.pool(probe_seconds=60)
+        for now in (0.0, 60.0):
+            self.out_of_reach(pool, now)
+        pool.forgive()
+        self.assertIsNone(pool.refusal(key(), 61.0))
+        for n in range(5):
+            pool.submit(key(), n)
+        links = [link for link, _ in pool.assign(61.0).open]
+        self.assertEqual(len(links), 2)
+        self.assertEqual(pool.failed(links[0], 61.0, NO) + pool.failed(links[1], 61.0, NO), [0, 1, 2, 3, 4])
+        self.assertEqual((pool.refusal(key(), 120.9), pool.refusal(key(), 121.0)), (NO, None))
+
+    def test_what_is_forgiven_while_it_is_probed_lets_all_wait(self):
+        pool = self.pool(probe_seconds=60, probe_waiting=1)
+        self.out_of_reach(pool)
+        pool.submit(key(), "a")
+        ((link, _),) = pool.assign(60.0).open
+        self.assertEqual(pool.refusal(key(), 60.0), NO)
+        pool.forgive()
+        self.assertIsNone(pool.refusal(key(), 60.0))
+        pool.submit(key(), "b")
+        pool.opened(link, 60.0)
+        self.assertEqual([job for _, job in pool.assign(60.0).begin], ["a"])
+
     def test_a_probe_that_succeeds_makes_it_an_ordinary_destination_again(self):
         pool = self.pool()
         self.out_of_reach(pool)
@@ -317,6 +342,11 @@ class History(RuleBasedStateMachine):
     def withdrawn(self, data):
         job = data.draw(st.sampled_from(sorted(self.waiting)))
         assert self.pool.withdraw(self.waiting.pop(job), job)
+        self.run_plan()
+
+    @rule()
+    def forgiven(self):
+        self.pool.forgive()
         self.run_plan()
 
     @rule(seconds=st.floats(0, 70))

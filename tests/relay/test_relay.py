@@ -92,6 +92,27 @@ class Sending(RelayCase):
         self.turn()
         self.assertEqual((a.open, b.connections, self.pool.links), (0, [], 0))
 
+    def test_of_what_was_not_delivered_the_dialogue_is_kept(self):
+        self.peers(Peer({"RCPT": lambda line: "450 4.2.1 Busy" if "busy" in line else None}))
+        ok, busy = self.deliver("user@example.org", "busy@example.org")
+        self.assertIsInstance(ok, Delivered)
+        said = "\n".join(busy.dialogue)
+        self.assertTrue(said.startswith("S: 220 peer.example ESMTP\nC: EHLO\nS: 250 "), said)
+        self.assertIn("\nC: RCPT TO:<busy@example.org>\nS: 450 4.2.1 Busy\n", said)
+        self.assertNotIn("user@example.org", said)
+        self.assertTrue(said.endswith("C: (the content)\nS: 250 2.0.0 Kept"), said)
+
+    def test_the_dialogue_is_that_with_the_last_host_that_spoke(self):
+        self.peers(Peer({"greeting": "554 5.3.2 Closed"}), Peer({"MAIL": "451 4.3.0 Later"}))
+        outcome = self.deliver()
+        self.assertIsInstance(outcome, Deferred)
+        self.assertIn("S: 451 4.3.0 Later", outcome.dialogue)
+        self.assertNotIn("S: 554 5.3.2 Closed", outcome.dialogue)
+
+    def test_a_greeting_that_turns_us_away_is_a_dialogue_too(self):
+        self.peers(Peer({"greeting": "554 5.3.2 Closed"}), Peer({"greeting": "421 4.3.2 Full"}))
+        self.assertEqual(self.deliver().dialogue, ("S: 421 4.3.2 Full",))
+
     def test_a_domain_with_an_impossible_name_fails_alone(self):
         self.peers(Peer())
         impossible = Address("user", "\N{COMBINING DIAERESIS}.example")
@@ -320,6 +341,17 @@ class OutOfReach(RelayCase):
         self.turn(200)
         self.assertTrue(all(isinstance(one[0][0], Delivered) for one in answers))
         self.assertEqual(len(a.messages), 50)
+
+    def test_when_a_person_asks_it_is_connected_to_at_once_and_all_wait_for_that(self):
+        for _ in range(3):
+            self.deliver()
+            self.pass_time(60)
+        a, _ = self.peers(Peer())
+        self.relay.forgive()
+        answers = [self.begin() for _ in range(500)]
+        self.turn(1500)
+        self.assertTrue(all(isinstance(one[0][0], Delivered) for one in answers))
+        self.assertEqual(len(a.messages), 500)
 
     def test_a_host_that_lets_in_a_few_only_is_used_by_a_few(self):
         a = Peer({"greeting": lambda _: "421 4.7.0 Too many connections" if a.open > 3 else None})

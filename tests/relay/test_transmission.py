@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.reply import Reply
 from mailserver.relay.transmission import Meaning, meaning_of, told
+from mailserver.smtp.client_dialogue import Dialogue
 from mailserver.smtp.client_events import Done
 
 OK = Reply.of(250, "2.1.0", "Ok")
@@ -42,10 +43,10 @@ class Meanings(SynchronousTestCase):
 class Notes(SynchronousTestCase):
     def test_the_hosts_words_are_told_from_ours(self):
         outcomes = (Delivered("250 Ok"), Failed(NO, phase="RCPT"), Failed(NO, "not sent"), Deferred(BUSY))
-        found = told(Done(outcomes, OK, OK), host="mx.example", note="here")
+        found = told(Done(outcomes, OK, OK), host="mx.example", note="here", dialogue=Dialogue())
         self.assertEqual([one.peer for one in found], ["mx.example", "mx.example", "", ""])
         self.assertEqual([one.note for one in found], ["250 Ok; here", "here", "not sent; here", "here"])
 
     def test_a_note_is_bounded(self):
-        (found,) = told(Done((Delivered("x" * 5000),), OK, OK), host="mx.example", note="here")
+        (found,) = told(Done((Delivered("x" * 5000),), OK, OK), host="mx.example", note="here", dialogue=Dialogue())
         self.assertEqual(len(found.note), 800)

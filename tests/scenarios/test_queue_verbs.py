@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from typing import Any
 
+from mailserver.queue.lock import lock_directory
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
 
 RELAY = (
@@ -44,6 +47,36 @@ class Verbs(ScenarioCase):
 
     def steps(self, server: Server, id: str) -> list[str]:
         return [step["step"] for step in json.loads(server.command("explain", id, "--json").stdout)]
+
+    def test_a_server_that_starts_waits_for_a_command_and_answers_none_before(self) -> None:
+        server = self.serve(RELAY)
+        (carol,) = self.deferred(server, "carol@one.example")
+        server.stop()
+        lock = lock_directory(str(server.work / "data"))  # as a command does while no server runs
+        starting = threading.Thread(target=server.restart)
+        starting.start()
+        try:
+            wait_until(lambda: "the server waits for it" in server.log(), server.log)
+            for command in (("queue", "list"), ("queue", "retry", "--all"), ("route", "alice@example.org")):
+                said = server.command(*command)
+                self.assertIn("the server is starting", said.stderr)
+                self.assertEqual((said.returncode, said.stdout), (69, ""), command)
+            self.assertEqual(server.command("check").returncode, 0)
+        finally:
+            os.close(lock)
+            starting.join()
+        self.assertEqual([one["id"] for one in self.waiting(server)], [carol])
+
+    def test_a_server_that_is_stopped_while_it_starts_ends_without_a_complaint(self) -> None:
+        server = self.serve(RELAY)
+        server.stop()
+        lock = lock_directory(str(server.work / "data"))
+        server.ports = {}  # it does not greet
+        server.restart()
+        wait_until(lambda: "the server waits for it" in server.log(), server.log)
+        self.assertEqual(server.stop(), 0)
+        os.close(lock)
+        self.assertNotIn("cannot start", server.log())
 
     def test_hold_release_redirect_drop_while_the_server_runs(self) -> None:
         server = self.serve(RELAY)

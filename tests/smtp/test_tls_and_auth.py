@@ -99,6 +99,17 @@ class StartTLSTests(SynchronousTestCase):
 
 
 class AuthTests(SynchronousTestCase):
+    def test_in_the_clear_it_is_538_where_it_will_be_offered_under_tls(self):
+        # RFC 4954 section 6
+        conversation = Conversation(extensions=Extensions(starttls=True, auth_needs_tls=True)).say_hello()
+        conversation.send(b"AUTH PLAIN AGEAYg==\r\n")
+        self.assertEqual(conversation.rejected, [("AUTH", 538, "5.7.11")])
+
+    def test_not_offered_at_all_is_502(self):
+        conversation = Conversation(extensions=Extensions(starttls=True)).say_hello()
+        conversation.send(b"AUTH PLAIN AGEAYg==\r\n")
+        self.assertEqual(conversation.rejected, [("AUTH", 502, "5.5.1")])
+
     def test_an_initial_response(self):
         conversation = Conversation().say_hello()
         conversation.send(b"auth plain AGEAYg==\r\n")

@@ -1,0 +1,68 @@
+"""Which addresses belong together, and sets of networks."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+__all__ = ["NO_NETWORKS", "Network", "Networks", "network_name", "network_of"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+REMEMBERED = 4096  # answers of one set
+
+
+def network_of(address: str) -> bytes:
+    """What is counted together: the IPv4 address, the IPv6 /64, b"" for a Unix socket.
+
+    An IPv4 address that is mapped into IPv6 counts as IPv4.  What is no IP address (a proxy's peer) counts as its text.
+    """
+    if address == "unix":
+        return b""
+    if ":" in address:
+        try:
+            packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+        except OSError:
+            return address.encode()
+        if packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
+            return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
+        return packed[:8]
+    return address.encode()
+
+
+def network_name(address: str) -> str:
+    """The same for people, without a blank: ``192.0.2.1``, ``2001:db8:1:2::/64``, else the text itself."""
+    network = network_of(address)
+    if ":" in address and len(network) == 8 and network != address.encode():
+        return f"{socket.inet_ntop(socket.AF_INET6, network + bytes(8))}/64"
+    return "_".join(network.decode().split()) if network else address
+
+
+class Networks:
+    """A set of networks with a cached answer for each address.  What is no IP address is in none of them."""
+
+    __slots__ = ("_answers", "_networks")
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self._answers: dict[str, bool] = {}
+
+    def __contains__(self, address: str) -> bool:
+        answer = self._answers.get(address)
+        if answer is None:
+            if len(self._answers) >= REMEMBERED:
+                self._answers.clear()
+            answer = self._answers[address] = self._holds(address)
+        return answer
+
+    def _holds(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self._networks)
+
+
+NO_NETWORKS = Networks(())

@@ -1,0 +1,28 @@
+"""How the relay logs in to a smarthost (RFC 4954)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from mailserver.sasl.client import CLIENT_MECHANISMS, ClientExchange, Credentials
+
+__all__ = ["LogIn"]
+
+
+class LogIn:
+    """A user name, and `read_password`, which is asked at each log-in: a new password needs no restart."""
+
+    def __init__(
+        self, username: str, read_password: Callable[[], str], among: Collection[str] = CLIENT_MECHANISMS
+    ) -> None:
+        self._username = username
+        self._read_password = read_password
+        self._among = among
+        self._credentials: Credentials | None = None
+
+    def exchange(self, offered: Collection[str]) -> ClientExchange | None:
+        """With the best mechanism offered; None where there is none.  Raises OSError, or ValueError for what cannot be said."""
+        password = self._read_password()
+        if self._credentials is None or self._credentials.password != password:
+            self._credentials = Credentials(self._username, password)
+        return self._credentials.exchange(offered, self._among)

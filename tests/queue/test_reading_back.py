@@ -1,0 +1,202 @@
+"""What a thread has read of the store may be old when its answer comes: meanwhile messages are delivered, deferred, retried by hand."""
+
+from twisted.internet import reactor, threads
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from mailserver.mail.answers import Deferred as Later
+from mailserver.mail.reply import Reply
+from mailserver.queue.changes import Verb
+from mailserver.queue.entry import number_of
+from mailserver.queue.selection import Selection
+from mailserver.queue.verbs import Order
+from tests.queue.doubles import IDS, QueueCase, local, remote
+
+BUSY = Later(Reply.of(451, "4.2.1", "The mailbox is busy"))
+
+
+class Held:
+    """Calls the function and keeps its answer until `let_go`; `made` fires, in a turn of its own, when the answer is there."""
+
+    def __init__(self, function):
+        self._function = function
+        self.made = Deferred()
+        self._end = Deferred()
+
+    def __call__(self, *arguments):
+        return self._function(*arguments).addCallback(self._keep)
+
+    def _keep(self, answer):
+        reactor.callLater(0, self.made.callback, None)
+        return self._end.addCallback(lambda _: answer)
+
+    def let_go(self):
+        self._end.callback(None)
+
+
+class Gate:
+    """Calls the function when it is opened; `knocked` says that somebody waits."""
+
+    def __init__(self, function):
+        self._function = function
+        self._opened = Deferred()
+        self.knocked = False
+
+    def __call__(self, *arguments):
+        self.knocked = True
+        return self._opened.addCallback(lambda _: self._function(*arguments))
+
+    def open(self):
+        self._opened.callback(None)
+
+
+class ReadingBack(QueueCase):
+    timeout = 15
+
+    async def turn(self):
+        self.clock.advance(0.01)
+        await deferLater(reactor, 0.002, lambda: None)
+
+    async def deferred(self, queue, *destinations):
+        """A message that waits for its next attempt, in the store alone."""
+        for one in destinations:
+            (self.delivery, self.relay)[one.route.address.domain != "example.org"].answers[one.recipient.address.local] = BUSY
+        id = IDS.next()
+        steps = gatherResults([self.steps.wait(id, "deferred") for _ in destinations])
+        await self.commit(queue, *destinations, id=id)
+        await steps
+        while queue._runner.live:
+            await self.turn()
+        return id
+
+    def hold_next_read(self, queue, lane):
+        """Of that lane.  All other reads wait behind it."""
+        runner, held = queue._runner, Held(threads.deferToThread)
+
+        def run_in_thread(function, *arguments):
+            if function != runner._reader.read or not lane.reading:
+                return threads.deferToThread(function, *arguments)
+            runner._run_in_thread = threads.deferToThread
+            return held(function, *arguments)
+
+        runner._run_in_thread = run_in_thread
+        return held
+
+    async def delivering(self, queue):
+        """A message that was deferred before and is on its way now."""
+        id = await self.deferred(queue, remote())
+        self.relay.answers.clear()
+        self.relay.hold = True
+        self.clock.advance(70)
+        while not self.relay.held:
+            await self.turn()
+        self.relay.hold = False
+        return id
+
+    def find_once_more(self, queue, id):
+        """As when a place behind what was taken is looked at again."""
+        queue._runner.lanes[1].retries.add("", (number_of(id), True))
+        queue._runner.changed()
+
+    def deliver(self):
+        self.relay.let_go()
+        self.clock.advance(1)  # flushed
+
+    async def all_is_read(self, queue):
+        lane = queue._runner.lanes[1]
+        while lane.reading or lane.backlog or lane.retries:
+            await self.turn()
+
+    async def test_what_is_settled_meanwhile_is_not_delivered_again(self):
+        queue = await self.started()
+        id = await self.delivering(queue)
+        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        self.find_once_more(queue, id)
+        await held.made
+        settled = self.steps.wait(id, "settled")
+        self.deliver()
+        await settled
+        held.let_go()
+        await self.all_is_read(queue)
+        self.assertEqual(self.steps.of(id), ["deferred", "delivered", "settled"])
+        self.assertEqual(queue._runner.live, {})
+
+    async def test_what_is_on_its_way_out_of_the_store_is_not_delivered_again(self):
+        queue = await self.started()
+        id = await self.delivering(queue)
+        settling = queue._runner.ledger._do = Gate(queue._runner.ledger._do)
+        self.deliver()
+        self.find_once_more(queue, id)
+        await self.all_is_read(queue)
+        self.assertTrue(settling.knocked)
+        self.assertEqual(self.steps.of(id), ["deferred", "delivered"])
+        settled = self.steps.wait(id, "settled")
+        settling.open()
+        await settled
+
+    async def test_what_was_read_on_its_way_out_of_the_store_is_not_delivered_again(self):
+        queue = await self.started()
+        id = await self.delivering(queue)
+        settling = queue._runner.ledger._do = Gate(queue._runner.ledger._do)
+        self.deliver()
+        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        self.find_once_more(queue, id)
+        await held.made
+        settled = self.steps.wait(id, "settled")
+        settling.open()
+        await settled
+        held.let_go()
+        await self.all_is_read(queue)
+        self.assertEqual(self.steps.of(id), ["deferred", "delivered", "settled"])
+
+    async def test_a_clock_that_goes_back_meanwhile_only_delays(self):
+        queue = await self.started()
+        id = await self.deferred(queue, remote())
+        self.relay.answers.clear()
+        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        self.clock.advance(3000)
+        await held.made
+        self.clock.rightNow -= 3000
+        held.let_go()
+        await self.all_is_read(queue)
+        self.assertEqual(self.steps.of(id), ["deferred"])
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(70)
+        await delivered
+
+    async def test_what_left_memory_meanwhile_is_read_again_for_the_other_lane(self):
+        queue = await self.started()
+        id = await self.deferred(queue, local(0), remote(1))
+        del self.relay.answers["carol"]
+        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(70)
+        await held.made
+        while self.steps.of(id).count("deferred") < 3 or queue._runner.live:
+            await self.turn()
+        held.let_go()
+        await delivered
+
+    async def test_what_is_retried_while_others_fall_due_is_not_passed_over(self):
+        queue = await self.started()
+        due, verbs = queue._runner.due, queue.verbs
+        other = await self.deferred(queue, remote())
+        self.clock.advance(30)
+        id = await self.deferred(queue, remote())
+        writing = verbs._do = Gate(verbs._do)
+        order = Order(Verb.RETRY, Selection(id=id), "root")
+        retried = Deferred.fromCoroutine(verbs.carry_out(order, after=0))  # decided now, written when the other is due
+        while not writing.knocked:
+            await self.turn()
+        ask = due._ask
+        held = due._ask = Held(ask)
+        self.relay.answers.clear()
+        delivered = [self.steps.wait(one, "delivered") for one in (id, other)]
+        self.clock.advance(40)
+        await held.made
+        due._ask = ask
+        writing.open()
+        await retried
+        held.let_go()
+        while not delivered[0].called or not delivered[1].called:
+            await self.turn()

@@ -1,0 +1,162 @@
+"""The quick way to the socket: it is quick, and the octets come in the order in which they were written."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from mailserver.tls import Certificates, ClientCertificates, Sources
+from mailserver.writing import writer
+from tests.requires import require_tool
+from tests.tls.authority import Authority
+
+reactor: Any = installed_reactor
+AUTHORITY = Authority()
+PIECES = [random.Random(n).randbytes(size) for n, size in enumerate([5, 40_000, 1, 0, 16_384, 16_385, 100_000] * 20)]
+
+
+@implementer(IHandshakeListener)
+class Side(Protocol):
+    """The server's: begins with TLS after the first octet where it is told to, and calls the test when it can write."""
+
+    transport: Any
+
+    def __init__(self, case: WritingCase) -> None:
+        self.case = case
+
+    def connectionMade(self) -> None:
+        self.write = writer(self.transport)
+        if self.case.way == "plain":
+            self.case.connected.callback(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.case.way == "starttls":
+            self.write(b"!")
+            self.transport.startTLS(self.case.creator)
+
+    def handshakeCompleted(self) -> None:
+        self.case.connected.callback(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.case.lost.callback(None)
+
+
+class WritingCase(TestCase):
+    timeout = 30
+
+    async def listen(self, way: str) -> None:
+        """`way` is plain, starttls or implicit."""
+        self.way = way
+        self.connected: Deferred[Side] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+        sources = Sources(AUTHORITY.leaf("mx.example.org").write(self.mktemp_folder()))
+        certificates = Certificates(sources=lambda: sources, clock=Clock(), run_in_thread=deferToThread)
+        certificates.load()
+        self.creator = certificates.creator(ClientCertificates.IGNORE)
+        factory: Any = Factory.forProtocol(lambda: Side(self))  # type: ignore[arg-type]
+        if way == "implicit":
+            factory = TLSMemoryBIOFactory(self.creator, False, factory)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.port = port.getHost().port
+
+    def mktemp_folder(self) -> str:
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        return folder
+
+    def connect(self) -> socket.socket:
+        """Blocks."""
+        plain = socket.create_connection(("127.0.0.1", self.port), 20)
+        if self.way == "plain":
+            return plain
+        if self.way == "starttls":
+            plain.sendall(b"?")
+            plain.recv(1)
+        context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+        return context.wrap_socket(plain, server_hostname="mx.example.org")
+
+    async def for_each_way(self, test: Callable[[Side, socket.socket], Any]) -> None:
+        for way in ("plain", "starttls", "implicit"):
+            await self.listen(way)
+            client = await deferToThread(self.connect)
+            self.addCleanup(client.close)
+            await test(await self.connected, client)
+            if not self.lost.called:
+                client.close()
+            await self.lost
+
+
+class Writing(WritingCase):
+    async def test_a_reply_is_on_the_wire_before_the_reactor_turns(self) -> None:
+        async def test(side: Side, client: socket.socket) -> None:
+            side.write(b"220 Hello\r\n")  # behind the session tickets, where these are not yet on the wire
+            self.assertEqual(await deferToThread(client.recv, 100), b"220 Hello\r\n", self.way)
+            side.write(b"250 Ok\r\n")
+            self.assertEqual(client.recv(100), b"250 Ok\r\n", self.way)  # it blocks, and so does the reactor
+
+        await self.for_each_way(test)
+
+    async def test_pieces_of_any_size_come_in_order_however_slowly_the_peer_reads(self) -> None:
+        whole = b"".join(PIECES)
+
+        def read(client: socket.socket) -> bytes:
+            octets = bytearray()
+            while len(octets) < len(whole) and (more := client.recv(3000)):
+                octets += more
+            return bytes(octets)
+
+        async def test(side: Side, client: socket.socket) -> None:
+            for n, piece in enumerate(PIECES):
+                if n % 7 == 3:
+                    side.transport.write(piece)  # as a producer does
+                else:
+                    side.write(piece)
+            self.assertEqual(await deferToThread(read, client), whole, self.way)
+
+        await self.for_each_way(test)
+
+    async def test_what_is_written_after_the_end_is_lost_without_a_sound(self) -> None:
+        async def test(side: Side, client: socket.socket) -> None:
+            side.write(b"221 Bye\r\n")
+            side.transport.loseConnection()
+            if self.way != "plain":
+                side.write(b"more\r\n")
+            self.assertEqual(await deferToThread(client.recv, 100), b"221 Bye\r\n")
+            self.assertEqual(await deferToThread(client.recv, 100), b"")
+            client.close()
+            await self.lost
+            if self.way != "plain":
+                side.write(b"more\r\n")
+
+        await self.for_each_way(test)
+
+    async def test_a_client_that_asks_for_small_records_gets_everything(self) -> None:
+        # RFC 6066 section 4
+        await self.listen("implicit")
+        command = [require_tool("openssl"), "s_client", "-connect", f"127.0.0.1:{self.port}", "-maxfraglen", "512", "-quiet"]
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        side = await self.connected
+        lines = b"".join(b"250-%04d and some words that make the line longer\r\n" % n for n in range(300))
+        side.write(lines)
+        side.write(b"250 end\r\n")
+        side.transport.loseConnection()
+        said, _ = await deferToThread(client.communicate)
+        self.assertEqual(said, lines + b"250 end\r\n")
+        await self.lost
