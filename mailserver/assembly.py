@@ -6,6 +6,7 @@ where recipients go, the filters and the limits.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from mailserver import plugins
-from mailserver.config import Configuration
+from mailserver.accounts.login import Authenticator
+from mailserver.accounts.realm import CheckerError
+from mailserver.config import Configuration, Listen
 from mailserver.control import CommandRefused
 from mailserver.delivery.domains import Domain, RoutingError
 from mailserver.delivery.patterns import Pattern, PatternError
@@ -35,21 +38,28 @@ from mailserver.interfaces import (
     ISweeping,
     Services,
 )
-from mailserver.mail.address import Address
+from mailserver.log_ins import LogIns, has_log_ins
+from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
+from mailserver.mail.networks import Networks
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.queue.queue import Queue
+from mailserver.receive.allowance import Allowance, AllowanceLimits
+from mailserver.receive.encryption import Encryption
 from mailserver.receive.judging import BoundFilter, Judging
-from mailserver.receive.profile import Limits, Networks, Profile
+from mailserver.receive.profile import Limits, Profile
+from mailserver.receive.sender_rights import SenderRights
 from mailserver.receive.spooling import Spool
+from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Admission, Pace, Patience
+from mailserver.receive.tls_rules import TLSRules
 from mailserver.state import StateStore
+from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
 __all__ = ["Door", "Server", "StartError"]
 
-PROFILES = ("mx", "submission", "lmtp")
-NEEDS_RESTART = ("data", "hostname", "workers", "delivery", "relay", "dns", "queue", "drop", "log")
+NEEDS_RESTART = ("data", "hostname", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
 DAY_SECONDS = 86_400.0
 ROADS = "explain.db"
 
@@ -62,6 +72,8 @@ class Server:
     """The parts that outlive a reload.  Nothing is opened before `start_privileged` and `start`."""
 
     log = Logger()
+    _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
+    _runs = False
 
     def __init__(self, configuration: Configuration, *, directory: str, catalogue: plugins.Catalogue, reactor: Any) -> None:
         limits, data, log = configuration.limits, configuration.data, configuration.log
@@ -90,6 +102,9 @@ class Server:
         )
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
+        self.log_ins = LogIns(
+            configuration, reactor=reactor, state=self.state, note=self.steps.note, next_id=self.ids.next
+        )
         self.services = Services(
             clock=reactor,
             run_in_thread=deferToThread,
@@ -98,6 +113,7 @@ class Server:
             hostname=configuration.hostname,
             configuration_directory=directory,
             data_directory=data,
+            check_password=self.log_ins.checks.matches,
         )
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
@@ -125,29 +141,55 @@ class Server:
         """Build what a table's `use` names.  Raises `PluginError`."""
         return plugins.build_component(self.catalogue.factory(section, table.use), table.options, self.services)
 
+    def accounts(self, table: Any) -> Any:
+        """The directory.  One that holds privileges is kept over a reload, as nobody can give it others.
+
+        Raises `PluginError`; `StartError` where it would have to get privileges that the server has dropped.
+        """
+        if self._accounts is not None:
+            return self._accounts[1]
+        directory = self.component("accounts", table)
+        if IPrivilegedComponent.providedBy(directory):
+            if self._runs:
+                raise StartError("accounts: this change needs a restart: it needs privileges that have been dropped")
+            self._accounts = table, directory
+        return directory
+
+    def keeps(self, component: Any) -> bool:
+        """Whether the component's life is the server's."""
+        return self._accounts is not None and self._accounts[1] is component
+
+    def needs_restart(self, old: Configuration, new: Configuration) -> list[str]:
+        """The keys whose change a reload does not bring about."""
+        keys = [key for key in NEEDS_RESTART if getattr(old, key) != getattr(new, key)]
+        return [*keys, "accounts"] if self._accounts is not None and self._accounts[0] != new.accounts else keys
+
     # --- life ---
 
     def start_privileged(self) -> None:
         """What needs the privileges that are dropped next.  Raises OSError."""
-        for delivery in self._deliveries():
-            if IPrivilegedComponent.providedBy(delivery):
-                delivery.start_privileged()
+        for component in self._lasting():
+            if IPrivilegedComponent.providedBy(component):
+                component.start_privileged()
 
     async def start(self) -> None:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
         await self.state.start()
+        self.log_ins.start()
         await self.resolver.start()
-        for delivery in self._deliveries():
-            await start_component(delivery)
+        for component in self._lasting():
+            await start_component(component)
         await self.queue.start()
+        self._runs = True
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
         await self.queue.stop(within_seconds)
-        for delivery in self._deliveries():
-            await stop_component(delivery)
+        for component in self._lasting():
+            await stop_component(component)
         await self.resolver.stop()
+        self.log_ins.stop()
         await self.state.stop()
         self.steps.stop()
         self._log_file.close()
@@ -170,10 +212,10 @@ class Server:
     async def sweep(self) -> None:
         """Once a day: remove what cut-off deliveries left behind, and old failures from the queue."""
         self.queue.tidy()
-        for delivery in self._deliveries():
-            if ISweeping.providedBy(delivery):
+        for component in self._lasting():
+            if ISweeping.providedBy(component):
                 try:
-                    removed = await delivery.sweep()
+                    removed = await component.sweep()
                 except OSError as error:
                     self.log.error("the sweep of stale files failed: {error}", error=error)
                 else:
@@ -187,8 +229,9 @@ class Server:
         except OSError as error:
             self.log.error("the log file cannot be opened again: {error}", error=error)
 
-    def _deliveries(self) -> list[Any]:
-        return [delivery for delivery in (self.local, self.remote) if delivery is not None]
+    def _lasting(self) -> list[Any]:
+        accounts = [] if self._accounts is None else [self._accounts[1]]
+        return [one for one in (self.local, self.remote, *accounts) if one is not None]
 
     # --- what the command line may ask ---
 
@@ -206,7 +249,8 @@ class Server:
 
     def commands(self) -> Mapping[str, Any]:
         """The commands of the control socket that this part answers."""
-        return {"queue.list": self._queue_list, "queue.show": self._queue_show, "explain": self._explain}
+        own = {"queue.list": self._queue_list, "queue.show": self._queue_show, "explain": self._explain}
+        return {**own, **self.log_ins.commands()}
 
     async def _queue_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
         after, limit = str(arguments.get("after", "")), int(arguments.get("limit", 1000))
@@ -232,10 +276,12 @@ class Server:
 class Door:
     """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together."""
 
+    log = Logger()
+
     def __init__(self, configuration: Configuration, server: Server) -> None:
         self._server = server
         self._local = server.local
-        self._directory: Any = server.component("accounts", configuration.accounts)
+        self._directory: Any = server.accounts(configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
         judging = Judging(
             [
@@ -250,44 +296,91 @@ class Door:
             ],
             clock=server.reactor,
         )
-        self.router = router = make_router(configuration, self._directory)
+        self.router = make_router(configuration, self._directory)
         self.observers = [one.observe for one in self._filters if IObserver.providedBy(one)]
-        self.profiles = {
-            service: Profile(
-                service=service,
-                hostname=configuration.hostname,
-                limits=_limits(configuration),
-                judging=judging,
-                router=router,
-                store=server.queue,
-                relays=server.remote is not None,
-                relay_networks=Networks(configuration.relay.networks),
-                bare_lf_networks=Networks(configuration.limits.bare_lf_networks),
-                clock=server.reactor,
-                ids=server.ids,
-                spool=server.spool,
-                note=server.steps.note,
-            )
-            for service in PROFILES
-        }
+        self.certificates = _certificates(configuration, server)
+        self.authenticator = _authenticator(configuration, server, self._directory)
+        self.submission = _submission(configuration, server, self.router, self.authenticator)
+        self._tls_rules = TLSRules(
+            required_from=configuration.tls.required_from, required_for=configuration.tls.required_for
+        )
+        self._configuration = configuration
+        self._judging = judging
+        self._relay_networks = Networks(configuration.relay.networks)
+        self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
+        self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
+        self.dropped = self._profile("submission", None)
+
+    def _profile(self, service: str, listen: Listen | None) -> Profile:
+        """How a listener behaves; None: the drop folder, which has no connections."""
+        configuration, server = self._configuration, self._server
+        return Profile(
+            service=service,
+            hostname=configuration.hostname,
+            limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
+            judging=self._judging,
+            router=self.router,
+            store=server.queue,
+            relays=server.remote is not None,
+            relay_networks=self._relay_networks,
+            bare_lf_networks=self._bare_lf_networks,
+            clock=server.reactor,
+            ids=server.ids,
+            spool=server.spool,
+            note=server.steps.note,
+            encryption=None if listen is None else self._encryption(listen),
+            tls_required=listen is not None and listen.require_tls,
+            authenticator=self.authenticator if listen is not None and has_log_ins(listen) else None,
+            failures_per_connection=configuration.authentication.failures_per_connection,
+            relay_certificates=frozenset(configuration.relay.certificates),
+            hides_clients=configuration.privacy.received == "minimal",
+            submission=self.submission,
+            tls_rules=self._tls_rules,
+        )
+
+    def _encryption(self, listen: Listen) -> Encryption | None:
+        certificates = self.certificates
+        if listen.tls == "none" or certificates is None:
+            return None
+        return Encryption(
+            implicit=listen.tls == "implicit",
+            creator=certificates.creator(ClientCertificates(listen.client_certificate)),
+            facts=certificates.facts,
+            bindings=certificates.bindings,
+            fault=certificates.fault,
+            handshake_seconds=self._configuration.limits.tls_handshake_seconds,
+        )
+
+    def start_privileged(self) -> None:
+        """Read keys that only the identity with which the server was started may read.  Raises `IdentityError`."""
+        if self.certificates is not None and self._configuration.tls.certificate is not None:
+            self.certificates.load()
 
     async def start(self) -> None:
         """Start the directory and the filters, make the accounts' mailboxes.  An error stops the start, or the reload."""
-        for component in (self._directory, *self._filters):
-            await start_component(component)
+        for component in (self.certificates, self._directory, *self._filters):
+            if not self._server.keeps(component):
+                await start_component(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
         self._server.route_with(self.router)
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
-        names = [Address.parse(text, utf8=True) for text in accounts]
-        found = [await directory.find(name.local, name.domain) for name in names]
+        found = []
+        for text in accounts:
+            try:
+                name = Address.parse(text, utf8=True)
+            except AddressError as error:  # of a database, say, that nobody checks
+                self.log.warn("{text} cannot be an account: {error}", text=text, error=error)
+            else:
+                found.append(await directory.find(normal_local(name.local), name.domain_key))
         await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def stop(self) -> None:
         """Stop them; a plugin's trouble at its end is nobody else's."""
-        for component in (*self._filters, self._directory):
-            await stop_component(component)
+        for component in (*self._filters, self._directory, self.certificates):
+            if not self._server.keeps(component):
+                await stop_component(component)
 
 
 def make_router(configuration: Configuration, directory: IDirectory) -> Router:
@@ -308,9 +401,68 @@ def make_router(configuration: Configuration, directory: IDirectory) -> Router:
         raise StartError(str(error)) from error
 
 
-def needs_restart(old: Configuration, new: Configuration) -> list[str]:
-    """The keys whose change a reload does not bring about."""
-    return [key for key in NEEDS_RESTART if getattr(old, key) != getattr(new, key)]
+def _submission(
+    configuration: Configuration, server: Server, router: Router, authenticator: Authenticator | None
+) -> Submission:
+    table = configuration.submission
+    rights = None
+    if table.senders == "own" and authenticator is not None:
+        rights = SenderRights(
+            route=router.route,
+            granted_senders=authenticator.granted_senders,
+            clock=server.reactor,
+            aliases=table.aliases,
+        )
+    return Submission(
+        hostname=configuration.hostname,
+        clock=server.reactor,
+        rights=rights,
+        allowance=Allowance(
+            clock=server.reactor,
+            state=server.state,
+            limits=AllowanceLimits(
+                messages_per_hour=table.messages_per_hour,
+                messages_per_day=table.messages_per_day,
+                recipients_per_hour=table.recipients_per_hour,
+                recipients_per_day=table.recipients_per_day,
+                new_recipients_per_hour=table.new_recipients_per_hour,
+                new_recipients_per_day=table.new_recipients_per_day,
+            ),
+        ),
+        header_from=table.header_from,
+        complete=table.complete,
+    )
+
+
+def _authenticator(configuration: Configuration, server: Server, directory: Any) -> Authenticator | None:
+    """Raises `StartError` for a checker that cannot be made."""
+    try:
+        return server.log_ins.authenticator(configuration, directory)
+    except CheckerError as error:
+        raise StartError(f"authentication.checkers: {error}") from error
+
+
+def _certificates(configuration: Configuration, server: Server) -> Certificates | None:
+    """The certificates of the listeners, None where no listener has TLS."""
+    if all(listen.tls == "none" for listen in configuration.listen):
+        return None
+    tls, own = configuration.tls, os.path.join(server.data, "tls")
+
+    def sources() -> Sources:
+        if tls.certificate is not None and tls.key is not None:
+            pair = Pair(tls.certificate, tls.key)
+        else:
+            pair = self_signed_pair(own, configuration.hostname, ["127.0.0.1", "::1"])
+        return Sources(
+            pair,
+            {name: Pair(one.certificate, one.key) for name, one in tls.name.items()},
+            authorities=tls.client_authorities,
+            revocations=tls.client_revocations,
+            minimum_version=tls.minimum_version,
+            ciphers=tls.ciphers,
+        )
+
+    return Certificates(sources=sources, clock=server.reactor, run_in_thread=deferToThread)
 
 
 async def start_component(component: Any) -> None:
@@ -341,7 +493,7 @@ def _resolver(configuration: Configuration, reactor: Any) -> Resolver:
     )
 
 
-def _limits(configuration: Configuration) -> Limits:
+def _limits(configuration: Configuration, *, logs_in: bool) -> Limits:
     limits = configuration.limits
     return Limits(
         message_octets=limits.message_bytes,
@@ -357,6 +509,7 @@ def _limits(configuration: Configuration) -> Limits:
         pace=Pace(
             command_seconds=limits.command_seconds,
             stress_command_seconds=limits.stress_command_seconds,
+            login_seconds=configuration.authentication.login_seconds if logs_in else math.inf,
             data_seconds=limits.data_seconds,
             message_seconds=limits.message_seconds,
             data_octets_per_second=limits.data_bytes_per_second,

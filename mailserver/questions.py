@@ -17,10 +17,10 @@ from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.faults import StorageFault
+from mailserver.mail.networks import Networks
 from mailserver.queue.changes import Verb
 from mailserver.queue.selection import Selection, SelectionError
 from mailserver.queue.verbs import Order, Page
-from mailserver.receive.profile import Networks
 
 __all__ = ["Questions", "itinerary", "page_as_json", "parsed_address", "usable_routes"]
 
@@ -76,7 +76,7 @@ class Questions:
             routes, hops = await door.router.explain(address)
         except AddressError as error:
             raise CommandRefused(f"{address}: {error}") from error
-        networks = door.profiles["mx"].relay_networks
+        networks = door.dropped.relay_networks
         answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
         for end, route in zip(answer["ends"], routes, strict=True):
             if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):

@@ -7,13 +7,16 @@ the second start finds it and changes nothing.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 
-__all__ = ["SANDBOX_USER", "prepare", "what_to_type"]
+from mailserver.accounts.words import keep_password
+
+__all__ = ["SANDBOX_USER", "prepare", "sandbox_password", "what_to_type"]
 
 SANDBOX_USER = "alice@example.test"  # .test is nobody's (RFC 6761 section 6.2)
-FIRST_PORTS = {"mx": 2525, "submission": 2587, "lmtp": 2424}
+FIRST_PORTS = {"mx": 2525, "submission": 2587, "submissions": 2465, "lmtp": 2424}
 
 CONFIGURATION = """\
 # A mail server to play with.  Start it with:  twistd -n mailserver --config {file}
@@ -23,14 +26,22 @@ data     = "data"
 [[listen]]
 service  = "mx"
 endpoint = "tcp:{mx}:interface=127.0.0.1"
+tls      = "starttls"
 
 [[listen]]
 service  = "submission"
 endpoint = "tcp:{submission}:interface=127.0.0.1"
+tls      = "starttls"
+
+[[listen]]
+service  = "submission"
+endpoint = "tcp:{submissions}:interface=127.0.0.1"
+tls      = "implicit"
 
 [[listen]]
 service  = "lmtp"
 endpoint = "tcp:{lmtp}:interface=127.0.0.1"
+tls      = "starttls"
 
 [accounts]
 use  = "file"
@@ -48,13 +59,18 @@ path = "{{data}}/mail/{{domain}}/{{user}}"
 
 [relay]
 use      = "capture"                 # what goes to other domains lands in data/outbound
-networks = ["127.0.0.0/8", "::1"]
+
+[lockout]
+allow = ["127.0.0.0/8"]              # wrong passwords from this host lock nobody out
 """
 
 ACCOUNTS = """\
 # Written by `mailserver user`; an account without a password receives mail and cannot log in.
-[account."alice@example.test"]
+[account."{user}"]
+password = "{hash}"
+scram = "{scram}"
 """
+PASSWORD_FILE = "password.txt"  # noqa: S105
 
 
 def prepare(directory: str) -> str:
@@ -66,16 +82,24 @@ def prepare(directory: str) -> str:
     ports = _free_ports()
     accounts = os.path.join(directory, "accounts.toml")
     if not os.path.exists(accounts):
-        _write(accounts, ACCOUNTS)
+        password = secrets.token_urlsafe(9)
+        words = keep_password(password, SANDBOX_USER)
+        _write(accounts, ACCOUNTS.format(user=SANDBOX_USER, hash=words.hash, scram=words.scram))
+        _write(os.path.join(directory, PASSWORD_FILE), password + "\n")
     _write(path, CONFIGURATION.format(file=path, **ports))
     return path
 
 
-def what_to_type(listeners: Sequence[tuple[str, str, int]], mail_folder: str, outbound_folder: str) -> str:
-    """The words with which the sandbox says that it is up.  `listeners` are service, host and port."""
+def what_to_type(
+    listeners: Sequence[tuple[str, str, int, str]], mail_folder: str, outbound_folder: str, password: str
+) -> str:
+    """The words with which the sandbox says that it is up.  `listeners` are service, host, port and the kind of TLS.
+
+    `password` is "" where it is not known any more.
+    """
     lines = ["", "The sandbox is up:", ""]
-    lines += [f"  {service:<11} {host}:{port}" for service, host, port in listeners]
-    _, host, port = next((one for one in listeners if one[0] == "mx"), listeners[0])
+    lines += [f"  {service:<11} {host}:{port}  {tls}".rstrip() for service, host, port, tls in listeners]
+    _, host, port, _ = next((one for one in listeners if one[0] == "mx"), listeners[0])
     lines += [
         "",
         "Send a first mail (paste this into another terminal):",
@@ -87,11 +111,39 @@ def what_to_type(listeners: Sequence[tuple[str, str, int]], mail_folder: str, ou
         "",
         f"  {mail_folder}/new",
         "",
+        *log_in_lines(listeners, password),
         f"Mail for other domains is not sent; it is caught in {outbound_folder}/new",
         "Stop the server with Ctrl-C.",
         "",
     ]
     return "\n".join(lines)
+
+
+def log_in_lines(listeners: Sequence[tuple[str, str, int, str]], password: str) -> list[str]:
+    """How a mail program logs in and sends."""
+    submission = [one for one in listeners if one[0] == "submission"]
+    if not submission or not password:
+        return []
+    _, host, port, _ = submission[0]
+    return [
+        "Log in and send to anybody (the certificate is of our own making, so mail programs will ask about it):",
+        "",
+        f"  user {SANDBOX_USER}, password {password}",
+        "",
+        f"  python3 -c 'import smtplib; s = smtplib.SMTP(\"{host}\", {port}); s.starttls(); "
+        f"s.login(\"{SANDBOX_USER}\", \"{password}\"); "
+        f's.sendmail("{SANDBOX_USER}", ["bob@example.net"], "From: {SANDBOX_USER}\\nSubject: out\\n\\nHello.\\n")\'',
+        "",
+    ]
+
+
+def sandbox_password(directory: str) -> str:
+    """The password that the sandbox was made with; "" where its file is gone."""
+    try:
+        with open(os.path.join(directory, PASSWORD_FILE), encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _free_ports() -> dict[str, int]:
@@ -115,5 +167,5 @@ def _is_free(port: int) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "x", encoding="utf-8") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

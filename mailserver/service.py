@@ -26,13 +26,15 @@ from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
 from mailserver import plugins, sandbox
-from mailserver.assembly import Door, Server, StartError, needs_restart
+from mailserver.assembly import Door, Server, StartError
 from mailserver.config import Configuration, ConfigurationError, Listen, load
-from mailserver.control import CommandRefused, ControlServer
+from mailserver.control import CommandRefused, ControlServer, NotStarted
+from mailserver.mail.faults import StorageFault
 from mailserver.questions import Questions
 from mailserver.receive.drop import Drop
 from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
+from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
 
@@ -118,12 +120,14 @@ class MailService(Service):
             folder=DropFolder(configuration.drop_path, configuration.drop.users),
             clock=reactor,
             run_in_thread=deferToThread,
-            profile=lambda: self._door.profiles["submission"],
+            profile=lambda: self._door.dropped,
             next_id=self._server.ids.next,
             is_stored=lambda id: self._server.queue.show(id).addCallback(lambda entry: entry is not None),
         )
         self._sweeping = LoopingCall(self._sweep)
         self._reloading = False
+        self._has_started = False
+        self._stops = False
         self._own_log = own_log
 
     # --- the life that twistd gives ---
@@ -140,7 +144,8 @@ class MailService(Service):
         try:
             self._make_data_directory()
             self._server.start_privileged()
-        except OSError as error:
+            self._door.start_privileged()
+        except (OSError, IdentityError) as error:
             raise SystemExit(f"mailserver: {error}") from error
         self._bound = gatherResults([self._listen(listen) for listen in self._configuration.listen], consumeErrors=True)
         self._bound.addErrback(self._cannot_listen)
@@ -160,13 +165,15 @@ class MailService(Service):
         if self._deaf:
             raise StartError(self._deaf)
         self._control.start(self._reactor)
-        await self._server.start()
-        await self._door.start()
-        await self._drop.start()
+        for start in (self._server.start, self._door.start, self._drop.start):
+            await start()
+            if self._stops:
+                return
         self._server.steps.observe_with(self._door.observers)
         for port, _ in self._ports.values():
             _accept(port)
         self._sweeping.start(SWEEP_SECONDS)
+        self._has_started = True
         _settle_memory()
         for listen in self._configuration.listen:
             host = self._ports[listen.endpoint][0].getHost()
@@ -180,6 +187,7 @@ class MailService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stops = True
         within = float(self._configuration.limits.shutdown_seconds)
         end = self._reactor.seconds() + within
         if self._sweeping.running:
@@ -207,7 +215,7 @@ class MailService(Service):
 
     def _listen(self, listen: Listen) -> Deferred[None]:
         endpoint = serverFromString(self._reactor, listen.endpoint)
-        factory = ReceiveFactory(self._door.profiles[listen.service], self._server.admission)
+        factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def bound(port: IListeningPort) -> None:
             self._ports[listen.endpoint] = (port, factory)
@@ -237,7 +245,7 @@ class MailService(Service):
         self._reloading = True
         try:
             return await self._exchange_door()
-        except (ConfigurationError, plugins.PluginError, StartError) as error:
+        except (ConfigurationError, plugins.PluginError, StartError, IdentityError) as error:
             self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
             raise CommandRefused(str(error)) from error
         finally:
@@ -258,7 +266,7 @@ class MailService(Service):
             factory.shut_down()
         for endpoint, listen in wanted.items():
             if endpoint in self._ports:
-                self._ports[endpoint][1].profile = door.profiles[listen.service]
+                self._ports[endpoint][1].profile = door.profiles[endpoint]
                 continue
             try:
                 await self._listen(listen)
@@ -266,7 +274,7 @@ class MailService(Service):
                 faults.append(f"cannot listen on {endpoint}: {error}")
                 self.log.error("cannot listen on {endpoint}: {error}", endpoint=endpoint, error=error)
         await old_door.stop()
-        later = needs_restart(old, configuration)
+        later = self._server.needs_restart(old, configuration)
         if later:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))
         self.log.info("the configuration was reloaded")
@@ -294,9 +302,19 @@ class MailService(Service):
             self._drop.look()
             return {}
 
+        def when_started(command: Any) -> Any:
+            async def answer(arguments: dict[str, Any]) -> dict[str, Any]:
+                if not self._has_started:
+                    raise NotStarted("the server is starting: ask again in a moment")
+                answer: dict[str, Any] = await command(arguments)
+                return answer
+
+            return answer
+
         questions = Questions(self._server, lambda: self._door)
-        own = {"reload": reload, "status": status, "drop.look": look_into_drop}
-        return {**own, **self._server.commands(), **questions.commands()}
+        own = {"reload": reload, "drop.look": look_into_drop}
+        others = {**own, **self._server.commands(), **questions.commands()}
+        return {"status": status} | {name: when_started(command) for name, command in others.items()}
 
     # --- small things ---
 
@@ -308,7 +326,10 @@ class MailService(Service):
                 os.chown(data, *self._owner)
 
     def _start_failed(self, failure: Failure) -> None:
-        if failure.check(StartError, plugins.PluginError) or isinstance(failure.value, OSError):
+        if self._stops:
+            self.log.info("the start was broken off: {error}", error=failure.getErrorMessage())
+            return
+        if failure.check(StartError, plugins.PluginError, IdentityError, StorageFault) or isinstance(failure.value, OSError):
             self.log.error("mailserver cannot start: {error}", error=failure.getErrorMessage())
         else:
             self.log.failure("mailserver cannot start", failure)
@@ -321,13 +342,15 @@ class MailService(Service):
         listeners = []
         for listen in self._configuration.listen:
             host = self._ports[listen.endpoint][0].getHost()
-            listeners.append((listen.service, str(getattr(host, "host", host)), int(getattr(host, "port", 0))))
+            tls = {"none": "", "starttls": "STARTTLS", "implicit": "TLS"}[listen.tls]
+            listeners.append((listen.service, str(getattr(host, "host", host)), int(getattr(host, "port", 0)), tls))
         local, _, domain = sandbox.SANDBOX_USER.partition("@")
         data = self._configuration.data
         folder, outbound = os.path.join(data, "mail", domain, local), os.path.join(data, "outbound")
         screen = sys.__stdout__  # sys.stdout is the log by now
         if screen is not None:
-            screen.write(sandbox.what_to_type(listeners, folder, outbound))
+            password = sandbox.sandbox_password(os.path.dirname(self._path))
+            screen.write(sandbox.what_to_type(listeners, folder, outbound, password))
             screen.flush()
 
 

@@ -1,50 +1,116 @@
 """The directory whose accounts stand in a file: ``[accounts] use = "file"``.
 
-A changed file is noticed within a second, by a look at its time and size; it is read in a thread.  While it has faults, what was
-read before stays.
+Every log-in, and mail for somebody who is not known, looks whether the file has changed, by its time and size, and where it has,
+waits until it is read, in a thread: an account is there with the end of the command that made it, and what was taken from one is
+gone with the next log-in.  Mail for those who are known looks once a second and does not wait.  While the file has faults, what
+was read before stays.
 """
 
 from __future__ import annotations
 
+import datetime
+import functools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mailserver.accounts.app_passwords import AppPassword
+from mailserver.accounts.by_password import account_by_password
+from mailserver.accounts.entry import certificate_marks
+from mailserver.accounts.passwords import needs_update
+from mailserver.accounts.realm import AccountName
+from mailserver.accounts.sealing import read_key, unseal
 from mailserver.accounts.table import Account, AccountsFile
+from mailserver.accounts.uses import AppPasswordUses
+from mailserver.accounts.words import keep_password
 from mailserver.config import ConfigurationError, FilePath, Options
-from mailserver.interfaces import Clock, IAccountList, IComponent, IComponentFactory, IDirectory, Services
+from mailserver.interfaces import (
+    Clock,
+    IAccountList,
+    ICertificateAccounts,
+    IComponent,
+    IComponentFactory,
+    IDirectory,
+    IScramAccounts,
+    ISecretAccounts,
+    ISenderGrants,
+    Services,
+)
 from mailserver.mail.answers import Mailbox
+from mailserver.sasl.scram_keys import decode_scram_keys
+from mailserver.sasl.steps import ScramKeys
 
 __all__ = ["FileDirectory", "FileDirectoryFactory", "FileDirectoryOptions"]
 
 LOOK_SECONDS = 1.0
+RENEWING_MOST = 1000
 Signature = tuple[int, int, int]  # time of change (ns), size, inode
 
 
-@implementer(IDirectory, IAccountList, IComponent)
+@implementer(
+    IDirectory,
+    IAccountList,
+    IComponent,
+    ICredentialsChecker,
+    IScramAccounts,
+    ISecretAccounts,
+    ICertificateAccounts,
+    ISenderGrants,
+)
 class FileDirectory:
-    """The accounts of the file at `path`.  Nothing is found before `start`."""
+    """The accounts of the file at `path`.  Nothing is found before `start`.
+
+    `check_password` is `Services.check_password`.  `used(account, one)` is told when an app password was used; `today()` is the
+    date in UTC.  `recoverable` says that passwords which can be read again are kept, and `key_directory` where their key stands.
+    """
 
     log = Logger()
+    credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, *, path: str, clock: Clock, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        clock: Clock,
+        run_in_thread: Callable[..., Awaitable[Any]],
+        check_password: Callable[[str, str | None], Awaitable[bool]],
+        used: Callable[[str, AppPassword], None] = lambda account, one: None,
+        today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
+        recoverable: bool = False,
+        key_directory: str = "",
+    ) -> None:
+        self.serves_secrets = recoverable
         self._file = AccountsFile(path)
         self._clock = clock
         self._run_in_thread = run_in_thread
+        self._check_password = check_password
+        self._used = used
+        self._today = today
+        self._key_directory = key_directory
+        self._key = b""
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._by_certificate: dict[str, str] = {}
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
         self._signature: Signature | None = None
         self._look_at = 0.0
-        self._reading = False
+        self._one_look = DeferredLock()
+        self._renewing: set[str] = set()
+        self._renewed: dict[str, str] = {}  # by account, the hash for which it has been tried
+        self._one_renewal = DeferredLock()
+        self._renews = True
 
     async def start(self) -> None:
         """Read the file.  Raises OSError, or `ConfigurationError` with every fault."""
         self._signature = _signature(self._file.path)
         self._take(await self._run_in_thread(self._file.read))
+        if self.serves_secrets:
+            self._key = await self._run_in_thread(functools.partial(read_key, self._key_directory, make=True))
         self._look_at = self._clock.seconds() + LOOK_SECONDS
 
     async def stop(self) -> None:
@@ -52,23 +118,114 @@ class FileDirectory:
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
         """The account's mailbox, from memory."""
-        if self._clock.seconds() >= self._look_at:
-            self._look()
-        return self._mailboxes.get((local_part, domain))
+        known = self._mailboxes.get((local_part, domain))
+        if known is None:
+            await self._look()
+            return self._mailboxes.get((local_part, domain))
+        if self._clock.seconds() >= self._look_at and not self._one_look.locked:
+            Deferred.fromCoroutine(self._look())
+        return known
 
     async def accounts(self) -> Sequence[str]:
         """The addresses in the file's order."""
         return [account.address for account in self._accounts.values()]
 
-    async def password_hash(self, local_part: str, domain: str) -> str | None:
-        """The account's hash; None for one that cannot log in, and for one that is not there."""
-        account = self._accounts.get((local_part, domain))
-        return None if account is None else account.password
+    # --- logging in ---
 
-    def _look(self) -> None:
-        self._look_at = self._clock.seconds() + LOOK_SECONDS
-        if self._reading:
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        """`ICredentialsChecker`: the account, by its password or one of its app passwords."""
+        return Deferred.fromCoroutine(self._log_in(credentials))
+
+    async def _log_in(self, credentials: Any) -> AccountName:
+        account = await self._account(credentials.username.decode("utf-8"))
+        name = await account_by_password(
+            credentials,
+            () if account is None else account.app_passwords,
+            None if account is None else account.password,
+            check_password=self._check_password,
+            used=self._used,
+            today=self._today(),
+        )
+        if not name.note:  # by the account's own password
+            self._renew(name, credentials.password.decode("utf-8"))
+        return name
+
+    async def scram_keys(self, account: str) -> ScramKeys | None:
+        """`IScramAccounts`."""
+        found = await self._account(account)
+        return None if found is None or found.password is None or found.scram is None else decode_scram_keys(found.scram)
+
+    async def secret(self, account: str) -> bytes | None:
+        """`ISecretAccounts`.  Raises `Unsealable`."""
+        found = await self._account(account)
+        if found is None or found.password is None or found.secret is None:
+            return None
+        return unseal(found.secret, account, self._key)
+
+    async def account_of_certificate(self, fingerprint: str, emails: Sequence[str]) -> str | None:
+        """`ICertificateAccounts`: by fingerprint, then by the addresses that the accounts name."""
+        await self._look()
+        for mark in certificate_marks(fingerprint, emails):
+            found = self._by_certificate.get(mark)
+            if found is not None:
+                return found
+        return None
+
+    async def granted_senders(self, account: str) -> Sequence[str]:
+        """`ISenderGrants`."""
+        found = await self._account(account)
+        return () if found is None else found.senders
+
+    async def _account(self, name: str) -> Account | None:
+        await self._look()
+        return self._known(name)
+
+    def _known(self, name: str) -> Account | None:
+        local, _, domain = name.rpartition("@")
+        return self._accounts.get((local, domain))
+
+    # --- better hashes ---
+
+    def _renew(self, name: str, password: str) -> None:
+        """A good password came by: keep it in today's way, where it is not yet.  One at a time; nobody waits for it."""
+        account = self._known(name)
+        if account is None or account.password is None or not self._renews or len(self._renewing) >= RENEWING_MOST:
             return
+        lacks_something = account.scram is None or (self.serves_secrets and account.secret is None)
+        if not lacks_something and not needs_update(account.password):
+            return
+        if name in self._renewing or self._renewed.get(name) == account.password:
+            return
+        self._renewing.add(name)
+        renewed = self._one_renewal.run(self._renew_now, account, account.password, name, password)
+        renewed.addBoth(lambda _: self._renewing.discard(name))
+
+    def _renew_now(self, account: Account, was: str, name: str, password: str) -> Deferred[None] | None:
+        return Deferred.fromCoroutine(self._write_renewed(account, was, name, password)) if self._renews else None
+
+    async def _write_renewed(self, account: Account, was: str, name: str, password: str) -> None:
+        self._renewed[name] = was  # once for each hash, whatever comes of it
+        try:
+            words = await self._run_in_thread(keep_password, password, name, self._key if self.serves_secrets else None)
+            gains = (words.scram and not account.scram) or (words.secret and not account.secret)
+            if gains or needs_update(was):
+                renew = functools.partial(self._file.renew_password, account.address, words, was=was)
+                await self._run_in_thread(renew)
+        except TimeoutError:  # somebody else is changing the file
+            del self._renewed[name]
+        except OSError as error:  # the server need not be able to write there
+            self._renews = False
+            self.log.info("better hashes cannot be written into the accounts file: {error}", error=error)
+        except (ValueError, LookupError) as error:
+            self.log.info("a better hash for {account} could not be written: {error}", account=name, error=error)
+
+    # --- the file ---
+
+    async def _look(self) -> None:
+        self._look_at = self._clock.seconds() + LOOK_SECONDS
+        await self._one_look.run(lambda: Deferred.fromCoroutine(self._look_now()))
+
+    async def _look_now(self) -> None:
         try:
             signature = _signature(self._file.path)
         except OSError as error:
@@ -78,8 +235,7 @@ class FileDirectory:
             return
         if signature != self._signature:
             self._signature = signature
-            self._reading = True
-            Deferred.fromCoroutine(self._read_again())
+            await self._read_again()
 
     async def _read_again(self) -> None:
         try:
@@ -88,12 +244,15 @@ class FileDirectory:
             self.log.error("the accounts file has faults, the accounts stay as they were: {error}", error=error)
         else:
             self.log.info("{count} accounts read", count=len(self._accounts))
-        finally:
-            self._reading = False
 
     def _take(self, accounts: dict[tuple[str, str], Account]) -> None:
         self._accounts = accounts
         self._mailboxes = {key: Mailbox(*key) for key in accounts}
+        names = {f"{local}@{domain}" for local, domain in accounts}
+        self._renewed = {name: hash for name, hash in self._renewed.items() if name in names}
+        self._by_certificate = {
+            mark.lower(): f"{local}@{domain}" for (local, domain), one in accounts.items() for mark in one.certificates
+        }
 
 
 def _signature(path: str) -> Signature:
@@ -106,6 +265,8 @@ class FileDirectoryOptions(Options):
 
     path: FilePath = "accounts.toml"
     """The file; `mailserver user` writes it."""
+    recoverable: bool = False
+    """Keep new passwords in a form that can be read again, too, encrypted with a key in `data`: CRAM-MD5 needs that."""
 
 
 @implementer(IComponentFactory)
@@ -120,4 +281,13 @@ class FileDirectoryFactory:
     def build(self, options: FileDirectoryOptions, services: Services) -> FileDirectory:
         """No errors: the file is read by `start`."""
         path = os.path.join(services.configuration_directory, options.path)
-        return FileDirectory(path=path, clock=services.clock, run_in_thread=services.run_in_thread)
+        uses = AppPasswordUses(services.state, services.clock.seconds)
+        return FileDirectory(
+            path=path,
+            clock=services.clock,
+            run_in_thread=services.run_in_thread,
+            check_password=services.check_password,
+            used=uses.note,
+            recoverable=options.recoverable,
+            key_directory=services.data_directory,
+        )

@@ -9,11 +9,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-__all__ = ["PASSWORD_OCTETS", "PasswordError", "hash_password", "is_hash", "verify_password"]
+__all__ = ["PASSWORD_OCTETS", "PasswordError", "hash_password", "is_hash", "needs_update", "verify_password"]
 
 PASSWORD_OCTETS = 1024
 ARGON2_KIBIBYTES = 19 * 1024
-SCHEMES = ("argon2", "bcrypt_sha256", "bcrypt", "scrypt", "pbkdf2_sha256", "sha512_crypt", "sha256_crypt")
+SCHEMES = (
+    *("argon2", "bcrypt_sha256", "bcrypt", "scrypt", "pbkdf2_sha256", "sha512_crypt", "sha256_crypt"),
+    *("ldap_pbkdf2_sha256", "ldap_sha512_crypt", "ldap_sha256_crypt", "ldap_bcrypt"),  # {CRYPT}$6$…, as directories have them
+    *("ldap_salted_sha512", "ldap_salted_sha256", "ldap_salted_sha1"),  # {SSHA…}
+)
 
 
 class PasswordError(ValueError):
@@ -30,6 +34,14 @@ def verify_password(password: str, hash: str) -> bool:
     try:
         return bool(_context().verify(_normal(password), hash))
     except (ValueError, TypeError):  # no hash that we know; a password that the scheme refuses (bcrypt and 72 octets)
+        return False
+
+
+def needs_update(hash: str) -> bool:
+    """Whether a new hash of the same password would be a better one."""
+    try:
+        return bool(_context().needs_update(hash))
+    except (ValueError, TypeError):
         return False
 
 
@@ -60,6 +72,7 @@ def _context() -> Any:
 
     return CryptContext(
         schemes=SCHEMES,
+        deprecated="auto",  # all but the first
         argon2__type="ID",
         argon2__memory_cost=ARGON2_KIBIBYTES,
         argon2__time_cost=2,

@@ -6,14 +6,17 @@ Who is in the system's user table gets mail, except for root and for users below
 
 from __future__ import annotations
 
+import functools
 import pwd
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import StringConstraints, model_validator
 from zope.interface import implementer
 
+from mailserver.accounts.remembered import Remembered
 from mailserver.config import DomainName, Options
 from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
@@ -22,7 +25,6 @@ __all__ = ["SystemDirectory", "SystemDirectoryFactory", "SystemDirectoryOptions"
 
 USER = re.compile(r"[a-z0-9_][a-z0-9_.\-]{0,63}")
 KNOWN_SECONDS = 60.0
-KNOWN_AT_MOST = 10_000
 NO_LOGIN = ("/nologin", "/false", "/sync")
 
 
@@ -60,20 +62,13 @@ class SystemDirectory:
         self._uids = range(max(uid_min, 1), uid_max + 1)
         self._login_shell = login_shell
         self._users = users
-        self._known: dict[str, tuple[float, bool]] = {}
+        self._known = Remembered(clock, KNOWN_SECONDS)
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
         """The user's mailbox.  An error of the look-up passes: nobody can tell then."""
         if (self._domains and domain not in self._domains) or USER.fullmatch(local_part) is None:
             return None
-        now = self._clock.seconds()
-        until, exists = self._known.get(local_part, (0.0, False))
-        if until <= now:
-            exists = await self._run_in_thread(self._exists, local_part)
-            self._known.pop(local_part, None)
-            while len(self._known) >= KNOWN_AT_MOST:
-                del self._known[next(iter(self._known))]
-            self._known[local_part] = (now + KNOWN_SECONDS, exists)
+        exists = await self._known.exists(local_part, lambda name: self._run_in_thread(self._exists, name))
         return Mailbox(local_part, domain, (), True) if exists else None
 
     async def accounts(self) -> Sequence[str]:
@@ -105,6 +100,14 @@ class SystemDirectoryOptions(Options):
     """Users above it neither: services and `nobody`."""
     login_shell: bool = False
     """Leave out users whose shell is `nologin` or `false`."""
+    pam: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")] | None = None
+    """The PAM service that knows their passwords: `mailserver`, for etc/pam.d/mailserver. Absent: they cannot log in."""
+
+    @model_validator(mode="after")
+    def _knows_whose(self) -> SystemDirectoryOptions:
+        if self.pam is not None and not self.domains:
+            raise ValueError("with pam, domains says of which addresses they are the users")
+        return self
 
 
 @implementer(IComponentFactory)
@@ -118,7 +121,14 @@ class SystemDirectoryFactory:
 
     def build(self, options: SystemDirectoryOptions, services: Services) -> SystemDirectory:
         """No errors."""
-        return SystemDirectory(
+        kind: Callable[..., SystemDirectory] = SystemDirectory
+        if options.pam is not None:
+            from twisted.internet import reactor
+
+            from mailserver.accounts.system_log_ins import SystemLogIns
+
+            kind = functools.partial(SystemLogIns, service=options.pam, reactor=reactor)
+        return kind(
             clock=services.clock,
             run_in_thread=services.run_in_thread,
             hostname=services.hostname,

@@ -2,6 +2,10 @@
 
     [account."alice@example.org"]
     password = "$argon2id$…"             # absent: receives mail, cannot log in
+    scram    = "SCRAM-SHA-256$…"         # written with it
+
+    [account."alice@example.org".app_password."phone"]
+    password = "{SSHA256}…"
 
 An edit changes the lines of one account, writes a new file beside the old one, syncs it and renames it over: a reader, or a
 power failure, sees the old file or the new one.
@@ -12,32 +16,29 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import os
 import re
 import stat
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, replace
 from typing import Any
 
-from mailserver.accounts.passwords import is_hash
+from mailserver.accounts.app_passwords import AppPassword
+from mailserver.accounts.edit import Edit, quoted, unknown_form
+from mailserver.accounts.entry import Account, Password, account_of
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.durable import sync_directory
 
-__all__ = ["Account", "AccountExists", "AccountsFile", "NoSuchAccount", "parse_accounts"]
+__all__ = ["Account", "AccountExists", "AccountsFile", "Change", "NoSuchAccount", "Password", "account_key", "parse_accounts"]
 
-HEADER = re.compile(r"[ \t]*\[[^\[]")
-PASSWORD_LINE = re.compile(
-    r"""([ \t]*(?:password|"password"|'password')[ \t]*=[ \t]*)("(?:[^"\\]|\\.)*"|'[^']*')(.*)""", re.DOTALL
-)
 SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 FIRST_LINES = "# The accounts.  Change them with `mailserver user`, or here: the server sees a change within a second.\n"
 LOCK_SECONDS = 10.0
-LOCK_TRY_SECONDS = 0.02
+LOCK_TRY_SECONDS = 0.002  # a writer that writes without end leaves the lock free for moments only
 
 
 class NoSuchAccount(LookupError):
@@ -48,15 +49,8 @@ class AccountExists(ValueError):
     """The account is there already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One account: its address as the file has it, and its hash (None: no log-in)."""
-
-    address: str
-    password: str | None
-
-
 Accounts = Mapping[tuple[str, str], Account]
+Change = Callable[[tuple[str, ...]], Sequence[str]]  # from the old entries to the new ones
 
 
 def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
@@ -91,10 +85,11 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
             continue
         if key in accounts:
             fault(path, f"is the same account as {accounts[key].address}")
-        for problem, where in _problems(table):
-            fault((*path, *where), problem)
-        password = table.get("password") if isinstance(table, dict) else None
-        accounts[key] = Account(name, password)
+        if not isinstance(table, dict):
+            fault(path, "must be a table")
+        tell = functools.partial(_tell, fault, path)
+        accounts[key] = account_of(name, table if isinstance(table, dict) else {}, tell)
+    _one_account_each(accounts, fault)
     if not isinstance(tables, dict):
         fault(("account",), 'is a table of tables: [account."alice@example.org"]')
     if faults:
@@ -102,23 +97,29 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
     return accounts
 
 
+def _one_account_each(accounts: Accounts, fault: Callable[[KeyPath, str], None]) -> None:
+    """A certificate that stands for two accounts would stand for whichever comes last."""
+    seen: dict[str, str] = {}
+    for account in accounts.values():
+        for index, mark in enumerate(account.certificates):
+            other = seen.setdefault(mark.lower(), account.address)
+            if other != account.address:
+                fault(("account", account.address, "certificates", index), f"stands for {other} already")
+
+
+def _tell(fault: Callable[[KeyPath, str], None], path: KeyPath, message: str, *where: str | int) -> None:
+    fault((*path, *where), message)
+
+
+def account_key(name: str) -> str:
+    """The normal form of an account's address, as text.  Raises `AddressError`."""
+    return "@".join(key_of(name))
+
+
 def key_of(name: str) -> tuple[str, str]:
     """The normal form of an account's address.  Raises `AddressError`."""
     address = Address.parse(name, utf8=True)
     return normal_local(address.local), address.domain_key
-
-
-def _problems(table: Any) -> Iterator[tuple[str, KeyPath]]:
-    if not isinstance(table, dict):
-        yield "must be a table", ()
-        return
-    for key, value in table.items():
-        if key != "password":
-            yield "is not a key of an account; the one there is: password", (key,)
-        elif not isinstance(value, str):
-            yield "must be text", (key,)
-        elif not is_hash(value):
-            yield "is not a hash; `mailserver user password` makes one", (key,)
 
 
 class AccountsFile:
@@ -138,7 +139,7 @@ class AccountsFile:
         """All accounts in the file's order; none where there is no file yet."""
         return tuple(self.read().values()) if os.path.exists(self.path) else ()
 
-    def add(self, address: str, password_hash: str | None = None) -> None:
+    def add(self, address: str, password: Password | None = None) -> None:
         """Add an account at the end.  Raises `AccountExists`; `AddressError` for what is no address."""
         key = key_of(address)
         with self._locked():
@@ -148,63 +149,88 @@ class AccountsFile:
                 raise AccountExists(f"{address} exists already")
             end = "\r\n" if "\r\n" in text else "\n"
             gap = "" if not text else (end if text.endswith("\n") else end * 2)
-            line = f"password = {_quoted(password_hash)}{end}" if password_hash is not None else ""
-            wanted = {account.address: account.password for account in accounts.values()} | {address: password_hash}
-            self._replace(f"{text}{gap}[account.{_quoted(address)}]{end}{line}", wanted)
+            account = Account(address, *(() if password is None else astuple(password)))
+            lines = "".join(f"{name} = {value}{end}" for name, value in _password_lines(password or Password(None)) if value)
+            wanted = {one.address: one for one in accounts.values()} | {address: account}
+            self._replace(f"{text}{gap}[account.{quoted(address)}]{end}{lines}", wanted)
 
     def remove(self, address: str) -> None:
         """Remove an account; the comments around it stay.  Raises `NoSuchAccount`."""
         with self._locked():
-            text, account, lines, wanted = self._found(address)
-            del wanted[account.address]
-            rows = text.splitlines(keepends=True)
-            first, last = self._rows(account, lines, rows)
-            while last < len(rows) and not rows[last].strip():
-                last += 1
-            self._replace("".join(rows[:first] + rows[last:]), wanted)
+            found = self._found(address)
+            del found.wanted[found.account.address]
+            self._replace(found.without(("account", found.account.address)), found.wanted)
 
-    def set_password(self, address: str, password_hash: str | None) -> None:
-        """Set or (None) take away the password.  Raises `NoSuchAccount`."""
+    def set_password(self, address: str, password: Password | None) -> None:
+        """Set or (None) take away the password, with all that is derived from it.  Raises `NoSuchAccount`."""
+        words = password or Password(None)
         with self._locked():
-            text, account, lines, wanted = self._found(address)
-            wanted[account.address] = password_hash
-            rows = text.splitlines(keepends=True)
-            header, _ = self._rows(account, lines, rows)
-            end = "\r\n" if rows[header].endswith("\r\n") else "\n"
-            if not rows[header].endswith("\n"):
-                rows[header] += end
-            old = lines.get(("account", account.address, "password"))
-            if old is None:
-                rows.insert(header + 1, "" if password_hash is None else f"password = {_quoted(password_hash)}{end}")
-            elif password_hash is None:
-                rows[old - 1] = ""
-            else:
-                rows[old - 1] = PASSWORD_LINE.sub(
-                    lambda match: f"{match[1]}{_quoted(password_hash)}{match[3]}", rows[old - 1]
-                )
-            self._replace("".join(rows), wanted)
+            self._give(self._found(address), _password_lines(words), **_fields(words))
 
-    def _found(self, address: str) -> tuple[str, Account, dict[KeyPath, int], dict[str, str | None]]:
+    def renew_password(self, address: str, password: Password, *, was: str) -> None:
+        """Keep the same password in another form, unless its hash is not `was` any more.  Raises `NoSuchAccount`."""
+        with self._locked():
+            found = self._found(address)
+            if found.account.password == was:
+                self._give(found, _password_lines(password), **_fields(password))
+
+    def change_senders(self, address: str, change: Change) -> None:
+        """As whom it may send, besides its own addresses.  Raises `NoSuchAccount`, and what `change` raises."""
+        with self._locked():
+            found = self._found(address)
+            senders = change(found.account.senders)
+            self._give(found, [("senders", _array(senders))], senders=tuple(senders))
+
+    def change_certificates(self, address: str, change: Change) -> None:
+        """Fingerprints and addresses in certificates.
+
+        Raises `NoSuchAccount`; `AccountExists` where one stands for another account already; and what `change` raises.
+        """
+        with self._locked():
+            found = self._found(address)
+            certificates = change(found.account.certificates)
+            others = [one for one in found.wanted.values() if one.address != found.account.address]
+            taken = {mark.lower(): one.address for one in others for mark in one.certificates}
+            for mark in certificates:
+                if mark.lower() in taken:
+                    raise AccountExists(f"{mark} stands for {taken[mark.lower()]} already")
+            self._give(found, [("certificates", _array(certificates))], certificates=tuple(certificates))
+
+    def add_app_password(self, address: str, app_password: AppPassword) -> None:
+        """Raises `NoSuchAccount`; `AccountExists` where the account has one of this name."""
+        with self._locked():
+            found = self._found(address)
+            account = found.account
+            if any(one.name == app_password.name for one in account.app_passwords):
+                raise AccountExists(f"{address} has an app password {app_password.name} already")
+            found.wanted[account.address] = replace(account, app_passwords=(*account.app_passwords, app_password))
+            self._replace(found.with_app_password(app_password), found.wanted)
+
+    def remove_app_password(self, address: str, name: str) -> None:
+        """Raises `NoSuchAccount` where there is no account or no such app password."""
+        with self._locked():
+            found = self._found(address)
+            account = found.account
+            kept = tuple([one for one in account.app_passwords if one.name != name])
+            if len(kept) == len(account.app_passwords):
+                raise NoSuchAccount(f"{address} has no app password {name}")
+            found.wanted[account.address] = replace(account, app_passwords=kept)
+            self._replace(found.without(("account", account.address, "app_password", name)), found.wanted)
+
+    def _give(self, found: Edit, keys: Sequence[tuple[str, str]], **changes: Any) -> None:
+        """Give the account's own keys other values, "" for none."""
+        found.wanted[found.account.address] = replace(found.account, **changes)
+        for name, value in reversed(keys):  # a new one goes to the top
+            found.set_key(name, value)
+        self._replace("".join(found.rows), found.wanted)
+
+    def _found(self, address: str) -> Edit:
         text = self._text()
         accounts = parse_accounts(text, self.path)
         account = accounts.get(key_of(address))
         if account is None:
             raise NoSuchAccount(f"there is no account {address}")
-        wanted = {account.address: account.password for account in accounts.values()}
-        return text, account, lines_of(text), wanted
-
-    def _rows(self, account: Account, lines: Mapping[KeyPath, int], rows: Sequence[str]) -> tuple[int, int]:
-        """The first row of an account's table, and the one after its last key.  Raises `ConfigurationError` for other forms."""
-        own: KeyPath = ("account", account.address)
-        first = lines[own] - 1
-        if not HEADER.match(rows[first]):
-            raise self._unknown_form(lines[own])
-        return first, max(line for path, line in lines.items() if path[:2] == own)
-
-    def _unknown_form(self, line: int) -> ConfigurationError:
-        return ConfigurationError(
-            [Fault(self.path, line, "", "is written in a form that only an editor can change, not this command")]
-        )
+        return Edit(self.path, text, account, {one.address: one for one in accounts.values()})
 
     def _text(self) -> str:
         with open(self.path, encoding="utf-8", newline="") as file:
@@ -213,14 +239,14 @@ class AccountsFile:
             except UnicodeDecodeError as error:
                 raise ConfigurationError([Fault(self.path, 1, "", f"is not UTF-8, at octet {error.start}")]) from None
 
-    def _replace(self, text: str, wanted: Mapping[str, str | None]) -> None:
+    def _replace(self, text: str, wanted: Mapping[str, Account]) -> None:
         """Write the new text, after a look that it says what is wanted and nothing else."""
         try:
-            found = {account.address: account.password for account in parse_accounts(text, self.path).values()}
+            found = {account.address: account for account in parse_accounts(text, self.path).values()}
         except ConfigurationError:
-            raise self._unknown_form(1) from None
+            raise unknown_form(self.path, 1) from None
         if found != wanted:
-            raise self._unknown_form(1)
+            raise unknown_form(self.path, 1)
         draft = f"{self.path}.{os.getpid()}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -270,6 +296,15 @@ class AccountsFile:
             os.close(fd)
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string (JSON's strings are among them)."""
-    return json.dumps(text, ensure_ascii=False)
+def _fields(words: Password) -> dict[str, str | None]:
+    return {"password": words.hash, "scram": words.scram, "secret": words.secret}
+
+
+def _password_lines(words: Password) -> list[tuple[str, str]]:
+    """The lines that belong to the password, in their order."""
+    keys = (("password", words.hash), ("scram", words.scram), ("cram_md5", words.secret))
+    return [(name, "" if value is None else quoted(value)) for name, value in keys]
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(quoted, texts))}]" if texts else ""

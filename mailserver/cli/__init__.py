@@ -22,6 +22,7 @@ EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
 COMMANDS = {
     "check": "check the configuration and what it refers to",
     "user": "add, list and remove accounts, set passwords",
+    "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "queue": "list, show, retry, hold, release, drop or redirect what is waiting",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",

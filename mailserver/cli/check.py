@@ -11,14 +11,17 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+from mailserver.accounts.realm import CheckerError, make_checker
 from mailserver.assembly import StartError, make_router
+from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
-from mailserver.config import Configuration, ConfigurationError, Fault, load
+from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import split_endpoint
 from mailserver.config.faults import key_text
 from mailserver.config.lines import lines_of
+from mailserver.config.options import keys_of
 from mailserver.config.schema import Component
 from mailserver.control import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
@@ -40,6 +43,8 @@ def check_configuration(options: argparse.Namespace) -> int:
     configuration = look.configuration(catalogue)
     if configuration is not None:
         look.at_components(configuration, catalogue)
+        look.at_checkers(configuration)
+        look.at_certificates(configuration)
         look.at_data(configuration.data)
         look.at_ports(configuration)
     look.at_plugins(catalogue)
@@ -83,6 +88,7 @@ class _Look:
             tables.append(("relay", "relay", configuration.relay))
         tables += [("filter", f"filter[{n}]", table) for n, table in enumerate(configuration.filter)]
         for section, key, table in tables:
+            self.at_passwords(key, table.options)
             try:
                 component = build_component(catalogue.factory(section, table.use), table.options, services)
             except PluginError as error:
@@ -109,6 +115,39 @@ class _Look:
             self.fault("accounts", f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
         except NotNow:
             self.warnings.append("the accounts can only be looked at while the server runs")
+
+    def at_checkers(self, configuration: Configuration) -> None:
+        """Of `authentication.checkers`, each one is made."""
+        for description in configuration.authentication.checkers:
+            try:
+                make_checker(description, configuration.home_domain)
+            except CheckerError as error:
+                self.fault("authentication.checkers", str(error))
+
+    def at_passwords(self, table: str, options: Options) -> None:
+        """The files from which we take passwords for others must be there, and should be nobody else's to read."""
+        for name in keys_of(type(options)):
+            path = getattr(options, name)
+            if not name.endswith("password_file") or path is None:
+                continue
+            key = f"{table}.{name}"
+            try:
+                with open(path, "rb") as file:
+                    mode = os.fstat(file.fileno()).st_mode
+            except PermissionError:
+                self.warnings.append(f"{key}: this user may not read {path}; the server must be able to")
+            except OSError as error:
+                self.fault(key, f"{path}: {error.strerror or error}")
+            else:
+                if mode & 0o004:
+                    self.warnings.append(f"{key}: {path} can be read by every user of this host")
+
+    def at_certificates(self, configuration: Configuration) -> None:
+        """Of the listeners with TLS."""
+        findings = look_at_tls(configuration)
+        for key, message in findings.faults:
+            self.fault(key, message)
+        self.warnings += findings.warnings
 
     def at_data(self, data: str) -> None:
         """It must be a folder that can be written, or one that can be made."""

@@ -70,8 +70,8 @@ def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
+    from mailserver.mail.networks import Networks
     from mailserver.questions import itinerary, parsed_address
-    from mailserver.receive.profile import Networks
 
     configuration, router = _router(options.config)
     address = parsed_address(options.address)

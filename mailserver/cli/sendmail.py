@@ -283,10 +283,7 @@ def _sync_name(folder: str, descriptor: int) -> None:
 
 def domain_of(configuration: Configuration) -> str:
     """What completes an address that has no domain."""
-    if configuration.drop.domain is not None:
-        return configuration.drop.domain
-    ours = [name for name in configuration.domain if not name.startswith("*.")]
-    return configuration.hostname if configuration.hostname in ours or not ours else ours[0]
+    return configuration.drop.domain or configuration.home_domain
 
 
 def whoami() -> tuple[str, str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 from typing import Any
 
-from mailserver.accounts.file import FileDirectoryOptions
-from mailserver.accounts.passwords import PasswordError, hash_password
-from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount
-from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say, table
+from mailserver.accounts.passwords import PasswordError
+from mailserver.accounts.sealing import read_key
+from mailserver.accounts.table import Account, Password, account_key
+from mailserver.accounts.words import keep_password
+from mailserver.cli import access
+from mailserver.cli.accounts import changing, done, opened
+from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.config import Configuration, load
 from mailserver.mail.address import AddressError
 from mailserver.plugins import discover
@@ -27,11 +31,13 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     adding = _action(actions, common, "add", add_account, "add an account; asks for its password")
     adding.add_argument("--no-password", action="store_true", help="receives mail, cannot log in")
     _action(actions, common, "password", change_password, "give an account another password")
+    _action(actions, common, "hash", print_hash, "print what is kept of a password, for accounts in a database")
     for action in actions.choices.values():
         action.add_argument(
             "--password-stdin", action="store_true", help="read the password from standard input, one line"
         )
     _action(actions, common, "remove", remove_account, "remove an account; its mail stays where it is")
+    access.add_to(actions, common)
     listing = actions.add_parser("list", parents=[common], help="list all accounts")
     listing.set_defaults(run=list_accounts)
 
@@ -45,12 +51,12 @@ def _action(actions: Any, common: argparse.ArgumentParser, name: str, run: Any, 
 
 def add_account(options: argparse.Namespace) -> int:
     """1 where it exists already."""
-    configuration, accounts = _opened(options.config)
+    configuration, accounts = opened(options.config)
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
-    password = None if options.no_password else _hash(_password(options))
-    _changing(accounts.path, lambda: accounts.add(options.address, password))
-    _done(options, "added")
+    password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
+    changing(accounts.path, lambda: accounts.add(options.address, password))
+    done(options, "added")
     domain = options.address.rpartition("@")[2].lower()
     if domain not in configuration.domain:
         print(f'mailserver: there is no [domain."{domain}"] yet, so no mail comes for this account', file=sys.stderr)
@@ -59,60 +65,65 @@ def add_account(options: argparse.Namespace) -> int:
 
 def change_password(options: argparse.Namespace) -> int:
     """1 where there is no such account."""
-    _, accounts = _opened(options.config)
-    password = _hash(_password(options))
-    _changing(accounts.path, lambda: accounts.set_password(options.address, password))
-    return _done(options, "changed")
+    configuration, accounts = opened(options.config)
+    password = _words(options, configuration, configuration.accounts.options.recoverable)
+    changing(accounts.path, lambda: accounts.set_password(options.address, password))
+    return done(options, "changed")
+
+
+def print_hash(options: argparse.Namespace) -> int:
+    """Print the hash and the SCRAM keys; nothing is changed."""
+    configuration = load(options.config, discover().options_of)
+    words = _words(options, configuration, recoverable=False)
+    if options.json:
+        as_json({"password": words.hash, "scram": words.scram})
+    else:
+        say(f"password: {words.hash}", *([f"scram:    {words.scram}"] if words.scram else []))
+    return 0
 
 
 def remove_account(options: argparse.Namespace) -> int:
     """1 where there is no such account."""
-    _, accounts = _opened(options.config)
-    _changing(accounts.path, lambda: accounts.remove(options.address))
-    return _done(options, "removed")
+    _, accounts = opened(options.config)
+    changing(accounts.path, lambda: accounts.remove(options.address))
+    return done(options, "removed")
 
 
 def list_accounts(options: argparse.Namespace) -> int:
     """Print every account."""
-    _, accounts = _opened(options.config)
-    found = _changing(accounts.path, accounts.list)
+    _, accounts = opened(options.config)
+    found = changing(accounts.path, accounts.list)
     if options.json:
-        as_json([{"address": account.address, "password": account.password is not None} for account in found])
+        as_json([_as_json(account) for account in found])
         return 0
     if found:
-        table(("ADDRESS", "LOG-IN"), [(account.address, "yes" if account.password else "no") for account in found])
+        headers = ("ADDRESS", "PASSWORD", "SCRAM", "APP PASSWORDS", "CERTIFICATES", "SENDS AS")
+        table(headers, [_row(account) for account in found])
     say(f"{len(found)} account{'' if len(found) == 1 else 's'}.")
     return 0
 
 
-def _done(options: argparse.Namespace, what: str) -> int:
-    if options.json:
-        as_json({what: options.address})
-    else:
-        say(f"{plain(options.address)}: {what}")
-    return 0
+def _as_json(account: Account) -> dict[str, Any]:
+    return {
+        "address": account.address,
+        "password": account.password is not None,
+        "scram": account.scram is not None,
+        "cram_md5": account.secret is not None,
+        "app_passwords": [one.name for one in account.app_passwords],
+        "certificates": list(account.certificates),
+        "senders": list(account.senders),
+    }
 
 
-def _opened(config: str) -> tuple[Configuration, AccountsFile]:
-    configuration = load(config, discover().options_of)
-    if not isinstance(configuration.accounts.options, FileDirectoryOptions):
-        use = configuration.accounts.use
-        raise Unable(f'the accounts are not in a file ([accounts] use = "{use}"), so this command cannot change them')
-    return configuration, AccountsFile(configuration.accounts.options.path)
-
-
-def _changing(path: str, change: Any) -> Any:
-    """Do it, with the file's faults in words for people."""
-    try:
-        return change()
-    except (AccountExists, NoSuchAccount) as error:
-        raise Unable(str(error)) from error
-    except AddressError as error:
-        raise Unable(f"this is not an address: {error}", 2) from error
-    except FileNotFoundError as error:
-        raise Unable(f"{path} is not there: `mailserver user add` makes it", 1) from error
-    except OSError as error:
-        raise Unable(f"{path}: {error.strerror or error}", EX_IOERR) from error
+def _row(account: Account) -> tuple[str, ...]:
+    return (
+        account.address,
+        "yes" if account.password else "no",
+        "yes" if account.password and account.scram else "no",
+        ", ".join(one.name for one in account.app_passwords),
+        str(len(account.certificates) or ""),
+        ", ".join(account.senders),
+    )
 
 
 def _password(options: argparse.Namespace) -> str:
@@ -128,8 +139,19 @@ def _password(options: argparse.Namespace) -> str:
     return first
 
 
-def _hash(password: str) -> str:
+def _words(options: argparse.Namespace, configuration: Configuration, recoverable: bool) -> Password:
+    """All that is kept of the password that is given."""
+    password = _password(options)
     try:
-        return hash_password(password)
+        name = account_key(options.address)
+        if recoverable and not os.path.isdir(configuration.data):
+            print("mailserver: not kept for CRAM-MD5 yet: the server has to make its data folder first", file=sys.stderr)
+            recoverable = False
+        key = read_key(configuration.data, make=True) if recoverable else None
+        return keep_password(password, name, key)
+    except AddressError as error:
+        raise Unable(f"this is not an address: {error}", 2) from error
     except PasswordError as error:
         raise Unable(str(error)) from error
+    except OSError as error:
+        raise Unable(f"{configuration.data}: {error.strerror or error}", EX_IOERR) from error

@@ -12,12 +12,14 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
+    AddressOrDomain,
     AliasMember,
     Count,
     DomainKey,
     Duration,
     Endpoint,
     FilePath,
+    Fingerprint,
     HostName,
     MailAddress,
     NameServer,
@@ -29,6 +31,7 @@ __all__ = [
     "DNS",
     "TLS",
     "Accounts",
+    "Authentication",
     "Component",
     "Configuration",
     "Delivery",
@@ -37,28 +40,20 @@ __all__ = [
     "Filter",
     "Limits",
     "Listen",
+    "Lockout",
     "Log",
+    "NamedCertificate",
     "Pattern",
+    "Privacy",
     "Queue",
     "Relay",
+    "Submission",
 ]
 
 Time = Annotated[Duration, Field(gt=0)]
 Octets = Annotated[Size, Field(gt=0)]
 KIB, MIB = 1024, 1024 * 1024
 Service = Literal["mx", "submission", "lmtp"]
-
-
-def _no_tls_yet(value: str) -> str:
-    if value not in ("none", "ignore"):
-        raise ValueError("TLS listeners are not available in this version yet")
-    return value
-
-
-def _no_required_tls_yet(value: bool) -> bool:
-    if value:
-        raise ValueError("TLS listeners are not available in this version yet")
-    return value
 
 
 class Listen(Options):
@@ -70,23 +65,144 @@ class Listen(Options):
     endpoint: Endpoint
     """A Twisted endpoint string: `tcp:25`, `tcp:2525:interface=127.0.0.1`, `unix:/run/mail/lmtp.sock:mode=660`,
     `systemd:domain=INET:index=0`, `haproxy:tcp:25`."""
-    tls: Annotated[Literal["none", "starttls", "implicit"], AfterValidator(_no_tls_yet)] = "none"
-    """Encryption. Only `none` is available in this version."""
-    require_tls: Annotated[bool, AfterValidator(_no_required_tls_yet)] = False
-    """Refuse mail on an unencrypted connection."""
-    client_certificate: Annotated[Literal["ignore", "request", "require"], AfterValidator(_no_tls_yet)] = "ignore"
-    """Whether the client is asked for a certificate."""
+    tls: Literal["none", "starttls", "implicit"] = "none"
+    """Encryption: offered with STARTTLS (RFC 3207), or from the first octet on (RFC 8314), with the certificates of `[tls]`."""
+    require_tls: bool = False
+    """Refuse mail on an unencrypted connection: MAIL hears 530."""
+    client_certificate: Literal["ignore", "request", "require"] = "ignore"
+    """Whether the client is asked for a certificate. `require` ends the handshake with a client that shows none, or one that
+    `tls.client_authorities` do not vouch for."""
+    authentication: bool | None = None
+    """Whether clients may log in (AUTH). Absent: on `submission` listeners only."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Listen:
+        if self.tls == "none" and (self.require_tls or self.client_certificate != "ignore"):
+            raise ValueError('require_tls and client_certificate need tls = "starttls" or "implicit"')
+        if self.service == "lmtp" and self.authentication:
+            raise ValueError("nobody logs in to an lmtp listener")
+        return self
+
+
+class NamedCertificate(Options):
+    """The certificate for clients that ask for this name (SNI). `[tls.name."*.example.org"]` stands for one label below."""
+
+    certificate: FilePath
+    """The certificate with its chain, PEM."""
+    key: FilePath
+    """Its private key, PEM."""
 
 
 class TLS(Options):
-    """Keys and certificates; without effect until TLS listeners are available."""
+    """Keys and certificates of the listeners. Changed files are taken up within seconds, and with SIGHUP; what is faulty then
+    replaces nothing."""
 
     certificate: FilePath | None = None
-    """The certificate with its chain, PEM."""
+    """The certificate with its chain, PEM. Absent: the server makes one of its own, which nobody vouches for."""
     key: FilePath | None = None
     """Its private key, PEM."""
+    name: dict[DomainKey, NamedCertificate] = Field(default_factory=dict)
+    """Certificates for further names."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version of TLS that is spoken."""
+    ciphers: str = ""
+    """Ciphers for TLS 1.2, as OpenSSL writes them. Empty: those with forward secrecy and authenticated encryption."""
     client_authorities: FilePath | None = None
     """The authorities whose client certificates are believed, PEM."""
+    client_revocations: FilePath | None = None
+    """Their lists of revoked certificates (CRL), PEM."""
+    required_from: tuple[AddressOrDomain, ...] = ()
+    """Senders (addresses, domains, `*.` and a domain) whose mail is taken over encrypted connections alone: else 530 at MAIL."""
+    required_for: tuple[AddressOrDomain, ...] = ()
+    """Recipients for whom mail is taken over encrypted connections alone: else 530 at RCPT."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> TLS:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if self.client_revocations is not None and self.client_authorities is None:
+            raise ValueError("client_revocations needs client_authorities")
+        return self
+
+
+Mechanism = Literal["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN", "EXTERNAL"]
+
+
+class Authentication(Options):
+    """How users log in."""
+
+    mechanisms: tuple[Mechanism, ...] | None = None
+    """The SASL mechanisms that may be offered. Absent: all that the accounts can serve."""
+    without_tls: Literal["never", "loopback"] = "never"
+    """Whether a client on loopback may log in on an unencrypted connection. Nobody else ever may."""
+    domain: HostName | None = None
+    """Completes a user name without a domain. Absent: `hostname` if it is one of the domains, else the first of them."""
+    checkers: tuple[str, ...] = ()
+    """More who can check a password, asked in this order after the accounts: strcred's descriptions, such as
+    `file:/etc/passwords` (`twistd --help-auth`)."""
+    threads: Count = 2
+    """How many passwords are compared at once."""
+    waiting: Count = 1000
+    """How many wait for that; the next one hears 454."""
+    remember: Duration = 60.0
+    """A password that was right is remembered this long as a keyed hash, in memory alone, so that a client that logs in
+    again and again costs little. 0: never."""
+    login_seconds: Time = 60.0
+    """How long a client that may not send without a log-in has until it has logged in; then 421."""
+    failures_per_connection: Count = 3
+    """Failed log-ins on a connection; then 421."""
+
+
+class Lockout(Options):
+    """What happens to those who guess passwords. The same wrong password again counts once."""
+
+    account_failures: Count = 10
+    """Wrong passwords for one account from one network (an IPv4 address, an IPv6 /64) within `window` before it is locked out
+    there."""
+    account_failures_everywhere: Count = 100
+    """The same, from all networks together."""
+    network_failures: Count = 30
+    """Wrong passwords and user names from one network within `window` before it is locked out."""
+    window: Time = 3600.0
+    """How long a failure counts."""
+    duration: Time = 900.0
+    """How long the first lockout lasts; each further one within a day twice as long, up to a day."""
+    delay: Duration = 1.0
+    """The answer to a failure waits this long, twice as long with each further one of the network, up to 16 s."""
+    allow: tuple[Network, ...] = ()
+    """Networks that are never locked out."""
+
+
+class Submission(Options):
+    """What users who have logged in may send."""
+
+    senders: Literal["own", "any"] = "own"
+    """`own`: the account's address, its subaddresses and aliases, and what it has been granted; else 553 at MAIL."""
+    aliases: bool = True
+    """Whether an alias that leads to the account is one of its own addresses."""
+    header_from: bool = True
+    """Whether the From field has to name an own address, too; else 550 after the data."""
+    complete: bool = True
+    """Whether missing Date, Message-ID and From fields are added (RFC 6409 section 8)."""
+    messages_per_hour: int = Field(default=300, ge=0)
+    """Messages of one account within an hour; then 450. 0: any number, as for the others."""
+    messages_per_day: int = Field(default=2000, ge=0)
+    """Messages of one account within a day."""
+    recipients_per_hour: int = Field(default=1000, ge=0)
+    """Recipients of one account within an hour."""
+    recipients_per_day: int = Field(default=5000, ge=0)
+    """Recipients of one account within a day."""
+    new_recipients_per_hour: int = Field(default=200, ge=0)
+    """Recipients within an hour to whom the account has not written in the last 30 days."""
+    new_recipients_per_day: int = Field(default=500, ge=0)
+    """The same, within a day."""
+
+
+class Privacy(Options):
+    """What is told to others about users."""
+
+    received: Literal["minimal", "full"] = "minimal"
+    """Whether the Received field of a message from a user who has logged in names the client's address and host."""
 
 
 class Limits(Options):
@@ -112,6 +228,8 @@ class Limits(Options):
     """Connections at once from one network: an IPv4 address or an IPv6 /64."""
     greeting_delay_seconds: Duration = 0.0
     """Wait this long before the greeting on `mx` listeners; a peer that talks first is refused. 0: no wait."""
+    tls_handshake_seconds: Time = 30.0
+    """How long a TLS handshake may take; then the connection is closed."""
     command_seconds: Time = 300.0
     """How long a peer may take for the next command (RFC 5321 section 4.5.3.2.7)."""
     data_seconds: Time = 180.0
@@ -214,6 +332,9 @@ class Relay(Component):
     Maildir; or a plugin's name."""
     networks: tuple[Network, ...] = ()
     """Who may relay without authentication."""
+    certificates: tuple[Fingerprint, ...] = ()
+    """SHA-256 fingerprints of client certificates that may relay without authentication, where the listener asks for
+    certificates. One that has expired or was revoked may not."""
 
 
 class DNS(Options):
@@ -323,6 +444,10 @@ class Configuration(Options):
     """Processes that take mail."""
     listen: tuple[Listen, ...] = Field(min_length=1)
     tls: TLS = TLS()
+    authentication: Authentication = Authentication()
+    lockout: Lockout = Lockout()
+    submission: Submission = Submission()
+    privacy: Privacy = Privacy()
     limits: Limits = Limits()
     accounts: Accounts = Accounts()
     domain: dict[DomainKey, Domain] = Field(default_factory=dict)
@@ -333,10 +458,17 @@ class Configuration(Options):
     drop: Drop = Drop()
     log: Log = Log()
     filter: tuple[Filter, ...] = ()
+
     @property
     def drop_path(self) -> str:
         """`drop.path` with the data folder put in."""
         return self.drop.path.replace("{data}", self.data.rstrip("/"), 1)
+
+    @property
+    def home_domain(self) -> str:
+        """What completes a name without a domain: `hostname` if it is one of the domains, else the first of them."""
+        exact = [name for name in self.domain if not name.startswith("*.")]
+        return self.hostname if self.hostname in exact or not exact else exact[0]
 
     directory: str = Field(default="", validation_alias=NOT_A_KEY)
     """The folder of the file, from which relative paths count."""

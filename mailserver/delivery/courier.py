@@ -27,16 +27,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.delivery import privileged
 from mailserver.delivery.durability import sync_directory
 from mailserver.delivery.form import Body
 from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
-from mailserver.delivery.privileged import Lookup, RequestError, account_of, become, server_waits
-from mailserver.delivery.process import outlive_signals
 from mailserver.delivery.sweep import sweep_tmp
 from mailserver.delivery.writer import Earlier, store
 from mailserver.mail.answers import Mailbox
+from mailserver.processes import privileged
+from mailserver.processes.privileged import Lookup, RequestError, account_of, become, server_waits
+from mailserver.processes.spawning import outlive_signals
 
 __all__ = ["FIELDS_OCTETS", "Request", "main", "parse_request", "serve"]
 

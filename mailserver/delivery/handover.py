@@ -8,75 +8,20 @@ import json
 import socket
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
-
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from typing import BinaryIO
 
 from mailserver.delivery import launcher, sysexits, troubles
-from mailserver.delivery.privileged import PrivilegedProcess
-from mailserver.interfaces import Clock
 from mailserver.mail.answers import Deferred, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
+from mailserver.processes.privileged import PrivilegedProcess
 
-__all__ = ["Answer", "hand_over", "outcome_of_answer", "prefix_fits"]
+__all__ = ["hand_over", "outcome_of_answer", "prefix_fits"]
 
 PREFIX_OCTETS = 8192  # header fields that travel in the request; more of them go in front of the content
 SENDER_SYNTAX = Reply.of(553, "5.1.7", "This sender's address cannot be given to the delivery program")
 RECIPIENT_SYNTAX = Reply.of(553, "5.1.3", "This address cannot be given to the delivery program")
 NOT_CONFIGURED = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.EPERM)
-
-
-@implementer(IReadDescriptor)
-class Answer:
-    """Waits in the reactor for what comes on a socket until its other end closes.  Once we `close`, the other end gives up."""
-
-    def __init__(self, reactor: Any, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._reactor = reactor
-        self._end = end
-        self._octets = b""
-        self._done: Later[bytes] = Later(lambda _: self.close())
-
-    def within(self, seconds: float, clock: Clock) -> Later[bytes]:
-        """What came.  Errs with TimeoutError."""
-        self._reactor.addReader(self)
-        return self._done.addTimeout(seconds, clock)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Wait no longer."""
-        if self._end.fileno() >= 0:
-            self._reactor.removeReader(self)
-            self._end.close()
-
-    def fileno(self) -> int:
-        """As Twisted wants it."""
-        return self._end.fileno()
-
-    def logPrefix(self) -> str:
-        """As Twisted wants it."""
-        return "pipe"
-
-    def doRead(self) -> None:
-        """Take what is there."""
-        try:
-            octets = self._end.recv(launcher.REPLY_OCTETS)
-        except BlockingIOError:
-            return
-        except OSError:
-            octets = b""
-        self._octets += octets
-        if not octets or len(self._octets) > launcher.REPLY_OCTETS:
-            self.connectionLost(None)
-
-    def connectionLost(self, reason: Failure | None) -> None:
-        """The other end has closed."""
-        self.close()
-        if not self._done.called:
-            self._done.callback(self._octets)
 
 
 def outcome_of_answer(octets: bytes) -> Outcome:

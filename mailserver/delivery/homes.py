@@ -15,13 +15,13 @@ from mailserver.delivery import courier, troubles
 from mailserver.delivery.form import local_form
 from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.names import host_part
-from mailserver.delivery.privileged import PrivilegedProcess
-from mailserver.delivery.process import spawn
 from mailserver.interfaces import IBatchDelivery, IComponent, IPrivilegedComponent
 from mailserver.mail.answers import Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.processes.privileged import PrivilegedProcess
+from mailserver.processes.spawning import spawn
 
 __all__ = ["Courier", "HomeDelivery", "start_courier"]
 

@@ -28,18 +28,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.delivery import privileged
 from mailserver.delivery.command import PLACEHOLDERS, CommandTemplate, UnsafeValue
 from mailserver.delivery.form import local_form
-from mailserver.delivery.privileged import Lookup, RequestError, account_of, become
-from mailserver.delivery.process import outlive_signals
 from mailserver.delivery.troubles import NO_ERRNO
+from mailserver.processes import privileged
+from mailserver.processes.privileged import Lookup, RequestError, account_of, become
+from mailserver.processes.spawning import outlive_signals
 
-__all__ = ["EACH_ITS_USER", "OUTPUT_OCTETS", "REPLY_OCTETS", "TIMED_OUT", "UNSAFE", "Launch", "main", "parse_request"]
+__all__ = ["EACH_ITS_USER", "OUTPUT_OCTETS", "TIMED_OUT", "UNSAFE", "Launch", "main", "parse_request"]
 
 EACH_ITS_USER = "{user}"
 OUTPUT_OCTETS = 4096  # kept of what the command says
-REPLY_OCTETS = 65536
 CHUNK_OCTETS = 65536
 DRAIN_READS = 16  # of what the command left in the pipe when it ended
 TIMED_OUT = -2  # in place of an errno, beside NO_ERRNO

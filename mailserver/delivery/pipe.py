@@ -25,10 +25,8 @@ from mailserver.config import Count, Duration, FilePath, Options
 from mailserver.delivery import launcher, sysexits, troubles
 from mailserver.delivery.command import CommandTemplate
 from mailserver.delivery.form import delivery_fields, local_form
-from mailserver.delivery.handover import Answer, hand_over, outcome_of_answer, prefix_fits
+from mailserver.delivery.handover import hand_over, outcome_of_answer, prefix_fits
 from mailserver.delivery.launcher import Launch
-from mailserver.delivery.privileged import LENGTH, PrivilegedProcess, RequestError
-from mailserver.delivery.process import spawn
 from mailserver.interfaces import (
     Clock,
     IComponent,
@@ -41,6 +39,9 @@ from mailserver.mail.answers import Deferred, Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
+from mailserver.processes.answer import Answer
+from mailserver.processes.privileged import LENGTH, PrivilegedProcess, RequestError
+from mailserver.processes.spawning import spawn
 
 __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "start_launcher"]
 

@@ -11,8 +11,6 @@ A frame is four octets of length and a `marshal` of letters or of a report.  Bot
 from __future__ import annotations
 
 import marshal
-import os
-import signal
 import socket
 import struct
 import subprocess
@@ -21,17 +19,16 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import mailserver
 from mailserver.delivery.letters import Letter, Report
 from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.writer import MaildirWriter
+from mailserver.processes.spawning import outlive_signals, spawn
 
-__all__ = ["WriterProcess", "outlive_signals", "program", "spawn"]
+__all__ = ["WriterProcess"]
 
 LENGTH = struct.Struct("!I")
 FRAME_OCTETS = 4 * 1024 * 1024  # letters of a batch above this go in several frames; one large letter may exceed it
-BUFFER_OCTETS = 1024 * 1024
 
 
 class WriterProcess:
@@ -86,45 +83,6 @@ class WriterProcess:
         if self._process is not None:
             self._process.wait()
             self._process = None
-
-
-def program(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment that run a module of ours.
-
-    It finds our package whatever the working directory is, and nothing in that directory can stand in for a module (-P).
-    """
-    package = os.path.dirname(os.path.dirname(os.path.abspath(mailserver.__file__)))
-    path = os.pathsep.join([package, *filter(os.path.isabs, sys.path)])
-    environment = {"PYTHONPATH": path, "PATH": os.defpath, "LANG": "C.UTF-8"}
-    return [sys.executable, "-P", "-m", module, *arguments], environment
-
-
-def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Run a module of ours as a program; its last argument is the number of its end of a socket pair.  Raises OSError."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs:
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_OCTETS)
-        command, environment = program(module, [*arguments, str(theirs.fileno())])
-        try:
-            process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                cwd="/",
-                start_new_session=True,  # a terminal's Ctrl-C is for the server alone
-            )
-        except OSError:
-            ours.close()
-            raise
-    return process, ours
-
-
-def outlive_signals() -> None:
-    """A stopping server still delivers what is in flight; the closing socket is what ends us."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _frames(letters: Sequence[Letter]) -> list[list[Letter]]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from itertools import chain
 
-from mailserver.delivery.process import program
+from mailserver.processes.spawning import program
 
 __all__ = ["STALE_SECONDS", "sweep", "sweep_in_process", "sweep_tmp"]
 

@@ -10,6 +10,7 @@ import errno
 
 from mailserver.mail.answers import Deferred
 from mailserver.mail.reply import Reply
+from mailserver.processes.privileged import NO_ERRNO
 
 __all__ = ["NOT_LOCAL", "NO_ERRNO", "deferred", "outcome_of"]
 
@@ -35,7 +36,6 @@ REPLIES = {
     errno.ESTALE: MAILBOX,
 }
 
-NO_ERRNO = -1  # an error that is not the operating system's
 NOT_LOCAL = Deferred(CONFIGURATION, "this delivery serves local mailboxes only")
 
 

@@ -16,7 +16,7 @@ __all__ = ["Redaction"]
 # looked for only where a word begins and without a way back, and the rest has bounds: the time stays linear in the text's length.
 WORD = r'[^\s<>()\[\]",:;@\\]'
 ADDRESS = re.compile(rf'("(?:[^"\\]|\\.){{0,128}}+"|(?<!{WORD}){WORD}++)@([\w.\-]+|\[[^\]\s]{{1,255}}\])')
-ACCOUNTS = frozenset({"login", "user", "mailbox"})  # a name with or without a domain
+ACCOUNTS = frozenset({"account", "login", "mailbox", "user", "username"})  # a name with or without a domain, or anything at all
 
 
 class Redaction:
@@ -51,8 +51,11 @@ class Redaction:
         return value if isinstance(value, bool | int | float | None) else self.text(as_text(value))
 
     def _account(self, value: Any) -> Any:
-        if not isinstance(value, str) or not value or "@" in value:
+        if not isinstance(value, str) or not value:
             return self._value(value)
+        address = ADDRESS.fullmatch(value)
+        if address is not None:
+            return self._replacement(address)
         return self._word(value.lower()) if self._addresses == "hash" else "*"
 
     def _replacement(self, match: re.Match[str]) -> str:

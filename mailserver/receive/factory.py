@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.mail.envelope import Peer
 from mailserver.mail.reply import Reply
@@ -43,7 +44,16 @@ class ReceiveFactory(ServerFactory):
         if not self._check.running:
             self._check.start(CHECK_SECONDS, now=False)
 
-    def buildProtocol(self, addr: IAddress | None) -> ReceiveProtocol:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.protocol_for(addr)
+        encryption = protocol.profile.encryption
+        if encryption is None or not encryption.implicit:
+            return protocol
+        layer = TLSMemoryBIOFactory(encryption.creator, False, self, self.profile.clock)  # type: ignore[arg-type]
+        return layer.protocol(layer, protocol)
+
+    def protocol_for(self, addr: IAddress | None) -> ReceiveProtocol:
+        """A connection's protocol, without a layer of TLS around it."""
         profile = self.profile
         peer = _peer(addr, profile.service)
         session = ServerSession(

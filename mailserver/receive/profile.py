@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -13,17 +12,20 @@ from mailserver.interfaces import Clock
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import Envelope
+from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
+from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
+from mailserver.receive.encryption import Encryption, has_certificate_of
 from mailserver.receive.judging import Asks, Judging
 from mailserver.receive.spooling import Spool
+from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Pace, Patience
+from mailserver.receive.tls_rules import NO_TLS_RULES, TLSRules
+from mailserver.sasl.steps import ChannelBindings
 from mailserver.smtp.server import Extensions, SessionLimits
 
-__all__ = ["Limits", "Networks", "Profile", "Router", "Store"]
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["Authenticator", "Limits", "Profile", "Router", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +43,6 @@ class Limits:
     pace: Pace = field(default_factory=Pace)
 
 
-class Networks:
-    """A set of networks with a cached answer for each address."""
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self._networks = tuple(networks)
-        self._answers: dict[str, bool] = {}
-
-    def __contains__(self, address: str) -> bool:
-        answer = self._answers.get(address)
-        if answer is None:
-            if len(self._answers) >= 4096:
-                self._answers.clear()
-            answer = self._answers[address] = self._holds(address)
-        return answer
-
-    def _holds(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self._networks)
-
-
 class Store(Protocol):
     """The queue, as far as the door sees it."""
 
@@ -79,6 +56,16 @@ class Store(Protocol):
     def commit(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Deferred[None]: ...
 
 
+class Authenticator(Protocol):
+    """`IAuthenticator`."""
+
+    def mechanisms(self, peer: Peer) -> Sequence[str]: ...
+
+    def begin(self, mechanism: str, peer: Peer, bindings: ChannelBindings) -> Any: ...
+
+    def granted_senders(self, account: str) -> Awaitable[Sequence[str]]: ...
+
+
 class Router(Protocol):
     """`IRouter`."""
 
@@ -90,7 +77,10 @@ class Profile:
     """How a listener behaves.
 
     `service` is ``mx``, ``submission`` or ``lmtp``.  `relays` says whether there is anything that could take mail to other
-    hosts; `relay_networks` may use it without authentication.  Connections from `bare_lf_networks` may end lines with LF
+    hosts; `relay_networks` and the owners of `relay_certificates` (SHA-256 fingerprints) may use it without authentication.
+    `submission` is what is asked of users' messages, `tls_rules` whose mail is taken over encrypted connections alone.
+    `encryption` is None where there is no TLS, `authenticator` where nobody can log in.  `hides_clients` keeps the address of a
+    user who has logged in out of the Received field.  Connections from `bare_lf_networks` may end lines with LF
     alone, which is converted.  `note` records a step of a message's or a connection's road.
     """
 
@@ -107,19 +97,49 @@ class Profile:
     ids: IdSource
     spool: Spool
     note: Callable[..., None]
+    encryption: Encryption | None = None
+    tls_required: bool = False
+    authenticator: Authenticator | None = None
+    failures_per_connection: int = 3
+    relay_certificates: frozenset[str] = frozenset()
+    hides_clients: bool = False
+    submission: Submission | None = None
+    tls_rules: TLSRules = NO_TLS_RULES
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)
+    _offers: dict[tuple[bool, tuple[str, ...]], Extensions] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = self.limits
         announced = Extensions(
-            size=limits.message_octets, recipients_max=limits.recipients, mail_max=limits.messages_per_connection
+            size=limits.message_octets,
+            recipients_max=limits.recipients,
+            mail_max=limits.messages_per_connection,
+            starttls=self.encryption is not None and not self.encryption.implicit,
+            auth_needs_tls=self.encryption is not None and self.authenticator is not None,
         )
         session_limits = SessionLimits(message_octets=limits.message_octets, header_octets=limits.header_octets)
         object.__setattr__(self, "asks", self.judging.asks(self.service))
         object.__setattr__(self, "extensions", announced)
         object.__setattr__(self, "session_limits", session_limits)
+
+    def offer(self, peer: Peer) -> Extensions:
+        """The extensions for this peer as it is now: encrypted or not."""
+        if self.authenticator is None and (self.encryption is None or peer.tls is None):
+            return self.extensions
+        starttls = self.extensions.starttls and peer.tls is None
+        key = starttls, () if self.authenticator is None else tuple(self.authenticator.mechanisms(peer))
+        offer = self._offers.get(key)
+        if offer is None:  # there are few: what a listener offers in the clear and under TLS, with a certificate or without
+            offer = self._offers[key] = replace(self.extensions, starttls=starttls, auth=key[1])
+        return offer
+
+    def may_relay(self, peer: Peer) -> bool:
+        """The peer may use the relay."""
+        if self.lmtp:
+            return False
+        return bool(peer.login) or peer.address in self.relay_networks or has_certificate_of(peer, self.relay_certificates)
 
     @property
     def lmtp(self) -> bool:

@@ -11,24 +11,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.awaiting import now_or_later
+from mailserver.interfaces import Denied, LoggedIn
 from mailserver.mail.answers import Defer, Refuse
-from mailserver.mail.envelope import Peer
+from mailserver.mail.envelope import Peer, TLSFacts
 from mailserver.mail.reply import Reply
 from mailserver.receive.judging import Judgement, note_findings
+from mailserver.receive.log_in import reply_to
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
+from mailserver.sasl.steps import Challenge, ChannelBindings
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Wait
 from mailserver.smtp.server import ServerSession
+from mailserver.smtp.states import State
 from mailserver.writing import writer
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ log = Logger()
 LINGER_SECONDS = 30.0  # how long a peer may take to read our last words
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
+@implementer(IPushProducer, IHalfCloseableProtocol, IHandshakeListener)
 class ReceiveProtocol(Protocol):
     """Drives one `ServerSession` and asks a `Transaction` what to answer."""
 
@@ -49,7 +53,9 @@ class ReceiveProtocol(Protocol):
         "_paused_at",
         "_write",
         "choked",
+        "began",
         "connection",
+        "denials",
         "ended",
         "eof",
         "errors",
@@ -57,11 +63,13 @@ class ReceiveProtocol(Protocol):
         "held",
         "junk",
         "leaving",
+        "login",
         "messages",
         "peer",
         "penalised",
         "profile",
         "progress",
+        "securing",
         "session",
         "since",
         "spool_full",
@@ -78,10 +86,12 @@ class ReceiveProtocol(Protocol):
         self.session = session
         self.connection = profile.ids.next()
         self.transaction: Transaction | None = None
-        self.since = 0.0  # when the peer's time to give a command, or to read our last words, began
+        self.began = self.since = 0.0  # `since`: when the peer's time to give a command, or to read our last words, began
         self.held = False  # we do not read
         self.progress: Progress | None = None  # of the data that come in
-        self.messages = self.errors = self.junk = 0
+        self.messages = self.errors = self.junk = self.denials = 0
+        self.login: Any = None  # the exchange that is going on (`ILogin`)
+        self.securing = False  # the TLS handshake is going on
         self.waiting = False  # an answer of ours, or the end of a penalty, is awaited: the peer's clock stands still
         self.penalised = False  # too many errors: the reply is held back a while
         self.choked = False  # the peer does not read what we write
@@ -94,23 +104,38 @@ class ReceiveProtocol(Protocol):
 
     def connectionMade(self) -> None:
         profile, transport = self.profile, self.transport
-        self.since = profile.clock.seconds()
+        self.began = self.since = profile.clock.seconds()
         self._write = writer(transport)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         profile.note(self.connection, "connected", peer=self.peer.address, port=self.peer.port, service=profile.service)
         refusal = self.factory.opened(self)
+        self.securing = profile.encryption is not None and profile.encryption.implicit
+        if refusal is not None and self.securing:  # words would cost a handshake
+            profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(refusal), why="no room")
+            self._abort()
+            return
         if refusal is not None:
             self._turn_away(refusal, "no room for the connection")
-        elif profile.asks.peer:
+        elif not self.securing:
+            self._welcome()
+        self._run()
+
+    def _welcome(self) -> None:
+        """The peer is there, encrypted if it has to be from the start: ask who it is, and greet it."""
+        profile = self.profile
+        if profile.asks.peer:
             self._hear(profile.judging.peer(self.peer), self._peer_judged)
         else:
             self._greet_in_time()
-        self._run()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = True
+        if self.securing and self.profile.encryption is not None:
+            why = self.profile.encryption.fault(self.transport, reason)
+            self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
+        self._forget_login()
         if self.transaction is not None and not self.waiting:  # what is being committed goes its way
             self.transaction.abandon()
         self.transaction = None
@@ -129,7 +154,10 @@ class ReceiveProtocol(Protocol):
     def shut_down(self) -> None:
         """The server stops: say 421 as soon as no message is under way (RFC 5321 section 3.8)."""
         self.leaving = True
-        self._run()
+        if self.securing:
+            self._abort()
+        else:
+            self._run()
 
     def check(self, now: float, stress: bool) -> None:
         """Called each second: end what takes too long (RFC 5321 section 4.5.3.2)."""
@@ -144,11 +172,21 @@ class ReceiveProtocol(Protocol):
             if slowness is None:
                 return
             why = slowness.value
+        elif self.securing:
+            encryption = self.profile.encryption
+            if encryption is None or now < self.since + encryption.handshake_seconds:
+                return
+            why = "the TLS handshake takes too long"
         elif now >= self.profile.limits.pace.command_deadline(self.since, stress=stress):
             why = "no command for too long"
+        elif now >= self.began + self.profile.limits.pace.login_seconds and not self.profile.may_relay(self.peer):
+            why = "no log-in for too long"
         else:
             return
         self.profile.note(self.connection, "timeout", peer=self.peer.address, why=why)
+        if self.securing:
+            self._abort()
+            return
         self.session.close(replies.TIMEOUT)
         self.choked = False
         self._run()
@@ -157,6 +195,8 @@ class ReceiveProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
+        if self.securing:  # a wrapper in between has kept the end of the handshake to itself
+            self.handshakeCompleted()
         session.receive_data(data)
         if not self.waiting:
             self._run()
@@ -240,6 +280,11 @@ class ReceiveProtocol(Protocol):
         log.failure("{id}: a question of the peer could not be answered", failure, id=self.connection)
         self._answered(None, answered)
 
+    def _abort(self) -> None:
+        """End it amid a handshake: there is nobody who could read a reply."""
+        self.ended = True
+        self.transport.abortConnection()
+
     def _end(self) -> None:
         self.ended = True
         self.since = self.profile.clock.seconds()
@@ -320,10 +365,86 @@ class ReceiveProtocol(Protocol):
         self.profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(reply), why=why)
         self.session.greet(reply)
 
+    # --- encryption ---
+
+    def _on_starttls(self, event: events.StartTLS) -> None:
+        encryption = self.profile.encryption
+        if encryption is None:
+            self._reply(replies.TLS_UNAVAILABLE)
+            return
+        self.session.reply(replies.TLS_READY)
+        self._write(self.session.data_to_send())
+        self.securing = True
+        self.transport.startTLS(encryption.creator)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there (`IHandshakeListener`): all that was said before it is forgotten (RFC 3207 section 4.2)."""
+        encryption, session = self.profile.encryption, self.session
+        if not self.securing or self.ended or encryption is None:
+            return
+        self.securing = False
+        self.since = self.profile.clock.seconds()
+        tls = encryption.facts(self.transport)
+        self.peer = replace(self.peer, tls=tls, hello="", hello_verb="", login="")
+        self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
+        if session.state is State.HANDSHAKE:
+            session.tls_established()
+        else:
+            self._welcome()
+        self._run()
+
+    # --- logging in ---
+
+    def _on_authenticate(self, event: events.Authenticate) -> None:
+        authenticator, encryption = self.profile.authenticator, self.profile.encryption
+        if authenticator is None:
+            self._reply(replies.AUTH_UNAVAILABLE)
+            return
+        encrypted = encryption is not None and self.peer.tls is not None
+        bindings = encryption.bindings(self.transport) if encryption is not None and encrypted else ChannelBindings()
+        self.login = authenticator.begin(event.mechanism, self.peer, bindings)
+        self._ask(self.login.respond(event.initial), self._login_answered)
+
+    def _on_auth_response(self, event: events.AuthResponse) -> None:
+        self._ask(self.login.respond(event.data), self._login_answered)
+
+    def _login_answered(self, answer: Challenge | LoggedIn | Denied | None) -> None:
+        reply, profile = reply_to(answer), self.profile
+        if isinstance(answer, Challenge):
+            self.session.reply(reply)
+            return
+        self.login = None
+        if isinstance(answer, LoggedIn):
+            self.peer = replace(self.peer, login=answer.account)
+            profile.note(
+                self.connection, "login", peer=self.peer.address, account=answer.account, method=answer.method, note=answer.note
+            )
+            self.session.reply(reply)
+            return
+        if isinstance(answer, Denied):
+            profile.note(
+                self.connection,
+                "login_failed",
+                peer=self.peer.address,
+                service=profile.service,
+                username=answer.username,
+                why=answer.why,
+            )
+        self.denials += 1
+        self._reply(reply)
+        if self.denials >= profile.failures_per_connection:
+            self.session.close(replies.TOO_MANY_FAILED_LOGINS)
+
+    def _forget_login(self) -> None:
+        login, self.login = self.login, None
+        if login is not None:
+            login.cancel()
+
     # --- events ---
 
     def _on_hello(self, event: events.Hello) -> None:
         self.peer = replace(self.peer, hello=event.name, hello_verb=event.verb)
+        self.session.extensions = self.profile.offer(self.peer)
         judging = self.profile.judging
         if self.profile.asks.peer:
             self._hear(judging.peer(self.peer), self._hello_judged)
@@ -425,6 +546,8 @@ class ReceiveProtocol(Protocol):
         pass
 
     def _on_rejected(self, event: events.Rejected) -> None:
+        if event.command == "AUTH":  # it also ends an exchange that was going on
+            self._forget_login()
         self.profile.note(self.connection, "rejected", command=event.command, reply=str(event.reply))
         self._count(event.reply)
 
@@ -449,7 +572,22 @@ class ReceiveProtocol(Protocol):
         events.Help: _on_junk,
         events.Verify: _on_verify,
         events.Expand: _on_expand,
+        events.StartTLS: _on_starttls,
+        events.Authenticate: _on_authenticate,
+        events.AuthResponse: _on_auth_response,
         events.Quit: _on_quit,
         events.Rejected: _on_rejected,
         events.Closed: _on_closed,
+    }
+
+
+def _tls_fields(tls: TLSFacts) -> dict[str, Any]:
+    """For the log and the road."""
+    return {
+        "version": tls.version,
+        "cipher": tls.cipher,
+        "server_name": tls.server_name,
+        "client_certificate": tls.client_certificate,
+        "verified": tls.client_verified if tls.client_certificate else None,
+        "fault": tls.client_fault,
     }

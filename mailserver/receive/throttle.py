@@ -10,14 +10,15 @@ Stress is one switch: where connections run out, times shorten and patience ends
 from __future__ import annotations
 
 import enum
-import socket
+import math
 from dataclasses import dataclass
 
+from mailserver.mail.networks import network_of
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
 from mailserver.smtp.events import Event, Expand, Help, Noop, Reset, Verify
 
-__all__ = ["Admission", "Pace", "Patience", "Progress", "Slowness", "is_junk", "network_of"]
+__all__ = ["Admission", "Pace", "Patience", "Progress", "Slowness", "is_junk"]
 
 JUNK_EVENTS = (Noop, Reset, Verify, Expand, Help)
 
@@ -78,24 +79,6 @@ class Admission:
         return self._networks.get(network_of(address), 0)
 
 
-def network_of(address: str) -> bytes:
-    """What is counted together: the IPv4 address, the IPv6 /64, b"" for a Unix socket.
-
-    An IPv4 address that is mapped into IPv6 counts as IPv4.  What is no IP address (a proxy's peer) counts as its text.
-    """
-    if address == "unix":
-        return b""
-    if ":" in address:
-        try:
-            packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-        except OSError:
-            return address.encode()
-        if packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
-            return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
-        return packed[:8]
-    return address.encode()
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How many errors and idle commands a connection may make.
@@ -142,7 +125,8 @@ class Slowness(enum.Enum):
 class Pace:
     """How much time a peer has (RFC 5321 section 4.5.3.2).
 
-    `command_seconds` between commands (section 4.5.3.2.7: at least 5 minutes), `data_seconds` between pieces of the data (section
+    `command_seconds` between commands (section 4.5.3.2.7: at least 5 minutes), `login_seconds` from the connection to the log-in
+    of a peer that may do nothing without one, `data_seconds` between pieces of the data (section
     4.5.3.2.5: 3 minutes), `message_seconds` for the whole of the data.  In each window of `window_seconds` at least
     `data_octets_per_second` on average must come, which is what ends a sender that trickles octet by octet; the first window
     is the grace that a person typing has.
@@ -150,6 +134,7 @@ class Pace:
 
     command_seconds: float = 300.0
     stress_command_seconds: float = 10.0
+    login_seconds: float = math.inf
     data_seconds: float = 180.0
     message_seconds: float = 3600.0
     data_octets_per_second: int = 500

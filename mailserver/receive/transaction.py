@@ -25,6 +25,7 @@ from mailserver.mail.trace import hops, received
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
+from mailserver.receive.submission import Objection
 from mailserver.smtp import replies
 
 __all__ = ["Transaction"]
@@ -37,7 +38,19 @@ JUNK = ("Junk",)
 class Transaction:
     """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes."""
 
-    __slots__ = ("_junk", "connection", "id", "parameters", "peer", "profile", "recipients", "routes", "sender", "spooling")
+    __slots__ = (
+        "_junk",
+        "_posting",
+        "connection",
+        "id",
+        "parameters",
+        "peer",
+        "profile",
+        "recipients",
+        "routes",
+        "sender",
+        "spooling",
+    )
 
     def __init__(self, profile: Profile, peer: Peer, connection: str, id: str = "") -> None:
         self.profile = profile
@@ -50,6 +63,7 @@ class Transaction:
         self.routes: list[Sequence[Local | Remote]] = []
         self.spooling: Spooling | None = None
         self._junk = ""
+        self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer)
 
     # --- the questions ---
 
@@ -58,7 +72,9 @@ class Transaction:
         profile = self.profile
         self.sender = sender
         self.parameters = parameters
-        if profile.service == "submission" and not self._may_relay():
+        if self.peer.tls is None and (profile.tls_required or profile.tls_rules.requires_tls_from(sender)):
+            return self._refused("mail", replies.TLS_REQUIRED, "the connection is not encrypted")
+        if profile.service == "submission" and not profile.may_relay(self.peer):
             return self._refused("mail", replies.authentication_required(self.id), "submission without authentication")
         if not profile.store.writable:
             return self._refused("mail", replies.storage_broken(self.id), "the store cannot be written")
@@ -71,6 +87,10 @@ class Transaction:
             refusal = self._weigh("mail", judgement)
             if refusal is not None:
                 return refusal
+        if self._posting is not None:
+            objection = await self._posting.mail(sender)
+            if objection is not None:
+                return self._refused("mail", objection.reply, objection.why)
         return replies.SENDER_OK
 
     async def recipient(self, address: Address, parameters: RecipientParameters) -> Reply:
@@ -81,6 +101,30 @@ class Transaction:
         if self.recipients and profile.asks.content_for and not profile.lmtp:
             # One reply after the data cannot carry two verdicts: each recipient gets a copy of its own.
             return self._refused("rcpt", replies.one_recipient_at_a_time(self.id), "judged for each recipient", address)
+        if self.peer.tls is None and profile.tls_rules.requires_tls_for(address):
+            return self._refused("rcpt", replies.TLS_REQUIRED, "the connection is not encrypted", address)
+        usable = await self._usable_routes(address)
+        if isinstance(usable, Reply):
+            return usable
+        recipient = Recipient(address, parameters)
+        if profile.asks.recipient:
+            judgement = profile.judging.recipient(self._envelope(), recipient)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            refusal = self._weigh("rcpt", judgement, address)
+            if refusal is not None:
+                return refusal
+        if self._posting is not None:
+            objection = self._posting.recipient(address)
+            if objection is not None:
+                return self._refused("rcpt", objection.reply, objection.why, address)
+        self.recipients.append(recipient)
+        self.routes.append(usable)
+        return replies.RECIPIENT_OK
+
+    async def _usable_routes(self, address: Address) -> list[Local | Remote] | Reply:
+        """Where the recipient goes, or the refusal."""
+        profile = self.profile
         try:
             routes = await profile.router.route(address)
         except AddressError as error:
@@ -92,24 +136,14 @@ class Transaction:
         for route in routes:
             if isinstance(route, Refused):
                 return self._refused("rcpt", route.reply, route.why, address)
-            if isinstance(route, Remote) and route.address == address and not self._may_relay():
+            if isinstance(route, Remote) and route.address == address and not profile.may_relay(self.peer):
                 return self._refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
             if isinstance(route, Remote) and not profile.relays:
                 return self._refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
             usable.append(route)
         if not usable:
             return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
-        recipient = Recipient(address, parameters)
-        if profile.asks.recipient:
-            judgement = profile.judging.recipient(self._envelope(), recipient)
-            if isinstance(judgement, Deferred):
-                judgement = await judgement
-            refusal = self._weigh("rcpt", judgement, address)
-            if refusal is not None:
-                return refusal
-        self.recipients.append(recipient)
-        self.routes.append(usable)
-        return replies.RECIPIENT_OK
+        return usable
 
     def data(self, spooling: Spooling) -> Reply:
         """DATA, or the first BDAT."""
@@ -156,6 +190,11 @@ class Transaction:
         profile = self.profile
         if hops(content) > profile.limits.hops:
             return self._all(self._refused("content", replies.too_many_hops(self.id), "too many Received fields"))
+        if self._posting is not None:
+            completed = await self._posting.content(content, smtputf8=self.parameters.smtputf8)
+            if isinstance(completed, Objection):
+                return self._all(self._refused("content", completed.reply, completed.why))
+            content = completed
         recipients, routes, asks = self.recipients, self.routes, profile.asks
         verdicts: list[Reply | None] = [None] * len(recipients)
         junk = [self._junk] * len(recipients)
@@ -207,13 +246,9 @@ class Transaction:
                 destinations.append(Destination(len(destinations), recipient, route))
         accepted = replies.queued(self.id)
         if destinations:
-            content = content.with_prefix(received(envelope, hostname=profile.hostname))
-            try:
-                await profile.store.commit(envelope, content, tuple(destinations))
-            except StorageFull as error:
-                accepted = self._refused("commit", replies.storage_full(self.id), str(error))
-            except StorageBroken as error:
-                accepted = self._refused("commit", replies.storage_broken(self.id), str(error))
+            hidden = profile.hides_clients and bool(self.peer.login)
+            content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
+            accepted = await self._committed(envelope, content, tuple(destinations))
         if accepted.is_positive:
             profile.note(
                 self.id,
@@ -228,6 +263,26 @@ class Transaction:
         if not profile.lmtp:
             return (accepted if verdicts[0] is None else verdicts[0],) if len(verdicts) == 1 else (accepted,)
         return [accepted if verdict is None else verdict for verdict in verdicts]
+
+    async def _committed(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Reply:
+        """What the sender hears: once it is durable, or why it is not."""
+        posting = self._posting
+        if posting is not None:
+            objection = posting.charge()
+            if objection is not None:
+                return self._refused("commit", objection.reply, objection.why)
+        accepted = replies.LOCAL_ERROR
+        try:
+            await self.profile.store.commit(envelope, content, destinations)
+            accepted = replies.queued(self.id)
+        except StorageFull as error:
+            accepted = self._refused("commit", replies.storage_full(self.id), str(error))
+        except StorageBroken as error:
+            accepted = self._refused("commit", replies.storage_broken(self.id), str(error))
+        finally:
+            if posting is not None:
+                posting.settle(accepted.is_positive)
+        return accepted
 
     async def _reroute(self, edits: list[ReplaceRecipient]) -> list[Sequence[Local | Remote]]:
         """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
@@ -249,9 +304,6 @@ class Transaction:
         if isinstance(route, Refused) or (isinstance(route, Remote) and not self.profile.relays):
             raise ValueError("a replaced recipient has no route")
         return route
-
-    def _may_relay(self) -> bool:
-        return not self.profile.lmtp and (bool(self.peer.login) or self.peer.address in self.profile.relay_networks)
 
     def _envelope(self) -> Envelope:
         return Envelope(

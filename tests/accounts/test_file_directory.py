@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDirectoryOptions
-from mailserver.accounts.table import AccountsFile
+from mailserver.accounts.realm import PasswordCredentials
+from mailserver.accounts.table import AccountsFile, Password
 from mailserver.awaiting import now_or_later
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
@@ -26,8 +28,10 @@ class Directory(SynchronousTestCase):
         self.clock = Clock()
         self.reads = 0
         self.file = AccountsFile(self.path)
-        self.file.add("Alice@example.org", HASH)
-        self.directory = FileDirectory(path=self.path, clock=self.clock, run_in_thread=self.run_in_thread)
+        self.file.add("Alice@example.org", Password(HASH))
+        self.directory = FileDirectory(
+            path=self.path, clock=self.clock, run_in_thread=self.run_in_thread, check_password=self.check_password
+        )
         self.held: list[tuple[Deferred[Any], Any]] | None = None
         self.result(self.directory.start())
 
@@ -38,6 +42,9 @@ class Directory(SynchronousTestCase):
         waiting: Deferred[Any] = Deferred()
         self.held.append((waiting, function))
         return waiting
+
+    async def check_password(self, password: str, hash: str | None) -> bool:
+        return hash is not None
 
     def result(self, awaitable: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(awaitable))
@@ -60,17 +67,42 @@ class Directory(SynchronousTestCase):
         self.assertIsNone(self.find("alic"))
         self.assertIsNone(self.find("alice", "example.net"))
 
-    def test_names_and_hashes_can_be_asked_for(self) -> None:
+    def test_names_can_be_asked_for(self) -> None:
         self.assertEqual(self.result(self.directory.accounts()), ["Alice@example.org"])
-        self.assertEqual(self.result(self.directory.password_hash("alice", "example.org")), HASH)
-        self.assertIsNone(self.result(self.directory.password_hash("bob", "example.org")))
 
-    def test_a_changed_file_is_read_again_after_a_second(self) -> None:
+    def test_nobody_is_unknown_before_a_look(self) -> None:
         self.file.add("bob@example.org")
-        self.assertIsNone(self.find("bob"))
-        self.clock.advance(1)
-        self.find("x")
         self.assertEqual(self.find("bob"), Mailbox("bob", "example.org"))
+
+    def test_who_is_gone_is_gone_after_a_second(self) -> None:
+        self.file.remove("alice@example.org")
+        self.assertIsNotNone(self.find("alice"))
+        self.clock.advance(1)
+        self.find("alice")
+        self.assertIsNone(self.find("alice"))
+
+    def test_what_was_granted_and_what_was_revoked_counts_at_once(self) -> None:
+        # without a look at the clock: the first question after the command is answered from the new file
+        def senders() -> Any:
+            return self.result(self.directory.granted_senders("alice@example.org"))
+
+        self.file.change_senders("alice@example.org", lambda old: ("@elsewhere.example",))
+        self.assertEqual(list(senders()), ["@elsewhere.example"])
+        self.file.change_senders("alice@example.org", lambda old: ())
+        self.assertEqual(list(senders()), [])
+
+    def test_a_log_in_waits_for_the_file_that_is_being_read(self) -> None:
+        self.held = []
+        self.file.set_password("alice@example.org", None)
+        asked = [self.log_in(), self.log_in()]
+        self.assertNoResult(asked[0])
+        [(waiting, function)] = self.held
+        waiting.callback(function())
+        for one in asked:
+            self.failureResultOf(one, UnauthorizedLogin)
+
+    def log_in(self) -> Deferred[Any]:
+        return self.directory.requestAvatarId(PasswordCredentials("alice@example.org", "secret", "submission"))
 
     def test_an_unchanged_file_is_not_read_again(self) -> None:
         for _ in range(10):
@@ -78,15 +110,17 @@ class Directory(SynchronousTestCase):
             self.find("alice")
         self.assertEqual(self.reads, 1)
 
-    def test_while_it_is_read_what_was_known_is_answered(self) -> None:
+    def test_while_it_is_read_those_who_were_known_are_answered(self) -> None:
         self.held = []
         self.file.add("bob@example.org")
         for _ in range(3):
             self.clock.advance(1)
             self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
         [(waiting, function)] = self.held
-        self.assertIsNone(self.find("bob"))
+        unknown = Deferred.fromCoroutine(self.directory.find("bob", "example.org"))
+        self.assertNoResult(unknown)
         waiting.callback(function())
+        self.assertEqual(self.successResultOf(unknown), Mailbox("bob", "example.org"))
         self.assertEqual(self.find("bob"), Mailbox("bob", "example.org"))
 
     def test_a_file_with_faults_changes_nothing_until_it_is_mended(self) -> None:
@@ -114,7 +148,14 @@ class Directory(SynchronousTestCase):
     def test_a_start_with_faults_is_an_error(self) -> None:
         with open(self.path, "w") as file:
             file.write("[account.bob]\n")
-        other = FileDirectory(path=self.path, clock=self.clock, run_in_thread=self.run_in_thread)
+        other = FileDirectory(
+            path=self.path, clock=self.clock, run_in_thread=self.run_in_thread, check_password=self.check_password
+        )
         self.failureResultOf(Deferred.fromCoroutine(other.start()), ConfigurationError)
-        gone = FileDirectory(path=self.path + ".gone", clock=self.clock, run_in_thread=self.run_in_thread)
+        gone = FileDirectory(
+            path=self.path + ".gone",
+            clock=self.clock,
+            run_in_thread=self.run_in_thread,
+            check_password=self.check_password,
+        )
         self.failureResultOf(Deferred.fromCoroutine(gone.start()), OSError)

@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.accounts import system
 from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
 from mailserver.awaiting import now_or_later
 from mailserver.interfaces import IAccountList, IComponentFactory, IDirectory, Services
@@ -98,13 +97,6 @@ class System(SynchronousTestCase):
         self.clock.advance(61)
         del self.table["alice"]
         self.assertIsNone(self.find(directory, "alice"))
-
-    def test_what_is_kept_is_bounded(self) -> None:
-        self.patch(system, "KNOWN_AT_MOST", 10)
-        directory = self.directory()
-        for n in range(100):
-            self.find(directory, f"user{n}")
-        self.assertEqual(len(directory._known), 10)
 
     def test_an_error_of_the_look_up_passes(self) -> None:
         def broken(name: str) -> pwd.struct_passwd:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount, parse_accounts
+from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount, Password, parse_accounts
 from mailserver.config import ConfigurationError
 from mailserver.mail.address import AddressError
 
@@ -97,12 +97,12 @@ class Reading(FileCase):
 class Editing(FileCase):
     def test_a_new_password_changes_one_value_and_nothing_else(self) -> None:
         self.write()
-        self.file.set_password("Alice@EXAMPLE.org", OTHER)
+        self.file.set_password("Alice@EXAMPLE.org", Password(OTHER))
         self.assertEqual(self.text(), TEXT.replace(f"'{HASH}'", f'"{OTHER}"'))
 
     def test_a_first_password_stands_under_the_accounts_name(self) -> None:
         self.write()
-        self.file.set_password("carol@example.org", HASH)
+        self.file.set_password("carol@example.org", Password(HASH))
         self.assertEqual(self.text(), TEXT.replace("carol@example.org']\n", f'carol@example.org\']\npassword = "{HASH}"\n'))
 
     def test_taking_a_password_away_takes_its_line(self) -> None:
@@ -113,7 +113,7 @@ class Editing(FileCase):
 
     def test_an_added_account_stands_at_the_end(self) -> None:
         self.write()
-        self.file.add("dora@example.org", HASH)
+        self.file.add("dora@example.org", Password(HASH))
         self.assertEqual(self.text(), f'{TEXT}\n[account."dora@example.org"]\npassword = "{HASH}"\n')
         self.assertEqual(list(self.accounts())[-1], "dora@example.org")
 
@@ -133,12 +133,12 @@ class Editing(FileCase):
 
     def test_windows_line_ends_stay(self) -> None:
         self.write(TEXT.replace("\n", "\r\n"))
-        self.file.set_password("bob@example.org", HASH)
+        self.file.set_password("bob@example.org", Password(HASH))
         self.file.add("dora@example.org")
         self.assertEqual(self.text().count("\n"), self.text().count("\r\n"))
 
     def test_a_quoted_local_part_can_be_an_account(self) -> None:
-        self.file.add('"a \\"b\\\\ c"@example.org', HASH)
+        self.file.add('"a \\"b\\\\ c"@example.org', Password(HASH))
         self.assertEqual(self.accounts(), {'"a \\"b\\\\ c"@example.org': HASH})
         self.file.remove('"a \\"b\\\\ c"@example.org')
         self.assertEqual(self.accounts(), {})
@@ -148,7 +148,7 @@ class Editing(FileCase):
         self.assertRaises(AccountExists, self.file.add, "ALICE@example.org")
         self.assertRaises(AddressError, self.file.add, "no address")
         self.assertRaises(NoSuchAccount, self.file.remove, "dora@example.org")
-        self.assertRaises(NoSuchAccount, self.file.set_password, "dora@example.org", HASH)
+        self.assertRaises(NoSuchAccount, self.file.set_password, "dora@example.org", Password(HASH))
         self.assertEqual(self.text(), TEXT)
 
     def test_a_form_that_the_edit_does_not_know_is_refused_and_left_alone(self) -> None:
@@ -158,7 +158,7 @@ class Editing(FileCase):
             f'account."a@b.example".password = "{HASH}"\n',
         ):
             self.write(text)
-            self.assertRaises(ConfigurationError, self.file.set_password, "a@b.example", OTHER)
+            self.assertRaises(ConfigurationError, self.file.set_password, "a@b.example", Password(OTHER))
             self.assertRaises(ConfigurationError, self.file.remove, "a@b.example")
             self.assertEqual(self.text(), text)
 
@@ -177,13 +177,13 @@ class Editing(FileCase):
         wanted = self.accounts()
         for step, name, password in steps:
             if step == "add" and name not in wanted:
-                self.file.add(name, password)
+                self.file.add(name, None if password is None else Password(password))
                 wanted[name] = password
             elif step == "remove" and name in wanted:
                 self.file.remove(name)
                 del wanted[name]
             elif step == "password" and name in wanted:
-                self.file.set_password(name, password)
+                self.file.set_password(name, None if password is None else Password(password))
                 wanted[name] = password
         self.assertEqual(self.accounts(), wanted)
         self.assertEqual(self.text()[: len(TEXT)], TEXT)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib import resources
+from unittest import mock
 
+import apsw
+
+from mailserver.cli import check_tls
 from tests.cli.support import CONFIGURATION, CommandCase, Said
+from tests.tls.authority import Authority, Leaf
 
 
-class Check(CommandCase):
+class CheckCase(CommandCase):
     def setUp(self) -> None:
         super().setUp()
         self.accounts.write_text('[account."alice@example.org"]\n')
@@ -22,6 +28,8 @@ class Check(CommandCase):
         self.assertIn(f"{self.config}:{line}: {words}", said.out)
         self.assertEqual(said.err, "")
 
+
+class Check(CheckCase):
     def test_a_good_configuration_has_no_faults(self) -> None:
         said = self.check()
         self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
@@ -48,6 +56,31 @@ class Check(CommandCase):
         said = self.check('[domain."example.org".aliases]\nsales = "ghost@example.org"\n')
         self.assertEqual(said.code, 0)
         self.assertIn("warning: alias sales@example.org", said.out)
+
+    def test_a_database_of_accounts_is_asked(self) -> None:
+        before = 'path = "accounts.toml"'
+        self.configure(CONFIGURATION.replace(before, 'use = "sql"\npath = "accounts.db"'))
+        self.assertFault(self.command("check"), 6, f"accounts: {self.folder}/accounts.db: ")
+        with apsw.Connection(str(self.folder / "accounts.db")) as connection:
+            connection.execute((resources.files("mailserver.accounts") / "accounts.sql").read_text())
+        self.assertEqual(self.command("check").code, 0)
+        self.configure(CONFIGURATION.replace(before, 'use = "sql"\npath = "accounts.db"\nquery_account = "SELECT it"'))
+        self.assertFault(self.command("check"), 6, f"accounts: {self.folder}/accounts.db: no such column: it")
+
+    def test_a_checker_that_cannot_be_used_is_a_fault(self) -> None:
+        said = self.check('[authentication]\ncheckers = ["file:/etc/passwd", "nonsense:x"]\n')
+        self.assertFault(said, 10, "authentication.checkers: 'nonsense:x': strcred knows no checker of this kind")
+
+    def test_a_file_with_a_password_must_be_there_and_should_be_closed(self) -> None:
+        relay = '[relay]\nuse = "smarthost"\nhost = "192.0.2.1"\ntls = "required"\nusername = "us"\npassword_file = "secret"\n'
+        self.assertFault(self.check(relay), 14, f"relay.password_file: {self.folder}/secret: No such file or directory")
+        (self.folder / "secret").write_text("x\n")
+        (self.folder / "secret").chmod(0o644)
+        said = self.check(relay)
+        self.assertEqual(said.code, 0)
+        self.assertIn(f"warning: relay.password_file: {self.folder}/secret can be read by every user of this host", said.out)
+        (self.folder / "secret").chmod(0o600)
+        self.assertNotIn("warning:", self.check(relay).out)
 
     def test_a_pattern_that_cannot_be_used_is_a_fault(self) -> None:
         said = self.check('[[domain."example.org".pattern]]\nmatch = "{user}{tag}"\n')
@@ -94,3 +127,91 @@ class Check(CommandCase):
     def test_the_check_leaves_nothing_behind(self) -> None:
         self.check()
         self.assertEqual(os.listdir(self.data), [])
+
+
+AUTHORITY = Authority()
+TLS = '[[listen]]\nservice = "mx"\nendpoint = "tcp:0:interface=127.0.0.2"\ntls = "starttls"\n'
+PAIR = '[tls]\ncertificate = "server.pem"\nkey = "server.key"\n'
+CLIENTS = 'client_authorities = "ca.pem"\nclient_revocations = "crl.pem"\n'
+
+
+class CheckTLS(CheckCase):
+    """Certificates.  Line 9 begins the listener, 13 the table ``tls``, 16 what is added."""
+
+    def look(self, leaf: Leaf, more: str = "", listen: str = TLS) -> Said:
+        leaf.write(str(self.folder))
+        return self.check(listen + PAIR + more)
+
+    def test_a_good_pair_has_no_faults(self) -> None:
+        said = self.look(AUTHORITY.leaf("mail.example.org"))
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
+    def test_without_a_pair_there_is_nothing_to_complain_of_and_none_is_made(self) -> None:
+        said = self.check(TLS)
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+        self.assertEqual(os.listdir(self.data), [])
+
+    def test_a_pair_that_does_not_match_is_a_fault_at_the_key(self) -> None:
+        AUTHORITY.leaf("mail.example.org").write(str(self.folder))
+        (self.folder / "server.key").write_bytes(AUTHORITY.leaf("x.example").key_pem)
+        said = self.check(TLS + PAIR)
+        self.assertFault(said, 15, f"tls.key: {self.folder}/server.key: the key does not belong to the first certificate of")
+
+    def test_a_certificate_that_is_not_there_is_a_fault_where_it_is_named(self) -> None:
+        self.assertFault(self.check(TLS + PAIR), 14, f"tls.certificate: {self.folder}/server.pem: cannot be read: No such")
+
+    def test_a_pair_for_another_name_is_looked_at_too(self) -> None:
+        AUTHORITY.leaf("other.example").write(str(self.folder), "named")
+        named = '[tls.name."mail.example.net"]\ncertificate = "named.pem"\nkey = "missing.key"\n'
+        said = self.look(AUTHORITY.leaf("mail.example.org"), named)
+        self.assertFault(said, 18, f'tls.name."mail.example.net".key: {self.folder}/missing.key: cannot be read')
+        said = self.look(AUTHORITY.leaf("mail.example.org"), named.replace("missing", "named"))
+        self.assertEqual(said.code, 0)
+        self.assertIn(f"warning: {self.folder}/named.pem: the certificate is not for mail.example.net", said.out)
+
+    def test_what_is_doubtful_is_a_warning(self) -> None:
+        for leaf, words in (
+            (AUTHORITY.leaf("mail.example.org", days=(-80, 10)), "the certificate expires soon"),
+            (AUTHORITY.leaf("mail.example.org", days=(-80, -1)), "the certificate has expired"),
+            (AUTHORITY.leaf("www.example.org"), "the certificate is not for mail.example.org, but for www.example.org"),
+        ):
+            said = self.look(leaf)
+            self.assertEqual(said.code, 0)
+            self.assertIn(f"warning: {self.folder}/server.pem: {words}", said.out)
+            self.assertIn("no faults, 1 warning.", said.out)
+
+    def test_a_key_that_this_user_may_not_read_is_a_warning(self) -> None:
+        with mock.patch.object(check_tls, "_is_forbidden", lambda file: file.endswith(".key")):
+            said = self.look(AUTHORITY.leaf("mail.example.org"))
+        self.assertEqual(said.code, 0)
+        self.assertIn(f"warning: tls.key: this user may not read {self.folder}/server.key", said.out)
+
+    def test_ciphers_that_nobody_knows_are_a_fault(self) -> None:
+        for with_pair in (True, False):
+            ciphers = 'ciphers = "NONSENSE"\n'
+            said = self.look(AUTHORITY.leaf("mail.example.org"), ciphers) if with_pair else self.check(TLS + "[tls]\n" + ciphers)
+            self.assertFault(said, 16 if with_pair else 14, "tls.ciphers: OpenSSL refuses")
+
+    def test_lists_for_client_certificates_are_read(self) -> None:
+        (self.folder / "ca.pem").write_bytes(AUTHORITY.pem)
+        (self.folder / "crl.pem").write_bytes(b"nothing")
+        said = self.look(AUTHORITY.leaf("mail.example.org"), CLIENTS)
+        self.assertFault(said, 17, f"tls.client_revocations: {self.folder}/crl.pem: there is no list of revoked certificates")
+        (self.folder / "crl.pem").write_bytes(AUTHORITY.revocations(days=(-9, -1)))
+        said = self.look(AUTHORITY.leaf("mail.example.org"), CLIENTS)
+        self.assertEqual(said.code, 0)
+        self.assertIn(f"warning: {self.folder}/crl.pem: the list of CN=Test CA has expired", said.out)
+        (self.folder / "ca.pem").unlink()
+        said = self.look(AUTHORITY.leaf("mail.example.org"), CLIENTS)
+        self.assertFault(said, 16, f"tls.client_authorities: {self.folder}/ca.pem: cannot be read")
+
+    def test_a_listener_whose_clients_nobody_vouches_for_is_a_fault(self) -> None:
+        said = self.look(AUTHORITY.leaf("mail.example.org"), listen=TLS + 'client_certificate = "require"\n')
+        self.assertFault(said, 13, "listen[1].client_certificate: nobody could connect")
+        said = self.look(AUTHORITY.leaf("mail.example.org"), listen=TLS + 'client_certificate = "request"\n')
+        self.assertEqual(said.code, 0)
+
+    def test_certificates_that_no_listener_uses_are_a_warning(self) -> None:
+        said = self.check(PAIR)
+        self.assertEqual(said.code, 0)
+        self.assertIn("warning: tls: no listener has tls =", said.out)

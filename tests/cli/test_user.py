@@ -7,6 +7,9 @@ import stat
 
 from mailserver.accounts.passwords import verify_password
 from mailserver.accounts.table import AccountsFile
+from mailserver.accounts.uses import AppPasswordUses
+from mailserver.sasl.scram_keys import decode_scram_keys, derive_scram_keys
+from mailserver.state import StoppedState, open_both
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 
 ALICE = "alice@example.org"
@@ -57,13 +60,86 @@ class User(CommandCase):
         self.assertEqual(self.user("list").out, "0 accounts.\n")
         self.user("add", ALICE, "--password-stdin", stdin="x\n")
         self.user("add", "bob@example.org", "--no-password")
-        self.assertEqual(
-            self.lines(self.user("list")),
-            ["ADDRESS            LOG-IN", "alice@example.org  yes", "bob@example.org    no", "2 accounts."],
-        )
+        self.user("app-password", "add", ALICE, "phone", "--scope", "smtp")
+        self.user("certificate", "add", ALICE, "ab" * 32)
+        self.user("sender", "add", ALICE, "@Example.net")
+        lines = self.lines(self.user("list"))
+        self.assertEqual(lines[0].split("  ")[0], "ADDRESS")
+        self.assertRegex(lines[1], r"^alice@example.org +yes +yes +phone +1 +@example.net$")
+        self.assertRegex(lines[2], r"^bob@example.org +no +no$")
+        self.assertEqual(lines[3], "2 accounts.")
+        nothing = {"app_passwords": [], "certificates": [], "senders": [], "scram": False, "cram_md5": False}
         self.assertEqual(
             self.user("list", "--json").json,
-            [{"address": ALICE, "password": True}, {"address": "bob@example.org", "password": False}],
+            [
+                {
+                    "address": ALICE,
+                    "password": True,
+                    "scram": True,
+                    "cram_md5": False,
+                    "app_passwords": ["phone"],
+                    "certificates": ["ab" * 32],
+                    "senders": ["@example.net"],
+                },
+                {"address": "bob@example.org", "password": False, **nothing},
+            ],
+        )
+
+    def test_an_app_password_is_shown_once_listed_and_revoked(self) -> None:
+        self.user("add", ALICE, "--password-stdin", stdin="x\n")
+        made = self.user("app-password", "add", ALICE, "phone", "--expires", "2099-01-01", "--json").json
+        self.assertRegex(made["app_password"], r"^([a-z2-9]{5}-){3}[a-z2-9]{5}$")
+        self.assertEqual(self.user("app-password", "add", ALICE, "phone").code, 1)
+        self.assertRegex(self.user("app-password", "list", ALICE).out, r"phone +smtp, imap, pop3 +2099-01-01 +never")
+        self.assertNotIn(made["app_password"], self.user("app-password", "list", ALICE).out)
+        self.assertEqual(self.user("app-password", "remove", ALICE, "phone").code, 0)
+        self.assertEqual(self.user("app-password", "list", ALICE, "--json").json, [])
+        self.assertEqual(self.user("app-password", "remove", ALICE, "phone").code, 1)
+        self.assertEqual(self.user("app-password", "add", ALICE, "x", "--expires", "soon").code, 2)
+
+    def test_certificates_and_senders_are_added_and_removed(self) -> None:
+        self.user("add", ALICE, "--no-password")
+        for kind, value in (("certificate", "AB:" * 31 + "AB"), ("sender", "info@example.org")):
+            self.assertEqual(self.user(kind, "add", ALICE, value).code, 0)
+            self.assertEqual(self.user(kind, "remove", ALICE, value).code, 0)
+            self.assertEqual(self.user(kind, "remove", ALICE, value).code, 1)
+            self.assertEqual(self.user(kind, "add", ALICE, "nonsense").code, 2)
+        self.assertEqual(self.user("list", "--json").json[0]["certificates"], [])
+
+    def test_what_an_account_gets_or_loses_is_told_as_json(self) -> None:
+        self.user("add", ALICE, "--no-password")
+        self.user("app-password", "add", ALICE, "phone")
+        for words, said in (
+            (("sender", "add", ALICE, "@example.net"), {"account": ALICE, "added": "@example.net"}),
+            (("sender", "remove", ALICE, "@example.net"), {"account": ALICE, "removed": "@example.net"}),
+            (("app-password", "remove", ALICE, "phone"), {"account": ALICE, "revoked": "phone"}),
+            (("remove", ALICE), {"removed": ALICE}),
+        ):
+            self.assertEqual(self.user(*words, "--json").json, said)
+
+    def test_a_new_app_password_of_an_old_name_has_not_been_used(self) -> None:
+        self.user("add", ALICE, "--no-password")
+        path = str(self.folder / "data" / "state.db")
+        for used in (True, False):
+            self.user("app-password", "add", ALICE, "phone")
+            (account,) = AccountsFile(str(self.accounts)).list()
+            if used:
+                for connection in open_both(path):  # as the server makes it
+                    connection.close()
+                with StoppedState.opened(path) as state:
+                    AppPasswordUses(state).note(ALICE, account.app_passwords[0])
+            [listed] = self.user("app-password", "list", ALICE, "--json").json
+            self.assertEqual(listed["last_used"] is not None, used)
+            self.user("app-password", "remove", ALICE, "phone")
+
+    def test_what_is_kept_of_a_password_can_be_printed_for_a_database(self) -> None:
+        self.configure(CONFIGURATION.replace('path = "accounts.toml"', 'use = "sql"\npath = "accounts.db"'))
+        said = self.user("hash", ALICE, "--password-stdin", "--json", stdin="correct horse\n").json
+        self.assertTrue(verify_password("correct horse", said["password"]))
+        keys = decode_scram_keys(said["scram"])
+        self.assertEqual(derive_scram_keys("correct horse", salt=keys.salt, iterations=keys.iterations), keys)
+        self.assertRegex(
+            self.user("hash", ALICE, "--password-stdin", stdin="x\n").out, r"\Apassword: \$argon2id.*\nscram:    SCRAM-SHA-256.*\n\Z"
         )
 
     def test_a_wrong_address_or_a_missing_password_is_a_wrong_command_line(self) -> None:

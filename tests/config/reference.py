@@ -37,6 +37,11 @@ The file is TOML. `mailserver check` and the start name all faults at once, with
 TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[[listen]]", schema.Listen),
     ("[tls]", schema.TLS),
+    ('[tls.name."…"]', schema.NamedCertificate),
+    ("[authentication]", schema.Authentication),
+    ("[lockout]", schema.Lockout),
+    ("[submission]", schema.Submission),
+    ("[privacy]", schema.Privacy),
     ("[limits]", schema.Limits),
     ("[accounts]", schema.Accounts),
     ('[domain."example.org"]', schema.Domain),
@@ -59,6 +64,8 @@ WORDS: tuple[tuple[Any, str], ...] = (
     (values.domain_name, "domain"),
     (values.domain_key, "domain"),
     (values.host_name, "host name"),
+    (values.address_or_domain, "address or domain"),
+    (values.fingerprint, "fingerprint"),
     (values.absolute_path, "path"),
     (values.checked_endpoint, "endpoint"),
 )

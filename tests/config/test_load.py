@@ -112,11 +112,22 @@ class Faults(SynchronousTestCase):
         (fault,) = faults(LEAST + more)
         return fault
 
-    def test_what_this_version_cannot_do_is_said_and_not_ignored(self) -> None:
-        words = "TLS listeners are not available in this version yet"
-        self.assertEqual(self.fault('tls = "starttls"\n'), f"6 listen[0].tls: {words}")
-        self.assertEqual(self.fault("require_tls = true\n"), f"6 listen[0].require_tls: {words}")
-        self.assertEqual(self.fault('client_certificate = "request"\n'), f"6 listen[0].client_certificate: {words}")
+    def test_wishes_that_need_tls_need_a_listener_that_has_it(self) -> None:
+        words = 'listen[0]: require_tls and client_certificate need tls = "starttls" or "implicit"'
+        self.assertIn(words, self.fault("require_tls = true\n"))
+        self.assertIn(words, self.fault('client_certificate = "request"\n'))
+        self.assertEqual(faults(LEAST + 'tls = "starttls"\nrequire_tls = true\nclient_certificate = "require"\n'), [])
+
+    def test_certificate_and_key_go_together_and_revocations_with_authorities(self) -> None:
+        self.assertIn("certificate and key go together", self.fault('[tls]\ncertificate = "a.pem"\n'))
+        self.assertIn(
+            "client_revocations needs client_authorities", self.fault('[tls]\nclient_revocations = "a.pem"\n')
+        )
+
+    def test_a_fingerprint_has_64_hexadecimal_digits_with_colons_or_without(self) -> None:
+        self.assertIn("SHA-256 fingerprint", self.fault('[relay]\ncertificates = ["12:34"]\n'))
+        digits = ":".join(["AB"] * 32)
+        self.assertEqual(parsed(LEAST + f'[relay]\ncertificates = ["{digits}"]\n').relay.certificates, ("ab" * 32,))
 
     def test_a_value_of_the_wrong_kind_is_not_bent_into_shape(self) -> None:
         self.assertEqual(self.fault("require_tls = 1\n"), "6 listen[0].require_tls: must be true or false")

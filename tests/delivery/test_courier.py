@@ -16,16 +16,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from mailserver.delivery import courier, privileged
+from mailserver.delivery import courier
 from mailserver.delivery.courier import Request, parse_request
 from mailserver.delivery.homes import Courier, HomeDelivery, start_courier
 from mailserver.delivery.letters import letter_of
-from mailserver.delivery.privileged import RequestError, account_of
-from mailserver.delivery.process import spawn
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.parcel import Parcel
+from mailserver.processes import privileged
+from mailserver.processes.privileged import RequestError, account_of
+from mailserver.processes.spawning import spawn
 from tests.delivery.messages import DATA, only, parcel, read, run_at_once
 
 NOBODY = pwd.getpwnam("nobody")

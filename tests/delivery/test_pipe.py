@@ -21,17 +21,19 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.config import check_options
-from mailserver.delivery import launcher, privileged
-from mailserver.delivery.handover import Answer, outcome_of_answer
+from mailserver.delivery import launcher
+from mailserver.delivery.handover import outcome_of_answer
 from mailserver.delivery.launcher import Launch, parse_request
 from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, start_launcher
-from mailserver.delivery.privileged import RequestError
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IPrivilegedComponent
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.processes import privileged
+from mailserver.processes.answer import Answer
+from mailserver.processes.privileged import RequestError
 from tests.delivery.messages import ALICE, BOB, DATA, parcel, remote_parcel
 
 NOBODY = pwd.getpwnam("nobody")
@@ -284,7 +286,7 @@ class Ends(PipeCase):
                 with open(f"/proc/{pid}/stat") as file:
                     if file.read().rpartition(")")[2].split()[0] == "Z":
                         return
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # gone before the look, or between open and read
                 return
             await deferLater(reactor, 0.01)
 

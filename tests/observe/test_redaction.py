@@ -40,6 +40,12 @@ class RedactionTests(SynchronousTestCase):
             },
         )
 
+    def test_whatever_a_client_gives_as_its_name_is_redacted_as_a_whole(self) -> None:
+        names = {"account": "alice@example.org", "username": "my secret, by mistake@example.org"}
+        self.assertEqual(Redaction("domain").fields(names), {"account": "*@example.org", "username": "*"})
+        self.assertEqual(Redaction("none").fields(names), {"account": "*", "username": "*"})
+        self.assertRegex(str(Redaction("hash").fields(names)["username"]), "^#[0-9a-f]{12}$")
+
     def test_none_keeps_nothing(self) -> None:
         fields = redacted("none")
         self.assertEqual((fields["sender"], fields["reply"]), ("*", "550 5.1.1 <*>: no such user"))

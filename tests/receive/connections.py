@@ -17,11 +17,12 @@ from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.ids import IdSource
+from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.judging import BoundFilter, Judging
-from mailserver.receive.profile import Limits, Networks, Profile
+from mailserver.receive.profile import Limits, Profile
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.spooling import Spool
 from mailserver.receive.throttle import Admission
@@ -34,6 +35,10 @@ class Wire(StringTransport):
 
     paused = False
     aborted = False
+    creator: Any = None  # of startTLS
+
+    def startTLS(self, creator: Any) -> None:
+        self.creator = creator
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -122,6 +127,7 @@ class Listener:
         admission: Admission | None = None,
         memory_octets: int = 1_000_000,
         run_in_thread: Any = None,
+        **more: Any,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
@@ -147,6 +153,7 @@ class Listener:
                 run_in_thread=run_in_thread or (lambda work, *arguments: succeed(work(*arguments))),
             ),
             note=self.note,
+            **more,
         )
         self.factory = ReceiveFactory(self.profile, self.admission)
         self.factory._check.clock = self.clock
@@ -162,7 +169,7 @@ class Listener:
     def connect(self, address: str = "203.0.113.9") -> tuple[ReceiveProtocol, Wire]:
         """A new connection."""
         peer = UNIXAddress(b"/run/x") if address == "unix" else IPv4Address("TCP", address, 4711)
-        protocol = self.factory.buildProtocol(peer)
+        protocol = self.factory.protocol_for(peer)
         wire = Wire(peerAddress=peer)
         protocol.makeConnection(wire)
         return protocol, wire

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters
 from mailserver.mail.reply import Reply
-from mailserver.receive.throttle import Admission, Pace, Patience, Progress, Slowness, is_junk, network_of
+from mailserver.receive.throttle import Admission, Pace, Patience, Progress, Slowness, is_junk
 from mailserver.smtp.events import Hello, Help, Mail, Noop, Reset, Verify
 
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "unix"]
@@ -42,12 +42,6 @@ class AdmissionOfConnections(SynchronousTestCase):
         self.assertIsNone(admission.admit("2001:db8::1"))
         self.assertEqual(self.refused(admission, "2001:db8:0:0:ffff::9").enhanced, "4.7.0")
         self.assertIsNone(admission.admit("2001:db8:0:1::1"))
-
-    def test_an_ipv4_address_mapped_into_ipv6_is_the_ipv4_address(self) -> None:
-        self.assertEqual(network_of("::ffff:192.0.2.1"), network_of("192.0.2.1"))
-
-    def test_a_zone_does_not_make_another_network(self) -> None:
-        self.assertEqual(network_of("fe80::1%eth0"), network_of("fe80::2"))
 
     def test_what_is_no_address_is_counted_as_it_is_written(self) -> None:
         admission = Admission(connections=10, connections_per_network=1)

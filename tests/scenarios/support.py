@@ -193,7 +193,10 @@ class Wire:
 
 
 class Server:
-    """A server process.  `port` is that of the placeholder ``{port}``; others stand in `ports`."""
+    """A server process.  `port` is that of the placeholder ``{port}``; others stand in `ports`.
+
+    Where TLS is spoken from the first octet on, a port's name begins with "tls".
+    """
 
     def __init__(self, work: Path, config: str, accounts: tuple[str, ...]) -> None:
         self.work = work
@@ -231,9 +234,9 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        for port in self.ports.values():
+        for name, port in self.ports.items():
             wait_until(
-                lambda port=port: self._greets(port),
+                lambda port=port, name=name: self._greets(port, in_tls=name.startswith("tls")),
                 lambda port=port: f"no greeting on port {port}:\n{self.log()}",
                 START_SECONDS,
             )
@@ -248,14 +251,14 @@ class Server:
         path = [str(self.work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
-    def _greets(self, port: int) -> bool:
+    def _greets(self, port: int, in_tls: bool) -> bool:
         if self.process is None or self.process.poll() is not None:
             self.process = None
             raise FailTest(f"the server has not started:\n{self.log()}")
         try:
-            with Wire(port) as wire:
+            with Wire(port, greet=not in_tls) as wire:
                 wire.send(b"QUIT\r\n")
-                return wire.greeting.code == 220
+                return in_tls or wire.greeting.code == 220
         except OSError:
             return False
 

@@ -23,6 +23,20 @@ system = Shipped(
     target="mailserver.accounts.system:SystemDirectoryFactory",
 )
 
+sql = Shipped(
+    name="sql",
+    summary="Accounts in an SQLite file or in PostgreSQL.",
+    provides=(IDirectory,),
+    target="mailserver.accounts.sql:SqlDirectoryFactory",
+)
+
+ldap = Shipped(
+    name="ldap",
+    summary="Accounts in an LDAP directory.",
+    provides=(IDirectory,),
+    target="mailserver.accounts.ldap:LdapDirectoryFactory",
+)
+
 maildir = Shipped(
     name="maildir",
     summary="Mail into Maildirs, for users of the mail server or, with {home}, of the host.",

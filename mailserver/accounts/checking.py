@@ -1,0 +1,121 @@
+"""Passwords are compared in a few threads of their own: a hash takes 20 ms and more, and guesses come by the thousand.
+
+Whoever would be one too many hears at once that nobody can tell.  A password that was right is remembered for a short time as a
+keyed hash, in memory alone, since mail programs log in for each message.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from mailserver.accounts.passwords import needs_update, verify_password
+from mailserver.interfaces import Clock
+
+__all__ = ["CostlyThreads", "PasswordChecks", "TooMany"]
+
+REMEMBERED_MOST = 10_000
+
+
+class TooMany(Exception):
+    """So many wait already that one more would wait too long."""
+
+
+class CostlyThreads:
+    """Runs costly functions, `threads` at once, while at most `waiting` others wait."""
+
+    def __init__(self, *, threads: int, waiting: int, call_in_reactor: Callable[..., Any]) -> None:
+        self._pool = ThreadPool(0, threads, "passwords")
+        self._most = threads + waiting
+        self._under_way = 0
+        self._call_in_reactor = call_in_reactor
+
+    def start(self) -> None:
+        """Threads begin with the first work."""
+        self._pool.start()
+        self._pool.callInThread(verify_password, "x", nobodys_hash())
+
+    def stop(self) -> None:
+        """Wait for what is under way: moments."""
+        if self._pool.started and not self._pool.joined:
+            self._pool.stop()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """A Deferred of what the function returns.  It fails with `TooMany` at once where too many wait."""
+        done: Deferred[Any] = Deferred(lambda _: None)  # what nobody waits for any more still ends by itself
+        if self._pool.joined:
+            done.errback(TooMany("passwords are not compared any more: the server stops"))
+            return done
+        if self._under_way >= self._most:
+            done.errback(TooMany(f"{self._under_way} others wait for their passwords to be compared"))
+            return done
+        self._under_way += 1
+
+        def ended(succeeded: bool, result: Any) -> None:
+            self._call_in_reactor(self._ended, done, result)
+
+        self._pool.callInThreadWithCallback(ended, function, *arguments)
+        return done
+
+    def _ended(self, done: Deferred[Any], result: Any) -> None:
+        self._under_way -= 1
+        if not done.called:
+            (done.errback if isinstance(result, Failure) else done.callback)(result)
+
+
+class PasswordChecks:
+    """Compares passwords with hashes.
+
+    `run(function, *arguments)` returns an awaitable; `remember_seconds` 0 remembers nothing.
+    """
+
+    def __init__(self, *, run: Callable[..., Any], clock: Clock, remember_seconds: float) -> None:
+        self._run = run
+        self._clock = clock
+        self._remember_seconds = remember_seconds
+        self._secret = secrets.token_bytes(32)
+        self._right: OrderedDict[bytes, float] = OrderedDict()  # until when it is remembered
+
+    async def matches(self, password: str, hash: str | None) -> bool:
+        """Whether the password is the one of the hash; None is nobody's, costs as much and is False.  Raises `TooMany`."""
+        if hash is None:
+            await self._run(verify_password, password, nobodys_hash())
+            return False
+        mark = hmac.digest(self._secret, f"{hash}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
+        if self._right.get(mark, 0.0) > self._clock.seconds():
+            return True
+        if not await self._run(compare, password, hash):
+            return False
+        self._remember(mark)
+        return True
+
+    def _remember(self, mark: bytes) -> None:
+        if not self._remember_seconds:
+            return
+        self._right.pop(mark, None)
+        self._right[mark] = self._clock.seconds() + self._remember_seconds
+        if len(self._right) > REMEMBERED_MOST:
+            self._right.popitem(last=False)
+
+
+def compare(password: str, hash: str) -> bool:
+    """Whether they go together; blocks.  A failure costs no less than for an account that is not there: a hash which an older
+    server has left is often a quick one, and would show that the account is there.
+    """
+    if verify_password(password, hash):
+        return True
+    if needs_update(hash):
+        verify_password(password, nobodys_hash())
+    return False
+
+
+def nobodys_hash() -> str:
+    """A hash of the kind that new passwords get, of octets that nobody knows."""
+    return "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$Zx5m0cQ0fR0b1n3mVQ1w6sW8m3v5q0b7uG0n3cC2b9E"

@@ -1,0 +1,264 @@
+"""Keeps those out who guess passwords: by account from a network, by account everywhere, by network.
+
+`mailserver.accounts.failures` counts; here is the memory of it, which survives a restart (`IStateStore`), and the exemptions:
+
+* Unix sockets, programs of this host, and the networks of `allow` are never locked out, and nothing is held against them.
+* Guessing from everywhere must not be a cheap way to keep the owner out: in a network from which an account has logged in within
+  the last 30 days, only what comes from that very network can lock it out.
+
+A state store that cannot be read makes every method raise `StorageBroken`: nobody can tell, so nobody logs in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from mailserver.accounts.failures import DAY_SECONDS, DIGEST_OCTETS, NO_FAILURES, Guess, LockoutRules, Tally
+from mailserver.accounts.lockouts import ACCOUNT, NETWORK, PAIR, Entry, Selection, key_of, parts_of, space_of
+from mailserver.interfaces import Clock
+from mailserver.mail.address import AddressError, normal_domain, normal_local
+from mailserver.mail.networks import NO_NETWORKS, Networks, network_name
+from mailserver.mail.recent import TAG_OCTETS, day_of, is_recent, with_recent
+
+__all__ = ["Lockout"]
+
+UNGUARDED = frozenset({"unix", "local"})
+SURROGATE = re.compile("[\ud800-\udfff]")  # no database takes one
+NAME_CHARACTERS = 320  # RFC 5321 section 4.5.3.1: more than any address; longer names are known by a hash
+KNOWN_SPACE = "lockout.known"
+KNOWN_DAYS = 30
+KNOWN_NETWORKS = 64  # of one account, the latest
+
+
+class Lockout:
+    """Who may try to log in, and who has to wait.
+
+    `state` is an `IStateStore`, `note(id, step, **fields)` records a lockout under an id from `next_id`.  `entries_most` bounds
+    each of the three tables; the least recently used leave.  Passwords are told apart by a hash under `key`: by default a new
+    one at each start which is kept nowhere, so that the file with the counts says nothing about anybody's passwords.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        state: Any,
+        rules: LockoutRules,
+        allow: Networks = NO_NETWORKS,
+        note: Callable[..., None] | None = None,
+        next_id: Callable[[], str] = lambda: "-",
+        entries_most: int = 100_000,
+        key: bytes | None = None,
+    ) -> None:
+        self._clock = clock
+        self._state = state
+        self._rules = rules
+        self._allow = allow
+        self._note = note
+        self._next_id = next_id
+        self._key = secrets.token_bytes(32) if key is None else key
+        self._limits = {
+            PAIR: rules.account_failures,
+            ACCOUNT: rules.account_failures_everywhere,
+            NETWORK: rules.network_failures,
+        }
+        self._shelves = {scope: Shelf(state, space_of(scope), entries_most) for scope in self._limits}
+
+    # --- for those who check passwords ---
+
+    def refusal(self, peer_address: str, account: str) -> str | None:
+        """Why this peer may not try this account now, for the log; None where it may.  "" is an account not named yet."""
+        if self._is_exempt(peer_address):
+            return None
+        name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
+        if self._tally(NETWORK, "", network).is_locked(now):
+            return f"the network {network} is locked out"
+        if not name:
+            return None
+        if self._tally(PAIR, name, network).is_locked(now):
+            return f"the account is locked out from {network}"
+        if self._tally(ACCOUNT, name, "").is_locked(now) and not self._is_known(name, network):
+            return "the account is locked out from networks that it has not been used from"
+        return None
+
+    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+        """A log-in has failed; return how many seconds the reply has to wait.
+
+        `evidence` tells one wrong password from another; b"" where the mechanism shows nothing of it, then each counts.
+        """
+        if self._is_exempt(peer_address):
+            return self._rules.answer_seconds(1)
+        name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
+        password = self._password(name, evidence)
+        before = self._tally(NETWORK, "", network)
+        self._count(NETWORK, "", network, Guess(now, digest(name), password))
+        if name:
+            from_network = Guess(now, digest(network), password)
+            self._count(PAIR, name, network, from_network)
+            self._count(ACCOUNT, name, "", from_network)
+        others = [guess for guess in before.guesses if guess.password != password]
+        return self._rules.answer_seconds(Tally(tuple(others)).counted(now, self._rules.window_seconds) + 1)
+
+    def succeeded(self, peer_address: str, account: str) -> None:
+        """A log-in has succeeded: what came from this network against this account is forgotten, nothing else."""
+        name, network = account_name(account), network_name(peer_address)
+        if not name or self._is_exempt(peer_address):
+            return
+        self._shelves[PAIR].drop(key_of(name, network))
+        for scope, subject, source in ((ACCOUNT, (name, ""), digest(network)), (NETWORK, ("", network), digest(name))):
+            tally = self._tally(scope, *subject)
+            less = tally.without(lambda guess, source=source: guess.source == source)  # type: ignore[misc]
+            if less is not tally:
+                self._keep(scope, *subject, less)
+        self._remember(name, network)
+
+    # --- for the administrator ---
+
+    def entries(self, selection: Selection, *, locked_only: bool = True) -> list[Entry]:
+        """What is held against those who are meant; blocks for the disk."""
+        now, found = self._clock.seconds(), []
+        for scope in self._limits:
+            for key, value, _ in self._state.items(space_of(scope)):
+                account, network = parts_of(key)
+                tally = decoded(value)
+                failures = tally.counted(now, self._rules.window_seconds)
+                until = tally.locked_until if tally.is_locked(now) else 0.0
+                if (until or (failures and not locked_only)) and selection.means(account, network):
+                    found.append(Entry(scope, account, network, failures, until, tally.lockouts))
+        return found
+
+    def clear(self, selection: Selection, *, by: str = "") -> list[Entry]:
+        """Forget what is held against those who are meant, counts too; return what it was."""
+        cleared = self.entries(selection, locked_only=False)
+        for entry in cleared:
+            self._shelves[entry.scope].drop(key_of(entry.account, entry.network))
+            if entry.locked_until:
+                self._tell("lockout_cleared", scope=entry.scope, account=entry.account, network=entry.network, by=by)
+        return cleared
+
+    # --- counting ---
+
+    def _count(self, scope: str, account: str, network: str, guess: Guess) -> None:
+        before = self._tally(scope, account, network)
+        after = before.after(guess, limit=self._limits[scope], rules=self._rules)
+        self._keep(scope, account, network, after)
+        if after.locked_until != before.locked_until:
+            seconds = int(after.locked_until - guess.at)
+            failures, lockouts = self._limits[scope], after.lockouts
+            self._tell(
+                "lockout", scope=scope, account=account, network=network, failures=failures, seconds=seconds, lockouts=lockouts
+            )
+
+    def _tell(self, step: str, **fields: Any) -> None:
+        if self._note is not None:
+            self._note(self._next_id(), step, **fields)
+
+    def _tally(self, scope: str, account: str, network: str) -> Tally:
+        return self._shelves[scope].get(key_of(account, network))
+
+    def _keep(self, scope: str, account: str, network: str, tally: Tally) -> None:
+        lifetime = tally.lifetime_seconds(self._clock.seconds(), self._rules.window_seconds)
+        self._shelves[scope].put(key_of(account, network), tally, lifetime)
+
+    def _password(self, name: str, evidence: bytes) -> bytes:
+        if not evidence:
+            return secrets.token_bytes(DIGEST_OCTETS)
+        return hashlib.blake2b(
+            name.encode("utf-8", "surrogatepass") + b"\0" + evidence, key=self._key, digest_size=DIGEST_OCTETS
+        ).digest()
+
+    # --- exemptions ---
+
+    def _is_exempt(self, peer_address: str) -> bool:
+        return peer_address in UNGUARDED or peer_address in self._allow
+
+    def _is_known(self, name: str, network: str) -> bool:
+        entries = self._state.get(KNOWN_SPACE, key_of(name, ""))
+        return entries is not None and is_recent(entries, network_tag(network), self._today(), KNOWN_DAYS)
+
+    def _remember(self, name: str, network: str) -> None:
+        key = key_of(name, "")
+        before = self._state.get(KNOWN_SPACE, key) or b""
+        after = with_recent(before, network_tag(network), self._today(), days=KNOWN_DAYS, most=KNOWN_NETWORKS)
+        if after is not before:
+            self._state.put(KNOWN_SPACE, key, after, KNOWN_DAYS * DAY_SECONDS)
+
+    def _today(self) -> int:
+        return day_of(self._clock.seconds())
+
+
+class Shelf:
+    """The tallies of one scope: at most `most`, the least recently used leave, from the state store too."""
+
+    def __init__(self, state: Any, space: str, most: int) -> None:
+        self._state = state
+        self._space = space
+        self._most = most
+        self._tallies: OrderedDict[str, Tally] = OrderedDict()
+
+    def get(self, key: str) -> Tally:
+        """The tally, `NO_FAILURES` where there is none."""
+        tally = self._tallies.get(key)
+        if tally is not None:
+            self._tallies.move_to_end(key)
+            return tally
+        value = self._state.get(self._space, key)
+        if value is None:
+            return NO_FAILURES
+        tally = decoded(value)
+        self._take(key, tally)
+        return tally
+
+    def put(self, key: str, tally: Tally, lifetime_seconds: float) -> None:
+        """Keep it as long as it says something."""
+        if lifetime_seconds <= 0:
+            self.drop(key)
+            return
+        self._take(key, tally)
+        self._state.put(self._space, key, tally.encode(), lifetime_seconds)
+
+    def drop(self, key: str) -> None:
+        """Forget it."""
+        if self._tallies.pop(key, None) is not None or self._state.get(self._space, key) is not None:
+            self._state.drop(self._space, key)
+
+    def _take(self, key: str, tally: Tally) -> None:
+        self._tallies[key] = tally
+        self._tallies.move_to_end(key)
+        if len(self._tallies) > self._most:
+            oldest, _ = self._tallies.popitem(last=False)
+            self._state.drop(self._space, oldest)
+
+
+def decoded(value: bytes) -> Tally:
+    """The tally; one that a later version has written counts as none."""
+    try:
+        return Tally.decode(value)
+    except ValueError:
+        return NO_FAILURES
+
+
+def account_name(account: str) -> str:
+    """One name for all ways to write an account's; bounded, whatever a stranger gives as a user name."""
+    local, at, domain = account.rpartition("@")
+    if len(account) > NAME_CHARACTERS or SURROGATE.search(account):
+        return "#" + digest(account).hex()
+    try:
+        return f"{normal_local(local)}@{normal_domain(domain)}" if at else normal_local(account)
+    except AddressError:
+        return account.lower()
+
+
+def digest(text: str) -> bytes:
+    """What stands for a name in the other side's tally."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_OCTETS).digest()
+
+
+def network_tag(network: str) -> bytes:
+    """What stands for a network among those of an account."""
+    return digest(network)[:TAG_OCTETS]

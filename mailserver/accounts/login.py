@@ -1,0 +1,302 @@
+"""Who may log in: the one way for every service.
+
+A SASL exchange is taken through with what the accounts know; the lockout is asked before and told after.  Whether a user exists
+shows neither in the reply nor in the work: an unknown one has a false salt, a false hash and the same answer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailserver.accounts.realm import IMailAccount, PasswordCredentials, make_portal
+from mailserver.interfaces import (
+    Clock,
+    Denial,
+    Denied,
+    IAuthenticator,
+    ICertificateAccounts,
+    ILogin,
+    IScramAccounts,
+    ISecretAccounts,
+    ISenderGrants,
+    LoggedIn,
+)
+from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.envelope import Peer
+from mailserver.sasl.exchanges import Need, Start, begin, offered
+from mailserver.sasl.faults import LocalSASLError
+from mailserver.sasl.scram_keys import false_scram_keys
+from mailserver.sasl.steps import (
+    Challenge,
+    ChannelBindings,
+    CheckCertificate,
+    CheckPassword,
+    Failed,
+    FindScramKeys,
+    FindSecret,
+    ScramKeys,
+    Step,
+    Succeeded,
+    Trouble,
+)
+
+__all__ = ["Authenticator", "Lockout", "account_name"]
+
+NO_GOOD_CERTIFICATE = frozenset({"expired", "revoked", "not yet valid"})
+
+
+class Lockout(Protocol):
+    """Counts failures.  `peer_address` is numeric, `account` an address, "" where none is known yet."""
+
+    def refusal(self, peer_address: str, account: str) -> str | None:
+        """Why nobody may try now, for the log; None where they may."""
+
+    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+        """A failure; `evidence` tells one wrong password from another.  Return how many seconds the answer waits."""
+
+    def succeeded(self, peer_address: str, account: str) -> None:
+        """A success."""
+
+
+def account_name(username: str, login_domain: str) -> str | None:
+    """The account's address as look-ups compare it, `login_domain` added where there is no domain; None for what is none."""
+    text = username.strip()
+    try:
+        address = Address.parse(text if "@" in text else f"{text}@{login_domain}", utf8=True)
+    except AddressError:
+        return None
+    return f"{normal_local(address.local)}@{address.domain_key}"
+
+
+@implementer(IAuthenticator)
+class Authenticator:
+    """Logs users in.
+
+    `accounts` is what `[accounts] use` names, `checkers` are further ones.  `mechanisms` None offers all that the accounts can
+    serve; `loopback_in_clear` lets clients of this host log in without TLS.  `secret()` is what false SCRAM keys are made with,
+    the same over restarts.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        accounts: Any,
+        checkers: Sequence[Any],
+        lockout: Lockout,
+        clock: Clock,
+        login_domain: str,
+        hostname: str,
+        secret: Callable[[], bytes],
+        mechanisms: Collection[str] | None = None,
+        loopback_in_clear: bool = False,
+    ) -> None:
+        self.lockout = lockout
+        self.clock = clock
+        self.login_domain = login_domain
+        self._accounts = accounts
+        self._hostname = hostname
+        self._secret = secret
+        self._wanted = mechanisms
+        self._loopback_in_clear = loopback_in_clear
+        can_check = ICredentialsChecker.providedBy(accounts) and IUsernamePassword in accounts.credentialInterfaces
+        all_checkers = [*([accounts] if can_check else []), *checkers]
+        self._portal = make_portal(all_checkers)
+        self._needs_met = frozenset(
+            need
+            for need, is_met in (
+                (Need.PASSWORD, bool(all_checkers)),
+                (Need.SCRAM_KEYS, IScramAccounts.providedBy(accounts)),
+                (Need.SECRET, ISecretAccounts.providedBy(accounts) and accounts.serves_secrets),
+                (Need.CERTIFICATE, ICertificateAccounts.providedBy(accounts)),
+            )
+            if is_met
+        )
+
+    # --- IAuthenticator ---
+
+    def mechanisms(self, peer: Peer) -> Sequence[str]:
+        """What this peer is offered now, the best first."""
+        encrypted = peer.tls is not None
+        if not encrypted and not (self._loopback_in_clear and is_loopback(peer.address)):
+            return ()
+        has_certificate = peer.tls is not None and bool(peer.tls.client_certificate)
+        return offered(self._needs_met, is_encrypted=encrypted, has_certificate=has_certificate, wanted=self._wanted)
+
+    def begin(self, mechanism: str, peer: Peer, bindings: ChannelBindings) -> Login:
+        """Raises KeyError for a mechanism that this peer was not offered."""
+        mechanisms = self.mechanisms(peer)
+        if mechanism not in mechanisms:
+            raise KeyError(mechanism)
+        return Login(self, mechanism, Start(bindings, "SCRAM-SHA-256-PLUS" in mechanisms, self._hostname), peer)
+
+    async def granted_senders(self, account: str) -> Sequence[str]:
+        """As `ISenderGrants`."""
+        found: Sequence[str] = await self._accounts.granted_senders(account) if ISenderGrants.providedBy(self._accounts) else ()
+        return found
+
+    # --- what an exchange wants to know ---
+
+    async def password_account(self, username: str, password: str, peer: Peer) -> tuple[str, str] | None:
+        """The account and a note, None where the password is not its own.  Any error means that nobody can tell."""
+        account = account_name(username, self.login_domain) or f"@{self.login_domain}"  # nobody's
+        credentials = PasswordCredentials(account, password, peer.service, peer.address)
+        try:
+            found: Any = await self._portal.login(credentials, None, IMailAccount)
+        except UnauthorizedLogin:
+            return None
+        avatar = found[1]
+        return str(avatar.address), str(avatar.note)
+
+    async def scram_keys(self, username: str) -> ScramKeys:
+        """The account's, or false ones."""
+        account = account_name(username, self.login_domain)
+        keys: ScramKeys | None = await self._accounts.scram_keys(account) if account is not None else None
+        return keys or false_scram_keys(account or username, self._secret())
+
+    async def shared_secret(self, username: str) -> bytes | None:
+        """The account's password itself."""
+        account = account_name(username, self.login_domain)
+        secret: bytes | None = await self._accounts.secret(account) if account is not None else None
+        return secret
+
+    async def certificate_account(self, peer: Peer) -> str | None:
+        """Whom the certificate stands for: by its fingerprint, or by an address in it that an authority vouches for."""
+        tls = peer.tls
+        if tls is None or not tls.client_certificate or tls.client_fault in NO_GOOD_CERTIFICATE:
+            return None
+        emails = tls.client_emails if tls.client_verified else ()
+        account: str | None = await self._accounts.account_of_certificate(tls.client_certificate, emails)
+        return account
+
+
+@implementer(ILogin)
+class Login:
+    """One exchange under way."""
+
+    def __init__(self, authenticator: Authenticator, mechanism: str, start: Start, peer: Peer) -> None:
+        self._authenticator = authenticator
+        self._mechanism = mechanism
+        self._exchange = begin(mechanism, start)
+        self._peer = peer
+        self._note = ""
+        self._named = ""  # by the client, for the log
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._cancelled = True
+
+    async def respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
+        """Feed the client's response."""
+        try:
+            return await self._respond(data)
+        except LocalSASLError:
+            raise  # a response that nobody awaits: the caller's fault
+        except Exception as error:  # noqa: BLE001  # whatever a store or the lockout raises means "cannot tell"
+            return self._cannot_tell(error, self._named)
+
+    async def _respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
+        refused = self._refused(self._named)
+        if refused is not None:
+            return refused
+        step = self._exchange.respond(data)
+        while not isinstance(step, Challenge):
+            if isinstance(step, Succeeded | Failed):
+                return await self._ended(step)
+            self._named = self._username(step)
+            refused = self._refused(self._named)
+            if refused is not None:
+                return refused
+            step = self._exchange.answer(await ANSWERS[type(step)](self, step))
+        return step
+
+    def _refused(self, username: str) -> Denied | None:
+        """By the lockout."""
+        refusal = self._authenticator.lockout.refusal(self._peer.address, self._account(username) if username else "")
+        return None if refusal is None else Denied(Denial.SLOW_DOWN, refusal, username)
+
+    # --- how it ends ---
+
+    async def _ended(self, step: Succeeded | Failed) -> LoggedIn | Denied:
+        if isinstance(step, Failed) and step.trouble is Trouble.MALFORMED:
+            return Denied(Denial.MALFORMED, f"{self._mechanism}: {step.trouble.value}", step.username)
+        # Once more: others may have failed while this one waited.  Guesses that come at once would all be tried, and neither a
+        # yes nor a no may tell then which of them was right.
+        refused = self._refused(step.username)
+        if refused is not None:
+            return refused
+        if isinstance(step, Failed):
+            return await self._denied(f"{self._mechanism}: {step.trouble.value}", step.username, step.evidence)
+        account = self._account(step.username)
+        if step.authorization and self._account(step.authorization) != account:
+            return await self._denied(f"{account} may not act for {step.authorization!r}", step.username, b"")
+        self._authenticator.lockout.succeeded(self._peer.address, account)
+        return LoggedIn(account, self._mechanism, self._note)
+
+    async def _denied(self, why: str, username: str, evidence: bytes) -> Denied:
+        """After a pause, which grows with each failure."""
+        authenticator = self._authenticator
+        seconds = authenticator.lockout.failed(self._peer.address, self._account(username), evidence)
+        if seconds > 0 and not self._cancelled:
+            await deferLater(authenticator.clock, seconds)  # type: ignore[arg-type]
+        return Denied(Denial.CREDENTIALS, why, username)
+
+    def _cannot_tell(self, error: Exception, username: str) -> Denied:
+        self._authenticator.log.error(
+            "whether {username} may log in cannot be told: {kind}: {error}",
+            username=username, kind=type(error).__name__, error=error,
+        )  # fmt: skip
+        return Denied(Denial.UNAVAILABLE, f"{type(error).__name__}: {error}", username)
+
+    # --- questions ---
+
+    def _username(self, step: Step) -> str:
+        return getattr(step, "username", "") or getattr(step, "authorization", "")
+
+    def _account(self, username: str) -> str:
+        return account_name(username, self._authenticator.login_domain) or username
+
+    async def _check_password(self, step: CheckPassword) -> str | None:
+        found = await self._authenticator.password_account(step.username, step.password, self._peer)
+        if found is None:
+            return None
+        account, self._note = found
+        return account
+
+    def _find_scram_keys(self, step: FindScramKeys) -> Awaitable[ScramKeys]:
+        return self._authenticator.scram_keys(step.username)
+
+    def _find_secret(self, step: FindSecret) -> Awaitable[bytes | None]:
+        return self._authenticator.shared_secret(step.username)
+
+    def _check_certificate(self, step: CheckCertificate) -> Awaitable[str | None]:
+        return self._authenticator.certificate_account(self._peer)
+
+
+ANSWERS: Mapping[type, Callable[[Login, Any], Awaitable[Any]]] = {
+    CheckPassword: Login._check_password,
+    FindScramKeys: Login._find_scram_keys,
+    FindSecret: Login._find_secret,
+    CheckCertificate: Login._check_certificate,
+}
+
+
+def is_loopback(address: str) -> bool:
+    """A client on this host."""
+    if address == "unix":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

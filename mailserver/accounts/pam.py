@@ -1,0 +1,133 @@
+"""The process that asks PAM: it keeps the privileges that the server drops, since only they can read the system's passwords.
+
+It is started before that, and believes nothing that the server says: it answers for users from `uid_min` on and never for root,
+one question in one forked child, which ends itself when its time is over.  See `processes.privileged`.
+
+    {"user", "password", "client"}   →   [0, "", PAM's code, its words] or [-1, note]
+
+A question about anybody else is put for a user whom there is not: its answer takes as long, and is no.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mailserver.processes import privileged
+from mailserver.processes.privileged import Lookup, PrivilegedProcess, RequestError
+from mailserver.processes.spawning import outlive_signals, spawn
+
+__all__ = ["AT_ONCE", "NOBODY", "NO", "YES", "Question", "main", "parse_question", "start_pam_process"]
+
+NOBODY = "mailserver-no-such-user"
+PASSWORD_OCTETS = 4096
+AT_ONCE = 16
+SECONDS = 30
+START_SECONDS = 20.0
+READY = b"+"
+
+# Linux-PAM's codes: _pam_types.h
+YES = 0
+NO = (6, 7, 8, 10, 11, 12, 13)  # permission, wrong, insufficient, unknown, too many tries, password or account expired
+SILENT = 0x8000
+NO_NULL_PASSWORD = 0x0001
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether this is the user's password.  `client` is a numeric address, "" where nobody knows it."""
+
+    service: str
+    user: str
+    password: str
+    client: str
+
+    def run(self, reply: int, content: int) -> tuple[object, ...]:
+        """In the child: ask.  Errors of PAM before the question are `PAMError`."""
+        import pamela
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(SECONDS)
+        conversation = pamela.new_simple_password_conv((self.password,), "utf-8")
+        handle = pamela.pam_start(self.service, self.user, conv_func=conversation)
+        if self.client:
+            handle.set_item(pamela.PAM_RHOST, self.client)
+        code = pamela.PAM_AUTHENTICATE(handle, SILENT | NO_NULL_PASSWORD)
+        if code == YES:
+            code = pamela.PAM_ACCT_MGMT(handle, SILENT | NO_NULL_PASSWORD)
+        words = pamela.pam_strerror(handle, code)
+        pamela.PAM_END(handle, code)
+        return 0, "", code, words
+
+
+def parse_question(octets: bytes, *, service: str, uid_min: int, lookup: Lookup) -> Question:
+    """Check every member.  Raises `RequestError`."""
+    try:
+        members: dict[str, Any] = json.loads(octets)
+        user, password, client = members["user"], members["password"], members["client"]
+        texts = all(isinstance(text, str) and "\0" not in text for text in (user, password, client))
+        valid = texts and 0 < len(password.encode("utf-8")) <= PASSWORD_OCTETS and len(client) <= 64
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RequestError(f"not a question: {type(error).__name__}") from None
+    if not valid:
+        raise RequestError("not a question")
+    return Question(service, user if _is_served(user, uid_min, lookup) else NOBODY, password, client)
+
+
+def _is_served(user: str, uid_min: int, lookup: Lookup) -> bool:
+    try:
+        account = lookup(user)
+    except (KeyError, ValueError):
+        return False
+    return account.pw_name == user and account.pw_uid >= max(uid_min, 1)
+
+
+def start_pam_process(service: str, uid_min: int) -> PrivilegedProcess:
+    """Start the process with the identity of this moment.  Raises OSError where it cannot."""
+
+    def begin() -> Any:
+        process, control = spawn("mailserver.accounts.pam", [service, str(uid_min)])
+        control.settimeout(START_SECONDS)
+        try:
+            is_ready = control.recv(1) == READY
+        except OSError:
+            is_ready = False
+        if not is_ready:
+            control.close()
+            process.kill()
+            process.wait()
+            raise OSError("the process that asks PAM does not start: is libpam there?")
+        control.settimeout(None)
+        return process, control
+
+    return PrivilegedProcess(spawn=begin)
+
+
+def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
+    """The arguments are the PAM service, `uid_min`, and the number of our end of the socket pair."""
+    import pamela  # noqa: F401  # once, for all children
+
+    service, uid_min, number = arguments
+    outlive_signals()
+    os.umask(0o077)
+    with socket.socket(fileno=int(number)) as control:
+        control.set_inheritable(False)
+        control.sendall(READY)
+        privileged.serve(
+            control,
+            lambda octets: parse_question(octets, service=service, uid_min=int(uid_min), lookup=lookup),
+            children_at_once=2 * AT_ONCE,  # those that have answered take a moment to end
+            children_of_a_user=2 * AT_ONCE,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

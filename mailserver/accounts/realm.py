@@ -1,0 +1,160 @@
+"""Portal, realm and checkers of `twisted.cred`: whoever can tell whether a password is right.
+
+The accounts are asked first, then what `authentication.checkers` describes in strcred's words.  The first who knows the password
+wins; one who cannot tell (an error) stops the search, since the next might let a stranger in.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.cred import strcred
+from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import Attribute, Interface, implementer
+
+__all__ = ["AccountName", "CheckerError", "IMailAccount", "PasswordCredentials", "make_checker", "make_portal"]
+
+
+class CheckerError(ValueError):
+    """A description of a checker cannot be used; the sentence says why."""
+
+
+class IMailAccount(Interface):
+    """An account that has logged in (the avatar)."""
+
+    address = Attribute("The account's address, as text.")
+    note = Attribute("How it logged in, for the log, such as the name of an app password.")
+
+
+class AccountName(str):
+    """An avatar id: the account's address, with a note for the log."""
+
+    note = ""
+
+    @classmethod
+    def noted(cls, address: str, note: str) -> AccountName:
+        """With a note."""
+        name = cls(address)
+        name.note = note
+        return name
+
+
+@implementer(IUsernamePassword)
+class PasswordCredentials:
+    """`username` is the account's address and `password` the password, both in UTF-8; `service` is the listener's, and `client`
+    the client's numeric address.
+    """
+
+    def __init__(self, username: str, password: str, service: str, client: str = "") -> None:
+        self.username = username.encode("utf-8")
+        self.password = password.encode("utf-8")
+        self.service = service
+        self.client = client
+
+    def checkPassword(self, password: bytes) -> bool:
+        """For checkers that know the password itself."""
+        return hmac.compare_digest(self.password, password)
+
+
+@implementer(IMailAccount)
+class MailAccount:
+    """The avatar."""
+
+    def __init__(self, address: str, note: str) -> None:
+        self.address = address
+        self.note = note
+
+
+@implementer(IRealm)
+class MailRealm:
+    """Gives an account to whoever the checkers have found."""
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> tuple[Any, Any, Any]:
+        """As `IRealm` wants it.  Raises NotImplementedError for an interface that there is not."""
+        if IMailAccount not in interfaces:
+            raise NotImplementedError("the only avatar is IMailAccount")
+        text = avatarId.decode("utf-8") if isinstance(avatarId, bytes) else str(avatarId)
+        return IMailAccount, MailAccount(text, getattr(avatarId, "note", "")), lambda: None
+
+
+@implementer(ICredentialsChecker)
+class Checkers:
+    """Several checkers, asked one after the other."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, checkers: Sequence[Any]) -> None:
+        self._checkers = tuple(checkers)
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        """UnauthorizedLogin where nobody knows the password; any other error means "cannot tell"."""
+        return Deferred.fromCoroutine(self._ask(credentials))
+
+    async def _ask(self, credentials: Any) -> Any:
+        for checker in self._checkers:
+            try:
+                return await maybeDeferred(checker.requestAvatarId, credentials)
+            except UnauthorizedLogin:
+                continue
+        raise UnauthorizedLogin
+
+
+@implementer(ICredentialsChecker)
+class Described:
+    """A checker of strcred's, which may know users by their address or, those of `domain`, by their name alone."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, checker: Any, domain: str) -> None:
+        self._checker = checker
+        self._domain = domain
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        """The account's address, however the checker calls it."""
+        return Deferred.fromCoroutine(self._ask(credentials))
+
+    async def _ask(self, credentials: Any) -> str:
+        address = credentials.username.decode("utf-8")
+        local, _, domain = address.rpartition("@")
+        if not local:
+            raise UnauthorizedLogin  # nobody; some stores have something under the empty name
+        names = [address, local] if domain == self._domain else [address]
+        for name in names:
+            asked = PasswordCredentials(name, credentials.password.decode("utf-8"), credentials.service, credentials.client)
+            try:
+                found = await maybeDeferred(self._checker.requestAvatarId, asked)
+            except UnauthorizedLogin:
+                continue
+            if found:  # an anonymous checker gives b"" to everybody
+                return str(address)
+        raise UnauthorizedLogin
+
+
+def make_checker(description: str, domain: str) -> Described:
+    """From strcred's description, such as ``file:/etc/passwords``.  Raises `CheckerError`."""
+    try:
+        checker: Any = strcred.makeChecker(description)
+    except strcred.InvalidAuthType:
+        raise CheckerError(f"{description!r}: strcred knows no checker of this kind") from None
+    except Exception as error:
+        raise CheckerError(f"{description!r}: {error}") from error
+    if IUsernamePassword not in checker.credentialInterfaces:
+        raise CheckerError(f"{description!r} cannot check passwords")
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):  # strcred gives it text, and it is asked for octets
+        checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
+    return Described(checker, domain)
+
+
+def _octets(text: str | bytes) -> bytes:
+    return text.encode("utf-8") if isinstance(text, str) else text
+
+
+def make_portal(checkers: Sequence[Any]) -> Portal:
+    """The portal through which passwords go."""
+    return Portal(MailRealm(), [Checkers(checkers)])

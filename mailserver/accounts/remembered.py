@@ -1,0 +1,40 @@
+"""Who exists, remembered for a while: each recipient of each message asks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from mailserver.interfaces import Clock
+
+__all__ = ["Remembered"]
+
+AT_MOST = 10_000
+
+
+class Remembered:
+    """Keeps the answers for `seconds`; those that were asked for longest ago leave first.  An error is no answer."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._known: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+
+    def note(self, name: str) -> None:
+        """It exists: somebody has just said so."""
+        self._keep(name, True)
+
+    async def exists(self, name: str, ask: Callable[[str], Awaitable[bool]]) -> bool:
+        """What is known of `name`, or what `ask` says."""
+        now = self._clock.seconds()
+        until, exists = self._known.get(name, (0.0, False))
+        if until <= now:
+            exists = await ask(name)
+            self._keep(name, exists)
+        return exists
+
+    def _keep(self, name: str, exists: bool) -> None:
+        self._known[name] = (self._clock.seconds() + self._seconds, exists)
+        self._known.move_to_end(name)
+        if len(self._known) > AT_MOST:
+            self._known.popitem(last=False)

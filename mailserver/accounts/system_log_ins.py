@@ -1,0 +1,158 @@
+"""The host's own users, who log in with their passwords of the host: ``[accounts] use = "system"`` with ``pam``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailserver.accounts import pam
+from mailserver.accounts.denials import at_whole_second
+from mailserver.accounts.realm import AccountName
+from mailserver.accounts.system import SystemDirectory
+from mailserver.interfaces import IComponent, IPrivilegedComponent
+from mailserver.processes.answer import Answer
+from mailserver.processes.privileged import PrivilegedProcess
+
+__all__ = ["CannotTell", "SystemLogIns"]
+
+WAIT_SECONDS = 40.0
+AT_ONCE_FOR_A_USER = 4
+WAITING_MOST = 200
+SERVICE_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d")
+
+
+class CannotTell(OSError):
+    """PAM has no answer."""
+
+
+@implementer(ICredentialsChecker, IComponent, IPrivilegedComponent)
+class SystemLogIns(SystemDirectory):
+    """Asks the PAM service `service` through `start`'s process; `reactor` waits for it.  The rest as in `SystemDirectory`.
+
+    A denial comes at a whole second after the question, so that its time does not tell who exists.
+    """
+
+    log = Logger()
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        reactor: Any,
+        uid_min: int = 1000,
+        start: Callable[[str, int], PrivilegedProcess] = pam.start_pam_process,
+        **directory: Any,
+    ) -> None:
+        super().__init__(uid_min=uid_min, **directory)
+        self._service = service
+        self._reactor = reactor
+        self._uid_min = uid_min
+        self._start = start
+        self._process: PrivilegedProcess | None = None
+        self._waiting = 0
+        self._slots = DeferredSemaphore(pam.AT_ONCE)
+        self._slots_of: dict[str, DeferredSemaphore] = {}  # by user; a wrong password keeps its slot for seconds
+
+    # --- life ---
+
+    def start_privileged(self) -> None:
+        """Start the process while the server still has its privileges.  Raises OSError."""
+        self._look()
+        self._process = self._start(self._service, self._uid_min)
+        if os.geteuid() != 0:
+            self.log.warn("PAM is asked without root's privileges: pam_unix then knows the server's own user alone")
+
+    async def start(self) -> None:
+        """Raises OSError where PAM cannot be asked on this host."""
+        self._look()
+
+    async def stop(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            await self._run_in_thread(process.close)
+
+    def _look(self) -> None:
+        if importlib.util.find_spec("pamela") is None:
+            raise CannotTell("the package pamela is not installed; mailserver[pam] brings it")
+        places = [os.path.join(folder, self._service) for folder in SERVICE_FOLDERS]
+        if not any(map(os.path.exists, places)):
+            raise CannotTell(f"there is no PAM service {self._service} ({places[0]}); etc/pam.d/mailserver is one")
+
+    # --- logging in ---
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        """`ICredentialsChecker`.  `CannotTell` passes."""
+        return Deferred.fromCoroutine(self._log_in(credentials))
+
+    async def _log_in(self, credentials: Any) -> AccountName:
+        since = self._clock.seconds()
+        address, password = credentials.username.decode("utf-8"), credentials.password.decode("utf-8")
+        user, _, domain = address.rpartition("@")
+        exists = await self.find(user, domain) is not None
+        if password and "\0" not in password:
+            is_right = await self._ask(user if exists else pam.NOBODY, password, credentials.client)
+            if is_right and exists:
+                return AccountName(address)
+        await at_whole_second(self._clock, since)
+        raise UnauthorizedLogin
+
+    async def _ask(self, user: str, password: str, client: str) -> bool:
+        """In its turn."""
+        if self._waiting >= WAITING_MOST:
+            raise CannotTell("PAM: too many wait for it")
+        own = self._slots_of.setdefault(user, DeferredSemaphore(AT_ONCE_FOR_A_USER))
+        self._waiting += 1
+        try:
+            async with own, self._slots:
+                return await self._ask_now(user, password, client)
+        finally:
+            self._waiting -= 1
+            if own.tokens == own.limit:
+                self._slots_of.pop(user, None)
+
+    async def _ask_now(self, user: str, password: str, client: str) -> bool:
+        process = self._process
+        if process is None:
+            raise CannotTell("the process that asks PAM does not run")
+        question = json.dumps({"user": user, "password": password, "client": client}).encode("ascii")
+        ours, theirs = socket.socketpair()
+        answer = Answer(self._reactor, ours)
+        try:
+            await self._run_in_thread(_send, process, question, theirs)
+            octets = await answer.within(WAIT_SECONDS, self._clock)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise CannotTell(f"PAM: {error}") from error
+        finally:
+            answer.close()
+        return self._meaning(octets, user)
+
+    def _meaning(self, octets: bytes, user: str) -> bool:
+        try:
+            number, note, *more = json.loads(octets)
+            code, words = more if number == 0 else (-1, note)
+        except (ValueError, TypeError):
+            raise CannotTell("PAM: no answer") from None
+        if code == pam.YES:
+            return True
+        if code not in pam.NO:
+            raise CannotTell(f"PAM: {words}")
+        self.log.debug("PAM denies {user}: {words}", user=user, words=words)
+        return False
+
+
+def _send(process: PrivilegedProcess, question: bytes, reply: socket.socket) -> None:
+    with reply:
+        process.send(question, [reply.fileno()])

@@ -1,0 +1,48 @@
+"""When each app password was last used: a small fact that expires, not a line in the accounts file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from mailserver.accounts.app_passwords import AppPassword
+from mailserver.interfaces import IStateStore
+
+__all__ = ["AppPasswordUses"]
+
+SPACE = "app-password"
+KEPT_SECONDS = 400 * 86_400.0
+NOTED_SECONDS = 60.0  # a program that logs in for each message is noted once a minute
+
+
+def key_of(account: str, one: AppPassword) -> str:
+    """The key in the state store; another password of the same name is another one."""
+    return f"{account}/{one.name}/{one.hash[-12:]}"
+
+
+class AppPasswordUses:
+    """Notes uses in the state store."""
+
+    log = Logger()
+
+    def __init__(self, state: IStateStore | None, seconds: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._seconds = seconds
+
+    def note(self, account: str, one: AppPassword) -> None:
+        """It was used now.  No errors: a date for the administrator keeps nobody out."""
+        if self._state is None:
+            return
+        try:
+            before, now = self.last(account, one), self._seconds()
+            if before is None or not 0 <= now - before < NOTED_SECONDS:
+                self._state.put(SPACE, key_of(account, one), repr(now).encode("ascii"), KEPT_SECONDS)
+        except Exception:  # noqa: BLE001  # whatever a store raises
+            self.log.failure("the use of an app password of {account} could not be noted", account=account)
+
+    def last(self, account: str, one: AppPassword) -> float | None:
+        """Seconds since the epoch, None where it is not known to have been used."""
+        found = None if self._state is None else self._state.get(SPACE, key_of(account, one))
+        return None if found is None else float(found)

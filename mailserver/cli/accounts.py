@@ -1,0 +1,50 @@
+"""The accounts file as the commands of `mailserver user` see it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from mailserver.accounts.file import FileDirectoryOptions
+from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.config import Configuration, load
+from mailserver.mail.address import AddressError
+from mailserver.plugins import discover
+
+__all__ = ["changing", "done", "opened"]
+
+T = TypeVar("T")
+
+
+def opened(config: str) -> tuple[Configuration, AccountsFile]:
+    """The configuration, and the file that it names.  Raises `Unable` where the accounts are in no file."""
+    configuration = load(config, discover().options_of)
+    if not isinstance(configuration.accounts.options, FileDirectoryOptions):
+        use = configuration.accounts.use
+        raise Unable(f'the accounts are not in a file ([accounts] use = "{use}"), so this command cannot change or list them')
+    return configuration, AccountsFile(configuration.accounts.options.path)
+
+
+def changing(path: str, change: Callable[[], T]) -> T:
+    """Do it, with the file's faults in words for people."""
+    try:
+        return change()
+    except (AccountExists, NoSuchAccount) as error:
+        raise Unable(str(error)) from error
+    except AddressError as error:
+        raise Unable(f"this is not an address: {error}", 2) from error
+    except FileNotFoundError as error:
+        raise Unable(f"{path} is not there: `mailserver user add` makes it", 1) from error
+    except OSError as error:
+        raise Unable(f"{path}: {error.strerror or error}", EX_IOERR) from error
+
+
+def done(options: argparse.Namespace, what: str, value: str = "") -> int:
+    """Say what was done to the account, or to this `value` of it."""
+    if options.json:
+        as_json({"account": options.address, what: value} if value else {what: options.address})
+    else:
+        say(f"{plain(options.address)}: {plain(value)} {what}" if value else f"{plain(options.address)}: {what}")
+    return 0

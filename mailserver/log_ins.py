@@ -1,0 +1,97 @@
+"""What all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of the false keys."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mailserver.accounts.checking import CostlyThreads, PasswordChecks
+from mailserver.accounts.failures import LockoutRules
+from mailserver.accounts.lockout import Lockout
+from mailserver.accounts.lockout_commands import LockoutCommands
+from mailserver.accounts.login import Authenticator
+from mailserver.accounts.realm import make_checker
+from mailserver.config import Configuration, Listen
+from mailserver.mail.networks import Networks
+
+__all__ = ["LogIns", "has_log_ins"]
+
+TEN_YEARS_SECONDS = 3650 * 86_400.0
+
+
+class LogIns:
+    """Lives as long as the server.  `state` is its `IStateStore`."""
+
+    def __init__(
+        self, configuration: Configuration, *, reactor: Any, state: Any, note: Callable[..., None], next_id: Callable[[], str]
+    ) -> None:
+        authentication, lockout = configuration.authentication, configuration.lockout
+        self._reactor = reactor
+        self._state = state
+        self._is_wanted = any(map(has_log_ins, configuration.listen))
+        self._threads = CostlyThreads(
+            threads=authentication.threads, waiting=authentication.waiting, call_in_reactor=reactor.callFromThread
+        )
+        self.checks = PasswordChecks(
+            run=self._threads.run, clock=reactor, remember_seconds=authentication.remember
+        )
+        self._lockout = Lockout(
+            clock=reactor,
+            state=state,
+            rules=LockoutRules(
+                account_failures=lockout.account_failures,
+                account_failures_everywhere=lockout.account_failures_everywhere,
+                network_failures=lockout.network_failures,
+                window_seconds=lockout.window,
+                duration_seconds=lockout.duration,
+                delay_seconds=lockout.delay,
+            ),
+            allow=Networks(lockout.allow),
+            note=note,
+            next_id=next_id,
+        )
+
+    def start(self) -> None:
+        """Begin to compare passwords, where any listener lets clients log in."""
+        if self._is_wanted:
+            self._threads.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._threads.stop()
+
+    def commands(self) -> Mapping[str, Any]:
+        """The commands of the control socket."""
+        return LockoutCommands(self._lockout).commands()
+
+    def authenticator(self, configuration: Configuration, accounts: Any) -> Authenticator | None:
+        """Who may log in, by this configuration; None where no listener lets anybody.  Raises `CheckerError`."""
+        if not any(map(has_log_ins, configuration.listen)):
+            return None
+        authentication = configuration.authentication
+        domain = authentication.domain or configuration.home_domain
+        return Authenticator(
+            accounts=accounts,
+            checkers=[make_checker(description, domain) for description in authentication.checkers],
+            lockout=self._lockout,
+            clock=self._reactor,
+            login_domain=domain,
+            hostname=configuration.hostname,
+            secret=self._secret,
+            mechanisms=authentication.mechanisms,
+            loopback_in_clear=authentication.without_tls == "loopback",
+        )
+
+    def _secret(self) -> bytes:
+        """What false SCRAM keys are made with: the same over restarts, so that nobody can tell them from real ones."""
+        secret: bytes | None = self._state.get("authentication", "secret")
+        if secret is None:
+            secret = secrets.token_bytes(32)
+            self._state.put("authentication", "secret", secret, TEN_YEARS_SECONDS)
+        return secret
+
+
+def has_log_ins(listen: Listen) -> bool:
+    """Whether clients may log in on this listener."""
+    return listen.service == "submission" if listen.authentication is None else listen.authentication

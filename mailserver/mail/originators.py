@@ -1,0 +1,163 @@
+"""Who a message says that it is from: the From and Sender fields (RFC 5322 section 3.6.2), read strictly.
+
+    from          = "From:" mailbox-list CRLF
+    sender        = "Sender:" mailbox CRLF
+    mailbox-list  = (mailbox *("," mailbox))
+    mailbox       = [display-name] "<" addr-spec ">" / addr-spec
+
+What other programs could read in another way than we do is not understood at all: several fields of a name, lines that are no
+field, groups, routes, comments inside an address, and names that look like an address in angle brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header
+
+from mailserver.mail.address import ATEXT, Address, AddressError
+from mailserver.mail.headers import Headers
+
+__all__ = ["OriginatorError", "Originators", "mailboxes", "originators"]
+
+AUTHORS_MOST = 20
+FIELD_CHARACTERS = 10_000
+COMMENT_DEPTH = 10
+
+WORD = rf"[{ATEXT}\u0080-\U0010ffff]"
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+BLANKS = re.compile(r"[ \t]*")
+ATOMS = re.compile(rf"(?:{WORD}|\.)+")  # with the dots of obs-phrase (section 4.1): "John Q. Public"
+QUOTED_STRING = re.compile(QUOTED)
+ADDR_SPEC = re.compile(rf"(?:{QUOTED}|(?:{WORD}|\.)+)@(?:\[[^\[\]\\\s]*\]|(?:{WORD}|\.)+)")
+ANGLE_ADDR = re.compile(rf'<((?:{QUOTED})?[^<>"\s()\\]*)>')
+COMMENT_PART = re.compile(r"[^()\\]+|\\.")
+CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=")
+LIKE_AN_ADDRESS = re.compile(r"<[^<>]*@|[\x00\r\n]")
+
+
+class OriginatorError(ValueError):
+    """The fields cannot be understood.  The message says why, in words of ours, fit for a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Originators:
+    """`authors` of the From field, none where there is no such field; `sender` None where there is no Sender field."""
+
+    authors: tuple[Address, ...]
+    sender: Address | None
+
+
+def originators(head: bytes) -> Originators:
+    """Read a header section.  Raises `OriginatorError`."""
+    if LONE_LINE_END.search(head):
+        raise OriginatorError("The header section holds a CR or LF that is not part of CRLF")
+    headers = Headers.parse(head)
+    if any(not field.name for field in headers):
+        raise OriginatorError("The header section has a line that is no field")
+    authors, sender = _field(headers, "From"), _field(headers, "Sender")
+    if len(sender) > 1:
+        raise OriginatorError("The Sender field names more than one")
+    return Originators(authors, sender[0] if sender else None)
+
+
+def mailboxes(text: str) -> tuple[Address, ...]:
+    """The addresses of a mailbox-list.  Raises `OriginatorError`, whose words begin in the middle of a sentence."""
+    if len(text) > FIELD_CHARACTERS:
+        raise OriginatorError("is too long")
+    if CONTROL.search(text):
+        raise OriginatorError("holds a control character")
+    found: list[Address] = []
+    at = 0
+    while True:
+        address, at = _mailbox(text, _skip(text, at))
+        found.append(address)
+        if len(found) > AUTHORS_MOST:
+            raise OriginatorError("names too many")
+        at = _skip(text, at)
+        if at == len(text):
+            return tuple(found)
+        if text[at] != ",":
+            raise OriginatorError("cannot be understood")
+        at += 1
+
+
+def _field(headers: Headers, name: str) -> tuple[Address, ...]:
+    values = headers.get_all(name)
+    if len(values) > 1:
+        raise OriginatorError(f"There is more than one {name} field")
+    try:
+        return mailboxes(values[0]) if values else ()
+    except OriginatorError as error:
+        raise OriginatorError(f"The {name} field {error}") from None
+
+
+def _mailbox(text: str, at: int) -> tuple[Address, int]:
+    bare = ADDR_SPEC.match(text, at)
+    if bare is not None:
+        return _address(bare[0]), bare.end()
+    start = at
+    while text[at : at + 1] != "<":
+        name = (QUOTED_STRING if text[at : at + 1] == '"' else ATOMS).match(text, at)
+        if name is None:
+            raise OriginatorError("cannot be understood")
+        at = _skip(text, name.end())
+    _check_name(text[start:at])
+    angle = ANGLE_ADDR.match(text, at)
+    if angle is None:
+        raise OriginatorError("cannot be understood")
+    return _address(angle[1]), angle.end()
+
+
+def _address(text: str) -> Address:
+    try:
+        address = Address.parse(text, utf8=True)
+    except AddressError as error:
+        raise OriginatorError("holds what is no address") from error
+    if "=?" in text:  # some programs decode encoded words here, where RFC 2047 section 5 allows none
+        raise OriginatorError("has an encoded word in an address")
+    return address
+
+
+def _check_name(text: str) -> None:
+    """A display name, or a comment, must not look like an address to a program that reads carelessly."""
+    plain = re.sub(r"\\(.)", r"\1", text)
+    if LIKE_AN_ADDRESS.search(plain) or LIKE_AN_ADDRESS.search("".join(map(_decoded, ENCODED_WORD.findall(plain)))):
+        raise OriginatorError("has a name that looks like an address")
+
+
+def _decoded(word: str) -> str:
+    """As far as the look needs it: in all other charsets that are in use "<" and "@" after it are these octets."""
+    try:
+        ((octets, charset),) = decode_header(word)
+        shifts = charset is not None and charset.lower().startswith("iso-2022-")
+        return bytes(octets).decode(charset if shifts and charset else "latin-1", "replace")
+    except (HeaderParseError, LookupError, TypeError, ValueError):
+        return ""  # nobody can show it
+
+
+def _skip(text: str, at: int) -> int:
+    """Over blanks and comments (section 3.2.2)."""
+    while True:
+        at = BLANKS.match(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] != "(":
+            return at
+        start, depth = at, 0
+        while True:
+            if text[at : at + 1] == "(":
+                depth, at = depth + 1, at + 1
+            elif text[at : at + 1] == ")":
+                depth, at = depth - 1, at + 1
+            else:
+                part = COMMENT_PART.match(text, at)
+                if part is None:
+                    raise OriginatorError("cannot be understood")
+                at = part.end()
+            if depth > COMMENT_DEPTH:
+                raise OriginatorError("cannot be understood")
+            if depth == 0:
+                break
+        _check_name(text[start:at])

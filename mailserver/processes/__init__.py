@@ -1,0 +1,1 @@
+"""Small processes beside the server, those that keep the privileges among them."""

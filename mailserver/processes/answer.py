@@ -1,0 +1,66 @@
+"""An answer that is on its way from another process."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.interfaces import Clock
+
+__all__ = ["REPLY_OCTETS", "Answer"]
+
+REPLY_OCTETS = 65536
+
+
+@implementer(IReadDescriptor)
+class Answer:
+    """Waits in the reactor for what comes on a socket until its other end closes.  Once we `close`, the other end gives up."""
+
+    def __init__(self, reactor: Any, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._reactor = reactor
+        self._end = end
+        self._octets = b""
+        self._done: Later[bytes] = Later(lambda _: self.close())
+
+    def within(self, seconds: float, clock: Clock) -> Later[bytes]:
+        """What came.  Errs with TimeoutError."""
+        self._reactor.addReader(self)
+        return self._done.addTimeout(seconds, clock)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Wait no longer."""
+        if self._end.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._end.close()
+
+    def fileno(self) -> int:
+        """As Twisted wants it."""
+        return self._end.fileno()
+
+    def logPrefix(self) -> str:
+        """As Twisted wants it."""
+        return "pipe"
+
+    def doRead(self) -> None:
+        """Take what is there."""
+        try:
+            octets = self._end.recv(REPLY_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        self._octets += octets
+        if not octets or len(self._octets) > REPLY_OCTETS:
+            self.connectionLost(None)
+
+    def connectionLost(self, reason: Failure | None) -> None:
+        """The other end has closed."""
+        self.close()
+        if not self._done.called:
+            self._done.callback(self._octets)

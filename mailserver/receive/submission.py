@@ -1,0 +1,167 @@
+"""What a submission server asks of a message and does for it (RFC 6409), beside what holds for every message.
+
+`Submission` is shared by all connections; each transaction of somebody whom it concerns gets a `Posting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+
+from mailserver.interfaces import Clock
+from mailserver.mail.address import Address
+from mailserver.mail.completion import author_as_written, completion
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Peer
+from mailserver.mail.originators import OriginatorError, originators
+from mailserver.mail.reply import Reply
+from mailserver.receive.allowance import Allowance
+from mailserver.receive.sender_rights import SenderRights, parsed
+from mailserver.smtp import replies
+
+__all__ = ["Objection", "Posting", "Submission"]
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """No, or not now.  `why` is for the log alone."""
+
+    reply: Reply
+    why: str
+
+
+class Submission:
+    """The policy.  `rights` is None where everybody may send as anybody; `allowance` None where nothing is counted.
+
+    `header_from` says that the From field has to name an own address, too (it means nothing without `rights`), `complete` that
+    missing fields are added.
+    """
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        clock: Clock,
+        rights: SenderRights | None,
+        allowance: Allowance | None,
+        header_from: bool = True,
+        complete: bool = True,
+    ) -> None:
+        self.hostname = hostname
+        self.clock = clock
+        self.rights = rights
+        self.allowance = allowance
+        self.header_from = header_from
+        self.complete = complete
+
+    def posting(self, id: str, peer: Peer) -> Posting | None:
+        """For one transaction; None for a peer whom submission does not concern.
+
+        Who has logged in is an account, on every listener.  Others on a submission listener (`relay.networks`) and programs of
+        this host have no account: their messages are completed, nothing else.
+        """
+        account = "" if peer.address == "local" else peer.login
+        return Posting(self, id, account) if account or peer.service == "submission" else None
+
+
+class Posting:
+    """One message that a user hands in.  `account` is "" for somebody who has not logged in."""
+
+    __slots__ = ("_account", "_claim", "_id", "_policy")
+
+    def __init__(self, policy: Submission, id: str, account: str) -> None:
+        self._policy = policy
+        self._id = id
+        self._account = account
+        counts = bool(account) and policy.allowance is not None
+        self._claim = policy.allowance.claim(account) if counts and policy.allowance is not None else None
+
+    async def mail(self, sender: Address | None) -> Objection | None:
+        """At MAIL.  The null reverse-path is everybody's: a mail program's read receipts have it.  Its From is not."""
+        if sender is not None and self._account and self._policy.rights is not None:
+            why = f"{self._account} may not send as {sender}"
+            objection = await self._unless_own(sender, replies.sender_not_owned(self._id), why)
+            if objection is not None:
+                return objection
+        return self._over(self._claim.message()) if self._claim is not None else None
+
+    def recipient(self, address: Address) -> Objection | None:
+        """At RCPT, when nothing else stands in the way: the recipient is counted."""
+        return self._over(self._claim.recipient(address)) if self._claim is not None else None
+
+    async def content(self, content: Content, *, smtputf8: bool = False) -> Content | Objection:
+        """After the data, before filters see it: the message, completed."""
+        policy = self._policy
+        author = parsed(self._account) if self._account else None
+        if self._account and policy.rights is not None and policy.header_from:
+            adds_from = policy.complete and author is not None and author_as_written(author, smtputf8) != ""
+            objection = await self._check_originators(content, adds_from)
+            if objection is not None:
+                return objection
+        if not policy.complete:
+            return content
+        fields = completion(
+            content,
+            id=self._id,
+            hostname=policy.hostname,
+            seconds=policy.clock.seconds(),
+            author=author,
+            smtputf8=smtputf8,
+        )
+        return content.with_prefix(fields) if fields else content
+
+    def charge(self) -> Objection | None:
+        """Just before the commit; `settle` has to follow."""
+        return self._over(self._claim.charge()) if self._claim is not None else None
+
+    def settle(self, accepted: bool) -> None:
+        """After the commit, whatever came of it."""
+        if self._claim is not None:
+            self._claim.settle(accepted)
+
+    async def _check_originators(self, content: Content, adds_from: bool) -> Objection | None:
+        """RFC 5322 section 3.6.2: several authors need a Sender, and one author must be the account's in any case."""
+        try:
+            found = originators(content.head)
+        except OriginatorError as error:
+            return Objection(replies.header_not_understood(self._id, str(error)), f"{self._account}: {error}")
+        if not found.authors and not adds_from:
+            return Objection(replies.header_not_understood(self._id, "There is no From field"), f"{self._account}: no From")
+        foreign: list[Address] = []
+        for address in found.authors:
+            objection = await self._unless_own_in_header(address)
+            if objection is not None and objection.reply.is_transient:
+                return objection
+            if objection is not None:
+                foreign.append(address)
+        sender_objection = None if found.sender is None else await self._unless_own_in_header(found.sender)
+        if sender_objection is not None:
+            return sender_objection
+        if foreign and (found.sender is None or len(foreign) == len(found.authors)):
+            return self._foreign_in_header(foreign[0])
+        return None
+
+    async def _unless_own_in_header(self, address: Address) -> Objection | None:
+        reply = replies.header_from_not_owned(self._id)
+        return await self._unless_own(address, reply, self._foreign_in_header(address).why)
+
+    def _foreign_in_header(self, address: Address) -> Objection:
+        return Objection(replies.header_from_not_owned(self._id), f"{self._account} may not write as {address}")
+
+    async def _unless_own(self, address: Address, reply: Reply, why: str) -> Objection | None:
+        rights = self._policy.rights
+        if rights is None:
+            return None
+        try:
+            return None if await rights.may_send_as(self._account, address) else Objection(reply, why)
+        except Exception:  # noqa: BLE001  # whatever a directory raises means "cannot tell"
+            log.failure("{id}: whose address the sender is could not be found out", id=self._id)
+            return Objection(replies.cannot_check_sender(self._id), "the router or the accounts failed")
+
+    def _over(self, limit: str | None) -> Objection | None:
+        if limit is None:
+            return None
+        return Objection(replies.allowance_spent(self._id, limit), f"{self._account} has sent {limit}")

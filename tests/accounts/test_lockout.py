@@ -1,0 +1,312 @@
+"""Who guesses passwords is kept out, and nobody else."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailserver.accounts.failures import LockoutRules
+from mailserver.accounts.lockout import Lockout, account_name
+from mailserver.accounts.lockouts import Selection
+from mailserver.mail.networks import Networks
+from mailserver.state import StateStore
+from mailserver.testing.state import MemoryState
+
+ALICE, BOB, PEER = "alice@example.org", "bob@example.org", "192.0.2.1"
+NEVER = LockoutRules(account_failures=10**6, account_failures_everywhere=10**6, network_failures=10**6)
+ALLOWED = Networks([ipaddress.ip_network("198.51.100.0/24")])
+
+
+class LockoutCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.rightNow = 1_800_000_000.0
+        self.state = MemoryState(self.clock)
+        self.steps: list[dict[str, Any]] = []
+
+    def lockout(self, rules: LockoutRules = LockoutRules(), **changes: Any) -> Lockout:
+        return Lockout(
+            clock=self.clock, state=self.state, rules=rules, allow=ALLOWED, note=self.note, next_id=lambda: "ID", **changes
+        )
+
+    def note(self, id: str, step: str, **fields: Any) -> None:
+        self.steps.append({"id": id, "step": step, **fields})
+
+    def guess(self, lockout: Lockout, count: int, *, peer: str = PEER, account: str = ALICE, first: int = 0) -> int:
+        """Try wrong passwords as long as it is allowed; return how many were."""
+        for n in range(count):
+            if lockout.refusal(peer, account) is not None:
+                return n
+            lockout.failed(peer, account, b"wrong %d" % (first + n))
+        return count
+
+
+class HundredWrongPasswords(LockoutCase):
+    def test_for_one_account_the_tenth_locks_it_out_there_for_a_quarter_of_an_hour(self) -> None:
+        lockout = self.lockout()
+        self.assertEqual(self.guess(lockout, 100), 10)
+        self.assertEqual(lockout.refusal(PEER, ALICE), "the account is locked out from 192.0.2.1")
+        self.assertIsNone(lockout.refusal(PEER, BOB))
+        self.assertIsNone(lockout.refusal("192.0.2.2", ALICE))
+        (step,) = self.steps
+        self.assertEqual(
+            step,
+            {
+                "id": "ID", "step": "lockout", "scope": "account-from-network", "account": ALICE, "network": PEER,
+                "failures": 10, "seconds": 900, "lockouts": 1,
+            },
+        )  # fmt: skip
+        self.clock.advance(899)
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE))
+        self.clock.advance(1)
+        self.assertIsNone(lockout.refusal(PEER, ALICE))
+
+    def test_in_a_day_one_network_gets_no_more_than_some_dozens_at_one_account(self) -> None:
+        lockout, tried = self.lockout(), 0
+        for _ in range(24 * 60):
+            tried += self.guess(lockout, 100, first=tried)
+            self.clock.advance(60)
+        self.assertEqual(tried, 70, "10 each after 0, 15, 45, 105, 225 … minutes, as each lockout lasts twice as long")
+
+    def test_for_many_accounts_the_thirtieth_locks_the_network_out(self) -> None:
+        lockout = self.lockout()
+        tried = sum(self.guess(lockout, 1, account=f"user{n}@example.org") for n in range(100))
+        self.assertEqual(tried, 30)
+        self.assertEqual(lockout.refusal(PEER, ""), "the network 192.0.2.1 is locked out")
+        self.assertIsNone(lockout.refusal("192.0.2.2", ""))
+
+    def test_from_many_networks_the_hundredth_locks_the_account_where_it_was_not_used(self) -> None:
+        lockout = self.lockout()
+        lockout.succeeded("203.0.113.9", ALICE)
+        tried = sum(self.guess(lockout, 1, peer=f"192.0.2.{n}", first=n) for n in range(200))
+        self.assertEqual(tried, 100)
+        self.assertIsNotNone(lockout.refusal("192.0.2.250", ALICE))
+        self.assertIsNone(lockout.refusal("203.0.113.9", ALICE), "where alice has logged in before")
+        self.assertIsNone(lockout.refusal("192.0.2.250", BOB))
+
+    def test_the_answers_become_slower(self) -> None:
+        lockout = self.lockout()
+        waits = [lockout.failed(PEER, ALICE, b"wrong %d" % n) for n in range(10)]
+        self.assertEqual(waits, [1, 2, 4, 8, 16, 16, 16, 16, 16, 16])
+        self.assertEqual(lockout.failed(PEER, BOB, b"wrong"), 16, "the network's failures make it wait")
+        self.assertEqual(lockout.failed("192.0.2.2", ALICE, b"wrong"), 1)
+
+    def test_all_at_once_gain_nothing(self) -> None:
+        lockout = self.lockout()
+        for n in range(50):  # were all allowed to try before the first has failed
+            lockout.failed(PEER, ALICE, b"wrong %d" % n)
+        self.assertEqual([one["lockouts"] for one in self.steps if one["scope"] == "account-from-network"], [1, 2, 3, 4, 5])
+        self.clock.advance(4 * 3600 - 1)
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE))
+
+
+class WhatCounts(LockoutCase):
+    def test_a_program_with_an_old_password_is_never_locked_out(self) -> None:
+        lockout = self.lockout()
+        for _ in range(1000):
+            lockout.failed(PEER, ALICE, b"last year's")
+            self.assertIsNone(lockout.refusal(PEER, ALICE))
+            self.clock.advance(60)
+
+    def test_where_the_mechanism_shows_nothing_each_failure_counts(self) -> None:
+        lockout = self.lockout()
+        for _ in range(10):
+            lockout.failed(PEER, ALICE, b"")
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE))
+
+    def test_one_password_tried_on_many_accounts_is_many_failures_of_the_network(self) -> None:
+        lockout = self.lockout()
+        for n in range(30):
+            lockout.failed(PEER, f"user{n}@example.org", b"123456")
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE))
+
+    def test_an_ipv6_network_counts_as_one(self) -> None:
+        lockout = self.lockout()
+        for n in range(10):
+            lockout.failed(f"2001:db8::{n:x}", ALICE, b"wrong %d" % n)
+        self.assertEqual(lockout.refusal("2001:db8::ffff", ALICE), "the account is locked out from 2001:db8::/64")
+        self.assertIsNone(lockout.refusal("2001:db8:0:1::1", ALICE))
+
+    def test_the_ways_to_write_an_account_are_one_account(self) -> None:
+        lockout = self.lockout()
+        for n in range(10):
+            lockout.failed(PEER, "ALICE@Example.ORG" if n % 2 else ALICE, b"wrong %d" % n)
+        self.assertIsNotNone(lockout.refusal(PEER, "Alice@example.org"))
+        self.assertEqual(account_name("user@bücher.example"), account_name("USER@xn--bcher-kva.example"))
+
+    def test_any_name_of_a_stranger_is_bounded_and_fit_for_a_database(self) -> None:
+        for name in ("x" * 10**6, "\ud800", "a b@c", "\0", "@", "a@\ud800", "a@" + "é" * 300):
+            key = account_name(name)
+            key.encode()
+            self.assertLessEqual(len(key), 330)
+
+    def test_success_forgets_what_this_network_did_to_this_account_and_nothing_else(self) -> None:
+        lockout = self.lockout(LockoutRules(account_failures_everywhere=15))
+        for n in range(9):
+            lockout.failed(PEER, ALICE, b"wrong %d" % n)
+            lockout.failed(PEER, BOB, b"wrong %d" % n)
+            lockout.failed("192.0.2.2", ALICE, b"other %d" % n)
+        lockout.succeeded(PEER, ALICE)
+        counts = {
+            (one.account, one.network): one.failures for one in lockout.entries(Selection(), locked_only=False) if one.failures
+        }
+        self.assertEqual(
+            counts,
+            {
+                (BOB, PEER): 9, (BOB, ""): 9, ("", PEER): 9,
+                (ALICE, "192.0.2.2"): 9, ("", "192.0.2.2"): 9,
+            } | {(ALICE, ""): 2},
+            "alice was locked out everywhere by the 15th failure, and the other network made 2 after it",
+        )  # fmt: skip
+
+    def test_unix_sockets_and_local_programs_are_never_locked_out(self) -> None:
+        lockout = self.lockout()
+        for peer in ("unix", "local"):
+            self.assertEqual([lockout.failed(peer, ALICE, b"") for _ in range(200)], [1.0] * 200)
+            self.assertIsNone(lockout.refusal(peer, ALICE))
+        self.assertEqual(lockout.entries(Selection(), locked_only=False), [])
+
+    def test_a_known_network_is_known_for_30_days(self) -> None:
+        lockout = self.lockout(LockoutRules(account_failures_everywhere=1, window_seconds=60))
+        lockout.succeeded(PEER, ALICE)
+        lockout.failed("192.0.2.2", ALICE, b"x")
+        self.assertIsNone(lockout.refusal(PEER, ALICE))
+        self.clock.advance(31 * 86400)
+        lockout.failed("192.0.2.2", ALICE, b"y")
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE))
+
+    def test_the_tables_are_bounded_and_the_least_recently_used_leave(self) -> None:
+        lockout = self.lockout(entries_most=100)
+        self.guess(lockout, 10)
+        for n in range(1000):
+            lockout.refusal(PEER, ALICE)
+            lockout.failed(f"10.0.{n >> 8}.{n & 255}", f"user{n}@example.org", b"wrong")
+        kept = lockout.entries(Selection(), locked_only=False)
+        self.assertEqual(len(kept), 300)
+        self.assertIsNotNone(lockout.refusal(PEER, ALICE), "asked for again and again")
+
+    def test_no_password_is_in_the_state(self) -> None:
+        lockout = self.lockout()
+        lockout.failed(PEER, ALICE, b"correct horse battery staple")
+        values = b"".join(value for value, _ in self.state._facts.values())
+        self.assertNotIn(b"correct", values)
+        other = MemoryState(self.clock)
+        Lockout(clock=self.clock, state=other, rules=LockoutRules()).failed(PEER, ALICE, b"correct horse battery staple")
+        self.assertNotEqual(values, b"".join(value for value, _ in other._facts.values()), "the hash is keyed")
+
+
+PEERS = st.sampled_from([PEER, "192.0.2.2", "2001:db8::1", "198.51.100.1", "::ffff:198.51.100.7", "unix", "local"])
+EVENTS = st.tuples(
+    st.sampled_from(["failed", "succeeded", "wait"]), PEERS, st.sampled_from([ALICE, BOB, ""]), st.sampled_from([b"", b"a", b"b", b"c"])
+)
+
+
+class WhateverHappens(LockoutCase):
+    def play(self, lockout: Lockout, events: list[Any]) -> None:
+        for what, peer, account, evidence in events:
+            if what == "failed":
+                lockout.failed(peer, account, evidence)
+            elif what == "succeeded" and lockout.refusal(peer, account) is None:
+                lockout.succeeded(peer, account)
+            elif what == "wait":
+                self.clock.advance(600)
+
+    TIGHT = LockoutRules(account_failures=2, account_failures_everywhere=3, network_failures=3)
+
+    @given(st.lists(EVENTS, max_size=80))
+    def test_an_allowed_network_is_never_locked_out(self, events: list[Any]) -> None:
+        self.setUp()
+        lockout = self.lockout(self.TIGHT)
+        self.play(lockout, events)
+        for peer in ("198.51.100.1", "::ffff:198.51.100.7", "unix", "local"):
+            self.assertIsNone(lockout.refusal(peer, ALICE))
+
+    @given(st.lists(EVENTS, max_size=80), PEERS)
+    def test_success_always_begins_the_count_anew(self, events: list[Any], peer: str) -> None:
+        self.setUp()
+        lockout = self.lockout(LockoutRules(account_failures=3, account_failures_everywhere=3, network_failures=10**6))
+        self.play(lockout, events)
+        if lockout.refusal(peer, ALICE) is None:
+            lockout.succeeded(peer, ALICE)
+            for n in range(2):
+                lockout.failed(peer, ALICE, b"new %d" % n)
+                self.assertIsNone(lockout.refusal(peer, ALICE))
+
+    @given(st.lists(EVENTS, max_size=60))
+    def test_a_restart_changes_nothing(self, events: list[Any]) -> None:
+        self.setUp()
+        lockout = self.lockout(self.TIGHT, key=b"k")
+        for event in events:
+            self.play(lockout, [event])
+            again = self.lockout(self.TIGHT, key=b"k")
+            for peer in (PEER, "192.0.2.2", "2001:db8::1"):
+                for account in (ALICE, BOB, ""):
+                    self.assertEqual(lockout.refusal(peer, account), again.refusal(peer, account))
+
+    @given(st.lists(EVENTS, max_size=60))
+    def test_every_lockout_ends_and_can_be_cleared(self, events: list[Any]) -> None:
+        self.setUp()
+        lockout = self.lockout(self.TIGHT)
+        self.play(lockout, events)
+        lockout.clear(Selection())
+        for peer in (PEER, "192.0.2.2", "2001:db8::1"):
+            self.assertIsNone(lockout.refusal(peer, ALICE))
+        self.play(lockout, events)
+        self.clock.advance(86400)
+        for peer in (PEER, "192.0.2.2", "2001:db8::1"):
+            self.assertIsNone(lockout.refusal(peer, ALICE))
+
+
+class ForTheAdministrator(LockoutCase):
+    def test_lockouts_are_listed_and_cleared_by_account_and_network(self) -> None:
+        lockout = self.lockout()
+        self.guess(lockout, 10)
+        self.guess(lockout, 10, account=BOB)
+        self.guess(lockout, 10, peer="2001:db8::1")
+        self.guess(lockout, 3, account="carol@example.org", peer="203.0.113.1")
+        found = {(one.account, one.network) for one in lockout.entries(Selection())}
+        self.assertEqual(found, {(ALICE, PEER), (BOB, PEER), (ALICE, "2001:db8::/64")})
+        self.assertEqual(len(lockout.entries(Selection(account=BOB), locked_only=False)), 2, "there, and everywhere")
+        self.assertEqual([one.account for one in lockout.entries(Selection(network="2001:db8::7"))], [ALICE])
+        cleared = lockout.clear(Selection(account=ALICE, network="192.0.2.0/24"), by="root")
+        self.assertEqual([(one.account, one.network) for one in cleared], [(ALICE, PEER)])
+        self.assertIsNone(lockout.refusal(PEER, ALICE))
+        self.assertIsNotNone(lockout.refusal("2001:db8::1", ALICE))
+        self.assertEqual((self.steps[-1]["step"], self.steps[-1]["by"]), ("lockout_cleared", "root"))
+
+
+class OverARestart(TestCase):
+    timeout = 30
+
+    async def test_lockouts_counts_and_known_networks_are_there_again(self) -> None:
+        clock = Clock()
+        clock.rightNow = 1_800_000_000.0
+        path = os.path.join(self.mktemp(), "state.db")
+        os.makedirs(os.path.dirname(path))
+
+        async def begun() -> tuple[StateStore, Lockout]:
+            store = StateStore(path=path, clock=clock, run_in_thread=deferToThread)
+            await store.start()
+            return store, Lockout(clock=clock, state=store, rules=LockoutRules())
+
+        store, lockout = await begun()
+        lockout.succeeded("203.0.113.9", ALICE)
+        for n in range(100):
+            lockout.failed(f"192.0.2.{n}", ALICE, b"wrong %d" % n)
+        for n in range(9):
+            lockout.failed(PEER, BOB, b"wrong %d" % n)
+        await store.stop()
+        store, lockout = await begun()
+        self.assertIsNotNone(lockout.refusal("192.0.2.250", ALICE))
+        self.assertIsNone(lockout.refusal("203.0.113.9", ALICE))
+        self.assertIsNone(lockout.refusal(PEER, BOB))
+        lockout.failed(PEER, BOB, b"the tenth")
+        self.assertIsNotNone(lockout.refusal(PEER, BOB))
+        await store.stop()
