@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Ours", "Postfix", "Server", "free_port"]
+from mailserver.tls import Pair
+
+__all__ = ["Aiosmtpd", "Ours", "Postfix", "Server", "free_port"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCOUNT = "user@bench.test"
@@ -25,6 +27,7 @@ data     = "{folder}/data"
 [[listen]]
 service  = "mx"
 endpoint = "tcp:{port}:interface=127.0.0.1:backlog=1024"
+{tls}
 
 [limits]
 connections = 20000
@@ -43,6 +46,14 @@ path = "accounts.toml"
 
 [log]
 path = "{folder}/log"
+"""
+
+OURS_TLS = """\
+tls      = "starttls"
+
+[tls]
+certificate = "{certificate}"
+key         = "{key}"
 """
 
 POSTFIX_MAIN = """\
@@ -120,10 +131,11 @@ class Ours:
 
     name = "mailserver"
 
-    def __init__(self, folder: Path, *, discard: bool = False) -> None:
+    def __init__(self, folder: Path, *, discard: bool = False, pair: Pair | None = None) -> None:
         self._folder = folder
         self.port = free_port()
         self.maildir = folder / "mail" / "user"
+        self._tls = "" if pair is None else OURS_TLS.format(certificate=pair.certificate, key=pair.key)
         self._delivery = 'use = "discard"' if discard else f'use = "maildir"\npath = "{folder}/mail/{{user}}"'
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -131,7 +143,7 @@ class Ours:
         folder = self._folder
         folder.mkdir(parents=True)
         config = folder / "mailserver.toml"
-        config.write_text(OURS.format(folder=folder, port=self.port, delivery=self._delivery))
+        config.write_text(OURS.format(folder=folder, port=self.port, tls=self._tls, delivery=self._delivery))
         (folder / "accounts.toml").write_text(f'[account."{ACCOUNT}"]\n')
         twistd = [
             str(Path(sys.executable).with_name("twistd")),
@@ -151,6 +163,36 @@ class Ours:
     def stop(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+
+
+class Aiosmtpd:
+    """aiosmtpd, which throws the mail away; with `pair` after STARTTLS only."""
+
+    name = "aiosmtpd"
+
+    def __init__(self, folder: Path, *, discard: bool = True, pair: Pair | None = None) -> None:
+        if not discard:
+            raise ValueError("aiosmtpd keeps nothing durably")
+        self._folder = folder
+        self.port = free_port()
+        self.maildir = folder
+        self._tls = [] if pair is None else ["--tlscert", pair.certificate, "--tlskey", pair.key]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True)
+        command = [sys.executable, "-m", "aiosmtpd", "-n", "-c", "aiosmtpd.handlers.Sink", *self._tls]
+        with open(self._folder / "output", "wb") as output:
+            self._process = subprocess.Popen([*command, "-l", f"127.0.0.1:{self.port}"], stdout=output, stderr=output)
+        wait_for_greeting(self.port, self._process, self._folder / "output")
+
+    def pids(self) -> list[int]:
+        return [] if self._process is None else descendants(self._process.pid)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
             self._process.wait(60)
 
 
