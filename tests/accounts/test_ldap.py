@@ -64,7 +64,7 @@ class Filters(SynchronousTestCase):
         self.assertIn(b"smtp:{local}@b", octets)
 
     @given(st.text(min_size=1))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_no_value_changes_the_filters_meaning(self, value: str) -> None:
         octets = value.encode()
         wire = self.wire("(mail={address})", address=value)

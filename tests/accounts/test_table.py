@@ -170,7 +170,7 @@ class Editing(FileCase):
     names = st.sampled_from(["a@x.example", "B@x.example", "ä@x.example", '"q q"@x.example', "c@y.example"])
     steps = st.lists(st.tuples(st.sampled_from(["add", "remove", "password"]), names, st.sampled_from([None, HASH, OTHER])), max_size=12)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(steps)
     def test_any_edits_leave_what_was_asked_for_and_every_comment(self, steps: list[tuple[str, str, str | None]]) -> None:
         self.write()

@@ -56,12 +56,12 @@ class AnyDocument(SynchronousTestCase):
         else:
             self.assertIsInstance(configuration, Configuration)
 
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=300, database=None)
     @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
     def test_any_tables_with_any_keys(self, document: dict[str, Any]) -> None:
         self.reads("".join(f"{toml(key)} = {toml(value)}\n" for key, value in document.items()))
 
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=300, database=None)
     @given(
         st.sampled_from(["listen", "filter", "relay", "accounts", "limits", "queue", "domain", "log"]),
         VALUES,
@@ -74,7 +74,7 @@ class AnyDocument(SynchronousTestCase):
         self.reads("".join(f"{key} = {toml(below)}\n" for key, below in good.items()))
         self.reads("".join(f"{key} = {toml(below)}\n" for key, below in good.items()) + f"[tls]\nkey = {other}\n")
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200, database=None)
     @given(st.text(max_size=40))
     def test_any_text_at_all(self, text: str) -> None:
         self.reads(text)

@@ -122,7 +122,7 @@ def inline(value: Any) -> str:
 
 
 class AnyDocument(SynchronousTestCase):
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200, database=None)
     @given(st.dictionaries(KEYS, VALUES, max_size=5))
     def test_the_scan_finds_what_tomllib_finds(self, document: dict[str, Any]) -> None:
         text = "".join(f"{written(key)} = {inline(value)}\n" for key, value in document.items())

@@ -320,7 +320,7 @@ hosts = st.sampled_from(["example.org", "other.example", "alice.example.org", "f
 
 
 class Always(RouterCase):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(locals_, hosts)
     def test_a_local_route_is_one_of_the_directorys_and_a_remote_one_was_asked_for(self, local: str, domain: str) -> None:
         tables = Domain(

@@ -155,7 +155,7 @@ class Folders(WriterCase):
         [outcomes] = self.deliver(parcel(Mailbox("alice", "example.org", ("python",), False, True), id="0000000000000002"))
         self.assertIsInstance(outcomes[0], Deferred)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         user=st.text(min_size=1, max_size=10) | st.sampled_from(["..", "../../x", "/etc", ".", "a/b", "new"]),
         folder=st.lists(st.text(min_size=1, max_size=6) | st.sampled_from(["..", "../x", "/"]), max_size=2).map(tuple),

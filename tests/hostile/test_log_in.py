@@ -263,7 +263,7 @@ class Enumeration(Case):
 
 
 class Octets(Case):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.sampled_from(sorted(MECHANISMS)), st.lists(any_octets(max_size=60) | st.none(), min_size=1, max_size=4))
     def test_octets_that_are_no_credentials_end_in_no_log_in_and_no_error(self, mechanism: str, responses: list[Any]) -> None:
         authenticator = self.authenticator()
@@ -280,7 +280,7 @@ class Octets(Case):
                 self.assertIn(step.denial, (Denial.CREDENTIALS, Denial.MALFORMED))
                 return
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(min_size=1, max_size=40).filter(lambda text: "\0" not in text))
     def test_no_name_is_an_error(self, name: str) -> None:
         try:

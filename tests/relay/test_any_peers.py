@@ -35,7 +35,7 @@ PEERS = st.one_of(
 
 
 class AnyPeers(RelayCase):
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, suppress_health_check=list(HealthCheck))
     @given(PEERS, PEERS, st.lists(st.integers(1, 3), min_size=1, max_size=8))
     def test_each_recipient_has_one_outcome_and_a_copy_where_it_says_delivered(self, a, b, sizes):
         self.setUp()

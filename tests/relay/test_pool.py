@@ -385,12 +385,12 @@ class Laws(SynchronousTestCase):
     def test_any_history(self):
         run = History.TestCase
         run.settings = settings(
-            max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck)
         )
         run("runTest").runTest()
 
     @given(st.integers(0, 2**32))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_all_that_is_submitted_is_served_whatever_the_order_of_events(self, seed):
         chance = random.Random(seed)
         pool = Pool(PoolLimits(per_destination=3, in_all=4, messages=5))

@@ -68,7 +68,7 @@ class OurServer(SynchronousTestCase):
             assert client is not None
             self.assertNotIsInstance(talk(client, "user", "pencil"), Succeeded)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(TEXTS.filter(is_prepared), TEXTS.filter(is_prepared))
     def test_scram_takes_any_name_and_password(self, username: str, password: str) -> None:
         client = Credentials(username, password).exchange(["SCRAM-SHA-256"])

@@ -78,14 +78,14 @@ TABLES = "\u0221\ufe00\u1680\x07\x80\ue000\ufdd0\ud800\ufffd\u2ff0\u0340\u200e\U
 
 
 class Scramp(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(PREPARABLE, PREPARABLE)
     def test_whatever_a_name_and_a_password_are_they_log_in(self, username: str, password: str) -> None:
         keys = derive_scram_keys(password, salt=SALT, iterations=4096)
         ended = log_in(server(), client(password, username), keys)
         self.assertEqual(ended, Succeeded(saslprep(username)))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(PREPARABLE, any_octets(min_size=12, max_size=40), st.integers(4096, 5000))
     def test_a_password_has_the_keys_that_they_work_out(self, password: str, salt: bytes, iterations: int) -> None:
         theirs = ScramMechanism("SCRAM-SHA-256").make_auth_info(password, iterations, salt)
@@ -112,7 +112,7 @@ class Scramp(SynchronousTestCase):
             able = ScramClient(["SCRAM-SHA-256"], "user", "pencil", END_POINT)
             self.assertEqual(log_in(server(offers_plus=offers_plus), able), ended)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.data(), st.integers(0, 3), st.characters(max_codepoint=0xFF), st.booleans())
     def test_nobody_in_between_can_change_a_character_of_any_message(
         self, data: st.DataObject, changed: int, character: str, is_inserted: bool
@@ -131,7 +131,7 @@ class Scramp(SynchronousTestCase):
             return  # the client has gone
         self.assertIsInstance(ended, Failed)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(NAMES | st.text(TABLES, max_size=4) | st.text(max_size=4))
     def test_texts_are_prepared_as_they_prepare_them(self, text: str) -> None:
         try:

@@ -45,13 +45,13 @@ class DotWriterTests(SynchronousTestCase):
     def test_a_dot_after_a_bare_line_end_is_left_alone(self):
         self.assertEqual(stuffed(b"a\n.\nb\r.\r\n"), b"a\n.\nb\r.\r\n.\r\n")
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(ANYTHING, CUTS)
     def test_any_split_gives_the_same_octets(self, content, cuts):
         self.assertEqual(stuffed(*pieces(content, cuts)), stuffed(content))
         self.assertEqual(stuffed(*[content[n : n + 1] for n in range(len(content))]), stuffed(content))
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(ANYTHING)
     def test_a_line_by_line_writer_would_write_the_same(self, content):
         lines = content.split(b"\r\n")
@@ -60,7 +60,7 @@ class DotWriterTests(SynchronousTestCase):
         expected = b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines)
         self.assertEqual(stuffed(content), expected + b".\r\n")
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(TEXT, CUTS, CUTS)
     def test_the_server_core_reads_what_was_written(self, content, cuts, other_cuts):
         reader = DotReader(SessionLimits(message_octets=0, header_octets=0), converts=False)
@@ -74,7 +74,7 @@ class DotWriterTests(SynchronousTestCase):
         self.assertEqual((got, reader.fault), (content if content.endswith(b"\r\n") or not content else content + b"\r\n", None))
         self.assertGreater(end, 0)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(ANYTHING)
     def test_whatever_the_content_only_its_end_ends_it(self, content):
         reader = DotReader(SessionLimits(message_octets=0, header_octets=0), converts=False)
@@ -84,7 +84,6 @@ class DotWriterTests(SynchronousTestCase):
 
 
 class ChunkWriterTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(any_octets(max_size=60), CUTS)
     def test_one_chunk_holds_all_octets_as_they_are(self, content, cuts):
         # RFC 3030 section 2.

@@ -196,7 +196,7 @@ class MessageTests(SynchronousTestCase):
         self.assertTrue(joined.talk.session.is_ready)
         self.assertIn(Reset(), joined.server.events)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(st.sampled_from([b".", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"a", b"\xff\xfe", b"x" * 50]), max_size=20).map(b"".join),
         st.integers(1, 30),
@@ -212,7 +212,7 @@ class MessageTests(SynchronousTestCase):
         ends = content.endswith(b"\r\n") or not content or uses_bdat
         self.assertEqual(joined.server.content, content if ends else content + b"\r\n")
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6), min_size=1, max_size=4),
         st.sets(st.sampled_from("abcdef")),

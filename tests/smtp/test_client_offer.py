@@ -1,6 +1,6 @@
 """What a peer offers with EHLO."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -64,7 +64,6 @@ class OfferTests(SynchronousTestCase):
             ),
         )  # fmt: skip
 
-    @settings(deadline=None)
     @given(st.lists(st.text(max_size=40), min_size=1, max_size=20))
     def test_anything_is_an_offer(self, lines):
         self.assertTrue(Offer.parse(lines).extended)

@@ -128,7 +128,7 @@ class ReplyTests(SynchronousTestCase):
         reader.append(b"250 e\r\n")
         self.assertEqual(reader.next_reply(), Reply.of(250, "", "e"))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.lists(
             st.one_of(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -133,7 +133,6 @@ class CommandTests(SynchronousTestCase):
         line = rcpt_command(recipient, EVERYTHING, smtputf8=False)
         self.assertEqual(line, b"RCPT TO:<a@example.org> ORCPT=utf-8;\\x{FC}\\x{2B}\\x{5C}@example.net\r\n")
 
-    @settings(deadline=None)
     @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=33))
     def test_the_server_core_decodes_every_envid_and_orcpt(self, text):
         line = mail_command(request(envid=text), EVERYTHING, smtputf8=False)

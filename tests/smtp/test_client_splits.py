@@ -74,7 +74,7 @@ def converse(choices: list[int], cuts: list[int], hello: bytes, lmtp: bool, mess
 
 
 class SplitTests(SynchronousTestCase):
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(
         st.lists(st.integers(0, 40), max_size=25),
         st.lists(st.integers(0, 150), max_size=8),
@@ -109,7 +109,7 @@ class FuzzTests(SynchronousTestCase):
         st.just(EHLO_PIPELINING),
     )
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(st.lists(PIECES, max_size=25), st.booleans(), st.booleans())
     def test_whatever_a_peer_says_nothing_raises_and_every_message_has_its_outcomes(self, pieces, lmtp, is_greeted):
         talk = Talk(lmtp=lmtp, limits=TIGHT)

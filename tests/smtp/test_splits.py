@@ -100,7 +100,7 @@ ANSWERS = st.sampled_from([mostly_friendly, unfriendly, refusing_bdat, refusing_
 
 
 class SplitTests(SynchronousTestCase):
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(DIALOGUES, st.lists(st.integers(0, 400), max_size=8), ANSWERS, st.booleans(), st.sampled_from(["refuse", "convert"]))
     @example(b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\na\n.\r\n.\r\n", [56, 57, 58], mostly_friendly, False, "convert")
     def test_any_split_gives_the_same_story(self, wire, cuts, answer, lmtp, bare_lf):
@@ -112,7 +112,7 @@ class SplitTests(SynchronousTestCase):
         pieces.send(*[wire[a:b] for a, b in itertools.pairwise(borders)])
         self.assertEqual(story(pieces), story(whole))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(DIALOGUES, ANSWERS, st.booleans(), st.sampled_from(["refuse", "convert"]))
     def test_octet_by_octet_gives_the_same_story(self, wire, answer, lmtp, bare_lf):
         kinds = {"limits": TIGHT, "answer": answer, "lmtp": lmtp, "bare_lf": bare_lf}
@@ -122,7 +122,7 @@ class SplitTests(SynchronousTestCase):
         single.send(*[wire[n : n + 1] for n in range(len(wire))])
         self.assertEqual(story(single), story(whole))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(DIALOGUES, st.integers(1, 30), ANSWERS)
     def test_slow_answers_give_the_same_story(self, wire, step, answer):
         quick = Conversation(limits=TIGHT, answer=answer)
@@ -143,7 +143,7 @@ class SplitTests(SynchronousTestCase):
 class FuzzTests(SynchronousTestCase):
     """Whatever the peer sends has an answer: nothing raises, and nothing grows."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.lists(st.one_of(PIECES, any_octets(max_size=40)), max_size=25), ANSWERS, st.booleans())
     def test_anything_is_answered_and_nothing_is_kept(self, pieces, answer, lmtp):
         conversation = Conversation(limits=TIGHT, answer=answer, lmtp=lmtp)
@@ -155,7 +155,7 @@ class FuzzTests(SynchronousTestCase):
         conversation.take()
         self.assertEqual(conversation.wait.name, "CLOSED")
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.lists(st.one_of(PIECES, any_octets(max_size=40)), max_size=25), ANSWERS)
     def test_every_reply_is_well_formed_printable_and_ascii(self, pieces, answer):
         conversation = Conversation(limits=TIGHT, answer=answer)
