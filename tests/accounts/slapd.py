@@ -74,9 +74,15 @@ class Slapd:
             return False
         return True
 
-    def signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            os.kill(self._process.pid, number)
+    def halt(self) -> None:
+        """From now on none of its threads does anything, until `go_on`: the signal alone takes a moment to reach them all."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """It is gone at once."""

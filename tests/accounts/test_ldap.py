@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -316,10 +315,10 @@ class Trouble(LdapCase):
 
     async def test_a_directory_that_hangs_is_cannot_tell(self) -> None:
         directory = await self.directory(timeout="1500ms")
-        self.slapd.signal(signal.SIGSTOP)
+        self.slapd.halt()
         await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), DirectoryTrouble)
         await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), DirectoryTrouble)
-        self.slapd.signal(signal.SIGCONT)
+        self.slapd.go_on()
         self.assertIsNotNone(await directory.find("alice", "example.org"))
 
     async def test_many_at_once_share_a_connection_and_each_has_its_answer(self) -> None:

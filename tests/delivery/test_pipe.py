@@ -258,7 +258,9 @@ class Ends(PipeCase):
     async def test_a_launcher_that_is_silent_costs_its_time_and_no_more(self) -> None:
         delivery = await self.started("/bin/true")
         delivery._clock = clock = Clock()
-        os.kill(delivery._process._process.pid, signal.SIGSTOP)
+        launcher = delivery._process._process.pid
+        os.kill(launcher, signal.SIGSTOP)
+        os.waitid(os.P_PID, launcher, os.WSTOPPED)  # the signal alone takes a moment
         try:
             one = parcel(ALICE)
             waiting = Later.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
@@ -267,7 +269,7 @@ class Ends(PipeCase):
             clock.advance(60.0 + 15.0)
             [outcome] = (await waiting).values()
         finally:
-            os.kill(delivery._process._process.pid, signal.SIGCONT)
+            os.kill(launcher, signal.SIGCONT)
         assert isinstance(outcome, Deferred)
         self.assertEqual(outcome.note, "the launcher did not answer in time")
 
