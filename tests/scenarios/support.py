@@ -55,25 +55,34 @@ path = "{work}/mail/{user}"
 """
 
 
+GIVEN: set[int] = set()  # ports, in this run of the tests
+
+
 def wait_until(condition: Callable[[], Any], what: Callable[[], str], seconds: float = 15.0) -> Any:
     """Return the condition's first true value; fail with the words of `what` when it has none within `seconds`."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise FailTest(f"after {seconds:g} s: {what()}")
+            raise FailTest(f"after {seconds:g} s: {what()[-8000:]}")
         time.sleep(0.01)
     return value
 
 
 def free_port() -> int:
-    """A loopback port below those that the system gives to clients: there a client may meet itself while no server is up."""
+    """A loopback port below those that the system gives to clients: there a client may meet itself while no server is up.
+
+    None is given twice: whoever asked first may not listen there yet.
+    """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(min(20000, first - 2000), first)
+        if port in GIVEN:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                GIVEN.add(port)
                 return port
 
 
@@ -306,7 +315,7 @@ class Server:
     # --- what can be seen of it ---
 
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")[-8000:] if self.log_path.exists() else ""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def resident_kib(self) -> int:
         """VmRSS of the process and its children."""
