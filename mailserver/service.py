@@ -164,6 +164,7 @@ class MailService(Service):
             await self._bound
         if self._deaf:
             raise StartError(self._deaf)
+        self._look_at_privileges()
         self._control.start(self._reactor)
         for start in (self._server.start, self._door.start, self._drop.start):
             await start()
@@ -324,6 +325,16 @@ class MailService(Service):
             os.makedirs(data, mode=0o700)
             if os.geteuid() == 0 and self._owner != (-1, -1):
                 os.chown(data, *self._owner)
+
+    def _look_at_privileges(self) -> None:
+        """After root has been given up.  Raises `StartError` where the user that is left cannot run the processes beside us."""
+        if not os.access(sys.executable, os.X_OK):
+            raise StartError(
+                f"the user {os.geteuid()} may not run {sys.executable}: install into a Python that everybody may read, "
+                "not one in root's home"
+            )
+        if os.geteuid() == 0 and not self._in_sandbox:
+            self.log.warn("the server keeps root's rights: give it a user of its own (twistd --uid --gid, or the systemd unit)")
 
     def _start_failed(self, failure: Failure) -> None:
         if self._stops:

@@ -107,7 +107,10 @@ class FileDirectory:
 
     async def start(self) -> None:
         """Read the file.  Raises OSError, or `ConfigurationError` with every fault."""
-        self._signature = _signature(self._file.path)
+        try:
+            self._signature = _signature(self._file.path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(error.errno, "is not there yet: `mailserver user add` makes it", error.filename) from None
         self._take(await self._run_in_thread(self._file.read))
         if self.serves_secrets:
             self._key = await self._run_in_thread(functools.partial(read_key, self._key_directory, make=True))

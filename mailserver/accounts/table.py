@@ -126,10 +126,12 @@ class AccountsFile:
     """The file at `path`, as programs see it.  Blocking.
 
     Every change locks out other writers, and raises OSError, or `ConfigurationError` where the file is not in order.
+    A first file that root makes is for the owner of the server's `data` directory, where that is there already.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, data: str = "") -> None:
         self.path = os.path.realpath(path)
+        self._data = data
 
     def read(self) -> dict[tuple[str, str], Account]:
         """All accounts.  Raises OSError, or `ConfigurationError` with every fault."""
@@ -265,11 +267,11 @@ class AccountsFile:
         sync_directory(os.path.dirname(self.path))
 
     def _keep_owner(self, fd: int) -> None:
-        """The owner and the mode of the old file, as far as nobody else may read it; for a first file the directory's owner."""
+        """The owner and the mode of the old file, as far as nobody else may read it; a first file is for the server to read."""
         try:
             old = os.stat(self.path)
         except FileNotFoundError:
-            old = os.stat(os.path.dirname(self.path))
+            old = os.stat(self._data if os.path.isdir(self._data) else os.path.dirname(self.path))
             mode = 0o600
         else:
             mode = stat.S_IMODE(old.st_mode) & 0o660

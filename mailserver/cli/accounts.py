@@ -24,7 +24,7 @@ def opened(config: str) -> tuple[Configuration, AccountsFile]:
     if not isinstance(configuration.accounts.options, FileDirectoryOptions):
         use = configuration.accounts.use
         raise Unable(f'the accounts are not in a file ([accounts] use = "{use}"), so this command cannot change or list them')
-    return configuration, AccountsFile(configuration.accounts.options.path)
+    return configuration, AccountsFile(configuration.accounts.options.path, configuration.data)
 
 
 def changing(path: str, change: Callable[[], T]) -> T:

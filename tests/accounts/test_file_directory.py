@@ -158,4 +158,5 @@ class Directory(SynchronousTestCase):
             run_in_thread=self.run_in_thread,
             check_password=self.check_password,
         )
-        self.failureResultOf(Deferred.fromCoroutine(gone.start()), OSError)
+        failure = self.failureResultOf(Deferred.fromCoroutine(gone.start()), FileNotFoundError)
+        self.assertIn("`mailserver user add` makes it", failure.getErrorMessage())

@@ -215,6 +215,20 @@ class OnTheDisk(FileCase):
         self.file.add("a@b.example")
         self.assertEqual(os.stat(self.path).st_uid, 1234)
 
+    def test_roots_first_file_is_for_the_server_to_read(self) -> None:
+        """Also where the configuration's folder is root's: whose the data directory is, that one the server runs as."""
+        if os.geteuid() != 0:
+            raise SkipTest("needs root")
+        data = f"{self.directory}/data"
+        AccountsFile(self.path, data).add("a@b.example")  # the server has never been started
+        self.assertEqual(os.stat(self.path).st_uid, 0)
+        os.unlink(self.path)
+        os.mkdir(data)
+        os.chown(data, 1234, 2345)
+        AccountsFile(self.path, data).add("a@b.example")
+        found = os.stat(self.path)
+        self.assertEqual((found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)), (1234, 2345, 0o600))
+
     def test_a_link_stays_a_link(self) -> None:
         self.write()
         link = f"{self.directory}/link.toml"

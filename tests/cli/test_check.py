@@ -96,7 +96,7 @@ class Check(CheckCase):
 
     def test_a_missing_accounts_file_is_a_fault_at_its_table(self) -> None:
         self.accounts.unlink()
-        self.assertFault(self.check(), 6, f"accounts: {self.accounts}: No such file or directory")
+        self.assertFault(self.check(), 6, f"accounts: {self.accounts}: is not there yet: `mailserver user add` makes it")
 
     def test_a_component_that_cannot_be_built_is_a_fault_at_its_table(self) -> None:
         said = self.check('[delivery]\npath = "{data}/{nonsense}"\n')

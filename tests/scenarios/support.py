@@ -213,6 +213,8 @@ class Server:
         self.config_path = work / "mailserver.toml"
         self.log_path = work / "log"
         self.mail = work / "mail"
+        self.twistd = [*twistd(), "-n"]  # with its own options
+        self.python_path = [str(work / "site")]
         self.process: subprocess.Popen[bytes] | None = None
         (work / "accounts.toml").write_text("".join(f'[account."{address}"]\n' for address in accounts))
         self.configure(config)
@@ -236,7 +238,7 @@ class Server:
     def start(self) -> None:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*twistd(), "-n", "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
+                [*self.twistd, "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
                 cwd=ROOT,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -257,7 +259,7 @@ class Server:
         (folder / f"{name}.py").write_text(source)
 
     def _environment(self) -> dict[str, str]:
-        path = [str(self.work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [*self.python_path, *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def _greets(self, port: int, in_tls: bool) -> bool:
@@ -321,7 +323,7 @@ class Server:
         """VmRSS of the process and its children."""
         if self.process is None:
             raise FailTest("the server is not running")
-        return sum(_resident_kib(pid) for pid in _family(self.process.pid))
+        return sum(_resident_kib(pid) for pid in family(self.process.pid))
 
     def command(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         """``mailserver … --config`` of this server."""
@@ -374,11 +376,13 @@ def twistd() -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """The process and all that it has started, from whichever thread."""
     yield pid
-    with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield from _family(int(child))
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            for child in (thread / "children").read_text().split():
+                yield from family(int(child))
 
 
 def _resident_kib(pid: int) -> int:
