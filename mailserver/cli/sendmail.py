@@ -123,7 +123,7 @@ def parse(words: list[str]) -> Wishes:
             wishes.mode = "q" if word.startswith("-q") else wishes.mode
             words.remove(word)
     try:
-        options, wishes.recipients = getopt.getopt(words, OPTIONS, ["config=", "help"])
+        options, wishes.recipients = getopt.gnu_getopt(words, OPTIONS, ["config=", "help"])
     except getopt.GetoptError as error:
         raise Unsent(str(error), EX_USAGE) from None
     for option, value in options:

@@ -26,7 +26,7 @@ class SendmailCase(ScenarioCase):
             check=False,
             timeout=30,
         )
-        self.assertEqual(said.returncode, code, said.stderr)
+        self.assertEqual(said.returncode, code, said.stderr.decode())
         return said
 
     def drop(self, server: Server) -> Path:
@@ -191,12 +191,21 @@ class CommandLine(SendmailCase):
         self.assertEqual(self.files(server), [])
         self.assertEqual(server.messages("alice"), [])
 
+    def test_a_recipient_that_looks_like_an_option_is_none_without_two_hyphens(self) -> None:
+        server = self.serve()
+        self.sendmail(server, "alice@example.org", "--nobody", code=64)
+        self.sendmail(server, "-f", "alice@example.org", "--", "bob@example.org", "-f")
+        server.wait_for_mail("bob")
+        [report] = server.wait_for_mail("alice")
+        self.assertIn(b"Final-Recipient: rfc822; -f@", report.data)
+
     def test_what_other_programs_say_is_understood(self) -> None:
         server = self.serve()
         for number, words in enumerate((
             ("-oem", "-oi", "-f", "bob@example.org", "--", "alice@example.org"),  # mutt
             ("-t", "-i"),  # git send-email, PHP
             ("-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root"),  # cron
+            ("alice@example.org", "-f", "bob@example.org", "-i"),  # a script that puts the options behind
             ("-bm", "-G", "-v", "-n", "-B8BITMIME", "-N", "failure,delay", "-R", "hdrs", "-V", "id1", "alice"),
         )):  # fmt: skip
             self.sendmail(server, *words)
