@@ -126,6 +126,7 @@ class MailService(Service):
         )
         self._sweeping = LoopingCall(self._sweep)
         self._reloading = False
+        self._hung_up = False
         self._has_started = False
         self._stops = False
         self._own_log = own_log
@@ -181,6 +182,7 @@ class MailService(Service):
             self.log.info("{service} listens on {host}", service=listen.service, host=_place(host))
         if self._in_sandbox:
             self._say_what_to_type()
+        self._follow_hang_up()
 
     def stopService(self) -> Deferred[None]:
         """Finish what is in flight, within `limits.shutdown_seconds`."""
@@ -233,29 +235,52 @@ class MailService(Service):
     # --- reload (SIGHUP) ---
 
     def _take_signals(self) -> None:
-        for number, action in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self._server.reopen_log)):
+        for number, action in ((signal.SIGHUP, self._hang_up), (signal.SIGUSR1, self._server.reopen_log)):
             signal.signal(number, lambda *_, act=action: self._reactor.callFromThread(act))
 
-    def reload(self) -> Deferred[dict[str, Any]]:
-        """Read the configuration again, for new connections.  A faulty one is refused and the old one stays."""
-        return Deferred.fromCoroutine(self._reload())
+    def _hang_up(self) -> None:
+        """SIGHUP: reload, as soon as the start, or the reload that is under way, has ended: the file may have changed since."""
+        self._hung_up = True
+        self._follow_hang_up()
+
+    def _follow_hang_up(self) -> None:
+        if self._hung_up and self._has_started and not self._reloading and not self._stops:
+            self._hung_up = False
+            Deferred.fromCoroutine(self._reload()).addErrback(lambda failure: failure.trap(CommandRefused))  # the log has it
 
     async def _reload(self) -> dict[str, Any]:
+        """Read the configuration again, for new connections.  Where that fails, the old one stays: raises `CommandRefused`."""
         if self._reloading:
             raise CommandRefused("a reload is under way")
         self._reloading = True
         try:
             return await self._exchange_door()
-        except (ConfigurationError, plugins.PluginError, StartError, IdentityError) as error:
+        except (ConfigurationError, plugins.PluginError, StartError, IdentityError, OSError) as error:
             self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
             raise CommandRefused(str(error)) from error
+        except Exception as error:  # a plugin's
+            self.log.failure("the reload failed, the old configuration stays")
+            raise CommandRefused(f"{type(error).__name__}, which the log explains") from error
         finally:
             self._reloading = False
+            self._reactor.callLater(0, self._follow_hang_up)
+
+    async def _started_door(self, configuration: Configuration) -> Door:
+        door = Door(configuration, self._server)
+        is_started = False
+        try:
+            await door.start()
+            if self._stops:
+                raise StartError("the server stops")
+            is_started = True
+        finally:
+            if not is_started:
+                await door.stop()
+        return door
 
     async def _exchange_door(self) -> dict[str, Any]:
         configuration = load(self._path, self._catalogue.options_of)
-        door = Door(configuration, self._server)
-        await door.start()
+        door = await self._started_door(configuration)
         self._server.steps.observe_with(door.observers)
         old_door, self._door = self._door, door
         old, self._configuration = self._configuration, configuration

@@ -236,6 +236,10 @@ class Server:
         return self.ports["port"]
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_it_greets()
+
+    def launch(self) -> None:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.twistd, "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
@@ -245,6 +249,8 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait_until_it_greets(self) -> None:
         for name, port in self.ports.items():
             wait_until(
                 lambda port=port, name=name: self._greets(port, in_tls=name.startswith("tls")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
+from mailserver.control import CommandRefused, ask
 from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
 
 DENY = """
@@ -14,6 +16,65 @@ use = "denylist"
 senders = ["spam@example.net"]
 sender_domains = ["bad.example"]
 """
+
+
+GATE = '''
+import os
+
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from mailserver.config import Options
+from mailserver.interfaces import IComponent, IComponentFactory, IRecipientFilter
+from mailserver.mail.answers import Pass
+
+
+@implementer(IRecipientFilter, IComponent)
+class Gate:
+    def __init__(self, folder, clock):
+        self.folder = folder
+        self.clock = clock
+
+    def note(self, what):
+        with open(os.path.join(self.folder, "lives"), "a") as file:
+            file.write(what + "\\n")
+
+    async def start(self):
+        self.note("starts")
+        while True:
+            with open(os.path.join(self.folder, "gate")) as file:
+                does = file.read()
+            if does == "broken":
+                raise ValueError("broken")
+            if does == "open":
+                break
+            await deferLater(self.clock, 0.01)
+        self.note("started")
+
+    async def stop(self):
+        self.note("stopped")
+
+    async def judge_recipient(self, envelope, recipient):
+        return Pass()
+
+
+class GateOptions(Options):
+    folder: str
+
+
+@implementer(IComponentFactory)
+class GateFactory:
+    name = "gate"
+    summary = "Starts when it is told."
+    provides = IRecipientFilter
+    options = GateOptions
+
+    def build(self, options, services):
+        return Gate(options.folder, services.clock)
+
+
+gate = GateFactory()
+'''
 
 
 class Signals(ScenarioCase):
@@ -73,6 +134,19 @@ class Reload(ScenarioCase):
         self.assertEqual(self.size(server), "SIZE 100000")
         self.assertServes(server)
 
+    def test_a_reload_that_fails_in_any_way_is_refused_and_nothing_more(self) -> None:
+        """Whether the file is wrong or what it names is not there; the log says it once, without a traceback."""
+        server = self.serve()
+        for number in range(1, 11):
+            server.configure(BASIC + ("[limits]\nmessage_bytes = 0\n" if number % 2 else "") + "# again\n")
+            if number % 2 == 0:
+                (server.work / "accounts.toml").unlink(missing_ok=True)
+            server.signal(signal.SIGHUP)
+            wait_until(lambda number=number: server.log().count("the configuration is refused") == number, server.log)
+        self.assertEqual(server.log().count("`mailserver user add` makes it"), 5)
+        self.assertNotIn("Unhandled", server.log())
+        self.assertServes(server)
+
     def test_a_new_account_is_known_after_a_reload(self) -> None:
         server = self.serve()
         accounts = server.work / "accounts.toml"
@@ -83,6 +157,90 @@ class Reload(ScenarioCase):
             lambda: f"carol is not known:\n{server.log()}",
         )
         server.wait_for_mail("carol")
+
+
+class ReloadThatTakesTime(ScenarioCase):
+    """With a filter whose start waits until the test opens a gate."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).resolve()
+        self.folder.mkdir(parents=True)
+        self.gate("open")
+
+    def gate(self, does: str) -> None:
+        """What a start meets from now on: "open", "shut" or "broken"."""
+        (self.folder / "gate.new").write_text(does)
+        (self.folder / "gate.new").replace(self.folder / "gate")
+
+    def lives(self) -> list[str]:
+        """What the filters have done: "starts", "started", "stopped"."""
+        return (self.folder / "lives").read_text().split()
+
+    def config(self, octets: int) -> str:
+        return f'{BASIC}[limits]\nmessage_bytes = {octets}\n[[filter]]\nuse = "gate"\nfolder = "{self.folder}"\n'
+
+    def prepared(self) -> Server:
+        server = self.prepare(self.config(100_000))
+        server.install_plugin("gate_plugin", GATE)
+        return server
+
+    def size(self, server: Server) -> str:
+        with Wire(server.port) as wire:
+            return next(line for line in wire.command("EHLO client.example").lines if line.startswith("SIZE"))
+
+    def reload_is_under_way(self) -> Server:
+        server = self.prepared()
+        server.start()
+        self.gate("shut")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: self.lives() == ["starts", "started", "starts"], server.log)
+        return server
+
+    def test_one_more_during_it_is_not_forgotten(self) -> None:
+        """The file may have changed since the first one read it."""
+        server = self.reload_is_under_way()
+        server.configure(self.config(200_000))
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGHUP)
+        refused = self.assertRaises(CommandRefused, ask, str(server.work / "data" / "control.sock"), "reload")
+        self.assertIn("a reload is under way", str(refused))
+        self.gate("open")
+        wait_until(lambda: self.size(server) == "SIZE 200000", server.log)
+        wait_until(lambda: server.log().count("the configuration was reloaded") == 2, server.log)
+        self.assertServes(server)
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(sorted(self.lives()), ["started"] * 3 + ["starts"] * 3 + ["stopped"] * 3)
+
+    def test_one_during_the_start_waits_for_its_end(self) -> None:
+        server = self.prepared()
+        self.gate("shut")
+        server.launch()
+        wait_until(lambda: (self.folder / "lives").exists(), server.log)
+        server.configure(self.config(200_000))
+        server.signal(signal.SIGHUP)
+        self.gate("open")
+        server.wait_until_it_greets()
+        wait_until(lambda: self.size(server) == "SIZE 200000", server.log)
+        self.assertServes(server)
+
+    def test_a_stop_during_it_is_a_stop(self) -> None:
+        server = self.reload_is_under_way()
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn("Traceback", server.log())
+
+    def test_what_was_started_for_one_that_fails_is_stopped(self) -> None:
+        server = self.prepared()
+        server.start()
+        self.gate("broken")
+        for number in range(1, 11):
+            server.signal(signal.SIGHUP)
+            wait_until(lambda number=number: server.log().count("the old configuration stays") == number, server.log)
+        self.assertEqual(self.lives(), ["starts", "started"] + ["starts", "stopped"] * 10)
+        self.assertIn("ValueError: broken", server.log())  # a plugin's fault is told with its place
+        self.assertNotIn("Unhandled", server.log())
+        self.assertServes(server)
+        assert server.process is not None
+        server.kill()  # a traceback is in the log, so the usual end would complain
 
 
 class Explain(ScenarioCase):
