@@ -82,8 +82,12 @@ class _Call:
 
     def ended(self) -> None:
         self.open -= 1
-        if not self.open and self.waiting is not None and not self.waiting.called:
-            self.waiting.callback(self.outcomes)
+        if self.open:
+            return
+        self.transmissions.clear()  # they hold this one, and the message: together they would wait for the garbage collector
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None and not waiting.called:
+            waiting.callback(self.outcomes)
 
     def answer(self) -> Awaitable[Mapping[int, Outcome]]:
         if not self.open:
@@ -94,6 +98,7 @@ class _Call:
     def _cancel(self, _: object) -> None:
         for transmission in self.transmissions:
             self._withdraw(transmission)
+        self.transmissions.clear()
 
 
 async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:

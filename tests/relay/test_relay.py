@@ -1,5 +1,7 @@
 """The relay against peers that behave in every way, in virtual time."""
 
+import gc
+
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred as Later
 
@@ -7,6 +9,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.content import Content
 from mailserver.relay.security import TLSMode
+from mailserver.relay.transmission import Transmission
 from tests.relay.network import CLOSE, MESSAGE, OFFERS, STALL, Peer, RelayCase
 
 
@@ -130,6 +133,49 @@ class Sending(RelayCase):
         self.assertEqual((type(outcome), outcome.reply.enhanced, outcome.peer), (Failed, "5.6.3", ""))
         self.assertIsInstance(self.deliver(), Delivered)
         self.assertEqual(len(a.connections), 1)
+
+
+class Memory(RelayCase):
+    """What has been answered is given up at once: by the time the garbage collector comes by there could be thousands, of up to a
+    megabyte each."""
+
+    def setUp(self):
+        super().setUp()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def kept(self):
+        return sum(isinstance(one, Transmission) for one in gc.get_objects())
+
+    def test_after_a_delivery(self):
+        self.peers(Peer())
+        for _ in range(3):
+            self.deliver()
+        self.assertEqual(self.kept(), 0)
+
+    def test_after_several_transactions_and_a_look_up(self):
+        self.relay = self.make(zones={"other.example": {"MX": ["10 b.example"]}}, recipients_most=1)
+        self.peers(Peer(), Peer())
+        self.deliver("one@example.org", "two@example.org", "x@other.example")
+        self.assertEqual(self.kept(), 0)
+
+    def test_after_refusals_and_faults(self):
+        self.peers(Peer({"DATA": "554 5.0.0 No"}), Peer())
+        self.deliver()
+        self.peers(Peer({"MAIL": CLOSE}), Peer({"RCPT": "450 4.2.1 Later"}))
+        self.deliver("one@example.org", "two@example.org")
+        self.assertEqual(self.kept(), 0)
+
+    def test_after_a_call_that_was_cancelled(self):
+        self.peers(Peer({"DATA": STALL}), Peer())
+        self.begin()
+        self.turn()
+        self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        self.last.cancel()
+        self.turn()
+        del self.last
+        self.assertEqual(self.kept(), 0)
 
 
 class Answers(RelayCase):
