@@ -304,4 +304,3 @@ def write(connection: apsw.Connection, facts: dict[Key, Fact | None], expired_be
                 " (SELECT space, key FROM fact INDEXED BY fact_expires WHERE expires <= ? ORDER BY expires LIMIT ?)",
                 (expired_before, SWEEP_ROWS),
             )
-

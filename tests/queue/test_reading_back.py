@@ -98,6 +98,13 @@ class ReadingBack(QueueCase):
         queue._runner.lanes[1].retries.add("", (number_of(id), True))
         queue._runner.changed()
 
+    async def reading_once_more(self, queue, id):
+        """The same, and the read of it is under way."""
+        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        self.find_once_more(queue, id)
+        await held.made
+        return held
+
     def deliver(self):
         self.relay.let_go()
         self.clock.advance(1)  # flushed
@@ -110,9 +117,7 @@ class ReadingBack(QueueCase):
     async def test_what_is_settled_meanwhile_is_not_delivered_again(self):
         queue = await self.started()
         id = await self.delivering(queue)
-        held = self.hold_next_read(queue, queue._runner.lanes[1])
-        self.find_once_more(queue, id)
-        await held.made
+        held = await self.reading_once_more(queue, id)
         settled = self.steps.wait(id, "settled")
         self.deliver()
         await settled
@@ -139,9 +144,7 @@ class ReadingBack(QueueCase):
         id = await self.delivering(queue)
         settling = queue._runner.ledger._do = Gate(queue._runner.ledger._do)
         self.deliver()
-        held = self.hold_next_read(queue, queue._runner.lanes[1])
-        self.find_once_more(queue, id)
-        await held.made
+        held = await self.reading_once_more(queue, id)
         settled = self.steps.wait(id, "settled")
         settling.open()
         await settled

@@ -109,11 +109,13 @@ class Signals(ScenarioCase):
         self.assertIn(str(server.config_path), server.log())
 
 
-class Reload(ScenarioCase):
+class ReloadCase(ScenarioCase):
     def size(self, server: Server) -> str:
         with Wire(server.port) as wire:
             return next(line for line in wire.command("EHLO client.example").lines if line.startswith("SIZE"))
 
+
+class Reload(ReloadCase):
     def test_sighup_gives_new_connections_the_new_configuration(self) -> None:
         server = self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")
         with Wire(server.port) as old:
@@ -159,7 +161,7 @@ class Reload(ScenarioCase):
         server.wait_for_mail("carol")
 
 
-class ReloadThatTakesTime(ScenarioCase):
+class ReloadThatTakesTime(ReloadCase):
     """With a filter whose start waits until the test opens a gate."""
 
     def setUp(self) -> None:
@@ -183,10 +185,6 @@ class ReloadThatTakesTime(ScenarioCase):
         server = self.prepare(self.config(100_000))
         server.install_plugin("gate_plugin", GATE)
         return server
-
-    def size(self, server: Server) -> str:
-        with Wire(server.port) as wire:
-            return next(line for line in wire.command("EHLO client.example").lines if line.startswith("SIZE"))
 
     def reload_is_under_way(self) -> Server:
         server = self.prepared()

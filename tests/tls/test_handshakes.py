@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -30,6 +29,7 @@ from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources
 from tests.requires import require_tool
 from tests.tls.authority import Authority, Leaf
+from tests.tls.folder import FolderCase
 
 reactor: Any = installed_reactor
 AUTHORITY = Authority()
@@ -60,23 +60,17 @@ class Echo(Protocol):
             lost.callback(None)
 
 
-class HandshakeCase(TestCase):
+class HandshakeCase(FolderCase, TestCase):
     timeout = 30
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
+        super().setUp()
         self.facts: list[TLSFacts] = []
         self.bindings: list[ChannelBindings] = []
         self.faults: list[str] = []
         self.lost: Deferred[None] | None = None
         self.clock = Clock()
         self.port = 0
-
-    def write(self, name: str, octets: bytes) -> str:
-        path = os.path.join(self.directory, name)
-        Path(path).write_bytes(octets)
-        return path
 
     async def listen(
         self,

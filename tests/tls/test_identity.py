@@ -5,31 +5,21 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from pathlib import Path
 from unittest import mock
 
 from cryptography.hazmat.primitives import serialization
-from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.tls import self_signed
 from mailserver.tls.identity import IdentityError, Pair, read_authorities, read_identity, read_revocations
 from mailserver.tls.self_signed import self_signed_pair
 from tests.tls.authority import Authority
+from tests.tls.folder import FolderCase
 
 AUTHORITY = Authority()
 LEAF = AUTHORITY.leaf("mx.example.org", "*.example.net")
 
 
-class IdentityCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
-
-    def write(self, name: str, octets: bytes) -> str:
-        path = os.path.join(self.directory, name)
-        Path(path).write_bytes(octets)
-        return path
-
+class IdentityCase(FolderCase):
     def fault(self, certificate: bytes, key: bytes) -> str:
         pair = Pair(self.write("a.pem", certificate), self.write("a.key", key))
         return str(self.assertRaises(IdentityError, read_identity, pair)).removeprefix(self.directory + "/")

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import datetime
 import os
-from pathlib import Path
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
 from mailserver.tls.identity import read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
 from tests.tls.authority import DAY, Authority, Leaf
+from tests.tls.folder import FolderCase
 
 AUTHORITY = Authority()
 OTHER = Authority("Other CA")
 NOW = datetime.datetime.now(datetime.UTC)
 
 
-class SoundnessCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
-
-    def write(self, name: str, octets: bytes) -> str:
-        path = os.path.join(self.directory, name)
-        Path(path).write_bytes(octets)
-        return path
-
+class SoundnessCase(FolderCase):
     def doubts(self, leaf: Leaf, name: str = "", *more: bytes, after: datetime.timedelta = 0 * DAY) -> list[str]:
         """Without the folder."""
         pair = leaf.write(self.directory)
