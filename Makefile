@@ -1,6 +1,6 @@
 # make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
 # make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
-# make test    the whole suite; warnings are errors.  T=tests.mail runs a part, J=2 runs side by side (then without -bb)
+# make test    the whole suite, two modules side by side; warnings are errors.  T=tests.mail runs a part, J=4 four side by side
 # make check   ruff, mypy --strict, the import contracts
 # make bench   the benchmark (bench/run --help)
 # make clean   everything that was built; data of the sandbox too
@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 T      ?= tests
-J      ?=
+J      ?= 2
 CONFIG ?=
 
 # Our warnings are errors.  The exceptions are what others use, each by name.
@@ -34,7 +34,7 @@ run: $(STAMP)
 	$(BIN)/twistd -n mailserver $(if $(CONFIG),--config $(CONFIG))
 
 test: $(STAMP)
-	$(if $(J),$(BIN)/python $(WARNINGS) -m twisted.trial -j$(J) $(T),$(BIN)/python -bb -X faulthandler $(WARNINGS) -m twisted.trial $(T))
+	$(BIN)/python -bb -X faulthandler $(WARNINGS) -m tests.side_by_side --jobs $(J) $(T)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

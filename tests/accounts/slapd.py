@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.requires import require_tool
-from tests.scenarios.support import free_port, wait_until
+from tests.scenarios.support import wait_until
 
 __all__ = ["BASE", "Slapd"]
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from shutil import rmtree
 
+from tests.ports import free_port
 from tests.requires import require_tool
 
 __all__ = ["Unbound"]
@@ -75,7 +76,7 @@ class Unbound:
     def start(self) -> Unbound:
         """Start it and wait until it answers.  Raises SkipTest where it is not installed, RuntimeError where it dies."""
         program = require_tool("unbound")
-        self.port = self.port or _free_port(self.host)
+        self.port = self.port or free_port(self.host)
         self._directory = tempfile.mkdtemp(prefix="unbound-")
         path = os.path.join(self._directory, "unbound.conf")
         with open(path, "w") as file:
@@ -126,18 +127,3 @@ class Unbound:
         complaint = process.communicate()[1].decode(errors="replace")
         self.stop()
         raise RuntimeError(f"unbound does not answer: {complaint}{said}")
-
-
-def _free_port(host: str) -> int:
-    """A port that is free for UDP and TCP."""
-    for _ in range(50):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
-            stream.bind((host, 0))
-            port: int = stream.getsockname()[1]
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
-                try:
-                    datagram.bind((host, port))
-                except OSError:
-                    continue
-                return port
-    raise RuntimeError("no port is free")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import FailTest
 
+from tests.ports import free_port
 from tests.requires import require_tool
-from tests.scenarios.support import free_port
 
 __all__ = ["Dovecot"]
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import FailTest
 
+from tests.ports import free_port
 from tests.requires import require_root, require_tool
-from tests.scenarios.support import Stored, free_port, wait_until
+from tests.scenarios.support import Stored, wait_until
 
 __all__ = ["DOMAIN", "SIZE_LIMIT", "Postfix"]
 

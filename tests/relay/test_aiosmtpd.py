@@ -13,8 +13,9 @@ from mailserver.mail.answers import Delivered, Failed, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.parcel import Destination
+from tests.ports import free_port
 from tests.relay.test_sockets import SocketCase, listens
-from tests.scenarios.support import free_port, wait_until
+from tests.scenarios.support import wait_until
 
 BODY = b".one\r\n..two\r\n.\r\nthree\r\n"
 

@@ -11,8 +11,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from mailserver.mail.answers import Deferred, Delivered
+from tests.ports import free_port
 from tests.relay.test_sockets import ServerSide, Sink, SocketCase, certificate
-from tests.scenarios.support import free_port
 from tests.tls.authority import Authority
 
 logging.getLogger("mail.log").addHandler(logging.NullHandler())  # aiosmtpd's: it finds things old-fashioned

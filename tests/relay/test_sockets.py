@@ -28,8 +28,9 @@ from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination
 from mailserver.relay.components import SmarthostFactory, SmarthostOptions
 from mailserver.testing import FakeResolver
+from tests.ports import free_port
 from tests.requires import require_tool
-from tests.scenarios.support import free_port, wait_until
+from tests.scenarios.support import wait_until
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 

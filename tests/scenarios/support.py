@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -25,6 +24,7 @@ from typing import Any
 from twisted.trial.unittest import FailTest, SynchronousTestCase
 
 from mailserver.control import ask
+from tests.ports import free_port
 
 __all__ = ["BASIC", "ID", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "wait_until"]
 
@@ -55,9 +55,6 @@ path = "{work}/mail/{user}"
 """
 
 
-GIVEN: set[int] = set()  # ports, in this run of the tests
-
-
 def wait_until(condition: Callable[[], Any], what: Callable[[], str], seconds: float = 15.0) -> Any:
     """Return the condition's first true value; fail with the words of `what` when it has none within `seconds`."""
     end = time.monotonic() + seconds
@@ -66,24 +63,6 @@ def wait_until(condition: Callable[[], Any], what: Callable[[], str], seconds: f
             raise FailTest(f"after {seconds:g} s: {what()[-8000:]}")
         time.sleep(0.01)
     return value
-
-
-def free_port() -> int:
-    """A loopback port below those that the system gives to clients: there a client may meet itself while no server is up.
-
-    None is given twice: whoever asked first may not listen there yet.
-    """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(min(20000, first - 2000), first)
-        if port in GIVEN:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                GIVEN.add(port)
-                return port
 
 
 @dataclass(frozen=True, slots=True)

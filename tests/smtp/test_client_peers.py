@@ -10,17 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.smtp.client import UNCERTAIN, Request
 from mailserver.smtp.client_events import ClientEvent, Closing, Done, Lost, Refused
 from mailserver.smtp.client_limits import Phase
+from tests.ports import free_port
 from tests.requires import require_tool
 from tests.smtp.client_talk import to, verdict
 from tests.smtp.test_client_document import CONTENT, load_example
 
 START_SECONDS = 10
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class SmtpSinkTests(SynchronousTestCase):
