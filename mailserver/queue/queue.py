@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -407,17 +407,23 @@ class Queue:
     def _committed(self, batch: Sequence[Waiting], faults: Sequence[StorageFault | None] | None) -> None:
         counts = self.counts
         counts.batches += 1
-        good = batch
+        good, bad = batch, list[tuple[Waiting, StorageFault]]()
         if faults is not None:
             good = [waiting for waiting, fault in zip(batch, faults, strict=True) if fault is None]
-            self._refuse([(waiting, fault) for waiting, fault in zip(batch, faults, strict=True) if fault is not None])
+            bad = [(waiting, fault) for waiting, fault in zip(batch, faults, strict=True) if fault is not None]
         counts.committed += len(good)
         counts.depth += len(good)
-        for waiting in good:  # all the 250s first
+        for waiting in good:  # all the 250s first: nothing that follows may change them
             waiting.owner[0].callback(None)
+        for waiting, fault in bad:
+            self._refuse(waiting, fault)
         for waiting in good:
             _, envelope, content, destinations = waiting.owner
-            self._runner.committed(waiting.number, envelope, content, destinations)
+            try:
+                self._runner.committed(waiting.number, envelope, content, destinations)
+            except Exception:  # noqa: BLE001  one message's trouble is not that of the others in its batch
+                self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
+                self._runner.read_again(waiting.number)
         self._runner.pump()
 
     def _entering(self, number: int) -> None:
@@ -455,12 +461,14 @@ class Queue:
 
         return self._writer.do(do)
 
-    def _refuse(self, refused: Sequence[tuple[Waiting, StorageFault]]) -> None:
-        self.counts.refused += len(refused)
-        for waiting, fault in refused:
-            failure = Failure(fault)
+    def _refuse(self, waiting: Waiting, fault: StorageFault) -> None:
+        self.counts.refused += 1
+        failure = Failure(fault)
+        try:
             self._storage_failed(failure)
-            waiting.owner[0].errback(failure)
+        except Exception:  # noqa: BLE001  the peer must have its answer
+            self.log.failure("the queue stumbled over a fault of its store")
+        waiting.owner[0].errback(failure)
 
     def _storage_failed(self, failure: Failure) -> None:
         """Close the door; for a broken store, see every few seconds whether it works again."""
@@ -535,8 +543,13 @@ class Queue:
             return fail(Failure())
         done = answer if isinstance(answer, Deferred) else succeed(None)
         if content.path is not None:
-            done.addCallback(lambda _: self._run_in_thread(self._spool.remove, envelope.id))
+            done.addCallback(lambda _: self._remove_unstored(envelope.id))
         return done
+
+    def _remove_unstored(self, id: str) -> Deferred[Any]:
+        """The message is where it should be: a file that cannot be removed must not make it come again."""
+        removed = maybeDeferred(self._run_in_thread, self._spool.remove, id)
+        return removed.addErrback(lambda failure: self.log.failure("{id}: the file stays in the spool", failure, id=id))
 
 
 def first_of(*waited: Deferred[Any]) -> Deferred[Any]:

@@ -106,6 +106,11 @@ class Runner:
         if entry.active:
             self.live[number] = entry
 
+    def read_again(self, number: int) -> None:
+        """What the store has of this entry is to be delivered, and nothing of it is in memory."""
+        for lane in self.lanes:
+            lane.backlog.add("", (number, True))
+
     def adopt(self, message: ReadMessage, lanes: tuple[Lane, ...], again: bool, window_counts: bool = True) -> None:
         """An entry read back: give `lanes` those of its destinations that are theirs, due and not on their way."""
         number = message.number

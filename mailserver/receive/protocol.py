@@ -478,7 +478,13 @@ class ReceiveProtocol(Protocol):
     def _on_rcpt(self, event: events.Rcpt) -> None:
         if self.transaction is None:
             raise RuntimeError("RCPT without MAIL")
-        self._ask(self.transaction.recipient(event.address, event.parameters), self._reply)
+        self._ask(self.transaction.recipient(event.address, event.parameters), self._recipient_answered)
+
+    def _recipient_answered(self, reply: Reply | None) -> None:
+        if reply is not None and self.transaction is not None and self.transaction.excuses(reply):
+            self.session.reply(reply)
+        else:
+            self._reply(reply)
 
     def _on_data(self, event: events.Data) -> None:
         transaction, profile = self.transaction, self.profile

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_directory
 
 __all__ = ["Spool", "Spooling"]
+
+log = Logger()
 
 PIECE_OCTETS = 262_144
 SMALL_OCTETS = 65_536
@@ -160,6 +163,8 @@ class Spooling:
             os.unlink(self._path)
         except FileNotFoundError:
             pass
+        except OSError:  # the peer's answer does not hang on it; the queue removes files without a message when it starts
+            log.failure("{path} cannot be removed", path=self._path)
 
 
 def _write_all(file: int, pieces: list[bytes]) -> None:

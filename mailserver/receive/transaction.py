@@ -7,10 +7,10 @@ or the commit makes them.  Nothing here knows the connection; nothing after the 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from mailserver.mail.address import Address, AddressError
@@ -33,14 +33,17 @@ __all__ = ["Transaction"]
 log = Logger()
 
 JUNK = ("Junk",)
+SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
 
 
 class Transaction:
     """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes."""
 
     __slots__ = (
+        "_is_queues",
         "_junk",
         "_posting",
+        "_surplus",
         "connection",
         "id",
         "parameters",
@@ -62,7 +65,9 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.routes: list[Sequence[Local | Remote]] = []
         self.spooling: Spooling | None = None
+        self._is_queues = False  # the content's file is the queue's, or may be
         self._junk = ""
+        self._surplus = 0
         self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer)
 
     # --- the questions ---
@@ -97,9 +102,11 @@ class Transaction:
         """RCPT TO."""
         profile = self.profile
         if len(self.recipients) >= profile.limits.recipients:
+            self._surplus += 1
             return self._refused("rcpt", replies.too_many_recipients(self.id), "too many recipients", address)
         if self.recipients and profile.asks.content_for and not profile.lmtp:
             # One reply after the data cannot carry two verdicts: each recipient gets a copy of its own.
+            self._surplus += 1
             return self._refused("rcpt", replies.one_recipient_at_a_time(self.id), "judged for each recipient", address)
         if self.peer.tls is None and profile.tls_rules.requires_tls_for(address):
             return self._refused("rcpt", replies.TLS_REQUIRED, "the connection is not encrypted", address)
@@ -121,6 +128,13 @@ class Transaction:
         self.recipients.append(recipient)
         self.routes.append(usable)
         return replies.RECIPIENT_OK
+
+    def excuses(self, reply: Reply) -> bool:
+        """The reply to RCPT is no error of the peer's: the recipient is for another transaction (RFC 5321 section 4.5.3.1.10).
+
+        That ends at a thousand of them.
+        """
+        return reply.enhanced == replies.ANOTHER_TRANSACTION and self._surplus <= SURPLUS_MOST
 
     async def _usable_routes(self, address: Address) -> list[Local | Remote] | Reply:
         """Where the recipient goes, or the refusal."""
@@ -170,14 +184,12 @@ class Transaction:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reply = (replies.storage_full if full else replies.storage_broken)(self.id)
             return self._all(self._refused("content", reply, str(error)))
-        answers: Sequence[Reply] | None = None
         try:
-            answers = await self._judge_and_commit(content)
+            return await self._judge_and_commit(content)
         finally:
-            spooling.release()
-            if content.path is not None and (answers is None or not any(answer.is_positive for answer in answers)):
-                spooling.discard_file()
-        return answers
+            self._afterwards(spooling.release)
+            if content.path is not None and not self._is_queues:
+                self._afterwards(spooling.discard_file)
 
     def abandon(self) -> None:
         """RSET, a new EHLO or a lost connection: nothing came of it."""
@@ -250,16 +262,7 @@ class Transaction:
             content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
             accepted = await self._committed(envelope, content, tuple(destinations))
         if accepted.is_positive:
-            profile.note(
-                self.id,
-                "accepted",
-                connection=self.connection,
-                peer=self.peer.address,
-                hello=self.peer.hello,
-                sender=str(self.sender) if self.sender is not None else "",
-                recipients=[str(r.address) for r in self.recipients],
-                size=content.size,
-            )
+            self._afterwards(self._tell_accepted, content)
         if not profile.lmtp:
             return (accepted if verdicts[0] is None else verdicts[0],) if len(verdicts) == 1 else (accepted,)
         return [accepted if verdict is None else verdict for verdict in verdicts]
@@ -271,18 +274,44 @@ class Transaction:
             objection = posting.charge()
             if objection is not None:
                 return self._refused("commit", objection.reply, objection.why)
-        accepted = replies.LOCAL_ERROR
+        answer = replies.queued(self.id)
+        self._is_queues = True
         try:
             await self.profile.store.commit(envelope, content, destinations)
-            accepted = replies.queued(self.id)
-        except StorageFull as error:
-            accepted = self._refused("commit", replies.storage_full(self.id), str(error))
-        except StorageBroken as error:
-            accepted = self._refused("commit", replies.storage_broken(self.id), str(error))
-        finally:
-            if posting is not None:
-                posting.settle(accepted.is_positive)
-        return accepted
+        except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
+            self._is_queues = False
+            answer = self._not_committed(error)
+        if posting is not None:
+            self._afterwards(posting.settle, answer.is_positive)
+        return answer
+
+    def _not_committed(self, error: Exception) -> Reply:
+        if isinstance(error, StorageFull):
+            return self._refused("commit", replies.storage_full(self.id), str(error))
+        if not isinstance(error, StorageBroken):
+            log.failure("{id}: the queue could not take the message", id=self.id)
+        return self._refused("commit", replies.storage_broken(self.id), f"{type(error).__name__}: {error}")
+
+    def _afterwards(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do what does not bear on the answer: once a message is durable, nothing that fails may make it be sent again."""
+        try:
+            work(*arguments)
+        except Exception:  # noqa: BLE001  # whatever it is
+            log.failure("{id}: the answer stands, but something that follows it has failed", id=self.id)
+
+    def _tell_accepted(self, content: Content) -> None:
+        self.profile.note(
+            self.id,
+            "accepted",
+            connection=self.connection,
+            peer=self.peer.address,
+            hello=self.peer.hello,
+            sender=str(self.sender) if self.sender is not None else "",
+            recipients=[str(r.address) for r in self.recipients],
+            size=content.size,
+        )
 
     async def _reroute(self, edits: list[ReplaceRecipient]) -> list[Sequence[Local | Remote]]:
         """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""

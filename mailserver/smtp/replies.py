@@ -9,6 +9,7 @@ from __future__ import annotations
 from mailserver.mail.reply import Reply
 
 __all__ = [
+    "ANOTHER_TRANSACTION",
     "ARGUMENT_NOT_ALLOWED",
     "AUTH_ALREADY",
     "AUTH_BAD_BASE64",
@@ -98,6 +99,9 @@ __all__ = [
     "too_many_hops",
     "too_many_recipients",
 ]
+
+ANOTHER_TRANSACTION = "4.5.3"
+"""The enhanced code of recipients who are for another transaction (RFC 3463 section 3.6)."""
 
 # Positive and intermediate.  354 has no enhanced code (RFC 2034 section 4).
 OK = Reply.of(250, "2.0.0", "OK")
@@ -264,12 +268,12 @@ def relaying_denied(id: str) -> Reply:
 
 def too_many_recipients(id: str) -> Reply:
     """RFC 5321 section 4.5.3.1.10: the client sends another copy to the rest."""
-    return Reply.of(452, "4.5.3", f"Too many recipients ({id})")
+    return Reply.of(452, ANOTHER_TRANSACTION, f"Too many recipients ({id})")
 
 
 def one_recipient_at_a_time(id: str) -> Reply:
     """Each recipient judges for itself, and there is one reply for all: another copy for the next one."""
-    return Reply.of(452, "4.5.3", f"One recipient for each copy here ({id})")
+    return Reply.of(452, ANOTHER_TRANSACTION, f"One recipient for each copy here ({id})")
 
 
 def too_many_hops(id: str) -> Reply:

@@ -138,6 +138,40 @@ class Commit(QueueCase):
         large = await self.commit_spooled(queue)
         self.assertFalse(os.path.exists(queue.spool_path(large)))
 
+    async def test_a_file_that_cannot_be_removed_does_not_undo_what_was_delivered(self):
+        self.delivery.stores = False
+        queue = await self.started()
+        with mock.patch.object(queue._spool, "remove", side_effect=OSError("read-only")):
+            large = await self.commit_spooled(queue)
+        self.assertEqual(self.steps.of(large), ["delivered"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    async def test_a_message_that_cannot_be_handed_on_keeps_no_other_from_it_and_is_read_again(self):
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(3)]
+        handed_on = queue._runner.committed
+
+        def stumbling(number, envelope, content, destinations):
+            if envelope.id == ids[1]:
+                raise RuntimeError("a fault of ours")
+            handed_on(number, envelope, content, destinations)
+
+        delivered = [self.steps.wait(id, "delivered") for id in ids]
+        self.patch(queue._runner, "committed", stumbling)
+        await gatherResults([self.committing(queue, id) for id in ids])
+        await gatherResults(delivered)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_what_is_refused_takes_no_answer_from_what_is_durable(self):
+        queue = await self.started()
+        with mock.patch.object(queue, "_storage_failed", side_effect=RuntimeError("a fault of ours")):
+            good, twice = IDS.next(), IDS.next()
+            await self.commit(queue, id=twice)
+            refused = self.assertFailure(self.committing(queue, twice), StorageBroken)
+            await gatherResults([refused, self.committing(queue, good)])
+        self.assertEqual((queue.counts.committed, queue.counts.refused), (2, 1))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     async def test_a_message_that_nobody_keeps_and_that_is_not_delivered_is_not_accepted(self):
         self.delivery.stores = False
         self.delivery.answers["alice"] = Deferred(BUSY)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -13,8 +14,10 @@ from mailserver.interfaces import IContentFilter, IModifier, IRecipientContentFi
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
+from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
+from mailserver.receive.spooling import Spooling
 from tests.receive.connections import Listener
 
 MAIL = b"MAIL FROM:<carol@example.net>\r\n"
@@ -97,6 +100,22 @@ class Recipients(TransactionCase):
         listener = self.listener(limits=Limits(recipients=1))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 452, 354, 250])
 
+    def test_recipients_too_many_are_no_errors_up_to_a_thousand_and_the_others_go_on(self) -> None:
+        listener = self.listener(limits=Limits(recipients=2))
+        many = ["alice@example.org"] * 1002
+        self.assertEqual(self.send(listener, *many), [250, 250, 250, *[452] * 1000, 354, 250])
+        self.assertEqual(len(listener.store.taken), 1)
+
+    def test_beyond_a_thousand_each_recipient_too_many_is_an_error(self) -> None:
+        listener = self.listener(limits=Limits(recipients=1))
+        codes = self.send(listener, *["alice@example.org"] * 1100)
+        self.assertLess(len(codes), 1030)
+        self.assertEqual(listener.store.taken, [])
+
+    def test_where_each_recipient_judges_the_others_are_no_errors_either(self) -> None:
+        listener = self.listener(ForEach())
+        self.assertEqual(self.send(listener, *["alice@example.org"] * 50), [250, 250, *[452] * 49, 354, 250])
+
     def test_a_router_that_fails_defers(self) -> None:
         listener = self.listener()
         listener.router.error = RuntimeError("the directory is down")
@@ -178,6 +197,117 @@ class Contents(TransactionCase):
         self.send(listener, "alice@example.org")
         finding = listener.step("filter")
         self.assertEqual((finding["filter"], finding["verdict"], finding["why"]), ("filter0", "Quarantine", "odd"))
+
+
+class Posting:
+    """A user's message whose accounting fails at `fails_at`."""
+
+    def __init__(self, fails_at: str) -> None:
+        self.fails_at = fails_at
+        self.settled: list[bool] = []
+
+    def posting(self, id: str, peer: Any) -> Posting:
+        return self
+
+    async def mail(self, sender: Any) -> None:
+        return None
+
+    def recipient(self, address: Any) -> None:
+        return None
+
+    async def content(self, content: Any, *, smtputf8: bool = False) -> Any:
+        return content
+
+    def charge(self) -> None:
+        return None
+
+    def settle(self, accepted: bool) -> None:
+        self.settled.append(accepted)
+        if self.fails_at == "settle":
+            raise OSError("state.db cannot be written")
+
+
+class AfterTheCommit(TransactionCase):
+    """Nothing that follows a durable commit changes the answer, or takes the message's file away."""
+
+    large = b"Subject: large\r\n\r\n" + b"x" * 2000 + b"\r\n"
+
+    def send_large(self, listener: Listener) -> list[int]:
+        return self.send(listener, "alice@example.org", "bob@example.org", data=self.large)
+
+    def files(self, listener: Listener) -> int:
+        return len(os.listdir(listener.store.directory))
+
+    def test_an_account_that_cannot_be_settled_changes_nothing(self) -> None:
+        listener = self.listener(memory_octets=1000, submission=Posting("settle"))
+        self.assertEqual(self.send_large(listener)[-1], 250)
+        self.assertEqual(self.files(listener), 1)
+        self.assertEqual(listener.step("accepted")["recipients"], ["alice@example.org", "bob@example.org"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_a_road_that_cannot_be_written_changes_nothing(self) -> None:
+        listener = self.listener(memory_octets=1000)
+        note = listener.note
+
+        def failing(id: str, step: str, **fields: Any) -> None:
+            if step == "accepted":
+                raise RuntimeError("an observer")
+            note(id, step, **fields)
+
+        object.__setattr__(listener.profile, "note", failing)
+        self.assertEqual(self.send_large(listener)[-1], 250)
+        self.assertEqual(self.files(listener), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_memory_that_cannot_be_let_go_changes_nothing(self) -> None:
+        def release(_: Spooling) -> None:
+            raise ValueError("release")
+
+        self.patch(Spooling, "release", release)
+        listener = self.listener(memory_octets=1000)
+        self.assertEqual(self.send_large(listener)[-1], 250)
+        self.assertEqual(self.files(listener), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_in_lmtp_everybody_keeps_the_answer(self) -> None:
+        listener = self.listener(ForEach(bob=Refuse("no")), service="lmtp", submission=Posting("settle"))
+        self.assertEqual(
+            self.send(listener, "alice@example.org", "bob@example.org", "postmaster@example.org")[-3:], [250, 550, 250]
+        )
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_a_commit_that_fails_leaves_no_file_and_is_not_charged(self) -> None:
+        for error, code in ((StorageFull("full"), 452), (StorageBroken("broken"), 451), (KeyError("a fault of ours"), 451)):
+            posting = Posting("")
+            listener = self.listener(memory_octets=1000, submission=posting)
+            listener.store.answer = error
+            self.assertEqual(self.send_large(listener)[-1], code)
+            self.assertEqual((self.files(listener), posting.settled), (0, [False]))
+            self.assertEqual(listener.step("refused")["stage"], "commit")
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_a_refund_that_fails_leaves_the_reason_of_the_failed_commit(self) -> None:
+        listener = self.listener(memory_octets=1000, submission=Posting("settle"))
+        listener.store.answer = StorageFull("full")
+        self.assertEqual(self.send_large(listener)[-1], 452)
+        self.assertEqual(self.files(listener), 0)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_a_commit_of_which_nobody_knows_keeps_its_file(self) -> None:
+        listener = self.listener(memory_octets=1000)
+        listener.store.answer = CancelledError()
+        self.assertEqual(self.send_large(listener)[-1], 451)
+        self.assertEqual(self.files(listener), 1)
+        self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
+
+    def test_a_file_that_cannot_be_removed_leaves_the_refusal_as_it_is(self) -> None:
+        def unlink(path: str) -> None:
+            raise PermissionError(path)
+
+        listener = self.listener(Content(Refuse("spam")), memory_octets=1000)
+        self.patch(os, "unlink", unlink)
+        self.assertEqual(self.send_large(listener)[-1], 550)
+        self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 1)
 
 
 class Modifiers(TransactionCase):
