@@ -220,6 +220,7 @@ class Connections:
             lmtp=self._lmtp,
             limits=self._client_limits,
             is_encrypted=self.implicit_tls,
+            helo_after_refusal=way.policy.allows_clear and self.log_in is None,
         )
         connection = self._connections[link] = RelayProtocol(session, link, way, self)
         return connection

@@ -10,7 +10,9 @@ Rules:
 - a new destination begins with few connections and gets one more with each success; one that turns connections away while
   others work keeps as many as it let in;
 - a destination whose last connection fails is out of reach: it is probed by one connection at a time, at growing intervals;
-- at the cap for all, a destination that has fewer connections takes one over from a destination that has more.
+- at the cap for all, a destination that has fewer connections takes one over from a destination that has more;
+- the last tenth below that cap is for destinations that have none: those that hold their connections for minutes cannot
+  keep a good one waiting.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ Job = TypeVar("Job")
 
 FIRST_LINKS = 2.0  # to a destination that has not yet shown that it answers
 CAREFUL_STEP = 0.02  # connections more for each success, after the other side has turned one away
+NEWCOMERS_PART = 10  # one connection in so many is for destinations that have none
 KEYS_KEPT = 10_000  # destinations remembered without anything to do for them
 
 
@@ -299,7 +302,7 @@ class Pool(Generic[Job]):
             link.messages += 1
             plan.begin.append((link, waiting.popleft()))
         while self._wants(line):
-            if self.links >= self.limits.in_all:
+            if self.links >= self._places(line):
                 self._starved[line.key] = line
                 return
             self._open(line, plan, now)
@@ -314,7 +317,7 @@ class Pool(Generic[Job]):
             del self._starved[key]
             if not self._wants(line):
                 continue
-            if self.links < self.limits.in_all:
+            if self.links < self._places(line):
                 self._open(line, plan, now)
                 rounds = len(self._starved) + 1
             elif self._closing <= len(self._starved):  # one is closing for each of the others already
@@ -332,6 +335,13 @@ class Pool(Generic[Job]):
             if not rich.waiting or rich.links > poor.links + 1:
                 return link
         return None
+
+    def _places(self, line: Line[Job]) -> int:
+        """How many connections there may be, in all, for this destination to open one more."""
+        in_all = self.limits.in_all
+        if line.links in (0, self.links):  # it has none, or nobody else has any
+            return in_all
+        return in_all - in_all // NEWCOMERS_PART
 
     def _wants(self, line: Line[Job]) -> bool:
         if len(line.waiting) <= line.opening:

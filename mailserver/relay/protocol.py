@@ -39,6 +39,7 @@ LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
 UNREADABLE_PASSWORD = Reply.of(451, "4.3.5", "The password for the host cannot be read")
 UNREADABLE = Reply.of(451, "4.3.0", "The message could not be read from its file")
 GIVEN_UP = Reply.of(451, "4.4.2", "The connection was given up")
+FURTHER_ANSWER_SECONDS = 30.0  # in a phase with several answers, for each but the first
 
 log = Logger()
 
@@ -84,7 +85,12 @@ class Owner(Protocol):
 
 @implementer(IHandshakeListener)
 class RelayProtocol(TwistedProtocol):
-    """Drives one `ClientSession`.  `deadline` is when the other side's time is over: the owner looks at it each second."""
+    """Drives one `ClientSession`.  `deadline` is when the other side's time is over: the owner looks at it each second.
+
+    A phase's time is for the whole of an answer, however many octets and lines come in it, and it begins when the phase does.
+    Where a phase has several answers (RCPT, and the content in LMTP), each has that time anew, and all together have it and
+    `FURTHER_ANSWER_SECONDS` for each but the first.
+    """
 
     transport: Any  # a TCP or TLS connection: more than ITransport says
 
@@ -101,6 +107,9 @@ class RelayProtocol(TwistedProtocol):
         self._stream: FileStream | None = None
         self._running = False
         self._closing = False
+        self._phase: Phase | None = None  # the one that `deadline` belongs to
+        self._phase_ends = math.inf
+        self._answers = 0
 
     def __repr__(self) -> str:
         tls = f", {self.tls}" if self.tls else ""
@@ -176,9 +185,18 @@ class RelayProtocol(TwistedProtocol):
             self._closing = True
             self.transport.loseConnection()
 
-    def _set_deadline(self) -> None:
-        owner = self.owner
-        self.deadline = owner.seconds() + owner.waits[self.session.phase]
+    def _set_deadline(self, *, anew: bool = False) -> None:
+        """Octets alone, in or out, give nobody more time: only a new phase does, an answer, or (`anew`) a step that was made."""
+        session, owner = self.session, self.owner
+        phase, now = session.phase, owner.seconds()
+        seconds = owner.waits[phase]
+        if anew or phase is not self._phase:
+            self._phase = phase
+            self._phase_ends = now + seconds + FURTHER_ANSWER_SECONDS * max(0, session.answers_due() - 1)
+        elif session.answers == self._answers:
+            return
+        self._answers = session.answers
+        self.deadline = min(now + seconds, self._phase_ends)
 
     # --- the loop ---
 
@@ -187,6 +205,7 @@ class RelayProtocol(TwistedProtocol):
         self.transmission = transmission
         self.content_sent = False
         self.session.send(transmission.request)
+        self._phase = None  # a phase of its own, whatever came before
         self._run()
 
     def _run(self) -> None:
@@ -210,6 +229,7 @@ class RelayProtocol(TwistedProtocol):
         if ready:
             self._write(ready)
         if event is Wait.CLOSED:
+            self.deadline = min(self.deadline, self.owner.seconds() + self.owner.waits[Phase.QUIT])
             self.owner.ended(self)
             self._close()
         else:
@@ -344,7 +364,7 @@ class RelayProtocol(TwistedProtocol):
 
     def _stream_piece(self, piece: bytes) -> None:
         self.transport.write(self.session.content(piece))
-        self._set_deadline()
+        self._set_deadline(anew=True)
 
     def _stream_ended(self) -> None:
         self._stop_stream()

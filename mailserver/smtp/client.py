@@ -37,7 +37,7 @@ from mailserver.smtp.client_limits import ClientLimits, Phase
 from mailserver.smtp.client_offer import NOTHING_OFFERED, Offer
 from mailserver.smtp.client_replies import ReplyFault, ReplyReader
 from mailserver.smtp.client_request import Request
-from mailserver.smtp.client_states import CLIENT_MOVES, ClientInput, ClientState, Command
+from mailserver.smtp.client_states import CLIENT_MOVES, PHASES, STATE_PHASES, ClientInput, ClientState, Command
 from mailserver.smtp.client_transaction import LEFT_OVER, LOST, NOT_SMTP, UNCERTAIN, Transaction, refused
 from mailserver.smtp.events import Wait
 from mailserver.smtp.faults import LocalProtocolError
@@ -62,7 +62,9 @@ class ClientSession:
 
     `hello_name` is our name in EHLO; `lmtp` makes it LMTP (RFC 2033).  `is_encrypted` says that the connection has TLS from
     the start; `is_authenticated` that the peer has let us in.  `offer` is what the peer has offered last, None before;
-    `dialogue` is what was said, for people.  Raises ValueError for a name that cannot be said.
+    `dialogue` is what was said, for people.  `answers` counts the replies that were heard.  With `helo_after_refusal` HELO
+    follows a 550 or 554 to EHLO, too: for callers who can do without extensions.  Raises ValueError for a name that cannot
+    be said.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class ClientSession:
         "_awaited",
         "_ended",
         "_events",
+        "_is_grouped",
         "_last_phase",
         "_mails",
         "_needs_reset",
@@ -77,8 +80,10 @@ class ClientSession:
         "_replies",
         "_transaction",
         "_unsaid",
+        "answers",
         "dialogue",
         "hello_name",
+        "helo_after_refusal",
         "is_authenticated",
         "is_encrypted",
         "limits",
@@ -94,6 +99,7 @@ class ClientSession:
         lmtp: bool = False,
         limits: ClientLimits | None = None,
         is_encrypted: bool = False,
+        helo_after_refusal: bool = False,
     ) -> None:
         if HELLO_NAME.fullmatch(hello_name) is None:
             raise ValueError(f"not a name for EHLO: {hello_name!r}")
@@ -102,6 +108,8 @@ class ClientSession:
         self.limits = ClientLimits() if limits is None else limits
         self.is_encrypted = is_encrypted
         self.is_authenticated = False
+        self.helo_after_refusal = helo_after_refusal
+        self.answers = 0
         self.offer: Offer | None = None
         self.dialogue = Dialogue()
         self.state = ClientState.GREETING
@@ -115,6 +123,7 @@ class ClientSession:
         self._needs_reset = False  # the peer has a MAIL of ours that came to nothing
         self._mails = 0
         self._ended = False
+        self._is_grouped = False  # what is awaited was said in one group
         self._last_phase = Phase.GREETING
 
     # --- what the caller does ---
@@ -133,8 +142,7 @@ class ClientSession:
 
     def receive_data(self, data: bytes) -> None:
         """Store what the peer has sent.  Nothing happens before `next_event`."""
-        # What comes between the 220 to STARTTLS and the handshake is not to be trusted (RFC 3207 section 5).
-        if data and self.state is not ClientState.CLOSED and self.state is not ClientState.HANDSHAKE:
+        if data and self.state is not ClientState.CLOSED:
             self._replies.append(data)
 
     def receive_eof(self) -> None:
@@ -148,8 +156,11 @@ class ClientSession:
                 if not self._ended:
                     return Wait.PAUSED
                 self.end_of_content()  # the answer may be here already
+            if self.state is ClientState.HANDSHAKE and not self._replies.is_empty:
+                self._break(BEHIND_STARTTLS)
+                continue
             try:
-                reply = self._replies.next_reply()
+                reply = self._replies.next_reply(lenient=self._is_lenient)
             except ReplyFault as fault:
                 self._break(str(fault))
                 continue
@@ -201,7 +212,7 @@ class ClientSession:
         octets = transaction.writer.end()
         self._move(ClientInput.CONTENT_ENDED)
         # What is there already answers something else, and `next_event` will tell; but a peer can see the end of BDAT coming.
-        if transaction.uses_bdat or self._replies.is_empty:
+        if transaction.uses_bdat or self._nothing_waits:
             # RFC 2033 section 4.2: one answer for each recipient that was accepted.
             answers = transaction.accepted if self.lmtp else (ONLY,)
             self._awaited.extend([(Command.END, index) for index in answers])
@@ -262,6 +273,25 @@ class ClientSession:
     def _is_used_up(self) -> bool:
         return 0 < self._offer.mail_max <= self._mails
 
+    @property
+    def _is_lenient(self) -> bool:
+        """A reply may break the form: there is one answer that it can be.  Never the one behind which TLS begins."""
+        awaited = self._awaited
+        return not self._is_grouped and (not awaited or (len(awaited) == 1 and awaited[0][0] is not Command.STARTTLS))
+
+    @property
+    def _nothing_waits(self) -> bool:
+        """No octets are there that nothing has asked for; empty lines do not count."""
+        if self._is_lenient:
+            self._replies.pass_over_blanks()
+        return self._replies.is_empty
+
+    def answers_due(self) -> int:
+        """How many answers of the present phase the peer owes, one after the other."""
+        phase = self.phase
+        said = sum([PHASES[command] is phase for command, _ in self._awaited])
+        return said + sum([PHASES[command] is phase for command, _, _ in self._unsaid])
+
     def _move(self, move: ClientInput) -> None:
         state = CLIENT_MOVES[self.state].get(move)
         if state is None:
@@ -270,7 +300,7 @@ class ClientSession:
 
     def _say(self, command: Command, index: int, octets: bytes) -> None:
         """Say a command.  Where something waits that nothing has asked for, say none: it would be taken for its answer."""
-        if self._awaited or self._replies.is_empty:
+        if self._awaited or self._nothing_waits:
             self._awaited.append((command, index))
             self._out.append(octets)
 
@@ -288,10 +318,11 @@ class ClientSession:
             commands.append(SAY_DATA)
         self._needs_reset = False
         self._mails += 1
-        if not self._offer.pipelining:
+        if not self._offer.pipelining or self._replies.is_sloppy:
             self._unsaid.extend(commands[1:])
             self._say(*commands[0])
-        elif self._replies.is_empty:  # RFC 2920 section 3.1: one group, one write
+        elif self._nothing_waits:  # RFC 2920 section 3.1: one group, one write
+            self._is_grouped = True
             for command, index, octets in commands:
                 self._awaited.append((command, index))
                 self._out.append(octets)
@@ -341,6 +372,9 @@ class ClientSession:
     def _hear(self, reply: Reply) -> None:
         awaited = self._awaited
         command, index = awaited[0] if awaited else NOTHING_ASKED
+        self.answers += 1
+        if len(awaited) <= 1:
+            self._is_grouped = False
         self.dialogue.heard(command, index, reply)
         if reply.code == 421 or command is None or self.state is ClientState.QUITTING:
             self._hear_the_end(reply)
@@ -379,7 +413,8 @@ class ClientSession:
         return True
 
     def _answer_ehlo(self, reply: Reply, index: int) -> bool:
-        if reply.code in HELO_FOLLOWS and not self.is_encrypted:
+        is_unknown = reply.code in HELO_FOLLOWS or (self.helo_after_refusal and reply.code in MAY_BE_UNKNOWN)
+        if is_unknown and not self.is_encrypted:
             # RFC 5321 section 3.2.  Under TLS the peer has known EHLO before: without it, what was offered would be lost.
             self._awaited.clear()
             self._say(Command.HELO, ONLY, f"HELO {self.hello_name}\r\n".encode("ascii"))
@@ -403,8 +438,10 @@ class ClientSession:
 
     def _answer_starttls(self, reply: Reply, index: int) -> bool:
         if reply.code == 220:
+            if not self._replies.is_empty:  # RFC 3207 section 5: not to be trusted, and no honest peer sends it
+                self._break(BEHIND_STARTTLS)
+                return True
             self._awaited.clear()
-            self._replies.clear()  # what came with it in plain text is nobody's (RFC 3207 section 5)
             self._move(ClientInput.TLS_GRANTED)
             self._events.append(ReadyForTLS())
             return True
@@ -538,34 +575,8 @@ SAY_RSET = (Command.RSET, ONLY, b"RSET\r\n")
 SAY_DATA = (Command.DATA, ONLY, b"DATA\r\n")
 SEND_CONTENT = SendContent()
 HELO_FOLLOWS = frozenset({500, 501, 502, 504})
-PHASES: Mapping[Command, Phase] = {
-    Command.CONNECT: Phase.GREETING,
-    Command.EHLO: Phase.HELLO,
-    Command.HELO: Phase.HELLO,
-    Command.LHLO: Phase.HELLO,
-    Command.STARTTLS: Phase.TLS,
-    Command.AUTH: Phase.AUTH,
-    Command.RESPONSE: Phase.AUTH,
-    Command.RSET: Phase.RESET,
-    Command.MAIL: Phase.MAIL,
-    Command.RCPT: Phase.RCPT,
-    Command.DATA: Phase.DATA,
-    Command.EMPTY: Phase.END,
-    Command.END: Phase.END,
-    Command.QUIT: Phase.QUIT,
-}
-# Where no command waits for its answer; in the other states one always does, or did when the session ended.
-STATE_PHASES: Mapping[ClientState, Phase] = {
-    ClientState.HELLO: Phase.HELLO,
-    ClientState.READY: Phase.IDLE,
-    ClientState.HANDSHAKE: Phase.TLS,
-    ClientState.ENVELOPE: Phase.MAIL,
-    ClientState.CONTENT: Phase.CONTENT,
-    ClientState.END: Phase.END,
-    ClientState.RESETTING: Phase.RESET,
-    ClientState.SECURING: Phase.TLS,
-    ClientState.LOGGING_IN: Phase.AUTH,
-}
+MAY_BE_UNKNOWN = frozenset({550, 554})  # old gateways say so of a command that they do not know
+BEHIND_STARTTLS = "octets in the clear behind the 220 to STARTTLS"
 # What an answer does.  Whatever is said to QUIT means the same.
 ANSWERS: Mapping[Command, Callable[[ClientSession, Reply, int], bool]] = {
     Command.CONNECT: ClientSession._answer_greeting,

@@ -57,6 +57,6 @@ class ClientLimits:
     quit_seconds: float = 10.0
 
     def seconds(self, phase: Phase) -> float:
-        """How long to wait in `phase`, counted anew whenever the phase changes or octets come or go."""
+        """How long to wait for one whole answer in `phase`.  Octets that come do not make it longer."""
         seconds: float = getattr(self, f"{phase.name.lower()}_seconds")
         return seconds

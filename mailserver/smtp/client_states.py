@@ -8,7 +8,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-__all__ = ["CLIENT_MOVES", "ClientInput", "ClientState", "Command"]
+from mailserver.smtp.client_limits import Phase
+
+__all__ = ["CLIENT_MOVES", "PHASES", "STATE_PHASES", "ClientInput", "ClientState", "Command"]
 
 
 class ClientState(enum.Enum):
@@ -114,4 +116,34 @@ CLIENT_MOVES: Mapping[ClientState, Mapping[ClientInput, ClientState]] = {
     ClientState.REFUSED: {ClientInput.QUIT: ClientState.QUITTING},
     ClientState.QUITTING: {},
     ClientState.CLOSED: {},
+}
+
+# What is waited for while a command has no answer.
+PHASES: Mapping[Command, Phase] = {
+    Command.CONNECT: Phase.GREETING,
+    Command.EHLO: Phase.HELLO,
+    Command.HELO: Phase.HELLO,
+    Command.LHLO: Phase.HELLO,
+    Command.STARTTLS: Phase.TLS,
+    Command.AUTH: Phase.AUTH,
+    Command.RESPONSE: Phase.AUTH,
+    Command.RSET: Phase.RESET,
+    Command.MAIL: Phase.MAIL,
+    Command.RCPT: Phase.RCPT,
+    Command.DATA: Phase.DATA,
+    Command.EMPTY: Phase.END,
+    Command.END: Phase.END,
+    Command.QUIT: Phase.QUIT,
+}
+# Where no command waits for its answer; in the other states one always does, or did when the session ended.
+STATE_PHASES: Mapping[ClientState, Phase] = {
+    ClientState.HELLO: Phase.HELLO,
+    ClientState.READY: Phase.IDLE,
+    ClientState.HANDSHAKE: Phase.TLS,
+    ClientState.ENVELOPE: Phase.MAIL,
+    ClientState.CONTENT: Phase.CONTENT,
+    ClientState.END: Phase.END,
+    ClientState.RESETTING: Phase.RESET,
+    ClientState.SECURING: Phase.TLS,
+    ClientState.LOGGING_IN: Phase.AUTH,
 }

@@ -24,13 +24,13 @@ from mailserver.relay.security import TLSMode
 from mailserver.smtp.client import ClientLimits
 from mailserver.testing import FakeResolver
 
-CLOSE, STALL, KEEP = "close", "stall", "keep the message and close"
+CLOSE, STALL, KEEP, DRIP = "close", "stall", "keep the message and close", "an octet in ten seconds, and no end"
 OFFERS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "DSN")
 MESSAGE = b"Subject: x\r\n\r\n.a line with a dot\r\n"
 
 
 class Peer:
-    """An SMTP server that does what its script says at each stage: a reply, `CLOSE` or `STALL`; else what a sink does.
+    """An SMTP server that does what its script says at each stage: a reply, `CLOSE`, `STALL` or `DRIP`; else what a sink does.
 
     Stages are greeting, EHLO, MAIL, RCPT, DATA, END, RSET, QUIT.  A script's value may be a list, for one use after the other
     (the last stays), or a function of the command line.
@@ -75,6 +75,9 @@ class Session:
         reply = self.peer.answer(stage, line, usual)
         if reply is STALL:
             self.stalled = True
+        elif reply is DRIP:
+            self.stalled = True
+            self.drip()
         elif reply is CLOSE or reply is KEEP:
             self.transport.hang_up()
             return reply is KEEP
@@ -84,6 +87,13 @@ class Session:
                 self.transport.hang_up()
             return reply[:1] in "23"
         return False
+
+    def drip(self, octets=b""):
+        """A reply of many lines, "250-x" and so on, one octet at a time."""
+        octets = octets or b"250-x\r\n"
+        if not self.transport.lost:
+            self.transport.hear(octets[:1])
+            self.transport.clock.callLater(10, self.drip, octets[1:])
 
     def receive(self, data):
         self.buffer += data

@@ -260,6 +260,29 @@ class Fairness(Case):
         pool.gone(links[0])
         self.assertEqual([wanted for _, wanted in pool.assign(2.0).open], ["b"])
 
+    def test_the_last_tenth_is_for_destinations_that_have_none(self):
+        pool = self.pool(in_all=20, per_destination=15)
+        busy = set()
+        for name in ("192.0.2.1", "192.0.2.2"):
+            for n in range(500):
+                pool.submit(key(name), n)
+        for now in range(40):
+            self.turn(pool, busy, float(now))
+        self.assertEqual(len(busy), 18)
+        for name, links in (("192.0.2.3", 19), ("192.0.2.4", 20)):
+            pool.submit(key(name), name)
+            self.turn(pool, set(), 41.0)
+            self.assertEqual(pool.links, links)
+
+    def test_one_destination_alone_has_all(self):
+        pool = self.pool(in_all=20, per_destination=20)
+        busy = set()
+        for n in range(1000):
+            pool.submit(key(), n)
+        for now in range(40):
+            self.turn(pool, busy, float(now))
+        self.assertEqual(len(busy), 20)
+
     def test_every_destination_of_many_is_served_in_a_small_pool(self):
         pool = self.pool(in_all=3)
         for n in range(50):

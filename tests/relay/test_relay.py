@@ -10,7 +10,7 @@ from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.content import Content
 from mailserver.relay.security import TLSMode
 from mailserver.relay.transmission import Transmission
-from tests.relay.network import CLOSE, MESSAGE, OFFERS, STALL, Peer, RelayCase
+from tests.relay.network import CLOSE, DRIP, MESSAGE, OFFERS, STALL, Peer, RelayCase
 
 
 class Sending(RelayCase):
@@ -86,6 +86,18 @@ class Sending(RelayCase):
         self.assertEqual((type(outcome), outcome.peer), (Delivered, "b.example"))
         self.assertAlmostEqual(self.clock.seconds(), 180, delta=3)
         self.assertEqual((a.messages, a.open, len(b.messages)), ([], 0, 1))
+
+    def test_a_host_that_reads_nothing_gains_no_time_by_octets_of_its_own(self):
+        a, b = self.peers(Peer(), Peer())
+        a.deaf = True
+        answers = self.begin(content=self.file(2_000_000))
+        self.turn()
+        for _ in range(19):
+            self.clock.advance(10)
+            a.connections[0].hear(b"4")
+            self.turn(10)
+        self.turn()
+        self.assertEqual((a.open, len(b.messages), answers[0][0].peer), (0, 1, "b.example"))
 
     def test_a_refusal_in_the_middle_of_the_content_is_heard(self):
         a, b = self.peers(Peer(), Peer())
@@ -178,6 +190,68 @@ class Memory(RelayCase):
         self.assertEqual(self.kept(), 0)
 
 
+class Tarpits(RelayCase):
+    """Hosts that are slow on purpose."""
+
+    TARPITS = 200
+    ZONES = {
+        "good.example": {"A": ["192.0.2.1"]},
+        **{f"tar{n}.example": {"A": [f"198.51.100.{n}"]} for n in range(TARPITS)},
+    }
+
+    def test_each_answer_of_many_has_its_time_and_all_together_have_a_bound(self):
+        """RCPT for many recipients: a host that needs a minute for each is waited for, one that takes all it may is not."""
+        self.relay = self.make(zones={"slow.example": {"A": ["192.0.2.2"]}})
+        for pause, goes_through in ((25, True), (250, False)):
+            peer = self.network.peers[self.B] = Peer({"RCPT": STALL}, ("PIPELINING",))
+            answers = self.begin(*(f"u{n}@slow.example" for n in range(40)))
+            self.turn()
+            begun = self.clock.seconds()
+            (transport,) = [one for one in peer.connections if not one.lost]
+            for _ in range(40):
+                self.clock.advance(pause)
+                transport.hear(b"250 2.1.5 Ok\r\n")
+                self.turn(3)
+            if goes_through:
+                self.assertFalse(transport.lost)
+                transport.hang_up()
+            self.turn()
+            self.assertEqual((len(answers), transport.lost), (1, True))
+            self.assertLess(self.clock.seconds() - begun, 1100 if goes_through else 10_100)
+            self.assertIn(answers[0][39].phase, ("DATA",) if goes_through else ("RCPT",))
+            self.relay.forgive()
+
+    def tarpits(self, **script):
+        self.network.peers.update({f"198.51.100.{n}": Peer(dict(script)) for n in range(self.TARPITS)})
+        good = self.network.peers["192.0.2.1"] = Peer()
+        return good
+
+    def test_two_hundred_of_them_leave_a_good_host_its_turn(self):
+        """They fill all connections that they may have: each lets three messages through, then says nothing more in an hour."""
+        good = self.tarpits(MAIL=[None] * 3 + [DRIP])
+        warm = [self.begin(f"u@tar{n}.example") for n in range(self.TARPITS) for _ in range(3)]
+        self.turn(80)
+        self.assertTrue(all(warm))
+        held = [self.begin(f"u@tar{n}.example") for n in range(self.TARPITS) for _ in range(4)]
+        self.turn(80)
+        self.assertGreater(self.pool.links, 400)
+        for _ in range(3):
+            begun = self.clock.seconds()
+            self.assertIsInstance(self.deliver("u@good.example"), Delivered)
+            self.assertEqual(self.clock.seconds(), begun)
+        self.assertEqual(len(good.messages), 3)
+        self.assertFalse(all(held))
+
+    def test_their_own_mail_is_given_up_in_bounded_time(self):
+        self.tarpits(greeting=DRIP)
+        held = [self.begin(f"u@tar{n}.example") for n in range(self.TARPITS) for _ in range(5)]
+        for _ in range(61):
+            self.clock.advance(10)
+            self.turn(10)
+        self.assertTrue(all(held))
+        self.assertEqual(self.pool.links, 0)
+
+
 class Answers(RelayCase):
     """What each recipient's outcome is."""
 
@@ -245,6 +319,17 @@ class NextHost(RelayCase):
             self.setUp()
             self.second(Peer({stage: STALL}))
             self.assertAlmostEqual(self.clock.seconds(), seconds, delta=3)
+
+    def test_an_answer_that_drips_has_no_more_time_than_one_that_does_not_come(self):
+        """A phase's time is for the whole answer, whatever octets and lines come of it."""
+        for stage, seconds in (("greeting", 300), ("EHLO", 300), ("MAIL", 300), ("RCPT", 300), ("DATA", 120)):
+            for offers in (OFFERS, ("8BITMIME",)):
+                self.setUp()
+                drips = Peer({stage: DRIP}, offers)
+                self.second(drips)
+                self.assertAlmostEqual(self.clock.seconds(), seconds, delta=3)
+                self.turn()
+                self.assertEqual(drips.open, 0)
 
     def test_4yz_to_ehlo_and_to_mail(self):
         for stage in ("EHLO", "MAIL"):

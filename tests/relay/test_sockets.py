@@ -71,7 +71,7 @@ class ServerSide:
 class Sink(Protocol):
     """An SMTP server that takes everything; `factory.tls` is what STARTTLS does: a context, "garbage", or None (no offer)."""
 
-    encrypted = in_content = False
+    encrypted = in_content = breaks_handshake = False
     buffer = b""
 
     def connectionMade(self):
@@ -86,6 +86,10 @@ class Sink(Protocol):
         if self.factory.slow:
             self.transport.pauseProducing()
             self.factory.resuming = reactor.callLater(0.002, self.transport.resumeProducing)
+        if self.breaks_handshake:
+            self.transport.write(b"This is no TLS at all\r\n" * 5)
+            self.transport.loseConnection()
+            return
         self.buffer += data
         while True:
             end = b"\r\n.\r\n" if self.in_content else b"\r\n"
@@ -105,10 +109,9 @@ class Sink(Protocol):
             offer = b"250-STARTTLS\r\n" if factory.tls is not None and not self.encrypted else b""
             self.transport.write(b"250-sink.example\r\n250-8BITMIME\r\n" + offer + b"250 PIPELINING\r\n")
         elif verb == b"STAR":
-            self.transport.write(b"220 Go ahead\r\n")
+            self.transport.write(b"220 Go ahead\r\n" + factory.behind_220)
             if factory.tls == "garbage":
-                self.transport.write(b"This is no TLS at all\r\n" * 5)
-                self.transport.loseConnection()
+                self.breaks_handshake = True
             else:
                 self.encrypted = True
                 self.transport.startTLS(factory.tls)
@@ -129,6 +132,7 @@ class SocketCase(TestCase):
         self.sink = Factory.forProtocol(Sink)
         self.sink.noisy = False
         self.sink.connections, self.sink.messages, self.sink.tls, self.sink.slow = [], [], None, False
+        self.sink.behind_220 = b""
         port = reactor.listenTCP(0, self.sink, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.port = port.getHost().port
@@ -192,6 +196,14 @@ class Encryption(SocketCase):
         outcome = await self.deliver(await self.relay())
         self.assertIsInstance(outcome, Delivered)
         self.assertEqual((len(self.sink.connections), self.sink.messages), (2, [(False, MESSAGE)]))
+
+    async def test_octets_in_the_clear_behind_the_220_end_the_connection_and_nothing_goes_in_the_clear_instead(self):
+        """RFC 3207 section 5"""
+        self.offer_tls()
+        self.sink.behind_220 = b"250 2.0.0 Trust me\r\n"
+        outcome = await self.deliver(await self.relay())
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.5.0", []))
+        self.assertEqual(len(self.sink.connections), 1)
 
     async def test_what_must_be_encrypted_waits_where_the_handshake_breaks(self):
         self.sink.tls = "garbage"

@@ -44,8 +44,15 @@ class Talk:
         content: Sequence[bytes] = (CONTENT,),
         is_encrypted: bool = False,
         streams: bool = True,
+        helo_after_refusal: bool = False,
     ) -> None:
-        self.session = ClientSession(hello_name="client.example", lmtp=lmtp, limits=limits, is_encrypted=is_encrypted)
+        self.session = ClientSession(
+            hello_name="client.example",
+            lmtp=lmtp,
+            limits=limits,
+            is_encrypted=is_encrypted,
+            helo_after_refusal=helo_after_refusal,
+        )
         self.events: list[ClientEvent] = []
         self.written = b""
         self.wait = Wait.PAUSED

@@ -14,14 +14,14 @@ from tests.any_octets import any_octets
 LIMITS = ClientLimits(reply_line_octets=40, reply_lines=4, reply_octets=100)
 
 
-def read(*pieces: bytes, limits: ClientLimits = LIMITS) -> list[object]:
+def read(*pieces: bytes, limits: ClientLimits = LIMITS, lenient: bool = False) -> list[object]:
     """The replies, and the fault that ends them as its text."""
     reader = ReplyReader(limits)
     heard: list[object] = []
     try:
         for piece in pieces:
             reader.append(piece)
-            while (reply := reader.next_reply()) is not None:
+            while (reply := reader.next_reply(lenient=lenient)) is not None:
                 heard.append(reply)
     except ReplyFault as fault:
         heard.append(str(fault).partition(":")[0])
@@ -72,8 +72,8 @@ class ReplyTests(SynchronousTestCase):
             self.assertEqual(read(line), ["not a line of a reply"], line)
         self.assertEqual(read(b"250-a\nb\r\n250 c\r\n"), ["not a line of a reply"])
 
-    def test_only_crlf_ends_a_line(self):
-        self.assertEqual(read(b"250 ok\n"), [])
+    def test_only_crlf_ends_a_line_and_nobody_waits_for_it_where_an_lf_has_come(self):
+        self.assertEqual(read(b"250 ok\n"), ["not a line of a reply"])
         self.assertEqual(read(b"250 ok\n\r\n"), ["not a line of a reply"])
 
     def test_two_codes_in_one_reply_are_a_fault(self):
@@ -142,8 +142,40 @@ class ReplyTests(SynchronousTestCase):
     def test_any_split_gives_the_same_replies(self, parts, cuts):
         wire = b"".join(parts)
         borders = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
-        self.assertEqual(read(*[wire[a:b] for a, b in itertools.pairwise(borders)]), read(wire))
-        self.assertEqual(read(*[wire[n : n + 1] for n in range(len(wire))]), read(wire))
+        for lenient in (False, True):
+            whole = read(wire, lenient=lenient)
+            self.assertEqual(read(*[wire[a:b] for a, b in itertools.pairwise(borders)], lenient=lenient), whole)
+            self.assertEqual(read(*[wire[n : n + 1] for n in range(len(wire))], lenient=lenient), whole)
+
+
+class LenientTests(SynchronousTestCase):
+    """What is understood while one answer is waited for."""
+
+    def lenient(self, *pieces: bytes) -> list[object]:
+        return read(*pieces, lenient=True)
+
+    def test_lf_alone_ends_a_line(self):
+        self.assertEqual(self.lenient(b"250-a\n250 b\n220 c\r\n"), [Reply.of(250, "", "a", "b"), Reply.of(220, "", "c")])
+
+    def test_of_two_codes_in_one_reply_the_last_counts(self):
+        self.assertEqual(self.lenient(b"251-a\r\n250 b\r\n"), [Reply.of(250, "", "a", "b")])
+        self.assertEqual(self.lenient(b"250-2.1.5 a\r\n550 5.1.1 b\r\n"), [Reply.of(550, "", "2.1.5 a", "5.1.1 b")])
+
+    def test_empty_lines_between_replies_are_passed_over_and_counted(self):
+        self.assertEqual(self.lenient(b"\r\n\n250 a\r\n\r\n", b"\r", b"\n250 b\r\n"), [Reply.of(250, "", "a"), Reply.of(250, "", "b")])
+        self.assertEqual(self.lenient(b"\r\n" * 4 + b"250 a\r\n"), [Reply.of(250, "", "a")])
+        self.assertEqual(self.lenient(b"\r\n" * 5), ["empty lines in place of a reply"])
+
+    def test_an_empty_line_inside_a_reply_and_a_bare_cr_stay_faults(self):
+        self.assertEqual(self.lenient(b"250-a\r\n\r\n250 b\r\n"), ["not a line of a reply"])
+        self.assertEqual(self.lenient(b"250 a\r550 b\n"), ["not a line of a reply"])
+
+    def test_it_is_known_that_leniency_was_needed(self):
+        for octets, sloppy in ((b"250 a\r\n", False), (b"250 a\n", True), (b"250-a\r\n251 b\r\n", True), (b"\r\n250 a\r\n", True)):
+            reader = ReplyReader(LIMITS)
+            reader.append(octets)
+            self.assertIsNotNone(reader.next_reply(lenient=True))
+            self.assertEqual(reader.is_sloppy, sloppy, octets)
 
 
 class LimitsTests(SynchronousTestCase):

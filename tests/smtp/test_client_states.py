@@ -136,12 +136,11 @@ class EveryStateTests(SynchronousTestCase):
                 else:
                     self.assertIs(talk.session._transaction, None, case)
 
-    def test_421_ends_every_state_but_the_handshake(self):
+    def test_421_ends_every_state(self):
         for state in ClientState:
             talk = reach(state)
             talk.hear(b"421 bye\r\n")
-            expected = ClientState.HANDSHAKE if state is ClientState.HANDSHAKE else ClientState.CLOSED
-            self.assertIs(talk.session.state, expected)
+            self.assertIs(talk.session.state, ClientState.CLOSED)
 
     def test_the_end_of_the_connection_ends_every_state(self):
         for state in ClientState:
