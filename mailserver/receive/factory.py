@@ -39,6 +39,7 @@ class ReceiveFactory(ServerFactory):
         self._check = LoopingCall(self._check_all)
         self._check.clock = profile.clock  # type: ignore[assignment]
         self._gone: Deferred[None] | None = None
+        self.is_leaving = False  # each connection says goodbye at its next chance
 
     def startFactory(self) -> None:
         if not self._check.running:
@@ -93,6 +94,7 @@ class ReceiveFactory(ServerFactory):
 
     def shut_down(self) -> Deferred[None]:
         """Say goodbye to every peer, to one amid its data after these; fires when all are gone."""
+        self.is_leaving = True
         if not self._open:
             self._stop_checking()
             return succeed(None)

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from mailserver.mail.networks import network_of
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
-from mailserver.smtp.events import Event, Expand, Help, Noop, Reset, Verify
 
-__all__ = ["Admission", "Pace", "Patience", "Progress", "Slowness", "is_junk"]
-
-JUNK_EVENTS = (Noop, Reset, Verify, Expand, Help)
+__all__ = ["Admission", "Pace", "Patience", "Progress", "Slowness"]
 
 
 class Admission:
@@ -106,11 +103,6 @@ class Patience:
     def is_over(self, errors: int, *, stress: bool = False) -> bool:
         """Say 421 and close."""
         return errors >= (self.stress_hard_errors if stress else self.hard_errors)
-
-
-def is_junk(event: Event) -> bool:
-    """The command does no work.  A repeated EHLO counts through the Reset that the session gives for it."""
-    return isinstance(event, JUNK_EVENTS)
 
 
 class Slowness(enum.Enum):

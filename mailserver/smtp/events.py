@@ -105,6 +105,8 @@ class EndOfData:
 class Reset:
     """RSET, or EHLO during a transaction (its `Hello` follows): the transaction is over.  Answered by the session."""
 
+    verb: str = "RSET"
+
 
 @dataclass(frozen=True, slots=True)
 class Noop:

@@ -357,7 +357,7 @@ class ServerSession:
             return hello
         self._forget_transaction()  # RFC 5321 section 4.1.4
         self._next = hello
-        return Reset()
+        return Reset(verb)
 
     def _mail(self, verb: str, argument: str) -> Event:
         takes_auth = self._authenticated or bool(self.extensions.auth)

@@ -6,11 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.address import Address
-from mailserver.mail.envelope import MailParameters
 from mailserver.mail.reply import Reply
-from mailserver.receive.throttle import Admission, Pace, Patience, Progress, Slowness, is_junk
-from mailserver.smtp.events import Hello, Help, Mail, Noop, Reset, Verify
+from mailserver.receive.throttle import Admission, Pace, Patience, Progress, Slowness
 
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "unix"]
 
@@ -115,12 +112,6 @@ class PatienceWithErrors(SynchronousTestCase):
         patience = Patience(junk_commands=100)
         self.assertEqual(patience.errors_of_junk(100), 0)
         self.assertEqual(patience.errors_of_junk(101), 1)
-
-    def test_junk_is_what_does_no_work(self) -> None:
-        for event in (Noop(), Reset(), Verify("bob"), Help("")):
-            self.assertTrue(is_junk(event), event)
-        for event in (Hello("EHLO", "x"), Mail(Address("a", "example.net"), MailParameters())):
-            self.assertFalse(is_junk(event), event)
 
 
 class PaceOfData(SynchronousTestCase):

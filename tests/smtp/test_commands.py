@@ -38,7 +38,7 @@ class HelloTests(SynchronousTestCase):
         # RFC 5321 section 4.1.4
         conversation = Conversation().address()
         conversation.send(b"EHLO again.example\r\n")
-        self.assertEqual(conversation.events, [Reset(), Hello("EHLO", "again.example")])
+        self.assertEqual(conversation.events, [Reset("EHLO"), Hello("EHLO", "again.example")])
         self.assertIs(conversation.session.state, State.READY)
         self.assertEqual(conversation.send(b"DATA\r\n")[:3], b"503")
 
