@@ -34,6 +34,7 @@ from mailserver.questions import Questions
 from mailserver.receive.drop import Drop
 from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
+from mailserver.receive.user_names import UserNames, in_thread_of_its_own
 from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -123,6 +124,8 @@ class MailService(Service):
             profile=lambda: self._door.dropped,
             next_id=self._server.ids.next,
             is_stored=lambda id: self._server.queue.show(id).addCallback(lambda entry: entry is not None),
+            user_of=UserNames(clock=reactor, begin=in_thread_of_its_own(reactor.callFromThread)).name_of,
+            expire_seconds=configuration.queue.expire,
         )
         self._sweeping = LoopingCall(self._sweep)
         self._reloading = False

@@ -1,60 +1,56 @@
-"""Mail that programs of this host hand over through the drop folder.
+"""Watches the drop folder: mail that programs of this host hand over.
 
-Each file becomes a transaction as a connection has one: the same router, the same filters (those of `submission`), the same
-commit; only then is the file removed.  Where it is refused the sender gets a report, since nobody waits for a reply; where it
-cannot be taken now it is tried again.
-
-A crash between the commit and the removal leaves a file whose name is the id of a message that the queue has: it is removed.
-Twice comes only what was committed and had left the queue again when the crash came, and of a message that had to go in several
-transactions (more recipients than the limit, or filters that judge for each recipient) what was committed before the crash.
+Each file goes to `Handover`; this module says which one next.  Whatever others put into the folder, it keeps nobody else's mail
+from its turn: a user has at most some files under way and some waiting, each file and each entry is guarded for itself, and
+what is told is told once.
 """
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
-from mailserver.mail.answers import Local, Remote
-from mailserver.mail.content import Content
 from mailserver.mail.dropped import DropFault
-from mailserver.mail.envelope import Envelope, Peer, Recipient
-from mailserver.mail.headers import Headers
-from mailserver.mail.parcel import Destination
-from mailserver.mail.reply import Reply
-from mailserver.mail.report import Original, RecipientReport, failure_report, parameters_for, wants
-from mailserver.receive.drop_folder import PIECE_OCTETS, DropFolder, Opened
+from mailserver.receive.drop_folder import DropFolder, Found
+from mailserver.receive.drop_handover import Handover
+from mailserver.receive.drop_told import Told
+from mailserver.receive.drop_visit import NotNow
 from mailserver.receive.profile import Profile
-from mailserver.receive.spooling import Spooling
-from mailserver.receive.transaction import Transaction
-from mailserver.smtp.data import ChunkReader
 
 __all__ = ["Drop"]
 
 LOOK_SECONDS = 1.0
 SETTLED_SECONDS = 2.0  # a change this young may be followed by another within the same tick of the file system's clock
 AT_ONCE = 20
-AGAIN_SECONDS = 30.0
-ANOTHER_TRANSACTION = "4.5.3"  # too many recipients for one
-ALREADY = Reply.of(250, "2.0.0", "The queue has it")
-HEADER_OCTETS = 32_768  # of a refused message, in the report
+AT_ONCE_OF_A_USER = 10  # who floods leaves room for others
+WAITING_OF_A_USER = 1000  # further files stay in the folder until some of these have gone
+AGAIN_SECONDS = 30.0  # doubled with each try …
+AGAIN_SECONDS_MOST = 900.0  # … up to this
+BAD_FULL_SECONDS = 600.0  # a user's misnamed files are not counted again before
 
 
-class NotNow(Exception):
-    """The message can be taken later; the words say why not now."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A taken file that could not be brought: when it is tried again, and how often it was tried."""
+
+    found: Found
+    again_at: float
+    tries: int
 
 
 class Drop:
     """Watches a folder and brings its files into the queue.
 
-    `profile()` is the present profile of `submission`; `next_id()` gives message ids; `is_stored(id)` fires with whether the
-    queue has a message.
+    `profile()` is the present profile of `submission`; `next_id()` gives message ids and is called in the reactor's thread alone;
+    `is_stored(id)` fires with whether the queue has a message; `user_of(uid)` with a user's name.  What some recipient cannot get
+    for `expire_seconds` is given up, with a report to the sender.
     """
 
     log = Logger()
@@ -68,19 +64,36 @@ class Drop:
         profile: Callable[[], Profile],
         next_id: Callable[[], str],
         is_stored: Callable[[str], Deferred[bool]],
+        user_of: Callable[[int], Deferred[str]],
+        expire_seconds: float,
     ) -> None:
         self._folder = folder
         self._clock = clock
         self._run_in_thread = run_in_thread
-        self._profile = profile
         self._next_id = next_id
-        self._is_stored = is_stored
+        self._handover = Handover(
+            folder=folder,
+            clock=clock,
+            run_in_thread=run_in_thread,
+            profile=profile,
+            next_id=next_id,
+            is_stored=is_stored,
+            user_of=user_of,
+            expire_seconds=expire_seconds,
+            stops=lambda: self._stopped,
+        )
         self._timer: Any = None
         self._seen = 0.0
-        self._waiting: dict[str, float] = {}  # taken files: when each is tried again
-        self._done: dict[str, set[Recipient]] = {}  # of files that need several transactions: who has it
-        self._again: set[str] = set()  # taken before, perhaps committed
+        self._plan: deque[Found] = deque()  # files of the last listing, still in the folder
+        self._active: dict[str, Found] = {}  # taken, being brought
+        self._waiting: dict[str, Waiting] = {}  # taken
+        self._must_sync = False  # files were moved, and a power cut could still bring them back
+        self._bad_is_full: dict[int, float] = {}  # by user: until when nothing more is put there
+        self._told = Told(clock)
+        self._last_failure = ""
+        self._trouble = ""  # of the folder itself, told once
         self._is_working = False
+        self._wake: Deferred[None] | None = None
         self._ended: Deferred[None] | None = None
         self._once_more = False
         self._stopped = True
@@ -90,9 +103,8 @@ class Drop:
     async def start(self) -> None:
         """Make the folder and take up what an earlier run left.  Raises OSError where it cannot be made."""
         await self._run_in_thread(self._folder.make)
-        for name in await self._run_in_thread(self._folder.left_over):
-            self._again.add(name)
-            self._waiting[name] = 0.0
+        for found in await self._run_in_thread(self._folder.left_over):
+            self._waiting[found.name] = Waiting(found, 0.0, 0)
         self._stopped = False
         self.look()
         self._timer = self._clock.callLater(LOOK_SECONDS, self._tick)
@@ -103,16 +115,18 @@ class Drop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._is_working:
+        if self._is_working or self._active:
             self._ended = Deferred()
+            self._wake_up()
             await self._ended
 
     def look(self) -> None:
         """Look for files now: somebody rang."""
         if self._stopped:
             return
+        self._once_more = True
         if self._is_working:
-            self._once_more = True
+            self._wake_up()
             return
         self._is_working = True
         working: Deferred[None] = Deferred.fromCoroutine(self._work())
@@ -127,218 +141,198 @@ class Drop:
         try:
             changed_at = self._folder.changed_at()
         except OSError as error:
-            if self._seen >= 0:
-                self.log.error("the drop folder cannot be read: {error}", error=error)
+            self._tell_trouble(error)
             self._seen = -1.0
             return
         now = self._clock.seconds()
         if (
             changed_at != self._seen
             or now - changed_at < SETTLED_SECONDS
-            or min(self._waiting.values(), default=now) < now
+            or min([one.again_at for one in self._waiting.values()], default=now) < now
         ):
             self._seen = changed_at
             self.look()
 
+    def _tell_trouble(self, error: OSError) -> None:
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self.log.error("the drop folder cannot be read, it is tried again: {error}", error=error)
+
     def _stumbled(self, failure: Failure) -> None:
-        self._working = None
-        self.log.failure("the drop folder cannot be worked on; it is tried again", failure)
+        self._seen = -1.0  # look again soon
+        if failure.check(OSError):
+            self._tell_trouble(failure.value)  # type: ignore[arg-type]
+        else:
+            self.log.failure("the drop folder cannot be worked on; it is tried again", failure)
 
     def _worked(self, _: None) -> None:
         self._is_working = False
-        if self._ended is not None:
-            self._ended.callback(None)
+        self._end()
 
-    # --- files ---
+    def _end(self) -> None:
+        if self._ended is not None and not self._active and not self._is_working:
+            ended, self._ended = self._ended, None
+            ended.callback(None)
+
+    # --- which file next ---
 
     async def _work(self) -> None:
-        while True:
-            self._once_more = False
-            taken, bad = await self._run_in_thread(self._folder.take, self._next_id, AT_ONCE)
-            for name in bad:
-                self.log.error("{name} in the drop folder is no message; it is in bad/ now", name=name)
-            now = self._clock.seconds()
-            due = [name for name, again_at in self._waiting.items() if again_at <= now][:AT_ONCE]
-            for name in due:
-                del self._waiting[name]
-            await DeferredList([Deferred.fromCoroutine(self._bring(name)) for name in (*due, *taken)])
-            if self._stopped or not (taken or bad or due or self._once_more):
+        """Begin files as there is room, until none is left to begin and none is under way."""
+        while not self._stopped:
+            began = await self._begin_waiting()
+            if len(self._active) < AT_ONCE:
+                chosen = self._choose()
+                if not chosen:
+                    self._once_more = False
+                    await self._list()
+                    chosen = self._choose()
+                began += await self._take(chosen)
+            if (self._once_more or began) and len(self._active) < AT_ONCE:
+                continue
+            if not self._active:
                 return
+            self._wake = Deferred()
+            await self._wake
+        while self._active:
+            self._wake = Deferred()
+            await self._wake
 
-    async def _bring(self, name: str) -> None:
-        """Bring one taken file into the queue.  Whatever goes wrong, it stays on the disk."""
-        try:
-            await self._hand_over(name)
-        except NotNow as error:
-            self.log.warn("{name} in the drop folder has to wait: {why}", name=name, why=str(error))
-        except DropFault as error:
-            self.log.error("{name} in the drop folder is now in bad/: {why}", name=name, why=str(error))
-            await self._run_in_thread(self._folder.reject, self._folder.taken_path(name))
-            self._done.pop(name, None)
+    def _wake_up(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake.callback(None)
+
+    async def _list(self) -> None:
+        listing = await self._run_in_thread(self._folder.listing)
+        self._trouble = ""
+        self._plan = deque(listing.files)
+        for found in listing.odd:
+            self._told.once(found, "is no file: it is left where it is", self.log.error)
+        for found in listing.misnamed:
+            await self._put_misnamed_aside(found)
+        self._told.forget_others({*listing.odd, *listing.misnamed})
+
+    async def _put_misnamed_aside(self, found: Found) -> None:
+        if self._bad_is_full.get(found.uid, 0.0) > self._clock.seconds():
             return
+        try:
+            if await self._run_in_thread(self._reject, found, False):
+                self._told.once(found, "has no name of a message: it is in bad/ now", self.log.error)
+                return
+            why = "its user has too many files in bad/"
+        except OSError as error:
+            why = f"it cannot be put into bad/: {error.strerror}"
+        self._bad_is_full[found.uid] = self._clock.seconds() + BAD_FULL_SECONDS
+        self._told.once(found, f"has no name of a message, and {why}", self.log.error)
+
+    def _reject(self, found: Found, is_taken: bool) -> bool:
+        return self._folder.reject(found, is_taken=is_taken)
+
+    def _choose(self) -> list[Found]:
+        """The next files of the plan, as far as there is room for them and for their users."""
+        under_way = Counter([found.uid for found in self._active.values()])
+        waiting = Counter([one.found.uid for one in self._waiting.values()])
+        chosen: list[Found] = []
+        kept: deque[Found] = deque()
+        while self._plan:
+            found = self._plan.popleft()
+            if waiting[found.uid] >= WAITING_OF_A_USER:
+                self._told.once(Found("", found.uid), f"has {WAITING_OF_A_USER} files waiting: no more are taken", self.log.warn)
+                continue
+            if len(self._active) + len(chosen) >= AT_ONCE or under_way[found.uid] >= AT_ONCE_OF_A_USER:
+                kept.append(found)
+                continue
+            under_way[found.uid] += 1
+            chosen.append(found)
+        self._plan = kept
+        return chosen
+
+    async def _take(self, chosen: list[Found]) -> int:
+        """Take files out of the folder and begin them; how many could be had."""
+        if not chosen:
+            return 0
+        new = {f"{self._next_id()}.{self._next_id()}": found for found in chosen}
+        moves = [(found.name, name) for name, found in new.items()]
+        taken, trouble = await self._run_in_thread(self._folder.take, moves)
+        for name in taken:
+            found = Found(name, new[name].uid)
+            if trouble is None:
+                self._begin(found, 0)
+            else:
+                self._waiting[name] = Waiting(found, self._clock.seconds() + AGAIN_SECONDS, 0)
+        if trouble is not None:
+            self._must_sync = True
+            self._tell_trouble(trouble)
+        return len(taken)
+
+    async def _begin_waiting(self) -> int:
+        """Begin the files whose pause is over; how many that were."""
+        now = self._clock.seconds()
+        due = [one for one in self._waiting.values() if one.again_at <= now]
+        if due and self._must_sync:
+            await self._run_in_thread(self._folder.sync)
+            self._must_sync = False
+        under_way = Counter([found.uid for found in self._active.values()])
+        began = 0
+        for one in due:
+            if len(self._active) >= AT_ONCE:
+                break
+            if under_way[one.found.uid] < AT_ONCE_OF_A_USER:
+                under_way[one.found.uid] += 1
+                began += 1
+                del self._waiting[one.found.name]
+                self._begin(one.found, one.tries, again=True)
+        return began
+
+    # --- one file ---
+
+    def _begin(self, found: Found, tries: int, *, again: bool = False) -> None:
+        self._active[found.name] = found
+        bringing: Deferred[None] = Deferred.fromCoroutine(self._bring(found, tries, again))
+        bringing.addErrback(lambda failure: self.log.failure("{name} stumbled", failure, name=found.name))
+        bringing.addBoth(self._brought, found)
+
+    def _brought(self, _: object, found: Found) -> None:
+        del self._active[found.name]
+        self._wake_up()
+        self._end()
+
+    async def _bring(self, found: Found, tries: int, again: bool) -> None:
+        """Bring one taken file into the queue.  Whatever goes wrong, it stays on the disk and nobody else's waits for it."""
+        name = found.name
+        try:
+            await self._handover.bring(name, again=again)
+            self._last_failure = ""
+            return
+        except NotNow as error:
+            why = str(error)
+        except DropFault as error:
+            why = await self._put_aside(found, str(error))
+            if not why:
+                return
         except FileNotFoundError:
             self.log.error("{name} has gone from the drop folder", name=name)
+            self._handover.forget(name)
             return
-        except Exception:  # noqa: BLE001  whatever it is, the message must not be lost for it
-            self.log.failure("{name} in the drop folder has to wait", name=name)
-        else:
-            await self._run_in_thread(self._folder.remove, name)
-            self._done.pop(name, None)
-            return
-        self._again.add(name)
-        self._waiting[name] = self._clock.seconds() + AGAIN_SECONDS
+        except OSError as error:
+            why = f"{type(error).__name__}: {error.strerror or error}"
+        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be lost for it
+            why = type(error).__name__
+            if why != self._last_failure:
+                self._last_failure = why
+                self.log.failure("{name} in the drop folder cannot be handed over", name=name)
+        if tries == 0:
+            self._told.once(found, f"has to wait: {why}", self.log.warn)
+        pause = min(AGAIN_SECONDS * 2.0 ** min(tries, 10), AGAIN_SECONDS_MOST)
+        self._waiting[name] = Waiting(found, self._clock.seconds() + pause, tries + 1)
 
-    async def _hand_over(self, name: str) -> None:
-        id, _, report_id = name.partition(".")
-        has_it = name in self._again and name not in self._done and await self._is_stored(id)
-        opened: Opened = await self._run_in_thread(self._folder.open, name)
+    async def _put_aside(self, found: Found, why: str) -> str:
+        """Into bad/: "", or why it stays where it is."""
         try:
-            visit = Visit(self._profile(), opened, user_of(opened.uid), self._run_in_thread)
-            done = self._done.get(name, set())
-            waiting = [one for one in opened.envelope.recipients if one not in done]
-            while waiting:
-                waiting = await visit.transaction(id, waiting, done, has_it)
-                if done:
-                    self._done[name] = done
-                id, has_it = self._next_id(), False
-        finally:
-            if not opened.is_whole:
-                os.close(opened.descriptor)
-        if visit.refused and not (name in self._again and await self._is_stored(report_id)):
-            await visit.report(report_id, self._clock.seconds())
-
-
-class Visit:
-    """One file at the door.  `refused` are the recipients who will never get it, with the replies."""
-
-    def __init__(
-        self, profile: Profile, opened: Opened, user: str, run_in_thread: Callable[..., Deferred[Any]]
-    ) -> None:
-        self.refused: list[tuple[Recipient, Reply]] = []
-        self._profile = profile
-        self._opened = opened
-        self._run_in_thread = run_in_thread
-        self._peer = Peer("local", 0, "submission", hello=f"userid {opened.uid}", login=user)
-        self._id = ""
-
-    async def transaction(
-        self, id: str, recipients: Sequence[Recipient], done: set[Recipient], has_it: bool
-    ) -> list[Recipient]:
-        """Send to as many as go together; the others are returned.  `done` gets those who have it.  Raises `NotNow`.
-
-        `has_it` says that the queue has the message already: then only who is refused is found out.
-        """
-        profile, envelope = self._profile, self._opened.envelope
-        self._id = id
-        transaction = Transaction(profile, self._peer, "", id)
-        profile.note(id, "handed_over", user=self._peer.login, uid=self._opened.uid)
-        reply = await transaction.mail(envelope.sender, envelope.parameters)
-        if not self._is_yes(reply):
-            self.refused += [(one, reply) for one in recipients]
-            return []
-        accepted: list[Recipient] = []
-        others: list[Recipient] = []
-        for one in recipients:
-            reply = await transaction.recipient(one.address, one.parameters)
-            if accepted and reply.enhanced == ANOTHER_TRANSACTION:
-                others.append(one)
-            elif self._is_yes(reply):
-                accepted.append(one)
-            else:
-                self.refused.append((one, reply))
-        if accepted:
-            reply = ALREADY if has_it else await self._content(transaction)
-            if self._is_yes(reply):
-                done.update(accepted)
-            else:
-                self.refused += [(one, reply) for one in accepted]
-        return others
-
-    def _is_yes(self, reply: Reply) -> bool:
-        if 400 <= reply.code < 500:
-            raise NotNow(str(reply))
-        return reply.code < 400
-
-    async def _content(self, transaction: Transaction) -> Reply:
-        """Give the message to a transaction; the reply after the data."""
-        profile, opened = self._profile, self._opened
-        flow = Flow()
-        spooling = Spooling(
-            path=profile.store.spool_path(transaction.id), spool=profile.spool, pause=flow.pause, resume=flow.resume
-        )
-        reply = transaction.data(spooling)
-        if reply.code >= 400:
-            return reply
-        reader = ChunkReader(profile.session_limits, converts=False, is_binary=False)
-        try:
-            spooling.write(reader.read(opened.start, is_last=opened.is_whole))
-            at = 0 if opened.is_whole else os.lseek(opened.descriptor, 0, os.SEEK_CUR)
-            is_last = opened.is_whole
-            while not is_last:
-                piece = await self._run_in_thread(os.pread, opened.descriptor, PIECE_OCTETS, at)
-                at, is_last = at + len(piece), not piece
-                spooling.write(reader.read(piece, is_last=is_last))
-                await flow.goes_on()
-        except BaseException:
-            transaction.abandon()
-            raise
-        (reply, *_) = await transaction.end_of_data(reader.fault)
-        return reply
-
-    async def report(self, id: str, now: float) -> None:
-        """Tell the sender of the refused recipients.  Raises `DropFault` where nobody can be told, `NotNow`."""
-        profile, sender = self._profile, self._opened.envelope.sender
-        told = [(one, reply) for one, reply in self.refused if wants(one, "FAILURE")]
-        if sender is None or not told:
-            return
-        original = Original(self._envelope(now), self._head(), False)
-        reports = [RecipientReport(one, reply, tried_at=now) for one, reply in told]
-        octets = failure_report(original, reports, id=id, hostname=profile.hostname, made_at=now)
-        recipient = Recipient(sender)
-        routes = await profile.router.route(sender)
-        places = [one for one in routes if isinstance(one, Local) or (isinstance(one, Remote) and profile.relays)]
-        if not places:
-            raise DropFault(f"refused ({told[0][1]}), and its sender {sender} cannot be told")
-        peer = Peer("127.0.0.1", 0, "report", profile.hostname)
-        envelope = Envelope(id, peer, None, (recipient,), now, parameters_for(octets, sender))
-        destinations = tuple([Destination(n, recipient, place) for n, place in enumerate(places)])
-        await profile.store.commit(envelope, Content.of(octets), destinations)
-        profile.note(self._id, "reported", condition="failure", report=id, recipient=str(sender))
-        profile.note(id, "accepted", sender="", recipients=[str(sender)], size=len(octets), about=self._id)
-
-    def _envelope(self, now: float) -> Envelope:
-        envelope = self._opened.envelope
-        return Envelope(self._id, self._peer, envelope.sender, envelope.recipients, now, envelope.parameters)
-
-    def _head(self) -> bytes:
-        head = self._opened.start[:HEADER_OCTETS].partition(b"\r\n\r\n")[0]
-        return Headers.parse(head).without(frozenset())
-
-
-class Flow:
-    """The disk's back pressure."""
-
-    def __init__(self) -> None:
-        self._paused: Deferred[None] | None = None
-
-    def pause(self) -> None:
-        if self._paused is None:
-            self._paused = Deferred()
-
-    def resume(self) -> None:
-        paused, self._paused = self._paused, None
-        if paused is not None:
-            paused.callback(None)
-
-    async def goes_on(self) -> None:
-        """Return when more may come."""
-        if self._paused is not None:
-            await self._paused
-
-
-def user_of(uid: int) -> str:
-    """A user's name, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
+            if not await self._run_in_thread(self._reject, found, True):
+                return f"{why}; and its user has too many files in bad/"
+        except OSError as error:
+            return f"{why}; and it cannot be put into bad/: {error.strerror}"
+        self._handover.forget(found.name)
+        self._told.once(found, f"is in bad/ now: {why}", self.log.error)
+        return ""

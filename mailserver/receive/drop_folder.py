@@ -1,13 +1,16 @@
 """The drop folder on the disk: who may put files into it, and how one is taken out.
 
     {path}/                 complete files, and under names with a dot those that are being written
-    {path}/taken/           those that the server is bringing into the queue: "ID.ID of a report"
+    {path}/taken/           those that the server is bringing into the queue: "ID.ID of a report"; "….progress" beside some
     {path}/bad/             those that are no messages
 
 The folder hands its group on to the files in it (setgid), so that the server may read what another user wrote with mode 0640.  It
 may not be listed by those who may only write (no r), and nobody may remove another's file (sticky).  A file is taken by moving it
 into a folder that is the server's alone; its new name is the message id that it will have, so that after a crash it is known
-whether the queue has it already.  All functions block.
+whether the queue has it already.
+
+Others write here, so each entry is looked at for itself: what is no regular file is never moved, one that cannot be moved or read
+keeps no other from its turn, and a user's files wait behind his own, not before those of others.  All functions block.
 """
 
 from __future__ import annotations
@@ -15,28 +18,57 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
+import heapq
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.dropped import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
 from mailserver.mail.durable import sync_directory
+from mailserver.receive.drop_progress import Progress
 
-__all__ = ["DropFolder", "Opened"]
+__all__ = ["PIECE_OCTETS", "DropFolder", "Found", "Listing", "Opened"]
 
 BAD, TAKEN = "bad", "taken"
+PROGRESS = ".progress"
 PIECE_OCTETS = 262_144
 UNFINISHED_SECONDS = 36 * 3600.0  # what has not been written for so long was given up
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 GROUP = "group:"
+LISTED_OF_A_USER = 200  # the oldest; the others when these have gone
+ODD_LISTED = 100
+BAD_OF_A_USER = 100  # a user's files in bad/; further ones stay where they are
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file in the folder, and whose it is."""
+
+    name: str
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What stands in the folder.
+
+    `files` are those that may be messages: each user's oldest first, the users by turns.  `misnamed` are files under a name that
+    none of ours has, `odd` what is no file; of both the first `ODD_LISTED`.
+    """
+
+    files: tuple[Found, ...]
+    misnamed: tuple[Found, ...]
+    odd: tuple[Found, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A taken file: its envelope, whose it is, its open descriptor and the first octets of the message.
 
-    `is_whole` says that these are all of them; the descriptor is closed then.
+    `size` is the message's in octets when it was opened, `changed_at` the file's modification time in nanoseconds.  `is_whole`
+    says that `start` is all of it; the descriptor is closed then.
     """
 
     envelope: DropEnvelope
@@ -44,6 +76,16 @@ class Opened:
     descriptor: int
     start: bytes
     is_whole: bool
+    size: int
+    changed_at: int
+
+    @property
+    def is_unchanged(self) -> bool:
+        """It is still the file that was opened: nobody has gone on writing."""
+        if self.is_whole:
+            return len(self.start) == self.size
+        facts = os.fstat(self.descriptor)
+        return facts.st_mtime_ns == self.changed_at
 
 
 class DropFolder:
@@ -74,30 +116,67 @@ class DropFolder:
         """When a file last came or went, in seconds since the epoch."""
         return os.stat(self.path).st_mtime
 
-    def take(self, next_id: Callable[[], str], most: int) -> tuple[list[str], list[str]]:
-        """Take up to `most` files, the oldest first: their new names; and the names of those that can be none."""
-        taken: list[str] = []
-        bad: list[str] = []
-        for name in sorted(os.listdir(self.path)):
-            if name in (BAD, TAKEN) or name.startswith("."):
-                continue
-            if len(taken) >= most:
-                break
-            if not is_drop_name(name) or not stat.S_ISREG(os.lstat(os.path.join(self.path, name)).st_mode):
-                self.reject(os.path.join(self.path, name))
-                bad.append(name)
-                continue
-            new = f"{next_id()}.{next_id()}"
-            os.rename(os.path.join(self.path, name), self.taken_path(new))
-            taken.append(new)
-        if taken:
-            sync_directory(os.path.join(self.path, TAKEN))
-            sync_directory(self.path)
-        return taken, bad
+    def listing(self) -> Listing:
+        """Look at every entry, and take none.  Raises OSError where the folder cannot be read."""
+        files: dict[int, list[str]] = {}
+        misnamed: list[Found] = []
+        odd: list[Found] = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name in (BAD, TAKEN) or name.startswith("."):
+                    continue
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except OSError:  # it has gone, or its disk is sick: the next look tells
+                    continue
+                if not stat.S_ISREG(facts.st_mode):
+                    if len(odd) < ODD_LISTED:
+                        odd.append(Found(name, facts.st_uid))
+                elif not is_drop_name(name):
+                    if len(misnamed) < ODD_LISTED:
+                        misnamed.append(Found(name, facts.st_uid))
+                else:
+                    own = files.setdefault(facts.st_uid, [])
+                    own.append(name)
+                    if len(own) > 4 * LISTED_OF_A_USER:  # a million files of one user take no more memory than these
+                        own[:] = heapq.nsmallest(LISTED_OF_A_USER, own)
+        return Listing(_by_turns(files), tuple(misnamed), tuple(odd))
 
-    def left_over(self) -> list[str]:
+    def take(self, moves: Sequence[tuple[str, str]]) -> tuple[list[str], OSError | None]:
+        """Take files: pairs of a name and the name that it gets.  Return the new names of those that could be had.
+
+        The error says that the moves are not durable yet; `sync` makes them so.
+        """
+        taken: list[str] = []
+        for name, new in moves:
+            with contextlib.suppress(OSError):  # it has gone, or cannot be moved: it is listed again
+                os.rename(os.path.join(self.path, name), self.taken_path(new))
+                taken.append(new)
+        try:
+            if taken:
+                self.sync()
+        except OSError as error:
+            return taken, error
+        return taken, None
+
+    def sync(self) -> None:
+        """Make all moves durable.  Raises OSError."""
+        sync_directory(os.path.join(self.path, TAKEN))
+        sync_directory(self.path)
+
+    def left_over(self) -> list[Found]:
         """What an earlier run took and did not bring to its end."""
-        return sorted(os.listdir(os.path.join(self.path, TAKEN)))
+        found: list[Found] = []
+        names = sorted(os.listdir(os.path.join(self.path, TAKEN)))
+        for name in names:
+            path = self.taken_path(name)
+            with contextlib.suppress(OSError):
+                if not name.endswith((PROGRESS, PROGRESS + ".new")):
+                    found.append(Found(name, os.lstat(path).st_uid))
+                elif not os.path.lexists(path.partition(PROGRESS)[0]):
+                    os.unlink(path)  # the file went first, and then the power
+        return found
 
     def taken_path(self, name: str) -> str:
         """Where a taken file stands."""
@@ -105,7 +184,14 @@ class DropFolder:
 
     def open(self, name: str) -> Opened:
         """Open a taken file.  Raises `DropFault` for what is no message, OSError."""
-        descriptor = os.open(self.taken_path(name), READ)
+        try:
+            descriptor = os.open(self.taken_path(name), READ)
+        except PermissionError:
+            raise DropFault("the server's user may not read it") from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+                raise DropFault("it is no file") from None
+            raise
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
@@ -125,27 +211,67 @@ class DropFolder:
             raise
         if is_whole:
             os.close(descriptor)
-        return Opened(envelope, facts.st_uid, descriptor, rest, is_whole)
+        size = facts.st_size - len(line) - 1
+        return Opened(envelope, facts.st_uid, descriptor, rest, is_whole, size, facts.st_mtime_ns)
 
     def remove(self, name: str) -> None:
         """The message is the queue's now."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.taken_path(name))
+        self._forget(name)
 
-    def reject(self, path: str) -> None:
-        """Keep the file for the administrator."""
-        os.rename(path, os.path.join(self.path, BAD, os.path.basename(path)))
+    def reject(self, found: Found, *, is_taken: bool) -> bool:
+        """Keep the file for the administrator.  False where its user has too many there: it stays where it is."""
+        folder = os.path.join(self.path, BAD)
+        own = 0
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    own += entry.stat(follow_symlinks=False).st_uid == found.uid
+        if own >= BAD_OF_A_USER:
+            return False
+        path = self.taken_path(found.name) if is_taken else os.path.join(self.path, found.name)
+        os.rename(path, os.path.join(folder, found.name))
+        if is_taken:
+            self._forget(found.name)
+        return True
+
+    def progress(self, name: str) -> Progress:
+        """How far a taken file has come.  Raises OSError; ValueError where that is not legible any more."""
+        try:
+            with open(self.taken_path(name) + PROGRESS, "rb") as file:
+                return Progress.decode(file.read())
+        except FileNotFoundError:
+            return Progress()
+
+    def keep(self, name: str, progress: Progress) -> None:
+        """Write down how far it has come, durably.  Raises OSError."""
+        path = self.taken_path(name) + PROGRESS
+        descriptor = os.open(path + ".new", WRITE, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(progress.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path + ".new", path)
+        sync_directory(os.path.dirname(path))
+        progress.is_kept = True
 
     def sweep(self, now: float) -> int:
         """Remove what was begun and never completed; how many files that were."""
         removed = 0
-        for name in os.listdir(self.path):
-            path = os.path.join(self.path, name)
-            with contextlib.suppress(OSError):
-                if name.startswith(".") and now - os.lstat(path).st_mtime > UNFINISHED_SECONDS:
-                    os.unlink(path)
-                    removed += 1
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if not entry.name.startswith(".") or entry.is_dir(follow_symlinks=False):
+                        continue
+                    if now - entry.stat(follow_symlinks=False).st_mtime > UNFINISHED_SECONDS:
+                        os.unlink(entry.path)
+                        removed += 1
         return removed
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.taken_path(name) + PROGRESS)
 
 
 def group_number(name: str) -> int:
@@ -154,3 +280,10 @@ def group_number(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, "there is no such group", name) from None
+
+
+def _by_turns(files: dict[int, list[str]]) -> tuple[Found, ...]:
+    """Each user's oldest files, one of each user after the other; who has the oldest file begins."""
+    oldest = {uid: heapq.nsmallest(LISTED_OF_A_USER, names) for uid, names in files.items()}
+    placed = [(place, names[place], uid) for uid, names in oldest.items() for place in range(len(names))]
+    return tuple([Found(name, uid) for _, name, uid in sorted(placed)])

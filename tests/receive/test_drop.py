@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
 from mailserver.cli.letter import Letter
@@ -22,13 +22,12 @@ from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.mail.dropped import DropEnvelope, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
-from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS, Drop
+from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
-from tests.receive.connections import Listener
+from tests.receive.drops import BODY, DropCase
 
-BODY = b"Subject: x\r\n\r\nhello\r\n"
 NOBODY = 65534
 
 
@@ -36,42 +35,6 @@ NOBODY = 65534
 class NotBob:
     async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Verdict:
         return Refuse("not bob") if recipient.address.local == "bob" else Pass()
-
-
-class DropCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.path = Path(self.mktemp()).resolve()
-        self.folder = DropFolder(str(self.path), "owner")
-        self.folder.make()
-        self.stored: set[str] = set()
-
-    def drop(self, **options: Any) -> tuple[Drop, Listener]:
-        listener = Listener(self.mktemp(), service="submission", **options)
-        self.addCleanup(listener.factory._stop_checking)
-        drop = Drop(
-            folder=self.folder,
-            clock=listener.clock,
-            run_in_thread=maybeDeferred,
-            profile=lambda: listener.profile,
-            next_id=listener.profile.ids.next,
-            is_stored=lambda id: succeed(id in self.stored),
-        )
-        return drop, listener
-
-    def started(self, **options: Any) -> tuple[Drop, Listener]:
-        drop, listener = self.drop(**options)
-        self.successResultOf(Deferred.fromCoroutine(drop.start()))
-        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
-        return drop, listener
-
-    def put(self, *recipients: str, sender: str = "alice@example.org", body: bytes = BODY, number: int = 1) -> None:
-        names = ", ".join(f'"{one}"' for one in recipients)
-        line = f'{{"version": 1, "sender": "{sender}", "recipients": [{names}]}}\n'.encode()
-        (self.path / drop_name(number, os.urandom(16))).write_bytes(line + body)
-
-    def files(self) -> list[str]:
-        found = [str(path.relative_to(self.path)) for path in self.path.rglob("*")]
-        return sorted(set(found) - {"bad", "taken"})
 
 
 class Files(DropCase):
@@ -118,7 +81,7 @@ class Files(DropCase):
     def test_what_was_committed_before_a_crash_is_not_committed_again(self) -> None:
         drop, listener = self.drop()
         self.put("bob@example.org", "nobody@example.org")
-        ((name,), _) = self.folder.take(listener.profile.ids.next, 10)
+        name = self.take(listener)
         self.stored.add(name.partition(".")[0])
         self.successResultOf(Deferred.fromCoroutine(drop.start()))
         self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
@@ -130,7 +93,7 @@ class Files(DropCase):
     def test_what_was_taken_before_a_crash_and_not_committed_is_committed_under_its_id(self) -> None:
         drop, listener = self.drop()
         self.put("bob@example.org")
-        ((name,), _) = self.folder.take(listener.profile.ids.next, 10)
+        name = self.take(listener)
         self.successResultOf(Deferred.fromCoroutine(drop.start()))
         self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
         self.assertEqual([envelope.id for envelope, _, _ in listener.store.taken], [name.partition(".")[0]])

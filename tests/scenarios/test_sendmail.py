@@ -82,7 +82,7 @@ class Running(SendmailCase):
         self.assertEqual(report.header("Return-Path"), "<>")
         wait_until(lambda: self.files(server) == [], lambda: str(self.files(server)))
 
-    def test_what_is_no_message_is_put_aside(self) -> None:
+    def test_what_is_no_message_is_put_aside_and_what_is_no_file_stays(self) -> None:
         server = self.serve()
         outside = server.work / "secret"
         outside.write_text("secret")
@@ -90,13 +90,14 @@ class Running(SendmailCase):
         self.put(server, b"no JSON\n\n", 1)
         self.put(server, b'{"version": 1, "sender": "", "recipients": []}\nx', 2)
         self.put(server, good.replace(b"alice@", b"alice"), 3)
-        os.symlink(outside, self.drop(server) / drop_name(4, bytes(16)))
+        odd = [drop_name(number, bytes(16)) for number in (4, 6)]
+        os.symlink(outside, self.drop(server) / odd[0])
+        os.mkfifo(self.drop(server) / odd[1])
         os.link(outside, self.drop(server) / drop_name(5, bytes(16)))
-        os.mkfifo(self.drop(server) / drop_name(6, bytes(16)))
         self.put(server, good + b"Subject: whole\r\n\r\nx\r\n", 7)
         self.assertEqual(server.wait_for_mail("alice")[0].header("Subject"), "whole")
         wait_until(
-            lambda: len(self.files(server)) == 6 and all(name.startswith("bad/") for name in self.files(server)),
+            lambda: len(self.files(server)) == 6 and [n for n in self.files(server) if not n.startswith("bad/")] == odd,
             lambda: f"{self.files(server)}\n{server.log()}",
         )
 

@@ -1,0 +1,221 @@
+"""Brings one file of the drop folder into the queue, through as many transactions as its recipients need.
+
+A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply; a 4yz holds back this recipient
+alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.
+
+A crash between the commit and the removal leaves a file whose name is the id of a message that the queue has: it is removed.
+Twice comes only what was committed and had left the queue again when the crash came.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.interfaces import Clock
+from mailserver.mail.dropped import DropFault
+from mailserver.mail.envelope import Recipient
+from mailserver.mail.faults import StorageFault
+from mailserver.mail.ids import time_of
+from mailserver.mail.report import RecipientReport, wants
+from mailserver.receive.drop_folder import DropFolder, Opened
+from mailserver.receive.drop_progress import Progress, Step
+from mailserver.receive.drop_visit import Answers, NotNow, Visit
+from mailserver.receive.profile import Profile
+
+__all__ = ["Handover"]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A taken file in hand.  `delivery_id` and `report_id` are the two ids of its name.
+
+    `is_stored` and `is_told`: a crash came before the removal, nothing was written down, and the queue has the message (the
+    report).  So all had it who were not refused, since else there would be a progress.
+    """
+
+    name: str
+    opened: Opened
+    user: str
+    progress: Progress
+    delivery_id: str
+    report_id: str
+    taken_at: float
+    is_stored: bool
+    is_told: bool
+
+
+class Handover:
+    """Brings files.  `profile()` is the present profile of `submission`; `next_id()` gives message ids, in the reactor's thread.
+
+    `is_stored(id)` fires with whether the queue has a message; `user_of(uid)` with a user's name.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        folder: DropFolder,
+        clock: Clock,
+        run_in_thread: Callable[..., Deferred[Any]],
+        profile: Callable[[], Profile],
+        next_id: Callable[[], str],
+        is_stored: Callable[[str], Deferred[bool]],
+        user_of: Callable[[int], Deferred[str]],
+        expire_seconds: float,
+        stops: Callable[[], bool],
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._run_in_thread = run_in_thread
+        self._profile = profile
+        self._next_id = next_id
+        self._is_stored = is_stored
+        self._user_of = user_of
+        self._expire_seconds = expire_seconds
+        self._stops = stops
+        self._progress: dict[str, Progress] = {}  # of files that wait, where it does not stand on the disk
+
+    async def bring(self, name: str, *, again: bool) -> None:
+        """Bring a taken file into the queue; when this returns nothing of it is left to do, and it is gone from the folder.
+
+        `again` says that it was tried before, perhaps in an earlier run.  Raises `NotNow` or OSError where it has to wait, and
+        `DropFault` where it is to be kept for the administrator.
+        """
+        delivery_id, _, report_id = name.partition(".")
+        try:
+            taken_at = time_of(delivery_id)
+            time_of(report_id)
+        except ValueError:
+            raise DropFault("its name is none of ours") from None
+        opened: Opened = await self._run_in_thread(self._folder.open, name)
+        try:
+            progress = await self._so_far(name, again, delivery_id, report_id)
+            asks = again and not progress.is_kept and name not in self._progress
+            is_stored, is_told = [asks and await self._is_stored(id) for id in (delivery_id, report_id)]
+            user = await self._user_of(opened.uid)
+            file = _File(name, opened, user, progress, delivery_id, report_id, taken_at, is_stored, is_told)
+            try:
+                await self._go_on(file)
+            except Exception:
+                await self._keep(name, progress)
+                raise
+        finally:
+            if not opened.is_whole:
+                os.close(opened.descriptor)
+        self._progress[name] = progress  # should what follows fail, nothing is sent twice
+        if progress.untold:
+            raise DropFault("it was refused, and its sender cannot be told")
+        await self._run_in_thread(self._folder.remove, name)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """The file has gone."""
+        self._progress.pop(name, None)
+
+    async def _keep(self, name: str, progress: Progress) -> None:
+        """It has to wait: remember who has it, on the disk where anybody has."""
+        self._progress[name] = progress
+        if progress.done or progress.told:
+            await self._run_in_thread(self._folder.keep, name, progress)
+            self.forget(name)
+
+    async def _so_far(self, name: str, again: bool, delivery_id: str, report_id: str) -> Progress:
+        """How far it has come.  What was about to be committed is looked for in the queue."""
+        known = self._progress.get(name)
+        if known is not None or not again:
+            return known or Progress()
+        try:
+            progress: Progress = await self._run_in_thread(self._folder.progress, name)
+        except ValueError as error:
+            self.log.error("{name}: who has it is not legible, all get it: {why}", name=name, why=str(error))
+            return Progress(used={delivery_id, report_id}, is_kept=True)
+        if progress.delivery is not None and await self._is_stored(progress.delivery.id):
+            progress.done.update(progress.delivery.addresses)
+        if progress.report is not None and await self._is_stored(progress.report.id):
+            progress.told.update(progress.report.addresses)
+        return progress
+
+    async def _go_on(self, file: _File) -> None:
+        """Ask for all who do not have it yet.  Raises `NotNow` where some have to wait."""
+        progress = file.progress
+        waiting = [
+            one
+            for one in file.opened.envelope.recipients
+            if str(one.address) not in progress.done and str(one.address) not in progress.told
+        ]
+        deferred: list[RecipientReport] = []
+        refused: list[RecipientReport] = []
+        visit = None
+        while waiting:
+            visit, answers = await self._transaction(file, waiting)
+            now = self._clock.seconds()
+            deferred += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.deferred]
+            refused += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.refused]
+            waiting = answers.others
+        if self._clock.seconds() >= file.taken_at + self._expire_seconds:
+            refused += [replace(one, expired=True) for one in deferred]
+            deferred = []
+        if refused and visit is not None:
+            await self._tell(file, visit, refused, some_wait=bool(deferred))
+        if deferred:
+            count = len(file.opened.envelope.recipients)
+            raise NotNow(f"{len(deferred)} of {count} recipients cannot be served now: {deferred[0].reply}")
+
+    async def _transaction(self, file: _File, recipients: list[Recipient]) -> tuple[Visit, Answers]:
+        """One transaction for those who go together; who has it then is in the file's progress."""
+        progress = file.progress
+        id = self._next_id() if file.delivery_id in progress.used else file.delivery_id
+        visit = Visit(
+            self._profile(),
+            file.opened,
+            id=id,
+            user=file.user,
+            run_in_thread=self._run_in_thread,
+            stops=self._stops,
+        )
+        answers = await visit.ask(recipients)
+        if file.is_stored:
+            served = [*answers.accepted, *answers.others, *[one for one, _ in answers.deferred]]
+            progress.done.update([str(one.address) for one in served])
+            return visit, Answers(refused=answers.refused)
+        if not answers.accepted:
+            return visit, answers
+        if answers.deferred or answers.others or progress.is_kept:
+            progress.delivery = Step(id, tuple([str(one.address) for one in answers.accepted]))
+            progress.used.add(id)
+            await self._run_in_thread(self._folder.keep, file.name, progress)
+        reply = await visit.content()
+        if reply.is_positive:
+            progress.done.update([str(one.address) for one in answers.accepted])
+            progress.used.add(id)
+        else:
+            answers.file(answers.accepted, reply)
+        return visit, answers
+
+    async def _tell(self, file: _File, visit: Visit, refused: list[RecipientReport], *, some_wait: bool) -> None:
+        """Tell the sender, once, of those who will never get it."""
+        progress = file.progress
+        addresses = tuple([str(one.recipient.address) for one in refused])
+        wanted = [one for one in refused if wants(one.recipient, "FAILURE")]
+        if file.opened.envelope.sender is not None and wanted and not file.is_told:
+            id = self._next_id() if file.report_id in progress.used else file.report_id
+            if some_wait or progress.is_kept:
+                progress.report = Step(id, addresses)
+                progress.used.add(id)
+                await self._run_in_thread(self._folder.keep, file.name, progress)
+            try:
+                await visit.report(wanted, id=id, now=self._clock.seconds())
+            except DropFault as error:
+                self.log.error("{name} in the drop folder: {why}", name=file.name, why=str(error))
+                progress.untold = True
+            except StorageFault as error:
+                raise NotNow(f"its sender cannot be told now: {error}") from error
+            progress.used.add(id)
+        progress.told.update(addresses)

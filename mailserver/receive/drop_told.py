@@ -1,0 +1,43 @@
+"""What is said in the log about the entries of the drop folder, so that nobody can flood it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailserver.interfaces import Clock
+from mailserver.receive.drop_folder import Found
+
+__all__ = ["Told"]
+
+TOLD_OF_A_USER = 20  # lines about a user's entries …
+TOLD_SECONDS = 600.0  # … in this time
+USERS_MOST = 1000
+
+
+class Told:
+    """What was said about the entries of the folder: each once, and about one user's no more than some in ten minutes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: set[Found] = set()
+        self._lines: dict[int, tuple[float, int]] = {}  # by user: since when, how many
+
+    def once(self, found: Found, words: str, say: Callable[..., None]) -> None:
+        """Say it, unless it was said."""
+        if found in self._entries:
+            return
+        self._entries.add(found)
+        since, lines = self._lines.get(found.uid, (self._clock.seconds(), 0))
+        if not 0 <= self._clock.seconds() - since < TOLD_SECONDS:
+            since, lines = self._clock.seconds(), 0
+        self._lines[found.uid] = since, lines + 1
+        if lines < TOLD_OF_A_USER:
+            say("{name} of user {uid} in the drop folder {words}", name=ascii(found.name), uid=found.uid, words=words)
+        elif lines == TOLD_OF_A_USER:
+            say("more entries of user {uid} in the drop folder are no messages; they are not told", uid=found.uid)
+
+    def forget_others(self, present: set[Found]) -> None:
+        """Only these are still there; should another come back, it is told anew."""
+        self._entries = {found for found in self._entries if not found.name or found in present}
+        if len(self._lines) > USERS_MOST:
+            self._lines.clear()

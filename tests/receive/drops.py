@@ -1,0 +1,84 @@
+"""A drop folder in a test: real files, virtual time, no threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.dropped import drop_name
+from mailserver.receive.drop import Drop
+from mailserver.receive.drop_folder import DropFolder
+from tests.receive.connections import Listener
+
+BODY = b"Subject: x\r\n\r\nhello\r\n"
+EXPIRE_SECONDS = 6 * 3600.0
+
+
+class DropCase(SynchronousTestCase):
+    """`in_thread` is true while work of a thread runs; `before_work(function, arguments)` is called before it."""
+
+    def setUp(self) -> None:
+        self.in_thread = False
+        self.before_work: Callable[..., None] = lambda function, arguments: None
+        self.path = Path(self.mktemp()).resolve()
+        self.folder = DropFolder(str(self.path), "owner")
+        self.folder.make()
+        self.stored: set[str] = set()
+
+    def drop(self, **options: Any) -> tuple[Drop, Listener]:
+        listener = Listener(self.mktemp(), service="submission", **options)
+        self.addCleanup(listener.factory._stop_checking)
+        drop = Drop(
+            folder=self.folder,
+            clock=listener.clock,
+            run_in_thread=self.run_in_thread,
+            profile=lambda: listener.profile,
+            next_id=lambda: self.next_id(listener),
+            is_stored=lambda id: succeed(id in self.stored),
+            user_of=lambda uid: succeed(f"user{uid}"),
+            expire_seconds=EXPIRE_SECONDS,
+        )
+        return drop, listener
+
+    def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        self.before_work(function, arguments)
+        self.in_thread = True
+        try:
+            return maybeDeferred(function, *arguments)
+        finally:
+            self.in_thread = False
+
+    def stop(self, drop: Drop) -> None:
+        """As a server does that ends."""
+        self.successResultOf(Deferred.fromCoroutine(drop.stop()))
+
+    def started(self, **options: Any) -> tuple[Drop, Listener]:
+        drop, listener = self.drop(**options)
+        self.successResultOf(Deferred.fromCoroutine(drop.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        return drop, listener
+
+    def put(self, *recipients: str, sender: str = "alice@example.org", body: bytes = BODY, number: int = 1) -> None:
+        names = ", ".join(f'"{one}"' for one in recipients)
+        line = f'{{"version": 1, "sender": "{sender}", "recipients": [{names}]}}\n'.encode()
+        (self.path / drop_name(number, os.urandom(16))).write_bytes(line + body)
+
+    def next_id(self, listener: Listener) -> str:
+        self.assertFalse(self.in_thread, "ids are made in the reactor's thread alone")
+        return listener.profile.ids.next()
+
+    def take(self, listener: Listener) -> str:
+        """Take the only file, as a server does that then dies."""
+        (found,) = self.folder.listing().files
+        next_id = listener.profile.ids.next
+        ((name,), _) = self.folder.take([(found.name, f"{next_id()}.{next_id()}")])
+        return name
+
+    def files(self) -> list[str]:
+        found = [str(path.relative_to(self.path)) for path in self.path.rglob("*")]
+        return sorted(set(found) - {"bad", "taken"})

@@ -1,0 +1,225 @@
+"""The drop folder: a recipient who cannot be served now holds back no other, and is not asked for for ever."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Refused, Route
+from mailserver.mail.faults import StorageBroken
+from mailserver.mail.reply import Reply
+from mailserver.receive.drop import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
+from mailserver.receive.profile import Limits
+from tests.receive.connections import Listener
+from tests.receive.drops import EXPIRE_SECONDS, DropCase
+
+BUSY = Refused(Reply.of(450, "4.2.1", "Not now"), "the mailbox is busy")
+
+
+class WaitingCase(DropCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.busy: set[str] = set()
+
+    def drop(self, **options: Any) -> tuple[Drop, Listener]:
+        drop, listener = super().drop(relays=True, **options)
+        route = listener.router.route
+
+        async def routes(address: Address) -> Sequence[Route]:
+            return (BUSY,) if address.local in self.busy else await route(address)
+
+        listener.router.route = routes  # type: ignore[method-assign]
+        return drop, listener
+
+    def served(self, listener: Listener) -> list[str]:
+        """The recipients of what was committed, reports apart."""
+        return [str(d.recipient.address) for e, _, every in listener.store.taken if e.sender is not None for d in every]
+
+    def reports(self, listener: Listener) -> list[bytes]:
+        return [octets for envelope, octets, _ in listener.store.taken if envelope.sender is None]
+
+    def wait(self, listener: Listener, seconds: float) -> None:
+        """Let time pass as the reactor does, at most a minute at a time."""
+        while seconds > 0:
+            listener.clock.advance(min(seconds, 60.0))
+            seconds -= 60.0
+
+
+class OneWaits(WaitingCase):
+    def test_the_others_have_it_at_once_and_the_one_when_he_can_be_served(self) -> None:
+        self.busy = {"carol"}
+        drop, listener = self.started()
+        self.put("alice@example.org", "carol@elsewhere.example", "bob@example.org")
+        drop.look()
+        self.assertEqual(self.served(listener), ["alice@example.org", "bob@example.org"])
+        self.busy = set()
+        self.wait(listener, AGAIN_SECONDS + 2)
+        self.assertEqual(self.served(listener)[2:], ["carol@elsewhere.example"])
+        self.assertEqual(self.files(), [])
+        self.assertEqual(self.reports(listener), [])
+
+    def test_a_refused_one_is_reported_at_once_and_once(self) -> None:
+        self.busy = {"carol"}
+        drop, listener = self.started()
+        self.put("nobody@example.org", "carol@elsewhere.example", "bob@example.org")
+        drop.look()
+        (report,) = self.reports(listener)
+        self.assertIn(b"rfc822; nobody@example.org", report)
+        self.assertNotIn(b"carol", report.partition(b"Subject: x")[0])
+        self.wait(listener, 10 * AGAIN_SECONDS_MOST)
+        self.assertEqual(len(self.reports(listener)), 1)
+        self.assertEqual(self.served(listener), ["bob@example.org"])
+
+    def test_who_waits_until_the_queue_would_give_up_is_reported_and_the_file_goes(self) -> None:
+        self.busy = {"carol"}
+        drop, listener = self.started()
+        self.put("alice@example.org", "carol@elsewhere.example")
+        drop.look()
+        self.wait(listener, EXPIRE_SECONDS - 60)
+        self.assertEqual(self.reports(listener), [])
+        self.wait(listener, AGAIN_SECONDS_MOST + 120)
+        (report,) = self.reports(listener)
+        self.assertIn(b"rfc822; carol@elsewhere.example", report)
+        self.assertIn(b"4.2.1", report)
+        self.assertNotIn(b"rfc822; alice", report)
+        self.assertEqual(self.files(), [])
+        self.assertEqual(self.served(listener), ["alice@example.org"])
+
+    def test_a_deferral_after_the_data_ends_in_a_report_too(self) -> None:
+        drop, listener = self.started()
+        listener.store.answer = StorageBroken("no disk")
+        self.put("alice@example.org")
+        drop.look()
+        listener.clock.advance(EXPIRE_SECONDS)
+        self.assertEqual(len(self.files()), 1, "the report cannot be kept either: nothing is lost")
+        listener.store.answer = None
+        self.wait(listener, AGAIN_SECONDS_MOST + 60)
+        self.assertEqual(self.served(listener), ["alice@example.org"])
+        self.assertEqual(self.reports(listener), [])
+
+    def test_tries_become_rarer(self) -> None:
+        self.busy = {"alice"}
+        drop, listener = self.started()
+        self.put("alice@example.org")
+        drop.look()
+        asked = len(listener.steps)
+        self.wait(listener, 18_000)
+        tries = sum(step == "handed_over" for _, step, _ in listener.steps[asked:])
+        self.assertLess(tries, 30)
+        self.assertGreater(tries, 20)
+
+
+class Restarts(WaitingCase):
+    def test_after_a_restart_only_those_who_wait_are_asked_for(self) -> None:
+        self.busy = {"carol"}
+        drop, _ = self.started()
+        self.put("alice@example.org", "carol@elsewhere.example", "nobody@example.org")
+        drop.look()
+        self.stop(drop)
+        self.busy = set()
+        _, after = self.started()
+        self.assertEqual(self.served(after), ["carol@elsewhere.example"])
+        self.assertEqual(self.reports(after), [])
+        self.assertEqual(self.files(), [])
+
+    def test_what_was_being_committed_at_a_crash_is_asked_of_the_queue(self) -> None:
+        for is_stored in (True, False):
+            self.busy = {"carol"}
+            drop, listener = self.drop()
+            self.put("alice@example.org", "carol@elsewhere.example")
+            listener.store.hold = True
+            self.successResultOf(_started(drop))
+            ((envelope, _, _),) = listener.store.taken
+            self.stored = {envelope.id} if is_stored else set()
+            drop._timer.cancel()  # the server dies here
+            self.busy = set()
+            second, after = self.drop()
+            self.successResultOf(_started(second))
+            expected = ["carol@elsewhere.example"] if is_stored else ["alice@example.org", "carol@elsewhere.example"]
+            self.assertEqual(self.served(after), expected)
+            self.stop(second)
+            self.assertEqual(self.files(), [])
+
+    def test_a_crash_after_the_report_makes_no_second_one(self) -> None:
+        self.busy = {"carol"}
+        drop, listener = self.drop()
+        self.put("nobody@example.org", "carol@elsewhere.example")
+        listener.store.hold = True
+        self.successResultOf(_started(drop))
+        self.stored = {listener.store.taken[0][0].id}
+        drop._timer.cancel()
+        second, after = self.drop()
+        self.successResultOf(_started(second))
+        self.assertEqual(self.reports(after), [])
+        self.stop(second)
+
+    def test_progress_that_is_not_legible_loses_nobody(self) -> None:
+        self.busy = {"carol"}
+        drop, _ = self.started()
+        self.put("alice@example.org", "carol@elsewhere.example")
+        drop.look()
+        self.stop(drop)
+        for damage in (b"", b"[]", b'{"done": 5}', b"\0" * 100, b"[" * 100_000):
+            (progress,) = (self.path / "taken").glob("*.progress")
+            progress.write_bytes(damage)
+            again, after = self.drop()
+            self.successResultOf(_started(again))
+            self.assertEqual(self.served(after), ["alice@example.org"])
+            self.stop(again)
+
+    def test_progress_without_its_file_goes(self) -> None:
+        self.busy = {"carol"}
+        drop, _ = self.started()
+        self.put("alice@example.org", "carol@elsewhere.example")
+        drop.look()
+        self.stop(drop)
+        for path in (self.path / "taken").iterdir():
+            if not path.name.endswith(".progress"):
+                path.unlink()
+        self.started()
+        self.assertEqual(self.files(), [])
+
+    def test_several_transactions_that_a_crash_cut_short_are_not_made_twice(self) -> None:
+        drop, listener = self.drop(limits=Limits(recipients=2))
+        self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
+        commit = listener.store.commit
+
+        def third_hangs(*arguments: Any) -> Any:
+            listener.store.hold = len(listener.store.taken) == 2
+            return commit(*arguments)
+
+        listener.store.commit = third_hangs  # type: ignore[method-assign]
+        self.successResultOf(_started(drop))
+        self.assertEqual(len(self.served(listener)), 5, "the third hangs at its commit")
+        self.stored = {envelope.id for envelope, _, _ in listener.store.taken[1:2]}
+        drop._timer.cancel()
+        second, after = self.drop(limits=Limits(recipients=2))
+        self.successResultOf(_started(second))
+        self.assertEqual(self.served(after), ["u4@elsewhere.example"])
+        self.stop(second)
+
+
+class AfterTheCommit(WaitingCase):
+    def test_a_file_that_cannot_be_removed_is_not_sent_again(self) -> None:
+        drop, listener = self.started()
+        unlink = os.unlink
+
+        def cannot(path: str) -> None:
+            raise OSError(5, "Input/output error", path)
+
+        self.patch(os, "unlink", cannot)
+        self.put("alice@example.org", "bob@example.org")
+        drop.look()
+        self.wait(listener, 120)
+        self.assertEqual(len(listener.store.taken), 1)
+        self.patch(os, "unlink", unlink)
+        self.wait(listener, AGAIN_SECONDS_MOST + LOOK_SECONDS)
+        self.assertEqual((len(listener.store.taken), self.files()), (1, []))
+
+
+def _started(drop: Drop) -> Deferred[None]:
+    return Deferred.fromCoroutine(drop.start())
