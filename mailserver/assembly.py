@@ -498,6 +498,7 @@ def _limits(configuration: Configuration, *, logs_in: bool) -> Limits:
     return Limits(
         message_octets=limits.message_bytes,
         header_octets=limits.header_bytes,
+        stray_line_ends=limits.stray_line_ends,
         recipients=limits.recipients,
         messages_per_connection=limits.messages_per_connection,
         hops=limits.hops,

@@ -29,6 +29,8 @@ from mailserver.plugins import Catalogue, PluginError, build_component, discover
 
 __all__ = ["add_to"]
 
+BARE_LF_PREFIX = {4: 24, 6: 64}
+
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
@@ -45,6 +47,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_components(configuration, catalogue)
         look.at_checkers(configuration)
         look.at_certificates(configuration)
+        look.at_bare_lf(configuration)
         look.at_data(configuration.data)
         look.at_ports(configuration)
     look.at_plugins(catalogue)
@@ -148,6 +151,16 @@ class _Look:
         for key, message in findings.faults:
             self.fault(key, message)
         self.warnings += findings.warnings
+
+    def at_bare_lf(self, configuration: Configuration) -> None:
+        """LF.LF may end the data of all who come from these networks: they should be the devices', and no relay's."""
+        key = "limits.bare_lf_networks"
+        proxies = [network for listen in configuration.listen for network in getattr(listen, "proxies", None) or ()]
+        for network in configuration.limits.bare_lf_networks:
+            if network.prefixlen < BARE_LF_PREFIX[network.version]:
+                self.warnings.append(f"{key}: {network} is wider than /{BARE_LF_PREFIX[network.version]}; name the devices alone")
+            if any(proxy.version == network.version and proxy.overlaps(network) for proxy in proxies):
+                self.warnings.append(f"{key}: {network} holds a proxy of a listener, through which anybody comes")
 
     def at_data(self, data: str) -> None:
         """It must be a folder that can be written, or one that can be made."""

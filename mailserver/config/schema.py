@@ -256,8 +256,12 @@ class Limits(Options):
     """Room that must be left on the disk of `data`; below it senders hear 452 before their data."""
     shutdown_seconds: Time = 30.0
     """How long a stopping server lets what is in flight come to its end."""
+    stray_line_ends: Literal["normalize", "refuse"] = "normalize"
+    """A CR or LF outside CRLF in a message: LF becomes a line end and CR a blank, or the message is refused after its data. Only
+    CRLF.CRLF ends the data."""
     bare_lf_networks: tuple[Network, ...] = ()
-    """Networks whose bare LF counts as a line end in the data, converted to CRLF. Only CRLF.CRLF ends the data, always."""
+    """Networks of devices that end their lines with LF alone, in commands too. LF.LF ends their data as long as they have sent no
+    CRLF, wait for each answer, and use neither TLS nor a log-in."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> Limits:

@@ -100,17 +100,19 @@ class Visit:
         if reply.code >= 400:
             return reply
         fault: Reply | None = replies.MESSAGE_TOO_LARGE
+        stray_in_header = False
         try:
             if opened.size <= profile.session_limits.message_octets:
-                fault = await self._read_into(spooling, flow)
+                reader = await self._read_into(spooling, flow)
+                fault, stray_in_header = reader.fault, reader.stray_in_header
         except BaseException:
             self._transaction.abandon()
             raise
-        (reply, *_) = await self._transaction.end_of_data(fault)
+        (reply, *_) = await self._transaction.end_of_data(fault, stray_in_header)
         return reply
 
-    async def _read_into(self, spooling: Spooling, flow: Flow) -> Reply | None:
-        """Read as much as stood in the file when it was opened.  Returns what is wrong with the message, None: nothing."""
+    async def _read_into(self, spooling: Spooling, flow: Flow) -> ChunkReader:
+        """Read as much as stood in the file when it was opened.  Returns who knows what is wrong with the message."""
         opened = self._opened
         reader = ChunkReader(self._profile.session_limits, converts=False, is_binary=False)
         spooling.write(reader.read(opened.start, is_last=opened.is_whole))
@@ -127,7 +129,7 @@ class Visit:
             await flow.goes_on()
         if left != 0 or not opened.is_unchanged:
             raise NotNow("somebody still writes to it")
-        return reader.fault
+        return reader
 
     async def report(self, told: Sequence[RecipientReport], *, id: str, now: float) -> None:
         """Tell the sender of recipients who will not get it.

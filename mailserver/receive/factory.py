@@ -62,8 +62,10 @@ class ReceiveFactory(ServerFactory):
             lmtp=profile.lmtp,
             extensions=profile.extensions,
             limits=profile.session_limits,
-            bare_lf="convert" if peer.address in profile.bare_lf_networks else "refuse",
+            lf_lines=peer.address in profile.bare_lf_networks,
         )
+        if profile.encryption is not None and profile.encryption.implicit:
+            session.lf_ends_data = False
         protocol = ReceiveProtocol(profile, peer, session)
         protocol.factory = self
         return protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -34,6 +34,7 @@ class Limits:
 
     message_octets: int = 52_428_800
     header_octets: int = 262_144
+    stray_line_ends: Literal["normalize", "refuse"] = "normalize"
     recipients: int = 1000
     messages_per_connection: int = 10_000
     hops: int = 100
@@ -81,7 +82,7 @@ class Profile:
     `submission` is what is asked of users' messages, `tls_rules` whose mail is taken over encrypted connections alone.
     `encryption` is None where there is no TLS, `authenticator` where nobody can log in.  `hides_clients` keeps the address of a
     user who has logged in out of the Received field.  Connections from `bare_lf_networks` may end lines with LF
-    alone, which is converted.  `note` records a step of a message's or a connection's road.
+    alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
     """
 
     service: str
@@ -119,7 +120,11 @@ class Profile:
             starttls=self.encryption is not None and not self.encryption.implicit,
             auth_needs_tls=self.encryption is not None and self.authenticator is not None,
         )
-        session_limits = SessionLimits(message_octets=limits.message_octets, header_octets=limits.header_octets)
+        session_limits = SessionLimits(
+            message_octets=limits.message_octets,
+            header_octets=limits.header_octets,
+            stray_line_ends=limits.stray_line_ends,
+        )
         object.__setattr__(self, "asks", self.judging.asks(self.service))
         object.__setattr__(self, "extensions", announced)
         object.__setattr__(self, "session_limits", session_limits)

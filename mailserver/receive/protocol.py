@@ -272,7 +272,7 @@ class ReceiveProtocol(Connection):
         if self.transaction is None:
             raise RuntimeError("data without MAIL")
         self.progress = None
-        self._ask(self.transaction.end_of_data(event.fault), self._content_answered)
+        self._ask(self.transaction.end_of_data(event.fault, event.stray_in_header), self._content_answered)
 
     def _content_answered(self, answers: Sequence[Reply] | None) -> None:
         if self.transaction is None:

@@ -169,8 +169,11 @@ class Transaction:
         self.spooling = spooling
         return replies.START_CONTENT
 
-    async def end_of_data(self, fault: Reply | None) -> Sequence[Reply]:
-        """The data are complete.  Return one reply, or for LMTP one for each recipient (RFC 2033 section 4.2)."""
+    async def end_of_data(self, fault: Reply | None, stray_in_header: bool = False) -> Sequence[Reply]:
+        """The data are complete.  Return one reply, or for LMTP one for each recipient (RFC 2033 section 4.2).
+
+        `stray_in_header` is that of `EndOfData`.
+        """
         spooling = self.spooling
         if spooling is None:
             raise RuntimeError("no data have begun")
@@ -184,6 +187,8 @@ class Transaction:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reply = (replies.storage_full if full else replies.storage_broken)(self.id)
             return self._all(self._refused("content", reply, str(error)))
+        if stray_in_header:
+            self.profile.note(self.id, "mended", what="stray line ends in the header")
         try:
             return await self._judge_and_commit(content)
         finally:

@@ -26,14 +26,15 @@ class LineFault(enum.Enum):
 class ReceiveBuffer:
     """Octets waiting.  `data` from index `at` on is what stands next.
 
-    `bare_lf_ends_lines` lets a line end with LF alone as well.
+    `bare_lf_ends_lines` lets a line end with LF alone as well; `crlf_seen` says then that one did not.
     """
 
-    __slots__ = ("_end", "_later", "_later_octets", "_skipping", "_stray", "at", "data")
+    __slots__ = ("_end", "_later", "_later_octets", "_skipping", "_stray", "at", "crlf_seen", "data")
 
     def __init__(self, *, bare_lf_ends_lines: bool) -> None:
         self.data = b""
         self.at = 0
+        self.crlf_seen = False
         self._later: list[bytes] = []
         self._later_octets = 0
         self._skipping = False
@@ -99,6 +100,8 @@ class ReceiveBuffer:
                 return self.next_line(most, most_auth)
             return self._unfinished(most, most_auth) if self.data else None
         self.at = end + len(self._end)
+        if self._stray is STRAY_CR and data[at:end].endswith(b"\r"):
+            self.crlf_seen = True
         if self._skipping:
             self._skipping = False
             return self.next_line(most, most_auth)

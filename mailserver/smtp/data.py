@@ -1,12 +1,14 @@
 """The content of a message on the wire: DATA with its dots and its end, BDAT with its counts.
 
 Only CRLF.CRLF ends DATA (RFC 5321 section 4.1.1.4), whatever else looks like it: servers that took LF.LF or LF.CRLF for an
-end have let senders smuggle messages in.  CR and LF are legal in CRLF only (section 2.3.8) and NUL is not text (section 4.5.2
-and RFC 5322 section 4); such content is read to its true end and has a fault then.
+end have let senders smuggle messages in.  Dots are undone after CRLF alone, for the same reason.  CR and LF are legal in CRLF
+only (section 2.3.8); where they stray, they are made into what a reader would have seen: LF becomes CRLF, a lone CR a blank.  A
+line with nothing but a dot that comes into being in this way is content like any other.  With `stray_line_ends` "refuse" such
+content, and one with NUL (section 4.5.2 and RFC 5322 section 4), is read to its true end and has a fault then.
 
 No line is ever looked at: the end and the dots are found by searching, over chunk borders by holding back those last octets that
 could be the beginning of CRLF.CRLF.  So a CR and its LF always come together into the same stretch, and each stretch can be
-checked on its own.
+checked, and mended, on its own.
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
 from mailserver.smtp.limits import SessionLimits
 
-__all__ = ["ChunkReader", "DotReader"]
+__all__ = ["ChunkReader", "DotReader", "LineFeedReader"]
 
 END = b"\r\n.\r\n"
 LINE_DOT = b"\r\n."
 HELD = re.compile(rb"\r\n\.\r\Z|\r\n\.\Z|\r\n\Z|\r\Z")  # what may be the beginning of END
-HELD_BARE_LF = re.compile(rb"\r?\n\.\r\Z|\r?\n\.\Z|\r?\n\Z|\r\Z")  # also what conversion turns into its look-alike
-# Where a converted stretch ends with a dot, what was held back is a line end.
-LINE_DOT_WITH_MORE = re.compile(rb"\r\n\.(?!\r\n|\Z)")
+HELD_LF = re.compile(rb"\n\.\r\Z|\n\.\Z|\n\Z|\r\Z")  # and where LF alone ends the lines
+STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+LF_END = b"\n.\n"
+LF_LINE_DOT = re.compile(rb"\n\.(?!\Z)")
 HEADER_END = b"\r\n\r\n"
+# A line of a header section that is no field and continues none (RFC 5322 section 2.2, and 4.5 for blanks before the colon).
+NO_FIELD = re.compile(rb"\r\n(?:(?![ \t\r])[!-9;-~]*+[ \t]*+[^:]|:)")
+NAME_OCTETS = 1000  # what begins a line and has no colon by then is no field
 
 
 def has_stray_line_end(octets: bytes) -> bool:
@@ -40,37 +46,46 @@ def has_stray_line_end(octets: bytes) -> bool:
     return newlines.newlines not in (None, "\r\n")
 
 
-def with_crlf(octets: bytes) -> bytes:
-    """Turn each bare LF into CRLF."""
-    return octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+def normalized(octets: bytes) -> bytes:
+    """Turn each bare LF into CRLF and each lone CR into a blank."""
+    return octets.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
 
 
 class Content:
-    """What DATA and BDAT have in common: checks, sizes and faults of the stretches of a message's content."""
+    """What DATA and BDAT have in common: checks, sizes and faults of the stretches of a message's content.
+
+    `size` counts what comes out.  `stray_in_header` says that the header section had a CR or LF outside CRLF, since mended.
+    """
 
     __slots__ = (
-        "_converts",
         "_header_tail",
         "_held",
         "_is_binary",
+        "_is_first_line",
         "_limits",
+        "_normalizes",
         "_nul",
         "_stray",
+        "_stray_in_line",
         "_too_long_header",
         "size",
+        "stray_in_header",
     )
 
     def __init__(self, limits: SessionLimits, *, converts: bool, is_binary: bool) -> None:
         self.size = 0
+        self.stray_in_header = False
         self._limits = limits
-        self._converts = converts
+        self._normalizes = converts or limits.stray_line_ends == "normalize"
         self._is_binary = is_binary
         self._held = b""
         self._stray = False
         self._nul = False
         self._too_long_header = False
-        # The last octets of an unfinished header section; None once it has ended.  An empty first line ends it at once.
-        self._header_tail: bytes | None = b"\r\n" if limits.header_octets else None
+        # An unfinished line of the header section behind the CRLF before it; None once the section has ended.
+        self._header_tail: bytes | None = b"\r\n"
+        self._is_first_line = True
+        self._stray_in_line = False  # in a line that may be none of the header section
 
     @property
     def is_cut_off(self) -> bool:
@@ -88,48 +103,77 @@ class Content:
             return replies.MESSAGE_TOO_LARGE
         return replies.HEADER_TOO_LARGE if self._too_long_header else None
 
-    def _check(self, octets: bytes) -> None:
+    def _text(self, octets: bytes) -> bytes:
+        """Check or mend a stretch of text, and take note of it."""
+        stray = -1
         if has_stray_line_end(octets):
-            self._stray = True
-        if b"\0" in octets:
+            if self._normalizes:
+                if self._header_tail is not None:
+                    found = STRAY.search(octets)
+                    stray = -1 if found is None else found.start()
+                octets = normalized(octets)
+            else:
+                self._stray = True
+        if not self._normalizes and b"\0" in octets:
             self._nul = True
+        return self._count(octets, stray)
 
-    def _checked_and_converted(self, octets: bytes) -> bytes:
-        newlines_before = octets.count(b"\n")
-        if newlines_before != octets.count(b"\r\n"):
-            octets = with_crlf(octets)
-        self._check(octets)
-        return octets
-
-    def _count(self, octets: bytes) -> bytes:
-        """Take note of a stretch; return it, or nothing where the message has a fault."""
+    def _count(self, octets: bytes, stray: int = -1) -> bytes:
+        """Take note of a stretch; return it, or nothing where the message has a fault.  `stray`: where it was mended first."""
         self.size += len(octets)
         if self._header_tail is not None:
-            self._watch_header(octets)
+            self._watch_header(self._header_tail, octets, stray)
         return octets if self.fault is None else b""
 
-    def _watch_header(self, octets: bytes) -> None:
-        window = (self._header_tail or b"") + octets
+    def _watch_header(self, tail: bytes, octets: bytes, stray: int) -> None:
+        """Look for the end of the header section: the empty line, or where none comes in time the first line that is no field."""
+        most, window = self._limits.header_octets, tail + octets
+        before = self.size - len(window)
+        stray = stray + len(tail) if stray >= 0 else 0 if self._stray_in_line else -1
         end = window.find(HEADER_END)
-        reached = self.size if end < 0 else self.size - len(window) + end + len(HEADER_END)
-        if reached > self._limits.header_octets:
+        if end >= 0:
+            end += len(HEADER_END)
+        line_at, is_field = 0, False
+        if end < 0 or stray >= 0 or 0 < most < before + end:
+            # The separator line of an mbox may stand in front (`mailserver.mail.mending`).
+            is_mbox = self._is_first_line and window[2:].lstrip(b">")[:5] == b"From "
+            at = window.find(b"\r\n", 2) if is_mbox else 0
+            stranger = NO_FIELD.search(window, at) if at >= 0 else None
+            if stranger is not None and (end < 0 or stranger.start() + 2 < end):
+                end = stranger.start() + 2
+            line_at = window.rfind(b"\r\n")
+            self._is_first_line = self._is_first_line and line_at == 0
+            is_field = b":" in window[line_at:] or window[line_at + 2 : line_at + 3] in (b" ", b"\t") or (is_mbox and at < 0)
+            if end < 0 and not is_field and len(window) - line_at > NAME_OCTETS:
+                end = line_at + 2
+        # Of a line that may yet turn out to be no field, nothing counts.
+        reached = end if end >= 0 else len(window) if is_field else line_at + 2
+        self._stray_in_line = stray >= reached and end < 0
+        if 0 <= stray < reached:
+            self.stray_in_header = True
+        if 0 < most < before + reached:
             self._too_long_header = True
-        self._header_tail = None if end >= 0 or self._too_long_header else window[-3:]
+        if end >= 0 or self._too_long_header:
+            self._header_tail = None
+        else:
+            line = window[line_at:]
+            self._header_tail = b"\r\n " + line[-3:] if is_field and len(line) > NAME_OCTETS else line
 
 
 class DotReader(Content):
     """The content of DATA: finds its end, undoes its dots (RFC 5321 section 4.5.2).
 
-    With `converts`, a bare LF becomes CRLF.  It still never ends the data: a line with nothing but a dot that comes to be in
-    this way is a line of content.
+    `converts` mends stray line ends whatever the limits say: the peer is known to send such.
     """
 
-    __slots__ = ("_is_first",)
+    __slots__ = ("_is_first", "lf_ends")
 
     def __init__(self, limits: SessionLimits, *, converts: bool) -> None:
         super().__init__(limits, converts=converts, is_binary=False)
-        self._is_first = True
-        self._held = b"\r\n"  # that of the DATA line: it makes `.CRLF` at the very beginning an end
+        self.lf_ends = False
+        """A line with nothing but a dot between bare LFs would end the data (`LineFeedReader`)."""
+        self._is_first = 2  # octets of the DATA line that come with the first stretch
+        self._held = b"\r\n"  # the end of the DATA line: it makes `.CRLF` at the very beginning an end
 
     def read(self, data: bytes, at: int) -> tuple[bytes, int]:
         """Read from `data[at:]`; return content and the index after the end of data, or -1 where that has not come."""
@@ -149,33 +193,71 @@ class DotReader(Content):
             stretch = (held + data[at:end])[:-3]
             self._held = b""
         else:
-            stretch = self._decided(held + (data[at:] if at else data))
-        return self._content_of(stretch, is_dotted) if stretch else b"", end
+            stretch = self._decided(held + (data[at:] if at else data), HELD)
+        if is_dotted:
+            stretch = stretch.replace(LINE_DOT, b"\r\n")
+        return self._content_of(stretch) if stretch else b"", end
 
-    def _decided(self, stretch: bytes) -> bytes:
+    def _decided(self, stretch: bytes, held: re.Pattern[bytes]) -> bytes:
         """Hold back what may yet be the beginning of the end."""
-        tail = (HELD_BARE_LF if self._converts else HELD).search(stretch, max(0, len(stretch) - 4))
+        tail = held.search(stretch, max(0, len(stretch) - 4))
         if tail is None:
             self._held = b""
             return stretch
         self._held = tail[0]
         return stretch[: tail.start()]
 
-    def _content_of(self, stretch: bytes, is_dotted: bool) -> bytes:
-        if self._converts:
-            stretch = LINE_DOT_WITH_MORE.sub(b"\r\n", self._checked_and_converted(stretch))
-        else:
-            self._check(stretch)
-            if is_dotted:
-                stretch = stretch.replace(LINE_DOT, b"\r\n")
+    def _content_of(self, stretch: bytes) -> bytes:
         if self._is_first:
-            self._is_first = False
-            stretch = stretch[2:]
-        return self._count(stretch)
+            stretch = stretch[self._is_first :]
+            self._is_first = 0
+        return self._text(stretch)
+
+
+class LineFeedReader(DotReader):
+    """DATA of a peer that has ended every line with LF alone, and may end its data with LF.LF.
+
+    The first CRLF shows that it knows better: from there on this is a `DotReader`.  So do octets behind the end: a peer as simple
+    as that waits for its answer, and what waits there could be a second transaction in the text of somebody else.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, limits: SessionLimits) -> None:
+        super().__init__(limits, converts=True)
+        self.lf_ends = True
+        self._is_first = 1
+        self._held = b"\n"
+
+    def read(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """As `DotReader.read`; `data` holds all that has come."""
+        if not self.lf_ends:
+            return super().read(data, at)
+        before = at - len(self._held)  # where the stretch begins in `data`
+        stretch = self._held + data[at:]
+        crlf = stretch.find(b"\r\n")
+        end = stretch.find(LF_END)
+        if 0 <= end < crlf or (end >= 0 and crlf < 0):
+            if end + len(LF_END) == len(stretch):
+                self._held = b""
+                return self._content_of(LF_LINE_DOT.sub(b"\n", stretch[: end + 1])), len(data)
+            border = end
+        else:
+            border = crlf
+        if border < 0:
+            decided = self._decided(stretch, HELD_LF)
+            return self._content_of(LF_LINE_DOT.sub(b"\n", decided)) if decided else b"", -1
+        self.lf_ends = False
+        self._held = b""
+        # A dot at the very end of what was LF's stays: a line `.CRLF` is content.
+        first = stretch[:border]
+        content = self._content_of(LF_LINE_DOT.sub(b"\n", first)) if first else b""
+        more, end = super().read(stretch, border)
+        return content + more, end + before if end >= 0 else -1
 
 
 class ChunkReader(Content):
-    """The content of BDAT (RFC 3030).  With `is_binary` (BODY=BINARYMIME) every octet is legal."""
+    """The content of BDAT (RFC 3030).  With `is_binary` (BODY=BINARYMIME) every octet is legal; `converts` as for `DotReader`."""
 
     __slots__ = ()
 
@@ -187,7 +269,4 @@ class ChunkReader(Content):
         self._held = b""
         if not is_last and stretch.endswith(b"\r"):
             stretch, self._held = stretch[:-1], b"\r"
-        if self._converts:
-            return self._count(self._checked_and_converted(stretch))
-        self._check(stretch)
-        return self._count(stretch)
+        return self._text(stretch)

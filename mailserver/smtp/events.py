@@ -91,14 +91,16 @@ class Chunk:
 class EndOfData:
     """*Question.* The content is complete, `size` octets long.
 
-    `fault` is not None where the message must not be accepted (bare CR or LF, NUL, too large): the reply to give.  From the
-    fault on no more chunks came, so what there is of the content is to be thrown away.  With BDAT it may come before LAST.
+    `fault` is not None where the message must not be accepted (too large; a stray CR or LF where those are refused): the reply to
+    give.  From the fault on no more chunks came, so what there is of the content is to be thrown away.  With BDAT it may come
+    before LAST.  `stray_in_header`: in the header section stood a CR or LF outside CRLF, which has been mended.
     For LMTP the answer is one reply for each accepted recipient (RFC 2033 section 4.2): `ServerSession.reply_each`, or
     `ServerSession.reply` where it is the same for all.  Whatever the answer, the transaction is over.
     """
 
     size: int
     fault: Reply | None
+    stray_in_header: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 __all__ = ["SessionLimits"]
 
@@ -16,6 +17,9 @@ class SessionLimits:
     for more); `auth_line_octets` that of AUTH and its responses (RFC 4954 section 4); `message_octets` and `header_octets` the
     largest message and header section, 0 for no limit; `excess_octets` is how far past `message_octets` a peer may go on at
     least before it is cut off.
+
+    `stray_line_ends` says what becomes of a CR or LF outside CRLF in the content (RFC 5321 section 2.3.8): "normalize" makes a
+    bare LF a CRLF and a lone CR a blank, "refuse" gives the message a fault, as it does for a NUL.
     """
 
     command_line_octets: int = 2048
@@ -23,6 +27,7 @@ class SessionLimits:
     message_octets: int = 52_428_800
     header_octets: int = 262_144
     excess_octets: int = 10_485_760
+    stray_line_ends: Literal["normalize", "refuse"] = "normalize"
 
     @cached_property
     def cut_off_octets(self) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
@@ -55,6 +55,7 @@ from mailserver.smtp.extensions import Extensions
 from mailserver.smtp.faults import LocalProtocolError
 from mailserver.smtp.grammar import CONTROLS
 from mailserver.smtp.limits import SessionLimits
+from mailserver.smtp.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, OUT_OF_ORDER
 from mailserver.smtp.states import MOVES, Input, State
 from mailserver.smtp.transaction import Discard, Transaction
 
@@ -64,9 +65,12 @@ __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
 class ServerSession:
     """One connection.
 
-    `hostname` is the name in the EHLO reply; `lmtp` makes it LMTP (RFC 2033).  `bare_lf` "refuse" (the rule) gives content with
-    a bare LF a fault; "convert" turns it into CRLF and lets LF end command lines, for peers known to send such; it never ends
-    the data.  `extensions` may be set at any time and holds from the next command on.
+    `hostname` is the name in the EHLO reply; `lmtp` makes it LMTP (RFC 2033).  `extensions` may be set at any time and holds
+    from the next command on.
+
+    `lf_lines` is for peers known to end their lines with LF alone: LF ends command lines, and stray line ends are mended whatever
+    the limits say.  While `lf_ends_data` is true, LF.LF ends the data, too.  It is so at first with `lf_lines`, and never again
+    after a CRLF, a log-in, TLS, BDAT, or octets that came before the answer to those before them; the caller may set it to False.
 
     `data_was_early` says of the last DATA that octets had come after it before 354 was said (RFC 2920 section 3.1).
     """
@@ -81,10 +85,11 @@ class ServerSession:
         "_question",
         "_secured",
         "_transaction",
-        "bare_lf",
         "data_was_early",
         "extensions",
         "hostname",
+        "lf_ends_data",
+        "lf_lines",
         "limits",
         "lmtp",
         "state",
@@ -97,16 +102,16 @@ class ServerSession:
         extensions: Extensions,
         limits: SessionLimits,
         lmtp: bool = False,
-        bare_lf: Literal["refuse", "convert"] = "refuse",
+        lf_lines: bool = False,
     ) -> None:
         self.hostname = hostname
         self.lmtp = lmtp
         self.extensions = extensions
         self.limits = limits
-        self.bare_lf = bare_lf
+        self.lf_lines = self.lf_ends_data = lf_lines
         self.data_was_early = False
         self.state = State.GREETING
-        self._buffer = ReceiveBuffer(bare_lf_ends_lines=bare_lf == "convert")
+        self._buffer = ReceiveBuffer(bare_lf_ends_lines=lf_lines)
         self._out: list[bytes] = []
         self._question: Event | None = None
         self._next: Event | None = None  # an event found together with the last one
@@ -127,6 +132,7 @@ class ServerSession:
         """Say the greeting: 220 opens the session, any other code ends it (RFC 5321 section 3.1)."""
         if self.state is not State.GREETING:
             raise LocalProtocolError(f"greet() in the state {self.state.name}")
+        self._doubt_lf()
         if reply.code == 220:
             self._say_plain(reply)
             self.state = MOVES[State.GREETING][Input.GREETED]
@@ -172,6 +178,7 @@ class ServerSession:
         question = self._question
         if question is None:
             raise LocalProtocolError("no question is open")
+        self._doubt_lf()
         if reply.code == 421:
             self.close(reply)
         else:
@@ -185,6 +192,7 @@ class ServerSession:
             raise LocalProtocolError("reply_each() answers the end of data in LMTP")
         if len(answers) != transaction.recipients:
             raise LocalProtocolError(f"{len(answers)} replies for {transaction.recipients} recipients")
+        self._doubt_lf()
         self._settle(question, answers if transaction.chunk_is_last else answers[:1])
         self._question = None
 
@@ -193,6 +201,7 @@ class ServerSession:
         if self.state is not State.HANDSHAKE:
             raise LocalProtocolError("tls_established() without STARTTLS")
         self._secured = True
+        self.lf_ends_data = False
         self._authenticated = False
         if self.extensions.starttls:  # it must not be offered any more (RFC 3207 section 4.2)
             self.extensions = replace(self.extensions, starttls=False)
@@ -251,6 +260,11 @@ class ServerSession:
         self._transaction = None
         self.state = MOVES[self.state]["RSET"]
 
+    def _doubt_lf(self) -> None:
+        """A peer that has sent a CRLF, or more than it has had answers for, is not so simple that LF.LF could end its data."""
+        if self.lf_ends_data and (self._buffer.crlf_seen or not self._buffer.is_exhausted):
+            self.lf_ends_data = False
+
     # --- reading, by state; None: something was done, look again ---
 
     def _read_command(self) -> Event | Wait | None:
@@ -259,6 +273,7 @@ class ServerSession:
         line = self._buffer.next_line(self.limits.command_line_octets, self.limits.auth_line_octets)
         if line is None:
             return Wait.NEED_DATA
+        self._doubt_lf()
         if isinstance(line, LineFault):
             return self._reject("", LINE_FAULTS[line])
         try:
@@ -308,6 +323,7 @@ class ServerSession:
         if self._buffer.is_exhausted:
             return Wait.NEED_DATA
         content, self._next = transaction.read_data(self._buffer)
+        self.lf_ends_data = transaction.lf_ends_data
         if transaction.is_cut_off:
             return self._hang_up(replies.MESSAGE_TOO_LARGE)
         return Chunk(content) if content else None
@@ -381,6 +397,7 @@ class ServerSession:
         return DATA
 
     def _bdat(self, verb: str, argument: str) -> Event | None:
+        self.lf_ends_data = False
         if not self.extensions.chunking:
             return self._refuse_chunk(argument, replies.COMMAND_NOT_OFFERED)
         chunk, transaction = parse_bdat(argument), self._open_transaction()
@@ -395,6 +412,7 @@ class ServerSession:
         return None
 
     def _refuse_chunk(self, argument: str, reply: Reply) -> Event | None:
+        self.lf_ends_data = False
         chunk = parse_bdat(argument)
         if isinstance(chunk, Reply):
             return self._reject("BDAT", chunk)
@@ -470,7 +488,7 @@ class ServerSession:
             self.state = MOVES[self.state]["RCPT"]
 
     def _answer_data(self, data: Data, reply: Reply) -> None:
-        transaction, converts = self._open_transaction(), self.bare_lf == "convert"
+        transaction = self._open_transaction()
         if not reply.is_positive:
             if data.chunking:
                 answers = transaction.answers(reply) if self.lmtp else (reply,)
@@ -479,12 +497,12 @@ class ServerSession:
                 self._say(reply)
             self._forget_transaction()
         elif data.chunking:
-            transaction.start_chunks(self.limits, converts=converts)
+            transaction.start_chunks(self.limits, converts=self.lf_lines)
             self.state = MOVES[self.state]["BDAT"]
         else:
             self._out.append(reply.encode() if reply.code == 354 else START_CONTENT)
             self.data_was_early = self._buffer.octets > 0
-            transaction.start_data(self.limits, converts=converts)
+            transaction.start_data(self.limits, converts=self.lf_lines, lf_ends=self.lf_ends_data)
             self.state = MOVES[self.state]["DATA"]
 
     def _answer_end(self, end: EndOfData, reply: Reply) -> None:
@@ -515,6 +533,7 @@ class ServerSession:
         if reply.is_positive and reply.code not in (235, 334):
             raise LocalProtocolError(f"{reply.code} is no answer to AUTH")
         self._say(reply)
+        self.lf_ends_data = False
         is_first = isinstance(question, Authenticate)
         if reply.code == 334:
             self.state = MOVES[self.state]["AUTH" if is_first else Input.CHALLENGED]
@@ -536,21 +555,6 @@ DATA = Data(chunking=False)
 FIRST_BDAT = Data(chunking=True)
 START_CONTENT = replies.START_CONTENT.encode()
 UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN "})
-LINE_FAULTS: Mapping[LineFault, Reply] = {
-    LineFault.STRAY_LINE_END: replies.BAD_LINE_END,
-    LineFault.TOO_LONG: replies.LINE_TOO_LONG,
-}
-AUTH_LINE_FAULTS: Mapping[LineFault, Reply] = {
-    LineFault.STRAY_LINE_END: replies.AUTH_BAD_BASE64,
-    LineFault.TOO_LONG: replies.AUTH_LINE_TOO_LONG,
-}
-OUT_OF_ORDER: Mapping[State, Reply] = {
-    State.STRANGER: replies.SAY_HELLO_FIRST,
-    State.READY: replies.SAY_MAIL_FIRST,
-    State.SENDER: replies.TRANSACTION_OPEN,
-    State.RECIPIENTS: replies.TRANSACTION_OPEN,
-    State.BETWEEN: replies.DATA_AFTER_BDAT,
-}
 READERS: Mapping[State, Callable[[ServerSession], Event | Wait | None]] = {
     State.GREETING: ServerSession._wait_for_caller,
     State.STRANGER: ServerSession._read_command,

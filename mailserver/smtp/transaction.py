@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mailserver.mail.reply import Reply
 from mailserver.smtp.buffer import ReceiveBuffer
-from mailserver.smtp.data import ChunkReader, DotReader
+from mailserver.smtp.data import ChunkReader, DotReader, LineFeedReader
 from mailserver.smtp.events import EndOfData, Event, Mail
 from mailserver.smtp.limits import SessionLimits
 
@@ -44,9 +44,14 @@ class Transaction:
         """The same reply for all that end with the message: in LMTP there is one for each recipient (RFC 2033 section 4.2)."""
         return [reply] * self.recipients if self.chunk_is_last else [reply]
 
-    def start_data(self, limits: SessionLimits, *, converts: bool) -> None:
-        """DATA is let in."""
-        self.content = DotReader(limits, converts=converts)
+    @property
+    def lf_ends_data(self) -> bool:
+        """LF.LF would end the data that come in now."""
+        return isinstance(self.content, DotReader) and self.content.lf_ends
+
+    def start_data(self, limits: SessionLimits, *, converts: bool, lf_ends: bool) -> None:
+        """DATA is let in; `lf_ends`: so far the peer has ended every line with LF alone, and may end the data so."""
+        self.content = LineFeedReader(limits) if lf_ends else DotReader(limits, converts=converts)
 
     def start_chunks(self, limits: SessionLimits, *, converts: bool) -> None:
         """The first BDAT is let in."""
@@ -57,12 +62,14 @@ class Transaction:
         reader = self.content
         if not isinstance(reader, DotReader):
             raise TypeError("the content does not come with DATA")
+        if reader.lf_ends:
+            buffer.join()
         content, end = reader.read(buffer.data, buffer.at)
         if end < 0:
             buffer.at = len(buffer.data)
             return content, None
         buffer.at = end
-        return content, EndOfData(reader.size, reader.fault)
+        return content, EndOfData(reader.size, reader.fault, reader.stray_in_header)
 
     def read_chunk(self, buffer: ReceiveBuffer) -> tuple[bytes, EndOfData | None]:
         """Read what waits of the current BDAT.  A message with a fault ends with the chunk that has it."""
@@ -74,7 +81,7 @@ class Transaction:
         is_complete = self.chunk_octets == 0
         content = reader.read(octets, is_last=is_complete and self.chunk_is_last)
         if is_complete and (self.chunk_is_last or reader.fault is not None):
-            return content, EndOfData(reader.size, reader.fault)
+            return content, EndOfData(reader.size, reader.fault, reader.stray_in_header)
         return content, None
 
 

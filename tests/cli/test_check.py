@@ -57,6 +57,13 @@ class Check(CheckCase):
         self.assertEqual(said.code, 0)
         self.assertIn("warning: alias sales@example.org", said.out)
 
+    def test_a_wide_network_whose_data_may_end_in_lf_is_a_warning(self) -> None:
+        said = self.check('[limits]\nbare_lf_networks = ["10.0.0.0/16", "192.0.2.0/24", "2001:db8::/48", "2001:db8:1:2::/64"]\n')
+        self.assertEqual(said.code, 0)
+        self.assertIn("warning: limits.bare_lf_networks: 10.0.0.0/16 is wider than /24", said.out)
+        self.assertIn("warning: limits.bare_lf_networks: 2001:db8::/48 is wider than /64", said.out)
+        self.assertIn(": no faults, 2 warnings.\n", said.out)
+
     def test_a_database_of_accounts_is_asked(self) -> None:
         before = 'path = "accounts.toml"'
         self.configure(CONFIGURATION.replace(before, 'use = "sql"\npath = "accounts.db"'))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tests.hostile.support import ROOMY, HostileCase
 from tests.scenarios.support import BASIC, Server, Wire
 
-BARE = [  # they hold a CR, LF or NUL that stands alone: refused
+BARE = [  # they hold a CR, LF or NUL that stands alone
     b"\n.\n",
     b"\n.\r\n",
     b"\r\n.\n",
@@ -63,15 +63,23 @@ class EndOfData(HostileCase):
             except EOFError:
                 return codes
 
-    def test_a_lone_cr_lf_or_nul_never_ends_the_data_and_the_message_is_refused(self) -> None:
+    def test_a_lone_cr_lf_or_nul_never_ends_the_data(self) -> None:
         server = self.serve(ROOMY)
         for ending in BARE:
             for octet_by_octet in (False, True):
                 self.assertEqual(
-                    self.replies(server, ending, octet_by_octet=octet_by_octet), [550, 221], f"fooled by {ending!r}"
+                    self.replies(server, ending, octet_by_octet=octet_by_octet), [250, 221], f"fooled by {ending!r}"
                 )
-        self.assertEqual((server.messages("alice"), server.messages("bob")), ([], []))
+        for message in server.wait_for_mail("bob", 2 * len(BARE)):
+            self.assertIn(b"MAIL FROM:<evil@example.net>", message.data)
+        self.assertEqual(server.messages("alice"), [])
         self.assertServes(server)
+
+    def test_where_they_are_refused_the_message_is_refused_at_its_true_end(self) -> None:
+        server = self.serve(ROOMY + 'stray_line_ends = "refuse"\n')
+        for ending in BARE:
+            self.assertEqual(self.replies(server, ending, octet_by_octet=False), [550, 221], f"fooled by {ending!r}")
+        self.assertEqual((server.messages("alice"), server.messages("bob")), ([], []))
 
     def test_a_line_that_only_resembles_the_last_one_is_content(self) -> None:
         server = self.serve(ROOMY)
@@ -84,17 +92,36 @@ class EndOfData(HostileCase):
         )
         self.assertEqual(server.messages("alice"), [])
 
-    def test_a_network_that_may_use_lone_lf_cannot_end_the_data_with_it(self) -> None:
+    def test_a_network_that_may_use_lone_lf_cannot_end_the_data_with_it_after_a_crlf(self) -> None:
         server = self.serve(BASIC + '[limits]\nbare_lf_networks = ["127.0.0.0/8"]\n')
-        endings = [ending for ending in BARE if b"\n" in ending and b"\0" not in ending]
-        taken = 0
-        for ending in endings:
-            codes = self.replies(server, ending, octet_by_octet=False)
-            self.assertIn(codes, ([250, 221], [550, 221]), f"fooled by {ending!r}")
-            taken += codes[0] == 250
-        self.assertGreater(taken, 0)
-        for message in server.wait_for_mail("bob", taken):
+        for ending in BARE:
+            self.assertEqual(self.replies(server, ending, octet_by_octet=False), [250, 221], f"fooled by {ending!r}")
+        for message in server.wait_for_mail("bob", len(BARE)):
             self.assertIn(b"MAIL FROM:<evil@example.net>", message.data)
+        self.assertEqual(server.messages("alice"), [])
+
+    def test_a_device_that_knows_lf_alone_sends_its_mail_and_nobody_elses(self) -> None:
+        server = self.serve(BASIC + '[limits]\nbare_lf_networks = ["127.0.0.0/8"]\n')
+        lines = (b"HELO dev\n", b"MAIL FROM:<s@example.net>\n", b"RCPT TO:<bob@example.org>\n", b"DATA\n")
+        with Wire(server.port) as wire:
+            for line in lines:
+                wire.send(line)
+                self.assertIn(wire.reply().code, (250, 354))
+            wire.send(b"Subject: scan\n\none\ntwo\n.\n")
+            self.assertEqual(wire.reply().code, 250)
+            wire.send(b"QUIT\n")
+            self.assertEqual(wire.reply().code, 221)
+        (message,) = server.wait_for_mail("bob")
+        self.assertEqual(message.body, b"one\r\ntwo\r\n")
+        for ending in BARE:
+            with Wire(server.port) as wire:
+                for line in lines:
+                    wire.send(line)
+                    wire.reply()
+                second = (SECOND + b"\r\n.\r\n").replace(b"\r\n", b"\n")
+                wire.send(b"Subject: outer\n\nouter" + ending + second + b"\r\n.\r\n")
+                self.assertEqual(wire.reply().code, 250, ending)
+        server.wait_for_mail("bob", 1 + len(BARE))
         self.assertEqual(server.messages("alice"), [])
 
     def test_a_chunk_is_as_long_as_it_says_whatever_it_holds(self) -> None:

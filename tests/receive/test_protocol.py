@@ -145,15 +145,23 @@ class Conversation(ConnectionCase):
         protocol.dataReceived(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<x@elsewhere.example>\r\n")
         self.assertEqual(wire.codes(), [250, 250])
 
-    def test_bare_line_feeds_are_converted_only_for_the_networks_named(self) -> None:
+    def test_bare_line_feeds_become_line_ends_and_are_recorded_where_they_stood_in_the_header(self) -> None:
         listener = self.listener()
-        protocol, wire = listener.greeted("198.51.100.4")
-        protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: x\n\nhello\r\n.\r\n")
-        self.assertEqual(wire.codes()[-1], 250)
-        self.assertTrue(listener.store.taken[0][1].endswith(b"Subject: x\r\n\r\nhello\r\n"))
         protocol, wire = listener.greeted()
+        protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: x\r\n\r\nhel\nlo\r\n.\r\n")
+        self.assertEqual(wire.codes()[-1], 250)
+        self.assertTrue(listener.store.taken[0][1].endswith(b"Subject: x\r\n\r\nhel\r\nlo\r\n"))
+        self.assertNotIn("mended", [step for _, step, _ in listener.steps])
         protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: x\n\nhello\r\n.\r\n")
-        self.assertEqual(wire.codes()[-1], 550)
+        self.assertTrue(listener.store.taken[1][1].endswith(b"Subject: x\r\n\r\nhello\r\n"))
+        self.assertEqual(listener.step("mended"), {"what": "stray line ends in the header"})
+
+    def test_where_they_are_refused_it_is_after_the_data_but_for_the_networks_named(self) -> None:
+        listener = self.listener(limits=Limits(stray_line_ends="refuse"))
+        for address, code in (("203.0.113.9", 550), ("198.51.100.4", 250)):
+            protocol, wire = listener.greeted(address)
+            protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: x\n\nhello\r\n.\r\n")
+            self.assertEqual(wire.codes()[-1], code)
         self.assertEqual(len(listener.store.taken), 1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 from mailserver.mail.reply import Reply
 from mailserver.smtp.events import (
@@ -68,13 +67,15 @@ class Conversation:
         lmtp: bool = False,
         extensions: Extensions = EVERYTHING,
         limits: SessionLimits = SessionLimits(message_octets=1_000_000),
-        bare_lf: Literal["refuse", "convert"] = "refuse",
+        lf_lines: bool = False,
+        lf_ends_data: bool = True,
         answer: Callable[[Event], Reply | None] = friendly,
         greet: bool = True,
     ) -> None:
         self.session = ServerSession(
-            hostname="mx.example.org", lmtp=lmtp, extensions=extensions, limits=limits, bare_lf=bare_lf
+            hostname="mx.example.org", lmtp=lmtp, extensions=extensions, limits=limits, lf_lines=lf_lines
         )
+        self.session.lf_ends_data &= lf_ends_data
         self.answer = answer
         self.events: list[Event] = []
         self.said = b""

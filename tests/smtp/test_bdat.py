@@ -12,6 +12,8 @@ from tests.smtp.conversation import NO, Conversation, friendly
 def no_data(event: Event) -> Reply:
     return NO if isinstance(event, Data) else friendly(event)
 
+REFUSING = SessionLimits(message_octets=1_000_000, stray_line_ends="refuse")
+
 
 class BdatTests(SynchronousTestCase):
     def test_one_last_chunk(self):
@@ -147,23 +149,26 @@ class BdatTests(SynchronousTestCase):
 
 
 class FaultTests(SynchronousTestCase):
-    def test_text_has_the_same_faults_as_in_data_across_chunks(self):
-        for chunks, code in (
-            ((b"a\r", b"\nb"), 250),
-            ((b"a\r", b"b"), 550),
-            ((b"a", b"\nb"), 550),
-            ((b"a\r\n", b"\nb"), 550),
-            ((b"a\r", b"\r\n"), 550),
-            ((b"a", b"b\r"), 550),
-            ((b"a", b"\0"), 550),
+    def test_stray_line_ends_are_mended_or_a_fault_as_in_data_across_chunks(self):
+        for chunks, content in (
+            ((b"a\r", b"\nb"), None),
+            ((b"a\r", b"b"), b"a b"),
+            ((b"a", b"\nb"), b"a\r\nb"),
+            ((b"a\r\n", b"\nb"), b"a\r\n\r\nb"),
+            ((b"a\r", b"\r\n"), b"a \r\n"),
+            ((b"a", b"b\r"), b"ab "),
+            ((b"a", b"\0"), b"a\0"),
         ):
+            wire = b"BDAT %d\r\n" % len(chunks[0]) + chunks[0], b"BDAT %d LAST\r\n" % len(chunks[1]) + chunks[1]
             conversation = Conversation().address()
-            last = b"BDAT %d LAST\r\n" % len(chunks[1]) + chunks[1]
-            conversation.send(b"BDAT %d\r\n" % len(chunks[0]) + chunks[0], last)
-            self.assertEqual(conversation.codes, [250, code], chunks)
+            conversation.send(*wire)
+            self.assertEqual((conversation.codes, conversation.content), ([250, 250], content or b"a\r\nb"), chunks)
+            conversation = Conversation(limits=REFUSING).address()
+            conversation.send(*wire)
+            self.assertEqual(conversation.codes, [250, 550 if content else 250], chunks)
 
     def test_a_fault_ends_the_message_with_the_chunk_that_has_it(self):
-        conversation = Conversation().address()
+        conversation = Conversation(limits=REFUSING).address()
         conversation.send(b"BDAT 3\r\na\nbBDAT 2 LAST\r\nabNOOP\r\n")
         self.assertEqual(conversation.codes, [550, 503, 250])
 
@@ -181,10 +186,10 @@ class FaultTests(SynchronousTestCase):
                 conversation.send(b"BDAT %d LAST\r\n" % len(content) + content[:cut], content[cut:])
                 self.assertEqual(conversation.codes, [code], (spare, cut))
 
-    def test_convert_holds_for_bdat_but_not_for_binary(self):
-        conversation = Conversation(bare_lf="convert").address()
+    def test_stray_line_ends_are_not_mended_in_binary(self):
+        conversation = Conversation().address()
         conversation.send(b"BDAT 2\r\na\nBDAT 2 LAST\r\nb\n")
-        self.assertEqual(conversation.messages, [(b"a\r\nb\r\n", EndOfData(6, None))])
+        self.assertEqual(conversation.content, b"a\r\nb\r\n")
         conversation.address(parameters=b" BODY=BINARYMIME")
         conversation.send(b"BDAT 2 LAST\r\na\n")
         self.assertEqual(conversation.messages, [(b"a\n", EndOfData(2, None))])

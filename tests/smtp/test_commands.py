@@ -194,7 +194,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(conversation.codes, [500, 250])
 
     def test_convert_lets_lf_end_a_command(self):
-        conversation = Conversation(bare_lf="convert")
+        conversation = Conversation(lf_lines=True)
         conversation.send(b"EHLO a.example\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\nNOOP a\rb\nQUIT\n")
         self.assertEqual(conversation.codes, [250, 250, 250, 500, 221])
 

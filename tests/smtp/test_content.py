@@ -4,10 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.smtp.client_content import DotWriter
 from mailserver.smtp.events import Chunk, Closed, Data, EndOfData, Wait
 from mailserver.smtp.server import SessionLimits
 from mailserver.smtp.states import State
 from tests.smtp.conversation import NO, Conversation, friendly
+
+REFUSING = SessionLimits(message_octets=1_000_000, stray_line_ends="refuse")
 
 
 def receive(wire: bytes, **kinds: object) -> Conversation:
@@ -96,14 +99,14 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(conversation.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")
         return end.fault.code, end.fault.enhanced
 
-    def test_bare_cr_bare_lf_and_nul(self):
+    def test_bare_cr_bare_lf_and_nul_where_they_are_refused(self):
         for wire in (b"a\rb", b"a\nb", b"\na", b"\ra", b"a\n", b"a\r", b"a\n\r", b"a\r\r", b"\0", b"a\0b", b".\r.", b".\n"):
-            self.assertEqual(self.fault(wire + b"\r\n.\r\n"), (550, "5.6.0"), wire)
+            self.assertEqual(self.fault(wire + b"\r\n.\r\n", limits=REFUSING), (550, "5.6.0"), wire)
 
     def test_a_fault_is_seen_across_any_border(self):
         for wire in (b"ab\ncd\r\n.\r\n", b"ab\rcd\r\n.\r\n", b"ab\r\r\n.\r\n", b"\n.\r\n.\r\n", b"ab\r\n\n.\r\n.\r\n", b"a\0\r\n.\r\n"):
             for cut in range(1, len(wire)):
-                conversation = Conversation().address()
+                conversation = Conversation(limits=REFUSING).address()
                 conversation.send(b"DATA\r\n", wire[:cut], wire[cut:], b"NOOP\r\n")
                 self.assertEqual(conversation.codes, [354, 550, 250], (wire, cut))
 
@@ -144,40 +147,203 @@ class FaultTests(SynchronousTestCase):
                 self.assertEqual(conversation.codes, [354, code], (spare, cut))
 
 
-class ConvertTests(SynchronousTestCase):
-    def test_bare_lf_becomes_crlf(self):
-        conversation = receive(b"a\nb\r\nc\n\nd\n\r\n.\r\n", bare_lf="convert")
-        self.assertEqual(conversation.content, b"a\r\nb\r\nc\r\n\r\nd\r\n\r\n")
-        self.assertEqual(conversation.codes, [354, 250])
+class NormalizeTests(SynchronousTestCase):
+    def test_a_bare_lf_becomes_crlf_a_lone_cr_a_blank_and_nul_passes(self):
+        for wire, content in (
+            (b"a\nb\r\nc\n\nd\n\r\n.\r\n", b"a\r\nb\r\nc\r\n\r\nd\r\n\r\n"),
+            (b"\na\r\n.\r\n", b"\r\na\r\n"),
+            (b"a\rb\r\n.\r\n", b"a b\r\n"),
+            (b"\ra\r\r\n.\r\n", b" a \r\n"),
+            (b"a\n\rb\r\n.\r\n", b"a\r\n b\r\n"),
+            (b"a\0b\0\r\n.\r\n", b"a\0b\0\r\n"),
+            (b"a\r\0\nb\r\n.\r\n", b"a \0\r\nb\r\n"),
+        ):
+            for cut in range(len(wire)):
+                conversation = Conversation().address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:])
+                self.assertEqual(conversation.content, content, (wire, cut))
+                self.assertEqual(conversation.codes, [354, 250], (wire, cut))
 
-    def test_it_never_ends_the_data(self):
+    def test_dots_are_undone_after_crlf_alone(self):
+        for wire, content in (
+            (b"a\n..b\r\n..c\r\n", b"a\r\n..b\r\n.c\r\n"),
+            (b"a\r..b\r\n", b"a ..b\r\n"),
+            (b".a\n.b\r\n", b"a\r\n.b\r\n"),
+            (b"a\r\n.\nb\r\n", b"a\r\n\r\nb\r\n"),
+            (b"a\r\n.\rb\r\n", b"a\r\n b\r\n"),
+        ):
+            for cut in range(len(wire)):
+                conversation = Conversation().address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:] + b".\r\n")
+                self.assertEqual(conversation.content, content, (wire, cut))
+
+    def test_a_line_with_a_lone_dot_that_comes_into_being_is_content(self):
         for wire, content in (
             (b"a\n.\nb", b"a\r\n.\r\nb"),
-            (b"a\r\n.\nb", b"a\r\n.\r\nb"),
             (b"a\n.\r\nb", b"a\r\n.\r\nb"),
-            (b".\nb", b".\r\nb"),
             (b"\n.\n.\n.\r\nb", b"\r\n.\r\n.\r\n.\r\nb"),
+            (b"\r\n..\nb", b"\r\n.\r\nb"),
         ):
             for cut in range(len(wire) + 5):
                 whole = wire + b"\r\n.\r\n"
-                conversation = Conversation(bare_lf="convert").address()
+                conversation = Conversation().address()
                 conversation.send(b"DATA\r\n", whole[:cut], whole[cut:])
-                self.assertEqual(conversation.messages, [(content + b"\r\n", EndOfData(len(content) + 2, None))], (wire, cut))
+                ((kept, end),) = conversation.messages
+                self.assertEqual((kept, end.size, end.fault), (content + b"\r\n", len(content) + 2, None), (wire, cut))
 
-    def test_dots_of_longer_lines_are_undone(self):
-        self.assertEqual(receive(b"a\n..b\n.c\r\n..\n.\r\n\r\n.\r\n", bare_lf="convert").content, b"a\r\n.b\r\nc\r\n.\r\n.\r\n\r\n")
+    def test_the_size_is_that_after_the_conversion(self):
+        limits = SessionLimits(message_octets=1000, header_octets=0)
+        self.assertEqual(receive(b"\n" * 499 + b"\r\n.\r\n", limits=limits).codes, [354, 250])
+        self.assertEqual(receive(b"\n" * 500 + b"\r\n.\r\n", limits=limits).codes, [354, 552])
+        conversation = receive(b"\n" * 6000, limits=SessionLimits(message_octets=1000, excess_octets=5000, header_octets=0))
+        self.assertIsInstance(conversation.events[-1], Closed)
 
-    def test_a_bare_cr_is_still_a_fault(self):
-        self.assertEqual(receive(b"a\rb\nc\r\n.\r\n", bare_lf="convert").codes, [354, 550])
+    def test_what_stood_in_the_header_is_told(self):
+        for wire, told in (
+            (b"A: b\nC: d\r\n\r\ntext\r\n", True),
+            (b"A: b\rc\r\n\r\ntext\r\n", True),
+            (b"A: b\r\n\ntext\r\n", True),
+            (b"A: b\r\n\r\nte\nxt\r\n", False),
+            (b"A: b\r\n\r\n\ntext\r\n", False),
+            (b"\r\nA: b\nC: d\r\n", False),
+            (b"A: b\r\nno field\nC: d\r\n", False),
+            (b"From me\nA: b\r\n\r\ntext\r\n", True),
+            (b"A: b\r\n\r\ntext\r\n", False),
+        ):
+            for cut in range(len(wire)):
+                conversation = Conversation().address()
+                conversation.send(b"DATA\r\n", wire[:cut], wire[cut:], b".\r\n")
+                self.assertEqual(conversation.events[-1].stray_in_header, told, (wire, cut))
 
-    @given(st.lists(st.sampled_from([b"a", b".", b"\n", b"\r\n"]), max_size=12))
+    @given(st.lists(st.sampled_from([b"a", b".", b"\n", b"\r\n", b"\r", b"\0", b": "]), max_size=12))
     def test_stuffing_what_was_kept_gives_it_back(self, parts):
         # Safe to relay: dot-stuffing the content and receiving it again is no change and no earlier end.
-        first = receive(b"".join(parts) + b"\r\n.\r\nNOOP\r\n", bare_lf="convert").messages[0]
+        first = receive(b"".join(parts) + b"\r\n.\r\nNOOP\r\n").messages[0]
         content, end = first
-        self.assertEqual(end, EndOfData(len(content), None))
+        self.assertEqual((end.size, end.fault), (len(content), None))
         stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
-        self.assertEqual(receive(stuffed).messages, [first])
+        self.assertEqual(receive(stuffed).messages, [(content, EndOfData(len(content), None))])
+        writer = DotWriter()
+        self.assertEqual(writer.write(content) + writer.end(), stuffed)
+
+
+class HeaderEndTests(SynchronousTestCase):
+    """Text that follows the header without an empty line is no endless header."""
+
+    def test_a_line_that_is_no_field_ends_the_header(self):
+        limits = SessionLimits(header_octets=60)
+        text = b"Many words of a report\r\n" * 20
+        for head, code in (
+            (b"A: b\r\n", 250),
+            (b"", 250),
+            (b"A : b\r\n c\r\n", 250),
+            (b"From me\r\nA: b\r\n", 250),
+            (b"A: b\r\n" * 12, 552),
+            (b"A: b\r\nx\r\n" + b"A: b\r\n" * 12, 250),
+        ):
+            for cut in range(1, len(head) + 30):
+                conversation = Conversation(limits=limits).address()
+                conversation.send(b"DATA\r\n", (head + text)[:cut], (head + text)[cut:], b".\r\n")
+                self.assertEqual(conversation.codes, [354, code], (head, cut))
+
+    def test_a_line_without_a_colon_is_no_field_however_long(self):
+        limits = SessionLimits(header_octets=5000)
+        self.assertEqual(receive(b"A: b\r\n" + b"x" * 100_000 + b"\r\n.\r\n", limits=limits).codes, [354, 250])
+        self.assertEqual(receive(b"A: b\r\nc:" + b"x" * 100_000 + b"\r\n.\r\n", limits=limits).codes, [354, 552])
+        conversation = Conversation(limits=limits).address()
+        conversation.send(b"DATA\r\n", b"A: b\r\n", *[b"x" * 100] * 100, b"\r\n.\r\n")
+        self.assertEqual(conversation.codes, [354, 250])
+
+
+class LineFeedTests(SynchronousTestCase):
+    """A peer that ends every line with LF alone (`lf_lines`)."""
+
+    def device(self, *content: bytes, hello: bytes = b"EHLO dev\n", **kinds: object) -> Conversation:
+        conversation = Conversation(lf_lines=True, **kinds)  # type: ignore[arg-type]
+        conversation.send(hello)
+        conversation.send(b"MAIL FROM:<a@client.example>\n")
+        conversation.send(b"RCPT TO:<u@example.org>\n")
+        conversation.forget()
+        conversation.send(b"DATA\n")
+        conversation.send(*content)
+        return conversation
+
+    def test_lf_dot_lf_ends_its_data_and_the_next_message_goes_the_same_way(self):
+        for content, kept in (
+            (b"Subject: a\n\none\ntwo\n.\n", b"Subject: a\r\n\r\none\r\ntwo\r\n"),
+            (b".\n", b""),
+            (b"..a\n..\n.b\n.\n", b".a\r\n.\r\nb\r\n"),
+            (b"a\rb\n.\rc\n.\n", b"a b\r\n c\r\n"),
+        ):
+            for cut in range(len(content)):
+                conversation = self.device(content[:cut], content[cut:])
+                self.assertEqual(conversation.content, kept, (content, cut))
+                self.assertEqual(conversation.codes, [354, 250], (content, cut))
+                conversation.send(b"MAIL FROM:<a@client.example>\n")
+                conversation.send(b"RCPT TO:<u@example.org>\n")
+                conversation.send(b"DATA\n")
+                conversation.send(b"more\n.\n")
+                self.assertEqual(conversation.codes[2:], [250, 250, 354, 250], (content, cut))
+                conversation.send(b"QUIT\n")
+                self.assertEqual(conversation.codes[-1], 221)
+
+    def test_after_one_crlf_only_crlf_ends_the_data(self):
+        for content, kept in (
+            (b"a\r\nb\n.\nc", b"a\r\nb\r\n.\r\nc"),
+            (b"a\n.\r\nb\n.\nc", b"a\r\n.\r\nb\r\n.\r\nc"),
+            (b"a\n.b\r\n.c\n.\nd", b"a\r\nb\r\nc\r\n.\r\nd"),
+            (b"\r\n.\nb\n.\nc", b"\r\n\r\nb\r\n.\r\nc"),
+        ):
+            content += b"\r\n.\r\n"
+            for cut in range(len(content)):
+                conversation = self.device(content[:cut], content[cut:])
+                self.assertEqual((conversation.content, conversation.codes), (kept + b"\r\n", [354, 250]), (content, cut))
+                self.assertFalse(conversation.session.lf_ends_data)
+
+    def test_after_a_command_that_ended_in_crlf_too(self):
+        for command in (b"NOOP\r\n", b"x" * 3000 + b"\r\n", b"EHLO dev\r\n"):
+            conversation = self.device(b"a\n.\n", hello=b"EHLO dev\n" if command[:4] != b"EHLO" else command)
+            if command[:4] != b"EHLO":
+                self.assertEqual(conversation.codes, [354, 250])
+                conversation.send(command)
+                conversation.send(b"MAIL FROM:<a@client.example>\n")
+                conversation.send(b"RCPT TO:<u@example.org>\n")
+                conversation.send(b"DATA\n")
+                conversation.send(b"a\n.\n")
+            self.assertEqual(conversation.codes[-1], 354)
+            conversation.send(b"\r\n.\r\n")
+            self.assertEqual(conversation.codes[-1], 250)
+
+    def test_not_with_octets_behind_it(self):
+        conversation = self.device(b"a\n.\nMAIL FROM:<evil@b.example>\n")
+        self.assertEqual(conversation.codes, [354])
+        self.assertEqual(conversation.send(b"b\r\n.\r\n")[:3], b"250")
+        self.assertEqual(conversation.content, b"a\r\n.\r\nMAIL FROM:<evil@b.example>\r\nb\r\n")
+
+    def test_not_after_pipelining_a_log_in_tls_or_bdat(self):
+        for before in (b"NOOP\nNOOP\n", b"AUTH PLAIN YQ==\n", b"STARTTLS\n", b"BDAT 2\n"):
+            conversation = Conversation(lf_lines=True)
+            conversation.send(b"EHLO dev\n")
+            conversation.send(before)
+            if before == b"BDAT 2\n":
+                conversation.send(b"a\n")
+            self.assertIs(conversation.session.lf_ends_data, False, repr(before))
+
+    def test_not_where_content_came_with_its_command(self):
+        conversation = Conversation(lf_lines=True)
+        for line in (b"EHLO dev\n", b"MAIL FROM:<a@client.example>\n", b"RCPT TO:<u@example.org>\n", b"DATA\na\n.\n"):
+            conversation.send(line)
+        self.assertEqual(conversation.codes[-1], 354)
+
+    def test_the_caller_may_rule_it_out(self):
+        conversation = Conversation(lf_lines=True)
+        conversation.session.lf_ends_data = False
+        for line in (b"EHLO dev\n", b"MAIL FROM:<a@client.example>\n", b"RCPT TO:<u@example.org>\n", b"DATA\n", b"a\n.\n"):
+            conversation.send(line)
+        self.assertEqual(conversation.codes[-1], 354)
+
+    def test_stray_line_ends_are_mended_also_where_others_are_refused(self):
+        self.assertEqual(self.device(b"a\rb\n.\n", limits=REFUSING).content, b"a b\r\n")
 
 
 class RoundTripTests(SynchronousTestCase):

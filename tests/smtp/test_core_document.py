@@ -88,8 +88,9 @@ class ExampleTests(SynchronousTestCase):
         conversation = self.example.Conversation(fail, "example.org")
         conversation.start()
         conversation.receive(b"EHLO c.example\r\n")
+        endless = b"".join([b"A: %d\r\n" % n for n in range(50_000)])
         group = b"MAIL FROM:<>\r\nRCPT TO:<PostMaster>\r\nDATA\r\n"
-        for content, code in ((b"a\nb\r\n.\r\n", b"550"), (b"a\r\n.\r\n", b"451")):
+        for content, code in ((endless + b".\r\n", b"552"), (b"a\r\n.\r\n", b"451")):
             self.assertTrue(conversation.receive(group).endswith(b"354 Go ahead\r\n"))
             self.assertEqual(conversation.receive(content)[:3], code)
         conversation.receive(group + b"half a mess")

@@ -125,7 +125,8 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(conversation.codes, [354, 550, 250])
 
     def test_the_second_message_knows_nothing_of_the_first(self):
-        conversation = Conversation().address(parameters=b" SMTPUTF8 BODY=BINARYMIME")
+        limits = SessionLimits(stray_line_ends="refuse")
+        conversation = Conversation(limits=limits).address(parameters=b" SMTPUTF8 BODY=BINARYMIME")
         conversation.send(b"BDAT 1 LAST\r\n\n")
         conversation.address()
         conversation.send("RCPT TO:<jörg@d.example>\r\n".encode())
@@ -166,7 +167,10 @@ class MisuseTests(SynchronousTestCase):
 
     def test_a_message_with_a_fault_cannot_be_accepted(self):
         # Its content was not given on, so to accept it would be to lose it.
-        conversation = Conversation(answer=lambda event: None if isinstance(event, EndOfData) else friendly(event)).address()
+        limits = SessionLimits(stray_line_ends="refuse")
+        conversation = Conversation(
+            limits=limits, answer=lambda event: None if isinstance(event, EndOfData) else friendly(event)
+        ).address()
         conversation.send(b"DATA\r\n", b"a\nb\r\n.\r\n")
         self.assertRaises(LocalProtocolError, conversation.session.reply, OK)
         conversation.session.reply(Reply.of(451, "4.3.0", "Or so"))

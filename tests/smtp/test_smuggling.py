@@ -1,11 +1,12 @@
 """What looks like the end of data and is none (the attacks of December 2023, CVE-2023-51764 to 51766, and their kin).
 
-The peer has hidden a second transaction behind such an end.  It must stay content, and the message a fault.
+The peer has hidden a second transaction behind such an end.  It must stay content.
 """
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.smtp.events import Data, Event, Mail
+from mailserver.smtp.server import SessionLimits
 from tests.smtp.conversation import Conversation
 
 FALSE_ENDS = (
@@ -32,6 +33,7 @@ FALSE_ENDS = (
 )
 LEGAL_LINES = (b"\r\n..\r\n", b"\r\n. \r\n", b"\r\n .\r\n", b"\r\n\t.\r\n", b"\r\n.\t\r\n", b"\r\n\xa0.\r\n", b"\r\n\xff.\r\n")
 HIDDEN = b"MAIL FROM:<evil@b.example>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nforged\r\n"
+REFUSING = SessionLimits(stray_line_ends="refuse")
 
 
 def senders(events: list[Event]) -> list[str]:
@@ -49,34 +51,50 @@ class SmugglingTests(SynchronousTestCase):
     def test_no_false_end_ends_the_data_however_it_arrives(self):
         for false_end in FALSE_ENDS:
             for step in (1, 2, 3, 5, 1000):
-                conversation = self.dialogue(false_end, step)
-                self.assertEqual(senders(conversation.events), ["a@b.example"], (false_end, step))
-                self.assertEqual(conversation.codes, [250, 250, 354, 550, 250], (false_end, step))
+                for lf_lines in (False, True):
+                    conversation = self.dialogue(false_end, step, lf_lines=lf_lines)
+                    self.assertEqual(senders(conversation.events), ["a@b.example"], (false_end, step))
+                    self.assertEqual(conversation.codes, [250, 250, 354, 250, 250], (false_end, step))
+                    self.assertIn(b"MAIL FROM:<evil@b.example>", conversation.content)
 
-    def test_none_ends_the_data_where_lf_is_converted_either(self):
+    def test_where_they_are_refused_none_ends_the_data_either(self):
         for false_end in FALSE_ENDS:
             for step in (1, 2, 3, 5, 1000):
-                conversation = self.dialogue(false_end, step, bare_lf="convert")
+                conversation = self.dialogue(false_end, step, limits=REFUSING)
                 self.assertEqual(senders(conversation.events), ["a@b.example"], (false_end, step))
-                stray = b"\0" in false_end or b"\r" in false_end.replace(b"\r\n", b"")
-                self.assertEqual(conversation.codes, [250, 250, 354, 550 if stray else 250, 250], (false_end, step))
+                self.assertEqual(conversation.codes, [250, 250, 354, 550, 250], (false_end, step))
 
     def test_none_ends_the_data_at_its_very_beginning(self):
         beginnings = {false_end.lstrip(b"\r\n") for false_end in FALSE_ENDS} - {b".\r\n"}  # that one is the end of an empty message
         self.assertGreater(len(beginnings), 5)
         for beginning in beginnings:
-            conversation = Conversation().address()
-            conversation.send(b"DATA\r\n", beginning + HIDDEN + b".\r\n")
-            self.assertEqual(senders(conversation.events), [], beginning)
-            self.assertEqual(conversation.codes, [354, 550], beginning)
+            for limits, code in ((SessionLimits(), 250), (REFUSING, 550)):
+                conversation = Conversation(limits=limits).address()
+                conversation.send(b"DATA\r\n", beginning + HIDDEN + b".\r\n")
+                self.assertEqual(senders(conversation.events), [], beginning)
+                self.assertEqual(conversation.codes, [354, code], beginning)
 
-    def test_the_same_in_bdat_is_counted_and_a_fault(self):
+    def test_a_peer_of_lf_lines_hides_nothing_that_arrives_with_the_false_end(self):
+        for false_end in FALSE_ENDS:
+            conversation = Conversation(lf_lines=True)
+            for line in (b"EHLO a\n", b"MAIL FROM:<a@b.example>\n", b"RCPT TO:<c@example.org>\n", b"DATA\n"):
+                conversation.send(line)
+            for hidden in (HIDDEN, HIDDEN.replace(b"\r\n", b"\n")):
+                conversation.send(b"Subject: x\n\ntext" + false_end + hidden)
+            conversation.send(b"\r\n.\r\n")
+            conversation.send(b"NOOP\n")
+            self.assertEqual(senders(conversation.events), ["a@b.example"], false_end)
+            self.assertEqual(conversation.codes, [250, 250, 250, 354, 250, 250], false_end)
+
+    def test_the_same_in_bdat_is_counted(self):
         for false_end in FALSE_ENDS:
             content = b"Subject: x\r\n\r\ntext" + false_end + HIDDEN
-            conversation = Conversation().address()
-            conversation.send(b"BDAT %d LAST\r\n" % len(content) + content + b"NOOP\r\n")
-            self.assertEqual(senders(conversation.events), [], false_end)
-            self.assertEqual(conversation.codes, [550, 250], false_end)
+            for limits, code in ((SessionLimits(), 250), (REFUSING, 550)):
+                for lf_lines in (False, True):
+                    conversation = Conversation(limits=limits, lf_lines=lf_lines).address()
+                    conversation.send(b"BDAT %d LAST\r\n" % len(content) + content + b"NOOP\r\n")
+                    self.assertEqual(senders(conversation.events), [], false_end)
+                    self.assertEqual(conversation.codes, [250 if lf_lines else code, 250], false_end)
 
     def test_lines_that_are_not_a_lone_dot_are_content(self):
         for line in LEGAL_LINES:
