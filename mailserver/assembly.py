@@ -211,13 +211,18 @@ class Server:
 
     async def sweep(self) -> None:
         """Once a day: remove what cut-off deliveries left behind, and old failures from the queue."""
-        self.queue.tidy()
+        try:
+            self.queue.tidy()
+        except Exception:  # noqa: BLE001  # what follows is swept all the same
+            self.log.failure("the queue could not be tidied")
         for component in self._lasting():
             if ISweeping.providedBy(component):
                 try:
                     removed = await component.sweep()
                 except OSError as error:
                     self.log.error("the sweep of stale files failed: {error}", error=error)
+                except Exception:  # noqa: BLE001  # a plugin's
+                    self.log.failure("the sweep of stale files failed")
                 else:
                     if removed:
                         self.log.info("removed {count} stale files", count=removed)

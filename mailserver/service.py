@@ -210,12 +210,14 @@ class MailService(Service):
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
 
     async def _sweep(self) -> None:
-        """Once a day."""
-        await self._server.sweep()
-        try:
-            await self._drop.sweep()
-        except OSError as error:
-            self.log.error("the sweep of the drop folder failed: {error}", error=error)
+        """Once a day.  Whatever one part meets with, the others are swept, and all of them tomorrow."""
+        for what, sweep in (("the server", self._server.sweep), ("the drop folder", self._drop.sweep)):
+            try:
+                await sweep()
+            except OSError as error:
+                self.log.error("the sweep of {what} failed: {error}", what=what, error=error)
+            except Exception:  # noqa: BLE001
+                self.log.failure("the sweep of {what} failed", what=what)
 
     # --- listeners ---
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import apsw
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -108,8 +108,16 @@ class StateStore:
         return fact[0]
 
     def put(self, space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
-        """Keep the value; it reaches the disk within seconds."""
-        self._change((space, key), (value, self._clock.seconds() + lifetime_seconds))
+        """Keep the value; it reaches the disk within seconds.
+
+        Raises TypeError or ValueError for what no row can hold: it would keep all that is written with it from the disk.
+        """
+        if not isinstance(value, bytes):
+            raise TypeError(f"a fact is bytes, not {type(value).__name__}")
+        expires = self._clock.seconds() + lifetime_seconds
+        if expires != expires:  # NaN
+            raise ValueError("a lifetime is a number of seconds")
+        self._change((space, key), (value, expires))
 
     def drop(self, space: str, key: str) -> None:
         """Forget it."""
@@ -132,6 +140,8 @@ class StateStore:
     # --- memory ---
 
     def _change(self, place: Key, fact: Fact | None) -> None:
+        for text in place:
+            text.encode()  # ValueError for a lone surrogate
         self._remember(place, fact)
         self._unwritten[place] = fact
         if len(self._unwritten) >= self._unwritten_most and not self._in_flight:
@@ -184,7 +194,8 @@ class StateStore:
         if sweep:
             self._swept_at = now
         self._in_flight, self._unwritten = self._unwritten, {}
-        done: Deferred[None] = self._run_in_thread(write, self._writing, self._in_flight, now if sweep else None)
+        arguments = (write, self._writing, self._in_flight, now if sweep else None)
+        done: Deferred[None] = maybeDeferred(self._run_in_thread, *arguments)
         return done.addCallbacks(self._written, self._not_written)
 
     def _written(self, _: None) -> None:

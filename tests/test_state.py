@@ -64,6 +64,39 @@ class State(TestCase):
         await self.written(store)
         self.assertEqual(self.on_disk(), {("greylist", "k"): b"v"})
 
+    async def test_what_no_row_can_hold_is_refused_at_once_and_keeps_nothing_else_from_the_disk(self):
+        store = await self.started()
+        for space, key, value, lifetime in (
+            ("s", "\ud800", b"v", 60),
+            ("s", "k", "text", 60),
+            ("s", "k", None, 60),
+            ("s", 5, b"v", 60),
+            ("s", "k", b"v", float("nan")),
+            ("s", "k", b"v", "60"),
+        ):
+            with self.assertRaises((TypeError, ValueError, AttributeError)):
+                store.put(space, key, value, lifetime)
+        store.put("s", "other", b"v", 60)
+        self.clock.advance(3)
+        await self.written(store)
+        self.assertEqual(self.on_disk(), {("s", "other"): b"v"})
+
+    async def test_a_thread_that_cannot_be_had_is_asked_for_again(self):
+        store = await self.started()
+        in_thread = store._run_in_thread
+
+        def none(*_):
+            raise RuntimeError("no thread")
+
+        store._run_in_thread = none
+        store.put("s", "k", b"v", 60)
+        self.clock.advance(3)
+        self.flushLoggedErrors(RuntimeError)
+        store._run_in_thread = in_thread
+        self.clock.advance(3)
+        await self.written(store)
+        self.assertEqual(self.on_disk(), {("s", "k"): b"v"})
+
     async def test_facts_survive_a_restart(self):
         store = await self.started()
         store.put("s", "k", b"v", 60)

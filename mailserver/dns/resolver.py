@@ -282,9 +282,17 @@ class Resolver:
             late.append(attempt)
         for attempt in late:
             if attempt in self._attempts:  # what follows the one before may have failed this one
-                self.counts.timeouts += 1
-                attempt.way.forget(attempt)
-                self._failed(attempt, f"no answer in {self._timeout_seconds:g} s")
+                try:
+                    self._too_late(attempt)
+                except Exception:  # noqa: BLE001  # one question's trouble: the others must have their end, too
+                    self.log.failure("a question to the name servers is given up: {key}", key=attempt.lookup.key)
+                    self._attempts.pop(attempt, None)
+                    self._finish(attempt.lookup, None)
+
+    def _too_late(self, attempt: Attempt) -> None:
+        self.counts.timeouts += 1
+        attempt.way.forget(attempt)
+        self._failed(attempt, f"no answer in {self._timeout_seconds:g} s")
 
     def _silent(self, server: Server) -> None:
         if self._servers.silent(server, self._reactor.seconds()):

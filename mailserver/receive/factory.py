@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.mail.envelope import Peer
@@ -19,6 +20,8 @@ from mailserver.receive.throttle import Admission
 from mailserver.smtp.server import ServerSession
 
 __all__ = ["ReceiveFactory"]
+
+log = Logger()
 
 CHECK_SECONDS = 1.0
 
@@ -103,13 +106,17 @@ class ReceiveFactory(ServerFactory):
         gone: Deferred[None] = Deferred(lambda _: self._abort_all())
         self._gone = gone
         for protocol in list(self._open):
-            protocol.shut_down()
+            try:
+                protocol.shut_down()
+            except Exception:  # noqa: BLE001  # the others are to hear their goodbye
+                log.failure("{id}: no goodbye can be said; the connection is cut", id=protocol.connection)
+                _cut(protocol)
         return gone.addBoth(self._stop_checking)
 
     def _abort_all(self) -> None:
         self._gone = None
         for protocol in list(self._open):
-            protocol.transport.abortConnection()
+            _cut(protocol)
 
     def _stop_checking(self, result: Any = None) -> None:
         if self._check.running:
@@ -118,7 +125,18 @@ class ReceiveFactory(ServerFactory):
     def _check_all(self) -> None:
         now, stress = self.profile.clock.seconds(), self.stress
         for protocol in list(self._open):
-            protocol.check(now, stress)
+            try:
+                protocol.check(now, stress)
+            except Exception:  # noqa: BLE001  # one connection's trouble: the times of all the others must go on
+                log.failure("{id}: the connection's time cannot be looked at; it is cut", id=protocol.connection)
+                _cut(protocol)
+
+
+def _cut(protocol: ReceiveProtocol) -> None:
+    try:
+        protocol.transport.abortConnection()
+    except Exception:  # noqa: BLE001  # it may be half gone already
+        log.failure("{id}: the connection cannot be cut", id=protocol.connection)
 
 
 def _peer(addr: object, service: str) -> Peer:

@@ -342,23 +342,32 @@ class Connections:
     # --- time ---
 
     def _check_all(self) -> None:
-        """Each second.  An error here must not be the last of the checks."""
-        try:
-            self._check_times()
-        except Exception:  # noqa: BLE001
-            self.log.failure("the relay stumbled over its time-outs")
+        """Each second: what takes too long is ended, what is not needed is closed.
 
-    def _check_times(self) -> None:
-        """What takes too long is ended, what is not needed is closed."""
+        An error here must not be the last of the checks, and one connection's is not the others'.
+        """
         now = self.seconds()
         for connection in list(self._connections.values()):
             if now >= connection.deadline:
-                connection.time_out()
-        for link in self.pool.reap(now):
-            self._quit(link)
-        for transmission in self.pool.overdue(lambda waiting: now - waiting.waits_since >= self._waiting_seconds):
-            transmission.give_up(answers.Deferred(WAITED_TOO_LONG, "not tried"))
-        self.decide()
+                self._attempt(self._time_out, connection)
+        for link in self._attempt(self.pool.reap, now) or ():
+            self._attempt(self._quit, link)
+        for transmission in self._attempt(self.pool.overdue, lambda one: now - one.waits_since >= self._waiting_seconds) or ():
+            self._attempt(transmission.give_up, answers.Deferred(WAITED_TOO_LONG, "not tried"))
+        self._attempt(self.decide)
+
+    def _time_out(self, connection: RelayProtocol) -> None:
+        try:
+            connection.time_out()
+        except Exception:
+            connection.transport.abortConnection()  # else it would be met with again each second
+            raise
+
+    def _attempt(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except Exception:  # noqa: BLE001  # whatever it was, the next one has its turn
+            self.log.failure("the relay stumbled over its time-outs")
 
 
 def _is_uncertain(done: events.Done) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import count
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -246,6 +247,21 @@ class Failures(ResolverCase):
         self.network.advance(2)
         self.assertEqual(self.asked, ["1", "1", "2", "2"])
         self.assertNoResult(first)
+
+    def test_a_question_that_stumbles_at_its_deadline_fails_alone_and_the_others_have_their_end(self) -> None:
+        first, second, third = [self.query(f"{name}.example") for name in ("first", "second", "third")]
+        attempts = list(self.resolver._attempts)
+
+        def stumble(_: object) -> None:
+            raise RuntimeError("a fault of ours")
+
+        attempts[1].way = mock.Mock(forget=stumble)
+        for _ in range(4):
+            self.network.advance(3)
+        for found in (first, second, third):
+            self.failureResultOf(found, LookupFailed)
+        self.assertTrue(self.flushLoggedErrors(RuntimeError))
+        self.assertEqual(self.resolver._asking, 0)
 
     def test_a_lost_packet_costs_a_time_out_and_nothing_else(self) -> None:
         found = self.query()

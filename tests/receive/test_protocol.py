@@ -276,6 +276,32 @@ class Patiences(ConnectionCase):
         listener.clock.pump([1] * 3)
         self.assertTrue(wire.aborted)
 
+    def test_one_connection_that_cannot_be_looked_at_is_cut_and_the_others_have_their_time(self) -> None:
+        listener = self.listener(limits=self.pace())
+        (_, first), (broken, wire), (_, last) = [listener.greeted() for _ in range(3)]
+
+        def stumble(*_: object) -> None:
+            raise RuntimeError("a fault of ours")
+
+        self.patch(broken, "check", stumble)
+        self.patch(wire, "abortConnection", stumble)  # even then
+        listener.clock.pump([1] * 301)
+        self.assertEqual((first.codes(), last.codes()), ([421], [421]))
+        self.assertTrue(self.flushLoggedErrors(RuntimeError))
+
+    def test_one_connection_that_cannot_say_goodbye_keeps_nobody_else_from_it(self) -> None:
+        listener = self.listener()
+        (_, first), (broken, wire), (_, last) = [listener.greeted() for _ in range(3)]
+
+        def stumble(*_: object) -> None:
+            raise RuntimeError("a fault of ours")
+
+        self.patch(broken, "shut_down", stumble)
+        listener.factory.shut_down()
+        self.assertEqual((first.codes(), last.codes()), ([421], [421]))
+        self.assertTrue(wire.aborted)
+        self.flushLoggedErrors(RuntimeError)
+
     def test_after_ten_errors_each_reply_takes_a_second(self) -> None:
         limits = Limits(patience=Patience(soft_errors=2, hard_errors=5))
         listener = self.listener(limits=limits)

@@ -242,6 +242,23 @@ class Tarpits(RelayCase):
         self.assertEqual(len(good.messages), 3)
         self.assertFalse(all(held))
 
+    def test_one_connection_that_cannot_be_timed_out_keeps_no_other_from_it(self):
+        self.tarpits(greeting=DRIP)
+        held = [self.begin(f"u@tar{n}.example") for n in range(3)]
+        self.clock.advance(1)
+        first = next(iter(self.relay.connections._connections.values()))
+
+        def stumble():
+            raise RuntimeError("a fault of ours")
+
+        self.patch(first, "time_out", stumble)
+        for _ in range(61):
+            self.clock.advance(10)
+            self.turn(10)
+        self.assertTrue(all(held))
+        self.assertEqual(self.pool.links, 0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_their_own_mail_is_given_up_in_bounded_time(self):
         self.tarpits(greeting=DRIP)
         held = [self.begin(f"u@tar{n}.example") for n in range(self.TARPITS) for _ in range(5)]
