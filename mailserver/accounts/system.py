@@ -17,7 +17,7 @@ from pydantic import StringConstraints, model_validator
 from zope.interface import implementer
 
 from mailserver.accounts.remembered import Remembered
-from mailserver.config import DomainName, Options
+from mailserver.config import Count, DomainName, Options
 from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
 
@@ -94,7 +94,7 @@ class SystemDirectoryOptions(Options):
 
     domains: tuple[DomainName, ...] = ()
     """The domains in which they have mail; absent: every domain of the server."""
-    uid_min: int = 1000
+    uid_min: Count = 1000
     """Users below this number get no mail."""
     uid_max: int = 59999
     """Users above it neither: services and `nobody`."""

@@ -7,16 +7,19 @@ endpoint plugin) by their form alone.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+from dataclasses import dataclass
 
-__all__ = ["SOCKET_PATH_OCTETS", "checked_endpoint", "socket_path", "split_endpoint"]
+__all__ = ["SOCKET_PATH_OCTETS", "Place", "checked_endpoint", "place_of", "socket_path", "split_endpoint"]
 
 SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 
 KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)
 TLS_KINDS = ("ssl", "tls")
+ANY = {"tcp": "0.0.0.0", "tcp6": "::"}  # what Twisted takes where no interface is named
 KEYWORDS = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "interface", "backlog"),
@@ -50,6 +53,45 @@ def split_endpoint(text: str) -> tuple[str, list[str], dict[str, str]]:
     if not positional or not KIND.fullmatch(positional[0]):
         raise ValueError('must be an endpoint, such as "tcp:25" or "unix:/run/mail/lmtp.sock"')
     return positional[0], positional[1:], named
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an endpoint takes for itself: an address (`host`) and port of a family, a socket's path, or just its own text."""
+
+    kind: str
+    host: str
+    port: int = 0
+
+    def clashes_with(self, other: Place) -> bool:
+        """Both cannot be listened on at once.  Port 0 is any that is free; an address of all includes each."""
+        if self.kind not in ("tcp", "tcp6") or self.kind != other.kind:
+            return self == other
+        if self.port != other.port or not self.port:
+            return False
+        return self.host == other.host or ANY[self.kind] in (self.host, other.host)
+
+
+def place_of(text: str) -> Place | None:
+    """Where an endpoint listens, however it is written; None for what is no endpoint."""
+    try:
+        kind, positional, named = split_endpoint(text)
+        if kind == "haproxy":
+            return place_of(text.partition(":")[2])
+        if kind in ("tcp", "tcp6"):
+            host = named.get("interface", "") or ANY[kind]
+            try:
+                host = str(ipaddress.ip_address(host))
+            except ValueError:
+                host = host.lower()
+            if ":" in host:
+                kind = "tcp6"
+            return Place(kind, host, int(named.get("port", positional[0] if positional else "")))
+    except ValueError:
+        return None
+    if kind == "unix":
+        return Place(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
+    return Place(kind, text)
 
 
 def socket_path(path: str) -> str:

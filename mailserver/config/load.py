@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from mailserver.config.document import FILE_OCTETS, parse_document, read_document
+from mailserver.config.endpoints import Place, place_of
 from mailserver.config.faults import ConfigurationError, Fault, key_text, sentences
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
@@ -19,7 +19,6 @@ from mailserver.config.values import domain_key
 
 __all__ = ["ComponentOptions", "check_options", "load", "parse"]
 
-SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 SECTIONS: Mapping[str, type[Component]] = {"accounts": Accounts, "delivery": Delivery, "relay": Relay, "filter": Filter}
 NO_RELAY = "none"  # no component
 
@@ -43,21 +42,23 @@ def load(path: str | os.PathLike[str], options_of: ComponentOptions | None = Non
     file = os.fspath(path)
     try:
         with open(file, "rb") as source:
-            text = source.read().decode("utf-8")
+            octets = source.read(FILE_OCTETS + 1)
     except OSError as error:
         raise ConfigurationError([Fault(file, 1, "", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        fault = Fault(file, 1, "", f"is not UTF-8: {error.reason} at octet {error.start}")
-        raise ConfigurationError([fault]) from error
-    return parse(text, file=file, directory=os.path.dirname(os.path.abspath(file)), options_of=options_of)
+    return _checked(read_document(octets, file), file, os.path.dirname(os.path.abspath(file)), options_of)
 
 
 def parse(text: str, *, file: str, directory: str, options_of: ComponentOptions | None = None) -> Configuration:
     """As `load`, for a text; `file` is its name in faults, `directory` the folder that relative paths count from."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([_syntax_fault(str(error), text, file)]) from error
+    return _checked(parse_document(text, file), file, directory, options_of)
+
+
+def _checked(
+    read: tuple[str, dict[str, Any]] | Fault, file: str, directory: str, options_of: ComponentOptions | None
+) -> Configuration:
+    if isinstance(read, Fault):
+        raise ConfigurationError([read])
+    text, document = read
     return _Reading(document, text, file, directory).result(options_of)
 
 
@@ -67,13 +68,6 @@ def check_options(model: type[Options], table: Mapping[str, Any], directory: str
     The way over JSON gives pydantic's strict mode with lists for tuples: a number in quotes is a fault, not a number.
     """
     return model.model_validate_json(json.dumps(table, default=str), strict=True, context={"directory": directory})
-
-
-def _syntax_fault(message: str, text: str, file: str) -> Fault:
-    place = SYNTAX_PLACE.search(message)
-    line = int(place[1]) if place and place[1] else text.count("\n") + 1
-    sentence = SYNTAX_PLACE.sub("", message)
-    return Fault(file, line, "", f"is not valid TOML: {sentence[:1].lower()}{sentence[1:]}")
 
 
 class _Reading:
@@ -115,11 +109,18 @@ class _Reading:
 
     def check_endpoints(self, listeners: Any) -> None:
         """Two listeners on one port: only the start would find out."""
-        seen: dict[Any, int] = {}
+        seen: list[tuple[Place, int]] = []
         for index, listen in enumerate(listeners if isinstance(listeners, list) else ()):
             endpoint = listen.get("endpoint") if isinstance(listen, Mapping) else None
-            if isinstance(endpoint, str) and seen.setdefault(endpoint, index) != index:
-                self.fault(("listen", index, "endpoint"), f"is the endpoint of listen[{seen[endpoint]}], too")
+            place = place_of(endpoint) if isinstance(endpoint, str) else None
+            if place is None:
+                continue
+            for other, first in seen:
+                if place.clashes_with(other):
+                    self.fault(("listen", index, "endpoint"), f"is the endpoint of listen[{first}], too")
+                    break
+            else:
+                seen.append((place, index))
 
     def check_domains(self, domains: Any) -> None:
         """Example.org and example.org are one domain: the second would silently replace the first."""

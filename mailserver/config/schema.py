@@ -5,6 +5,7 @@ The names are what administrators type.  `docs/configuration.md` is made from th
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
+    COUNT_MOST,
     AddressOrDomain,
     AliasMember,
     Count,
@@ -53,6 +55,11 @@ __all__ = [
 Time = Annotated[Duration, Field(gt=0)]
 Octets = Annotated[Size, Field(gt=0)]
 KIB, MIB = 1024, 1024 * 1024
+SEPARATORS = "+-_.=#~%!$&*/?^|"  # what may stand in a local part (RFC 5322 section 3.2.3) and is no letter, digit or quote
+SYSTEM_FOLDERS = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /sys /tmp /usr /usr/bin /usr/lib "
+    "/usr/local /usr/share /var /var/lib /var/log /var/mail /var/run /var/spool /var/tmp".split()
+)
 Service = Literal["mx", "submission", "lmtp"]
 
 
@@ -184,17 +191,17 @@ class Submission(Options):
     """Whether the From field has to name an own address, too; else 550 after the data."""
     complete: bool = True
     """Whether missing Date, Message-ID and From fields are added (RFC 6409 section 8)."""
-    messages_per_hour: int = Field(default=300, ge=0)
+    messages_per_hour: Annotated[int, Field(le=COUNT_MOST)] = Field(default=300, ge=0)
     """Messages of one account within an hour; then 450. 0: any number, as for the others."""
-    messages_per_day: int = Field(default=2000, ge=0)
+    messages_per_day: Annotated[int, Field(le=COUNT_MOST)] = Field(default=2000, ge=0)
     """Messages of one account within a day."""
-    recipients_per_hour: int = Field(default=1000, ge=0)
+    recipients_per_hour: Annotated[int, Field(le=COUNT_MOST)] = Field(default=1000, ge=0)
     """Recipients of one account within an hour."""
-    recipients_per_day: int = Field(default=5000, ge=0)
+    recipients_per_day: Annotated[int, Field(le=COUNT_MOST)] = Field(default=5000, ge=0)
     """Recipients of one account within a day."""
-    new_recipients_per_hour: int = Field(default=200, ge=0)
+    new_recipients_per_hour: Annotated[int, Field(le=COUNT_MOST)] = Field(default=200, ge=0)
     """Recipients within an hour to whom the account has not written in the last 30 days."""
-    new_recipients_per_day: int = Field(default=500, ge=0)
+    new_recipients_per_day: Annotated[int, Field(le=COUNT_MOST)] = Field(default=500, ge=0)
     """The same, within a day."""
 
 
@@ -218,7 +225,7 @@ class Limits(Options):
     """The header section of a message; refused with 552."""
     hops: Count = 100
     """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
-    recipients: Annotated[int, Field(ge=100)] = 1000
+    recipients: Annotated[int, Field(ge=100, le=COUNT_MOST)] = 1000
     """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next one hears 452."""
     messages_per_connection: Count = 10_000
     """Messages on one connection; then 421."""
@@ -287,6 +294,13 @@ class Accounts(Component):
     plugin's name."""
 
 
+def _separators(value: str) -> str:
+    wrong = [character for character in value if character not in SEPARATORS]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} separates nobody: use some of {SEPARATORS}")
+    return value
+
+
 class Pattern(Options):
     """A rule for addresses by convention. A name in braces stands for one character or more, in the domain for one label."""
 
@@ -303,7 +317,7 @@ class Domain(Options):
 
     catch_all: MailAddress | None = None
     """Who gets mail for names that do not exist. Absent: they are refused with 550 at RCPT."""
-    subaddress: str = Field(default="+", max_length=4)
+    subaddress: Annotated[str, AfterValidator(_separators)] = Field(default="+", max_length=4)
     """Each of its characters separates a user from a tag, as in `user+tag`; empty: none does."""
     postmaster: MailAddress | None = None
     """Who gets mail for `postmaster` (RFC 5321 section 4.5.1) and `abuse` (RFC 2142), where neither an account nor an alias
@@ -318,7 +332,13 @@ class Domain(Options):
     def _one_address_alone(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {name: tuple([targets] if isinstance(targets, str) else targets) for name, targets in value.items()}
+        return {name: _listed(targets) for name, targets in value.items()}
+
+
+def _listed(targets: Any) -> Any:
+    if isinstance(targets, str):
+        return (targets,)
+    return tuple(targets) if isinstance(targets, list) else targets
 
 
 class Delivery(Component):
@@ -365,7 +385,7 @@ class DNS(Options):
 class Queue(Options):
     """How often and for how long delivery is tried."""
 
-    retry: tuple[Time, ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
+    retry: tuple[Annotated[Duration, Field(ge=1)], ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
     """Waiting times between attempts; the last one repeats."""
     warn: Time = 14400.0
     """The sender is told of a delay after this time."""
@@ -408,7 +428,7 @@ class Log(Options):
     addresses: Literal["full", "domain", "hash", "none"] = "full"
     """How much of a mail address is written; `hash`: a keyed hash of the local part, by which one run's lines can be told
     apart."""
-    retention_days: Annotated[int, Field(ge=1)] = 30
+    retention_days: Annotated[int, Field(ge=1, le=3660)] = 30
     """How long the road of a message can be asked for with `mailserver explain`."""
 
 
@@ -434,6 +454,8 @@ def _one_worker(value: int) -> int:
 def _folder(value: str) -> str:
     if value.startswith("{"):
         raise ValueError("must be a path")
+    if os.path.normpath(value) in SYSTEM_FOLDERS:
+        raise ValueError(f"{value} belongs to the system: name a folder of the server's own, such as /var/lib/mailserver")
     return value
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import DeferredLock
 from zope.interface import implementer
 
-from mailserver.config import FilePath, Options
+from mailserver.config import Count, FilePath, Options
 from mailserver.delivery.durability import Disk, Touched, find_syncfs
 from mailserver.delivery.homes import HomeDelivery
 from mailserver.delivery.letters import Letter, Report, letter_of, outcomes_of, touched_of
@@ -158,7 +158,7 @@ class MaildirOptions(Options):
     """Directories that are kept open."""
     process: bool = True
     """Write in a process of its own; `false` writes in a thread, which is slower under load and takes 15 MB less."""
-    uid_min: int = 1000
+    uid_min: Count = 1000
     """With `{home}`: users below this number get no mail."""
 
 

@@ -257,7 +257,7 @@ class PipeOptions(Options):
     """Whom the command runs as; `{user}`: the mailbox's own user of the host; empty: the server's user."""
     group: str = ""
     """The group it runs with; empty: its user's groups."""
-    uid_min: int = 1000
+    uid_min: Count = 1000
     """With `user = "{user}"`: users below this number get no mail."""
     directory: Annotated[FilePath, AfterValidator(_whole_path)] = "/"
     """Where it runs; `{home}`: in the home of its user."""
