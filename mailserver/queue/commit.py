@@ -141,12 +141,18 @@ class Writer:
         return batch, tasks, False, None
 
     def _next_job(self) -> Waiting | Task | None:
-        if self._store.trusted and self._store.log_octets:
+        if self._has_log():
             try:
                 return self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 self._checkpoint_if(1)
         return self._jobs.get()
+
+    def _has_log(self) -> bool:
+        try:
+            return self._store.trusted and self._store.log_octets > 0
+        except Exception:  # noqa: BLE001  as in `_checkpoint_if`
+            return False
 
     def _commit_batch(self, batch: list[Waiting]) -> None:
         faults: list[StorageFault | None] | None = None
@@ -188,17 +194,22 @@ class Writer:
             self._call_from_thread(task.done.callback, result)
 
     def _checkpoint_if(self, octets: int) -> None:
-        """A checkpoint that fails leaves everything in the log; if the disk is broken, the next commit will say so."""
-        if self._store.trusted and self._store.log_octets >= octets:
-            try:
+        """A checkpoint that fails leaves everything in the log; if the disk is broken, the next commit will say so.
+
+        Whatever else it raises must not end the thread either: nothing would be committed or settled any more.
+        """
+        try:
+            if self._store.trusted and self._store.log_octets >= octets:
                 self._store.checkpoint()
-            except StorageFault:
-                pass
+        except StorageFault:
+            pass
+        except Exception:  # noqa: BLE001
+            self._store.trusted = False
 
     def _finish(self) -> None:
         try:
             self._store.close()
-        except StorageFault:
+        except Exception:  # noqa: BLE001  whoever stops the thread is told
             self._call_from_thread(self._stopped.errback, Failure())
         else:
             self._call_from_thread(self._stopped.callback, None)

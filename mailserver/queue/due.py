@@ -115,7 +115,8 @@ class DueTimes:
         self._look_at(self._clock.seconds() + AGAIN_SECONDS)
 
     def _stumbled(self, failure: Failure) -> None:
-        self.log.failure("the queue stumbled over what is due", failure)
+        self.log.failure("the queue stumbled over what is due; it looks again", failure)
+        self._look_at(self._clock.seconds() + AGAIN_SECONDS)
 
     def _look_at(self, moment: float) -> None:
         if self._stopped or (self._timer is not None and self._timer_at <= moment):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,20 @@ from twisted.python.failure import Failure
 
 from mailserver.awaiting import now_or_later
 from mailserver.interfaces import Clock, IBatchDelivery, IDelivery
-from mailserver.mail.answers import Outcome
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.entry import Attempt
-from mailserver.queue.turns import Share, Turns
+from mailserver.queue.overflow import Overflow
+from mailserver.queue.turns import GENEROSITY, Share, Turns
 
 __all__ = ["Entry", "Lane", "LaneLimits", "Leg", "Waiting"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
 FREE_FOR_READING = 16  # no more is read back where less than one part in so many of the window is free
 RETRIES_IN_FRONT = 50  # deferred mail is read back while fewer such parcels wait in memory
+BACKLOG_MOST = 50_000  # numbers in memory of what waits in the store
+RETRIES_MOST = 200_000  # of what was deferred, those that wait by domain among them
 UNFLUSHED_FLUSHES = 10  # deliver no more while so many flushes' worth waits for a slow disk
 FLUSH_AGAIN_SECONDS = 10.0
 FLUSH_AGAIN_SECONDS_MOST = 300.0
@@ -89,8 +92,9 @@ class Lane:
     Parcels for other hosts that are handed over one by one have their turns by domain, and no domain takes all calls or all of
     the window: a slow one holds up nobody else.  All others keep their order.
 
-    `answered(lane, leg, outcomes)` is told each answer (None where there was none, with the reason), `flushed(deliveries)`
-    what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.
+    `answered(lane, leg, answer, why)` is told each answer as it came, or with `why` that there was none, `flushed(deliveries)`
+    what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.  While
+    `may_begin()` says no, no call begins; `pump` looks again.
     """
 
     log = Logger()
@@ -102,15 +106,17 @@ class Lane:
         delivery: IDelivery,
         clock: Clock,
         limits: LaneLimits,
-        answered: Callable[[Lane, Leg, Mapping[int, Outcome] | None, str], None],
+        answered: Callable[[Lane, Leg, object, str], None],
         flushed: Callable[[list[tuple[Entry, Destination]]], None],
         unflushed: Callable[[Lane, list[tuple[Entry, Destination]], str, float], None],
         changed: Callable[[], None],
+        may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self.remote = remote
         self.ready: Turns[Leg] = Turns()
         self.backlog: Turns[tuple[int, bool]] = Turns()  # number, again: what waits in the store alone
         self.retries: Turns[tuple[int, bool]] = Turns()  # the same, of what was deferred and is due
+        self.overflow = Overflow()  # what waits in the store, where the backlog has no place for its number
         self.delivered: list[tuple[Entry, Destination]] = []  # and not flushed
         self.reading = False
         self.running = 0
@@ -128,6 +134,7 @@ class Lane:
         self._flushed = flushed
         self._unflushed = unflushed
         self._changed = changed
+        self._may_begin = may_begin
         self._retried_last = False
         self._again_ready = 0  # of `ready`, those that come again
         self._pumping = False
@@ -159,6 +166,16 @@ class Lane:
     def wants_more(self) -> bool:
         """Half of the window is free."""
         return self.held_octets * 2 <= self.limits.window_octets
+
+    @property
+    def wants_numbers(self) -> bool:
+        """Half of the backlog is free, and there is more in the store than it knows of."""
+        return self.overflow.waits and self.wants_more and len(self.backlog) * 2 <= BACKLOG_MOST
+
+    @property
+    def has_room_for_retries(self) -> bool:
+        """More deferred mail that is due may come into memory, as numbers."""
+        return self.retries.waiting("") < BACKLOG_MOST and len(self.retries) < RETRIES_MOST
 
     @property
     def free_octets(self) -> int:
@@ -233,7 +250,20 @@ class Lane:
         if self._has_room(key, octets):
             self._add(entry, parcel, key, octets)
         else:
-            self.backlog.add(key, (entry.number, parcel.again))
+            self.wait(key, entry.number, parcel.again)
+
+    def wait(self, key: str, number: int, again: bool, older: bool = False) -> None:
+        """An entry waits in the store: keep its number, as long as there is a place for it.
+
+        As of everything, no key has all places.  A lane without keys keeps its order: what comes behind an overflow joins it,
+        but for what was itself in one (`older`).
+        """
+        free = BACKLOG_MOST - len(self.backlog)
+        has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_domain else older or self.overflow.is_empty
+        if free > 0 and has_place:
+            self.backlog.add(key, (number, again))
+        else:
+            self.overflow.add_range(number, number)
 
     def take_back(self, entry: Entry, parcel: Parcel) -> None:
         """A parcel that was read back for this lane.  What comes again, and whose domain has all the calls it may, waits on."""
@@ -245,7 +275,7 @@ class Lane:
 
     def _has_room(self, key: str, octets: int) -> bool:
         """A new message may wait in memory: the window has room, and nothing older of its key waits in the store."""
-        if self.backlog.waiting(key) or key in self._being_read:
+        if self.backlog.waiting(key) or key in self._being_read or not (self._by_domain or self.overflow.is_empty):
             return False
         if self.held_octets == 0:
             return True
@@ -272,7 +302,7 @@ class Lane:
 
     def pump(self) -> None:
         """Begin as many calls as are allowed."""
-        if self._pumping or self._stopped:
+        if self._pumping or self._stopped or not self._may_begin():
             return
         self._pumping = True
         try:
@@ -331,14 +361,17 @@ class Lane:
         call.begin(self._clock, seconds)
 
     def _done(self, legs: list[Leg], answer: Any) -> None:
-        answers: Any = answer if self._in_batches else (answer,)
-        if not isinstance(answers, Sequence) or len(answers) != len(legs):
+        try:  # what a plugin calls a sequence may be one in name only
+            answers = list(answer) if self._in_batches and isinstance(answer, Sequence) else [answer]
+        except Exception:  # noqa: BLE001
+            answers = []
+        if len(answers) != len(legs) or (self._in_batches and not isinstance(answer, Sequence)):
             self._finish(legs, [None] * len(legs), "the delivery did not answer for every message")
         else:
             self._finish(legs, answers, "")
 
     def _failed(self, legs: list[Leg], failure: Failure) -> None:
-        why = failure.getErrorMessage()
+        why = clean_text(failure.getErrorMessage()) or "the delivery raised an error"
         if failure.check(DeadlinePassed) is None:
             self.log.failure("a delivery raised an error; its messages are deferred", failure)
         self._finish(legs, [None] * len(legs), why)
@@ -349,7 +382,10 @@ class Lane:
             self._places.give_back(legs[0].key, 1)
         for leg, outcomes in zip(legs, answers, strict=True):
             self._memory.give_back(leg.key, leg.octets)
-            self._answered(self, leg, outcomes if isinstance(outcomes, Mapping) else None, why)
+            try:
+                self._answered(self, leg, outcomes, why)
+            except Exception:  # noqa: BLE001  one message's trouble is not the others'
+                self.log.failure("the queue stumbled over the answer for {id}", id=leg.entry.envelope.id)
         if self.delivered:
             self._flush_when_due()
         self.pump()
@@ -411,7 +447,10 @@ class Lane:
     def _flush_done(self, deliveries: list[tuple[Entry, Destination]]) -> None:
         self._flushing = False
         self._flush_failures = 0
-        self._flushed(deliveries)
+        try:
+            self._flushed(deliveries)
+        except Exception:  # noqa: BLE001  the lane goes on
+            self.log.failure("the queue stumbled over what is durable now")
         self._flush_when_due()
         self.pump()
         self._changed()
@@ -421,7 +460,7 @@ class Lane:
         pause = min(FLUSH_AGAIN_SECONDS * 2**self._flush_failures, FLUSH_AGAIN_SECONDS_MOST)
         self._flush_failures = min(self._flush_failures + 1, 10)
         self.log.failure("a delivery could not make its messages durable; they are delivered again", failure)
-        self._unflushed(self, deliveries, failure.getErrorMessage(), pause)
+        self._unflushed(self, deliveries, clean_text(failure.getErrorMessage()), pause)
         self._flush_when_due()
         self.pump()
         self._changed()

@@ -1,24 +1,50 @@
 """What becomes of entries, on its way into the store: settled ones, and attempts to remember.
 
-What cannot be written now is kept here and tried again: a disk that is full for an hour costs no message its outcome.
+What cannot be written now is kept here and tried again: a disk that is full for an hour costs no message its outcome.  While that
+lasts the lanes begin nothing new, so that little is delivered whose delivery is not written down.  What the store refuses for
+itself is written in ever smaller parts, and the one row that it will not take keeps no other from being written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
-from mailserver.queue.entry import Attempt, Settled
+from mailserver.mail.faults import StorageFault
+from mailserver.queue.entry import CLOSED, Attempt, Settled, State
 from mailserver.queue.spool import Spool
-from mailserver.queue.store import SqliteStore
+from mailserver.queue.store import MessageRefused, SqliteStore
 
-__all__ = ["Ledger", "Settled", "remove_files"]
+__all__ = ["Ledger", "Settled", "Written", "remove_files", "write_down"]
 
 AGAIN_SECONDS = 5.0
+UNWRITTEN_MOST = 1000  # outcomes; beyond them nothing new is begun while the store takes none
+UNSOUND_AGAIN_SECONDS = 300.0
+NOT_WRITTEN = "what became of the attempt could not be written down"
+
+
+@dataclass(slots=True)
+class Written:
+    """What the store took.
+
+    `finished`: entries that waited for nothing else.  `kept`: the attempts as they were written, which is not always as they
+    were.  `refused` has what could not be written in any form: (number, why); `unsettled` those of them that could not be
+    forgotten.  `fault` ended it early; `entries` and `attempts` are left then.
+    """
+
+    finished: list[Settled] = field(default_factory=list)
+    kept: list[Attempt] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    unsettled: set[int] = field(default_factory=set)
+    entries: list[Settled] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    fault: StorageFault | None = None
 
 
 class Ledger:
@@ -27,11 +53,13 @@ class Ledger:
     `settled(ids)` is called when entries are gone, `recorded(attempts)` when attempts are kept.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         *,
         clock: Clock,
-        do: Callable[[Callable[[SqliteStore], list[Settled]]], Deferred[list[Settled]]],
+        do: Callable[[Callable[[SqliteStore], Written]], Deferred[Written]],
         spool: Spool,
         settled: Callable[[list[Settled]], None],
         recorded: Callable[[list[Attempt]], None],
@@ -54,6 +82,11 @@ class Ledger:
     def is_empty(self) -> bool:
         """Nothing is on its way."""
         return not (self._entries or self._attempts or self._sending)
+
+    @property
+    def is_behind(self) -> bool:
+        """The store takes nothing, and much waits for it already."""
+        return self._delayed is not None and len(self._entries) + len(self._attempts) >= UNWRITTEN_MOST
 
     def add(self, entries: list[Settled], attempts: list[Attempt]) -> None:
         """Take these along.  An entry that is settled needs no attempts."""
@@ -79,38 +112,136 @@ class Ledger:
             gone = {entry[0] for entry in entries}
             attempts = [attempt for attempt in attempts if attempt.number not in gone]
         self._sending = True
-        spool = self._spool
+        spool, again = self._spool, self._clock.seconds() + UNSOUND_AGAIN_SECONDS
 
-        def write(store: SqliteStore) -> list[Settled]:
-            recorded = [number for number, _, has_attempts, _ in entries if has_attempts]
-            finished = store.settle([entry[0] for entry in entries], recorded, attempts)
-            remove_files(spool, entries)
-            remove_files(spool, finished)
-            return finished
+        def write(store: SqliteStore) -> Written:
+            written = write_down(store, entries, attempts, again)
+            remove_files(spool, gone_of(entries, written))
+            remove_files(spool, written.finished)
+            return written
 
         self._do(write).addCallbacks(
-            self._sent, self._not_sent, callbackArgs=(entries, attempts), errbackArgs=(entries, attempts)
-        )
+            self._sent, self._not_sent, callbackArgs=(entries,), errbackArgs=(entries, attempts)
+        ).addErrback(self._stumbled)
 
-    def _sent(self, finished: list[Settled], entries: list[Settled], attempts: list[Attempt]) -> None:
+    def _sent(self, written: Written, entries: list[Settled]) -> None:
         self._sending = False
-        self.settling.difference_update([entry[0] for entry in entries])
-        if self._entries or self._attempts:
+        for number, why in written.refused:
+            self.log.critical(
+                "the store will not take what became of entry {number}, which is left out: {why}", number=number, why=why
+            )
+        gone = gone_of(entries, written)
+        self.settling.difference_update([entry[0] for entry in gone])
+        if written.fault is not None:
+            self._put_back(Failure(written.fault), written.entries, written.attempts)
+        elif self._entries or self._attempts:
             self._send()
-        if attempts:
-            self._recorded(attempts)
-        self._settled(entries + finished)
+        if written.kept:
+            self._recorded(written.kept)
+        self._settled(gone + written.finished)
 
     def _not_sent(self, failure: Failure, entries: list[Settled], attempts: list[Attempt]) -> None:
         self._sending = False
+        self._put_back(failure, entries, attempts)
+
+    def _put_back(self, failure: Failure, entries: list[Settled], attempts: list[Attempt]) -> None:
         self._entries = entries + self._entries
         self._attempts = attempts + self._attempts
         self._delayed = self._clock.callLater(AGAIN_SECONDS, self._send)
         self._failed(failure)
 
+    def _stumbled(self, failure: Failure) -> None:
+        self.log.failure("the queue stumbled over what became of its messages", failure)
+        if not self._sending and self._delayed is None:
+            self._send()
+
+
+def write_down(store: SqliteStore, entries: list[Settled], attempts: list[Attempt], again: float) -> Written:
+    """Write all of it in one transaction; where the store refuses that for itself, in ever smaller ones.
+
+    An attempt that the store does not take even alone is kept as a bare one, due at `again` (seconds since the epoch).  Raises
+    `StorageFault` where nothing was written.  Blocks.
+    """
+    try:
+        return Written(_settle(store, entries, attempts), attempts)
+    except MessageRefused:
+        pass
+    except StorageFault:
+        raise
+    except Exception:
+        if not store.trusted:
+            raise
+    written = Written()
+    _in_parts(store, entries, [], written, again)
+    _in_parts(store, [], attempts, written, again)
+    return written
+
+
+def gone_of(entries: list[Settled], written: Written) -> list[Settled]:
+    """Those of `entries` that the store has forgotten."""
+    left = written.unsettled.union([entry[0] for entry in written.entries])
+    return [entry for entry in entries if entry[0] not in left] if left else entries
+
+
+def _settle(store: SqliteStore, entries: list[Settled], attempts: list[Attempt]) -> list[Settled]:
+    recorded = [number for number, _, has_attempts, _ in entries if has_attempts]
+    return store.settle([entry[0] for entry in entries], recorded, attempts)
+
+
+def _in_parts(
+    store: SqliteStore, entries: list[Settled], attempts: list[Attempt], written: Written, again: float
+) -> None:
+    """Either entries or attempts: the whole, or its halves."""
+    size = len(entries) + len(attempts)
+    if size == 0:
+        return
+    if written.fault is None:
+        try:
+            written.finished += _settle(store, entries, attempts)
+        except MessageRefused as fault:
+            why = str(fault)
+        except StorageFault as fault:
+            written.fault = fault
+        except Exception as error:  # noqa: BLE001  a value that no column holds: whatever SQLite's wrapper makes of it
+            why = f"{type(error).__name__}: {error}"
+        else:
+            written.kept += attempts
+            return
+    if written.fault is not None:
+        written.entries += entries
+        written.attempts += attempts
+    elif size > 1:
+        for half in (slice(size // 2), slice(size // 2, None)):
+            _in_parts(store, entries[half], attempts[half], written, again)
+    elif attempts and not is_bare(attempts[0]):
+        _in_parts(store, [], [bare(attempts[0], again)], written, again)
+    else:
+        written.refused.append((entries[0][0] if entries else attempts[0].number, why))
+        written.unsettled.update([entry[0] for entry in entries])
+        written.kept += attempts  # nobody waits for it any more; the next start reads what the store knows
+
+
+def bare(attempt: Attempt, again: float) -> Attempt:
+    """What is left of an attempt when its words and its reply go: what was done stays so, all else is tried again."""
+    if attempt.state in CLOSED:
+        return replace(attempt, reply=None, note=NOT_WRITTEN, history=())
+    state, remote = State.DEFERRED, bool(attempt.remote)
+    return Attempt(attempt.number, attempt.destination, remote, state, attempt.attempts, again, None, NOT_WRITTEN)
+
+
+def is_bare(attempt: Attempt) -> bool:
+    """Made by `bare`."""
+    return attempt.note is NOT_WRITTEN
+
 
 def remove_files(spool: Spool, entries: list[Settled]) -> None:
-    """Remove the files of entries that are gone from the store: a crash between leaves files that the start removes."""
+    """Remove the files of entries that are gone from the store: a crash between leaves files that the start removes.
+
+    So does one that cannot be removed, which is told: the entries are gone, whatever becomes of their files.
+    """
     for _, id, _, spooled in entries:
         if spooled:
-            spool.remove(id)
+            try:
+                spool.remove(id)
+            except OSError as error:
+                Ledger.log.error("the spool file of {id}, which is done with, cannot be removed: {why}", id=id, why=error)

@@ -202,6 +202,7 @@ class Queue:
             flushed=runner.flushed,
             unflushed=runner.unflushed,
             changed=runner.changed,
+            may_begin=lambda: not self._ledger.is_behind,
         )
 
     def _make_reporter(
@@ -414,17 +415,29 @@ class Queue:
         counts.committed += len(good)
         counts.depth += len(good)
         for waiting in good:  # all the 250s first: nothing that follows may change them
-            waiting.owner[0].callback(None)
+            self._answer(waiting, waiting.owner[0].callback, None)
         for waiting, fault in bad:
             self._refuse(waiting, fault)
         for waiting in good:
-            _, envelope, content, destinations = waiting.owner
-            try:
-                self._runner.committed(waiting.number, envelope, content, destinations)
-            except Exception:  # noqa: BLE001  one message's trouble is not that of the others in its batch
-                self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
-                self._runner.read_again(waiting.number)
+            self._take_over(waiting.number, *waiting.owner[1:])
         self._runner.pump()
+
+    def _answer(self, waiting: Waiting, tell: Callable[[Any], None], answer: Any) -> None:
+        """One who cannot be told keeps no other from being told."""
+        try:
+            tell(answer)
+        except Exception:  # noqa: BLE001  whatever hangs on the answer is the caller's
+            self.log.failure("the answer on {id} came to nobody", id=waiting.owner[1].id)
+
+    def _take_over(
+        self, number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]
+    ) -> None:
+        """It is durable: hand it to the lanes.  One message's trouble is not that of the others in its batch."""
+        try:
+            self._runner.committed(number, envelope, content, destinations)
+        except Exception:  # noqa: BLE001  as above
+            self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
+            self._runner.read_again(number)
 
     def _entering(self, number: int) -> None:
         """A report is about to be committed."""
@@ -441,7 +454,7 @@ class Queue:
             self._note(
                 report.envelope.id, "accepted", sender="", recipients=to, size=report.content.size, about=report.about
             )
-            self._runner.committed(report.number, report.envelope, report.content, report.destinations)
+            self._take_over(report.number, report.envelope, report.content, report.destinations)
         if reports:
             self._runner.pump()
 
@@ -468,7 +481,7 @@ class Queue:
             self._storage_failed(failure)
         except Exception:  # noqa: BLE001  the peer must have its answer
             self.log.failure("the queue stumbled over a fault of its store")
-        waiting.owner[0].errback(failure)
+        self._answer(waiting, waiting.owner[0].errback, failure)
 
     def _storage_failed(self, failure: Failure) -> None:
         """Close the door; for a broken store, see every few seconds whether it works again."""

@@ -37,7 +37,7 @@ from mailserver.queue.entry import (
 )
 from mailserver.queue.spool import Spool
 
-__all__ = ["ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
+__all__ = ["OpenEntry", "ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
 
 BUSY_MILLISECONDS = 5000
 ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
@@ -53,6 +53,10 @@ class ReadMessage:
     content: Content
     destinations: tuple[Destination, ...]
     attempts: tuple[Attempt, ...]
+
+
+OpenEntry = tuple[int, tuple[Destination, ...], frozenset[int]]
+"""A number, the destinations (none where they cannot be read), and the indexes of those of which something is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,16 @@ class SqliteReader:
                     (after, up_to, WHOLE_ENTRY, limit),
                 )
             ]
+
+    def open_entries(self, after: int, up_to: int, limit: int) -> list[OpenEntry]:
+        """`unattempted`, with what says where each goes."""
+        numbers = self.unattempted(after, up_to, limit)
+        known = self.without_content(numbers)
+        return [
+            (number, destinations, frozenset([attempt.destination for attempt in attempts]))
+            for number in numbers
+            for destinations, attempts in (known.get(number, ((), ())),)
+        ]
 
     def due(self, after: tuple[float, int, bool], now: float, limit: int) -> list[tuple[float, int, bool]]:
         """Deferred entries whose time has come: (due, number, remote), in order, beyond the place `after`."""

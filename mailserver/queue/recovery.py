@@ -92,11 +92,14 @@ class Recovery:
         for message in messages:
             if message.number in self._mine:
                 continue
-            if isinstance(message, Unreadable):
-                self._runner.damaged(message)
-                continue
-            self._found(message)
-            self._runner.adopt(message, self._runner.lanes, True)
+            try:
+                if isinstance(message, Unreadable):
+                    self._runner.damaged(message)
+                else:
+                    self._found(message)
+                    self._runner.adopt(message, self._runner.lanes, True)
+            except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
+                self.log.failure("the queue cannot take up entry {number}", number=message.number)
         if self._after >= self._up_to:
             self._runner.recover_with(None)
         self._reading = False
@@ -111,4 +114,5 @@ class Recovery:
         self._runner.changed()
 
     def _stumbled(self, failure: Failure) -> None:
-        self.log.failure("the recovery of the queue stumbled", failure)
+        self.log.failure("the recovery of the queue stumbled; it goes on", failure)
+        self._call_later(AGAIN_SECONDS, self._again)

@@ -8,7 +8,7 @@ sender has been told.  So each is made once, whatever happens; and where the sto
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from mailserver.mail.answers import Refused, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
+from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.report import (
     Original,
@@ -35,7 +36,7 @@ from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import Attempt, Mark, Settled, State, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.schedule import Schedule
-from mailserver.queue.store import SqliteStore
+from mailserver.queue.store import MessageRefused, SqliteStore
 
 __all__ = ["Report", "Reporter", "recipient_reports"]
 
@@ -61,7 +62,15 @@ class Report:
     destinations: tuple[Destination, ...]
 
 
-Page = list[tuple[ReadMessage | Unreadable, Original | None]]
+@dataclass(slots=True)
+class Answer:
+    """What is to be written about one message: reports, and what they change."""
+
+    reports: list[Report] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+
+
+Page = list[tuple[ReadMessage | Unreadable, Original | Exception]]
 
 
 class Reporter:
@@ -159,18 +168,17 @@ class Reporter:
             page, taken = await self._read(self._read_page, numbers)
             for number in numbers[:taken]:
                 del self._waiting[number]
-            reports: list[Report] = []
-            marks: list[Mark] = []
+            answers: list[Answer] = []
             troubles: list[str] = []
             for message, original in page:
-                if isinstance(message, Unreadable) or original is None:
+                if isinstance(message, Unreadable):
                     self._damaged(message)
                 else:
-                    await self._answer(message, original, reports, marks, troubles)
+                    answers.append(await self._answer_or_later(message, original, troubles))
             if troubles:
                 self.log.error("{n} reports cannot be routed yet: {first}", n=len(troubles), first=troubles[0])
-            if marks and not self._stopped:
-                await self._commit(reports, marks)
+            if any(answer.marks for answer in answers) and not self._stopped:
+                await self._commit_all(answers)
 
     def _read_page(self, numbers: Sequence[int]) -> tuple[Page, int]:
         """In a thread."""
@@ -178,56 +186,96 @@ class Reporter:
         page: Page = []
         for one in messages:
             if isinstance(one, Unreadable):
-                page.append((one, None))
+                page.append((one, ValueError(one.why)))
                 continue
             try:
                 page.append((one, original_of(one.envelope, one.content)))
             except OSError as error:
-                page.append((Unreadable(one.number, one.envelope.id, f"its file cannot be read: {error}"), None))
+                why = f"its file cannot be read: {error}"
+                page.append((Unreadable(one.number, one.envelope.id, why), error))
+            except Exception as error:  # noqa: BLE001  a fault of ours, told where the others have had their reports
+                page.append((one, error))
         return page, taken
+
+    async def _commit_all(self, answers: list[Answer]) -> None:
+        """All in one transaction; where the store refuses that for itself, each message in one of its own."""
+        try:
+            await self._commit([r for one in answers for r in one.reports], [m for one in answers for m in one.marks])
+            return
+        except MessageRefused:
+            pass
+        except StorageFault:
+            raise
+        except Exception:
+            if len(answers) == 1 and not answers[0].reports:
+                raise
+        for answer in answers:
+            try:
+                await self._commit(answer.reports, answer.marks)
+            except Exception as error:
+                if isinstance(error, StorageFault) and not isinstance(error, MessageRefused):
+                    raise
+                self.log.failure("reports on entry {number} are refused; later again", number=answer.marks[0].number)
+                later = self._clock.seconds() + WRITE_AGAIN_SECONDS
+                await self._commit([], [replace(mark, state=mark.was, report=later, note=None) for mark in answer.marks])
 
     async def _commit(self, reports: list[Report], marks: list[Mark]) -> None:
         for report in reports:
             self._entering(report.number)
         packed = [report.packed for report in reports]
         finished = await self._do(lambda store: store.report(packed, marks))
-        self._entered(reports)
-        if finished:
-            self._finished(finished)
+        try:
+            self._entered(reports)
+            if finished:
+                self._finished(finished)
+        except Exception:  # noqa: BLE001  they are in the queue: nothing that comes after may make them anew
+            self.log.failure("the queue stumbled over reports that it has")
         later = [mark.report for mark in marks if mark.report is not None]
         if later:
             self._due.expect(min(later))
         if any(mark.state is State.FAILED and mark.report is None for mark in marks):
             self._kept()
 
-    async def _answer(
-        self,
-        message: ReadMessage,
-        original: Original,
-        reports: list[Report],
-        marks: list[Mark],
-        troubles: list[str],
-    ) -> None:
-        """Add the reports on one message, and what they change."""
+    def _owed(self, message: ReadMessage) -> list[Attempt]:
+        now = self._clock.seconds()
+        return [one for one in message.attempts if one.report is not None and one.report <= now and one.destination >= 0]
+
+    async def _answer_or_later(
+        self, message: ReadMessage, original: Original | Exception, troubles: list[str]
+    ) -> Answer:
+        """One message's trouble, whatever it is, delays its own reports alone."""
+        try:
+            if isinstance(original, Exception):
+                raise original
+            return await self._answer(message, original, troubles)
+        except Exception:  # noqa: BLE001  a route may be anything, and an original too
+            self.log.failure("the reports on {id} cannot be made yet", id=message.envelope.id)
+            later = self._clock.seconds() + WRITE_AGAIN_SECONDS
+            return Answer([], [Mark(a.number, a.destination, a.state, a.state, later) for a in self._owed(message)])
+
+    async def _answer(self, message: ReadMessage, original: Original, troubles: list[str]) -> Answer:
+        """The reports on one message, and what they change."""
+        answer = Answer()
+        reports, marks = answer.reports, answer.marks
         now = self._clock.seconds()
         sender = message.envelope.sender
-        owed = [one for one in message.attempts if one.report is not None and one.report <= now and one.destination >= 0]
+        owed = self._owed(message)
         if not owed:
-            return
+            return answer
         if sender is None:
             marks += [unmarked(attempt, "the null sender gets no reports") for attempt in owed]
-            return
+            return answer
         try:
             routes = await self._routes(sender)
         except Exception as error:  # noqa: BLE001  a directory is anybody's plugin: whatever it raises means "cannot tell"
             troubles.append(f"{sender}: {error}")
             marks += [Mark(a.number, a.destination, a.state, a.state, now + ROUTE_AGAIN_SECONDS) for a in owed]
-            return
+            return answer
         good = [route for route in routes if not isinstance(route, Refused)]
         if not good:
             why = routes[0].why if routes and isinstance(routes[0], Refused) else "there is no route"
             marks += [unmarked(attempt, f"its sender cannot be told: {why}") for attempt in owed]
-            return
+            return answer
         for state in (State.FAILED, State.DEFERRED, State.DELIVERED):
             attempts = [attempt for attempt in owed if attempt.state is state]
             if not attempts:
@@ -240,6 +288,7 @@ class Reporter:
             else:
                 told = State.RETURNED if state is State.FAILED else state
                 marks += [Mark(a.number, a.destination, state, told) for a in attempts]
+        return answer
 
     async def _routes(self, sender: Address) -> Sequence[Route]:
         try:
@@ -280,7 +329,8 @@ class Reporter:
 
 def unmarked(attempt: Attempt, why: str) -> Mark:
     """No report can be made: a failure stays for the postmaster's eye."""
-    return Mark(attempt.number, attempt.destination, attempt.state, attempt.state, None, f"{attempt.note}; {why}".lstrip("; "))
+    note = clean_text(f"{attempt.note}; {why}".lstrip("; "))
+    return Mark(attempt.number, attempt.destination, attempt.state, attempt.state, None, note)
 
 
 def recipient_reports(destinations: Sequence[Destination], attempts: Sequence[Attempt]) -> list[RecipientReport]:

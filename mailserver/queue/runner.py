@@ -7,7 +7,7 @@ settled; what was deferred gets a due time in the store and leaves memory; what 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -15,24 +15,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
-from mailserver.mail import answers
-from mailserver.mail.answers import Outcome, Remote
+from mailserver.mail.answers import Delivered, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
 from mailserver.queue.lane import Entry, Lane, Leg, Waiting
 from mailserver.queue.ledger import Ledger, Settled
-from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.reader import OpenEntry, ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.settlement import Settlement
 
 __all__ = ["Runner"]
 
 PAGE = 200  # entries read back at once
 RETRIES_PAGE = 50  # of those that were deferred before: they shall not hold up the others
-RETRIES_MOST = 50_000  # their numbers in memory; the others wait in the store's index
 READ_AGAIN_SECONDS = 5.0
+REFILL = 1000  # numbers that are read at once for a backlog that had outgrown its place in memory
+UNSOUND_SAID_SECONDS = 3600.0
+UNSOUND_KINDS = 20
 
 
 class Runner:
@@ -67,13 +69,14 @@ class Runner:
             clock=clock,
             ask=lambda *question: self.read(reader.due_now, *question),
             found=self._found_due,
-            has_room=lambda: all(lane.retries.waiting("") < RETRIES_MOST for lane in self.lanes),
+            has_room=lambda: all(lane.has_room_for_retries for lane in self.lanes),
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
         self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the lanes to which to give them back: remote, again
         self._stopping = False
         self._idle: list[Deferred[None]] = []
+        self._unsound_said: dict[str, float] = {}  # when
 
     def begin(self, *, lanes: tuple[Lane, ...], ledger: Ledger) -> None:
         """Connect the parts that call back into this one."""
@@ -158,6 +161,8 @@ class Runner:
         """A lane has more room, or less to do."""
         for lane in self.lanes:
             if not self._stopping:
+                if lane.wants_numbers and self._recovery is None:
+                    self._refill(lane)
                 self._read_back(lane)
         self.due.resume()
         if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
@@ -196,25 +201,40 @@ class Runner:
 
     # --- out ---
 
-    def answered(self, lane: Lane, leg: Leg, outcomes: Mapping[int, Outcome] | None, why: str) -> None:
-        """A delivery has answered for a parcel, or has not (`outcomes` is None)."""
+    def answered(self, lane: Lane, leg: Leg, answer: object, why: str) -> None:
+        """A delivery has answered for a parcel, or has not: `why` says so then.  The answer may be anything."""
         entry = leg.entry
         attempts: list[Attempt] = []
         chance = random.random()  # one for all: what failed together is read back together
         for destination in leg.parcel.destinations:
-            outcome = outcomes.get(destination.index) if outcomes is not None else None
-            if isinstance(outcome, answers.Delivered):
+            outcome, reason = None, why
+            if not why:
+                try:
+                    outcome = outcome_of(answer, destination.index)
+                except UnsoundOutcome as unsound:
+                    reason = str(unsound)
+                    self._say_unsound(entry, reason)
+            if isinstance(outcome, Delivered):
                 lane.delivered.append((entry, destination))
                 if outcome.notifies:
                     entry.passed_on |= 1 << destination.index
                 self._tell(entry, destination, "delivered", note=outcome.note)
             else:
-                attempts.append(self._not_delivered(lane, entry, destination, outcome, why, chance))
+                attempts.append(self._not_delivered(lane, entry, destination, outcome, reason, chance))
         self._count("delivered", len(leg.parcel.destinations) - len(attempts))
         if attempts:
             entry.recorded = True
             entry.writing += len(attempts)
             self.ledger.add([], attempts)
+
+    def _say_unsound(self, entry: Entry, why: str) -> None:
+        """A delivery that is broken is so for each message: the log has it once in a while, each message's road every time."""
+        now = self._clock.seconds()
+        if not 0 <= now - self._unsound_said.get(why, -UNSOUND_SAID_SECONDS) < UNSOUND_SAID_SECONDS:
+            if len(self._unsound_said) >= UNSOUND_KINDS:
+                self._unsound_said.clear()
+            self._unsound_said[why] = now
+            self.log.error("{why}; {id} is deferred, as all of which this is true", why=why, id=entry.envelope.id)
 
     def flushed(self, deliveries: list[tuple[Entry, Destination]]) -> None:
         """These are durable where they went: settle the entries of which nothing is left."""
@@ -268,7 +288,7 @@ class Runner:
         note = self._note
         for _, id, _, _ in entries:
             note(id, "settled")
-        self.changed()
+        self.pump()
 
     def recorded(self, attempts: list[Attempt]) -> None:
         """The store has kept these: look again when the first is due."""
@@ -286,7 +306,8 @@ class Runner:
         """An entry cannot be delivered as it is: keep it, and say so loudly."""
         self.log.error("queue entry {id} is damaged and kept: {why}", id=entry.id or str(entry.number), why=entry.why)
         self._note(entry.id, "damaged", note=entry.why)
-        self.ledger.add([], [Attempt(entry.number, WHOLE_ENTRY, False, State.DAMAGED, 0, None, None, entry.why)])
+        why = clean_text(entry.why)
+        self.ledger.add([], [Attempt(entry.number, WHOLE_ENTRY, False, State.DAMAGED, 0, None, None, why)])
 
     def _not_delivered(
         self, lane: Lane, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, chance: float
@@ -374,10 +395,13 @@ class Runner:
         lane.read_ended(asked[taken:])
         again = dict([waiting for _, waiting in asked])
         for message in messages:
-            if isinstance(message, Unreadable):
-                self.damaged(message)
-            else:
-                self.adopt(message, (lane,), again[message.number], window_counts=False)
+            try:
+                if isinstance(message, Unreadable):
+                    self.damaged(message)
+                else:
+                    self.adopt(message, (lane,), again[message.number], window_counts=False)
+            except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
+                self.log.failure("the queue cannot take up entry {number}", number=message.number)
         lane.pump()
         self.changed()
 
@@ -393,6 +417,43 @@ class Runner:
 
         timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
         self._postponed.add(timer)
+
+    def _refill(self, lane: Lane) -> None:
+        """Its backlog has room again for numbers that are in the store alone."""
+        low, high = lane.overflow.taken()
+        asked = self.read(self._reader.open_entries, low - 1, high, REFILL)
+        asked.addCallbacks(self._refilled, self._not_refilled, callbackArgs=(lane, high), errbackArgs=(lane, low, high))
+        asked.addErrback(self._stumbled)
+
+    def _refilled(self, found: list[OpenEntry], lane: Lane, high: int) -> None:
+        lane.overflow.reading = False
+        for number, destinations, attempted in found:
+            entry = self.live.get(number)
+            busy = 0 if entry is None else entry.active | ~entry.open | (entry.shelved if entry.writing else 0)
+            part = [
+                d
+                for d in destinations
+                if isinstance(d.route, Remote) is lane.remote and d.index not in attempted and not busy >> d.index & 1
+            ]
+            # An entry that cannot be read is found out, and told, where its message is read.
+            if (part or not destinations) and number not in self.ledger.settling:
+                lane.wait(lane.key_of(part) if part else "", number, not lane.remote, older=True)
+        if len(found) == REFILL:
+            lane.overflow.add_range(found[-1][0] + 1, high)
+        self.changed()
+
+    def _not_refilled(self, failure: Failure, lane: Lane, low: int, high: int) -> None:
+        self.log.failure("the queue could not read which of its entries wait; it tries again", failure)
+        lane.overflow.add_range(low, high)
+
+        def again() -> None:
+            self._postponed.discard(timer)
+            lane.overflow.reading = False
+            self.changed()
+
+        if not self._stopping:
+            timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
+            self._postponed.add(timer)
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:

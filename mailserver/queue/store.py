@@ -155,7 +155,7 @@ class SqliteStore:
 
     def add(self, numbers: Sequence[int], packed: Sequence[bytes]) -> None:
         """Commit messages: when this returns they are on the disk.  All of them, or none."""
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         try:
             with self._faults():
                 connection.execute(INSERT, (apsw.carray(tuple(packed)),))
@@ -170,7 +170,7 @@ class SqliteStore:
 
         Returns the entries of which these attempts were the last thing to wait for: they are forgotten too.
         """
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         finished: list[Settled] = []
         with self._faults():
             if not recorded and not attempts:
@@ -191,7 +191,7 @@ class SqliteStore:
 
         Returns the entries that waited for nothing else; they are forgotten.
         """
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         finished: list[Settled] = []
         with self._faults(), connection:
             if packed:
@@ -203,7 +203,7 @@ class SqliteStore:
     def drop_failed(self, most: int, before: int) -> list[Settled]:
         """Forget the oldest entries that are kept only because their failure cannot be told: those above `most`, and those
         with a number below `before`."""
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         dropped: list[Settled] = []
         with self._faults(), connection:
             kept = settled_rows(connection.execute(GIVEN_UP))
@@ -230,7 +230,7 @@ class SqliteStore:
         """A person's changes, all of them or none: forget entries, give others (number, destinations, message) a new row, keep
         attempts.  Returns the numbers that were there, and the entries of which nothing was left to do: they are forgotten.
         """
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         numbers = {*gone, *(number for number, _, _ in rewritten), *(attempt.number for attempt in attempts)}
         if not numbers:
             return set(), []
@@ -250,7 +250,7 @@ class SqliteStore:
 
     def forget_damage(self) -> None:
         """Drop the records of damage: the start finds out anew, and a file may have been put back."""
-        connection = self._open_connection()
+        connection = self._trusted_connection()
         with self._faults():
             connection.execute("DELETE FROM attempt WHERE destination = ? AND state = ?", (WHOLE_ENTRY, State.DAMAGED))
 
@@ -283,6 +283,12 @@ class SqliteStore:
         if self._connection is None:
             raise StorageBroken(f"{self.path} is not open")
         return self._connection
+
+    def _trusted_connection(self) -> apsw.Connection:
+        """The connection for writing.  Raises `StorageBroken` where the store has failed and is not proved to work again."""
+        if not self.trusted:
+            raise StorageBroken(f"{self.path} has failed and has not yet been proved to work again")
+        return self._open_connection()
 
     def _says_full(self, error: Exception) -> bool:
         """A quota, or no room for SQLite's shared memory file: an I/O error to SQLite, a full disk to us."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Share", "Turns"]
+__all__ = ["GENEROSITY", "Share", "Turns"]
 
 GENEROSITY = 3
 """One key alone may take three quarters of a share; `n` keys leave one part in `1 + 3 n` free."""

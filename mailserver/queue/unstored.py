@@ -6,7 +6,7 @@ for the deliveries instead; where one of them does not say "delivered", the mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from mailserver.mail.answers import Delivered
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken
+from mailserver.mail.outcomes import UnsoundOutcome, outcome_of
 from mailserver.mail.parcel import Destination
 
 __all__ = ["deliver_unstored"]
@@ -40,7 +41,10 @@ async def deliver_unstored(
         except Exception as error:
             raise StorageBroken(f"a delivery that keeps nothing raised {type(error).__name__}: {error}") from error
         for destination in destinations:
-            outcome = answer.get(destination.index) if isinstance(answer, Mapping) else None
+            try:
+                outcome = outcome_of(answer, destination.index)
+            except UnsoundOutcome as error:
+                raise StorageBroken(str(error)) from error
             if not isinstance(outcome, Delivered):
                 raise StorageBroken(f"a delivery that keeps nothing did not deliver: {outcome}")
             tell(destination, outcome)

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.interfaces import Clock
 from mailserver.mail.answers import Local, Remote
+from mailserver.mail.outcomes import clean_text
 from mailserver.queue.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
 from mailserver.queue.entry import EntrySummary, Settled, State, number_of
 from mailserver.queue.ledger import remove_files
@@ -55,7 +56,7 @@ class Order:
     def note(self) -> str:
         """What the store keeps with a destination."""
         where = f" to {self.to}" if self.verb is Verb.REDIRECT else ""
-        return f"{STEPS[self.verb]}{where} by {self.by}"
+        return clean_text(f"{STEPS[self.verb]}{where} by {self.by}")
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
+import contextlib
 import os
 import stat
 from unittest import mock
 
+from twisted.internet.defer import AlreadyCalledError, gatherResults
 from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
 from mailserver.interfaces import IConcurrentDelivery
@@ -13,6 +14,7 @@ from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.queue.lock import QueueInUse, lock_directory
 from mailserver.queue.reader import list_entries, show_entry
+from mailserver.queue.store import SqliteStore
 from tests.queue.doubles import IDS, Plain, QueueCase, envelope, local, remote
 
 BUSY = Reply.of(451, "4.2.1", "The mailbox is busy")
@@ -835,3 +837,69 @@ class People(QueueCase):
         self.assertEqual(list_entries(self.directory), [])
         self.assertIsNone(show_entry(self.directory, IDS.next()))
         self.assertFalse(os.path.exists(self.directory))
+
+
+class OneBadElement(QueueCase):
+    """What one element of a batch raises stops no other."""
+
+    async def test_one_whose_answer_comes_to_nobody_keeps_no_other_from_its_250(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(3)]
+        deferreds = [queue.commit(envelope(local(), id=id), Content.of(b"x"), (local(),)) for id in ids]
+        deferreds[1].callback(None)  # somebody else has answered: AlreadyCalledError
+        await deferreds[0]
+        await deferreds[2]
+        await queue._writer.do(lambda store: None)
+        self.assertEqual({entry.id for entry in list_entries(self.directory)}, set(ids))
+        self.assertEqual(len(self.flushLoggedErrors(AlreadyCalledError)), 1)
+
+    async def test_one_that_the_lanes_cannot_take_keeps_no_other_from_its_delivery(self):
+        queue = await self.started()
+        ids = [IDS.next() for _ in range(3)]
+        committed = queue._runner.committed
+
+        def picky(number, envelope, content, destinations):
+            if envelope.id == ids[1]:
+                raise RuntimeError("no")
+            committed(number, envelope, content, destinations)
+
+        queue._runner.committed = picky
+        delivered = gatherResults([self.steps.wait(id, "delivered") for id in (ids[0], ids[2])])
+        await gatherResults([queue.commit(envelope(local(), id=id), Content.of(b"x"), (local(),)) for id in ids])
+        await delivered
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_one_entry_of_an_earlier_run_that_cannot_be_taken_up_keeps_no_other(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        ids = [await self.commit(queue) for _ in range(3)]
+        await self.crash(queue)
+        self.delivery.hold = False
+        self.delivery.held.clear()
+        queue = self.make()
+        adopt = queue._runner.adopt
+
+        def picky(message, *arguments, **named):
+            if message.envelope.id == ids[1]:
+                raise RuntimeError("no")
+            adopt(message, *arguments, **named)
+
+        queue._runner.adopt = picky
+        delivered = gatherResults([self.steps.wait(id, "delivered") for id in (ids[0], ids[2])])
+        await queue.start()
+        await delivered
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertIsNone(queue._runner._recovery, "the recovery has come to its end")
+
+    async def test_a_checkpoint_that_raises_anything_does_not_end_the_writer(self):
+        queue = await self.started()
+        self.patch(queue._writer, "_log_octets", 0)
+        with mock.patch.object(SqliteStore, "checkpoint", side_effect=RuntimeError("no")):
+            while queue.writable:  # the commit whose checkpoint it was has its 250
+                with contextlib.suppress(StorageBroken):
+                    await self.commit(queue)
+        self.flushLoggedErrors(StorageBroken)
+        self.clock.advance(3)
+        await queue._writer.do(lambda store: None)
+        await self.commit(queue)

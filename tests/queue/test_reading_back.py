@@ -1,11 +1,16 @@
 """What a thread has read of the store may be old when its answer comes: meanwhile messages are delivered, deferred, retried by hand."""
 
+from unittest import mock
+
 from twisted.internet import reactor, threads
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from mailserver.mail.answers import Deferred as Later
+from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
+from mailserver.queue import lane as lane_module
+from mailserver.queue import runner as runner_module
 from mailserver.queue.changes import Verb
 from mailserver.queue.entry import number_of
 from mailserver.queue.selection import Selection
@@ -50,7 +55,7 @@ class Gate:
         self._opened.callback(None)
 
 
-class ReadingBack(QueueCase):
+class ReadingCase(QueueCase):
     timeout = 15
 
     async def turn(self):
@@ -114,6 +119,8 @@ class ReadingBack(QueueCase):
         while lane.reading or lane.backlog or lane.retries:
             await self.turn()
 
+
+class ReadingBack(ReadingCase):
     async def test_what_is_settled_meanwhile_is_not_delivered_again(self):
         queue = await self.started()
         id = await self.delivering(queue)
@@ -203,3 +210,92 @@ class ReadingBack(QueueCase):
         held.let_go()
         while not delivered[0].called or not delivered[1].called:
             await self.turn()
+
+
+class Overflowing(ReadingCase):
+    """A lane's backlog has a place for some numbers only; the others are found in the store when there is room again."""
+
+    def setUp(self):
+        super().setUp()
+        self.patch(lane_module, "BACKLOG_MOST", 20)
+        self.patch(runner_module, "REFILL", 7)
+
+    async def send_while_blocked(self, queue, delivery, make, count=100):
+        delivery.hold = True
+        ids = []
+        for n in range(count):
+            ids.append(await self.commit(queue, make(n)))
+        return ids
+
+    async def drain(self, queue, delivery, ids):
+        delivery.hold = False
+        while queue.depth:
+            delivery.let_go()
+            await self.turn()
+            self.clock.advance(1)
+        self.assertEqual(sorted([id for id, step, _ in self.steps.noted if step == "settled"]), sorted(ids))
+        self.assertEqual(sorted(parcel[0] for parcel in delivery.parcels), sorted(ids), "each once")
+
+    async def test_a_blocked_lane_keeps_some_numbers_and_delivers_all_in_their_order(self):
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())
+        (lane, _) = queue._runner.lanes
+        self.assertLessEqual(len(lane.backlog), 20)
+        self.assertFalse(lane.overflow.is_empty)
+        await self.drain(queue, self.delivery, ids)
+        self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
+        self.assertTrue(lane.overflow.is_empty)
+
+    async def test_no_domain_takes_all_places_of_the_backlog(self):
+        queue = await self.started(memory_window_octets=10_000, remote_deliveries=2)
+        ids = await self.send_while_blocked(queue, self.relay, lambda n: remote(domain=f"d{n % 3}.example"))
+        (_, lane) = queue._runner.lanes
+        self.assertLessEqual(len(lane.backlog), 20)
+        self.assertGreater(sum(lane.backlog.waiting(f"d{n}.example") > 0 for n in range(3)), 1)
+        await self.drain(queue, self.relay, ids)
+
+    async def test_what_comes_while_the_store_is_asked_is_delivered_too(self):
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        ids = await self.send_while_blocked(queue, self.delivery, lambda n: local(), 60)
+        self.delivery.hold = False
+        more = []
+        while len(more) < 100:
+            self.delivery.let_go()
+            more.append(await self.commit(queue))
+            self.clock.advance(0.3)
+        await self.drain(queue, self.delivery, ids + more)
+
+    async def test_after_a_restart_the_rest_is_delivered_again_from_the_store(self):
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())
+        await self.crash(queue)
+        self.delivery.held.clear()
+        self.delivery.hold = True
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        for _ in range(30):
+            await self.turn()
+        await self.drain(queue, self.delivery, ids)
+
+    async def test_a_store_that_cannot_be_read_is_asked_again(self):
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())
+        self.delivery.hold = False
+        with mock.patch.object(queue._reader, "open_entries", side_effect=StorageBroken("no")):
+            while not self.flushLoggedErrors(StorageBroken):
+                self.delivery.let_go()
+                await self.turn()
+        self.clock.advance(5)
+        await self.drain(queue, self.delivery, ids)
+
+    async def test_a_message_for_both_lanes_waits_for_the_blocked_one_alone(self):
+        queue = await self.started(memory_window_octets=10_000, batch_messages=5)
+        self.relay.hold = True
+        ids = []
+        for _ in range(60):
+            ids.append(await self.commit(queue, local(0), remote(1)))
+        for _ in range(5):
+            await self.turn()
+            self.clock.advance(1)
+        self.assertEqual(len(self.delivery.parcels), 60)
+        await self.drain(queue, self.relay, ids)
+        self.assertEqual(len(self.delivery.parcels), 60)

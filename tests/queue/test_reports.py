@@ -15,7 +15,9 @@ from mailserver.mail.envelope import MailParameters, Recipient, RecipientParamet
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
+from mailserver.queue.entry import number_of
 from mailserver.queue.reader import list_entries
+from mailserver.queue.store import MessageRefused
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
 
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
@@ -414,6 +416,73 @@ class Troubles(ReportCase):
         await self.until(queue, settled)
         await self.quiet(queue)
         self.assertEqual(len(self.reports()), 100)
+
+
+class StrangeRoutes(ReportCase):
+    """Whoever says where a report goes is a plugin: whatever it answers, other senders are told."""
+
+    def route(self, address):
+        return succeed(self.strange if address.local == "eve" else self.routes)
+
+    async def fail_for(self, queue, user):
+        destination = local()
+        sent = replace(envelope(destination, received_at=self.clock.seconds()), sender=Address(user, "example.com"))
+        failed = self.steps.wait(sent.id, "failed")
+        await queue.commit(sent, Content.of(b"x"), (destination,))
+        await failed
+        return sent.id
+
+    async def told_beside(self, strange):
+        self.strange = strange
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started()
+        ids = [await self.fail_for(queue, user) for user in ("bob", "eve", "dan")]
+        await self.quiet(queue)
+        await self.quiet(queue)
+        for id in (ids[0], ids[2]):
+            self.assertIn("reported", self.steps.of(id))
+        return await queue.show(ids[1])
+
+    async def test_no_sequence(self):
+        entry = await self.told_beside(None)
+        self.assertEqual(entry.state, "failed")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    async def test_no_routes(self):
+        entry = await self.told_beside(["a mailbox"])
+        self.assertEqual(entry.state, "failed")
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    async def test_a_reason_that_no_store_holds(self):
+        entry = await self.told_beside([Refused(NO_USER, "caf\udce9")])
+        self.assertIn("its sender cannot be told: caf\\udce9", entry.destinations[0].note)
+
+    async def test_a_report_that_the_store_refuses_is_made_later_and_no_other(self):
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started()
+        store, refused = queue._writer._store, []
+        report = store.report
+
+        def picky(packed, marks):
+            if any(mark.number == bad for mark in marks) and packed:
+                refused.append(bad)
+                raise MessageRefused("no")
+            return report(packed, marks)
+
+        ids = [IDS.next() for _ in range(3)]
+        bad = number_of(ids[1])
+        with mock.patch.object(store, "report", picky):
+            for id in ids:
+                failed = self.steps.wait(id, "failed")
+                await self.commit(queue, id=id)
+                await failed
+            await self.quiet(queue)
+            await self.quiet(queue)
+        self.assertEqual(["reported" in self.steps.of(id) for id in ids], [True, False, True])
+        self.assertGreater(len(self.flushLoggedErrors(MessageRefused)), 0)
+        reported = self.steps.wait(ids[1], "reported")
+        self.clock.advance(3601)
+        await self.until(queue, reported)
 
 
 def broken(store):
