@@ -42,8 +42,8 @@ def letter_of(parcel: Parcel, host: str) -> Letter:
                 destination.index,
                 box.user,
                 box.domain,
-                box.folder,
-                box.folder_must_exist,
+                box.place,
+                box.folder_must_exist and not box.junk,
                 file_name(envelope.received_at, envelope.id, destination.index, host),
                 delivery_fields(
                     envelope.sender, route.address, destination.recipient.address, binary=content.binary

@@ -228,7 +228,7 @@ class PipeDelivery:
             "local_part": route.address.local,
             "domain": route.address.domain if box is None else box.domain,
             "user": "" if box is None else box.user,
-            "folder": "" if box is None else ".".join(box.folder),
+            "folder": "" if box is None else ".".join(box.place),
             "hostname": self._hostname,
             "id": envelope.id,
             "size": str(content.size),

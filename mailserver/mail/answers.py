@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+JUNK = ("Junk",)
 ENHANCED_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
 
 
@@ -50,7 +51,11 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Deliver to the recipient's Junk folder."""
+    """Put it aside: a copy for a mailbox goes to its Junk folder, a copy for another host waits, held, for the postmaster.
+
+    A verdict on a peer holds for every message of the connection, one on a sender or a content for the message, one on a
+    recipient for that recipient alone.  `why` stands in the log, in `explain` and with what is held.
+    """
 
     why: str
 
@@ -97,6 +102,8 @@ class Mailbox:
     `folder` is the path below the inbox (``("lists", "python")``), () for the inbox itself.  `system` says that
     the user is one of the operating system's, whose mail is written with that user's identity.  `folder_must_exist`
     says that the folder's name came with the address (a subaddress): where the user has no such folder, the inbox gets it.
+    `junk` says that the copy was put aside (`Quarantine`): it goes to Junk in place of `folder`, unless it would only be a
+    second copy of what stands in `folder` already.
     """
 
     user: str
@@ -104,6 +111,12 @@ class Mailbox:
     folder: tuple[str, ...] = ()
     system: bool = False
     folder_must_exist: bool = False
+    junk: bool = False
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The folder that gets the copy: `folder`, or Junk."""
+        return JUNK if self.junk else self.folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ The octets are one JSON array whose first member is the version.  Members stand 
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient
-    route        [address]: Remote; [address, user, domain, folder, system]: Local; a sixth member true: folder_must_exist
+    route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is true
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
 """
@@ -120,7 +120,9 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     if isinstance(route, Local):
         m = route.mailbox
         parts: Any = (address, m.user, m.domain, m.folder, m.system)
-        return destination.index, place, (*parts, True) if m.folder_must_exist else parts
+        if m.folder_must_exist or m.junk:
+            parts = (*parts, m.folder_must_exist, True) if m.junk else (*parts, True)
+        return destination.index, place, parts
     return destination.index, place, (address,)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Local, Remote
@@ -11,8 +11,9 @@ from mailserver.mail.parcel import Destination
 from mailserver.queue.entry import CLOSED, KEY_OCTETS, Attempt, State, pack
 from mailserver.queue.reader import ReadMessage
 
-__all__ = ["STEPS", "Change", "Verb", "change_states", "is_open_to", "redirect"]
+__all__ = ["STEPS", "Change", "Verb", "change_states", "held_attempts", "is_open_to", "redirect"]
 
+NOTE_CHARACTERS = 1000
 QUEUED = "queued"  # a destination of which nothing is recorded
 
 
@@ -53,6 +54,23 @@ class Change:
     indexes: tuple[int, ...]
     attempts: tuple[Attempt, ...]
     row: tuple[int, bytes] | None = None
+
+
+def held_attempts(
+    number: int, destinations: Sequence[Destination], held: Mapping[int, str]
+) -> tuple[Attempt, ...]:
+    """What is recorded of the destinations that are held from the beginning: `held` has the reason for each index."""
+    return tuple(
+        [
+            replace(_untried(number, one), state=State.HELD, note=_kept_words(held[one.index]))
+            for one in destinations
+            if one.index in held
+        ]
+    )
+
+
+def _kept_words(text: str) -> str:
+    return text[:NOTE_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_open_to(verb: Verb, state: str) -> bool:

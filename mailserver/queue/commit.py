@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.queue.entry import Attempt
 from mailserver.queue.store import MessageRefused, SqliteStore
 
 __all__ = ["Waiting", "Writer"]
@@ -30,11 +31,15 @@ IDLE_SECONDS = 2.0  # or when nothing has happened for so long
 
 @dataclass(slots=True)
 class Waiting:
-    """A message that waits for its commit.  `owner` is the caller's own, handed back with the answer."""
+    """A message that waits for its commit.  `owner` is the caller's own, handed back with the answer.
+
+    `attempts` are written in the same transaction: what of the message is held from the beginning.
+    """
 
     number: int
     packed: bytes
     owner: Any
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(slots=True)
@@ -171,7 +176,8 @@ class Writer:
         if not self._store.trusted:
             raise StorageBroken("the store has failed and has not yet been proved to work again")
         try:
-            self._store.add([waiting.number for waiting in batch], [waiting.packed for waiting in batch])
+            attempts = [attempt for waiting in batch if waiting.attempts for attempt in waiting.attempts]
+            self._store.add([waiting.number for waiting in batch], [waiting.packed for waiting in batch], attempts)
         except StorageFault:
             raise
         except Exception as error:

@@ -279,5 +279,5 @@ def destination_name(destination: Destination) -> str:
     if isinstance(route, Local):
         box = route.mailbox
         name = f"{box.user}@{box.domain}" if box.domain else box.user
-        return "/".join((name, *box.folder)) if box.folder else name
+        return "/".join((name, *box.place))
     return str(route.address)

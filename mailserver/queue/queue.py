@@ -8,8 +8,9 @@ bring it back, as a second copy of what the peer then sends once more.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
@@ -27,6 +28,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
+from mailserver.queue.changes import held_attempts
 from mailserver.queue.commit import Waiting, Writer
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, destination_name, number_of, pack
 from mailserver.queue.kept import Kept
@@ -54,6 +56,7 @@ CLOSE_SECONDS = 10.0
 LOCK_SECONDS = 30.0
 LOCK_AGAIN_SECONDS = 0.1
 DATABASE = "queue.db"
+NOTHING_HELD: Mapping[int, str] = MappingProxyType({})
 
 Attempts = list[Attempt]
 Gone = list[Settled]
@@ -357,14 +360,22 @@ class Queue:
         """Where a large content is to be written and synced, with its directory, before the commit."""
         return self._spool.path(id)
 
-    def commit(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Deferred[None]:
+    def commit(
+        self,
+        envelope: Envelope,
+        content: Content,
+        destinations: tuple[Destination, ...],
+        held: Mapping[int, str] = NOTHING_HELD,
+    ) -> Deferred[None]:
         """Make a message durable.  Errbacks with `StorageFull`, `StorageBroken`, or ValueError for what is no message.
 
-        After an errback the file of a large content is the caller's to remove.
+        `held` names destinations (by their indexes), each with the reason, that wait until a person releases them.  After an
+        errback the file of a large content is the caller's to remove.
         """
         if not self._accepting or not self._works:
             return fail(StorageBroken("the queue takes no messages now"))
-        if self._some_unstored and not any(self._delivery_for(destination).stores for destination in destinations):
+        stored = held or not self._some_unstored
+        if not stored and not any(self._delivery_for(destination).stores for destination in destinations):
             return self._deliver_unstored(envelope, content, destinations)
         try:
             number = number_of(envelope.id)
@@ -373,12 +384,13 @@ class Queue:
             if content.path is not None and not self._spool.holds(content, envelope.id):
                 raise ValueError(f"{content.path} is not the message's place in the spool")
             packed = pack(number, envelope, content, destinations)
+            attempts = held_attempts(number, destinations, held) if held else ()
         except ValueError:
             return fail(Failure())
         if self._recovery is not None:
             self._recovery.commits(number)
         done: Deferred[None] = Deferred()
-        self._writer.commit(Waiting(number, packed, (done, envelope, content, destinations)))
+        self._writer.commit(Waiting(number, packed, (done, envelope, content, destinations), attempts))
         return done
 
     def tidy(self) -> None:
@@ -419,7 +431,8 @@ class Queue:
         for waiting, fault in bad:
             self._refuse(waiting, fault)
         for waiting in good:
-            self._take_over(waiting.number, *waiting.owner[1:])
+            _, envelope, content, destinations = waiting.owner
+            self._take_over(waiting.number, envelope, content, destinations, waiting.attempts)
         self._runner.pump()
 
     def _answer(self, waiting: Waiting, tell: Callable[[Any], None], answer: Any) -> None:
@@ -430,11 +443,16 @@ class Queue:
             self.log.failure("the answer on {id} came to nobody", id=waiting.owner[1].id)
 
     def _take_over(
-        self, number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]
+        self,
+        number: int,
+        envelope: Envelope,
+        content: Content,
+        destinations: tuple[Destination, ...],
+        held: tuple[Attempt, ...] = (),
     ) -> None:
         """It is durable: hand it to the lanes.  One message's trouble is not that of the others in its batch."""
         try:
-            self._runner.committed(number, envelope, content, destinations)
+            self._runner.committed(number, envelope, content, destinations, held)
         except Exception:  # noqa: BLE001  as above
             self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
             self._runner.read_again(number)

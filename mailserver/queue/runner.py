@@ -96,9 +96,18 @@ class Runner:
 
     # --- in ---
 
-    def committed(self, number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> None:
-        """A new entry.  Call `pump` after the last one of a batch."""
-        entry = self._new_entry(number, envelope, content, destinations)
+    def committed(
+        self,
+        number: int,
+        envelope: Envelope,
+        content: Content,
+        destinations: tuple[Destination, ...],
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
+        """A new entry; `attempts` say which destinations are held.  Call `pump` after the last one of a batch."""
+        entry = self._new_entry(number, envelope, content, destinations, attempts)
+        if attempts:
+            destinations = self._without_held(envelope, destinations, attempts)
         if len(destinations) == 1:
             self._lane_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
         else:
@@ -108,6 +117,15 @@ class Runner:
                     lane.place(entry, Parcel(envelope, content, part))
         if entry.active:
             self.live[number] = entry
+
+    def _without_held(
+        self, envelope: Envelope, destinations: tuple[Destination, ...], attempts: tuple[Attempt, ...]
+    ) -> tuple[Destination, ...]:
+        held = {attempt.destination: attempt.note for attempt in attempts}
+        for why in dict.fromkeys(held.values()):
+            recipients = [str(one.recipient.address) for one in destinations if held.get(one.index) == why]
+            self._note(envelope.id, "held", by="a filter", recipients=recipients, why=why)
+        return tuple([one for one in destinations if one.index not in held])
 
     def read_again(self, number: int) -> None:
         """What the store has of this entry is to be delivered, and nothing of it is in memory."""

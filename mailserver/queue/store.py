@@ -146,6 +146,7 @@ class SqliteStore:
             connection = self._open_connection()
             if self._disowned:
                 connection.execute(DELETE, (numbers_array(self._disowned),))
+                connection.execute(DELETE_ATTEMPTS, (numbers_array(self._disowned),))
             connection.execute("INSERT OR REPLACE INTO mark VALUES ('proof', 1 + coalesce("
                                "(SELECT value FROM mark WHERE name = 'proof'), 0))")  # fmt: skip
         self._disowned.clear()
@@ -153,12 +154,20 @@ class SqliteStore:
 
     # --- writing ---
 
-    def add(self, numbers: Sequence[int], packed: Sequence[bytes]) -> None:
-        """Commit messages: when this returns they are on the disk.  All of them, or none."""
+    def add(self, numbers: Sequence[int], packed: Sequence[bytes], attempts: Sequence[Attempt] = ()) -> None:
+        """Commit messages, with what is recorded of them from the beginning: when this returns they are on the disk.
+
+        All of them, or none.
+        """
         connection = self._trusted_connection()
         try:
             with self._faults():
-                connection.execute(INSERT, (apsw.carray(tuple(packed)),))
+                if not attempts:
+                    connection.execute(INSERT, (apsw.carray(tuple(packed)),))
+                    return
+                with connection:
+                    connection.execute(INSERT, (apsw.carray(tuple(packed)),))
+                    connection.executemany(UPSERT, [attempt_row(attempt) for attempt in attempts])
         finally:
             if not self.trusted:
                 self._disowned.update(numbers)

@@ -56,6 +56,7 @@ class Connection(Protocol):
         "peer",
         "profile",
         "progress",
+        "quarantine",
         "session",
         "since",
         "state",
@@ -80,6 +81,7 @@ class Connection(Protocol):
         self.unread = READING
         self.progress: Progress | None = None  # of the data that come in
         self.messages = self.errors = self.junk = self.denials = 0
+        self.quarantine = ""  # why every message of this connection is put aside
         self.login: Any = None  # the exchange that is going on (`ILogin`)
 
     # --- its end ---

@@ -3,6 +3,7 @@
 The worst verdict wins: Refuse, then Defer, then Quarantine; signals only add up.  An explicit Accept ends the stage, whatever
 the others say or would have said.  A filter that raises, answers with something else than a verdict, or is late counts as its
 configured `on_error`: a broken filter never loses a message and, unless the administrator says *skip*, never lets one through.
+A verdict of a class that somebody derived counts as the verdict it was derived from.
 
 Reply texts are not made here.  Where no filter has to wait, no Deferred is made and no reactor turn is spent.
 """
@@ -40,6 +41,7 @@ __all__ = ["PASSED", "Asks", "BoundFilter", "Finding", "Judgement", "Judging", "
 
 PASS = Pass()
 ERROR_CHARACTERS = 500
+WORDS_CHARACTERS = 1000
 STRONGEST_FIRST = (Accept, Refuse, Defer, Quarantine)
 # A filter that calls sys.exit() or was cancelled inside asyncio has failed like any other.
 FAULTS = (Exception, SystemExit, asyncio.CancelledError)
@@ -91,6 +93,12 @@ class Judgement:
     def score(self) -> float:
         """The signals' scores, added up."""
         return sum((signal.score for signal in self.signals), 0.0)
+
+    @property
+    def quarantine(self) -> str:
+        """Why it is to be put aside, "" where it is not."""
+        verdict = self.verdict
+        return verdict.why or "quarantine" if isinstance(verdict, Quarantine) else ""
 
     @property
     def decisive(self) -> Finding | None:
@@ -238,7 +246,7 @@ class _Question:
     def answered(self, answer: object, began: float) -> Finding:
         try:
             verdict, edits = self.reading(answer)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # an answer is a plugin's object and may do anything when it is looked at
             return self.failed(error, began)
         return Finding(self.bound.name, self.stage, verdict, (self.seconds() - began) * 1000, "", edits)
 
@@ -365,15 +373,41 @@ def _judgement_of(answers: Sequence[Finding | None]) -> Judgement:
 
 
 def _read_verdict(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
-    if isinstance(answer, Pass):
+    """One of our own verdicts.  What is several of them counts as the worst, what lacks its words is still what it is."""
+    if type(answer) is Pass:
         return answer, ()
-    if isinstance(answer, Signal):
+    said = getattr(answer, "why", "")
+    why = _words(said)
+    if type(answer) in STRONGEST_FIRST and why is said:
+        return answer, ()  # type: ignore[return-value]
+    verdict: Verdict
+    if isinstance(answer, Refuse):
+        try:
+            verdict = Refuse(why, answer.enhanced)
+        except (AttributeError, TypeError, ValueError):
+            verdict = Refuse(why)
+    elif isinstance(answer, Defer):
+        verdict = Defer(why)
+    elif isinstance(answer, Quarantine):
+        verdict = Quarantine(why)
+    elif isinstance(answer, Accept):
+        verdict = Accept(why)
+    elif isinstance(answer, Signal):
         if not math.isfinite(answer.score):  # TypeError where it is no number
             raise ValueError("a signal's score must be a finite number")
-        return answer, ()
-    if isinstance(answer, Refuse | Defer | Quarantine | Accept):
-        return answer, ()
-    raise TypeError(f"a verdict was expected, not {type(answer).__name__}")
+        verdict = Signal(_words(answer.name), float(answer.score), why)
+    elif isinstance(answer, Pass):
+        verdict = PASS
+    else:
+        raise TypeError(f"a verdict was expected, not {type(answer).__name__}")
+    return verdict, ()
+
+
+def _words(text: object) -> str:
+    """Words of a plugin, as the log and the queue can keep them."""
+    words = text if type(text) is str else safe_str(text)
+    words = words[:WORDS_CHARACTERS]
+    return words if words.isascii() else words.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read_edits(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -54,7 +54,13 @@ class Store(Protocol):
 
     def spool_path(self, id: str) -> str: ...
 
-    def commit(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Deferred[None]: ...
+    def commit(
+        self,
+        envelope: Envelope,
+        content: Content,
+        destinations: tuple[Destination, ...],
+        held: Mapping[int, str] = ...,
+    ) -> Deferred[None]: ...
 
 
 class Authenticator(Protocol):

@@ -92,6 +92,7 @@ class ReceiveProtocol(Connection):
             self._turn_away(replies.LOCAL_ERROR_CLOSING, "a filter failed")
             return
         note_findings(self.profile.note, self.connection, judgement)
+        self.quarantine = self.quarantine or judgement.quarantine
         if isinstance(judgement.verdict, Refuse):
             self._turn_away(replies.PEER_REFUSED, judgement.verdict.why)
         elif isinstance(judgement.verdict, Defer):
@@ -209,6 +210,7 @@ class ReceiveProtocol(Connection):
         reply = replies.LOCAL_ERROR
         if judgement is not None:
             note_findings(self.profile.note, self.connection, judgement)
+            self.quarantine = self.quarantine or judgement.quarantine
             verdict = judgement.verdict
             reply = replies.OK
             if isinstance(verdict, Refuse):
@@ -221,7 +223,9 @@ class ReceiveProtocol(Connection):
         if self.messages >= self.profile.limits.messages_per_connection:
             self.session.close(replies.TOO_MANY_MESSAGES)
             return
-        self.transaction = transaction = Transaction(self.profile, self.peer, self.connection)
+        self.transaction = transaction = Transaction(
+            self.profile, self.peer, self.connection, quarantine=self.quarantine
+        )
         self._ask(transaction.mail(event.sender, event.parameters), self._mail_answered)
 
     def _mail_answered(self, reply: Reply | None) -> None:

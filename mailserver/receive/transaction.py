@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.answers import Defer, Local, Quarantine, Refuse, Refused, Remote, Route, Verdict
+from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import hops, received
+from mailserver.receive.copies import Copies, Way, copies_for
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
@@ -32,17 +31,20 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
-JUNK = ("Junk",)
 SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
 
 
 class Transaction:
-    """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes."""
+    """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes.
+
+    `quarantine` says why every message of this connection is put aside, "" where it is not.
+    """
 
     __slots__ = (
+        "_aside",
         "_is_queues",
-        "_junk",
         "_posting",
+        "_quarantine",
         "_surplus",
         "connection",
         "id",
@@ -55,7 +57,7 @@ class Transaction:
         "spooling",
     )
 
-    def __init__(self, profile: Profile, peer: Peer, connection: str, id: str = "") -> None:
+    def __init__(self, profile: Profile, peer: Peer, connection: str, id: str = "", *, quarantine: str = "") -> None:
         self.profile = profile
         self.peer = peer
         self.connection = connection
@@ -66,7 +68,8 @@ class Transaction:
         self.routes: list[Sequence[Local | Remote]] = []
         self.spooling: Spooling | None = None
         self._is_queues = False  # the content's file is the queue's, or may be
-        self._junk = ""
+        self._quarantine = quarantine  # why the whole message is put aside
+        self._aside: list[str] = []  # why the copies of each recipient are
         self._surplus = 0
         self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer)
 
@@ -92,6 +95,7 @@ class Transaction:
             refusal = self._weigh("mail", judgement)
             if refusal is not None:
                 return refusal
+            self._quarantine = self._quarantine or judgement.quarantine
         if self._posting is not None:
             objection = await self._posting.mail(sender)
             if objection is not None:
@@ -114,6 +118,7 @@ class Transaction:
         if isinstance(usable, Reply):
             return usable
         recipient = Recipient(address, parameters)
+        aside = ""
         if profile.asks.recipient:
             judgement = profile.judging.recipient(self._envelope(), recipient)
             if isinstance(judgement, Deferred):
@@ -121,12 +126,14 @@ class Transaction:
             refusal = self._weigh("rcpt", judgement, address)
             if refusal is not None:
                 return refusal
+            aside = judgement.quarantine
         if self._posting is not None:
             objection = self._posting.recipient(address)
             if objection is not None:
                 return self._refused("rcpt", objection.reply, objection.why, address)
         self.recipients.append(recipient)
         self.routes.append(usable)
+        self._aside.append(aside)
         return replies.RECIPIENT_OK
 
     def excuses(self, reply: Reply) -> bool:
@@ -214,7 +221,6 @@ class Transaction:
             content = completed
         recipients, routes, asks = self.recipients, self.routes, profile.asks
         verdicts: list[Reply | None] = [None] * len(recipients)
-        junk = [self._junk] * len(recipients)
         judging = profile.judging
         if asks.content:
             judgement = judging.content(self._envelope(), content)
@@ -223,56 +229,66 @@ class Transaction:
             refusal = self._weigh("content", judgement)
             if refusal is not None:
                 return self._all(refusal)
-            junk = [self._junk] * len(recipients)
+            self._quarantine = self._quarantine or judgement.quarantine
         if asks.content_for:
             for n, recipient in enumerate(recipients):
                 judgement = judging.content_for(self._envelope(), content, recipient)
                 if isinstance(judgement, Deferred):
                     judgement = await judgement
-                self._junk = junk[n]
                 verdicts[n] = self._weigh("content", judgement, recipient.address)
-                junk[n] = self._junk
+                self._aside[n] = self._aside[n] or judgement.quarantine
         if asks.edits:
-            edited = judging.edits(self._envelope(), content)
-            if isinstance(edited, Deferred):
-                edited = await edited
-            edits, judgement = edited
-            refusal = self._weigh("content", judgement)
-            if refusal is not None:
-                return self._all(refusal)
-            try:
-                content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
-                routes = await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
-            except ValueError:  # an edit that would break the message: the modifier is at fault, not the peer
-                log.failure("{id}: the edits of a modifier cannot be applied", id=self.id)
-                return self._all(self._refused("content", replies.cannot_process(self.id), "a modifier's edit is wrong"))
-        return await self._commit(content, routes, verdicts, junk)
+            edited = await self._edited(content)
+            if isinstance(edited, Reply):
+                return self._all(edited)
+            content, routes = edited
+        return await self._commit(content, routes, verdicts)
+
+    async def _edited(self, content: Content) -> tuple[Content, list[Sequence[Local | Remote]]] | Reply:
+        """The message and the routes after the modifiers' edits, or the refusal."""
+        answer = self.profile.judging.edits(self._envelope(), content)
+        if isinstance(answer, Deferred):
+            answer = await answer
+        edits, judgement = answer
+        refusal = self._weigh("content", judgement)
+        if refusal is not None:
+            return refusal
+        try:
+            content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
+            return content, await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # an edit that would break the message: the modifier is at fault, not the peer
+            log.failure("{id}: the edits of a modifier cannot be applied", id=self.id)
+            return self._refused("content", replies.cannot_process(self.id), "a modifier's edit is wrong")
 
     async def _commit(
-        self, content: Content, routes: list[Sequence[Local | Remote]], verdicts: list[Reply | None], junk: list[str]
+        self, content: Content, routes: list[Sequence[Local | Remote]], verdicts: list[Reply | None]
     ) -> Sequence[Reply]:
         profile = self.profile
         envelope = self._envelope()
-        destinations: list[Destination] = []
-        for n, recipient in enumerate(self.recipients):
-            if verdicts[n] is not None:
-                continue
-            for route in routes[n]:
-                if junk[n] and isinstance(route, Local):
-                    route = _to_junk(route)
-                destinations.append(Destination(len(destinations), recipient, route))
+        copies = copies_for(
+            [
+                Way(recipient, route, self._quarantine or self._aside[n])
+                for n, recipient in enumerate(self.recipients)
+                if verdicts[n] is None
+                for route in routes[n]
+            ]
+        )
         accepted = replies.queued(self.id)
-        if destinations:
+        if copies.destinations:
             hidden = profile.hides_clients and bool(self.peer.login)
             content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
-            accepted = await self._committed(envelope, content, tuple(destinations))
+            accepted = await self._committed(envelope, content, copies)
         if accepted.is_positive:
             self._afterwards(self._tell_accepted, content)
+            for why, recipients in copies.in_junk.items():
+                self._afterwards(self._tell_junk, why, recipients)
         if not profile.lmtp:
             return (accepted if verdicts[0] is None else verdicts[0],) if len(verdicts) == 1 else (accepted,)
         return [accepted if verdict is None else verdict for verdict in verdicts]
 
-    async def _committed(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Reply:
+    async def _committed(self, envelope: Envelope, content: Content, copies: Copies) -> Reply:
         """What the sender hears: once it is durable, or why it is not."""
         posting = self._posting
         if posting is not None:
@@ -282,7 +298,7 @@ class Transaction:
         answer = replies.queued(self.id)
         self._is_queues = True
         try:
-            await self.profile.store.commit(envelope, content, destinations)
+            await self.profile.store.commit(envelope, content, copies.destinations, copies.held)
         except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
@@ -318,10 +334,16 @@ class Transaction:
             size=content.size,
         )
 
+    def _tell_junk(self, why: str, recipients: list[str]) -> None:
+        self.profile.note(self.id, "junk", recipients=recipients, why=why)
+
     async def _reroute(self, edits: list[ReplaceRecipient]) -> list[Sequence[Local | Remote]]:
         """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
         routes = list(self.routes)
         for edit in edits:
+            if all(recipient.address != edit.recipient for recipient in self.recipients):
+                why = f"{edit.recipient} is to be replaced and is no recipient"
+                self.profile.note(self.id, "filter", stage="edits", verdict="", why=why)
             for n, recipient in enumerate(self.recipients):
                 if recipient.address != edit.recipient:
                     continue
@@ -352,8 +374,6 @@ class Transaction:
             return self._refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
         if isinstance(verdict, Defer):
             return self._refused(stage, replies.deferred_by_policy(self.id), verdict.why, address)
-        if isinstance(verdict, Quarantine):
-            self._junk = verdict.why or "quarantine"
         return None
 
     def _refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
@@ -373,7 +393,3 @@ class Transaction:
 
     def _all(self, reply: Reply) -> Sequence[Reply]:
         return (reply,) * len(self.recipients) if self.profile.lmtp else (reply,)
-
-
-def _to_junk(route: Local) -> Local:
-    return replace(route, mailbox=replace(route.mailbox, folder=JUNK, folder_must_exist=False))

@@ -72,7 +72,7 @@ def _values(route: Local | Remote) -> dict[str, str]:
     if isinstance(route, Remote):
         return {"user": address.local, "domain": address.domain, "local_part": address.local, "folder": "", "+folder": ""}
     box = route.mailbox
-    folder = ".".join(box.folder)
+    folder = ".".join(box.place)
     return {
         "user": box.user,
         "domain": box.domain,

@@ -27,7 +27,7 @@ class Store:
     def close(self):
         self.closed = True
 
-    def add(self, numbers, packed):
+    def add(self, numbers, packed, attempts=()):
         self.gate.wait(30)
         for number in numbers:
             if number in self.refused:
@@ -76,7 +76,7 @@ class Group(TestCase):
     async def test_nobody_is_told_before_the_batch_is_durable(self):
         order = []
         await self.begin()
-        self.store.add = lambda numbers, packed: order.append("durable")
+        self.store.add = lambda numbers, packed, attempts: order.append("durable")
         tell = self.writer._call_from_thread
         self.writer._call_from_thread = lambda *call: (order.append("told"), tell(*call))
         self.commit(1)

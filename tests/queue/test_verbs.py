@@ -6,19 +6,20 @@ import os
 import random
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred as Later
 from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Remote
+from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.reply import Reply
 from mailserver.queue.changes import Verb
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.selection import Selection, SelectionError
 from mailserver.queue.verbs import Order, StoppedQueue
-from tests.queue.doubles import QueueCase, local, remote
+from tests.queue.doubles import QueueCase, envelope, local, remote
 
 LATER = Later(Reply.of(451, "4.3.0", "not now"))
 NEVER = Failed(Reply.of(550, "5.1.1", "no such user"))
@@ -57,6 +58,97 @@ class VerbsCase(QueueCase):
     async def act(self, queue, *arguments, **more):
         page = await queue.verbs.carry_out(order(*arguments, **more), after=0)
         return [id for id, _ in page.done]
+
+
+
+class HeldFromTheBeginning(VerbsCase):
+    """What a filter has put aside, of a message for three."""
+
+    async def held(self, queue, *destinations, why="odd", **more):
+        sent = envelope(*destinations, received_at=self.clock.seconds())
+        await queue.commit(sent, Content.of(b"Subject: x\r\n\r\nbody\r\n"), destinations, {1: why}, **more)
+        return sent.id
+
+    three = (local(0), remote(1), remote(2, "dora"))
+
+    async def test_it_is_in_the_store_with_the_commit_and_only_it_waits(self):
+        queue = await self.started()
+        id = await self.held(queue, *self.three)
+        await self.steps_of(id, "delivered", 2)
+        found = await queue.show(id)
+        self.assertEqual((found.state, found.destinations[1].state, found.destinations[1].note), ("held", "held", "odd"))
+        held = next(fields for step_id, step, fields in self.steps.noted if (step_id, step) == (id, "held"))
+        self.assertEqual((held["recipients"], held["why"]), (["carol@elsewhere.example"], "odd"))
+        self.clock.advance(10_000)
+        await self.turn()
+        self.assertEqual(sorted(index for _, _, indexes, _ in self.delivery.parcels + self.relay.parcels for index in indexes), [0, 2])
+        self.assertEqual(queue.depth, 1)
+
+    async def test_a_release_sends_it(self):
+        queue = await self.started()
+        id = await self.held(queue, *self.three)
+        await self.steps_of(id, "delivered", 2)
+        self.clock.advance(1)
+        while self.states(await queue.show(id)) != ["delivered", "held", "delivered"]:
+            await self.turn()
+        page = await queue.verbs.carry_out(order(Verb.RELEASE, id=id), after=0)
+        self.assertEqual(page.done, [(id, ("carol@elsewhere.example",))])
+        await self.steps_of(id, "delivered", 3)
+        self.clock.advance(1)
+        await self.steps_of(id, "settled")
+        self.assertEqual(queue.depth, 0)
+
+    async def test_it_is_still_held_after_a_restart(self):
+        for only in (False, True):
+            queue = await self.started()
+            self.delivery.hold = self.relay.hold = True
+            destinations = self.three[:2] if not only else (remote(1),)
+            id = await self.held(queue, *destinations)
+            await self.crash(queue)
+            self.delivery.held.clear()
+            self.delivery.hold = self.relay.hold = False
+            queue = await self.started()
+            self.assertEqual(queue.depth, 1)
+            if not only:
+                await self.steps_of(id, "delivered")
+                self.clock.advance(1)
+                while self.states(await queue.show(id)) != ["delivered", "held"]:
+                    await self.turn()
+            self.assertEqual((await queue.show(id)).state, "held")
+            await queue.verbs.carry_out(order(Verb.RELEASE, id=id), after=0)
+            self.clock.advance(1)
+            await self.steps_of(id, "settled")
+            self.assertEqual(len([one for one in self.relay.parcels if one[0] == id]), 1)
+            await self.stop(queue)
+
+    async def test_a_message_of_which_all_is_held_waits_whole(self):
+        queue = await self.started()
+        id = await self.held(queue, local(1))
+        self.assertEqual(self.states(await queue.show(id)), ["held"])
+        self.assertEqual((await queue.verbs.select(Selection(states=("held",)), 0, 10))[0][0].id, id)
+        await queue.verbs.carry_out(order(Verb.DROP, id=id), after=0)
+        self.assertIsNone(await queue.show(id))
+        self.assertEqual(queue.depth, 0)
+
+    async def test_a_reason_of_any_octets_is_no_trouble_of_the_store(self):
+        queue = await self.started()
+        id = await self.held(queue, remote(1), why="\udcff" + "x" * 10_000)
+        self.assertTrue((await queue.show(id)).destinations[0].note.startswith("\\udcff" + "x" * 900))
+        self.assertTrue(queue.writable)
+
+    async def test_nobody_who_keeps_nothing_gets_what_is_held(self):
+        self.relay.stores = self.delivery.stores = False
+        queue = await self.started()
+        id = await self.held(queue, remote(1))
+        self.assertEqual((self.states(await queue.show(id)), self.relay.parcels), (["held"], []))
+
+    async def test_others_of_its_batch_are_committed_with_it(self):
+        queue = await self.started()
+        ids = await gatherResults(
+            [Deferred.fromCoroutine(self.held(queue, *self.three) if n == 1 else self.commit(queue)) for n in range(3)]
+        )
+        for id in ids:
+            await self.steps_of(id, "delivered", 2 if id == ids[1] else 1)
 
 
 class Running(VerbsCase):

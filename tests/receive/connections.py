@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -27,6 +27,7 @@ from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.spooling import Spool
 from mailserver.receive.throttle import Admission
 
+NOTHING: Mapping[int, str] = {}
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 
 
@@ -69,6 +70,7 @@ class Store:
         self.hold = False
         self.answer: Exception | None = None
         self.taken: list[tuple[Envelope, bytes, tuple[Destination, ...]]] = []
+        self.held: list[dict[int, str]] = []  # of each of them
         self.waiting: list[Deferred[None]] = []
         self.directory = directory
         os.makedirs(directory, exist_ok=True)
@@ -79,10 +81,13 @@ class Store:
     def spool_path(self, id: str) -> str:
         return os.path.join(self.directory, id)
 
-    def commit(self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> Deferred[None]:
+    def commit(
+        self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...], held: Mapping[int, str] = NOTHING
+    ) -> Deferred[None]:
         if self.answer is not None:
             return fail(self.answer)
         self.taken.append((envelope, b"".join(content.chunks()), destinations))
+        self.held.append(dict(held))
         if not self.hold:
             return succeed(None)
         self.waiting.append(Deferred())

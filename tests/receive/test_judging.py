@@ -205,6 +205,76 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
             self.assertIsInstance(judgement.verdict, Defer, repr(answer))
             self.assertNotEqual(judgement.findings[0].error, "")
 
+    def test_a_verdict_of_a_derived_class_counts_as_the_one_it_was_derived_from(self) -> None:
+        class NotWelcome(Refuse):
+            pass
+
+        class Wordless(Refuse):
+            def __init__(self) -> None:  # nothing is set
+                pass
+
+        class Later(Defer):
+            pass
+
+        class Odd(Quarantine):
+            pass
+
+        class Friend(Accept):
+            pass
+
+        class Seen(Signal):
+            pass
+
+        class Nothing(Pass):
+            pass
+
+        for answer, verdict in (
+            (NotWelcome("no", "5.7.27"), Refuse("no", "5.7.27")),
+            (Wordless(), Refuse("")),
+            (Later("busy"), Defer("busy")),
+            (Odd("odd"), Quarantine("odd")),
+            (Friend("friend"), Accept("friend")),
+            (Nothing(), Pass()),
+        ):
+            judgement = self.judge(Says(answer), Says(Pass()))
+            self.assertEqual((judgement.verdict, type(judgement.verdict)), (verdict, type(verdict)))
+            self.assertIs(type(judgement.findings[0].verdict), type(verdict))
+        self.assertEqual(self.judge(Says(Seen("seen", True, "x"))).signals, (Signal("seen", 1.0, "x"),))
+        self.assertEqual(self.judge(Says(Odd("odd")), Says(NotWelcome("no"))).verdict, Refuse("no"))
+
+    def test_what_is_several_verdicts_at_once_counts_as_the_worst(self) -> None:
+        class Both(Accept):
+            @property  # type: ignore[misc]
+            def __class__(self) -> Any:
+                return Refuse
+
+        self.assertIsInstance(self.judge(Says(Both("which?"))).verdict, Refuse)
+
+    def test_words_of_any_type_do_not_change_what_a_verdict_is(self) -> None:
+        for why in (None, 7, b"octets", ["list"], "\udcff", "x" * 100_000):
+            for kind in (Refuse, Defer, Quarantine):
+                verdict = self.judge(Says(kind(why))).verdict
+                self.assertIsInstance(verdict, kind)
+                self.assertLessEqual(len(verdict.why.encode("utf-8")), 1000)  # type: ignore[union-attr]
+
+    def test_an_enhanced_code_that_is_none_does_not_undo_the_refusal(self) -> None:
+        class Unchecked(Refuse):
+            def __post_init__(self) -> None:
+                pass
+
+        for code in (None, "4.7.1", b"5.7.1"):
+            self.assertEqual(self.judge(Says(Unchecked("no", code))).verdict, Refuse("no"))  # type: ignore[arg-type]
+
+    def test_an_answer_that_raises_when_it_is_looked_at_is_a_failure(self) -> None:
+        class Trap:
+            @property
+            def why(self) -> str:
+                raise RuntimeError("looked at")
+
+        judgement = self.judge(Says(Trap()))
+        self.assertIsInstance(judgement.verdict, Defer)
+        self.assertIn("looked at", judgement.findings[0].error)
+
     def test_a_method_that_is_not_awaitable_is_a_failure(self) -> None:
         @implementer(IPeerFilter)
         class Forgot:

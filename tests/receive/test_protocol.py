@@ -465,7 +465,7 @@ class Storage(ConnectionCase):
         listener = self.listener(filters=[BoundFilter("odd", Says(Quarantine("odd")))])
         self.answer(listener, MESSAGE)
         [(_, _, destinations)] = listener.store.taken
-        self.assertEqual([one.route.mailbox.folder for one in destinations], [("Junk",)])  # type: ignore[union-attr]
+        self.assertEqual([one.route.mailbox.place for one in destinations], [("Junk",)])  # type: ignore[union-attr]
 
 
 class Writing(ConnectionCase):

@@ -10,9 +10,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver.interfaces import IContentFilter, IModifier, IRecipientContentFilter, IRecipientFilter
+from mailserver.interfaces import (
+    IContentFilter,
+    IModifier,
+    IPeerFilter,
+    IRecipientContentFilter,
+    IRecipientFilter,
+    ISenderFilter,
+)
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.answers import Defer, Local, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
@@ -74,7 +81,7 @@ class TransactionCase(SynchronousTestCase):
 
     def mailboxes(self, listener: Listener) -> list[tuple[str, tuple[str, ...]]]:
         [(_, _, destinations)] = listener.store.taken
-        return [(one.route.mailbox.user, one.route.mailbox.folder) for one in destinations]  # type: ignore[union-attr]
+        return [(one.route.mailbox.user, one.route.mailbox.place) for one in destinations]  # type: ignore[union-attr]
 
 
 class Recipients(TransactionCase):
@@ -197,6 +204,110 @@ class Contents(TransactionCase):
         self.send(listener, "alice@example.org")
         finding = listener.step("filter")
         self.assertEqual((finding["filter"], finding["verdict"], finding["why"]), ("filter0", "Quarantine", "odd"))
+
+
+@implementer(IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter)
+class Puts:
+    """Puts aside at the stages (and for the recipients) that it is made for."""
+
+    def __init__(self, *stages: str) -> None:
+        self.stages = stages
+
+    def answer(self, stage: str) -> Verdict:
+        return Quarantine(f"odd {stage}") if stage in self.stages else Pass()
+
+    async def judge_peer(self, peer: Any) -> Verdict:
+        return self.answer(peer.hello or "connect")
+
+    async def judge_sender(self, envelope: Any) -> Verdict:
+        return self.answer(str(envelope.sender))
+
+    async def judge_recipient(self, envelope: Any, recipient: Any) -> Verdict:
+        return self.answer(recipient.address.local)
+
+    async def judge_content(self, envelope: Any, content: Any) -> Verdict:
+        return self.answer("content")
+
+
+class PuttingAside(TransactionCase):
+    """Three recipients each time: two mailboxes and another host."""
+
+    three = ("alice@example.org", "bob@example.org", "away@example.org")
+
+    def aside(self, listener: Listener, message: int = -1) -> dict[str, str]:
+        """What became of each recipient: "" where nothing is special."""
+        _, _, destinations = listener.store.taken[message]
+        held = listener.store.held[message]
+        return {
+            one.recipient.address.local: "/".join(one.route.mailbox.place) if isinstance(one.route, Local) else held.get(one.index, "")
+            for one in destinations
+        }
+
+    def sent(self, *stages: str) -> Listener:
+        listener = self.listener(Puts(*stages), relays=True)
+        self.assertEqual(self.send(listener, *self.three), [250, 250, 250, 250, 354, 250])
+        return listener
+
+    def test_without_such_a_verdict_nothing_is_put_aside(self) -> None:
+        self.assertEqual(self.aside(self.sent()), {"alice": "", "bob": "", "away": ""})
+
+    def test_a_verdict_on_the_peer_the_sender_or_the_content_is_for_all_recipients(self) -> None:
+        for stage in ("connect", "client.example", "carol@example.net", "content"):
+            listener = self.sent(stage)
+            self.assertEqual(self.aside(listener), {"alice": "Junk", "bob": "Junk", "away": f"odd {stage}"})
+            self.assertEqual(listener.step("junk"), {"recipients": list(self.three[:2]), "why": f"odd {stage}"})
+
+    def test_a_verdict_on_a_recipient_is_for_this_one_alone(self) -> None:
+        self.assertEqual(self.aside(self.sent("bob")), {"alice": "", "bob": "Junk", "away": ""})
+        self.assertEqual(self.aside(self.sent("alice")), {"alice": "Junk", "bob": "", "away": ""})
+        self.assertEqual(self.aside(self.sent("away")), {"alice": "", "bob": "", "away": "odd away"})
+
+    def test_a_verdict_on_the_peer_holds_for_every_message_of_the_connection(self) -> None:
+        for stage in ("connect", "client.example"):
+            listener = self.listener(Puts(stage), relays=True)
+            octets = MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n"
+            self.assertEqual(self.say(listener, octets * 3)[-1], 250)
+            self.assertEqual([self.aside(listener, n) for n in range(3)], [{"alice": "Junk"}] * 3)
+
+    def test_a_verdict_on_a_name_given_before_is_not_talked_away_by_another_name(self) -> None:
+        listener = self.listener(Puts("client.example"))
+        octets = MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n"
+        self.say(listener, b"EHLO other.example\r\n" + octets)
+        self.assertEqual(self.aside(listener), {"alice": "Junk"})
+
+    def test_a_verdict_on_the_sender_ends_with_the_message(self) -> None:
+        listener = self.listener(Puts("carol@example.net"))
+        rest = b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n"
+        self.say(listener, MAIL + rest + b"MAIL FROM:<dora@example.net>\r\n" + rest)
+        self.assertEqual([self.aside(listener, n) for n in range(2)], [{"alice": "Junk"}, {"alice": ""}])
+
+    def test_a_recipient_who_was_put_aside_and_refused_leaves_nothing_for_the_next(self) -> None:
+        listener = self.listener(Puts("nobody"), relays=True)
+        self.send(listener, "nobody@example.org", *self.three)
+        self.assertEqual(self.aside(listener), {"alice": "", "bob": "", "away": ""})
+
+    def test_in_lmtp_each_recipients_judge_puts_only_its_own_copy_aside(self) -> None:
+        listener = self.listener(ForEach(bob=Quarantine("odd"), alice=Refuse("no")), service="lmtp", relays=True)
+        self.assertEqual(self.send(listener, *self.three)[-3:], [550, 250, 250])
+        self.assertEqual(self.aside(listener), {"away": "", "bob": "Junk"})
+
+    def test_of_several_ways_to_one_place_the_mildest_verdict_holds_and_comes_first(self) -> None:
+        listener = self.listener(Puts("alice"))
+        self.send(listener, "alice@example.org", "bob@example.org", "team@example.org")
+        [(envelope, _, destinations)] = listener.store.taken
+        self.assertEqual(envelope.recipients[0].address.local, "alice")
+        self.assertEqual(
+            [(one.index, one.recipient.address.local, one.route.mailbox.user, one.route.mailbox.junk) for one in destinations],  # type: ignore[union-attr]
+            [(0, "bob", "bob", False), (1, "team", "alice", False), (2, "team", "bob", False), (3, "alice", "alice", False)],
+        )
+
+    def test_a_verdict_of_a_derived_class_refuses(self) -> None:
+        class NotWelcome(Refuse):
+            pass
+
+        listener = self.listener(Content(NotWelcome("no")))
+        self.assertEqual(self.send(listener, *self.three[:2])[-1], 550)
+        self.assertEqual(listener.store.taken, [])
 
 
 class Posting:
@@ -329,6 +440,19 @@ class Modifiers(TransactionCase):
         self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
         self.assertEqual(listener.store.taken, [])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_a_replacement_of_nobody_is_told_and_changes_nothing(self) -> None:
+        listener = self.listener(Edits(ReplaceRecipient(Address("zoe", "example.org"), (Address("bob", "example.org"),))))
+        self.assertEqual(self.send(listener, "alice@example.org")[-1], 250)
+        self.assertEqual(self.mailboxes(listener), [("alice", ())])
+        self.assertEqual(listener.step("filter")["why"], "zoe@example.org is to be replaced and is no recipient")
+
+    def test_an_edit_whose_members_are_of_no_use_defers(self) -> None:
+        for edit in (AddHeader("X-Bad", None), ReplaceRecipient(Address("alice", "example.org"), None)):  # type: ignore[arg-type]
+            listener = self.listener(Edits(edit))
+            self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
+            self.assertEqual(listener.step("refused")["why"], "a modifier's edit is wrong")
+        self.assertEqual(len(self.flushLoggedErrors()), 2)
 
     def test_an_edit_that_would_break_the_header_defers(self) -> None:
         listener = self.listener(Edits(AddHeader("X-Bad", "a\r\nBcc: x@example.net")))

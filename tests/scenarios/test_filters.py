@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.scenarios.support import BASIC, Answer, ScenarioCase, Server, Wire
+import json
+import os
+
+from tests.scenarios.support import BASIC, Answer, ScenarioCase, Server, Wire, wait_until
 
 PLUGIN = '''
 from twisted.internet.defer import Deferred
@@ -62,11 +65,36 @@ class PuppetFactory:
 
 
 puppet = PuppetFactory()
+
+
+@implementer(IRecipientFilter)
+class Wary:
+    async def judge_recipient(self, envelope, recipient):
+        return Quarantine("not for carol") if recipient.address.local == "carol" else Pass()
+
+
+@implementer(IComponentFactory)
+class WaryFactory:
+    name = "wary"
+    summary = "Puts carol's mail aside."
+    provides = IRecipientFilter
+    options = Options
+
+    def build(self, options, services):
+        return Wary()
+
+
+wary = WaryFactory()
 '''
 FILTER = """
 [[filter]]
 use = "puppet"
 deadline = "300ms"
+"""
+RELAYING = BASIC + """
+[relay]
+use = "capture"
+networks = ["127.0.0.0/8"]
 """
 LMTP = BASIC.replace('service = "mx"', 'service = "lmtp"')
 
@@ -107,6 +135,34 @@ class ForeignFilter(ScenarioCase):
         self.assertEqual(self.told(server, "quarantine").code, 250)
         server.wait_for_mail("alice", folder=".Junk")
         self.assertEqual(server.messages("alice"), [])
+
+    def test_what_is_put_aside_on_its_way_to_another_host_waits_for_a_person(self) -> None:
+        server = self.serve_with_puppet(RELAYING, FILTER.replace("puppet", "wary"))
+        with Wire(server.port) as wire:
+            wire.dialogue("EHLO client.example", "MAIL FROM:<s@example.net>")
+            for to in ("alice@example.org", "carol@elsewhere.example", "dora@elsewhere.example"):
+                wire.command(f"RCPT TO:<{to}>")
+            wire.command("DATA")
+            id = wire.command(b"Subject: x\r\n\r\nx\r\n.").id
+        server.wait_for_mail("alice")
+        self.assertEqual(len(self.outbound(server, 1)), 1)
+        shown = server.command("queue", "show", id).stdout
+        self.assertIn("held", shown)
+        self.assertIn("not for carol", shown)
+        self.assertIn("not for carol", server.command("queue", "list", "--state", "held").stdout + shown)
+        road = json.loads(server.command("explain", id, "--json").stdout)
+        (held,) = [step for step in road if step["step"] == "held"]
+        self.assertEqual((held["recipients"], held["why"]), (["carol@elsewhere.example"], "not for carol"))
+        server.stop()
+        server.restart()
+        self.assertEqual(len(self.outbound(server, 1)), 1)
+        self.assertEqual(server.command("queue", "release", id).returncode, 0)
+        self.assertEqual(len(self.outbound(server, 2)), 2)
+
+    def outbound(self, server: Server, count: int) -> list[str]:
+        """The names of what went to other hosts, once there are so many."""
+        new = server.work / "data/outbound/new"
+        return wait_until(lambda: new.is_dir() and len(os.listdir(new)) >= count and os.listdir(new), server.log)  # type: ignore[no-any-return]
 
     def test_a_modifiers_edits_are_applied(self) -> None:
         server = self.serve_with_puppet()

@@ -1,0 +1,63 @@
+"""The copies of an accepted message: what its recipients' ways come to.  Pure.
+
+Several ways may lead to one mailbox and folder: two recipients, an alias beside its member, a name in other letters.  It gets
+one copy.  Each way stays a destination of its own, so that each recipient has an answer, a report, a line in the queue; the
+delivery makes one copy for all that lead to one place.  The mildest verdict among the ways holds for the copy: what one
+recipient's way would put aside and another's would not is not put aside.  The header lines of the copy are those of its first
+destination, so the mildest ways come first, in the order of RCPT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from mailserver.mail.answers import Local, Remote
+from mailserver.mail.envelope import Recipient
+from mailserver.mail.parcel import Destination
+
+__all__ = ["Copies", "Way", "copies_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From a recipient to a place.  `aside` says why what goes this way is put aside, "" where it is not."""
+
+    recipient: Recipient
+    route: Local | Remote
+    aside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What is committed.  `held` has for each destination (by its index) that the queue holds the reason; `in_junk` for each
+    reason the recipients whose copies go to Junk."""
+
+    destinations: tuple[Destination, ...]
+    held: dict[int, str] = field(default_factory=dict)
+    in_junk: dict[str, list[str]] = field(default_factory=dict)
+
+
+def copies_for(ways: Sequence[Way]) -> Copies:
+    """The destinations for these ways, which stand in the order of RCPT."""
+    if not any(way.aside for way in ways):
+        return Copies(tuple([Destination(index, way.recipient, way.route) for index, way in enumerate(ways)]))
+    free = {_place(way.route) for way in ways if not way.aside}
+    mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]
+    copies = Copies(())
+    destinations: list[Destination] = []
+    for index, way in enumerate(mildest_first):
+        route = way.route
+        if way.aside and _place(route) not in free:
+            if isinstance(route, Local):
+                route = Local(route.address, replace(route.mailbox, junk=True))
+                copies.in_junk.setdefault(way.aside, []).append(str(way.recipient.address))
+            else:
+                copies.held[index] = way.aside
+        destinations.append(Destination(index, way.recipient, route))
+    return replace(copies, destinations=tuple(destinations))
+
+
+def _place(route: Local | Remote) -> object:
+    """What two ways have in common that lead to one place."""
+    return route.mailbox if isinstance(route, Local) else (route.address.local, route.address.domain_key)
