@@ -153,7 +153,7 @@ class Commit(QueueCase):
         ids = [IDS.next() for _ in range(3)]
         handed_on = queue._runner.committed
 
-        def stumbling(number, envelope, content, destinations):
+        def stumbling(number, envelope, content, destinations, held=()):
             if envelope.id == ids[1]:
                 raise RuntimeError("a fault of ours")
             handed_on(number, envelope, content, destinations)
@@ -859,7 +859,7 @@ class OneBadElement(QueueCase):
         ids = [IDS.next() for _ in range(3)]
         committed = queue._runner.committed
 
-        def picky(number, envelope, content, destinations):
+        def picky(number, envelope, content, destinations, held=()):
             if envelope.id == ids[1]:
                 raise RuntimeError("no")
             committed(number, envelope, content, destinations)
