@@ -6,11 +6,12 @@ where recipients go, the filters and the limits.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -44,7 +45,9 @@ from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
+from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
+from mailserver.receive.absence import RouterAtTheDoor
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.judging import BoundFilter, Judging
@@ -102,6 +105,7 @@ class Server:
         )
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
+        self.processes = SmallProcesses(reactor=reactor, run_in_thread=deferToThread)
         self.log_ins = LogIns(
             configuration, reactor=reactor, state=self.state, note=self.steps.note, next_id=self.ids.next
         )
@@ -139,7 +143,8 @@ class Server:
 
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
-        return plugins.build_component(self.catalogue.factory(section, table.use), table.options, self.services)
+        services = replace(self.services, keep_process=functools.partial(self.processes.keep, section))
+        return plugins.build_component(self.catalogue.factory(section, table.use), table.options, services)
 
     def accounts(self, table: Any) -> Any:
         """The directory.  One that holds privileges is kept over a reload, as nobody can give it others.
@@ -189,6 +194,7 @@ class Server:
         for component in self._lasting():
             await stop_component(component)
         await self.resolver.stop()
+        await self.processes.stop()
         self.log_ins.stop()
         await self.state.stop()
         self.steps.stop()
@@ -247,6 +253,7 @@ class Server:
             "dns": asdict(self.resolver.counts),
             "steps": dict(self.steps.counts),
             "steps_dropped": self.steps.dropped,
+            "processes": dict(self.processes.missing()),
         }
         if ICounting.providedBy(self.remote):
             figures["relay"] = dict(self.remote.counts())
@@ -324,7 +331,7 @@ class Door:
             hostname=configuration.hostname,
             limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
             judging=self._judging,
-            router=self.router,
+            router=self.router if listen is None else RouterAtTheDoor(self.router, local=server.local, remote=server.remote),
             store=server.queue,
             relays=server.remote is not None,
             relay_networks=self._relay_networks,

@@ -41,6 +41,7 @@ __all__ = [
     "IDirectory",
     "IHostFinder",
     "ILogin",
+    "IMayBeMissing",
     "IModifier",
     "IObserver",
     "IPeerFilter",
@@ -78,6 +79,8 @@ class Services:
     `configuration_directory` and `data_directory` are absolute paths; `hostname` is the server's own name.
     `check_password(password, hash)` returns an Awaitable that says whether they go together: compared in a few threads of their
     own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
+    `keep_process(kind, start)` starts one of the small processes that the server's own components have beside it, and replaces
+    it when it dies; the kinds are fixed.
     """
 
     clock: Clock
@@ -88,6 +91,7 @@ class Services:
     configuration_directory: str
     data_directory: str
     check_password: Any = None
+    keep_process: Any = None
 
 
 class IComponentFactory(Interface):
@@ -117,6 +121,13 @@ class IPrivilegedComponent(Interface):
 
     def start_privileged() -> None:
         """Called once, before the privileges are dropped and before `start`.  No reactor runs yet."""
+
+
+class IMayBeMissing(Interface):
+    """Optional, beside `IDelivery`: a delivery that depends on something that may be gone for a while."""
+
+    def missing() -> str:
+        """Why it can deliver nothing now, "" where it can.  Asked for each recipient that it would serve: he hears 451 then."""
 
 
 class IPreparing(Interface):

@@ -147,6 +147,8 @@ class MailService(Service):
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
             self._make_data_directory()
+            if os.geteuid() == 0 and self._owner[0] > 0:  # root is given up soon
+                self._server.processes.start_root(self._path)
             self._server.start_privileged()
             self._door.start_privileged()
         except (OSError, IdentityError) as error:
@@ -222,7 +224,7 @@ class MailService(Service):
     # --- listeners ---
 
     def _listen(self, listen: Listen) -> Deferred[None]:
-        endpoint = serverFromString(self._reactor, listen.endpoint)
+        endpoint = self._server.processes.endpoint(listen.endpoint) or serverFromString(self._reactor, listen.endpoint)
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def bound(port: IListeningPort) -> None:
@@ -289,7 +291,7 @@ class MailService(Service):
         self._server.steps.observe_with(door.observers)
         old_door, self._door = self._door, door
         old, self._configuration = self._configuration, configuration
-        faults = []
+        faults = await self._server.processes.read_again()
         wanted = {listen.endpoint: listen for listen in configuration.listen}
         for endpoint in [endpoint for endpoint in self._ports if endpoint not in wanted]:
             port, factory = self._ports.pop(endpoint)

@@ -1,6 +1,6 @@
 """The process that asks PAM: it keeps the privileges that the server drops, since only they can read the system's passwords.
 
-It is started before that, and believes nothing that the server says: it answers for users from `uid_min` on and never for root,
+It believes nothing that the server says: it answers for users from `uid_min` on and never for root,
 one question in one forked child, which ends itself when its time is over.  See `processes.privileged`.
 
     {"user", "password", "client"}   →   [0, "", PAM's code, its words] or [-1, note]
@@ -22,17 +22,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailserver.processes import privileged
-from mailserver.processes.privileged import Lookup, PrivilegedProcess, RequestError
-from mailserver.processes.spawning import outlive_signals, spawn
+from mailserver.processes.privileged import Lookup, RequestError
+from mailserver.processes.spawning import name_version, outlive_signals
 
-__all__ = ["AT_ONCE", "NOBODY", "NO", "YES", "Question", "main", "parse_question", "start_pam_process"]
+__all__ = ["AT_ONCE", "NOBODY", "NO", "YES", "Question", "main", "parse_question"]
 
 NOBODY = "mailserver-no-such-user"
 PASSWORD_OCTETS = 4096
 AT_ONCE = 16
 SECONDS = 30
-START_SECONDS = 20.0
-READY = b"+"
 
 # Linux-PAM's codes: _pam_types.h
 YES = 0
@@ -90,27 +88,6 @@ def _is_served(user: str, uid_min: int, lookup: Lookup) -> bool:
     return account.pw_name == user and account.pw_uid >= max(uid_min, 1)
 
 
-def start_pam_process(service: str, uid_min: int) -> PrivilegedProcess:
-    """Start the process with the identity of this moment.  Raises OSError where it cannot."""
-
-    def begin() -> Any:
-        process, control = spawn("mailserver.accounts.pam", [service, str(uid_min)])
-        control.settimeout(START_SECONDS)
-        try:
-            is_ready = control.recv(1) == READY
-        except OSError:
-            is_ready = False
-        if not is_ready:
-            control.close()
-            process.kill()
-            process.wait()
-            raise OSError("the process that asks PAM does not start: is libpam there?")
-        control.settimeout(None)
-        return process, control
-
-    return PrivilegedProcess(spawn=begin)
-
-
 def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
     """The arguments are the PAM service, `uid_min`, and the number of our end of the socket pair."""
     import pamela  # noqa: F401  # once, for all children
@@ -120,7 +97,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
     os.umask(0o077)
     with socket.socket(fileno=int(number)) as control:
         control.set_inheritable(False)
-        control.sendall(READY)
+        name_version(control)
         privileged.serve(
             control,
             lambda octets: parse_question(octets, service=service, uid_min=int(uid_min), lookup=lookup),

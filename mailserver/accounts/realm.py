@@ -93,16 +93,19 @@ class Checkers:
         self._checkers = tuple(checkers)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """UnauthorizedLogin where nobody knows the password; any other error means "cannot tell"."""
+        """UnauthorizedLogin where all say no; any other error means that one of them cannot tell, and no other says yes."""
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: Any) -> Any:
+        cannot_tell: Exception | None = None
         for checker in self._checkers:
             try:
                 return await maybeDeferred(checker.requestAvatarId, credentials)
             except UnauthorizedLogin:
                 continue
-        raise UnauthorizedLogin
+            except Exception as error:  # noqa: BLE001  # one that is down leaves the others' users their passwords
+                cannot_tell = cannot_tell or error
+        raise cannot_tell or UnauthorizedLogin
 
 
 @implementer(ICredentialsChecker)

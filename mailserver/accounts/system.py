@@ -126,8 +126,9 @@ class SystemDirectoryFactory:
             from twisted.internet import reactor
 
             from mailserver.accounts.system_log_ins import SystemLogIns
+            from mailserver.processes.small import keep_here
 
-            kind = functools.partial(SystemLogIns, service=options.pam, reactor=reactor)
+            kind = functools.partial(SystemLogIns, service=options.pam, reactor=reactor, keep=services.keep_process or keep_here)
         return kind(
             clock=services.clock,
             run_in_thread=services.run_in_thread,

@@ -22,9 +22,11 @@ from mailserver.accounts.realm import AccountName
 from mailserver.accounts.system import SystemDirectory
 from mailserver.interfaces import IComponent, IPrivilegedComponent
 from mailserver.processes.answer import Answer
-from mailserver.processes.privileged import PrivilegedProcess
+from mailserver.processes.kept import KeptProcess
+from mailserver.processes.small import keep_here
+from mailserver.processes.spawning import Start
 
-__all__ = ["CannotTell", "SystemLogIns"]
+__all__ = ["CannotTell", "SystemLogIns", "pam_start"]
 
 WAIT_SECONDS = 40.0
 AT_ONCE_FOR_A_USER = 4
@@ -52,15 +54,17 @@ class SystemLogIns(SystemDirectory):
         service: str,
         reactor: Any,
         uid_min: int = 1000,
-        start: Callable[[str, int], PrivilegedProcess] = pam.start_pam_process,
+        keep: Callable[[str, Start], KeptProcess] = keep_here,
+        identity: Callable[[], int] = os.geteuid,
         **directory: Any,
     ) -> None:
         super().__init__(uid_min=uid_min, **directory)
         self._service = service
         self._reactor = reactor
-        self._uid_min = uid_min
-        self._start = start
-        self._process: PrivilegedProcess | None = None
+        self._pam_start = pam_start(service, uid_min)
+        self._keep = keep
+        self._identity = identity
+        self._process: KeptProcess | None = None
         self._waiting = 0
         self._slots = DeferredSemaphore(pam.AT_ONCE)
         self._slots_of: dict[str, DeferredSemaphore] = {}  # by user; a wrong password keeps its slot for seconds
@@ -68,11 +72,14 @@ class SystemLogIns(SystemDirectory):
     # --- life ---
 
     def start_privileged(self) -> None:
-        """Start the process while the server still has its privileges.  Raises OSError."""
+        """Start the process while the server is still root.  Raises OSError, also where it is not."""
         self._look()
-        self._process = self._start(self._service, self._uid_min)
-        if os.geteuid() != 0:
-            self.log.warn("PAM is asked without root's privileges: pam_unix then knows the server's own user alone")
+        if self._identity() != 0:
+            raise CannotTell(
+                "passwords of the host's users need root at the start: "
+                "give root up with twistd --uid and --gid (etc/system-users.conf), or leave accounts.pam out"
+            )
+        self._process = self._keep("pam", self._pam_start)
 
     async def start(self) -> None:
         """Raises OSError where PAM cannot be asked on this host."""
@@ -153,6 +160,11 @@ class SystemLogIns(SystemDirectory):
         return False
 
 
-def _send(process: PrivilegedProcess, question: bytes, reply: socket.socket) -> None:
+def pam_start(service: str, uid_min: int) -> Start:
+    """How the process is started."""
+    return Start("mailserver.accounts.pam", (service, str(uid_min)))
+
+
+def _send(process: KeptProcess, question: bytes, reply: socket.socket) -> None:
     with reply:
         process.send(question, [reply.fileno()])

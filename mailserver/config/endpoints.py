@@ -12,7 +12,15 @@ import os
 import re
 from dataclasses import dataclass
 
-__all__ = ["SOCKET_PATH_OCTETS", "Place", "checked_endpoint", "place_of", "socket_path", "split_endpoint"]
+__all__ = [
+    "SOCKET_PATH_OCTETS",
+    "Place",
+    "bare_endpoint",
+    "checked_endpoint",
+    "place_of",
+    "socket_path",
+    "split_endpoint",
+]
 
 SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 
@@ -138,3 +146,10 @@ def _check_unix(positional: list[str], named: dict[str, str]) -> None:
     mode = named.get("mode", "660")
     if not re.fullmatch("[0-7]{3,4}", mode):
         raise ValueError(f"{mode!r} is not a mode: octal digits, such as 660")
+
+
+def bare_endpoint(text: str) -> str:
+    """The endpoint below ``haproxy:``."""
+    while text.startswith("haproxy:"):
+        text = text.removeprefix("haproxy:")
+    return text

@@ -1,6 +1,6 @@
 """The courier: a small process that writes mail into the homes of the host's users, each file with its user's identity.
 
-It is started before the server drops its privileges and keeps them; so it believes nothing that the server says.  A request names
+It has root's privileges, which the server drops; so it believes nothing that the server says.  A request names
 a user.  The courier looks that user up itself, refuses numbers below `uid_min`, and forks a child that becomes the user for good
 before it touches a path.  What the child may do wrong, the user may do too, and no more.  No path comes over the socket.
 
@@ -36,7 +36,7 @@ from mailserver.delivery.writer import Earlier, store
 from mailserver.mail.answers import Mailbox
 from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become, server_waits
-from mailserver.processes.spawning import outlive_signals
+from mailserver.processes.spawning import name_version, outlive_signals
 
 __all__ = ["FIELDS_OCTETS", "Request", "main", "parse_request", "serve"]
 
@@ -148,6 +148,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
     os.umask(0o077)
     with socket.socket(fileno=int(number)) as control:
         control.set_inheritable(False)
+        name_version(control)
         serve(control, template=PathTemplate(template, data_directory="/"), uid_min=int(uid_min), lookup=lookup)
 
 

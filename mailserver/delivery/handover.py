@@ -14,7 +14,7 @@ from mailserver.delivery import launcher, sysexits, troubles
 from mailserver.mail.answers import Deferred, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
-from mailserver.processes.privileged import PrivilegedProcess
+from mailserver.processes.kept import KeptProcess
 
 __all__ = ["hand_over", "outcome_of_answer", "prefix_fits"]
 
@@ -46,7 +46,7 @@ def prefix_fits(content: Content) -> bool:
     return len(content.prefix) <= PREFIX_OCTETS
 
 
-def hand_over(process: PrivilegedProcess, request: bytes, content: Content, reply: socket.socket) -> None:
+def hand_over(process: KeptProcess, request: bytes, content: Content, reply: socket.socket) -> None:
     """In a thread: send the request and close our copy of the reply's other end.  Raises OSError."""
     with reply, _file_of(content) as file:
         process.send(request, [reply.fileno(), file.fileno()])

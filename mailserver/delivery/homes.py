@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,22 +16,26 @@ from mailserver.delivery import courier, troubles
 from mailserver.delivery.form import local_form
 from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.names import host_part
-from mailserver.interfaces import IBatchDelivery, IComponent, IPrivilegedComponent
+from mailserver.interfaces import IBatchDelivery, IComponent, IMayBeMissing, IPrivilegedComponent
 from mailserver.mail.answers import Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.processes.privileged import PrivilegedProcess
-from mailserver.processes.spawning import spawn
+from mailserver.processes.kept import KeptProcess
+from mailserver.processes.small import keep_here
+from mailserver.processes.spawning import Start
 
-__all__ = ["Courier", "HomeDelivery", "start_courier"]
+__all__ = ["Courier", "HomeDelivery", "courier_start"]
 
 WAIT_SECONDS = 30.0  # for one file; a home that hangs holds up its own user's mail, and this batch for so long
 USERS_AT_ONCE = 4
 
 
-class Courier(PrivilegedProcess):
+class Courier:
     """The server's end.  `deliver` is blocking and may be called in several threads."""
+
+    def __init__(self, process: KeptProcess) -> None:
+        self.process = process
 
     def deliver(self, copy: Copy, letter: Letter) -> Result:
         """Have one file written, durably.  Never raises: a courier that cannot be reached is an outcome too."""
@@ -45,7 +50,7 @@ class Courier(PrivilegedProcess):
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self.send(request, [theirs.fileno(), content])
+                self.process.send(request, [theirs.fileno(), content])
             ours.settimeout(WAIT_SECONDS)
             reply = ours.recv(courier.REPLY_OCTETS)
         if not reply:
@@ -53,12 +58,12 @@ class Courier(PrivilegedProcess):
         return courier.answer_of(reply)
 
 
-def start_courier(*, template: str, uid_min: int) -> Courier:
-    """Start the courier with the identity of this moment.  `template` begins with ``{home}/``.  Raises OSError."""
-    return Courier(spawn=lambda: spawn("mailserver.delivery.courier", [template, str(uid_min)]))
+def courier_start(template: str, uid_min: int) -> Start:
+    """How the courier is started.  `template` begins with ``{home}/``."""
+    return Start("mailserver.delivery.courier", (template, str(uid_min)))
 
 
-@implementer(IBatchDelivery, IComponent, IPrivilegedComponent)
+@implementer(IBatchDelivery, IComponent, IPrivilegedComponent, IMayBeMissing)
 class HomeDelivery:
     """Mail into the users' homes.  What the courier calls delivered is durable, so `flush` has nothing to do."""
 
@@ -71,30 +76,38 @@ class HomeDelivery:
         uid_min: int,
         hostname: str,
         run_in_thread: Callable[..., Awaitable[Any]],
-        start: Callable[..., Courier] = start_courier,
+        keep: Callable[[str, Start], KeptProcess] = keep_here,
+        identity: Callable[[], int] = os.geteuid,
     ) -> None:
-        self._template = template
-        self._uid_min = uid_min
+        self._courier_start = courier_start(template, uid_min)
         self._host = host_part(hostname)
         self._run_in_thread = run_in_thread
-        self._start = start
+        self._keep = keep
+        self._identity = identity
         self._courier: Courier | None = None
         self._busy: dict[str, DeferredLock] = {}  # users with mail in hand
         self._users_at_once = DeferredSemaphore(USERS_AT_ONCE)
 
     def start_privileged(self) -> None:
-        """Start the courier while the server is still root.  Raises OSError."""
-        self._courier = self._start(template=self._template, uid_min=self._uid_min)
+        """Start the courier while the server is still root.  Raises OSError, also where it is not."""
+        if self._identity() != 0:
+            raise OSError(
+                "mail into the homes of the host's users needs root at the start: "
+                "give root up with twistd --uid and --gid (etc/system-users.conf), or choose a path without {home}"
+            )
+        self._courier = Courier(self._keep("courier", self._courier_start))
 
     async def start(self) -> None:
-        """Start the courier without privileges where `start_privileged` was not called: it then serves one user."""
-        if self._courier is None:
-            self.start_privileged()
+        """Nothing more: the courier runs."""
 
     async def stop(self) -> None:
         """End the courier."""
         if self._courier is not None:
-            await self._run_in_thread(self._courier.close)
+            await self._run_in_thread(self._courier.process.close)
+
+    def missing(self) -> str:
+        """Of the courier."""
+        return "it was not started" if self._courier is None else self._courier.process.missing
 
     async def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]

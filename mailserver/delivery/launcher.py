@@ -1,6 +1,6 @@
 """The launcher: a small process that runs one command for one message at a time, with the identity of a user.
 
-It is started before the server drops its privileges, and is told first which command, as whom, and for how long at most.  What
+It is started with root's privileges, and is told first which command, as whom, and for how long at most.  What
 comes over the socket later (see `privileged`) is only what to put into the placeholders, and the message:
 
     {"values": {placeholder: text}, "fields", "skip", "size", "binary"}   →   [0, "", status, output] or [errno or -1, note]
@@ -33,7 +33,7 @@ from mailserver.delivery.form import local_form
 from mailserver.delivery.troubles import NO_ERRNO
 from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become
-from mailserver.processes.spawning import outlive_signals
+from mailserver.processes.spawning import Start, name_version, outlive_signals
 
 __all__ = ["EACH_ITS_USER", "OUTPUT_OCTETS", "TIMED_OUT", "UNSAFE", "Launch", "main", "parse_request"]
 
@@ -63,6 +63,10 @@ class Launch:
     def encoded(self) -> bytes:
         """The form in which it goes to the process."""
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode("ascii")
+
+    def start(self) -> Start:
+        """How the launcher is started."""
+        return Start("mailserver.delivery.launcher", instructions=self.encoded())
 
     @classmethod
     def decoded(cls, octets: bytes) -> Launch:
@@ -265,6 +269,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
     os.umask(0o077)
     with socket.socket(fileno=int(number)) as control:
         control.set_inheritable(False)
+        name_version(control)
         launch = Launch.decoded(privileged.instructions(control))
         template = CommandTemplate(launch.command)
         privileged.serve(

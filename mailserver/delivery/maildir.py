@@ -27,6 +27,7 @@ from mailserver.mail.answers import Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.processes.small import keep_here
 
 __all__ = ["MaildirDelivery", "MaildirFactory", "MaildirOptions", "Writer", "WriterThread"]
 
@@ -180,6 +181,7 @@ class MaildirFactory:
                 uid_min=options.uid_min,
                 hostname=services.hostname,
                 run_in_thread=services.run_in_thread,
+                keep=services.keep_process or keep_here,
             )
 
         def path_of(box: Mailbox) -> str:

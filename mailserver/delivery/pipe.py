@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import socket
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -32,6 +31,7 @@ from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
     IConcurrentDelivery,
+    IMayBeMissing,
     IPrivilegedComponent,
     Services,
 )
@@ -40,27 +40,16 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
 from mailserver.processes.answer import Answer
-from mailserver.processes.privileged import LENGTH, PrivilegedProcess, RequestError
-from mailserver.processes.spawning import spawn
+from mailserver.processes.kept import KeptProcess
+from mailserver.processes.privileged import RequestError
+from mailserver.processes.small import keep_here
 
-__all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "start_launcher"]
+__all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "launch_of"]
 
 GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
 
 
-def start_launcher(launch: Launch, *, module: str = "mailserver.delivery.launcher") -> PrivilegedProcess:
-    """Start the launcher with the identity of this moment.  Raises OSError."""
-
-    def begin() -> tuple[subprocess.Popen[bytes], socket.socket]:
-        process, control = spawn(module, [])
-        instructions = launch.encoded()
-        control.sendall(LENGTH.pack(len(instructions)) + instructions)
-        return process, control
-
-    return PrivilegedProcess(spawn=begin)
-
-
-@implementer(IConcurrentDelivery, IComponent, IPrivilegedComponent)
+@implementer(IConcurrentDelivery, IComponent, IPrivilegedComponent, IMayBeMissing)
 class PipeDelivery:
     """Runs a command for each destination.  What it took is its own matter, so `flush` has nothing to do.
 
@@ -88,12 +77,18 @@ class PipeDelivery:
         clock: Clock,
         run_in_thread: Callable[..., Awaitable[Any]],
         reactor: Any,
-        start: Callable[[Launch], PrivilegedProcess] = start_launcher,
+        keep: Callable[..., KeptProcess] = keep_here,
     ) -> None:
         CommandTemplate(command)
-        at_once = 2 * concurrency + 2  # those that have answered take a moment to end
         self._launch = Launch(
-            tuple(command), user, group, uid_min, directory, dict(environment), time_limit_seconds, at_once
+            command=tuple(command),
+            user=user,
+            group=group,
+            uid_min=uid_min,
+            directory=directory,
+            environment=dict(environment),
+            seconds=time_limit_seconds,
+            at_once=_children(concurrency),
         )
         self._header_fields = header_fields
         self._null_sender = null_sender
@@ -101,8 +96,8 @@ class PipeDelivery:
         self._clock = clock
         self._run_in_thread = run_in_thread
         self._reactor = reactor
-        self._start = start
-        self._process: PrivilegedProcess | None = None
+        self._keep = keep
+        self._process: KeptProcess | None = None
         self._slots = DeferredSemaphore(concurrency)
         self.calls_at_once = concurrency
         self.deadline_seconds = 2 * time_limit_seconds + 60.0
@@ -115,7 +110,7 @@ class PipeDelivery:
         if not self._launch.user:
             return
         self._check_user()
-        self._process = self._start(self._launch)
+        self._process = self._keep("launcher", self._launch.start())
 
     async def start(self) -> None:
         """Start the launcher with the server's own identity, where `start_privileged` has not.  Raises OSError."""
@@ -130,16 +125,29 @@ class PipeDelivery:
                 raise OSError("pipe: the server's user has no name: set \"user\"") from None
             self._launch = replace(self._launch, user=own)
         self._check_user()
-        self._process = self._start(self._launch)
+        self._process = self._keep("launcher", self._launch.start(), privileged=False)
 
     async def stop(self) -> None:
         """End the launcher.  A command whose outcome nobody waits for any more is ended, too."""
         if self._process is not None:
             await self._run_in_thread(self._process.close)
 
+    def missing(self) -> str:
+        """Of the launcher."""
+        return "it was not started" if self._process is None else self._process.missing
+
     def _check_user(self) -> None:
         """What the launcher would refuse for every message is a fault of the configuration.  Raises OSError."""
-        user = self._launch.user
+        user, own = self._launch.user, os.geteuid()
+        try:
+            needs_root = user == launcher.EACH_ITS_USER or pwd.getpwnam(user).pw_uid != own
+        except KeyError:
+            needs_root = False  # nobody could
+        if own != 0 and needs_root:
+            raise OSError(
+                f"pipe: to run commands as {user} the server needs root at the start: "
+                "give root up with twistd --uid and --gid (etc/system-users.conf)"
+            )
         if user != launcher.EACH_ITS_USER:
             try:
                 launcher.account_for(self._launch, user, pwd.getpwnam)
@@ -301,4 +309,23 @@ class PipeFactory:
             clock=services.clock,
             run_in_thread=services.run_in_thread,
             reactor=reactor,
+            keep=services.keep_process or keep_here,
         )
+
+
+def launch_of(options: PipeOptions) -> Launch:
+    """What the launcher is started for, where the options name a user."""
+    return Launch(
+        command=options.command,
+        user=options.user,
+        group=options.group,
+        uid_min=options.uid_min,
+        directory=options.directory,
+        environment=options.environment,
+        seconds=options.time_limit,
+        at_once=_children(options.concurrency),
+    )
+
+
+def _children(concurrency: int) -> int:
+    return 2 * concurrency + 2  # those that have answered take a moment to end

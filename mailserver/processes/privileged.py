@@ -1,8 +1,8 @@
-"""What the small processes that keep the privileges have in common, on both ends of their socket.
+"""What the small processes that keep the privileges have in common: how they take requests, and become others.
 
-Such a process is started before the server drops its privileges; so it believes nothing that the server says.  It serves a Unix
-stream socket.  A request is one frame: four octets of length, then JSON; with the first octet travel descriptors, one on which
-the reply is written and, for mail, one from which the content is read.  For each request it forks a child.
+Such a process has privileges that the server has dropped; so it believes nothing that the server says.  It serves a Unix
+stream socket.  A request is one frame (`frames`) of JSON; with it travel descriptors, one on which the reply is written and, for
+mail, one from which the content is read.  For each request it forks a child.  The server's end is `kept`.
 
 The reply is a JSON list that begins with a number (0, an errno, or -1) and a note.
 """
@@ -17,11 +17,10 @@ import resource
 import select
 import signal
 import socket
-import struct
-import subprocess
-import threading
 from collections.abc import Callable
 from typing import NoReturn, Protocol
+
+from mailserver.processes.frames import FRAME_OCTETS, LENGTH, receive
 
 __all__ = [
     "LENGTH",
@@ -29,7 +28,6 @@ __all__ = [
     "Lookup",
     "REQUEST_OCTETS",
     "Job",
-    "PrivilegedProcess",
     "RequestError",
     "account_of",
     "answer",
@@ -39,13 +37,11 @@ __all__ = [
     "serve",
 ]
 
-LENGTH = struct.Struct("!I")
 NO_ERRNO = -1  # an error that is not the operating system's
-REQUEST_OCTETS = 131072
+REQUEST_OCTETS = FRAME_OCTETS
 NOTE_CHARACTERS = 512
 
 Lookup = Callable[[str], pwd.struct_passwd]
-Spawn = Callable[[], tuple["subprocess.Popen[bytes]", socket.socket]]
 
 
 class RequestError(ValueError):
@@ -64,41 +60,6 @@ class Job(Protocol):
     def run(self, reply: int, content: int) -> tuple[object, ...]: ...
 
 
-class PrivilegedProcess:
-    """The server's end.  `spawn` starts the process; `send` may be called in several threads."""
-
-    def __init__(self, *, spawn: Spawn) -> None:
-        self._spawn = spawn
-        self._lock = threading.Lock()
-        self._started_as = os.geteuid()
-        self._process, self._control = spawn()
-
-    def send(self, request: bytes, descriptors: list[int]) -> None:
-        """Hand a request over, with the descriptors of its reply and (for mail) its content.  Blocking.  Raises OSError."""
-        if len(request) > REQUEST_OCTETS:
-            raise OSError(f"a request of {len(request)} octets is too long")
-        with self._lock:
-            if self._process.poll() is not None:
-                self._restart()
-            socket.send_fds(self._control, [LENGTH.pack(len(request))], descriptors)
-            self._control.sendall(request)
-
-    def close(self) -> None:
-        """Let the process end, and wait for it.  Its children finish what they have begun."""
-        with self._lock:
-            self._control.close()
-            self._process.wait()
-
-    def _restart(self) -> None:
-        if self._started_as != os.geteuid():
-            raise OSError("it has died, and to start it again needs the privileges that were dropped: restart the server")
-        self._control.close()
-        self._process, self._control = self._spawn()
-
-
-# --- in the process ---
-
-
 def serve(
     control: socket.socket, check: Callable[[bytes], Job], *, children_at_once: int, children_of_a_user: int
 ) -> None:
@@ -109,7 +70,7 @@ def serve(
         if not select.select([control], [], [], 1.0 if children else None)[0]:
             continue
         try:
-            octets, descriptors = _received(control)
+            octets, descriptors = receive(control)
         except (EOFError, OSError):
             return
         try:
@@ -138,8 +99,10 @@ def instructions(control: socket.socket) -> bytes:
 
     A program's arguments could be read by everybody on the machine.
     """
-    length = LENGTH.unpack(_exactly(control, LENGTH.size))[0]
-    return _exactly(control, min(length, REQUEST_OCTETS))
+    octets, descriptors = receive(control)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return octets
 
 
 def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
@@ -158,13 +121,16 @@ def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
 
 
 def become(account: pwd.struct_passwd) -> None:
-    """Take the user's identity and give up every other.  Raises OSError."""
+    """Take the user's identity and give up every other, each group among them that is not the user's own.  Raises OSError."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if os.geteuid() == 0:
+        own = {account.pw_gid, *os.getgrouplist(account.pw_name, account.pw_gid)}
         os.initgroups(account.pw_name, account.pw_gid)
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        if not own.issuperset(os.getgroups()):
+            raise PermissionError("a group is left that is not the user's")
     if os.getresuid() != (account.pw_uid,) * 3 or 0 in os.getresgid():
         raise PermissionError("the identity did not change")
 
@@ -204,28 +170,3 @@ def _reap(children: dict[int, str]) -> None:
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
             children.pop(ended, None)
-
-
-def _received(control: socket.socket) -> tuple[bytes, list[int]]:
-    head, descriptors, flags, _ = socket.recv_fds(control, LENGTH.size, 4)
-    try:
-        if flags & socket.MSG_CTRUNC:
-            raise EOFError("more descriptors than two")
-        head += _exactly(control, LENGTH.size - len(head)) if head else b""
-        if len(head) != LENGTH.size or LENGTH.unpack(head)[0] > REQUEST_OCTETS:
-            raise EOFError("the end, or no request")
-        return _exactly(control, LENGTH.unpack(head)[0]), descriptors
-    except (EOFError, OSError):
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise
-
-
-def _exactly(control: socket.socket, octets: int) -> bytes:
-    data = b""
-    while len(data) < octets:
-        more = control.recv(octets - len(data))
-        if not more:
-            raise EOFError("the end within a request")
-        data += more
-    return data

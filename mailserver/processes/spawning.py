@@ -8,12 +8,29 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mailserver
+from mailserver.processes import frames
+from mailserver.processes.version import VERSION_OCTETS, version
 
-__all__ = ["outlive_signals", "program", "spawn"]
+__all__ = ["OtherVersion", "Start", "begin", "name_version", "outlive_signals", "program", "spawn"]
 
 BUFFER_OCTETS = 1024 * 1024
+START_SECONDS = 20.0
+
+
+class OtherVersion(OSError):
+    """What stands on the disk is not the program that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a module is run.  `instructions` are what it is told first, since everybody could read its arguments."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    instructions: bytes = b""
 
 
 def program(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -47,6 +64,34 @@ def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes
             ours.close()
             raise
     return process, ours
+
+
+def begin(start: Start, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Run a module that names its version first, and give it its instructions.
+
+    Blocking, for `START_SECONDS` at most.  Raises OSError where it does not start, `OtherVersion` where it is not `expected`.
+    """
+    process, control = spawn(start.module, start.arguments)
+    try:
+        control.settimeout(START_SECONDS)
+        if frames.exactly(control, VERSION_OCTETS) != expected:
+            raise OtherVersion(f"{start.module} on the disk is of another version than this server: restart the server")
+        if start.instructions:
+            frames.send(control, start.instructions)
+        control.settimeout(None)
+    except (OSError, EOFError) as error:
+        control.close()
+        process.kill()
+        process.wait()
+        if isinstance(error, OtherVersion):
+            raise
+        raise OSError(f"{start.module} does not start: {error}") from error
+    return process, control
+
+
+def name_version(control: socket.socket) -> None:
+    """In the program: the first that it says, once it can work.  Raises OSError."""
+    control.sendall(version())
 
 
 def outlive_signals() -> None:

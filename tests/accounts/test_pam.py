@@ -102,7 +102,8 @@ class LogIns(SynchronousTestCase):
         self.directory = SystemLogIns(
             service="mailserver",
             reactor=Readers(),
-            start=lambda service, uid_min: self.process,  # type: ignore[arg-type,return-value]
+            keep=lambda kind, start: self.process,  # type: ignore[arg-type,return-value]
+            identity=lambda: 0,
             clock=self.clock,
             run_in_thread=maybeDeferred,
             hostname="mx.example.org",
@@ -290,6 +291,10 @@ class RealPAM(TestCase):
         process._process.send_signal(signal.SIGKILL)
         process._process.wait()
         self.assertEqual(await self.log_in("nobody", "secret"), "nobody@example.org")
+
+    def test_a_server_that_is_not_root_does_not_start_with_them(self) -> None:
+        self.directory._identity = lambda: 1000
+        self.assertIn("need root at the start", str(self.assertRaises(CannotTell, self.directory.start_privileged)))
 
     async def test_without_them_it_is_cannot_tell(self) -> None:
         process = self.directory._process

@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import socket
 import stat
 import tempfile
@@ -15,18 +14,23 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from mailserver.delivery import courier
 from mailserver.delivery.courier import Request, parse_request
-from mailserver.delivery.homes import Courier, HomeDelivery, start_courier
+from mailserver.delivery.homes import Courier, HomeDelivery
 from mailserver.delivery.letters import letter_of
+from mailserver.interfaces import IMayBeMissing
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.parcel import Parcel
 from mailserver.processes import privileged
+from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError, account_of
-from mailserver.processes.spawning import spawn
+from mailserver.processes.small import keep_here
+from mailserver.processes.spawning import Start, begin
+from mailserver.processes.version import version
 from tests.delivery.messages import DATA, only, parcel, read, run_at_once
 
 NOBODY = pwd.getpwnam("nobody")
@@ -132,11 +136,16 @@ class RootCase(SynchronousTestCase):
         self.courier = self.started()
 
     def started(self) -> Courier:
-        made = Courier(
-            spawn=lambda: spawn("tests.delivery.courier_for_nobody", [*self.users, "{home}/Maildir", "1000"])
-        )
+        start = Start("tests.delivery.courier_for_nobody", (*self.users, "{home}/Maildir", "1000"))
+        made = KeptProcess(name="courier", begin=lambda: begin(start, version()))
         self.addCleanup(made.close)
-        return made
+        return Courier(made)
+
+    def kill(self) -> None:
+        process = self.courier.process._process
+        assert process is not None
+        process.kill()
+        process.wait()
 
     def deliver(self, one: Parcel) -> list[tuple[int, int, str]]:
         letter = letter_of(one, HOST)
@@ -221,34 +230,36 @@ class AsRoot(RootCase):
         self.assertEqual(self.new(), [])
 
     def test_a_courier_that_died_is_started_again(self) -> None:
-        os.kill(self.courier._process.pid, signal.SIGKILL)
-        self.courier._process.wait()
+        self.kill()
         [(_, error, note)] = self.deliver(parcel(home_box("nobody")))
         self.assertEqual(error, 0, note)
 
     def test_one_that_died_after_the_privileges_were_dropped_stays_away_and_mail_waits(self) -> None:
-        os.kill(self.courier._process.pid, signal.SIGKILL)
-        self.courier._process.wait()
+        self.courier = Courier(keep_here("courier", Start("mailserver.delivery.courier", ("{home}/Maildir", "1000"))))
+        self.addCleanup(self.courier.process.close)
+        self.kill()
         self.patch(os, "geteuid", lambda: 1000)
         [(_, error, note)] = self.deliver(parcel(home_box("nobody")))
         self.assertNotEqual(error, 0)
         self.assertIn("restart the server", note)
 
     def test_it_ends_with_the_server(self) -> None:
-        process = self.courier._process
-        self.courier._control.close()
+        process, control = self.courier.process._process, self.courier.process._control
+        assert process is not None and control is not None
+        control.close()
         self.assertEqual(process.wait(10), 0)
 
     def test_what_is_no_request_ends_it(self) -> None:
         for octets in (b"\xff\xff\xff\xff", privileged.LENGTH.pack(privileged.REQUEST_OCTETS + 1), privileged.LENGTH.pack(4) + b"null"):
-            made = self.started()
+            made = self.started().process
+            assert made._process is not None and made._control is not None
             made._control.sendall(octets)
             self.assertEqual(made._process.wait(10), 0)
 
     def test_a_request_for_nothing_is_answered_and_the_next_one_served(self) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull) as nothing:
-            self.courier.send(b"null", [theirs.fileno(), nothing.fileno()])
+            self.courier.process.send(b"null", [theirs.fileno(), nothing.fileno()])
             theirs.close()
             ours.settimeout(10)
             self.assertEqual(json.loads(ours.recv(1000))[0], -1)
@@ -272,16 +283,18 @@ class Component(SynchronousTestCase):
     def setUp(self) -> None:
         self.asked: list[str] = []
         self.delivery = HomeDelivery(
-            template="{home}/Maildir", uid_min=1000, hostname=HOST, run_in_thread=run_at_once, start=self.start
+            template="{home}/Maildir", uid_min=1000, hostname=HOST, run_in_thread=run_at_once, keep=self.keep, identity=lambda: 0
         )
+        self.missing = ""
 
-    def start(self, *, template: str, uid_min: int) -> Any:
-        self.asked.append(f"start {template} {uid_min}")
+    def keep(self, kind: str, start: Start) -> Any:
+        self.asked.append(f"{kind}: {start.module} {' '.join(start.arguments)}")
         return self
 
-    def deliver(self, copy: Any, letter: Any) -> Any:
-        self.asked.append(copy[1])
-        return (copy[0], 0, "path") if copy[1] != "bad" else (copy[0], -1, "no")
+    def send(self, request: bytes, descriptors: list[int]) -> None:
+        user = json.loads(request)["user"]
+        self.asked.append(user)
+        os.write(descriptors[0], b'[0, "path"]' if user != "bad" else b'[-1, "no"]')
 
     def close(self) -> None:
         self.asked.append("close")
@@ -293,10 +306,24 @@ class Component(SynchronousTestCase):
         self.delivery.start_privileged()
         self.result(self.delivery.start())
         self.result(self.delivery.stop())
-        self.assertEqual(self.asked, ["start {home}/Maildir 1000", "close"])
+        self.assertEqual(self.asked, ["courier: mailserver.delivery.courier {home}/Maildir 1000", "close"])
+
+    def test_without_root_there_is_no_mail_into_homes_and_the_start_says_so(self) -> None:
+        self.delivery._identity = lambda: 1000
+        refused = self.assertRaises(OSError, self.delivery.start_privileged)
+        self.assertIn("needs root at the start", str(refused))
+        self.assertEqual(self.asked, [])
+
+    def test_it_says_why_it_cannot_deliver_now(self) -> None:
+        verifyObject(IMayBeMissing, self.delivery)
+        self.assertEqual(self.delivery.missing(), "it was not started")
+        self.delivery.start_privileged()
+        self.assertEqual(self.delivery.missing(), "")
+        self.missing = "it has died"
+        self.assertEqual(self.delivery.missing(), "it has died")
 
     def test_each_destination_gets_its_own_outcome(self) -> None:
-        self.result(self.delivery.start())
+        self.delivery.start_privileged()
         parcels = [parcel(home_box("bad"), home_box("alice")), parcel(home_box("alice"), id="0000000000000002")]
         first, second = self.result(self.delivery.deliver_batch(parcels))
         self.assertIsInstance(first[0], NotNow)
@@ -318,8 +345,9 @@ class OwnUser(TestCase):
             uid_min=1000,
             hostname=HOST,
             run_in_thread=deferToThread,
-            start=start_courier,
+            identity=lambda: 0,
         )
+        delivery.start_privileged()
         await delivery.start()
         try:
             one = parcel(home_box(own.pw_name if own.pw_uid >= 1000 else "no-such-user"))

@@ -24,8 +24,8 @@ from mailserver.config import check_options
 from mailserver.delivery import launcher
 from mailserver.delivery.handover import outcome_of_answer
 from mailserver.delivery.launcher import Launch, parse_request
-from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, start_launcher
-from mailserver.interfaces import IComponent, IConcurrentDelivery, IPrivilegedComponent
+from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, launch_of
+from mailserver.interfaces import IComponent, IConcurrentDelivery, IMayBeMissing, IPrivilegedComponent
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
 from mailserver.mail.content import Content
@@ -34,6 +34,8 @@ from mailserver.mail.parcel import Destination, Parcel
 from mailserver.processes import privileged
 from mailserver.processes.answer import Answer
 from mailserver.processes.privileged import RequestError
+from mailserver.processes.small import keep_here
+from mailserver.processes.spawning import Start
 from tests.delivery.messages import ALICE, BOB, DATA, parcel, remote_parcel
 
 NOBODY = pwd.getpwnam("nobody")
@@ -361,6 +363,13 @@ class Identity(PipeCase):
                 await self.started("/bin/true", user=user, group=group)
             self.assertIn(why, str(caught.exception))
 
+    async def test_without_root_it_runs_as_nobody_else_and_the_start_says_so(self) -> None:
+        self.patch(os, "geteuid", lambda: 54321)
+        for user in (OWN, "{user}"):
+            with self.assertRaises(OSError) as caught:
+                await self.started("/bin/true", user=user)
+            self.assertIn("needs root at the start", str(caught.exception))
+
     async def test_and_the_launcher_itself_runs_nothing_for_them(self) -> None:
         for user, group in (("root", ""), (OWN, "root")):
             self.patch(PipeDelivery, "_check_user", lambda _: None)
@@ -386,7 +395,7 @@ class Identity(PipeCase):
             SHELL, "-c", "id -un > out; pwd >> out", user="{user}", directory="{home}", environment={"TEST_HOME": home}
         )
         delivery._process.close()
-        delivery._process = start_launcher(delivery._launch, module="tests.delivery.launcher_for_nobody")
+        delivery._process = keep_here("launcher", Start("tests.delivery.launcher_for_nobody", instructions=delivery._launch.encoded()))
         self.assertIsInstance(await self.outcome(delivery, parcel(Mailbox("nobody", "example.org", system=True))), Delivered)
         with open(f"{home}/out") as file:
             self.assertEqual(file.read(), f"nobody\n{home}\n")
@@ -413,7 +422,7 @@ class Identity(PipeCase):
         delivery = await self.started("/bin/true")
         delivery._process._process.kill()
         delivery._process._process.wait()
-        delivery._process._started_as = -1
+        self.patch(os, "geteuid", lambda: 54321)
         outcome = await self.outcome(delivery)
         assert isinstance(outcome, Deferred)
         self.assertIn("restart the server", outcome.note)
@@ -486,8 +495,9 @@ class Options(SynchronousTestCase):
 
         services = Services(reactor, deferToThread, None, None, "mx.example.org", "/etc/mailserver", "/var/lib/mailserver")
         built = PipeFactory().build(self.options(time_limit="2m", concurrency=7), services)
-        for interface in (IConcurrentDelivery, IComponent, IPrivilegedComponent):
+        for interface in (IConcurrentDelivery, IComponent, IPrivilegedComponent, IMayBeMissing):
             verifyObject(interface, built)
+        self.assertEqual(built._launch, launch_of(self.options(time_limit="2m", concurrency=7)))
         self.assertEqual((built.calls_at_once, built.deadline_seconds), (7, 300.0))
 
     def test_a_faulty_command_or_directory_is_a_fault_of_the_configuration(self) -> None:

@@ -1,0 +1,159 @@
+"""The server's end of a small process that is kept running: one that has died is replaced.
+
+The first to notice starts the next: a sender in its thread, or the reactor, which watches (`watching`).  After one that died soon
+after its start, or did not start, the next has to wait, longer each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from mailserver.processes import frames
+
+__all__ = ["LONGEST_SECONDS", "STEADY_SECONDS", "Begin", "KeptProcess"]
+
+Begin = Callable[[], tuple["subprocess.Popen[bytes] | None", socket.socket]]
+
+STEADY_SECONDS = 60.0  # who has lived so long has not died of its start
+LONGEST_SECONDS = 60.0  # between two starts
+SEND_SECONDS = 10.0  # one that takes nothing for so long (it was stopped, say) counts as dead
+END_SECONDS = 10.0
+
+
+class KeptProcess:
+    """`begin` starts the process and returns it, None where it is not our child, and our end of its socket; it may block.
+
+    `send` may be called in several threads.  `seconds` is a clock that nobody sets.  Raises OSError where it does not start.
+    """
+
+    def __init__(self, *, name: str, begin: Begin, seconds: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.missing = ""  # why it does not run; "" while it does
+        self.deaths = 0
+        self._begin = begin
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self.is_closed = False
+        self._early_deaths = 0  # one after the other
+        self._next_start = 0.0
+        self._begun = seconds()
+        process, control = begin()
+        self._process: subprocess.Popen[bytes] | None = process
+        self._control: socket.socket | None = control
+        control.settimeout(SEND_SECONDS)
+
+    def send(self, octets: bytes, descriptors: Sequence[int]) -> None:
+        """Hand a request over, with the descriptors of its reply and (for mail) its content.  Blocking.  Raises OSError."""
+        if len(octets) > frames.FRAME_OCTETS:
+            raise OSError(f"a request of {len(octets)} octets is too long")
+        with self._mine():
+            control = self._running()
+            try:
+                frames.send(control, octets, descriptors)
+            except OSError as error:  # half a request may be on its way, so no other can follow it
+                self._bury(f"it takes no request: {error}")
+                raise OSError(f"the {self.name} takes no request: {error}") from error
+
+    def revive(self) -> None:
+        """Start the next one where this one has died and its time has come.  Blocking.  `missing` says how it went."""
+        with contextlib.suppress(OSError), self._mine():
+            self._running()
+
+    def seconds_to_next_start(self) -> float:
+        """How long nobody will try to start it."""
+        return max(0.0, self._next_start - self._seconds())
+
+    def watched(self) -> socket.socket | None:
+        """A socket that is ready to be read when the process of now has ended, for the caller to close; None: it has."""
+        with self._lock:
+            return None if self._control is None else self._control.dup()
+
+    def close(self) -> None:
+        """Let the process end, and wait for it.  Its children finish what they have begun."""
+        with self._lock:
+            self.is_closed = True
+            self.missing = "it was ended"
+            control, self._control = self._control, None
+            process, self._process = self._process, None
+        if control is not None:
+            _hang_up(control)
+        if process is not None:
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+
+    # --- with the lock ---
+
+    @contextlib.contextmanager
+    def _mine(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=SEND_SECONDS):
+            raise OSError(f"the {self.name} is busy with another request")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _running(self) -> socket.socket:
+        """The socket of one that runs.  Raises OSError."""
+        if self.is_closed:
+            raise OSError(f"the {self.name} was ended")
+        if self._control is not None and _has_ended(self._control):
+            self._bury("it has died")
+        if self._control is None:
+            if (left := self.seconds_to_next_start()) > 0:
+                raise OSError(f"the {self.name} is missing: {self.missing}; the next try is in {left:.0f} s")
+            return self._start()
+        return self._control
+
+    def _start(self) -> socket.socket:
+        self._begun = self._seconds()
+        try:
+            self._process, control = self._begin()
+        except OSError as error:
+            self._has_died(str(error))
+            raise OSError(f"the {self.name} is missing: {error}") from error
+        control.settimeout(SEND_SECONDS)
+        self._control, self.missing = control, ""
+        return control
+
+    def _bury(self, why: str) -> None:
+        if self._control is not None:
+            _hang_up(self._control)
+        if self._process is not None:
+            _kill(self._process)
+        self._control = self._process = None
+        self.deaths += 1
+        self._has_died(why)
+
+    def _has_died(self, why: str) -> None:
+        now = self._seconds()
+        if now - self._begun >= STEADY_SECONDS:
+            self._early_deaths = 0
+        self._next_start = now + min(LONGEST_SECONDS, 2.0 ** (self._early_deaths - 1) if self._early_deaths else 0.0)
+        self._early_deaths = min(self._early_deaths + 1, 16)
+        self.missing = why
+
+
+def _has_ended(control: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(control, select.POLLIN)  # it never says anything after its version
+    return bool(poll.poll(0))
+
+
+def _hang_up(control: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        control.shutdown(socket.SHUT_RDWR)  # the watcher has a duplicate
+    control.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):  # it was started before the privileges were dropped
+        process.kill()
+        process.wait()

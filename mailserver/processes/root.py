@@ -1,0 +1,190 @@
+"""The root process: all that keeps root's privileges where the server gives them up, and it does next to nothing.
+
+It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their sockets to
+the server, and it binds ports at a reload.  The kinds of process are those below.  How each is started, and which addresses
+there are, it has read from the configuration itself, by a program of a moment (`mailserver.root_reading`), which refuses what
+others than root could have written.  The server's word only chooses among that.  How processes are started is settled at the
+start, as the server's parts keep their settings over a reload, too; the addresses are read again when the server asks for it.
+
+The server's end is `root_link`.  A question is a frame of JSON, the answer, too:
+
+    [number, "start", kind] | [number, "bind", endpoint] | [number, "read", ""]   →   [number, why or ""] and perhaps a descriptor
+
+It ends when the server's end closes; what it has started then ends by itself, for the same reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mailserver.processes import frames
+from mailserver.processes.spawning import Start, begin, outlive_signals
+from mailserver.processes.version import version
+
+__all__ = ["KINDS", "READING", "Plan", "Root", "main"]
+
+KINDS: Mapping[str, str] = {
+    "accounts.pam": "mailserver.accounts.pam",
+    "delivery.courier": "mailserver.delivery.courier",
+    "delivery.launcher": "mailserver.delivery.launcher",
+    "relay.courier": "mailserver.delivery.courier",
+    "relay.launcher": "mailserver.delivery.launcher",
+}
+READING = "mailserver.root_reading"
+READ_SECONDS = 30.0
+PLAN_OCTETS = 4 * 1024 * 1024
+WHY_CHARACTERS = 4096
+
+
+class Refused(Exception):
+    """The words are for the server's log."""
+
+
+class Plan:
+    """What the configuration allows: `addresses`, interface and port by endpoint; `starts`, how a process is started, by kind."""
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self.addresses: dict[str, tuple[str, int]] = {
+            endpoint: (str(interface), int(port)) for endpoint, (interface, port) in members["addresses"].items()
+        }
+        self.starts: dict[str, Start] = {
+            kind: Start(KINDS[kind], tuple(map(str, arguments)), instructions.encode("ascii"))
+            for kind, (arguments, instructions) in members["starts"].items()
+        }
+
+
+class Root:
+    """Answers the server's questions.  `path` is the configuration's; `ours` the version of this program when it began."""
+
+    def __init__(self, *, path: str, ours: bytes, reading: str = READING) -> None:
+        self._path = path
+        self._ours = ours
+        self._reading = reading
+        self._plan: Plan | None = None
+        self._starts: Mapping[str, Start] | None = None  # those of the first plan
+        self._started: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # with a descriptor that tells its end
+
+    def serve(self, link: socket.socket) -> None:
+        """Until the server closes its end."""
+        while True:
+            poll = select.poll()
+            for descriptor in (link.fileno(), *(ended for _, ended in self._started.values())):
+                poll.register(descriptor, select.POLLIN)
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            self._reap()
+            if link.fileno() not in ready:
+                continue
+            try:
+                question, descriptors = frames.receive(link)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                number, verb, word = json.loads(question)
+            except (EOFError, OSError, ValueError, TypeError, RecursionError):
+                return
+            with contextlib.ExitStack() as stack:
+                why, found = "", None
+                try:
+                    found = self.answer(str(verb), str(word))
+                except Exception as error:  # noqa: BLE001  # one question's trouble must not take root's part away from the others
+                    why = str(error) if isinstance(error, Refused | OSError) else f"{type(error).__name__}: {error}"
+                    why = why[:WHY_CHARACTERS] or type(error).__name__
+                if found is not None:
+                    stack.enter_context(found)
+                descriptors = [] if found is None else [found.fileno()]
+                try:
+                    frames.send(link, json.dumps([number, why]).encode("ascii"), descriptors)
+                except OSError:
+                    return
+
+    def answer(self, verb: str, word: str) -> socket.socket | None:
+        """Do what is asked.  Raises `Refused`, OSError, or whatever a faulty plan leads to."""
+        if verb == "start":
+            return self._start(word)
+        if verb == "bind":
+            return self._bind(word)
+        if verb == "read":
+            self._read()
+            return None
+        raise Refused("there is no such question")
+
+    def _start(self, kind: str) -> socket.socket:
+        start = (self._starts or {}).get(kind)
+        if start is None:
+            raise Refused(f"the configuration at the start asked for no {kind}")
+        self._end(kind)
+        process, control = begin(start, self._ours)
+        self._started[kind] = process, os.pidfd_open(process.pid)
+        return control
+
+    def _bind(self, endpoint: str) -> socket.socket:
+        if self._plan is None or endpoint not in self._plan.addresses:
+            raise Refused(f"the configuration has no endpoint {endpoint!r}")
+        interface, port = self._plan.addresses[endpoint]
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        [address, *_] = socket.getaddrinfo(interface or None, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address[4])
+        except OSError as error:
+            bound.close()
+            raise Refused(f"{endpoint}: {error.strerror or error}") from error
+        return bound
+
+    def _read(self) -> None:
+        process, pipe = begin(Start(self._reading, (self._path,)), self._ours)
+        with pipe:
+            try:
+                pipe.settimeout(READ_SECONDS)
+                octets = b""
+                while len(octets) < PLAN_OCTETS and (piece := pipe.recv(65536)):
+                    octets += piece
+            finally:
+                process.kill()
+                process.wait()
+        try:
+            members = json.loads(octets)
+        except ValueError:
+            raise Refused("the configuration could not be read: the program that reads it has died") from None
+        if members["why"]:
+            raise Refused(members["why"])
+        self._plan = Plan(members)
+        if self._starts is None:
+            self._starts = self._plan.starts
+
+    def _end(self, kind: str) -> None:
+        """The one before, should it still run: it was stopped, or is of no use to the server.  Its children go on."""
+        process, ended = self._started.pop(kind, (None, -1))
+        if process is not None:
+            process.kill()
+            process.wait()
+            os.close(ended)
+
+    def _reap(self) -> None:
+        for kind, (process, _) in list(self._started.items()):
+            if process.poll() is not None:
+                self._end(kind)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Arguments: the configuration's path, the number of our end of the socket pair."""
+    path, number = arguments
+    outlive_signals()
+    os.umask(0o077)
+    with socket.socket(fileno=int(number)) as link:
+        link.set_inheritable(False)
+        ours = version()
+        link.sendall(ours)
+        Root(path=path, ours=ours).serve(link)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,110 @@
+"""The server's end of the root process (`root`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+from mailserver.processes import frames
+from mailserver.processes.spawning import Start, begin
+
+__all__ = ["RootGone", "RootLink", "start_root_process"]
+
+ANSWER_SECONDS = 60.0  # it waits for others that long: 20 s for one that starts, 30 s for the configuration
+END_SECONDS = 10.0
+
+
+class RootGone(OSError):
+    """The root process has died, and nobody can start it again."""
+
+
+class RootLink:
+    """`process` is the root process.  Each question blocks; several threads may ask.  All raise OSError with a sentence."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], link: socket.socket, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._process = process
+        self._link = link
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._number = 0
+        self.ending = os.pidfd_open(process.pid)  # ready to be read when it has ended; `close` closes it
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def start(self, kind: str) -> socket.socket:
+        """Have a small process started: our end of its socket."""
+        return self._ask_for_socket("start", kind)
+
+    def bind(self, endpoint: str) -> socket.socket:
+        """Have the address of a tcp endpoint bound: a socket that does not listen yet."""
+        return self._ask_for_socket("bind", endpoint)
+
+    def read(self) -> None:
+        """Have the configuration read."""
+        self._ask("read", "")
+
+    def close(self) -> None:
+        """Let it end, and wait for it."""
+        with self._lock:
+            self._link.close()
+            os.close(self.ending)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is root's, so we could not end it
+            self._process.wait(END_SECONDS)
+
+    def _ask_for_socket(self, verb: str, word: str) -> socket.socket:
+        descriptors = self._ask(verb, word)
+        if len(descriptors) != 1:
+            raise OSError("the root process gave no socket")
+        return socket.socket(fileno=descriptors[0])
+
+    def _ask(self, verb: str, word: str) -> list[int]:
+        if not self._lock.acquire(timeout=ANSWER_SECONDS):
+            raise OSError("the root process is busy with another question")
+        try:
+            self._number += 1
+            self._link.settimeout(ANSWER_SECONDS)
+            frames.send(self._link, json.dumps([self._number, verb, word]).encode("ascii"))
+            return self._answer(self._number)
+        except TimeoutError:
+            raise OSError("the root process does not answer") from None
+        except (EOFError, ConnectionError):
+            raise RootGone("the root process has died: restart the server") from None
+        finally:
+            self._lock.release()
+
+    def _answer(self, number: int) -> list[int]:
+        end = self._seconds() + ANSWER_SECONDS
+        while True:
+            self._link.settimeout(max(0.01, end - self._seconds()))
+            octets, descriptors = frames.receive(self._link)
+            answered, why = json.loads(octets)
+            if answered == number and not why:
+                return descriptors
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if answered == number:
+                raise OSError(why)
+            # of a question that was given up
+
+
+def start_root_process(path: str, ours: bytes) -> RootLink:
+    """Start it for the configuration at `path`, which it reads.  Blocking.  Raises OSError with a sentence."""
+    process, link = begin(Start("mailserver.processes.root", (path,)), ours)
+    found = RootLink(process, link)
+    try:
+        found.read()
+    except OSError:
+        found.close()
+        raise
+    return found

@@ -1,0 +1,113 @@
+"""The server's small processes: who starts them, and what is known of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from twisted.logger import Logger
+
+from mailserver.processes.bound import bound_by_root
+from mailserver.processes.kept import KeptProcess
+from mailserver.processes.root_link import RootLink, start_root_process
+from mailserver.processes.spawning import Start, begin
+from mailserver.processes.version import version
+from mailserver.processes.watching import Ending, Watch
+
+__all__ = ["NAMES", "SmallProcesses", "keep_here"]
+
+NAMES = {"courier": "courier", "launcher": "launcher", "pam": "process that asks PAM"}
+
+
+class SmallProcesses:
+    """Starts them, through the root process where there is one, and replaces those that die."""
+
+    log = Logger()
+
+    def __init__(self, *, reactor: Any, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
+        self.root: RootLink | None = None
+        self._reactor = reactor
+        self._run_in_thread = run_in_thread
+        self._root_ending: Ending | None = None
+        self._kept: dict[str, tuple[KeptProcess, Watch]] = {}
+
+    def start_root(self, path: str) -> None:
+        """Start the root process, while we are root, for the configuration at `path`.  Blocking.  Raises OSError."""
+        root = start_root_process(path, version())
+        self.root = root
+        self._root_ending = Ending(self._reactor, root.ending, _nothing, self._root_has_died)
+
+    def keep(self, section: str, kind: str, start: Start, *, privileged: bool = True) -> KeptProcess:
+        """Start a process for a component of `section`, with root's rights or with our own.  Blocking.  Raises OSError.
+
+        The root process, where there is one, has read for itself how: it takes no `start` from us.
+        """
+        root, name = self.root, f"{section}.{kind}"
+        if root is None or not privileged:
+            kept = keep_here(kind, start)
+        else:
+            kept = KeptProcess(name=NAMES[kind], begin=lambda: (None, root.start(name)))
+        self._kept[name] = kept, Watch(kept, reactor=self._reactor, run_in_thread=self._run_in_thread)
+        return kept
+
+    def endpoint(self, text: str) -> Any:
+        """How to listen on a configured endpoint through the root process, None where we have to do it ourselves.
+
+        At the start nobody has given root up yet.
+        """
+        if self.root is None or self._root_ending is None or os.geteuid() == 0:
+            return None
+        return bound_by_root(self._reactor, text, self.root, self._run_in_thread)
+
+    async def read_again(self) -> list[str]:
+        """At a reload: let the root process read the configuration.  What it objects to, one sentence or none."""
+        if self.root is None:
+            return []
+        try:
+            await self._run_in_thread(self.root.read)
+        except OSError as error:
+            self.log.error("no port can be added through the root process: {error}", error=error)
+            return [f"no port can be added through the root process: {error}"]
+        return []
+
+    def missing(self) -> Mapping[str, str]:
+        """Why each does not run, "" for those that do; `root` among them where there is one."""
+        found = {name: kept.missing for name, (kept, _) in self._kept.items()}
+        if self.root is not None:
+            found["root"] = "" if self._root_ending is not None else "it has died"
+        return found
+
+    async def stop(self) -> None:
+        """After the components have ended theirs: end the root process."""
+        for _, watch in self._kept.values():
+            watch.stop()
+        if self._root_ending is not None:
+            self._root_ending.forget()
+        if self.root is not None:
+            await self._run_in_thread(self.root.close)
+
+    def _root_has_died(self) -> None:
+        self._root_ending = None
+        self.log.critical(
+            "the root process has died: what runs goes on, but nothing that dies can be started again, and no port below 1024 "
+            "can be added; restart the server"
+        )
+
+
+def keep_here(kind: str, start: Start, *, privileged: bool = True) -> KeptProcess:
+    """As a child of this process, and with its identity.  Nobody watches it: whoever sends finds out.  Raises OSError."""
+    ours, identity = version(), os.geteuid()
+
+    def begin_here() -> tuple[subprocess.Popen[bytes] | None, socket.socket]:
+        if os.geteuid() != identity:
+            raise OSError("to start it again needs the privileges that were dropped: restart the server")
+        return begin(start, ours)
+
+    return KeptProcess(name=NAMES[kind], begin=begin_here)
+
+
+def _nothing() -> None:
+    """The link closes its descriptor itself."""

@@ -1,0 +1,86 @@
+"""What the root process may do, read from the configuration by a program of a moment.
+
+It runs as root beside the root process (`processes.root`) and ends when it has said its word: so that process stays small, and
+nothing that a configuration can do to a parser happens in it.  The options of the server's own components are checked here as in
+the server; no plugin is imported.
+
+The result is JSON: "why" it is refused, "" where it is not; "addresses", for tcp endpoints, interface and port by endpoint;
+"starts", arguments and instructions by kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from mailserver.accounts.system import SystemDirectoryOptions
+from mailserver.accounts.system_log_ins import pam_start
+from mailserver.config import Configuration, ConfigurationError, check_options, load
+from mailserver.config.endpoints import bare_endpoint, place_of
+from mailserver.config.ownership import why_not_of
+from mailserver.delivery.homes import courier_start
+from mailserver.delivery.maildir import MaildirOptions
+from mailserver.delivery.names import PathTemplate, TemplateError
+from mailserver.delivery.pipe import PipeOptions, launch_of
+from mailserver.processes.spawning import Start, name_version, outlive_signals
+
+__all__ = ["main", "plan_of", "read"]
+
+
+def read(path: str) -> dict[str, Any]:
+    """The result for the configuration at `path`."""
+    try:
+        why = why_not_of(path)
+        if why:
+            return {"why": f"the configuration is not root's alone, so it cannot say what root does: {why}"}
+        return {"why": "", **plan_of(load(path))}
+    except (ConfigurationError, ValidationError, TemplateError, OSError) as error:
+        return {"why": str(error)}
+
+
+def plan_of(configuration: Configuration) -> dict[str, Any]:
+    """The result's "addresses" and "starts"; `configuration` has the options of components as plain tables."""
+    addresses = {}
+    for listen in configuration.listen:
+        place = place_of(listen.endpoint)
+        if place is not None and place.kind in ("tcp", "tcp6"):
+            addresses[bare_endpoint(listen.endpoint)] = (place.host, place.port)
+    starts: dict[str, Start] = {}
+    accounts = configuration.accounts
+    if accounts.use == "system":
+        options: Any = check_options(SystemDirectoryOptions, accounts.options, configuration.directory)
+        if options.pam is not None:
+            starts["accounts.pam"] = pam_start(options.pam, options.uid_min)
+    for section, table in (("delivery", configuration.delivery), ("relay", configuration.relay)):
+        if table.use == "maildir":
+            options = check_options(MaildirOptions, table.options, configuration.directory)
+            if PathTemplate(options.path, data_directory=configuration.data).needs_home:
+                starts[f"{section}.courier"] = courier_start(options.path, options.uid_min)
+        elif table.use == "pipe":
+            options = check_options(PipeOptions, table.options, configuration.directory)
+            if options.user:
+                starts[f"{section}.launcher"] = launch_of(options).start()
+    return {
+        "addresses": addresses,
+        "starts": {kind: (start.arguments, start.instructions.decode("ascii")) for kind, start in starts.items()},
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Arguments: the configuration's path, the number of our end of the socket pair."""
+    path, number = arguments
+    outlive_signals()
+    os.umask(0o077)
+    with socket.socket(fileno=int(number)) as pipe:
+        name_version(pipe)
+        pipe.sendall(json.dumps(read(path)).encode("ascii"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
