@@ -76,6 +76,7 @@ class Server:
 
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
+    _router: Router | None = None  # of the door that has been started last
     _runs = False
 
     def __init__(self, configuration: Configuration, *, directory: str, catalogue: plugins.Catalogue, reactor: Any) -> None:
@@ -121,7 +122,6 @@ class Server:
         )
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
-        self._router: Router | None = None  # of the door that has been started last
         self._wait_for_router: list[Deferred[None]] = []
         self.queue = Queue(
             data_directory=data,
@@ -331,7 +331,7 @@ class Door:
             hostname=configuration.hostname,
             limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
             judging=self._judging,
-            router=self.router if listen is None else RouterAtTheDoor(self.router, local=server.local, remote=server.remote),
+            router=self.router if listen is None else RouterAtTheDoor(self.router, server.local),
             store=server.queue,
             relays=server.remote is not None,
             relay_networks=self._relay_networks,

@@ -270,7 +270,10 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
     with socket.socket(fileno=int(number)) as control:
         control.set_inheritable(False)
         name_version(control)
-        launch = Launch.decoded(privileged.instructions(control))
+        try:
+            launch = Launch.decoded(privileged.instructions(control))
+        except EOFError:  # whoever started us has gone
+            return
         template = CommandTemplate(launch.command)
         privileged.serve(
             control,

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from mailserver.interfaces import IMayBeMissing, IRouter
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Local, Refused, Remote, Route
+from mailserver.mail.answers import Local, Refused, Route
 from mailserver.smtp import replies
 
 __all__ = ["RouterAtTheDoor"]
@@ -17,18 +17,19 @@ __all__ = ["RouterAtTheDoor"]
 
 @implementer(IRouter)
 class RouterAtTheDoor:
-    """Asks `router`, and `local` and `remote`, the deliveries of its routes, whether they are there."""
+    """Asks `router`, and `delivery`, which serves its local routes, whether it is there.
 
-    def __init__(self, router: Any, *, local: Any, remote: Any) -> None:
+    Mail for other hosts goes into the queue in any case: whether this peer may relay at all is asked later.
+    """
+
+    def __init__(self, router: Any, delivery: Any) -> None:
         self._router = router
-        self._deliveries = [
-            (kind, one) for kind, one in ((Local, local), (Remote, remote)) if IMayBeMissing.providedBy(one)
-        ]
+        self._delivery = delivery
+        self._may_be_missing = IMayBeMissing.providedBy(delivery)
 
     async def route(self, address: Address) -> Sequence[Route]:
         """The router's routes, or one `Refused` with 451."""
         routes: Sequence[Route] = await self._router.route(address)
-        for kind, delivery in self._deliveries:
-            if any(isinstance(route, kind) for route in routes) and (why := delivery.missing()):
-                return [Refused(replies.LOCAL_ERROR, f"the delivery is missing: {why}")]
+        if self._may_be_missing and any(isinstance(route, Local) for route in routes) and (why := self._delivery.missing()):
+            return [Refused(replies.LOCAL_ERROR, f"who would deliver it is missing: {why}")]
         return routes

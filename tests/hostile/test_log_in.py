@@ -446,6 +446,23 @@ class OtherCheckers(Case):
             answer = self.now(self.plain(name, "secret", checkers=[checker]))
             self.assertEqual((name, isinstance(answer, LoggedIn)), (name, is_in))
 
+    def test_one_that_cannot_tell_keeps_nobody_out_whom_another_knows(self) -> None:
+        asked: list[str] = []
+
+        class Down:
+            credentialInterfaces = self.accounts.credentialInterfaces
+
+            def requestAvatarId(self, credentials: Any) -> Any:
+                asked.append("asked")
+                raise OSError("it has died")
+
+        checker = make_checker("memory:bob:secret", "example.org")
+        for checkers in ([Down(), checker], [checker, Down()]):
+            self.assertIsInstance(self.now(self.plain("bob", "secret", accounts=object(), checkers=checkers)), LoggedIn)
+            for name, password in (("bob", "wrong"), ("eve", "secret")):  # it might know them
+                answer = self.now(self.plain(name, password, accounts=object(), checkers=checkers))
+                self.assertEqual(answer.denial, Denial.UNAVAILABLE)
+        self.assertEqual(len(asked), 5)
 
     def test_the_checker_of_the_hosts_users_knows_their_passwords(self) -> None:
         if importlib.util.find_spec("crypt") is None:

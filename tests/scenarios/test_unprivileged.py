@@ -87,17 +87,24 @@ class Unprivileged(LogInCase):
         self.sends(server)
         [mail] = server.wait_for_mail("alice")
         assert server.process is not None
-        seen = 0
+        seen = roots = 0
         for process in family(server.process.pid):
             try:
                 status = Path(f"/proc/{process}/status").read_text()
+                program = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+                links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
             except OSError:
                 continue  # the sweep at the start may just have ended
+            if b"mailserver.processes.root" in program:  # the one that stays, with one socket: to the server
+                roots += 1
+                self.assertEqual(len([link for link in links if link.startswith("socket:")]), 1)
+                continue
             seen += 1
             self.assertEqual(re.findall(r"^(?:Uid|Gid):\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$", status, re.M),
                              [(str(USER.pw_uid),) * 4, (str(USER.pw_gid),) * 4])  # fmt: skip
             self.assertRegex(status, r"(?m)^CapEff:\s+0+$")
         self.assertGreaterEqual(seen, 2)  # one writes Maildirs
+        self.assertEqual(roots, 1)
         self.assertEqual(mail.path.stat().st_uid, USER.pw_uid)
         self.assertEqual(self.of_others(server), [])
         self.assertNotIn("keeps root's rights", server.log())
