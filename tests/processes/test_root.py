@@ -60,7 +60,7 @@ def plan(text: str) -> dict[str, Any]:
 class Reading(SynchronousTestCase):
     def test_the_addresses_are_those_of_the_tcp_endpoints(self) -> None:
         self.assertEqual(
-            plan(CONFIGURATION)["addresses"], {"tcp:25": ("", 25), r"tcp6:2525:interface=\:\:1": ("::1", 2525)}
+            plan(CONFIGURATION)["addresses"], {"tcp:25": ("0.0.0.0", 25), r"tcp6:2525:interface=\:\:1": ("::1", 2525)}
         )
 
     def test_a_process_is_started_as_its_component_would_start_it(self) -> None:
