@@ -66,19 +66,17 @@ class RootProcessCase(ScenarioCase):
         server.twistd = [*before, python, "-P", "-c", RUN, "-n", "--uid", str(USER.pw_uid), "--gid", str(USER.pw_gid)]
         server.python_path += path
 
-    def processes(self, server: Server, module: str) -> list[int]:
-        """Those below the server that run a module of ours."""
+    def process(self, server: Server, module: str) -> int:
+        """The one below the server that runs a module of ours; not a child that it has forked for a request."""
         assert server.process is not None
-        found = []
         for pid in family(server.process.pid):
             with contextlib.suppress(OSError):
                 if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                    found.append(pid)
-        return found
+                    return pid
+        raise self.failureException(f"{module} does not run")
 
     def kill(self, server: Server, module: str) -> None:
-        [pid] = self.processes(server, module)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.process(server, module), signal.SIGKILL)
 
     def critical(self, server: Server, what: str) -> None:
         wait_until(lambda: re.search(rf"(?i)critical.*{what}", server.log()), server.log)
@@ -104,13 +102,13 @@ class Launcher(RootProcessCase):
         server.start()
         self.send(server)
         self.delivered(server, 1)
-        [first] = self.processes(server, LAUNCHER)
+        first = self.process(server, LAUNCHER)
         self.kill(server, LAUNCHER)
         self.critical(server, "the launcher has died")
         wait_until(lambda: "the launcher runs again" in server.log(), server.log)
-        [second] = self.processes(server, LAUNCHER)
+        second = self.process(server, LAUNCHER)
         self.assertNotEqual(first, second)
-        [root] = self.processes(server, ROOT_PROCESS)
+        root = self.process(server, ROOT_PROCESS)
         self.assertIn(str(second), Path(f"/proc/{root}/task/{root}/children").read_text().split())
         self.assertFalse(os.path.exists(f"/proc/{first}"), "a zombie")
         self.send(server)
@@ -120,7 +118,7 @@ class Launcher(RootProcessCase):
     def test_without_the_root_process_what_runs_goes_on_and_what_is_missing_is_put_off(self) -> None:
         server = self.installed(PIPE)
         server.start()
-        [launcher] = self.processes(server, LAUNCHER)
+        launcher = self.process(server, LAUNCHER)
         self.kill(server, ROOT_PROCESS)
         self.critical(server, "the root process has died")
         self.send(server)
@@ -137,7 +135,7 @@ class Launcher(RootProcessCase):
         server = self.installed(PIPE)
         server.start()
         for end in (server.kill, server.stop):
-            pids = [self.processes(server, module)[0] for module in (ROOT_PROCESS, LAUNCHER)]
+            pids = [self.process(server, module) for module in (ROOT_PROCESS, LAUNCHER)]
             end()
             for pid in pids:
                 wait_until(lambda pid=pid: not running(pid), lambda: f"they run: {pids}")
@@ -227,7 +225,7 @@ class LogIns(RootProcessCase, LogInCase):
         self.critical(server, "the process that asks PAM has died")
         wait_until(lambda: "the process that asks PAM runs again" in server.log(), server.log)
         self.assertEqual(self.code(server, "nobody@example.org", "secret"), 235, server.log())
-        [pam] = self.processes(server, PAM)
+        pam = self.process(server, PAM)
         self.kill(server, ROOT_PROCESS)
         self.critical(server, "the root process has died")
         os.kill(pam, signal.SIGKILL)
