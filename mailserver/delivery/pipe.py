@@ -37,6 +37,7 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Deferred, Local, Outcome
 from mailserver.mail.content import Content
+from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
 from mailserver.processes.answer import Answer
@@ -182,6 +183,8 @@ class PipeDelivery:
             async with self._slots:
                 if self._clock.seconds() > last_start:
                     return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
+                if self._header_fields:  # with a Return-Path, the only one
+                    content = without_return_path(content)
                 return await self._run(self._request_of(envelope, content, destination), content)
         except CancelledError:
             return troubles.deferred("the server did not wait any longer")

@@ -17,9 +17,11 @@ from mailserver.delivery.names import marker_in
 from mailserver.delivery.troubles import NO_ERRNO
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.content import Content
+from mailserver.mail.edits import without_return_path
 
 __all__ = ["Earlier", "MaildirWriter", "store"]
 
+RETURN_PATH = b"Return-Path:"
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 IN_MEMORY_OCTETS = 4 * 1024 * 1024  # a content above this is turned into its local form piece by piece
 
@@ -38,7 +40,10 @@ class MaildirWriter:
         files: list[tuple[str, str]] = []
         earlier = Earlier()
         for again, binary, data, path, size, prefix, skip, copies in letters:
-            body = _body(Content(data, path, size, prefix, binary, skip))
+            content = Content(data, path, size, prefix, binary, skip)
+            if copies and copies[0][-1].startswith(RETURN_PATH):  # the only one that the file shall have
+                content = without_return_path(content)
+            body = _body(content)
             results: list[Result] = []
             for copy in copies:
                 try:

@@ -25,7 +25,8 @@ class Content:
     Just one of `data` and `path` is not None.  `stored_size` is the length of `data` or of the file.
     `binary` says that it came with BODY=BINARYMIME (RFC 3030): its line ends are data.
     `skip` octets at the start of the file are no part of the message: `prefix` holds the edited fields that replace them
-    (`mailserver.mail.edits`).  Only a message in a file has any; one in memory is edited in memory.
+    (`mailserver.mail.edits`).  Only a message in a file has any; one in memory is edited in memory.  A `prefix` that ends with an
+    empty line is a whole header section: what is stored is then the body alone (`mailserver.mail.mending`).
     """
 
     data: bytes | None
@@ -77,7 +78,12 @@ class Content:
     @once
     def head(self) -> bytes:
         """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
-        return self.prefix + self.stored_head
+        return self.prefix if self.has_whole_head_in_front else self.prefix + self.stored_head
+
+    @property
+    def has_whole_head_in_front(self) -> bool:
+        """All of the header section is in `prefix`."""
+        return self.prefix.endswith(b"\r\n\r\n") or self.prefix == b"\r\n"
 
     @once
     def stored_head(self) -> bytes:

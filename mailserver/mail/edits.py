@@ -1,6 +1,8 @@
 """What a modifier may ask for, and how the edits of a header section are made.
 
 The edits of a message in a file leave the file alone: its header section is replaced by an edited one in front of it.
+
+`with_start` is what all edits of a header section come down to.
 """
 
 from __future__ import annotations
@@ -11,9 +13,18 @@ from dataclasses import dataclass
 
 from mailserver.mail.address import Address
 from mailserver.mail.content import Content
-from mailserver.mail.headers import Headers
 
-__all__ = ["AddHeader", "DropHeader", "Edit", "EditError", "ReplaceRecipient", "apply_edits"]
+__all__ = [
+    "AddHeader",
+    "DropHeader",
+    "Edit",
+    "EditError",
+    "ReplaceRecipient",
+    "apply_edits",
+    "with_fields",
+    "with_start",
+    "without_return_path",
+]
 
 LINE_OCTETS = 998  # RFC 5322 section 2.1.1, without the CRLF
 NAME = re.compile(r"[!-9;-~]{1,76}")
@@ -95,20 +106,39 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _without(content: Content, names: frozenset[str]) -> Content:
-    headers = Headers.parse(content.head)
-    if not any(name in headers for name in names):
-        return content
+def with_start(content: Content, start: bytes, octets: int) -> Content:
+    """The same message with `start` in place of its prefix and of the first `octets` of what is stored."""
+    if content.path is not None:
+        return Content.at(content.path, content.stored_size, prefix=start, binary=content.binary, skip=content.skip + octets)
+    return Content.of(start + (content.data or b"")[octets:], binary=content.binary)
+
+
+def with_fields(content: Content, fields: bytes) -> Content:
+    """The same message with `fields`, each with its CRLF, as its whole header section.
+
+    Raises `EditError` where the header section has no end within what is looked at, and OSError.
+    """
+    if content.has_whole_head_in_front:
+        return with_start(content, fields + b"\r\n", 0)
     stored = content.stored_head
     if stored == b"\r\n" or stored.endswith(b"\r\n\r\n"):
-        length = len(stored) - 2  # the empty line stays with the body
-    elif len(stored) == content.stored_size - content.skip:
-        length = len(stored)  # fields only, no body
-    else:
-        raise EditError("the header section has no end")
-    kept = headers.without(names)
-    if content.path is not None:
-        return Content.at(
-            content.path, content.stored_size, prefix=kept, binary=content.binary, skip=content.skip + length
-        )
-    return Content.of(kept + (content.data or b"")[length:], binary=content.binary)
+        return with_start(content, fields, len(stored) - 2)  # the empty line stays with the body
+    if len(stored) == content.stored_size - content.skip:
+        return with_start(content, fields, len(stored))  # fields only, no body
+    raise EditError("the header section has no end")
+
+
+def without_return_path(content: Content) -> Content:
+    """For the final delivery, which writes its own (RFC 5321 section 4.4).  Never raises."""
+    try:
+        has_one = b"return-path" in content.head.lower()
+        return _without(content, frozenset({"return-path"})) if has_one else content
+    except (EditError, OSError):  # no end of the header section; or a file that whoever writes the message meets, too
+        return content
+
+
+def _without(content: Content, names: frozenset[str]) -> Content:
+    headers = content.headers
+    if not any(name in headers for name in names):
+        return content
+    return with_fields(content, headers.without(names))

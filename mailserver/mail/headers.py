@@ -11,11 +11,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["HeaderField", "Headers"]
+__all__ = ["NO_FIELD", "HeaderField", "Headers"]
 
 FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on
 FOLD = re.compile(rb"\r\n(?=[ \t])")
 NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
+# The end of a line, and the beginning of one that is no field and continues none (section 4.5: blanks before the colon).  It
+# matches only what can be told from the octets that are there: not where the line may yet become a field.
+NO_FIELD = re.compile(rb"\r\n(?:(?![ \t\r])[!-9;-~]*+[ \t]*+[^:]|:)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from mailserver.interfaces import Clock
 from mailserver.mail.address import Address
 from mailserver.mail.completion import author_as_written, completion
 from mailserver.mail.content import Content
+from mailserver.mail.edits import DropHeader, EditError, apply_edits
 from mailserver.mail.envelope import Peer
 from mailserver.mail.originators import OriginatorError, originators
 from mailserver.mail.reply import Reply
@@ -23,6 +24,10 @@ from mailserver.smtp import replies
 __all__ = ["Objection", "Posting", "Submission"]
 
 log = Logger()
+
+# All recipients would read whom the author has told in secret (RFC 5322 section 3.6.3, RFC 6409 section 8).  Mail that only
+# passes through keeps its header: a signature may cover it.
+BLIND_COPIES = (DropHeader("Bcc"), DropHeader("Resent-Bcc"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +98,12 @@ class Posting:
         return self._over(self._claim.recipient(address)) if self._claim is not None else None
 
     async def content(self, content: Content, *, smtputf8: bool = False) -> Content | Objection:
-        """After the data, before filters see it: the message, completed."""
+        """After the data, before filters see it: the message, completed, and without its blind copies.  Raises OSError."""
         policy = self._policy
+        try:
+            content = apply_edits(content, BLIND_COPIES)
+        except EditError as error:
+            return Objection(replies.header_not_understood(self._id, str(error)), f"{self._account}: {error}")
         author = parsed(self._account) if self._account else None
         if self._account and policy.rights is not None and policy.header_from:
             adds_from = policy.complete and author is not None and author_as_written(author, smtputf8) != ""

@@ -18,6 +18,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import hops, received
 from mailserver.receive.copies import Copies, Way, copies_for
@@ -197,6 +198,9 @@ class Transaction:
         if stray_in_header:
             self.profile.note(self.id, "mended", what="stray line ends in the header")
         try:
+            content, done = mended(content)
+            for what in done:
+                self.profile.note(self.id, "mended", what=what)
             return await self._judge_and_commit(content)
         finally:
             self._afterwards(spooling.release)

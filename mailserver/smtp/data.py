@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import re
 
+from mailserver.mail.headers import NO_FIELD
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
 from mailserver.smtp.limits import SessionLimits
@@ -30,8 +31,6 @@ STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 LF_END = b"\n.\n"
 LF_LINE_DOT = re.compile(rb"\n\.(?!\Z)")
 HEADER_END = b"\r\n\r\n"
-# A line of a header section that is no field and continues none (RFC 5322 section 2.2, and 4.5 for blanks before the colon).
-NO_FIELD = re.compile(rb"\r\n(?:(?![ \t\r])[!-9;-~]*+[ \t]*+[^:]|:)")
 NAME_OCTETS = 1000  # what begins a line and has no colon by then is no field
 
 

@@ -100,6 +100,11 @@ class Message(PipeCase):
     async def test_the_fields_can_be_left_out(self) -> None:
         self.assertEqual(await self.read(header_fields=False), "Subject: one\n\nhello\n")
 
+    async def test_a_foreign_return_path_makes_place_for_ours_and_stays_where_there_is_none(self) -> None:
+        one = parcel(ALICE, content=Content.of(b"Return-Path: <x@y.example>\r\n" + DATA))
+        self.assertEqual(await self.read(one), TOLD + "Subject: one\n\nhello\n")
+        self.assertEqual(await self.read(one, header_fields=False), "Return-Path: <x@y.example>\nSubject: one\n\nhello\n")
+
     async def test_a_binary_message_keeps_its_line_ends(self) -> None:
         content = Content.of(b"a\r\n\0\nb\r", binary=True)
         self.assertEqual(await self.read(parcel(ALICE, content=content), header_fields=False), "a\r\n\0\nb\r")

@@ -74,6 +74,16 @@ class Files(WriterCase):
             b"Return-Path: <carol@example.net>\nDelivered-To: alice@example.org\nSubject: one\n\nhello\n",
         )
 
+    def test_a_foreign_return_path_makes_place_for_ours(self) -> None:
+        data = b"Return-Path: <x@y.example>\r\nSubject: one\r\nreturn-path :\r\n <z@y.example>\r\n\r\nReturn-Path: text\r\n"
+        path = os.path.abspath(self.mktemp())
+        with open(path, "wb") as spooled:
+            spooled.write(data)
+        expected = b"Return-Path: <carol@example.net>\nDelivered-To: alice@example.org\nA: 1\nSubject: one\n\nReturn-Path: text\n"
+        for content in (Content.of(data, prefix=b"A: 1\r\n"), Content.at(path, len(data), prefix=b"A: 1\r\n")):
+            self.deliver(parcel(ALICE, content=content))
+            self.assertEqual(read(only(self.files_of("alice", "new"))), expected)
+
     def test_each_destination_has_a_file_of_its_own(self) -> None:
         self.deliver(parcel(ALICE, BOB, Mailbox("alice", "example.net")))
         self.assertEqual([name.split("_")[1][0] for name in self.files()], ["2", "0", "1"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
@@ -26,6 +27,7 @@ from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
+from mailserver.receive.submission import Submission
 from tests.receive.drops import BODY, DropCase
 
 NOBODY = 65534
@@ -48,6 +50,14 @@ class Files(DropCase):
         self.assertEqual([str(one.recipient.address) for one in destinations], ["bob@example.org"])
         self.assertTrue(octets.endswith(BODY))
         self.assertEqual(self.files(), [])
+
+    def test_its_header_is_mended_and_its_blind_copies_are_taken_away(self) -> None:
+        submission = Submission(hostname="mx.example.org", clock=Clock(), rights=None, allowance=None, complete=False)
+        drop, listener = self.started(submission=submission)
+        self.put("bob@example.org", body=b"Subject: x\r\nBcc: secret@x.example\r\nDisk full\r\n")
+        drop.look()
+        ((_, octets, _),) = listener.store.taken
+        self.assertTrue(octets.endswith(b"\r\nSubject: x\r\n\r\nDisk full\r\n"), octets)
 
     def test_a_ring_makes_it_look_at_once_and_the_oldest_goes_first(self) -> None:
         drop, listener = self.started()

@@ -12,6 +12,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Peer
+from mailserver.mail.mending import mended
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.sender_rights import SenderRights
 from mailserver.receive.submission import Objection, Posting, Submission
@@ -183,6 +184,24 @@ class CompletionOfMessages(SubmissionCase):
         self.assertIs(await self.posting().content(content), content)
         content = Content.of(b"From: alice@example.org\r\n\r\n")
         self.assertIs(await self.posting(complete=False).content(content), content)
+
+    async def test_blind_copies_are_taken_away_whoever_hands_in(self) -> None:
+        fields = BOTH + b"From: alice@example.org\r\n"
+        message = b"BCC: secret@x.example,\r\n\tother@x.example\r\n" + fields + b"Bcc : a@x\r\nresent-bcc: b@x\r\nX-Bcc: c\r\n\r\nBcc: text\r\n"
+        kept = fields + b"X-Bcc: c\r\n\r\nBcc: text\r\n"
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(message)
+        for peer in (PEER, Peer("192.0.2.1", 1, "mx", login=ALICE), Peer("local", 0, "submission", login="alice"), Peer("192.0.2.9", 1, "submission")):
+            for complete in (True, False):
+                for content in (Content.of(message), Content.at(path, len(message))):
+                    result = await self.posting(peer, complete=complete).content(content)
+                    self.assertIsInstance(result, Content)
+                    self.assertEqual(b"".join(result.chunks()), kept)  # type: ignore[union-attr]
+
+    async def test_text_right_behind_the_fields_is_no_fault_once_it_is_mended(self) -> None:
+        content, _ = mended(Content.of(BOTH + b"From: alice@example.org\r\nDisk full on srv1\r\n"))
+        self.assertIsInstance(await self.posting().content(content), Content)
 
 
 class Amounts(SubmissionCase):

@@ -458,3 +458,46 @@ class Modifiers(TransactionCase):
         listener = self.listener(Edits(AddHeader("X-Bad", "a\r\nBcc: x@example.net")))
         self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+@implementer(IContentFilter)
+class Reads:
+    """Remembers what filters see."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[list[str], bytes]] = []
+
+    async def judge_content(self, envelope: Any, content: Any) -> Verdict:
+        self.seen.append(([field.name.decode() for field in content.headers], content.head))
+        return Pass()
+
+
+class Mended(TransactionCase):
+    """Header sections that many programs get wrong, on each way in, in memory and in a file."""
+
+    def test_text_without_an_empty_line_is_text_for_filters_and_readers(self) -> None:
+        data = b"From me Mon Nov 30\r\nSubject : alarm\r\nTo: bob@example.org\r\nDisk full on srv1\r\nAt: 12:00\r\n"
+        mended = b"X-Mailbox-Line: From me Mon Nov 30\r\nSubject : alarm\r\nTo: bob@example.org\r\n\r\nDisk full on srv1\r\nAt: 12:00\r\n"
+        for service, address in (("mx", "203.0.113.9"), ("submission", "192.0.2.7"), ("lmtp", "203.0.113.9")):
+            for memory_octets in (1_000_000, 1):
+                reads = Reads()
+                listener = self.listener(reads, service=service, memory_octets=memory_octets)
+                codes = self.say(listener, MAIL + b"RCPT TO:<bob@example.org>\r\nDATA\r\n" + data + b".\r\n", address)
+                self.assertEqual(codes, [250, 250, 354, 250])
+                ((_, octets, _),) = listener.store.taken
+                self.assertTrue(octets.endswith(b"\r\n" + mended), octets)
+                ((names, head),) = reads.seen
+                self.assertEqual(names, ["x-mailbox-line", "subject", "to"])
+                self.assertTrue(head.endswith(b"bob@example.org\r\n\r\n"))
+                done = [fields["what"] for _, step, fields in listener.steps if step == "mended"]
+                self.assertEqual(done, ["the separator line of an mbox is a field", "an empty line before the text"])
+
+    def test_a_text_longer_than_the_header_limit_is_no_header(self) -> None:
+        listener = self.listener(limits=Limits(header_octets=1000))
+        self.assertEqual(self.send(listener, "bob@example.org", data=b"Subject: x\r\n" + b"words of a report\r\n" * 100), [250, 250, 354, 250])
+
+    def test_blind_copies_of_mail_in_transit_stay(self) -> None:
+        listener = self.listener()
+        data = b"Subject: x\r\nBcc: a@b.example\r\nReturn-Path: <c@d.example>\r\n\r\nhello\r\n"
+        self.send(listener, "bob@example.org", data=data)
+        self.assertTrue(listener.store.taken[0][1].endswith(data))

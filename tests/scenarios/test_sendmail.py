@@ -104,6 +104,10 @@ class Running(SendmailCase):
     def test_line_ends_that_could_smuggle_never_reach_the_queue(self) -> None:
         server = self.serve()
         good = b'{"version": 1, "sender": "bob@example.org", "recipients": ["alice@example.org"]}\n'
+        self.put(server, good + b"Subject: x\r\n\r\nx\n.\nMAIL FROM:<x>\ry\r\n")
+        (stored,) = server.wait_for_mail("alice")
+        self.assertTrue(stored.data.endswith(b"\nx\n.\nMAIL FROM:<x> y\n"), stored.data)  # CRLF each, before it became a file
+        server = self.serve(BASIC + '\n[limits]\nstray_line_ends = "refuse"\n')
         self.put(server, good + b"Subject: x\r\n\r\nx\n.\nMAIL FROM:<x>\r\n")
         (report,) = server.wait_for_mail("bob")
         self.assertIn(b"Final-Recipient: rfc822; alice@example.org", report.data)

@@ -1,0 +1,52 @@
+"""Header sections that are not quite what RFC 5322 wants, as many programs write them: made into what their authors meant.
+
+* Text that follows the fields without an empty line (section 2.1) would be read as header, and the reader would see an empty
+  mail.  The empty line is put before the first line that is no field.
+* The separator line of an mbox in front, ``From `` with or without ``>`` before it, becomes a field, as Postfix does it.
+
+Blanks before the colon (section 4.5, obs-optional) are no fault.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mailserver.mail.content import HEADER_OCTETS, Content
+from mailserver.mail.edits import with_start
+from mailserver.mail.headers import NO_FIELD
+
+__all__ = ["mended"]
+
+SEPARATORS = re.compile(rb"(?:>*From [^\r\n]*(?:\r\n|\Z))+")
+SEPARATOR = re.compile(rb"(?m)^(?=>*From )")
+MAILBOX_LINE = b"X-Mailbox-Line: "
+
+
+def mended(content: Content) -> tuple[Content, tuple[str, ...]]:
+    """The message, and what was done to it: nothing, as a rule, and then it is the same object.  Raises OSError."""
+    head = content.head
+    separators = b""
+    if head.startswith((b"From ", b">")):
+        found = SEPARATORS.match(head)
+        separators = b"" if found is None else found[0]
+    text_at = _text_in(head, len(separators))
+    if not separators and text_at < 0:
+        return content, ()
+    done: list[str] = []
+    start, octets = b"", 0
+    if separators:
+        start, octets = SEPARATOR.sub(MAILBOX_LINE, separators), len(separators)
+        done.append("the separator line of an mbox is a field")
+    if text_at >= 0:
+        start, octets = start + head[octets:text_at] + b"\r\n", text_at
+        done.append("an empty line before the text")
+    return with_start(content, start, octets - len(content.prefix)), tuple(done)
+
+
+def _text_in(head: bytes, at: int) -> int:
+    """Where, from `at` on, the first line stands that is no field; -1 where there is none."""
+    if head[at : at + 1] in (b" ", b"\t"):  # it continues no field
+        return at
+    is_cut = len(head) >= HEADER_OCTETS
+    stranger = NO_FIELD.search(b"\r\n" + head[at:] + (b"" if is_cut else b"\r\n"))
+    return -1 if stranger is None else at + stranger.start()
