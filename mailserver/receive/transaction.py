@@ -196,11 +196,11 @@ class Transaction:
             reply = (replies.storage_full if full else replies.storage_broken)(self.id)
             return self._all(self._refused("content", reply, str(error)))
         if stray_in_header:
-            self.profile.note(self.id, "mended", what="stray line ends in the header")
+            self._note_mended("stray line ends in the header")
         try:
             content, done = mended(content)
             for what in done:
-                self.profile.note(self.id, "mended", what=what)
+                self._note_mended(what)
             return await self._judge_and_commit(content)
         finally:
             self._afterwards(spooling.release)
@@ -394,6 +394,9 @@ class Transaction:
             why=why,
         )
         return reply
+
+    def _note_mended(self, what: str) -> None:
+        self.profile.note(self.id, "mended", connection=self.connection, peer=self.peer.address, what=what)
 
     def _all(self, reply: Reply) -> Sequence[Reply]:
         return (reply,) * len(self.recipients) if self.profile.lmtp else (reply,)
