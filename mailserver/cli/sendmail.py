@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from mailserver.cli.letter import Letter, LetterError, lines_of, qualified
+from mailserver.cli.letter import Letter, LetterError, TooLarge, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
-from mailserver.mail.dropped import DropEnvelope, drop_name
+from mailserver.mail.dropped import DropEnvelope, DropFault, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 
 __all__ = ["main", "write_file"]
@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), error.code)
     except LetterError as error:
         return _failed(str(error), EX_DATAERR)
+    except TooLarge as error:
+        return _failed(str(error), EX_UNAVAILABLE)
     except ConfigurationError as error:
         return _failed(str(error), EX_CONFIG)
     except OSError as error:
@@ -150,7 +152,7 @@ def _take(wishes: Wishes, option: str, value: str) -> None:
         case "-f" | "-r":
             wishes.sender = value.strip().removeprefix("<").removesuffix(">")
         case "-F":
-            wishes.name = value
+            wishes.name = "".join([character if character.isprintable() else " " for character in value]).strip()
         case "-t":
             wishes.from_header = True
         case "-N":
@@ -178,7 +180,8 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     domain = domain_of(configuration)
     user, full_name = whoami()
     sender = qualified(wishes.sender or user, domain)
-    letter = Letter.read(lines_of(stream, dot_ends=wishes.dot_ends))
+    octets_most = configuration.limits.message_bytes
+    letter = Letter.read(lines_of(stream, dot_ends=wishes.dot_ends, line_octets_most=octets_most))
     recipients = [qualified(text, domain) for text in wishes.recipients]
     if wishes.from_header:
         recipients += letter.recipients(domain)
@@ -190,7 +193,7 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     fields = letter.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
     path = os.path.join(configuration.drop_path, name)
-    write_file(path, envelope, fields, letter, configuration.limits.message_bytes)
+    write_file(path, envelope, fields, letter, octets_most)
     _ring(os.path.join(configuration.data, "control.sock"))
 
 
@@ -210,7 +213,12 @@ def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Addr
         body="8BITMIME", smtputf8=not all(one.is_ascii for one in everybody), ret=wishes.ret, envid=wishes.envid
     )
     recipients = tuple([Recipient(one, RecipientParameters(wishes.notify)) for one in dict.fromkeys(addresses)])
-    return DropEnvelope(sender, recipients, parameters)
+    envelope = DropEnvelope(sender, recipients, parameters)
+    try:
+        DropEnvelope.decode(envelope.encode())
+    except DropFault as error:
+        raise Unsent(f"the server would not take it: {error}", EX_DATAERR) from None
+    return envelope
 
 
 def write_file(path: str, envelope: DropEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
@@ -230,7 +238,11 @@ def write_file(path: str, envelope: DropEnvelope, fields: Sequence[bytes], lette
             file.flush()
             os.fsync(file.fileno())
             os.rename(unfinished, path)
-            _sync_name(folder, file.fileno())
+            # From here on the server may have it: whatever fails now, a program that sent it again would send it twice.
+            try:
+                _sync_name(folder, file.fileno())
+            except OSError as error:
+                print(f"sendmail: handed over, but a power cut could still undo it: {error.strerror}", file=sys.stderr)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(unfinished)

@@ -98,14 +98,16 @@ class DropEnvelope:
             row.get("ret"),
             row.get("envid"),
         )
-        if not isinstance(sender, str) or not isinstance(recipients, list) or not 0 < len(recipients) <= RECIPIENTS:
+        if not isinstance(sender, str) or not isinstance(recipients, list) or not recipients:
             raise DropFault("its envelope needs a sender and recipients")
+        if len(recipients) > RECIPIENTS:
+            raise DropFault(f"its envelope has more than {RECIPIENTS} recipients")
         if not all(isinstance(one, str) for one in recipients):
             raise DropFault("its recipients must be texts")
         if body not in ("7BIT", "8BITMIME") or not isinstance(smtputf8, bool) or ret not in (None, "FULL", "HDRS"):
             raise DropFault("its envelope has a body, smtputf8 or ret that is none")
         if envid is not None and not (isinstance(envid, str) and envid.isascii() and envid.isprintable()):
-            raise DropFault("its envid is none")
+            raise DropFault("its envelope id (envid) is not printable ASCII")
         notify = _notify(row.get("notify"))
         recipient_parameters = RecipientParameters(notify)
         return cls(

@@ -101,7 +101,7 @@ class Running(SendmailCase):
             lambda: f"{self.files(server)}\n{server.log()}",
         )
 
-    def test_line_ends_that_could_smuggle_never_reach_the_queue(self) -> None:
+    def test_line_ends_that_could_smuggle_are_content(self) -> None:
         server = self.serve()
         good = b'{"version": 1, "sender": "bob@example.org", "recipients": ["alice@example.org"]}\n'
         self.put(server, good + b"Subject: x\r\n\r\nx\n.\nMAIL FROM:<x>\ry\r\n")
@@ -109,9 +109,9 @@ class Running(SendmailCase):
         self.assertTrue(stored.data.endswith(b"\nx\n.\nMAIL FROM:<x> y\n"), stored.data)  # CRLF each, before it became a file
         server = self.serve(BASIC + '\n[limits]\nstray_line_ends = "refuse"\n')
         self.put(server, good + b"Subject: x\r\n\r\nx\n.\nMAIL FROM:<x>\r\n")
-        (report,) = server.wait_for_mail("bob")
-        self.assertIn(b"Final-Recipient: rfc822; alice@example.org", report.data)
-        self.assertEqual(server.messages("alice"), [])
+        (stored,) = server.wait_for_mail("alice")
+        self.assertEqual(stored.body, b"x\r\n.\r\nMAIL FROM:<x>\r\n")
+        self.assertEqual(server.messages("bob"), [])
 
     def test_a_large_message_goes_through_the_spool(self) -> None:
         server = self.serve(BASIC + "\n[limits]\nmemory_bytes = 100000\n")
@@ -195,6 +195,35 @@ class CommandLine(SendmailCase):
         self.sendmail(server, "-C", "/nowhere.toml", "alice@example.org", code=78)
         self.assertEqual(self.files(server), [])
         self.assertEqual(server.messages("alice"), [])
+
+    def test_what_the_server_would_put_aside_is_never_handed_over(self) -> None:
+        server = self.serve()
+        many = b"To: " + b", ".join(b"u%d@example.org" % n for n in range(10_001)) + b"\n\nx\n"
+        for words, message in (
+            (("-V", "é", "alice@example.org"), MESSAGE),
+            (("-V", "a\nb", "alice@example.org"), MESSAGE),
+            (("-t",), many),
+            (("alice@example.org\nRCPT TO:<x@example.org>",), MESSAGE),
+            (("-f", "a\0b@example.org".replace("\0", "\x01"), "alice@example.org"), MESSAGE),
+        ):
+            self.sendmail(server, *words, message=message, code=65)
+        self.sendmail(server, "-F", "Bob\r\nBcc: x@example.org", "-f", "bob@example.org", "alice@example.org", message=b"\nx\0y\n")
+        (stored,) = server.wait_for_mail("alice")
+        self.assertEqual(stored.header("From"), '"Bob  Bcc: x@example.org" <bob@example.org>')
+        self.assertEqual(self.files(server), [])
+
+    def test_input_without_end_ends_at_the_limit(self) -> None:
+        server = self.serve(BASIC + "\n[limits]\nmessage_bytes = 1000000\n")
+        with open("/dev/zero", "rb") as zero:
+            said = subprocess.run(
+                [str(Path(sys.executable).parent / "mailserver-sendmail"), "-C", str(server.config_path), "alice@example.org"],
+                stdin=zero,
+                capture_output=True,
+                check=False,
+                timeout=30,
+            )
+        self.assertEqual(said.returncode, 69, said.stderr)
+        self.assertEqual(self.files(server), [])
 
     def test_a_recipient_that_looks_like_an_option_is_none_without_two_hyphens(self) -> None:
         server = self.serve()

@@ -1,0 +1,46 @@
+"""``mailserver sendmail``: what cannot be seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.cli import sendmail
+from mailserver.cli.letter import Letter
+from mailserver.cli.sendmail import write_file
+from mailserver.mail.address import Address
+from mailserver.mail.dropped import DropEnvelope
+from mailserver.mail.envelope import MailParameters, Recipient
+
+
+class AfterTheHandOver(SynchronousTestCase):
+    def test_a_sync_that_fails_is_told_and_is_no_failure(self) -> None:
+        """The file has its name: the server may have taken it, and a program that heard of a failure would send it again."""
+
+        def fails(folder: str, descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        self.patch(sendmail, "_sync_name", fails)
+        folder = self.mktemp()
+        os.mkdir(folder)
+        envelope = DropEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
+        self.assertEqual(os.listdir(folder), ["x.mail"])
+        self.assertIn("power cut", said.getvalue())
+
+    def test_a_sync_that_fails_before_leaves_nothing(self) -> None:
+        def fails(descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        folder = self.mktemp()
+        os.mkdir(folder)
+        envelope = DropEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
+        self.patch(os, "fsync", fails)
+        with self.assertRaises(OSError):
+            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
+        self.assertEqual(os.listdir(folder), [])
