@@ -22,10 +22,12 @@ from mailserver.config.endpoints import split_endpoint
 from mailserver.config.faults import key_text
 from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of
+from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
 from mailserver.control import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
 from mailserver.plugins import Catalogue, PluginError, build_component, discover
+from mailserver.root_reading import plan_of
 
 __all__ = ["add_to"]
 
@@ -50,6 +52,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_bare_lf(configuration)
         look.at_data(configuration.data)
         look.at_ports(configuration)
+        look.at_root()
     look.at_plugins(catalogue)
     if options.json:
         as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
@@ -192,6 +195,11 @@ class _Look:
             problem = _port_problem(listen.endpoint)
             if problem:
                 self.warnings.append(f"{listen.endpoint}: {problem}")
+
+    def at_root(self) -> None:
+        """What root's processes are told has to be root's word alone."""
+        if not self.faults and plan_of(load(self.file))["starts"] and (why := why_not_of(self.file)):
+            self.warnings.append(f"this configuration needs root at the start, which refuses it: {why}")
 
     def at_plugins(self, catalogue: Catalogue) -> None:
         """What is installed and cannot be used, although this configuration does not use it."""

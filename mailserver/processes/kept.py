@@ -60,19 +60,19 @@ class KeptProcess:
                 self._bury(f"it takes no request: {error}")
                 raise OSError(f"the {self.name} takes no request: {error}") from error
 
-    def revive(self) -> None:
-        """Start the next one where this one has died and its time has come.  Blocking.  `missing` says how it went."""
+    def revive(self) -> socket.socket | None:
+        """Start the next one where this one has died and its time has come.  Blocking: never call it in the reactor's thread.
+
+        Returns a socket, for the caller to close, that is ready to be read once the process of now has ended; None where there is
+        none, and `missing` says why.
+        """
         with contextlib.suppress(OSError), self._mine():
-            self._running()
+            return self._running().dup()
+        return None
 
     def seconds_to_next_start(self) -> float:
         """How long nobody will try to start it."""
         return max(0.0, self._next_start - self._seconds())
-
-    def watched(self) -> socket.socket | None:
-        """A socket that is ready to be read when the process of now has ended, for the caller to close; None: it has."""
-        with self._lock:
-            return None if self._control is None else self._control.dup()
 
     def close(self) -> None:
         """Let the process end, and wait for it.  Its children finish what they have begun."""
@@ -116,9 +116,9 @@ class KeptProcess:
         self._begun = self._seconds()
         try:
             self._process, control = self._begin()
-        except OSError as error:
-            self._has_died(str(error))
-            raise OSError(f"the {self.name} is missing: {error}") from error
+        except Exception as error:  # whatever it is, the next start has to wait its time
+            self._has_died(str(error) or type(error).__name__)
+            raise OSError(f"the {self.name} is missing: {self.missing}") from error
         control.settimeout(SEND_SECONDS)
         self._control, self.missing = control, ""
         return control

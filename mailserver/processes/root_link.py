@@ -78,6 +78,8 @@ class RootLink:
             return self._answer(self._number)
         except TimeoutError:
             raise OSError("the root process does not answer") from None
+        except ValueError:
+            raise OSError("the root process gave no answer") from None
         except (EOFError, ConnectionError):
             raise RootGone("the root process has died: restart the server") from None
         finally:

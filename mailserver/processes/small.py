@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from twisted.logger import Logger
 
+import mailserver
+from mailserver.config.ownership import why_not_of
 from mailserver.processes.bound import bound_by_root
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.root_link import RootLink, start_root_process
@@ -36,6 +39,9 @@ class SmallProcesses:
 
     def start_root(self, path: str) -> None:
         """Start the root process, while we are root, for the configuration at `path`.  Blocking.  Raises OSError."""
+        for code in (sys.executable, os.path.dirname(mailserver.__file__)):
+            if why := why_not_of(code):
+                self.log.warn("whoever may change the server's program is as good as root from now on: {why}", why=why)
         root = start_root_process(path, version())
         self.root = root
         self._root_ending = Ending(self._reactor, root.ending, _nothing, self._root_has_died)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,6 +17,7 @@ from mailserver.processes.kept import KeptProcess
 __all__ = ["Ending", "Watch"]
 
 MARGIN_SECONDS = 0.01  # two clocks are compared
+BUSY_SECONDS = 1.0  # where others were sending to it, or nobody could look
 
 
 @implementer(IReadDescriptor)
@@ -57,7 +58,7 @@ class Ending:
 
 
 class Watch:
-    """Keeps `kept` running.  In the reactor's thread; what blocks is run by `run_in_thread`."""
+    """Keeps `kept` running.  In the reactor's thread; what blocks is run by `run_in_thread`.  Made before the reactor runs."""
 
     log = Logger()
 
@@ -68,7 +69,7 @@ class Watch:
         self._ending: Ending | None = None
         self._timer: Any = None
         self._told = ""
-        self._look()
+        self._look(kept.revive())
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -79,23 +80,25 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _look(self, end: socket.socket | None) -> None:
         kept = self._kept
         if kept.is_closed:
+            if end is not None:
+                end.close()
             return
-        end: socket.socket | None = kept.watched()
         if end is not None:
             if self._told:
                 self._told = ""
                 self.log.warn("the {name} runs again", name=kept.name)
             self._ending = Ending(self._reactor, end.fileno(), end.close, self._has_ended)
             return
-        if kept.missing != self._told:
+        if kept.missing and kept.missing != self._told:
             self._told = kept.missing
             self.log.critical(
                 "the {name} is missing, and what it serves is put off: {why}", name=kept.name, why=kept.missing
             )
-        self._timer = self._reactor.callLater(kept.seconds_to_next_start() + MARGIN_SECONDS, self._revive)
+        seconds = kept.seconds_to_next_start()
+        self._timer = self._reactor.callLater(seconds + MARGIN_SECONDS if seconds else BUSY_SECONDS, self._revive)
 
     def _has_ended(self) -> None:
         self._ending = None
@@ -108,4 +111,8 @@ class Watch:
 
     def _revive(self) -> None:
         self._timer = None
-        maybeDeferred(self._run_in_thread, self._kept.revive).addBoth(lambda _: self._look())
+        revived: Deferred[Any] = maybeDeferred(self._run_in_thread, self._kept.revive)
+        revived.addErrback(self._cannot_look).addCallback(self._look)
+
+    def _cannot_look(self, failure: Failure) -> None:
+        self.log.failure("the {name} could not be looked after", failure, name=self._kept.name)

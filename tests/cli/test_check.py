@@ -11,6 +11,7 @@ import apsw
 
 from mailserver.cli import check_tls
 from tests.cli.support import CONFIGURATION, CommandCase, Said
+from tests.requires import require_root
 from tests.tls.authority import Authority, Leaf
 
 
@@ -118,6 +119,17 @@ class Check(CheckCase):
         self.data.rmdir()
         self.assertEqual(self.check().code, 0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["accounts.toml", "mailserver.toml"])
+
+    def test_a_configuration_for_root_that_is_not_roots_alone_is_a_warning(self) -> None:
+        require_root("a file of root's")
+        homes = '[delivery]\npath = "{home}/Maildir"\n'
+        self.assertNotIn("root", self.check(homes).out)
+        self.config.chmod(0o666)
+        said = self.command("check")
+        self.assertEqual(said.code, 0)
+        self.assertIn("needs root at the start, which refuses it", said.out)
+        self.assertIn("may be written by others (mode 0666)", said.out)
+        self.assertNotIn("root", self.check().out)
 
     def test_a_port_that_is_taken_is_a_warning(self) -> None:
         with socket.socket() as other:

@@ -56,6 +56,10 @@ class KeptCase(SynchronousTestCase):
     def die(self) -> None:
         self.ends[-1].close()
 
+    def revive(self) -> None:
+        if (end := self.kept.revive()) is not None:
+            end.close()
+
     def send(self) -> bytes:
         """What the process of now receives."""
         self.kept.send(b"request", [])
@@ -73,7 +77,7 @@ class Sending(KeptCase):
         waits = []
         for _ in range(10):
             self.die()
-            self.kept.revive()
+            self.revive()
             waits.append(self.kept.seconds_to_next_start())
             if waits[-1]:
                 self.assertRaises(OSError, self.send)
@@ -86,9 +90,9 @@ class Sending(KeptCase):
     def test_one_that_has_lived_for_a_while_is_replaced_at_once(self) -> None:
         for _ in range(5):
             self.die()
-            self.kept.revive()
+            self.revive()
             self.reactor.advance(self.kept.seconds_to_next_start())
-            self.kept.revive()
+            self.revive()
         self.reactor.advance(kept.STEADY_SECONDS)
         self.die()
         self.assertEqual(self.send(), b"request")
@@ -180,6 +184,37 @@ class Watching(KeptCase):
         self.reactor.advance(61)
         self.assertEqual(self.lines[2:], [("warn", "the courier runs again")])
         self.assertEqual(self.kept.missing, "")
+
+    def test_one_that_others_are_sending_to_is_looked_at_again(self) -> None:
+        """And not by the reactor itself, which would wait for them."""
+        self.patch(kept, "SEND_SECONDS", 0.01)
+        self.die()
+        with self.kept._mine():
+            self.reactor.turn()
+        self.assertEqual((len(self.ends), self.reactor.readers), (1, []))
+        self.reactor.advance(1.0)
+        self.assertEqual((len(self.ends), len(self.reactor.readers)), (2, 1))
+
+    def test_a_start_that_fails_as_nobody_foresaw_waits_like_any_other(self) -> None:
+        self.fault = RuntimeError("what nobody foresaw")  # type: ignore[assignment]
+        self.die()
+        self.reactor.turn()
+        self.assertEqual(self.kept.missing, "what nobody foresaw")
+        self.fault = None
+        self.reactor.advance(1.1)
+        self.assertEqual((len(self.ends), self.kept.missing), (2, ""))
+
+    def test_where_no_thread_can_be_had_there_is_another_look(self) -> None:
+        self.watch._run_in_thread = lambda _: 1 // 0  # type: ignore[assignment,return-value]
+        self.die()
+        self.reactor.turn()
+        self.assertIn(("failure", "the courier could not be looked after"), self.lines)
+        self.watch._run_in_thread = maybeDeferred
+        self.reactor.advance(1.1)
+        self.assertEqual((len(self.ends), self.kept.missing), (2, ""))
+
+    def failure(self, text: str, failure: Any, **values: Any) -> None:
+        self.lines.append(("failure", text.format(**values)))
 
     def test_an_end_that_we_wanted_is_not_told(self) -> None:
         self.kept.close()

@@ -66,10 +66,10 @@ class RootProcessCase(ScenarioCase):
         server.twistd = [*before, python, "-P", "-c", RUN, "-n", "--uid", str(USER.pw_uid), "--gid", str(USER.pw_gid)]
         server.python_path += path
 
-    def process(self, server: Server, module: str) -> int:
+    def process(self, server: Server, module: str, top: int | None = None) -> int:
         """The one below the server that runs a module of ours; not a child that it has forked for a request."""
-        assert server.process is not None
-        for pid in family(server.process.pid):
+        assert top or server.process is not None
+        for pid in family(top or server.process.pid):
             with contextlib.suppress(OSError):
                 if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                     return pid
@@ -130,6 +130,38 @@ class Launcher(RootProcessCase):
         missing = self.status(server)
         self.assertIn("restart the server", missing["delivery.launcher"])
         self.assertTrue(missing["root"])
+
+    def test_it_is_the_same_for_a_daemon_and_its_whole_group_may_be_signalled(self) -> None:
+        server = self.installed(PIPE)
+        server.twistd.remove("-n")
+        server.twistd += ["--logfile", str(server.log_path)]
+        server.launch()
+        assert server.process is not None
+        self.assertEqual(server.process.wait(60), 0, server.log())
+        server.process = None
+        daemon = int(wait_until(lambda: server.log_path.exists() and (server.work / "pid").read_text(), server.log))
+        self.addCleanup(lambda: running(daemon) and os.kill(daemon, signal.SIGKILL))
+        wait_until(lambda: self.greets(server), server.log)
+        pids = [self.process(server, module, daemon) for module in (ROOT_PROCESS, LAUNCHER)]
+        self.assertEqual(len({os.getsid(pid) for pid in (daemon, *pids)}), 3)
+        os.kill(pids[1], signal.SIGKILL)
+        wait_until(lambda: "the launcher runs again" in server.log(), server.log)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            for pid in (pids[0], self.process(server, LAUNCHER, daemon)):
+                os.kill(pid, number)
+        self.send(server)
+        self.delivered(server, 1)
+        launcher = self.process(server, LAUNCHER, daemon)
+        os.killpg(os.getpgid(daemon), signal.SIGTERM)
+        for pid in (daemon, pids[0], launcher):
+            wait_until(lambda pid=pid: not running(pid), lambda: f"{pids} run:\n{server.log()}", 40)
+
+    def greets(self, server: Server) -> bool:
+        try:
+            with Wire(server.port) as wire:
+                return wire.greeting.code == 220
+        except OSError:
+            return False
 
     def test_all_of_them_end_with_the_server(self) -> None:
         server = self.installed(PIPE)
