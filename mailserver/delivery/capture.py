@@ -5,6 +5,8 @@ Each message there begins with X-Envelope-From and one X-Envelope-To, as SMTP wo
 
 from __future__ import annotations
 
+import functools
+
 from zope.interface import implementer
 
 from mailserver.config import FilePath, Options
@@ -15,6 +17,7 @@ from mailserver.delivery.maildir import MaildirDelivery, WriterThread
 from mailserver.delivery.names import file_name
 from mailserver.interfaces import IBatchDelivery, IComponentFactory, Services
 from mailserver.mail.parcel import Parcel
+from mailserver.threads import Threads
 
 __all__ = ["CaptureFactory", "CaptureOptions", "captured_letter_of"]
 
@@ -58,12 +61,21 @@ class CaptureFactory:
 
     def build(self, options: CaptureOptions, services: Services) -> MaildirDelivery:
         """No errors."""
+        from twisted.internet import reactor
+
+        threads = functools.partial(Threads, call_from_thread=reactor.callFromThread)  # type: ignore[attr-defined]
         path = options.path.replace("{data}", services.data_directory.rstrip("/"), 1)
         syncfs = find_syncfs()
         return MaildirDelivery(
-            writer=WriterThread(path_of=lambda _: path, open_at_most=1, syncs_files=syncfs is None),
+            writer=WriterThread(
+                path_of=lambda _: path,
+                open_at_most=1,
+                syncs_files=syncfs is None,
+                thread=threads("outbound writer", 1),
+            ),
             disk=Disk(syncfs=syncfs),
-            run_in_thread=services.run_in_thread,
+            clock=services.clock,
+            threads=lambda name: threads(name, 1),
             hostname=services.hostname,
             root=path,
             depth=0,

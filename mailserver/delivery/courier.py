@@ -117,27 +117,27 @@ def write(request: Request, home: str, template: PathTemplate, reply: int, conte
     if not os.path.isdir(home):
         raise NotADirectoryError(errno.ENOTDIR, "the user has no home", home)
     maildir = maildirs.find(request.mailbox)
-    body = Body(lambda: _pieces(content, reply), binary=request.binary, in_memory=False)
-    place = store(
-        maildir, request.name, request.fields, body, Earlier() if request.again else None, sync=True
-    )
+
+    def go_on() -> None:
+        """A server that has stopped waiting tries again later: then this attempt must not come to its end."""
+        if not server_waits(reply):
+            raise TimeoutError(errno.ETIMEDOUT, "the server does not wait any more")
+
+    body = Body(lambda: _pieces(content), binary=request.binary, in_memory=False)
+    earlier = Earlier() if request.again else None
+    place = store(maildir, request.name, request.fields, body, earlier, go_on=go_on, sync=True)
     for directory in {f"{maildir.path}/{place.partition('/')[0]}", *maildirs.take_made()}:
         sync_directory(directory)
-    sweep_tmp(f"{maildir.path}/tmp", now=time.time())  # noqa: S108  # the Maildir's own
+    sweep_tmp(maildir.tmp, now=time.time())
     return f"{maildir.path}/{place}"
 
 
-def _pieces(descriptor: int, reply: int) -> Iterator[bytes]:
-    """Read by place, not by the descriptor's own position: other children may share that.
-
-    A server that has stopped waiting tries again later: then this attempt must not come to its end.
-    """
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    """Read by place, not by the descriptor's own position: other children may share that."""
     place = 0
     while piece := os.pread(descriptor, CHUNK_OCTETS, place):
         place += len(piece)
         yield piece
-    if not server_waits(reply):
-        raise TimeoutError(errno.ETIMEDOUT, "the server does not wait any more")
 
 
 def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:

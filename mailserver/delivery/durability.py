@@ -10,8 +10,9 @@ import ctypes
 import fcntl
 import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mailserver.delivery.names import marker_in
@@ -133,18 +134,38 @@ def _standing(path: str) -> str:
 
 def _opened(path: str) -> int | None:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
 
 
 def _side_by_side(function: Callable[..., None], arguments: Iterable[object]) -> None:
-    """Call it for each argument; the first error is raised after all have ended."""
-    work = list(arguments)
+    """Call it for each argument; the first error is raised after all have ended.
+
+    In daemon threads: where the disk hangs, they do not hinder the server's end.
+    """
+    work = deque(arguments)
     if len(work) < 2:
         for argument in work:
             function(argument)
         return
-    with ThreadPoolExecutor(max_workers=min(SIDE_BY_SIDE, len(work)), thread_name_prefix="sync") as pool:
-        for done in [pool.submit(function, argument) for argument in work]:
-            done.result()
+    errors: list[BaseException] = []
+
+    def take() -> None:
+        while True:
+            try:
+                argument = work.popleft()
+            except IndexError:  # there is no more
+                return
+            try:
+                function(argument)
+            except BaseException as error:  # noqa: BLE001  # raised below, in the caller's thread
+                errors.append(error)
+
+    threads = [threading.Thread(target=take, name="sync", daemon=True) for _ in range(min(SIDE_BY_SIDE, len(work)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,10 +1,14 @@
 """The open Maildirs: directory descriptors, so that a message costs no walk along its path.
 
 Blocking, and for one thread only.  A Maildir that is not there yet is made, mode 0700.
+
+The path of a Maildir is the administrator's and may lead over symbolic links.  What stands in it may be its user's work: below
+the path no link is followed, each level is opened from the descriptor of the one above it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -13,22 +17,37 @@ from dataclasses import dataclass
 from mailserver.delivery.names import folder_name
 from mailserver.mail.answers import Mailbox
 
-__all__ = ["Maildir", "Maildirs"]
+__all__ = ["BELOW", "DIRECTORY", "Maildir", "Maildirs"]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+BELOW = DIRECTORY | os.O_NOFOLLOW
+EMPTY_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PARTS = ("tmp", "new", "cur")
 TRUSTED_SECONDS = 1.0  # how long a path may lead elsewhere than the descriptor before we see it
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(slots=True)
 class Maildir:
-    """One that is open.  `device` says on which file system it lies, `checked` when its path was last compared (seconds)."""
+    """One that is open: descriptors of itself, of ``tmp`` and of ``new``.
+
+    `device` and `inode` are its own, `new_inode` is that of ``new``; `checked` is when both were last compared with its path
+    (seconds).
+    """
 
     path: str
     fd: int
+    tmp: int
+    new: int
     device: int
     inode: int
+    new_inode: int
     checked: float
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in (self.fd, self.tmp, self.new):
+            os.close(fd)
 
 
 class Maildirs:
@@ -51,7 +70,7 @@ class Maildirs:
         now = self._seconds()
         maildir = self._open.pop(mailbox, None)
         if maildir is not None and now - maildir.checked > TRUSTED_SECONDS and not self._still_there(maildir, now):
-            os.close(maildir.fd)
+            maildir.close()
             maildir = None
         if maildir is None:
             maildir = self._opened(mailbox, now)
@@ -62,7 +81,7 @@ class Maildirs:
         """Close it: something was wrong with it."""
         maildir = self._open.pop(mailbox, None)
         if maildir is not None:
-            os.close(maildir.fd)
+            maildir.close()
 
     def take_made(self) -> list[str]:
         """The directories in which a new directory was made since the last call."""
@@ -78,55 +97,70 @@ class Maildirs:
         maildir.checked = now
         try:
             found = os.stat(maildir.path)
+            new = os.stat("new", dir_fd=maildir.fd, follow_symlinks=False)
         except OSError:
             return False
-        return found.st_ino == maildir.inode and found.st_dev == maildir.device
+        return (found.st_ino, found.st_dev, new.st_ino) == (maildir.inode, maildir.device, maildir.new_inode)
 
     def _opened(self, mailbox: Mailbox, now: float) -> Maildir:
         while len(self._open) >= self._open_at_most:
             self.forget(next(iter(self._open)))
-        path = self._path_of(mailbox)
-        if mailbox.folder:
-            inbox = self._opened_at(path)
-            try:
-                path = self._folder_path(path, inbox, mailbox)
-            finally:
-                os.close(inbox)
-        fd = self._opened_at(path)
-        found = os.fstat(fd)
-        return Maildir(path, fd, found.st_dev, found.st_ino, now)
+        try:
+            return self._opened_now(mailbox, now)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                raise
+        self.close()  # the system allows fewer
+        return self._opened_now(mailbox, now)
 
-    def _opened_at(self, path: str) -> int:
-        """A descriptor of a whole Maildir at this path."""
+    def _opened_now(self, mailbox: Mailbox, now: float) -> Maildir:
+        path = self._path_of(mailbox)
+        fd = self._opened_at(path)
         try:
-            fd = os.open(path, DIRECTORY)
-        except FileNotFoundError:
-            self._make(path)
-            fd = os.open(path, DIRECTORY)
-        try:
-            for part in PARTS:
-                try:
-                    os.mkdir(part, 0o700, dir_fd=fd)
-                except FileExistsError:
-                    continue
-                self._made.append(path)
-        except OSError:
+            self._make_parts(fd, path)
+            folder = self._folder(fd, path, mailbox)
+            if folder:
+                inbox, fd = fd, os.open(folder, BELOW, dir_fd=fd)
+                os.close(inbox)
+                path = f"{path}/{folder}"
+                self._make_parts(fd, path)
+            return _whole(path, fd, now)
+        except BaseException:
             os.close(fd)
             raise
-        return fd
 
-    def _folder_path(self, path: str, inbox: int, mailbox: Mailbox) -> str:
-        """The path of the folder; the inbox's own where the folder must exist and does not."""
+    def _opened_at(self, path: str) -> int:
+        try:
+            return os.open(path, DIRECTORY)
+        except FileNotFoundError:
+            self._make(path)
+            return os.open(path, DIRECTORY)
+
+    def _make_parts(self, fd: int, path: str) -> None:
+        for part in PARTS:
+            try:
+                os.mkdir(part, 0o700, dir_fd=fd)
+            except FileExistsError:
+                continue
+            self._made.append(path)
+
+    def _folder(self, inbox: int, path: str, mailbox: Mailbox) -> str:
+        """The name of the folder; "" for the inbox, also where the folder must exist and does not."""
+        if not mailbox.folder:
+            return ""
         name = folder_name(mailbox.folder)
+        if _is_directory(name, inbox):
+            return name
         if mailbox.folder_must_exist:
-            found = name if _is_directory(name, inbox) else _alike(name, inbox)
-            return f"{path}/{found}" if found else path
-        if not _is_directory(name, inbox):
-            os.mkdir(name, 0o700, dir_fd=inbox)
-            # Maildir++ marks a folder with this empty file.
-            os.close(os.open(f"{name}/maildirfolder", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=inbox))
-            self._made += [path, f"{path}/{name}"]
-        return f"{path}/{name}"
+            return _alike(name, inbox)
+        os.mkdir(name, 0o700, dir_fd=inbox)
+        folder = os.open(name, BELOW, dir_fd=inbox)
+        try:  # Maildir++ marks a folder with this empty file
+            os.close(os.open("maildirfolder", EMPTY_FILE, 0o600, dir_fd=folder))
+        finally:
+            os.close(folder)
+        self._made += [path, f"{path}/{name}"]
+        return name
 
     def _make(self, path: str) -> None:
         """Make a directory and those above it that are missing, all of them 0700 (`os.makedirs` would open the upper ones)."""
@@ -140,11 +174,25 @@ class Maildirs:
         self._made.append(above)
 
 
-def _is_directory(name: str, directory: int) -> bool:
+def _whole(path: str, fd: int, now: float) -> Maildir:
+    tmp = os.open("tmp", BELOW, dir_fd=fd)
     try:
-        os.close(os.open(name, DIRECTORY, dir_fd=directory))
-    except FileNotFoundError:
-        return False
+        new = os.open("new", BELOW, dir_fd=fd)
+    except OSError:
+        os.close(tmp)
+        raise
+    found = os.fstat(fd)
+    return Maildir(path, fd, tmp, new, found.st_dev, found.st_ino, os.fstat(new).st_ino, now)
+
+
+def _is_directory(name: str, directory: int) -> bool:
+    """Neither a file nor a link is one."""
+    try:
+        os.close(os.open(name, BELOW, dir_fd=directory))
+    except OSError as error:
+        if error.errno in NO_FOLDER:
+            return False
+        raise
     return True
 
 
@@ -152,4 +200,5 @@ def _alike(name: str, directory: int) -> str:
     """A folder whose name differs in case only: tags come in any case.  "" where there is none."""
     wanted = name.casefold()
     with os.scandir(directory) as entries:
-        return min((entry.name for entry in entries if entry.name.casefold() == wanted and entry.is_dir()), default="")
+        alike = [entry for entry in entries if entry.name.casefold() == wanted]
+        return min((entry.name for entry in alike if entry.is_dir(follow_symlinks=False)), default="")

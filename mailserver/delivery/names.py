@@ -4,7 +4,8 @@ Three kinds of names are made here, and nothing else in the delivery joins text 
 
 * the Maildir's path, from a template such as ``{data}/mail/{domain}/{user}``;
 * a folder below the inbox, after Maildir++: ``.lists.python``, each part in the modified UTF-7 of RFC 3501 section 5.1.3;
-* a message's file, ``{seconds}.{id}_{index}.{host}``: the same for every attempt, so that a repeated delivery finds it again.
+* a message's file, ``{seconds}.{id}_{index}.{host},S={octets},W={octets with CRLF}``: what stands before the host is the same for
+  every attempt, so that a repeated delivery finds it again; the sizes save Dovecot and Courier from asking the disk for them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,25 @@ import os.path
 import re
 from collections.abc import Mapping
 
-__all__ = ["PathTemplate", "TemplateError", "encoded_part", "file_name", "folder_name", "marker_in", "marker_of"]
+__all__ = [
+    "PathTemplate",
+    "TemplateError",
+    "encoded_part",
+    "file_name",
+    "folder_name",
+    "marker_in",
+    "marker_of",
+    "resized",
+    "sized",
+]
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 PLACEHOLDERS = ("data", "domain", "home", "user")
 ENCODED = re.compile("[\x00-\x1f\x7f-\x9f/%\\\\\u2028\u2029\ud800-\udfff]")
 ENCODED_IN_FOLDER = re.compile("[\x00-\x1f\x7f-\x9f/.%\\\\\u2028\u2029\ud800-\udfff]")
 NOT_PRINTABLE_ASCII = re.compile("[^ -~]+")
+SIZES = re.compile(r",S=[0-9]+,W=[0-9]+")
+HOST_CHARACTERS = 120  # a name may have 255 octets; the sizes, the flags and the draft's number need room, too
 HOST_REPLACED = {"/": r"\057", ":": r"\072"}  # as the Maildir specification writes them
 
 
@@ -97,9 +110,22 @@ def marker_in(name: str) -> str:
     return f".{parts[1]}." if len(parts) == 3 else ""
 
 
+def sized(name: str, octets: int, with_crlf: int) -> str:
+    """The name with the file's sizes, after Maildir++ (S) and Dovecot (W)."""
+    return f"{name},S={octets},W={with_crlf}"
+
+
+def resized(name: str, octets: int, with_crlf: int) -> str:
+    """The name of a file that another one replaces: it keeps its flags, and its sizes become those of the new one.
+
+    Mail of older versions has no sizes in its name and gets none: it is found under the name that mail programs know.
+    """
+    return SIZES.sub(f",S={octets},W={with_crlf}", name, count=1)
+
+
 def host_part(hostname: str) -> str:
-    """The host as it may stand in a file's name."""
-    return "".join([HOST_REPLACED.get(character, character) for character in encoded_part(hostname)])
+    """The host as it may stand in a file's name, cut where a longer one would leave no room for the rest of it."""
+    return "".join([HOST_REPLACED.get(character, character) for character in encoded_part(hostname)])[:HOST_CHARACTERS]
 
 
 def _percent(match: re.Match[str]) -> str:

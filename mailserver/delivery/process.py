@@ -2,136 +2,151 @@
 
 A delivery makes some small system calls for each message.  In a thread beside a busy reactor every one of them waits for the
 interpreter lock: measured, the thread then wrote 300 messages a second where it writes 20,000 alone, and slowed the reactor too.
-Here a batch crosses a socket pair in one piece instead.  The process has the same identity as the server, ends when the
+Here a batch crosses a socket pair in a few pieces instead.  The process has the same identity as the server, ends when the
 server's end of the socket closes, and is started again when it has died.
 
-A frame is four octets of length and a `marshal` of letters or of a report.  Both ends are one program and trust each other.
+No thread of the server waits for it.  Where a disk hangs, the process is given up: its socket is closed, it is killed as soon
+as the kernel lets go of it, and another one takes its place.
+
+A frame is a `marshal` of letters or of a report.  Both ends are one program and trust each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import marshal
+import resource
+import select
 import socket
-import struct
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+from twisted.internet.defer import CancelledError
 
 from mailserver.delivery.letters import Letter, Report
 from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
-from mailserver.delivery.writer import MaildirWriter
+from mailserver.delivery.writer import MaildirWriter, NobodyWaits
+from mailserver.processes.exchange import Exchange, receive_frame, send_frame
 from mailserver.processes.spawning import outlive_signals, spawn
 
 __all__ = ["WriterProcess"]
 
-LENGTH = struct.Struct("!I")
-FRAME_OCTETS = 4 * 1024 * 1024  # letters of a batch above this go in several frames; one large letter may exceed it
+END_SECONDS = 10.0  # for a process that has nothing to do
 
 
 class WriterProcess:
-    """The server's end.  Blocking; one thread at a time.  The arguments are `MaildirWriter`'s."""
+    """The server's end.  The first four arguments are `MaildirWriter`'s; `reactor` serves the socket.
 
-    def __init__(self, *, template: str, data_directory: str, open_at_most: int, syncs_files: bool) -> None:
+    `run_in_thread` waits for processes that end.
+    """
+
+    hanging_most = 3
+
+    def __init__(
+        self,
+        *,
+        template: str,
+        data_directory: str,
+        open_at_most: int,
+        syncs_files: bool,
+        reactor: Any,
+        run_in_thread: Callable[..., Awaitable[Any]],
+    ) -> None:
         self._arguments = (template, data_directory, str(open_at_most), "files" if syncs_files else "")
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._reactor = reactor
+        self._run_in_thread = run_in_thread
+        self._exchange: Exchange | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._given_up: list[subprocess.Popen[bytes]] = []
+        self._dying: list[subprocess.Popen[bytes]] = []
 
-    def write(self, letters: Sequence[Letter]) -> Report:
-        """As `MaildirWriter.write`.  A process that dies meanwhile is replaced once; then OSError."""
-        every, devices, files, made = [], {}, [], []
-        with self._lock:
-            for frame in _frames(letters):
-                report = self._asked(frame)
-                every += report[0]
-                devices.update(report[1])
-                files += report[2]
-                made += report[3]
-        return every, devices, files, made
+    @property
+    def hanging(self) -> int:
+        """Processes that were given up and have not ended."""
+        self._given_up = [process for process in self._given_up if process.poll() is None]
+        return len(self._given_up)
 
-    def close(self) -> None:
-        """Let the process end, and wait for it."""
-        with self._lock:
-            self._end()
+    async def write(self, letters: list[Letter]) -> Report:
+        """As `MaildirWriter.write`; one call at a time.  A process that dies meanwhile is replaced once; then OSError.
 
-    def _asked(self, letters: list[Letter]) -> Report:
-        try:
-            return self._ask(letters)
-        except (OSError, EOFError):
-            self._end()
+        Cancelled, it gives the process up.
+        """
+        with contextlib.suppress(EOFError):
+            return await self._ask(letters)
         # What it had written before it died is found again by its name.
-        return self._ask([(True, *letter[1:]) for letter in letters])
+        try:
+            return await self._ask([(True, *letter[1:]) for letter in letters])
+        except EOFError:
+            raise OSError("the process that writes into Maildirs has died, twice") from None
 
-    def _ask(self, letters: list[Letter]) -> Report:
-        end = self._started()
-        _send(end, letters)
-        report: Report = _receive(end)
+    async def close(self) -> None:
+        """Let the process end, and wait for it a moment."""
+        process = self._process
+        if process is not None:
+            self._close(self._dying)
+        await self._run_in_thread(_see_them_end, self._dying)
+
+    async def _ask(self, letters: list[Letter]) -> Report:
+        if self._exchange is None:
+            self._process, end = spawn("mailserver.delivery.process", self._arguments)
+            self._exchange = Exchange(self._reactor, end)
+        try:
+            report: Report = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process
+        except CancelledError:
+            self._close(self._given_up, kill=True)
+            raise
+        except EOFError:
+            self._close(self._dying, kill=True)
+            raise
         return report
 
-    def _started(self) -> socket.socket:
-        if self._socket is None:
-            self._process, self._socket = spawn("mailserver.delivery.process", self._arguments)
-        return self._socket
-
-    def _end(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-
-
-def _frames(letters: Sequence[Letter]) -> list[list[Letter]]:
-    frames: list[list[Letter]] = []
-    room = -1
-    for letter in letters:
-        room -= len(letter[2] or b"")
-        if room < 0:
-            frames.append([])
-            room = FRAME_OCTETS - len(letter[2] or b"")
-        frames[-1].append(letter)
-    return frames
+    def _close(self, where: list[subprocess.Popen[bytes]], *, kill: bool = False) -> None:
+        """Part from the process; it is kept in mind until it has ended."""
+        self._dying[:] = [process for process in self._dying if process.poll() is None]
+        exchange, self._exchange = self._exchange, None
+        process, self._process = self._process, None
+        if exchange is not None:
+            exchange.close()
+        if process is not None:
+            if kill:
+                process.kill()  # in a call that cannot be broken off it stays; it ends before it makes another one
+            where.append(process)
 
 
-def _send(end: socket.socket, value: Any) -> None:
-    octets = marshal.dumps(value)
-    end.sendall(LENGTH.pack(len(octets)))
-    end.sendall(octets)
-
-
-def _receive(end: socket.socket) -> Any:
-    length = LENGTH.unpack(_exactly(end, LENGTH.size))[0]
-    return marshal.loads(_exactly(end, length))  # noqa: S302  # from our own process
-
-
-def _exactly(end: socket.socket, octets: int) -> bytes:
-    data = end.recv(octets, socket.MSG_WAITALL)
-    while len(data) < octets:
-        more = end.recv(octets - len(data), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError("the other end has closed")
-        data += more
-    return data
+def _see_them_end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the server closes its end."""
     template_text, data_directory, open_at_most, files, number = arguments
     outlive_signals()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a Maildir takes three
     template = PathTemplate(template_text, data_directory=data_directory)
     maildirs = Maildirs(
         path_of=lambda box: template.path(user=box.user, domain=box.domain), open_at_most=int(open_at_most)
     )
-    writer = MaildirWriter(maildirs=maildirs, syncs_files=bool(files))
     with socket.socket(fileno=int(number)) as server:
+        closes = select.poll()
+        closes.register(server, 0)
+
+        def go_on() -> None:
+            if closes.poll(0):
+                raise NobodyWaits("the server has closed its end")
+
+        writer = MaildirWriter(maildirs=maildirs, syncs_files=bool(files), go_on=go_on)
         while True:
             try:
-                _send(server, writer.write(_receive(server)))
-            except (EOFError, ConnectionError):  # the server has gone; what was written, it will write again
+                send_frame(server, marshal.dumps(writer.write(marshal.loads(receive_frame(server)))))  # noqa: S302
+            except (EOFError, ConnectionError, NobodyWaits):  # what was written, the server will have written again
                 return
 
 

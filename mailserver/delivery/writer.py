@@ -1,40 +1,58 @@
 """Write messages into Maildirs: ``tmp/``, then renamed into ``new/``.  Blocking, and for one thread only.
 
 Nothing is synced here: the queue still holds the message until what the report names has been synced.
+
+An attempt that nobody waits for any more must not come to its end: another one may be under way.  Where the disk hangs, that is
+found out late, so `go_on` is asked right before each rename.  Between the two, the system may still stop us for any time.  What
+happens then is safe, too: the next attempt asks for drafts of its message first and removes them, so that a rename of ours finds
+nothing; and if our rename was quicker, the next attempt finds the file and replaces it.  A draft is never shared: its name holds
+the number of the process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mailserver.delivery.durability import sync_fd
-from mailserver.delivery.form import Body
+from mailserver.delivery.form import Body, Sizes
 from mailserver.delivery.letters import Copy, Letter, Report, Result
-from mailserver.delivery.maildirs import Maildir, Maildirs
-from mailserver.delivery.names import marker_in
+from mailserver.delivery.maildirs import BELOW, Maildir, Maildirs
+from mailserver.delivery.names import marker_in, resized, sized
 from mailserver.delivery.troubles import NO_ERRNO
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path
 
-__all__ = ["Earlier", "MaildirWriter", "store"]
+__all__ = ["Earlier", "MaildirWriter", "NobodyWaits", "store"]
 
 RETURN_PATH = b"Return-Path:"
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+MOVES = 5  # of one message by mail programs, while we look for it
 IN_MEMORY_OCTETS = 4 * 1024 * 1024  # a content above this is turned into its local form piece by piece
 
 
-class MaildirWriter:
-    """Writes batches.  `syncs_files` says that the report shall name each file: there is no syncfs."""
+class NobodyWaits(Exception):
+    """The attempt was given up, and another one may be under way."""
 
-    def __init__(self, *, maildirs: Maildirs, syncs_files: bool = False) -> None:
+
+class MaildirWriter:
+    """Writes batches.  `syncs_files` says that the report shall name each file: there is no syncfs.
+
+    `go_on` is asked before each rename; it raises `NobodyWaits` where the batch was given up.
+    """
+
+    def __init__(
+        self, *, maildirs: Maildirs, syncs_files: bool = False, go_on: Callable[[], None] = lambda: None
+    ) -> None:
         self._maildirs = maildirs
         self._syncs_files = syncs_files
+        self._go_on = go_on
 
     def write(self, letters: Sequence[Letter]) -> Report:
-        """Try every copy of every letter.  One mailbox's trouble is its own."""
+        """Try every copy of every letter.  One mailbox's trouble is its own.  Raises `NobodyWaits`."""
         every: list[list[Result]] = []
         devices: dict[int, str] = {}
         files: list[tuple[str, str]] = []
@@ -51,6 +69,8 @@ class MaildirWriter:
                 except OSError as error:
                     where = f": {error.filename}" if error.filename else ""
                     results.append((copy[0], error.errno or NO_ERRNO, f"{error.strerror}{where}"))
+                except NobodyWaits:
+                    raise
                 except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the batch's other mailboxes
                     results.append((copy[0], NO_ERRNO, f"{type(error).__name__}: {error}"))
                 else:
@@ -67,31 +87,73 @@ class MaildirWriter:
         mailbox = Mailbox(user, domain, folder, False, must_exist)
         maildir = self._maildirs.find(mailbox)
         try:
-            return maildir, store(maildir, name, fields, body, earlier, sync=earlier is not None)
+            return maildir, store(maildir, name, fields, body, earlier, go_on=self._go_on)
         except FileNotFoundError:  # the Maildir was removed since it was opened; if it was the content, the second try says so
             self._maildirs.forget(mailbox)
         maildir = self._maildirs.find(mailbox)
-        return maildir, store(maildir, name, fields, body, earlier, sync=earlier is not None)
+        return maildir, store(maildir, name, fields, body, earlier, go_on=self._go_on)
+
+
+Place = tuple[str, str]
+"""``new`` or ``cur``, and a name in it."""
 
 
 class Earlier:
-    """The files that earlier attempts left, by their markers.  A Maildir is listed once for a batch."""
+    """What earlier attempts left in Maildirs, by the markers of their messages.  A Maildir is listed once for a batch."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], dict[str, str]] = {}
+        self._known: dict[tuple[int, int], tuple[dict[str, list[str]], dict[str, Place]]] = {}
 
-    def place(self, maildir: Maildir, name: str) -> str:
-        """Where this message stands already (with the flags that a mail program gave it), else its place in ``new/``."""
-        known = self._known.get((maildir.device, maildir.inode))
-        if known is None:
-            known = self._known[maildir.device, maildir.inode] = {}
-            for part in ("new", "cur"):
-                fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=maildir.fd)
-                try:
-                    known.update({marker_in(entry): f"{part}/{entry}" for entry in os.listdir(fd)})
-                finally:
-                    os.close(fd)
-        return known.get(marker_in(name)) or f"new/{name}"
+    def place(self, maildir: Maildir, name: str, draft: str) -> Place | None:
+        """Where this message stands already, with the flags that a mail program gave it; None where it does not.
+
+        All drafts of it but `draft` are gone afterwards.  Raises OSError.
+        """
+        key = maildir.device, maildir.inode
+        if key not in self._known:
+            # The drafts first: what an attempt that hung renames meanwhile is seen either here or there.
+            self._known[key] = _drafts(maildir), _places(maildir)
+        drafts, places = self._known[key]
+        marker = marker_in(name)
+        others = [other for other in drafts.pop(marker, ()) if other != draft]
+        if others:
+            for other in others:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(other, dir_fd=maildir.tmp)
+            self._known[key] = drafts, places = drafts, _places(maildir)
+        return places.get(marker)
+
+    def forget(self, maildir: Maildir) -> None:
+        """It has changed."""
+        self._known.pop((maildir.device, maildir.inode), None)
+
+
+def _drafts(maildir: Maildir) -> dict[str, list[str]]:
+    drafts: dict[str, list[str]] = {}
+    for entry in os.listdir(maildir.tmp):
+        drafts.setdefault(marker_in(entry), []).append(entry)
+    return drafts
+
+
+def _places(maildir: Maildir) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    for part in ("new", "cur"):
+        with _opened(maildir, part) as fd:
+            places.update({marker_in(entry): (part, entry) for entry in os.listdir(fd)})
+    return places
+
+
+@contextlib.contextmanager
+def _opened(maildir: Maildir, part: str) -> Iterator[int]:
+    """A descriptor of ``new`` or ``cur``."""
+    if part == "new":
+        yield maildir.new
+        return
+    fd = os.open(part, BELOW, dir_fd=maildir.fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _body(content: Content) -> Body:
@@ -100,31 +162,64 @@ def _body(content: Content) -> Body:
 
 
 def store(
-    maildir: Maildir, name: str, fields: bytes, body: Body, earlier: Earlier | None, *, sync: bool
+    maildir: Maildir,
+    name: str,
+    fields: bytes,
+    body: Body,
+    earlier: Earlier | None,
+    *,
+    go_on: Callable[[], None],
+    sync: bool = False,
 ) -> str:
     """Write one file; return its place below the Maildir.
 
-    With `earlier` it takes the place of the one that an earlier attempt wrote: then `sync`, so that a good file is never
-    replaced by one that could still be torn.  Raises OSError.
+    With `earlier` it takes the place of the one that an earlier attempt wrote: then it is synced, so that a good file is never
+    replaced by one that could still be torn; so it is with `sync`.  `go_on` raises where nobody waits any more.  Raises OSError.
     """
-    directory = maildir.fd
-    draft = f"tmp/{name}"
+    draft = f"{name}.{os.getpid()}"
     try:
-        fd = os.open(draft, NEW_FILE, 0o600, dir_fd=directory)
-    except FileExistsError:  # an attempt that did not come to its end left it
-        os.unlink(draft, dir_fd=directory)
-        fd = os.open(draft, NEW_FILE, 0o600, dir_fd=directory)
+        fd = os.open(draft, NEW_FILE, 0o600, dir_fd=maildir.tmp)
+    except FileExistsError:  # an attempt of another process left it, one that had our number
+        os.unlink(draft, dir_fd=maildir.tmp)
+        fd = os.open(draft, NEW_FILE, 0o600, dir_fd=maildir.tmp)
     try:
         try:
-            body.write(fd, fields)
-            if sync:
+            sizes = body.write(fd, fields)
+            if sync or earlier is not None:
                 sync_fd(fd)
         finally:
             os.close(fd)
-        place = f"new/{name}" if earlier is None else earlier.place(maildir, name)
-        os.rename(draft, place, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError:
+        final = sized(name, sizes.octets, sizes.with_crlf)
+        if earlier is None:
+            go_on()
+            os.rename(draft, final, src_dir_fd=maildir.tmp, dst_dir_fd=maildir.new)
+            return f"new/{final}"
+        return _replace(maildir, draft, final, sizes, earlier, go_on)
+    except BaseException:
         with contextlib.suppress(OSError):  # the sweep finds it later
-            os.unlink(draft, dir_fd=directory)
+            os.unlink(draft, dir_fd=maildir.tmp)
         raise
-    return place
+
+
+def _replace(
+    maildir: Maildir, draft: str, final: str, sizes: Sizes, earlier: Earlier, go_on: Callable[[], None]
+) -> str:
+    """Bring the draft where the message belongs; return its place."""
+    for _ in range(MOVES):
+        found = earlier.place(maildir, final, draft)
+        go_on()
+        if found is None:
+            os.rename(draft, final, src_dir_fd=maildir.tmp, dst_dir_fd=maildir.new)
+            return f"new/{final}"
+        part, name = found
+        new_name = resized(name, sizes.octets, sizes.with_crlf)
+        with _opened(maildir, part) as fd:
+            if new_name != name:  # other fields in front: if both had a name for a moment, a mail program would show both
+                try:
+                    os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=fd)
+                except FileNotFoundError:  # a mail program has just moved or removed it
+                    earlier.forget(maildir)
+                    continue
+            os.rename(draft, new_name, src_dir_fd=maildir.tmp, dst_dir_fd=fd)
+        return f"{part}/{new_name}"
+    raise OSError(errno.EBUSY, "the message is moved to and fro")

@@ -25,6 +25,21 @@ def run_at_once(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     return maybeDeferred(function, *arguments)
 
 
+class AtOnce:
+    """`Threads`, without a thread."""
+
+    hanging = 0
+
+    def __init__(self, name: str = "") -> None:
+        self.stopped = False
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return maybeDeferred(function, *arguments)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
 def parcel(
     *mailboxes: Mailbox,
     content: Content | bytes = DATA,

@@ -17,6 +17,8 @@ from mailserver.delivery.names import (
     host_part,
     marker_in,
     marker_of,
+    resized,
+    sized,
 )
 
 hostile = st.one_of(
@@ -122,3 +124,16 @@ class FileNames(SynchronousTestCase):
     def test_slash_and_colon_in_a_host_are_written_as_the_maildir_rules_say(self) -> None:
         self.assertEqual(host_part("[fe80::1]"), r"[fe80\072\0721]")
         self.assertNotIn("/", host_part("a/b"))
+
+    def test_a_name_has_room_for_everything_whatever_the_host_is_called(self) -> None:
+        name = sized(file_name(1700000000.9, "0123456789ABCDEF", 9999, host_part("x" * 253)), 10**12, 10**12)
+        self.assertLess(len(f"{name}:2,DFPRST"), 255)
+
+    def test_the_sizes_follow_the_host_and_the_flags_follow_the_sizes(self) -> None:
+        name = sized("1700000000.0AB_3.mx.example.org", 123, 130)
+        self.assertEqual(name, "1700000000.0AB_3.mx.example.org,S=123,W=130")
+        self.assertEqual(marker_in(f"{name}:2,S"), marker_of("0AB", 3))
+        self.assertEqual(resized(f"{name}:2,FS", 7, 9), "1700000000.0AB_3.mx.example.org,S=7,W=9:2,FS")
+
+    def test_a_name_without_sizes_stays_as_it_is(self) -> None:
+        self.assertEqual(resized("1700000000.0AB_3.mx.example.org:2,FS", 7, 9), "1700000000.0AB_3.mx.example.org:2,FS")

@@ -1,93 +1,216 @@
-"""The writer in a process of its own: the same results, and none lost when it dies."""
+"""The writer in a process of its own: the same results, none lost when it dies, and nobody who waits for one that hangs."""
 
 from __future__ import annotations
 
+import errno
+import marshal
 import os
 import signal
+import subprocess
+import time
+from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
-from mailserver.delivery import process
-from mailserver.delivery.letters import letter_of, outcomes_of
+from mailserver.delivery import frames
+from mailserver.delivery.letters import Letter, Report, letter_of, outcomes_of
 from mailserver.delivery.process import WriterProcess
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
-from tests.delivery.messages import ALICE, BOB, files_below, parcel
+from mailserver.processes.exchange import send_frame
+from mailserver.processes.spawning import spawn
+from tests.delivery.messages import ALICE, BOB, files_below, only, parcel, read
 
 HOST = "mx.example.org"
 
 
-class Process(SynchronousTestCase):
+class ProcessCase(TestCase):
+    timeout = 60.0
+
     def setUp(self) -> None:
         self.data = os.path.abspath(self.mktemp())
         self.writer = WriterProcess(
-            template="{data}/{domain}/{user}", data_directory=self.data, open_at_most=16, syncs_files=True
+            template="{data}/{domain}/{user}",
+            data_directory=self.data,
+            open_at_most=16,
+            syncs_files=True,
+            reactor=reactor,
+            run_in_thread=deferToThread,
         )
-        self.addCleanup(self.writer.close)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.writer.close()))
 
-    def pid(self) -> int:
+    def running(self) -> subprocess.Popen[bytes]:
         running = self.writer._process
         assert running is not None
-        return running.pid
+        return running
 
-    def test_a_batch_is_written_and_reported(self) -> None:
+    def begun(self, *letters: Letter) -> Deferred[Report]:
+        return Deferred.fromCoroutine(self.writer.write(list(letters)))
+
+    def letter_that_hangs(self) -> tuple[str, Letter]:
+        """Its content is a named pipe: whoever opens it waits in the middle of the draft, as for a disk that does not answer."""
+        pipe = os.path.abspath(self.mktemp())
+        os.mkfifo(pipe)
+        return pipe, letter_of(parcel(ALICE, content=Content.at(pipe, 8), id="0000000000000007"), HOST)
+
+    async def until_it_hangs(self) -> None:
+        while not os.path.exists(f"{self.data}/example.org/alice/tmp") or not os.listdir(f"{self.data}/example.org/alice/tmp"):
+            await deferToThread(time.sleep, 0.002)
+
+    async def answer(self, pipe: str) -> None:
+        """The disk answers: with an error, for nobody can seek in a pipe."""
+        (await deferToThread(open, pipe, "wb")).close()
+
+
+class Batches(ProcessCase):
+    async def test_a_batch_is_written_and_reported(self) -> None:
         parcels = [parcel(ALICE, BOB), parcel(BOB, id="0000000000000002")]
-        report = self.writer.write([letter_of(one, HOST) for one in parcels])
+        report = await self.writer.write([letter_of(one, HOST) for one in parcels])
         outcomes = [outcomes_of(one, results) for one, results in zip(parcels, report[0], strict=True)]
         self.assertTrue(all(isinstance(o, Delivered) for each in outcomes for o in each.values()))
         self.assertEqual(len(files_below(self.data)), 3)
         self.assertEqual(len(report[2]), 3)
         self.assertEqual(list(report[1]), [os.stat(self.data).st_dev])
 
-    def test_one_process_serves_one_batch_after_the_other(self) -> None:
-        self.writer.write([letter_of(parcel(ALICE), HOST)])
-        pid = self.pid()
-        self.writer.write([letter_of(parcel(BOB), HOST)])
-        self.assertEqual(self.pid(), pid)
+    async def test_one_process_serves_one_batch_after_the_other(self) -> None:
+        await self.writer.write([letter_of(parcel(ALICE), HOST)])
+        pid = self.running().pid
+        await self.writer.write([letter_of(parcel(BOB), HOST)])
+        self.assertEqual(self.running().pid, pid)
 
-    def test_a_batch_larger_than_a_frame_crosses_in_several(self) -> None:
-        self.patch(process, "FRAME_OCTETS", 3000)
-        content = Content.of(b"x" * 1000)
-        parcels = [parcel(ALICE, id=f"{n:016}", content=content) for n in range(10)]
-        report = self.writer.write([letter_of(one, HOST) for one in parcels])
-        self.assertEqual([len(results) for results in report[0]], [1] * 10)
-        self.assertEqual(len(files_below(self.data)), 10)
-
-    def test_a_message_larger_than_any_socket_buffer_crosses_whole(self) -> None:
-        self.writer.write([letter_of(parcel(ALICE, content=Content.of(b"x" * 9_000_000)), HOST)])
-        [name] = files_below(self.data)
+    async def test_a_message_larger_than_any_socket_buffer_crosses_whole(self) -> None:
+        await self.writer.write([letter_of(parcel(ALICE, content=Content.of(b"x" * 9_000_000)), HOST)])
+        name = only(files_below(self.data))
         self.assertGreater(os.path.getsize(f"{self.data}/{name}"), 9_000_000)
 
-    def test_a_process_that_died_is_replaced_and_nothing_is_doubled(self) -> None:
-        letter = letter_of(parcel(ALICE), HOST)
-        self.writer.write([letter])
-        first = self.pid()
-        os.kill(first, signal.SIGKILL)
-        report = self.writer.write([letter])
-        self.assertNotEqual(self.pid(), first)
+    async def test_hostile_names_cross_unharmed(self) -> None:
+        report = await self.writer.write([letter_of(parcel(Mailbox("../ä\udc80", "d")), HOST)])
         self.assertEqual(report[0][0][0][1], 0)
         self.assertEqual(len(files_below(self.data)), 1)
 
-    def test_a_signal_for_the_whole_group_does_not_end_it(self) -> None:
-        self.writer.write([letter_of(parcel(ALICE), HOST)])
-        pid = self.pid()
+
+class Deaths(ProcessCase):
+    async def test_a_process_that_died_is_replaced_and_nothing_is_doubled(self) -> None:
+        letter = letter_of(parcel(ALICE), HOST)
+        await self.writer.write([letter])
+        first = self.running()
+        first.kill()
+        first.wait()
+        report = await self.writer.write([letter])
+        self.assertNotEqual(self.running().pid, first.pid)
+        self.assertEqual(report[0][0][0][1], 0)
+        self.assertEqual(len(files_below(self.data)), 1)
+
+    async def test_one_that_dies_in_the_middle_is_replaced_by_one_that_does_its_work_again(self) -> None:
+        pipe, letter = self.letter_that_hangs()
+        writing = self.begun(letter_of(parcel(BOB), HOST), letter)
+        await self.until_it_hangs()
+        first = self.running()
+        first.kill()
+        first.wait()
+        await self.answer(pipe)
+        self.assertEqual([results[0][1] for results in (await writing)[0]], [0, errno.ESPIPE])
+        self.assertNotEqual(self.running().pid, first.pid)
+        self.assertEqual([name.split("/")[1] for name in files_below(self.data) if "/new/" in name], ["bob"])
+
+    async def test_a_signal_for_the_whole_group_does_not_end_it(self) -> None:
+        await self.writer.write([letter_of(parcel(ALICE), HOST)])
+        pid = self.running().pid
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(pid, number)
-        self.writer.write([letter_of(parcel(ALICE, id="0000000000000002"), HOST)])
-        self.assertEqual(self.pid(), pid)
+        await self.writer.write([letter_of(parcel(ALICE, id="0000000000000002"), HOST)])
+        self.assertEqual(self.running().pid, pid)
 
-    def test_it_ends_when_the_server_closes_its_end(self) -> None:
-        self.writer.write([letter_of(parcel(ALICE), HOST)])
-        running = self.writer._process
-        assert running is not None
-        self.writer.close()
+    async def test_it_ends_when_the_server_closes_its_end(self) -> None:
+        await self.writer.write([letter_of(parcel(ALICE), HOST)])
+        running = self.running()
+        await self.writer.close()
         self.assertEqual(running.returncode, 0)
 
-    def test_a_process_that_cannot_live_is_an_error_and_no_endless_try(self) -> None:
-        self.patch(process.sys, "executable", "/bin/false")
-        self.assertRaises((OSError, EOFError), self.writer.write, [letter_of(parcel(ALICE), HOST)])
+    async def test_a_process_that_cannot_live_is_an_error_and_no_endless_try(self) -> None:
+        with mock.patch("sys.executable", "/bin/false"), self.assertRaises(OSError):
+            await self.writer.write([letter_of(parcel(ALICE), HOST)])
+        self.assertEqual(self.writer.hanging, 0)
 
-    def test_hostile_names_cross_unharmed(self) -> None:
-        report = self.writer.write([letter_of(parcel(Mailbox("../ä\udc80", "d")), HOST)])
+
+class Hangs(ProcessCase):
+    async def test_one_that_is_given_up_is_replaced_and_ended(self) -> None:
+        await self.writer.write([letter_of(parcel(BOB), HOST)])
+        stopped = self.running()
+        os.kill(stopped.pid, signal.SIGSTOP)
+        writing = self.begun(letter_of(parcel(ALICE), HOST))
+        writing.cancel()
+        self.failureResultOf(writing, CancelledError)
+        report = await self.writer.write([letter_of(parcel(ALICE, again=True), HOST)])
         self.assertEqual(report[0][0][0][1], 0)
-        self.assertEqual(len(files_below(self.data)), 1)
+        self.assertEqual(await deferToThread(stopped.wait, 30), -signal.SIGKILL)
+        self.assertEqual(self.writer.hanging, 0)
+        self.assertEqual(len(files_below(self.data)), 2)
+
+    async def test_while_the_kernel_keeps_it_it_counts_as_hanging_and_when_it_wakes_it_renames_nothing(self) -> None:
+        """`kill` is taken away: so it is where a call into the kernel cannot be broken off."""
+        pipe, hangs = self.letter_that_hangs()
+        with mock.patch("subprocess.Popen.kill"):
+            writing = self.begun(hangs, letter_of(parcel(ALICE), HOST), letter_of(parcel(BOB), HOST))
+            await self.until_it_hangs()
+            kept = self.running()
+            writing.cancel()
+            self.failureResultOf(writing, CancelledError)
+            self.assertEqual(self.writer.hanging, 1)
+            report = await self.writer.write([letter_of(parcel(ALICE, again=True), HOST)])
+            self.assertEqual(report[0][0][0][1], 0)
+            self.assertNotEqual(self.running().pid, kept.pid)
+            await self.answer(pipe)
+            self.assertEqual(await deferToThread(kept.wait, 30), 0)
+        self.assertEqual(self.writer.hanging, 0)
+        name = only(files_below(self.data))  # and no draft
+        self.assertIn(b"Subject: one", read(f"{self.data}/{name}"))
+
+    async def test_one_whose_server_has_died_renames_nothing_either(self) -> None:
+        pipe, hangs = self.letter_that_hangs()
+        made, end = spawn("mailserver.delivery.process", ["{data}/{domain}/{user}", self.data, "16", ""])
+        with end:
+            send_frame(end, marshal.dumps([hangs, letter_of(parcel(BOB), HOST)]))
+            await self.until_it_hangs()
+        await self.answer(pipe)
+        self.assertEqual(await deferToThread(made.wait, 30), 0)
+        self.assertEqual(files_below(self.data), [])
+
+
+class Frames(TestCase):
+    """How a batch is cut."""
+
+    def setUp(self) -> None:
+        self.patch(frames, "CARRIED_OCTETS", 3000)
+        self.patch(frames, "WRITTEN_OCTETS", 5000)
+
+    def cut(self, *letters: Letter) -> list[list[tuple[int, int]]]:
+        """The number of each letter, and how many of its copies, in each frame."""
+        cut = list(frames.frames(letters))
+        for number, letter in enumerate(letters):
+            copies = [c for frame in cut for n, part in zip(frame.numbers, frame.letters, strict=True) if n == number for c in part[7]]
+            self.assertEqual(copies, letter[7])
+        return [[(n, len(part[7])) for n, part in zip(frame.numbers, frame.letters, strict=True)] for frame in cut]
+
+    def letter(self, octets: int, copies: int = 1, path: str = "") -> Letter:
+        content = Content.at(path, octets) if path else Content.of(b"x" * octets)
+        return letter_of(parcel(*[Mailbox(f"u{n}", "example.org") for n in range(copies)], content=content), HOST)
+
+    def test_what_crosses_in_memory_is_bounded(self) -> None:
+        self.assertEqual(self.cut(*[self.letter(1000)] * 7), [[(0, 1), (1, 1), (2, 1)], [(3, 1), (4, 1), (5, 1)], [(6, 1)]])
+
+    def test_what_the_disk_has_to_take_is_bounded_and_no_copy_is_divided(self) -> None:
+        self.assertEqual(
+            self.cut(self.letter(1000, 2), self.letter(1000, 8, "/spool"), self.letter(9000, 2, "/spool"), self.letter(1)),
+            [[(0, 2), (1, 3)], [(1, 5)], [(2, 1)], [(2, 1)], [(3, 1)]],
+        )
+
+    def test_an_empty_message_and_an_empty_batch_are_nothing_special(self) -> None:
+        self.assertEqual(self.cut(self.letter(0)), [[(0, 1)]])
+        self.assertEqual(self.cut(), [])
+
+    def test_a_message_without_local_destinations_keeps_its_place(self) -> None:
+        self.assertEqual(self.cut(self.letter(10, 0), self.letter(10)), [[(0, 0), (1, 1)]])

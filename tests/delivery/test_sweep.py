@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.sweep import STALE_SECONDS, sweep, sweep_in_process
+from mailserver.delivery.sweep import STALE_SECONDS, SweepProcess, sweep
 from tests.delivery.messages import files_below
+
+
+def popen_wait(process: SweepProcess) -> bytes:
+    """Wait for the end of what was started."""
+    assert process._process is not None and process._process.stdout is not None
+    process._process.wait(30)
+    process._process.stdout.close()
+    return b""
 
 
 class Sweep(SynchronousTestCase):
@@ -58,9 +69,32 @@ class Sweep(SynchronousTestCase):
         os.symlink(f"{self.root}/outside", f"{self.root}/inside/alice")
         self.assertEqual(sweep(f"{self.root}/inside", depth=1, now=self.now), 0)
 
+    def test_a_link_in_the_place_of_a_tmp_leads_nowhere(self) -> None:
+        self.file("outside/tmp/old", STALE_SECONDS + 1)
+        os.makedirs(f"{self.root}/inside/alice")
+        os.makedirs(f"{self.root}/inside/bob/.folder")
+        os.symlink(f"{self.root}/outside/tmp", f"{self.root}/inside/alice/tmp")
+        os.symlink(f"{self.root}/outside/tmp", f"{self.root}/inside/bob/.folder/tmp")
+        os.symlink(f"{self.root}/inside/alice", f"{self.root}/inside/bob/.alice")
+        self.assertEqual(sweep(f"{self.root}/inside", depth=1, now=self.now), 0)
+
+    def test_it_is_broken_off_when_the_server_stops_and_that_is_no_error(self) -> None:
+        process = SweepProcess(self.root, 2)
+        with mock.patch("subprocess.Popen.communicate", lambda *_, **__: (process.end(), popen_wait(process))):
+            self.assertEqual(process.run(), 0)
+
+    def test_one_that_hangs_is_given_up(self) -> None:
+        def hang(*_: Any, **__: Any) -> Any:
+            raise subprocess.TimeoutExpired("sweep", 1)
+
+        process = SweepProcess(self.root, 2)
+        with mock.patch("subprocess.Popen.communicate", hang), self.assertRaisesRegex(OSError, "hangs"):
+            process.run()
+        popen_wait(process)
+
     def test_a_root_that_is_not_there_has_nothing_to_sweep(self) -> None:
         self.assertEqual(sweep(self.root + "/none", depth=2, now=self.now), 0)
 
     def test_the_program_does_the_same(self) -> None:
         self.file("example.org/alice/tmp/old", STALE_SECONDS + 1)
-        self.assertEqual(sweep_in_process(self.root, 2), 1)
+        self.assertEqual(SweepProcess(self.root, 2).run(), 1)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from mailserver.delivery import writer
+from mailserver.delivery.form import Body
 from mailserver.delivery.letters import letter_of, outcomes_of
 from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate
-from mailserver.delivery.writer import MaildirWriter
+from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.edits import DropHeader, apply_edits
 from mailserver.mail.parcel import Parcel
+from tests.any_octets import any_octets
 from tests.delivery.messages import ALICE, BOB, DATA, files_below, only, parcel, read, remote_parcel
 
 HOST = "mx.example.org"
@@ -51,7 +57,7 @@ class WriterCase(SynchronousTestCase):
     def path(self, place: str, user: str = "alice") -> str:
         return f"{self.data}/mail/example.org/{user}/{place}"
 
-    def fail(self, name: str, error: int, when: Callable[..., bool] = lambda *_: True) -> None:  # type: ignore[override]
+    def breaks(self, name: str, error: int, when: Callable[..., bool] = lambda *_: True) -> None:
         """Make a function of `os` fail."""
         real = getattr(os, name)
 
@@ -66,7 +72,7 @@ class WriterCase(SynchronousTestCase):
 class Files(WriterCase):
     def test_a_message_stands_in_new_under_a_name_made_of_its_id(self) -> None:
         [outcomes] = self.deliver(parcel(ALICE))
-        name = "mail/example.org/alice/new/1700000000.0123456789ABCDEF_0.mx.example.org"
+        name = "mail/example.org/alice/new/1700000000.0123456789ABCDEF_0.mx.example.org,S=85,W=90"
         self.assertEqual(self.files(), [name])
         self.assertEqual(outcomes, {0: Delivered(f"{self.data}/{name}")})
         self.assertEqual(
@@ -122,20 +128,33 @@ class Files(WriterCase):
         for user in ("alice", "bob"):
             self.assertTrue(read(only(self.files_of(user, "new"))).endswith(data.replace(b"\r\n", b"\n")))
 
-    def test_a_draft_of_an_attempt_that_was_cut_off_is_replaced(self) -> None:
+    def test_drafts_of_attempts_that_were_cut_off_are_removed_and_those_of_other_messages_are_not(self) -> None:
         self.deliver(parcel(BOB))
-        draft = self.path("tmp", "bob") + "/1700000000.0000000000000002_0.mx.example.org"
-        with open(draft, "w") as file:
-            file.write("half")
-        [outcomes] = self.deliver(parcel(BOB, id="0000000000000002"))
+        own, other = "1700000000.0000000000000002_0.mx.example.org", "1700000000.0000000000000003_0.mx.example.org.7"
+        for name in (own, f"{own}.7", f"{own}.{os.getpid()}", other):  # of an older version, of another process, of our number
+            with open(self.path(f"tmp/{name}", "bob"), "w") as file:
+                file.write("half")
+        [outcomes] = self.deliver(parcel(BOB, id="0000000000000002", again=True))
         self.assertIsInstance(outcomes[0], Delivered)
-        self.assertFalse(os.path.exists(draft))
+        self.assertEqual(os.listdir(self.path("tmp", "bob")), [other])
+
+    @given(any_octets(100), st.booleans(), st.integers(1, 100))
+    def test_the_sizes_in_the_name_are_those_of_the_file(self, octets: bytes, binary: bool, piece: int) -> None:
+        for in_memory in (True, False):
+            pieces = [octets[at : at + piece] for at in range(0, len(octets), piece)]
+            body = Body(lambda pieces=pieces: pieces, binary=binary, in_memory=in_memory)  # type: ignore[misc]
+            with tempfile.TemporaryFile() as file:
+                sizes = body.write(file.fileno(), b"A: 1\n")
+                file.seek(0)
+                written = file.read()
+            self.assertEqual(sizes.octets, len(written))
+            self.assertEqual(sizes.with_crlf, len(re.sub(rb"(?<!\r)\n", b"\r\n", written)))
 
     def test_the_report_names_devices_files_and_new_directories(self) -> None:
         self.deliver(parcel(ALICE))
         _, devices, files, directories = self.report
         self.assertEqual(devices, {os.stat(self.data).st_dev: self.path("").rstrip("/")})
-        self.assertEqual(files, [(self.path("").rstrip("/"), "new/1700000000.0123456789ABCDEF_0.mx.example.org")])
+        self.assertEqual(files, [(self.path("").rstrip("/"), "new/1700000000.0123456789ABCDEF_0.mx.example.org,S=85,W=90")])
         self.assertIn(os.path.dirname(self.data), directories)
         self.assertIn(f"{self.data}/mail/example.org", directories)
 
@@ -158,12 +177,17 @@ class Folders(WriterCase):
         self.deliver(parcel(Mailbox("alice", "example.org", ("lists", "python"), False, True), id="0000000000000002"))
         self.assertEqual(len(os.listdir(self.path(".Lists.Python/new"))), 2)
 
-    def test_a_tag_cannot_name_a_file(self) -> None:
+    def test_a_tag_that_names_no_folder_leads_to_the_inbox(self) -> None:
         self.deliver(parcel(ALICE))
-        with open(self.path(".python"), "w"):
+        with open(self.path(".file"), "w"):
             pass
-        [outcomes] = self.deliver(parcel(Mailbox("alice", "example.org", ("python",), False, True), id="0000000000000002"))
-        self.assertIsInstance(outcomes[0], Deferred)
+        os.mkdir(self.path("elsewhere"))
+        os.symlink(self.path("elsewhere"), self.path(".link"))
+        for n, tag in enumerate(("file", "FILE", "link", "Link", "none", "x" * 300)):
+            [outcomes] = self.deliver(parcel(Mailbox("alice", "example.org", (tag,), False, True), id=f"{n:016}"))
+            self.assertIsInstance(outcomes[0], Delivered, tag)
+        self.assertEqual(len(os.listdir(self.path("new"))), 7)
+        self.assertEqual(os.listdir(self.path("elsewhere")), [])
 
     @settings(max_examples=60)
     @given(
@@ -180,6 +204,116 @@ class Folders(WriterCase):
         found = only([name for name in files_below(outer) if not name.endswith("maildirfolder")])
         self.assertTrue(found.startswith("in/side/mail/example.org/"))
         self.assertEqual(found.count("/"), 7 if folder and not must_exist else 6)
+
+
+class Links(WriterCase):
+    """The path is the administrator's.  What stands below it may be anybody's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.deliver(parcel(ALICE, BOB))
+        self.outside = os.path.abspath(self.mktemp())
+        for part in ("tmp", "new", "cur"):
+            os.makedirs(f"{self.outside}/{part}")
+        self.now += 2.0  # seconds: the open directories are looked at again
+
+    def refuses(self, mailbox: Mailbox, again: bool = False) -> None:
+        first, other = self.deliver(parcel(mailbox, id="0000000000000002", again=again), parcel(BOB, id="0000000000000003"))
+        outcome = first[0]
+        assert isinstance(outcome, Deferred), outcome
+        self.assertEqual(outcome.reply.enhanced, "4.2.0")
+        self.assertIsInstance(other[0], Delivered)
+        self.assertEqual(files_below(self.outside), [])
+
+    def test_none_is_followed_in_the_place_of_a_part(self) -> None:
+        for part in ("new", "tmp"):
+            os.rename(self.path(part), self.path(f"{part}-before"))
+            os.symlink(f"{self.outside}/{part}", self.path(part))
+            self.start()
+            self.refuses(ALICE)
+            os.unlink(self.path(part))
+            os.rename(self.path(f"{part}-before"), self.path(part))
+
+    def test_one_that_comes_while_the_maildir_is_open_is_not_followed_either(self) -> None:
+        os.rename(self.path("new"), self.path("before"))
+        os.symlink(f"{self.outside}/new", self.path("new"))
+        self.refuses(ALICE)
+
+    def test_none_is_followed_where_an_earlier_file_is_looked_for(self) -> None:
+        os.rmdir(self.path("cur"))
+        os.symlink(f"{self.outside}/cur", self.path("cur"))
+        self.refuses(ALICE, again=True)
+
+    def test_none_is_followed_in_the_place_of_a_folder(self) -> None:
+        for part in ("tmp", "new", "cur"):
+            os.rmdir(f"{self.outside}/{part}")
+        os.symlink(self.outside, self.path(".Junk"))
+        self.refuses(Mailbox("alice", "example.org", ("Junk",)))
+        self.assertEqual(os.listdir(self.outside), [], "no new/ was made there")
+
+    def test_the_maildir_itself_may_be_one(self) -> None:
+        os.symlink(self.outside, self.path("", "linked").rstrip("/"))
+        [outcomes] = self.deliver(parcel(Mailbox("linked", "example.org"), id="0000000000000002"))
+        self.assertIsInstance(outcomes[0], Delivered)
+        self.assertEqual(len(os.listdir(f"{self.outside}/new")), 1)
+
+
+class GivenUp(WriterCase):
+    """An attempt that nobody waits for any more does not come to its end."""
+
+    def start(self, open_at_most: int = 256) -> None:
+        super().start(open_at_most)
+        self.writer = MaildirWriter(maildirs=self.maildirs, go_on=self.go_on)
+        self.asked: list[list[str]] = []
+        self.waits = lambda: True
+
+    def go_on(self) -> None:
+        self.asked.append(self.files())
+        if not self.waits():
+            raise NobodyWaits
+
+    def test_it_asks_before_each_rename_and_ends_there(self) -> None:
+        self.waits = lambda: len(self.asked) < 3
+        with self.assertRaises(NobodyWaits):
+            self.deliver(parcel(ALICE, BOB), parcel(ALICE, id="0000000000000002"), parcel(BOB, id="0000000000000003"))
+        self.assertEqual([sum("/new/" in name for name in files) for files in self.asked], [0, 1, 2])
+        self.assertTrue(all(sum("/tmp/" in name for name in files) == 1 for files in self.asked))
+        self.assertEqual(len(self.files()), 2, "no draft is left")
+
+    def test_one_that_is_stopped_before_its_rename_cannot_make_it_after_the_next_attempt(self) -> None:
+        outcomes: list[Outcome] = []
+
+        def next_attempt() -> None:
+            """While we stand between the question and the rename."""
+            self.waits = lambda: False
+            with self.patched(os, "getpid", lambda: 7):
+                other = WriterCase.start
+                maildirs, writer = self.maildirs, self.writer
+                other(self)
+                outcomes.extend(self.deliver(parcel(ALICE, again=True))[0].values())
+                self.maildirs, self.writer = maildirs, writer
+
+        real = os.rename
+
+        def rename(*arguments: Any, **named: Any) -> None:
+            self.patch(os, "rename", real)
+            next_attempt()
+            real(*arguments, **named)
+
+        self.patch(os, "rename", rename)
+        with self.assertRaises(NobodyWaits):
+            self.deliver(parcel(ALICE))
+        self.assertIsInstance(outcomes[0], Delivered)
+        self.assertEqual(len(os.listdir(self.path("new"))), 1)
+        self.assertEqual(os.listdir(self.path("tmp")), [])
+
+    @contextlib.contextmanager
+    def patched(self, *arguments: Any) -> Iterator[None]:
+        patch = self.patch(*arguments)
+        try:
+            yield
+        finally:
+            patch.restore()
 
 
 class Again(WriterCase):
@@ -202,6 +336,56 @@ class Again(WriterCase):
         self.assertEqual(os.listdir(self.path("new")), [])
         self.assertEqual(os.listdir(self.path("cur")), [f"{name}:2,FS"])
         self.assertIn(b"hello", read(self.path(f"cur/{name}:2,FS")))
+
+    def test_a_file_with_other_fields_takes_the_place_and_the_flags_and_has_its_own_sizes_in_its_name(self) -> None:
+        self.deliver(parcel(ALICE))
+        name = only(os.listdir(self.path("new")))
+        for place, flags in (("new", ""), ("cur", ":2,FS")):
+            os.rename(self.path(f"new/{name}"), self.path(f"{place}/{name}{flags}"))
+            self.deliver(parcel(ALICE, again=True, sender=None))
+            shorter = name.replace("S=85,W=90", "S=68,W=73")
+            self.assertEqual(self.files(), [f"mail/example.org/alice/{place}/{shorter}{flags}"])
+            self.assertTrue(read(self.path(f"{place}/{shorter}{flags}")).startswith(b"Return-Path: <>\n"))
+            os.rename(self.path(f"{place}/{shorter}{flags}"), self.path(f"new/{name}"))
+
+    def test_it_is_never_there_twice_nor_missing_while_it_is_replaced(self) -> None:
+        self.deliver(parcel(ALICE))
+        seen: list[int] = []
+        for function in ("rename", "unlink", "open"):
+            real = getattr(os, function)
+
+            def looking(*arguments: Any, real: Any = real, **named: Any) -> Any:
+                try:
+                    return real(*arguments, **named)
+                finally:
+                    seen.append(len(os.listdir(self.path("new"))))
+
+            self.patch(os, function, looking)
+        self.deliver(parcel(ALICE, again=True, sender=None))
+        self.assertEqual(set(seen), {1})
+
+    def test_a_file_of_an_older_version_is_replaced_under_its_own_name(self) -> None:
+        self.deliver(parcel(ALICE))
+        name = only(os.listdir(self.path("new")))
+        older = name.partition(",")[0]
+        os.rename(self.path(f"new/{name}"), self.path(f"cur/{older}:2,S"))
+        self.deliver(parcel(ALICE, again=True, sender=None))
+        self.assertEqual(self.files(), [f"mail/example.org/alice/cur/{older}:2,S"])
+
+    def test_a_file_that_a_mail_program_moves_meanwhile_is_found_again(self) -> None:
+        self.deliver(parcel(ALICE))
+        name = only(os.listdir(self.path("new")))
+        real = writer._places
+
+        def places(maildir: Any) -> Any:
+            found = real(maildir)
+            if os.path.exists(self.path(f"new/{name}")):
+                os.rename(self.path(f"new/{name}"), self.path(f"cur/{name}:2,S"))
+            return found
+
+        self.patch(writer, "_places", places)
+        self.deliver(parcel(ALICE, again=True, sender=None))
+        self.assertEqual(self.files(), ["mail/example.org/alice/cur/" + name.replace("S=85,W=90", "S=68,W=73") + ":2,S"])
 
     def test_a_message_that_was_not_there_yet_is_delivered(self) -> None:
         self.deliver(parcel(ALICE, again=True))
@@ -235,7 +419,7 @@ class Troubles(WriterCase):
             (errno.EIO, "4.3.0"),
             (errno.EROFS, "4.3.0"),
         ):
-            self.fail("writev", error)
+            self.breaks("writev", error)
             [outcomes] = self.deliver(parcel(ALICE))
             outcome = outcomes[0]
             assert isinstance(outcome, Deferred)
@@ -244,7 +428,7 @@ class Troubles(WriterCase):
             self.assertEqual(self.files(), [], "no draft is left")
 
     def test_a_failed_rename_leaves_neither_draft_nor_message(self) -> None:
-        self.fail("rename", errno.EIO)
+        self.breaks("rename", errno.EIO)
         [outcomes] = self.deliver(parcel(ALICE))
         self.assertIsInstance(outcomes[0], Deferred)
         self.assertEqual(self.files(), [])
@@ -317,5 +501,28 @@ class OpenMaildirs(WriterCase):
         before = len(os.listdir("/proc/self/fd"))
         for n in range(20):
             self.deliver(parcel(Mailbox(f"user{n}", "example.org"), id=f"{n:016}"))
-        self.assertLessEqual(len(os.listdir("/proc/self/fd")) - before, 3)
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")) - before, 9)
         self.assertEqual(len(self.files()), 20)
+        self.maildirs.close()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_a_fault_leaves_no_descriptor_open(self) -> None:
+        self.deliver(parcel(ALICE))
+        self.maildirs.close()
+        before = len(os.listdir("/proc/self/fd"))
+        for part in ("new", "tmp"):
+            os.rename(self.path(part), self.path(f"{part}-before"))
+            os.symlink("/nonexistent", self.path(part))
+            for folder in ((), ("Junk",)):
+                self.deliver(parcel(Mailbox("alice", "example.org", folder), id="0000000000000002"))
+                self.maildirs.close()
+                self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+            os.unlink(self.path(part))
+            os.rename(self.path(f"{part}-before"), self.path(part))
+
+    def test_where_the_system_allows_fewer_all_are_closed_and_mail_goes_on(self) -> None:
+        self.deliver(parcel(ALICE))
+        fails = [True]
+        self.breaks("open", errno.EMFILE, lambda path, *_: fails and "/bob" in str(path) and fails.pop())
+        [outcomes] = self.deliver(parcel(BOB))
+        self.assertIsInstance(outcomes[0], Delivered)

@@ -1,0 +1,117 @@
+"""A writer with somebody beside it who looks at the clock.
+
+A disk that hangs keeps whoever writes to it, and no deadline changes that.  So each piece of work has its time; then the writer
+is given up, and what it had in hand comes again later.  Where too many have been given up, the disk counts as down: mail is
+deferred at once, and after a pause the next batch finds out how things are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as Late
+from twisted.logger import Logger
+
+from mailserver.delivery import troubles
+from mailserver.delivery.durability import Touched
+from mailserver.delivery.frames import Frame, frames
+from mailserver.delivery.letters import Letter, Report, Result, touched_of
+from mailserver.interfaces import Clock
+
+__all__ = ["AttendedWriter", "Writer"]
+
+FRAME_SECONDS = 60.0  # for a frame, and beside that
+SLOWEST_OCTETS_PER_SECOND = 1024 * 1024
+BATCH_SECONDS = 120.0  # after which no frame is begun; the queue waits 300 seconds for all of them
+MISSED_MOST = 3  # deadlines one after the other
+PAUSE_SECONDS = 60.0
+
+
+class Writer(Protocol):
+    """Writes letters, one call at a time.  A call that is cancelled is given up, and counts as hanging until it has ended."""
+
+    @property
+    def hanging(self) -> int: ...
+
+    @property
+    def hanging_most(self) -> int:
+        """With so many nothing is written."""
+
+    async def write(self, letters: list[Letter]) -> Report:
+        """Raises OSError where the writer itself has a fault."""
+
+    async def close(self) -> None: ...
+
+
+class AttendedWriter:
+    """`writer` with deadlines of `clock`."""
+
+    log = Logger()
+
+    def __init__(self, *, writer: Writer, clock: Clock) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._missed = 0
+        self._next_try = 0.0
+        self._told = False
+
+    async def write(self, letters: Sequence[Letter]) -> tuple[list[list[Result]], Touched]:
+        """The results of each letter, and what has to be synced.  One call at a time; raises nothing but CancelledError."""
+        results: list[list[Result]] = [[] for _ in letters]
+        touched = Touched()
+        end = self._clock.seconds() + BATCH_SECONDS
+        why = ""
+        for frame in frames(letters):
+            why = why or self._trouble(end) or await self._write(frame, results, touched)
+            if why:
+                for number, letter in zip(frame.numbers, frame.letters, strict=True):
+                    results[number] += [(copy[0], troubles.NO_ERRNO, why) for copy in letter[7]]
+        return results, touched
+
+    async def close(self) -> None:
+        """End the writer."""
+        await self._writer.close()
+
+    def _trouble(self, end: float) -> str:
+        """Why nothing can be written now; "" where it can be tried."""
+        now = self._clock.seconds()
+        if now >= end:
+            return "the mailbox disk is slow, and the messages before this one took its time"
+        hanging = self._writer.hanging
+        if hanging < self._writer.hanging_most and not (self._missed >= MISSED_MOST and now < self._next_try):
+            return ""
+        if not self._told:
+            self._told = True
+            self.log.critical(
+                "the mailbox disk does not answer ({hanging} writers hang): until a try succeeds, its mail is deferred",
+                hanging=hanging,
+            )
+        return "the mailbox disk does not answer"
+
+    async def _write(self, frame: Frame, results: list[list[Result]], touched: Touched) -> str:
+        """Have one frame written.  Returns what hindered it, "" for nothing."""
+        seconds = FRAME_SECONDS + frame.octets / SLOWEST_OCTETS_PER_SECOND
+        answer = Deferred.fromCoroutine(self._writer.write(frame.letters))
+        answer.addTimeout(seconds, self._clock)  # type: ignore[arg-type]
+        try:
+            report = await answer
+        except (Late, CancelledError) as error:
+            self._missed += 1
+            self._next_try = self._clock.seconds() + PAUSE_SECONDS
+            self.log.error("writing into the mailboxes hangs: the writer is given up, its messages are tried again")
+            if isinstance(error, CancelledError):
+                raise
+            return f"the mailbox disk did not answer within {seconds:.0f} seconds"
+        except OSError as error:
+            self.log.error("messages could not be written: {error}", error=error)
+            return str(error)
+        self._missed = 0
+        if self._told:
+            self._told = False
+            self.log.warn("the mailbox disk answers again")
+        for number, found in zip(frame.numbers, report[0], strict=True):
+            results[number] += found
+        touched.add(touched_of(report))
+        return ""

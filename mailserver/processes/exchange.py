@@ -1,0 +1,133 @@
+"""Questions to a process beside us, and its answers, over a socket that the reactor serves: no thread waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["LENGTH", "Exchange", "receive_frame", "send_frame"]
+
+LENGTH = struct.Struct("!I")
+PIECE_OCTETS = 256 * 1024
+
+
+@implementer(IReadWriteDescriptor)
+class Exchange:
+    """Our end.  A frame is four octets of length and so many octets; each question is one, and so is its answer."""
+
+    def __init__(self, reactor: Any, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._reactor = reactor
+        self._end = end
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
+        self._answer: Deferred[bytes] | None = None
+
+    def ask(self, question: bytes) -> Deferred[bytes]:
+        """The answer.  One question at a time.  Fails with EOFError where the other end closes.
+
+        Cancelled, it closes ours: the answer to one question is never taken for that to another.
+        """
+        if self._answer is not None or self._end.fileno() < 0:
+            raise ValueError("a question is open, or the end has come")
+        answer: Deferred[bytes] = Deferred(lambda _: self.close())
+        self._answer = answer
+        self._unsent = memoryview(LENGTH.pack(len(question)) + question)
+        self._reactor.addReader(self)
+        self.doWrite()
+        if self._unsent:
+            self._reactor.addWriter(self)
+        return answer
+
+    def close(self) -> None:
+        """Ask no more.  The other end sees that at once, whoever else may still have the socket."""
+        if self._end.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._reactor.removeWriter(self)
+            with contextlib.suppress(OSError):
+                self._end.shutdown(socket.SHUT_RDWR)
+            self._end.close()
+        self._unsent = memoryview(b"")
+        self._received.clear()
+
+    def fileno(self) -> int:
+        """As Twisted wants it."""
+        return self._end.fileno()
+
+    def logPrefix(self) -> str:
+        """As Twisted wants it."""
+        return "exchange"
+
+    def doWrite(self) -> None:
+        """Send what the socket takes."""
+        try:
+            self._unsent = self._unsent[self._end.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.connectionLost(None)
+            return
+        if not self._unsent:
+            self._reactor.removeWriter(self)
+
+    def doRead(self) -> None:
+        """Take what is there."""
+        try:
+            octets = self._end.recv(PIECE_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if not octets:
+            self.connectionLost(None)
+            return
+        self._received += octets
+        if len(self._received) < LENGTH.size:
+            return
+        end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
+        if len(self._received) >= end:
+            frame = bytes(self._received[LENGTH.size : end])
+            self._received.clear()
+            self._reactor.removeReader(self)
+            self._end_with(frame)
+
+    def connectionLost(self, reason: Failure | None) -> None:
+        """The other end has closed."""
+        self.close()
+        self._end_with(Failure(EOFError("the other end has closed")))
+
+    def _end_with(self, result: bytes | Failure) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.called:
+            answer.callback(result)
+
+
+# --- the other end, which may wait ---
+
+
+def send_frame(end: socket.socket, octets: bytes) -> None:
+    """Blocking.  Raises OSError."""
+    end.sendall(LENGTH.pack(len(octets)))
+    end.sendall(octets)
+
+
+def receive_frame(end: socket.socket) -> bytes:
+    """Blocking.  Raises OSError, and EOFError where the other end closes."""
+    return _exactly(end, LENGTH.unpack(_exactly(end, LENGTH.size))[0])
+
+
+def _exactly(end: socket.socket, octets: int) -> bytes:
+    data = end.recv(octets, socket.MSG_WAITALL)
+    while len(data) < octets:
+        more = end.recv(octets - len(data), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError("the other end has closed")
+        data += more
+    return data
