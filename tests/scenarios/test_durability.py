@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
 import re
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from tests.scenarios.support import BASIC, Answer, ScenarioCase, Server, Stored, Wire, wait_until
+from tests.scenarios.support import BASIC, ID, Answer, ScenarioCase, Server, Stored, Wire, as_wire, family, wait_until
 
 KILLS = 8
 SENDERS = 6
@@ -223,3 +225,58 @@ class FullDisk(DurabilityCase):
             self.assertEqual((answer.code, answer.enhanced), (452, "4.3.1"))
         (where / "ballast").unlink()
         wait_until(lambda: server.send(letter("after", 4000)).code == 250, lambda: f"still refused:\n{server.log()}")
+
+
+class HangingDisk(ScenarioCase):
+    """The disk of the mailboxes hangs: a stopped process stands for one that the kernel keeps."""
+
+    def stopped_writer(self, server: Server) -> int:
+        """The process that writes into the Maildirs, which has been stopped."""
+        self.assertEqual(server.send(b"Subject: first\r\n\r\nthe writer starts").code, 250)
+        server.wait_for_mail("alice")
+        assert server.process is not None
+        [pid] = [
+            pid
+            for pid in family(server.process.pid)
+            if b"mailserver.delivery.process" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def take_mail(self, server: Server) -> None:
+        """More messages than a shared pool has threads, and a large one."""
+        for n in range(15):
+            self.assertEqual(server.send(letter(f"small{n}", 100), to="bob@example.org").code, 250)
+        self.assertEqual(server.send(letter("large", 3_000_000), to="bob@example.org").code, 250)
+
+    def assertWhole(self, server: Server) -> None:
+        """Each message stands there once."""
+        found = server.wait_for_mail("bob", 16)
+        numbers = set()
+        for message in found:
+            match = MARK.search(as_wire(message.data))
+            assert match is not None
+            body = as_wire(message.data).partition(match[0])[2]
+            self.assertEqual(hashlib.sha256(body.removesuffix(b"\r\n")).hexdigest().encode(), match[2])
+            numbers.add(match[1])
+        self.assertEqual(len(numbers), 16)
+
+    def test_mail_is_taken_and_the_command_line_answers_meanwhile_and_then_all_is_there_once(self) -> None:
+        server = self.serve(BASIC + QUICK_RETRY)
+        writer = self.stopped_writer(server)
+        self.take_mail(server)
+        listed = server.command("queue", "list")
+        self.assertEqual(listed.returncode, 0, listed.stderr)
+        self.assertGreaterEqual(len(ID.findall(listed.stdout)), 16)
+        os.kill(writer, signal.SIGCONT)
+        self.assertWhole(server)
+
+    def test_the_servers_end_does_not_wait_for_it_and_the_next_start_delivers_once(self) -> None:
+        server = self.serve(BASIC + QUICK_RETRY + "\n[limits]\nshutdown_seconds = 2\n")
+        writer = self.stopped_writer(server)
+        self.take_mail(server)
+        self.assertEqual(server.stop(), 0, server.log())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(writer, signal.SIGCONT)
+        server.restart()
+        self.assertWhole(server)
