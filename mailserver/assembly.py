@@ -22,6 +22,7 @@ from mailserver import plugins
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.realm import CheckerError
 from mailserver.config import Configuration, Listen
+from mailserver.config.endpoints import is_proxied
 from mailserver.control import CommandRefused
 from mailserver.delivery.domains import Domain, RoutingError
 from mailserver.delivery.patterns import Pattern, PatternError
@@ -43,7 +44,7 @@ from mailserver.log_ins import LogIns, has_log_ins
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
-from mailserver.mail.networks import Networks
+from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
@@ -348,6 +349,7 @@ class Door:
             hides_clients=configuration.privacy.received == "minimal",
             submission=self.submission,
             tls_rules=self._tls_rules,
+            proxies=None if listen is None else _proxies(listen),
         )
 
     def _encryption(self, listen: Listen) -> Encryption | None:
@@ -492,6 +494,13 @@ async def stop_component(component: Any) -> None:
             Logger().failure("a component did not stop well")
 
 
+def _proxies(listen: Listen) -> Networks | None:
+    """Whose PROXY headers are believed; None where none is awaited."""
+    if not is_proxied(listen.endpoint):
+        return None
+    return LOOPBACK if listen.proxies is None else Networks(listen.proxies)
+
+
 def _resolver(configuration: Configuration, reactor: Any) -> Resolver:
     dns = configuration.dns
     return Resolver(
@@ -516,6 +525,7 @@ def _limits(configuration: Configuration, *, logs_in: bool) -> Limits:
         hops=limits.hops,
         greeting_delay_seconds=limits.greeting_delay_seconds,
         pipelined_octets=limits.pipelined_bytes,
+        proxy_header_seconds=limits.proxy_header_seconds,
         patience=Patience(
             soft_errors=limits.soft_errors, hard_errors=limits.hard_errors, junk_commands=limits.junk_commands
         ),

@@ -28,6 +28,7 @@ from twisted.python.usage import UsageError
 from mailserver import plugins, sandbox
 from mailserver.assembly import Door, Server, StartError
 from mailserver.config import Configuration, ConfigurationError, Listen, load
+from mailserver.config.endpoints import bare_endpoint
 from mailserver.control import CommandRefused, ControlServer, NotStarted
 from mailserver.mail.faults import StorageFault
 from mailserver.questions import Questions
@@ -224,7 +225,8 @@ class MailService(Service):
     # --- listeners ---
 
     def _listen(self, listen: Listen) -> Deferred[None]:
-        endpoint = self._server.processes.endpoint(listen.endpoint) or serverFromString(self._reactor, listen.endpoint)
+        root_binds = self._server.processes.endpoint(listen.endpoint)
+        endpoint = root_binds or serverFromString(self._reactor, bare_endpoint(listen.endpoint))
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def bound(port: IListeningPort) -> None:

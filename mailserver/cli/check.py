@@ -18,7 +18,7 @@ from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
-from mailserver.config.endpoints import split_endpoint
+from mailserver.config.endpoints import bare_endpoint, split_endpoint
 from mailserver.config.faults import key_text
 from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of
@@ -158,7 +158,7 @@ class _Look:
     def at_bare_lf(self, configuration: Configuration) -> None:
         """LF.LF may end the data of all who come from these networks: they should be the devices', and no relay's."""
         key = "limits.bare_lf_networks"
-        proxies = [network for listen in configuration.listen for network in getattr(listen, "proxies", None) or ()]
+        proxies = [network for listen in configuration.listen for network in listen.proxies or ()]
         for network in configuration.limits.bare_lf_networks:
             if network.prefixlen < BARE_LF_PREFIX[network.version]:
                 self.warnings.append(f"{key}: {network} is wider than /{BARE_LF_PREFIX[network.version]}; name the devices alone")
@@ -209,7 +209,7 @@ class _Look:
 
 def _port_problem(endpoint: str) -> str:
     """Why a tcp endpoint cannot be listened on, "" where it can or where only the start can tell."""
-    kind, positional, named = split_endpoint(endpoint)
+    kind, positional, named = split_endpoint(bare_endpoint(endpoint))
     if kind not in ("tcp", "tcp6"):
         return ""
     port = int(named.get("port", positional[0] if positional else "0"))

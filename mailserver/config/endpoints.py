@@ -17,6 +17,7 @@ __all__ = [
     "Place",
     "bare_endpoint",
     "checked_endpoint",
+    "is_proxied",
     "place_of",
     "socket_path",
     "split_endpoint",
@@ -28,6 +29,7 @@ KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)
 TLS_KINDS = ("ssl", "tls")
 ANY = {"tcp": "0.0.0.0", "tcp6": "::"}  # what Twisted takes where no interface is named
+PROXIED = "haproxy:"
 KEYWORDS = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "interface", "backlog"),
@@ -109,14 +111,25 @@ def socket_path(path: str) -> str:
     return path
 
 
+def is_proxied(text: str) -> bool:
+    """Connections begin with a PROXY header."""
+    return text.startswith(PROXIED)
+
+
+def bare_endpoint(text: str) -> str:
+    """The endpoint below ``haproxy:``, which is no endpoint of Twisted's to us: who reads the header is `mailserver.receive`."""
+    return text.removeprefix(PROXIED)
+
+
 def checked_endpoint(text: str) -> str:
     """Return the text.  Raises ValueError with a sentence about the first fault."""
     kind, positional, named = split_endpoint(text)
     if kind in TLS_KINDS:
         raise ValueError(f'{kind!r} is not for a listener: use a tcp endpoint and tls = "implicit"')
     if kind == "haproxy":
-        inner = text.partition(":")[2]
-        checked_endpoint(inner)
+        inner = checked_endpoint(bare_endpoint(text))
+        if inner == text or is_proxied(inner):
+            raise ValueError("haproxy: stands once, before an endpoint: haproxy:tcp:25")
         return text
     known = KEYWORDS.get(kind)
     if known is not None:
@@ -146,10 +159,3 @@ def _check_unix(positional: list[str], named: dict[str, str]) -> None:
     mode = named.get("mode", "660")
     if not re.fullmatch("[0-7]{3,4}", mode):
         raise ValueError(f"{mode!r} is not a mode: octal digits, such as 660")
-
-
-def bare_endpoint(text: str) -> str:
-    """The endpoint below ``haproxy:``."""
-    while text.startswith("haproxy:"):
-        text = text.removeprefix("haproxy:")
-    return text

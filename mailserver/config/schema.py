@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from mailserver.config.endpoints import bare_endpoint, is_proxied
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
     COUNT_MOST,
@@ -71,7 +72,11 @@ class Listen(Options):
     beside this one (RFC 2033)."""
     endpoint: Endpoint
     """A Twisted endpoint string: `tcp:25`, `tcp:2525:interface=127.0.0.1`, `unix:/run/mail/lmtp.sock:mode=660`,
-    `systemd:domain=INET:index=0`, `haproxy:tcp:25`."""
+    `systemd:domain=INET:index=0`. With `haproxy:` before it, as in `haproxy:tcp:25`, each connection begins with a PROXY header
+    (version 1 or 2)."""
+    proxies: tuple[Network, ...] | None = None
+    """On a `haproxy:` endpoint: the networks of the proxies. What they say of the client's address is believed; everybody else's
+    connection is closed. Absent: this host. On a Unix socket whoever may connect is believed."""
     tls: Literal["none", "starttls", "implicit"] = "none"
     """Encryption: offered with STARTTLS (RFC 3207), or from the first octet on (RFC 8314), with the certificates of `[tls]`."""
     require_tls: bool = False
@@ -86,6 +91,11 @@ class Listen(Options):
     def _fit_together(self) -> Listen:
         if self.tls == "none" and (self.require_tls or self.client_certificate != "ignore"):
             raise ValueError('require_tls and client_certificate need tls = "starttls" or "implicit"')
+        on_unix_socket = bare_endpoint(self.endpoint).startswith("unix:")
+        if self.proxies is not None and (on_unix_socket or not is_proxied(self.endpoint)):
+            raise ValueError("proxies are for haproxy: endpoints that are no Unix sockets")
+        if self.proxies == ():
+            raise ValueError("proxies without a network: nobody could connect")
         if self.service == "lmtp" and self.authentication:
             raise ValueError("nobody logs in to an lmtp listener")
         return self
@@ -235,6 +245,8 @@ class Limits(Options):
     """Connections at once from one network: an IPv4 address or an IPv6 /64."""
     greeting_delay_seconds: Duration = 0.0
     """Wait this long before the greeting on `mx` listeners; a peer that talks first is refused. 0: no wait."""
+    proxy_header_seconds: Time = 5.0
+    """How long a proxy may take for its PROXY header; then the connection is closed."""
     tls_handshake_seconds: Time = 30.0
     """How long a TLS handshake may take; then the connection is closed."""
     command_seconds: Time = 300.0

@@ -46,8 +46,8 @@ class Denylist:
 
     async def judge_peer(self, peer: Peer) -> Verdict:
         """Judge the network at connect, and the HELO name when there is one."""
-        if self._networks and peer.address != "unix":
-            address = _address_of(peer)
+        address = _address_of(peer) if self._networks else None
+        if address is not None:
             for network in self._networks:
                 if address in network:
                     return self._no(f"the peer {peer.address} is in {network}")
@@ -67,8 +67,12 @@ class Denylist:
         return Pass()
 
 
-def _address_of(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(peer.address.partition("%")[0])
+def _address_of(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None on a Unix socket, and behind a proxy that does not say whom it brings."""
+    try:
+        address = ipaddress.ip_address(peer.address.partition("%")[0])
+    except ValueError:
+        return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address  # an IPv4 peer on a listener for both is ::ffff:192.0.2.1
 

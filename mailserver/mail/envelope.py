@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from mailserver.mail.address import Address
 
-__all__ = ["Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
+__all__ = ["NO_ADDRESS", "Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
+
+NO_ADDRESS = "proxy:"  # begins the `address` of a `Peer` of whom nothing but a proxy's own address is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Peer:
     """The other end of a connection.
 
     `address` is the numeric IP address, or ``"unix"`` on a Unix socket; `port` is 0 there.  For what a program of this host
-    handed over without a connection it is ``"local"``, and `hello` says which user's program that was.
+    handed over without a connection it is ``"local"``, and `hello` says which user's program that was.  Behind a proxy that does
+    not say whom it brings it is ``"proxy:"`` and the proxy's own address: no address, which is in no network and has no right.
     `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity.
     `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.
     """

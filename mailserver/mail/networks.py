@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-__all__ = ["NO_NETWORKS", "Network", "Networks", "network_name", "network_of"]
+__all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "network_name", "network_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 REMEMBERED = 4096  # answers of one set
@@ -66,3 +66,4 @@ class Networks:
 
 
 NO_NETWORKS = Networks(())
+LOOPBACK = Networks((ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))

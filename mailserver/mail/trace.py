@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from mailserver.mail.address import Address
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import Envelope, Peer
+from mailserver.mail.envelope import NO_ADDRESS, Envelope, Peer
 
 __all__ = ["date_time", "delivered_to", "hops", "received", "return_path", "with_protocol"]
 
@@ -106,6 +106,8 @@ def _origin(hello: str, numeric: str, reverse_name: str) -> str:
     """The Extended-Domain, folded where it is too long for one line after ``Received: from``."""
     hello = NOT_IN_A_NAME.sub("?", hello[:NAME_OCTETS]) or "unknown"
     name = NOT_IN_A_NAME.sub("?", reverse_name[:NAME_OCTETS]) + " " if reverse_name else ""
+    if numeric.startswith(NO_ADDRESS):
+        name, numeric = "proxy ", numeric.removeprefix(NO_ADDRESS)  # all that is known is who brought it
     if ":" in numeric:
         literal = f"[IPv6:{numeric.partition('%')[0]}]"  # a zone means nothing to others
     elif numeric == "unix":

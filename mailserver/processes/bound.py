@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.protocols.haproxy import proxyEndpoint
 from zope.interface import implementer
 
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
@@ -53,8 +52,7 @@ class BoundByRoot:
 
 def bound_by_root(reactor: Any, text: str, root: RootLink, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:
     """The endpoint for a text of the configuration, None for kinds that root has no part in."""
-    bare, place = bare_endpoint(text), place_of(text)
+    place = place_of(text)
     if place is None or place.kind not in ("tcp", "tcp6"):
         return None
-    endpoint = BoundByRoot(reactor, bare, root, run_in_thread)
-    return endpoint if bare == text else proxyEndpoint(endpoint)
+    return BoundByRoot(reactor, bare_endpoint(text), root, run_in_thread)

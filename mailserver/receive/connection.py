@@ -62,6 +62,7 @@ class Connection(Protocol):
         "state",
         "transaction",
         "unread",
+        "via",
     )
 
     factory: ReceiveFactory
@@ -69,10 +70,11 @@ class Connection(Protocol):
     _write: Callable[[bytes], None]
     ANSWERS: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
 
-    def __init__(self, profile: Profile, peer: Peer, session: ServerSession) -> None:
+    def __init__(self, profile: Profile, peer: Peer, session: ServerSession, *, via: str = "") -> None:
         self.profile = profile
         self.peer = peer
         self.session = session
+        self.via = via  # the proxy's address, where there is one between us
         self.connection = profile.ids.next()
         self.transaction: Transaction | None = None
         self.blamed: Transaction | None = None  # the transaction one of whose refusals has been counted (LMTP)

@@ -13,17 +13,21 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.mail.envelope import Peer
+from mailserver.mail.networks import network_of
 from mailserver.mail.reply import Reply
+from mailserver.receive.announced import Announced
+from mailserver.receive.connection import Connection
 from mailserver.receive.profile import Profile
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Admission
 from mailserver.smtp.server import ServerSession
 
-__all__ = ["ReceiveFactory"]
+__all__ = ["ReceiveFactory", "peer_at"]
 
 log = Logger()
 
 CHECK_SECONDS = 1.0
+STRANGERS_TOLD = 100
 
 
 class ReceiveFactory(ServerFactory):
@@ -38,7 +42,8 @@ class ReceiveFactory(ServerFactory):
     def __init__(self, profile: Profile, admission: Admission) -> None:
         self.profile = profile
         self.admission = admission
-        self._open: dict[ReceiveProtocol, bool] = {}  # the value says whether it was admitted
+        self._open: dict[Connection | Announced, str | None] = {}  # the address under which each was admitted
+        self._strangers: set[bytes] = set()
         self._check = LoopingCall(self._check_all)
         self._check.clock = profile.clock  # type: ignore[assignment]
         self._gone: Deferred[None] | None = None
@@ -49,17 +54,29 @@ class ReceiveFactory(ServerFactory):
             self._check.start(CHECK_SECONDS, now=False)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol = self.protocol_for(addr)
+        profile = self.profile
+        peer = peer_at(addr, profile.service)
+        if profile.proxies is None:
+            return self.connection_of(peer)
+        if peer.address != "unix" and peer.address not in profile.proxies:
+            self._tell_of_stranger(peer.address)
+            return None  # Twisted closes it
+        announced = Announced(profile, peer.address)
+        announced.factory = self
+        return announced
+
+    def connection_of(self, peer: Peer, *, via: str = "") -> Any:
+        """What drives a connection, with a layer of TLS around it where the listener has implicit TLS."""
+        protocol = self.protocol_for(peer, via=via)
         encryption = protocol.profile.encryption
         if encryption is None or not encryption.implicit:
             return protocol
         layer = TLSMemoryBIOFactory(encryption.creator, False, self, self.profile.clock)  # type: ignore[arg-type]
         return layer.protocol(layer, protocol)
 
-    def protocol_for(self, addr: IAddress | None) -> ReceiveProtocol:
-        """A connection's protocol, without a layer of TLS around it."""
+    def protocol_for(self, peer: Peer, *, via: str = "") -> ReceiveProtocol:
+        """A connection's protocol, without a layer of TLS around it.  `via` is the address of the proxy that brings it."""
         profile = self.profile
-        peer = _peer(addr, profile.service)
         session = ServerSession(
             hostname=profile.hostname,
             lmtp=profile.lmtp,
@@ -69,9 +86,22 @@ class ReceiveFactory(ServerFactory):
         )
         if profile.encryption is not None and profile.encryption.implicit:
             session.lf_ends_data = False
-        protocol = ReceiveProtocol(profile, peer, session)
+        protocol = ReceiveProtocol(profile, peer, session, via=via)
         protocol.factory = self
         return protocol
+
+    def _tell_of_stranger(self, address: str) -> None:
+        """Once for each network, and not of more than some: whoever scans us writes no log."""
+        network = network_of(address)
+        if network in self._strangers or len(self._strangers) >= STRANGERS_TOLD:
+            return
+        self._strangers.add(network)
+        log.warn(
+            "a connection from {address} was closed: it is none of the proxies of this {service} listener (told once{last})",
+            address=address,
+            service=self.profile.service,
+            last="" if len(self._strangers) < STRANGERS_TOLD else ", of no others any more",
+        )
 
     @property
     def stress(self) -> bool:
@@ -83,16 +113,17 @@ class ReceiveFactory(ServerFactory):
         """How many connections are open."""
         return len(self._open)
 
-    def opened(self, protocol: ReceiveProtocol) -> Reply | None:
+    def opened(self, protocol: Connection | Announced, address: str) -> Reply | None:
         """A connection is there: None, or the refusal to greet it with."""
-        refusal = self.admission.admit(protocol.peer.address)
-        self._open[protocol] = refusal is None
+        refusal = self.admission.admit(address)
+        self._open[protocol] = address if refusal is None else None
         return refusal
 
-    def closed(self, protocol: ReceiveProtocol) -> None:
+    def closed(self, protocol: Connection | Announced) -> None:
         """A connection is gone."""
-        if self._open.pop(protocol, False):
-            self.admission.release(protocol.peer.address)
+        address = self._open.pop(protocol, None)
+        if address is not None:
+            self.admission.release(address)
         if self._gone is not None and not self._open:
             gone, self._gone = self._gone, None
             gone.callback(None)
@@ -132,14 +163,15 @@ class ReceiveFactory(ServerFactory):
                 _cut(protocol)
 
 
-def _cut(protocol: ReceiveProtocol) -> None:
+def _cut(protocol: Connection | Announced) -> None:
     try:
         protocol.transport.abortConnection()
     except Exception:  # noqa: BLE001  # it may be half gone already
         log.failure("{id}: the connection cannot be cut", id=protocol.connection)
 
 
-def _peer(addr: object, service: str) -> Peer:
+def peer_at(addr: object, service: str) -> Peer:
+    """Who is at the other end, as far as the address of a transport says it."""
     if isinstance(addr, IPv4Address | IPv6Address):
         return Peer(addr.host.removeprefix("::ffff:"), addr.port, service)
     return Peer("unix", 0, service)

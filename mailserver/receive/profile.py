@@ -40,6 +40,7 @@ class Limits:
     hops: int = 100
     greeting_delay_seconds: float = 0
     pipelined_octets: int = 65_536
+    proxy_header_seconds: float = 5.0
     patience: Patience = field(default_factory=Patience)
     pace: Pace = field(default_factory=Pace)
 
@@ -87,7 +88,8 @@ class Profile:
     hosts; `relay_networks` and the owners of `relay_certificates` (SHA-256 fingerprints) may use it without authentication.
     `submission` is what is asked of users' messages, `tls_rules` whose mail is taken over encrypted connections alone.
     `encryption` is None where there is no TLS, `authenticator` where nobody can log in.  `hides_clients` keeps the address of a
-    user who has logged in out of the Received field.  Connections from `bare_lf_networks` may end lines with LF
+    user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
+    only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
     """
 
@@ -112,6 +114,7 @@ class Profile:
     hides_clients: bool = False
     submission: Submission | None = None
     tls_rules: TLSRules = NO_TLS_RULES
+    proxies: Networks | None = None
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)

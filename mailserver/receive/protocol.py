@@ -45,8 +45,10 @@ class ReceiveProtocol(Connection):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
-        profile.note(self.connection, "connected", peer=self.peer.address, port=self.peer.port, service=profile.service)
-        refusal = self.factory.opened(self)
+        profile.note(
+            self.connection, "connected", peer=self.peer.address, port=self.peer.port, service=profile.service, via=self.via
+        )
+        refusal = self.factory.opened(self, self.peer.address)
         if profile.encryption is not None and profile.encryption.implicit:
             self._move(Move.SECURE)
         if refusal is not None and self.state is State.HANDSHAKE:  # words would cost a handshake

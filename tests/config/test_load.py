@@ -118,6 +118,15 @@ class Faults(SynchronousTestCase):
         self.assertIn(words, self.fault('client_certificate = "request"\n'))
         self.assertEqual(faults(LEAST + 'tls = "starttls"\nrequire_tls = true\nclient_certificate = "require"\n'), [])
 
+    def test_proxies_are_for_listeners_that_await_their_header(self) -> None:
+        words = "listen[0]: proxies are for haproxy: endpoints that are no Unix sockets"
+        proxied, proxies = LEAST.replace('"tcp:25"', '"haproxy:tcp:25"'), 'proxies = ["192.0.2.0/24", "::1"]\n'
+        self.assertIn(words, self.fault(proxies))
+        self.assertIn(words, faults(LEAST.replace('"tcp:25"', '"haproxy:unix:/run/x"') + proxies)[0])
+        self.assertIn("proxies without a network", faults(proxied + "proxies = []\n")[0])
+        self.assertEqual(len(parsed(proxied + proxies).listen[0].proxies or ()), 2)
+        self.assertIsNone(parsed(proxied).listen[0].proxies)
+
     def test_certificate_and_key_go_together_and_revocations_with_authorities(self) -> None:
         self.assertIn("certificate and key go together", self.fault('[tls]\ncertificate = "a.pem"\n'))
         self.assertIn(
@@ -168,6 +177,7 @@ class Faults(SynchronousTestCase):
     def test_one_port_twice_is_a_fault(self) -> None:
         more = '[[listen]]\nservice = "submission"\nendpoint = "tcp:25"\n'
         self.assertEqual(self.fault(more), "8 listen[1].endpoint: is the endpoint of listen[0], too")
+        self.assertIn("is the endpoint of listen[0], too", self.fault(more.replace("tcp:25", "haproxy:tcp:25")))
 
     def test_attributes_that_are_no_keys_cannot_be_set(self) -> None:
         self.assertIn("directory: is not a key", faults('directory = "/"\n' + LEAST)[0])

@@ -122,6 +122,8 @@ class Endpoints(SynchronousTestCase):
             "systemd:domain=INET:index=0",
             "systemd:domain=INET6:name=mx",
             "haproxy:tcp:25",
+            "haproxy:unix:/run/mail/lmtp.sock",
+            "haproxy:systemd:domain=INET:index=0",
             "fd:3",
             "onion:25",
         ):
@@ -141,6 +143,9 @@ class Endpoints(SynchronousTestCase):
             "unix:/x:mode=rw": "not a mode",
             "ssl:465": 'tls = "implicit"',
             "haproxy:tcp:x": "not a port",
+            "haproxy:25": "must be an endpoint",
+            "haproxy:haproxy:tcp:25": "stands once",
+            "haproxy:": "must be an endpoint",
             "tcp:25\\": "backslash",
             "tcp:25:a=b=c": "second '='",
         }.items():

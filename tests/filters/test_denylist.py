@@ -35,6 +35,9 @@ class Peers(FilterCase):
     def test_a_peer_on_a_unix_socket_has_no_network(self) -> None:
         self.assertPassed(self.verdict("unix", networks=["0.0.0.0/0", "::/0"]))
 
+    def test_a_peer_that_a_proxy_does_not_name_has_none(self) -> None:
+        self.assertPassed(self.verdict("proxy:192.0.2.25", networks=["192.0.2.0/24"]))
+
     def test_a_hello_name_is_listed_with_all_names_below_it(self) -> None:
         for hello in ("spam.example", "SPAM.Example.", "a.b.spam.example"):
             self.assertRefused(self.verdict(hello=hello, hello_names=["Spam.Example"]), "calls itself")

@@ -20,7 +20,7 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
-from mailserver.receive.factory import ReceiveFactory
+from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Limits, Profile
 from mailserver.receive.protocol import ReceiveProtocol
@@ -37,6 +37,7 @@ class Wire(StringTransport):
     paused = False
     aborted = False
     creator: Any = None  # of startTLS
+    protocol: Any = None  # where a listener put it there
 
     def startTLS(self, creator: Any) -> None:
         self.creator = creator
@@ -49,6 +50,12 @@ class Wire(StringTransport):
 
     def abortConnection(self) -> None:
         self.aborted = True
+
+    def hear(self, octets: bytes) -> str:
+        """Let the peer say this; return what the server writes."""
+        self.clear()
+        self.protocol.dataReceived(octets)
+        return self.said()
 
     def said(self) -> str:
         """What the server has written since the last time."""
@@ -160,6 +167,7 @@ class Listener:
             note=self.note,
             **more,
         )
+        self.dialled = 0
         self.factory = ReceiveFactory(self.profile, self.admission)
         self.factory._check.clock = self.clock
         self.factory.startFactory()
@@ -174,10 +182,22 @@ class Listener:
     def connect(self, address: str = "203.0.113.9") -> tuple[ReceiveProtocol, Wire]:
         """A new connection."""
         peer = UNIXAddress(b"/run/x") if address == "unix" else IPv4Address("TCP", address, 4711)
-        protocol = self.factory.protocol_for(peer)
+        protocol = self.factory.protocol_for(peer_at(peer, self.factory.profile.service))
         wire = Wire(peerAddress=peer)
         protocol.makeConnection(wire)
         return protocol, wire
+
+    def dial(self, proxy: str = "127.0.0.1") -> Wire | None:
+        """A connection as a listener gets it, with what drives it on the wire; None: it was closed at once."""
+        self.dialled += 1
+        address = UNIXAddress(b"/run/x") if proxy == "unix" else IPv4Address("TCP", proxy, 1024 + self.dialled)
+        protocol = self.factory.buildProtocol(address)
+        if protocol is None:
+            return None
+        wire = Wire(peerAddress=address)
+        wire.protocol = protocol
+        protocol.makeConnection(wire)
+        return wire
 
     def greeted(self, address: str = "203.0.113.9") -> tuple[ReceiveProtocol, Wire]:
         """A connection that has said EHLO (LHLO)."""
