@@ -1,6 +1,7 @@
 # make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
 # make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
 # make test    the whole suite, two modules side by side; warnings are errors.  T=tests.mail runs a part, J=4 four side by side
+# make proof   a long proof, for ten minutes: P=powercut, kills, growth (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
 # make check   ruff, mypy --strict, the import contracts
 # make bench   the benchmark (bench/run --help)
 # make clean   everything that was built; data of the sandbox too
@@ -11,6 +12,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 T      ?= tests
 J      ?= 2
+P      ?= powercut
+SECONDS ?= 600
 CONFIG ?=
 
 # Our warnings are errors.  The exceptions are what others use, each by name.
@@ -19,7 +22,7 @@ WARNINGS := -W error \
     -W "ignore:'crypt' is deprecated:DeprecationWarning" \
     -W ignore::DeprecationWarning:passlib.utils
 
-.PHONY: setup run test check bench clean
+.PHONY: setup run test proof check bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +39,9 @@ run: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -bb -X faulthandler $(WARNINGS) -m tests.side_by_side --jobs $(J) $(T)
 
+proof: $(STAMP)
+	$(BIN)/python $(WARNINGS) -m tests.proofs $(P) --seconds $(SECONDS) $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -46,6 +52,6 @@ bench: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* sandbox
-	rm -rf _trial_temp*
+	rm -rf _trial_temp* proofs
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache twistd.log twistd.pid

@@ -30,6 +30,7 @@ from mailserver.assembly import Door, Server, StartError
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control import CommandRefused, ControlServer, NotStarted
+from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
 from mailserver.questions import Questions
 from mailserver.receive.drop import Drop
@@ -356,7 +357,7 @@ class MailService(Service):
     def _make_data_directory(self) -> None:
         data = self._configuration.data
         if not os.path.isdir(data):
-            os.makedirs(data, mode=0o700)
+            make_directory(data)
             if os.geteuid() == 0 and self._owner != (-1, -1):
                 os.chown(data, *self._owner)
 

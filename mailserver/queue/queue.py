@@ -24,6 +24,7 @@ from mailserver.mail import answers
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
+from mailserver.mail.durable import make_directory
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.ids import IdSource
@@ -245,7 +246,7 @@ class Queue:
         return Deferred.fromCoroutine(self._stop(within_seconds))
 
     async def _start(self) -> None:
-        os.makedirs(self.data_directory, mode=0o700, exist_ok=True)
+        make_directory(self.data_directory)
         self._lock = await self._take_directory()
         try:
             self._spool.create()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from mailserver.mail.content import Content
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import make_directory, sync_directory
 
 __all__ = ["Room", "Spool"]
 
@@ -25,9 +25,8 @@ class Spool:
 
     def create(self) -> None:
         """Make the directory, mode 0700, durably."""
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        make_directory(self.directory)
         sync_directory(self.directory)
-        sync_directory(os.path.dirname(self.directory))
 
     def path(self, id: str) -> str:
         """Where the content of this message stands."""

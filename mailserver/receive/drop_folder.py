@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.dropped import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import make_directory, sync_directory
 from mailserver.receive.drop_progress import Progress
 
 __all__ = ["PIECE_OCTETS", "DropFolder", "Found", "Listing", "Opened"]
@@ -97,7 +97,7 @@ class DropFolder:
 
     def make(self) -> None:
         """Make it with its modes.  Raises OSError."""
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        make_directory(self.path)
         mode = 0o2700
         if self._users.startswith(GROUP):
             os.chown(self.path, -1, group_number(self._users.removeprefix(GROUP)))

@@ -1,0 +1,213 @@
+"""The power goes at any moment: what was acknowledged is delivered after the next start, whole.
+
+A scene is recorded once (`scenes`, `trace`); then the disk is written down as it may stand after a cut at each of many moments (`disk`),
+a server is started on it, and when it has nothing left to do each message that had its 250 (or its sendmail's exit status 0) before the
+cut has to be in all its Maildirs, with its report where one is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from twisted.trial.unittest import FailTest
+
+from mailserver.queue.reader import list_entries
+from tests.proofs.disk import Disk, Style
+from tests.proofs.letters import Found, look
+from tests.proofs.scenes import USERS, Sent, prepared, scene_of
+from tests.proofs.trace import Event, Said, Sync, SyncAll, events, record
+from tests.requires import require_root
+from tests.scenarios.support import ROOT, wait_until
+
+__all__ = ["Recording", "Result", "prove", "recorded"]
+
+DRAIN_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Result:
+    """Sums over cuts.  `wrong` has a line for each fault."""
+
+    cuts: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    torn: int = 0
+    doubled: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        self.cuts += other.cuts
+        self.acknowledged += other.acknowledged
+        self.lost += other.lost
+        self.torn += other.torn
+        self.doubled += other.doubled
+        self.wrong += other.wrong
+
+    def __str__(self) -> str:
+        return f"{self.cuts} cuts, {self.acknowledged} acknowledged: {self.lost} lost, {self.torn} torn, {self.doubled} doubled"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a scene did to `root`.  `acknowledged`: the messages, each with the position of its acknowledgement."""
+
+    scene: str
+    seed: int
+    root: Path
+    start: Disk
+    events: list[Event]
+    acknowledged: list[tuple[int, Sent]]
+
+
+@contextlib.contextmanager
+def recorded(scene: str, seed: int, *, keep: Path | None = None) -> Iterator[Recording]:
+    """Play the scene.  Raises RuntimeError where it fails, or where the model and the real folder do not agree in the end."""
+    top = Path(tempfile.mkdtemp(prefix="cut")).resolve()
+    work, trace = top / "w", top / "trace"
+    root = work / "disk"
+    root.mkdir(parents=True)
+    what = scene_of(scene)
+    if what.small:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={what.small}", "none", str(root)], check=True)
+    try:
+        disk = Disk(root)
+        command = [sys.executable, "-m", "tests.proofs.scenes", scene, str(work), str(seed)]
+        status = record(command, trace, cwd=ROOT, inject=what.inject)
+        if status != 0:
+            raise RuntimeError(f"the scene {scene} ended with status {status}:\n{(work / 'log').read_text()[-4000:]}")
+        found = list(events(trace, root))
+        sent = [Sent(**{**row, "holders": tuple(row["holders"])}) for row in json.loads((work / "sent.json").read_text())]
+        whole = Disk(Path(top / "nothing"))
+        whole.root = disk.root
+        for event in found:
+            whole.apply(event)
+        if wrong := whole.differences():
+            raise RuntimeError(f"the model differs from the folder: {wrong[:10]}")
+        yield Recording(scene, seed, root, disk, found, acknowledgements(found, sent))
+    finally:
+        if what.small:
+            subprocess.run(["umount", "--lazy", str(root)], check=False)
+        if keep is not None:
+            shutil.copytree(top, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def acknowledgements(found: Sequence[Event], sent: Sequence[Sent]) -> list[tuple[int, Sent]]:
+    """Where each message was acknowledged: its 250 began to be sent, or its program ended."""
+    by_id = {one.id: one for one in sent if one.id}
+    by_process = {one.process: one for one in sent if one.process}
+    positions: list[tuple[int, Sent]] = []
+    for event in found:
+        if not isinstance(event, Said):
+            continue
+        if event.text == b"exit 0" and event.process in by_process:
+            positions.append((event.began, by_process.pop(event.process)))
+        elif event.text.startswith(b"250"):
+            for word in event.text.decode(errors="replace").split():
+                if word in by_id:
+                    positions.append((event.began, by_id.pop(word)))
+    if by_id or by_process:
+        raise RuntimeError(f"no acknowledgement was seen of {[*by_id.values(), *by_process.values()][:5]}")
+    return positions
+
+
+def moments(recording: Recording, count: int, chance: random.Random) -> list[int]:
+    """Positions at which the power goes: half of them right after an acknowledgement or a sync, the others anywhere."""
+    everywhere = [event.ended for event in recording.events]
+    special = [position for position, _ in recording.acknowledged]
+    special += [event.ended for event in recording.events if isinstance(event, Sync | SyncAll)]
+    chosen = [chance.choice(special if special and chance.random() < 0.5 else everywhere) for _ in range(count)]
+    return sorted(chosen)
+
+
+def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: float = float("inf"), keep: Path | None = None) -> Result:
+    """Play a scene, cut its record at `cuts` moments, start a server on each; no new one after the monotonic time `until`."""
+    result = Result()
+    if scene_of(scene).needs_root:
+        require_root(f"the scene {scene}")
+    chance = random.Random(f"cuts {scene} {seed}")
+    with recorded(scene, seed) as recording, ThreadPoolExecutor(side_by_side) as pool:
+        running = []
+        folder = Path(tempfile.mkdtemp(prefix="cut")).resolve()
+        try:
+            waiting = iter(recording.events)
+            event = next(waiting, None)
+            for number, moment in enumerate(moments(recording, cuts, chance)):
+                while event is not None and event.ended <= moment:
+                    recording.start.apply(event)
+                    event = next(waiting, None)
+                style = Style.draw(chance)
+                work = folder / str(number)
+                work.mkdir()
+                recording.start.write_down(work / "disk", style, random.Random(f"{scene} {seed} {number}"))
+                due = [sent for position, sent in recording.acknowledged if position <= moment]
+                name = f"{scene}, seed {seed}, cut {number} at {moment}, names {style.names}, content {style.content}"
+                running.append(pool.submit(after, work, due, name, keep))
+                while sum(not one.done() for one in running) >= 2 * side_by_side:
+                    time.sleep(0.05)
+                if time.monotonic() > until:
+                    break
+            for one in running:
+                result.add(one.result())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return result
+
+
+def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None) -> Result:
+    """Start a server on what the cut has left, wait until it has nothing to do, and count."""
+    result = Result(1, len(due))
+    before = work.parent / f"{work.name}-before"
+    if keep is not None:
+        shutil.copytree(work, before)
+    server = prepared(work)
+    try:
+        server.start()
+        wait_until(lambda: is_idle(work / "disk" / "data"), lambda: f"not idle: {left_over(work / 'disk' / 'data')[:5]}\n{server.log()}", DRAIN_SECONDS)
+        found = look(work / "disk" / "mail", USERS)
+        wait_until(lambda: not missing(due, look(work / "disk" / "mail", USERS)), lambda: "", 1.0 if missing(due, found) else 0.1)
+    except FailTest as failure:
+        if str(failure).strip() != "after 1 s:":
+            result.wrong.append(f"{name}: {failure}")
+    finally:
+        if server.process is not None:
+            server.kill()
+    found = look(work / "disk" / "mail", USERS)
+    lost = missing(due, found)
+    result.lost, result.torn = len(lost), len(found.torn)
+    result.doubled = sum(times - 1 for times in found.letters.values()) + sum(times - 1 for times in found.reports.values())
+    result.wrong += [f"{name}: lost {one}" for one in lost] + [f"{name}: torn {one}" for one in found.torn]
+    if result.wrong and keep is not None:
+        shutil.copytree(before, keep / f"before-{work.name}", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
+        shutil.copytree(work, keep / f"after-{work.name}", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def is_idle(data: Path) -> bool:
+    """Nothing is in the queue, the spool and the drop folder."""
+    return not left_over(data)
+
+
+def left_over(data: Path) -> list[str]:
+    """What waits there; a file that a program has not finished waits for nobody."""
+    drop = data / "drop"
+    files = [*drop.glob("[!.]*.mail"), *(drop / "taken").glob("*"), *(data / "spool").glob("*")]
+    return [str(path.relative_to(data)) for path in files] + [str(entry) for entry in list_entries(str(data))]
+
+
+def missing(due: Sequence[Sent], found: Found) -> list[str]:
+    lost = [f"{one.number} for {user}" for one in due for user in one.holders if not found.letters[one.number, user]]
+    return lost + [f"the report of {one.number}" for one in due if one.report and not found.reports[one.number]]

@@ -1,0 +1,50 @@
+"""A short piece of the proof of power cuts; `make proof P=powercut` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.proofs import powercut
+from tests.proofs.letters import letter, look
+from tests.proofs.powercut import missing
+from tests.proofs.scenes import Sent
+from tests.requires import require_tool
+
+CUTS = 4
+
+
+class Short(SynchronousTestCase):
+    def test_the_power_goes_and_what_was_acknowledged_is_delivered_whole(self) -> None:
+        require_tool("strace")
+        result = powercut.prove("short", 1, CUTS)
+        self.assertEqual(result.wrong, [])
+        self.assertEqual((result.cuts, result.lost, result.torn), (CUTS, 0, 0))
+        self.assertGreater(result.acknowledged, 10)
+
+
+class Looking(SynchronousTestCase):
+    """The proof sees what it has to see."""
+
+    def box(self, **files: bytes) -> Path:
+        mail = Path(self.mktemp()).resolve()
+        (mail / "alice" / "new").mkdir(parents=True)
+        for name, data in files.items():
+            (mail / "alice" / "new" / name).write_bytes(data)
+        return mail
+
+    def test_a_whole_letter_is_found_with_either_line_ends_and_more_fields(self) -> None:
+        data = b"Received: x\r\n" + letter("7", 3000) + b"\r\n"
+        found = look(self.box(a=data, b=data.replace(b"\r\n", b"\n")), ("alice",))
+        self.assertEqual((found.letters["7", "alice"], found.torn), (2, []))
+
+    def test_a_letter_that_is_not_whole_is_torn(self) -> None:
+        data = letter("7", 3000)
+        found = look(self.box(a=data[:-40], b=b"", c=data.replace(b"7...", b"\0\0\0\0", 1), d=data[:20]), ("alice",))
+        self.assertEqual((len(found.torn), found.letters.total()), (4, 0))
+
+    def test_what_is_due_and_not_there_is_missing(self) -> None:
+        found = look(self.box(a=letter("7", 300)), ("alice", "bob"))
+        due = [Sent("7", ("alice", "bob")), Sent("8", ("alice",)), Sent("9", (), report=True)]
+        self.assertEqual(missing(due, found), ["7 for bob", "8 for alice", "the report of 9"])
