@@ -1,7 +1,7 @@
-"""Content made fit for a way that does not carry all octets: by part, with quoted-printable or base64 (RFC 2045 section 6).
+"""Content made fit for a channel that does not carry all octets: by part, with quoted-printable or base64 (RFC 2045 section 6).
 
     with source_of(content) as source:
-        conversion = conversion_of(source, Way(eight_bit=False))    # None: it fits as it is
+        conversion = conversion_of(source, Channel(eight_bit=False))    # None: it fits as it is
         conversion.chunks()                                         # the message, in pieces
 
 Only parts that do not fit are encoded.  Of their headers only Content-Transfer-Encoding changes, and that of what holds them
@@ -25,7 +25,7 @@ from mailserver.mail.headers import Headers
 from mailserver.mail.mime_parts import CONTENT_TYPE, ENCODING, MESSAGE, VERSION, Malformed, Part, parts_of
 from mailserver.mail.source import BLOCK_OCTETS, Source
 
-__all__ = ["LINE_OCTETS_MOST", "Conversion", "Facts", "Unconvertible", "Way", "conversion_of", "facts_of", "is_signed"]
+__all__ = ["LINE_OCTETS_MOST", "Conversion", "Facts", "Unconvertible", "Channel", "conversion_of", "facts_of", "is_signed"]
 
 LINE_OCTETS_MOST = 998  # RFC 5322 section 2.1.1, without the CRLF
 IDENTITY = ("", "7bit", "8bit", "binary")
@@ -64,7 +64,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Channel:
     """What the octets of a body may be: octets above 127; NUL, bare CR and LF; lines longer than 998 octets."""
 
     eight_bit: bool = True
@@ -100,17 +100,17 @@ def facts_of(source: Source, start: int, end: int) -> Facts:
 
 
 def is_signed(headers: Headers) -> bool:
-    """A host on the message's way has signed it (DKIM or ARC): another form of it would count as forged."""
+    """A host on the message's channel has signed it (DKIM or ARC): another form of it would count as forged."""
     return any(name in headers for name in SIGNATURES)
 
 
-def conversion_of(source: Source, way: Way) -> Conversion | None:
+def conversion_of(source: Source, channel: Channel) -> Conversion | None:
     """How to make a message fit; None where nothing has to change.  Raises `Unconvertible`, and what `source` does."""
     try:
         root = parts_of(source)
     except Malformed as fault:
         raise Unconvertible(str(fault)) from None
-    conversion = Conversion(source, way)
+    conversion = Conversion(source, channel)
     if not conversion.plan(root):
         return None
     conversion.copy(source.size)
@@ -123,9 +123,9 @@ Step = Callable[[], Iterator[bytes]]
 class Conversion:
     """A message with some parts encoded.  `root` plans it; `chunks` may be taken more than once."""
 
-    def __init__(self, source: Source, way: Way) -> None:
+    def __init__(self, source: Source, channel: Channel) -> None:
         self._source = source
-        self._way = way
+        self._channel = channel
         self._steps: list[Step] = []
         self._done = 0  # of the source, up to here all is planned
 
@@ -156,8 +156,8 @@ class Conversion:
             self._done = place
             return False
         encoding = part.encoding
-        if encoding == "binary" or (encoding == "8bit" and not self._way.eight_bit):
-            encoding = "8bit" if self._way.eight_bit else "7bit"
+        if encoding == "binary" or (encoding == "8bit" and not self._channel.eight_bit):
+            encoding = "8bit" if self._channel.eight_bit else "7bit"
         octets = self._header(part, encoding)
         self._steps.insert(header_at, lambda: iter((octets,)))
         return True
@@ -169,11 +169,11 @@ class Conversion:
             self._steps.append(lambda: self._copied(start, end))
 
     def _fits(self, start: int, end: int) -> bool:
-        return self._way.carries(facts_of(self._source, start, end))
+        return self._channel.carries(facts_of(self._source, start, end))
 
     def _plan_leaf(self, part: Part) -> bool:
         facts = facts_of(self._source, part.body, part.end)
-        if self._way.carries(facts):
+        if self._channel.carries(facts):
             return False
         step: Step
         if part.encoding == "base64" and not facts.eight_bit and not facts.binary:

@@ -15,6 +15,7 @@ from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Servic
 from mailserver.password_file import password_of
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import PoolLimits
@@ -75,6 +76,9 @@ class RelayOptions(Options):
     """How long a connection is kept open without a message."""
     connect_timeout: Seconds = 30.0
     """How long to wait for a connection."""
+    eightbit: Literal["convert", "raw", "refuse"] = "convert"
+    """What becomes of 8-bit content for a host that does not offer 8BITMIME: `convert` encodes the parts of the message that need
+    it, `raw` sends it as it came, `refuse` returns it."""
     probe: Seconds = 30.0
     """A host that cannot be reached is tried again after this time, then after twice as long, and so on up to 15 minutes, with
     one connection; meanwhile its mail waits in the queue."""
@@ -148,6 +152,8 @@ def _relay(
         avoids_itself=by_domain,
         log_in=log_in,
         implicit_tls=implicit_tls,
+        eight_bit=EightBit(options.eightbit),
+        directory=services.data_directory,
     )
     doorway = Doorway(
         port=options.port,

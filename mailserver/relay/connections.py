@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from mailserver.interfaces import Clock
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
+from mailserver.relay.conversions import Conversions
+from mailserver.relay.forms import EightBit
 from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
 from mailserver.relay.protocol import RelayProtocol
@@ -22,6 +24,7 @@ from mailserver.relay.security import ClearText, Contexts
 from mailserver.relay.transmission import Meaning, Transmission, Way, meaning_of, told
 from mailserver.smtp import client_events as events
 from mailserver.smtp.client import UNCERTAIN, ClientLimits, ClientSession, Phase
+from mailserver.smtp.client_offer import NOTHING_OFFERED
 
 __all__ = ["Connections"]
 
@@ -53,7 +56,8 @@ class Connections:
 
     `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same name is
     taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `log_in` the relay logs in there, and with `implicit_tls`
-    connections are encrypted from the first octet on.  A transmission waits for a connection no longer than
+    connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content for a host that lacks
+    8BITMIME; large messages are converted in files in `directory`.  A transmission waits for a connection no longer than
     `waiting_seconds`.
     """
 
@@ -72,6 +76,8 @@ class Connections:
         lmtp: bool = False,
         log_in: LogIn | None = None,
         implicit_tls: bool = False,
+        eight_bit: EightBit = EightBit.CONVERT,
+        directory: str = "",
         waiting_seconds: float = 600.0,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
@@ -88,6 +94,9 @@ class Connections:
         self._avoids_itself = avoids_itself
         self._lmtp = lmtp
         self._waiting_seconds = waiting_seconds
+        self._conversions = Conversions(
+            eight_bit=eight_bit, directory=directory, run_in_thread=run_in_thread, again=self.submit
+        )
         self._connections: dict[Link, RelayProtocol] = {}
         self._connectors: dict[Link, Any] = {}
         self._deciding = False
@@ -111,6 +120,7 @@ class Connections:
         self._stopping = True
         for transmission in self.pool.overdue(lambda _: True):
             transmission.give_up(answers.Deferred(STOPPING, "not tried"))
+        self._conversions.give_up(answers.Deferred(STOPPING, "not tried"))
         for link in self.pool.close_idle():
             self._quit(link)
         for connector in list(self._connectors.values()):
@@ -242,6 +252,10 @@ class Connections:
             self.pool.gone(link)
             self.pool.submit(link.key, transmission, first=True)
             return
+        if not self._conversions.has_form(transmission, connection.session.offer or NOTHING_OFFERED):
+            self.pool.unused(link, self.seconds())
+            self._undecided = True
+            return
         transmission.begun_at = self.seconds()
         connection.begin(transmission)
 
@@ -313,6 +327,8 @@ class Connections:
         tls = connection.tls or "in the clear"
         ms = round((self.seconds() - transmission.begun_at) * 1000)
         note = f"{transmission.way}, {tls}, message {connection.link.messages} on the connection, {ms} ms"
+        if transmission.form is not None and transmission.form.note:
+            note += f", {transmission.form.note}"
         outcomes = told(done, host=transmission.way.host, note=note, dialogue=connection.session.dialogue)
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)

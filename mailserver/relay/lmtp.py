@@ -24,6 +24,7 @@ from mailserver.mail.parcel import Destination
 from mailserver.relay.components import smarthost_name
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
@@ -228,6 +229,8 @@ class LMTPFactory:
             ),
             client_limits=_limits(options),
             lmtp=True,
+            eight_bit=EightBit.RAW,
+            directory=services.data_directory,
         )
         tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
         relay = Relay(

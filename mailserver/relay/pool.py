@@ -213,6 +213,13 @@ class Pool(Generic[Job]):
         """A transaction is over, and the connection can take another."""
         self._rest(self._lines[link.key], link, now)
 
+    def unused(self, link: Link, now: float) -> None:
+        """The transaction that was to begin has not: it comes again later."""
+        link.messages -= 1
+        if link.messages:
+            self.counts.reused -= 1
+        self._idle_again(self._lines[link.key], link, now)
+
     def failed(self, link: Link, now: float, why: Reply) -> list[Job]:
         """A connection could not be opened, or was of no use.  Return what waited for it and has to go elsewhere."""
         line = self._lines[link.key]
@@ -359,6 +366,9 @@ class Pool(Generic[Job]):
     def _rest(self, line: Line[Job], link: Link, now: float) -> None:
         if line.allowed < self.limits.per_destination:
             line.allowed += line.step
+        self._idle_again(line, link, now)
+
+    def _idle_again(self, line: Line[Job], link: Link, now: float) -> None:
         link.state = LinkState.IDLE
         link.since = now
         line.idle.append(link)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.interfaces import IHandshakeListener
@@ -204,7 +205,10 @@ class RelayProtocol(TwistedProtocol):
         """Send this message; the connection is ready for it."""
         self.transmission = transmission
         self.content_sent = False
-        self.session.send(transmission.request)
+        request, form = transmission.request, transmission.form
+        if form is not None:
+            request = replace(request, size=form.content.size, body=form.body)
+        self.session.send(request)
         self._phase = None  # a phase of its own, whatever came before
         self._run()
 
@@ -310,7 +314,7 @@ class RelayProtocol(TwistedProtocol):
         transmission, session = self.transmission, self.session
         if transmission is None:
             return
-        content = transmission.content
+        content = transmission.content if transmission.form is None else transmission.form.content
         self.content_sent = False
         if content.data is None:
             self._start_stream(content)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mailserver.mail.answers import Deferred, Delivered, Outcome
 from mailserver.mail.content import Content
+from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
+from mailserver.relay.forms import Form
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSPolicy
 from mailserver.smtp.client import Request
@@ -71,7 +73,8 @@ class Transmission:
     """One message for some recipients who share their hosts.
 
     `ways` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is told each
-    outcome once; `ended()` comes after the last.
+    outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are for and the size that
+    the host takes; `form` is the one in which it goes now, None: as it came.
     """
 
     request: Request
@@ -86,6 +89,8 @@ class Transmission:
     abandoned: bool = False
     faults: tuple[str, ...] = ()
     why: Deferred | None = None
+    forms: dict[tuple[Channel, int], Form] = field(default_factory=dict)
+    form: Form | None = None
 
     @property
     def way(self) -> Way:

@@ -15,14 +15,14 @@ from mailserver.mail.reply import Reply
 from mailserver.smtp.client_offer import Offer
 from mailserver.smtp.grammar import CONTROLS
 
-__all__ = ["Request", "mail_command", "needs_smtputf8", "rcpt_command", "unmet_need"]
+__all__ = ["NEEDS_8BITMIME", "NEEDS_BINARYMIME", "Request", "mail_command", "needs_smtputf8", "rcpt_command", "unmet_need"]
 
 BODY_TYPES = ("7BIT", "8BITMIME", "BINARYMIME")
 
 # Our own words where the peer has none: RFC 6152 section 3, RFC 3030 section 3, RFC 6531 section 3.4, RFC 1870 section 6.2,
 # RFC 8689 section 4.2.1.
-NEEDS_8BITMIME = Reply.of(554, "5.6.3", "The next host does not take 8-bit content, and conversion is not supported")
-NEEDS_BINARYMIME = Reply.of(554, "5.6.3", "The next host does not take binary content, and conversion is not supported")
+NEEDS_8BITMIME = Reply.of(554, "5.6.3", "The next host does not take 8-bit content")
+NEEDS_BINARYMIME = Reply.of(554, "5.6.3", "The next host does not take binary content")
 NEEDS_SMTPUTF8 = Reply.of(550, "5.6.7", "The next host does not take internationalised mail")
 NEEDS_REQUIRETLS = Reply.of(550, "5.7.30", "The next host does not support REQUIRETLS")
 TOO_LARGE = Reply.of(552, "5.3.4", "The message is larger than the next host takes")
@@ -68,12 +68,12 @@ def unmet_need(request: Request, offer: Offer, *, is_encrypted: bool) -> Reply |
         return NEEDS_REQUIRETLS
     if 0 < offer.size_max < request.size:
         return TOO_LARGE
+    if request.smtputf8 and not offer.smtputf8:  # before the others: a form without eight bits would not help
+        return NEEDS_SMTPUTF8
     if request.body == "8BITMIME" and not offer.eightbitmime:
         return NEEDS_8BITMIME
     if request.body == "BINARYMIME" and not offer.binarymime:
         return NEEDS_BINARYMIME
-    if request.smtputf8 and not offer.smtputf8:
-        return NEEDS_SMTPUTF8
     return None
 
 

@@ -14,7 +14,7 @@ from mailserver.smtp.client_limits import Phase
 from mailserver.smtp.client_offer import Offer
 from mailserver.smtp.client_request import Request, mail_command, needs_smtputf8, rcpt_command, unmet_need
 
-__all__ = ["LOST", "NOT_SMTP", "UNCERTAIN", "Transaction"]
+__all__ = ["LOST", "NOT_SMTP", "UNCERTAIN", "UNMET_NEED", "Transaction"]
 
 # The note of an outcome: the peer has had all of the content and has not answered, so it may or may not have the message.
 UNCERTAIN = "all of the content was sent and no answer came: the message may have been delivered"

@@ -1,4 +1,4 @@
-"""Content made fit for a narrower way; the judge is Python's own reader of mail."""
+"""Content made fit for a narrower channel; the judge is Python's own reader of mail."""
 
 import email
 import os
@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
-from mailserver.mail.eight_bit import Facts, Unconvertible, Way, conversion_of, facts_of
+from mailserver.mail.eight_bit import Channel, Facts, Unconvertible, conversion_of, facts_of
 from mailserver.mail.mime_parts import DEPTH_MOST, PARTS_MOST
 from mailserver.mail.source import BLOCK_OCTETS, FileSource, MemorySource, source_of
 from tests.any_octets import any_octets
 
-SEVEN_BIT = Way(eight_bit=False)
-TEXT = Way(eight_bit=False, binary=False, long=False)
-LINES = Way(long=False)
+SEVEN_BIT = Channel(eight_bit=False)
+TEXT = Channel(eight_bit=False, binary=False, long=False)
+LINES = Channel(long=False)
 CHANGED = {"content-transfer-encoding", "mime-version"}
 
 
-def converted(data: bytes, way: Way = SEVEN_BIT) -> bytes:
+def converted(data: bytes, channel: Channel = SEVEN_BIT) -> bytes:
     """The message after its conversion, as it is where it needs none."""
-    conversion = conversion_of(MemorySource(data), way)
+    conversion = conversion_of(MemorySource(data), channel)
     return data if conversion is None else b"".join(conversion.chunks())
 
 
@@ -188,14 +188,14 @@ class PartsTests(SynchronousTestCase):
 
 
 class BinaryTests(SynchronousTestCase):
-    """BINARYMIME on a way that takes text (RFC 3030)."""
+    """BINARYMIME on a channel that takes text (RFC 3030)."""
 
     def test_other_content_becomes_base64_by_part(self):
         picture = b"Content-Type: image/x\r\nContent-Transfer-Encoding: binary\r\n\r\n" + bytes(range(256)) * 3
         data = message(b"Content-Type: text/plain\r\n\r\nb\xfc\r\n", picture, b"Content-Type: text/plain\r\n\r\nlone\rcr")
-        for way in (TEXT, replace(TEXT, eight_bit=True)):
-            self.assertEqual(seen(converted(data, way))[2:], seen(data)[2:])
-            self.assertIsNone(conversion_of(MemorySource(converted(data, way)), way))
+        for channel in (TEXT, replace(TEXT, eight_bit=True)):
+            self.assertEqual(seen(converted(data, channel))[2:], seen(data)[2:])
+            self.assertIsNone(conversion_of(MemorySource(converted(data, channel)), channel))
         self.assertIn(b"\r\n\r\nb\xfc\r\n", converted(data, replace(TEXT, eight_bit=True)))
         self.assertNotIn(b": binary", converted(data, TEXT))
 
@@ -339,18 +339,18 @@ TREES = st.recursive(LEAF, combined, max_leaves=8)
 class AnyMessageTests(SynchronousTestCase):
     @given(TREES, st.sampled_from([SEVEN_BIT, TEXT, LINES, replace(TEXT, eight_bit=True)]))
     @settings(max_examples=200)
-    def test_a_reader_sees_the_same_in_any_tree_of_parts(self, tree, way):
+    def test_a_reader_sees_the_same_in_any_tree_of_parts(self, tree, channel):
         data = b"Subject: x\r\nMIME-Version: 1.0\r\n" + tree
-        result = converted(data, way)
+        result = converted(data, channel)
         self.assertEqual(seen(result), seen(data))
-        self.assertIsNone(conversion_of(MemorySource(result), way))
+        self.assertIsNone(conversion_of(MemorySource(result), channel))
 
     @given(st.lists(st.one_of(st.sampled_from([UMLAUTS, b"\r\n", b"--b", b"--b--", b"\r\n--b\r\n", message(b"\r\n\xfc"), b"Content-Type: multipart/mixed; boundary=b\r\n"]), any_octets(max_size=30)), max_size=6).map(b"".join))
     @settings(max_examples=200)
     def test_whatever_comes_is_converted_or_left_alone(self, data):
-        for way in (SEVEN_BIT, TEXT, LINES):
+        for channel in (SEVEN_BIT, TEXT, LINES):
             try:
-                result = converted(data, way)
+                result = converted(data, channel)
             except Unconvertible:
                 continue
-            self.assertIsNone(conversion_of(MemorySource(result), way))
+            self.assertIsNone(conversion_of(MemorySource(result), channel))

@@ -18,6 +18,7 @@ from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import HostBook, domain_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
@@ -26,6 +27,7 @@ from mailserver.testing import FakeResolver
 
 CLOSE, STALL, KEEP, DRIP = "close", "stall", "keep the message and close", "an octet in ten seconds, and no end"
 OFFERS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "DSN")
+SENDER = Address("sender", "example.net")
 MESSAGE = b"Subject: x\r\n\r\n.a line with a dot\r\n"
 
 
@@ -230,17 +232,29 @@ class RelayCase(SynchronousTestCase):
         self.relay = self.make()
         self.sent = 0
 
-    def make(self, *, zones=None, pool=None, tls=TLSMode.NONE, own_name="us.example", waiting=600.0, **more):
+    def make(
+        self,
+        *,
+        zones=None,
+        pool=None,
+        tls=TLSMode.NONE,
+        own_name="us.example",
+        waiting=600.0,
+        eight_bit=EightBit.CONVERT,
+        run_in_thread=maybeDeferred,
+        **more,
+    ):
         resolver = FakeResolver({**self.ZONES, **(zones or {})})
         self.connections = Connections(
             clock=self.clock,
             connect_tcp=self.network.connect_tcp,
-            run_in_thread=maybeDeferred,
+            run_in_thread=run_in_thread,
             own_name=own_name,
             pool_limits=PoolLimits(**(pool or {})),
             client_limits=ClientLimits(),
             avoids_itself=True,
             waiting_seconds=waiting,
+            eight_bit=eight_bit,
         )
         book = HostBook(
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),
@@ -262,7 +276,7 @@ class RelayCase(SynchronousTestCase):
                 self.network.peers[address] = peer
         return a, b
 
-    def begin(self, *recipients, data=MESSAGE, content=None, **parameters):
+    def begin(self, *recipients, data=MESSAGE, content=None, sender=SENDER, **parameters):
         """Deliver a message; return a list that gets the outcomes, by recipient, when they are there."""
         recipients = recipients or ("user@example.org",)
         self.sent += 1
@@ -270,7 +284,7 @@ class RelayCase(SynchronousTestCase):
         envelope = Envelope(
             f"id{self.sent}",
             Client("192.0.2.200", 1, "mx"),
-            Address("sender", "example.net"),
+            sender,
             tuple(map(Recipient, addresses)),
             self.clock.seconds(),
             MailParameters(**parameters),

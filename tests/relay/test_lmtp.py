@@ -307,13 +307,18 @@ class Scripted(LMTPCase):
         self.assertIsInstance(outcome, Delivered)
         self.assertEqual(self.store.contents, [data.replace(b"\r\n.", b"\r\n..")])
 
-    async def test_a_need_that_the_store_does_not_meet_is_told_and_nothing_is_sent(self) -> None:
-        """RFC 3030 section 3: no conversion in silence"""
-        binary = Content.of(DATA, binary=True)
-        [outcome] = await self.outcomes(await self.delivery(), parcel("alice", content=binary))
+    async def test_binary_content_is_encoded_for_a_store_that_takes_text_and_what_is_signed_is_not(self) -> None:
+        """RFC 3030 section 3"""
+        head = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/x\r\n"
+        delivery = await self.delivery()
+        [outcome] = await self.outcomes(delivery, parcel("alice", content=Content.of(head + b"\r\n\0\n", binary=True)))
+        self.assertIsInstance(outcome, Delivered)
+        self.assertEqual(self.store.contents, [head + b"Content-Transfer-Encoding: base64\r\n\r\nAAo=\r\n"])
+        signed = Content.of(b"DKIM-Signature: v=1\r\n" + head + b"\r\n\0\n", binary=True)
+        [outcome] = await self.outcomes(delivery, parcel("alice", content=signed))
         assert isinstance(outcome, Failed)
         self.assertEqual(outcome.reply.enhanced, "5.6.3")
-        self.assertEqual(self.store.contents, [])
+        self.assertEqual(len(self.store.contents), 1)
 
 
 class WithDovecot(LMTPCase):

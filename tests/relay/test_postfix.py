@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -150,6 +151,33 @@ class WithPostfix(TestCase):
         self.assertIn(b" BODY=8BITMIME", self.network.said())
         [message] = await self.stored("alice")
         self.assertEqual(message.body, HOSTILE)
+
+    async def test_a_postfix_that_does_not_take_8_bits_gets_them_encoded_and_a_reader_sees_the_same(self) -> None:
+        """RFC 6152"""
+        self.start("smtpd_discard_ehlo_keywords = 8bitmime, smtputf8\nstrict_7bit_headers = no\nstrict_8bitmime_body = yes\n")
+        relay = await self.relay()
+        head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        parts = (
+            "Content-Type: text/plain; charset=utf-8\r\n\r\n..Gr\u00fc\u00dfe an alle\r\n.\r\n".encode(),
+            b"Content-Type: application/octet-stream\r\n\r\n" + bytes(range(128, 256)),
+            b"Content-Type: text/plain\r\n\r\nplain",
+        )
+        data = head + b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
+        [outcome] = await self.deliver(relay, "alice", data=data, body="8BITMIME")
+        assert isinstance(outcome, Delivered)
+        self.assertIn("converted for this host", outcome.note)
+        self.assertNotIn(b"BODY=", self.network.said())
+        [stored] = await self.stored("alice")
+        self.assertTrue(stored.data.isascii())
+        contents = [
+            [part.get_payload(decode=True) for part in email.message_from_bytes(octets).walk() if not part.is_multipart()]
+            for octets in (data, stored.data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+        ]
+        self.assertEqual([one.replace(b"\r\n", b"\n") for one in contents[0]], [one.replace(b"\r\n", b"\n") for one in contents[1]])
+        [outcome] = await self.deliver(relay, "bob", body="8BITMIME")
+        self.assertIsInstance(outcome, Delivered)
+        [stored] = await self.stored("bob")
+        self.assertEqual(stored.body, b"text\r\n")
 
     async def test_an_address_and_a_header_that_are_not_ascii_arrive(self) -> None:
         """RFC 6531"""

@@ -1,0 +1,113 @@
+"""Makes the forms of messages for hosts that do not take them as they are: at once for a small message, else in a thread."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import DeferredSemaphore
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.eight_bit import Channel
+from mailserver.mail.reply import Reply
+from mailserver.relay.forms import EightBit, Form, channel_to, form_of
+from mailserver.relay.transmission import Transmission
+from mailserver.smtp.client_offer import Offer
+from mailserver.smtp.client_transaction import UNMET_NEED
+
+__all__ = ["Conversions"]
+
+NOT_CONVERTED = Reply.of(451, "4.3.0", "The message could not be converted for the host")
+AT_ONCE_OCTETS = 131_072  # of a message in memory
+THREADS = 2  # at once: they are not the relay's alone
+
+
+class Conversions:
+    """Those of one relay.
+
+    `again(transmission)` takes what a thread has made a form for.  Large messages are converted into files without a name in
+    `directory`, "" for the system's.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        eight_bit: EightBit,
+        directory: str,
+        run_in_thread: Callable[..., Any],
+        again: Callable[[Transmission], None],
+    ) -> None:
+        self._eight_bit = eight_bit
+        self._directory = directory or tempfile.gettempdir()
+        self._run_in_thread = run_in_thread
+        self._again = again
+        self._turns = DeferredSemaphore(THREADS)
+        self._under_way: dict[Transmission, None] = {}
+
+    def has_form(self, transmission: Transmission, offer: Offer) -> bool:
+        """It can go to this host now: `transmission.form` is set.
+
+        False: it comes again when its form is there, or has its outcome already.
+        """
+        channel = channel_to(transmission.request, offer)
+        transmission.form = None
+        if channel is None:
+            return True
+        key = channel, offer.size_max
+        transmission.form = transmission.forms.get(key)
+        return transmission.form is not None or self._make(transmission, key)
+
+    def give_up(self, why: Deferred) -> None:
+        """The server stops: what is being converted has this outcome."""
+        under_way, self._under_way = self._under_way, {}
+        for transmission in under_way:
+            transmission.abandoned = True
+            transmission.give_up(why)
+
+    def _make(self, transmission: Transmission, key: tuple[Channel, int]) -> bool:
+        """Whether it is made already."""
+        eight_bit, content = self._eight_bit, transmission.content
+        if eight_bit is EightBit.REFUSE and transmission.request.sender is None:
+            eight_bit = EightBit.CONVERT  # a report that comes back is lost
+        make = partial(form_of, content, key[0], eight_bit=eight_bit, size_max=key[1], directory=self._directory)
+        if content.data is not None and len(content.data) <= AT_ONCE_OCTETS:
+            try:
+                form = make()
+            except Exception:  # noqa: BLE001  a fault with one message shall not be that of others
+                self._stumbled(Failure(), transmission)
+                return False
+            if self._is_made(form, transmission, key):
+                transmission.form = transmission.forms[key]
+                return True
+            return False
+        self._under_way[transmission] = None
+        making = self._turns.run(self._run_in_thread, make)
+        making.addCallbacks(
+            lambda form: self._made_later(form, transmission, key), lambda failure: self._stumbled(failure, transmission)
+        )
+        making.addErrback(lambda failure: self.log.failure("the relay stumbled over a conversion", failure))
+        return False
+
+    def _is_made(self, form: Form | Reply, transmission: Transmission, key: tuple[Channel, int]) -> bool:
+        if isinstance(form, Form):
+            transmission.forms[key] = form
+            return True
+        transmission.settle([Failed(form, UNMET_NEED)] * len(transmission.indexes))
+        return False
+
+    def _made_later(self, form: Form | Reply, transmission: Transmission, key: tuple[Channel, int]) -> None:
+        self._under_way.pop(transmission, None)
+        if not transmission.abandoned and self._is_made(form, transmission, key):
+            self._again(transmission)
+
+    def _stumbled(self, failure: Failure, transmission: Transmission) -> None:
+        self._under_way.pop(transmission, None)
+        self.log.failure("a message could not be converted for a host; it is tried again later", failure)
+        if not transmission.abandoned:
+            transmission.give_up(Deferred(NOT_CONVERTED, "not sent"))
