@@ -119,6 +119,8 @@ def account_key(name: str) -> str:
 def key_of(name: str) -> tuple[str, str]:
     """The normal form of an account's address.  Raises `AddressError`."""
     address = Address.parse(name, utf8=True)
+    if address.bare:
+        raise AddressError("not a local part")
     return normal_local(address.local), address.domain_key
 
 
@@ -142,8 +144,10 @@ class AccountsFile:
         return tuple(self.read().values()) if os.path.exists(self.path) else ()
 
     def add(self, address: str, password: Password | None = None) -> None:
-        """Add an account at the end.  Raises `AccountExists`; `AddressError` for what is no address."""
+        """Add an account at the end.  Raises `AccountExists`; `AddressError` for what is no address, or none to begin with."""
         key = key_of(address)
+        if Address.parse(address, utf8=True).has_odd_dots:
+            raise AddressError("no dot stands at an end of the local part, or behind another")
         with self._locked():
             text = self._text() if os.path.exists(self.path) else FIRST_LINES
             accounts = parse_accounts(text, self.path)

@@ -10,6 +10,7 @@ import ipaddress
 import math
 import os
 import re
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
@@ -125,14 +126,14 @@ def mail_address(value: Any) -> Address:
         address = Address.parse(value, utf8=True)
     except AddressError as error:
         raise ValueError(f"{value!r} is not an address: {error}") from None
-    return Address(address.local, address.domain_key)
+    return replace(address, domain=address.domain_key)
 
 
 def alias_member(value: Any) -> Address:
     """An address, or a local part alone: a name in the alias's own domain (the `Address` has the domain "" then)."""
     if not isinstance(value, str) or "@" in value:
         return mail_address(value)
-    return Address(mail_address(value + "@example.invalid").local, "")
+    return replace(mail_address(value + "@example.invalid"), domain="")
 
 
 def name_server(value: Any) -> ServerAddress:

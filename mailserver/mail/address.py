@@ -8,6 +8,9 @@
     address-literal  = "[" ( IPv4-address-literal / IPv6-address-literal / General-address-literal ) "]"
 
 RFC 6531 adds UTF8-non-ascii to atext, qtextSMTP and sub-domain (U-labels).  The null reverse-path is no Address: it is None.
+
+Telephone companies have given out millions of addresses with dots that no Dot-string has: ``a..b``, ``.a``, ``a.``.  They are
+taken, and go on as they came (`Address.path`).  In text that we write they are quoted, which is the same address to everybody.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import idna
 
@@ -26,7 +29,8 @@ DOMAIN_OCTETS = 255  # section 4.5.3.1.2
 PATH_OCTETS = 254  # section 4.5.3.1.3: 256 with the angle brackets
 
 ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-DOT_STRING = re.compile(rf"[{ATEXT}]+(?:\.[{ATEXT}]+)*")
+ATOMS_AND_DOTS = re.compile(rf"[{ATEXT}.]+")
+ATOMS_AND_DOTS_UTF8 = re.compile(rf"[{ATEXT}.\u0080-\U0010ffff]+")
 DOT_STRING_UTF8 = re.compile(rf"[{ATEXT}\u0080-\U0010ffff]+(?:\.[{ATEXT}\u0080-\U0010ffff]+)*")
 QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\[ -~])*)"')
 QUOTED_STRING_UTF8 = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
@@ -44,10 +48,14 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One mailbox name.  `local` is unquoted, `domain` is as it was given; "" only for `<postmaster>` (section 4.1.1.3)."""
+    """One mailbox name.  `local` is unquoted, `domain` is as it was given; "" only for `<postmaster>` (section 4.1.1.3).
+
+    `bare`: it came without quotes, although `local` is no Dot-string.  That makes no other address of it.
+    """
 
     local: str
     domain: str
+    bare: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str, utf8: bool = False) -> Address:
@@ -73,6 +81,18 @@ class Address:
     def domain_key(self) -> str:
         """The domain as look-ups compare it: lower case, A-labels."""
         return normal_domain(self.domain)
+
+    @property
+    def has_odd_dots(self) -> bool:
+        """A dot at an end of the local part, or one behind another."""
+        local = self.local
+        return local.startswith(".") or local.endswith(".") or ".." in local
+
+    @property
+    def path(self) -> str:
+        """As it goes on in a command: without quotes where it came so."""
+        is_bare = self.bare and ATOMS_AND_DOTS_UTF8.fullmatch(self.local) is not None
+        return f"{self.local}@{self.domain}" if is_bare else str(self)
 
     def __str__(self) -> str:
         local = self.local
@@ -135,17 +155,17 @@ def _parse_with_care(text: str, utf8: bool) -> Address:
         raise AddressError("the path is longer than 256 octets")
     quoted = (QUOTED_STRING_UTF8 if utf8 else QUOTED_STRING).match(text)
     if quoted is not None:
-        local, end = re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
+        local, end, bare = re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end(), False
     else:
-        atoms = (DOT_STRING_UTF8 if utf8 else DOT_STRING).match(text)
+        atoms = (ATOMS_AND_DOTS_UTF8 if utf8 else ATOMS_AND_DOTS).match(text)
         if atoms is None:
             raise AddressError("not a local part")
-        local, end = atoms[0], atoms.end()
+        local, end, bare = atoms[0], atoms.end(), DOT_STRING_UTF8.fullmatch(atoms[0]) is None
     if text[end : end + 1] != "@":
         raise AddressError("no @ after the local part")
     if _octets(text[:end]) > LOCAL_PART_OCTETS:
         raise AddressError("the local part is longer than 64 octets")
-    return Address(local, parse_domain(text[end + 1 :], utf8))
+    return Address(local, parse_domain(text[end + 1 :], utf8), bare)
 
 
 def _octets(text: str) -> int:

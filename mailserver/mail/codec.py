@@ -4,7 +4,7 @@ The octets are one JSON array whose first member is the version.  Members stand 
 
     [1, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
 
-    address      ["local", "domain"]                    null: the null reverse-path
+    address      ["local", "domain"]                    null: the null reverse-path; a third member true: bare
     parameters   null, or [size, body, smtputf8, ret, envid, auth]
     peer         [address, port, service, hello, hello_verb, tls, login]
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
@@ -59,7 +59,7 @@ def encode_envelope(envelope: Envelope, destinations: tuple[Destination, ...]) -
         VERSION,
         envelope.id,
         envelope.received_at,
-        None if sender is None else (sender.local, sender.domain),
+        None if sender is None else _address_row(sender),
         _mail_parameters_row(envelope.parameters),
         (peer.address, peer.port, peer.service, peer.hello, peer.hello_verb, _tls_row(peer.tls), peer.login),
         [_recipient_row(recipient) for recipient in envelope.recipients],
@@ -101,19 +101,23 @@ def _tls_row(tls: TLSFacts | None) -> Any:
     return (*row, tls.client_fault, tls.client_emails) if tls.client_fault or tls.client_emails else row
 
 
+def _address_row(address: Address) -> Any:
+    return (address.local, address.domain, True) if address.bare else (address.local, address.domain)
+
+
 def _recipient_row(recipient: Recipient) -> Any:
     address = recipient.address
     parameters = recipient.parameters
     if parameters is NO_RECIPIENT_PARAMETERS or parameters == NO_RECIPIENT_PARAMETERS:
-        return ((address.local, address.domain),)
+        return (_address_row(address),)
     notify = None if parameters.notify is None else sorted(parameters.notify)
-    return (address.local, address.domain), notify, parameters.orcpt
+    return _address_row(address), notify, parameters.orcpt
 
 
 def _destination_row(destination: Destination, positions: dict[int, int]) -> Any:
     recipient = destination.recipient
     route = destination.route
-    address = (route.address.local, route.address.domain)
+    address = _address_row(route.address)
     place: Any = positions.get(id(recipient))
     if place is None:
         place = _recipient_row(recipient)
@@ -158,9 +162,9 @@ def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
     return envelope, tuple([_destination(destination, recipients) for destination in destination_rows])
 
 
-def _address(row: list[str]) -> Address:
-    local, domain = row
-    return Address(local, domain)
+def _address(row: list[Any]) -> Address:
+    local, domain, *bare = row
+    return Address(local, domain, *bare)
 
 
 def _recipient(row: list[Any]) -> Recipient:

@@ -63,8 +63,8 @@ class DropEnvelope:
         notify = self.recipients[0].parameters.notify
         row = {
             "version": VERSION,
-            "sender": "" if self.sender is None else str(self.sender),
-            "recipients": [str(one.address) for one in self.recipients],
+            "sender": "" if self.sender is None else self.sender.path,
+            "recipients": [one.address.path for one in self.recipients],
             "body": p.body,
             "smtputf8": p.smtputf8,
             "ret": p.ret,

@@ -7,7 +7,7 @@ The parameters of DSN alone may be dropped (RFC 3461 section 5.2.2); who asked f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailserver.mail.address import UNPRINTABLE, Address, AddressError
 from mailserver.mail.envelope import Recipient, RecipientParameters
@@ -119,13 +119,13 @@ def needs_smtputf8(address: Address) -> bool:
 
 def _path(address: Address, smtputf8: bool) -> str | None:
     """An address as it is said; None where it takes SMTPUTF8."""
-    path = str(address)
+    path = address.path
     if smtputf8 or path.isascii():
         return path
     if needs_smtputf8(address):
         return None
     try:
-        return str(Address(address.local, address.domain_key))
+        return replace(address, domain=address.domain_key).path
     except AddressError:
         return "\0"  # no name at all: what `_octets` refuses
 

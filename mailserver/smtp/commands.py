@@ -24,6 +24,7 @@ from mailserver.smtp.parameters import (
 
 __all__ = [
     "Bdat",
+    "command_text",
     "parse_auth",
     "parse_base64",
     "parse_bdat",
@@ -34,12 +35,36 @@ __all__ = [
 ]
 
 
+UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN "})
+
+
 @dataclass(frozen=True, slots=True)
 class Bdat:
     """BDAT: so many octets follow; `is_last` ends the message."""
 
     octets: int
     is_last: bool
+
+
+def command_text(line: bytes) -> str | None:
+    """The text of a command line; None where it holds octets that no command has.
+
+    A tab between words is a blank; in a quoted string there is none.  UTF-8 stands in addresses only (RFC 6531 section 3.3), so
+    only commands that have one may hold it.
+    """
+    if b"\t" in line and b'"' not in line:
+        line = line.replace(b"\t", b" ")
+    try:
+        text = line.decode("ascii")
+    except UnicodeDecodeError:
+        pass
+    else:
+        return text if text.isprintable() else None
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if line[:5].upper() in UTF8_COMMANDS and grammar.CONTROLS.search(text) is None else None
 
 
 def parse_hello(verb: str, argument: str) -> Hello | Reply:
@@ -66,14 +91,15 @@ def _parse_mail_with_care(argument: str, offered: Extensions, takes_auth: bool) 
     if found is None:
         return replies.MAIL_SYNTAX
     parameters = NO_MAIL_PARAMETERS
-    if found[2]:
-        parsed = mail_parameters(found[2], offered, takes_auth=takes_auth)
+    if found[3]:
+        parsed = mail_parameters(found[3], offered, takes_auth=takes_auth)
         if isinstance(parsed, Reply):
             return parsed
         parameters = parsed
-    if not found[1]:
+    path = (found[1] or found[2] or "").strip(" ")
+    if not path:
         return Mail(None, parameters)
-    sender = _parse_path(found[1], parameters.smtputf8, replies.BAD_SENDER)
+    sender = _parse_path(path, parameters.smtputf8, replies.BAD_SENDER)
     return sender if isinstance(sender, Reply) else Mail(sender, parameters)
 
 
@@ -88,14 +114,15 @@ def parse_rcpt(argument: str, offered: Extensions, *, smtputf8: bool) -> Rcpt | 
     if found is None:
         return replies.RCPT_SYNTAX
     parameters = NO_RECIPIENT_PARAMETERS
-    if found[2]:
-        parsed = recipient_parameters(found[2], offered, smtputf8=smtputf8)
+    if found[3]:
+        parsed = recipient_parameters(found[3], offered, smtputf8=smtputf8)
         if isinstance(parsed, Reply):
             return parsed
         parameters = parsed
-    if grammar.POSTMASTER.fullmatch(found[1]) is not None:
-        return Rcpt(Address(found[1], ""), parameters)
-    address = _parse_path(found[1], smtputf8, replies.BAD_RECIPIENT)
+    path = (found[1] or found[2] or "").strip(" ")
+    if grammar.POSTMASTER.fullmatch(path) is not None:
+        return Rcpt(Address(path, ""), parameters)
+    address = _parse_path(path, smtputf8, replies.BAD_RECIPIENT)
     return address if isinstance(address, Reply) else Rcpt(address, parameters)
 
 
@@ -146,8 +173,8 @@ def parse_question(verb: str, argument: str, offered: Extensions) -> Verify | Ex
 
 
 def parse_base64(line: bytes) -> bytes | None:
-    """Decode base64 strictly (RFC 4648 section 4); None where it is none."""
+    """Decode base64 strictly (RFC 4648 section 4), but for blanks behind it; None where it is none."""
     try:
-        return binascii.a2b_base64(line, strict_mode=True)
+        return binascii.a2b_base64(line.rstrip(b" \t"), strict_mode=True)
     except binascii.Error:
         return None

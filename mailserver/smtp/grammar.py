@@ -45,11 +45,14 @@ HELLO_NAME = re.compile(r"[!-~]{1,255}")
 #   Reverse-path   = Path / "<>"
 #   Path           = "<" [ A-d-l ":" ] Mailbox ">"
 #
-# A space after the colon is no part of this, but common enough to be taken.  The path is cut out here (a ">" may stand in a
-# quoted string) and parsed by `Address`.
-PATH = r'<((?:[^"<>\\]|"(?:[^"\\]|\\.)*")*)>'
-MAIL = re.compile(rf"(?i:FROM): ?{PATH}( .*)?", re.ASCII)
-RCPT = re.compile(rf"(?i:TO): ?{PATH}( .*)?", re.ASCII)
+# Blanks after the colon are no part of this, nor is a path without its brackets, nor a parameter right behind them; but airlines,
+# printers and UPSes send them, and everybody takes them.  The path is cut out here (a ">" may stand in a quoted string) and
+# parsed by `Address`.  Three groups: the path with brackets, the one without, the parameters.
+BRACKETED = r'<((?:[^"<>\\]|"(?:[^"\\]|\\.)*")*)>'
+BARE = r'((?:[^"<>\\ ]|"(?:[^"\\]|\\.)*")+)'
+PARAMETERS = r"((?: |[A-Za-z0-9][A-Za-z0-9-]*=).*)?"
+MAIL = re.compile(rf"(?i:FROM): *(?:{BRACKETED}|{BARE}){PARAMETERS}", re.ASCII)
+RCPT = re.compile(rf"(?i:TO): *(?:{BRACKETED}|{BARE}){PARAMETERS}", re.ASCII)
 
 #   Mailbox        = Local-part "@" ( Domain / address-literal )
 #
@@ -87,7 +90,7 @@ BDAT = re.compile("([0-9]{1,20})( LAST)?", re.IGNORECASE | re.ASCII)
 #   auth-command     = "AUTH" SP sasl-mech [SP initial-response] *(CRLF [base64]) [CRLF cancel-response] CRLF
 #   sasl-mech        = 1*20mech-char           ; upper case, digits, hyphen, underscore
 #   initial-response = base64 / "="
-AUTH = re.compile("([A-Z0-9_-]{1,20})(?: ([A-Z0-9+/=]+))?", re.IGNORECASE | re.ASCII)
+AUTH = re.compile("([A-Z0-9_-]{1,20})(?: +([A-Z0-9+/=]+))?", re.IGNORECASE | re.ASCII)
 
 # --- RFC 3461 section 4 ---
 #

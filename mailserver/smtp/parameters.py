@@ -41,7 +41,7 @@ class Malformed(ValueError):
 
 
 def mail_parameters(text: str, offered: Extensions, *, takes_auth: bool) -> MailParameters | Reply:
-    """Parse what follows the path of MAIL.  `takes_auth`: AUTH= is allowed."""
+    """Parse what follows the path of MAIL.  `takes_auth`: AUTH= is allowed; ``AUTH=<>``, which claims nothing, is so for all."""
     allowed = {
         "SIZE": offered.size > 0,
         "BODY": offered.eightbitmime or offered.binarymime,
@@ -85,7 +85,7 @@ def _split(text: str, allowed: Mapping[str, bool]) -> dict[str, str] | Reply:
         keyword, equals, value = word.partition("=")
         # Beware of letters that become ASCII in upper case, such as the long s.
         keyword = keyword.upper() if keyword.isascii() else ""
-        if not allowed.get(keyword, False):
+        if not allowed.get(keyword, False) and not (keyword == "AUTH" and value == "<>" and "AUTH" in allowed):
             return replies.PARAMETER_UNKNOWN
         if keyword in words or bool(equals) != bool(value) or (keyword == "SMTPUTF8") is bool(value):
             return replies.BAD_PARAMETER

@@ -22,6 +22,7 @@ from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
 from mailserver.smtp.buffer import LineFault, ReceiveBuffer
 from mailserver.smtp.commands import (
+    command_text,
     parse_auth,
     parse_base64,
     parse_bdat,
@@ -53,7 +54,6 @@ from mailserver.smtp.events import (
 )
 from mailserver.smtp.extensions import Extensions
 from mailserver.smtp.faults import LocalProtocolError
-from mailserver.smtp.grammar import CONTROLS
 from mailserver.smtp.limits import SessionLimits
 from mailserver.smtp.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, OUT_OF_ORDER
 from mailserver.smtp.states import MOVES, Input, State
@@ -276,26 +276,15 @@ class ServerSession:
         self._doubt_lf()
         if isinstance(line, LineFault):
             return self._reject("", LINE_FAULTS[line])
-        try:
-            text = line.decode("ascii")
-        except UnicodeDecodeError:
-            return self._read_utf8_command(line)
-        return self._obey(text) if text.isprintable() else self._reject("", replies.BAD_OCTETS)
-
-    def _read_utf8_command(self, line: bytes) -> Event | None:
-        """UTF-8 stands in addresses only (RFC 6531 section 3.3), so only commands that have one may hold it."""
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            return self._reject("", replies.BAD_OCTETS)
-        if line[:5].upper() not in UTF8_COMMANDS or CONTROLS.search(text) is not None:
-            return self._reject("", replies.BAD_OCTETS)
-        return self._obey(text)
+        text = command_text(line)
+        return self._reject("", replies.BAD_OCTETS) if text is None else self._obey(text)
 
     def _obey(self, text: str) -> Event | None:
         # White space before the CRLF is tolerated (RFC 5321 section 4.1.1).
         verb, _, argument = text.rstrip(" ").partition(" ")
         verb = verb.upper()
+        if verb != "BDAT":  # how many octets follow must not be a matter of taste
+            argument = argument.lstrip(" ")
         command = COMMANDS.get(verb)
         if command is None:
             return self._reject("", replies.COMMAND_UNKNOWN)
@@ -345,7 +334,7 @@ class ServerSession:
             return Wait.NEED_DATA
         if isinstance(line, LineFault):
             refusal = AUTH_LINE_FAULTS[line]
-        elif line == b"*":  # RFC 4954 section 4
+        elif line.rstrip(b" \t") == b"*":  # RFC 4954 section 4
             refusal = replies.AUTH_CANCELLED
         else:
             response = parse_base64(line)
@@ -554,7 +543,6 @@ NEED_OCTETS = frozenset(
 DATA = Data(chunking=False)
 FIRST_BDAT = Data(chunking=True)
 START_CONTENT = replies.START_CONTENT.encode()
-UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN "})
 READERS: Mapping[State, Callable[[ServerSession], Event | Wait | None]] = {
     State.GREETING: ServerSession._wait_for_caller,
     State.STRANGER: ServerSession._read_command,

@@ -167,6 +167,13 @@ class Editing(FileCase):
         self.assertRaises(ConfigurationError, self.file.add, "a@b.example")
         self.assertEqual(self.text(), "[account.bob]\n")
 
+    def test_no_new_account_has_odd_dots(self) -> None:
+        self.write()
+        before = self.text()
+        for name in ("a..b@x.example", ".a@x.example", "a.@x.example", '"a..b"@x.example'):
+            self.assertRaises(AddressError, self.file.add, name)
+        self.assertEqual(self.text(), before)
+
     names = st.sampled_from(["a@x.example", "B@x.example", "ä@x.example", '"q q"@x.example', "c@y.example"])
     steps = st.lists(st.tuples(st.sampled_from(["add", "remove", "password"]), names, st.sampled_from([None, HASH, OTHER])), max_size=12)
 

@@ -41,9 +41,6 @@ class ParseTests(SynchronousTestCase):
             "a",
             "a@",
             "@x",
-            ".a@x",
-            "a.@x",
-            "a..b@x",
             "a b@x",
             "a@b@c",
             '"a@x',
@@ -67,6 +64,20 @@ class ParseTests(SynchronousTestCase):
         ):
             self.assertRaises(AddressError, Address.parse, text)
             self.assertRaises(AddressError, Address.parse, text, utf8=True)
+
+    def test_odd_dots_are_taken_and_quoted_where_we_write(self) -> None:
+        for local in ("a..b", ".a", "a.", "..", ".", "...a"):
+            bare, quoted = Address.parse(f"{local}@x.example"), Address.parse(f'"{local}"@x.example')
+            self.assertEqual((bare.local, bare.bare, quoted.bare), (local, True, False))
+            self.assertEqual((bare, hash(bare)), (quoted, hash(quoted)))
+            self.assertEqual((str(bare), bare.path, quoted.path), (f'"{local}"@x.example', f"{local}@x.example", str(bare)))
+            self.assertTrue(bare.has_odd_dots and quoted.has_odd_dots)
+        plain = Address.parse("a.b@x.example")
+        self.assertEqual((plain.bare, plain.path, plain.has_odd_dots), (False, "a.b@x.example", False))
+        self.assertEqual(Address.parse("é..b@x.example", utf8=True).path, "é..b@x.example")
+        self.assertRaises(AddressError, Address.parse, "é..b@x.example")
+        self.assertRaises(AddressError, Address.parse, "." * 65 + "@x.example")
+        self.assertEqual(Address("a> <b", "x.example", bare=True).path, '"a> <b"@x.example')  # whoever made that one up
 
     def test_no_control_character_passes(self) -> None:
         for control in [*map(chr, range(32)), "\x7f"]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,6 +34,16 @@ class CodecTests(SynchronousTestCase):
         envelope, destinations = decode_envelope(encode_envelope(*simple()))
         self.assertIs(destinations[0].recipient, envelope.recipients[0])
         self.assertIs(destinations[1].recipient, envelope.recipients[0])
+
+    def test_an_address_goes_on_as_it_came_after_a_rest_in_the_store(self) -> None:
+        odd = Address.parse("a..b@x.example")
+        recipient = Recipient(odd)
+        envelope = replace(simple()[0], sender=odd, recipients=(recipient,))
+        destinations = (Destination(0, recipient, Remote(odd)), Destination(1, Recipient(odd), Remote(odd)))
+        found, places = decode_envelope(encode_envelope(envelope, destinations))
+        assert found.sender is not None
+        for address in (found.sender, found.recipients[0].address, *[one.route.address for one in places], places[1].recipient.address):
+            self.assertEqual((address.path, str(address)), ("a..b@x.example", '"a..b"@x.example'))
 
     def test_default_parameters_come_back_as_the_shared_constants(self) -> None:
         envelope, _ = decode_envelope(encode_envelope(*simple()))

@@ -36,6 +36,11 @@ class Envelope(SynchronousTestCase):
             self.assertEqual(DropEnvelope.decode(octets), envelope)
             self.assertEqual(octets.count(b"\n"), 1)
 
+    def test_an_address_goes_on_as_it_came(self) -> None:
+        found = DropEnvelope.decode(line(recipients=["a..b@x.example", '"c..d"@x.example']))
+        again = DropEnvelope.decode(found.encode())
+        self.assertEqual([one.address.path for one in again.recipients], ["a..b@x.example", '"c..d"@x.example'])
+
     def test_the_same_recipient_is_one(self) -> None:
         self.assertEqual(len(DropEnvelope.decode(line(recipients=["b@x.example", "b@x.example"])).recipients), 1)
 

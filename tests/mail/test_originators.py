@@ -137,4 +137,4 @@ class Fields(SynchronousTestCase):
     def test_a_field_that_is_not_understood_is_named(self) -> None:
         self.assertEqual(self.refused(b"From: \r\n"), "The From field cannot be understood")
         self.assertEqual(self.refused(b"From: a@b@c\r\n"), "The From field cannot be understood")
-        self.assertEqual(self.refused(b"From: <a..b@example.org>\r\n"), "The From field holds what is no address")
+        self.assertEqual(self.refused(b"From: <a@-b>\r\n"), "The From field holds what is no address")

@@ -77,7 +77,7 @@ class DotWriterTests(SynchronousTestCase):
     @settings(max_examples=300)
     @given(ANYTHING)
     def test_whatever_the_content_only_its_end_ends_it(self, content):
-        reader = DotReader(SessionLimits(message_octets=0, header_octets=0), converts=False)
+        reader = DotReader(SessionLimits(message_octets=0, header_octets=0, stray_line_ends="refuse"), converts=False)
         wire = stuffed(content)
         self.assertEqual(reader.read(wire, 0)[1], len(wire))
         self.assertEqual(reader.size, len(content) + (0 if content.endswith(b"\r\n") or not content else 2))

@@ -154,6 +154,13 @@ class CommandTests(SynchronousTestCase):
         ):
             self.assertEqual(rcpt_command(Recipient(address), EVERYTHING, smtputf8=False), b"RCPT TO:" + path + b"\r\n")
 
+    def test_odd_dots_go_on_as_they_came(self):
+        for spelling in ("a..b@x.example", ".a@x.example", "a.@x.example", '"a..b"@x.example'):
+            recipient = Recipient(Address.parse(spelling))
+            self.assertEqual(rcpt_command(recipient, Offer(), smtputf8=False), f"RCPT TO:<{spelling}>\r\n".encode())
+        recipient = Recipient(Address.parse("a..b@bücher.example", utf8=True))
+        self.assertEqual(rcpt_command(recipient, Offer(), smtputf8=False), b"RCPT TO:<a..b@xn--bcher-kva.example>\r\n")
+
     def test_where_only_the_domain_is_not_ascii_its_a_labels_are_said(self):
         # RFC 5891 section 4.4: they are the same name.
         address = Address("a", "Bücher.example")

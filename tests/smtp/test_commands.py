@@ -71,7 +71,7 @@ class SmallCommandTests(SynchronousTestCase):
         self.assertEqual(conversation.codes, [252, 252])
 
     def test_vrfy_and_expn_need_something_to_ask_about(self):
-        for line in (b"VRFY", b"EXPN", b"VRFY  SMTPUTF8"):
+        for line in (b"VRFY", b"EXPN", b"EXPN  "):
             self.assertEqual(refused(line)[0], [(line[:4].decode(), 501, "5.5.4")])
 
     def test_vrfy_takes_utf_8_with_smtputf8(self):
@@ -101,7 +101,7 @@ class SmallCommandTests(SynchronousTestCase):
         self.assertEqual(conversation.codes, [250, 250, 354, 250, 221])
 
     def test_an_unknown_verb_is_500(self):
-        for line in (b"FOO", b"", b" ", b"MAILFROM:<a@b.example>", b"EHLO\t", b"DATA.", b"GET / HTTP/1.1"):
+        for line in (b"FOO", b"", b" ", b"MAILFROM:<a@b.example>", b"DATA.", b"GET / HTTP/1.1"):
             self.assertEqual([(code, enhanced) for _, code, enhanced in refused(line)[0]], [(500, "5.5.2")], line)
 
     def test_mail_larger_than_the_limit_is_552(self):
@@ -137,11 +137,26 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(conversation.send(b"\nNOOP\r\n"), b"250 2.0.0 OK\r\n")
 
     def test_control_and_8_bit_octets_are_refused_and_not_said_back(self):
-        for octets in (b"\0", b"\x01", b"\t", b"\x1b[2J", b"\x7f", b"\xff\xfe", b"\x80", "é".encode(), "\u0085".encode()):
+        for octets in (b"\0", b"\x01", b"\x0b", b"\x1b[2J", b"\x7f", b"\xff\xfe", b"\x80", "é".encode(), "\u0085".encode()):
             for line in (b"NOOP " + octets, b"FOO" + octets, b"EHLO " + octets, b"HELP " + octets, b"QUIT" + octets):
                 rejected, said = refused(line)
                 self.assertEqual(rejected, [("", 500, "5.5.2")], line)
                 self.assertNotIn(octets, said)
+
+    def test_a_tab_between_words_is_a_blank_and_none_in_a_quoted_string(self):
+        conversation = Conversation()
+        conversation.send(b"EHLO\ta.example\t\r\nMAIL\tFROM:\t<a@b.example>\tSIZE=1 \r\nRCPT TO: \t <c@d.example>\r\nRCPT TO:<\"c\td\"@e.example>\r\n")
+        self.assertEqual(conversation.codes, [250, 250, 250, 500])
+        conversation = Conversation().say_hello()
+        conversation.send("MAIL FROM:\t<jörg@b.example>\tSMTPUTF8\r\n".encode())
+        self.assertEqual(conversation.codes, [250])
+
+    def test_blanks_may_stand_behind_any_command_and_between_its_words(self):
+        conversation = Conversation()
+        conversation.send(b"EHLO a.example  \r\n")
+        self.assertEqual(conversation.events, [Hello("EHLO", "a.example")])
+        conversation.send(b"MAIL  FROM:<a@b.example>  SIZE=1  \r\nRCPT   TO:<c@d.example> \r\nDATA \r\n")
+        self.assertEqual(conversation.codes[1:], [250, 250, 354])
 
     def test_controls_and_broken_utf_8_in_an_address_are_refused(self):
         for path in (b"a\0@b.example", b"a\xe9@b.example", b"a\xc2\x85@b.example", b"a\xe2\x80\xa8@b.example", b"\xed\xa0\x80@b.example"):

@@ -57,13 +57,43 @@ class MailTests(SynchronousTestCase):
         self.assertEqual(sender("FROM: <a@b.example>"), Address("a", "b.example"))
         self.assertIsNone(sender("FROM: <>"))
 
-    def test_a_path_without_angle_brackets_is_refused(self):
-        for argument in ("FROM:a@b.example", "FROM: a@b.example", "FROM:<a@b.example", "FROM:a@b.example>", "FROM:", ""):
+    def test_blanks_around_the_path_are_tolerated(self):
+        for argument in ("FROM:  <a@b.example>", "FROM: < a@b.example >", "FROM:    a@b.example"):
+            self.assertEqual(sender(argument), Address("a", "b.example"), argument)
+
+    def test_a_path_may_lack_its_angle_brackets(self):
+        for argument in ("FROM:a@b.example", "FROM: a@b.example", "FROM:a@b.example SIZE=1"):
+            self.assertEqual(sender(argument), Address("a", "b.example"), argument)
+        self.assertEqual(sender('FROM:"a b>"@c.example SIZE=1'), Address("a b>", "c.example"))
+        self.assertEqual(parse_mail("FROM:a@b.example SIZE=12", OFFERED, takes_auth=False).parameters.size, 12)
+
+    def test_but_not_one_of_them_nor_itself(self):
+        for argument in ("FROM:<a@b.example", "FROM:a@b.example>", "FROM:", "FROM:  ", ""):
+            self.assertEqual(mail_refusal(argument), (501, "5.5.4"), argument)
+        self.assertEqual(mail_refusal("FROM:John <a@b.example>"), (555, "5.5.4"))
+
+    def test_a_parameter_may_stand_right_behind_the_path(self):
+        mail = parse_mail("FROM:<>SIZE=12 BODY=8BITMIME", OFFERED, takes_auth=False)
+        self.assertEqual(mail, Mail(None, MailParameters(size=12, body="8BITMIME")))
+        self.assertEqual(sender("FROM:<a@b.example>SIZE=1"), Address("a", "b.example"))
+        self.assertEqual(mail_refusal("FROM:<a@b.example>SIZE=x"), (501, "5.5.4"))
+
+    def test_something_else_between_path_and_parameters_is_refused(self):
+        for argument in ("FROM:<a@b.example>x", "FROM:<a@b.example>x SIZE=1", "FROM:<a@b.example><c@d.example>", "FROM :<a@b.example>"):
             self.assertEqual(mail_refusal(argument), (501, "5.5.4"), argument)
 
-    def test_something_between_path_and_parameters_is_refused(self):
-        for argument in ("FROM:<a@b.example>x", "FROM:<a@b.example>SIZE=1", "FROM:<a@b.example><c@d.example>", "FROM :<a@b.example>"):
-            self.assertEqual(mail_refusal(argument), (501, "5.5.4"), argument)
+    def test_odd_dots_are_taken_as_they_came(self):
+        for local in ("a..b", ".a", "a.", ".."):
+            self.assertEqual(sender(f"FROM:<{local}@b.example> SIZE=1").path, f"{local}@b.example")
+            self.assertEqual(recipient(f"TO:<{local}@b.example>").path, f"{local}@b.example")
+            self.assertEqual(recipient(f'TO:<"{local}"@b.example>').path, f'"{local}"@b.example')
+
+    def test_auth_that_claims_nothing_is_taken_from_anybody(self):
+        # RFC 4954 section 5; some send it whatever was offered
+        self.assertEqual(parse_mail("FROM:<a@b.example> AUTH=<>", OFFERED, takes_auth=False).parameters.auth, "<>")
+        self.assertEqual(mail_refusal("FROM:<a@b.example> AUTH=c@d.example"), (555, "5.5.4"))
+        self.assertEqual(mail_refusal("FROM:<a@b.example> AUTH=<> AUTH=<>"), (501, "5.5.4"))
+        self.assertEqual(rcpt_refusal("TO:<a@b.example> AUTH=<>"), (555, "5.5.4"))
 
     def test_a_source_route_is_dropped(self):
         # RFC 5321 section 4.1.1.3 and appendix C
@@ -78,7 +108,7 @@ class MailTests(SynchronousTestCase):
         self.assertEqual(sender("FROM:<a@[IPv6:2001:db8::1]>"), Address("a", "[IPv6:2001:db8::1]"))
 
     def test_an_address_that_is_none_is_5_1_7(self):
-        for path in ("a", "@b.example", "a@", "a@b..example", "a@-b.example", ".a@b.example", "a b@c.example", "a@b@c.example", "@a:"):
+        for path in ("a", "@b.example", "a@", "a@b..example", "a@-b.example", "a b@c.example", "a@b@c.example", "@a:"):
             self.assertEqual(mail_refusal(f"FROM:<{path}>"), (501, "5.1.7"), path)
 
     def test_lengths_are_bounded(self):
@@ -113,7 +143,8 @@ class MailTests(SynchronousTestCase):
 class RcptTests(SynchronousTestCase):
     def test_a_plain_path(self):
         self.assertEqual(recipient("TO:<a@b.example>"), Address("a", "b.example"))
-        self.assertEqual(recipient("to: <a@b.example>"), Address("a", "b.example"))
+        for argument in ("to: <a@b.example>", "TO:   <a@b.example>", "TO:a@b.example", "TO: a@b.example", "TO:a@b.example NOTIFY=NEVER"):
+            self.assertEqual(recipient(argument), Address("a", "b.example"), argument)
 
     def test_the_null_path_is_refused(self):
         self.assertEqual(rcpt_refusal("TO:<>"), (501, "5.1.3"))
@@ -122,6 +153,7 @@ class RcptTests(SynchronousTestCase):
         # RFC 5321 section 4.5.1
         for name in ("postmaster", "Postmaster", "POSTMASTER"):
             self.assertEqual(recipient(f"TO:<{name}>"), Address(name, ""))
+            self.assertEqual(recipient(f"TO:{name}"), Address(name, ""))
 
     def test_no_other_name_without_a_domain(self):
         for name in ("root", "postmaster2", "poſtmaster"):
@@ -133,8 +165,8 @@ class RcptTests(SynchronousTestCase):
     def test_a_percent_hack_stays_a_local_part(self):
         self.assertEqual(recipient("TO:<joe%far.example@b.example>"), Address("joe%far.example", "b.example"))
 
-    def test_without_angle_brackets_it_is_refused(self):
-        for argument in ("TO:a@b.example", "TO:", "", "<a@b.example>", "FROM:<a@b.example>"):
+    def test_what_is_no_path_is_refused(self):
+        for argument in ("TO:", "TO: ", "TO:<a@b.example", "", "<a@b.example>", "FROM:<a@b.example>"):
             self.assertEqual(rcpt_refusal(argument), (501, "5.5.4"), argument)
 
     def test_a_non_ascii_recipient_needs_smtputf8_at_mail(self):

@@ -221,10 +221,28 @@ class AuthTests(SynchronousTestCase):
         # RFC 4954 section 5
         for extensions, code in ((EVERYTHING, 250), (Extensions(), 555)):
             conversation = Conversation(extensions=extensions).say_hello()
-            conversation.send(b"MAIL FROM:<a@b.example> AUTH=<>\r\n")
+            conversation.send(b"MAIL FROM:<a@b.example> AUTH=c@d.example\r\n")
             self.assertEqual(conversation.codes, [code])
+            # What claims nothing comes from many, whatever was offered.
+            conversation = Conversation(extensions=extensions).say_hello()
+            conversation.send(b"MAIL FROM:<a@b.example> AUTH=<>\r\n")
+            self.assertEqual(conversation.codes, [250])
         conversation = Conversation().say_hello()
         conversation.send(b"AUTH PLAIN AGEAYg==\r\n")
         conversation.session.extensions = Extensions()
-        conversation.send(b"MAIL FROM:<a@b.example> AUTH=<>\r\n")
+        conversation.send(b"MAIL FROM:<a@b.example> AUTH=c@d.example\r\n")
         self.assertIsInstance(conversation.events[-1], Mail)
+
+    def test_blanks_behind_base64_are_tolerated(self):
+        conversation = Conversation().say_hello()
+        conversation.send(b"AUTH  LOGIN \r\n", b"YWJj \t\r\n")
+        self.assertEqual(conversation.events, [Authenticate("LOGIN", None), AuthResponse(b"abc")])
+        conversation = Conversation().say_hello()
+        conversation.send(b"AUTH PLAIN  YQ== \r\n")
+        self.assertEqual(conversation.events, [Authenticate("PLAIN", b"a")])
+        conversation = Conversation().say_hello()
+        conversation.send(b"AUTH LOGIN\r\n", b"* \r\n")
+        self.assertEqual(conversation.codes, [334, 501])
+        conversation = Conversation().say_hello()
+        conversation.send(b"AUTH LOGIN\r\n", b"YW Jj\r\n")
+        self.assertEqual(conversation.rejected, [("AUTH", 501, "5.5.2")])
