@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from mailserver import plugins
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.realm import CheckerError
+from mailserver.clock_watch import ClockWatch, boot_seconds
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied
 from mailserver.control import CommandRefused
@@ -78,13 +79,13 @@ class Server:
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
     _router: Router | None = None  # of the door that has been started last
+    _clock_watch: ClockWatch | None = None
     _runs = False
 
     def __init__(self, configuration: Configuration, *, directory: str, catalogue: plugins.Catalogue, reactor: Any) -> None:
         limits, data, log = configuration.limits, configuration.data, configuration.log
         self.reactor = reactor
-        self.data = data
-        self.catalogue = catalogue
+        self.data, self.catalogue = data, catalogue
         self.ids = IdSource(time.time)
         self.spool = Spool(
             one_octets_most=limits.memory_bytes, all_octets_most=limits.memory_bytes_total, run_in_thread=deferToThread
@@ -140,6 +141,7 @@ class Server:
             next_id=self.ids.next,
             minimum_free_bytes=limits.minimum_free_bytes,
             memory_window_octets=limits.memory_bytes_total,
+            boot_seconds=boot_seconds,
         )
 
     def component(self, section: str, table: Any) -> Any:
@@ -187,10 +189,14 @@ class Server:
         for component in self._lasting():
             await start_component(component)
         await self.queue.start()
+        self._clock_watch = ClockWatch(reactor=self.reactor, was_set=self.queue.look_at_clocks)
+        self._clock_watch.start()
         self._runs = True
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
+        if self._clock_watch is not None:
+            self._clock_watch.stop()
         await self.queue.stop(within_seconds)
         for component in self._lasting():
             await stop_component(component)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["StorageBroken", "StorageFault", "StorageFull"]
+__all__ = ["StorageBroken", "StorageDamaged", "StorageFault", "StorageFull"]
 
 
 class StorageFault(Exception):
@@ -15,3 +15,7 @@ class StorageFull(StorageFault):
 
 class StorageBroken(StorageFault):
     """The disk or the store does not work: 451 4.3.0."""
+
+
+class StorageDamaged(StorageBroken):
+    """What stands in the store cannot be right; a person has to look."""

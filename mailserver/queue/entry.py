@@ -127,6 +127,10 @@ class Attempt:
     report: float | None = None
     history: tuple[Trial, ...] = ()
 
+    def was_made(self, since: float, now: float) -> bool:
+        """The last attempt that did not deliver lies between these two (seconds since the epoch)."""
+        return bool(self.history) and since <= self.history[-1].made_at <= now
+
     def tried(self, trial: Trial) -> tuple[Trial, ...]:
         """The history with one more, bounded."""
         old = self.history[1 - TRIALS_KEPT :]

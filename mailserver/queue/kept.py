@@ -22,7 +22,8 @@ __all__ = ["Kept"]
 class Kept:
     """Keeps at most `most` such entries, for `seconds` from their acceptance; the oldest go first, each with a line in the log.
 
-    `do(work)` runs in the store's thread; `dropped` is told which entries are gone.
+    `do(work)` runs in the store's thread; `dropped` is told which entries are gone.  While the clock has just been set, or read
+    for the first time (`is_steady` says no), nothing is too old.
     """
 
     log = Logger()
@@ -35,12 +36,14 @@ class Kept:
         dropped: Callable[[list[Settled]], None],
         most: int,
         seconds: float,
+        is_steady: Callable[[], bool] = lambda: True,
     ) -> None:
         self._clock = clock
         self._do = do
         self._dropped = dropped
         self._most = most
         self._seconds = seconds
+        self._is_steady = is_steady
         self._tidying = False
 
     def recorded(self, attempts: Iterable[Attempt]) -> None:
@@ -53,7 +56,8 @@ class Kept:
         if self._tidying:
             return succeed(None)
         self._tidying = True
-        before = max(0, int((self._clock.seconds() - self._seconds) * 1_000_000)) << 5  # as `entry.number_of` has it
+        moment = self._clock.seconds() - self._seconds if self._is_steady() else 0.0
+        before = max(0, int(moment * 1_000_000)) << 5  # as `entry.number_of` has it
         most = self._most
         return self._do(lambda store: store.drop_failed(most, before)).addCallbacks(self._tidied, self._not_tidied)
 

@@ -26,12 +26,13 @@ from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
 from mailserver.mail.durable import make_directory
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.faults import StorageBroken, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.queue.changes import held_attempts
 from mailserver.queue.commit import Waiting, Writer
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, destination_name, number_of, pack
+from mailserver.queue.health import Health
 from mailserver.queue.kept import Kept
 from mailserver.queue.lane import Lane, LaneLimits
 from mailserver.queue.ledger import Ledger, remove_files
@@ -44,15 +45,14 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
-from mailserver.queue.store import MessageRefused, SqliteStore
+from mailserver.queue.store import SqliteStore
+from mailserver.queue.times import Times
 from mailserver.queue.unstored import deliver_unstored
 from mailserver.queue.verbs import Verbs
 
 __all__ = ["Counts", "Queue", "QueueInUse"]
 
 MEBIBYTE = 1 << 20
-PROBE_SECONDS = 3.0
-FULL_SECONDS = 3.0
 CLOSE_SECONDS = 10.0
 LOCK_SECONDS = 30.0
 LOCK_AGAIN_SECONDS = 0.1
@@ -87,10 +87,14 @@ class Queue:
 
     `route(address)` says where a report to a sender goes; without it no reports are made.  They are messages of `hostname`, with
     ids of `next_id`.  A delay is told after `warn_seconds`.  Of the failures that nobody can be told of, at most `failures_kept`
-    stay, for `failures_kept_seconds`.
+    stay, for `failures_kept_seconds`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).
     """
 
     log = Logger()
+    _recovery: Recovery | None = None
+    _lock: int | None = None
+    _accepting = False
+    _stopping = False
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class Queue:
         warn_seconds: float | None = None,
         failures_kept: int = 1000,
         failures_kept_seconds: float = 14 * 86_400.0,
+        boot_seconds: Callable[[], float] | None = None,
     ) -> None:
         self.data_directory = os.path.abspath(data_directory)
         self.counts = Counts()
@@ -138,7 +143,22 @@ class Queue:
             batch_messages=batch_messages,
             batch_octets=batch_octets,
         )
+        self._health = Health(
+            clock=clock,
+            do=self._writer.do,
+            is_trusted=lambda: self._writer.is_trusted,
+            room=self._room,
+            works_again=lambda: self._times.works_again(),
+        )
         schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
+        self._times = Times(
+            clock=clock,
+            boot_seconds=boot_seconds,
+            schedule=schedule,
+            do=self._writer.do,
+            mended=self._times_mended,
+            failed=self._health.failed,
+        )
         self._runner = runner = Runner(
             clock=clock,
             settlement=Settlement(schedule=schedule, reports=route is not None),
@@ -146,41 +166,38 @@ class Queue:
             run_in_thread=run_in_thread,
             note=note,
             count=self._count,
+            since=self._times.since,
         )
         self._kept = Kept(
-            clock=clock, do=self._forgetting, dropped=runner.settled, most=failures_kept, seconds=failures_kept_seconds
+            clock=clock,
+            do=self._forgetting,
+            dropped=runner.settled,
+            most=failures_kept,
+            seconds=failures_kept_seconds,
+            is_steady=lambda: self._times.is_steady,
         )
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
         self._unstored_deadline_seconds = local_deadline_seconds
         self._ledger = self._make_ledger()
         common = (batch_messages, batch_octets, memory_window_octets)
-        lanes = (
-            self._make_lane(
-                False, LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
-            ),
-            self._make_lane(
-                True, LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-            ),
-        )
-        runner.begin(lanes=lanes, ledger=self._ledger)
+        locally = LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
+        remotely = LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
+        runner.begin(lanes=(self._make_lane(False, locally), self._make_lane(True, remotely)), ledger=self._ledger)
         self._some_unstored = not all(item.stores for item in self._deliveries)
-        self._recovery: Recovery | None = None
-        self.verbs = Verbs(
-            runner=runner,
+        self.verbs = self._make_verbs()
+
+    def _make_verbs(self) -> Verbs:
+        return Verbs(
+            runner=self._runner,
             reader=self._reader,
             do=self._writer.do,
             spool=self._spool,
-            clock=clock,
-            note=note,
+            clock=self._clock,
+            note=self._note,
             count=self._count,
             recovery=lambda: self._recovery,
         )
-        self._lock: int | None = None
-        self._accepting = False
-        self._stopping = False
-        self._works = False
-        self._probe_timer: Any = None
 
     def _make_ledger(self) -> Ledger:
         return Ledger(
@@ -189,7 +206,7 @@ class Queue:
             spool=self._spool,
             settled=self._runner.settled,
             recorded=self._recorded,
-            failed=self._storage_failed,
+            failed=self._health.failed,
         )
 
     def _make_lane(self, remote: bool, limits: LaneLimits) -> Lane:
@@ -206,7 +223,7 @@ class Queue:
             flushed=runner.flushed,
             unflushed=runner.unflushed,
             changed=runner.changed,
-            may_begin=lambda: not self._ledger.is_behind,
+            may_begin=lambda: not (self._ledger.is_behind or self._health.damage),
         )
 
     def _make_reporter(
@@ -230,6 +247,7 @@ class Queue:
             finished=self._runner.settled,
             kept=self._kept.tidy,
             damaged=self._runner.damaged,
+            since=self._times.since,
         )
 
     # --- life ---
@@ -251,11 +269,12 @@ class Queue:
         try:
             self._spool.create()
             await self._writer.start()
-            self._works = True
+            self._health.begin()
             await self._writer.do(lambda store: store.forget_damage())
+            await self._times.start()
             left = await self._runner.read(find_leftovers, self._reader, self._spool, self._clock.seconds())
         except BaseException:
-            self._works = False
+            self._health.end()
             await self._runner.read(self._reader.close)
             if self._writer.is_running:
                 await self._writer.stop()
@@ -314,10 +333,8 @@ class Queue:
         self._runner.stop()
         if self._reporter is not None:
             self._reporter.finish()
-        self._works = False
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
-            self._probe_timer = None
+        self._times.stop()
+        self._health.end()
         await self._close()
         self._unlock()
 
@@ -346,12 +363,22 @@ class Queue:
             os.close(self._lock)
             self._lock = None
 
+    def look_at_clocks(self) -> None:
+        """The clock of the machine may have been set."""
+        self._times.look()
+
+    def _times_mended(self) -> None:
+        if self._accepting:
+            self._runner.due.look_from_the_start(0.0)
+            if self._reporter is not None:
+                self._reporter.look_again()
+
     # --- the door ---
 
     @property
     def writable(self) -> bool:
         """The store works.  False: 451 4.3.0 before the data; the queue finds out by itself when it works again."""
-        return self._works
+        return self._health.works
 
     def room_for(self, octets: int) -> bool:
         """The disk has room for so much.  False: 452 4.3.1 before the data."""
@@ -373,7 +400,7 @@ class Queue:
         `held` names destinations (by their indexes), each with the reason, that wait until a person releases them.  After an
         errback the file of a large content is the caller's to remove.
         """
-        if not self._accepting or not self._works:
+        if not self._accepting or not self._health.works:
             return fail(StorageBroken("the queue takes no messages now"))
         stored = held or not self._some_unstored
         if not stored and not any(self._delivery_for(destination).stores for destination in destinations):
@@ -396,7 +423,7 @@ class Queue:
 
     def tidy(self) -> None:
         """Once a day: forget failures that nobody can be told of and that are too old."""
-        if self._works:
+        if self._health.works:
             self._kept.tidy()
 
     # --- for people ---
@@ -497,36 +524,10 @@ class Queue:
         self.counts.refused += 1
         failure = Failure(fault)
         try:
-            self._storage_failed(failure)
+            self._health.failed(failure)
         except Exception:  # noqa: BLE001  the peer must have its answer
             self.log.failure("the queue stumbled over a fault of its store")
         self._answer(waiting, waiting.owner[0].errback, failure)
-
-    def _storage_failed(self, failure: Failure) -> None:
-        """Close the door; for a broken store, see every few seconds whether it works again."""
-        if failure.check(StorageFull) and self._room.shut(FULL_SECONDS):
-            self.log.error("the disk of the queue is full: {why}", why=failure.getErrorMessage())
-        if failure.check(MessageRefused):
-            self.log.failure("the store refused a message", failure)
-        elif failure.check(StorageFault) is None:
-            self.log.failure("the queue could not write down what became of its messages", failure)
-        elif self._works and (failure.check(StorageFull) is None or not self._writer.is_trusted):
-            self._works = False
-            self.log.failure("the store of the queue is broken; no mail is accepted until it works again", failure)
-            self._probe_timer = self._clock.callLater(PROBE_SECONDS, self._probe)
-
-    def _probe(self) -> None:
-        self._probe_timer = None
-        self._writer.do(lambda store: store.reopen()).addCallbacks(self._works_again, self._still_broken)
-
-    def _works_again(self, _: None) -> None:
-        if self._lock is not None:
-            self._works = True
-            self.log.info("the store of the queue works again")
-
-    def _still_broken(self, failure: Failure) -> None:
-        if self._accepting:
-            self._probe_timer = self._clock.callLater(PROBE_SECONDS, self._probe)
 
     def _recovered(self, message: ReadMessage) -> None:
         if not message.attempts:

@@ -79,6 +79,7 @@ class Reporter:
     `route(address)` says where a report goes; `next_id()` gives message ids; `read(function, *args)` runs in a thread,
     `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
     with the entries that waited for nothing else, `kept()` where a sender cannot be told, `damaged` with what cannot be read.
+    No delay is told before an attempt has been made after `since()`.
     """
 
     log = Logger()
@@ -99,6 +100,7 @@ class Reporter:
         finished: Callable[[list[Settled]], None],
         kept: Callable[[], object],
         damaged: Callable[[Unreadable], None],
+        since: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
         self._hostname = hostname
@@ -113,6 +115,7 @@ class Reporter:
         self._finished = finished
         self._kept = kept
         self._damaged = damaged
+        self._since = since
         self._due = DueTimes(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
         self._waiting: dict[int, None] = {}  # numbers, in order
         self._working: Deferred[None] | None = None
@@ -123,6 +126,10 @@ class Reporter:
     def look(self) -> None:
         """Find out what is owed."""
         self._due.look()
+
+    def look_again(self) -> None:
+        """The clock has been set."""
+        self._due.look_from_the_start(0.0)
 
     def recorded(self, attempts: Iterable[Attempt]) -> None:
         """The store has kept these."""
@@ -237,8 +244,14 @@ class Reporter:
             self._kept()
 
     def _owed(self, message: ReadMessage) -> list[Attempt]:
-        now = self._clock.seconds()
-        return [one for one in message.attempts if one.report is not None and one.report <= now and one.destination >= 0]
+        since, now = self._since(), self._clock.seconds()
+        return [
+            one
+            for one in message.attempts
+            if one.report is not None and one.report <= now and one.destination >= 0
+            # Where that is not so yet the next attempt brings it back: see `recorded`.
+            if one.state is not State.DEFERRED or one.was_made(since, now)
+        ]
 
     async def _answer_or_later(
         self, message: ReadMessage, original: Original | Exception, troubles: list[str]

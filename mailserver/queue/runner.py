@@ -40,7 +40,7 @@ UNSOUND_KINDS = 20
 class Runner:
     """Brings committed entries to their deliveries.
 
-    `note(id, step, **fields)` is told each outcome; `count(name, n)` counts them.
+    `note(id, step, **fields)` is told each outcome; `count(name, n)` counts them.  `since()` says since when the clock is one.
     """
 
     log = Logger()
@@ -54,6 +54,7 @@ class Runner:
         run_in_thread: Callable[..., Any],
         note: Callable[..., None],
         count: Callable[[str, int], None],
+        since: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.live: dict[int, Entry] = {}
         self.lanes: tuple[Lane, ...] = ()
@@ -64,6 +65,7 @@ class Runner:
         self._reading = DeferredLock()
         self._note = note
         self._count = count
+        self._since = since
         self._ledger: Ledger | None = None
         self.due = DueTimes(
             clock=clock,
@@ -335,7 +337,7 @@ class Runner:
         entry.active &= ~bit
         entry.shelved |= bit
         attempt = self._settlement.not_delivered(
-            entry, destination, outcome, why, now=self._clock.seconds(), chance=chance
+            entry, destination, outcome, why, now=self._clock.seconds(), chance=chance, since=self._since()
         )
         step = "deferred" if attempt.state is State.DEFERRED else "failed"
         self._tell(entry, destination, step, note=attempt.note, reply=str(attempt.reply))

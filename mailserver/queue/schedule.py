@@ -33,11 +33,32 @@ class Schedule:
         `attempts` have been made, at least one.  `chance` is a random number from 0 to 1.  The last attempt is made at the
         end of the time: a long pause does not take days from a message.
         """
+        if received_at > now:  # the clock was wrong when it came, and only the attempts tell how old it is
+            received_at = now - self._pauses(attempts)
         end = received_at + self._expire
         if now >= end:
             return None
+        return min(self.once_more(attempts=attempts, now=now, chance=chance), end)
+
+    def once_more(self, *, attempts: int, now: float, chance: float) -> float:
+        """When the next attempt is due, whatever the age of the message."""
         pause = self._retry[min(attempts, len(self._retry)) - 1]
-        return min(now + pause * (1 - JITTER + 2 * JITTER * chance), end)
+        return now + pause * (1 - JITTER + 2 * JITTER * chance)
+
+    def _pauses(self, attempts: int) -> float:
+        """What lies at least between the first and the last of so many attempts."""
+        known = self._retry[: attempts - 1]
+        return (sum(known) + (attempts - 1 - len(known)) * self._retry[-1]) * (1 - JITTER)
+
+    @property
+    def longest_pauses(self) -> tuple[float, ...]:
+        """After the first, second, ... attempt: nothing is due later than so many seconds from now."""
+        return tuple([pause * (1 + JITTER) for pause in self._retry])
+
+    @property
+    def warn_seconds(self) -> float:
+        """From the acceptance to the warning; what is never told may be told at any time."""
+        return self._warn or 0.0
 
     def end(self, received_at: float) -> float:
         """When it is given up."""

@@ -28,9 +28,21 @@ class Settlement:
         self._reports = reports
 
     def not_delivered(
-        self, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, *, now: float, chance: float
+        self,
+        entry: Entry,
+        destination: Destination,
+        outcome: Outcome | None,
+        why: str,
+        *,
+        now: float,
+        chance: float,
+        since: float = 0.0,
     ) -> Attempt:
-        """What becomes of a destination that was not reached.  `outcome` None is a delivery without an answer: `why`."""
+        """What becomes of a destination that was not reached.  `outcome` None is a delivery without an answer: `why`.
+
+        Where no attempt before this one has been made since `since`, it is not given up: the clock, the network or this server
+        may have been away for as long as the message is old.
+        """
         before = (entry.attempts or {}).get(destination.index)
         made = before.attempts + 1 if before is not None else 1
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
@@ -41,6 +53,8 @@ class Settlement:
         trial = Trial(now, peer, phase, str(reply), note, dialogue)
         if not isinstance(outcome, Failed):
             due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
+            if due is None and (before is None or not before.was_made(since, now)):
+                due = self._schedule.once_more(attempts=made, now=now, chance=chance)
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:

@@ -18,10 +18,10 @@ from typing import Any
 import apsw
 
 from mailserver.mail.durable import sync_directory
-from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 
-__all__ = ["MessageRefused", "SqliteStore", "open_connection"]
+__all__ = ["DAMAGED", "MessageRefused", "SqliteStore", "open_connection"]
 
 SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
 SCHEMA_VERSION = 2
@@ -30,6 +30,9 @@ CACHE_KIBIBYTES = 32768
 WAL_KEPT_OCTETS = 64 << 20  # a log that grew past this in a rush is cut at the next restart of the log
 BUSY_MILLISECONDS = 5000
 VACUUM_FREE_OCTETS = 256 << 20
+DAMAGED = (apsw.CorruptError, apsw.NotADBError)
+SLACK_SECONDS = 1.0
+REPORT_AGAIN_SECONDS = 3600.0  # a report that could not be made is due again after so long at most
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 REPORT_INDEXES = (
@@ -100,6 +103,7 @@ class SqliteStore:
     def __init__(self, path: str, *, page_octets: int = PAGE_OCTETS) -> None:
         self.path = path
         self.trusted = False
+        self._damage = ""
         self._page_octets = page_octets
         self._connection: apsw.Connection | None = None
         self._disowned: set[int] = set()
@@ -138,6 +142,8 @@ class SqliteStore:
 
     def reopen(self) -> None:
         """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works."""
+        if self._damage:
+            raise StorageDamaged(self._damage)
         with contextlib.suppress(StorageBroken, StorageFull):
             self.close()
         self.open()
@@ -151,6 +157,11 @@ class SqliteStore:
                                "(SELECT value FROM mark WHERE name = 'proof'), 0))")  # fmt: skip
         self._disowned.clear()
         self.trusted = True
+
+    def distrust(self, why: str) -> None:
+        """Damage has been found: write nothing any more."""
+        self._damage = self._damage or why
+        self.trusted = False
 
     # --- writing ---
 
@@ -257,6 +268,30 @@ class SqliteStore:
             finished = self._finish(connection, {one.number for one in kept if one.state in CLOSED})
         return found, finished
 
+    def mend_times(self, now: float, pauses: Sequence[float], warn_seconds: float) -> int:
+        """Make due now what is due later than an attempt made now would be: after one of `pauses`, the first for the first
+        attempt, the last for all further ones.  Reports likewise: at once, those on delays after `warn_seconds`.
+
+        Such a time was written by a clock that was ahead.  Returns how many there were.
+        """
+        connection = self._trusted_connection()
+        latest = "".join([f" WHEN attempts <= {place + 1} THEN ?" for place in range(len(pauses))])
+        with self._faults(), connection:
+            connection.execute(
+                "UPDATE attempt SET due = ? WHERE due > ? AND state = 'deferred'"  # noqa: S608  only numbers of ours
+                f" AND due > ? + CASE{latest} ELSE ? END",
+                (now, now + min(pauses), now + SLACK_SECONDS, *pauses, pauses[-1]),
+            )
+            mended = connection.changes()
+            connection.execute(
+                "UPDATE attempt SET report = CASE state WHEN 'deferred' THEN ? ELSE ? END"
+                " WHERE report > CASE state WHEN 'deferred' THEN ? ELSE ? END",
+                (now + warn_seconds, now, now + max(warn_seconds, REPORT_AGAIN_SECONDS) + SLACK_SECONDS,
+                 now + REPORT_AGAIN_SECONDS + SLACK_SECONDS),
+            )
+            mended += connection.changes()
+        return mended
+
     def forget_damage(self) -> None:
         """Drop the records of damage: the start finds out anew, and a file may have been put back."""
         connection = self._trusted_connection()
@@ -295,6 +330,8 @@ class SqliteStore:
 
     def _trusted_connection(self) -> apsw.Connection:
         """The connection for writing.  Raises `StorageBroken` where the store has failed and is not proved to work again."""
+        if self._damage:
+            raise StorageDamaged(self._damage)
         if not self.trusted:
             raise StorageBroken(f"{self.path} has failed and has not yet been proved to work again")
         return self._open_connection()
@@ -310,6 +347,9 @@ class SqliteStore:
         """Turn SQLite's errors into ours, and know after which of them the connection is not to be trusted."""
         try:
             yield
+        except DAMAGED as error:
+            self.distrust(f"{self.path}: {type(error).__name__}: {error}")
+            raise StorageDamaged(self._damage) from error
         except apsw.FullError as error:
             raise StorageFull(f"{self.path}: {error}") from error
         except (apsw.ConstraintError, apsw.TooBigError, apsw.MismatchError) as error:

@@ -1,9 +1,10 @@
 """A program of the tests: commit messages until it is killed, and print the id and digest of each that was acknowledged.
 
-    python -m tests.queue.committing DIRECTORY commit [ACKNOWLEDGEMENTS]|drain|limit|bounce|drain-bounces
+    python -m tests.queue.committing DIRECTORY commit [ACKNOWLEDGEMENTS]|drain|limit|bounce|drain-bounces|defer MESSAGES
 
 The delivery appends a line for each message, id and digest of what it was handed, to DIRECTORY/delivered.  With `bounce` it fails
-every message and appends a line for each report: the id that it speaks of, and its own.
+every message and appends a line for each report: the id that it speaks of, and its own.  With `defer` it defers every message, for
+a day.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import time
 from twisted.internet import defer, reactor, task, threads
 from zope.interface import implementer
 
+from mailserver.clock_watch import boot_seconds
 from mailserver.interfaces import IBatchDelivery
-from mailserver.mail.answers import Delivered, Failed, Local, Mailbox
+from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageFault
@@ -71,6 +73,12 @@ class Bouncing(Appending):
         return outcomes
 
 
+@implementer(IBatchDelivery)
+class Deferring(Appending):
+    async def deliver_batch(self, parcels):
+        return [{d.index: Deferred(Reply.of(451, "4.2.1", "Busy")) for d in parcel.destinations} for parcel in parcels]
+
+
 async def route(address):
     return [Local(address, Mailbox("bob", "example.com"))]
 
@@ -85,9 +93,9 @@ def make_queue(directory, delivery=Appending, **changes):
         note=lambda id, step, **fields: None,
         run_in_thread=threads.deferToThread,
         call_from_thread=reactor.callFromThread,
-        retry_seconds=[1],
-        expire_seconds=86400,
-        **{**options, **changes},
+        expire_seconds=4 * 86400,
+        boot_seconds=boot_seconds,
+        **{"retry_seconds": [1], **options, **changes},
     )
 
 
@@ -147,7 +155,8 @@ async def until_broken(queue):
 async def run(_, directory, what, acknowledgements="-1"):
     end = [int(acknowledgements)]
     bounces = {"delivery": Bouncing, "route": route, "hostname": "mx.example.org", "next_id": IDS.next}
-    queue = make_queue(directory, **(bounces if "bounce" in what else {}))
+    defers = {"delivery": Deferring, "retry_seconds": [86_400]}
+    queue = make_queue(directory, **(bounces if "bounce" in what else defers if what == "defer" else {}))
     await queue.start()
     say("started", str(queue.depth))
     if what in ("commit", "bounce"):
@@ -156,7 +165,11 @@ async def run(_, directory, what, acknowledgements="-1"):
         size = os.path.getsize(queue.store_path + "-wal") + 1_000_000
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         await until_broken(queue)
-    await until_empty(queue)
+    if what == "defer":
+        for _ in range(int(acknowledgements)):
+            await commit_one(queue, 100)
+    else:
+        await until_empty(queue)
     await queue.stop(30)
     say("stopped", str(queue.depth))
 

@@ -166,7 +166,7 @@ class Commit(QueueCase):
 
     async def test_what_is_refused_takes_no_answer_from_what_is_durable(self):
         queue = await self.started()
-        with mock.patch.object(queue, "_storage_failed", side_effect=RuntimeError("a fault of ours")):
+        with mock.patch.object(queue._health, "failed", side_effect=RuntimeError("a fault of ours")):
             good, twice = IDS.next(), IDS.next()
             await self.commit(queue, id=twice)
             refused = self.assertFailure(self.committing(queue, twice), StorageBroken)

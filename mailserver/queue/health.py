@@ -1,0 +1,106 @@
+"""Whether the store of the queue can be written to: what an error of it means, and when it works again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.interfaces import Clock
+from mailserver.mail.faults import StorageDamaged, StorageFault, StorageFull
+from mailserver.queue.spool import Room
+from mailserver.queue.store import MessageRefused, SqliteStore
+
+__all__ = ["Health"]
+
+PROBE_SECONDS = 3.0
+FULL_SECONDS = 3.0
+
+
+class Health:
+    """Closes the door where the store fails, and opens it when a small write has been proved durable.
+
+    A store that is damaged is not written to any more before the next start: `damage` says what was found.  `do(work)` runs in
+    the store's thread; `works_again()` is called when it does.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        do: Callable[[Callable[[SqliteStore], None]], Deferred[None]],
+        is_trusted: Callable[[], bool],
+        room: Room,
+        works_again: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._do = do
+        self._is_trusted = is_trusted
+        self._room = room
+        self._works_again = works_again
+        self._timer: Any = None
+        self._ended = False
+        self.works = False
+        self.damage = ""
+
+    def begin(self) -> None:
+        """The store is open."""
+        self.works = not self.damage
+
+    def end(self) -> None:
+        """The server stops."""
+        self.works = False
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def failed(self, failure: Failure) -> None:
+        """The store has answered with this."""
+        if failure.check(StorageDamaged):
+            self.found_damage(failure.getErrorMessage())
+            return
+        if failure.check(StorageFull) and self._room.shut(FULL_SECONDS):
+            self.log.error("the disk of the queue is full: {why}", why=failure.getErrorMessage())
+        if failure.check(MessageRefused):
+            self.log.failure("the store refused a message", failure)
+        elif failure.check(StorageFault) is None:
+            self.log.failure("the queue could not write down what became of its messages", failure)
+        elif self.works and (failure.check(StorageFull) is None or not self._is_trusted()):
+            self.works = False
+            self.log.failure("the store of the queue is broken; no mail is accepted until it works again", failure)
+            self._timer = self._clock.callLater(PROBE_SECONDS, self._probe)
+
+    def found_damage(self, why: str) -> None:
+        """What stands in the file cannot be right: nothing more is written over it."""
+        self.works = False
+        if not self.damage:
+            self.damage = why
+            self.log.critical(
+                "the queue is damaged: no mail is accepted and none delivered; stop the server, put the files of the queue aside"
+                " and mend them (docs/operating.md): {why}",
+                why=why,
+            )
+            self._do(lambda store: store.distrust(why)).addErrback(lambda _: None)
+
+    def _probe(self) -> None:
+        self._timer = None
+        if not self.damage:
+            self._do(lambda store: store.reopen()).addCallbacks(self._proved, self._still_broken)
+
+    def _proved(self, _: None) -> None:
+        if not self._ended and not self.damage:
+            self.works = True
+            self.log.info("the store of the queue works again")
+            self._works_again()
+
+    def _still_broken(self, failure: Failure) -> None:
+        if failure.check(StorageDamaged):
+            self.found_damage(failure.getErrorMessage())
+        elif not self._ended:
+            self._timer = self._clock.callLater(PROBE_SECONDS, self._probe)
