@@ -34,7 +34,7 @@ $(STAMP): setup.cfg pyproject.toml
 	touch $@
 
 run: $(STAMP)
-	$(BIN)/twistd -n mailserver $(if $(CONFIG),--config $(CONFIG))
+	$(BIN)/twistd -n mailserver $(if $(CONFIG),--config $(CONFIG),--sandbox sandbox)
 
 test: $(STAMP)
 	$(BIN)/python -bb -X faulthandler $(WARNINGS) -m tests.side_by_side --jobs $(J) $(T)

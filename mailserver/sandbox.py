@@ -1,13 +1,14 @@
 """A server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught.
 
-`twistd mailserver` without `--config` makes the folder `sandbox` with an ordinary configuration file in it and uses that file;
-the second start finds it and changes nothing.
+`twistd mailserver --sandbox DIR` makes the folder with an ordinary configuration file in it and uses that file; the second start
+finds it and changes nothing.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Sequence
 
@@ -91,11 +92,16 @@ def prepare(directory: str) -> str:
 
 
 def what_to_type(
-    listeners: Sequence[tuple[str, str, int, str]], mail_folder: str, outbound_folder: str, password: str
+    listeners: Sequence[tuple[str, str, int, str]],
+    mail_folder: str,
+    outbound_folder: str,
+    password: str,
+    command: str,
+    configuration: str,
 ) -> str:
     """The words with which the sandbox says that it is up.  `listeners` are service, host, port and the kind of TLS.
 
-    `password` is "" where it is not known any more.
+    `password` is "" where it is not known any more.  `command` is the program `mailserver`, `configuration` its file.
     """
     lines = ["", "The sandbox is up:", ""]
     lines += [f"  {service:<11} {host}:{port}  {tls}".rstrip() for service, host, port, tls in listeners]
@@ -112,6 +118,13 @@ def what_to_type(
         f"  {mail_folder}/new",
         "",
         *log_in_lines(listeners, password),
+        "What became of a message, by the id that its 250 named; what waits; another account:",
+        "",
+        *[
+            f"  {shlex.quote(command)} {words} --config {shlex.quote(configuration)}"
+            for words in ("explain ID", "queue list", "user add bob@example.test")
+        ],
+        "",
         f"Mail for other domains is not sent; it is caught in {outbound_folder}/new",
         "Stop the server with Ctrl-C.",
         "",

@@ -28,6 +28,7 @@ from twisted.python.usage import UsageError
 from mailserver import plugins, sandbox
 from mailserver.assembly import Door, Server, StartError
 from mailserver.config import Configuration, ConfigurationError, Listen, load
+from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control import CommandRefused, ControlServer, NotStarted
 from mailserver.mail.durable import make_directory
@@ -41,6 +42,7 @@ from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
 
+EX_CONFIG = 78  # of sysexits.h
 SWEEP_SECONDS = 86_400.0
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)  # objects; measured in docs/performance.md
 
@@ -49,23 +51,28 @@ class Options(CommandOptions):
     """The command line of `twistd mailserver`."""
 
     optParameters = [  # noqa: RUF012  # Twisted's way
-        ["config", "c", None, "The configuration file.  Without it a sandbox is made in the folder `sandbox`."],
+        ["config", "c", None, f"The configuration file (default: ${VARIABLE}, else {INSTALLED})."],
+        ["sandbox", None, None, "Make a sandbox in this folder, unless it is there, and run it: loopback, nothing is sent."],
     ]
 
     def postOptions(self) -> None:
-        """Read the configuration, so that its faults are told before anything starts."""
-        path = self["config"]
-        self["sandbox"] = path is None
+        """Read the configuration, so that its faults are told before anything starts.  Faults end the program with 78."""
+        if self["sandbox"] and self["config"]:
+            raise UsageError("--sandbox brings its own configuration: leave --config out")
         self["catalogue"] = plugins.discover()
         try:
-            if path is None:
-                path = sandbox.prepare(os.path.abspath("sandbox"))
-            self["config"] = os.path.abspath(path)
-            self["configuration"] = load(path, self["catalogue"].options_of)
+            path = sandbox.prepare(os.path.abspath(self["sandbox"])) if self["sandbox"] else self["config"]
+            self["config"] = chosen_path(path, say=_say, environment=os.environ)
+            self["configuration"] = load(self["config"], self["catalogue"].options_of)
         except OSError as error:
             raise UsageError(f"the sandbox cannot be made: {error}") from error
         except ConfigurationError as error:
-            raise UsageError(f"the configuration has faults:\n{error}") from error
+            _say(f"the configuration has faults:\n{error}")
+            raise SystemExit(EX_CONFIG) from error
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(f"mailserver: {words}\n")
 
 
 def makeService(options: Options) -> MailService:
@@ -79,7 +86,7 @@ def makeService(options: Options) -> MailService:
             path=options["config"],
             catalogue=options["catalogue"],
             reactor=reactor,
-            in_sandbox=options["sandbox"],
+            in_sandbox=bool(options["sandbox"]),
             uid=parent.get("uid"),
             gid=parent.get("gid"),
             own_log=not (parent.get("logfile") or parent.get("syslog") or parent.get("logger")),
@@ -289,6 +296,7 @@ class MailService(Service):
         return door
 
     async def _exchange_door(self) -> dict[str, Any]:
+        insist(self._path, is_named=True, say=self.log.warn)
         configuration = load(self._path, self._catalogue.options_of)
         door = await self._started_door(configuration)
         self._server.steps.observe_with(door.observers)
@@ -396,7 +404,8 @@ class MailService(Service):
         screen = sys.__stdout__  # sys.stdout is the log by now
         if screen is not None:
             password = sandbox.sandbox_password(os.path.dirname(self._path))
-            screen.write(sandbox.what_to_type(listeners, folder, outbound, password))
+            command = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "mailserver")
+            screen.write(sandbox.what_to_type(listeners, folder, outbound, password, command, self._path))
             screen.flush()
 
 

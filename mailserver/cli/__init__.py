@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from mailserver.cli.output import Unable
 from mailserver.config import ConfigurationError
+from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
 
 __all__ = ["main"]
 
@@ -29,8 +30,6 @@ COMMANDS = {
     "explain": "the road of a message, also of a refused one",
     "plugins": "list components, check them, begin a new one",
 }
-SANDBOX = os.path.join("sandbox", "mailserver.toml")
-INSTALLED = "/etc/mailserver/mailserver.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mailserver.control import CommandRefused, ControlError  # brings Twisted along, which sendmail rarely needs
 
     options = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-    if options.config is None:
-        options.config = SANDBOX if os.path.exists(SANDBOX) else INSTALLED
     try:
+        options.config = _configuration(options)
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -64,6 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _configuration(options: argparse.Namespace) -> str:
+    """The path of the configuration file.  Raises `ConfigurationError`."""
+
+    def say(words: str) -> None:
+        print(f"mailserver: {words}", file=sys.stderr)
+
+    if options.config is None and not getattr(options, "needs_configuration", True):
+        return ""
+    return chosen_path(options.config, say=say, environment=os.environ)
+
+
 def _failed(words: str, code: int) -> int:
     print(f"mailserver: {words}" if "\n" not in words else words, file=sys.stderr)
     return code
@@ -76,7 +85,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help=f"the configuration file (default: {SANDBOX} if there is one here, else {INSTALLED})",
+        help=f"the configuration file (default: ${VARIABLE}, else {INSTALLED})",
     )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
     parser = argparse.ArgumentParser(

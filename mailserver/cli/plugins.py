@@ -16,16 +16,16 @@ __all__ = ["add_to"]
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
     plugins = commands.add_parser("plugins", parents=[common], help=summary)
-    plugins.set_defaults(run=list_plugins)
+    plugins.set_defaults(run=list_plugins, needs_configuration=False)
     actions = plugins.add_subparsers(title="actions", metavar="ACTION")
     checking = actions.add_parser("check", parents=[common], help="import every component and say what is wrong")
-    checking.set_defaults(run=check_plugins)
+    checking.set_defaults(run=check_plugins, needs_configuration=False)
     new = actions.add_parser("new", parents=[common], help="write a package with a filter and its test")
     new.add_argument(
         "name", metavar="NAME", help="what the configuration will call it: lower-case letters, digits, hyphens"
     )
     new.add_argument("--directory", default=".", metavar="DIR", help="where the package's folder goes (default: here)")
-    new.set_defaults(run=new_plugin)
+    new.set_defaults(run=new_plugin, needs_configuration=False)
 
 
 def list_plugins(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from mailserver.cli.letter import Letter, LetterError, TooLarge, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
+from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
 from mailserver.mail.dropped import DropEnvelope, DropFault, drop_name
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if called == "mailq" or wishes.mode == "bp":
             from mailserver.cli import main as command_line
 
-            return command_line(["queue", "list", *(["--config", wishes.config] if wishes.config else [])])
+            return command_line(["queue", "list", "--config", wishes.config or INSTALLED])
         if wishes.mode == "help":
             print(USAGE)
             raise SystemExit(0)  # as the other commands do
@@ -176,7 +177,8 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     """Read the message and put it into the drop folder."""
     if not wishes.recipients and not wishes.from_header:
         raise Unsent("who shall get it? Give recipients, or -t to take them from the header", EX_USAGE)
-    configuration = load(wishes.config or _default_config())
+    # Programs of the host call this with whatever environment they have: it chooses nothing.
+    configuration = load(chosen_path(wishes.config or None, say=lambda words: print(f"sendmail: {words}", file=sys.stderr)))
     domain = domain_of(configuration)
     user, full_name = whoami()
     sender = qualified(wishes.sender or user, domain)
@@ -305,12 +307,6 @@ def whoami() -> tuple[str, str]:
     except KeyError:
         return f"uid-{os.getuid()}", ""
     return entry.pw_name, entry.pw_gecos.partition(",")[0].replace("&", entry.pw_name.capitalize())
-
-
-def _default_config() -> str:
-    from mailserver.cli import INSTALLED, SANDBOX
-
-    return SANDBOX if os.path.exists(SANDBOX) else INSTALLED
 
 
 if __name__ == "__main__":

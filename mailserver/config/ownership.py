@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
-__all__ = ["why_not_of"]
+__all__ = ["foreign_owner", "why_not_of", "writable_by_others"]
 
 LINKS = 40
+
+
+class _TooManyLinks(OSError):
+    """Probably a circle."""
 
 
 def why_not_of(path: str, owner: int = 0) -> str:
@@ -16,27 +21,57 @@ def why_not_of(path: str, owner: int = 0) -> str:
     Looks at the file, at every folder above it and at every symbolic link on the way.  A folder that all may write counts as safe
     where it is sticky (/tmp): the next step's owner is looked at, too.  Raises OSError where something cannot be looked at.
     """
-    owners = {0, owner}
+    try:
+        for step, found in _steps(path):
+            why = _foreign(step, found, {0, owner}) or _writable(step, found)
+            if why:
+                return why
+    except _TooManyLinks as error:
+        return str(error)
+    return ""
+
+
+def foreign_owner(path: str) -> str:
+    """Whose file it is, or the first folder or link on the way to it, in a sentence; "" where all are root's.  Raises OSError."""
+    return next((why for step, found in _steps(path) if (why := _foreign(step, found, {0}))), "")
+
+
+def writable_by_others(path: str) -> str:
+    """The first step on the way that not just its owner may write, in a sentence; "" where there is none.  Raises OSError."""
+    return next((why for step, found in _steps(path) if (why := _writable(step, found))), "")
+
+
+def _steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """From / to the file, through every symbolic link: each step's path and what it is."""
     left = [part for part in os.path.abspath(path).split("/") if part]
     here, links = "/", 0
     while True:
         found = os.lstat(here)
-        if found.st_uid not in owners:
-            return f"{here} belongs to user {found.st_uid}"
+        yield here, found
         if stat.S_ISLNK(found.st_mode):
             links += 1
             if links > LINKS:
-                return f"{path} leads through too many links"
+                raise _TooManyLinks(f"{path} leads through too many links")
             target = os.path.join(os.path.dirname(here), os.readlink(here))
             left = [part for part in target.split("/") if part] + left
             here = "/"
             continue
-        if found.st_mode & 0o022 and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
-            return f"{here} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
         if not left:
-            return ""
+            return
         part = left.pop(0)
         if part == "..":
             here = os.path.dirname(here)
         elif part != ".":
             here = os.path.join(here, part)
+
+
+def _foreign(step: str, found: os.stat_result, owners: set[int]) -> str:
+    return "" if found.st_uid in owners else f"{step} belongs to user {found.st_uid}"
+
+
+def _writable(step: str, found: os.stat_result) -> str:
+    if stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o022:
+        return ""
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return ""
+    return f"{step} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})"

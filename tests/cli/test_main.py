@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from mailserver.cli import COMMANDS
+from mailserver.config import choice
 from tests.cli.support import CommandCase, run
 
 
@@ -39,13 +40,37 @@ class EveryCommand(CommandCase):
         self.assertEqual(said.code, 78)
         self.assertIn("/nowhere/mailserver.toml:1: cannot be read: No such file", said.err)
 
-    def test_without_config_the_sandbox_here_is_taken(self) -> None:
+    def test_nothing_is_taken_from_the_current_folder(self) -> None:
         os.mkdir(self.folder / "sandbox")
         self.config.rename(self.folder / "sandbox" / "mailserver.toml")
+        (self.folder / "mailserver.toml").write_bytes((self.folder / "sandbox" / "mailserver.toml").read_bytes())
         here = os.getcwd()
         self.addCleanup(os.chdir, here)
         os.chdir(self.folder)
-        self.assertEqual(run("queue", "list").out, "The queue is empty.\n")
+        self.patch(choice, "INSTALLED", "/nowhere/mailserver.toml")
+        said = run("queue", "list")
+        self.assertEqual((said.code, said.out), (78, ""))
+        self.assertIn("/nowhere/mailserver.toml:1: is not there; --config FILE", said.err)
+
+    def test_the_environment_chooses_one_and_that_is_told(self) -> None:
+        self.patch(os, "environ", {**os.environ, "MAILSERVER_CONFIG": str(self.config)})
+        said = run("queue", "list")
+        self.assertEqual(said.out, "The queue is empty.\n")
+        self.assertIn(f"the configuration is {self.config} ($MAILSERVER_CONFIG)", said.err)
+
+    def test_the_environment_of_another_user_chooses_nothing(self) -> None:
+        self.patch(os, "environ", {**os.environ, "MAILSERVER_CONFIG": str(self.config)})
+        self.patch(choice, "INSTALLED", "/nowhere/mailserver.toml")
+        for name in ("getuid", "getgid"):
+            value = getattr(os, name)()
+            self.patch(os, name, lambda value=value: value + 1)
+            self.assertEqual(run("queue", "list").code, 78)
+            self.patch(os, name, lambda value=value: value)
+        self.assertEqual(run("queue", "list").code, 0)
+
+    def test_plugins_need_no_configuration(self) -> None:
+        self.patch(choice, "INSTALLED", "/nowhere/mailserver.toml")
+        self.assertEqual(run("plugins", "check").code, 0)
 
     def test_options_may_stand_before_or_after_the_action(self) -> None:
         self.assertEqual(run("plugins", "--json", "check").out[:1], "{")
