@@ -124,12 +124,20 @@ class Check(CheckCase):
         require_root("a file of root's")
         homes = '[delivery]\npath = "{home}/Maildir"\n'
         self.assertNotIn("root", self.check(homes).out)
-        self.config.chmod(0o666)
+        os.chown(self.config, 54321, -1)
         said = self.command("check")
         self.assertEqual(said.code, 0)
         self.assertIn("needs root at the start, which refuses it", said.out)
-        self.assertIn("may be written by others (mode 0666)", said.out)
+        self.assertIn("belongs to user 54321", said.out)
         self.assertNotIn("root", self.check().out)
+
+    def test_a_configuration_that_others_may_write_is_refused_by_root_at_once(self) -> None:
+        require_root("what root refuses")
+        self.check()
+        self.config.chmod(0o666)
+        said = self.command("check")
+        self.assertEqual(said.code, 78)
+        self.assertIn("may be written by others (mode 0666)", said.err)
 
     def test_a_port_that_is_taken_is_a_warning(self) -> None:
         with socket.socket() as other:
