@@ -1,8 +1,11 @@
 """Delivery status notifications: what became of a message, told to its sender.
 
 A report is a multipart/report (RFC 6522): words for people, fields for programs (RFC 3464), and the header of the message, or all
-of it where a failure is told and RET=FULL asked for it (RFC 3461 section 4.3).  A message that came with SMTPUTF8 and has
-something outside ASCII gets the forms of RFC 6533.
+of it where a failure is told and RET=FULL asked for it (RFC 3461 section 4.3).
+
+A report is never lost for what its way does not carry.  It is ASCII from end to end, what it returns encoded by part, or its
+header alone where that cannot be.  Only a sender who has an address outside ASCII himself, whom SMTPUTF8 alone reaches, gets the
+forms of RFC 6533, and each of them only where a field needs it.
 
     failure   never without FAILURE in a NOTIFY that is there
     delay     never without DELAY in a NOTIFY that is there
@@ -19,13 +22,15 @@ import binascii
 import enum
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mailserver.mail.address import Address
+from mailserver.mail.address import Address, AddressError
 from mailserver.mail.content import Content
+from mailserver.mail.eight_bit import Channel, Unconvertible, conversion_of
 from mailserver.mail.envelope import Envelope, MailParameters, Recipient
 from mailserver.mail.headers import Headers
 from mailserver.mail.reply import Reply
+from mailserver.mail.source import MemorySource
 from mailserver.mail.trace import date_time
 
 __all__ = [
@@ -46,6 +51,7 @@ TEXT_CHARACTERS_MOST = 900  # of a peer's answer
 WORD_CHARACTERS_MOST = 240  # four octets each at most: a line never passes the 998 octets of RFC 5322 section 2.1.1
 LINE_OCTETS_MOST = 998
 LINE_CHARACTERS = 76
+SEVEN_BIT = Channel(eight_bit=False)
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 BROKEN_LINE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463 section 2
@@ -114,7 +120,7 @@ def original_of(envelope: Envelope, content: Content) -> Original:
 
 def parameters_for(report: bytes, sender: Address) -> MailParameters:
     """The MAIL parameters with which a report travels to the sender that it is for."""
-    return MailParameters(body="7BIT" if report.isascii() else "8BITMIME", smtputf8=not sender.is_ascii)
+    return MailParameters(body="7BIT" if report.isascii() else "8BITMIME", smtputf8=_takes_utf8(sender))
 
 
 def failure_report(
@@ -164,13 +170,15 @@ class _Writing:
         sender = original.envelope.sender
         if sender is None:
             raise ValueError("the null reverse-path gets no reports")
-        self.original = original
+        takes_utf8 = _takes_utf8(sender)
+        self.original = original if takes_utf8 else _in_ascii(original)
         self.envelope = original.envelope
-        self.sender = sender
+        self.sender = sender if takes_utf8 else _with_ascii_domain(sender)
+        self.may_be_global = takes_utf8 and original.envelope.parameters.smtputf8
         self.id = id
         self.hostname = hostname
         self.made_at = made_at
-        self.is_global = False
+        self.is_global = False  # the status part
 
     def report(self, pairs: Pairs, *, subject: str, retry_until: float | None) -> bytes:
         """The whole message, with CRLF line ends."""
@@ -178,7 +186,7 @@ class _Writing:
             raise ValueError("a report needs a recipient")
         rest = max(0, len(pairs) - RECIPIENTS_MOST)
         pairs = pairs[:RECIPIENTS_MOST]
-        self.is_global = self.envelope.parameters.smtputf8 and not self._is_ascii(pairs)
+        self.is_global = self.may_be_global and not _are_ascii(pairs)
         boundary = b"report-" + self.id.encode()
         while boundary in self.original.octets:
             boundary += b"x"
@@ -191,14 +199,6 @@ class _Writing:
                 b"\r\n--" + boundary + b"--\r\n",
             ]
         )
-
-    def _is_ascii(self, pairs: Pairs) -> bool:
-        texts = [str(self.sender)]
-        for one, _ in pairs:
-            texts.append(str(one.recipient.address))
-            texts += one.recipient.parameters.orcpt or ()
-            texts += one.reply.lines if one.reply is not None else ()
-        return all(map(str.isascii, texts)) and _has_ascii_header(self.original.octets)
 
     # --- the parts ---
 
@@ -297,10 +297,10 @@ class _Writing:
         """The message, or its header."""
         octets = self.original.octets
         if self.original.whole:
-            kind = b"message/global" if self.is_global and not _has_ascii_header(octets) else b"message/rfc822"
+            kind = b"message/global" if self.may_be_global and not _has_ascii_header(octets) else b"message/rfc822"
             encoding = b"7bit" if octets.isascii() else b"8bit"
             return b"Content-Type: " + kind + b"\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n" + octets
-        if self.is_global:
+        if self.may_be_global and not octets.isascii():
             octets = octets.decode("utf-8", "replace").encode()
             return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + octets
         return _text_header("text/rfc822-headers", octets) + _encoded(octets)
@@ -318,6 +318,39 @@ class _Writing:
     def _text(self, text: str) -> str:
         """Fit for a field of the status part."""
         return _clean(text) if self.is_global else _clean(text).encode("ascii", "replace").decode()
+
+
+def _takes_utf8(sender: Address) -> bool:
+    """Only an address that takes SMTPUTF8 to reach shows that its owner can read what it brings; a domain has A-labels."""
+    return not sender.local.isascii()
+
+
+def _with_ascii_domain(sender: Address) -> Address:
+    try:
+        return Address(sender.local, sender.domain_key)
+    except AddressError:
+        return sender
+
+
+def _are_ascii(pairs: Pairs) -> bool:
+    texts: list[str] = []
+    for one, _ in pairs:
+        texts.append(str(one.recipient.address))
+        texts += one.recipient.parameters.orcpt or ()
+        texts += one.reply.lines if one.reply is not None else ()
+    return all(map(str.isascii, texts))
+
+
+def _in_ascii(original: Original) -> Original:
+    """What is returned whole, with its parts encoded where they need it; its header where that does not make it ASCII."""
+    if not original.whole or original.octets.isascii():
+        return original
+    try:
+        conversion = conversion_of(MemorySource(original.octets), SEVEN_BIT)
+    except Unconvertible:
+        conversion = None
+    octets = b"".join(conversion.chunks()) if conversion is not None else original.octets
+    return replace(original, octets=octets) if octets.isascii() else _header_of(original)
 
 
 def _header_of(original: Original) -> Original:

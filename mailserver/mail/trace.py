@@ -26,6 +26,7 @@ LINE_OCTETS = 78  # RFC 5322 section 2.1.1
 LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" and an id, a tab being eight columns
 NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
+NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -35,7 +36,8 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
     """The Received field for a message that this host takes in, CRLF included.
 
     `hostname` is our name, `reverse_name` the client's name where the DNS confirms it.  The *for* clause appears only where
-    there is exactly one recipient (section 7.6: it would give away the others), the *tls* clause of RFC 8314 section 4.3 on
+    there is exactly one recipient (section 7.6: it would give away the others) whose address is ASCII, since the field must
+    not be what makes a message need SMTPUTF8 on its further way; the *tls* clause of RFC 8314 section 4.3 on
     an encrypted connection.  `hide_client` keeps a submitting user's address and host out.
     """
     peer = envelope.peer
@@ -46,7 +48,7 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
     clauses = f"by {hostname}{fold}with {with_protocol(peer, envelope.parameters.smtputf8)} id {envelope.id}"
     if len(envelope.recipients) == 1:
         address = envelope.recipients[0].address
-        if address.is_ascii or envelope.parameters.smtputf8:
+        if address.is_ascii:
             clauses += f"\r\n\tfor <{_printable(address)}>"
     if peer.tls is not None:
         cipher = NOT_IN_A_NAME.sub("?", peer.tls.cipher) or "unknown"
@@ -56,7 +58,7 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
 
 def _handed_over(envelope: Envelope, hostname: str) -> bytes:
     """The field for what a program of this host handed over without a dialogue: `hello` says which user's."""
-    user = CONTROLS.sub("?", envelope.peer.hello)
+    user = NOT_IN_A_COMMENT.sub("?", envelope.peer.hello)
     date = date_time(int(envelope.received_at))
     return f"Received: by {hostname} (from {user})\r\n\tid {envelope.id};\r\n\t{date}\r\n".encode()
 

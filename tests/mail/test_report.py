@@ -196,12 +196,27 @@ class Returned(ReportCase):
         self.assertIn("whole message", self.words(report))
         self.assertIn(MESSAGE, report)
 
-    def test_eight_bits_in_a_whole_message_stay_as_they_are(self) -> None:
+    def test_eight_bits_in_a_whole_message_are_encoded_so_that_the_report_goes_everywhere(self) -> None:
         report = failure_report(original(MESSAGE + b"\xff\xe4\r\n", ret="FULL"), [failed()], **MADE)
         *_, returned = self.read(report)
-        self.assertEqual(returned["Content-Transfer-Encoding"], "8bit")
-        self.assertIn(b"\xff\xe4\r\n", report)
-        self.assertEqual(parameters_for(report, Address("a", "example.net")).body, "8BITMIME")
+        inner = returned.get_payload()[0]  # type: ignore[index]
+        self.assertEqual(inner["Content-Transfer-Encoding"], "quoted-printable")
+        self.assertEqual(inner.get_payload(decode=True), b"The body\r\n\xff\xe4\r\n")
+        self.assertTrue(report.isascii())
+        self.assertEqual(parameters_for(report, Address("a", "example.net")).body, "7BIT")
+
+    def test_where_the_whole_message_cannot_be_made_ascii_its_header_comes_back(self) -> None:
+        signed = b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n"
+        for message, header in (
+            (HEADER + signed, HEADER + signed[:44]),
+            (HEADER + "X: ü\r\n\r\nhier\r\n".encode(), HEADER + "X: ü\r\n".encode()),
+        ):
+            report = failure_report(original(message, ret="FULL"), [failed()], **MADE)
+            *_, returned = self.read(report)
+            self.assertTrue(report.isascii())
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), header)
+            self.assertIn("the header of your message", self.words(report).replace("\r\n", " "))
 
     def test_what_is_large_binary_or_has_broken_lines_comes_as_its_header(self) -> None:
         for message in (
@@ -300,8 +315,31 @@ class International(ReportCase):
 
     def test_a_whole_message_with_utf8_in_its_header_is_message_global(self) -> None:
         message = "Subject: Grüße\r\n\r\nhier\r\n".encode()
-        *_, returned = self.read(failure_report(original(message, smtputf8=True, ret="FULL"), [failed()], **MADE))
+        first = original(message, sender="älice@example.net", smtputf8=True, ret="FULL")
+        _, _, status, returned = self.read(failure_report(first, [failed()], **MADE))
         self.assertEqual(returned.get_content_type(), "message/global")
+        self.assertEqual(status.get_content_type(), "message/delivery-status", "no field of it needs the other")
+
+    def test_each_part_has_the_global_form_only_where_a_field_needs_it(self) -> None:
+        first = original(sender="älice@example.net", smtputf8=True)
+        _, _, status, returned = self.read(failure_report(first, [failed(self.bob)], **MADE))
+        self.assertEqual(status.get_content_type(), "message/global-delivery-status")
+        self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+
+    def test_a_sender_whom_ascii_reaches_gets_a_report_in_ascii(self) -> None:
+        message = "Subject: Grüße\r\n\r\nhier ü\r\n".encode()
+        for sender in ("alice@example.net", "alice@exämple.net"):
+            for ret in (None, "FULL"):
+                first = original(message, sender=sender, smtputf8=True, ret=ret)
+                report = failure_report(first, [failed(self.bob, Reply.of(550, "5.1.1", "Gibt’s nicht"))], **MADE)
+                _, _, status, returned = self.read(report)
+                self.assertTrue(report.isascii())
+                self.assertEqual(status.get_content_type(), "message/delivery-status")
+                self.assertEqual(returned.get_payload(decode=True), "Subject: Grüße\r\n".encode())
+                self.assertIn(b"Final-Recipient: utf-8; b\\x{F6}b@ex\\x{E4}mple.com\r\n", report)
+                parameters = parameters_for(report, Address.parse(sender, utf8=True))
+                self.assertEqual(parameters, MailParameters(body="7BIT", smtputf8=False))
+        self.assertIn(b"To: <alice@xn--exmple-cua.net>\r\n", report)
 
     def test_smtputf8_without_need_gets_the_older_form(self) -> None:
         _, _, status, returned = self.read(failure_report(original(smtputf8=True), [failed()], **MADE))

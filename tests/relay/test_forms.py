@@ -8,8 +8,12 @@ import tempfile
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred as Later
 
+from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, MailParameters, Recipient
+from mailserver.mail.envelope import Peer as Client
+from mailserver.mail.trace import received
 from mailserver.relay.forms import EightBit
 from tests.relay.network import CLOSE, MESSAGE, OFFERS, Peer, RelayCase
 
@@ -146,6 +150,17 @@ class UTF8Tests(FormsCase):
         data = "Subject: Grüße\r\n\r\nGrüße\r\n".encode()
         outcome, _, arrived = self.ship(data, SEVEN_BIT, body="8BITMIME", smtputf8=True)
         self.assertEqual((type(outcome), outcome.reply.enhanced, arrived), (Failed, "5.6.7", None))
+
+    def test_our_own_received_field_does_not_make_a_message_need_it(self):
+        """RFC 6531 section 3.2: an ASCII message for an address whose domain alone is outside ASCII."""
+        address = Address("user", "exämple.org")
+        parameters = MailParameters(smtputf8=True)
+        envelope = Envelope("id", Client("192.0.2.9", 1, "mx"), None, (Recipient(address),), 0.0, parameters)
+        content = Content.of(MESSAGE, prefix=received(envelope, hostname="us.example"))
+        self.relay = self.make(zones={"xn--exmple-cua.org": {"A": [self.A]}})
+        a, _ = self.peers(Peer(offers=SEVEN_BIT))
+        self.assertIsInstance(self.deliver(address, content=content, smtputf8=True), Delivered)
+        self.assertIn("RCPT TO:<user@xn--exmple-cua.org>", a.commands)
 
     def test_an_ascii_header_needs_none_and_its_body_is_converted(self):
         outcome, mail, arrived = self.ship(TEXT, SEVEN_BIT, body="8BITMIME", smtputf8=True)
