@@ -23,6 +23,7 @@ __all__ = [
     "apply_edits",
     "with_fields",
     "with_start",
+    "with_value",
     "without_return_path",
 ]
 
@@ -126,6 +127,15 @@ def with_fields(content: Content, fields: bytes) -> Content:
     if len(stored) == content.stored_size - content.skip:
         return with_start(content, fields, len(stored))  # fields only, no body
     raise EditError("the header section has no end")
+
+
+def with_value(content: Content, name: str, value: bytes) -> Content:
+    """The same message with another value of every field of this name.  Raises what `with_fields` raises."""
+    key = name.lower().encode()
+    return with_fields(
+        content,
+        b"".join([(name.encode() + b": " + value if one.name == key else one.raw) + b"\r\n" for one in content.headers]),
+    )
 
 
 def without_return_path(content: Content) -> Content:

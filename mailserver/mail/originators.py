@@ -6,24 +6,29 @@
     mailbox       = [display-name] "<" addr-spec ">" / addr-spec
 
 What other programs could read in another way than we do is not understood at all: several fields of a name, lines that are no
-field, groups, routes, comments inside an address, and names that look like an address in angle brackets.
+field, groups, routes, comments inside an address, and names that look like an address in angle brackets.  What can have been
+meant in one way only is mended (`mailserver.mail.display_names`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header
 
 from mailserver.mail.address import ATEXT, Address, AddressError
-from mailserver.mail.headers import Headers
+from mailserver.mail.display_names import ENCODED_WORD, foreign_addresses, readings
+from mailserver.mail.headers import FOLD, HeaderField, Headers
 
 __all__ = ["OriginatorError", "Originators", "mailboxes", "originators"]
 
 AUTHORS_MOST = 20
 FIELD_CHARACTERS = 10_000
 COMMENT_DEPTH = 10
+LINE_CHARACTERS = 78  # RFC 5322 section 2.1.1
+LINE_OCTETS = 998
 
 WORD = rf"[{ATEXT}\u0080-\U0010ffff]"
 QUOTED = r'"(?:[^"\\]|\\.)*"'
@@ -35,7 +40,6 @@ ANGLE_ADDR = re.compile(rf'<((?:{QUOTED})?[^<>"\s()\\]*)>')
 COMMENT_PART = re.compile(r"[^()\\]+|\\.")
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=")
 LIKE_AN_ADDRESS = re.compile(r"<[^<>]*@|[\x00\r\n]")
 
 
@@ -45,10 +49,16 @@ class OriginatorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Originators:
-    """`authors` of the From field, none where there is no such field; `sender` None where there is no Sender field."""
+    """`authors` of the From field, none where there is no such field; `sender` None where there is no Sender field.
+
+    `mended` has new values for fields that were not quite right, by name; `foreign` the addresses in the names of authors that
+    are of none of their domains.
+    """
 
     authors: tuple[Address, ...]
     sender: Address | None
+    mended: Mapping[str, bytes] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
 
 
 def originators(head: bytes) -> Originators:
@@ -56,12 +66,14 @@ def originators(head: bytes) -> Originators:
     if LONE_LINE_END.search(head):
         raise OriginatorError("The header section holds a CR or LF that is not part of CRLF")
     headers = Headers.parse(head)
-    if any(not field.name for field in headers):
+    if any(not one.name for one in headers):
         raise OriginatorError("The header section has a line that is no field")
-    authors, sender = _field(headers, "From"), _field(headers, "Sender")
+    mended: dict[str, bytes] = {}
+    authors, text = _field(headers, "From", mended)
+    sender, _ = _field(headers, "Sender", mended)
     if len(sender) > 1:
         raise OriginatorError("The Sender field names more than one")
-    return Originators(authors, sender[0] if sender else None)
+    return Originators(authors, sender[0] if sender else None, mended, foreign_addresses(text, authors))
 
 
 def mailboxes(text: str) -> tuple[Address, ...]:
@@ -85,14 +97,44 @@ def mailboxes(text: str) -> tuple[Address, ...]:
         at += 1
 
 
-def _field(headers: Headers, name: str) -> tuple[Address, ...]:
-    values = headers.get_all(name)
-    if len(values) > 1:
+def _field(headers: Headers, name: str, mended: dict[str, bytes]) -> tuple[tuple[Address, ...], str]:
+    """The addresses of the one field of this name, and its text.  What has to be mended comes into `mended`."""
+    key = name.lower().encode()
+    fields = [one for one in headers if one.name == key]
+    if len(fields) > 1:
         raise OriginatorError(f"There is more than one {name} field")
+    if not fields:
+        return (), ""
+    text = _text_of(fields[0])
     try:
-        return mailboxes(values[0]) if values else ()
+        return mailboxes(text), text
     except OriginatorError as error:
-        raise OriginatorError(f"The {name} field {error}") from None
+        fault = OriginatorError(f"The {name} field {error}")
+    for reading in readings(text):
+        try:
+            found = mailboxes(reading)
+        except OriginatorError:
+            continue
+        mended[name] = _folded(name, reading)
+        return found, reading
+    raise fault
+
+
+def _text_of(one: HeaderField) -> str:
+    """Its value; octets that are no UTF-8 come through, so that they can be written again."""
+    value = one.raw.partition(b":")[2]
+    return FOLD.sub(b"", value).strip(b" \t\r\n").decode("utf-8", "surrogateescape")
+
+
+def _folded(name: str, text: str) -> bytes:
+    """On two lines where it does not fit on one (RFC 5322 section 2.1.1).  Raises `OriginatorError`."""
+    before, blank, address = text.rpartition(" <")
+    if len(name) + len(text) + 2 > LINE_CHARACTERS and blank:
+        text = f"{before}\r\n <{address}"
+    octets = text.encode("utf-8", "surrogateescape")
+    if max(map(len, octets.split(b"\r\n"))) + len(name) + 2 > LINE_OCTETS:
+        raise OriginatorError(f"The {name} field is too long")
+    return octets
 
 
 def _mailbox(text: str, at: int) -> tuple[Address, int]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.logger import Logger
@@ -13,7 +14,7 @@ from mailserver.interfaces import Clock
 from mailserver.mail.address import Address
 from mailserver.mail.completion import author_as_written, completion
 from mailserver.mail.content import Content
-from mailserver.mail.edits import DropHeader, EditError, apply_edits
+from mailserver.mail.edits import DropHeader, EditError, apply_edits, with_value
 from mailserver.mail.envelope import Peer
 from mailserver.mail.originators import OriginatorError, originators
 from mailserver.mail.reply import Reply
@@ -62,25 +63,26 @@ class Submission:
         self.header_from = header_from
         self.complete = complete
 
-    def posting(self, id: str, peer: Peer) -> Posting | None:
-        """For one transaction; None for a peer whom submission does not concern.
+    def posting(self, id: str, peer: Peer, note: Callable[..., None] = lambda step, **fields: None) -> Posting | None:
+        """For one transaction; None for a peer whom submission does not concern.  `note` records a step of the message's road.
 
         Who has logged in is an account, on every listener.  Others on a submission listener (`relay.networks`) and programs of
         this host have no account: their messages are completed, nothing else.
         """
         account = "" if peer.address == "local" else peer.login
-        return Posting(self, id, account) if account or peer.service == "submission" else None
+        return Posting(self, id, account, note) if account or peer.service == "submission" else None
 
 
 class Posting:
     """One message that a user hands in.  `account` is "" for somebody who has not logged in."""
 
-    __slots__ = ("_account", "_claim", "_id", "_policy")
+    __slots__ = ("_account", "_claim", "_id", "_note", "_policy")
 
-    def __init__(self, policy: Submission, id: str, account: str) -> None:
+    def __init__(self, policy: Submission, id: str, account: str, note: Callable[..., None]) -> None:
         self._policy = policy
         self._id = id
         self._account = account
+        self._note = note
         counts = bool(account) and policy.allowance is not None
         self._claim = policy.allowance.claim(account) if counts and policy.allowance is not None else None
 
@@ -103,13 +105,14 @@ class Posting:
         try:
             content = apply_edits(content, BLIND_COPIES)
         except EditError as error:
-            return Objection(replies.header_not_understood(self._id, str(error)), f"{self._account}: {error}")
+            return self._not_understood(error)
         author = parsed(self._account) if self._account else None
         if self._account and policy.rights is not None and policy.header_from:
             adds_from = policy.complete and author is not None and author_as_written(author, smtputf8) != ""
-            objection = await self._check_originators(content, adds_from)
-            if objection is not None:
-                return objection
+            checked = await self._with_own_originators(content, adds_from)
+            if isinstance(checked, Objection):
+                return checked
+            content = checked
         if not policy.complete:
             return content
         fields = completion(
@@ -131,34 +134,37 @@ class Posting:
         if self._claim is not None:
             self._claim.settle(accepted)
 
-    async def _check_originators(self, content: Content, adds_from: bool) -> Objection | None:
-        """RFC 5322 section 3.6.2: several authors need a Sender, and one author must be the account's in any case."""
+    async def _with_own_originators(self, content: Content, adds_from: bool) -> Content | Objection:
+        """The message with its From and Sender fields mended, if every author and the sender are the account's."""
         try:
             found = originators(content.head)
-        except OriginatorError as error:
-            return Objection(replies.header_not_understood(self._id, str(error)), f"{self._account}: {error}")
+            for name, value in found.mended.items():
+                content = with_value(content, name, value)
+        except (OriginatorError, EditError) as error:
+            return self._not_understood(error)
         if not found.authors and not adds_from:
             return Objection(replies.header_not_understood(self._id, "There is no From field"), f"{self._account}: no From")
-        foreign: list[Address] = []
-        for address in found.authors:
+        foreign: Objection | None = None
+        for address in (*found.authors, *([] if found.sender is None else [found.sender])):
             objection = await self._unless_own_in_header(address)
             if objection is not None and objection.reply.is_transient:
                 return objection
-            if objection is not None:
-                foreign.append(address)
-        sender_objection = None if found.sender is None else await self._unless_own_in_header(found.sender)
-        if sender_objection is not None:
-            return sender_objection
-        if foreign and (found.sender is None or len(foreign) == len(found.authors)):
-            return self._foreign_in_header(foreign[0])
-        return None
+            foreign = foreign or objection
+        if foreign is not None:
+            return foreign
+        for name in found.mended:
+            self._note("mended", what=f"the {name} field")
+        if found.foreign:
+            what = "a name in the From field holds an address of another domain"
+            self._note("noticed", what=what, addresses=list(found.foreign))
+        return content
+
+    def _not_understood(self, error: Exception) -> Objection:
+        return Objection(replies.header_not_understood(self._id, str(error)), f"{self._account}: {error}")
 
     async def _unless_own_in_header(self, address: Address) -> Objection | None:
-        reply = replies.header_from_not_owned(self._id)
-        return await self._unless_own(address, reply, self._foreign_in_header(address).why)
-
-    def _foreign_in_header(self, address: Address) -> Objection:
-        return Objection(replies.header_from_not_owned(self._id), f"{self._account} may not write as {address}")
+        why = f"{self._account} may not write as {address}"
+        return await self._unless_own(address, replies.header_from_not_owned(self._id), why)
 
     async def _unless_own(self, address: Address, reply: Reply, why: str) -> Objection | None:
         rights = self._policy.rights

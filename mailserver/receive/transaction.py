@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -72,7 +73,7 @@ class Transaction:
         self._quarantine = quarantine  # why the whole message is put aside
         self._aside: list[str] = []  # why the copies of each recipient are
         self._surplus = 0
-        self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer)
+        self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self._note)
 
     # --- the questions ---
 
@@ -196,11 +197,11 @@ class Transaction:
             reply = (replies.storage_full if full else replies.storage_broken)(self.id)
             return self._all(self._refused("content", reply, str(error)))
         if stray_in_header:
-            self._note_mended("stray line ends in the header")
+            self._note("mended", what="stray line ends in the header")
         try:
             content, done = mended(content)
             for what in done:
-                self._note_mended(what)
+                self._note("mended", what=what)
             return await self._judge_and_commit(content)
         finally:
             self._afterwards(spooling.release)
@@ -395,8 +396,8 @@ class Transaction:
         )
         return reply
 
-    def _note_mended(self, what: str) -> None:
-        self.profile.note(self.id, "mended", connection=self.connection, peer=self.peer.address, what=what)
+    def _note(self, step: str, **fields: Any) -> None:
+        self.profile.note(self.id, step, connection=self.connection, peer=self.peer.address, **fields)
 
     def _all(self, reply: Reply) -> Sequence[Reply]:
         return (reply,) * len(self.recipients) if self.profile.lmtp else (reply,)

@@ -89,7 +89,7 @@ class Mailboxes(SynchronousTestCase):
     @given(st.text(alphabet='ab<>@.,"\\() \té', max_size=40))
     def test_the_standard_library_reads_the_same_where_it_reads_anything(self, text: str) -> None:
         try:
-            ours = [str(address) for address in mailboxes(text)]
+            ours = [address.path for address in mailboxes(text)]
         except OriginatorError:
             return
         theirs = [address for _, address in getaddresses([text])]
@@ -103,6 +103,109 @@ class Mailboxes(SynchronousTestCase):
     def test_hostile_lengths_take_no_time_to_speak_of(self) -> None:
         for text in ("(" * 9_999, '"' * 9_999, "a." * 4_999, "<" * 9_999, "=?" * 4_999, '"\\' * 4_999, "a@" * 4_999, "a," * 4_999):
             self.assertRaises(OriginatorError, mailboxes, text)
+
+
+MENDED = {
+    "Müller, Hans <alice@example.org>": '"Müller, Hans" <alice@example.org>',
+    "Clark, Alice B. (the one) <alice@example.org>": '"Clark, Alice B. (the one)" <alice@example.org>',
+    "alice@example.org <alice@example.org>": '"alice@example.org" <alice@example.org>',
+    "ceo@bank.example <alice@example.org>": '"ceo@bank.example" <alice@example.org>',
+    "Alice, alice@example.org <alice@example.org>": '"Alice, alice@example.org" <alice@example.org>',
+    'Alice "the one" Clark, Dr. <alice@example.org>': '"Alice the one Clark, Dr." <alice@example.org>',
+    '"unterminated <alice@example.org>': '"\\"unterminated" <alice@example.org>',
+    "a)b  [c]: d <alice@example.org>": '"a)b [c]: d" <alice@example.org>',
+    "I <3 you <alice@example.org>": '"I <3 you" <alice@example.org>',
+    "< alice@example.org >": "<alice@example.org>",
+    "=?utf-8?Q?M=C3=BCller?=, Hans <alice@example.org>": "=?utf-8?q?M=C3=BCller=2C_Hans?= <alice@example.org>",
+    "=?utf-8?Q?Clark?=, Alice <alice@example.org>": '"Clark, Alice" <alice@example.org>',
+    "alice@example.org,": "alice@example.org",
+    "A <alice@example.org> , ,": "A <alice@example.org>",
+    "a@example.org, B <b@example.org>,": "a@example.org, B <b@example.org>",
+    "Clark, Alice <alice@example.org>,": '"Clark, Alice" <alice@example.org>',
+    "=?utf-8?Q?Alice_=3Calice=40example=2Eorg=3E?=": '"Alice" <alice@example.org>',
+    "=?utf-8?Q?M=C3=BCller=2C_Hans?= =?utf-8?Q?_=3Calice=40example=2Eorg=3E?=": "=?utf-8?q?M=C3=BCller=2C_Hans?= <alice@example.org>",
+    "=?us-ascii?B?YWxpY2VAZXhhbXBsZS5vcmc=?=": "alice@example.org",
+}
+NOT_MENDED = (
+    "ceo@bank.example, Alice X, <alice@example.org>",
+    "ceo@bank.example Boss, Alice <alice@example.org>",
+    "ceo@bank.example; Alice <alice@example.org>",
+    "a@b.example, c@d.example <alice@example.org>",
+    "<ceo@bank.example> <alice@example.org>",
+    "ceo <ceo@bank.example> alice <alice@example.org>",
+    "=?utf-8?Q?a=40b=2Eexample=2C_c=40d=2Eexample?=",
+    "=?utf-8?Q?=3Cceo=40bank=2Eexample=3E_=3Calice=40example=2Eorg=3E?=",
+    "=?utf-8?Q?a=00b_=3Calice=40example=2Eorg=3E?=",
+    "=?x-unknown?Q?Alice_=3Calice=40example=2Eorg=3E?=",
+    "=?x-unknown?Q?Alice?=, Clark <alice@example.org>",
+    "Clark, Alice <alice@example.org> x",
+    "group: alice@example.org;",
+    "Clark, Alice <not an address>",
+    "Clark, Alice",
+    ",",
+    "",
+)
+
+
+class Mended(SynchronousTestCase):
+    def field(self, text: str) -> bytes:
+        found = originators(f"From: {text}\r\n\r\n".encode())
+        self.assertEqual([str(one) for one in found.authors][-1].rpartition("@")[2], "example.org")
+        return found.mended["From"]
+
+    def test_what_can_be_meant_in_one_way_only_is_written_so(self) -> None:
+        for text, expected in MENDED.items():
+            self.assertEqual(self.field(text).decode().replace("\r\n", ""), expected, text)
+            self.assertTrue(mailboxes(expected))
+
+    def test_what_may_be_a_list_or_deceive_is_refused(self) -> None:
+        for text in NOT_MENDED:
+            self.assertRaises(OriginatorError, originators, f"From: {text}\r\n\r\n".encode())
+
+    def test_two_authors_stay_two(self) -> None:
+        found = originators(b"From: a@b.example, c@d.example\r\n\r\n")
+        self.assertEqual([str(one) for one in found.authors], ["a@b.example", "c@d.example"])
+        self.assertEqual(found.mended, {})
+
+    def test_octets_that_are_no_utf_8_stay_as_they_are(self) -> None:
+        found = originators(b"From: M\xfcller, Hans\r\n <alice@example.org>\r\n\r\n")
+        self.assertEqual(found.mended, {"From": b'"M\xfcller, Hans" <alice@example.org>'})
+
+    def test_a_long_one_is_folded_before_its_address_and_has_a_bound(self) -> None:
+        value = self.field("x" * 80 + ", y <alice@example.org>")
+        self.assertEqual(value, b'"' + b"x" * 80 + b', y"\r\n <alice@example.org>')
+        self.assertRaises(OriginatorError, originators, b"From: " + b"x" * 1000 + b", y <alice@example.org>\r\n\r\n")
+
+    def test_the_sender_field_is_mended_too(self) -> None:
+        found = originators(b"From: a@example.org\r\nSender: Clark, Alice <b@example.org>,\r\n\r\n")
+        self.assertEqual((str(found.sender), found.mended), ("b@example.org", {"Sender": b'"Clark, Alice" <b@example.org>'}))
+
+    @given(st.text(alphabet='ab<>@.,;:"\\() =?[]\té', max_size=30))
+    def test_a_mended_field_is_understood_and_names_one_who_stood_there(self, text: str) -> None:
+        try:
+            found = originators(b"From: " + text.encode() + b"\r\n\r\n")
+        except OriginatorError:
+            return
+        if "From" in found.mended:
+            again = originators(b"From: " + found.mended["From"] + b"\r\n\r\n")
+            self.assertEqual((again.authors, again.mended), (found.authors, {}))
+            for address in found.authors:
+                self.assertIn(address.domain, text)
+
+    def test_addresses_of_other_domains_in_names_are_found(self) -> None:
+        for text, foreign in {
+            '"ceo@bank.example" <alice@example.org>': ("ceo@bank.example",),
+            "ceo@bank.example <alice@example.org>": ("ceo@bank.example",),
+            '"The CEO (ceo\\@bank.example)" <alice@example.org>': ("ceo@bank.example",),
+            "=?utf-8?Q?ceo=40bank=2Eexample?= <alice@example.org>": ("ceo@bank.example",),
+            "=?utf-8?Q?ceo=40ba?= =?utf-8?Q?nk=2Eexample?= <alice@example.org>": ("ceo@bank.example",),
+            "alice@example.org (ceo@bank.example)": ("ceo@bank.example",),
+            '"bob@Example.ORG" <alice@example.org>': (),
+            '"a@club.example" <alice@example.org>, x@club.example': (),
+            "Alice <alice@example.org>": (),
+            '"I @ home" <alice@example.org>': (),
+        }.items():
+            self.assertEqual(originators(f"From: {text}\r\n\r\n".encode()).foreign, foreign, text)
 
 
 class Fields(SynchronousTestCase):

@@ -124,7 +124,7 @@ class Authors(SubmissionCase):
             b"From: alice@example.org",
             b'From: "The CEO" <alice+x@example.org>',
             b"From: sales@example.org, alice@example.org, x@club.example",
-            b"From: ceo@bank.example, sales@example.org\r\nSender: alice@example.org",
+            b"From: sales@example.org, x@club.example\r\nSender: alice@example.org",
             b"From: alice@example.org\r\nSender: sales@example.org",
         ):
             self.assertIn(field, await self.completed(field + b"\r\n"))
@@ -135,6 +135,8 @@ class Authors(SubmissionCase):
             b"From: alice@example.org <ceo@bank.example>".replace(b"alice@example.org", b'"alice@example.org"'),
             b"From: alice@example.org, ceo@bank.example",
             b"From: ceo@bank.example\r\nSender: alice@example.org",
+            b"From: ceo@bank.example, sales@example.org\r\nSender: alice@example.org",
+            b"From: alice@example.org <ceo@bank.example>",
             b"From: ceo@bank.example, chair@bank.example\r\nSender: alice@example.org",
             b"From: alice@example.org\r\nSender: ceo@bank.example",
             b"From: alice@example.org, ceo@bank.example\r\nSender: ceo@bank.example",
@@ -145,11 +147,37 @@ class Authors(SubmissionCase):
     async def test_what_can_be_read_in_two_ways_is_refused_with_the_reason(self) -> None:
         for head, words in {
             b"From: alice@example.org\r\nFrom: ceo@bank.example\r\n": "There is more than one From field",
-            b"From: alice@example.org <ceo@bank.example>\r\n": "The From field cannot be understood",
+            b"From: alice@example.org, x <ceo@bank.example> y\r\n": "The From field cannot be understood",
+            b"From: ceo@bank.example Boss, Alice <alice@example.org>\r\n": "The From field cannot be understood",
             b'From: "<ceo@bank.example>" <alice@example.org>\r\n': "The From field has a name that looks like an address",
             b"nonsense\r\nFrom: alice@example.org\r\n": "The header section has a line that is no field",
         }.items():
             await self.refused(head, f"550 5.6.0 {words}")
+
+    async def test_a_name_without_its_quotes_and_a_comma_too_much_are_mended_in_place(self) -> None:
+        path = self.mktemp()
+        for field, expected in (
+            (b"From: Clark, Alice\r\n <alice@example.org>", b'From: "Clark, Alice" <alice@example.org>'),
+            (b"FROM :alice@example.org,", b"From: alice@example.org"),
+            (b"From: =?utf-8?Q?Alice_=3Calice=40example=2Eorg=3E?=", b'From: "Alice" <alice@example.org>'),
+            (b"From: alice@example.org\r\nSender: Clark, Alice <sales@example.org>", b'From: alice@example.org\r\nSender: "Clark, Alice" <sales@example.org>'),
+        ):
+            message = b"Subject: x\r\n" + field + b"\r\n" + BOTH + b"\r\nFrom: text\r\n"
+            with open(path, "wb") as file:
+                file.write(message)
+            for content in (Content.of(message), Content.at(path, len(message))):
+                steps: list[tuple[str, dict[str, Any]]] = []
+                posting = self.policy().posting(ID, PEER, lambda step, _steps=steps, **fields: _steps.append((step, fields)))
+                result = await posting.content(content)  # type: ignore[union-attr]
+                self.assertEqual(b"".join(result.chunks()), b"Subject: x\r\n" + expected + b"\r\n" + BOTH + b"\r\nFrom: text\r\n")  # type: ignore[union-attr]
+                self.assertEqual([step for step, _ in steps], ["mended"])
+
+    async def test_an_address_of_another_domain_in_the_name_is_recorded(self) -> None:
+        steps: list[tuple[str, dict[str, Any]]] = []
+        posting = self.policy().posting(ID, PEER, lambda step, **fields: steps.append((step, fields)))
+        self.assertIsInstance(await posting.content(Content.of(BOTH + b'From: "ceo@bank.example" <alice@example.org>\r\n\r\n')), Content)  # type: ignore[union-attr]
+        ((step, fields),) = steps
+        self.assertEqual((step, fields["addresses"]), ("noticed", ["ceo@bank.example"]))
 
     async def test_a_message_of_the_null_sender_has_an_own_author_too(self) -> None:
         posting = self.posting()

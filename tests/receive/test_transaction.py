@@ -317,7 +317,7 @@ class Posting:
         self.fails_at = fails_at
         self.settled: list[bool] = []
 
-    def posting(self, id: str, peer: Any) -> Posting:
+    def posting(self, id: str, peer: Any, note: Any) -> Posting:
         return self
 
     async def mail(self, sender: Any) -> None:
