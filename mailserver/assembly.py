@@ -451,6 +451,7 @@ def _submission(
         ),
         header_from=table.header_from,
         complete=table.complete,
+        run_in_thread=deferToThread,
     )
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -16,6 +18,7 @@ from mailserver.mail.completion import author_as_written, completion
 from mailserver.mail.content import Content
 from mailserver.mail.edits import DropHeader, EditError, apply_edits, with_value
 from mailserver.mail.envelope import Peer
+from mailserver.mail.long_lines import short_lines
 from mailserver.mail.originators import OriginatorError, originators
 from mailserver.mail.reply import Reply
 from mailserver.receive.allowance import Allowance
@@ -39,6 +42,11 @@ class Objection:
     why: str
 
 
+async def in_this_one(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In place of a thread."""
+    return function(*arguments)
+
+
 class Submission:
     """The policy.  `rights` is None where everybody may send as anybody; `allowance` None where nothing is counted.
 
@@ -55,6 +63,7 @@ class Submission:
         allowance: Allowance | None,
         header_from: bool = True,
         complete: bool = True,
+        run_in_thread: Callable[..., Awaitable[Any]] = in_this_one,
     ) -> None:
         self.hostname = hostname
         self.clock = clock
@@ -62,6 +71,7 @@ class Submission:
         self.allowance = allowance
         self.header_from = header_from
         self.complete = complete
+        self.run_in_thread = run_in_thread
 
     def posting(self, id: str, peer: Peer, note: Callable[..., None] = lambda step, **fields: None) -> Posting | None:
         """For one transaction; None for a peer whom submission does not concern.  `note` records a step of the message's road.
@@ -113,9 +123,14 @@ class Posting:
             if isinstance(checked, Objection):
                 return checked
             content = checked
-        if not policy.complete:
-            return content
-        fields = completion(
+        fields = self._missing_fields(content, author, smtputf8) if policy.complete else b""
+        if fields:
+            content = content.with_prefix(fields)
+        return await self._with_short_lines(content)
+
+    def _missing_fields(self, content: Content, author: Address | None, smtputf8: bool) -> bytes:
+        policy = self._policy
+        return completion(
             content,
             id=self._id,
             hostname=policy.hostname,
@@ -123,7 +138,18 @@ class Posting:
             author=author,
             smtputf8=smtputf8,
         )
-        return content.with_prefix(fields) if fields else content
+
+    async def _with_short_lines(self, content: Content) -> Content | Objection:
+        """What is handed in has no line that somebody on its way might cut (RFC 5322 section 2.1.1)."""
+        run_in_thread = self._policy.run_in_thread
+        try:
+            short = short_lines(content) if content.path is None else await run_in_thread(short_lines, content)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            return Objection((replies.storage_full if full else replies.storage_broken)(self._id), str(error))
+        if short is not content:
+            self._note("mended", what="lines of more than 998 octets")
+        return short
 
     def charge(self) -> Objection | None:
         """Just before the commit; `settle` has to follow."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,6 +228,44 @@ class CompletionOfMessages(SubmissionCase):
                     result = await self.posting(peer, complete=complete).content(content)
                     self.assertIsInstance(result, Content)
                     self.assertEqual(b"".join(result.chunks()), kept)  # type: ignore[union-attr]
+
+    async def test_lines_that_are_too_long_are_encoded_whoever_hands_in_and_files_in_a_thread(self) -> None:
+        data = BOTH + b"From: alice@example.org\r\n\r\n" + b"<p>" * 500 + b"\r\n"
+        in_threads: list[object] = []
+
+        async def in_thread(function: Any, *arguments: Any) -> Any:
+            in_threads.append(function)
+            return function(*arguments)
+
+        for peer in (PEER, Peer("local", 0, "submission", login="alice"), Peer("192.0.2.9", 1, "submission")):
+            for complete in (True, False):
+                path = self.mktemp()
+                with open(path, "wb") as file:
+                    file.write(data)
+                for content in (Content.of(data), Content.at(path, len(data))):
+                    notes: list[str] = []
+                    policy = self.policy(complete=complete, run_in_thread=in_thread)
+                    posting = policy.posting(ID, peer, lambda step, *, what, kept=notes: kept.append(f"{step}: {what}"))
+                    assert posting is not None
+                    result = await posting.content(content)
+                    assert isinstance(result, Content)
+                    octets = b"".join(result.chunks())
+                    self.assertLessEqual(max(map(len, octets.split(b"\r\n"))), 76)
+                    self.assertEqual(email.message_from_bytes(octets).get_payload(decode=True), b"<p>" * 500 + b"\r\n")
+                    self.assertEqual(notes, ["mended: lines of more than 998 octets"])
+        self.assertEqual(len(in_threads), 6)
+
+    async def test_a_disk_that_does_not_take_what_is_encoded_is_answered_with_later(self) -> None:
+        async def in_thread(function: Any, *arguments: Any) -> Any:
+            raise OSError(number, "no")
+
+        for number, reply in ((errno.ENOSPC, "452 4.3.1"), (errno.EIO, "451 4.3.0")):
+            path = self.mktemp()
+            with open(path, "wb") as file:
+                file.write(BOTH + b"From: alice@example.org\r\n\r\n")
+            answer = await self.posting(run_in_thread=in_thread).content(Content.at(path, len(BOTH) + 27))
+            assert isinstance(answer, Objection)
+            self.assertTrue(str(answer.reply).startswith(reply), answer.reply)
 
     async def test_text_right_behind_the_fields_is_no_fault_once_it_is_mended(self) -> None:
         content, _ = mended(Content.of(BOTH + b"From: alice@example.org\r\nDisk full on srv1\r\n"))

@@ -1,0 +1,66 @@
+"""Lines that are longer than mail may have them (RFC 5322 section 2.1.1: 998 octets), encoded away where mail is handed in.
+
+Some hosts cut such lines, and whoever cuts one breaks the signatures over it.  So a user's message has none before it is signed
+or sent.  The parts that have such lines become quoted-printable or base64, and lines of base64 that are too long are wrapped;
+nothing else changes.  What is signed or encrypted already, is binary, or cannot be told stays as it is, and so does mail in
+transit.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_directory
+from mailserver.mail.eight_bit import Channel, Conversion, Unconvertible, conversion_of, facts_of, is_signed
+from mailserver.mail.source import Source, source_of
+
+__all__ = ["short_lines"]
+
+CHANNEL = Channel(long=False)
+
+
+def short_lines(content: Content) -> Content:
+    """The message without long lines in its parts; the same object where it has none, or where they stay.
+
+    A message in a file is read, and written anew in its place, durably: call this in a thread.  Raises OSError, with the file as
+    it was.
+    """
+    if content.binary:
+        return content
+    with source_of(content) as source:
+        conversion = _conversion_of(source, content)
+        if conversion is None:
+            return content
+        if content.path is None:
+            return Content.of(b"".join(conversion.chunks()))
+        return Content.at(content.path, _rewrite(content.path, conversion))
+
+
+def _conversion_of(source: Source, content: Content) -> Conversion | None:
+    if not facts_of(source, 0, source.size).long or is_signed(content.headers):
+        return None
+    try:
+        return conversion_of(source, CHANNEL)
+    except Unconvertible:
+        return None
+
+
+def _rewrite(path: str, conversion: Conversion) -> int:
+    """Put the octets into the place of the file that they are made of; return how many they are."""
+    new = f"{path}.new"  # a crash leaves it to the sweep of the spool: no entry has that name
+    try:
+        with open(new, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
+            for piece in conversion.chunks():
+                file.write(piece)
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+    sync_directory(os.path.dirname(path))
+    return size
