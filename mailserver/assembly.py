@@ -103,6 +103,7 @@ class Server:
             form=log.format,
             log_steps=log.level in ("debug", "info"),
             addresses=log.addresses,
+            mail_folders=_mail_folders(configuration),
             only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
             call_in_reactor=reactor.callFromThread,
         )
@@ -401,6 +402,17 @@ class Door:
         for component in (*self._filters, self._directory, self.certificates):
             if not self._server.keeps(component):
                 await stop_component(component)
+
+
+def _mail_folders(configuration: Configuration) -> list[str]:
+    """The folders below which paths name users: where the deliveries' templates put their first user, and the data's own."""
+    folders = [os.path.join(configuration.data, "mail")]
+    for table in (configuration.delivery, configuration.relay):
+        path = getattr(table.options, "path", None)
+        if isinstance(path, str):
+            fixed = path.replace("{data}", configuration.data.rstrip("/")).partition("{")[0]
+            folders.append(os.path.dirname(fixed))
+    return [folder for folder in folders if len(folder) > 1]
 
 
 def make_router(configuration: Configuration, directory: IDirectory) -> Router:

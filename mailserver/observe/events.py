@@ -39,7 +39,7 @@ class LogObserver:
                 traceback = failure.getTraceback()
             except Exception as error:  # noqa: BLE001 the repr of anybody's object is in there
                 traceback = f"(no traceback: {type(error).__name__})"
-        text = formatEvent(event) or (failure.getErrorMessage() if failure is not None else "")
+        text = formatEvent(dict(self._steps.redaction.event(event))) or (failure.getErrorMessage() if failure is not None else "")
         if text or traceback:
             self._steps.note_event(
                 float(event.get("log_time", 0.0)), level.name, event.get("log_namespace", ""), text, traceback

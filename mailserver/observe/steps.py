@@ -39,9 +39,9 @@ class Steps:
 
     `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is that of the lines;
     `log_steps` False leaves the steps out of the log, not out of the roads.  `addresses` says how much of mail addresses is kept
-    in both.  `observers` are called in the reactor's thread through `call_in_reactor` (``reactor.callFromThread``) with each step
-    as it was noted.  What comes while `waiting_max` steps wait is dropped and counted.  The steps named in `only_counted` are
-    counted and not written.
+    in both; of paths below `mail_folders` nothing is.  `observers` are called in the reactor's thread through `call_in_reactor`
+    (``reactor.callFromThread``) with each step as it was noted.  What comes while `waiting_max` steps wait is dropped and
+    counted.  The steps named in `only_counted` are counted and not written.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Steps:
         form: Literal["text", "json"] = "text",
         log_steps: bool = True,
         addresses: Literal["full", "domain", "hash", "none"] = "full",
+        mail_folders: Sequence[str] = (),
         only_counted: frozenset[str] = frozenset(),
         observers: Sequence[Observer] = (),
         call_in_reactor: Callable[..., Any] | None = None,
@@ -73,7 +74,8 @@ class Steps:
         self._roads = roads
         self._is_json = form == "json"
         self._log_steps = log_steps
-        self._redaction = Redaction(addresses)
+        self.redaction = Redaction(addresses, mail_folders=mail_folders)
+        """How much of mail addresses is kept."""
         self._observers = tuple(observers)
         self._call_in_reactor = call_in_reactor
         self._handed = 0
@@ -162,7 +164,7 @@ class Steps:
 
     def _write_portion(self, portion: list[tuple[float, str | None, str, Any]], rows: dict[str, list[str]]) -> None:
         lines: list[str] = []
-        stamps, is_json, redaction = self._stamps, self._is_json, self._redaction
+        stamps, is_json, redaction = self._stamps, self._is_json, self.redaction
         wants_lines, wants_steps = self._output is not None, self._output is not None and self._log_steps
         wants_rows = self._roads is not None
         for moment, id, step, fields in portion:
@@ -187,7 +189,7 @@ class Steps:
 
     def _event_line(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> str:
         line = json_event if self._is_json else text_event
-        redacted = self._redaction.text
+        redacted = self.redaction.text
         return line(self._stamps(moment), level, namespace, redacted(text), redacted(traceback))
 
     def _complaint(self, text: str) -> str:

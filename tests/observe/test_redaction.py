@@ -69,3 +69,41 @@ class RedactionTests(SynchronousTestCase):
     def test_no_quoted_local_part_shows(self, inner: str) -> None:
         local = "".join("\\" + c if c in '"\\' else c for c in inner)
         self.assertEqual(Redaction("domain").text(f'<"{local}"@example.org>'), "<*@example.org>")
+
+    def test_a_quoted_local_part_of_any_length_that_a_command_can_have_is_redacted(self) -> None:
+        for octets in (127, 128, 129, 1000, 2000):
+            self.assertEqual(Redaction("domain").text(f'<"{"s" * octets}"@example.org>'), "<*@example.org>")
+
+    def test_a_percent_encoded_at_sign_is_one(self) -> None:
+        self.assertEqual(Redaction("domain").text("x alice%40example.org y"), "x *@example.org y")
+        self.assertEqual(Redaction("none").text("/a/alice%40example.org/b"), "*/b")
+
+    def test_a_path_below_the_mail_says_nothing(self) -> None:
+        for form in ("domain", "hash", "none"):
+            redaction = Redaction(form, mail_folders=["/srv/mail"])  # type: ignore[arg-type]
+            for text in ("/srv/mail/example.org/alice/new/1.x", "'/home/alice/Maildir': no", "/var/mail/alice"):
+                self.assertNotIn("alice", redaction.text(text))
+                self.assertNotIn("alice", str(redaction.fields({"note": text})))
+
+    def test_the_names_of_a_step_are_in_none_of_its_fields(self) -> None:
+        step = {
+            "recipient": "Sales+x@example.org",
+            "destination": "alice/Private/Letters",
+            "note": "/elsewhere/alice/new/1.X",
+            "reply": "550 5.1.1 sales: mailbox of Alice is full (sales+x)",
+        }
+        for form in ("domain", "hash", "none"):
+            fields = Redaction(form).fields(step)  # type: ignore[arg-type]
+            self.assertNotRegex(str(fields).lower(), "alice|sales|private")
+            self.assertIn("is full", fields["reply"])
+
+    def test_a_name_that_was_seen_is_in_no_later_path(self) -> None:
+        redaction = Redaction("none")
+        redaction.fields({"user": "alice"})
+        self.assertEqual(redaction.text("cannot open /elsewhere/alice/tmp: alice"), "cannot open /elsewhere/*/tmp: alice")
+
+    def test_the_values_of_a_log_event_are_redacted_before_they_are_a_sentence(self) -> None:
+        event = Redaction("none").event({"log_format": "PAM denies {user}: {words}", "user": "alice", "words": "no"})
+        self.assertEqual((event["user"], event["words"]), ("*", "no"))
+        whole = {"user": "alice"}
+        self.assertIs(Redaction("full").event(whole), whole)

@@ -41,9 +41,8 @@ MESSAGE = b"From: alice@example.org\r\nTo: bob@elsewhere.example\r\nSubject: out
 class LogInCase(ScenarioCase):
     def with_password(self, config: str = SUBMISSION) -> Server:
         server = self.prepare(config)
-        AUTHORITY.leaf("mx.example.org").write(str(server.work))
+        self.certify(server)
         (server.work / "data").mkdir()
-        (server.work / "ca.pem").write_bytes(AUTHORITY.pem)
         said = subprocess.run(
             [*server_command(server, "user", "password", ALICE, "--password-stdin")],
             input=PASSWORD + "\n", capture_output=True, text=True, check=False, timeout=30,
@@ -51,6 +50,10 @@ class LogInCase(ScenarioCase):
         self.assertEqual(said.returncode, 0, said.stderr)
         server.start()
         return server
+
+    def certify(self, server: Server) -> None:
+        AUTHORITY.leaf("mx.example.org").write(str(server.work))
+        (server.work / "ca.pem").write_bytes(AUTHORITY.pem)
 
     def context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
