@@ -97,16 +97,7 @@ class Server:
         )
         self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=deferToThread)
         self._log_file = LogFile(log.path)
-        self.steps = Steps(
-            write=self._log_file.write,
-            roads=RoadStore(os.path.join(data, ROADS), retention_seconds=log.retention_days * DAY_SECONDS),
-            form=log.format,
-            log_steps=log.level in ("debug", "info"),
-            addresses=log.addresses,
-            mail_folders=_mail_folders(configuration),
-            only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
-            call_in_reactor=reactor.callFromThread,
-        )
+        self.steps = _steps(configuration, self._log_file, reactor)
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
         self.processes = SmallProcesses(reactor=reactor, run_in_thread=deferToThread)
@@ -402,6 +393,20 @@ class Door:
         for component in (*self._filters, self._directory, self.certificates):
             if not self._server.keeps(component):
                 await stop_component(component)
+
+
+def _steps(configuration: Configuration, log_file: LogFile, reactor: Any) -> Steps:
+    log = configuration.log
+    return Steps(
+        write=log_file.write,
+        roads=RoadStore(os.path.join(configuration.data, ROADS), retention_seconds=log.retention_days * DAY_SECONDS),
+        form=log.format,
+        log_steps=log.level in ("debug", "info"),
+        addresses=log.addresses,
+        mail_folders=_mail_folders(configuration),
+        only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
+        call_in_reactor=reactor.callFromThread,
+    )
 
 
 def _mail_folders(configuration: Configuration) -> list[str]:
