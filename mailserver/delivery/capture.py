@@ -32,6 +32,7 @@ def captured_letter_of(parcel: Parcel, host: str) -> Letter:
             "",
             (),
             False,
+            False,
             file_name(envelope.received_at, envelope.id, destination.index, host),
             field_lines(
                 ("X-Envelope-From", envelope.sender), ("X-Envelope-To", destination.route.address), binary=content.binary

@@ -7,7 +7,7 @@ before it touches a path.  What the child may do wrong, the user may do too, and
 A request is one frame on a Unix stream socket: four octets of length, then JSON; with the first octet travel two
 descriptors, on which the reply is written and from which the content is read.
 
-    {"user", "domain", "folder": [...], "must_exist", "name", "fields", "binary", "again"}   →   [errno or -1 or 0, note]
+    {"user", "domain", "folder": [...], "must_exist", "junk", "name", "fields", "binary", "again"}   →   [errno or -1 or 0, note]
 
 The child syncs what it wrote before it replies.  Without privileges the courier serves its own user alone.
 """
@@ -29,7 +29,7 @@ from typing import Any
 
 from mailserver.delivery.durability import sync_directory
 from mailserver.delivery.form import Body
-from mailserver.delivery.maildirs import Maildirs
+from mailserver.delivery.maildirs import Maildir, Maildirs
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.sweep import sweep_tmp
 from mailserver.delivery.writer import Earlier, store
@@ -68,7 +68,8 @@ def parse_request(octets: bytes) -> Request:
     try:
         members = json.loads(octets)
         folder = tuple(members["folder"])
-        box = Mailbox(members["user"], members["domain"], folder, True, members["must_exist"] is True)
+        must_exist, junk = members["must_exist"] is True, members["junk"] is True
+        box = Mailbox(members["user"], members["domain"], folder, True, must_exist, junk)
         name, fields, binary = members["name"], members["fields"].encode("latin-1"), members["binary"] is True
         valid = USER.fullmatch(box.user) and DOMAIN.fullmatch(box.domain) and NAME.fullmatch(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -116,16 +117,22 @@ def write(request: Request, home: str, template: PathTemplate, reply: int, conte
     )
     if not os.path.isdir(home):
         raise NotADirectoryError(errno.ENOTDIR, "the user has no home", home)
-    maildir = maildirs.find(request.mailbox)
+    earlier = Earlier() if request.again else None
 
     def go_on() -> None:
         """A server that has stopped waiting tries again later: then this attempt must not come to its end."""
         if not server_waits(reply):
             raise TimeoutError(errno.ETIMEDOUT, "the server does not wait any more")
 
-    body = Body(lambda: _pieces(content), binary=request.binary, in_memory=False)
-    earlier = Earlier() if request.again else None
-    place = store(maildir, request.name, request.fields, body, earlier, go_on=go_on, sync=True)
+    def stands(maildir: Maildir) -> str:
+        found = earlier.place(maildir, request.name, "") if earlier is not None else None
+        return "" if found is None else "/".join(found)
+
+    maildir = maildirs.find(maildirs.chosen(request.mailbox, lambda maildir: stands(maildir) != ""))
+    place = stands(maildir)
+    if not place:  # what stands there is whole: it was synced before it had its name
+        body = Body(lambda: _pieces(content), binary=request.binary, in_memory=False)
+        place = store(maildir, request.name, request.fields, body, earlier, go_on=go_on, sync=True)
     for directory in {f"{maildir.path}/{place.partition('/')[0]}", *maildirs.take_made()}:
         sync_directory(directory)
     sweep_tmp(maildir.tmp, now=time.time())

@@ -36,6 +36,7 @@ class Domains:
         self._domains = {normal_domain(name): domain for name, domain in domains.items()}
         self._wild = any(name.startswith("*.") for name in self._domains)
         self._aliases: dict[str, dict[str, tuple[Address, ...]]] = {}
+        self._keeping: set[tuple[str, str]] = set()
         for name, domain in self._domains.items():
             self._aliases[name] = _alias_table(name, domain)
             self._check_patterns(name, domain)
@@ -62,6 +63,14 @@ class Domains:
         """An alias's members.  `local` is in its normal form."""
         return self._aliases[key].get(local)
 
+    def keeps(self, key: str, local: str) -> bool:
+        """An alias of this name has itself among its members: the account of this name keeps a copy of what is forwarded."""
+        return (key, local) in self._keeping
+
+    def is_named(self, key: str, local: str, member: Address) -> bool:
+        """The member of an alias has the alias's own name."""
+        return self.key_of(member.domain_key) == key and normal_local(member.local) == local
+
     def each_alias(self) -> list[tuple[Address, tuple[Address, ...]]]:
         """Every alias with its members."""
         return [
@@ -77,11 +86,13 @@ class Domains:
                 )
 
     def _check(self, limit: int) -> None:
-        graph = {
-            (name, local): [found for member in members if (found := self._alias_named_by(member)) is not None]
-            for name, table in self._aliases.items()
-            for local, members in table.items()
-        }
+        graph: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for name, table in self._aliases.items():
+            for local, members in table.items():
+                others = [member for member in members if not self.is_named(name, local, member)]
+                if len(others) < len(members):
+                    self._keeping.add((name, local))
+                graph[name, local] = [found for member in others if (found := self._alias_named_by(member)) is not None]
         try:
             order = list(TopologicalSorter(graph).static_order())
         except CycleError as error:
@@ -92,7 +103,7 @@ class Domains:
         for name, local in order:
             ends: set[object] = set()
             for member in self._aliases[name][local]:
-                inner = self._alias_named_by(member)
+                inner = None if self.is_named(name, local, member) else self._alias_named_by(member)
                 ends |= {member} if inner is None else reach[inner]
             if len(ends) > limit:
                 raise RoutingError(f"{local}@{name} leads to more than {limit} addresses", _key(name, "aliases"))

@@ -139,15 +139,20 @@ class HomeDelivery:
         self, copies: list[tuple[int, Copy]], letters: list[Letter], results: list[list[Result]]
     ) -> None:
         """In a thread.  Only this call appends for these copies."""
+        begun: set[int] = set()
         for n, copy in copies:
             if self._courier is None:
                 results[n].append((copy[0], troubles.NO_ERRNO, "the courier was not started"))
-            else:
-                results[n].append(self._courier.deliver(copy, letters[n]))
+                continue
+            letter = letters[n]
+            if n in begun:  # several ways lead to this user: where they end in one folder, the first one's copy stands there now
+                letter = (True, *letter[1:])
+            results[n].append(self._courier.deliver(copy, letter))
+            begun.add(n)
 
 
 def _request_of(copy: Copy, letter: Letter) -> bytes:
-    _, user, domain, folder, must_exist, name, fields = copy
+    _, user, domain, folder, must_exist, junk, name, fields = copy
     if _prefix_fits(letter):
         fields += letter[5] if letter[1] else b"".join(local_form([letter[5]]))
     members = {
@@ -155,6 +160,7 @@ def _request_of(copy: Copy, letter: Letter) -> bytes:
         "domain": domain,
         "folder": folder,
         "must_exist": must_exist,
+        "junk": junk,
         "name": name,
         "fields": fields.decode("latin-1"),
         "binary": letter[1],

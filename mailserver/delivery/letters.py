@@ -3,7 +3,7 @@
 Only built-in types, because `marshal` carries them between the two processes: it is as quick as copying, and both ends are the
 same interpreter and the same release.  The shapes:
 
-    Copy    (index, user, domain, folder, folder_must_exist, file name, fields in front)
+    Copy    (index, user, domain, folder, folder_must_exist, junk, file name, fields in front)
     Letter  (again, binary, data or None, path or None, stored size, prefix, octets to skip, [Copy, ...])
     Result  (index, 0, path of the file) or (index, errno or -1, note)
     Report  ([[Result, ...] for each letter], {device: a Maildir on it}, [(Maildir, file), ...], [directory, ...])
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from mailserver.delivery import troubles
 from mailserver.delivery.durability import Touched
 from mailserver.delivery.form import delivery_fields
-from mailserver.delivery.names import file_name
+from mailserver.delivery.names import file_name, number_of_mailbox
 from mailserver.mail.answers import Delivered, Local, Outcome
 from mailserver.mail.parcel import Parcel
 
 __all__ = ["Copy", "Letter", "Report", "Result", "letter_of", "outcomes_of", "touched_of"]
 
-Copy = tuple[int, str, str, tuple[str, ...], bool, str, bytes]
+Copy = tuple[int, str, str, tuple[str, ...], bool, bool, str, bytes]
 Letter = tuple[bool, bool, bytes | None, str | None, int, bytes, int, list[Copy]]
 Result = tuple[int, int, str]
 Report = tuple[list[list[Result]], dict[int, str], list[tuple[str, str]], list[str]]
@@ -37,14 +37,16 @@ def letter_of(parcel: Parcel, host: str) -> Letter:
         if not isinstance(route, Local):
             continue
         box = route.mailbox
+        number = destination.index if destination.named_by_index else number_of_mailbox(box.user)
         copies.append(
             (
                 destination.index,
                 box.user,
                 box.domain,
-                box.place,
-                box.folder_must_exist and not box.junk,
-                file_name(envelope.received_at, envelope.id, destination.index, host),
+                box.folder,
+                box.folder_must_exist,
+                box.junk,
+                file_name(envelope.received_at, envelope.id, number, host),
                 delivery_fields(
                     envelope.sender, route.address, destination.recipient.address, binary=content.binary
                 ),

@@ -12,7 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailserver.delivery.names import folder_name
 from mailserver.mail.answers import Mailbox
@@ -64,6 +64,18 @@ class Maildirs:
         self._seconds = seconds
         self._open: dict[Mailbox, Maildir] = {}  # in order of use
         self._made: list[str] = []
+
+    def chosen(self, mailbox: Mailbox, stands: Callable[[Maildir], bool]) -> Mailbox:
+        """Which mailbox gets a copy that was meant for this one: Junk's where it was put aside.
+
+        `stands(maildir)` says that the message stands there already: then there is no second copy in Junk.  Raises OSError.
+        """
+        if not mailbox.junk:
+            return mailbox
+        meant = replace(mailbox, junk=False)
+        if stands(self.find(meant)):
+            return meant
+        return replace(meant, folder=mailbox.place, folder_must_exist=False)
 
     def find(self, mailbox: Mailbox) -> Maildir:
         """The open Maildir.  Raises OSError where it can be neither opened nor made."""

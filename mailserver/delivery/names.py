@@ -4,8 +4,9 @@ Three kinds of names are made here, and nothing else in the delivery joins text 
 
 * the Maildir's path, from a template such as ``{data}/mail/{domain}/{user}``;
 * a folder below the inbox, after Maildir++: ``.lists.python``, each part in the modified UTF-7 of RFC 3501 section 5.1.3;
-* a message's file, ``{seconds}.{id}_{index}.{host},S={octets},W={octets with CRLF}``: what stands before the host is the same for
-  every attempt, so that a repeated delivery finds it again; the sizes save Dovecot and Courier from asking the disk for them.
+* a message's file, ``{seconds}.{id}_{number}.{host},S={octets},W={octets with CRLF}``, the number being that of the mailbox:
+  what stands before the host is the same for every attempt and for every way by which the message comes there, so that a repeated
+  delivery finds it again; the sizes save Dovecot and Courier from asking the disk for them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import os.path
 import re
+import zlib
 from collections.abc import Mapping
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "folder_name",
     "marker_in",
     "marker_of",
+    "number_of_mailbox",
     "resized",
     "sized",
 ]
@@ -94,14 +97,23 @@ def folder_name(folder: tuple[str, ...]) -> str:
     return "".join(["." + _modified_utf7(ENCODED_IN_FOLDER.sub(_percent, part) or "%") for part in folder])
 
 
-def file_name(seconds: float, id: str, index: int, host: str) -> str:
+def file_name(seconds: float, id: str, number: int, host: str) -> str:
     """The name of a message's file; it depends on nothing that a second attempt would not know again."""
-    return f"{int(seconds)}{marker_of(id, index)}{host}"
+    return f"{int(seconds)}{marker_of(id, number)}{host}"
 
 
-def marker_of(id: str, index: int) -> str:
-    """The part of a file's name that says which message and which of its destinations."""
-    return f".{id}_{index}."
+def marker_of(id: str, number: int) -> str:
+    """The part of a file's name that says which message it is, and which copy of it."""
+    return f".{id}_{number}."
+
+
+def number_of_mailbox(user: str) -> int:
+    """The number in the names of a mailbox's files: at most nine digits.
+
+    All ways by which a message comes to one Maildir have one name there.  The domain is not in it: where a path is made of the
+    user alone, the Maildir is that of several domains.
+    """
+    return zlib.crc32(user.encode("utf-8", "surrogatepass")) % 1_000_000_000
 
 
 def marker_in(name: str) -> str:

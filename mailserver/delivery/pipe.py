@@ -39,7 +39,7 @@ from mailserver.mail.answers import Deferred, Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.parcel import Destination
+from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.processes.answer import Answer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError
@@ -160,15 +160,13 @@ class PipeDelivery:
     async def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Mapping[int, Outcome]:
-        """Run the command for each destination, side by side as far as `concurrency` allows."""
+        """Run the command for each mailbox and folder, side by side as far as `concurrency` allows."""
         last_start = self._clock.seconds() + self._last_start_seconds
+        groups = one_for_each(destinations)
         outcomes = await gatherResults(
-            [
-                Later.fromCoroutine(self._deliver_to(envelope, content, destination, last_start))
-                for destination in destinations
-            ]
+            [Later.fromCoroutine(self._deliver_to(envelope, content, first, last_start)) for first, *_ in groups]
         )
-        return {destination.index: outcome for destination, outcome in zip(destinations, outcomes, strict=True)}
+        return {one.index: outcome for group, outcome in zip(groups, outcomes, strict=True) for one in group}
 
     async def flush(self) -> None:
         """The command has answered for what it took."""

@@ -2,8 +2,8 @@
 
 For a domain of ours, the first that fits:
 
-1. an account of exactly this name (no difference of case);
-2. an alias: all its members, through aliases of aliases, to other hosts too;
+1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
+2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account;
 3. a subaddress, ``user+tag``: the user's (or the alias's) mail, for a user into the folder that the tag names, if there is one;
 4. an address pattern;
 5. ``postmaster`` (RFC 5321 section 4.5.1) and ``abuse`` (RFC 2142): who is configured, else the first account;
@@ -50,7 +50,10 @@ class Hop:
     leads_to: Route | tuple[Address, ...]
 
 
-Step = tuple[str, Route | Sequence[Address]]
+Member = Address | Local
+"""Where an alias leads: an address to go on with, or its own account."""
+
+Step = tuple[str, Route | Sequence[Member]]
 
 
 @implementer(IRouter)
@@ -83,9 +86,11 @@ class Router:
         domain_key = address.domain_key
         key = self._domains.key_of(domain_key)
         if key is not None:
-            mailbox = await self._directory.find(normal_local(address.local), domain_key)
-            if mailbox is not None:
-                return (Local(address, mailbox),)
+            local = normal_local(address.local)
+            if not self._domains.keeps(key, local):
+                mailbox = await self._directory.find(local, domain_key)
+                if mailbox is not None:
+                    return (Local(address, mailbox),)
         return await self._expanded(address)
 
     async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:
@@ -98,8 +103,13 @@ class Router:
         found = []
         for alias, members in self._domains.each_alias():
             where = f"alias {alias}"
-            if not alias.domain.startswith("*.") and await self._directory.find(alias.local, alias.domain) is not None:
-                found.append(f"{where}: an account has this name and gets its mail; the alias is without effect")
+            keeps = self._domains.keeps(alias.domain, alias.local)
+            if not alias.domain.startswith("*."):
+                has_account = await self._directory.find(alias.local, alias.domain) is not None
+                if has_account and not keeps:
+                    found.append(f"{where}: an account has this name and gets its mail; the alias is without effect")
+                if keeps and not has_account:
+                    found.append(f"{where}: it names itself, and there is no account of this name")
             for member in members:
                 routes = await self.route(member)
                 found += [f"{where}: {route.why}" for route in routes if isinstance(route, Refused)]
@@ -112,16 +122,21 @@ class Router:
         routes: dict[object, Route] = {}
         refused: list[Refused] = []
         seen: set[tuple[str, str]] = set()
-        waiting = [address]
+        waiting: list[Member] = [address]
         while waiting:
             at = waiting.pop(0)
+            if isinstance(at, Local):
+                routes.setdefault(at.mailbox, at)
+                if tell is not None:
+                    tell(Hop(at.address, "account", at))
+                continue
             name = (normal_local(at.local), at.domain_key)
             if name in seen:
                 continue
             seen.add(name)
             how, step = await self._step(at, *name)
             if tell is not None:
-                tell(Hop(at, how, step if isinstance(step, Local | Remote | Refused) else tuple(step)))
+                tell(Hop(at, how, step if isinstance(step, Local | Remote | Refused) else tuple(map(_address_of, step))))
             if isinstance(step, Local):
                 routes.setdefault(step.mailbox, step)
             elif isinstance(step, Remote):
@@ -158,13 +173,27 @@ class Router:
             return "role", [postmaster] if postmaster is not None else _nobody(address)
         return ("catch-all", [domain.catch_all]) if domain.catch_all is not None else ("nobody", _nobody(address))
 
-    async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Address] | None:
+    async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Member] | None:
+        if self._domains.keeps(key, local):
+            return await self._kept_and_forwarded(local, key)
         mailbox = await self._directory.find(local, domain_key)
         return Local(address, mailbox) if mailbox is not None else self._domains.alias(key, local)
 
+    async def _kept_and_forwarded(self, local: str, key: str) -> Sequence[Member]:
+        """The members of an alias that names its own account; the account is left out where it does not exist."""
+        members: list[Member] = []
+        for member in self._domains.alias(key, local) or ():
+            if not self._domains.is_named(key, local, member):
+                members.append(member)
+                continue
+            mailbox = await self._directory.find(local, member.domain_key)
+            if mailbox is not None:
+                members.append(Local(member, mailbox))
+        return members
+
     async def _by_pattern(
         self, address: Address, local: str, domain_key: str, domain: Domain
-    ) -> Local | Sequence[Address] | None:
+    ) -> Local | Sequence[Member] | None:
         for pattern in domain.patterns:
             values = pattern.match(local, domain_key)
             if values is None:
@@ -219,13 +248,24 @@ class Router:
 
 
 def _in_folder(
-    found: Local | Sequence[Address], folder: tuple[str, ...], named_by_address: bool
-) -> Local | Sequence[Address]:
-    """A user's own mailbox with the folder; an alias's members choose their folders themselves."""
-    if not folder or not isinstance(found, Local):
+    found: Local | Sequence[Member], folder: tuple[str, ...], named_by_address: bool
+) -> Local | Sequence[Member]:
+    """A user's own mailbox with the folder; an alias's other members choose their folders themselves."""
+    if not folder:
         return found
-    mailbox: Mailbox = replace(found.mailbox, folder=folder, folder_must_exist=named_by_address)
-    return Local(found.address, mailbox)
+    if isinstance(found, Local):
+        mailbox: Mailbox = replace(found.mailbox, folder=folder, folder_must_exist=named_by_address)
+        return Local(found.address, mailbox)
+    return [
+        Local(one.address, replace(one.mailbox, folder=folder, folder_must_exist=named_by_address))
+        if isinstance(one, Local)
+        else one
+        for one in found
+    ]
+
+
+def _address_of(member: Member) -> Address:
+    return member.address if isinstance(member, Local) else member
 
 
 def _nobody(address: Address) -> Refused:

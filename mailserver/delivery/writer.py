@@ -63,9 +63,10 @@ class MaildirWriter:
                 content = without_return_path(content)
             body = _body(content)
             results: list[Result] = []
+            written: Written = {}
             for copy in copies:
                 try:
-                    maildir, place = self._write(copy, body, earlier if again else None)
+                    maildir, place = self._write(copy, body, earlier if again else None, written)
                 except OSError as error:
                     where = f": {error.filename}" if error.filename else ""
                     results.append((copy[0], error.errno or NO_ERRNO, f"{error.strerror}{where}"))
@@ -82,17 +83,31 @@ class MaildirWriter:
         made = self._maildirs.take_made()
         return every, devices, files, made if self._syncs_files else []
 
-    def _write(self, copy: Copy, body: Body, earlier: Earlier | None) -> tuple[Maildir, str]:
-        _, user, domain, folder, must_exist, name, fields = copy
-        mailbox = Mailbox(user, domain, folder, False, must_exist)
+    def _write(self, copy: Copy, body: Body, earlier: Earlier | None, written: Written) -> tuple[Maildir, str]:
+        """Write a copy, unless another one of the letter has come to the same Maildir."""
+        _, user, domain, folder, must_exist, junk, name, fields = copy
+
+        def stands(maildir: Maildir) -> bool:
+            known = (maildir.device, maildir.inode, name) in written
+            return known or (earlier is not None and earlier.place(maildir, name, "") is not None)
+
+        mailbox = self._maildirs.chosen(Mailbox(user, domain, folder, False, must_exist, junk), stands)
         maildir = self._maildirs.find(mailbox)
+        key = maildir.device, maildir.inode, name
+        if key in written:
+            return maildir, written[key]
         try:
-            return maildir, store(maildir, name, fields, body, earlier, go_on=self._go_on)
+            place = store(maildir, name, fields, body, earlier, go_on=self._go_on)
         except FileNotFoundError:  # the Maildir was removed since it was opened; if it was the content, the second try says so
             self._maildirs.forget(mailbox)
-        maildir = self._maildirs.find(mailbox)
-        return maildir, store(maildir, name, fields, body, earlier, go_on=self._go_on)
+            maildir = self._maildirs.find(mailbox)
+            place = store(maildir, name, fields, body, earlier, go_on=self._go_on)
+        written[maildir.device, maildir.inode, name] = place
+        return maildir, place
 
+
+Written = dict[tuple[int, int, str], str]
+"""The files of one letter: device and inode of the Maildir, the name; and its place there."""
 
 Place = tuple[str, str]
 """``new`` or ``cur``, and a name in it."""

@@ -2,17 +2,19 @@
 
 The octets are one JSON array whose first member is the version.  Members stand by position, so a message's row stays small:
 
-    [1, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
+    [2, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
 
     address      ["local", "domain"]                    null: the null reverse-path; a third member true: bare
     parameters   null, or [size, body, smtputf8, ret, envid, auth]
     peer         [address, port, service, hello, hello_verb, tls, login]
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
-    destination  [index, recipient, route]              recipient: its position in the list before, or a recipient
+    destination  [index, recipient, route]              recipient: its position in the list before, or a recipient;
+                 then true where it is named_by_index
     route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is true
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
+In version 1 every destination is named_by_index.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from mailserver.mail.parcel import Destination
 
 __all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_envelope"]
 
-VERSION = 1
+VERSION = 2
+NAMED_BY_INDEX = 1  # the last version whose releases named files in Maildirs so
 
 # ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
 encode_json = json.JSONEncoder(ensure_ascii=True, check_circular=False, separators=(",", ":")).encode
@@ -76,8 +79,8 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
         raise UnreadableEnvelope(f"not JSON: {error}") from None
     if not isinstance(row, list) or not row or type(row[0]) is not int:
         raise UnreadableEnvelope("not an array that begins with a version")
-    if row[0] != VERSION:
-        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads version {VERSION}")
+    if not 1 <= row[0] <= VERSION:
+        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {VERSION}")
     try:
         return _decoded(row)
     except (TypeError, ValueError, IndexError) as error:
@@ -118,6 +121,7 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     recipient = destination.recipient
     route = destination.route
     address = _address_row(route.address)
+    named = (True,) if destination.named_by_index else ()
     place: Any = positions.get(id(recipient))
     if place is None:
         place = _recipient_row(recipient)
@@ -126,8 +130,8 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
         parts: Any = (address, m.user, m.domain, m.folder, m.system)
         if m.folder_must_exist or m.junk:
             parts = (*parts, m.folder_must_exist, True) if m.junk else (*parts, True)
-        return destination.index, place, parts
-    return destination.index, place, (address,)
+        return destination.index, place, parts, *named
+    return destination.index, place, (address,), *named
 
 
 # --- rows to values ---
@@ -148,7 +152,7 @@ def _tls_facts(
 
 
 def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
-    _, id, received_at, sender, parameters, peer, recipient_rows, destination_rows = row
+    version, id, received_at, sender, parameters, peer, recipient_rows, destination_rows = row
     recipients = tuple([_recipient(recipient) for recipient in recipient_rows])
     address, port, service, hello, hello_verb, tls, login = peer
     envelope = Envelope(
@@ -159,7 +163,8 @@ def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
         received_at,
         NO_MAIL_PARAMETERS if parameters is None else MailParameters(*parameters),
     )
-    return envelope, tuple([_destination(destination, recipients) for destination in destination_rows])
+    by_index = version <= NAMED_BY_INDEX
+    return envelope, tuple([_destination(destination, recipients, by_index) for destination in destination_rows])
 
 
 def _address(row: list[Any]) -> Address:
@@ -180,10 +185,12 @@ def _recipient(row: list[Any]) -> Recipient:
     )
 
 
-def _destination(row: list[Any], recipients: tuple[Recipient, ...]) -> Destination:
-    index, place, route = row
+def _destination(row: list[Any], recipients: tuple[Recipient, ...], by_index: bool) -> Destination:
+    index, place, route, *named = row
+    by_index = by_index or bool(named)
     recipient = recipients[place] if type(place) is int else _recipient(place)
     if len(route) == 1:
-        return Destination(index, recipient, Remote(_address(route[0])))
+        return Destination(index, recipient, Remote(_address(route[0])), by_index)
     address, user, domain, folder, *facts = route
-    return Destination(index, recipient, Local(_address(address), Mailbox(user, domain, tuple(folder), *facts)))
+    box = Mailbox(user, domain, tuple(folder), *facts)
+    return Destination(index, recipient, Local(_address(address), box), by_index)

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 
-__all__ = ["Destination", "Parcel"]
+__all__ = ["Destination", "Parcel", "one_for_each", "place_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One place where a message goes.
+    """One way by which a message goes.
 
-    `index` counts the destinations of a message from 0 and never changes: with the message id it names the file in a
-    Maildir.  `recipient` is the accepted forward-path that led here (several destinations may share one, through an alias).
+    `index` counts the destinations of a message from 0 and never changes.  `recipient` is the accepted forward-path that led
+    here (several destinations may share one, through an alias).  Several ways may end at one place: it gets one copy, that of the
+    first of them (`one_for_each`), and all have its outcome.
+
+    The message id and the mailbox name the file in a Maildir; where `named_by_index`, the message id and the index do: a release
+    before this rule took the message, and may have written the file already.
     """
 
     index: int
     recipient: Recipient
     route: Local | Remote
+    named_by_index: bool = False
+
+    @property
+    def place(self) -> Hashable:
+        """What destinations have in common that lead to one mailbox and folder, or to one address of another host."""
+        return place_of(self.route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +47,23 @@ class Parcel:
     content: Content
     destinations: tuple[Destination, ...]
     again: bool = False
+
+
+def one_for_each(
+    destinations: Sequence[Destination], place: Callable[[Destination], Hashable] = attrgetter("place")
+) -> list[tuple[Destination, ...]]:
+    """The destinations of one parcel by the place where they end, in the order of the first of each."""
+    if len(destinations) == 1:
+        return [tuple(destinations)]
+    groups: dict[Hashable, list[Destination]] = {}
+    for destination in destinations:
+        groups.setdefault(place(destination), []).append(destination)
+    return [tuple(group) for group in groups.values()]
+
+
+def place_of(route: Local | Remote) -> Hashable:
+    """See `Destination.place`."""
+    if isinstance(route, Local):
+        box = route.mailbox
+        return box.user, box.domain, box.place, box.folder_must_exist and not box.junk
+    return route.address.local, route.address.domain.lower()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.envelope import Recipient
-from mailserver.mail.parcel import Destination
+from mailserver.mail.parcel import Destination, place_of
 
 __all__ = ["Copies", "Way", "copies_for"]
 
@@ -42,13 +42,13 @@ def copies_for(ways: Sequence[Way]) -> Copies:
     """The destinations for these ways, which stand in the order of RCPT."""
     if not any(way.aside for way in ways):
         return Copies(tuple([Destination(index, way.recipient, way.route) for index, way in enumerate(ways)]))
-    free = {_place(way.route) for way in ways if not way.aside}
+    free = {place_of(way.route) for way in ways if not way.aside}
     mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]
     copies = Copies(())
     destinations: list[Destination] = []
     for index, way in enumerate(mildest_first):
         route = way.route
-        if way.aside and _place(route) not in free:
+        if way.aside and place_of(route) not in free:
             if isinstance(route, Local):
                 route = Local(route.address, replace(route.mailbox, junk=True))
                 copies.in_junk.setdefault(way.aside, []).append(str(way.recipient.address))
@@ -56,8 +56,3 @@ def copies_for(ways: Sequence[Way]) -> Copies:
                 copies.held[index] = way.aside
         destinations.append(Destination(index, way.recipient, route))
     return replace(copies, destinations=tuple(destinations))
-
-
-def _place(route: Local | Remote) -> object:
-    """What two ways have in common that lead to one place."""
-    return route.mailbox if isinstance(route, Local) else (route.address.local, route.address.domain_key)

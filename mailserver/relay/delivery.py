@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -21,11 +21,11 @@ from zope.interface import implementer
 from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving, IHostFinder
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.answers import Failed, Outcome
+from mailserver.mail.answers import Delivered, Failed, Outcome
 from mailserver.mail.candidates import Candidate
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
-from mailserver.mail.parcel import Destination
+from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
 from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import HostBook, Hosts
@@ -68,7 +68,7 @@ class Doorway:
 class _Call:
     """One `deliver`: the outcomes so far, and how many transmissions have not ended."""
 
-    __slots__ = ("_withdraw", "open", "outcomes", "transmissions", "waiting")
+    __slots__ = ("_followers", "_withdraw", "open", "outcomes", "transmissions", "waiting")
 
     def __init__(self, withdraw: Callable[[Transmission], None]) -> None:
         self.outcomes: dict[int, Outcome] = {}
@@ -76,9 +76,22 @@ class _Call:
         self.transmissions: list[Transmission] = []
         self.waiting: Deferred[Mapping[int, Outcome]] | None = None
         self._withdraw = withdraw
+        self._followers: dict[int, list[int]] = {}
+
+    def one_for_each(self, destinations: Sequence[Destination]) -> list[Destination]:
+        """The first of those that go to one address: the others will have its outcome."""
+        leaders: list[Destination] = []
+        for leader, *others in one_for_each(destinations):
+            leaders.append(leader)
+            if others:
+                self._followers[leader.index] = [other.index for other in others]
+        return leaders
 
     def report(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome
+        for follower in self._followers.get(index, ()):  # the next host has not been told what this one's sender wants to hear
+            same = replace(outcome, notifies=False) if isinstance(outcome, Delivered) else outcome
+            self.outcomes[follower] = same
 
     def ended(self) -> None:
         self.open -= 1
@@ -189,8 +202,9 @@ class Relay:
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """Send the message to each destination's hosts."""
+        """Send the message to each destination's hosts; an address that several destinations share gets it once."""
         call = _Call(self.connections.withdraw)
+        destinations = call.one_for_each(destinations)
         if not self._by_domain:
             self._route(call, envelope, content, TO_SMARTHOST, destinations)
             return call.answer()

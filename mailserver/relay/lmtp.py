@@ -7,7 +7,7 @@ of a port, and the form of the address that the store knows its mailboxes by.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -109,8 +109,12 @@ class LMTPDelivery:
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """All recipients in one transaction, each with its own answer."""
-        return self.relay.deliver(envelope, content, [self._addressed(destination) for destination in destinations])
+        """All recipients in one transaction, each with its own answer; those who share a mailbox are one to the store."""
+        told: dict[Hashable, Local | Remote] = {}
+        addressed = [
+            replace(one, route=told.setdefault(one.place, self._addressed(one).route)) for one in destinations
+        ]
+        return self.relay.deliver(envelope, content, addressed)
 
     def forgive(self) -> None:
         """The store is connected to again, however often it was out of reach."""

@@ -46,6 +46,7 @@ GOOD: dict[str, Any] = {
     "domain": "example.org",
     "folder": ["Junk"],
     "must_exist": False,
+    "junk": False,
     "name": "1700000000.0123456789ABCDEF_0.mx.example.org",
     "fields": "Return-Path: <>\n",
     "binary": False,

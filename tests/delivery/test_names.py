@@ -17,6 +17,7 @@ from mailserver.delivery.names import (
     host_part,
     marker_in,
     marker_of,
+    number_of_mailbox,
     resized,
     sized,
 )
@@ -115,6 +116,12 @@ class FolderNames(SynchronousTestCase):
 class FileNames(SynchronousTestCase):
     def test_a_name_says_the_second_the_message_the_destination_and_the_host(self) -> None:
         self.assertEqual(file_name(1700000000.9, "0AB", 3, "mx.example.org"), "1700000000.0AB_3.mx.example.org")
+
+    def test_the_number_of_a_mailbox_has_at_most_nine_digits_and_stays_what_it_is(self) -> None:
+        """Files on people's disks are found again by it."""
+        self.assertEqual(number_of_mailbox("alice"), 663_665_735)
+        for user in ("", "jürgen", "\udcff", "x" * 100_000):
+            self.assertIn(number_of_mailbox(user), range(10**9))
 
     def test_the_marker_is_found_again_under_flags_and_another_host(self) -> None:
         marker = marker_of("0AB", 3)

@@ -66,6 +66,9 @@ class RouterCase(SynchronousTestCase):
         domains = {"example.org": domain or Domain(), "other.example": Domain(), **(also or {})}
         return Router(directory=self.directory, domains=domains, hostname="mx.example.org", **named)
 
+    def faults(self, router: Router) -> list[str]:
+        return self.successResultOf(Deferred.fromCoroutine(router.faults()))
+
     def route(self, router: Router, address: str | Address) -> list[str]:
         parsed = address if isinstance(address, Address) else Address.parse(address, utf8=True)
         routes = now_or_later(router.route(parsed))
@@ -146,8 +149,34 @@ class Aliases(RouterCase):
         for name in ("a@example.org", "b@example.org", "c@example.org"):
             self.assertIn(name, error.message)
 
-    def test_an_alias_of_itself_is_a_loop(self) -> None:
-        error = self.assertRaises(RoutingError, self.router, self.aliases(a=["a@example.org"]))
+    def test_an_alias_that_names_its_own_account_keeps_and_forwards(self) -> None:
+        router = self.router(self.aliases(bob=["BOB@example.org", "alice@example.org", "x@far.example"]))
+        self.assertEqual(sorted(self.route(router, "Bob@example.org")), ["-> x@far.example", "alice", "bob"])
+        self.assertEqual(self.faults(router), [])
+        routes, hops = self.successResultOf(Deferred.fromCoroutine(router.explain(Address("bob", "example.org"))))
+        self.assertEqual(len(routes), 3)
+        self.assertEqual(
+            [(str(hop.address), hop.how) for hop in hops[:2]], [("bob@example.org", "alias"), ("BOB@example.org", "account")]
+        )
+
+    def test_a_subaddress_of_such_a_name_keeps_its_copy_in_the_folder(self) -> None:
+        router = self.router(self.aliases(bob=["bob@example.org", "alice@example.org"]))
+        self.assertEqual(sorted(self.route(router, "bob+lists@example.org")), ["alice", "bob/lists?"])
+
+    def test_an_alias_that_such_a_name_is_a_member_of_leads_to_all_of_them(self) -> None:
+        router = self.router(self.aliases(all=["bob@example.org"], bob=["bob@example.org", "alice@example.org"]))
+        self.assertEqual(sorted(self.route(router, "all@example.org")), ["alice", "bob"])
+
+    def test_an_alias_that_names_itself_where_no_account_is_forwards_and_is_told(self) -> None:
+        router = self.router(self.aliases(sales=["sales@example.org", "alice@example.org"]))
+        self.assertEqual(self.route(router, "sales@example.org"), ["alice"])
+        [fault] = self.faults(router)
+        self.assertEqual(fault, "alias sales@example.org: it names itself, and there is no account of this name")
+        only_itself = self.router(self.aliases(sales=["sales@example.org"]))
+        self.assertEqual(self.route(only_itself, "sales@example.org"), ["no 550 5.1.1"])
+
+    def test_an_alias_that_leads_to_itself_by_a_tag_is_a_loop(self) -> None:
+        error = self.assertRaises(RoutingError, self.router, self.aliases(a=["a+x@example.org"]))
         self.assertEqual(error.message, "a@example.org leads back to itself: a@example.org → a@example.org")
 
     def test_a_loop_over_two_domains_is_found(self) -> None:
@@ -300,9 +329,6 @@ class Roles(RouterCase):
 
 
 class Checks(RouterCase):
-    def faults(self, router: Router) -> list[str]:
-        return self.successResultOf(Deferred.fromCoroutine(router.faults()))
-
     def test_nothing_to_say_of_good_tables(self) -> None:
         self.assertEqual(self.faults(self.router(Domain(aliases={"sales": addresses("bob@example.org")}))), [])
 

@@ -9,6 +9,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from mailserver.delivery import writer
 from mailserver.delivery.form import Body
 from mailserver.delivery.letters import letter_of, outcomes_of
 from mailserver.delivery.maildirs import Maildirs
-from mailserver.delivery.names import PathTemplate
+from mailserver.delivery.names import PathTemplate, number_of_mailbox
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
 from mailserver.mail.content import Content
@@ -72,7 +73,7 @@ class WriterCase(SynchronousTestCase):
 class Files(WriterCase):
     def test_a_message_stands_in_new_under_a_name_made_of_its_id(self) -> None:
         [outcomes] = self.deliver(parcel(ALICE))
-        name = "mail/example.org/alice/new/1700000000.0123456789ABCDEF_0.mx.example.org,S=85,W=90"
+        name = f"mail/example.org/alice/new/1700000000.0123456789ABCDEF_{number_of_mailbox('alice')}.mx.example.org,S=85,W=90"
         self.assertEqual(self.files(), [name])
         self.assertEqual(outcomes, {0: Delivered(f"{self.data}/{name}")})
         self.assertEqual(
@@ -90,9 +91,11 @@ class Files(WriterCase):
             self.deliver(parcel(ALICE, content=content))
             self.assertEqual(read(only(self.files_of("alice", "new"))), expected)
 
-    def test_each_destination_has_a_file_of_its_own(self) -> None:
+    def test_each_mailbox_has_a_file_of_its_own(self) -> None:
         self.deliver(parcel(ALICE, BOB, Mailbox("alice", "example.net")))
-        self.assertEqual([name.split("_")[1][0] for name in self.files()], ["2", "0", "1"])
+        self.assertEqual(
+            ["/".join(name.split("/")[1:3]) for name in self.files()], ["example.net/alice", "example.org/alice", "example.org/bob"]
+        )
 
     def test_files_are_0600_and_directories_0700_whatever_the_umask(self) -> None:
         self.addCleanup(os.umask, os.umask(0))
@@ -130,7 +133,8 @@ class Files(WriterCase):
 
     def test_drafts_of_attempts_that_were_cut_off_are_removed_and_those_of_other_messages_are_not(self) -> None:
         self.deliver(parcel(BOB))
-        own, other = "1700000000.0000000000000002_0.mx.example.org", "1700000000.0000000000000003_0.mx.example.org.7"
+        own = f"1700000000.0000000000000002_{number_of_mailbox('bob')}.mx.example.org"
+        other = f"1700000000.0000000000000003_{number_of_mailbox('bob')}.mx.example.org.7"
         for name in (own, f"{own}.7", f"{own}.{os.getpid()}", other):  # of an older version, of another process, of our number
             with open(self.path(f"tmp/{name}", "bob"), "w") as file:
                 file.write("half")
@@ -154,9 +158,105 @@ class Files(WriterCase):
         self.deliver(parcel(ALICE))
         _, devices, files, directories = self.report
         self.assertEqual(devices, {os.stat(self.data).st_dev: self.path("").rstrip("/")})
-        self.assertEqual(files, [(self.path("").rstrip("/"), "new/1700000000.0123456789ABCDEF_0.mx.example.org,S=85,W=90")])
+        self.assertEqual(files, [(self.path("").rstrip("/"), f"new/{os.listdir(self.path('new'))[0]}")])
         self.assertIn(os.path.dirname(self.data), directories)
         self.assertIn(f"{self.data}/mail/example.org", directories)
+
+
+class OneCopy(WriterCase):
+    """One for each mailbox and folder, however many ways lead there."""
+
+    tagged = Mailbox("alice", "example.org", ("x",), folder_must_exist=True)
+    junk = Mailbox("alice", "example.org", junk=True)
+
+    def copies(self) -> dict[str, int]:
+        """How many files stand in each folder of alice's."""
+        counts: dict[str, int] = {}
+        for name in self.files():
+            if "/alice/" in name and ("/new/" in name or "/cur/" in name):
+                folder = name.split("/alice/")[1].split("/")[0] if "/alice/." in name else "inbox"
+                counts[folder] = counts.get(folder, 0) + 1
+        return counts
+
+    def delivered(self, *mailboxes: Mailbox, again: bool = False, **more: Any) -> None:
+        [outcomes] = self.deliver(parcel(*mailboxes, again=again, **more))
+        self.assertEqual([type(outcomes[n]) for n in range(len(mailboxes))], [Delivered] * len(mailboxes))
+
+    def test_the_same_mailbox_several_times_is_one_file_and_an_answer_for_each(self) -> None:
+        self.delivered(ALICE, BOB, ALICE, ALICE)
+        self.assertEqual(len(self.files()), 2)
+
+    def test_a_tag_without_its_folder_and_the_inbox_are_one_file(self) -> None:
+        for again in (False, True):
+            self.delivered(ALICE, self.tagged, again=again)
+            self.assertEqual(self.copies(), {"inbox": 1})
+        self.delivered(self.tagged, ALICE, id="0000000000000002")
+        self.assertEqual(self.copies(), {"inbox": 2})
+
+    def test_a_tag_with_its_folder_and_the_inbox_are_two(self) -> None:
+        os.makedirs(self.path(".x"))
+        self.delivered(ALICE, self.tagged)
+        self.assertEqual(self.copies(), {"inbox": 1, ".x": 1})
+
+    def test_a_folder_that_a_rule_made_and_the_tag_of_its_name_are_one_file(self) -> None:
+        self.delivered(Mailbox("alice", "example.org", ("x",)), self.tagged)
+        self.assertEqual(self.copies(), {".x": 1})
+
+    def test_the_first_way_writes_the_header_lines(self) -> None:
+        self.delivered(self.tagged, ALICE)
+        [name] = self.files()
+        self.assertIn(b"Delivered-To: alice@example.org\nSubject", read(f"{self.data}/{name}"))
+
+    def test_what_is_put_aside_is_no_second_copy_of_what_stands_where_it_was_meant_to(self) -> None:
+        for again in (False, True):
+            self.delivered(self.tagged, self.junk, again=again)
+            self.assertEqual(self.copies(), {"inbox": 1})
+
+    def test_what_is_put_aside_goes_to_junk_beside_a_copy_in_another_folder(self) -> None:
+        os.makedirs(self.path(".x"))
+        self.delivered(self.tagged, self.junk)
+        self.assertEqual(self.copies(), {".x": 1, ".Junk": 1})
+
+    def test_all_ways_that_were_put_aside_are_one_copy_in_junk(self) -> None:
+        self.delivered(self.junk, Mailbox("alice", "example.org", ("x",), folder_must_exist=True, junk=True))
+        self.assertEqual(self.copies(), {".Junk": 1})
+
+    def test_a_way_that_comes_later_finds_the_copy_of_an_earlier_one(self) -> None:
+        self.delivered(ALICE)
+        for late in (self.tagged, self.junk, ALICE):
+            self.delivered(late, again=True)
+            self.assertEqual(self.copies(), {"inbox": 1})
+
+    def test_one_maildir_for_several_domains_gets_one_copy(self) -> None:
+        maildirs = Maildirs(path_of=lambda box: f"{self.data}/{box.user}", open_at_most=4)
+        boxes = ALICE, Mailbox("alice", "example.net"), Mailbox("alice", "example.com", junk=True)
+        MaildirWriter(maildirs=maildirs).write([letter_of(parcel(*boxes), HOST)])
+        maildirs.close()
+        self.assertEqual(len(files_below(self.data)), 1)
+
+    def test_a_way_that_fails_leaves_the_writing_to_the_next(self) -> None:
+        calls: list[object] = []
+
+        def first(*arguments: object) -> bool:
+            calls.append(arguments)
+            return len(calls) == 1
+
+        self.breaks("writev", errno.EDQUOT, first)
+        [outcomes] = self.deliver(parcel(ALICE, self.tagged, BOB))
+        self.assertEqual([type(outcomes[n]) for n in range(3)], [Deferred, Delivered, Delivered])
+        self.assertEqual(self.copies(), {"inbox": 1})
+
+    def test_what_an_older_release_took_keeps_its_names_and_copies(self) -> None:
+        old = parcel(ALICE, BOB, ALICE)
+        old = replace(old, destinations=tuple([replace(one, named_by_index=True) for one in old.destinations]))
+        self.deliver(old)
+        self.assertEqual([name.split("_")[1][0] for name in self.files()], ["0", "2", "1"])
+        [torn, _, _] = self.files()
+        with open(f"{self.data}/{torn}", "wb") as file:
+            file.write(b"torn")
+        self.deliver(replace(old, again=True))
+        self.assertEqual([name.split("_")[1][0] for name in self.files()], ["0", "2", "1"])
+        self.assertIn(b"hello", read(f"{self.data}/{torn}"))
 
 
 class Folders(WriterCase):

@@ -63,6 +63,7 @@ mailboxes = st.builds(
     folder=st.lists(any_text, max_size=3).map(tuple),
     system=st.booleans(),
     folder_must_exist=st.booleans(),
+    junk=st.booleans(),
 )
 routes = st.builds(Local, address=addresses, mailbox=mailboxes) | st.builds(Remote, address=addresses)
 
@@ -72,5 +73,5 @@ def envelopes_with_destinations(draw: st.DrawFn) -> tuple[Envelope, tuple[Destin
     """An envelope and destinations, some for its recipients, some for a recipient of their own."""
     envelope = draw(envelopes)
     own = st.sampled_from(envelope.recipients) | recipients if envelope.recipients else recipients
-    chosen = draw(st.lists(st.tuples(own, routes), max_size=5))
-    return envelope, tuple(Destination(n, recipient, route) for n, (recipient, route) in enumerate(chosen))
+    chosen = draw(st.lists(st.tuples(own, routes, st.booleans()), max_size=5))
+    return envelope, tuple(Destination(n, *parts) for n, parts in enumerate(chosen))

@@ -50,10 +50,21 @@ class CodecTests(SynchronousTestCase):
         self.assertIs(envelope.parameters, NO_MAIL_PARAMETERS)
         self.assertIs(envelope.recipients[0].parameters, NO_RECIPIENT_PARAMETERS)
 
-    def test_the_layout_of_version_1_stays_readable(self) -> None:
-        """Rows of this release rest in stores; whoever changes the layout must keep this test and raise the version."""
+    def test_the_layout_of_version_1_stays_readable_and_its_files_are_named_by_the_index(self) -> None:
         octets = (
             b'[1,"1K0WZABCDEFGHJKM",1795400000.25,null,null,["192.0.2.1",4711,"mx","client.example","",null,""],'
+            b'[[["bob","example.org"]]],'
+            b'[[0,0,[["b","example.org"],"b","example.org",["lists"],false]],[1,0,[["b","elsewhere.example"]]]]]'
+        )
+        envelope, destinations = simple()
+        of_old = tuple([replace(one, named_by_index=True) for one in destinations])
+        self.assertEqual(decode_envelope(octets), (envelope, of_old))
+        self.assertEqual(decode_envelope(encode_envelope(envelope, of_old)), (envelope, of_old))
+
+    def test_the_layout_of_version_2_stays_readable(self) -> None:
+        """Rows of this release rest in stores; whoever changes the layout must keep this test and raise the version."""
+        octets = (
+            b'[2,"1K0WZABCDEFGHJKM",1795400000.25,null,null,["192.0.2.1",4711,"mx","client.example","",null,""],'
             b'[[["bob","example.org"]]],'
             b'[[0,0,[["b","example.org"],"b","example.org",["lists"],false]],[1,0,[["b","elsewhere.example"]]]]]'
         )
@@ -62,9 +73,9 @@ class CodecTests(SynchronousTestCase):
 
     def test_a_later_version_says_so(self) -> None:
         row = json.loads(encode_envelope(*simple()))
-        row[0] = 2
+        row[0] = 3
         error = self.assertRaises(UnknownVersion, decode_envelope, json.dumps(row).encode())
-        self.assertIn("version 2", str(error))
+        self.assertIn("version 3", str(error))
 
     def test_what_is_no_envelope_is_refused(self) -> None:
         whole = encode_envelope(*simple())
@@ -75,6 +86,7 @@ class CodecTests(SynchronousTestCase):
             b"[]",
             b"[true]",
             b"[1]",
+            b"[0]",
             b'["1"]',
             whole[:-1],
             b"null",
