@@ -45,11 +45,13 @@ def frames(letters: Sequence[Letter]) -> Iterator[Frame]:
             frame.octets += size * len(copies)
             continue
         left = copies
+        again = letter[0]
         while left:
             fit = max((WRITTEN_OCTETS - frame.octets) // size, 0 if frame.letters else 1)
             some, left = left[:fit], left[fit:]
             if some:
-                frame.letters.append((*letter[:7], some))
+                frame.letters.append((again, *letter[1:7], some))
+                again = True  # a mailbox to which several ways lead may have its copy already
                 frame.numbers.append(number)
                 frame.octets += size * len(some)
             if left:

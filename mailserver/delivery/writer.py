@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from mailserver.delivery.durability import sync_fd
 from mailserver.delivery.form import Body, Sizes
@@ -58,10 +59,8 @@ class MaildirWriter:
         files: list[tuple[str, str]] = []
         earlier = Earlier()
         for again, binary, data, path, size, prefix, skip, copies in letters:
-            content = Content(data, path, size, prefix, binary, skip)
-            if copies and copies[0][-1].startswith(RETURN_PATH):  # the only one that the file shall have
-                content = without_return_path(content)
-            body = _body(content)
+            final = bool(copies) and copies[0][-1].startswith(RETURN_PATH)
+            body = _body(Content(data, path, size, prefix, binary, skip), final)
             results: list[Result] = []
             written: Written = {}
             for copy in copies:
@@ -171,9 +170,11 @@ def _opened(maildir: Maildir, part: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _body(content: Content) -> Body:
+def _body(content: Content, final: bool) -> Body:
+    """A file's own Return-Path is the only one that it shall have.  Nothing is read before a draft is there to be written."""
     in_memory = content.path is None and content.stored_size <= IN_MEMORY_OCTETS
-    return Body(content.chunks, binary=content.binary, in_memory=in_memory)
+    made = cache(lambda: without_return_path(content) if final else content)
+    return Body(lambda: made().chunks(), binary=content.binary, in_memory=in_memory)
 
 
 def store(

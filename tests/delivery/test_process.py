@@ -54,7 +54,9 @@ class ProcessCase(TestCase):
         """Its content is a named pipe: whoever opens it waits in the middle of the draft, as for a disk that does not answer."""
         pipe = os.path.abspath(self.mktemp())
         os.mkfifo(pipe)
-        return pipe, letter_of(parcel(ALICE, content=Content.at(pipe, 8), id="0000000000000007"), HOST)
+        letter = letter_of(parcel(ALICE, content=Content.at(pipe, 8), id="0000000000000007"), HOST)
+        # Without fields in front: nobody opens the pipe a second time to look for a Return-Path.
+        return pipe, (*letter[:7], [(*copy[:-1], b"") for copy in letter[7]])
 
     async def until_it_hangs(self) -> None:
         while not os.path.exists(f"{self.data}/example.org/alice/tmp") or not os.listdir(f"{self.data}/example.org/alice/tmp"):
@@ -207,6 +209,10 @@ class Frames(TestCase):
             self.cut(self.letter(1000, 2), self.letter(1000, 8, "/spool"), self.letter(9000, 2, "/spool"), self.letter(1)),
             [[(0, 2), (1, 3)], [(1, 5)], [(2, 1)], [(2, 1)], [(3, 1)]],
         )
+
+    def test_what_is_divided_looks_for_copies_that_the_part_before_has_written(self) -> None:
+        letter = letter_of(parcel(*[ALICE] * 8, content=Content.of(b"x" * 1000)), HOST)
+        self.assertEqual([part[0] for frame in frames.frames([letter]) for part in frame.letters], [False, True])
 
     def test_an_empty_message_and_an_empty_batch_are_nothing_special(self) -> None:
         self.assertEqual(self.cut(self.letter(0)), [[(0, 1)]])
