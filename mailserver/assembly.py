@@ -62,7 +62,7 @@ from mailserver.receive.tls_rules import TLSRules
 from mailserver.state import StateStore
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
-__all__ = ["Door", "Server", "StartError"]
+__all__ = ["Door", "Server", "StartError", "proxies_of"]
 
 NEEDS_RESTART = ("data", "hostname", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
 DAY_SECONDS = 86_400.0
@@ -347,7 +347,7 @@ class Door:
             hides_clients=configuration.privacy.received == "minimal",
             submission=self.submission,
             tls_rules=self._tls_rules,
-            proxies=None if listen is None else _proxies(listen),
+            proxies=None if listen is None else proxies_of(listen),
         )
 
     def _encryption(self, listen: Listen) -> Encryption | None:
@@ -518,7 +518,7 @@ async def stop_component(component: Any) -> None:
             Logger().failure("a component did not stop well")
 
 
-def _proxies(listen: Listen) -> Networks | None:
+def proxies_of(listen: Listen) -> Networks | None:
     """Whose PROXY headers are believed; None where none is awaited."""
     if not is_proxied(listen.endpoint):
         return None

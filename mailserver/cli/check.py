@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mailserver.accounts.realm import CheckerError, make_checker
-from mailserver.assembly import StartError, make_router
+from mailserver.assembly import StartError, make_router, proxies_of
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
@@ -158,11 +158,11 @@ class _Look:
     def at_bare_lf(self, configuration: Configuration) -> None:
         """LF.LF may end the data of all who come from these networks: they should be the devices', and no relay's."""
         key = "limits.bare_lf_networks"
-        proxies = [network for listen in configuration.listen for network in listen.proxies or ()]
+        proxies = [one for one in map(proxies_of, configuration.listen) if one is not None]
         for network in configuration.limits.bare_lf_networks:
             if network.prefixlen < BARE_LF_PREFIX[network.version]:
                 self.warnings.append(f"{key}: {network} is wider than /{BARE_LF_PREFIX[network.version]}; name the devices alone")
-            if any(proxy.version == network.version and proxy.overlaps(network) for proxy in proxies):
+            if any(one.overlaps(network) for one in proxies):
                 self.warnings.append(f"{key}: {network} holds a proxy of a listener, through which anybody comes")
 
     def at_data(self, data: str) -> None:

@@ -55,6 +55,10 @@ class Networks:
             answer = self._answers[address] = self._holds(address)
         return answer
 
+    def overlaps(self, network: Network) -> bool:
+        """Some address is in both."""
+        return any(one.version == network.version and one.overlaps(network) for one in self._networks)
+
     def _holds(self, address: str) -> bool:
         try:
             ip = ipaddress.ip_address(address.partition("%")[0])

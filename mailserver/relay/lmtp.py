@@ -19,6 +19,7 @@ from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDeli
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Outcome, Remote
 from mailserver.mail.content import Content
+from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
 from mailserver.relay.components import smarthost_name
@@ -109,7 +110,11 @@ class LMTPDelivery:
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """All recipients in one transaction, each with its own answer; those who share a mailbox are one to the store."""
+        """All recipients in one transaction, each with its own answer; those who share a mailbox are one to the store.
+
+        A Return-Path that came with the message is left out: the store writes its own.
+        """
+        content = without_return_path(content)
         told: dict[Hashable, Local | Remote] = {}
         addressed = [
             replace(one, route=told.setdefault(one.place, self._addressed(one).route)) for one in destinations

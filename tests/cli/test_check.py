@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from importlib import resources
@@ -11,6 +12,7 @@ import apsw
 
 from mailserver.cli import check_tls
 from tests.cli.support import CONFIGURATION, CommandCase, Said
+from tests.ports import free_port
 from tests.requires import require_root
 from tests.tls.authority import Authority, Leaf
 
@@ -64,6 +66,19 @@ class Check(CheckCase):
         self.assertIn("warning: limits.bare_lf_networks: 10.0.0.0/16 is wider than /24", said.out)
         self.assertIn("warning: limits.bare_lf_networks: 2001:db8::/48 is wider than /64", said.out)
         self.assertIn(": no faults, 2 warnings.\n", said.out)
+
+    def test_a_proxy_in_such_a_network_is_a_warning_also_the_one_on_this_host(self) -> None:
+        for more, networks, is_told in (
+            ('proxies = ["192.0.2.16/28"]\n', ["192.0.2.17"], True),
+            ('proxies = ["192.0.2.16/28"]\n', ["192.0.2.0/24"], True),
+            ('proxies = ["192.0.2.16/28"]\n', ["192.0.2.1", "127.0.0.1"], False),
+            ("", ["127.0.0.1"], True),
+            ("", ["192.0.2.17"], False),
+        ):
+            listen = f'[[listen]]\nservice = "mx"\nendpoint = "haproxy:tcp:{free_port()}:interface=127.0.0.1"\n{more}'
+            said = self.check(f"{listen}[limits]\nbare_lf_networks = {json.dumps(networks)}\n")
+            self.assertEqual(said.code, 0, said.out)
+            self.assertEqual("holds a proxy of a listener" in said.out, is_told, said.out)
 
     def test_a_database_of_accounts_is_asked(self) -> None:
         before = 'path = "accounts.toml"'

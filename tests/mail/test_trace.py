@@ -128,6 +128,9 @@ class OtherFieldsTests(SynchronousTestCase):
     def test_addresses_are_quoted_as_on_the_wire(self) -> None:
         self.assertEqual(return_path(Address("a b", "x")), b'Return-Path: <"a b"@x>\r\n')
         self.assertEqual(delivered_to(Address("a", "x")), b"Delivered-To: a@x\r\n")
+        # Whoever reads our fields may be strict.
+        self.assertEqual(return_path(Address.parse("a..b@x")), b'Return-Path: <"a..b"@x>\r\n')
+        self.assertEqual(delivered_to(Address.parse(".a@x")), b'Delivered-To: ".a"@x\r\n')
 
     def test_no_address_can_end_its_field(self) -> None:
         for field in (return_path(Address("a\r\nb", "x")), delivered_to(Address("a\r\nb", "x"))):

@@ -340,6 +340,13 @@ class WithDovecot(LMTPCase):
             self.assertTrue(stored.endswith(data.replace(b"\r\n", b"\n")), repr(stored))
         self.assertEqual(sum(b"X-Trace: ours\n" in stored for stored in self.store.messages("alice")), 2)
 
+    async def test_a_message_that_came_with_a_return_path_has_one_in_the_store(self) -> None:
+        delivery = await self.started(socket=self.store.socket)
+        await self.outcomes(delivery, parcel("alice", content=b"Return-Path: <x@y.example>\r\n" + DATA))
+        (stored,) = self.store.messages("alice")
+        self.assertTrue(stored.startswith(b"Return-Path: <carol@example.net>\n"), repr(stored))
+        self.assertEqual(stored.count(b"Return-Path:"), 1)
+
     async def test_each_recipient_has_its_own_outcome(self) -> None:
         delivery = await self.started(socket=self.store.socket)
         large = DATA + b"x" * 70 * 50 + b"\r\n"
