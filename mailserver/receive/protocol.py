@@ -25,7 +25,7 @@ from mailserver.receive.transaction import Transaction
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from mailserver.smtp import events, replies
 from mailserver.smtp.states import State as SessionState
-from mailserver.writing import writer
+from mailserver.writing import let_go, writer
 
 __all__ = ["ReceiveProtocol"]
 
@@ -81,6 +81,7 @@ class ReceiveProtocol(Connection):
         self.transaction = self.blamed = None
         self.factory.closed(self)
         self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
+        let_go(self.transport, reason)
 
     def readConnectionLost(self) -> None:
         """The peer has closed its half: answer what it has asked, then close ours."""

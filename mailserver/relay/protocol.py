@@ -29,7 +29,7 @@ from mailserver.smtp.client import ClientSession, Phase
 from mailserver.smtp.client_offer import NOTHING_OFFERED
 from mailserver.smtp.client_states import ClientState
 from mailserver.smtp.events import Wait
-from mailserver.writing import writer
+from mailserver.writing import let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
 
@@ -139,6 +139,7 @@ class RelayProtocol(TwistedProtocol):
         self._run()
         self._opening_failed(GIVEN_UP)
         self.owner.closed(self)
+        let_go(self.transport, reason)
 
     def handshakeCompleted(self) -> None:
         """TLS is there (`IHandshakeListener`)."""

@@ -98,6 +98,7 @@ class Contexts:
         if self._unverified is None:
             options = CertificateOptions()  # TLS 1.2 at least
             self._unverified = options.getContext()
+            self._unverified.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # replies have their ends; see mailserver/tls/contexts.py
         return _Unverified(self._unverified, host_name)
 
 

@@ -104,6 +104,9 @@ class Contexts:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(VERSIONS[parts.minimum_version])
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
+        # A peer that goes without a goodbye has just gone: SMTP itself says where a message ends.  As an error, each such
+        # end would stay in memory, with all that OpenSSL holds for it, in a failure that refers to itself.
+        context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no record buffers
         context.set_cipher_list((parts.ciphers or CIPHERS).encode("ascii"))
         # Sessions are resumed by tickets, which the server need not remember.

@@ -110,6 +110,7 @@ def soak(seconds: float, *, diagnose: str = "") -> Growth:
         if diagnose:
             (work / "site").mkdir()
             (work / "site" / "sitecustomize.py").write_text(diagnose)
+            server.twistd.append("--no_save")  # a process that has imported nothing yet
         server.start()
         over = threading.Event()
         visitors = [Visitor(server, seed, over) for seed in range(CLIENTS)]

@@ -240,7 +240,7 @@ class Quota(Scene):
 class FailingSync(Scene):
     """Syncs fail with EIO now and then: what they should have written is gone, whatever a later one says."""
 
-    inject = ("fdatasync:error=EIO:when=7+9", "fsync:error=EIO:when=12+9")
+    inject = ("fdatasync:error=EIO:when=25+11", "fsync:error=EIO:when=25+11")
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
         server.start()
