@@ -37,7 +37,8 @@ SIGNATURES = ("DKIM-Signature", "ARC-Seal", "ARC-Message-Signature")  # RFC 6376
 GAP_OCTETS_MOST = 65_536
 BASE64_OCTETS = 57 * 4096  # of one block: lines of 76
 BASE64_LINE = 76
-MOSTLY_EIGHT_BIT = 4  # text with more than one octet in so many above 127 is shorter in base64
+MOSTLY_EIGHT_BIT = 4  # text with more than one octet in so many above 127 is shorter in base64,
+SHORT_OCTETS = 500  # and where it is shorter than this, that counts for nothing
 EIGHT_BIT = bytes(range(128, 256))
 HARMLESS = bytes(range(1, 128)).rjust(128, b"?") + b"?" * 128
 BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
@@ -274,7 +275,7 @@ class Conversion:
 
 
 def _mostly_eight_bit(facts: Facts) -> bool:
-    return facts.eight_bit * MOSTLY_EIGHT_BIT > facts.size
+    return facts.eight_bit * MOSTLY_EIGHT_BIT > facts.size > SHORT_OCTETS
 
 
 def _qp_lines(lines: bytes) -> bytes:

@@ -23,7 +23,7 @@ from mailserver.mail.eight_bit import Channel, Conversion, Facts, Unconvertible,
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import FileSource, MemorySource, Source, source_of
 from mailserver.smtp.client_offer import Offer
-from mailserver.smtp.client_request import NEEDS_8BITMIME, NEEDS_BINARYMIME, Request
+from mailserver.smtp.client_request import NEEDS_8BITMIME, NEEDS_BINARYMIME, Request, can_be_said
 
 __all__ = ["EightBit", "Form", "form_of", "channel_to"]
 
@@ -48,7 +48,7 @@ class Form:
 def channel_to(request: Request, offer: Offer) -> Channel | None:
     """What the body may hold; None where the host takes all that the message may have, or cannot take it in any form."""
     is_text = request.body != "BINARYMIME" or offer.binarymime
-    if (offer.eightbitmime and is_text) or (request.smtputf8 and not offer.smtputf8):
+    if (offer.eightbitmime and is_text) or not can_be_said(request, offer):
         return None
     return Channel(eight_bit=offer.eightbitmime, binary=is_text)
 

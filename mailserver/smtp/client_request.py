@@ -15,7 +15,16 @@ from mailserver.mail.reply import Reply
 from mailserver.smtp.client_offer import Offer
 from mailserver.smtp.grammar import CONTROLS
 
-__all__ = ["NEEDS_8BITMIME", "NEEDS_BINARYMIME", "Request", "mail_command", "needs_smtputf8", "rcpt_command", "unmet_need"]
+__all__ = [
+    "NEEDS_8BITMIME",
+    "NEEDS_BINARYMIME",
+    "Request",
+    "can_be_said",
+    "mail_command",
+    "needs_smtputf8",
+    "rcpt_command",
+    "unmet_need",
+]
 
 BODY_TYPES = ("7BIT", "8BITMIME", "BINARYMIME")
 
@@ -68,13 +77,29 @@ def unmet_need(request: Request, offer: Offer, *, is_encrypted: bool) -> Reply |
         return NEEDS_REQUIRETLS
     if 0 < offer.size_max < request.size:
         return TOO_LARGE
-    if request.smtputf8 and not offer.smtputf8:  # before the others: a form without eight bits would not help
-        return NEEDS_SMTPUTF8
+    utf8 = _lacks_smtputf8(request, offer)  # before the others: a form without eight bits would not help
+    if utf8 is not None:
+        return utf8
     if request.body == "8BITMIME" and not offer.eightbitmime:
         return NEEDS_8BITMIME
     if request.body == "BINARYMIME" and not offer.binarymime:
         return NEEDS_BINARYMIME
     return None
+
+
+def _lacks_smtputf8(request: Request, offer: Offer) -> Reply | None:
+    if offer.smtputf8:
+        return None
+    if request.smtputf8:
+        return NEEDS_SMTPUTF8
+    if request.sender is not None and needs_smtputf8(request.sender):
+        return SENDER_NEEDS_SMTPUTF8
+    return None
+
+
+def can_be_said(request: Request, offer: Offer) -> bool:
+    """Nothing stands in the way that another form of the content would not change: SMTPUTF8 is there where it is needed."""
+    return _lacks_smtputf8(request, offer) is None
 
 
 def mail_command(request: Request, offer: Offer, *, smtputf8: bool) -> bytes | Reply:

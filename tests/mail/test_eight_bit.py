@@ -59,7 +59,7 @@ class OneTextTests(SynchronousTestCase):
 
     def test_other_content_and_mostly_eight_bit_text_become_base64(self):
         for head in (b"Content-Type: application/octet-stream\r\n", b"Content-Type: text/plain; charset=gbk\r\n"):
-            data = b"MIME-Version: 1.0\r\n" + head + b"\r\n" + b"\xb7\xfe\xce\xf1\r\n" * 40
+            data = b"MIME-Version: 1.0\r\n" + head + b"\r\n" + b"\xb7\xfe\xce\xf1\r\n" * 90
             self.assertIn(b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", converted(data))
             self.assertEqual(seen(converted(data)), seen(data))
 

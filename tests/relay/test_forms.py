@@ -150,6 +150,10 @@ class UTF8Tests(FormsCase):
         data = "Subject: Grüße\r\n\r\nGrüße\r\n".encode()
         outcome, _, arrived = self.ship(data, SEVEN_BIT, body="8BITMIME", smtputf8=True)
         self.assertEqual((type(outcome), outcome.reply.enhanced, arrived), (Failed, "5.6.7", None))
+        sender = Address("ü", "example.net")
+        for eight_bit in EightBit:
+            outcome, _, arrived = self.ship(TEXT, SEVEN_BIT, eight_bit, body="8BITMIME", sender=sender)
+            self.assertEqual((type(outcome), outcome.reply.enhanced, arrived), (Failed, "5.6.7", None))
 
     def test_our_own_received_field_does_not_make_a_message_need_it(self):
         """RFC 6531 section 3.2: an ASCII message for an address whose domain alone is outside ASCII."""

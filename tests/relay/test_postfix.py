@@ -262,6 +262,22 @@ class WithPostfix(TestCase):
 
 
 class WholeServer(ScenarioCase):
+    def test_a_report_with_eight_bits_in_it_reaches_its_sender_over_a_host_that_does_not_take_them(self) -> None:
+        postfix = Postfix("smtpd_discard_ehlo_keywords = 8bitmime, smtputf8\n")
+        self.addCleanup(postfix.remove)
+        postfix.start()
+        relay = f'[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = {postfix.port}\neightbit = "refuse"\nnetworks = ["127.0.0.0/8"]\n'
+        server = self.serve(BASIC + relay)
+        with Wire(server.port) as wire:
+            mail = "MAIL FROM:<sender@far.example> BODY=8BITMIME RET=FULL"
+            wire.dialogue("EHLO client.example", mail, "RCPT TO:<alice@far.example>", "DATA")
+            wire.send("Subject: x\r\n\r\nViele Grüße\r\n.\r\n".encode())
+            self.assertEqual(wire.reply().code, 250)
+        [report] = postfix.wait_for_mail("sender")
+        self.assertTrue(report.data.isascii())
+        self.assertIn(b"Status: 5.6.3", report.data)
+        self.assertIn(b"Viele Gr=C3=BC=C3=9Fe", report.data)
+
     def test_our_queue_delivers_to_postfix_and_its_refusal_comes_back_in_a_report(self) -> None:
         postfix = Postfix()
         self.addCleanup(postfix.remove)

@@ -69,7 +69,9 @@ class NeedsTests(SynchronousTestCase):
 
     def test_smtputf8_of_the_sender(self):
         talk = Talk().ready(hello("8BITMIME"))
-        self.assert_refused(talk, talk.send("a", "b", sender=UTF8_SENDER), 550, "5.6.7")
+        for body in ("7BIT", "8BITMIME"):
+            talk = Talk().ready(hello())
+            self.assert_refused(talk, talk.send("a", "b", sender=UTF8_SENDER, body=body), 550, "5.6.7")
         written = Talk().ready(hello("SMTPUTF8")).send("a", sender=UTF8_SENDER)
         self.assertTrue(written.startswith("MAIL FROM:<ü@client.example> SMTPUTF8\r\n".encode()))
 
