@@ -41,8 +41,7 @@ from mailserver.processes.spawning import name_version, outlive_signals
 __all__ = ["FIELDS_OCTETS", "Request", "main", "parse_request", "serve"]
 
 FIELDS_OCTETS = 32768  # header fields that travel in the request; more of them go in front of the content
-REPLY_OCTETS = 4096
-CHILDREN = 32  # at once
+CHILDREN = 128  # at once, with those that a home keeps although their time is over
 CHILDREN_OF_A_USER = 2
 CHILD_SECONDS = 60  # then a child that hangs (a home on a server that is down) is ended
 CHUNK_OCTETS = 65536

@@ -6,56 +6,55 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.delivery import courier, troubles
+from mailserver.delivery import troubles
+from mailserver.delivery.courier import FIELDS_OCTETS, answer_of
 from mailserver.delivery.form import local_form
+from mailserver.delivery.home_turns import HomeTurns, NoTurn
 from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.names import host_part
-from mailserver.interfaces import IBatchDelivery, IComponent, IMayBeMissing, IPrivilegedComponent
+from mailserver.interfaces import (
+    Clock,
+    IBatchDelivery,
+    IComponent,
+    IConcurrentDelivery,
+    IMayBeMissing,
+    IPrivilegedComponent,
+)
 from mailserver.mail.answers import Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.processes.answer import Answer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
 from mailserver.processes.spawning import Start
 
 __all__ = ["Courier", "HomeDelivery", "courier_start"]
 
-WAIT_SECONDS = 30.0  # for one file; a home that hangs holds up its own user's mail, and this batch for so long
-USERS_AT_ONCE = 4
+WAIT_SECONDS = 30.0  # for one file
+AT_ONCE = 16  # files
+CALLS_AT_ONCE = 32  # of the queue: a home that hangs keeps the call with its message, and no other one
+DEADLINE_SECONDS = 300.0  # of a call
+LAST_START_SECONDS = DEADLINE_SECONDS - 2 * WAIT_SECONDS  # after which none of its messages is begun
 
 
 class Courier:
-    """The server's end.  `deliver` is blocking and may be called in several threads."""
+    """The server's end of the `process`."""
 
     def __init__(self, process: KeptProcess) -> None:
         self.process = process
 
-    def deliver(self, copy: Copy, letter: Letter) -> Result:
-        """Have one file written, durably.  Never raises: a courier that cannot be reached is an outcome too."""
-        index = copy[0]
-        try:
-            with _content_of(letter) as content:
-                return (index, *self._asked(_request_of(copy, letter), content.fileno()))
-        except (OSError, ValueError) as error:
-            return index, troubles.NO_ERRNO, f"the courier: {error}"
-
-    def _asked(self, request: bytes, content: int) -> tuple[int, str]:
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                self.process.send(request, [theirs.fileno(), content])
-            ours.settimeout(WAIT_SECONDS)
-            reply = ours.recv(courier.REPLY_OCTETS)
-        if not reply:
-            raise OSError("it ended without an answer")
-        return courier.answer_of(reply)
+    def hand_over(self, copy: Copy, letter: Letter, reply: socket.socket) -> None:
+        """In a thread: ask for one file, and close our copy of the reply's other end.  Raises OSError."""
+        with reply, _content_of(letter) as content:
+            self.process.send(_request_of(copy, letter), [reply.fileno(), content.fileno()])
 
 
 def courier_start(template: str, uid_min: int) -> Start:
@@ -63,11 +62,17 @@ def courier_start(template: str, uid_min: int) -> Start:
     return Start("mailserver.delivery.courier", (template, str(uid_min)))
 
 
-@implementer(IBatchDelivery, IComponent, IPrivilegedComponent, IMayBeMissing)
+@implementer(IBatchDelivery, IConcurrentDelivery, IComponent, IPrivilegedComponent, IMayBeMissing)
 class HomeDelivery:
-    """Mail into the users' homes.  What the courier calls delivered is durable, so `flush` has nothing to do."""
+    """Mail into the users' homes.  What the courier calls delivered is durable, so `flush` has nothing to do.
+
+    `run_in_thread` hands requests over; `reactor` waits for the replies.
+    """
 
     stores = True
+    log = Logger()
+    calls_at_once = CALLS_AT_ONCE
+    deadline_seconds = DEADLINE_SECONDS
 
     def __init__(
         self,
@@ -75,18 +80,21 @@ class HomeDelivery:
         template: str,
         uid_min: int,
         hostname: str,
+        clock: Clock,
         run_in_thread: Callable[..., Awaitable[Any]],
+        reactor: Any,
         keep: Callable[[str, Start], KeptProcess] = keep_here,
         identity: Callable[[], int] = os.geteuid,
     ) -> None:
         self._courier_start = courier_start(template, uid_min)
         self._host = host_part(hostname)
+        self._clock = clock
         self._run_in_thread = run_in_thread
+        self._reactor = reactor
         self._keep = keep
         self._identity = identity
         self._courier: Courier | None = None
-        self._busy: dict[str, DeferredLock] = {}  # users with mail in hand
-        self._users_at_once = DeferredSemaphore(USERS_AT_ONCE)
+        self._turns = HomeTurns(clock=clock, at_once=AT_ONCE)
 
     def start_privileged(self) -> None:
         """Start the courier while the server is still root.  Raises OSError, also where it is not."""
@@ -117,38 +125,64 @@ class HomeDelivery:
 
     async def deliver_batch(self, parcels: Sequence[Parcel]) -> Sequence[Mapping[int, Outcome]]:
         """Users side by side, the messages of one user in their order."""
+        last_start = self._clock.seconds() + LAST_START_SECONDS
         letters = [letter_of(parcel, self._host) for parcel in parcels]
-        results: list[list[Result]] = [[] for _ in letters]
-        work: dict[str, list[tuple[int, Copy]]] = {}
-        for n, letter in enumerate(letters):
-            for copy in letter[-1]:
-                work.setdefault(copy[1], []).append((n, copy))
-
-        async def serve(user: str, copies: list[tuple[int, Copy]]) -> None:
-            async with self._busy.setdefault(user, DeferredLock()), self._users_at_once:
-                await self._run_in_thread(self._deliver_to_user, copies, letters, results)
-
-        await gatherResults([Deferred.fromCoroutine(serve(user, copies)) for user, copies in work.items()])
-        self._busy = {user: lock for user, lock in self._busy.items() if lock.locked}
+        results = await gatherResults(
+            [
+                gatherResults(
+                    [Deferred.fromCoroutine(self._deliver_copy(copy, own, last_start)) for copy, own in _each_copy(letter)]
+                )
+                for letter in letters
+            ]
+        )
         return [outcomes_of(parcel, found) for parcel, found in zip(parcels, results, strict=True)]
 
     async def flush(self) -> None:
         """The courier has synced each file."""
 
-    def _deliver_to_user(
-        self, copies: list[tuple[int, Copy]], letters: list[Letter], results: list[list[Result]]
-    ) -> None:
-        """In a thread.  Only this call appends for these copies."""
-        begun: set[int] = set()
-        for n, copy in copies:
-            if self._courier is None:
-                results[n].append((copy[0], troubles.NO_ERRNO, "the courier was not started"))
-                continue
-            letter = letters[n]
-            if n in begun:  # several ways lead to this user: where they end in one folder, the first one's copy stands there now
-                letter = (True, *letter[1:])
-            results[n].append(self._courier.deliver(copy, letter))
-            begun.add(n)
+    async def _deliver_copy(self, copy: Copy, letter: Letter, last_start: float) -> Result:
+        """Never raises: each copy has its own outcome."""
+        courier = self._courier
+        if courier is None:
+            return copy[0], troubles.NO_ERRNO, "the courier was not started"
+        try:
+            number, note = await self._turns.serve(
+                copy[1], lambda: self._asked(courier, copy, letter), last_start=last_start
+            )
+        except NoTurn as error:
+            return copy[0], troubles.NO_ERRNO, str(error)
+        except (OSError, ValueError) as error:
+            return copy[0], troubles.NO_ERRNO, f"the courier: {error}"
+        except CancelledError:
+            return copy[0], troubles.NO_ERRNO, "the server did not wait any longer"
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the batch's other mailboxes
+            self.log.failure("a message could not be given to the courier")
+            return copy[0], troubles.NO_ERRNO, f"{type(error).__name__}: {error}"
+        return copy[0], number, note
+
+    async def _asked(self, courier: Courier, copy: Copy, letter: Letter) -> tuple[int, str]:
+        """Have one file written, durably.  Raises OSError, ValueError, and Twisted's TimeoutError."""
+        ours, theirs = socket.socketpair()
+        answer = Answer(self._reactor, ours)
+        try:
+            await self._run_in_thread(courier.hand_over, copy, letter, theirs)
+            octets = await answer.within(WAIT_SECONDS, self._clock)
+        finally:
+            answer.close()  # who still writes sees that nobody waits
+        if not octets:
+            raise OSError("it ended without an answer")
+        return answer_of(octets)
+
+
+def _each_copy(letter: Letter) -> Iterator[tuple[Copy, Letter]]:
+    """The copies of a letter, each with the letter in the form that it needs.
+
+    Several ways may lead to one user.  Where they end in one folder, the first one's copy stands there when the second one comes.
+    """
+    users: set[str] = set()
+    for copy in letter[-1]:
+        yield copy, (True, *letter[1:]) if copy[1] in users else letter
+        users.add(copy[1])
 
 
 def _request_of(copy: Copy, letter: Letter) -> bytes:
@@ -170,7 +204,7 @@ def _request_of(copy: Copy, letter: Letter) -> bytes:
 
 
 def _prefix_fits(letter: Letter) -> bool:
-    return len(letter[5]) <= courier.FIELDS_OCTETS // 2
+    return len(letter[5]) <= FIELDS_OCTETS // 2
 
 
 def _content_of(letter: Letter) -> BinaryIO:

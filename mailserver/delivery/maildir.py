@@ -254,7 +254,9 @@ class MaildirFactory:
                 template=options.path,
                 uid_min=options.uid_min,
                 hostname=services.hostname,
-                run_in_thread=services.run_in_thread,
+                clock=services.clock,
+                run_in_thread=threads("courier", 4).run,
+                reactor=reactor,
                 keep=services.keep_process or keep_here,
             )
 

@@ -44,9 +44,11 @@ from mailserver.processes.answer import Answer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError
 from mailserver.processes.small import keep_here
+from mailserver.threads import Threads
 
 __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "launch_of"]
 
+HANDING_OVER = 4  # messages at once: a launcher that takes nothing, or a temporary folder that hangs, keeps these threads alone
 GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
 
 
@@ -178,12 +180,17 @@ class PipeDelivery:
         if self._launch.user == launcher.EACH_ITS_USER and not (isinstance(route, Local) and route.mailbox.system):
             return Deferred(troubles.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
         try:
-            async with self._slots:
-                if self._clock.seconds() > last_start:
-                    return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
+            slot = self._slots.acquire()
+            try:
+                await slot.addTimeout(max(0.0, last_start - self._clock.seconds()), self._clock)  # type: ignore[arg-type]
+            except Late:
+                return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
+            try:
                 if self._header_fields:  # with a Return-Path, the only one
                     content = without_return_path(content)
                 return await self._run(self._request_of(envelope, content, destination), content)
+            finally:
+                self._slots.release()
         except CancelledError:
             return troubles.deferred("the server did not wait any longer")
         except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
@@ -295,6 +302,8 @@ class PipeFactory:
         """No errors: the options were checked."""
         from twisted.internet import reactor
 
+        threads = Threads("pipe", HANDING_OVER, call_from_thread=reactor.callFromThread)  # type: ignore[attr-defined]
+
         return PipeDelivery(
             command=options.command,
             user=options.user,
@@ -308,7 +317,7 @@ class PipeFactory:
             concurrency=options.concurrency,
             hostname=services.hostname,
             clock=services.clock,
-            run_in_thread=services.run_in_thread,
+            run_in_thread=threads.run,
             reactor=reactor,
             keep=services.keep_process or keep_here,
         )

@@ -11,16 +11,18 @@ import stat
 import tempfile
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.delivery import courier
+from mailserver.delivery import courier, homes
 from mailserver.delivery.courier import Request, parse_request
 from mailserver.delivery.homes import Courier, HomeDelivery
-from mailserver.delivery.letters import letter_of
-from mailserver.interfaces import IMayBeMissing
+from mailserver.delivery.letters import Copy, Letter, letter_of
+from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
@@ -150,7 +152,17 @@ class RootCase(SynchronousTestCase):
 
     def deliver(self, one: Parcel) -> list[tuple[int, int, str]]:
         letter = letter_of(one, HOST)
-        return [self.courier.deliver(copy, letter) for copy in letter[-1]]
+        return [self.asked(copy, letter) for copy in letter[-1]]
+
+    def asked(self, copy: Copy, letter: Letter) -> tuple[int, int, str]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            try:
+                self.courier.hand_over(copy, letter, theirs)
+            except OSError as error:
+                return copy[0], -1, str(error)
+            ours.settimeout(30)
+            return (copy[0], *courier.answer_of(ours.recv(65536)))
 
     def new(self, user: str = "nobody", maildir: str = "Maildir") -> list[str]:
         path = f"{self.homes[user]}/{maildir}/new"
@@ -278,15 +290,28 @@ class AsRoot(RootCase):
         self.assertEqual(os.listdir(f"{self.homes['other']}/Maildir/tmp"), [])
 
 
-class Component(SynchronousTestCase):
+class Component(TestCase):
     """The delivery with a courier that is one call."""
+
+    timeout = 30.0
 
     def setUp(self) -> None:
         self.asked: list[str] = []
+        self.clock = Clock()
         self.delivery = HomeDelivery(
-            template="{home}/Maildir", uid_min=1000, hostname=HOST, run_in_thread=run_at_once, keep=self.keep, identity=lambda: 0
+            template="{home}/Maildir",
+            uid_min=1000,
+            hostname=HOST,
+            clock=self.clock,
+            run_in_thread=run_at_once,
+            reactor=reactor,
+            keep=self.keep,
+            identity=lambda: 0,
         )
         self.missing = ""
+        self.again: list[tuple[str, bool]] = []
+        self.hanging: list[int] = []
+        self.addCleanup(lambda: [os.close(reply) for reply in self.hanging])
 
     def keep(self, kind: str, start: Start) -> Any:
         self.asked.append(f"{kind}: {start.module} {' '.join(start.arguments)}")
@@ -294,19 +319,20 @@ class Component(SynchronousTestCase):
 
     def send(self, request: bytes, descriptors: list[int]) -> None:
         user = json.loads(request)["user"]
+        self.again.append((user, json.loads(request)["again"]))
         self.asked.append(user)
+        if user.startswith("hangs"):
+            self.hanging.append(os.dup(descriptors[0]))
+            return
         os.write(descriptors[0], b'[0, "path"]' if user != "bad" else b'[-1, "no"]')
 
     def close(self) -> None:
         self.asked.append("close")
 
-    def result(self, awaitable: Any) -> Any:
-        return self.successResultOf(Deferred.fromCoroutine(awaitable))
-
-    def test_the_courier_is_started_once_with_privileges_if_there_is_a_time_for_them(self) -> None:
+    async def test_the_courier_is_started_once_with_privileges_if_there_is_a_time_for_them(self) -> None:
         self.delivery.start_privileged()
-        self.result(self.delivery.start())
-        self.result(self.delivery.stop())
+        await self.delivery.start()
+        await self.delivery.stop()
         self.assertEqual(self.asked, ["courier: mailserver.delivery.courier {home}/Maildir 1000", "close"])
 
     def test_without_root_there_is_no_mail_into_homes_and_the_start_says_so(self) -> None:
@@ -323,16 +349,68 @@ class Component(SynchronousTestCase):
         self.missing = "it has died"
         self.assertEqual(self.delivery.missing(), "it has died")
 
-    def test_each_destination_gets_its_own_outcome(self) -> None:
+    async def test_each_destination_gets_its_own_outcome(self) -> None:
         self.delivery.start_privileged()
         parcels = [parcel(home_box("bad"), home_box("alice")), parcel(home_box("alice"), id="0000000000000002")]
-        first, second = self.result(self.delivery.deliver_batch(parcels))
+        first, second = await self.delivery.deliver_batch(parcels)
         self.assertIsInstance(first[0], NotNow)
         self.assertEqual((first[1], second[0]), (Delivered("path"), Delivered("path")))
-        self.result(self.delivery.flush())
+        await self.delivery.flush()
 
-    def test_without_a_courier_everything_waits(self) -> None:
-        [outcomes] = self.result(self.delivery.deliver_batch([parcel(home_box("alice"))]))
+    def begun(self, *parcels: Parcel) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self.delivery.deliver_batch(parcels))
+
+    async def test_of_several_ways_to_one_home_all_but_the_first_look_whether_a_copy_stands_there(self) -> None:
+        self.delivery.start_privileged()
+        ways = parcel(home_box("alice"), home_box("bob"), home_box("alice", "lists"), home_box("alice"))
+        await self.delivery.deliver_batch([ways, parcel(home_box("alice"), id="0000000000000002")])
+        self.assertEqual([again for user, again in self.again if user == "alice"], [False, True, True, False])
+        self.assertIn(("bob", False), self.again)
+
+    async def test_a_home_that_hangs_holds_up_neither_other_users_nor_other_messages(self) -> None:
+        self.delivery.start_privileged()
+        hangs = self.begun(parcel(home_box("hangs"), home_box("alice")), parcel(home_box("bob"), id="0000000000000002"))
+        for n in range(3, 40):
+            [outcomes] = await self.begun(parcel(home_box("alice"), id=f"{n:016}"))
+            self.assertIsInstance(outcomes[0], Delivered)
+        self.assertNoResult(hangs)
+        self.clock.advance(homes.WAIT_SECONDS)
+        first, second = await hangs
+        assert isinstance(first[0], NotNow)
+        self.assertIn("does not answer", first[0].note)
+        self.assertEqual((first[1], second[0]), (Delivered("path"), Delivered("path")))
+
+    async def test_whoever_still_writes_at_the_deadline_sees_that_nobody_waits(self) -> None:
+        self.delivery.start_privileged()
+        hangs = self.begun(parcel(home_box("hangs")))
+        self.assertTrue(privileged.server_waits(self.hanging[0]))
+        self.clock.advance(homes.WAIT_SECONDS)
+        await hangs
+        self.assertFalse(privileged.server_waits(self.hanging[0]))
+
+    async def test_a_call_that_the_queue_gives_up_gives_up_what_is_under_way(self) -> None:
+        self.delivery.start_privileged()
+        hangs = self.begun(parcel(home_box("hangs")))
+        hangs.cancel()
+        [outcomes] = await hangs
+        self.assertIn("did not wait", outcomes[0].note)
+        self.assertFalse(privileged.server_waits(self.hanging[0]))
+
+    async def test_the_queue_makes_many_calls_at_once_and_waits_long_enough_for_each(self) -> None:
+        verifyObject(IBatchDelivery, self.delivery)
+        verifyObject(IConcurrentDelivery, self.delivery)
+        self.delivery.start_privileged()
+        many = self.begun(*[parcel(home_box(f"hangs{n}"), id=f"{n:016}") for n in range(500)])
+        waited = 0.0
+        while not many.called:
+            self.clock.advance(1)
+            waited += 1
+            await deferLater(reactor, 0)
+        self.assertLess(waited, self.delivery.deadline_seconds)
+        self.assertTrue(all(isinstance(outcomes[0], NotNow) for outcomes in await many))
+
+    async def test_without_a_courier_everything_waits(self) -> None:
+        [outcomes] = await self.delivery.deliver_batch([parcel(home_box("alice"))])
         self.assertIsInstance(outcomes[0], NotNow)
 
 
@@ -345,7 +423,9 @@ class OwnUser(TestCase):
             template="{home}/Maildir",
             uid_min=1000,
             hostname=HOST,
+            clock=reactor,  # type: ignore[arg-type]
             run_in_thread=deferToThread,
+            reactor=reactor,
             identity=lambda: 0,
         )
         delivery.start_privileged()

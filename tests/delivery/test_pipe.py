@@ -334,12 +334,15 @@ class Ends(PipeCase):
         self.assertEqual(len(counts), 7)
         self.assertLessEqual(max(counts), 2)
 
-    async def test_who_would_have_to_wait_too_long_for_a_turn_is_deferred_in_time(self) -> None:
-        delivery = await self.started("/bin/true")
-        delivery._last_start_seconds = -1.0
-        outcome = await self.outcome(delivery)
-        assert isinstance(outcome, Deferred)
-        self.assertEqual(outcome.reply.enhanced, "4.3.2")
+    async def test_who_would_have_to_wait_too_long_for_a_turn_is_deferred_in_time_however_many_they_are(self) -> None:
+        delivery = await self.started("/bin/true", concurrency=1)
+        delivery._clock = clock = Clock()
+        one = parcel(*[Mailbox(f"u{n}", "example.org") for n in range(1000)])
+        delivering = Later.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
+        clock.advance(delivery._last_start_seconds + 1)
+        outcomes = await delivering
+        self.assertIsInstance(outcomes.pop(0), Delivered)
+        self.assertEqual({(outcome.reply.enhanced, outcome.note) for outcome in outcomes.values()}, {("4.3.2", "other messages kept the command busy")})
 
 
 class Identity(PipeCase):

@@ -1,0 +1,143 @@
+"""Whose turn it is among the homes: one delivery at a time into each, and one that does not answer holds up its own mail alone.
+
+A home may lie on a file server of its own, which may be away.  Then one delivery waits for it.  After a few seconds those
+behind it wait no longer, and after its deadline the home is left alone for a while, longer each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as Late
+from twisted.logger import Logger
+
+from mailserver.interfaces import Clock
+
+__all__ = ["HomeTurns", "NoTurn"]
+
+SLOW_SECONDS = 5.0  # of one delivery; then the next ones for this home are deferred at once
+PENALTY_SECONDS = 60.0  # after a deadline; twice as long after each further one
+PENALTY_SECONDS_MOST = 900.0
+SUSPECTS_AT_ONCE = 4  # homes that have not answered the last time
+REMEMBERED_MOST = 10_000  # homes that have not answered
+
+T = TypeVar("T")
+
+
+class NoTurn(Exception):
+    """Nothing is tried now; the words say why."""
+
+
+class Home:
+    """What is under way into one home, and how it went."""
+
+    __slots__ = ("hangs", "lock", "next_try", "slow", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = DeferredLock()
+        self.waiting: set[Deferred[Any]] = set()
+        self.slow = False  # the delivery under way has not answered for a while
+        self.hangs = 0  # deadlines, one after the other
+        self.next_try = 0.0
+
+
+class HomeTurns:
+    """`at_once` deliveries in all."""
+
+    log = Logger()
+
+    def __init__(self, *, clock: Clock, at_once: int) -> None:
+        self._clock = clock
+        self._slots = DeferredSemaphore(at_once)
+        self._homes: dict[str, Home] = {}
+        self._suspects = 0
+
+    async def serve(self, user: str, work: Callable[[], Awaitable[T]], *, last_start: float) -> T:
+        """What `work` returns, when it is the user's turn; in the order of the calls.
+
+        `work` raises Twisted's TimeoutError where the home does not answer.  Raises `NoTurn` also where the turn has not come
+        before `last_start`, a time of the clock.
+        """
+        home = self._homes.setdefault(user, Home())
+        self._look_at(home)
+        await self._turn(home)
+        try:
+            self._look_at(home)
+            await self._slot(last_start)
+        except BaseException:
+            # Later, for those behind may fare alike: they would be called one in the other.
+            self._clock.callLater(0, self._leave, user, home)
+            raise
+        try:
+            return await self._served(user, home, work)
+        finally:
+            self._slots.release()
+            self._leave(user, home)
+
+    def _leave(self, user: str, home: Home) -> None:
+        home.lock.release()
+        if not (home.hangs or home.lock.locked):
+            self._homes.pop(user, None)
+
+    async def _slot(self, last_start: float) -> None:
+        slot = self._slots.acquire()
+        slot.addTimeout(max(0.0, last_start - self._clock.seconds()), self._clock)  # type: ignore[arg-type]
+        try:
+            await slot
+        except Late:
+            raise NoTurn("other deliveries took the time") from None
+
+    def _look_at(self, home: Home) -> None:
+        """Raises `NoTurn`."""
+        left = home.next_try - self._clock.seconds()
+        if left > 0:
+            raise NoTurn(f"the home has not answered; the next try is in {left:.0f} seconds")
+        if home.slow:
+            raise NoTurn("the home does not answer")
+        if home.hangs and self._suspects >= SUSPECTS_AT_ONCE:
+            raise NoTurn("the home has not answered, and others like it are being tried")
+
+    async def _turn(self, home: Home) -> None:
+        turn = home.lock.acquire()
+        home.waiting.add(turn)
+        try:
+            await turn
+        except CancelledError:
+            if home.slow:
+                raise NoTurn("the home does not answer") from None
+            raise
+        finally:
+            home.waiting.discard(turn)
+
+    async def _served(self, user: str, home: Home, work: Callable[[], Awaitable[T]]) -> T:
+        is_suspect = home.hangs > 0
+        self._suspects += is_suspect
+        timer = self._clock.callLater(SLOW_SECONDS, self._is_slow, home)
+        try:
+            result = await work()
+        except Late:
+            self._hangs(user, home)
+            raise NoTurn("the home does not answer") from None
+        finally:
+            self._suspects -= is_suspect
+            home.slow = False
+            if timer.active():
+                timer.cancel()
+        home.hangs = 0
+        return result
+
+    def _is_slow(self, home: Home) -> None:
+        home.slow = True
+        for turn in list(home.waiting):
+            turn.cancel()
+
+    def _hangs(self, user: str, home: Home) -> None:
+        seconds = min(PENALTY_SECONDS * 2**home.hangs, PENALTY_SECONDS_MOST)
+        home.hangs = min(home.hangs + 1, 10)
+        home.next_try = self._clock.seconds() + seconds
+        self.log.error("the home of {user} does not answer: its mail waits {seconds:.0f} seconds", user=user, seconds=seconds)
+        if len(self._homes) > REMEMBERED_MOST:
+            now = self._clock.seconds()
+            self._homes = {name: one for name, one in self._homes.items() if one.lock.locked or one.next_try > now}
