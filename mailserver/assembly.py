@@ -66,6 +66,7 @@ __all__ = ["Door", "Server", "StartError", "proxies_of"]
 
 NEEDS_RESTART = ("data", "hostname", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
 DAY_SECONDS = 86_400.0
+Owner = tuple[int, int]
 ROADS = "explain.db"
 
 
@@ -74,7 +75,10 @@ class StartError(Exception):
 
 
 class Server:
-    """The parts that outlive a reload.  Nothing is opened before `start_privileged` and `start`."""
+    """The parts that outlive a reload.  Nothing but the log is opened before `start_privileged` and `start`.
+
+    `owner` is the user and the group that the server will have, -1 where they stay.
+    """
 
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
@@ -82,7 +86,7 @@ class Server:
     _clock_watch: ClockWatch | None = None
     _runs = False
 
-    def __init__(self, configuration: Configuration, *, directory: str, catalogue: plugins.Catalogue, reactor: Any) -> None:
+    def __init__(self, configuration: Configuration, *, catalogue: plugins.Catalogue, reactor: Any, owner: Owner) -> None:
         limits, data, log = configuration.limits, configuration.data, configuration.log
         self.reactor = reactor
         self.data, self.catalogue = data, catalogue
@@ -96,7 +100,7 @@ class Server:
             stress_percent=limits.stress_percent,
         )
         self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=deferToThread)
-        self._log_file = LogFile(log.path)
+        self._log_file = LogFile(log.path, owner=owner)
         self.steps = _steps(configuration, self._log_file, reactor)
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
@@ -110,7 +114,7 @@ class Server:
             state=self.state,
             resolver=self.resolver,
             hostname=configuration.hostname,
-            configuration_directory=directory,
+            configuration_directory=configuration.directory,
             data_directory=data,
             check_password=self.log_ins.checks.matches,
         )

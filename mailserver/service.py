@@ -122,8 +122,7 @@ class MailService(Service):
         self._bound: Deferred[Any] | None = None
         self._deaf = ""  # why we cannot listen
         self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}  # by endpoint string
-        directory = os.path.dirname(path)
-        self._server = Server(configuration, directory=directory, catalogue=catalogue, reactor=reactor)
+        self._server = Server(configuration, catalogue=catalogue, reactor=reactor, owner=self._owner)
         self._door = Door(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
         self._drop = Drop(
@@ -367,7 +366,7 @@ class MailService(Service):
         if not os.path.isdir(data):
             make_directory(data)
             if os.geteuid() == 0 and self._owner != (-1, -1):
-                os.chown(data, *self._owner)
+                os.chown(data, *self._owner, follow_symlinks=False)
 
     def _look_at_privileges(self) -> None:
         """After root has been given up.  Raises `StartError` where the user that is left cannot run the processes beside us."""

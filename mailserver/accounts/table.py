@@ -133,7 +133,7 @@ class AccountsFile:
 
     def __init__(self, path: str, data: str = "") -> None:
         self.path = os.path.realpath(path)
-        self._data = data
+        self.data = data
 
     def read(self) -> dict[tuple[str, str], Account]:
         """All accounts.  Raises OSError, or `ConfigurationError` with every fault."""
@@ -275,7 +275,7 @@ class AccountsFile:
         try:
             old = os.stat(self.path)
         except FileNotFoundError:
-            old = os.stat(self._data if os.path.isdir(self._data) else os.path.dirname(self.path))
+            old = os.stat(self.data if os.path.isdir(self.data) else os.path.dirname(self.path))
             mode = 0o600
         else:
             mode = stat.S_IMODE(old.st_mode) & 0o660

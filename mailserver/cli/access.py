@@ -14,6 +14,7 @@ from mailserver.accounts.table import Account, AccountsFile, Change, NoSuchAccou
 from mailserver.accounts.uses import AppPasswordUses
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
+from mailserver.identity import as_owner_of
 from mailserver.state import StoppedState
 
 __all__ = ["add_to"]
@@ -56,7 +57,7 @@ def add_app_password(options: argparse.Namespace) -> int:
     word = new_app_password()
     scopes = tuple([scope for scope in SCOPES if scope in (options.scope or SCOPES)])
     one = AppPassword(options.name, hash_app_password(word), scopes, options.expires)
-    changing(accounts.path, lambda: accounts.add_app_password(options.address, one))
+    changing(accounts, lambda: accounts.add_app_password(options.address, one))
     if options.json:
         as_json({"account": options.address, "name": options.name, "app_password": word})
     else:
@@ -67,7 +68,7 @@ def add_app_password(options: argparse.Namespace) -> int:
 def remove_app_password(options: argparse.Namespace) -> int:
     """1 where there is none of this name."""
     _, accounts = opened(options.config)
-    changing(accounts.path, lambda: accounts.remove_app_password(options.address, options.name))
+    changing(accounts, lambda: accounts.remove_app_password(options.address, options.name))
     return done(options, "revoked", options.name)
 
 
@@ -76,7 +77,7 @@ def list_app_passwords(options: argparse.Namespace) -> int:
     configuration, accounts = opened(options.config)
     account = _account(accounts, options.address)
     name = account_key(account.address)
-    with StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
+    with as_owner_of(configuration.data), StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
         uses = AppPasswordUses(state)
         rows = [(one, uses.last(name, one)) for one in account.app_passwords]
     if options.json:
@@ -130,7 +131,7 @@ def _with(options: argparse.Namespace, normal: Callable[[str], str], text: str, 
     def add(old: tuple[str, ...]) -> tuple[str, ...]:
         return old if value in old else (*old, value)
 
-    changing(accounts.path, lambda: changing_list(accounts, options.address, add))
+    changing(accounts, lambda: changing_list(accounts, options.address, add))
     return done(options, "added", value)
 
 
@@ -143,7 +144,7 @@ def _without(options: argparse.Namespace, normal: Callable[[str], str], text: st
             raise Unable(f"{options.address} does not have {plain(value)}")
         return tuple([one for one in old if one != value])
 
-    changing(accounts.path, lambda: changing_list(accounts, options.address, remove))
+    changing(accounts, lambda: changing_list(accounts, options.address, remove))
     return done(options, "removed", value)
 
 
@@ -162,7 +163,7 @@ def _account(accounts: AccountsFile, address: str) -> Account:
                 return one
         raise NoSuchAccount(f"there is no account {address}")
 
-    return changing(accounts.path, find)
+    return changing(accounts, find)
 
 
 def _date(text: str) -> datetime.date:

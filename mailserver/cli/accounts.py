@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
+from mailserver.identity import as_owner_of
 from mailserver.mail.address import AddressError
 from mailserver.plugins import discover
 
-__all__ = ["changing", "done", "opened"]
+__all__ = ["changing", "done", "opened", "reading"]
 
 T = TypeVar("T")
 
@@ -27,10 +31,12 @@ def opened(config: str) -> tuple[Configuration, AccountsFile]:
     return configuration, AccountsFile(configuration.accounts.options.path, configuration.data)
 
 
-def changing(path: str, change: Callable[[], T]) -> T:
-    """Do it, with the file's faults in words for people."""
+def changing(accounts: AccountsFile, change: Callable[[], T]) -> T:
+    """Do it, with the file's faults in words for people.  In the data folder root acts as its owner."""
+    path = accounts.path
     try:
-        return change()
+        with as_owner_of(accounts.data) if _is_below(path, accounts.data) else contextlib.nullcontext():
+            return change()
     except (AccountExists, NoSuchAccount) as error:
         raise Unable(str(error)) from error
     except AddressError as error:
@@ -39,6 +45,18 @@ def changing(path: str, change: Callable[[], T]) -> T:
         raise Unable(f"{path} is not there: `mailserver user add` makes it", 1) from error
     except OSError as error:
         raise Unable(f"{path}: {error.strerror or error}", EX_IOERR) from error
+
+
+def reading(configuration: Configuration) -> AbstractContextManager[None]:
+    """While the accounts are started to be looked at: a file in the data folder is read as its owner reads it."""
+    options = configuration.accounts.options
+    if isinstance(options, FileDirectoryOptions) and _is_below(options.path, configuration.data):
+        return as_owner_of(configuration.data)
+    return contextlib.nullcontext()
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath([os.path.abspath(path), os.path.abspath(folder)]) == os.path.abspath(folder)
 
 
 def done(options: argparse.Namespace, what: str, value: str = "") -> int:

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from mailserver.config import Configuration, load
 from mailserver.control import NoServer, ask
+from mailserver.identity import as_owner_of
 
-__all__ = ["ask_or_read", "data_directory"]
+__all__ = ["ask_or_read", "ask_server", "data_directory"]
 
 T = TypeVar("T")
 
@@ -23,8 +24,14 @@ def data_directory(config: str) -> str:
 def ask_or_read(
     data: str, command: str, arguments: dict[str, Any], read: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The server's answer, or that of `read` where no server runs on the data directory."""
+    """The server's answer, or that of `read` where no server runs on the data directory; `read` looks whose hand it takes."""
     try:
-        return ask(os.path.join(data, "control.sock"), command, arguments)
+        return ask_server(data, command, arguments)
     except NoServer:
         return read()
+
+
+def ask_server(data: str, command: str, arguments: dict[str, Any], timeout_seconds: float = 30.0) -> dict[str, Any]:
+    """The server's answer, as `ask`.  Root asks as the owner of the data: what is called control.sock there is in his hand."""
+    with as_owner_of(data):
+        return ask(os.path.join(data, "control.sock"), command, arguments, timeout_seconds=timeout_seconds)

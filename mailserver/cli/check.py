@@ -13,6 +13,7 @@ from typing import Any
 
 from mailserver.accounts.realm import CheckerError, make_checker
 from mailserver.assembly import StartError, make_router, proxies_of
+from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
@@ -113,7 +114,8 @@ class _Look:
             return
         try:
             if IComponent.providedBy(directory):
-                finished(directory.start())
+                with reading(configuration):
+                    finished(directory.start())
             self.warnings += finished(router.faults())
         except ConfigurationError as error:
             self.faults += error.faults

@@ -9,6 +9,7 @@ from typing import Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say
+from mailserver.identity import as_owner_of
 from mailserver.observe import AmbiguousId, RoadsUnreadable, Step, UnknownId, format_road, read_road
 
 __all__ = ["ROADS", "add_to"]
@@ -38,7 +39,8 @@ def explain_id(options: argparse.Namespace) -> int:
 
 def _read(data: str, id: str) -> dict[str, Any]:
     try:
-        steps = read_road(os.path.join(data, ROADS), id)
+        with as_owner_of(data):
+            steps = read_road(os.path.join(data, ROADS), id)
     except (AmbiguousId, UnknownId) as error:
         raise Unable(str(error)) from error
     except RoadsUnreadable as error:

@@ -9,10 +9,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, say, table
 from mailserver.cli.verbs import who
 from mailserver.config import Configuration, load
-from mailserver.control import NoServer, ask
+from mailserver.control import NoServer
+from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
 
 __all__ = ["add_to"]
@@ -87,7 +89,7 @@ def _ask(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -
     configuration = load(options.config)
     arguments |= {"account": options.account, "network": network}
     try:
-        return ask(os.path.join(configuration.data, "control.sock"), command, arguments)
+        return ask_server(configuration.data, command, arguments)
     except NoServer:
         return _without_server(configuration, command, arguments)
 
@@ -109,7 +111,7 @@ def _without_server(configuration: Configuration, command: str, arguments: dict[
     roads = RoadStore(os.path.join(configuration.data, ROADS))
     steps = Steps(roads=roads, addresses=configuration.log.addresses)
     try:
-        with StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
+        with as_owner_of(configuration.data), StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
             if state is None:
                 return {"entries": [], "more": 0}
             rules = LockoutRules(window_seconds=configuration.lockout.window)

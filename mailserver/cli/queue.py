@@ -13,6 +13,7 @@ from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
 from mailserver.cli.selecting import add_filters, selection_of
 from mailserver.cli.verbs import add_verbs
+from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
 from mailserver.queue.selection import Selection
 
@@ -187,26 +188,27 @@ def _read_selected(data: str, selection: Selection, after: int, limit: int) -> d
             found, further = select(reader, selection, after=after, limit=limit, now=time.time())
         return {"entries": [asdict(entry) for entry in found], "next": further}
 
-    answer: dict[str, Any] = _reading(read)
+    answer: dict[str, Any] = _reading(data, read)
     return answer
 
 
 def _read_page(data: str, after: str, limit: int) -> dict[str, Any]:
     from mailserver.queue.reader import list_entries
 
-    return {"entries": [asdict(entry) for entry in _reading(lambda: list_entries(data, after, limit))]}
+    return {"entries": [asdict(entry) for entry in _reading(data, lambda: list_entries(data, after, limit))]}
 
 
 def _read_one(data: str, id: str) -> dict[str, Any]:
     from mailserver.queue.reader import show_entry
 
-    entry = _reading(lambda: show_entry(data, id))
+    entry = _reading(data, lambda: show_entry(data, id))
     return {"entry": None if entry is None else asdict(entry)}
 
 
-def _reading(read: Callable[[], Any]) -> Any:
+def _reading(data: str, read: Callable[[], Any]) -> Any:
     try:
-        return read()
+        with as_owner_of(data):
+            return read()
     except StorageFault as error:
         raise Unable(str(error), EX_IOERR) from error
 

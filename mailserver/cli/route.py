@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import os
 from typing import Any
 
+from mailserver.cli.accounts import reading
+from mailserver.cli.asking import ask_server
 from mailserver.cli.offline import finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
-from mailserver.control import CommandRefused, NoServer, ask
+from mailserver.control import CommandRefused, NoServer
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
@@ -50,7 +51,7 @@ def show_route(options: argparse.Namespace) -> int:
     configuration = load(options.config)
     arguments = {"address": options.address, "from": options.peer or ""}
     try:
-        answer = ask(os.path.join(configuration.data, "control.sock"), "route", arguments, timeout_seconds=60)
+        answer = ask_server(configuration.data, "route", arguments, timeout_seconds=60)
     except NoServer:
         answer = _stopped(options)
     if options.json:
@@ -96,7 +97,8 @@ def _router(config: str) -> tuple[Configuration, Any]:
         directory = build_component(catalogue.factory("accounts", table.use), table.options, services)
         router = make_router(configuration, directory)
         if IComponent.providedBy(directory):
-            finished(directory.start())
+            with reading(configuration):
+                finished(directory.start())
     except (PluginError, StartError) as error:
         raise Unable(str(error)) from error
     except OSError as error:

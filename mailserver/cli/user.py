@@ -16,6 +16,7 @@ from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.config import Configuration, load
+from mailserver.identity import as_owner_of
 from mailserver.mail.address import AddressError
 from mailserver.plugins import discover
 
@@ -55,7 +56,7 @@ def add_account(options: argparse.Namespace) -> int:
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
     password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
-    changing(accounts.path, lambda: accounts.add(options.address, password))
+    changing(accounts, lambda: accounts.add(options.address, password))
     done(options, "added")
     domain = options.address.rpartition("@")[2].lower()
     if domain not in configuration.domain:
@@ -67,7 +68,7 @@ def change_password(options: argparse.Namespace) -> int:
     """1 where there is no such account."""
     configuration, accounts = opened(options.config)
     password = _words(options, configuration, configuration.accounts.options.recoverable)
-    changing(accounts.path, lambda: accounts.set_password(options.address, password))
+    changing(accounts, lambda: accounts.set_password(options.address, password))
     return done(options, "changed")
 
 
@@ -85,14 +86,14 @@ def print_hash(options: argparse.Namespace) -> int:
 def remove_account(options: argparse.Namespace) -> int:
     """1 where there is no such account."""
     _, accounts = opened(options.config)
-    changing(accounts.path, lambda: accounts.remove(options.address))
+    changing(accounts, lambda: accounts.remove(options.address))
     return done(options, "removed")
 
 
 def list_accounts(options: argparse.Namespace) -> int:
     """Print every account."""
     _, accounts = opened(options.config)
-    found = changing(accounts.path, accounts.list)
+    found = changing(accounts, accounts.list)
     if options.json:
         as_json([_as_json(account) for account in found])
         return 0
@@ -147,7 +148,8 @@ def _words(options: argparse.Namespace, configuration: Configuration, recoverabl
         if recoverable and not os.path.isdir(configuration.data):
             print("mailserver: not kept for CRAM-MD5 yet: the server has to make its data folder first", file=sys.stderr)
             recoverable = False
-        key = read_key(configuration.data, make=True) if recoverable else None
+        with as_owner_of(configuration.data):
+            key = read_key(configuration.data, make=True) if recoverable else None
         return keep_password(password, name, key)
     except AddressError as error:
         raise Unable(f"this is not an address: {error}", 2) from error

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.selecting import add_filters, selection_of
 from mailserver.config import Configuration, load
-from mailserver.control import NoServer, ask
+from mailserver.control import NoServer
+from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
 from mailserver.queue.changes import STEPS, Verb
 from mailserver.queue.lock import QueueInUse
@@ -97,7 +99,7 @@ class _Work:
             return self._without_server(selections, dry_run)
 
     def _ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        return ask(os.path.join(self._configuration.data, "control.sock"), command, arguments, timeout_seconds=120)
+        return ask_server(self._configuration.data, command, arguments, timeout_seconds=120)
 
     def _pages(self, ask: Ask, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
         done: list[Any] = []
@@ -148,7 +150,7 @@ class _Work:
         roads = RoadStore(os.path.join(self._configuration.data, "explain.db"))
         steps = Steps(roads=roads, addresses=self._configuration.log.addresses)
         try:
-            with StoppedQueue.opened(self._configuration.data) as queue:
+            with as_owner_of(self._configuration.data), StoppedQueue.opened(self._configuration.data) as queue:
                 if queue is None:
                     return [], []
 

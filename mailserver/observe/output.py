@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
+
+from mailserver.identity import acting_as
 
 __all__ = ["LogFile", "Output"]
 
@@ -16,11 +19,16 @@ STANDARD_OUTPUT = 1
 
 
 class LogFile:
-    """The file `path`, appended to; standard output where it is None.  `OSError` where it cannot be opened at first."""
+    """The file `path`, appended to; standard output where it is None.  `OSError` where it cannot be opened at first.
 
-    def __init__(self, path: str | None, mode: int = 0o640) -> None:
+    `owner` is the user and the group with whose rights root opens it: those of the server later.  With its own, root could be led
+    by a link to any file of the host, and the server could not open the next file after a rotation.
+    """
+
+    def __init__(self, path: str | None, mode: int = 0o640, owner: tuple[int, int] = (-1, -1)) -> None:
         self._path = path
         self._mode = mode
+        self._owner = owner
         self._lock = threading.Lock()
         self._descriptor = STANDARD_OUTPUT if path is None else self._opened(path)
 
@@ -54,7 +62,17 @@ class LogFile:
                 self._descriptor = -1
 
     def _opened(self, path: str) -> int:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        with acting_as(*self._owner):
+            try:
+                return os.open(path, flags, self._mode)
+            except PermissionError:
+                try:
+                    os.rename(path, f"{path}.{int(time.time())}")  # of root's, from an earlier start, in a folder of the server's
+                    return os.open(path, flags, self._mode)
+                except OSError:
+                    pass
+                raise
 
 
 class Output:

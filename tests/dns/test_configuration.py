@@ -14,7 +14,7 @@ class Section(SynchronousTestCase):
     def resolver(self, more=""):
         catalogue = discover()
         configuration = parsed(LEAST + more, catalogue.options_of)
-        return Server(configuration, directory="/etc/mail", catalogue=catalogue, reactor=reactor).resolver
+        return Server(configuration, catalogue=catalogue, reactor=reactor, owner=(-1, -1)).resolver
 
     def test_servers_are_asked_in_the_order_of_the_file(self) -> None:
         resolver = self.resolver('[dns]\nservers = ["192.0.2.1", "127.0.0.1:5353", "[::1]:53"]\n')
