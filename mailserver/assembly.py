@@ -52,6 +52,7 @@ from mailserver.queue.queue import Queue
 from mailserver.receive.absence import RouterAtTheDoor
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
+from mailserver.receive.generation import Generation
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Limits, Profile
 from mailserver.receive.sender_rights import SenderRights
@@ -84,6 +85,7 @@ class Server:
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
     _router: Router | None = None  # of the door that has been started last
     _clock_watch: ClockWatch | None = None
+    _generation: Generation
     _runs = False
 
     def __init__(self, configuration: Configuration, *, catalogue: plugins.Catalogue, reactor: Any, owner: Owner) -> None:
@@ -209,11 +211,12 @@ class Server:
             opened: Deferred[None] = Deferred()
             self._wait_for_router.append(opened)
             await opened
-        return await self._router.route(address)
+        with self._generation:
+            return await self._router.route(address)
 
-    def route_with(self, router: Router) -> None:
+    def route_with(self, router: Router, generation: Generation) -> None:
         """A door has been opened."""
-        self._router = router
+        self._router, self._generation = router, generation
         waiting, self._wait_for_router = self._wait_for_router, []
         for opened in waiting:
             opened.callback(None)
@@ -289,12 +292,16 @@ class Server:
 
 
 class Door:
-    """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together."""
+    """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together.
+
+    `generation` counts what is under way with them.
+    """
 
     log = Logger()
 
     def __init__(self, configuration: Configuration, server: Server) -> None:
         self._server = server
+        self.generation = Generation()
         self._local = server.local
         self._directory: Any = server.accounts(configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
@@ -352,6 +359,7 @@ class Door:
             submission=self.submission,
             tls_rules=self._tls_rules,
             proxies=None if listen is None else proxies_of(listen),
+            generation=self.generation,
         )
 
     def _encryption(self, listen: Listen) -> Encryption | None:
@@ -379,7 +387,7 @@ class Door:
                 await start_component(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
-        self._server.route_with(self.router)
+        self._server.route_with(self.router, self.generation)
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
         found = []

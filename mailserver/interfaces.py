@@ -113,7 +113,10 @@ class IComponent(Interface):
         """Called once before the first listener opens.  An error stops the start."""
 
     def stop() -> Awaitable[None]:
-        """Called once when the server stops, or when a reload has replaced the component."""
+        """Called once: when the server stops; after a reload that has replaced the component, when nothing uses it any more.
+
+        What began with it is a message, a log-in or the look at a peer.  It has `limits.shutdown_seconds`.
+        """
 
 
 class IPrivilegedComponent(Interface):

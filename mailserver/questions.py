@@ -55,7 +55,10 @@ class Questions:
         to, routes = str(arguments.get("to", "")), tuple[Local | Remote, ...]()
         if verb is Verb.REDIRECT:
             address = parsed_address(to)
-            routes = usable_routes(address, await self._door().router.route(address), self._server.remote is not None)
+            door = self._door()
+            with door.generation:
+                found = await door.router.route(address)
+            routes = usable_routes(address, found, self._server.remote is not None)
         order = Order(verb, _selection(arguments), str(arguments.get("by", "")), to, routes)
         after, dry_run = int(arguments.get("after", 0)), bool(arguments.get("dry_run"))
         if verb is Verb.RETRY and not after and not dry_run:
@@ -73,7 +76,8 @@ class Questions:
         door, server = self._door(), self._server
         address = parsed_address(str(arguments.get("address", "")))
         try:
-            routes, hops = await door.router.explain(address)
+            with door.generation:
+                routes, hops = await door.router.explain(address)
         except AddressError as error:
             raise CommandRefused(f"{address}: {error}") from error
         networks = door.dropped.relay_networks

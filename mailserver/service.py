@@ -38,6 +38,7 @@ from mailserver.receive.drop import Drop
 from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.user_names import UserNames, in_thread_of_its_own
+from mailserver.retirement import Retirement
 from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -122,6 +123,8 @@ class MailService(Service):
         self._bound: Deferred[Any] | None = None
         self._deaf = ""  # why we cannot listen
         self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}  # by endpoint string
+        self._leaving: list[ReceiveFactory] = []  # of ports that a reload has closed
+        self._retirement = Retirement(reactor)
         self._server = Server(configuration, catalogue=catalogue, reactor=reactor, owner=self._owner)
         self._door = Door(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
@@ -211,11 +214,13 @@ class MailService(Service):
         ports, self._ports = list(self._ports.values()), {}
         for port, _ in ports:
             await maybeDeferred(port.stopListening)
-        goodbyes = gatherResults([factory.shut_down() for _, factory in ports], consumeErrors=True)
+        leaving = [*[factory for _, factory in ports], *self._leaving]
+        goodbyes = gatherResults([factory.shut_down() for factory in leaving], consumeErrors=True)
         goodbyes.addTimeout(within * 0.6, self._reactor, onTimeoutCancel=lambda result, _: None)
         await goodbyes
         await self._control.stop()
         await self._drop.stop()
+        await self._retirement.finish()
         await self._door.stop()
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
 
@@ -265,7 +270,10 @@ class MailService(Service):
             Deferred.fromCoroutine(self._reload()).addErrback(lambda failure: failure.trap(CommandRefused))  # the log has it
 
     async def _reload(self) -> dict[str, Any]:
-        """Read the configuration again, for new connections.  Where that fails, the old one stays: raises `CommandRefused`."""
+        """Read the configuration again, for what begins from now on.
+
+        Where that fails, the old one stays: raises `CommandRefused`.
+        """
         if self._reloading:
             raise CommandRefused("a reload is under way")
         self._reloading = True
@@ -306,6 +314,7 @@ class MailService(Service):
         for endpoint in [endpoint for endpoint in self._ports if endpoint not in wanted]:
             port, factory = self._ports.pop(endpoint)
             await maybeDeferred(port.stopListening)
+            self._leaving = [*[one for one in self._leaving if one.connections], factory]
             factory.shut_down()
         for endpoint, listen in wanted.items():
             if endpoint in self._ports:
@@ -316,7 +325,7 @@ class MailService(Service):
             except Exception as error:  # noqa: BLE001  # an endpoint is anybody's plugin
                 faults.append(f"cannot listen on {endpoint}: {error}")
                 self.log.error("cannot listen on {endpoint}: {error}", endpoint=endpoint, error=error)
-        await old_door.stop()
+        self._retirement.retire(old_door, float(configuration.limits.shutdown_seconds))
         later = self._server.needs_restart(old, configuration)
         if later:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))

@@ -274,7 +274,8 @@ class Limits(Options):
     minimum_free_bytes: Size = 64 * MIB
     """Room that must be left on the disk of `data`; below it senders hear 452 before their data."""
     shutdown_seconds: Time = 30.0
-    """How long a stopping server lets what is in flight come to its end."""
+    """How long a stopping server lets what is in flight come to its end, and a reload what has begun with the parts that it
+    replaces."""
     stray_line_ends: Literal["normalize", "refuse"] = "normalize"
     """A CR or LF outside CRLF in a message: LF becomes a line end and CR a blank, or the message is refused after its data. Only
     CRLF.CRLF ends the data."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from mailserver.awaiting import now_or_later
 from mailserver.mail.envelope import Peer
+from mailserver.receive.generation import Generation
 from mailserver.receive.profile import Profile
 from mailserver.receive.states import MOVES, READING, Move, State, Unread
 from mailserver.receive.throttle import Progress
@@ -62,6 +63,7 @@ class Connection(Protocol):
         "state",
         "transaction",
         "unread",
+        "uses",
         "via",
     )
 
@@ -80,6 +82,7 @@ class Connection(Protocol):
         self.blamed: Transaction | None = None  # the transaction one of whose refusals has been counted (LMTP)
         self.began = self.since = 0.0  # `since`: when the peer's time to give a command, or to read our last words, began
         self.state = OPEN
+        self.uses: Generation | None = None  # the parts with which a transaction or an exchange has begun
         self.unread = READING
         self.progress: Progress | None = None  # of the data that come in
         self.messages = self.errors = self.junk = self.denials = 0
@@ -223,6 +226,8 @@ class Connection(Protocol):
         if self._has_waited(Move.ANSWER):
             answered(answer)
             self._run()
+        else:
+            self._let_go()
 
     def _not_answered(self, failure: Failure, answered: Callable[[Any], None]) -> None:
         log.failure("{id}: a question of the peer could not be answered", failure, id=self.connection)
@@ -240,6 +245,29 @@ class Connection(Protocol):
         self._move(move)
         self.since += self.profile.clock.seconds() - self._asked_at
         return True
+
+    # --- the parts that serve now ---
+
+    def _take_up(self) -> bool:
+        """What begins now is done by the parts that the last reload has brought, and those stay until `_let_go`.
+
+        False where nothing may begin any more, since the listener goes away or is of another service now: goodbye is said.
+        """
+        self._let_go()
+        profile = self.factory.profile
+        if self.factory.is_leaving or profile.service != self.profile.service:
+            self.session.close(replies.SHUTTING_DOWN)
+            return False
+        self.profile = profile  # what EHLO has announced holds until the next EHLO
+        self.uses = profile.generation
+        self.uses.begin()
+        return True
+
+    def _let_go(self) -> None:
+        """What had begun has ended."""
+        uses, self.uses = self.uses, None
+        if uses is not None:
+            uses.end()
 
     def _abort(self) -> None:
         """End it amid a handshake: there is nobody who could read a reply."""

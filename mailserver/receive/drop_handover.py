@@ -41,6 +41,7 @@ class _File:
 
     name: str
     opened: Opened
+    profile: Profile  # the same for all its transactions, over a reload, too
     user: str
     progress: Progress
     delivery_id: str
@@ -100,9 +101,11 @@ class Handover:
             asks = again and not progress.is_kept and name not in self._progress
             is_stored, is_told = [asks and await self._is_stored(id) for id in (delivery_id, report_id)]
             user = await self._user_of(opened.uid)
-            file = _File(name, opened, user, progress, delivery_id, report_id, taken_at, is_stored, is_told)
+            profile = self._profile()
+            file = _File(name, opened, profile, user, progress, delivery_id, report_id, taken_at, is_stored, is_told)
             try:
-                await self._go_on(file)
+                with profile.generation:
+                    await self._go_on(file)
             except Exception:
                 await self._keep(name, progress)
                 raise
@@ -173,7 +176,7 @@ class Handover:
         progress = file.progress
         id = self._next_id() if file.delivery_id in progress.used else file.delivery_id
         visit = Visit(
-            self._profile(),
+            file.profile,
             file.opened,
             id=id,
             user=file.user,

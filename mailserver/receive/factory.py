@@ -33,8 +33,8 @@ STRANGERS_TOLD = 100
 class ReceiveFactory(ServerFactory):
     """Makes the connections of one listener.
 
-    A reload replaces `profile`: connections that are open keep the one that they began with.  `admission` is shared by all
-    listeners.
+    A reload replaces `profile`: connections that are open take it up with their next EHLO, MAIL or AUTH.  `admission` is shared
+    by all listeners.
     """
 
     noisy = False

@@ -17,6 +17,7 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
 from mailserver.receive.encryption import Encryption, has_certificate_of
+from mailserver.receive.generation import Generation
 from mailserver.receive.judging import Asks, Judging
 from mailserver.receive.spooling import Spool
 from mailserver.receive.submission import Submission
@@ -91,6 +92,7 @@ class Profile:
     user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
     only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
+    `generation` counts what is under way with these parts.
     """
 
     service: str
@@ -115,6 +117,7 @@ class Profile:
     submission: Submission | None = None
     tls_rules: TLSRules = NO_TLS_RULES
     proxies: Networks | None = None
+    generation: Generation = field(default_factory=Generation)
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)

@@ -63,10 +63,9 @@ class ReceiveProtocol(Connection):
 
     def _welcome(self) -> None:
         """The peer is there, encrypted if it has to be from the start: ask who it is, and greet it."""
-        profile = self.profile
-        if profile.asks.peer:
-            self._hear(profile.judging.peer(self.peer), self._peer_judged)
-        else:
+        if self.profile.asks.peer and self._take_up():
+            self._hear(self.profile.judging.peer(self.peer), self._peer_judged)
+        elif self.session.state is SessionState.GREETING:
             self._greet_in_time()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -75,10 +74,13 @@ class ReceiveProtocol(Connection):
         if state is State.HANDSHAKE and self.profile.encryption is not None:
             why = self.profile.encryption.fault(self.transport, reason)
             self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
-        self._forget_login()
-        if self.transaction is not None and state is not State.ASKED:  # what is being committed goes its way
-            self.transaction.abandon()
-        self.transaction = self.blamed = None
+        if self.login is not None:
+            self.login.cancel()
+        if state is not State.ASKED:  # what is being committed goes its way
+            if self.transaction is not None:
+                self.transaction.abandon()
+            self._let_go()
+        self.transaction = self.blamed = self.login = None
         self.factory.closed(self)
         self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
         let_go(self.transport, reason)
@@ -91,6 +93,7 @@ class ReceiveProtocol(Connection):
     # --- greeting ---
 
     def _peer_judged(self, judgement: Judgement | None) -> None:
+        self._let_go()
         if judgement is None:
             self._turn_away(replies.LOCAL_ERROR_CLOSING, "a filter failed")
             return
@@ -152,8 +155,12 @@ class ReceiveProtocol(Connection):
     # --- logging in ---
 
     def _on_authenticate(self, event: events.Authenticate) -> None:
+        if not self._take_up():
+            return
         authenticator, encryption = self.profile.authenticator, self.profile.encryption
-        if authenticator is None:
+        # A reload may have taken away what EHLO had announced.
+        if authenticator is None or event.mechanism not in authenticator.mechanisms(self.peer):
+            self._let_go()
             self._reply(replies.AUTH_UNAVAILABLE)
             return
         encrypted = encryption is not None and self.peer.tls is not None
@@ -170,6 +177,7 @@ class ReceiveProtocol(Connection):
             self.session.reply(reply)
             return
         self.login = None
+        self._let_go()
         if isinstance(answer, LoggedIn):
             self.peer = replace(self.peer, login=answer.account)
             profile.note(
@@ -195,13 +203,17 @@ class ReceiveProtocol(Connection):
         login, self.login = self.login, None
         if login is not None:
             login.cancel()
+            self._let_go()
 
     # --- events ---
 
     def _on_hello(self, event: events.Hello) -> None:
+        if not self._take_up():
+            return
         answered = self._hello_judged if not self.peer.hello else self._hello_again_judged
         self.peer = replace(self.peer, hello=event.name, hello_verb=event.verb)
         self.session.extensions = self.profile.offer(self.peer)
+        self.session.limits = self.profile.session_limits
         judging = self.profile.judging
         self._hear(judging.peer(self.peer) if self.profile.asks.peer else PASSED, answered)
 
@@ -210,6 +222,7 @@ class ReceiveProtocol(Connection):
         self._count_junk()
 
     def _hello_judged(self, judgement: Judgement | None) -> None:
+        self._let_go()
         reply = replies.LOCAL_ERROR
         if judgement is not None:
             note_findings(self.profile.note, self.connection, judgement)
@@ -223,6 +236,8 @@ class ReceiveProtocol(Connection):
         self._reply(reply)
 
     def _on_mail(self, event: events.Mail) -> None:
+        if not self._take_up():
+            return
         if self.messages >= self.profile.limits.messages_per_connection:
             self.session.close(replies.TOO_MANY_MESSAGES)
             return
@@ -233,8 +248,12 @@ class ReceiveProtocol(Connection):
 
     def _mail_answered(self, reply: Reply | None) -> None:
         if reply is None or reply.code >= 400:
-            self.transaction = None
+            self._forget_transaction()
         self._reply(reply)
+
+    def _forget_transaction(self) -> None:
+        self.transaction = self.blamed = None
+        self._let_go()
 
     def _on_rcpt(self, event: events.Rcpt) -> None:
         if self.transaction is None:
@@ -267,6 +286,8 @@ class ReceiveProtocol(Connection):
         if reply.code < 400:
             self.progress = Progress(profile.limits.pace, profile.clock.seconds())
         self._answer_for_message(reply)
+        if reply.code >= 400:  # the transaction is over
+            self._forget_transaction()
 
     def _on_chunk(self, event: events.Chunk) -> None:
         transaction, progress = self.transaction, self.progress
@@ -296,13 +317,13 @@ class ReceiveProtocol(Connection):
             self.session.reply(answers[0])
         if max(codes) >= 400:
             self._count_for_message()
-        self.transaction = self.blamed = None
+        self._forget_transaction()
 
     def _on_reset(self, event: events.Reset) -> None:
         self.progress = None
         if self.transaction is not None:
             self.transaction.abandon()
-            self.transaction = self.blamed = None
+            self._forget_transaction()
         if event.verb == "RSET":  # EHLO has its own turn
             self._count_junk()
 

@@ -53,8 +53,10 @@ class Gate:
 
     async def stop(self):
         self.note("stopped")
+        self.clock = None
 
     async def judge_recipient(self, envelope, recipient):
+        self.clock.seconds()
         return Pass()
 
 
@@ -208,6 +210,25 @@ class ReloadThatTakesTime(ReloadCase):
         self.assertServes(server)
         self.assertEqual(server.stop(), 0)
         self.assertEqual(sorted(self.lives()), ["started"] * 3 + ["starts"] * 3 + ["stopped"] * 3)
+
+    def test_an_open_connection_ends_its_message_with_the_old_parts_and_begins_the_next_with_the_new(self) -> None:
+        server = self.prepared()
+        server.start()
+        rcpt, content = "RCPT TO:<alice@example.org>", "Subject: x\r\n\r\nx\r\n."
+        with Wire(server.port) as session:
+            codes = session.dialogue("EHLO client.example", "MAIL FROM:<s@example.net>", rcpt)
+            for number in (1, 2):
+                answer = ask(str(server.work / "data" / "control.sock"), "reload")
+                self.assertEqual(answer, {"reloaded": True, "faults": [], "needs_restart": []})
+                codes += session.dialogue(rcpt)
+                self.assertEqual(self.lives().count("stopped"), number - 1)
+                codes += session.dialogue(rcpt, "DATA", content)
+                wait_until(lambda number=number: self.lives().count("stopped") == number, server.log)
+                codes += session.dialogue("MAIL FROM:<s@example.net>", rcpt)
+            self.assertEqual(set(codes), {250, 354})
+            ask(str(server.work / "data" / "control.sock"), "reload")
+            self.assertEqual(server.stop(), 0)  # with a transaction that has not ended
+        self.assertEqual(self.lives().count("stopped"), 4)
 
     def test_one_during_the_start_waits_for_its_end(self) -> None:
         server = self.prepared()
