@@ -129,6 +129,7 @@ class MaildirDelivery:
         letter_of: Callable[[Parcel, str], Letter] = letter_of,
     ) -> None:
         self._writer = AttendedWriter(writer=writer, clock=clock)
+        self._begin = writer.start if isinstance(writer, WriterProcess) else None
         self._disk = disk
         self._clock = clock
         self._syncing = threads("Maildir sync")
@@ -143,7 +144,9 @@ class MaildirDelivery:
         self._flushing = DeferredLock()
 
     async def start(self) -> None:
-        """Nothing yet: the first batch starts the writer, so that a server without mail has one process."""
+        """No process yet: the first batch starts the writer, so that a server without mail has one process."""
+        if self._begin is not None:
+            await self._begin()
 
     async def stop(self) -> None:
         """End the writer, after what it has in hand; but wait for no disk that hangs."""

@@ -8,7 +8,8 @@ server's end of the socket closes, and is started again when it has died.
 No thread of the server waits for it.  Where a disk hangs, the process is given up: its socket is closed, it is killed as soon
 as the kernel lets go of it, and another one takes its place.
 
-A frame is a `marshal` of letters or of a report.  Both ends are one program and trust each other.
+A frame is a `marshal` of letters or of a report.  Both ends are one program and trust each other; after an upgrade on the disk a
+new process would not be that program, and answers with a sentence in place of a report.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 
 from mailserver.delivery.letters import Letter, Report
 from mailserver.delivery.maildirs import Maildirs
@@ -31,9 +33,11 @@ from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.processes.exchange import Exchange, receive_frame, send_frame
 from mailserver.processes.spawning import outlive_signals, spawn
+from mailserver.processes.version import version
 
 __all__ = ["WriterProcess"]
 
+OTHER_VERSION = "the program on the disk is of another version than this server: restart the server"
 END_SECONDS = 10.0  # for a process that has nothing to do
 
 
@@ -43,6 +47,7 @@ class WriterProcess:
     `run_in_thread` waits for processes that end.
     """
 
+    log = Logger()
     hanging_most = 3
 
     def __init__(
@@ -58,6 +63,8 @@ class WriterProcess:
         self._arguments = (template, data_directory, str(open_at_most), "files" if syncs_files else "")
         self._reactor = reactor
         self._run_in_thread = run_in_thread
+        self._version = b""
+        self._told = False
         self._exchange: Exchange | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up: list[subprocess.Popen[bytes]] = []
@@ -68,6 +75,10 @@ class WriterProcess:
         """Processes that were given up and have not ended."""
         self._given_up = [process for process in self._given_up if process.poll() is None]
         return len(self._given_up)
+
+    async def start(self) -> None:
+        """Note what the program is now, while it is the one that runs.  No process is started yet."""
+        self._version = await self._run_in_thread(version)
 
     async def write(self, letters: list[Letter]) -> Report:
         """As `MaildirWriter.write`; one call at a time.  A process that dies meanwhile is replaced once; then OSError.
@@ -91,16 +102,22 @@ class WriterProcess:
 
     async def _ask(self, letters: list[Letter]) -> Report:
         if self._exchange is None:
-            self._process, end = spawn("mailserver.delivery.process", self._arguments)
+            self._process, end = spawn("mailserver.delivery.process", (*self._arguments, self._version.decode("ascii")))
             self._exchange = Exchange(self._reactor, end)
         try:
-            report: Report = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process
+            report: Report | str = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process
         except CancelledError:
             self._close(self._given_up, kill=True)
             raise
         except EOFError:
             self._close(self._dying, kill=True)
             raise
+        if isinstance(report, str):
+            self._close(self._dying)
+            if not self._told:
+                self._told = True
+                self.log.critical("no mail can be written into Maildirs: {why}", why=report)
+            raise OSError(report)
         return report
 
     def _close(self, where: list[subprocess.Popen[bytes]], *, kill: bool = False) -> None:
@@ -126,7 +143,7 @@ def _see_them_end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the server closes its end."""
-    template_text, data_directory, open_at_most, files, number = arguments
+    template_text, data_directory, open_at_most, files, expected, number = arguments
     outlive_signals()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a Maildir takes three
@@ -135,6 +152,11 @@ def main(arguments: Sequence[str]) -> None:
         path_of=lambda box: template.path(user=box.user, domain=box.domain), open_at_most=int(open_at_most)
     )
     with socket.socket(fileno=int(number)) as server:
+        if expected and version().decode("ascii") != expected:
+            with contextlib.suppress(EOFError, ConnectionError):
+                receive_frame(server)
+                send_frame(server, marshal.dumps(OTHER_VERSION))
+            return
         closes = select.poll()
         closes.register(server, 0)
 

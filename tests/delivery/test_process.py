@@ -27,6 +27,16 @@ from tests.delivery.messages import ALICE, BOB, files_below, only, parcel, read
 HOST = "mx.example.org"
 
 
+class Told:
+    """A log that keeps what is critical."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def critical(self, text: str, **values: str) -> None:
+        self._told.append(text.format(**values))
+
+
 class ProcessCase(TestCase):
     timeout = 60.0
 
@@ -118,6 +128,19 @@ class Deaths(ProcessCase):
         self.assertNotEqual(self.running().pid, first.pid)
         self.assertEqual([name.split("/")[1] for name in files_below(self.data) if "/new/" in name], ["bob"])
 
+    async def test_after_an_upgrade_on_the_disk_none_writes_in_another_way_and_the_log_says_so(self) -> None:
+        told: list[str] = []
+        self.writer.log = Told(told)  # type: ignore[assignment]
+        await self.writer.start()
+        self.writer._version = b"0" * 64
+        for _ in range(2):
+            failure = await self.assertFailure(self.begun(letter_of(parcel(ALICE), HOST)), OSError)
+            self.assertIn("restart the server", str(failure))
+        self.assertEqual((len(told), files_below(self.data)), (1, []))
+        await self.writer.start()
+        await self.writer.write([letter_of(parcel(ALICE), HOST)])
+        self.assertEqual(len(files_below(self.data)), 1)
+
     async def test_a_signal_for_the_whole_group_does_not_end_it(self) -> None:
         await self.writer.write([letter_of(parcel(ALICE), HOST)])
         pid = self.running().pid
@@ -173,7 +196,7 @@ class Hangs(ProcessCase):
 
     async def test_one_whose_server_has_died_renames_nothing_either(self) -> None:
         pipe, hangs = self.letter_that_hangs()
-        made, end = spawn("mailserver.delivery.process", ["{data}/{domain}/{user}", self.data, "16", ""])
+        made, end = spawn("mailserver.delivery.process", ["{data}/{domain}/{user}", self.data, "16", "", ""])
         with end:
             send_frame(end, marshal.dumps([hangs, letter_of(parcel(BOB), HOST)]))
             await self.until_it_hangs()
