@@ -147,8 +147,8 @@ def _mailbox(text: str, at: int) -> tuple[Address, int]:
         if name is None:
             raise OriginatorError("cannot be understood")
         at = _skip(text, name.end())
-    _check_name(text[start:at])
     angle = ANGLE_ADDR.match(text, at)
+    _check_name(text[start:at], "" if angle is None else angle[0])
     if angle is None:
         raise OriginatorError("cannot be understood")
     return _address(angle[1]), angle.end()
@@ -164,11 +164,12 @@ def _address(text: str) -> Address:
     return address
 
 
-def _check_name(text: str) -> None:
-    """A display name, or a comment, must not look like an address to a program that reads carelessly."""
+def _check_name(text: str, own: str = "") -> None:
+    """A display name, or a comment, must not look like an address to a program that reads carelessly; but `own` it may repeat."""
     plain = re.sub(r"\\(.)", r"\1", text)
-    if LIKE_AN_ADDRESS.search(plain) or LIKE_AN_ADDRESS.search("".join(map(_decoded, ENCODED_WORD.findall(plain)))):
-        raise OriginatorError("has a name that looks like an address")
+    for name in (plain, "".join(map(_decoded, ENCODED_WORD.findall(plain)))):
+        if LIKE_AN_ADDRESS.search(name.replace(own, "") if own else name):
+            raise OriginatorError("has a name that looks like an address")
 
 
 def _decoded(word: str) -> str:
