@@ -24,6 +24,7 @@ __all__ = ["AttendedWriter", "Writer"]
 
 FRAME_SECONDS = 60.0  # for a frame, and beside that
 SLOWEST_OCTETS_PER_SECOND = 1024 * 1024
+SLOWEST_SYNC_SECONDS = 1.0
 BATCH_SECONDS = 120.0  # after which no frame is begun; the queue waits 300 seconds for all of them
 MISSED_MOST = 3  # deadlines one after the other
 PAUSE_SECONDS = 60.0
@@ -92,7 +93,7 @@ class AttendedWriter:
 
     async def _write(self, frame: Frame, results: list[list[Result]], touched: Touched) -> str:
         """Have one frame written.  Returns what hindered it, "" for nothing."""
-        seconds = FRAME_SECONDS + frame.octets / SLOWEST_OCTETS_PER_SECOND
+        seconds = FRAME_SECONDS + frame.octets / SLOWEST_OCTETS_PER_SECOND + frame.synced * SLOWEST_SYNC_SECONDS
         answer = Deferred.fromCoroutine(self._writer.write(frame.letters))
         answer.addTimeout(seconds, self._clock)  # type: ignore[arg-type]
         try:

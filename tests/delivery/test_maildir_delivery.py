@@ -293,6 +293,12 @@ class Hangs(PacedCase):
         self.writer.finish()
         self.assertIsInstance(self.outcomes(batch)[0][0], Delivered)
 
+    def test_what_is_synced_file_by_file_has_more_time(self) -> None:
+        batch = self.deliver(*[parcel(ALICE, id=f"{n:016}", again=True) for n in range(20)])
+        self.clock.advance(attended.FRAME_SECONDS + 15)
+        self.writer.finish()
+        self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered] * 20)
+
     def test_after_three_that_hang_everything_is_deferred_at_once_and_that_is_told_once(self) -> None:
         with capturedLogs() as events:
             for _ in range(3):

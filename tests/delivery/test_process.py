@@ -220,9 +220,17 @@ class Frames(TestCase):
             self.assertEqual(copies, letter[7])
         return [[(n, len(part[7])) for n, part in zip(frame.numbers, frame.letters, strict=True)] for frame in cut]
 
-    def letter(self, octets: int, copies: int = 1, path: str = "") -> Letter:
+    def letter(self, octets: int, copies: int = 1, path: str = "", again: bool = False) -> Letter:
         content = Content.at(path, octets) if path else Content.of(b"x" * octets)
-        return letter_of(parcel(*[Mailbox(f"u{n}", "example.org") for n in range(copies)], content=content), HOST)
+        boxes = [Mailbox(f"u{n}", "example.org") for n in range(copies)]
+        return letter_of(parcel(*boxes, content=content, again=again), HOST)
+
+    def test_of_what_comes_again_and_is_synced_file_by_file_there_are_few(self) -> None:
+        self.patch(frames, "SYNCED_COPIES", 2)
+        self.assertEqual(
+            self.cut(self.letter(1, 5, again=True), self.letter(1), self.letter(1, 1, again=True), self.letter(1, 1, again=True)),
+            [[(0, 2)], [(0, 2)], [(0, 1), (1, 1), (2, 1)], [(3, 1)]],
+        )
 
     def test_what_crosses_in_memory_is_bounded(self) -> None:
         self.assertEqual(self.cut(*[self.letter(1000)] * 7), [[(0, 1), (1, 1), (2, 1)], [(3, 1), (4, 1), (5, 1)], [(6, 1)]])
