@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mailserver.mail.address import Address
 
-__all__ = ["Body", "Sizes", "delivery_fields", "field_lines", "local_form"]
+__all__ = ["Body", "delivery_fields", "field_lines", "local_form"]
 
 CONTROLS = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029))
 
@@ -48,53 +48,40 @@ class Body:
     """
 
     def __init__(self, pieces: Callable[[], Iterable[bytes]], *, binary: bool, in_memory: bool) -> None:
-        self._pieces = pieces if binary else lambda: local_form(pieces())
+        self._pieces = pieces
+        self._binary = binary
         self._whole: bytes | None = None
-        self._whole_sizes = Sizes()
+        self._whole_lf = 0
         self._in_memory = in_memory
 
-    def write(self, fd: int, fields: bytes) -> Sizes:
-        """Write `fields` and the content; return how long the file is.  Raises OSError; the file may then hold a part."""
-        if not self._in_memory:
-            sizes = Sizes()
-            sizes.add(fields)
-            _write_all(fd, [fields])
-            for piece in self._pieces():
-                sizes.add(piece)
-                _write_all(fd, [piece])
-            return sizes
-        if self._whole is None:
-            self._whole = b"".join(self._pieces())
-            self._whole_sizes.add(self._whole)
-        _write_all(fd, [fields, self._whole])
-        sizes = Sizes()
-        sizes.add(fields)
-        sizes.octets += self._whole_sizes.octets
-        sizes.line_ends += self._whole_sizes.line_ends
-        return sizes
+    def write(self, fd: int, fields: bytes) -> tuple[int, int]:
+        """Write `fields`, whole lines, and the content.  Raises OSError; the file may then hold a part.
+
+        Returns the file's octets, and how many they are with each LF that stands alone counted as CRLF.
+        """
+        if self._whole is not None or self._in_memory:
+            if self._whole is None:
+                self._whole = b"".join(self._local())
+                self._whole_lf = _lone_lf(self._whole)
+            _write_all(fd, [fields, self._whole])
+            octets = len(fields) + len(self._whole)
+            return octets, octets + _lone_lf(fields) + self._whole_lf
+        _write_all(fd, [fields])
+        octets, lone_lf, after_cr = len(fields), _lone_lf(fields), False
+        for piece in self._local():
+            _write_all(fd, [piece])
+            octets += len(piece)
+            lone_lf += _lone_lf(piece) - (after_cr and piece.startswith(b"\n"))
+            after_cr = piece.endswith(b"\r") if piece else after_cr
+        return octets, octets + lone_lf
+
+    def _local(self) -> Iterable[bytes]:
+        return self._pieces() if self._binary else local_form(self._pieces())
 
 
-class Sizes:
-    """A file's `octets`, and how many there are `with_crlf`: with each LF alone counted as CRLF."""
-
-    __slots__ = ("_ends_in_cr", "line_ends", "octets")
-
-    def __init__(self) -> None:
-        self.octets = 0
-        self.line_ends = 0  # those that are LF alone
-        self._ends_in_cr = False
-
-    @property
-    def with_crlf(self) -> int:
-        return self.octets + self.line_ends
-
-    def add(self, piece: bytes) -> None:
-        """The file goes on with these octets."""
-        self.octets += len(piece)
-        self.line_ends += piece.count(b"\n")
-        if b"\r" in piece or self._ends_in_cr:
-            self.line_ends -= piece.count(b"\r\n") + (self._ends_in_cr and piece.startswith(b"\n"))
-            self._ends_in_cr = piece.endswith(b"\r") or (self._ends_in_cr and not piece)
+def _lone_lf(piece: bytes) -> int:
+    """How many LF have no CR in front."""
+    return piece.count(b"\n") - (piece.count(b"\r\n") if b"\r" in piece else 0)
 
 
 def _write_all(fd: int, pieces: list[bytes]) -> None:

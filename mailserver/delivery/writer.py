@@ -15,10 +15,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 
 from mailserver.delivery.durability import sync_fd
-from mailserver.delivery.form import Body, Sizes
+from mailserver.delivery.form import Body
 from mailserver.delivery.letters import Copy, Letter, Report, Result
 from mailserver.delivery.maildirs import BELOW, Maildir, Maildirs
 from mailserver.delivery.names import marker_in, resized, sized
@@ -173,8 +172,14 @@ def _opened(maildir: Maildir, part: str) -> Iterator[int]:
 def _body(content: Content, final: bool) -> Body:
     """A file's own Return-Path is the only one that it shall have.  Nothing is read before a draft is there to be written."""
     in_memory = content.path is None and content.stored_size <= IN_MEMORY_OCTETS
-    made = cache(lambda: without_return_path(content) if final else content)
-    return Body(lambda: made().chunks(), binary=content.binary, in_memory=in_memory)
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal content, final
+        if final:
+            content, final = without_return_path(content), False
+        return content.chunks()
+
+    return Body(pieces, binary=content.binary, in_memory=in_memory)
 
 
 def store(
@@ -205,7 +210,7 @@ def store(
                 sync_fd(fd)
         finally:
             os.close(fd)
-        final = sized(name, sizes.octets, sizes.with_crlf)
+        final = sized(name, *sizes)
         if earlier is None:
             go_on()
             os.rename(draft, final, src_dir_fd=maildir.tmp, dst_dir_fd=maildir.new)
@@ -218,7 +223,7 @@ def store(
 
 
 def _replace(
-    maildir: Maildir, draft: str, final: str, sizes: Sizes, earlier: Earlier, go_on: Callable[[], None]
+    maildir: Maildir, draft: str, final: str, sizes: tuple[int, int], earlier: Earlier, go_on: Callable[[], None]
 ) -> str:
     """Bring the draft where the message belongs; return its place."""
     for _ in range(MOVES):
@@ -228,7 +233,7 @@ def _replace(
             os.rename(draft, final, src_dir_fd=maildir.tmp, dst_dir_fd=maildir.new)
             return f"new/{final}"
         part, name = found
-        new_name = resized(name, sizes.octets, sizes.with_crlf)
+        new_name = resized(name, *sizes)
         with _opened(maildir, part) as fd:
             if new_name != name:  # other fields in front: if both had a name for a moment, a mail program would show both
                 try:

@@ -151,8 +151,7 @@ class Files(WriterCase):
                 sizes = body.write(file.fileno(), b"A: 1\n")
                 file.seek(0)
                 written = file.read()
-            self.assertEqual(sizes.octets, len(written))
-            self.assertEqual(sizes.with_crlf, len(re.sub(rb"(?<!\r)\n", b"\r\n", written)))
+            self.assertEqual(sizes, (len(written), len(re.sub(rb"(?<!\r)\n", b"\r\n", written))))
 
     def test_the_report_names_devices_files_and_new_directories(self) -> None:
         self.deliver(parcel(ALICE))
