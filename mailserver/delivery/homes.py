@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -135,7 +135,10 @@ class HomeDelivery:
                 for letter in letters
             ]
         )
-        return [outcomes_of(parcel, found) for parcel, found in zip(parcels, results, strict=True)]
+        return [
+            outcomes_of(parcel, _for_all(letter, found))
+            for parcel, letter, found in zip(parcels, letters, results, strict=True)
+        ]
 
     async def flush(self) -> None:
         """The courier has synced each file."""
@@ -175,14 +178,28 @@ class HomeDelivery:
 
 
 def _each_copy(letter: Letter) -> Iterator[tuple[Copy, Letter]]:
-    """The copies of a letter, each with the letter in the form that it needs.
+    """The copies of a letter, one for each folder that they ask for, each with the letter in the form that it needs.
 
     Several ways may lead to one user.  Where they end in one folder, the first one's copy stands there when the second one comes.
     """
     users: set[str] = set()
+    asked: set[Hashable] = set()
     for copy in letter[-1]:
-        yield copy, (True, *letter[1:]) if copy[1] in users else letter
+        if _asks_for(copy) not in asked:
+            yield copy, (True, *letter[1:]) if copy[1] in users else letter
         users.add(copy[1])
+        asked.add(_asks_for(copy))
+
+
+def _for_all(letter: Letter, results: Sequence[Result]) -> list[Result]:
+    """A result for each copy: copies that ask for the same have the same."""
+    firsts = [copy for copy, _ in _each_copy(letter)]
+    answers = {_asks_for(copy): result for copy, result in zip(firsts, results, strict=True)}
+    return [(copy[0], *answers[_asks_for(copy)][1:]) for copy in letter[-1]]
+
+
+def _asks_for(copy: Copy) -> Hashable:
+    return copy[1:6]
 
 
 def _request_of(copy: Copy, letter: Letter) -> bytes:

@@ -17,6 +17,7 @@ import resource
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -37,6 +38,7 @@ __all__ = [
     "serve",
 ]
 
+ENDING_SECONDS = 0.2
 NO_ERRNO = -1  # an error that is not the operating system's
 REQUEST_OCTETS = FRAME_OCTETS
 NOTE_CHARACTERS = 512
@@ -78,7 +80,7 @@ def serve(
             if more not in ([], [-1]):
                 return
             job = check(octets)
-            if len(children) >= children_at_once or list(children.values()).count(job.user) >= children_of_a_user:
+            if not _has_room(children, job.user, children_at_once, children_of_a_user):
                 raise RequestError("too many at once")
             child = os.fork()
             if child == 0:
@@ -92,6 +94,17 @@ def serve(
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+
+def _has_room(children: dict[int, str], user: str, at_once: int, of_a_user: int) -> bool:
+    """One more child may begin.  Those that have answered need a moment to end."""
+    end = time.monotonic() + ENDING_SECONDS
+    while len(children) >= at_once or list(children.values()).count(user) >= of_a_user:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.002)
+        _reap(children)
+    return True
 
 
 def instructions(control: socket.socket) -> bytes:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
@@ -20,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.delivery import courier, homes
 from mailserver.delivery.courier import Request, parse_request
-from mailserver.delivery.homes import Courier, HomeDelivery
+from mailserver.delivery.homes import Courier, HomeDelivery, _each_copy, _for_all
 from mailserver.delivery.letters import Copy, Letter, letter_of
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
 from mailserver.mail.answers import Deferred as NotNow
@@ -233,6 +234,25 @@ class AsRoot(RootCase):
         self.assertEqual(len(self.new(maildir="Maildir/.Junk")), 1)
         self.assertEqual(len(self.new()), 1)
 
+    def copies(self, *mailboxes: Mailbox, id: str = "0123456789ABCDEF", again: bool = False) -> list[int]:
+        """Deliver to several mailboxes of a message; how many files nobody has then in the inbox, x and Junk."""
+        letter = letter_of(parcel(*mailboxes, id=id, again=again), HOST)
+        results = [self.asked(copy, own) for copy, own in _each_copy(letter)]
+        self.assertEqual([result[1] for result in results], [0] * len(results), results)
+        self.assertEqual([result[0] for result in _for_all(letter, results)], list(range(len(mailboxes))))
+        return [len(self.new(maildir=f"Maildir{folder}")) for folder in ("", "/.x", "/.Junk")]
+
+    def test_ways_that_end_in_one_folder_are_one_file_with_the_lines_of_the_first(self) -> None:
+        tagged = home_box("nobody", "x", must_exist=True)
+        junk = replace(home_box("nobody"), junk=True)
+        for again in (False, True):
+            self.assertEqual(self.copies(tagged, home_box("nobody"), home_box("nobody"), junk, again=again), [1, 0, 0])
+        os.makedirs(f"{self.homes['nobody']}/Maildir/.x/new")
+        os.chown(f"{self.homes['nobody']}/Maildir/.x", NOBODY.pw_uid, NOBODY.pw_gid)
+        os.chown(f"{self.homes['nobody']}/Maildir/.x/new", NOBODY.pw_uid, NOBODY.pw_gid)
+        self.assertEqual(self.copies(home_box("nobody"), tagged, id="0000000000000002"), [2, 1, 0])
+        self.assertEqual(self.copies(tagged, junk, id="0000000000000003"), [2, 2, 1])
+
     def test_a_message_delivered_again_replaces_the_first(self) -> None:
         self.deliver(parcel(home_box("nobody")))
         [name] = self.new()
@@ -363,8 +383,10 @@ class Component(TestCase):
     async def test_of_several_ways_to_one_home_all_but_the_first_look_whether_a_copy_stands_there(self) -> None:
         self.delivery.start_privileged()
         ways = parcel(home_box("alice"), home_box("bob"), home_box("alice", "lists"), home_box("alice"))
-        await self.delivery.deliver_batch([ways, parcel(home_box("alice"), id="0000000000000002")])
-        self.assertEqual([again for user, again in self.again if user == "alice"], [False, True, True, False])
+        [outcomes, _] = await self.delivery.deliver_batch([ways, parcel(home_box("alice"), id="0000000000000002")])
+        self.assertEqual(sorted(outcomes), [0, 1, 2, 3])
+        # The last way asks for what the first one has asked for.
+        self.assertEqual([again for user, again in self.again if user == "alice"], [False, True, False])
         self.assertIn(("bob", False), self.again)
 
     async def test_a_home_that_hangs_holds_up_neither_other_users_nor_other_messages(self) -> None:

@@ -142,6 +142,17 @@ class Message(PipeCase):
         self.assertIsInstance(outcome, Deferred)
 
 
+class OneRun(PipeCase):
+    async def test_the_command_runs_once_for_each_mailbox_and_folder_and_answers_for_all_ways(self) -> None:
+        delivery = await self.started(SHELL, "-c", 'echo "$1/$2" >> out; test "$1" != bob || exit 75', "sh", "{user}", "{folder}")
+        junk = Mailbox("alice", "example.org", junk=True)
+        one = parcel(ALICE, BOB, ALICE, BOB, junk, ALICE)
+        outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
+        self.assertEqual([type(outcomes[n]) for n in range(6)], [Delivered, Deferred, Delivered, Deferred, Delivered, Delivered])
+        with open(f"{self.base}/out") as file:
+            self.assertEqual(sorted(file.read().split()), ["alice/", "alice/Junk", "bob/"])
+
+
 class Surroundings(PipeCase):
     """What the command is given beside the message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
@@ -206,6 +207,25 @@ class Scripted(LMTPCase):
         self.assertEqual(self.store.contents, [DATA.replace(b"\r\n.", b"\r\n..")])
         self.assertEqual(self.store.heard[0], b"LHLO mx.example.org")
         self.assertEqual([line for line in self.store.heard if line.startswith(b"MAIL")], [b"MAIL FROM:<carol@example.net>"])
+
+    async def test_a_mailbox_to_which_several_ways_lead_is_one_recipient_and_all_have_its_answer(self) -> None:
+        self.store.answers["content"] = "250 2.0.0 one\n452 4.2.2 full"
+        for template in ("{recipient}", "{original_recipient}", "{user}@{domain}"):
+            self.store.heard.clear()
+            one = parcel("alice", "bob", "alice", "bob")
+            alias = Recipient(Address("sales", "example.org"))
+            last = replace(one.destinations[2], recipient=alias, route=replace(one.destinations[2].route, address=Address("ALICE", "example.org")))
+            one = replace(one, destinations=(*one.destinations[:2], last, one.destinations[3]))
+            outcomes = await self.outcomes(await self.delivery(recipient=template), one)
+            self.assertEqual([type(outcome) for outcome in outcomes], [Delivered, Deferred, Delivered, Deferred])
+            told = [line for line in self.store.heard if line.startswith(b"RCPT")]
+            self.assertEqual(told, [b"RCPT TO:<alice@example.org>", b"RCPT TO:<bob@example.org>"])
+
+    async def test_a_follower_whose_parameters_the_store_was_not_told_is_reported_by_us(self) -> None:
+        self.store.answers["LHLO"] = "250-store.example.org\n250-DSN\n250-ENHANCEDSTATUSCODES\n250 8BITMIME"
+        first, second = await self.outcomes(await self.delivery(), parcel("alice", "alice"))
+        assert isinstance(first, Delivered) and isinstance(second, Delivered)
+        self.assertEqual((first.notifies, second.notifies), (True, False))
 
     async def test_the_address_is_the_one_that_is_configured(self) -> None:
         await self.outcomes(await self.delivery(recipient="{user}{+folder}"), parcel("alice.Junk", "bob"))

@@ -32,6 +32,12 @@ class Sending(RelayCase):
         self.assertEqual([message[1] for message in a.messages], [("one@example.org", "two@EXAMPLE.org")])
         self.assertEqual([message[1] for message in b.messages], [("x@other.example",)])
 
+    def test_an_address_that_several_recipients_lead_to_gets_it_once_and_all_have_the_answer(self):
+        a, _ = self.peers(Peer())
+        outcomes = self.deliver("one@example.org", "two@example.org", "one@EXAMPLE.org")
+        self.assertEqual([type(one) for one in outcomes], [Delivered] * 3)
+        self.assertEqual([message[1] for message in a.messages], [("one@example.org", "two@example.org")])
+
     def test_many_recipients_go_in_several_transactions(self):
         self.relay = self.make(recipients_most=2)
         a, _ = self.peers(Peer())
