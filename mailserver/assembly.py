@@ -360,6 +360,7 @@ class Door:
             tls_rules=self._tls_rules,
             proxies=None if listen is None else proxies_of(listen),
             generation=self.generation,
+            steady_seconds=time.monotonic,
         )
 
     def _encryption(self, listen: Listen) -> Encryption | None:

@@ -15,6 +15,7 @@ from mailserver.cli.verbs import who
 from mailserver.config import Configuration, load
 from mailserver.control import NoServer
 from mailserver.identity import as_owner_of
+from mailserver.mail.envelope import NO_ADDRESS
 from mailserver.mail.faults import StorageFault
 
 __all__ = ["add_to"]
@@ -32,7 +33,12 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     clearing.set_defaults(run=clear_lockouts)
     for parser in (listing, clearing):
         parser.add_argument("--account", metavar="ADDRESS", default="", help="of this account")
-        parser.add_argument("--network", metavar="NETWORK", default="", help="of this address, or of any in this network")
+        parser.add_argument(
+            "--network",
+            metavar="NETWORK",
+            default="",
+            help="of this address, or of any in this network; proxy:ADDRESS is whom that proxy did not name",
+        )
 
 
 def list_lockouts(options: argparse.Namespace) -> int:
@@ -81,7 +87,7 @@ def _print(entries: Sequence[dict[str, Any]], now: float) -> None:
 
 def _ask(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
     network = options.network
-    if network:
+    if network and not network.startswith(NO_ADDRESS):
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError as error:

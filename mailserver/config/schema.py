@@ -262,7 +262,7 @@ class Limits(Options):
     hard_errors: Count = 20
     """Errors on a connection after which it is closed with 421."""
     junk_commands: Count = 100
-    """NOOP, RSET, VRFY, EXPN and HELP between two messages; more count as errors."""
+    """NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO between two messages; more count as errors."""
     pipelined_bytes: Octets = 64 * KIB
     """Octets of commands that wait while one is being answered; then reading pauses."""
     filter_seconds: Time = 30.0

@@ -37,7 +37,7 @@ class Announced(Protocol):
         self._is_over = False
 
     def connectionMade(self) -> None:
-        self._since = self.profile.clock.seconds()
+        self._since = self.profile.seconds()
         if self.factory.opened(self, "unix") is not None:  # one of all connections; whose network it is nobody knows yet
             self._refuse("rejected", "no room for the connection")
 

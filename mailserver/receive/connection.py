@@ -186,7 +186,7 @@ class Connection(Protocol):
                 is_new = True
             answers[kind](self, event)
         if is_new:
-            self.since = self.profile.clock.seconds()
+            self.since = self.profile.seconds()
         state = self.state
         if state is ENDED or state is PENALTY:
             return
@@ -221,6 +221,7 @@ class Connection(Protocol):
             return
         self._wait(Move.ASK)
         answer.addCallbacks(self._answered, self._not_answered, callbackArgs=(answered,), errbackArgs=(answered,))
+        answer.addErrback(self._broken)
 
     def _answered(self, answer: Any, answered: Callable[[Any], None]) -> None:
         if self._has_waited(Move.ANSWER):
@@ -236,15 +237,20 @@ class Connection(Protocol):
     def _wait(self, move: Move) -> None:
         """The peer's clock stands still."""
         self._move(move)
-        self._asked_at = self.profile.clock.seconds()
+        self._asked_at = self.profile.seconds()
 
     def _has_waited(self, move: Move) -> bool:
         """The peer's clock goes on; False where the connection has ended meanwhile."""
         if self.state is ENDED:
             return False
         self._move(move)
-        self.since += self.profile.clock.seconds() - self._asked_at
+        self.since += self.profile.seconds() - self._asked_at
         return True
+
+    def _broken(self, failure: Failure) -> None:
+        """A fault of ours beside an answer ends the connection, as it does amid `dataReceived`: nobody would go on with it."""
+        log.failure("{id}: the connection cannot go on", failure, id=self.connection)
+        self.transport.abortConnection()
 
     # --- the parts that serve now ---
 
@@ -276,7 +282,7 @@ class Connection(Protocol):
 
     def _end(self) -> None:
         self._move(Move.END)
-        self.since = self.profile.clock.seconds()
+        self.since = self.profile.seconds()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -319,13 +325,13 @@ class Connection(Protocol):
     # --- the disk's back-pressure ---
 
     def _pause_for_spool(self) -> None:
-        self._paused_at = self.profile.clock.seconds()
+        self._paused_at = self.profile.seconds()
         self._stop_reading(Unread.SLOW_DISK)
 
     def _spool_has_room(self) -> None:
         self.unread -= {Unread.SLOW_DISK}
         if self.progress is not None:
-            self.progress.excuse(self.profile.clock.seconds() - self._paused_at)
+            self.progress.excuse(self.profile.seconds() - self._paused_at)
         self._read_again()
 
     def handshakeCompleted(self) -> None:

@@ -154,7 +154,7 @@ class ReceiveFactory(ServerFactory):
             self._check.stop()
 
     def _check_all(self) -> None:
-        now, stress = self.profile.clock.seconds(), self.stress
+        now, stress = self.profile.seconds(), self.stress
         for protocol in list(self._open):
             try:
                 protocol.check(now, stress)

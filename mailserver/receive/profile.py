@@ -92,7 +92,8 @@ class Profile:
     user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
     only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
-    `generation` counts what is under way with these parts.
+    `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
+    nobody sets, where it is given, else by `clock`.
     """
 
     service: str
@@ -118,6 +119,8 @@ class Profile:
     tls_rules: TLSRules = NO_TLS_RULES
     proxies: Networks | None = None
     generation: Generation = field(default_factory=Generation)
+    steady_seconds: Callable[[], float] | None = None
+    seconds: Callable[[], float] = field(init=False)
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)
@@ -125,6 +128,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         limits = self.limits
+        object.__setattr__(self, "seconds", self.steady_seconds or self.clock.seconds)
         announced = Extensions(
             size=limits.message_octets,
             recipients_max=limits.recipients,

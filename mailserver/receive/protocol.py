@@ -40,7 +40,7 @@ class ReceiveProtocol(Connection):
 
     def connectionMade(self) -> None:
         profile, transport = self.profile, self.transport
-        self.began = self.since = profile.clock.seconds()
+        self.began = self.since = profile.seconds()
         self._write = writer(transport)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -71,6 +71,15 @@ class ReceiveProtocol(Connection):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         state = self.state
         self._move(Move.END)
+        try:
+            self._leave(state, reason)
+        finally:  # whatever that meets with, the place is free again
+            self.factory.closed(self)
+            self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
+            let_go(self.transport, reason)
+
+    def _leave(self, state: State, reason: Failure) -> None:
+        """Nobody is there any more: drop what has come of nothing, and leave what is being done to its end."""
         if state is State.HANDSHAKE and self.profile.encryption is not None:
             why = self.profile.encryption.fault(self.transport, reason)
             self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
@@ -81,9 +90,6 @@ class ReceiveProtocol(Connection):
                 self.transaction.abandon()
             self._let_go()
         self.transaction = self.blamed = self.login = None
-        self.factory.closed(self)
-        self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
-        let_go(self.transport, reason)
 
     def readConnectionLost(self) -> None:
         """The peer has closed its half: answer what it has asked, then close ours."""
@@ -142,7 +148,7 @@ class ReceiveProtocol(Connection):
         if self.state is not State.HANDSHAKE or encryption is None:
             return
         self._move(Move.SECURED)
-        self.since = self.profile.clock.seconds()
+        self.since = self.profile.seconds()
         tls = encryption.facts(self.transport)
         self.peer = replace(self.peer, tls=tls, hello="", hello_verb="", login="")
         self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
@@ -284,7 +290,7 @@ class ReceiveProtocol(Connection):
         )
         reply = transaction.data(spooling)
         if reply.code < 400:
-            self.progress = Progress(profile.limits.pace, profile.clock.seconds())
+            self.progress = Progress(profile.limits.pace, profile.seconds())
         self._answer_for_message(reply)
         if reply.code >= 400:  # the transaction is over
             self._forget_transaction()
@@ -294,7 +300,7 @@ class ReceiveProtocol(Connection):
         if transaction is None or transaction.spooling is None or progress is None:
             raise RuntimeError("content without DATA")
         transaction.spooling.write(event.data)
-        progress.received(len(event.data), self.profile.clock.seconds())
+        progress.received(len(event.data), self.profile.seconds())
 
     def _on_end_of_data(self, event: events.EndOfData) -> None:
         if self.transaction is None:

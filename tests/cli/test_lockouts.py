@@ -41,7 +41,7 @@ class WithoutServer(CommandCase):
         self.assertEqual(self.command("lockouts", "clear", "--all").code, 1)
         self.assertFalse((self.data / "state.db").exists())
 
-    def prepare(self) -> None:
+    def prepare(self, *more_peers: str) -> None:
         clock = Clock()
         clock.rightNow = time.time()
 
@@ -52,7 +52,9 @@ class WithoutServer(CommandCase):
 
         async def fill() -> None:
             await store.start()
-            locked(Lockout(clock=clock, state=store, rules=LockoutRules()))
+            lockout = locked(Lockout(clock=clock, state=store, rules=LockoutRules()))
+            for peer in more_peers:
+                lockout.failed(peer, "carol@example.org", b"x")
             await store.stop()
 
         self.successResultOf(Deferred.fromCoroutine(fill()))
@@ -74,6 +76,14 @@ class WithoutServer(CommandCase):
         self.assertEqual(self.command("lockouts", "clear", "--all").code, 0)
         self.assertEqual(self.command("lockouts", "list", "--all", "--json").json, [])
         self.assertIn(b"lockout_cleared", (self.data / ROADS).read_bytes())
+
+    def test_whom_a_proxy_did_not_name_can_be_meant(self) -> None:
+        self.prepare("proxy:192.0.2.1")
+        listed = self.command("lockouts", "list", "--all", "--network", "proxy:192.0.2.1", "--json").json
+        self.assertEqual({(one["account"], one["network"]) for one in listed}, {("carol@example.org", "proxy:192.0.2.1"), ("", "proxy:192.0.2.1")})
+        said = self.command("lockouts", "clear", "--network", "proxy:192.0.2.1")
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertTrue(said.out.endswith("2 cleared.\n"), said.out)
 
     def test_clear_wants_to_know_whose(self) -> None:
         for arguments in ((), ("--all", "--account", ALICE)):

@@ -71,6 +71,7 @@ class Filter(SynchronousTestCase):
         failed(steps, "192.0.2.1", "alice@example.org")
         failed(steps, "2001:db8::5", "bob", "locked out")
         failed(steps, "unix", "carol")
+        failed(steps, "proxy:192.0.2.250", "dave")  # whom a proxy did not name: a ban would hit the proxy
         steps.note(ID, "login", peer="203.0.113.2", account="alice@example.org", method="PLAIN", note="")
         steps.note(ID, "lockout", scope="network", account="", network="203.0.113.3", failures=30, seconds=900, lockouts=1)
         steps.note(ID, "closed", messages=0, errors=1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -244,6 +246,24 @@ class Patiences(ConnectionCase):
             protocol.dataReceived(b"N")
         self.assertEqual(wire.codes(), [421])
 
+    def test_a_clock_that_is_set_cuts_nobody_off_and_gives_nobody_time(self) -> None:
+        steady = Clock()
+        for jump in (365 * 86_400, -365 * 86_400):
+            listener = self.listener(limits=self.pace(), steady_seconds=steady.seconds)
+            (_, idle), (protocol, sending) = listener.greeted(), listener.greeted()
+            protocol.dataReceived(ENVELOPE + b"DATA\r\n")
+            sending.clear()
+            listener.clock.rightNow += jump
+            for _ in range(119):
+                steady.advance(1)
+                listener.factory._check_all()
+            self.assertEqual((idle.said(), sending.said()), ("", ""))
+            protocol.dataReceived(b"\r\n" * 100_000)
+            for _ in range(182):
+                steady.advance(1)
+                listener.factory._check_all()
+            self.assertEqual((idle.codes(), sending.codes()), ([421], [421]))
+
     def test_our_own_slowness_is_not_the_peers(self) -> None:
         listener = self.listener(limits=self.pace())
         listener.store.hold = True
@@ -420,6 +440,35 @@ class Ends(ConnectionCase):
         listener.store.waiting.pop().callback(None)
         self.assertEqual(wire.said(), "")
         self.assertEqual(listener.step("accepted")["sender"], "carol@example.net")
+
+    def test_whatever_a_leaving_peer_meets_with_its_place_is_free_again(self) -> None:
+        listener = self.listener()
+        protocol, _ = listener.greeted()
+        protocol.dataReceived(ENVELOPE)
+
+        def stumble() -> None:
+            raise OSError("the disk")
+
+        protocol.transaction = mock.Mock(abandon=stumble)
+        with self.assertRaises(OSError):
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((listener.admission.connections, listener.factory.connections), (0, 0))
+        listener.step("closed")
+
+    def test_a_fault_of_ours_beside_an_answer_cuts_the_connection(self) -> None:
+        listener = self.listener()
+        listener.store.hold = True
+        protocol, wire = listener.greeted()
+
+        def stumble(_: object) -> None:
+            raise RuntimeError("a fault of ours")
+
+        self.patch(protocol, "_content_answered", stumble)
+        protocol.dataReceived(MESSAGE)
+        self.assertFalse(wire.aborted)
+        listener.store.waiting.pop().callback(None)
+        self.assertTrue(wire.aborted)
+        self.assertTrue(self.flushLoggedErrors(RuntimeError))
 
     def test_no_octet_is_handled_after_quit(self) -> None:
         listener = self.listener()

@@ -125,7 +125,7 @@ class ReloadCase(ConnectionCase):
         """As the service does it; the new parts."""
         new = Parts(f"number {len(self.parts) + 1}")
         listener = self.of(new, **more)
-        for name in ("store", "clock", "ids"):
+        for name in ("store", "clock", "seconds", "ids"):
             object.__setattr__(listener.profile, name, getattr(self.listener_.profile, name))
         self.listener_.factory.profile = listener.profile
         self.retirement.retire(self.parts[-1], WITHIN)
