@@ -79,11 +79,11 @@ class Writer:
 
     # --- the reactor's side ---
 
-    def start(self) -> Deferred[None]:
-        """Start the thread and open the store in it."""
+    def start(self, *, must_exist: bool = False, in_order: bool = True) -> Deferred[None]:
+        """Start the thread and open the store in it (`SqliteStore.open`)."""
         self._thread = threading.Thread(target=self._run, name="queue writer", daemon=True)
         self._thread.start()
-        return self.do(lambda store: store.open())
+        return self.do(lambda store: store.open(must_exist=must_exist, in_order=in_order))
 
     @property
     def is_running(self) -> bool:

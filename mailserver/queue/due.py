@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
+from mailserver.mail.faults import StorageDamaged
 
 __all__ = ["DuePlace", "DueTimes"]
 
@@ -111,6 +112,8 @@ class DueTimes:
 
     def _not_answered(self, failure: Failure) -> None:
         self._asking = False
+        if failure.check(StorageDamaged):
+            return  # that is told, and does not mend itself
         self.log.failure("the queue could not find out what is due; it looks again", failure)
         self._look_at(self._clock.seconds() + AGAIN_SECONDS)
 

@@ -42,6 +42,7 @@ __all__ = [
     "encode_reply",
     "number_of",
     "pack",
+    "shown_id",
     "stored_size_of",
     "unpack",
     "unpack_front",
@@ -204,6 +205,17 @@ def number_of(id: str) -> int:
     if ID.fullmatch(id) is None:
         raise ValueError(f"not a message id: {id!r}")
     return int(id[:NUMBER_CHARACTERS].translate(FROM_ID), 32)
+
+
+def shown_id(number: int, id: str) -> str:
+    """`id` where it belongs to the entry `number`; else one that does, for an entry that has lost its own."""
+    try:
+        if number_of(id) == number:
+            return id
+    except ValueError:
+        pass
+    digits = [ALPHABET[number >> shift & 31] for shift in range(5 * NUMBER_CHARACTERS - 5, -5, -5)]
+    return "".join(digits) + ALPHABET[0] * 4
 
 
 def pack(number: int, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]) -> bytes:

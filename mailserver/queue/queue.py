@@ -13,33 +13,31 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import now_or_later
 from mailserver.interfaces import Clock, IConcurrentDelivery, IDelivery
-from mailserver.mail import answers
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
 from mailserver.mail.durable import make_directory
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.faults import StorageBroken, StorageFault
+from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.queue.changes import held_attempts
 from mailserver.queue.commit import Waiting, Writer
-from mailserver.queue.entry import Attempt, EntrySummary, Settled, destination_name, number_of, pack
+from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
 from mailserver.queue.kept import Kept
 from mailserver.queue.lane import Lane, LaneLimits
 from mailserver.queue.ledger import Ledger, remove_files
-from mailserver.queue.lock import QueueInUse, lock_directory
+from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
+from mailserver.queue.opening import Opening
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
-from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers
+from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers, tidy_spool
 from mailserver.queue.reporting import Report, Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
@@ -47,15 +45,13 @@ from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import SqliteStore
 from mailserver.queue.times import Times
-from mailserver.queue.unstored import deliver_unstored
+from mailserver.queue.unstored import Unstored
 from mailserver.queue.verbs import Verbs
 
 __all__ = ["Counts", "Queue", "QueueInUse"]
 
 MEBIBYTE = 1 << 20
 CLOSE_SECONDS = 10.0
-LOCK_SECONDS = 30.0
-LOCK_AGAIN_SECONDS = 0.1
 DATABASE = "queue.db"
 NOTHING_HELD: Mapping[int, str] = MappingProxyType({})
 
@@ -93,6 +89,7 @@ class Queue:
     log = Logger()
     _recovery: Recovery | None = None
     _lock: int | None = None
+    _started_at = 0.0
     _accepting = False
     _stopping = False
 
@@ -132,10 +129,14 @@ class Queue:
         self.store_path = os.path.join(self.data_directory, DATABASE)
         self._clock = clock
         self._note = note
-        self._run_in_thread = run_in_thread
+        self._run_in_thread, self._call_from_thread = run_in_thread, call_from_thread
         self._spool = Spool(os.path.join(self.data_directory, "spool"))
         self._room = Room(directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=minimum_free_bytes)
-        self._reader = SqliteReader(path=self.store_path, spool=self._spool)
+        self._reader = SqliteReader(
+            path=self.store_path,
+            spool=self._spool,
+            damaged=self._say_damaged,
+        )
         self._writer = Writer(
             store=SqliteStore(self.store_path),
             call_from_thread=call_from_thread,
@@ -143,13 +144,7 @@ class Queue:
             batch_messages=batch_messages,
             batch_octets=batch_octets,
         )
-        self._health = Health(
-            clock=clock,
-            do=self._writer.do,
-            is_trusted=lambda: self._writer.is_trusted,
-            room=self._room,
-            works_again=lambda: self._times.works_again(),
-        )
+        self._health = self._make_health()
         schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
         self._times = Times(
             clock=clock,
@@ -178,14 +173,46 @@ class Queue:
         )
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
-        self._unstored_deadline_seconds = local_deadline_seconds
+        self._unstored = self._make_unstored(local_deadline_seconds)
         self._ledger = self._make_ledger()
         common = (batch_messages, batch_octets, memory_window_octets)
         locally = LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
         remotely = LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-        runner.begin(lanes=(self._make_lane(False, locally), self._make_lane(True, remotely)), ledger=self._ledger)
+        lanes = self._make_lane(False, locally), self._make_lane(True, remotely)
+        runner.begin(lanes=lanes, ledger=self._ledger)
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self.verbs = self._make_verbs()
+        self._opening = self._make_opening()
+
+    def _make_opening(self) -> Opening:
+        return Opening(
+            directory=self.data_directory,
+            path=self.store_path,
+            writer=self._writer,
+            health=self._health,
+            read=self._runner.read,
+            call_from_thread=self._call_from_thread,
+            sound=self._found_sound,
+        )
+
+    def _make_health(self) -> Health:
+        return Health(
+            clock=self._clock,
+            do=self._writer.do,
+            is_trusted=lambda: self._writer.is_trusted,
+            room=self._room,
+            works_again=lambda: self._times.works_again(),
+        )
+
+    def _make_unstored(self, deadline_seconds: float) -> Unstored:
+        return Unstored(
+            deliveries=self._deliveries,
+            clock=self._clock,
+            deadline_seconds=deadline_seconds,
+            note=self._note,
+            count=self._count,
+            remove=lambda id: self._run_in_thread(self._spool.remove, id),
+        )
 
     def _make_verbs(self) -> Verbs:
         return Verbs(
@@ -265,14 +292,14 @@ class Queue:
 
     async def _start(self) -> None:
         make_directory(self.data_directory)
-        self._lock = await self._take_directory()
+        self._lock = await take_directory(self.data_directory, self._clock, lambda: self._stopping)
         try:
             self._spool.create()
-            await self._writer.start()
+            await self._opening.open()
+            if self._opening.is_new and (place := await self._runner.read(self._spool.put_aside, self._clock.seconds())):
+                self.log.warn("the queue is new; the files of an earlier one were moved to {place}", place=place)
             self._health.begin()
-            await self._writer.do(lambda store: store.forget_damage())
-            await self._times.start()
-            left = await self._runner.read(find_leftovers, self._reader, self._spool, self._clock.seconds())
+            await self._look_at_store()
         except BaseException:
             self._health.end()
             await self._runner.read(self._reader.close)
@@ -280,29 +307,36 @@ class Queue:
                 await self._writer.stop()
             self._unlock()
             raise
-        self._take_up(left)
-        await self._kept.tidy()
         self._accepting = True
 
-    async def _take_directory(self) -> int:
-        """A command that changes the queue while no server runs has it for some seconds."""
-        end = self._clock.seconds() + LOCK_SECONDS
-        why: QueueInUse | None = None
-        while why is None or not self._stopping:
-            try:
-                return lock_directory(self.data_directory)
-            except QueueInUse as error:
-                if self._clock.seconds() >= end:
-                    raise
-                if why is None:
-                    self.log.info("{why}; the server waits for it", why=error)
-                why = error
-            await deferLater(self._clock, LOCK_AGAIN_SECONDS)  # type: ignore[arg-type]
-        raise why
+    async def _look_at_store(self) -> None:
+        """What an earlier run left is taken up.  Of a damaged store nothing is: it has to be mended first."""
+        self._started_at = self._clock.seconds()
+        try:
+            if self._health.damage:
+                return
+            await self._writer.do(lambda store: store.forget_damage())
+            await self._times.start()
+            if self._opening.is_sound:
+                await self._tidy_spool()
+            left = await self._runner.read(find_leftovers, self._reader)
+        except StorageDamaged as fault:
+            self._health.found_damage(str(fault))
+            return
+        self._take_up(left)
+        await self._kept.tidy()
+
+    async def _tidy_spool(self) -> None:
+        """Remove what belongs to no message: where it is sure what does."""
+        count = await self._runner.read(tidy_spool, self._reader, self._spool, self._started_at)
+        if count:
+            self.log.info("removed {count} spool files that belonged to no message", count=count)
+
+    def _found_sound(self) -> None:
+        tidied = Deferred.fromCoroutine(self._tidy_spool())
+        tidied.addErrback(lambda failure: self.log.failure("the spool could not be tidied", failure))
 
     def _take_up(self, left: Leftovers) -> None:
-        if left.files_removed:
-            self.log.info("removed {count} spool files that belonged to no message", count=left.files_removed)
         self.counts.depth += left.attempted
         for entry in left.damaged:
             self._runner.damaged(entry)
@@ -335,7 +369,9 @@ class Queue:
             self._reporter.finish()
         self._times.stop()
         self._health.end()
-        await self._close()
+        self._opening.stop()
+        if await self._close():
+            await self._opening.closed()
         self._unlock()
 
     def _finish(self) -> Deferred[None]:
@@ -346,17 +382,22 @@ class Queue:
             done.addCallback(lambda _: reporter.finish())
         return done.addCallback(lambda _: self._runner.finish())
 
-    async def _close(self) -> None:
+    async def _close(self) -> bool:
         """A disk that hangs must not keep the server from ending: its thread does not hold the process."""
+        well: list[bool] = []
         given_up: Deferred[None] = Deferred()
         timer = self._clock.callLater(CLOSE_SECONDS, given_up.callback, None)
         closed = self._runner.read(self._reader.close).addBoth(lambda _: self._writer.stop())
-        closed.addErrback(lambda failure: self.log.failure("the store of the queue did not close well", failure))
+        closed.addCallbacks(
+            lambda _: well.append(True),
+            lambda failure: self.log.failure("the store of the queue did not close well", failure),
+        )
         await first_of(closed, given_up)
         if timer.active():
             timer.cancel()
         else:
             self.log.error("the store of the queue did not close in time; nothing is lost")
+        return bool(well)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -403,8 +444,8 @@ class Queue:
         if not self._accepting or not self._health.works:
             return fail(StorageBroken("the queue takes no messages now"))
         stored = held or not self._some_unstored
-        if not stored and not any(self._delivery_for(destination).stores for destination in destinations):
-            return self._deliver_unstored(envelope, content, destinations)
+        if not stored and not self._unstored.keeps(destinations):
+            return self._unstored.deliver(envelope, content, destinations)
         try:
             number = number_of(envelope.id)
             if not destinations:
@@ -435,13 +476,21 @@ class Queue:
 
     def list(self, after: str = "", limit: int = 1000) -> Deferred[list[EntrySummary]]:
         """The entries in the order of their ids, from the one after `after`."""
-        found: Deferred[list[EntrySummary]] = self._run_in_thread(list_entries, self.data_directory, after, limit)
+        found: Deferred[list[EntrySummary]] = self._run_in_thread(
+            list_entries, self.data_directory, after, limit, self._say_damaged
+        )
         return found
 
     def show(self, id: str) -> Deferred[EntrySummary | None]:
         """One entry, None where the queue has it not (any more)."""
-        found: Deferred[EntrySummary | None] = self._run_in_thread(show_entry, self.data_directory, id)
+        found: Deferred[EntrySummary | None] = self._run_in_thread(
+            show_entry, self.data_directory, id, self._say_damaged
+        )
         return found
+
+    def _say_damaged(self, why: str) -> None:
+        """From any thread."""
+        self._call_from_thread(self._health.found_damage, why)
 
     # --- what the writer reports ---
 
@@ -540,49 +589,6 @@ class Queue:
             counts.depth -= number
         else:
             setattr(counts, name, getattr(counts, name) + number)
-
-    # --- without a store ---
-
-    def _delivery_for(self, destination: Destination) -> IDelivery:
-        return self._deliveries[isinstance(destination.route, answers.Remote)]
-
-    def _deliver_unstored(
-        self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...]
-    ) -> Deferred[None]:
-        parts: dict[IDelivery, list[Destination]] = {}
-        for item in destinations:
-            parts.setdefault(self._delivery_for(item), []).append(item)
-
-        def tell(destination: Destination, outcome: answers.Delivered) -> None:
-            self.counts.delivered += 1
-            recipient, name = str(destination.recipient.address), destination_name(destination)
-            ms = round((self._clock.seconds() - envelope.received_at) * 1000)
-            self._note(
-                envelope.id, "delivered", recipient=recipient, destination=name, attempt=1, ms=ms, note=outcome.note
-            )
-
-        try:
-            answer = now_or_later(
-                deliver_unstored(
-                    envelope=envelope,
-                    content=content,
-                    parts=parts.items(),
-                    clock=self._clock,
-                    deadline_seconds=self._unstored_deadline_seconds,
-                    tell=tell,
-                )
-            )
-        except StorageBroken:
-            return fail(Failure())
-        done = answer if isinstance(answer, Deferred) else succeed(None)
-        if content.path is not None:
-            done.addCallback(lambda _: self._remove_unstored(envelope.id))
-        return done
-
-    def _remove_unstored(self, id: str) -> Deferred[Any]:
-        """The message is where it should be: a file that cannot be removed must not make it come again."""
-        removed = maybeDeferred(self._run_in_thread, self._spool.remove, id)
-        return removed.addErrback(lambda failure: self.log.failure("{id}: the file stays in the spool", failure, id=id))
 
 
 def first_of(*waited: Deferred[Any]) -> Deferred[Any]:

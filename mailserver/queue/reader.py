@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
-from mailserver.mail.codec import UnreadableEnvelope, decode_envelope
+from mailserver.mail.codec import decode_envelope
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.faults import StorageBroken
+from mailserver.mail.faults import StorageBroken, StorageDamaged
 from mailserver.mail.ids import time_of
+from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.queue.entry import (
     FRONT,
@@ -31,15 +33,24 @@ from mailserver.queue.entry import (
     decode_reply,
     destination_name,
     number_of,
+    shown_id,
     stored_size_of,
     unpack,
     unpack_front,
 )
+from mailserver.queue.mark import required_files
 from mailserver.queue.spool import Spool
+from mailserver.queue.store import DAMAGED
+
+# What a damaged row may raise where it is decoded: anything that wrong types and figures lead to.
+ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, struct.error)
 
 __all__ = ["OpenEntry", "ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
 
 BUSY_MILLISECONDS = 5000
+HIGHEST = (1 << 60) - 1
+LATEST = 1e11  # seconds since the epoch: the year 5138
+DESTINATIONS_MOST = 1_000_000
 ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
 ORDER_OF_STATES = ("damaged", "failed", "held", "deferred", "queued", "returned", "delivered", "dropped")
 
@@ -68,12 +79,20 @@ class Unreadable:
     why: str
 
 
-class SqliteReader:
-    """Reads entries.  Calls may come from any thread, one at a time.  Raises `StorageBroken`."""
+def not_told(why: str) -> None:
+    """Nobody but the one who asks hears of damage."""
 
-    def __init__(self, *, path: str, spool: Spool) -> None:
+
+class SqliteReader:
+    """Reads entries.  Calls may come from any thread, one at a time.  Raises `StorageBroken`, of a damaged file `StorageDamaged`.
+
+    One damaged entry is shown as such and keeps no other from being read; `damaged(why)` is told, in the same thread.
+    """
+
+    def __init__(self, *, path: str, spool: Spool, damaged: Callable[[str], object] = not_told) -> None:
         self._path = path
         self._spool = spool
+        self._damaged = damaged
         self._connection: apsw.Connection | None = None
 
     def close(self) -> None:
@@ -92,9 +111,14 @@ class SqliteReader:
         with self._reading() as connection:
             for number in numbers:
                 taken += 1
-                for (message,) in connection.execute("SELECT message FROM entry WHERE number = ?", (number,)):
-                    found.append(self._message(connection, number, message))
-                    octets -= len(message)
+                try:
+                    rows: list[Any] = connection.execute("SELECT message FROM entry WHERE number = ?", (number,)).fetchall()
+                    for (message,) in rows:
+                        found.append(self._message(connection, number, message))
+                        octets -= len(message) if isinstance(message, bytes) else 0
+                except DAMAGED as error:
+                    self._say_damaged(error)
+                    found.append(Unreadable(number, shown_id(number, ""), f"it cannot be read: {error}"))
                 if octets <= 0:
                     break
         return self._without_gone(found), taken
@@ -201,9 +225,10 @@ class SqliteReader:
             ):
                 try:
                     id, _, _ = unpack_front(number, front)
-                    why = self._spool.fault(id, stored_size_of(front))
-                except UnreadableEntry as error:
+                    why = self._spool.fault(id, stored_size_of(front)) if number_of(id) == number else "it has another id"
+                except ROW_FAULTS as error:
                     id, why = "", str(error)
+                id = shown_id(number, id)
                 if why is not None:
                     damaged.append(Unreadable(number, id, why))
         return damaged
@@ -215,30 +240,54 @@ class SqliteReader:
 
     def list(self, after: str = "", limit: int = 1000) -> list[EntrySummary]:
         """Summaries in the order of the ids, from the one after `after`."""
-        place = (number_of(after) if after else 0, limit)
-        with self._reading() as connection:
-            rows = connection.execute("SELECT number FROM entry WHERE number > ? ORDER BY number LIMIT ?", place)
-            numbers: list[Any] = [number for (number,) in rows]
-            return [summary(connection, number, with_history=False) for number in numbers]
+        return [entry for _, entry in self.page(number_of(after) if after else 0, HIGHEST, limit)]
 
     def page(self, after: int, up_to: int, limit: int) -> Sequence[tuple[int, EntrySummary]]:
-        """Numbers and summaries in the order of the numbers, from the one after `after`."""
+        """Numbers and summaries in the order of the numbers, from the one after `after`.
+
+        Where damage bars the way, the last one says so; at the very beginning that is an error.
+        """
+        found: list[tuple[int, EntrySummary]] = []
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT number FROM entry WHERE number > ? AND number <= ? ORDER BY number LIMIT ?", (after, up_to, limit)
-            )
-            numbers: Sequence[Any] = [number for (number,) in rows]
-            return [(number, summary(connection, number, with_history=False)) for number in numbers]
+            numbers: list[Any] = []
+            try:
+                for (number,) in connection.execute(
+                    "SELECT number FROM entry WHERE number > ? AND number <= ? ORDER BY number LIMIT ?", (after, up_to, limit)
+                ):
+                    numbers.append(number)  # as far as it goes
+            except DAMAGED as error:
+                if not numbers and after <= 0:
+                    raise
+                self._say_damaged(error)
+                barred: int | None = (numbers[-1] if numbers else after) + 1
+                why = f"the list cannot be read further: {error}"
+            else:
+                barred, why = None, ""
+            found = [(number, self._summary(connection, number, with_history=False)) for number in numbers]
+        if barred is not None:
+            found.append((barred, damaged_summary(barred, "", why)))
+        return found
+
+    def _summary(self, connection: apsw.Connection, number: int, with_history: bool = True) -> EntrySummary:
+        """One entry for people; one that cannot be read as a damaged one."""
+        try:
+            return summary(connection, number, with_history)
+        except DAMAGED as error:
+            self._say_damaged(error)
+            return damaged_summary(number, "", f"it cannot be read: {error}")
+
+    def _say_damaged(self, error: Exception) -> str:
+        why = f"{self._path}: {type(error).__name__}: {error}"
+        self._damaged(why)
+        return why
 
     def without_content(self, numbers: Sequence[int]) -> dict[int, tuple[tuple[Destination, ...], tuple[Attempt, ...]]]:
         """The destinations of entries and what is recorded of them; an entry that is gone or cannot be read is left out."""
         found = {}
         with self._reading() as connection:
             for number in numbers:
-                with contextlib.suppress(UnreadableEntry, UnreadableEnvelope, apsw.SQLError):
-                    with connection.blob_open("main", "entry", "message", number, False) as blob:
-                        _, envelope_octets, _ = unpack_front(number, blob.read(FRONT.size))
-                        _, destinations = decode_envelope(blob.read(envelope_octets))
+                with contextlib.suppress(apsw.SQLError, apsw.CorruptError, *ROW_FAULTS):
+                    _, _, _, destinations = front_of(connection, number)
                     found[number] = (destinations, attempts_of(connection, number))
         return found
 
@@ -251,15 +300,18 @@ class SqliteReader:
         with self._reading() as connection:
             if not connection.execute("SELECT 1 FROM entry WHERE number = ?", (number,)).fetchall():
                 return None
-            found = summary(connection, number)
+            found = self._summary(connection, number)
         return found if found.id == id.upper() else None
 
     def _message(self, connection: apsw.Connection, number: int, packed: bytes) -> ReadMessage | Unreadable:
+        id = ""
         try:
+            id = packed[2:18].decode("ascii", "replace")
             row = unpack(number, packed)
-            envelope, destinations = decode_envelope(row.envelope)
-        except (UnreadableEntry, UnreadableEnvelope) as error:
-            return Unreadable(number, packed[2:18].decode("ascii", "replace"), str(error))
+            envelope, destinations = checked(number, row.id, *decode_envelope(row.envelope))
+            attempts = attempts_of(connection, number)
+        except ROW_FAULTS as error:
+            return Unreadable(number, shown_id(number, id), str(error))
         if row.data is None:
             why = self._spool.fault(row.id, row.stored_size)
             if why is not None:
@@ -268,7 +320,7 @@ class SqliteReader:
             content = Content.at(path, row.stored_size, prefix=row.prefix, binary=row.binary, skip=row.skip)
         else:
             content = Content.of(row.data, prefix=row.prefix, binary=row.binary)
-        return ReadMessage(number, envelope, content, destinations, attempts_of(connection, number))
+        return ReadMessage(number, envelope, content, destinations, attempts)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -277,10 +329,26 @@ class SqliteReader:
             if self._connection is None:
                 self._connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READONLY)
                 self._connection.set_busy_timeout(BUSY_MILLISECONDS)
-            with self._connection:
-                yield self._connection
+            connection = self._connection
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                self._end(connection)
+        except DAMAGED as error:
+            raise StorageDamaged(self._say_damaged(error)) from error
         except apsw.Error as error:
             raise StorageBroken(f"{self._path}: {type(error).__name__}: {error}") from error
+
+
+    def _end(self, connection: apsw.Connection) -> None:
+        """A transaction that has read damage may not end as it should: that says nothing new of what was read."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error:
+            self._connection = None
+            connection.close(True)
 
 
 def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]:
@@ -296,35 +364,67 @@ def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]
 
 
 def is_entry(connection: apsw.Connection, id: str) -> bool:
-    """An entry with this id and a spool file exists."""
+    """An entry with this id may exist: one that is damaged keeps its file, whatever is left of it."""
     try:
         number = number_of(id)
     except ValueError:
         return False
-    rows: Any = connection.execute(
-        "SELECT substr(message, 1, ?) FROM entry WHERE number = ? AND spooled", (FRONT.size, number)
-    )
-    return any(front[2:18] == id.encode() for (front,) in rows)
+    return bool(connection.execute("SELECT 1 FROM entry WHERE number = ?", (number,)).fetchall())
 
 
 def summary(connection: apsw.Connection, number: int, with_history: bool = True) -> EntrySummary:
     """One entry for people, without reading its content."""
-    records = {attempt.destination: attempt for attempt in attempts_of(connection, number)}
-    whole = records.get(WHOLE_ENTRY)
-    id, envelope_octets, size = "", 0, 0
     try:
-        with connection.blob_open("main", "entry", "message", number, False) as blob:
-            id, envelope_octets, size = unpack_front(number, blob.read(FRONT.size))
-            envelope, destinations = decode_envelope(blob.read(envelope_octets))
-    except (UnreadableEntry, UnreadableEnvelope) as error:
-        received_at = time_of(id) if len(id) == 16 else 0.0
-        return EntrySummary(id, received_at, "", size, State.DAMAGED, (), str(error))
+        id, size, envelope, destinations = front_of(connection, number)
+        records = {attempt.destination: attempt for attempt in attempts_of(connection, number)}
+    except (apsw.SQLError, *ROW_FAULTS) as error:
+        return damaged_summary(number, id_in(connection, number), str(error))
+    whole = records.get(WHOLE_ENTRY)
     parts = tuple(
         destination_summary(destination, records.get(destination.index), with_history) for destination in destinations
     )
     state = State.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
     sender = "" if envelope.sender is None else str(envelope.sender)
     return EntrySummary(id, envelope.received_at, sender, size, state, parts, whole.note if whole else "")
+
+
+def front_of(
+    connection: apsw.Connection, number: int
+) -> tuple[str, int, Envelope, tuple[Destination, ...]]:
+    """Id, size, envelope and destinations of an entry, without reading its content.  Raises any of `ROW_FAULTS`."""
+    blob = connection.blob_open("main", "entry", "message", number, False)
+    with contextlib.closing(blob):
+        id, envelope_octets, size = unpack_front(number, blob.read(FRONT.size))
+        return id, size, *checked(number, id, *decode_envelope(blob.read(envelope_octets)))
+
+
+def checked(
+    number: int, id: str, envelope: Envelope, destinations: tuple[Destination, ...]
+) -> tuple[Envelope, tuple[Destination, ...]]:
+    """Both, where figures are figures and the id is that of the entry.  Raises ValueError, TypeError."""
+    if number_of(id) != number or envelope.id != id:
+        raise UnreadableEntry(f"entry {number} has another id")
+    if not 0 <= envelope.received_at <= LATEST:
+        raise UnreadableEntry(f"entry {number} came at no time")
+    indexes = {one.index for one in destinations if type(one.index) is int and 0 <= one.index < DESTINATIONS_MOST}
+    if not destinations or len(indexes) != len(destinations):
+        raise UnreadableEntry(f"the destinations of entry {number} are not as they were")
+    return envelope, destinations
+
+
+def id_in(connection: apsw.Connection, number: int) -> str:
+    """The id that a damaged entry may still have."""
+    try:
+        row: Any = connection.execute("SELECT substr(message, 3, 16) FROM entry WHERE number = ?", (number,)).fetchone()
+        return str(row[0].decode("ascii"))
+    except (apsw.Error, *ROW_FAULTS):
+        return ""
+
+
+def damaged_summary(number: int, id: str, why: str) -> EntrySummary:
+    """An entry of which nothing but the number is sure."""
+    id = shown_id(number, id)
+    return EntrySummary(id, time_of(id), "", 0, State.DAMAGED, (), clean_text(why))
 
 
 def destination_summary(destination: Destination, attempt: Attempt | None, with_history: bool) -> DestinationSummary:
@@ -346,26 +446,29 @@ def destination_summary(destination: Destination, attempt: Attempt | None, with_
     )
 
 
-def list_entries(data_directory: str, after: str = "", limit: int = 1000) -> list[EntrySummary]:
+def list_entries(
+    data_directory: str, after: str = "", limit: int = 1000, damaged: Callable[[str], object] = not_told
+) -> list[EntrySummary]:
     """`Queue.list` for when no server runs: reads the file of a data directory.  Raises `StorageBroken`."""
-    with closing_reader(data_directory) as reader:
+    with closing_reader(data_directory, damaged) as reader:
         return reader.list(after, limit) if reader is not None else []
 
 
-def show_entry(data_directory: str, id: str) -> EntrySummary | None:
+def show_entry(data_directory: str, id: str, damaged: Callable[[str], object] = not_told) -> EntrySummary | None:
     """`Queue.show` for when no server runs."""
-    with closing_reader(data_directory) as reader:
+    with closing_reader(data_directory, damaged) as reader:
         return reader.show(id) if reader is not None else None
 
 
 @contextlib.contextmanager
-def closing_reader(data_directory: str) -> Iterator[Any]:
-    """A reader for one question; None where there has never been a queue."""
+def closing_reader(data_directory: str, damaged: Callable[[str], object] = not_told) -> Iterator[Any]:
+    """A reader for one question; None where there has never been a queue.  Raises `QueueGone` where there has been one."""
     path = os.path.join(data_directory, "queue.db")
-    if not os.path.exists(path):
+    _, octets = required_files(data_directory)
+    if not octets:
         yield None
         return
-    reader = SqliteReader(path=path, spool=Spool(os.path.join(data_directory, "spool")))
+    reader = SqliteReader(path=path, spool=Spool(os.path.join(data_directory, "spool")), damaged=damaged)
     try:
         yield reader
     finally:

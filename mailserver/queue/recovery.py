@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailserver.mail.faults import StorageDamaged
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Spool
 
-__all__ = ["Leftovers", "Recovery", "find_leftovers"]
+__all__ = ["Leftovers", "Recovery", "find_leftovers", "tidy_spool"]
 
 PAGE = 200
 PAGE_OCTETS = 8 << 20
@@ -31,15 +32,19 @@ class Leftovers:
     newest: int
     attempted: int
     damaged: tuple[Unreadable, ...]
-    files_removed: int
 
 
-def find_leftovers(reader: SqliteReader, spool: Spool, started_at: float) -> Leftovers:
-    """Look at the store and tidy the spool; blocks.  Files written since `started_at` are left alone."""
+def find_leftovers(reader: SqliteReader) -> Leftovers:
+    """Look at the store; blocks."""
+    return Leftovers(reader.newest(), reader.attempted(), tuple(reader.damaged_spool()))
+
+
+def tidy_spool(reader: SqliteReader, spool: Spool, started_at: float) -> int:
+    """Remove the files that belong to no message, but for those written since `started_at`.  How many they were.  Blocks."""
     orphans = reader.without_entry(spool.older_than(started_at))
     for name in orphans:
         spool.remove(name)
-    return Leftovers(reader.newest(), reader.attempted(), tuple(reader.damaged_spool()), len(orphans))
+    return len(orphans)
 
 
 class Recovery:
@@ -106,6 +111,8 @@ class Recovery:
         self._runner.pump()
 
     def _fail(self, failure: Failure) -> None:
+        if failure.check(StorageDamaged):
+            return  # that is told, and does not mend itself
         self.log.failure("the queue could not read what an earlier run left; it tries again", failure)
         self._call_later(AGAIN_SECONDS, self._again)
 

@@ -20,7 +20,7 @@ from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Refused, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
-from mailserver.mail.faults import StorageFault
+from mailserver.mail.faults import StorageDamaged, StorageFault
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.report import (
@@ -163,6 +163,8 @@ class Reporter:
     def _stumbled(self, failure: Any) -> None:
         """Nothing is lost: it stands in the store, and is looked for again."""
         self._waiting.clear()
+        if failure.check(StorageDamaged):
+            return
         if failure.check(StorageFault, OSError):
             self.log.error("reports could not be made; they are made later: {why}", why=failure.getErrorMessage())
         else:

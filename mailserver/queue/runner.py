@@ -18,6 +18,7 @@ from mailserver.interfaces import Clock
 from mailserver.mail.answers import Delivered, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.faults import StorageDamaged
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.due import DueTimes
@@ -426,7 +427,7 @@ class Runner:
         self.changed()
 
     def _not_read(self, failure: Failure, lane: Lane, asked: list[Waiting]) -> None:
-        if self._stopping:
+        if self._stopping or failure.check(StorageDamaged):  # damage is told, and does not mend itself
             return
         self.log.failure("the queue could not read its entries back; it tries again", failure)
 
@@ -463,6 +464,8 @@ class Runner:
         self.changed()
 
     def _not_refilled(self, failure: Failure, lane: Lane, low: int, high: int) -> None:
+        if failure.check(StorageDamaged):
+            return
         self.log.failure("the queue could not read which of its entries wait; it tries again", failure)
         lane.overflow.add_range(low, high)
 

@@ -28,6 +28,19 @@ class Spool:
         make_directory(self.directory)
         sync_directory(self.directory)
 
+    def put_aside(self, moment: float) -> str | None:
+        """Move the files that were last written before `moment`, those of a queue that is gone, out of the way: to where; None
+        where there are none.
+        """
+        names = list(self.older_than(moment))
+        if not names:
+            return None
+        place = f"{self.directory}.{int(moment)}"
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        for name in names:
+            os.rename(self.path(name), os.path.join(place, name))
+        return place
+
     def path(self, id: str) -> str:
         """Where the content of this message stands."""
         return os.path.join(self.directory, id)

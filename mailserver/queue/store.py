@@ -111,11 +111,17 @@ class SqliteStore:
 
     # --- life ---
 
-    def open(self) -> None:
-        """Open or create the file, mode 0600, and bring its schema up to date."""
+    def open(self, *, must_exist: bool = False, in_order: bool = True) -> None:
+        """Open or create the file, mode 0600, and bring its schema up to date.
+
+        With `must_exist` a file without a queue in it, one cut off near its beginning say, is a damaged one.  One that was not
+        closed `in_order` is left as large as it is.
+        """
         with self._faults():
             self._connection = connection = open_connection(self.path)
             version = connection.pragma("user_version")
+            if version == 0 and must_exist:
+                raise StorageDamaged(f"{self.path} has no queue in it")
             if version == 0:
                 connection.pragma("page_size", self._page_octets)
             if connection.pragma("journal_mode", "wal") != "wal":
@@ -127,7 +133,8 @@ class SqliteStore:
             connection.pragma("temp_store", "memory")
             upgrade(connection, version, self.path)
             self._page_octets = connection.pragma("page_size")
-            self._give_back_space(connection)
+            if in_order:
+                self._give_back_space(connection)
             sync_directory(os.path.dirname(self.path))
             self._checkpointed_pages = self._written_pages()
         self.trusted = True
@@ -146,7 +153,7 @@ class SqliteStore:
             raise StorageDamaged(self._damage)
         with contextlib.suppress(StorageBroken, StorageFull):
             self.close()
-        self.open()
+        self.open(must_exist=True)
         self.trusted = False
         with self._faults():
             connection = self._open_connection()
@@ -162,6 +169,8 @@ class SqliteStore:
         """Damage has been found: write nothing any more."""
         self._damage = self._damage or why
         self.trusted = False
+        if self._connection is not None:  # the file stays as it was found: its log is not moved into it at the end either
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     # --- writing ---
 

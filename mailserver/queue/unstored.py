@@ -9,18 +9,92 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailserver.awaiting import now_or_later
 from mailserver.interfaces import Clock, IDelivery
-from mailserver.mail.answers import Delivered
+from mailserver.mail.answers import Delivered, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.outcomes import UnsoundOutcome, outcome_of
 from mailserver.mail.parcel import Destination
+from mailserver.queue.entry import destination_name
 
-__all__ = ["deliver_unstored"]
+__all__ = ["Unstored"]
+
+
+class Unstored:
+    """Delivers such messages.  `deliveries` are the local and the remote one; `note` and `count` are told what was delivered;
+    `remove(id)` removes a spool file.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        deliveries: tuple[IDelivery, IDelivery],
+        clock: Clock,
+        deadline_seconds: float,
+        note: Callable[..., None],
+        count: Callable[[str, int], None],
+        remove: Callable[[str], Deferred[None]],
+    ) -> None:
+        self._deliveries = deliveries
+        self._clock = clock
+        self._deadline_seconds = deadline_seconds
+        self._note = note
+        self._count = count
+        self._remove = remove
+
+    def keeps(self, destinations: Sequence[Destination]) -> bool:
+        """The delivery of one of them keeps its messages: then the store has to, too."""
+        return any(self._for(destination).stores for destination in destinations)
+
+    def deliver(
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Deferred[None]:
+        """Fires when all has been delivered.  Errbacks with `StorageBroken` where it has not."""
+        parts: dict[IDelivery, list[Destination]] = {}
+        for item in destinations:
+            parts.setdefault(self._for(item), []).append(item)
+
+        def tell(destination: Destination, outcome: Delivered) -> None:
+            self._count("delivered", 1)
+            recipient, name = str(destination.recipient.address), destination_name(destination)
+            ms = round((self._clock.seconds() - envelope.received_at) * 1000)
+            self._note(
+                envelope.id, "delivered", recipient=recipient, destination=name, attempt=1, ms=ms, note=outcome.note
+            )
+
+        try:
+            answer = now_or_later(
+                deliver_unstored(
+                    envelope=envelope,
+                    content=content,
+                    parts=parts.items(),
+                    clock=self._clock,
+                    deadline_seconds=self._deadline_seconds,
+                    tell=tell,
+                )
+            )
+        except StorageBroken:
+            return fail(Failure())
+        done = answer if isinstance(answer, Deferred) else succeed(None)
+        if content.path is not None:
+            done.addCallback(lambda _: self._removed(envelope.id))
+        return done
+
+    def _removed(self, id: str) -> Deferred[None]:
+        """The message is where it should be: a file that cannot be removed must not make it come again."""
+        removed = maybeDeferred(self._remove, id)
+        return removed.addErrback(lambda failure: self.log.failure("{id}: the file stays in the spool", failure, id=id))
+
+    def _for(self, destination: Destination) -> IDelivery:
+        return self._deliveries[isinstance(destination.route, Remote)]
 
 
 async def deliver_unstored(

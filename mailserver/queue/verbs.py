@@ -23,6 +23,7 @@ from mailserver.queue.changes import STEPS, Change, Verb, change_states, is_open
 from mailserver.queue.entry import EntrySummary, Settled, State, number_of
 from mailserver.queue.ledger import remove_files
 from mailserver.queue.lock import lock_directory
+from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.reader import SqliteReader, Unreadable
 from mailserver.queue.recovery import Recovery
 from mailserver.queue.runner import Runner
@@ -197,20 +198,23 @@ class StoppedQueue:
     def opened(cls, data_directory: str) -> Iterator[StoppedQueue | None]:
         """Take the data directory for this process; None where there has never been a queue.
 
-        Raises `QueueInUse` where a server has it, `StorageFault`.
+        Raises `QueueInUse` where a server has it, `StorageFault` (`QueueGone` where the file of an earlier queue is missing).
         """
-        if not os.path.exists(os.path.join(data_directory, "queue.db")):
+        if not required_files(data_directory)[1]:
             yield None
             return
         lock = lock_directory(data_directory)
         try:
+            mark, _ = required_files(data_directory)
             queue = cls(data_directory)
-            queue._store.open()
+            queue._store.open(must_exist=True)
             try:
                 yield queue
             finally:
                 queue._reader.close()
                 queue._store.close()
+                if mark is not End.CLOSED:  # the next start has to look at it still, but need not miss the log
+                    write_mark(data_directory, End.CHANGED)
         finally:
             os.close(lock)
 

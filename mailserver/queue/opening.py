@@ -1,0 +1,94 @@
+"""The queue's file at the start and at the end: is it there, is it whole, was it closed in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.queue.checkup import SHORT_OCTETS, Checkup, fault_in
+from mailserver.queue.commit import Writer
+from mailserver.queue.health import Health
+from mailserver.queue.mark import End, has_lost_log, required_files, write_mark
+
+__all__ = ["Opening"]
+
+
+class Opening:
+    """Opens the store for a server.  `read(function, *args)` runs in a thread; `sound()` is called when a check that went on
+    beside the mail has found nothing.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        path: str,
+        writer: Writer,
+        health: Health,
+        read: Callable[..., Deferred[Any]],
+        call_from_thread: Callable[..., Any],
+        sound: Callable[[], None],
+    ) -> None:
+        self._directory = directory
+        self._path = path
+        self._writer = writer
+        self._health = health
+        self._read = read
+        self._sound = sound
+        self._checkup = Checkup(path=path, call_from_thread=call_from_thread, ended=self._checked)
+        self._is_open = False
+        self.is_new = False
+
+    async def open(self) -> None:
+        """Open the store; where its last end was not in order, look through it, before mail is taken if that is quick.
+
+        Raises `StorageFault` (`QueueGone` where the file of an earlier queue is not there) and OSError.
+        """
+        mark, octets = await self._read(required_files, self._directory)
+        self.is_new = not octets
+        if await self._read(has_lost_log, self._directory, mark):
+            self.log.critical(
+                "{path}-wal has been removed since the server ended: what was acknowledged shortly before the end may be lost",
+                path=self._path,
+            )
+        await self._writer.start(must_exist=not self.is_new, in_order=mark is End.CLOSED)
+        await self._read(write_mark, self._directory, End.RUNNING)
+        self._is_open = True
+        if self.is_new or mark is End.CLOSED:
+            return
+        if octets > SHORT_OCTETS:
+            self.log.info("the queue was not closed in order: its file is looked through beside the mail")
+            self._checkup.start()
+            return
+        fault = await self._read(fault_in, self._path)
+        if fault:
+            self._health.found_damage(fault)
+
+    @property
+    def is_sound(self) -> bool:
+        """As far as anybody knows: what the store does not know of may be removed from the spool."""
+        return not (self.is_new or self._checkup.is_running or self._health.damage)
+
+    def stop(self) -> None:
+        """Check no longer."""
+        self._checkup.stop()
+
+    async def closed(self) -> None:
+        """The store is closed; the next start may rely on it, unless somebody has to look."""
+        if self._is_open and not self._checkup.is_running and not self._health.damage:
+            try:
+                await self._read(write_mark, self._directory, End.CLOSED)
+            except OSError as error:
+                self.log.error("the queue is closed, but that cannot be written down: {why}", why=error)
+
+    def _checked(self, fault: str) -> None:
+        if fault:
+            self._health.found_damage(fault)
+        else:
+            self.log.info("the queue's file has been looked through; nothing is wrong with it")
+            self._sound()

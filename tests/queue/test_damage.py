@@ -1,0 +1,425 @@
+"""Files of the queue that are damaged, cut off, emptied or gone: nothing is served on in silence, and nobody is told 250 any more."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import apsw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.answers import Deferred
+from mailserver.mail.content import Content
+from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
+from mailserver.mail.reply import Reply
+from mailserver.queue import opening as opening_module
+from mailserver.queue.changes import Verb
+from mailserver.queue.checkup import fault_in
+from mailserver.queue.entry import Attempt, State, Trial, number_of, pack, shown_id
+from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
+from mailserver.queue.reader import list_entries, show_entry
+from mailserver.queue.selection import Selection
+from mailserver.queue.store import SqliteStore
+from mailserver.queue.verbs import Order, StoppedQueue
+from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
+
+BUSY = Deferred(Reply.of(451, "4.2.1", "Busy"))
+
+
+class DamageCase(QueueCase):
+    def setUp(self):
+        super().setUp()
+        self.db = Path(self.directory, "queue.db")
+
+    async def filled(self, count=40, **changes):
+        """A queue with mail of several pages in the file, and some in the log alone; nobody takes it."""
+        self.delivery.hold = self.relay.hold = True
+        queue = await self.started(**changes)
+        ids = [await self.commit(queue, local(0), remote(1), data=random.randbytes(20_000)) for _ in range(count)]
+        await queue._writer.do(lambda store: store.checkpoint())
+        ids += [await self.commit(queue, data=b"small") for _ in range(5)]
+        return queue, ids
+
+    async def killed(self, **changes):
+        """The data directory as a server that was killed leaves it: the ids that it had acknowledged."""
+        queue, ids = await self.filled(**changes)
+        left = self.directory + "-killed"
+        shutil.copytree(self.directory, left)
+        await self.crash(queue)
+        self.delivery.held.clear()
+        self.relay.held.clear()
+        self.delivery.hold = self.relay.hold = False
+        self.delivery.parcels.clear()
+        self.relay.parcels.clear()
+        self.directory, self.db = left, Path(left, "queue.db")
+        return ids
+
+    async def restarted(self, **changes):
+        """Start; the critical lines of the log."""
+        with capturedLogs() as events:
+            queue = await self.started(**changes)
+            for _ in range(5):
+                await queue._writer.do(lambda store: None)
+                await queue._runner.read(lambda: None)
+        self.flushLoggedErrors(StorageFault)
+        return queue, critical(events)
+
+    def spoil(self, path, start=0.25, step=4096):
+        """Turn bits around in every page behind the first quarter."""
+        octets = bytearray(path.read_bytes())
+        for place in range(int(len(octets) * start), len(octets), step):
+            for n in range(place, min(place + 16, len(octets))):
+                octets[n] ^= 0x55
+        path.write_bytes(octets)
+
+    async def assert_shut(self, queue):
+        self.assertFalse(queue.writable)
+        await self.assertFailure(self.fails(queue), StorageBroken)
+        self.assertEqual(self.delivery.parcels, [])
+
+    def fails(self, queue):
+        return Later.fromCoroutine(self.commit(queue))
+
+
+def critical(events):
+    """The lines that a person has to read; a traceback is none."""
+    return [event for event in events if event["log_level"] is LogLevel.critical and "log_failure" not in event]
+
+
+class Marked(DamageCase):
+    async def test_a_mark_says_how_it_ended(self):
+        self.assertIsNone(read_mark(self.directory))
+        queue = await self.started()
+        self.assertEqual(read_mark(self.directory), End.RUNNING)
+        await self.stop(queue)
+        self.assertEqual(read_mark(self.directory), End.CLOSED)
+        Path(self.directory, "queue.mark").write_bytes(b"\xffnonsense")
+        self.assertEqual(read_mark(self.directory), End.RUNNING)
+
+    async def test_a_file_that_is_gone_or_empty_stops_the_start_with_what_to_do(self):
+        await self.stop(await self.started())
+        for spoil in (self.db.unlink, self.db.touch):
+            spoil()
+            fault = await self.assertFailure(self.make().start(), QueueGone)
+            self.assertIn("there has been a queue here", str(fault))
+            self.assertIn(f"remove {self.directory}/queue.mark", str(fault))
+            self.assertRaises(QueueGone, list_entries, self.directory)
+        self.assertEqual(self.db.stat().st_size, 0, "nothing was written over it")
+
+    async def test_a_log_without_its_file_stops_the_start(self):
+        await self.killed()
+        self.db.unlink()
+        Path(self.directory, "queue.mark").unlink()
+        fault = await self.assertFailure(self.make(data_directory=self.directory).start(), QueueGone)
+        self.assertIn("move the log away", str(fault))
+
+    async def test_without_the_mark_a_new_queue_begins_and_keeps_the_files_of_the_old_one(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        id = await self.commit_spooled(queue)
+        os.utime(queue.spool_path(id), (1, 1))
+        await self.crash(queue)
+        self.db.unlink()
+        Path(self.directory, "queue.mark").unlink()
+        queue = await self.started()
+        (aside,) = Path(self.directory).glob("spool.*")
+        self.assertEqual([file.name for file in aside.iterdir()], [id])
+        self.assertTrue(queue.writable)
+
+    async def test_a_data_directory_of_a_release_without_marks_opens(self):
+        ids = await self.killed()
+        Path(self.directory, "queue.mark").unlink()
+        queue, said = await self.restarted()
+        self.assertEqual((said, queue.writable), ([], True))
+        await self.until(lambda: len({parcel[0] for parcel in self.delivery.parcels}) == len(ids))
+        self.assertEqual(read_mark(self.directory), End.RUNNING)
+
+    async def until(self, done):
+        while not done():
+            self.clock.advance(0.1)
+            await deferLater(reactor, 0.002, lambda: None)
+
+    async def test_a_command_on_a_queue_that_was_killed_leaves_the_check_to_the_next_start(self):
+        await self.killed()
+        with StoppedQueue.opened(self.directory) as queue:
+            self.assertIsNotNone(queue)
+        self.assertEqual(read_mark(self.directory), End.CHANGED)
+        with mock.patch.object(opening_module, "fault_in", return_value="") as check:
+            _, said = await self.restarted()
+        self.assertEqual((check.call_count, said), (1, []))
+
+    async def test_a_good_end_needs_no_check(self):
+        await self.stop(await self.started())
+        with mock.patch.object(opening_module, "fault_in") as check:
+            await self.restarted()
+        self.assertEqual(check.call_count, 0)
+
+
+class Spoilt(DamageCase):
+    async def test_after_a_kill_all_is_there(self):
+        ids = await self.killed()
+        queue, said = await self.restarted()
+        self.assertEqual(said, [])
+        self.assertEqual(queue.depth + queue.counts.settled, len(ids))
+
+    async def test_turned_bits_shut_the_door_with_a_critical_line_and_deliver_nothing(self):
+        await self.killed()
+        self.spoil(self.db)
+        queue, said = await self.restarted()
+        self.assertEqual(len(said), 1)
+        self.assertIn("damaged", said[0]["log_format"])
+        await self.assert_shut(queue)
+        before = self.db.read_bytes()
+        self.clock.advance(10)
+        await queue._writer.do(lambda store: None)
+        self.assertFalse(queue.writable, "no proof opens it again")
+        await self.stop(queue, 0)
+        self.assertTrue(self.db.read_bytes() == before, "the file stays as it was found")
+        self.assertEqual(read_mark(self.directory), End.RUNNING)
+        _, said = await self.restarted()
+        self.assertEqual(len(said), 1, "the next start finds out again")
+
+    async def test_a_check_beside_the_mail_delays_no_start_and_shuts_the_door(self):
+        await self.killed()
+        self.spoil(self.db)
+        self.patch(opening_module, "SHORT_OCTETS", 0)
+        queue, said = await self.restarted()
+        with capturedLogs() as events:
+            while queue.writable:
+                await deferLater(reactor, 0.005, lambda: None)
+        self.flushLoggedErrors(StorageFault)
+        self.assertEqual(len(said + critical(events)), 1)
+        await self.assertFailure(self.fails(queue), StorageBroken)
+
+    async def test_a_check_that_finds_nothing_tidies_the_spool_at_its_end(self):
+        await self.killed()
+        orphan = Path(self.directory, "spool", IDS.next())
+        orphan.touch()
+        os.utime(orphan, (1, 1))
+        self.patch(opening_module, "SHORT_OCTETS", 0)
+        queue, said = await self.restarted()
+        while orphan.exists():
+            await deferLater(reactor, 0.005, lambda: None)
+        self.assertEqual((said, queue.writable), ([], True))
+
+    async def test_no_file_of_the_spool_is_removed_while_the_store_is_damaged(self):
+        await self.killed()
+        self.spoil(self.db)
+        orphan = Path(self.directory, "spool", IDS.next())
+        orphan.touch()
+        os.utime(orphan, (1, 1))
+        await self.restarted()
+        self.assertTrue(orphan.exists())
+
+    async def test_a_file_that_is_cut_off_is_no_new_queue(self):
+        await self.killed()
+        whole = self.db.read_bytes()
+        for octets in (100, 512, 16_384, len(whole) // 2, len(whole) - 1000):
+            with self.subTest(octets=octets):
+                for name in ("queue.db-wal", "queue.db-shm"):
+                    Path(self.directory, name).unlink(missing_ok=True)
+                self.db.write_bytes(whole[:octets])
+                try:
+                    queue, _ = await self.restarted()
+                except StorageDamaged:
+                    continue
+                await self.assert_shut(queue)
+                await self.stop(queue, 0)
+
+    async def test_a_file_full_of_zeros_or_of_something_else_stops_the_start(self):
+        await self.killed()
+        size = self.db.stat().st_size
+        for octets in (bytes(size), random.randbytes(size), b"SQLite format 3\0" + random.randbytes(size)):
+            for name in ("queue.db-wal", "queue.db-shm"):
+                Path(self.directory, name).unlink(missing_ok=True)
+            self.db.write_bytes(octets)
+            await self.assertFailure(self.make(data_directory=self.directory).start(), StorageDamaged)
+
+    async def test_without_the_shared_memory_nothing_is_lost(self):
+        ids = await self.killed()
+        whole = self.directory
+        for n, octets in enumerate((None, b"", random.randbytes(32768))):
+            self.directory = f"{whole}-{n}"
+            shutil.copytree(whole, self.directory)
+            shm = Path(self.directory, "queue.db-shm")
+            shm.unlink() if octets is None else shm.write_bytes(octets)
+            queue, said = await self.restarted()
+            self.assertEqual((said, queue.depth + queue.counts.settled), ([], len(ids)))
+            await self.stop(queue, 0)
+
+    async def test_a_log_that_was_removed_is_told(self):
+        ids = await self.killed()
+        Path(self.directory, "queue.db-wal").unlink()
+        queue, said = await self.restarted()
+        self.assertEqual(len(said), 1)
+        self.assertIn("has been removed", said[0]["log_format"])
+        self.assertEqual((queue.depth + queue.counts.settled, queue.writable), (len(ids) - 5, True))
+
+    async def test_a_log_that_is_cut_off_or_turned_loses_no_more_than_stands_behind(self):
+        ids = await self.killed()
+        whole = self.directory
+        log = Path(whole, "queue.db-wal").read_bytes()
+        for n, octets in enumerate((log[: len(log) - 10_000], b"", log[:-9000] + bytes(9000))):
+            self.directory = f"{whole}-{n}"
+            shutil.copytree(whole, self.directory)
+            Path(self.directory, "queue.db-wal").write_bytes(octets)
+            queue, _ = await self.restarted()
+            self.assertGreaterEqual(queue.depth + queue.counts.settled, len(ids) - 5)
+            await self.stop(queue, 0)
+
+
+class AtAnyTime(DamageCase):
+    async def test_damage_that_a_commit_meets_shuts_the_door_for_good(self):
+        queue = await self.started()
+        with mock.patch("mailserver.queue.store.INSERT", "SELECT damage(?)"), capturedLogs() as events:
+            await queue._writer.do(lambda store: store._connection.create_scalar_function("damage", raising))
+            await self.assertFailure(self.fails(queue), StorageDamaged)
+        self.assertEqual(len(critical(events)), 1)
+        self.clock.advance(10)
+        await queue._writer.do(lambda store: None)
+        await self.assert_shut(queue)
+
+    async def test_damage_that_a_look_into_the_queue_meets_shuts_the_door(self):
+        queue, _ = await self.filled()
+        self.spoil(self.db)
+        await queue._writer.do(lambda store: store._connection.cache_flush())
+        entries = await queue.list()
+        self.flushLoggedErrors(StorageFault)
+        self.assertIn("damaged", {entry.state for entry in entries})
+        await deferLater(reactor, 0, lambda: None)
+        self.assertFalse(queue.writable)
+
+
+def raising(*_):
+    raise apsw.CorruptError("database disk image is malformed")
+
+
+class Rows(DamageCase):
+    async def rows(self, *statements):
+        """Three entries; the second one's rows are changed by these statements."""
+        self.delivery.hold = self.relay.hold = True
+        self.relay.answers["carol"] = BUSY
+        queue = await self.started()
+        ids = [await self.commit(queue, local(0), data=b"body") for _ in range(3)]
+        await self.crash(queue)
+        connection = apsw.Connection(str(self.db))
+        for statement in statements:
+            connection.execute(statement, {"n": number_of(ids[1])})
+        connection.close()
+        self.delivery.hold = False
+        self.delivery.held.clear()
+        self.delivery.parcels.clear()
+        return ids
+
+    async def assert_shown_and_others_served(self, ids, state="damaged"):
+        entries = list_entries(self.directory)
+        self.assertEqual([entry.id[:12] for entry in entries], [id[:12] for id in ids])
+        self.assertEqual([entry.state for entry in entries], ["queued", state, "queued"])
+        self.assertTrue(entries[1].note)
+        self.assertEqual(show_entry(self.directory, entries[1].id), entries[1])
+        for after, rest in ((entries[0].id, 2), (entries[1].id, 1)):
+            self.assertEqual(len(list_entries(self.directory, after, 10)), rest, "it can be gone on from each")
+        queue, _ = await self.restarted()
+        await self.settled_two(queue)
+        (left,) = await queue.list()
+        self.assertEqual((left.id, left.state), (entries[1].id, "damaged"))
+        self.assertTrue(queue.writable)
+        return queue
+
+    async def settled_two(self, queue):
+        while queue.counts.settled < 2:
+            self.clock.advance(1)
+            await deferLater(reactor, 0.002, lambda: None)
+
+    async def test_a_message_of_zeros(self):
+        ids = await self.rows("UPDATE entry SET message = zeroblob(length(message)) WHERE number = :n")
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_message_that_is_none(self):
+        ids = await self.rows("UPDATE entry SET message = '' WHERE number = :n")
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_message_that_is_cut_off(self):
+        ids = await self.rows("UPDATE entry SET message = substr(message, 1, 60) WHERE number = :n")
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_message_of_a_number(self):
+        ids = await self.rows("UPDATE entry SET message = 7 WHERE number = :n")
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_state_that_there_is_not(self):
+        ids = await self.rows(
+            "INSERT INTO attempt VALUES (:n, 0, 0, 'defexred', 1, 5.0, NULL, 'x', NULL, '[]')",
+        )
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_history_that_is_none(self):
+        ids = await self.rows(
+            "INSERT INTO attempt VALUES (:n, 0, 0, 'deferred', 1, 5.0, '[451]', 'x', NULL, '[7]')",
+        )
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_damaged_one_can_be_dropped(self):
+        ids = await self.rows("UPDATE entry SET message = zeroblob(500) WHERE number = :n")
+        queue = await self.assert_shown_and_others_served(ids)
+        (left,) = await queue.list()
+        page = await queue.verbs.carry_out(Order(Verb.DROP, Selection(id=left.id), "test"), after=0)
+        self.assertEqual([id for id, _ in page.done], [left.id])
+        self.assertEqual(await queue.list(), [])
+
+    def test_an_entry_without_its_id_has_one_that_finds_it(self):
+        id = IDS.next()
+        self.assertEqual(shown_id(number_of(id), id), id)
+        for lost in ("", "\ufffd" * 16, IDS.next(), id[:15] + "?"):
+            made = shown_id(number_of(id), lost)
+            self.assertEqual((number_of(made), made[:12]), (number_of(id), id[:12]))
+
+
+class AnyBit(SynchronousTestCase):
+    """Whatever octets of the file are turned: a list comes, or a fault of the storage, and nothing else."""
+
+    @classmethod
+    def image(cls):
+        if not hasattr(cls, "octets"):
+            path = os.path.abspath("any-bit.db")
+            store = SqliteStore(path, page_octets=4096)
+            store.open()
+            for _ in range(20):
+                destinations = (local(0), remote(1))
+                sent = envelope(*destinations)
+                number = number_of(sent.id)
+                attempt = Attempt(number, 1, True, State.DEFERRED, 1, 5.0, BUSY.reply, "x", None, (Trial(1.0, "p", "RCPT", "451", ""),))
+                packed = pack(number, sent, Content.of(random.randbytes(3000)), destinations)
+                store.add([number], [packed], [attempt])
+            store.close()
+            cls.octets = Path(path).read_bytes()
+        return cls.octets
+
+    @settings(max_examples=60)
+    @given(st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(1, 255)), min_size=1, max_size=20))
+    def test_a_list_comes_or_a_fault_of_the_storage(self, turns):
+        octets = bytearray(self.image())
+        for place, by in turns:
+            octets[place % len(octets)] ^= by
+        directory = os.path.abspath("any-bit")
+        shutil.rmtree(directory, ignore_errors=True)
+        os.makedirs(os.path.join(directory, "spool"))
+        Path(directory, "queue.db").write_bytes(octets)
+        try:
+            entries = list_entries(directory)
+            for entry in entries:
+                show_entry(directory, entry.id)
+        except StorageFault:
+            pass
+        try:
+            fault_in(os.path.join(directory, "queue.db"))
+        except apsw.Error:
+            pass
+        write_mark(directory, End.RUNNING)
