@@ -236,7 +236,8 @@ class Limits(Options):
     hops: Count = 100
     """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
     recipients: Annotated[int, Field(ge=100, le=COUNT_MOST)] = 1000
-    """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next one hears 452."""
+    """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next ones hear 452, which is no error
+    for up to a thousand of them."""
     messages_per_connection: Count = 10_000
     """Messages on one connection; then 421."""
     connections: Count = 1000

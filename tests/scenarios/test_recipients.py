@@ -122,6 +122,42 @@ class Recipients(ScenarioCase):
         answer = self.rcpt(server, "someone@elsewhere.example")
         self.assertEqual(answer.code, 250)
 
+    ways = ("alice@example.org", "ALICE@example.org", "alice+x@example.org", "office@example.org")
+    aliases = """
+[domain."example.org".aliases]
+office = ["alice@example.org", "Alice+y@example.org"]
+bob = ["bob@example.org", "alice@example.org"]
+"""
+
+    def test_a_mailbox_gets_one_copy_and_each_recipient_a_report(self) -> None:
+        server = self.serve(BASIC + self.aliases)
+        with Wire(server.port) as wire:
+            wire.dialogue("EHLO client.example", "MAIL FROM:<bob@example.org>")
+            for address in self.ways:
+                self.assertEqual(wire.command(f"RCPT TO:<{address}> NOTIFY=SUCCESS").code, 250)
+            wire.command("DATA")
+            answer = wire.command(b"Subject: once\r\n\r\nx\r\n.")
+        self.assertEqual(answer.code, 250)
+        (report,) = server.wait_for_mail("bob")
+        for address in self.ways:
+            self.assertIn(f"Final-Recipient: rfc822; {address}".encode(), report.data)
+        copies = [one for one in server.wait_for_mail("alice", 2) if one.header("Subject") == "once"]  # and bob's report, kept and forwarded
+        self.assertEqual([one.header("Delivered-To") for one in copies], ["alice@example.org"])
+
+    def test_in_lmtp_each_recipient_of_a_mailbox_has_an_answer(self) -> None:
+        server = self.serve(BASIC.replace('service = "mx"', 'service = "lmtp"') + self.aliases)
+        with Wire(server.port) as wire:
+            wire.dialogue("LHLO client.example", "MAIL FROM:<sender@example.net>")
+            wire.dialogue(*[f"RCPT TO:<{address}>" for address in self.ways], "DATA")
+            wire.send(b"Subject: once\r\n\r\nx\r\n.\r\n")
+            self.assertEqual([wire.reply().code for _ in self.ways], [250] * 4)
+            wire.dialogue("MAIL FROM:<sender@example.net>", "RCPT TO:<bob@example.org>", "DATA")
+            wire.send(b"Subject: kept and forwarded\r\n\r\nx\r\n.\r\n")
+            self.assertEqual(wire.reply().code, 250)
+        server.wait_for_mail("bob")
+        self.assertEqual(len(server.wait_for_mail("alice", 2)), 2)
+        self.assertEqual(server.command("check").returncode, 0)
+
     def test_the_recipient_after_the_last_allowed_one_hears_452_and_the_rest_is_delivered(self) -> None:
         """RFC 5321 section 4.5.3.1.10."""
         server = self.serve(BASIC + "[limits]\nrecipients = 100\n")
