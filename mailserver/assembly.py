@@ -106,7 +106,7 @@ class Server:
         self.steps = _steps(configuration, self._log_file, reactor)
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
-        self.processes = SmallProcesses(reactor=reactor, run_in_thread=deferToThread)
+        self.processes = SmallProcesses(reactor=reactor)
         self.log_ins = LogIns(
             configuration, reactor=reactor, state=self.state, note=self.steps.note, next_id=self.ids.next
         )

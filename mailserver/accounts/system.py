@@ -127,8 +127,15 @@ class SystemDirectoryFactory:
 
             from mailserver.accounts.system_log_ins import SystemLogIns
             from mailserver.processes.small import keep_here
+            from mailserver.threads import Threads
 
-            kind = functools.partial(SystemLogIns, service=options.pam, reactor=reactor, keep=services.keep_process or keep_here)
+            kind = functools.partial(
+                SystemLogIns,
+                service=options.pam,
+                reactor=reactor,
+                hand_over=Threads("PAM", 4, call_from_thread=reactor.callFromThread).run,  # type: ignore[attr-defined]
+                keep=services.keep_process or keep_here,
+            )
         return kind(
             clock=services.clock,
             run_in_thread=services.run_in_thread,

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -40,7 +40,10 @@ class CannotTell(OSError):
 
 @implementer(ICredentialsChecker, IComponent, IPrivilegedComponent)
 class SystemLogIns(SystemDirectory):
-    """Asks the PAM service `service` through `start`'s process; `reactor` waits for it.  The rest as in `SystemDirectory`.
+    """Asks the PAM service `service` through the process that `keep` starts; `reactor` waits for it.
+
+    `hand_over` runs what hands a question over, in threads of its own: that process may be slow to take it.  The rest is as in
+    `SystemDirectory`.
 
     A denial comes at a whole second after the question, so that its time does not tell who exists.
     """
@@ -54,6 +57,7 @@ class SystemLogIns(SystemDirectory):
         service: str,
         reactor: Any,
         uid_min: int = 1000,
+        hand_over: Callable[..., Awaitable[Any]] | None = None,
         keep: Callable[[str, Start], KeptProcess] = keep_here,
         identity: Callable[[], int] = os.geteuid,
         **directory: Any,
@@ -62,6 +66,7 @@ class SystemLogIns(SystemDirectory):
         self._service = service
         self._reactor = reactor
         self._pam_start = pam_start(service, uid_min)
+        self._hand_over = hand_over or self._run_in_thread
         self._keep = keep
         self._identity = identity
         self._process: KeptProcess | None = None
@@ -138,7 +143,7 @@ class SystemLogIns(SystemDirectory):
         ours, theirs = socket.socketpair()
         answer = Answer(self._reactor, ours)
         try:
-            await self._run_in_thread(_send, process, question, theirs)
+            await self._hand_over(_send, process, question, theirs)
             octets = await answer.within(WAIT_SECONDS, self._clock)
         except (OSError, ValueError, TimeoutError) as error:
             raise CannotTell(f"PAM: {error}") from error

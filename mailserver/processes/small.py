@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.logger import Logger
@@ -19,9 +19,11 @@ from mailserver.processes.root_link import RootLink, start_root_process
 from mailserver.processes.spawning import Start, begin
 from mailserver.processes.version import version
 from mailserver.processes.watching import Ending, Watch
+from mailserver.threads import Threads
 
 __all__ = ["NAMES", "SmallProcesses", "keep_here"]
 
+THREADS = 4  # one for each kind, and one more question to the root process
 NAMES = {"courier": "courier", "launcher": "launcher", "pam": "process that asks PAM"}
 
 
@@ -30,10 +32,11 @@ class SmallProcesses:
 
     log = Logger()
 
-    def __init__(self, *, reactor: Any, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, *, reactor: Any) -> None:
         self.root: RootLink | None = None
         self._reactor = reactor
-        self._run_in_thread = run_in_thread
+        self._threads = Threads("small processes", THREADS, call_from_thread=reactor.callFromThread)
+        self._run_in_thread = self._threads.run
         self._root_ending: Ending | None = None
         self._kept: dict[str, tuple[KeptProcess, Watch]] = {}
 
@@ -94,6 +97,7 @@ class SmallProcesses:
             self._root_ending.forget()
         if self.root is not None:
             await self._run_in_thread(self.root.close)
+        self._threads.stop()
 
     def _root_has_died(self) -> None:
         self._root_ending = None

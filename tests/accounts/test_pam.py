@@ -158,7 +158,7 @@ class LogIns(SynchronousTestCase):
             return done
 
         self.successResultOf(Deferred.fromCoroutine(self.directory.find("alice", "example.org")))  # is remembered
-        self.directory._run_in_thread = later
+        self.directory._hand_over = later
         self.process.answer = b'[0, "", 7, "no"]'
         asked = self.ask()
         self.clock.advance(2.25)
