@@ -39,6 +39,7 @@ from mailserver.queue.entry import (
     unpack_front,
 )
 from mailserver.queue.mark import required_files
+from mailserver.queue.shared_memory import SharedMemory
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import DAMAGED
 
@@ -327,6 +328,7 @@ class SqliteReader:
         """All that is read here is of one moment, whatever is settled meanwhile."""
         try:
             if self._connection is None:
+                SharedMemory(self._path).require_room()
                 self._connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READONLY)
                 self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             connection = self._connection

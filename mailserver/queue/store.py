@@ -20,6 +20,7 @@ import apsw
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
+from mailserver.queue.shared_memory import SharedMemory
 
 __all__ = ["DAMAGED", "MessageRefused", "SqliteStore", "open_connection"]
 
@@ -105,6 +106,7 @@ class SqliteStore:
         self.trusted = False
         self._damage = ""
         self._page_octets = page_octets
+        self._shared_memory = SharedMemory(path)
         self._connection: apsw.Connection | None = None
         self._disowned: set[int] = set()
         self._checkpointed_pages = 0
@@ -118,6 +120,7 @@ class SqliteStore:
         closed `in_order` is left as large as it is.
         """
         with self._faults():
+            self._shared_memory.require_room()
             self._connection = connection = open_connection(self.path)
             version = connection.pragma("user_version")
             if version == 0 and must_exist:
@@ -133,6 +136,7 @@ class SqliteStore:
             connection.pragma("temp_store", "memory")
             upgrade(connection, version, self.path)
             self._page_octets = connection.pragma("page_size")
+            self._shared_memory.fill()
             if in_order:
                 self._give_back_space(connection)
             sync_directory(os.path.dirname(self.path))
@@ -146,6 +150,7 @@ class SqliteStore:
         if connection is not None:
             with self._faults():
                 connection.close(True)
+        self._shared_memory.gone()
 
     def reopen(self) -> None:
         """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works."""

@@ -7,11 +7,12 @@ from unittest import mock
 
 import apsw
 from twisted.internet.defer import gatherResults
-from twisted.trial.unittest import FailTest, SynchronousTestCase
+from twisted.trial.unittest import FailTest, SkipTest, SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue.reader import list_entries
+from mailserver.queue.store import SqliteStore
 from tests.queue.doubles import IDS, QueueCase, envelope, local
 from tests.queue.test_kill import Program, delivered
 from tests.requires import require_tool
@@ -135,3 +136,63 @@ class FileSizeLimit(SynchronousTestCase):
         self.assertGreater(len(acknowledged), 5)
         self.assertEqual({id for id, _, _ in delivered(directory)}, acknowledged, "what was refused did not come back")
         self.assertEqual(list_entries(str(Path(directory, "data"))), [])
+
+
+class SmallBlocks(SynchronousTestCase):
+    """A file system with blocks below SQLite's page: what it has not written of its shared memory are holes there."""
+
+    def setUp(self):
+        self.directory = os.path.abspath(self.mktemp())
+        self.data = os.path.join(self.directory, "data")
+        image = os.path.join(self.directory, "image")
+        os.makedirs(self.data)
+        with open(image, "wb") as file:
+            file.truncate(32 << 20)
+        subprocess.run([require_tool("mkfs.ext4"), "-q", "-b", "1024", "-m", "0", image], check=True)
+        mounted = subprocess.run([require_tool("mount"), "-o", "loop", image, self.data], capture_output=True, check=False)
+        if mounted.returncode != 0:
+            raise SkipTest(f"no loop device here: {mounted.stderr.decode()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.data], check=True)
+
+    def fill(self):
+        """Leave room for what SQLite itself allocates of its shared memory, and no more."""
+        ballast = Path(self.data, "ballast")
+        with open(ballast, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(1024)):
+                    pass
+            except OSError:
+                pass
+            os.fsync(file.fileno())
+        os.truncate(ballast, ballast.stat().st_size - 9 * 1024)
+        os.sync()
+        return ballast
+
+    def test_a_full_disk_ends_no_start_by_a_signal_and_loses_nothing(self):
+        program = Program(self.directory, "commit")
+        acknowledged = set()
+        while len(acknowledged) < 100:
+            line = program.line()
+            if line[0] == "ok":
+                acknowledged.add(line[1])
+        program.process.kill()
+        acknowledged |= {line[1] for line in program.rest() if line[0] == "ok" and len(line) == 3}
+        Path(self.data, "queue.db-shm").unlink()  # as after a power failure, which leaves any part of it
+        ballast = self.fill()
+        program = Program(self.directory, "drain")
+        said = program.process.communicate()[1].decode()
+        self.assertEqual(program.process.returncode, 1, said)
+        self.assertIn("has no room for SQLite's shared memory", said)
+        ballast.unlink()
+        program = Program(self.directory, "drain")
+        self.assertEqual((program.rest()[-1], program.process.returncode), (["stopped", "0"], 0))
+        self.assertEqual(acknowledged - {id for id, _, _ in delivered(self.directory)}, set())
+
+    def test_an_open_store_has_no_holes_in_its_shared_memory(self):
+        store = SqliteStore(os.path.join(self.data, "queue.db"))
+        store.open()
+        found = os.stat(store.path + "-shm")
+        self.assertGreaterEqual(found.st_blocks * 512, 1 << 20)
+        store.reopen()
+        store.close()
+        self.assertFalse(os.path.exists(store.path + "-shm"))
