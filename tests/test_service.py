@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver import plugins
 from mailserver.config import load
+from mailserver.mail.address import Address
 from mailserver.service import SWEEP_SECONDS, MailService
 
 CONFIGURATION = """
@@ -38,7 +40,7 @@ class Reactor(Clock):
         work(*arguments)
 
 
-class Sweep(SynchronousTestCase):
+class ServiceCase(SynchronousTestCase):
     def service(self) -> MailService:
         work = Path(self.mktemp()).absolute()
         os.makedirs(work / "data")
@@ -50,6 +52,22 @@ class Sweep(SynchronousTestCase):
         self.addCleanup(lambda: service._sweeping.running and service._sweeping.stop())
         return service
 
+
+class Doors(ServiceCase):
+    def test_all_that_a_configuration_has_brought_is_counted_as_one(self) -> None:
+        service = self.service()
+        door, server = service._door, service._server
+        self.assertEqual({id(one.generation) for one in (*door.profiles.values(), door.dropped)}, {id(door.generation)})
+        server.route_with(door.router, door.generation)
+        address, asked = Address("alice", "example.org"), Deferred[Any]()
+        self.patch(door.router, "route", lambda _: asked)
+        found = Deferred.fromCoroutine(server._route(address))  # for a report
+        self.assertEqual(door.generation.uses, 1)
+        asked.callback(())
+        self.assertEqual((self.successResultOf(found), door.generation.uses), ((), 0))
+
+
+class Sweep(ServiceCase):
     def test_whatever_one_part_meets_with_the_others_are_swept_and_all_of_them_the_next_day(self) -> None:
         service = self.service()
         swept: list[str] = []

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
 from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
+from mailserver.receive.generation import Generation
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.submission import Submission
@@ -40,6 +42,20 @@ class NotBob:
 
 
 class Files(DropCase):
+    def test_one_that_is_under_way_keeps_the_parts_with_which_it_began_over_a_reload(self) -> None:
+        drop, listener = self.started()
+        listener.store.hold = True
+        old = listener.profile
+        self.put("alice@example.org", "nobody@example.org")
+        drop.look()
+        self.assertEqual(old.generation.uses, 1)
+        listener.profile = replace(old, generation=Generation(), router=None)  # type: ignore[arg-type]
+        while listener.store.waiting:  # the message, then its report, which has to find its way
+            self.assertEqual(old.generation.uses, 1)
+            listener.store.waiting.pop().callback(None)
+        self.assertEqual([envelope.sender is None for envelope, _, _ in listener.store.taken], [False, True])
+        self.assertEqual((old.generation.uses, listener.profile.generation.uses), (0, 0))
+
     def test_a_file_is_found_by_the_look_each_second(self) -> None:
         _, listener = self.started()
         self.put("bob@example.org")
