@@ -103,6 +103,8 @@ class _Look:
                 continue
             if section == "accounts":
                 self.at_addresses(configuration, component)
+            if section == "delivery" and configuration.filter and not getattr(component, "knows_folders", True):
+                self.warnings.append(f'{key}: what a filter puts aside goes where all mail goes: "{table.use}" is told no folder')
 
     def at_addresses(self, configuration: Configuration, directory: Any) -> None:
         """Accounts, aliases, patterns."""

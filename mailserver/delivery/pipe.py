@@ -83,6 +83,7 @@ class PipeDelivery:
         keep: Callable[..., KeptProcess] = keep_here,
     ) -> None:
         CommandTemplate(command)
+        self.knows_folders = any("{folder}" in word for word in command)
         self._launch = Launch(
             command=tuple(command),
             user=user,

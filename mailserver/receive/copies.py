@@ -9,14 +9,18 @@ destination, so the mildest ways come first, in the order of RCPT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, place_of
 
 __all__ = ["Copies", "Way", "copies_for"]
+
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +38,27 @@ class Copies:
     reason the recipients whose copies go to Junk."""
 
     destinations: tuple[Destination, ...]
-    held: dict[int, str] = field(default_factory=dict)
-    in_junk: dict[str, list[str]] = field(default_factory=dict)
+    held: Mapping[int, str]
+    in_junk: Mapping[str, list[str]]
 
 
 def copies_for(ways: Sequence[Way]) -> Copies:
     """The destinations for these ways, which stand in the order of RCPT."""
     if not any(way.aside for way in ways):
-        return Copies(tuple([Destination(index, way.recipient, way.route) for index, way in enumerate(ways)]))
+        destinations = tuple([Destination(index, way.recipient, way.route) for index, way in enumerate(ways)])
+        return Copies(destinations, NOTHING, NOTHING)
     free = {place_of(way.route) for way in ways if not way.aside}
     mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]
-    copies = Copies(())
-    destinations: list[Destination] = []
+    held: dict[int, str] = {}
+    in_junk: dict[str, list[str]] = {}
+    ordered: list[Destination] = []
     for index, way in enumerate(mildest_first):
         route = way.route
         if way.aside and place_of(route) not in free:
             if isinstance(route, Local):
                 route = Local(route.address, replace(route.mailbox, junk=True))
-                copies.in_junk.setdefault(way.aside, []).append(str(way.recipient.address))
+                in_junk.setdefault(way.aside, []).append(str(way.recipient.address))
             else:
-                copies.held[index] = way.aside
-        destinations.append(Destination(index, way.recipient, route))
-    return replace(copies, destinations=tuple(destinations))
+                held[index] = way.aside
+        ordered.append(Destination(index, way.recipient, route))
+    return Copies(tuple(ordered), held, in_junk)

@@ -46,6 +46,7 @@ class AddressTemplate:
 
     def __init__(self, text: str) -> None:
         self._whole = text if text in WHOLE_ADDRESSES else ""
+        self.names_folder = "{folder}" in text or "{+folder}" in text
         self._local, _, self._domain = text.rpartition("@") if "@" in text else (text, "", "")
         if self._whole:
             return
@@ -95,6 +96,7 @@ class LMTPDelivery:
         self.calls_at_once = relay.calls_at_once
         self.deadline_seconds = relay.deadline_seconds
         self._addressed = recipient.addressed
+        self.knows_folders = recipient.names_folder
 
     def __repr__(self) -> str:
         return f"<LMTPDelivery: {self.relay!r}>"

@@ -55,6 +55,20 @@ class Check(CheckCase):
         self.assertFault(said, 9, 'domain."example.org".aliases: ')
         self.assertIn("leads back to itself", said.out)
 
+    def test_an_alias_that_keeps_and_forwards_is_neither_fault_nor_warning(self) -> None:
+        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n')
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
+    def test_filters_before_a_delivery_that_is_told_no_folder_are_a_warning(self) -> None:
+        filters = '[[filter]]\nuse = "denylist"\n[delivery]\n'
+        for silent, told in (
+            ('use = "lmtp"\nsocket = "/run/lmtp"\n', 'recipient = "{user}{+folder}@{domain}"\n'),
+            ('use = "pipe"\ncommand = ["/bin/true", "{user}"]\n', 'environment = {}\n'),
+        ):
+            self.assertIn("delivery: what a filter puts aside goes where all mail goes", self.check(filters + silent).out)
+            told = silent.replace('"{user}"]', '"{user}", "{folder}"]') + told
+            self.assertNotIn("puts aside", self.check(filters + told).out)
+
     def test_an_alias_to_nobody_is_a_warning(self) -> None:
         said = self.check('[domain."example.org".aliases]\nsales = "ghost@example.org"\n')
         self.assertEqual(said.code, 0)
