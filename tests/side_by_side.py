@@ -280,7 +280,7 @@ class Run:
             print(RULE)
             for name in self.failed:
                 print(f"failed: {name.splitlines()[0]}")
-        if len(self.seconds) > 10:
+        if self.sums["tests"] > 50 or seconds > 60:
             print("\nThe slowest tests:")
             for name, took in sorted(self.tests.items(), key=lambda item: -item[1])[:15]:
                 print(f"{took:7.1f} s  {name.removeprefix('tests.')}")

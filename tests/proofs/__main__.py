@@ -25,6 +25,7 @@ CUTS = 12  # of one record
 KILLING = (
     "tests.queue.test_kill", "tests.scenarios.test_durability", "tests.scenarios.test_relaying.Relaying."
     "test_kills_under_load_lose_nothing_and_double_only_what_was_on_its_way",
+    "tests.relay.test_relay.ManyDestinations",
     "tests.scenarios.test_reports.Reports.test_a_kill_loses_no_report", "tests.queue.test_disk",
 )  # fmt: skip
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]

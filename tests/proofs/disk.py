@@ -183,17 +183,18 @@ class Disk:
             return  # removed meanwhile
         if not event.worked:
             for one in self.files[node].pending if node != FOLDER else ():
-                one.doomed = True
+                one.doomed = one.data is not None and one.ended < event.began
         elif node == FOLDER:
             self._settle_names(event.began, event.path)
         else:
             self._settle(self.files[node], event.began)
 
     def _settle(self, file: File, before: int) -> None:
-        left = []
+        left: list[Pending] = []
         for one in file.pending:
             if one.ended < before and not one.doomed:
                 put(file.durable, one)
+                left = [piece for older in left for piece in without(older, one)]
             else:
                 left.append(one)
         file.pending = left
@@ -290,6 +291,16 @@ class Disk:
                 if path not in self.names and os.path.isfile(path) and not path.endswith(b"-shm"):
                     wrong.append(f"{path!r}: not in the model")
         return wrong
+
+
+def without(older: Pending, newer: Pending) -> list[Pending]:
+    """What is left to be lost of a change that a sync has failed for, where a newer one has been synced over it."""
+    if older.data is None or newer.data is None:
+        return [older]
+    begin, end = newer.offset, newer.offset + len(newer.data)
+    before, after = older.data[: max(0, begin - older.offset)], older.data[max(0, end - older.offset) :]
+    pieces = [(older.offset, before), (older.offset + len(older.data) - len(after), after)]
+    return [Pending(older.ended, offset, data, older.doomed) for offset, data in pieces if data]
 
 
 def put(data: bytearray, one: Pending) -> None:

@@ -153,7 +153,7 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
                 recording.start.write_down(work / "disk", style, random.Random(f"{scene} {seed} {number}"))
                 due = [sent for position, sent in recording.acknowledged if position <= moment]
                 name = f"{scene}, seed {seed}, cut {number} at {moment}, names {style.names}, content {style.content}"
-                running.append(pool.submit(after, work, due, name, keep))
+                running.append(pool.submit(after, work, due, name, keep, scene_of(scene).config))
                 while sum(not one.done() for one in running) >= 2 * side_by_side:
                     time.sleep(0.05)
                 if time.monotonic() > until:
@@ -165,13 +165,13 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
     return result
 
 
-def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None) -> Result:
+def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, config: str) -> Result:
     """Start a server on what the cut has left, wait until it has nothing to do, and count."""
     result = Result(1, len(due))
     before = work.parent / f"{work.name}-before"
     if keep is not None:
         shutil.copytree(work, before)
-    server = prepared(work)
+    server = prepared(work, config=config)
     try:
         server.start()
         wait_until(lambda: is_idle(work / "disk" / "data"), lambda: f"not idle: {left_over(work / 'disk' / 'data')[:5]}\n{server.log()}", DRAIN_SECONDS)
@@ -202,10 +202,10 @@ def is_idle(data: Path) -> bool:
 
 
 def left_over(data: Path) -> list[str]:
-    """What waits there; a file that a program has not finished waits for nobody."""
+    """What waits there; a file that a program has not finished, and what is no file, waits for nobody."""
     drop = data / "drop"
     files = [*drop.glob("[!.]*.mail"), *(drop / "taken").glob("*"), *(data / "spool").glob("*")]
-    return [str(path.relative_to(data)) for path in files] + [str(entry) for entry in list_entries(str(data))]
+    return [str(path.relative_to(data)) for path in files if path.is_file()] + [str(entry) for entry in list_entries(str(data))]
 
 
 def missing(due: Sequence[Sent], found: Found) -> list[str]:

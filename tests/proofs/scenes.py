@@ -13,6 +13,10 @@ import json
 import os
 import random
 import signal
+import smtplib
+import socket
+import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,8 +25,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mailserver.mail.dropped import drop_name
 from tests.proofs.letters import letter
-from tests.scenarios.support import ROOT, Server, Wire, family
+from tests.scenarios.support import ID, ROOT, Server, Wire, family
 from tests.scenarios.test_reports import PLUGIN
 
 __all__ = ["SCENES", "Scene", "Sent", "prepared", "scene_of"]
@@ -62,6 +67,64 @@ memory_bytes = 100000
 [queue]
 retry = ["1s"]
 """
+STRANGE = """
+from twisted.internet.defer import succeed
+from zope.interface import implementer
+
+from mailserver.config import Options
+from mailserver.interfaces import IComponentFactory, IDelivery
+from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.reply import Reply
+
+
+@implementer(IDelivery)
+class Strange:
+    \"\"\"Its first word about a message makes no sense, its second one does.\"\"\"
+
+    stores = True
+
+    def __init__(self):
+        self.seen = set()
+
+    async def deliver(self, envelope, content, destinations):
+        first = envelope.id not in self.seen
+        self.seen.add(envelope.id)
+        return {one.index: self.outcome(envelope.id, first, one.recipient.address.local) for one in destinations}
+
+    def outcome(self, id, first, user):
+        if user == "gone":
+            return Failed(Reply.of(550, "5.1.1", "Nobody of that name"), peer="mx.elsewhere.example", phase="RCPT")
+        words = "a file \\udcff \\x00 of that name" if first else ""
+        kinds = [Delivered(words), Delivered(None), Deferred(None, words), Failed("550 no reply"), Deferred(Reply.of(451, "4.3.0", "x"), 7), None, 5]
+        return kinds[sum(id.encode()) % len(kinds)] if first else Delivered("at last")
+
+    async def flush(self):
+        pass
+
+
+@implementer(IComponentFactory)
+class StrangeFactory:
+    name = "strange"
+    summary = "Answers in strange ways."
+    provides = IDelivery
+    options = Options
+
+    def build(self, options, services):
+        return Strange()
+
+
+strange = StrangeFactory()
+"""
+PASSWORD = "correct horse battery staple"
+SUBMISSION = """
+[[listen]]
+service = "submission"
+endpoint = "tcp:{subport}:interface=127.0.0.1"
+tls = "starttls"
+
+[lockout]
+delay = 0
+"""
 SIZES = (300, 4000, 4000, 20_000, 120_000, 400_000)  # memory_bytes is 100,000: above it the spool has a file
 
 
@@ -85,6 +148,7 @@ class Clients:
     def __init__(self, server: Server, seed: int) -> None:
         self.sent: list[Sent] = []
         self.stop = threading.Event()
+        self.besides: tuple[str, ...] = ()  # more recipients of what bounces
         self._server = server
         self._seed = seed
         self._threads: list[threading.Thread] = []
@@ -113,7 +177,7 @@ class Clients:
         number = f"{name}-{count}"
         if chance.random() < bounces:
             holders = ("bob",) if chance.random() < 0.3 else ()
-            to = ["gone@elsewhere.example", *(f"{user}@example.org" for user in holders)]
+            to = ["gone@elsewhere.example", *self.besides, *(f"{user}@example.org" for user in holders)]
             return Sent(number, holders, report=True), "alice@example.org", to
         if chance.random() < 0.2:
             return Sent(number, USERS), "sender@example.net", ["all@example.org"]
@@ -145,6 +209,33 @@ class Clients:
         else:
             self.stop.wait(0.05)
 
+    def start_users(self, messages: int) -> None:
+        """Alice logs in and sends.  What she hears is encrypted: an acknowledgement is said once more, in clear, for the record."""
+        self._start(self._submit, "u", messages, 0.0)
+
+    def _submit(self, name: str, messages: int, bounces: float, chance: random.Random) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        ours, theirs = socket.socketpair()
+        count = 0
+        with ours, theirs:
+            while count < messages and not self.stop.is_set():
+                with contextlib.suppress(OSError, smtplib.SMTPException):
+                    with smtplib.SMTP("127.0.0.1", self._server.ports["subport"], timeout=20) as client:
+                        client.starttls(context=context)
+                        client.login("alice@example.org", PASSWORD)
+                        while count < messages and not self.stop.is_set():
+                            count += 1
+                            sent, _, to = self.letter(name, count, bounces, chance)
+                            client.mail("alice@example.org")
+                            for one in to:
+                                client.rcpt(one)
+                            code, words = client.data(letter(sent.number, chance.choice(SIZES)))
+                            if code == 250 and (id := ID.search(words.decode())):
+                                ours.send(b"250 2.0.0 heard of %b\r\n" % id[0].encode())
+                                self.sent.append(Sent(sent.number, sent.holders, id=id[0]))
+                self.stop.wait(0.05)
+
     def _hand_over(self, name: str, messages: int, bounces: float, chance: random.Random) -> None:
         for count in range(1, messages + 1):
             if self.stop.is_set():
@@ -163,6 +254,7 @@ def prepared(work: Path, *, config: str = CONFIG) -> Server:
     server = Server(work, config, tuple(f"{user}@example.org" for user in USERS))
     server.mail = work / "disk" / "mail"
     server.install_plugin("elsewhere_plugin", PLUGIN)
+    server.install_plugin("strange_plugin", STRANGE)
     return server
 
 
@@ -175,6 +267,7 @@ class Scene:
     inject: tuple[str, ...] = ()
     small: str = ""  # the size of a file system of its own for WORK/disk
     needs_root = False
+    config = CONFIG
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
         """Start the server, let the clients send, leave whatever stands."""
@@ -188,7 +281,7 @@ class Mail(Scene):
 
 
 class Kills(Scene):
-    """The server's processes are killed meanwhile, all at once or any one of them, and the server is started again."""
+    """The server is killed meanwhile and started again, its small processes are killed or held for some seconds."""
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
         server.start()
@@ -198,12 +291,63 @@ class Kills(Scene):
             if server.process is None:
                 break
             members = list(family(server.process.pid))
-            if len(members) > 1 and chance.random() < 0.5:
+            if len(members) > 1 and chance.random() < 0.6:
                 with contextlib.suppress(OSError):  # one of the small ones; the server goes on
-                    os.kill(chance.choice(members[1:]), signal.SIGKILL)
+                    one = chance.choice(members[1:])
+                    if chance.random() < 0.5:
+                        os.kill(one, signal.SIGSTOP)
+                        time.sleep(chance.uniform(0.5, 2.0))
+                        os.kill(one, signal.SIGCONT)
+                    else:
+                        os.kill(one, signal.SIGKILL)
             else:
                 server.kill()
                 server.restart()
+        clients.wait()
+
+
+class Strange(Scene):
+    """A delivery answers what is no answer at all; the drop folder has entries that are no messages."""
+
+    config = CONFIG.replace('use = "elsewhere"', 'use = "strange"')
+
+    def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
+        server.start()
+        clients.besides = ("one@elsewhere.example", "two@elsewhere.example")
+        clients.start(3, 20, sendmails=5, bounces=0.5)
+        drop = server.work / "disk" / "data" / "drop"
+        for number in range(12):
+            time.sleep(chance.uniform(0.1, 0.4))
+            name = drop / drop_name(number, os.urandom(16))
+            if number % 3 == 0:
+                name.mkdir()
+            elif number % 3 == 1:
+                os.mkfifo(name)
+            else:
+                name.write_bytes(chance.randbytes(chance.choice((0, 5, 100_000))))
+        clients.wait()
+
+
+class LogIns(Scene):
+    """A user logs in and sends, while the store of what users have sent is locked by somebody else now and then."""
+
+    config = CONFIG + SUBMISSION
+
+    def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
+        command = [str(Path(sys.executable).parent / "mailserver"), "user", "password", "alice@example.org", "--password-stdin"]
+        (server.work / "disk" / "data").mkdir(mode=0o700)
+        subprocess.run(
+            [*command, "--config", str(server.config_path)], input=PASSWORD.encode() + b"\n",
+            check=True, stdout=subprocess.DEVNULL, env=server._environment(),
+        )  # fmt: skip
+        server.start()
+        clients.start(2, 15, sendmails=2)
+        clients.start_users(25)
+        for _ in range(3):
+            time.sleep(chance.uniform(0.3, 1.0))
+            with contextlib.closing(sqlite3.connect(server.work / "disk" / "data" / "state.db", isolation_level=None)) as store:
+                store.execute("BEGIN EXCLUSIVE")
+                time.sleep(chance.uniform(0.5, 6.0))
         clients.wait()
 
 
@@ -288,7 +432,7 @@ class Short(Scene):
 SHORT = Short()
 SCENES: dict[str, Scene] = {
     "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "failing-sync": FailingSync(),
-    "out-of-memory": OutOfMemory(),
+    "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(),
 }  # fmt: skip
 
 
@@ -343,7 +487,7 @@ def kills_of(group: Path) -> int:
 
 def main(name: str, work: str, seed: str) -> None:
     chance = random.Random(seed)
-    server = prepared(Path(work))
+    server = prepared(Path(work), config=scene_of(name).config)
     clients = Clients(server, int(seed))
     try:
         scene_of(name).play(server, clients, chance)

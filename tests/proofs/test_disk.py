@@ -114,6 +114,23 @@ class WhatIsSure(DiskCase):
         states = self.states(self.run_it(program, "fsync:error=EIO:when=1"))
         self.assertEqual({state["a"] for state in states}, {b"onetwo", b"\0\0\0two"})
 
+    def test_what_was_written_and_synced_over_a_failed_sync_is_there(self) -> None:
+        program = """
+            file = os.open(at('a'), os.O_WRONLY | os.O_CREAT)
+            os.write(file, b'0123456789')
+            try:
+                os.fsync(file)
+            except OSError:
+                pass
+            os.pwrite(file, b'new', 3)
+            os.fsync(file)
+            sync('.')
+        """
+        states = self.states(self.run_it(program, "fsync:error=EIO:when=1"))
+        self.assertEqual({state["a"][3:6] for state in states}, {b"new"})
+        self.assertIn(b"012new6789", {state["a"] for state in states})
+        self.assertEqual(self.disk.differences(), [])
+
     def test_offsets_follow_the_descriptor(self) -> None:
         program = """
             file = os.open(at('a'), os.O_RDWR | os.O_CREAT)

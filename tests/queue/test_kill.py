@@ -11,9 +11,10 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.queue.reader import list_entries
+from tests.rounds import rounds
 
 ROOT = str(Path(__file__).parents[2])
-ROUNDS = 8
+ROUNDS = rounds(3)
 
 
 class Program:
@@ -90,7 +91,7 @@ class KillNine(SynchronousTestCase):
 
     def test_every_failure_is_told_to_its_sender_whatever_is_killed(self):
         acknowledged = set()
-        for number in range(ROUNDS // 2):
+        for number in range(ROUNDS - 1):
             acknowledged |= self.killed_after(random.randint(1, 400), by_itself=number % 2 == 0, what="bounce").keys()
         self.drain("drain-bounces")
         reports = {}

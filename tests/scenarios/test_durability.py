@@ -16,9 +16,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
+from tests.rounds import rounds
 from tests.scenarios.support import BASIC, ID, Answer, ScenarioCase, Server, Stored, Wire, as_wire, family, wait_until
 
-KILLS = 8
+KILLS = rounds(3)
 SENDERS = 6
 QUICK_RETRY = '\n[queue]\nretry = ["1s"]\n'
 LIMITS = "\n[limits]\nconnections_per_network = 100\nminimum_free_bytes = 0\n"

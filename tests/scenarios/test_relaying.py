@@ -11,11 +11,12 @@ from collections import Counter
 from twisted.trial.unittest import FailTest
 
 from tests.dns.unbound import Unbound
+from tests.rounds import rounds
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
 
 FAR = BASIC.replace('[domain."example.org"]', '[domain."far.example"]').replace("mx.example.org", "mx.far.example")
 RETRY = '\n[queue]\nretry = ["1s"]\n'
-KILLS = 3
+KILLS = rounds(2)
 ON_THEIR_WAY = 20  # connections of the pool
 ZONES = {
     "far.example": [
