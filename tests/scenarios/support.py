@@ -25,6 +25,7 @@ from twisted.trial.unittest import FailTest, SynchronousTestCase
 
 from mailserver.control import ask
 from tests.ports import free_port
+from tests.scenarios.nursery import Nursed, nursed
 
 __all__ = ["BASIC", "ID", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "wait_until"]
 
@@ -194,7 +195,7 @@ class Server:
         self.mail = work / "mail"
         self.twistd = [*twistd(), "-n"]  # with its own options
         self.python_path = [str(work / "site")]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Nursed | None = None
         (work / "accounts.toml").write_text("".join(f'[account."{address}"]\n' for address in accounts))
         self.configure(config)
 
@@ -219,9 +220,13 @@ class Server:
         self.wait_until_it_greets()
 
     def launch(self) -> None:
+        command = [*self.twistd, "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
+            if self.twistd == [*twistd(), "-n"] and Path(command[0]).name == "twistd":
+                self.process = nursed(command, cwd=str(ROOT), env=self._environment(), output=log.fileno(), errors=log.fileno())
+                return
             self.process = subprocess.Popen(
-                [*self.twistd, "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)],
+                command,
                 cwd=ROOT,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -314,15 +319,17 @@ class Server:
 
     def command(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         """``mailserver … --config`` of this server."""
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)],
-            cwd=ROOT,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+        command = [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)]
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = nursed(command, cwd=str(ROOT), env=self._environment(), output=output.fileno(), errors=errors.fileno())
+            try:
+                status = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            said = [file.read().decode() for file in (output, errors) if file.seek(0) == 0]
+        return subprocess.CompletedProcess(command, status, *said)
 
     def status(self) -> dict[str, Any]:
         """What the server says of itself over its control socket."""

@@ -1,0 +1,192 @@
+"""Servers, and commands, that start at once: a process that has imported all that a server imports, and becomes one by fork(2) for each that is asked for.
+
+Nine tenths of a start are imports, and the suite starts some hundreds.  What is forked runs what the script of that name runs, twistd or
+mailserver, with arguments, an environment and a folder of its own.  What is started under another command (another user, the
+daemon mode) is started as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+__all__ = ["Nursed", "nursed"]
+
+IMPORTED = (
+    "twisted.scripts.twistd", "twisted.scripts._twistd_unix", "twisted.internet.epollreactor", "twisted.internet.endpoints",
+    "twisted.internet.ssl", "mailserver.service", "mailserver.assembly", "mailserver.cli", "mailserver.relay.components", "mailserver.delivery.maildir",
+)  # fmt: skip
+REQUEST_OCTETS = 1 << 20
+
+_nursery: list[socket.socket] = []
+
+
+class Nursed:
+    """A process of the nursery, with what `subprocess.Popen` has."""
+
+    def __init__(self, status: socket.socket) -> None:
+        self.returncode: int | None = None
+        self._status = status
+        status.settimeout(30)
+        self.pid = int(status.recv(64) or self._gone())
+        status.setblocking(False)
+
+    def _gone(self) -> NoReturn:
+        raise RuntimeError("the nursery has ended")
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            try:
+                self.returncode = int(self._status.recv(64) or self._gone())
+                self._status.close()
+            except BlockingIOError:
+                return None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            if self.returncode is None:
+                selector.register(self._status, selectors.EVENT_READ)
+            while (status := self.poll()) is None:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    raise subprocess.TimeoutExpired("twistd", timeout or 0)
+                selector.select(left)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def nursed(arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int, errors: int) -> Nursed:
+    """A process that runs the script twistd or mailserver, whose path comes first, with these arguments.  Descriptors for what it prints."""
+    if not _nursery:
+        _nursery.append(_start())
+    ours, theirs = socket.socketpair()
+    with theirs:
+        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)}).encode()
+        socket.send_fds(_nursery[0], [request], [output, errors, theirs.fileno()])
+    return Nursed(ours)
+
+
+def _start() -> socket.socket:
+    """Not through `subprocess`: it lives as long as this process, whoever started it, and ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_OCTETS)
+        os.set_inheritable(theirs.fileno(), True)
+        command = [sys.executable, "-m", "tests.scenarios.nursery", str(theirs.fileno())]
+        os.posix_spawn(sys.executable, command, {key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+    return ours
+
+
+# --- the nursery itself ---
+
+
+class Nursery:
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._statuses: dict[int, socket.socket] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Serve until the other side ends (this process ends, then); returns in each process that shall become a server, with what it is."""
+        woken, wakes = socket.socketpair()
+        woken.setblocking(False)
+        wakes.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakes.fileno())
+        while True:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._requests, selectors.EVENT_READ)
+                selector.register(woken, selectors.EVENT_READ)
+                ready = [key.fileobj for key, _ in selector.select()]
+            if woken in ready:
+                woken.recv(4096)
+                self._reap()
+            if self._requests in ready:
+                data, descriptors, _, _ = socket.recv_fds(self._requests, REQUEST_OCTETS, 3)
+                if not data:
+                    sys.exit()
+                output, errors, status = descriptors
+                if (process := os.fork()) == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for one in (woken, wakes, self._requests, *self._statuses.values()):
+                        one.close()
+                    os.close(status)
+                    return {**json.loads(data), "output": output, "errors": errors}
+                os.close(output)
+                os.close(errors)
+                self._statuses[process] = socket.socket(fileno=status)
+                self._statuses[process].send(b"%d" % process)
+
+    def _reap(self) -> None:
+        while self._statuses:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                return
+            if process in self._statuses:
+                with self._statuses.pop(process) as told:
+                    try:
+                        told.send(b"%d" % os.waitstatus_to_exitcode(status))
+                    except OSError:
+                        pass  # nobody asks any more
+
+
+def become(request: dict[str, Any], paths: Sequence[str]) -> None:
+    """The state in which the interpreter would begin with such a command."""
+    arguments, env = request["arguments"], request["env"]
+    output, errors = request["output"], request["errors"]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (errors, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(output)
+    os.close(errors)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[:] = [os.path.dirname(arguments[0]), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *paths]
+    sys.argv[:] = arguments
+    importlib.invalidate_caches()
+    random.seed()
+
+
+def main(descriptor: str) -> None:
+    paths = sys.path[1:]  # the first is the folder in which this was started
+    for name in IMPORTED:
+        importlib.import_module(name)
+    if "twisted.internet.reactor" in sys.modules or "twisted.plugins" in sys.modules:
+        raise RuntimeError("the nursery has a reactor, or knows the plugins already")
+    request = Nursery(socket.socket(fileno=int(descriptor))).run()
+    become(request, paths)
+    if os.path.basename(request["arguments"][0]) == "mailserver":
+        from mailserver.cli import main as run_command
+
+        sys.exit(run_command())
+    from twisted.scripts.twistd import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
