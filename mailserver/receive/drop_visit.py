@@ -114,7 +114,7 @@ class Visit:
     async def _read_into(self, spooling: Spooling, flow: Flow) -> ChunkReader:
         """Read as much as stood in the file when it was opened.  Returns who knows what is wrong with the message."""
         opened = self._opened
-        reader = ChunkReader(self._profile.session_limits, converts=False, is_binary=False)
+        reader = ChunkReader(self._profile.session_limits, converts=True, is_binary=False)
         spooling.write(reader.read(opened.start, is_last=opened.is_whole))
         left = opened.size - len(opened.start)
         at = 0 if opened.is_whole else os.lseek(opened.descriptor, 0, os.SEEK_CUR)
