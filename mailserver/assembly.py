@@ -49,7 +49,7 @@ from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
-from mailserver.receive.absence import RouterAtTheDoor
+from mailserver.receive.absence import at_the_door
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.generation import Generation
@@ -341,7 +341,7 @@ class Door:
             hostname=configuration.hostname,
             limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
             judging=self._judging,
-            router=self.router if listen is None else RouterAtTheDoor(self.router, server.local),
+            router=self.router if listen is None else at_the_door(self.router, server.local),
             store=server.queue,
             relays=server.remote is not None,
             relay_networks=self._relay_networks,

@@ -12,7 +12,12 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Refused, Route
 from mailserver.smtp import replies
 
-__all__ = ["RouterAtTheDoor"]
+__all__ = ["RouterAtTheDoor", "at_the_door"]
+
+
+def at_the_door(router: Any, delivery: Any) -> Any:
+    """The router for RCPT: where the delivery cannot be missing it is the router itself."""
+    return RouterAtTheDoor(router, delivery) if IMayBeMissing.providedBy(delivery) else router
 
 
 @implementer(IRouter)
@@ -25,11 +30,10 @@ class RouterAtTheDoor:
     def __init__(self, router: Any, delivery: Any) -> None:
         self._router = router
         self._delivery = delivery
-        self._may_be_missing = IMayBeMissing.providedBy(delivery)
 
     async def route(self, address: Address) -> Sequence[Route]:
         """The router's routes, or one `Refused` with 451."""
         routes: Sequence[Route] = await self._router.route(address)
-        if self._may_be_missing and any(isinstance(route, Local) for route in routes) and (why := self._delivery.missing()):
+        if any(isinstance(route, Local) for route in routes) and (why := self._delivery.missing()):
             return [Refused(replies.LOCAL_ERROR, f"who would deliver it is missing: {why}")]
         return routes

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from mailserver.interfaces import IMayBeMissing, IRouter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
-from mailserver.receive.absence import RouterAtTheDoor
+from mailserver.receive.absence import at_the_door
 from mailserver.smtp import replies
 
 
@@ -43,7 +43,7 @@ class Routes:
 
 class AtTheDoor(SynchronousTestCase):
     def routes(self, delivery: Any) -> dict[str, Sequence[Route]]:
-        router = RouterAtTheDoor(Routes(), delivery)
+        router = at_the_door(Routes(), delivery)
         verifyObject(IRouter, router)
         return {
             name: self.successResultOf(Deferred.fromCoroutine(router.route(address(f"{name}@example.org")))) for name in ROUTES

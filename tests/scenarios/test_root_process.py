@@ -111,6 +111,8 @@ class Launcher(RootProcessCase):
         root = self.process(server, ROOT_PROCESS)
         self.assertIn(str(second), Path(f"/proc/{root}/task/{root}/children").read_text().split())
         self.assertFalse(os.path.exists(f"/proc/{first}"), "a zombie")
+        for pid in (root, second):  # each has its own end and nothing else
+            self.assertEqual(len([one for one in Path(f"/proc/{pid}/fd").iterdir() if "socket" in os.readlink(one)]), 1)
         self.send(server)
         self.delivered(server, 2)
         self.assertEqual(self.status(server), {"delivery.launcher": "", "root": ""})
