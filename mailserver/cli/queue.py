@@ -11,6 +11,7 @@ from typing import Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
+from mailserver.cli.salvage import add_salvage
 from mailserver.cli.selecting import add_filters, selection_of
 from mailserver.cli.verbs import add_verbs
 from mailserver.identity import as_owner_of
@@ -34,6 +35,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     showing.add_argument("id", metavar="ID", help="the message's id")
     showing.set_defaults(run=show_message)
     add_verbs(actions, common)
+    add_salvage(actions, common)
 
 
 def list_queue(options: argparse.Namespace) -> int:

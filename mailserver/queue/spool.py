@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mailserver.mail.content import Content
 from mailserver.mail.durable import make_directory, sync_directory
@@ -32,9 +32,12 @@ class Spool:
         """Move the files that were last written before `moment`, those of a queue that is gone, out of the way: to where; None
         where there are none.
         """
-        names = list(self.older_than(moment))
+        return self.move_aside(list(self.older_than(moment)), moment) or None
+
+    def move_aside(self, names: Sequence[str], moment: float) -> str:
+        """Move these files to a folder beside, named by the time: where that is, "" where there are none."""
         if not names:
-            return None
+            return ""
         place = f"{self.directory}.{int(moment)}"
         os.makedirs(place, mode=0o700, exist_ok=True)
         for name in names:

@@ -83,6 +83,22 @@ class WithoutServer(CommandCase):
             self.assertIn("the queue has no message", said.err)
             self.assertNotIn("\x1b", said.err)
 
+    def test_a_queue_is_salvaged(self) -> None:
+        said = self.command("queue", "salvage")
+        self.assertEqual((said.code, said.out), (74, ""))
+        self.assertIn("there is no queue here", said.err)
+        self.add_message()
+        said = self.command("queue", "salvage")
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertIn("are in the new queue; the damaged file is", said.out)
+        (aside,) = self.data.glob("queue.db.damaged-*")
+        again = self.command("queue", "salvage", "--json").json
+        self.assertEqual((again["kept"], again["lost"]), (1, []))
+        self.assertNotEqual(again["place"], str(aside))
+        (self.data / "queue.db").write_bytes(b"not a database" * 1000)
+        said = self.command("queue", "salvage")
+        self.assertEqual((said.code, said.out), (74, ""))
+
     def test_a_damaged_file_is_74(self) -> None:
         (self.data / "queue.db").write_bytes(b"not a database" * 1000)
         said = self.command("queue", "list")

@@ -23,8 +23,10 @@ from mailserver.queue import opening as opening_module
 from mailserver.queue.changes import Verb
 from mailserver.queue.checkup import fault_in
 from mailserver.queue.entry import Attempt, State, Trial, number_of, pack, shown_id
+from mailserver.queue.lock import QueueInUse
 from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
 from mailserver.queue.reader import list_entries, show_entry
+from mailserver.queue.salvage import salvage
 from mailserver.queue.selection import Selection
 from mailserver.queue.store import SqliteStore
 from mailserver.queue.verbs import Order, StoppedQueue
@@ -380,6 +382,47 @@ class Rows(DamageCase):
         for lost in ("", "\ufffd" * 16, IDS.next(), id[:15] + "?"):
             made = shown_id(number_of(id), lost)
             self.assertEqual((number_of(made), made[:12]), (number_of(id), id[:12]))
+
+
+class Salvaging(DamageCase):
+    async def test_what_can_be_read_of_a_damaged_queue_goes_on_in_a_new_one(self):
+        ids = await self.killed()
+        Path(self.directory, "spool", IDS.next()).touch()
+        octets = bytearray(self.db.read_bytes())
+        for place in range(len(octets) // 2, len(octets) // 2 + 6 * 16384, 16384):
+            octets[place : place + 100] = random.randbytes(100)
+        self.db.write_bytes(octets)
+        found = salvage(self.directory, 1.0)
+        self.assertTrue(20 <= found.kept < len(ids), found)
+        self.assertTrue(found.gaps or found.lost)
+        self.assertEqual((found.files, len(os.listdir(found.files_at))), (1, 1))
+        self.assertEqual(Path(found.place).read_bytes()[:8192], bytes(octets[:8192]))
+        queue, said = await self.restarted()
+        self.assertEqual((said, queue.writable), ([], True))
+        self.assertEqual(queue.depth + queue.counts.settled, found.kept)
+        delivered = {parcel[0] for parcel in self.delivery.parcels}
+        self.assertLessEqual(delivered, set(ids))
+
+    async def test_a_sound_queue_is_salvaged_whole_with_what_is_known_of_its_deliveries(self):
+        self.relay.answers["carol"] = BUSY
+        queue = await self.started()
+        id = IDS.next()
+        deferred = self.steps.wait(id, "deferred")
+        await self.commit(queue, local(0), remote(1), id=id)
+        await deferred
+        await self.stop(queue)
+        before = show_entry(self.directory, id)
+        found = salvage(self.directory, 1.0)
+        self.assertEqual((found.kept, found.lost, found.repeated, found.gaps, found.files), (1, [], [], 0, 0))
+        self.assertEqual(show_entry(self.directory, id), before)
+
+    async def test_nothing_is_touched_while_a_server_has_it_or_where_nothing_can_be_read(self):
+        queue = await self.started()
+        self.assertRaises(QueueInUse, salvage, self.directory, 1.0)
+        await self.stop(queue)
+        self.db.write_bytes(b"no database" * 1000)
+        self.assertRaises(StorageDamaged, salvage, self.directory, 1.0)
+        self.assertEqual(sorted(os.listdir(self.directory)), ["queue.db", "queue.lock", "queue.mark", "spool"])
 
 
 class AnyBit(SynchronousTestCase):
