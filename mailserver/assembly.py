@@ -91,6 +91,7 @@ class Server:
     def __init__(self, configuration: Configuration, *, catalogue: plugins.Catalogue, reactor: Any, owner: Owner) -> None:
         limits, data, log = configuration.limits, configuration.data, configuration.log
         self.reactor = reactor
+        self._begun_with = configuration
         self.data, self.catalogue = data, catalogue
         self.ids = IdSource(time.time)
         self.spool = Spool(
@@ -165,9 +166,23 @@ class Server:
         """Whether the component's life is the server's."""
         return self._accounts is not None and self._accounts[1] is component
 
-    def needs_restart(self, old: Configuration, new: Configuration) -> list[str]:
-        """The keys whose change a reload does not bring about."""
-        keys = [key for key in NEEDS_RESTART if getattr(old, key) != getattr(new, key)]
+    def change(self, configuration: Configuration) -> None:
+        """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
+        limits = configuration.limits
+        self.spool.one_octets_most = limits.memory_bytes
+        self.spool.all_octets_most = limits.memory_bytes_total
+        self.admission.change(
+            connections=limits.connections,
+            connections_per_network=limits.connections_per_network,
+            stress_percent=limits.stress_percent,
+        )
+        self.queue.change_limits(minimum_free_bytes=limits.minimum_free_bytes, memory_window_octets=limits.memory_bytes_total)
+        self.log_ins.change(configuration)
+
+    def needs_restart(self, new: Configuration) -> list[str]:
+        """The keys that differ from what the server runs with for good."""
+        old = self._begun_with
+        keys = [key for key in NEEDS_RESTART if _lasting_part(old, key) != _lasting_part(new, key)]
         return [*keys, "accounts"] if self._accounts is not None and self._accounts[0] != new.accounts else keys
 
     # --- life ---
@@ -289,6 +304,11 @@ class Server:
     def _road(self, id: str) -> Sequence[Any]:
         self.steps.flush()
         return read_road(os.path.join(self.data, ROADS), id)
+
+
+def _lasting_part(configuration: Configuration, key: str) -> Any:
+    table = getattr(configuration, key)
+    return (table.use, table.options) if key == "relay" else table  # who may use the relay is the door's matter
 
 
 class Door:

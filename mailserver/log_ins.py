@@ -30,6 +30,7 @@ class LogIns:
         self._reactor = reactor
         self._state = state
         self._is_wanted = any(map(has_log_ins, configuration.listen))
+        self._is_warm = False
         self._threads = CostlyThreads(
             threads=authentication.threads, waiting=authentication.waiting, call_in_reactor=reactor.callFromThread
         )
@@ -53,9 +54,22 @@ class LogIns:
         )
 
     def start(self) -> None:
-        """Begin to compare passwords, where any listener lets clients log in."""
-        if self._is_wanted:
-            self._threads.start()
+        """Be ready to compare passwords.  A thread begins with its first work."""
+        self._threads.start()
+        self._warm_up()
+
+    def change(self, configuration: Configuration) -> None:
+        """Go on by another configuration, which a reload has brought; the rules of the lockout stay."""
+        authentication = configuration.authentication
+        self._is_wanted = any(map(has_log_ins, configuration.listen))
+        self._threads.resize(threads=authentication.threads, waiting=authentication.waiting)
+        self.checks.remember_seconds = authentication.remember
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        if self._is_wanted and not self._is_warm:
+            self._is_warm = True
+            self._threads.warm_up()
 
     def stop(self) -> None:
         """End the threads."""

@@ -308,7 +308,8 @@ class MailService(Service):
         door = await self._started_door(configuration)
         self._server.steps.observe_with(door.observers)
         old_door, self._door = self._door, door
-        old, self._configuration = self._configuration, configuration
+        self._configuration = configuration
+        self._server.change(configuration)
         faults = await self._server.processes.read_again()
         wanted = {listen.endpoint: listen for listen in configuration.listen}
         for endpoint in [endpoint for endpoint in self._ports if endpoint not in wanted]:
@@ -326,7 +327,7 @@ class MailService(Service):
                 faults.append(f"cannot listen on {endpoint}: {error}")
                 self.log.error("cannot listen on {endpoint}: {error}", endpoint=endpoint, error=error)
         self._retirement.retire(old_door, float(configuration.limits.shutdown_seconds))
-        later = self._server.needs_restart(old, configuration)
+        later = self._server.needs_restart(configuration)
         if later:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))
         self.log.info("the configuration was reloaded")

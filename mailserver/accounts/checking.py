@@ -19,13 +19,17 @@ from twisted.python.threadpool import ThreadPool
 from mailserver.accounts.passwords import needs_update, verify_password
 from mailserver.interfaces import Clock
 
-__all__ = ["CostlyThreads", "PasswordChecks", "TooMany"]
+__all__ = ["CostlyThreads", "NotRunning", "PasswordChecks", "TooMany"]
 
 REMEMBERED_MOST = 10_000
 
 
 class TooMany(Exception):
     """So many wait already that one more would wait too long."""
+
+
+class NotRunning(Exception):
+    """The threads have not been started, or have been stopped."""
 
 
 class CostlyThreads:
@@ -38,9 +42,17 @@ class CostlyThreads:
         self._call_in_reactor = call_in_reactor
 
     def start(self) -> None:
-        """Threads begin with the first work."""
+        """Threads begin with the first work; until then `run` fails."""
         self._pool.start()
+
+    def warm_up(self) -> None:
+        """Load the library of the hashes before somebody waits for it."""
         self._pool.callInThread(verify_password, "x", nobodys_hash())
+
+    def resize(self, *, threads: int, waiting: int) -> None:
+        """Other bounds, from the next work on."""
+        self._pool.adjustPoolsize(0, threads)
+        self._most = threads + waiting
 
     def stop(self) -> None:
         """Wait for what is under way: moments."""
@@ -48,10 +60,10 @@ class CostlyThreads:
             self._pool.stop()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """A Deferred of what the function returns.  It fails with `TooMany` at once where too many wait."""
+        """A Deferred of what the function returns.  It fails at once: with `TooMany` where too many wait, with `NotRunning`."""
         done: Deferred[Any] = Deferred(lambda _: None)  # what nobody waits for any more still ends by itself
-        if self._pool.joined:
-            done.errback(TooMany("passwords are not compared any more: the server stops"))
+        if not self._pool.started:  # the pool itself would take the work, and say nothing
+            done.errback(NotRunning("no password is compared before the start, or after the end"))
             return done
         if self._under_way >= self._most:
             done.errback(TooMany(f"{self._under_way} others wait for their passwords to be compared"))
@@ -73,15 +85,15 @@ class CostlyThreads:
 class PasswordChecks:
     """Compares passwords with hashes.
 
-    `run(function, *arguments)` returns an awaitable; `remember_seconds` 0 remembers nothing.
+    `run(function, *arguments)` returns an awaitable; `remember_seconds` 0 remembers nothing, and may change at any time.
     """
 
     def __init__(self, *, run: Callable[..., Any], clock: Clock, remember_seconds: float) -> None:
+        self.remember_seconds = remember_seconds
         self._run = run
         self._clock = clock
-        self._remember_seconds = remember_seconds
         self._secret = secrets.token_bytes(32)
-        self._right: OrderedDict[bytes, float] = OrderedDict()  # until when it is remembered
+        self._right: OrderedDict[bytes, float] = OrderedDict()  # since when
 
     async def matches(self, password: str, hash: str | None) -> bool:
         """Whether the password is the one of the hash; None is nobody's, costs as much and is False.  Raises `TooMany`."""
@@ -89,7 +101,8 @@ class PasswordChecks:
             await self._run(verify_password, password, nobodys_hash())
             return False
         mark = hmac.digest(self._secret, f"{hash}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
-        if self._right.get(mark, 0.0) > self._clock.seconds():
+        since = self._right.get(mark)
+        if since is not None and 0 <= self._clock.seconds() - since < self.remember_seconds:
             return True
         if not await self._run(compare, password, hash):
             return False
@@ -97,10 +110,10 @@ class PasswordChecks:
         return True
 
     def _remember(self, mark: bytes) -> None:
-        if not self._remember_seconds:
+        if not self.remember_seconds:
             return
         self._right.pop(mark, None)
-        self._right[mark] = self._clock.seconds() + self._remember_seconds
+        self._right[mark] = self._clock.seconds()
         if len(self._right) > REMEMBERED_MOST:
             self._right.popitem(last=False)
 

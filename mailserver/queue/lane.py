@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -176,6 +176,11 @@ class Lane:
     def has_room_for_retries(self) -> bool:
         """More deferred mail that is due may come into memory, as numbers."""
         return self.retries.waiting("") < BACKLOG_MOST and len(self.retries) < RETRIES_MOST
+
+    def resize_window(self, octets: int) -> None:
+        """Let so many octets wait in memory from now on; what is there already stays."""
+        self.limits = replace(self.limits, window_octets=octets)
+        self._memory.most = octets
 
     @property
     def free_octets(self) -> int:

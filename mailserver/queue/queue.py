@@ -178,8 +178,7 @@ class Queue:
         common = (batch_messages, batch_octets, memory_window_octets)
         locally = LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
         remotely = LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-        lanes = self._make_lane(False, locally), self._make_lane(True, remotely)
-        runner.begin(lanes=lanes, ledger=self._ledger)
+        runner.begin(lanes=(self._make_lane(False, locally), self._make_lane(True, remotely)), ledger=self._ledger)
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self.verbs = self._make_verbs()
         self._opening = self._make_opening()
@@ -403,6 +402,11 @@ class Queue:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def change_limits(self, *, minimum_free_bytes: int, memory_window_octets: int) -> None:
+        """Other bounds, for what comes from now on."""
+        self._room.minimum_free_bytes = minimum_free_bytes
+        self._runner.resize_windows(memory_window_octets)
 
     def look_at_clocks(self) -> None:
         """The clock of the machine may have been set."""

@@ -172,6 +172,11 @@ class Runner:
         if entry.active:
             self.live[number] = entry
 
+    def resize_windows(self, octets: int) -> None:
+        """So much may wait in the memory of each lane."""
+        for lane in self.lanes:
+            lane.resize_window(octets)
+
     def pump(self) -> None:
         """Let the lanes run, and read back what they have room for."""
         for lane in self.lanes:

@@ -93,7 +93,7 @@ class Room:
     ) -> None:
         self._directory = directory
         self._seconds = seconds
-        self._minimum = minimum_free_bytes
+        self.minimum_free_bytes = minimum_free_bytes
         self._free_bytes = free_bytes or free_bytes_of
         self._free = 0
         self._looked_at: float | None = None
@@ -110,7 +110,7 @@ class Room:
                 self._free = self._free_bytes(self._directory)
             except OSError:
                 self._free = 0
-        if self._free - octets < self._minimum:
+        if self._free - octets < self.minimum_free_bytes:
             return False
         self._free -= octets
         return True

@@ -31,10 +31,14 @@ class Admission:
 
     def __init__(self, *, connections: int, connections_per_network: int, stress_percent: int = 80) -> None:
         self.connections = 0
+        self._networks: dict[bytes, int] = {}
+        self.change(connections=connections, connections_per_network=connections_per_network, stress_percent=stress_percent)
+
+    def change(self, *, connections: int, connections_per_network: int, stress_percent: int) -> None:
+        """Other bounds; who is in stays."""
         self._total = connections
         self._per_network = connections_per_network
         self._stress_from = max(1, connections * stress_percent // 100)
-        self._networks: dict[bytes, int] = {}
 
     def admit(self, address: str) -> Reply | None:
         """Let a connection in and return None, or return the 421 to greet it with.  `release` each that was let in."""

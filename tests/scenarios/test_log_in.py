@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mailserver.accounts.app_passwords import hash_app_password, new_app_password
+from mailserver.control import ask
 from tests.requires import require_tool
 from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
 from tests.tls.authority import Authority
@@ -101,6 +102,16 @@ password_file = "{smarthost.work}/password"
             self.assertEqual(server.send(MESSAGE, sender=ALICE, to="bob@elsewhere.example").code, 250)
             self.assertEqual(len(self.sent(smarthost, before + 1)), before + 1)
             wait_until(lambda: smarthost.log().count("method=SCRAM-SHA-256") > before, smarthost.log)
+
+
+class FirstListener(LogInCase):
+    def test_a_reload_that_brings_the_first_listener_with_log_ins_lets_users_log_in(self) -> None:
+        server = self.with_password(BASIC)
+        server.configure(SUBMISSION)
+        ask(str(server.work / "data" / "control.sock"), "reload")
+        client = self.client(server)
+        client.user, client.password = ALICE, PASSWORD
+        self.assertEqual(client.auth("PLAIN", client.auth_plain)[0], 235)
 
 
 class Mechanisms(LogInCase):

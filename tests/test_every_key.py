@@ -1,0 +1,187 @@
+"""Every key of the configuration: a reload takes it up, or names it among what waits for a restart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import TestCase
+
+from mailserver import plugins, service
+from mailserver.assembly import NEEDS_RESTART
+from mailserver.config import Configuration, Options, load
+from mailserver.config.options import keys_of
+from mailserver.service import MailService
+from tests.tls.authority import Authority
+
+WHOLE = """
+hostname = "mx.example.org"
+data = "{work}/data"
+[[listen]]
+service = "submission"
+endpoint = "tcp:0:interface=127.0.0.1"
+tls = "implicit"
+[[listen]]
+service = "mx"
+endpoint = "haproxy:tcp:0:interface=127.0.0.1"
+[tls]
+certificate = "{work}/server.pem"
+key = "{work}/server.key"
+[tls.name."other.example.org"]
+certificate = "{work}/server.pem"
+key = "{work}/server.key"
+[authentication]
+[lockout]
+[submission]
+[privacy]
+[limits]
+[accounts]
+use = "file"
+path = "{work}/accounts.toml"
+[delivery]
+use = "maildir"
+path = "{work}/mail/{{user}}"
+[relay]
+use = "none"
+[dns]
+servers = ["127.0.0.1"]
+[queue]
+[drop]
+[log]
+[domain."example.org"]
+[[domain."example.org".pattern]]
+match = "{{user}}.{{tag}}"
+[[filter]]
+use = "denylist"
+[[filter]]
+use = "denylist"
+deadline = 5
+"""
+
+NOT_OURS = {"filter.use", "accounts.use"}  # a component is found by it, and its options are made with it
+
+
+def tables(table: Any, name: str = "") -> Iterator[tuple[str, Options]]:
+    """Each table of a configuration with its place; those of a component itself are its own business."""
+    if isinstance(table, dict):
+        for one in table.values():
+            yield from tables(one, name)
+    elif isinstance(table, tuple):
+        for one in table:
+            yield from tables(one, name)
+    elif isinstance(table, Options):
+        yield name, table
+        for key in keys_of(type(table)):
+            if key != "options":
+                yield from tables(table.__dict__[key], f"{name}.{key}" if name else key)
+
+
+def keys(configuration: Configuration) -> dict[str, set[tuple[int, str]]]:
+    """The full name of each key, and where in this configuration it stands."""
+    found: dict[str, set[tuple[int, str]]] = {}
+    for name, table in tables(configuration):
+        for key in keys_of(type(table)):
+            if not (name == "" and isinstance(table.__dict__[key], Options | dict)):
+                found.setdefault(f"{name}.{key}" if name else key, set()).add((id(table), key))
+    return found
+
+
+class EveryKey(TestCase):
+    def setUp(self) -> None:
+        self.work = Path(self.mktemp()).absolute()
+        os.makedirs(self.work / "data")
+        (self.work / "accounts.toml").write_text("")
+        Authority().leaf("mx.example.org").write(str(self.work))
+        self.catalogue = plugins.discover()
+
+    def configuration(self, text: str = WHOLE) -> Configuration:
+        path = self.work / "mailserver.toml"
+        path.write_text(text.format(work=self.work))
+        return load(str(path), self.catalogue.options_of)
+
+    def service(self) -> MailService:
+        from twisted.internet import reactor
+
+        path = str(self.work / "mailserver.toml")
+        made = MailService(self.configuration(), path=path, catalogue=self.catalogue, reactor=reactor)
+
+        async def stop() -> None:
+            for port, factory in made._ports.values():
+                await maybeDeferred(port.stopListening)
+                await factory.shut_down()
+            await made._door.stop()
+            made._server.log_ins.stop()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        return made
+
+    async def reload(self, made: MailService, text: str) -> dict[str, Any]:
+        self.configuration(text)
+        return await made._reload()
+
+    async def test_a_reload_reads_each_key_or_names_it_as_waiting_for_a_restart(self) -> None:
+        made = self.service()
+        new = self.configuration()
+        read: set[tuple[int, str]] = set()
+
+        def noted(table: Options, name: str) -> Any:
+            read.add((id(table), name))
+            return super(Options, table).__getattribute__(name)
+
+        self.patch(service, "load", lambda *_: new)
+        self.patch(Options, "__getattribute__", noted)
+        await made._reload()
+        places = keys(new)
+        self.assertGreater(len(places), 90)
+        unread = {name for name, here in places.items() if not here & read and name.split(".")[0] not in NEEDS_RESTART}
+        self.assertEqual(unread - NOT_OURS, set())
+
+    async def test_what_waits_for_a_restart_is_named_until_the_file_says_again_what_the_server_runs_with(self) -> None:
+        made = self.service()
+        changed = (
+            WHOLE.replace('"mx.example.org"', '"mx2.example.org"')
+            .replace('{work}/data"', '{work}/data2"')
+            .replace("[lockout]", "[lockout]\nwindow = 60")
+            .replace("mail/{{user}}", "mail2/{{user}}")
+            .replace('use = "none"', 'use = "capture"\npath = "{work}/out"')
+            .replace('["127.0.0.1"]', '["127.0.0.2"]')
+            .replace("[queue]", '[queue]\nexpire = "9d"')
+            .replace("[drop]", '[drop]\nusers = "all"')
+            .replace("[log]", '[log]\nlevel = "warn"')
+        )
+        everything = sorted({*NEEDS_RESTART} - {"workers"})  # of which there is one value only
+        for _ in range(2):
+            self.assertEqual(sorted((await self.reload(made, changed))["needs_restart"]), everything)
+        self.assertEqual((await self.reload(made, WHOLE))["needs_restart"], [])
+
+    async def test_who_may_relay_needs_no_restart(self) -> None:
+        made = self.service()
+        networks = WHOLE.replace('use = "none"', 'use = "none"\nnetworks = ["192.0.2.0/24"]')
+        self.assertEqual((await self.reload(made, networks))["needs_restart"], [])
+
+    async def test_plain_numbers_of_what_outlives_a_reload_change_with_it(self) -> None:
+        made = self.service()
+        admission, room = made._server.admission, made._server.queue._room
+        self.assertIsNone(admission.admit("192.0.2.1"))
+        limits = (
+            "[limits]\nconnections = 2\nconnections_per_network = 1\nstress_percent = 50\nminimum_free_bytes = 1000\n"
+            "memory_bytes = 2000\nmemory_bytes_total = 3000"
+        )
+        threads = "[authentication]\nthreads = 5\nwaiting = 7\nremember = 9"
+        await self.reload(made, WHOLE.replace("[limits]", limits).replace("[authentication]", threads))
+        self.assertIsNotNone(admission.admit("192.0.2.1"))
+        self.assertTrue(admission.stress)
+        self.assertIsNone(admission.admit("192.0.2.2"))
+        self.assertIsNotNone(admission.admit("192.0.2.3"))
+        room._free_bytes = lambda _: 1500
+        self.assertEqual((room.holds(400), room.holds(400)), (True, False))
+        spool = made._server.spool
+        self.assertEqual((spool.one_octets_most, spool.all_octets_most), (2000, 3000))
+        lanes = made._server.queue._runner.lanes
+        self.assertEqual([(lane.limits.window_octets, lane._memory.most) for lane in lanes], [(3000, 3000)] * 2)
+        log_ins = made._server.log_ins
+        self.assertEqual((log_ins._threads._pool.max, log_ins._threads._most), (5, 12))
+        self.assertEqual(log_ins.checks.remember_seconds, 9.0)
