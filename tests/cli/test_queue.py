@@ -91,7 +91,7 @@ class WithoutServer(CommandCase):
         said = self.command("queue", "salvage")
         self.assertEqual((said.code, said.err), (0, ""))
         self.assertIn("are in the new queue; the damaged file is", said.out)
-        (aside,) = self.data.glob("queue.db.damaged-*")
+        (aside,) = self.data.glob("queue.db.damaged-*[0-9]")
         again = self.command("queue", "salvage", "--json").json
         self.assertEqual((again["kept"], again["lost"]), (1, []))
         self.assertNotEqual(again["place"], str(aside))
