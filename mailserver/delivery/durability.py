@@ -7,6 +7,7 @@ by side.  Blocking: call it in a thread.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import sys
@@ -83,7 +84,11 @@ class Disk:
 
     def _descriptor(self, device: int, path: str) -> int:
         if device not in self._devices:
-            self._devices[device] = os.open(_standing(path), DIRECTORY)
+            fd = os.open(_standing(path), DIRECTORY)
+            if os.fstat(fd).st_dev != device:  # the Maildir has gone, what is above it lies elsewhere; others may be on its disk
+                os.close(fd)
+                raise OSError(errno.ENOENT, "no way leads to the file system any more", path)
+            self._devices[device] = fd
         return self._devices[device]
 
 

@@ -38,6 +38,13 @@ class WithSyncfs(SynchronousTestCase):
         self.disk.sync(Touched({self.device: self.directory + "/gone/since"}))
         self.assertEqual(len(self.synced), 1)
 
+    def test_no_other_file_system_is_taken_for_the_one_of_a_maildir_that_has_gone(self) -> None:
+        other = os.stat("/proc").st_dev
+        self.assertRaises(OSError, self.disk.sync, Touched({other: self.directory + "/gone/since"}))
+        self.assertEqual(self.synced, [])
+        self.disk.sync(Touched({other: "/proc"}))
+        self.assertEqual([device for _, device in self.synced], [other])
+
     def test_an_error_is_raised(self) -> None:
         self.error = errno.EIO
         self.assertRaises(OSError, self.disk.sync, Touched({self.device: self.directory}))
