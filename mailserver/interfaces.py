@@ -151,7 +151,10 @@ class IPeerFilter(Interface):
     """Judges who connects."""
 
     def judge_peer(peer: Peer) -> Awaitable[Verdict]:
-        """Called at connect (`peer.hello` is empty) and again after EHLO, HELO or LHLO."""
+        """Called at connect (`peer.hello` is empty) and again after EHLO, HELO or LHLO.
+
+        A `Quarantine` holds for every message of the connection.
+        """
 
 
 class ISenderFilter(Interface):
@@ -165,7 +168,7 @@ class IRecipientFilter(Interface):
     """Judges one forward-path at RCPT."""
 
     def judge_recipient(envelope: Envelope, recipient: Recipient) -> Awaitable[Verdict]:
-        """`envelope.recipients` holds those accepted before this one."""
+        """`envelope.recipients` holds those accepted before this one.  A `Quarantine` is for this recipient alone."""
 
 
 class IContentFilter(Interface):
@@ -319,6 +322,8 @@ class IDelivery(Interface):
     def deliver(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Awaitable[Mapping[int, Outcome]]:
         """Try each destination; return an outcome for each `Destination.index`.
 
+        Several may end at one place, which shall get one copy: the first one's, whose outcome is that of all
+        (`mailserver.mail.parcel.one_for_each` sorts them).
         One destination's trouble never holds up another.  An error counts as Deferred for all of them.
         A `Delivered` need not be durable before `flush` has returned.
         """
