@@ -175,11 +175,11 @@ class Router:
 
     async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Member] | None:
         if self._domains.keeps(key, local):
-            return await self._kept_and_forwarded(local, key)
+            return await self._kept_and_forwarded(address, local, key)
         mailbox = await self._directory.find(local, domain_key)
         return Local(address, mailbox) if mailbox is not None else self._domains.alias(key, local)
 
-    async def _kept_and_forwarded(self, local: str, key: str) -> Sequence[Member]:
+    async def _kept_and_forwarded(self, address: Address, local: str, key: str) -> Sequence[Member]:
         """The members of an alias that names its own account; the account is left out where it does not exist."""
         members: list[Member] = []
         for member in self._domains.alias(key, local) or ():
@@ -188,7 +188,7 @@ class Router:
                 continue
             mailbox = await self._directory.find(local, member.domain_key)
             if mailbox is not None:
-                members.append(Local(member, mailbox))
+                members.append(Local(address, mailbox))
         return members
 
     async def _by_pattern(

@@ -67,16 +67,18 @@ class SenderRights:
         mailbox = None if own is None else await self._mailbox_of(own)
         if mailbox is None:
             return False
-        for route in await self._route(address):
+        routes = await self._route(address)
+        # An account that keeps and forwards is nobody else's, and its address is not those people's to whom it forwards.
+        for route in owners(routes, name) or routes:
             if isinstance(route, Local) and same_owner(route.mailbox, mailbox):
                 # An alias has been followed to another address; a subaddress and a pattern are the address itself.
                 return self._aliases or name_of(route.address) == name
         return False
 
     async def _mailbox_of(self, own: Address) -> Mailbox | None:
-        routes = await self._route(own)
-        is_an_account = len(routes) == 1 and isinstance(routes[0], Local) and name_of(routes[0].address) == name_of(own)
-        return routes[0].mailbox if is_an_account and isinstance(routes[0], Local) else None
+        name = name_of(own)
+        found = [] if name is None else owners(await self._route(own), name)
+        return found[0].mailbox if len(found) == 1 else None
 
 
 def name_of(address: Address) -> Name | None:
@@ -85,6 +87,11 @@ def name_of(address: Address) -> Name | None:
         return normal_local(address.local), address.domain_key
     except AddressError:
         return None
+
+
+def owners(routes: Sequence[Route], name: Name) -> list[Local]:
+    """Of the routes of an address those that no alias has led to."""
+    return [route for route in routes if isinstance(route, Local) and name_of(route.address) == name]
 
 
 def parsed(text: str) -> Address | None:

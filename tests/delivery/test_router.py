@@ -156,7 +156,7 @@ class Aliases(RouterCase):
         routes, hops = self.successResultOf(Deferred.fromCoroutine(router.explain(Address("bob", "example.org"))))
         self.assertEqual(len(routes), 3)
         self.assertEqual(
-            [(str(hop.address), hop.how) for hop in hops[:2]], [("bob@example.org", "alias"), ("BOB@example.org", "account")]
+            [(str(hop.address), hop.how) for hop in hops[:2]], [("bob@example.org", "alias"), ("bob@example.org", "account")]
         )
 
     def test_a_subaddress_of_such_a_name_keeps_its_copy_in_the_folder(self) -> None:

@@ -50,6 +50,13 @@ class Rights(TestCase):
     async def granted(self, account: str) -> Sequence[str]:
         return self.grants.get(account, ())
 
+    async def test_who_keeps_and_forwards_shares_no_address_with_those_to_whom_it_goes(self) -> None:
+        domain = Domain(aliases={"bob": [Address("bob", "example.org"), Address("alice", "example.org")], "team": [Address("bob", "example.org")]})
+        self.router = Router(directory=self.directory, domains={"example.org": domain}, hostname="mail.example.org")
+        names = ("bob@example.org", "bob+x@example.org", "team@example.org")
+        self.assertEqual(await self.allowed("bob@example.org", *names), list(names))
+        self.assertEqual(await self.allowed("alice@example.org", *names), ["team@example.org"])
+
     def rights(self, *, aliases: bool = True, remembered: int = 10_000) -> SenderRights:
         return SenderRights(
             route=self.route, granted_senders=self.granted, clock=self.clock, aliases=aliases, remembered=remembered
