@@ -15,8 +15,8 @@ WIDTH = 8  # all marks are equally long: on a full disk one is written over anot
 
 
 class End(enum.StrEnum):
-    """RUNNING: a server has it, or has died.  CLOSED: it was closed in order.  CHANGED: a command has changed and closed it
-    after a server had died.
+    """RUNNING: a server has it, or has died.  CLOSED: it was closed in order.  CHANGED: it was closed, but nobody has looked
+    through it since a server had died, or what was found was damage.
     """
 
     RUNNING = "running"

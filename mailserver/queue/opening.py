@@ -79,10 +79,11 @@ class Opening:
         self._checkup.stop()
 
     async def closed(self) -> None:
-        """The store is closed; the next start may rely on it, unless somebody has to look."""
-        if self._is_open and not self._checkup.is_running and not self._health.damage:
+        """The store is closed; the next start may rely on it, or has to look through it once more."""
+        if self._is_open:
+            is_in_doubt = self._checkup.is_running or self._health.damage
             try:
-                await self._read(write_mark, self._directory, End.CLOSED)
+                await self._read(write_mark, self._directory, End.CHANGED if is_in_doubt else End.CLOSED)
             except OSError as error:
                 self.log.error("the queue is closed, but that cannot be written down: {why}", why=error)
 

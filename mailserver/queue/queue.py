@@ -304,6 +304,7 @@ class Queue:
             await self._runner.read(self._reader.close)
             if self._writer.is_running:
                 await self._writer.stop()
+                await self._opening.closed()
             self._unlock()
             raise
         self._accepting = True

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -157,6 +158,20 @@ class Marked(DamageCase):
             _, said = await self.restarted()
         self.assertEqual((check.call_count, said), (1, []))
 
+    async def test_a_stop_amid_a_check_and_a_start_that_fails_leave_it_to_the_next_start(self):
+        await self.killed()
+        self.never = threading.Event()
+        self.addCleanup(self.never.set)
+        self.patch(opening_module, "SHORT_OCTETS", 0)
+        with mock.patch("mailserver.queue.checkup.fault_in", lambda path, is_stopped: self.never.wait()):
+            queue, _ = await self.restarted()
+            await self.stop(queue, 0)
+        self.assertEqual(read_mark(self.directory), End.CHANGED)
+        with mock.patch("mailserver.queue.queue.find_leftovers", side_effect=RuntimeError("no")):
+            await self.assertFailure(self.make(data_directory=self.directory).start(), RuntimeError)
+        _, said = await self.restarted()
+        self.assertEqual(said, [])
+
     async def test_a_good_end_needs_no_check(self):
         await self.stop(await self.started())
         with mock.patch.object(opening_module, "fault_in") as check:
@@ -184,7 +199,7 @@ class Spoilt(DamageCase):
         self.assertFalse(queue.writable, "no proof opens it again")
         await self.stop(queue, 0)
         self.assertTrue(self.db.read_bytes() == before, "the file stays as it was found")
-        self.assertEqual(read_mark(self.directory), End.RUNNING)
+        self.assertEqual(read_mark(self.directory), End.CHANGED)
         _, said = await self.restarted()
         self.assertEqual(len(said), 1, "the next start finds out again")
 
