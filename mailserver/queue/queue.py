@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.queue.changes import held_attempts
 from mailserver.queue.commit import Waiting, Writer
+from mailserver.queue.counts import Counts
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
 from mailserver.queue.kept import Kept
@@ -57,20 +58,6 @@ NOTHING_HELD: Mapping[int, str] = MappingProxyType({})
 
 Attempts = list[Attempt]
 Gone = list[Settled]
-
-
-@dataclass(slots=True)
-class Counts:
-    """What has happened since the start, and `depth`, the entries in the store now."""
-
-    committed: int = 0
-    batches: int = 0
-    refused: int = 0
-    delivered: int = 0
-    deferred: int = 0
-    failed: int = 0
-    settled: int = 0
-    depth: int = 0
 
 
 class Queue:
@@ -380,7 +367,8 @@ class Queue:
         done = self._writer.do(lambda store: None)
         if reporter is not None:
             done.addCallback(lambda _: reporter.finish())
-        return done.addCallback(lambda _: self._runner.finish())
+        # Of a damaged store nothing more is delivered, and nothing is worth waiting for.
+        return done.addCallback(lambda _: None if self._health.damage else self._runner.finish())
 
     async def _close(self) -> bool:
         """A disk that hangs must not keep the server from ending: its thread does not hold the process."""
