@@ -91,6 +91,22 @@ class Answers(QueueCase):
     async def answer(self, value):
         return value
 
+    async def test_a_delivery_that_cannot_be_cancelled_is_given_up_all_the_same(self):
+        def canceller(_):
+            raise RuntimeError("no")
+
+        queue = await self.started(local_deadline_seconds=10.0)
+        with mock.patch.object(self.delivery, "deliver_batch", lambda parcels: Later(canceller)):
+            await self.commit(queue, id=(id := IDS.next()))
+            await queue._writer.do(lambda store: None)
+            deferred = self.steps.wait(id, "deferred")
+            self.clock.advance(10)
+        await deferred
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        delivered = self.steps.wait(other := IDS.next(), "delivered")
+        await self.commit(queue, id=other)
+        await delivered
+
     async def test_a_road_that_stumbles_over_one_message_leaves_the_others_theirs(self):
         queue = await self.started()
         first, second, third = [IDS.next() for _ in range(3)]

@@ -418,6 +418,18 @@ class Troubles(ReportCase):
         self.assertEqual(len(self.reports()), 100)
 
 
+class StrangeOutcomes(ReportCase):
+    async def test_a_failure_in_words_that_no_report_can_hold_is_told_in_others(self):
+        reply = Reply.of(550, "5.1.1", "x")
+        object.__setattr__(reply, "lines", ("caf\udce9\r\nAction: delivered", "\x1b[31m"))
+        self.delivery.answers["alice"] = Failed(reply, "n\udce9", "p\udce9er\r\nX: y", "RC\udcffPT", ("\udcff",))
+        queue = await self.started()
+        id = await self.send(queue, local())
+        await self.quiet(queue)
+        self.assertEqual(self.reports(), [[("failed", "alice@example.org", "5.1.1")]])
+        self.assertIn("reported", self.steps.of(id))
+
+
 class StrangeRoutes(ReportCase):
     """Whoever says where a report goes is a plugin: whatever it answers, other senders are told."""
 
