@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from mailserver.mail.headers import Headers
 from mailserver.mail.source import Source
 
-__all__ = ["DEPTH_MOST", "PARTS_MOST", "Malformed", "Part", "parts_of"]
+__all__ = ["DEPTH_MOST", "HEADER_LINES_MOST", "PARTS_MOST", "Malformed", "Part", "parts_of"]
 
 DEPTH_MOST = 20
 PARTS_MOST = 1000
 HEADER_OCTETS_MOST = 262_144
+HEADER_LINES_MOST = 50_000  # of all parts: each field is an object, and a message can hold ten million
 LIKE_DELIMITERS_MOST = 10 * PARTS_MOST  # lines that begin as a delimiter does and are none
 
 TYPE = re.compile(r"\s*([!#-'*+\-.0-9A-Z^-~]+)\s*/\s*([!#-'*+\-.0-9A-Z^-~]+)\s*", re.IGNORECASE)
@@ -74,6 +75,7 @@ class _Reading:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._parts = 0
+        self._lines = 0
         self._like_delimiters = 0
 
     def entity(self, start: int, end: int, usual_kind: str, depth: int, *, is_message: bool) -> Part:
@@ -102,7 +104,11 @@ class _Reading:
         found = source.find(b"\r\n\r\n", start, min(end, start + HEADER_OCTETS_MOST))
         if found < 0 and end - start > HEADER_OCTETS_MOST:
             raise Malformed("a header is too large")
-        headers = Headers.parse(source.read(start, found if found >= 0 else end))
+        octets = source.read(start, found if found >= 0 else end)
+        self._lines += octets.count(b"\r\n")
+        if self._lines > HEADER_LINES_MOST:
+            raise Malformed("its headers have too many lines")
+        headers = Headers.parse(octets)
         if not all(field.name for field in headers):
             raise Malformed("a line of a header is no field")
         return headers, end if found < 0 else found + 4

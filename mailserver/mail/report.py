@@ -171,6 +171,8 @@ class _Writing:
         if sender is None:
             raise ValueError("the null reverse-path gets no reports")
         takes_utf8 = _takes_utf8(sender)
+        if not original.whole:  # whoever read it: no line end of its own may end a line of ours
+            original = replace(original, octets=_header_only(original.octets))
         self.original = original if takes_utf8 else _in_ascii(original)
         self.envelope = original.envelope
         self.sender = sender if takes_utf8 else _with_ascii_domain(sender)

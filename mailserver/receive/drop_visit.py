@@ -13,7 +13,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.dropped import DropFault
 from mailserver.mail.envelope import Envelope, Peer, Recipient
-from mailserver.mail.headers import Headers
+from mailserver.mail.mending import mended
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import Original, RecipientReport, failure_report, parameters_for
@@ -22,7 +22,7 @@ from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
-from mailserver.smtp.data import ChunkReader
+from mailserver.smtp.data import ChunkReader, normalized
 
 __all__ = ["Answers", "NotNow", "Visit"]
 
@@ -79,11 +79,13 @@ class Visit:
         if not reply.is_positive:
             answers.file(recipients, reply)
             return answers
-        for one in recipients:
+        for place, one in enumerate(recipients):
             reply = await self._transaction.recipient(one.address, one.parameters)
             if answers.accepted and reply.enhanced == ANOTHER_TRANSACTION:
-                answers.others.append(one)
-            elif reply.is_positive:
+                # Nor do those behind him fit.  To ask each of them in each transaction would take the square of their number.
+                answers.others.extend(recipients[place:])
+                break
+            if reply.is_positive:
                 answers.accepted.append(one)
             else:
                 answers.file([one], reply)
@@ -158,8 +160,9 @@ class Visit:
         return Envelope(self.id, self._peer, envelope.sender, envelope.recipients, now, envelope.parameters)
 
     def _head(self) -> bytes:
-        head = self._opened.start[:HEADER_OCTETS].partition(b"\r\n\r\n")[0]
-        return Headers.parse(head).without(frozenset())
+        """The header as the queue would have it: lines end with CRLF, and text behind it is none of it, empty line or not."""
+        content, _ = mended(Content.of(normalized(self._opened.start[:HEADER_OCTETS])))
+        return content.headers.without(frozenset())
 
 
 class Flow:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel, Facts, Unconvertible, conversion_of, facts_of
-from mailserver.mail.mime_parts import DEPTH_MOST, PARTS_MOST
+from mailserver.mail.mime_parts import DEPTH_MOST, HEADER_LINES_MOST, PARTS_MOST
 from mailserver.mail.source import BLOCK_OCTETS, FileSource, MemorySource, source_of
 from tests.any_octets import any_octets
 
@@ -185,6 +185,12 @@ class PartsTests(SynchronousTestCase):
         self.assertTrue(converted(message(*[b"\r\n\xfc"] * (PARTS_MOST - 1))).isascii())
         self.assertRaises(Unconvertible, converted, message(*[b"\r\n\xfc"] * PARTS_MOST))
         self.assertRaises(Unconvertible, converted, message(b"\r\n\xfc" + b"\r\n--bb" * (11 * PARTS_MOST)))
+
+    def test_the_lines_of_all_headers_have_a_bound(self):
+        header = b"a:b\r\n" * (HEADER_LINES_MOST // 10 - 5)
+        self.assertTrue(converted(message(*[header + b"\r\n\xfc"] * 10)).isascii())
+        source = MemorySource(message(*[header + b"\r\n\xfc"] * 11))
+        self.assertRaises(Unconvertible, conversion_of, source, SEVEN_BIT)
 
 
 class BinaryTests(SynchronousTestCase):

@@ -263,6 +263,11 @@ class Returned(ReportCase):
         *_, returned = self.read(failure_report(original(b"A: a\rb\nc\x00d\r\nB: " + b"b" * 2000 + b"\r\n\r\n"), [failed()], **MADE))
         self.assertEqual(returned.get_payload(decode=True), b"A: a?b?c?d\r\nB: " + b"b" * 2000 + b"\r\n")
 
+    def test_whoever_read_the_header_no_line_end_of_its_own_ends_a_line(self) -> None:
+        broken = Original(envelope(), b"A: a\n.\nQUIT\r.\r\n\0", False)
+        *_, returned = self.read(failure_report(broken, [failed()], **MADE))
+        self.assertEqual(returned.get_payload(decode=True), b"A: a?.?QUIT?.\r\n?\r\n")
+
     def test_a_message_that_holds_the_boundary_gets_another_one(self) -> None:
         trap = MESSAGE + b"--report-0123456789ABCDEF--\r\n--report-0123456789ABCDEFx\r\n"
         *_, returned = self.read(failure_report(original(trap, ret="FULL"), [failed()], **MADE))

@@ -49,6 +49,35 @@ class HostileCase(DropCase):
             seconds -= 60.0
 
 
+class Reports(HostileCase):
+    def test_no_line_end_of_a_users_ends_a_line_of_the_report(self) -> None:
+        drop, listener = self.started()
+        smuggled = b"Subject: x\n.\nMAIL FROM:<ceo@example.org>\n\n\0text\r\n.\n"
+        self.put("nobody@example.org", body=smuggled)
+        self.put("nobody@example.org", body=b"A: \0\r.\r\n" + smuggled)
+        drop.look()
+        reports = [octets for envelope, octets, _ in listener.store.taken if envelope.sender is None]
+        self.assertEqual(len(reports), 2)
+        for report in reports:
+            self.assertIn(b"nobody@example.org", report)
+            self.assertNotRegex(report, rb"\r(?!\n)|(?<!\r)\n|\x00")
+        self.assertIn(b"\r\nSubject: x\r\n", reports[0])
+        self.assertNotIn(b"MAIL FROM", reports[0], "text behind the header is none of it")
+
+
+class Recipients(HostileCase):
+    def test_who_names_thousands_is_not_served_in_the_square_of_their_number(self) -> None:
+        drop, listener = self.started(limits=Limits(recipients=3), relays=True)
+        route, asked = listener.router.route, []
+        listener.router.route = lambda address: asked.append(address) or route(address)  # type: ignore
+        self.put(*[f"u{n}@elsewhere.example" for n in range(300)])
+        drop.look()
+        self.assertEqual(sum(len(destinations) for _, _, destinations in listener.store.taken), 300)
+        refused = [step for _, step, _ in listener.steps if step == "refused"]
+        self.assertLessEqual(len(refused), 100)
+        self.assertLessEqual(len(asked), 400)
+
+
 class Entries(HostileCase):
     def test_what_is_no_file_is_never_moved_told_once_and_keeps_nobody_waiting(self) -> None:
         name = drop_name(0, bytes(16))
