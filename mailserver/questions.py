@@ -139,7 +139,7 @@ def itinerary(
     address: Address, routes: Sequence[Route], hops: Sequence[Hop], peer: str, networks: Networks, relays: bool
 ) -> dict[str, Any]:
     """Where the address leads, and what a peer would hear at RCPT (`accepted` and `reply`), "" for a peer without rights."""
-    refusal = ""
+    refusal, partly = "", False
     for route in routes:
         if isinstance(route, Refused):
             refusal = str(route.reply)
@@ -147,6 +147,7 @@ def itinerary(
             refusal = "550 5.7.1 Relaying denied: there is no relay"
         elif isinstance(route, Remote) and route.address == address and not may_relay(peer, networks):
             refusal = "550 5.7.1 Relaying denied: only [relay] networks and users who have logged in may send there"
+            partly = bool(peer) and networks.overlaps(ipaddress.ip_network(peer, strict=False))
         if refusal:
             break
     return {
@@ -154,6 +155,7 @@ def itinerary(
         "from": peer,
         "accepted": not refusal,
         "reply": refusal or "250 2.1.5 OK",
+        "partly": partly,  # some addresses of the peer's network may, others not
         "hops": [_hop(hop) for hop in hops],
         "ends": [_end(route) for route in routes],
     }
@@ -163,8 +165,7 @@ def may_relay(peer: str, networks: Networks) -> bool:
     """Every address of the peer's network may."""
     if not peer:
         return False
-    network = ipaddress.ip_network(peer, strict=False)
-    return str(network.network_address) in networks and str(network.broadcast_address) in networks
+    return networks.covers(ipaddress.ip_network(peer, strict=False))
 
 
 def _hop(hop: Hop) -> dict[str, Any]:

@@ -29,6 +29,10 @@ async def refuse(arguments: dict[str, Any]) -> dict[str, Any]:
     raise CommandRefused("there is no message with this id")
 
 
+async def refuse_oddly(arguments: dict[str, Any]) -> dict[str, Any]:
+    raise CommandRefused(f"there is no {arguments['id']} \ud800" + "x" * 70_000)
+
+
 async def fail(arguments: dict[str, Any]) -> dict[str, Any]:
     raise ValueError("a secret path")
 
@@ -37,7 +41,7 @@ async def unfit(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"bytes": b"JSON cannot hold this"}
 
 
-COMMANDS = {"echo": echo, "long": long_answer, "refuse": refuse, "fail": fail, "unfit": unfit}
+COMMANDS = {"echo": echo, "long": long_answer, "refuse": refuse, "odd": refuse_oddly, "fail": fail, "unfit": unfit}
 
 
 def without_bytes_warning(case: TestCase) -> None:
@@ -71,6 +75,14 @@ class WithServer(TestCase):
     async def test_a_refusal_carries_the_servers_words(self) -> None:
         with self.assertRaisesRegex(CommandRefused, "no message with this id"):
             await self.ask("refuse")
+
+    async def test_text_that_is_no_unicode_goes_both_ways(self) -> None:
+        odd = {"id": "al\udcffce", "é": "\ud800"}
+        self.assertEqual(await self.ask("echo", odd), {"heard": odd})
+
+    async def test_a_refusal_with_such_text_or_much_of_it_is_told_all_the_same(self) -> None:
+        with self.assertRaisesRegex(CommandRefused, r"there is no al\\udcffce \\ud800xxx"):
+            await self.ask("odd", {"id": "al\udcffce"})
 
     async def test_an_unknown_command_is_refused_by_name(self) -> None:
         with self.assertRaisesRegex(CommandRefused, "no command 'queue.burn'"):

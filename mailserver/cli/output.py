@@ -30,7 +30,8 @@ def say(*lines: str) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value to standard output."""
-    say(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    say(text if _is_encodable(text) else json.dumps(value, indent=2))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -71,6 +72,15 @@ def size(octets: int) -> str:
             break
         value /= 1024
     return f"{value:.0f}{unit}" if not unit or value >= 10 else f"{value:.1f}{unit}"
+
+
+def _is_encodable(text: str) -> bool:
+    """No lone surrogate is in it, and no character that standard output cannot write."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _columns(text: str) -> int:

@@ -211,7 +211,7 @@ def _reading(data: str, read: Callable[[], Any]) -> Any:
     try:
         with as_owner_of(data):
             return read()
-    except StorageFault as error:
+    except (StorageFault, OSError) as error:
         raise Unable(str(error), EX_IOERR) from error
 
 

@@ -116,6 +116,8 @@ def _tell(answer: dict[str, Any], configuration: Configuration) -> None:
             say(f"  {line}")
     peer = f"from {answer['from']}" if answer["from"] else "from a peer without rights"
     say(f"at RCPT {peer}: {plain(answer['reply'])}")
+    if answer.get("partly"):
+        say("   (some addresses of that network may send there, others may not)")
 
 
 def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool) -> list[str]:

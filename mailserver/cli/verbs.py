@@ -17,6 +17,7 @@ from mailserver.config import Configuration, load
 from mailserver.control import NoServer
 from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
+from mailserver.mail.outcomes import clean_text
 from mailserver.queue.changes import STEPS, Verb
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.selection import Selection
@@ -179,7 +180,7 @@ def who() -> str:
     except (KeyError, OSError):
         name = f"uid {os.getuid()}"
     before = os.environ.get("SUDO_USER", "")
-    return f"{name} ({before})" if before and before != name else name
+    return clean_text(f"{name} ({before})" if before and before != name else name)
 
 
 def _tell(options: argparse.Namespace, done: list[Any], left: list[Any]) -> None:

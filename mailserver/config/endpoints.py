@@ -12,6 +12,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from mailserver.control_client import SOCKET_PATH_OCTETS
+
 __all__ = [
     "SOCKET_PATH_OCTETS",
     "Place",
@@ -23,7 +25,6 @@ __all__ = [
     "split_endpoint",
 ]
 
-SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 
 KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 __all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "network_name", "network_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAPPED_BITS = 96  # of ::ffff:0:0/96, where IPv4 addresses lie
 REMEMBERED = 4096  # answers of one set
 
 
@@ -58,6 +59,18 @@ class Networks:
     def overlaps(self, network: Network) -> bool:
         """Some address is in both."""
         return any(one.version == network.version and one.overlaps(network) for one in self._networks)
+
+    def covers(self, network: Network) -> bool:
+        """Every address of the network is in one or another of these; IPv4 mapped into IPv6 counts as IPv4."""
+        first = network.network_address
+        if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= MAPPED_BITS:
+            network = ipaddress.ip_network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
+        # Networks that touch are joined into the widest ones, and one that is covered lies in one of those.
+        if isinstance(network, ipaddress.IPv4Network):
+            fours = [one for one in self._networks if isinstance(one, ipaddress.IPv4Network)]
+            return any(network.subnet_of(one) for one in ipaddress.collapse_addresses(fours))
+        sixes = [one for one in self._networks if isinstance(one, ipaddress.IPv6Network)]
+        return any(network.subnet_of(one) for one in ipaddress.collapse_addresses(sixes))
 
     def _holds(self, address: str) -> bool:
         try:

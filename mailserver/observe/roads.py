@@ -192,6 +192,8 @@ def _opened_for_reading(path: str) -> apsw.Connection:
 
 
 def _whole_id(connection: apsw.Connection, id: str) -> str:
+    if not id.isascii():
+        raise UnknownId(f"no road is known for {id!r}: it is not an id")
     for exact in (id, id.upper()):
         if connection.execute("SELECT 1 FROM road WHERE id = ? LIMIT 1", (exact,)).fetchone():
             return exact

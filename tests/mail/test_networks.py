@@ -43,3 +43,16 @@ class SetsOfNetworks(SynchronousTestCase):
                 self.assertIn(address, networks)
         for address in ("192.0.3.1", "2001:db9::1", "unix", "local", "", "nonsense"):
             self.assertNotIn(address, networks)
+
+    def test_a_network_is_covered_where_each_of_its_addresses_is(self) -> None:
+        ends = Networks([ipaddress.ip_network("192.0.2.0/26"), ipaddress.ip_network("192.0.2.192/26")])
+        halves = Networks([ipaddress.ip_network("192.0.2.0/25"), ipaddress.ip_network("192.0.2.128/25")])
+        whole, mapped = ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("::ffff:192.0.2.0/120")
+        for network in (whole, mapped):
+            self.assertFalse(ends.covers(network))  # its first and its last address are
+            self.assertTrue(halves.covers(network))
+        self.assertFalse(halves.covers(ipaddress.ip_network("192.0.0.0/16")))
+        self.assertFalse(halves.covers(ipaddress.ip_network("::/0")))
+        six = Networks([ipaddress.ip_network("2001:db8::/33"), ipaddress.ip_network("2001:db8:8000::/33")])
+        self.assertTrue(six.covers(ipaddress.ip_network("2001:db8::/32")))
+        self.assertFalse(six.covers(whole))
