@@ -79,8 +79,10 @@ def has_lost_log(directory: str, mark: End | None) -> bool:
 
 
 def octets_of(path: str) -> int | None:
-    """The size of a file, None where it is missing."""
+    """The size of a file, None where it is missing.  Raises `StorageBroken` where that cannot be found out."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageBroken(f"{path}: {error.strerror}") from error
