@@ -341,6 +341,8 @@ class Component(TestCase):
         user = json.loads(request)["user"]
         self.again.append((user, json.loads(request)["again"]))
         self.asked.append(user)
+        if user.startswith("breaks"):
+            raise OSError("it takes no request")
         if user.startswith("hangs"):
             self.hanging.append(os.dup(descriptors[0]))
             return
@@ -409,6 +411,16 @@ class Component(TestCase):
         self.clock.advance(homes.WAIT_SECONDS)
         await hangs
         self.assertFalse(privileged.server_waits(self.hanging[0]))
+
+    async def test_a_request_that_is_not_taken_is_an_outcome_and_leaves_nothing_open(self) -> None:
+        self.delivery.start_privileged()
+        await self.begun(parcel(home_box("alice")))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            [outcomes] = await self.begun(parcel(home_box("breaks"), home_box("alice")))
+            self.assertIn("takes no request", outcomes[0].note)
+            self.assertIsInstance(outcomes[1], Delivered)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     async def test_a_call_that_the_queue_gives_up_gives_up_what_is_under_way(self) -> None:
         self.delivery.start_privileged()
