@@ -11,13 +11,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
@@ -31,20 +31,25 @@ from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control import CommandRefused, ControlServer, NotStarted
+from mailserver.daemon import Daemon, detached
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.bound import BoundHere, bound_here
 from mailserver.questions import Questions
 from mailserver.receive.drop import Drop
 from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.user_names import UserNames, in_thread_of_its_own
 from mailserver.retirement import Retirement
+from mailserver.systemd import Systemd
 from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
 
-EX_CONFIG = 78  # of sysexits.h
+EX_FAILED, EX_CONFIG = 1, 78  # the second of sysexits.h: to start again is no use
+LAST_WORDS_SECONDS = 5.0  # of a stop, beyond `limits.shutdown_seconds`
 SWEEP_SECONDS = 86_400.0
+TOLD = (StartError, plugins.PluginError, ConfigurationError, IdentityError, StorageFault)  # by their words alone
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)  # objects; measured in docs/performance.md
 
 
@@ -70,6 +75,18 @@ class Options(CommandOptions):
         except ConfigurationError as error:
             _say(f"the configuration has faults:\n{error}")
             raise SystemExit(EX_CONFIG) from error
+        self._look_at_twistds_own()
+
+    def _look_at_twistds_own(self) -> None:
+        """A daemon has no standard output for its log, and no pid file that nobody has asked for."""
+        twistd = self.parent
+        if twistd is None:
+            return
+        if twistd["pidfile"] is twistd.defaults["pidfile"]:  # the word itself, not one that was typed
+            twistd["pidfile"] = ""
+        if not twistd["nodaemon"] and not twistd["debug"] and self["configuration"].log.path is None:
+            _say(f"{self['config']}: a daemon has no standard output: say [log] path, or stay in the foreground (twistd -n)")
+            raise SystemExit(EX_CONFIG)
 
 
 def _say(words: str) -> None:
@@ -77,10 +94,15 @@ def _say(words: str) -> None:
 
 
 def makeService(options: Options) -> MailService:
-    """What twistd calls."""
+    """What twistd calls.  In daemon mode it returns in the daemon only."""
     from twisted.internet import reactor
 
-    parent: Mapping[str, Any] = options.parent or {}
+    parent: Any = options.parent or {}
+    daemon = None
+    if parent and not parent["nodaemon"] and not parent["debug"]:
+        daemon = detached()
+        parent["nodaemon"] = 1  # twistd has nothing left to do for it
+        parent["umask"] = 0o077 if parent["umask"] is None else parent["umask"]
     try:
         return MailService(
             options["configuration"],
@@ -91,9 +113,17 @@ def makeService(options: Options) -> MailService:
             uid=parent.get("uid"),
             gid=parent.get("gid"),
             own_log=not (parent.get("logfile") or parent.get("syslog") or parent.get("logger")),
+            daemon=daemon,
+            systemd=Systemd(reactor, os.environ),
         )
     except (StartError, plugins.PluginError, OSError) as error:
-        raise SystemExit(f"mailserver: {error}") from error
+        _say(str(error))
+        raise SystemExit(_status_of(error)) from error
+
+
+def _status_of(error: BaseException | None) -> int:
+    """What a start that has failed ends with: is it the configuration, or may the next try succeed?"""
+    return EX_CONFIG if isinstance(error, StartError | plugins.PluginError | ConfigurationError) else EX_FAILED
 
 
 class MailService(Service):
@@ -113,6 +143,8 @@ class MailService(Service):
         uid: int | None = None,
         gid: int | None = None,
         own_log: bool = True,
+        daemon: Daemon | None = None,
+        systemd: Systemd | None = None,
     ) -> None:
         self._configuration = configuration
         self._path = path
@@ -120,8 +152,10 @@ class MailService(Service):
         self._reactor = reactor
         self._in_sandbox = in_sandbox
         self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
-        self._bound: Deferred[Any] | None = None
-        self._deaf = ""  # why we cannot listen
+        self._daemon = daemon
+        self._systemd = systemd or Systemd(reactor, {})
+        self._bound: dict[str, BoundHere] = {}  # by endpoint string; listened on when all is ready
+        self._listening: list[Deferred[None]] = []
         self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}  # by endpoint string
         self._leaving: list[ReceiveFactory] = []  # of ports that a reload has closed
         self._retirement = Retirement(reactor)
@@ -162,25 +196,23 @@ class MailService(Service):
                 self._server.processes.start_root(self._path)
             self._server.start_privileged()
             self._door.start_privileged()
-        except (OSError, IdentityError) as error:
-            raise SystemExit(f"mailserver: {error}") from error
-        self._bound = gatherResults([self._listen(listen) for listen in self._configuration.listen], consumeErrors=True)
-        self._bound.addErrback(self._cannot_listen)
-        if self._deaf:
-            raise SystemExit(f"mailserver: {self._deaf}")
+            self._bind()
+        except (OSError, IdentityError, CannotListenError) as error:
+            self.log.error("mailserver cannot start: {error}", error=str(error))
+            _say_at_start(error)
+            raise SystemExit(_status_of(error)) from error
 
     def startService(self) -> None:
         """Start the parts, and open the listeners once the queue has recovered."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._take_signals)
+        self._systemd.starting()
         started = Deferred.fromCoroutine(self._start())
         started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
-        if self._bound is not None:
-            await self._bound
-        if self._deaf:
-            raise StartError(self._deaf)
+        for listening in self._listening:
+            await listening
         self._look_at_privileges()
         self._control.start(self._reactor)
         for start in (self._server.start, self._door.start, self._drop.start):
@@ -188,8 +220,7 @@ class MailService(Service):
             if self._stops:
                 return
         self._server.steps.observe_with(self._door.observers)
-        for port, _ in self._ports.values():
-            _accept(port)
+        await self._open()
         self._sweeping.start(SWEEP_SECONDS)
         self._has_started = True
         _settle_memory()
@@ -198,6 +229,9 @@ class MailService(Service):
             self.log.info("{service} listens on {host}", service=listen.service, host=_place(host))
         if self._in_sandbox:
             self._say_what_to_type()
+        if self._daemon is not None:
+            self._daemon.has_started()
+        self._systemd.ready("serves")
         self._follow_hang_up()
 
     def stopService(self) -> Deferred[None]:
@@ -208,9 +242,12 @@ class MailService(Service):
     async def _stop(self) -> None:
         self._stops = True
         within = float(self._configuration.limits.shutdown_seconds)
+        self._systemd.stopping(within + LAST_WORDS_SECONDS)
         end = self._reactor.seconds() + within
         if self._sweeping.running:
             self._sweeping.stop()
+        for bound in self._bound.values():
+            bound.close()
         ports, self._ports = list(self._ports.values()), {}
         for port, _ in ports:
             await maybeDeferred(port.stopListening)
@@ -236,22 +273,48 @@ class MailService(Service):
 
     # --- listeners ---
 
-    def _listen(self, listen: Listen) -> Deferred[None]:
-        root_binds = self._server.processes.endpoint(listen.endpoint)
-        endpoint = root_binds or serverFromString(self._reactor, bare_endpoint(listen.endpoint))
+    def _bind(self) -> None:
+        """Bind the tcp ports; nobody is let in before `_open`.  Other endpoints can only be listened on, their connections wait.
+
+        Raises OSError and CannotListenError.
+        """
+        for listen in self._configuration.listen:
+            bound = bound_here(self._reactor, listen.endpoint)
+            if bound is not None:
+                self._bound[listen.endpoint] = bound
+                continue
+            failed: list[Failure] = []
+            listening = self._listen(listen)
+            if listening.called:
+                listening.addErrback(failed.append)
+            else:
+                self._listening.append(listening)  # a plugin's, which takes its time
+            if failed:
+                failed[0].raiseException()
+
+    async def _open(self) -> None:
+        """After all that can fail.  Raises OSError where somebody else has begun to listen meanwhile."""
+        for bound in self._bound.values():
+            bound.open()
+        for port, _ in self._ports.values():
+            _accept(port)
+        for listen in self._configuration.listen:
+            if listen.endpoint not in self._ports:
+                await self._listen(listen, self._bound.pop(listen.endpoint, None))
+
+    def _listen(self, listen: Listen, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
+        if endpoint is None:
+            root_binds = self._server.processes.endpoint(listen.endpoint)
+            endpoint = root_binds or serverFromString(self._reactor, bare_endpoint(listen.endpoint))
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
-        def bound(port: IListeningPort) -> None:
+        def is_listening(port: IListeningPort) -> None:
             self._ports[listen.endpoint] = (port, factory)
             if not self.running:
                 _wait(port)  # connections stay in the backlog until the queue is ready
 
-        listening: Deferred[None] = endpoint.listen(factory).addCallback(bound)
+        listening: Deferred[None] = endpoint.listen(factory).addCallback(is_listening)
         return listening
-
-    def _cannot_listen(self, failure: Failure) -> None:
-        first = failure.value
-        self._deaf = first.subFailure.getErrorMessage() if isinstance(first, FirstError) else failure.getErrorMessage()
 
     # --- reload (SIGHUP) ---
 
@@ -277,8 +340,12 @@ class MailService(Service):
         if self._reloading:
             raise CommandRefused("a reload is under way")
         self._reloading = True
+        self._systemd.reloading()
+        status = "serves; a reload failed, the old configuration stays"
         try:
-            return await self._exchange_door()
+            answer = await self._exchange_door()
+            status = "serves"
+            return answer
         except (ConfigurationError, plugins.PluginError, StartError, IdentityError, OSError) as error:
             self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
             raise CommandRefused(str(error)) from error
@@ -287,6 +354,8 @@ class MailService(Service):
             raise CommandRefused(f"{type(error).__name__}, which the log explains") from error
         finally:
             self._reloading = False
+            if not self._stops:
+                self._systemd.ready(status)
             self._reactor.callLater(0, self._follow_hang_up)
 
     async def _started_door(self, configuration: Configuration) -> Door:
@@ -392,13 +461,12 @@ class MailService(Service):
         if self._stops:
             self.log.info("the start was broken off: {error}", error=failure.getErrorMessage())
             return
-        if failure.check(StartError, plugins.PluginError, IdentityError, StorageFault) or isinstance(failure.value, OSError):
+        if failure.check(*TOLD, OSError):
             self.log.error("mailserver cannot start: {error}", error=failure.getErrorMessage())
         else:
             self.log.failure("mailserver cannot start", failure)
-        if sys.__stderr__ is not None:
-            sys.__stderr__.write(f"mailserver cannot start: {failure.getErrorMessage()}\n")
-        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        _say_at_start(failure.value)
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, _status_of(failure.value))
         self._reactor.callWhenRunning(self._reactor.stop)
 
     def _say_what_to_type(self) -> None:
@@ -416,6 +484,13 @@ class MailService(Service):
             command = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "mailserver")
             screen.write(sandbox.what_to_type(listeners, folder, outbound, password, command, self._path))
             screen.flush()
+
+
+def _say_at_start(error: BaseException | None) -> None:
+    """To who has typed the command; standard error itself is the log by now."""
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(f"mailserver cannot start: {error}\n")
+        sys.__stderr__.flush()
 
 
 def _settle_memory() -> None:

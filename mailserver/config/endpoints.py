@@ -148,6 +148,9 @@ def _check_tcp(positional: list[str], named: dict[str, str]) -> None:
     port = named.get("port", positional[0] if positional else "")
     if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"{port!r} is not a port: a number from 0 to 65535")
+    backlog = named.get("backlog", "50")
+    if not re.fullmatch("[0-9]{1,9}", backlog):
+        raise ValueError(f"{backlog!r} is not a backlog: a number of connections")
     interface = named.get("interface", "")
     if interface and re.fullmatch(r"[0-9A-Fa-f:.%\w-]+", interface) is None:
         raise ValueError(f"{interface!r} is not an interface: an IP address (in IPv6 each colon is written \\:)")

@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mailserver.processes import frames
+from mailserver.processes.binding import bound_socket
 from mailserver.processes.spawning import Start, begin, outlive_signals
 from mailserver.processes.version import version
 
@@ -128,16 +129,10 @@ class Root:
         if self._plan is None or endpoint not in self._plan.addresses:
             raise Refused(f"the configuration has no endpoint {endpoint!r}")
         interface, port = self._plan.addresses[endpoint]
-        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-        [address, *_] = socket.getaddrinfo(interface or None, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
-        bound = socket.socket(family, socket.SOCK_STREAM)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address[4])
+            return bound_socket(interface, port)
         except OSError as error:
-            bound.close()
             raise Refused(f"{endpoint}: {error.strerror or error}") from error
-        return bound
 
     def _read(self) -> None:
         process, pipe = begin(Start(self._reading, (self._path,)), self._ours)

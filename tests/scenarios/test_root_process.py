@@ -134,9 +134,9 @@ class Launcher(RootProcessCase):
         self.assertTrue(missing["root"])
 
     def test_it_is_the_same_for_a_daemon_and_its_whole_group_may_be_signalled(self) -> None:
-        server = self.installed(PIPE)
+        server = self.installed(PIPE + '[log]\npath = "{data}/log"\n')
         server.twistd.remove("-n")
-        server.twistd += ["--logfile", str(server.log_path)]
+        server.log_path = server.work / "data" / "log"
         server.launch()
         assert server.process is not None
         self.assertEqual(server.process.wait(60), 0, server.log())
