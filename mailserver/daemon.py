@@ -2,7 +2,7 @@
 
 twistd's own way says 0 before the queue is open, and waits for ever for a daemon that has ended with an exit status.  So we fork
 before anything is opened, and twistd runs on as in the foreground.  Two forks, as daemon(7) asks: the daemon leads no session and
-can never get a terminal.  Until it has started its words go to the command's own output, so that what stops it is read by who typed it.
+can never get a terminal.  Until it has started its words go to the command's own output, to who has typed it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Daemon:
         self._waiting = waiting
         self._streams = [os.dup(stream) for stream in (1, 2)]  # which nobody inherits
         _to_null(0, 1, 2)
-        sys.stdout, sys.stderr = (open(stream, "w", errors="backslashreplace") for stream in self._streams)  # noqa: SIM115
+        sys.stdout, sys.stderr = (open(stream, "w", errors="backslashreplace") for stream in self._streams)
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # twistd makes the others the log
 
     def has_started(self) -> None:
