@@ -8,6 +8,7 @@ cut has to be in all its Maildirs, with its report where one is due.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import shutil
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tests.scenarios.support import ROOT, wait_until
 __all__ = ["Recording", "Result", "prove", "recorded"]
 
 DRAIN_SECONDS = 60.0
+CUTS_IN_A_ROUND = 6
 
 
 @dataclass(slots=True)
@@ -136,33 +138,44 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
     result = Result()
     if scene_of(scene).needs_root:
         require_root(f"the scene {scene}")
-    chance = random.Random(f"cuts {scene} {seed}")
     with recorded(scene, seed) as recording, ThreadPoolExecutor(side_by_side) as pool:
-        running = []
+        running: list[Future[Result]] = []
         folder = Path(tempfile.mkdtemp(prefix="cut")).resolve()
         try:
-            waiting = iter(recording.events)
-            event = next(waiting, None)
-            for number, moment in enumerate(moments(recording, cuts, chance)):
-                while event is not None and event.ended <= moment:
-                    recording.start.apply(event)
-                    event = next(waiting, None)
-                style = Style.draw(chance)
-                work = folder / str(number)
-                work.mkdir()
-                recording.start.write_down(work / "disk", style, random.Random(f"{scene} {seed} {number}"))
-                due = [sent for position, sent in recording.acknowledged if position <= moment]
-                name = f"{scene}, seed {seed}, cut {number} at {moment}, names {style.names}, content {style.content}"
+            for number, (work, due, name) in enumerate(found_after(recording, cuts, folder)):
+                if number and time.monotonic() > until:
+                    break
                 running.append(pool.submit(after, work, due, name, keep, scene_of(scene).config))
                 while sum(not one.done() for one in running) >= 2 * side_by_side:
                     time.sleep(0.05)
-                if time.monotonic() > until:
-                    break
             for one in running:
                 result.add(one.result())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return result
+
+
+def found_after(recording: Recording, cuts: int, folder: Path) -> Iterator[tuple[Path, list[Sent], str]]:
+    """For each cut a folder with what it has left, what was acknowledged before it, and its name.
+
+    The moments come in rounds, each from the beginning of the record to its end: whoever stops early has seen all parts of it.
+    """
+    scene, seed = recording.scene, recording.seed
+    chance = random.Random(f"cuts {scene} {seed}")
+    for first in range(0, cuts, CUTS_IN_A_ROUND):
+        disk = copy.deepcopy(recording.start)
+        waiting = iter(recording.events)
+        event = next(waiting, None)
+        for number, moment in enumerate(moments(recording, min(CUTS_IN_A_ROUND, cuts - first), chance), first):
+            while event is not None and event.ended <= moment:
+                disk.apply(event)
+                event = next(waiting, None)
+            style = Style.draw(chance)
+            work = folder / str(number)
+            work.mkdir()
+            disk.write_down(work / "disk", style, random.Random(f"{scene} {seed} {number}"))
+            due = [sent for position, sent in recording.acknowledged if position <= moment]
+            yield work, due, f"{scene}, seed {seed}, cut {number} at {moment}, names {style.names}, content {style.content}"
 
 
 def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, config: str) -> Result:

@@ -63,7 +63,7 @@ class Relaying(ScenarioCase):
         front = self.through_smarthost(far.port)
         for n in range(20):
             self.assertEqual(front.send(b"Subject: %d\r\n\r\nyes" % n, to="alice@far.example").code, 250)
-        far.wait_for_mail("alice", 20)
+            far.wait_for_mail("alice", n + 1)  # or a slow machine opens one for each that still waits
         self.assertLessEqual(far.log().count(" connected "), 10)  # the harness has looked for the port, too
         self.assertNotIn("relay", far.status())  # it has none
 
