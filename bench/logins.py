@@ -26,8 +26,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from mailserver.accounts.standing import FREE, Standing
+
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 
 CASES = {
     "right": "PLAIN, the right password, Argon2id",
@@ -46,9 +49,9 @@ HERE = "127.0.0.1"
 class NoLockout:
     """Nobody is locked out, and nobody waits."""
 
-    def refusal(self, peer_address: str, account: str) -> str | None:
-        """None."""
-        return None
+    def standing(self, peer_address: str, account: str) -> Standing:
+        """Free."""
+        return FREE
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         """No wait."""

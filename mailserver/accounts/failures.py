@@ -11,11 +11,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["DAY_SECONDS", "NO_FAILURES", "DIGEST_OCTETS", "Guess", "LockoutRules", "Tally"]
+__all__ = ["DAY_SECONDS", "DELAY_MOST_SECONDS", "DIGEST_OCTETS", "NO_FAILURES", "Guess", "LockoutRules", "Tally"]
 
 DAY_SECONDS = 86400.0
 DIGEST_OCTETS = 8
-DELAY_MOST_SECONDS = 16.0
+DELAY_MOST_SECONDS = 5.0
 LOCKOUTS_MOST = 255  # that are counted; the duration has reached its end long before
 HEAD = struct.Struct(">BdB")  # version, end of the lockout, lockouts in a row
 GUESS = struct.Struct(f">d{DIGEST_OCTETS}s{DIGEST_OCTETS}s")
@@ -39,8 +39,8 @@ class LockoutRules:
         return min(doubled, max(DAY_SECONDS, self.duration_seconds))
 
     def answer_seconds(self, failures: int) -> float:
-        """How long the answer to a failure waits, which is the network's `failures`-th."""
-        return min(self.delay_seconds * 2.0 ** min(max(failures - 1, 0), 32), max(DELAY_MOST_SECONDS, self.delay_seconds))
+        """How long the answer to a failure waits, which is the `failures`-th of the network with this name."""
+        return min(self.delay_seconds * 2.0 ** min(max(failures - 1, 0), 32), DELAY_MOST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

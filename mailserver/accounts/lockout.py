@@ -3,8 +3,9 @@
 `mailserver.accounts.failures` counts; here is the memory of it, which survives a restart (`IStateStore`), and the exemptions:
 
 * Unix sockets, programs of this host, and the networks of `allow` are never locked out, and nothing is held against them.
-* Guessing from everywhere must not be a cheap way to keep the owner out: in a network from which an account has logged in within
-  the last 30 days, only what comes from that very network can lock it out.
+* Guessing must not be a cheap way to keep others out: in a network from which an account has logged in within the last 30 days,
+  only failures with that very account in that very network lock it out.  While its other guard (the network's lockout, or the
+  account's everywhere) is up, nobody there can tell for whom that holds: `Standing`.
 
 A state store that cannot be read makes every method raise `StorageBroken`: nobody can tell, so nobody logs in.
 """
@@ -16,10 +17,20 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from mailserver.accounts.failures import DAY_SECONDS, DIGEST_OCTETS, NO_FAILURES, Guess, LockoutRules, Tally
+from mailserver.accounts.failures import (
+    DAY_SECONDS,
+    DELAY_MOST_SECONDS,
+    DIGEST_OCTETS,
+    NO_FAILURES,
+    Guess,
+    LockoutRules,
+    Tally,
+)
 from mailserver.accounts.lockouts import ACCOUNT, NETWORK, PAIR, Entry, Selection, key_of, parts_of, space_of
+from mailserver.accounts.standing import FREE, Standing
 from mailserver.interfaces import Clock
 from mailserver.mail.address import AddressError, normal_domain, normal_local
 from mailserver.mail.networks import NO_NETWORKS, Networks, network_name
@@ -71,37 +82,40 @@ class Lockout:
 
     # --- for those who check passwords ---
 
-    def refusal(self, peer_address: str, account: str) -> str | None:
-        """Why this peer may not try this account now, for the log; None where it may.  "" is an account not named yet."""
+    def standing(self, peer_address: str, account: str) -> Standing:
+        """How this account stands in the peer's network.  "" is an account not named yet."""
         if self._is_exempt(peer_address):
-            return None
+            return FREE
         name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
+        is_locked = bool(name) and self._tally(PAIR, name, network).is_locked(now)
         if self._tally(NETWORK, "", network).is_locked(now):
-            return f"the network {network} is locked out"
-        if not name:
-            return None
-        if self._tally(PAIR, name, network).is_locked(now):
-            return f"the account is locked out from {network}"
-        if self._tally(ACCOUNT, name, "").is_locked(now) and not self._is_known(name, network):
-            return "the account is locked out from networks that it has not been used from"
-        return None
+            why = f"the network {network} is locked out"
+        elif name and self._tally(ACCOUNT, name, "").is_locked(now):
+            why = "the account is locked out from networks that it has not been used from"
+        else:
+            return Standing(f"the account is locked out from {network}", lets_in=False) if is_locked else FREE
+        lets_in = bool(name) and not is_locked and self._is_known(name, network)
+        return Standing(why, lets_in=lets_in, is_guarded=True, answer_seconds=DELAY_MOST_SECONDS)
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
-        """A log-in has failed; return how many seconds the reply has to wait.
+        """A log-in has failed; return how many seconds after the client's last line it is told.
 
         `evidence` tells one wrong password from another; b"" where the mechanism shows nothing of it, then each counts.
         """
         if self._is_exempt(peer_address):
             return self._rules.answer_seconds(1)
         name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
-        password = self._password(name, evidence)
-        before = self._tally(NETWORK, "", network)
-        self._count(NETWORK, "", network, Guess(now, digest(name), password))
+        guess = Guess(now, digest(network), self._password(name, evidence))
+        standing = self.standing(peer_address, account)
+        before = self._tally(PAIR, name, network)
+        if name and not (standing.is_guarded and before.is_locked(now)):
+            self._count(PAIR, name, network, guess)
+        if standing.is_guarded:  # no password but those of known pairs was looked at
+            return standing.answer_seconds
+        self._count(NETWORK, "", network, replace(guess, source=digest(name)))
         if name:
-            from_network = Guess(now, digest(network), password)
-            self._count(PAIR, name, network, from_network)
-            self._count(ACCOUNT, name, "", from_network)
-        others = [guess for guess in before.guesses if guess.password != password]
+            self._count(ACCOUNT, name, "", guess)
+        others = [one for one in before.guesses if one.password != guess.password]
         return self._rules.answer_seconds(Tally(tuple(others)).counted(now, self._rules.window_seconds) + 1)
 
     def succeeded(self, peer_address: str, account: str) -> None:

@@ -1,23 +1,29 @@
 """Who may log in: the one way for every service.
 
 A SASL exchange is taken through with what the accounts know; the lockout is asked before and told after.  Whether a user exists
-shows neither in the reply nor in the work: an unknown one has a false salt, a false hash and the same answer.
+shows neither in the reply nor in the work: an unknown one has a false salt, a false hash and the same answer.  The pause before
+the answer to a failure counts from the client's last line, so that it hides how long the work took.
+
+Where the lockout guards a network, every exchange goes to its end all the same, for every name; only those whom it knows there
+get in, and all others hear one answer at one moment.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.accounts.realm import IMailAccount, PasswordCredentials, make_portal
+from mailserver.accounts.standing import Standing
 from mailserver.interfaces import (
     Clock,
     Denial,
@@ -43,6 +49,7 @@ from mailserver.sasl.steps import (
     Failed,
     FindScramKeys,
     FindSecret,
+    Question,
     ScramKeys,
     Step,
     Succeeded,
@@ -57,11 +64,14 @@ NO_GOOD_CERTIFICATE = frozenset({"expired", "revoked", "not yet valid"})
 class Lockout(Protocol):
     """Counts failures.  `peer_address` is numeric, `account` an address, "" where none is known yet."""
 
-    def refusal(self, peer_address: str, account: str) -> str | None:
-        """Why nobody may try now, for the log; None where they may."""
+    def standing(self, peer_address: str, account: str) -> Standing:
+        """Whether who tries now would get in."""
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
-        """A failure; `evidence` tells one wrong password from another.  Return how many seconds the answer waits."""
+        """A failure; `evidence` tells one wrong password from another.
+
+        Return how many seconds after the client's last line it is told.
+        """
 
     def succeeded(self, peer_address: str, account: str) -> None:
         """A success."""
@@ -191,6 +201,8 @@ class Login:
         self._peer = peer
         self._note = ""
         self._named = ""  # by the client, for the log
+        self._evidence = b""  # what the mechanism shows of the password, also where it was right
+        self._heard_at = 0.0  # when the client's last line came
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -199,6 +211,7 @@ class Login:
 
     async def respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
         """Feed the client's response."""
+        self._heard_at = self._authenticator.clock.seconds()
         try:
             return await self._respond(data)
         except LocalSASLError:
@@ -207,24 +220,58 @@ class Login:
             return self._cannot_tell(error, self._named)
 
     async def _respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
-        refused = self._refused(self._named)
-        if refused is not None:
-            return refused
+        standing = self._standing(self._named)
+        if standing.refuses:
+            return Denied(Denial.SLOW_DOWN, standing.why, self._named)
         step = self._exchange.respond(data)
-        while not isinstance(step, Challenge):
-            if isinstance(step, Succeeded | Failed):
-                return await self._ended(step)
+        while not isinstance(step, Challenge | Succeeded | Failed):
             self._named = self._username(step)
-            refused = self._refused(self._named)
-            if refused is not None:
-                return refused
-            step = self._exchange.answer(await ANSWERS[type(step)](self, step))
-        return step
+            standing = self._standing(self._named)
+            if standing.refuses:
+                return Denied(Denial.SLOW_DOWN, standing.why, self._named)
+            try:
+                answer = await self._answer(step, standing)
+            except Exception as error:
+                if not standing.is_guarded:
+                    raise
+                self._cannot_tell(error, self._named)
+                return await self._denied(str(error), self._named, self._evidence)
+            step = self._exchange.answer(answer)
+        if not isinstance(step, Challenge):
+            return await self._ended(step)
+        return await self._ended(Succeeded(self._named)) if step.is_proof and not self._lets_in() else step
 
-    def _refused(self, username: str) -> Denied | None:
-        """By the lockout."""
-        refusal = self._authenticator.lockout.refusal(self._peer.address, self._account(username) if username else "")
-        return None if refusal is None else Denied(Denial.SLOW_DOWN, refusal, username)
+    def _lets_in(self) -> bool:
+        return self._standing(self._named).lets_in
+
+    def _standing(self, username: str) -> Standing:
+        """With the lockout."""
+        return self._authenticator.lockout.standing(self._peer.address, self._account(username) if username else "")
+
+    async def _answer(self, question: Question, standing: Standing) -> Any:
+        if isinstance(question, CheckPassword):
+            self._evidence = question.password.encode("utf-8")
+            if not standing.lets_in:
+                return None  # guessers whom nothing lets in cost no comparison
+            if standing.is_guarded:
+                return await self._within(standing.answer_seconds, self._check_password(question))
+        return await ANSWERS[type(question)](self, question)
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+        """What the work returns, None when it has not ended so long after the last line: a later answer would tell of it."""
+        done: Deferred[Any] = Deferred()
+
+        def end(result: Any) -> None:
+            if not done.called:
+                done.callback(result)
+
+        timer = self._authenticator.clock.callLater(self._left(seconds), end, None)
+        Deferred.fromCoroutine(work).addBoth(end)
+        try:
+            return await done
+        finally:
+            if timer.active():
+                timer.cancel()
 
     # --- how it ends ---
 
@@ -233,11 +280,13 @@ class Login:
             return Denied(Denial.MALFORMED, f"{self._mechanism}: {step.trouble.value}", step.username)
         # Once more: others may have failed while this one waited.  Guesses that come at once would all be tried, and neither a
         # yes nor a no may tell then which of them was right.
-        refused = self._refused(step.username)
-        if refused is not None:
-            return refused
+        standing = self._standing(step.username)
+        if standing.refuses:
+            return Denied(Denial.SLOW_DOWN, standing.why, step.username)
         if isinstance(step, Failed):
             return await self._denied(f"{self._mechanism}: {step.trouble.value}", step.username, step.evidence)
+        if not standing.lets_in:
+            return await self._denied(standing.why, step.username, self._evidence)
         account = self._account(step.username)
         if step.authorization and self._account(step.authorization) != account:
             return await self._denied(f"{account} may not act for {step.authorization!r}", step.username, b"")
@@ -245,12 +294,20 @@ class Login:
         return LoggedIn(account, self._mechanism, self._note)
 
     async def _denied(self, why: str, username: str, evidence: bytes) -> Denied:
-        """After a pause, which grows with each failure."""
+        """After a pause, which grows with each failure; in a guarded network as one says no to everybody."""
         authenticator = self._authenticator
-        seconds = authenticator.lockout.failed(self._peer.address, self._account(username), evidence)
-        if seconds > 0 and not self._cancelled:
-            await deferLater(authenticator.clock, seconds)  # type: ignore[arg-type]
+        account = self._account(username) if username else ""
+        standing = authenticator.lockout.standing(self._peer.address, account)
+        seconds = authenticator.lockout.failed(self._peer.address, account, evidence)
+        if self._left(seconds) > 0 and not self._cancelled:
+            await deferLater(authenticator.clock, self._left(seconds))  # type: ignore[arg-type]
+        if standing.is_guarded:
+            return Denied(Denial.SLOW_DOWN, f"{standing.why}; {why}" if why != standing.why else why, username)
         return Denied(Denial.CREDENTIALS, why, username)
+
+    def _left(self, seconds: float) -> float:
+        """Until so long after the client's last line; the clock may be set meanwhile."""
+        return min(max(self._heard_at + seconds - self._authenticator.clock.seconds(), 0.0), seconds)
 
     def _cannot_tell(self, error: Exception, username: str) -> Denied:
         self._authenticator.log.error(
@@ -274,17 +331,17 @@ class Login:
         account, self._note = found
         return account
 
-    def _find_scram_keys(self, step: FindScramKeys) -> Awaitable[ScramKeys]:
+    def _find_scram_keys(self, step: FindScramKeys) -> Coroutine[Any, Any, ScramKeys]:
         return self._authenticator.scram_keys(step.username)
 
-    def _find_secret(self, step: FindSecret) -> Awaitable[bytes | None]:
+    def _find_secret(self, step: FindSecret) -> Coroutine[Any, Any, bytes | None]:
         return self._authenticator.shared_secret(step.username)
 
-    def _check_certificate(self, step: CheckCertificate) -> Awaitable[str | None]:
+    def _check_certificate(self, step: CheckCertificate) -> Coroutine[Any, Any, str | None]:
         return self._authenticator.certificate_account(self._peer)
 
 
-ANSWERS: Mapping[type, Callable[[Login, Any], Awaitable[Any]]] = {
+ANSWERS: Mapping[type, Callable[[Login, Any], Coroutine[Any, Any, Any]]] = {
     CheckPassword: Login._check_password,
     FindScramKeys: Login._find_scram_keys,
     FindSecret: Login._find_secret,

@@ -179,13 +179,14 @@ class Lockout(Options):
     account_failures_everywhere: Count = 100
     """The same, from all networks together."""
     network_failures: Count = 30
-    """Wrong passwords and user names from one network within `window` before it is locked out."""
+    """Wrong passwords and user names from one network within `window` before it is locked out. The right password still lets in
+    who has logged in from there within 30 days."""
     window: Time = 3600.0
     """How long a failure counts."""
     duration: Time = 900.0
     """How long the first lockout lasts; each further one within a day twice as long, up to a day."""
-    delay: Duration = 1.0
-    """The answer to a failure waits this long, twice as long with each further one of the network, up to 16 s."""
+    delay: Annotated[Duration, Field(le=5)] = 1.0
+    """The answer to a failure waits this long, twice as long with each further one of the network with this name, up to 5 s."""
     allow: tuple[Network, ...] = ()
     """Networks that are never locked out."""
 

@@ -71,7 +71,7 @@ def scram_sha_256(*, plus: bool, nonce: str, bindings: ChannelBindings, offers_p
         return Failed(Trouble.CREDENTIALS, first.username)
     signature = base64.b64encode(hmac.digest(keys.server_key, auth_message, "sha256"))
     # RFC 4954 section 4 knows no data beside 235: the signature is a challenge, and the client's answer to it is empty.
-    last = yield Challenge(b"v=" + signature)
+    last = yield Challenge(b"v=" + signature, is_proof=True)
     return Failed(Trouble.MALFORMED, first.username) if last else Succeeded(first.username, first.authorization)
 
 

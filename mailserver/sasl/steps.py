@@ -56,11 +56,13 @@ class ScramKeys:
 class Challenge:
     """Send these octets (base64 in SMTP's 334) and feed the client's response.
 
-    `is_prompt` says that they hold nothing which an initial response would need to know.
+    `is_prompt` says that they hold nothing which an initial response would need to know, `is_proof` that they tell the client
+    that its password was right.
     """
 
     data: bytes
     is_prompt: bool = False
+    is_proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)

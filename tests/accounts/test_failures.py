@@ -69,10 +69,10 @@ class Counting(SynchronousTestCase):
         self.assertEqual((less.guesses, less.locked_until, less.lockouts), ((), T + 900, 1))
         self.assertIs(less.without(lambda one: True), less)
 
-    def test_the_answer_waits_twice_as_long_with_each_further_failure_up_to_16_seconds(self) -> None:
-        self.assertEqual([RULES.answer_seconds(n) for n in (1, 2, 3, 4, 5, 6, 1000)], [1, 2, 4, 8, 16, 16, 16])
+    def test_the_answer_waits_twice_as_long_with_each_further_failure_up_to_5_seconds(self) -> None:
+        self.assertEqual([RULES.answer_seconds(n) for n in (1, 2, 3, 4, 5, 6, 1000)], [1, 2, 4, 5, 5, 5, 5])
         self.assertEqual([LockoutRules(delay_seconds=0).answer_seconds(n) for n in (1, 50)], [0, 0])
-        self.assertEqual([LockoutRules(delay_seconds=20).answer_seconds(n) for n in (1, 50)], [20, 20])
+        self.assertEqual([LockoutRules(delay_seconds=20).answer_seconds(n) for n in (1, 50)], [5, 5])
 
     def test_it_is_remembered_as_long_as_it_can_matter(self) -> None:
         self.assertEqual(NO_FAILURES.lifetime_seconds(T, 3600), 0)

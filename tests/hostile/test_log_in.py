@@ -26,6 +26,7 @@ from mailserver.accounts.file import FileDirectory
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.passwords import needs_update
 from mailserver.accounts.realm import make_checker
+from mailserver.accounts.standing import FREE, Standing
 from mailserver.accounts.table import AccountsFile, parse_accounts
 from mailserver.accounts.uses import AppPasswordUses
 from mailserver.config import ConfigurationError
@@ -51,8 +52,8 @@ class Counting:
         self.failures: list[tuple[str, str, bytes]] = []
         self.successes: list[str] = []
 
-    def refusal(self, peer_address: str, account: str) -> str | None:
-        return "locked out" if len(self.failures) >= self.most else None
+    def standing(self, peer_address: str, account: str) -> Standing:
+        return Standing("locked out", lets_in=False) if len(self.failures) >= self.most else FREE
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         self.failures.append((peer_address, account, evidence))
@@ -68,10 +69,10 @@ class Broken:
     def __init__(self, **broken: bool) -> None:
         self.broken = broken
 
-    def refusal(self, peer_address: str, account: str) -> str | None:
-        if self.broken.get("refusal"):
+    def standing(self, peer_address: str, account: str) -> Standing:
+        if self.broken.get("standing"):
             raise OSError("the disk is gone")
-        return None
+        return FREE
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         if self.broken.get("failed"):
@@ -184,9 +185,9 @@ class Guesses(Case):
         accounts = set()
 
         class Shut(Counting):
-            def refusal(self, peer_address: str, account: str) -> str | None:
+            def standing(self, peer_address: str, account: str) -> Standing:
                 accounts.add(account)
-                return super().refusal(peer_address, account) if account else None  # the account alone is locked out
+                return super().standing(peer_address, account) if account else FREE  # the account alone is locked out
 
         self.lockout = Shut(1)
         login = self.authenticator().begin("SCRAM-SHA-256", peer(), BINDING)
@@ -215,7 +216,7 @@ class Guesses(Case):
         self.assertEqual({account for _, account, _ in self.lockout.failures}, {"alice@example.org"})
 
     def test_where_the_lockout_cannot_be_asked_or_told_nobody_can_tell(self) -> None:
-        for method, password in (("refusal", PASSWORD), ("failed", "wrong"), ("succeeded", PASSWORD)):
+        for method, password in (("standing", PASSWORD), ("failed", "wrong"), ("succeeded", PASSWORD)):
             self.lockout = Broken(**{method: True})
             answer = self.now(self.plain("alice", password))
             self.flushLoggedErrors(OSError)

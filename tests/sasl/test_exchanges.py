@@ -193,7 +193,7 @@ class Scram(SynchronousTestCase):
         final = (
             b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
         )
-        self.assertEqual(exchange.respond(final), Challenge(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="))
+        self.assertEqual(exchange.respond(final), Challenge(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=", is_proof=True))
         self.assertEqual(exchange.respond(b""), Succeeded("user", ""))
 
     def test_a_wrong_password_fails_and_so_does_nobodys(self) -> None:
