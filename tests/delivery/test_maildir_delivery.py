@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import time
 from dataclasses import replace
 from typing import Any
@@ -380,6 +382,39 @@ class Hangs(PacedCase):
             self.successResultOf(prepared)
             self.successResultOf(Deferred.fromCoroutine(self.delivery.prepare([ALICE])))
         self.assertEqual([event["log_level"].name for event in events], ["error"])
+
+
+class InAProcess(TestCase):
+    """As it is made by default, with a real process that is stopped: it stands for one that the kernel keeps."""
+
+    timeout = 30.0
+
+    async def test_at_the_deadline_the_process_is_replaced_and_the_next_one_delivers_what_it_had_once(self) -> None:
+        data = os.path.abspath(self.mktemp())
+        clock = Clock()
+        made = MaildirFactory().build(MaildirOptions(), replace(services(data), clock=clock))
+        assert isinstance(made, MaildirDelivery)
+        await made.start()
+        large = Content.of(b"Subject: large\r\n\r\n" + b"x" * 3_000_000 + b"\r\n")
+        await made.deliver_batch([parcel(BOB, id="0000000000000001")])
+        stopped: Any = made._writer._writer._process  # type: ignore[attr-defined]
+        os.kill(stopped.pid, signal.SIGSTOP)
+        batch = Deferred.fromCoroutine(made.deliver_batch([parcel(ALICE), parcel(BOB, id="0000000000000002", content=large)]))
+        clock.advance(attended.FRAME_SECONDS - 1)
+        self.assertNoResult(batch)
+        clock.advance(5)
+        self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [NotNow, NotNow])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stopped.pid, signal.SIGCONT)
+        again = [parcel(ALICE, again=True), parcel(BOB, id="0000000000000002", content=large, again=True)]
+        self.assertEqual([type(outcomes[0]) for outcomes in await made.deliver_batch(again)], [Delivered, Delivered])
+        await made.flush()
+        await made.stop()
+        self.assertEqual(await deferToThread(stopped.wait, 10), -signal.SIGKILL)
+        found = files_below(data)
+        self.assertEqual([name.split("/")[2:4] for name in found], [["alice", "new"], ["bob", "new"], ["bob", "new"]])
+        for name in found:
+            self.assertIn(f",S={os.path.getsize(f'{data}/{name}')},", name, "nothing is torn")
 
 
 class InAThread(TestCase):
