@@ -404,7 +404,8 @@ class Salvaging(DamageCase):
         ids = await self.killed()
         Path(self.directory, "spool", IDS.next()).touch()
         octets = bytearray(self.db.read_bytes())
-        for place in range(len(octets) // 2, len(octets) // 2 + 6 * 16384, 16384):
+        middle = len(octets) // 32768 * 16384
+        for place in range(middle, middle + 6 * 16384, 16384):  # the beginning of each page
             octets[place : place + 100] = random.randbytes(100)
         self.db.write_bytes(octets)
         found = salvage(self.directory, 1.0)
