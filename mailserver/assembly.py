@@ -65,7 +65,7 @@ from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self
 
 __all__ = ["Door", "Server", "StartError", "proxies_of"]
 
-NEEDS_RESTART = ("data", "hostname", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
+NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
 DAY_SECONDS = 86_400.0
 Owner = tuple[int, int]
 ROADS = "explain.db"
@@ -119,6 +119,7 @@ class Server:
             hostname=configuration.hostname,
             configuration_directory=configuration.directory,
             data_directory=data,
+            keys_directory=configuration.keys_path,
             check_password=self.log_ins.checks.matches,
         )
         self.local = self.component("delivery", configuration.delivery)

@@ -22,6 +22,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.sasl.scram_keys import ScramForm
 from mailserver.sasl.steps import Challenge, ChannelBindings, ScramKeys
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "ISenderGrants",
     "IStateStore",
     "ISweeping",
+    "IUsualScramForm",
     "LoggedIn",
     "Services",
 ]
@@ -76,7 +78,8 @@ class Services:
 
     `clock` gives the time and delayed calls; `run_in_thread(function, *args)` returns an Awaitable of what the function
     returns; `state` keeps small expiring facts over restarts; `resolver` is None where no DNS is configured;
-    `configuration_directory` and `data_directory` are absolute paths; `hostname` is the server's own name.
+    `configuration_directory`, `data_directory` and `keys_directory` (which may not be there) are absolute paths; `hostname` is
+    the server's own name.
     `check_password(password, hash)` returns an Awaitable that says whether they go together: compared in a few threads of their
     own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
     `keep_process(kind, start)` starts one of the small processes that the server's own components have beside it, and replaces
@@ -92,6 +95,7 @@ class Services:
     data_directory: str
     check_password: Any = None
     keep_process: Any = None
+    keys_directory: str = ""
 
 
 class IComponentFactory(Interface):
@@ -225,6 +229,16 @@ class IScramAccounts(Interface):
 
     def scram_keys(account: str) -> Awaitable[ScramKeys | None]:
         """What is kept of the account's password (RFC 5803), None where there is no such account or it has no keys."""
+
+
+class IUsualScramForm(Interface):
+    """Optional, beside `IScramAccounts`: whose keys were not all made by this server."""
+
+    def usual_scram_form() -> Awaitable[ScramForm | None]:
+        """The form that most accounts' keys have: those shown for a name that nobody has must not differ from it.
+
+        None: nobody knows; then it is that of keys made here.
+        """
 
 
 class ISecretAccounts(Interface):

@@ -26,6 +26,7 @@ from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
 from mailserver import plugins, sandbox
+from mailserver.accounts.sealing import KeyPlace, make_folder
 from mailserver.assembly import Door, Server, StartError
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
@@ -446,6 +447,8 @@ class MailService(Service):
             make_directory(data)
             if os.geteuid() == 0 and self._owner != (-1, -1):
                 os.chown(data, *self._owner, follow_symlinks=False)
+        if os.geteuid() == 0 and getattr(self._configuration.accounts.options, "recoverable", False):
+            make_folder(KeyPlace(self._configuration.keys_path, data), *self._owner)
 
     def _look_at_privileges(self) -> None:
         """After root has been given up.  Raises `StartError` where the user that is left cannot run the processes beside us."""

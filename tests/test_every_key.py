@@ -143,7 +143,7 @@ class EveryKey(TestCase):
         made = self.service()
         changed = (
             WHOLE.replace('"mx.example.org"', '"mx2.example.org"')
-            .replace('{work}/data"', '{work}/data2"')
+            .replace('{work}/data"', '{work}/data2"\nkeys = "{work}/keys"')
             .replace("[lockout]", "[lockout]\nwindow = 60")
             .replace("mail/{{user}}", "mail2/{{user}}")
             .replace('use = "none"', 'use = "capture"\npath = "{work}/out"')

@@ -25,7 +25,7 @@ from mailserver.accounts.by_password import account_by_password
 from mailserver.accounts.entry import certificate_marks
 from mailserver.accounts.passwords import needs_update
 from mailserver.accounts.realm import AccountName
-from mailserver.accounts.sealing import read_key, unseal
+from mailserver.accounts.sealing import KeyPlace, read_key, unseal
 from mailserver.accounts.table import Account, AccountsFile
 from mailserver.accounts.uses import AppPasswordUses
 from mailserver.accounts.words import keep_password
@@ -40,16 +40,18 @@ from mailserver.interfaces import (
     IScramAccounts,
     ISecretAccounts,
     ISenderGrants,
+    IUsualScramForm,
     Services,
 )
 from mailserver.mail.answers import Mailbox
-from mailserver.sasl.scram_keys import decode_scram_keys
+from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, form_of, usual_form
 from mailserver.sasl.steps import ScramKeys
 
 __all__ = ["FileDirectory", "FileDirectoryFactory", "FileDirectoryOptions"]
 
 LOOK_SECONDS = 1.0
 RENEWING_MOST = 1000
+FORMS_MOST = 1000  # accounts that are looked at for the usual form of their keys
 Signature = tuple[int, int, int]  # time of change (ns), size, inode
 
 
@@ -62,12 +64,13 @@ Signature = tuple[int, int, int]  # time of change (ns), size, inode
     ISecretAccounts,
     ICertificateAccounts,
     ISenderGrants,
+    IUsualScramForm,
 )
 class FileDirectory:
     """The accounts of the file at `path`.  Nothing is found before `start`.
 
     `check_password` is `Services.check_password`.  `used(account, one)` is told when an app password was used; `today()` is the
-    date in UTC.  `recoverable` says that passwords which can be read again are kept, and `key_directory` where their key stands.
+    date in UTC.  `key_place` says that passwords which can be read again are kept, and where their key stands.
     """
 
     log = Logger()
@@ -82,21 +85,21 @@ class FileDirectory:
         check_password: Callable[[str, str | None], Awaitable[bool]],
         used: Callable[[str, AppPassword], None] = lambda account, one: None,
         today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
-        recoverable: bool = False,
-        key_directory: str = "",
+        key_place: KeyPlace | None = None,
     ) -> None:
-        self.serves_secrets = recoverable
+        self.serves_secrets = key_place is not None
         self._file = AccountsFile(path)
         self._clock = clock
         self._run_in_thread = run_in_thread
         self._check_password = check_password
         self._used = used
         self._today = today
-        self._key_directory = key_directory
+        self._key_place = key_place
         self._key = b""
         self._accounts: dict[tuple[str, str], Account] = {}
         self._by_certificate: dict[str, str] = {}
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
+        self._scram_form: ScramForm | None = None  # None: not looked yet, or nobody has keys
         self._signature: Signature | None = None
         self._look_at = 0.0
         self._one_look = DeferredLock()
@@ -112,8 +115,8 @@ class FileDirectory:
         except FileNotFoundError as error:
             raise FileNotFoundError(error.errno, "is not there yet: `mailserver user add` makes it", error.filename) from None
         self._take(await self._run_in_thread(self._file.read))
-        if self.serves_secrets:
-            self._key = await self._run_in_thread(functools.partial(read_key, self._key_directory, make=True))
+        if self._key_place is not None:
+            self._key = await self._run_in_thread(functools.partial(read_key, self._key_place, make=True))
         self._look_at = self._clock.seconds() + LOOK_SECONDS
 
     async def stop(self) -> None:
@@ -157,6 +160,13 @@ class FileDirectory:
         """`IScramAccounts`."""
         found = await self._account(account)
         return None if found is None or found.password is None or found.scram is None else decode_scram_keys(found.scram)
+
+    async def usual_scram_form(self) -> ScramForm | None:
+        """`IUsualScramForm`."""
+        if self._scram_form is None:
+            keys = [one.scram for one in self._accounts.values() if one.password and one.scram]
+            self._scram_form = usual_form(form_of(decode_scram_keys(text)) for text in keys[:FORMS_MOST])
+        return self._scram_form
 
     async def secret(self, account: str) -> bytes | None:
         """`ISecretAccounts`.  Raises `Unsealable`."""
@@ -250,6 +260,7 @@ class FileDirectory:
 
     def _take(self, accounts: dict[tuple[str, str], Account]) -> None:
         self._accounts = accounts
+        self._scram_form = None
         self._mailboxes = {key: Mailbox(*key) for key in accounts}
         names = {f"{local}@{domain}" for local, domain in accounts}
         self._renewed = {name: hash for name, hash in self._renewed.items() if name in names}
@@ -269,7 +280,7 @@ class FileDirectoryOptions(Options):
     path: FilePath = "accounts.toml"
     """The file; `mailserver user` writes it."""
     recoverable: bool = False
-    """Keep new passwords in a form that can be read again, too, encrypted with a key in `data`: CRAM-MD5 needs that."""
+    """Keep new passwords in a form that can be read again, too, encrypted with a key in `keys`: CRAM-MD5 needs that."""
 
 
 @implementer(IComponentFactory)
@@ -291,6 +302,5 @@ class FileDirectoryFactory:
             run_in_thread=services.run_in_thread,
             check_password=services.check_password,
             used=uses.note,
-            recoverable=options.recoverable,
-            key_directory=services.data_directory,
+            key_place=KeyPlace(services.keys_directory, services.data_directory) if options.recoverable else None,
         )

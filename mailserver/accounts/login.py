@@ -34,6 +34,7 @@ from mailserver.interfaces import (
     IScramAccounts,
     ISecretAccounts,
     ISenderGrants,
+    IUsualScramForm,
     LoggedIn,
 )
 from mailserver.mail.address import Address, AddressError, normal_local
@@ -172,7 +173,10 @@ class Authenticator:
         """The account's, or false ones."""
         account = account_name(username, self.login_domain)
         keys: ScramKeys | None = await self._accounts.scram_keys(account) if account is not None else None
-        return keys or false_scram_keys(account or username, self._secret())
+        if keys is not None:
+            return keys
+        form = await self._accounts.usual_scram_form() if IUsualScramForm.providedBy(self._accounts) else None
+        return false_scram_keys(account or username, self._secret(), form)
 
     async def shared_secret(self, username: str) -> bytes | None:
         """The account's password itself."""

@@ -1,6 +1,6 @@
-"""Passwords that can be read again, for CRAM-MD5: encrypted with a key that stands in the data directory (AES-256-GCM).
+"""Passwords that can be read again, for CRAM-MD5: encrypted with a key that stands in the folder of keys (AES-256-GCM).
 
-Who has the accounts file alone cannot read them; who has the server's data, too, can.  So they are kept only where the
+Who has the accounts file alone cannot read them; who has the server's keys, too, can.  So they are kept only where the
 administrator has said so.
 """
 
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import errno
+import fcntl
 import os
 import secrets
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_FILE", "Unsealable", "read_key", "seal", "unseal"]
+from mailserver.mail.durable import sync_directory
+
+__all__ = ["KEY_FILE", "KeyPlace", "Unsealable", "make_folder", "read_key", "seal", "unseal"]
 
 KEY_FILE = "accounts.key"
 KEY_OCTETS, NONCE_OCTETS = 32, 12
@@ -26,23 +31,83 @@ class Unsealable(ValueError):
     """The text was not sealed with this key, for this account."""
 
 
-def read_key(directory: str, *, make: bool) -> bytes:
-    """The key in the data directory; made, for the directory's owner alone, where `make` says so.  Blocks.  Raises OSError."""
-    path = os.path.join(directory, KEY_FILE)
-    if make and not os.path.exists(path):
-        owner = os.stat(directory)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            if os.geteuid() == 0:
-                os.fchown(fd, owner.st_uid, owner.st_gid)
-            file.write(secrets.token_bytes(KEY_OCTETS))
-            file.flush()
-            os.fsync(fd)
+@dataclass(frozen=True, slots=True)
+class KeyPlace:
+    """Where the key stands: in the folder of keys, or where former versions have put it, in the data folder."""
+
+    folder: str
+    data: str
+
+    @property
+    def path(self) -> str:
+        """The file that is read."""
+        new, old = os.path.join(self.folder, KEY_FILE), os.path.join(self.data, KEY_FILE)
+        return old if not os.path.exists(new) and _octets(old) else new
+
+
+def make_folder(place: KeyPlace, uid: int = -1, gid: int = -1) -> None:
+    """Make the folder of keys, for the user whose number is given alone, where it is missing and wanted.  Raises OSError."""
+    if os.path.dirname(place.path) != place.folder:
+        return
+    try:
+        os.mkdir(place.folder, 0o700)
+    except FileExistsError:
+        return
+    folder = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.geteuid() == 0 and os.fstat(folder).st_uid == 0:  # nobody has put another in its place
+            os.fchown(folder, uid, gid)
+    finally:
+        os.close(folder)
+    sync_directory(os.path.dirname(place.folder))
+
+
+def read_key(place: KeyPlace, *, make: bool) -> bytes:
+    """The key; made, for the folder's owner alone, where `make` says so and there is none.  Blocks.  Raises OSError.
+
+    An empty file is none: former versions left one where they were cut off, before anything was sealed with it.
+    """
+    path = place.path
+    if make and not _octets(path):
+        make_folder(place)
+        _make_key(path)
     with open(path, "rb") as file:
         key = file.read(KEY_OCTETS + 1)
     if len(key) != KEY_OCTETS:
         raise OSError(errno.EINVAL, f"holds no key of {KEY_OCTETS} octets", path)
     return key
+
+
+def _make_key(path: str) -> None:
+    """Whole or not at all, and one for all who make it at once."""
+    directory = os.path.dirname(path)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if _octets(path):
+            return
+        draft = f"{path}.new"  # the lock's holder's alone
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+        with open(fd, "wb") as file:
+            owner = os.fstat(folder)
+            if os.geteuid() == 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            file.write(secrets.token_bytes(KEY_OCTETS))
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, path)
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _octets(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def seal(secret: str, account: str, key: bytes) -> str:

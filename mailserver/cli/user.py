@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from mailserver.accounts.passwords import PasswordError
-from mailserver.accounts.sealing import read_key
+from mailserver.accounts.sealing import KeyPlace, make_folder, read_key
 from mailserver.accounts.table import Account, Password, account_key
 from mailserver.accounts.words import keep_password
 from mailserver.cli import access
@@ -148,12 +148,16 @@ def _words(options: argparse.Namespace, configuration: Configuration, recoverabl
         if recoverable and not os.path.isdir(configuration.data):
             print("mailserver: not kept for CRAM-MD5 yet: the server has to make its data folder first", file=sys.stderr)
             recoverable = False
+        place = KeyPlace(configuration.keys_path, configuration.data)
+        if recoverable and os.geteuid() == 0:
+            owner = os.stat(configuration.data)
+            make_folder(place, owner.st_uid, owner.st_gid)
         with as_owner_of(configuration.data):
-            key = read_key(configuration.data, make=True) if recoverable else None
+            key = read_key(place, make=True) if recoverable else None
         return keep_password(password, name, key)
     except AddressError as error:
         raise Unable(f"this is not an address: {error}", 2) from error
     except PasswordError as error:
         raise Unable(str(error)) from error
     except OSError as error:
-        raise Unable(f"{configuration.data}: {error.strerror or error}", EX_IOERR) from error
+        raise Unable(f"{error.filename or configuration.data}: {error.strerror or error}", EX_IOERR) from error

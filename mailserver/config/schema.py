@@ -474,13 +474,19 @@ def _folder(value: str) -> str:
     return value
 
 
+def _folder_beside_data(value: str) -> str:
+    return value if value.startswith("{data}") else _folder(value)
+
+
 class Configuration(Options):
     """The whole file."""
 
     hostname: HostName
     """The name by which the server calls itself: in the greeting, in Received fields and in reports."""
     data: Annotated[FilePath, AfterValidator(_folder)]
-    """The folder of the journal, the state and the keys; the default place of the mail."""
+    """The folder of the journal and the state; the default place of the mail."""
+    keys: Annotated[FilePath, AfterValidator(_folder_beside_data)] = "{data}-keys"
+    """The folder of secrets that belong into no backup of `data`; made when there is one to keep."""
     workers: Annotated[int, AfterValidator(_one_worker)] = 1
     """Processes that take mail."""
     listen: tuple[Listen, ...] = Field(min_length=1)
@@ -499,6 +505,11 @@ class Configuration(Options):
     drop: Drop = Drop()
     log: Log = Log()
     filter: tuple[Filter, ...] = ()
+
+    @property
+    def keys_path(self) -> str:
+        """`keys` with the data folder put in."""
+        return self.keys.replace("{data}", self.data.rstrip("/"), 1)
 
     @property
     def drop_path(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import secrets
 
 from mailserver.sasl.exchange import Mechanism
 from mailserver.sasl.plain import text_of
@@ -16,7 +17,7 @@ from mailserver.sasl.steps import Challenge, Failed, FindSecret, Succeeded, Trou
 __all__ = ["cram_md5"]
 
 DIGEST = re.compile(rb"[0-9a-f]{32}")
-NOBODY = b"a secret that no account has, so that an unknown user costs as much as a known one"
+NOBODY = secrets.token_bytes(32)  # nobody's password, so that an unknown user costs as much as a known one
 
 
 def cram_md5(challenge: bytes) -> Mechanism:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -129,6 +129,14 @@ class Talk(SynchronousTestCase):
             asked = self.search()
             self.say(LDAPSearchResultDone(resultCode=code))
             self.failureResultOf(asked, DirectoryTrouble)
+
+    def test_octets_between_starttls_and_the_handshake_end_it(self) -> None:
+        # RFC 4511 section 4.14.2; whoever stands in between could else say in the clear what is then taken for encrypted
+        self.patch(self.client, "startTLS", lambda creator: succeed(None))
+        self.successResultOf(ensureDeferred(self.connection.start_tls(None)))
+        self.client.buffer = b"\x30\x0c"
+        self.failureResultOf(ensureDeferred(self.connection.start_tls(None)), DirectoryTrouble)
+        self.assertFalse(self.connection.is_open)
 
     def test_a_bind_without_a_password_is_not_sent(self) -> None:
         # RFC 4513 section 5.1.2

@@ -7,6 +7,8 @@ import os
 import pwd
 import signal
 import socket
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,26 @@ class Questions(SynchronousTestCase):
     def test_nobody_is_asked_about_in_place_of_root_of_services_and_of_those_who_are_not_there(self) -> None:
         for name in ("root", "toor", "daemon", "eve", "", "alice ", "../alice"):
             self.assertEqual((name, self.parse(self.question(user=name)).user), (name, NOBODY))
+
+    def test_it_is_never_root_whoever_may_be_asked_about(self) -> None:
+        for name in ("root", "toor"):
+            found = parse_question(self.question(user=name), service="s", uid_min=0, lookup={**USERS, name: user(name, 0)}.__getitem__)
+            self.assertEqual(found.user, NOBODY)
+
+    def test_an_alarm_ends_a_child_that_a_module_of_pam_holds(self) -> None:
+        done: list[Any] = []
+        handle = types.SimpleNamespace(set_item=lambda *_: None)
+        module = types.SimpleNamespace(
+            new_simple_password_conv=lambda *_: None,
+            pam_start=lambda *_, **__: done.append("start") or handle,
+            PAM_AUTHENTICATE=lambda *_: 7, PAM_RHOST=4, PAM_END=lambda *_: None, pam_strerror=lambda *_: "no",
+        )  # fmt: skip
+        self.patch(signal, "alarm", lambda seconds: done.append(seconds))
+        self.patch(pam.resource, "setrlimit", lambda *_: None)
+        sys.modules["pamela"], before = module, sys.modules.get("pamela")  # type: ignore[assignment]
+        self.addCleanup(lambda: sys.modules.pop("pamela") if before is None else sys.modules.update(pamela=before))
+        self.parse(self.question()).run(0, 0)
+        self.assertEqual(done, [30, "start"])
 
     def test_what_is_no_question_is_refused(self) -> None:
         for octets in (

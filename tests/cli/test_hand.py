@@ -58,4 +58,5 @@ class RootsHand(CommandCase):
         made = self.command("user", "add", ALICE, "--password-stdin", stdin="correct horse battery staple\n")
         self.assertEqual(made.code, 0, made.err)
         self.assertIn(ALICE, self.accounts.read_text())
-        self.assertEqual((self.data / "accounts.key").stat().st_uid, NOBODY.pw_uid)
+        keys = self.data.parent / f"{self.data.name}-keys"
+        self.assertEqual({path.stat().st_uid for path in (keys, keys / "accounts.key")}, {NOBODY.pw_uid})

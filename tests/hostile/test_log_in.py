@@ -245,6 +245,17 @@ class Enumeration(Case):
         self.assertEqual(len(base64.b64decode(salts[0])), 16)
         self.assertNotEqual(salts[0], self.scram_challenge("nobody2", self.authenticator())["s"])
 
+    def test_false_keys_have_the_form_that_most_real_ones_have(self) -> None:
+        for iterations, salt in ((4096, b"s" * 16), (6000, b"salt of 20 octets...")):
+            scram = encode_scram_keys(derive_scram_keys(PASSWORD, salt=salt, iterations=iterations))
+            names = [f'[account."u{number}@example.org"]\n{{}}scram = "{scram}"\n' for number in range(3)]
+            own = encode_scram_keys(derive_scram_keys(PASSWORD, salt=b"s" * 16, iterations=10_000))
+            other = f'[account."alice@example.org"]\npassword = "{HASH}"\nscram = "{own}"\n'
+            self.write(other + "".join(names).format(*[f'password = "{HASH}"\n'] * 3))
+            self.open()
+            found = [self.scram_challenge(name, self.authenticator()) for name in ("u1", "nobody")]
+            self.assertEqual({(one["i"], len(base64.b64decode(one["s"]))) for one in found}, {(str(iterations), len(salt))})
+
     def test_a_false_salt_is_the_same_for_all_ways_to_write_a_name_as_a_real_one_is(self) -> None:
         for name in ("alice", "nobody", "nologin"):
             ways = (name, name.upper(), f"{name}@example.org", f"{name}@EXAMPLE.org")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.sasl.cram_md5 import cram_md5
+from mailserver.sasl.cram_md5 import NOBODY, cram_md5
 from mailserver.sasl.exchange import RESPONSE_OCTETS, Exchange
 from mailserver.sasl.exchanges import MECHANISMS, Need, Start, begin, offered
 from mailserver.sasl.faults import LocalSASLError
@@ -105,6 +105,11 @@ class CramMD5(SynchronousTestCase):
         self.assertEqual(self.run_with(self.RESPONSE, None), wrong)
         nobody = hmac.new(b"", self.CHALLENGE, "md5").hexdigest().encode()
         self.assertEqual(self.run_with(b"tim " + nobody, None), wrong)
+
+    def test_who_knows_the_secret_that_stands_for_nobodys_is_nobody_all_the_same(self) -> None:
+        digest = hmac.digest(NOBODY, self.CHALLENGE, "md5").hex().encode()
+        self.assertEqual(self.run_with(b"tim " + digest, None), Failed(Trouble.CREDENTIALS, "tim"))
+        self.assertEqual(self.run_with(b"tim " + digest, NOBODY), Succeeded("tim"), "it is the right digest")
 
     def test_what_is_no_digest_is_malformed(self) -> None:
         for response in (b"", b"tim", b"tim abc", b" " + b"a" * 32, b"tim " + b"g" * 32, b"\xff " + b"a" * 32):
