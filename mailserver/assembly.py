@@ -288,7 +288,7 @@ class Server:
 
     async def _queue_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
         after, limit = str(arguments.get("after", "")), int(arguments.get("limit", 1000))
-        return {"entries": [asdict(entry) for entry in await self.queue.list(after, limit)]}
+        return {"entries": [asdict(entry) for entry in await self.queue.list(after, limit)], "depth": self.queue.depth}
 
     async def _queue_show(self, arguments: dict[str, Any]) -> dict[str, Any]:
         entry = await self.queue.show(str(arguments.get("id", "")))

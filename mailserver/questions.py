@@ -44,7 +44,7 @@ class Questions:
         found, next = await self._server.queue.verbs.select(
             _selection(arguments), int(arguments.get("after", 0)), limit
         )
-        return {"entries": [asdict(entry) for entry in found], "next": next}
+        return {"entries": [asdict(entry) for entry in found], "next": next, "depth": self._server.queue.depth}
 
     async def change(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`verb`, `selection`, `after`, `by`, `to`, `dry_run`: one page is done; where to go on."""

@@ -12,13 +12,15 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mailserver.cli.output import Unable
-from mailserver.config import ConfigurationError
+from mailserver.cli.parsing import Parser, Version
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
+from mailserver.config.fault import ConfigurationError
+from mailserver.control_client import CommandRefused, ControlError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "whole_parser"]
 
 EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
 COMMANDS = {
@@ -42,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mailserver.cli.sendmail import main as sendmail
 
         return sendmail(words[1:])
-    from mailserver.control import CommandRefused, ControlError  # brings Twisted along, which sendmail rarely needs
-
-    options = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
+    options = _parser(words[:1]).parse_args(words)
     try:
         options.config = _configuration(options)
         code: int = options.run(options)
@@ -81,9 +81,14 @@ def _failed(words: str, code: int) -> int:
     return code
 
 
-def _parser(wanted: str) -> argparse.ArgumentParser:
-    """The command line.  Only the module of the wanted command is imported: `check` needs the whole server."""
-    common = argparse.ArgumentParser(add_help=False)
+def whole_parser() -> argparse.ArgumentParser:
+    """The command line with all that is in it, for manual pages and completion."""
+    return _parser(frozenset(COMMANDS))
+
+
+def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
+    """The command line.  Only the modules of the wanted commands are imported: `check` needs the whole server."""
+    common = Parser(add_help=False)
     common.add_argument(
         "--config",
         metavar="FILE",
@@ -91,16 +96,17 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         help=f"the configuration file (default: ${VARIABLE}, else {INSTALLED})",
     )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mailserver",
         description="Looks after the mail server; `twistd mailserver` starts it.",
         epilog="Exit codes: 0 done, 1 no, 2 wrong command line, 69 the server could not be asked, "
         "74 a file cannot be read, 78 the configuration has faults.",
     )
     parser.set_defaults(config=None, json=False)
+    parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        if name == wanted:
+        if name in wanted and name != "sendmail":
             importlib.import_module(f"mailserver.cli.{name}").add_to(commands, common, summary)
         else:
             commands.add_parser(name, help=summary)

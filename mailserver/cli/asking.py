@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mailserver.config import Configuration, load
-from mailserver.control import NoServer, ask
+from mailserver.config.glance import glance
+from mailserver.control_client import NoServer, ask
 from mailserver.identity import as_owner_of
 
 __all__ = ["ask_or_read", "ask_server", "data_directory"]
@@ -16,9 +16,8 @@ T = TypeVar("T")
 
 
 def data_directory(config: str) -> str:
-    """The data directory that a configuration file names.  Plugins are not looked at."""
-    configuration: Configuration = load(config)
-    return configuration.data
+    """The data directory that a configuration file names.  What else stands there is not looked at."""
+    return glance(config).data
 
 
 def ask_or_read(

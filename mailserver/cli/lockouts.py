@@ -13,7 +13,7 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, say, table
 from mailserver.cli.verbs import who
 from mailserver.config import Configuration, load
-from mailserver.control import NoServer
+from mailserver.control_client import NoServer
 from mailserver.identity import as_owner_of
 from mailserver.mail.envelope import NO_ADDRESS
 from mailserver.mail.faults import StorageFault

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 __all__ = ["EX_IOERR", "Unable", "age", "as_json", "moment", "plain", "say", "size", "table"]
 
 EX_IOERR = 74
+NARROWEST = 10  # columns of a cell that is cut
 
 
 class Unable(Exception):
@@ -35,15 +36,19 @@ def as_json(value: Any) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they have to be, numbers to the right where the heading begins with a blank."""
-    cells = [[plain(cell) for cell in row] for row in (headers, *rows)]
-    widths = [max(_columns(row[n]) for row in cells) for n in range(len(headers))]
+    """Columns as wide as they have to be, numbers to the right where the heading begins with a blank.
+
+    Columns in which nothing stands are left out.  On a terminal the widest are cut until a row fits, the first never.
+    """
+    shown = [n for n in range(len(headers)) if not rows or any(row[n] for row in rows)]
+    titles = [headers[n] for n in shown]
+    cells = [[plain(row[n]) for n in shown] for row in (headers, *rows)]
+    widths = [max(_columns(row[n]) for row in cells) for n in range(len(shown))]
+    if sys.stdout.isatty():
+        _narrow(widths, shutil.get_terminal_size().columns)
     for row in cells:
-        say(
-            "  ".join(
-                _padded(cell, width, headers[n]) for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-        )
+        fitted = zip(row, widths, titles, strict=True)
+        say("  ".join(_padded(_cut(cell, width), width, title) for cell, width, title in fitted).rstrip())
 
 
 def plain(text: str) -> str:
@@ -53,6 +58,8 @@ def plain(text: str) -> str:
 
 def moment(seconds: float | None) -> str:
     """A time of day with its date, in the local zone; "" for none."""
+    from datetime import datetime
+
     return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -86,6 +93,22 @@ def _is_encodable(text: str) -> bool:
 def _columns(text: str) -> int:
     """Columns on a terminal: wide East Asian characters take two, combining ones none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _narrow(widths: list[int], columns: int) -> None:
+    """Make the widest narrower until all fit, with two blanks between them, or none can be."""
+    over = sum(widths) + 2 * (len(widths) - 1) - columns
+    while over > 0 and max(widths[1:], default=0) > NARROWEST:
+        widths[widths.index(max(widths[1:]), 1)] -= 1
+        over -= 1
+
+
+def _cut(text: str, width: int) -> str:
+    if _columns(text) <= width:
+        return text
+    while text and _columns(text) >= width:
+        text = text[:-1]
+    return text + "…"
 
 
 def _padded(text: str, width: int, header: str) -> str:

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
 from mailserver.cli.salvage import add_salvage
-from mailserver.cli.selecting import add_filters, selection_of
+from mailserver.cli.selecting import add_filters, is_everything, selection_of
 from mailserver.cli.verbs import add_verbs
+from mailserver.config.glance import glance
 from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
-from mailserver.queue.selection import Selection
+
+if TYPE_CHECKING:
+    from mailserver.queue.selection import Selection
 
 __all__ = ["add_to"]
 
@@ -40,14 +43,15 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def list_queue(options: argparse.Namespace) -> int:
     """Print the queue."""
-    data = data_directory(options.config)
-    selections = selection_of(options)
-    if selections[0].is_everything:
-        entries = _entries(data, options.limit)
+    known = glance(options.config)
+    if is_everything(options):
+        entries, depth = _entries(known.data, options.limit)
     else:
-        entries = [entry for selection in selections for entry in _selected(data, selection, options.limit)][
-            : options.limit
-        ]
+        entries, depth = [], None
+        for selection in selection_of(options):
+            found, depth = _selected(known.data, selection, options.limit)
+            entries += found
+        entries = entries[: options.limit]
     if options.json:
         as_json(entries)
         return 0
@@ -59,15 +63,44 @@ def list_queue(options: argparse.Namespace) -> int:
             size(entry["size"]),
             entry["state"],
             next_attempt(entry, now),
+            given_up(entry, known.expire_seconds, now),
             entry["sender"] or "<>",
             recipients(entry),
+            why(entry),
         )
         for entry in entries
     ]
     if rows:
-        table(("ID", " AGE", " SIZE", "STATE", "NEXT", "SENDER", "RECIPIENTS"), rows)
-    say("The queue is empty." if not rows else f"{len(rows)} message{'s' if len(rows) > 1 else ''}.")
+        table(("ID", " AGE", " SIZE", "STATE", "NEXT", "GIVEN UP", "SENDER", "RECIPIENTS", "WHY"), rows)
+    say(_count_of(len(rows), depth))
     return 0
+
+
+def _count_of(shown: int, depth: int | None) -> str:
+    """``3 of 197 messages.``; `depth` is None where nobody knows how many there are."""
+    if not shown:
+        return f"No message fits; {depth} {'waits' if depth == 1 else 'wait'}." if depth else "The queue is empty."
+    of = f" of {depth}" if depth is not None and depth > shown else ""
+    return f"{shown}{of} message{'s' if max(shown, depth or 0) > 1 else ''}."
+
+
+def reason(reply: str, note: str) -> str:
+    """The peer's words and ours; once, where one says what the other does."""
+    return reply if note in reply else note if reply in note else f"{reply} {note}"
+
+
+def why(entry: dict[str, Any]) -> str:
+    """Why it waits: the first reason of its destinations, and how many others there are; else what is wrong with it."""
+    reasons = list(dict.fromkeys(filter(None, (reason(one["reply"], one["note"]) for one in entry["destinations"]))))
+    first = reasons[0] if reasons else entry.get("note") or ""
+    return first + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")
+
+
+def given_up(entry: dict[str, Any], expire_seconds: float, now: float) -> str:
+    """When it is returned to its sender, unless it was delivered; "" for what nobody tries."""
+    if all(one["state"] not in ("queued", "deferred") for one in entry["destinations"]):
+        return ""
+    return due(entry["received_at"] + expire_seconds, now)
 
 
 def show_message(options: argparse.Namespace) -> int:
@@ -98,7 +131,7 @@ def show_message(options: argparse.Namespace) -> int:
             one["state"],
             str(one["attempts"]),
             due(one["due"], now),
-            " ".join(filter(None, (one["reply"], one["note"]))),
+            reason(one["reply"], one["note"]),
         )
         for one in entry["destinations"]
     ]
@@ -118,7 +151,7 @@ def show_attempts(destination: dict[str, Any]) -> None:
     table(
         ("TIME", "PEER", "PHASE", "WHY"),
         [
-            (moment(one["made_at"]), one["peer"], one["phase"], " ".join(filter(None, (one["reply"], one["note"]))))
+            (moment(one["made_at"]), one["peer"], one["phase"], reason(one["reply"], one["note"]))
             for one in history
         ],
     )
@@ -146,37 +179,36 @@ def due(moment_seconds: float | None, now: float) -> str:
     return f"in {age(moment_seconds - now)}" if moment_seconds > now + 1 else "now"
 
 
-def _entries(data: str, limit: int | None) -> list[dict[str, Any]]:
-    """All of them, asked for page by page."""
+def _entries(data: str, limit: int | None) -> tuple[list[dict[str, Any]], int | None]:
+    """All of them, asked for page by page; and how many there are."""
     entries: list[dict[str, Any]] = []
+    depth: int | None = None
     while limit is None or len(entries) < limit:
+        after = entries[-1]["id"] if entries else ""
         wanted = PAGE if limit is None else min(PAGE, limit - len(entries))
-        page = _page(data, entries[-1]["id"] if entries else "", wanted)
-        entries += page
-        if len(page) < wanted:
+        answer = ask_or_read(
+            data, "queue.list", {"after": after, "limit": wanted}, partial(_read_page, data, after, wanted)
+        )
+        entries += answer["entries"]
+        depth = answer.get("depth")
+        if len(answer["entries"]) < wanted:
             break
-    return entries
+    return entries, depth
 
 
-def _page(data: str, after: str, limit: int) -> list[dict[str, Any]]:
-    arguments = {"after": after, "limit": limit}
-    answer = ask_or_read(data, "queue.list", arguments, lambda: _read_page(data, after, limit))
-    entries: list[dict[str, Any]] = answer["entries"]
-    return entries
-
-
-def _selected(data: str, selection: Selection, limit: int | None) -> list[dict[str, Any]]:
-    """Those that a filter means."""
+def _selected(data: str, selection: Selection, limit: int | None) -> tuple[list[dict[str, Any]], int | None]:
+    """Those that a filter means; and how many messages there are."""
     entries: list[dict[str, Any]] = []
     after: int | None = 0
+    depth: int | None = None
     while after is not None and (limit is None or len(entries) < limit):
         wanted = PAGE if limit is None else min(PAGE, limit - len(entries))
         arguments = {"selection": selection.as_json(), "after": after, "limit": wanted}
         page = partial(_read_selected, data, selection, after, wanted)
         answer = ask_or_read(data, "queue.select", arguments, page)
         entries += answer["entries"]
-        after = answer["next"]
-    return entries
+        after, depth = answer["next"], answer.get("depth")
+    return entries, depth
 
 
 def _read_selected(data: str, selection: Selection, after: int, limit: int) -> dict[str, Any]:
@@ -186,18 +218,26 @@ def _read_selected(data: str, selection: Selection, after: int, limit: int) -> d
     def read() -> dict[str, Any]:
         with closing_reader(data) as reader:
             if reader is None:
-                return {"entries": [], "next": None}
+                return {"entries": [], "next": None, "depth": 0}
             found, further = select(reader, selection, after=after, limit=limit, now=time.time())
-        return {"entries": [asdict(entry) for entry in found], "next": further}
+            depth = reader.count()
+        return {"entries": [asdict(entry) for entry in found], "next": further, "depth": depth}
 
     answer: dict[str, Any] = _reading(data, read)
     return answer
 
 
 def _read_page(data: str, after: str, limit: int) -> dict[str, Any]:
-    from mailserver.queue.reader import list_entries
+    from mailserver.queue.reader import closing_reader
 
-    return {"entries": [asdict(entry) for entry in _reading(data, lambda: list_entries(data, after, limit))]}
+    def read() -> dict[str, Any]:
+        with closing_reader(data) as reader:
+            if reader is None:
+                return {"entries": [], "depth": 0}
+            return {"entries": [asdict(entry) for entry in reader.list(after, limit)], "depth": reader.count()}
+
+    answer: dict[str, Any] = _reading(data, read)
+    return answer
 
 
 def _read_one(data: str, id: str) -> dict[str, Any]:

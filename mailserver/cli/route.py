@@ -11,7 +11,7 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.offline import finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
-from mailserver.control import CommandRefused, NoServer
+from mailserver.control_client import CommandRefused, NoServer
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from mailserver.cli.output import Unable
-from mailserver.config.values import seconds
-from mailserver.queue.selection import STATES, Selection, SelectionError
+from mailserver.config.quantities import seconds
+from mailserver.queue.states import STATES
 
-__all__ = ["add_filters", "selection_of"]
+if TYPE_CHECKING:
+    from mailserver.queue.selection import Selection
+
+__all__ = ["add_filters", "is_everything", "selection_of"]
 
 
 def add_filters(parser: argparse.ArgumentParser, *, id_is_argument: bool) -> None:
@@ -31,6 +35,8 @@ def add_filters(parser: argparse.ArgumentParser, *, id_is_argument: bool) -> Non
 
 def selection_of(options: argparse.Namespace) -> list[Selection]:
     """What was asked for, one for each id.  Raises `Unable`."""
+    from mailserver.queue.selection import Selection, SelectionError
+
     try:
         return [
             Selection(
@@ -46,6 +52,13 @@ def selection_of(options: argparse.Namespace) -> list[Selection]:
         ]
     except SelectionError as error:
         raise Unable(str(error), 2) from error
+
+
+def is_everything(options: argparse.Namespace) -> bool:
+    """No filter was given: then no selection need be made."""
+    o = options
+    named = (*o.id, o.sender, o.recipient, o.domain, *o.state)
+    return not any(named) and o.older is None and o.younger is None
 
 
 def _age(text: str) -> float:

@@ -8,30 +8,30 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.selecting import add_filters, selection_of
-from mailserver.config import Configuration, load
-from mailserver.control import NoServer
+from mailserver.control_client import NoServer
 from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
-from mailserver.mail.outcomes import clean_text
-from mailserver.queue.changes import STEPS, Verb
-from mailserver.queue.lock import QueueInUse
-from mailserver.queue.selection import Selection
+
+if TYPE_CHECKING:
+    from mailserver.config import Configuration
+    from mailserver.queue.selection import Selection
 
 __all__ = ["add_verbs"]
 
 EX_UNAVAILABLE = 69
 SUMMARIES = {
-    Verb.RETRY: "try again now, also what has failed",
-    Verb.HOLD: "do not try until it is released",
-    Verb.RELEASE: "try again what was held",
-    Verb.DROP: "remove for good; nobody is told",
-    Verb.REDIRECT: "send to another address instead",
+    "retry": "try again now, also what has failed",
+    "hold": "do not try until it is released",
+    "release": "try again what was held",
+    "drop": "remove for good; nobody is told",
+    "redirect": "send to another address instead",
 }
+DONE = {"retry": "retried", "hold": "held", "release": "released", "drop": "dropped", "redirect": "redirected"}
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 LISTED = 20  # messages named one by one
 
@@ -39,19 +39,21 @@ LISTED = 20  # messages named one by one
 def add_verbs(actions: Any, common: argparse.ArgumentParser) -> None:
     """Declare the commands."""
     for verb, summary in SUMMARIES.items():
-        parser = actions.add_parser(verb.value, parents=[common], help=summary, description=summary.capitalize() + ".")
+        parser = actions.add_parser(verb, parents=[common], help=summary, description=summary.capitalize() + ".")
         add_filters(parser, id_is_argument=True)
         parser.add_argument("--all", action="store_true", help="every message: needed where there is no filter")
         parser.add_argument("--dry-run", action="store_true", help="only say which messages it would be")
-        if verb is Verb.DROP:
+        if verb == "drop":
             parser.add_argument("--yes", action="store_true", help="do not ask")
-        if verb is Verb.REDIRECT:
+        if verb == "redirect":
             parser.add_argument("--to", metavar="ADDRESS", required=True, help="where it goes instead")
         parser.set_defaults(run=change_queue, verb=verb)
 
 
 def change_queue(options: argparse.Namespace) -> int:
     """1 where no message was meant, or one was left as it was."""
+    from mailserver.config import load
+
     selections = selection_of(options)
     if selections[0].is_everything and not options.all:
         raise Unable("say which messages: an id or a filter, or --all for every message", 2)
@@ -59,7 +61,7 @@ def change_queue(options: argparse.Namespace) -> int:
         raise Unable("--all and a filter exclude each other", 2)
     configuration = load(options.config)
     work = _Work(configuration, options)
-    if options.verb is Verb.DROP and not options.dry_run and not options.yes:
+    if options.verb == "drop" and not options.dry_run and not options.yes:
         _confirm(work, selections)
     done, left = work.do(selections, dry_run=options.dry_run)
     if options.json:
@@ -86,7 +88,7 @@ class _Work:
 
     def __init__(self, configuration: Configuration, options: argparse.Namespace) -> None:
         self._configuration = configuration
-        self._verb: Verb = options.verb
+        self._verb: str = options.verb
         self._to: str = getattr(options, "to", "")
         self._config: str = options.config
         self._by = who()
@@ -133,7 +135,7 @@ class _Work:
 
     def _progress(self, scanned: int, depth: int | None, done: int, dry_run: bool) -> None:
         if not self._quiet:
-            what = "found" if dry_run else STEPS[self._verb]
+            what = "found" if dry_run else DONE[self._verb]
             of = f" of {max(depth, scanned)}" if depth else ""
             sys.stderr.write(f"\r\x1b[K{scanned}{of} looked at, {done} {what}")
             sys.stderr.flush()
@@ -141,10 +143,13 @@ class _Work:
     def _without_server(self, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
         from mailserver.observe import RoadStore, Steps
         from mailserver.questions import page_as_json
+        from mailserver.queue.changes import Verb
+        from mailserver.queue.lock import QueueInUse
+        from mailserver.queue.selection import Selection
         from mailserver.queue.verbs import Order, StoppedQueue
 
         routes: tuple[Any, ...] = ()
-        if self._verb is Verb.REDIRECT:
+        if self._verb == "redirect":
             from mailserver.cli.route import stopped_routes
 
             routes = stopped_routes(self._config, self._to)
@@ -157,7 +162,7 @@ class _Work:
 
                 def carry_out(_: str, arguments: dict[str, Any]) -> dict[str, Any]:
                     selection = Selection.from_json(arguments["selection"])
-                    order = Order(self._verb, selection, self._by, self._to, routes)
+                    order = Order(Verb(self._verb), selection, self._by, self._to, routes)
                     page = queue.carry_out(
                         order, after=arguments["after"], now=time.time(), note=steps.note, dry_run=dry_run
                     )
@@ -175,6 +180,8 @@ class _Work:
 
 def who() -> str:
     """Who asks: the user, and who became that user."""
+    from mailserver.mail.outcomes import clean_text
+
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -184,7 +191,7 @@ def who() -> str:
 
 
 def _tell(options: argparse.Namespace, done: list[Any], left: list[Any]) -> None:
-    word = f"would be {STEPS[options.verb]}" if options.dry_run else STEPS[options.verb]
+    word = f"would be {DONE[options.verb]}" if options.dry_run else DONE[options.verb]
     for one in done[:LISTED]:
         names = one["recipients"]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from mailserver.config.faults import ConfigurationError, Fault
+from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.ownership import foreign_owner, writable_by_others
 
 __all__ = ["INSTALLED", "VARIABLE", "chosen_path", "insist"]

@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import Any
 
-from mailserver.config.faults import Fault
+from mailserver.config.fault import Fault
 
 __all__ = ["FILE_OCTETS", "parse_document", "read_document"]
 

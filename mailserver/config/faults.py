@@ -6,12 +6,12 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
+from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.lines import BARE_KEY, KeyPath
 from mailserver.config.options import Options, keys_of
 
@@ -39,27 +39,6 @@ WANTED = {
     "too_short": "must have at least {min_length} of them",
     "too_long": "must have at most {max_length} of them",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing to put right.  `key` is the dotted path, "" for the file as a whole."""
-
-    file: str
-    line: int
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key + ': ' if self.key else ''}{self.message}"
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used; `faults` holds everything that is wrong with it, in the order of the file."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = sorted(faults, key=lambda fault: (fault.file, fault.line))
-        super().__init__("\n".join(map(str, self.faults)))
 
 
 def key_text(path: KeyPath) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mailserver.config.endpoints import bare_endpoint, is_proxied
+from mailserver.config.glance import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
     COUNT_MOST,
@@ -57,10 +58,6 @@ Time = Annotated[Duration, Field(gt=0)]
 Octets = Annotated[Size, Field(gt=0)]
 KIB, MIB = 1024, 1024 * 1024
 SEPARATORS = "+-_.=#~%!$&*/?^|"  # what may stand in a local part (RFC 5322 section 3.2.3) and is no letter, digit or quote
-SYSTEM_FOLDERS = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /sys /tmp /usr /usr/bin /usr/lib "
-    "/usr/local /usr/share /var /var/lib /var/log /var/mail /var/run /var/spool /var/tmp".split()
-)
 Service = Literal["mx", "submission", "lmtp"]
 
 
@@ -404,7 +401,7 @@ class Queue(Options):
     """Waiting times between attempts; the last one repeats."""
     warn: Time = 14400.0
     """The sender is told of a delay after this time."""
-    expire: Time = 432000.0
+    expire: Time = EXPIRE_SECONDS
     """The message is returned after this time (RFC 5321 section 4.5.4.1: at least 4 to 5 days)."""
 
     @model_validator(mode="after")

@@ -239,6 +239,11 @@ class SqliteReader:
         with self._reading() as connection:
             return [name for name in names if not is_entry(connection, name)]
 
+    def count(self) -> int:
+        """How many entries there are.  Raises `StorageBroken`."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM entry").get)
+
     def list(self, after: str = "", limit: int = 1000) -> list[EntrySummary]:
         """Summaries in the order of the ids, from the one after `after`."""
         return [entry for _, entry in self.page(number_of(after) if after else 0, HIGHEST, limit)]

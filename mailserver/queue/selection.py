@@ -15,10 +15,10 @@ from typing import Any
 
 from mailserver.mail.ids import ALPHABET
 from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntrySummary, State
+from mailserver.queue.states import STATES
 
 __all__ = ["STATES", "Selection", "SelectionError"]
 
-STATES = ("queued", "deferred", "failed", "held", "damaged")
 ID_START = re.compile(f"[{ALPHABET}]{{0,16}}")
 HIGHEST = (1 << 60) - 1
 NULL_SENDER = "<>"

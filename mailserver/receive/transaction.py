@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -382,6 +383,9 @@ class Transaction:
         return None
 
     def _refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
+        """Record the refusal.  Whoever hears it can ask us about it: the message's id is in the words."""
+        if not any(self.id in line for line in reply.lines):
+            reply = replace(reply, lines=(*reply.lines[:-1], f"{reply.lines[-1]} ({self.id})"))
         self.profile.note(
             self.id,
             "refused",

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import shlex
+import subprocess
+import sys
 
-from mailserver.cli import COMMANDS
-from mailserver.config import choice
-from tests.cli.support import CommandCase, run
+from mailserver.cli import COMMANDS, whole_parser
+from mailserver.cli.examples import EXAMPLES
+from mailserver.config import choice, load
+from mailserver.config.glance import glance
+from tests.cli.support import CONFIGURATION, CommandCase, run
+
+
+def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    found: list[argparse.ArgumentParser] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += action.choices.values()
+    return found
+
+
+def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    return [parser, *(one for below in _below(parser) for one in _parsers(below))]
 
 
 class EveryCommand(CommandCase):
@@ -30,10 +48,58 @@ class EveryCommand(CommandCase):
 
     def test_a_configuration_with_faults_is_78_and_says_them(self) -> None:
         self.configure("hostname = 5\n")
-        for command in (("queue", "list"), ("queue", "show", "x"), ("explain", "x"), ("user", "list")):
+        for command in (("user", "list"), ("queue", "retry", "--all"), ("route", "x@example.org"), ("lockouts", "list")):
             said = self.command(*command)
             self.assertEqual((said.code, said.out), (78, ""), command)
             self.assertIn(f"{self.config}:1: hostname: must be text\n", said.err)
+
+    def test_what_only_looks_at_the_queue_minds_only_where_it_is(self) -> None:
+        self.configure('hostname = 5\ndata = "data"\n')
+        self.assertEqual(self.command("queue", "list").out, "The queue is empty.\n")
+        for faulty in ("data = 5\n", 'data = "/"\n', 'data = "data"\n[queue]\nexpire = "never"\n', "data = [\n", ""):
+            self.configure(faulty)
+            for command in (("queue", "list"), ("queue", "show", "x"), ("explain", "x")):
+                said = self.command(*command)
+                self.assertEqual((said.code, said.out), (78, ""), (faulty, command))
+                self.assertIn(str(self.config), said.err)
+
+    def test_a_glance_sees_what_the_whole_reading_sees(self) -> None:
+        for text in ('data = "data"', 'data = "~/data"', 'data = "../x"\n[queue]\nexpire = "4d12h"\nwarn = "1h"'):
+            self.configure(CONFIGURATION.replace('data = "data"', text.partition("\n")[0]) + text.partition("\n")[2])
+            whole, seen = load(str(self.config)), glance(str(self.config))
+            self.assertEqual((seen.data, seen.expire_seconds), (whole.data, whole.queue.expire))
+
+    def test_a_word_that_is_nearly_right_is_told(self) -> None:
+        for wrong, right in ((("queu",), "queue"), (("queue", "lst"), "list"), (("user", "passwd"), "password")):
+            said = run(*wrong)
+            self.assertEqual(said.code, 2)
+            self.assertIn(f"did you mean '{right}'?", said.err)
+
+    def test_the_version_is_told(self) -> None:
+        said = run("--version")
+        self.assertEqual(said.code, 0)
+        self.assertRegex(said.out, r"^mailserver [0-9.]+ \(Python 3\.[0-9.]+, Twisted [0-9.]+\)$")
+
+    def test_each_command_has_examples_and_each_of_them_is_a_command(self) -> None:
+        parser = whole_parser()
+        leaves = {one.prog for one in _parsers(parser) if not _below(one) or one.get_default("run")} - {"mailserver sendmail"}
+        self.assertEqual(set(EXAMPLES), leaves)
+        for prog, lines in EXAMPLES.items():
+            for line in lines:
+                words = shlex.split(line.partition(" < ")[0])
+                self.assertTrue(line.startswith(prog), line)
+                self.assertTrue(callable(parser.parse_args(words[1:]).run), line)
+
+    def test_a_command_that_asks_the_server_brings_neither_twisted_nor_the_schema_along(self) -> None:
+        script = (
+            "import sys; from mailserver.cli import main; main(sys.argv[1:]);"
+            "print([one for one in ('twisted', 'pydantic', 'zope', 'mailserver.config.schema') if one in sys.modules])"
+        )
+        for words in (["queue", "list"], ["queue", "list", "--json"]):
+            ended = subprocess.run(
+                [sys.executable, "-c", script, *words, "--config", self.config], capture_output=True, timeout=60, check=True
+            )
+            self.assertEqual(ended.stdout.splitlines()[-1], b"[]")
 
     def test_a_configuration_that_is_not_there_is_78_and_named(self) -> None:
         said = run("queue", "list", "--config", "/nowhere/mailserver.toml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from typing import Any
 
@@ -11,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from mailserver import assembly
 from mailserver.cli.explain import ROADS
-from mailserver.cli.output import age, plain, size
+from mailserver.cli.output import age, plain, size, table
 from mailserver.control import CommandRefused, ControlServer
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox
@@ -135,7 +137,7 @@ class WithServer(CommandCase, TestCase):
         self.entries = [entry(f"06ABCDEFGHJK{n:04}") for n in range(1500)]
         self.server = ControlServer(
             os.path.join(self.data, "control.sock"),
-            {"queue.list": self.list, "queue.show": self.show, "explain": self.explain},
+            {"queue.list": self.list, "queue.select": self.select, "queue.show": self.show, "explain": self.explain},
         )
         self.server.start(reactor)
         self.addCleanup(self.server.stop)
@@ -143,7 +145,10 @@ class WithServer(CommandCase, TestCase):
     async def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(("queue.list", arguments))
         found = [one for one in self.entries if one["id"] > arguments["after"]]
-        return {"entries": found[: arguments["limit"]]}
+        return {"entries": found[: arguments["limit"]], "depth": len(self.entries)}
+
+    async def select(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"entries": [], "next": None, "depth": len(self.entries)}
 
     async def show(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"entry": next((one for one in self.entries if one["id"] == arguments["id"]), None)}
@@ -165,14 +170,34 @@ class WithServer(CommandCase, TestCase):
     async def test_a_limit_is_kept(self) -> None:
         said = await self.ask("queue", "list", "--limit", "2")
         self.assertEqual(len(said.out.splitlines()), 4)
-        self.assertTrue(said.out.endswith("2 messages.\n"))
+        self.assertTrue(said.out.endswith("\n2 of 1500 messages.\n"))
+
+    async def test_a_filter_that_nothing_fits_does_not_call_the_queue_empty(self) -> None:
+        said = await self.ask("queue", "list", "--domain", "nowhere.example")
+        self.assertEqual(said.out, "No message fits; 1500 wait.\n")
+        self.entries = []
+        self.assertEqual((await self.ask("queue", "list", "--domain", "x.example")).out, "The queue is empty.\n")
+
+    async def test_each_reason_is_said_once(self) -> None:
+        one = self.entries[0]["destinations"][0] | {"note": "The mailbox is full"}
+        other = one | {"index": 1, "recipient": "carol@example.org", "reply": "", "note": "no route"}
+        self.entries = [entry(ID, destinations=[one, one | {"index": 2}, other])]
+        self.assertRegex((await self.ask("queue", "list")).out, r"(?m)  452 4\.2\.2 The mailbox is full \(and 1 more\)$")
+        self.assertRegex((await self.ask("queue", "show", ID)).out, r"(?m)^alice.*  452 4\.2\.2 The mailbox is full$")
+
+    async def test_what_is_held_has_no_end_and_an_empty_column_goes(self) -> None:
+        held = self.entries[0]["destinations"][0] | {"state": "held", "due": None, "reply": ""}
+        self.entries = [entry(ID, state="held", destinations=[held])]
+        header, row, _ = (await self.ask("queue", "list")).out.splitlines()
+        self.assertEqual(header.split(), ["ID", "AGE", "SIZE", "STATE", "SENDER", "RECIPIENTS"])
+        self.assertTrue(row.endswith("alice@example.org"))
 
     async def test_a_row_says_what_a_postmaster_wants_to_know(self) -> None:
         more = [dict(self.entries[0]["destinations"][0], recipient="carol@example.org", index=1)]
         self.entries = [entry(ID, sender="", destinations=self.entries[0]["destinations"] + more)]
         header, row, _ = (await self.ask("queue", "list")).out.splitlines()
-        self.assertEqual(header.split(), ["ID", "AGE", "SIZE", "STATE", "NEXT", "SENDER", "RECIPIENTS"])
-        self.assertRegex(row, rf"^{ID} +\d+d.* 4\.1K  deferred  in \d+d .*<>  +alice@example.org and 1 more$")
+        self.assertEqual(header.split(), ["ID", "AGE", "SIZE", "STATE", "NEXT", "GIVEN", "UP", "SENDER", "RECIPIENTS", "WHY"])
+        self.assertRegex(row, rf"^{ID} +\d+d.* 4\.1K  deferred  in \d+d .*  now +<>  +alice@example.org and 1 more  452 4.2.2 The mailbox is full$")
 
     async def test_one_message_is_shown_with_the_peers_words(self) -> None:
         said = await self.ask("queue", "show", self.entries[7]["id"])
@@ -236,6 +261,24 @@ class Words(CommandCase):
     def test_sizes_have_three_digits(self) -> None:
         sizes = {0: "0", 812: "812", 1024: "1.0K", 4200: "4.1K", 52428800: "50M", 2**40: "1.0T"}
         self.assertEqual({octets: size(octets) for octets in sizes}, sizes)
+
+    def test_a_table_fits_the_terminal_and_its_first_column_stays_whole(self) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "60"})
+        rows = [(ID, "a" * 50, "", "漢" * 30), (ID, "b", "", "c")]
+        for out, width in ((Terminal(), 60), (io.StringIO(), 132)):
+            with contextlib.redirect_stdout(out):
+                table(("ID", "WHO", "NOTHING", "WHY"), rows)
+            header, long, short = out.getvalue().splitlines()
+            self.assertNotIn("NOTHING", header)
+            self.assertTrue(long.startswith(ID + "  aaa"))
+            columns = sum(2 if one == "漢" else 1 for one in long)
+            self.assertLessEqual(columns, width)
+            self.assertEqual("…" in long, width == 60)
+            self.assertEqual(short.split(), [ID, "b", "c"])
 
     def test_a_terminal_gets_no_control_characters(self) -> None:
         self.assertEqual(plain("a\x00\x1b\x7f\x85\u202e\u2028é漢"), "a??????é漢")

@@ -90,6 +90,17 @@ class Recipients(TransactionCase):
         self.assertEqual(self.send(listener, "nobody@example.org", "alice@example.org"), [250, 550, 250, 354, 250])
         self.assertEqual(self.mailboxes(listener), [("alice", ())])
 
+    def test_each_refusal_has_the_id_under_which_it_can_be_asked_for(self) -> None:
+        listener = self.listener()
+        protocol, wire = listener.greeted()
+        before = len(wire.value())
+        protocol.dataReceived(MAIL + b"RCPT TO:<nobody@example.org>\r\nRCPT TO:<x@elsewhere.example>\r\n")
+        refused = [(id, fields["reply"]) for id, step, fields in listener.steps if step == "refused"]
+        self.assertEqual(len(refused), 2)
+        for id, reply in refused:
+            self.assertEqual(reply.count(id), 1, reply)
+            self.assertIn(reply, wire.value()[before:].decode())
+
     def test_a_stranger_cannot_relay(self) -> None:
         listener = self.listener(relays=True)
         self.assertEqual(self.say(listener, MAIL + b"RCPT TO:<x@elsewhere.example>\r\n"), [250, 550])

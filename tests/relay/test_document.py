@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from twisted.internet import reactor
 
-from mailserver.config.load import parse
+from mailserver.config.reading import parse
 from mailserver.plugins import discover
 from mailserver.relay.components import MXOptions, SmarthostOptions
 from mailserver.relay.delivery import Doorway

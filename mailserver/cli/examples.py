@@ -1,0 +1,46 @@
+"""An example or two for each command, shown with its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+__all__ = ["EXAMPLES"]
+
+EXAMPLES: Mapping[str, Sequence[str]] = {
+    "mailserver check": ("mailserver check --config new.toml",),
+    "mailserver user add": (
+        "mailserver user add alice@example.org",
+        "mailserver user add alice@example.org --password-stdin < password",
+    ),
+    "mailserver user password": ("mailserver user password alice@example.org",),
+    "mailserver user hash": ("mailserver user hash alice@example.org",),
+    "mailserver user remove": ("mailserver user remove alice@example.org",),
+    "mailserver user list": ("mailserver user list --json",),
+    "mailserver user app-password add": (
+        "mailserver user app-password add alice@example.org phone --scope imap --scope smtp --expires 2027-01-01",
+    ),
+    "mailserver user app-password remove": ("mailserver user app-password remove alice@example.org phone",),
+    "mailserver user app-password list": ("mailserver user app-password list alice@example.org",),
+    "mailserver user certificate add": ("mailserver user certificate add alice@example.org alice@example.org",),
+    "mailserver user certificate remove": ("mailserver user certificate remove alice@example.org alice@example.org",),
+    "mailserver user sender add": ("mailserver user sender add alice@example.org @lists.example.org",),
+    "mailserver user sender remove": ("mailserver user sender remove alice@example.org sales@example.org",),
+    "mailserver lockouts list": ("mailserver lockouts list --network 192.0.2.0/24",),
+    "mailserver lockouts clear": ("mailserver lockouts clear --account alice@example.org",),
+    "mailserver queue list": (
+        "mailserver queue list --domain example.net --older 2h",
+        "mailserver queue list --state held --limit 20",
+    ),
+    "mailserver queue show": ("mailserver queue show 06F2J8Q4M1ZK7X9A",),
+    "mailserver queue retry": ("mailserver queue retry --domain example.net", "mailserver queue retry --all"),
+    "mailserver queue hold": ("mailserver queue hold --sender '*@example.net'",),
+    "mailserver queue release": ("mailserver queue release 06F2J8Q4M1ZK7X9A",),
+    "mailserver queue drop": ("mailserver queue drop --sender '<>' --older 3d --dry-run",),
+    "mailserver queue redirect": ("mailserver queue redirect --recipient bob@example.org --to alice@example.org",),
+    "mailserver queue salvage": ("mailserver queue salvage",),
+    "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
+    "mailserver explain": ("mailserver explain 06F2J8Q4M1ZK7X9A",),
+    "mailserver plugins": ("mailserver plugins --json",),
+    "mailserver plugins check": ("mailserver plugins check",),
+    "mailserver plugins new": ("mailserver plugins new no-invoices --directory ~/src",),
+}

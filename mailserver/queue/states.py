@@ -1,0 +1,7 @@
+"""The names of states that can be asked for."""
+
+from __future__ import annotations
+
+__all__ = ["STATES"]
+
+STATES = ("queued", "deferred", "failed", "held", "damaged")
