@@ -6,6 +6,7 @@ value, so that the caller pays for a Deferred only where there is something to w
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -13,7 +14,11 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["now_or_later"]
+__all__ = ["FAULTS", "now_or_later"]
+
+# What a component's code may raise that is a failure of this component alone: one that calls sys.exit(), or was cancelled inside
+# asyncio, has failed like any other.
+FAULTS = (Exception, SystemExit, asyncio.CancelledError)
 
 T = TypeVar("T")
 CoroutineType = types.CoroutineType

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import now_or_later
+from mailserver.awaiting import FAULTS, now_or_later
 from mailserver.interfaces import Clock, IBatchDelivery, IDelivery
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
@@ -346,7 +346,7 @@ class Lane:
             else:
                 parcel = legs[0].parcel
                 answer = now_or_later(self._delivery.deliver(parcel.envelope, parcel.content, parcel.destinations))
-        except Exception:  # noqa: BLE001  a delivery that raises defers (IDelivery)
+        except FAULTS:  # a delivery that raises defers (IDelivery)
             self._failed(legs, Failure())
             return
         if not isinstance(answer, Deferred):
@@ -436,7 +436,7 @@ class Lane:
         deliveries, self.delivered = self.delivered, []
         try:
             answer = now_or_later(self._delivery.flush())
-        except Exception:  # noqa: BLE001  nothing of it counts as delivered (IDelivery.flush)
+        except FAULTS:  # nothing of it counts as delivered (IDelivery.flush)
             self._flush_failed(deliveries, Failure())
             return
         if not isinstance(answer, Deferred):

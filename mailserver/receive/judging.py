@@ -10,7 +10,6 @@ Reply texts are not made here.  Where no filter has to wait, no Deferred is made
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from zope.interface import Interface
 
-from mailserver.awaiting import now_or_later
+from mailserver.awaiting import FAULTS, now_or_later
 from mailserver.interfaces import (
     Clock,
     IContentFilter,
@@ -43,8 +42,6 @@ PASS = Pass()
 ERROR_CHARACTERS = 500
 WORDS_CHARACTERS = 1000
 STRONGEST_FIRST = (Accept, Refuse, Defer, Quarantine)
-# A filter that calls sys.exit() or was cancelled inside asyncio has failed like any other.
-FAULTS = (Exception, SystemExit, asyncio.CancelledError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from mailserver.awaiting import FAULTS
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route, Verdict
 from mailserver.mail.content import Content
@@ -153,7 +154,7 @@ class Transaction:
             routes = await profile.router.route(address)
         except AddressError as error:
             return self._refused("rcpt", replies.bad_address(self.id), str(error), address)
-        except Exception:  # noqa: BLE001  # whatever a directory raises means "cannot tell"
+        except FAULTS:  # whatever a directory raises means "cannot tell"
             log.failure("{id}: no route for a recipient could be found out", id=self.id)
             return self._refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
         usable: list[Local | Remote] = []

@@ -1,5 +1,6 @@
 """What deliveries answer may be anything; what becomes of each message is written down all the same."""
 
+import asyncio
 from dataclasses import replace
 from unittest import mock
 
@@ -87,6 +88,22 @@ class Answers(QueueCase):
         delivered = self.steps.wait(other := IDS.next(), "delivered")
         await self.commit(queue, id=other)
         await delivered
+
+    async def test_one_that_would_end_the_program_or_was_cancelled_elsewhere_has_failed_like_any_other(self):
+        queue = await self.started()
+        for error in (SystemExit(1), asyncio.CancelledError(), RecursionError()):
+            for raises in (mock.Mock(side_effect=error), lambda parcels, error=error: self.raising(error)):
+                with mock.patch.object(self.delivery, "deliver_batch", raises):
+                    deferred = self.steps.wait(id := IDS.next(), "deferred")
+                    await self.commit(queue, id=id)
+                    await deferred
+                self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+        delivered = self.steps.wait(other := IDS.next(), "delivered")
+        await self.commit(queue, id=other)
+        await delivered
+
+    async def raising(self, error):
+        raise error
 
     async def answer(self, value):
         return value

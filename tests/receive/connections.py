@@ -106,7 +106,7 @@ class Router:
 
     def __init__(self) -> None:
         self.later: Deferred[None] | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def route(self, address: Address) -> Sequence[Route]:
         if self.later is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -135,10 +136,11 @@ class Recipients(TransactionCase):
         self.assertEqual(self.send(listener, *["alice@example.org"] * 50), [250, 250, *[452] * 49, 354, 250])
 
     def test_a_router_that_fails_defers(self) -> None:
-        listener = self.listener()
-        listener.router.error = RuntimeError("the directory is down")
-        self.assertEqual(self.say(listener, MAIL + b"RCPT TO:<alice@example.org>\r\n"), [250, 451])
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        for error in (RuntimeError("the directory is down"), SystemExit(1), asyncio.CancelledError()):
+            listener = self.listener()
+            listener.router.error = error
+            self.assertEqual(self.say(listener, MAIL + b"RCPT TO:<alice@example.org>\r\n"), [250, 451])
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
 
     def test_a_router_that_fails_later_defers(self) -> None:
         listener = self.listener()
