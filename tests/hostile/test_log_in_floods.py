@@ -61,7 +61,7 @@ class Floods(TestCase):
 
     def test_after_the_stop_nobody_waits_for_ever(self) -> None:
         self.threads.stop()
-        self.failureResultOf(self.threads.run(self.wait, "late"), checking.TooMany)
+        self.failureResultOf(self.threads.run(self.wait, "late"), checking.NotRunning)
 
     def test_where_too_many_wait_the_client_hears_to_try_later_and_nothing_is_held_against_it(self) -> None:
         clock, lockout = Clock(), Counting()
