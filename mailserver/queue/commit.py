@@ -95,6 +95,11 @@ class Writer:
         """No error of the disk has come since the store was opened."""
         return self._store.trusted
 
+    @property
+    def has_made_store(self) -> bool:
+        """There was no queue in the file when it was opened."""
+        return self._store.is_new
+
     def stop(self) -> Deferred[None]:
         """Finish what was asked, close the store and end the thread."""
         self._jobs.put(None)

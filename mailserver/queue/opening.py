@@ -12,6 +12,7 @@ from mailserver.queue.checkup import SHORT_OCTETS, Checkup, fault_in
 from mailserver.queue.commit import Writer
 from mailserver.queue.health import Health
 from mailserver.queue.mark import End, has_lost_log, required_files, write_mark
+from mailserver.queue.store import PAGE_OCTETS
 
 __all__ = ["Opening"]
 
@@ -50,13 +51,13 @@ class Opening:
         Raises `StorageFault` (`QueueGone` where the file of an earlier queue is not there) and OSError.
         """
         mark, octets = await self._read(required_files, self._directory)
-        self.is_new = not octets
         if await self._read(has_lost_log, self._directory, mark):
             self.log.critical(
                 "{path}-wal has been removed since the server ended: what was acknowledged shortly before the end may be lost",
                 path=self._path,
             )
-        await self._writer.start(must_exist=not self.is_new, in_order=mark is End.CLOSED)
+        await self._writer.start(must_exist=not may_be_new(mark, octets), in_order=mark is End.CLOSED)
+        self.is_new = self._writer.has_made_store
         await self._read(write_mark, self._directory, End.RUNNING)
         self._is_open = True
         if self.is_new or mark is End.CLOSED:
@@ -93,3 +94,12 @@ class Opening:
         else:
             self.log.info("the queue's file has been looked through; nothing is wrong with it")
             self._sound()
+
+
+def may_be_new(mark: End | None, octets: int) -> bool:
+    """There has been no queue, as far as this tells.
+
+    The first start may have ended (it was killed, the disk was full) when it had begun the file: then that is a page in which
+    nothing stands, and there is no mark.
+    """
+    return not octets or (mark is None and octets == PAGE_OCTETS)

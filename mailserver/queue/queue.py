@@ -76,7 +76,7 @@ class Queue:
     log = Logger()
     _recovery: Recovery | None = None
     _lock: int | None = None
-    _started_at = 0.0
+    _left_in_spool: Sequence[str] = ()  # by earlier runs
     _accepting = False
     _stopping = False
 
@@ -298,10 +298,10 @@ class Queue:
 
     async def _look_at_store(self) -> None:
         """What an earlier run left is taken up.  Of a damaged store nothing is: it has to be mended first."""
-        self._started_at = self._clock.seconds()
         try:
             if self._health.damage:
                 return
+            self._left_in_spool = await self._runner.read(self._spool.older_than, self._clock.seconds())
             await self._writer.do(lambda store: store.forget_damage())
             await self._times.start()
             if self._opening.is_sound:
@@ -315,7 +315,8 @@ class Queue:
 
     async def _tidy_spool(self) -> None:
         """Remove what belongs to no message: where it is sure what does."""
-        count = await self._runner.read(tidy_spool, self._reader, self._spool, self._started_at)
+        names, self._left_in_spool = self._left_in_spool, ()
+        count = await self._runner.read(tidy_spool, self._reader, self._spool, names)
         if count:
             self.log.info("removed {count} spool files that belonged to no message", count=count)
 

@@ -7,7 +7,7 @@ file is kept and reported: people may find the file in a backup.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from twisted.logger import Logger
@@ -39,9 +39,12 @@ def find_leftovers(reader: SqliteReader) -> Leftovers:
     return Leftovers(reader.newest(), reader.attempted(), tuple(reader.damaged_spool()))
 
 
-def tidy_spool(reader: SqliteReader, spool: Spool, started_at: float) -> int:
-    """Remove the files that belong to no message, but for those written since `started_at`.  How many they were.  Blocks."""
-    orphans = reader.without_entry(spool.older_than(started_at))
+def tidy_spool(reader: SqliteReader, spool: Spool, names: Iterable[str]) -> int:
+    """Remove those of these files that belong to no message.  How many they were.  Blocks.
+
+    `names` were there before a message of this run could be: no time says that, since the clock may be set.
+    """
+    orphans = reader.without_entry(names)
     for name in orphans:
         spool.remove(name)
     return len(orphans)

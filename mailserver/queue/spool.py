@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from mailserver.mail.content import Content
 from mailserver.mail.durable import make_directory, sync_directory
@@ -29,10 +30,8 @@ class Spool:
         sync_directory(self.directory)
 
     def put_aside(self, moment: float) -> str | None:
-        """Move the files that were last written before `moment`, those of a queue that is gone, out of the way: to where; None
-        where there are none.
-        """
-        return self.move_aside(list(self.older_than(moment)), moment) or None
+        """Move the files, those of a queue that is gone, out of the way: to where; None where there are none."""
+        return self.move_aside(self.older_than(math.inf), moment) or None
 
     def move_aside(self, names: Sequence[str], moment: float) -> str:
         """Move these files to a folder beside, named by the time: where that is, "" where there are none."""
@@ -69,12 +68,14 @@ class Spool:
         except FileNotFoundError:
             pass
 
-    def older_than(self, moment: float) -> Iterator[str]:
+    def older_than(self, moment: float) -> list[str]:
         """The names of files that were last written before `moment` (seconds since the epoch)."""
         with os.scandir(self.directory) as files:
-            for file in files:
-                if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < moment:
-                    yield file.name
+            return [
+                file.name
+                for file in files
+                if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < moment
+            ]
 
 
 class Room:

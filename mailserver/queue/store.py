@@ -22,7 +22,7 @@ from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
 
-__all__ = ["DAMAGED", "MessageRefused", "SqliteStore", "open_connection"]
+__all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "open_connection"]
 
 SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
 SCHEMA_VERSION = 2
@@ -104,6 +104,7 @@ class SqliteStore:
     def __init__(self, path: str, *, page_octets: int = PAGE_OCTETS) -> None:
         self.path = path
         self.trusted = False
+        self.is_new = False
         self._damage = ""
         self._page_octets = page_octets
         self._shared_memory = SharedMemory(path)
@@ -116,15 +117,16 @@ class SqliteStore:
     def open(self, *, must_exist: bool = False, in_order: bool = True) -> None:
         """Open or create the file, mode 0600, and bring its schema up to date.
 
-        With `must_exist` a file without a queue in it, one cut off near its beginning say, is a damaged one.  One that was not
-        closed `in_order` is left as large as it is.
+        With `must_exist` a file without a queue in it, one cut off near its beginning say, is a damaged one; without it, one in
+        which there is no more than a beginning is a new one.  One that was not closed `in_order` is left as large as it is.
         """
         with self._faults():
             self._shared_memory.require_room()
             self._connection = connection = open_connection(self.path)
             version = connection.pragma("user_version")
-            if version == 0 and must_exist:
+            if version == 0 and (must_exist or connection.pragma("schema_version") != 0):
                 raise StorageDamaged(f"{self.path} has no queue in it")
+            self.is_new = version == 0
             if version == 0:
                 connection.pragma("page_size", self._page_octets)
             if connection.pragma("journal_mode", "wal") != "wal":

@@ -208,13 +208,14 @@ class StoppedQueue:
             mark, _ = required_files(data_directory)
             queue = cls(data_directory)
             queue._store.open(must_exist=True)
+            write_mark(data_directory, End.CHANGED)  # this may be killed, too
             try:
                 yield queue
             finally:
                 queue._reader.close()
                 queue._store.close()
-                if mark is not End.CLOSED:  # the next start has to look at it still, but need not miss the log
-                    write_mark(data_directory, End.CHANGED)
+                # Where there was no good end before, the next start has to look at it still, but need not miss the log.
+                write_mark(data_directory, End.CLOSED if mark is End.CLOSED else End.CHANGED)
         finally:
             os.close(lock)
 

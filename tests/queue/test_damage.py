@@ -172,6 +172,48 @@ class Marked(DamageCase):
         _, said = await self.restarted()
         self.assertEqual(said, [])
 
+    async def test_the_file_of_a_first_start_that_came_to_no_end_is_begun_anew(self):
+        """It was killed, or the disk was full: a page in which nothing stands."""
+        store = SqliteStore(str(self.db))
+        os.makedirs(self.directory)
+        with mock.patch("mailserver.queue.store.upgrade", side_effect=apsw.FullError("no room")):
+            self.assertRaises(StorageFault, store.open)
+        store.close()
+        self.assertEqual(self.db.stat().st_size, 16384)
+        stray = Path(self.directory, "spool", IDS.next())
+        stray.parent.mkdir()
+        stray.touch()
+        queue, said = await self.restarted()
+        self.assertEqual((said, queue.writable), ([], True))
+        (aside,) = Path(self.directory).glob("spool.*")
+        self.assertEqual([file.name for file in aside.iterdir()], [stray.name], "whatever stood there is kept")
+        id = await self.commit(queue)
+        await self.until(lambda: self.delivery.parcels)
+        self.assertEqual(self.delivery.parcels[0][0], id)
+
+    async def test_a_queue_of_a_release_without_marks_that_stands_in_its_log_alone_is_no_new_one(self):
+        self.delivery.hold = self.relay.hold = True
+        queue = await self.started()
+        id = await self.commit_spooled(queue)
+        left = self.directory + "-killed"
+        shutil.copytree(self.directory, left)
+        await self.crash(queue)
+        self.directory, self.db = left, Path(left, "queue.db")
+        Path(left, "queue.mark").unlink()
+        self.assertEqual(self.db.stat().st_size, 16384)
+        self.delivery.hold = self.relay.hold = False
+        self.delivery.parcels.clear()
+        queue, said = await self.restarted()
+        await self.until(lambda: self.delivery.parcels)
+        self.assertEqual((self.delivery.parcels[0][0], said), (id, []))
+        self.assertEqual(list(Path(left).glob("spool.*")), [])
+
+    async def test_a_command_that_is_killed_leaves_no_mark_of_a_good_end(self):
+        await self.stop(await self.started())
+        with StoppedQueue.opened(self.directory):
+            self.assertEqual(read_mark(self.directory), End.CHANGED)
+        self.assertEqual(read_mark(self.directory), End.CLOSED)
+
     async def test_a_good_end_needs_no_check(self):
         await self.stop(await self.started())
         with mock.patch.object(opening_module, "fault_in") as check:
@@ -225,6 +267,24 @@ class Spoilt(DamageCase):
         while orphan.exists():
             await deferLater(reactor, 0.005, lambda: None)
         self.assertEqual((said, queue.writable), ([], True))
+
+    async def test_a_file_that_comes_amid_a_check_stays_though_the_clock_is_set_back(self):
+        await self.killed()
+        self.go_on = threading.Event()
+        self.addCleanup(self.go_on.set)
+        self.patch(opening_module, "SHORT_OCTETS", 0)
+        with mock.patch("mailserver.queue.checkup.fault_in", lambda path, is_stopped: self.go_on.wait() and ""):
+            queue, _ = await self.restarted()
+            sent = envelope(local())
+            path = Path(queue.spool_path(sent.id))
+            path.write_bytes(b"large")
+            os.utime(path, (1, 1))  # the clock is wrong now; the file is not committed yet
+            with capturedLogs() as events:
+                self.go_on.set()
+                while not any("looked through; nothing" in event["log_format"] for event in events):
+                    await deferLater(reactor, 0.005, lambda: None)
+                await queue._runner.read(lambda: None)
+        self.assertTrue(path.exists())
 
     async def test_no_file_of_the_spool_is_removed_while_the_store_is_damaged(self):
         await self.killed()

@@ -706,8 +706,8 @@ class Recovery(QueueCase):
         self.assertEqual(os.listdir(os.path.join(self.directory, "spool")), [id])
 
     async def test_a_file_that_is_younger_than_the_start_is_left_alone(self):
+        await self.stop(await self.started())
         queue = self.make()
-        os.makedirs(os.path.join(self.directory, "spool"))
         name = os.path.join(self.directory, "spool", IDS.next())
         with open(name, "w"):
             pass
