@@ -48,6 +48,7 @@ from mailserver.tls import IdentityError
 __all__ = ["MailService", "Options", "makeService"]
 
 EX_FAILED, EX_CONFIG = 1, 78  # the second of sysexits.h: to start again is no use
+DEAD_ENDS_TOLD = 50
 LAST_WORDS_SECONDS = 5.0  # of a stop, beyond `limits.shutdown_seconds`
 SWEEP_SECONDS = 86_400.0
 TOLD = (StartError, plugins.PluginError, ConfigurationError, IdentityError, StorageFault)  # by their words alone
@@ -233,6 +234,7 @@ class MailService(Service):
         if self._daemon is not None:
             self._daemon.has_started()
         self._systemd.ready("serves")
+        self._look_for_dead_ends()
         self._follow_hang_up()
 
     def stopService(self) -> Deferred[None]:
@@ -401,6 +403,7 @@ class MailService(Service):
         if later:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))
         self.log.info("the configuration was reloaded")
+        self._look_for_dead_ends()
         return {"reloaded": True, "faults": faults, "needs_restart": later}
 
     # --- what the command line may ask ---
@@ -440,6 +443,22 @@ class MailService(Service):
         return {"status": status} | {name: when_started(command) for name, command in others.items()}
 
     # --- small things ---
+
+    def _look_for_dead_ends(self) -> None:
+        """Tell what leads nowhere.  It asks the directory for each alias, so nobody waits for it."""
+        Deferred.fromCoroutine(self._tell_dead_ends(self._door)).addErrback(
+            lambda failure: self.log.warn(
+                "whether every alias leads somewhere could not be found out: {why}", why=failure.getErrorMessage()
+            )
+        )
+
+    async def _tell_dead_ends(self, door: Door) -> None:
+        with door.generation:
+            faults = await door.router.faults(relays=self._server.remote is not None)
+        for fault in faults[:DEAD_ENDS_TOLD]:
+            self.log.warn("{fault}", fault=fault)
+        if len(faults) > DEAD_ENDS_TOLD:
+            self.log.warn("{count} more lead nowhere: mailserver check names them", count=len(faults) - DEAD_ENDS_TOLD)
 
     def _make_data_directory(self) -> None:
         data = self._configuration.data

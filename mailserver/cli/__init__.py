@@ -73,6 +73,7 @@ def _configuration(options: argparse.Namespace) -> str:
 
     if options.config is None and not getattr(options, "needs_configuration", True):
         return ""
+    options.names_config = options.config is not None
     return chosen_path(options.config, say=say, environment=os.environ)
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import pwd
 import socket
 import tempfile
 from dataclasses import asdict
@@ -19,14 +20,16 @@ from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
-from mailserver.config.endpoints import bare_endpoint, split_endpoint
+from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
 from mailserver.config.faults import key_text
 from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of
 from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
 from mailserver.control_client import ControlError, NoServer, ask
+from mailserver.identity import as_owner_of
 from mailserver.interfaces import IComponent
+from mailserver.log_ins import has_log_ins
 from mailserver.plugins import Catalogue, PluginError, build_component, discover
 from mailserver.root_reading import plan_of
 
@@ -52,6 +55,8 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_certificates(configuration)
         look.at_bare_lf(configuration)
         look.at_data(configuration.data)
+        look.at_log(configuration)
+        look.at_families(configuration)
         look.at_ports(configuration)
         look.at_root()
     look.at_plugins(catalogue)
@@ -95,7 +100,7 @@ class _Look:
             tables.append(("relay", "relay", configuration.relay))
         tables += [("filter", f"filter[{n}]", table) for n, table in enumerate(configuration.filter)]
         for section, key, table in tables:
-            self.at_passwords(key, table.options)
+            self.at_passwords(key, table.options, configuration.data)
             try:
                 component = build_component(catalogue.factory(section, table.use), table.options, services)
             except PluginError as error:
@@ -118,7 +123,7 @@ class _Look:
             if IComponent.providedBy(directory):
                 with reading(configuration):
                     finished(directory.start())
-            self.warnings += finished(router.faults())
+            self.warnings += finished(router.faults(relays=configuration.relay.use != "none"))
         except ConfigurationError as error:
             self.faults += error.faults
         except OSError as error:
@@ -134,7 +139,7 @@ class _Look:
             except CheckerError as error:
                 self.fault("authentication.checkers", str(error))
 
-    def at_passwords(self, table: str, options: Options) -> None:
+    def at_passwords(self, table: str, options: Options, data: str) -> None:
         """The files from which we take passwords for others must be there, and should be nobody else's to read."""
         for name in keys_of(type(options)):
             path = getattr(options, name)
@@ -142,10 +147,10 @@ class _Look:
                 continue
             key = f"{table}.{name}"
             try:
-                with open(path, "rb") as file:
+                with as_owner_of(data), open(path, "rb") as file:
                     mode = os.fstat(file.fileno()).st_mode
             except PermissionError:
-                self.warnings.append(f"{key}: this user may not read {path}; the server must be able to")
+                self.not_allowed(key, "read", path, data)
             except OSError as error:
                 self.fault(key, f"{path}: {error.strerror or error}")
             else:
@@ -185,6 +190,48 @@ class _Look:
                 self.warnings.append(f"data: this user may not write to {place}; the server's user must be able to")
             else:
                 self.fault("data", f"{place} cannot be written: {error.strerror}")
+
+    def at_log(self, configuration: Configuration) -> None:
+        """Its file must be one that the server's user can write; what fail2ban reads must be there."""
+        log, data = configuration.log, configuration.data
+        if log.level in ("warn", "error") and any(map(has_log_ins, configuration.listen)):
+            self.warnings.append(
+                f'log.level: "{log.level}" leaves out the steps, login_failed among them: fail2ban sees no log-in that fails'
+            )
+        if log.path is None:
+            return
+        folder = os.path.dirname(log.path)
+        if os.path.isdir(log.path):
+            self.fault("log.path", f"{log.path} is a folder")
+        elif not os.path.isdir(folder) and folder != data:
+            self.fault("log.path", f"there is no folder {folder}")
+        elif os.path.isdir(folder):
+            with as_owner_of(data):
+                file, place = (os.access(one, os.W_OK, effective_ids=True) for one in (log.path, folder))
+            if not file and not place:
+                self.not_allowed("log.path", "write", log.path if os.path.exists(log.path) else folder, data)
+
+    def not_allowed(self, key: str, what: str, path: str, data: str) -> None:
+        """The file is closed to the server's user, who owns the data folder; or to us, who are neither he nor root."""
+        owner = os.stat(data).st_uid if os.path.isdir(data) else -1
+        if owner >= 0 and os.geteuid() in (0, owner):
+            self.fault(key, f"the server's user, who owns {data} ({_name(owner)}), may not {what} {path}")
+        else:
+            self.warnings.append(f"{key}: this user may not {what} {path}; the server must be able to")
+
+    def at_families(self, configuration: Configuration) -> None:
+        """On most hosts an IPv6 port on all addresses is an IPv4 port, too, and the second of the two cannot be bound."""
+        if _is_ipv6_only():
+            return
+        places = [place_of(listen.endpoint) for listen in configuration.listen]
+        for n, place in enumerate(places):
+            for m, other in enumerate(places[:n]):
+                if place is not None and other is not None and place.clashes_across_families(other):
+                    self.fault(
+                        f"listen[{n}].endpoint",
+                        f"clashes with listen[{m}], {configuration.listen[m].endpoint}: tcp6 without an interface is for IPv4, "
+                        "too, on this host (net.ipv6.bindv6only is 0): leave the tcp endpoint out",
+                    )
 
     def at_ports(self, configuration: Configuration) -> None:
         """Whether the ports are free; not while the server holds them itself."""
@@ -227,6 +274,21 @@ def _port_problem(endpoint: str) -> str:
         except OSError as error:
             return f"cannot be listened on: {error.strerror or error}"
     return ""
+
+
+def _is_ipv6_only() -> bool:
+    try:
+        with open("/proc/sys/net/ipv6/bindv6only", encoding="ascii") as file:
+            return file.read().strip() != "0"
+    except OSError:  # no IPv6 here, or no Linux: the look at the ports tells more
+        return True
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _count(things: list[Any], name: str) -> str:

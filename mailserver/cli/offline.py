@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.awaiting import now_or_later
 from mailserver.cli.output import Unable
 from mailserver.config import Configuration
-from mailserver.interfaces import Services
+from mailserver.interfaces import IResolver, Services
+from mailserver.mail.lookup import LookupFailed
+from mailserver.state import StateStore
 
 __all__ = ["NotNow", "finished", "offline_services"]
 
@@ -21,13 +25,22 @@ class NotNow(Unable):
     """The answer needs a running reactor."""
 
 
+@implementer(IResolver)
+class NoAnswers:
+    """A resolver for components that are only built: where a server would ask the DNS, it cannot tell."""
+
+    async def query(self, name: str, record_type: str) -> Any:
+        """Raises `LookupFailed`."""
+        raise LookupFailed(f"{name}: {record_type} records are looked up by the running server")
+
+
 def offline_services(configuration: Configuration) -> Services:
-    """Threads are run in place; there is no state and no resolver."""
+    """Threads are run in place; there is a state that was never opened, and a resolver that cannot tell."""
     return Services(
         clock=Clock(),
         run_in_thread=maybeDeferred,
-        state=None,
-        resolver=None,
+        state=StateStore(path=os.path.join(configuration.data, "state.db"), clock=Clock(), run_in_thread=maybeDeferred),
+        resolver=NoAnswers(),
         hostname=configuration.hostname,
         configuration_directory=configuration.directory,
         data_directory=configuration.data,

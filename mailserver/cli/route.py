@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import sys
 from typing import Any
 
 from mailserver.cli.accounts import reading
 from mailserver.cli.asking import ask_server
-from mailserver.cli.offline import finished, offline_services
+from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
-from mailserver.control_client import CommandRefused, NoServer
+from mailserver.control_client import CommandRefused, ControlError, NoServer
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
@@ -49,11 +50,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 def show_route(options: argparse.Namespace) -> int:
     """Print it.  1 where such mail would be refused."""
     configuration = load(options.config)
-    arguments = {"address": options.address, "from": options.peer or ""}
-    try:
-        answer = ask_server(configuration.data, "route", arguments, timeout_seconds=60)
-    except NoServer:
-        answer = _stopped(options)
+    answer = _tried(options, configuration) if options.names_config else _asked(options, configuration)
     if options.json:
         as_json(answer)
     else:
@@ -68,6 +65,40 @@ def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
     configuration, router = _router(config)
     parsed = parsed_address(address)
     return usable_routes(parsed, finished(router.route(parsed)), configuration.relay.use != "none")
+
+
+def _asked(options: argparse.Namespace, configuration: Configuration) -> dict[str, Any]:
+    """By the configuration that the running server has; by the file where none runs."""
+    try:
+        return _ask(configuration, options.address, options.peer)
+    except NoServer:
+        return _stopped(options)
+
+
+def _tried(options: argparse.Namespace, configuration: Configuration) -> dict[str, Any]:
+    """By the file that was named: it may be one that no server has read yet.  A running server only looks hosts up."""
+    try:
+        answer = _stopped(options)
+    except NotNow:
+        print(
+            "mailserver: these accounts can only be looked at by the running server: it answers by the configuration it has",
+            file=sys.stderr,
+        )
+        return _asked(options, configuration)
+    for end in answer["ends"]:
+        if end["kind"] == "remote":
+            try:
+                others = _ask(configuration, end["address"], None)["ends"]
+            except (ControlError, CommandRefused):
+                break
+            answer["server"] = True
+            [found] = others if [one.get("address") for one in others] == [end["address"]] else [{}]
+            end |= {key: found[key] for key in ("hosts", "fault") if key in found}
+    return answer
+
+
+def _ask(configuration: Configuration, address: str, peer: str | None) -> dict[str, Any]:
+    return ask_server(configuration.data, "route", {"address": address, "from": peer or ""}, timeout_seconds=60)
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:

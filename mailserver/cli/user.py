@@ -16,6 +16,7 @@ from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.config import Configuration, load
+from mailserver.delivery.domains import Domain, Domains
 from mailserver.identity import as_owner_of
 from mailserver.mail.address import AddressError
 from mailserver.plugins import discover
@@ -31,6 +32,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     actions = user.add_subparsers(title="actions", metavar="ACTION", required=True)
     adding = _action(actions, common, "add", add_account, "add an account; asks for its password")
     adding.add_argument("--no-password", action="store_true", help="receives mail, cannot log in")
+    adding.add_argument("--any-domain", action="store_true", help="also for a domain that is not ours: logs in, gets no mail")
     _action(actions, common, "password", change_password, "give an account another password")
     _action(actions, common, "hash", print_hash, "print what is kept of a password, for accounts in a database")
     for action in actions.choices.values():
@@ -55,13 +57,26 @@ def add_account(options: argparse.Namespace) -> int:
     configuration, accounts = opened(options.config)
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
+    domain = _domain_of(options.address)
+    if not options.any_domain and not _is_ours(domain, configuration):
+        raise Unable(
+            f'there is no [domain."{domain}"] in {options.config}, so no mail would come for this account: add it there, '
+            "or say --any-domain for one that only logs in"
+        )
     password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
     changing(accounts, lambda: accounts.add(options.address, password))
-    done(options, "added")
-    domain = options.address.rpartition("@")[2].lower()
-    if domain not in configuration.domain:
-        print(f'mailserver: there is no [domain."{domain}"] yet, so no mail comes for this account', file=sys.stderr)
-    return 0
+    return done(options, "added")
+
+
+def _domain_of(address: str) -> str:
+    try:
+        return account_key(address).rpartition("@")[2]
+    except AddressError as error:
+        raise Unable(f"this is not an address: {error}", 2) from error
+
+
+def _is_ours(domain: str, configuration: Configuration) -> bool:
+    return Domains({name: Domain() for name in configuration.domain}).key_of(domain) is not None
 
 
 def change_password(options: argparse.Namespace) -> int:

@@ -78,6 +78,15 @@ class Place:
         """Both cannot be listened on at once.  Port 0 is any that is free; an address of all includes each."""
         if self.kind not in ("tcp", "tcp6") or self.kind != other.kind:
             return self == other
+        return self._is_part_of(other)
+
+    def clashes_across_families(self, other: Place) -> bool:
+        """The same, where ``tcp6`` on all addresses takes the IPv4 ones, too (Linux with ``bindv6only`` 0)."""
+        if {self.kind, other.kind} != {"tcp", "tcp6"} or self.port != other.port or not self.port:
+            return False
+        return (self.host if self.kind == "tcp6" else other.host) == ANY["tcp6"]
+
+    def _is_part_of(self, other: Place) -> bool:
         if self.port != other.port or not self.port:
             return False
         return self.host == other.host or ANY[self.kind] in (self.host, other.host)

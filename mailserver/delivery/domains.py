@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
@@ -51,6 +51,9 @@ class Domains:
             if f"*.{domain_key}" in self._domains:
                 return f"*.{domain_key}"
         return None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._domains)
 
     def __getitem__(self, key: str) -> Domain:
         return self._domains[key]

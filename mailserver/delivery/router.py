@@ -98,9 +98,9 @@ class Router:
         hops: list[Hop] = []
         return await self._expanded(address, hops.append), hops
 
-    async def faults(self) -> list[str]:
-        """What an administrator should know, a sentence each: for `mailserver check`."""
-        found = []
+    async def faults(self, *, relays: bool = True) -> list[str]:
+        """What leads nowhere or has no effect, a sentence each.  `relays`: mail for other hosts is sent there."""
+        found: list[str] = []
         for alias, members in self._domains.each_alias():
             where = f"alias {alias}"
             keeps = self._domains.keeps(alias.domain, alias.local)
@@ -111,11 +111,29 @@ class Router:
                 if keeps and not has_account:
                     found.append(f"{where}: it names itself, and there is no account of this name")
             for member in members:
-                routes = await self.route(member)
-                found += [f"{where}: {route.why}" for route in routes if isinstance(route, Refused)]
+                found += await self._leads_nowhere(where, member, relays)
+        for name in self._domains:
+            domain, where = self._domains[name], f'domain "{name}"'
+            for key, address in (("catch_all", domain.catch_all), ("postmaster", domain.postmaster)):
+                if address is not None:
+                    found += await self._leads_nowhere(f"{where}: {key}", address, relays)
+            for pattern in domain.patterns:
+                if "{" not in pattern.user:
+                    place = "" if "@" in pattern.user else f"@{self._account_domain(name)}"
+                    user, _, user_domain = f"{pattern.user}{place}".rpartition("@")
+                    found += await self._leads_nowhere(f"{where}: pattern {pattern.rule!r}", Address(user, user_domain), relays)
         if all(isinstance(route, Refused) for route in await self.route(Address("postmaster", ""))):
             found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
         return found
+
+    async def _leads_nowhere(self, what: str, address: Address, relays: bool) -> list[str]:
+        """Why mail for the address is refused, a sentence or none."""
+        for route in await self.route(address):
+            if isinstance(route, Refused):
+                return [f"{what}: {route.why}"]
+            if isinstance(route, Remote) and not relays:
+                return [f'{what}: {route.address} is another host\'s, and nothing is sent there ([relay] use = "none")']
+        return []
 
     async def _expanded(self, address: Address, tell: Callable[[Hop], None] | None = None) -> Sequence[Route]:
         """Follow aliases until only mailboxes and other hosts are left, each of them once."""

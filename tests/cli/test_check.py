@@ -56,7 +56,7 @@ class Check(CheckCase):
         self.assertIn("leads back to itself", said.out)
 
     def test_an_alias_that_keeps_and_forwards_is_neither_fault_nor_warning(self) -> None:
-        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n')
+        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n[relay]\nuse = "mx"\n')
         self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
 
     def test_filters_before_a_delivery_that_is_told_no_folder_are_a_warning(self) -> None:
@@ -73,6 +73,81 @@ class Check(CheckCase):
         said = self.check('[domain."example.org".aliases]\nsales = "ghost@example.org"\n')
         self.assertEqual(said.code, 0)
         self.assertIn("warning: alias sales@example.org", said.out)
+
+    def test_catch_all_postmaster_and_pattern_that_lead_nowhere_are_a_warning_each(self) -> None:
+        said = self.check(
+            'catch_all = "ghost@example.org"\npostmaster = "boo@example.org"\n'
+            '[[domain."example.org".pattern]]\nmatch = "list-{x}"\nuser = "nobody"\n[domain."example.com"]\npostmaster = "b@example.com"\n'
+        )
+        self.assertEqual(said.code, 0)
+        self.assertIn('warning: domain "example.org": catch_all: ', said.out)
+        self.assertIn("warning: domain \"example.org\": pattern 'list-{x}': ", said.out)
+        self.assertIn('warning: domain "example.com": postmaster: ', said.out)
+
+    def test_those_that_lead_somewhere_are_none(self) -> None:
+        said = self.check(
+            'catch_all = "alice@example.org"\npostmaster = "alice+post@example.org"\n'
+            '[[domain."example.org".pattern]]\nmatch = "list-{x}"\nuser = "alice"\n'
+            '[[domain."example.org".pattern]]\nmatch = "{user}-{x}"\nuser = "{user}"\n'
+        )
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
+    def test_what_leads_to_another_host_while_nothing_is_sent_there_is_a_warning(self) -> None:
+        more = '[domain."example.org".aliases]\nsales = ["alice@example.org", "x@elsewhere.example"]\n'
+        self.assertIn("warning: alias sales@example.org: x@elsewhere.example is another host's", self.check(more).out)
+        self.assertNotIn("warning:", self.check(more + '[relay]\nuse = "mx"\n').out)
+
+    def test_mail_exchangers_need_no_server_to_be_checked(self) -> None:
+        said = self.check('[relay]\nuse = "mx"\n[[filter]]\nuse = "null_mx"\n')
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
+    def test_ports_of_both_families_that_clash_are_a_fault_where_the_host_says_so(self) -> None:
+        port = free_port()
+        both = f'[[listen]]\nservice = "mx"\nendpoint = "tcp:{port}:interface=127.0.0.1"\n[[listen]]\nservice = "mx"\nendpoint = "tcp6:{port}"\n'
+        for only, is_told in ((False, True), (True, False)):
+            with mock.patch("mailserver.cli.check._is_ipv6_only", return_value=only):
+                said = self.check(both)
+            self.assertEqual(said.code, int(is_told), said.out)
+            self.assertEqual("clashes with listen[1]" in said.out, is_told, said.out)
+        with mock.patch("mailserver.cli.check._is_ipv6_only", return_value=False):
+            self.assertEqual(self.check(both.replace(f"tcp6:{port}", f"tcp6:{port}:interface=\\\\:\\\\:1")).code, 0)
+
+    def test_a_log_that_nobody_can_write_is_a_fault(self) -> None:
+        for path, told in (("nowhere/log", f"there is no folder {self.folder}/nowhere"), ("data", f"{self.data} is a folder")):
+            self.assertFault(self.check(f'[log]\npath = "{path}"\n'), 10, f"log.path: {told}")
+        self.assertEqual(self.check('[log]\npath = "data/log"\n').code, 0)
+        self.assertEqual(os.listdir(self.data), [])
+
+    def test_a_log_that_the_servers_user_cannot_write_is_a_fault(self) -> None:
+        require_root("a file of root's")
+        self.folder.chmod(0o755)
+        os.chown(self.data, 54321, 54321)
+        os.chown(self.accounts, 54321, 54321)
+        told = f"log.path: the server's user, who owns {self.data} (54321), may not write {self.folder}"
+        self.assertFault(self.check('[log]\npath = "log"\n'), 10, told)
+        (self.folder / "log").touch(0o644)
+        self.assertFault(self.command("check"), 10, f"{told}/log")
+        os.chown(self.folder / "log", 54321, -1)
+        self.assertEqual(self.command("check").code, 0)
+
+    def test_a_password_that_the_servers_user_cannot_read_is_a_fault(self) -> None:
+        require_root("a file of root's")
+        self.folder.chmod(0o755)
+        os.chown(self.data, 54321, 54321)
+        (self.folder / "secret").write_text("x\n")
+        (self.folder / "secret").chmod(0o600)
+        relay = '[relay]\nuse = "smarthost"\nhost = "192.0.2.1"\ntls = "required"\nusername = "us"\npassword_file = "secret"\n'
+        self.assertFault(self.check(relay), 14, f"relay.password_file: the server's user, who owns {self.data} (54321), may not read")
+        os.chown(self.folder / "secret", -1, 54321)
+        (self.folder / "secret").chmod(0o640)
+        self.assertEqual(self.command("check").code, 0)
+
+    def test_a_level_that_hides_failed_log_ins_from_fail2ban_is_a_warning(self) -> None:
+        quiet = '[log]\nlevel = "warn"\n'
+        self.assertNotIn("fail2ban", self.check(quiet).out)
+        submission = '[[listen]]\nservice = "submission"\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+        self.assertIn('warning: log.level: "warn" leaves out the steps, login_failed among them', self.check(submission + quiet).out)
+        self.assertNotIn("fail2ban", self.check(submission).out)
 
     def test_a_wide_network_whose_data_may_end_in_lf_is_a_warning(self) -> None:
         said = self.check('[limits]\nbare_lf_networks = ["10.0.0.0/16", "192.0.2.0/24", "2001:db8::/48", "2001:db8:1:2::/64"]\n')

@@ -157,10 +157,16 @@ class User(CommandCase):
         self.assertEqual((said.code, self.accounts.read_text()), (1, ""))
         self.assertIn("not empty", said.err)
 
-    def test_an_account_in_a_domain_that_is_not_ours_is_warned_of(self) -> None:
-        said = self.user("add", "alice@elsewhere.example", "--no-password")
-        self.assertEqual(said.code, 0)
-        self.assertIn('there is no [domain."elsewhere.example"] yet', said.err)
+    def test_an_account_in_a_domain_that_is_not_ours_is_added_where_that_is_meant(self) -> None:
+        said = self.user("add", "alice@Elsewhere.example", "--password-stdin")
+        self.assertEqual((said.code, self.accounts.read_text()), (1, ""))
+        self.assertIn(f'there is no [domain."elsewhere.example"] in {self.config}', said.err)
+        self.assertEqual(self.user("add", "alice@elsewhere.example", "--no-password", "--any-domain").code, 0)
+
+    def test_a_name_below_a_domain_with_a_star_is_ours(self) -> None:
+        self.configure(CONFIGURATION + '[domain."*.example.net"]\n')
+        self.assertEqual(self.user("add", "alice@lists.example.net", "--no-password").code, 0)
+        self.assertEqual(self.user("add", "alice@example.net", "--no-password").code, 1)
 
     def test_a_damaged_file_is_told_and_left_alone(self) -> None:
         self.accounts.write_text("[account\n")

@@ -117,6 +117,16 @@ class ReloadCase(ScenarioCase):
             return next(line for line in wire.command("EHLO client.example").lines if line.startswith("SIZE"))
 
 
+class DeadEnds(ReloadCase):
+    def test_what_leads_nowhere_is_told_at_the_start_and_at_a_reload(self) -> None:
+        server = self.serve(BASIC + 'catch_all = "ghost@example.org"\n')
+        wait_until(lambda: 'domain "example.org": catch_all: ' in server.log(), server.log)
+        server.configure(BASIC + '[domain."example.org".aliases]\nsales = "gone@example.org"\n')
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "alias sales@example.org: " in server.log(), server.log)
+        self.assertServes(server)
+
+
 class Reload(ReloadCase):
     def test_sighup_gives_new_connections_the_new_configuration(self) -> None:
         server = self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from mailserver.queue.lock import lock_directory
@@ -57,7 +60,7 @@ class Verbs(ScenarioCase):
         starting.start()
         try:
             wait_until(lambda: "the server waits for it" in server.log(), server.log)
-            for command in (("queue", "list"), ("queue", "retry", "--all"), ("route", "alice@example.org")):
+            for command in (("queue", "list"), ("queue", "retry", "--all")):
                 said = server.command(*command)
                 self.assertIn("the server is starting", said.stderr)
                 self.assertEqual((said.returncode, said.stdout), (69, ""), command)
@@ -149,6 +152,21 @@ class Route(ScenarioCase):
         self.assertTrue(self.route(server, "x@far.example", "--from", "127.0.0.1")["accepted"])
         self.assertEqual(server.command("route", "not an address").returncode, 1)
         self.assertIn("by the relay smarthost", server.command("route", "sales@example.org").stdout)
+
+    def test_a_file_that_is_named_is_tried_whatever_the_running_server_has_read(self) -> None:
+        server = self.serve(RELAY)
+        other = server.work / "other.toml"
+        other.write_text(server.config_path.read_text().replace('aliases]\n', 'aliases]\nnews = "alice@example.org"\n'))
+        tried = server.work / "mailserver.toml"
+        asked = dict(server._environment(), MAILSERVER_CONFIG=str(tried))
+        server.config_path = other
+        self.assertEqual(self.route(server, "news@example.org")["hops"][0]["how"], "alias")
+        said = subprocess.run(
+            [str(Path(sys.executable).parent / "mailserver"), "route", "news@example.org", "--json"],
+            env=asked, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        self.assertEqual(json.loads(said.stdout)["hops"][0]["how"], "catch-all", said.stderr)
+        server.config_path = tried
 
     def test_where_mail_would_go_with_and_without_a_server(self) -> None:
         server = self.serve(RELAY)
