@@ -230,7 +230,7 @@ class Limits(Options):
     memory_bytes_total: Size = 16 * MIB
     """All messages that are held in memory while they come in; above it they go to files at once."""
     header_bytes: Octets = 256 * KIB
-    """The header section of a message; refused with 552."""
+    """The header section of a message; refused with 552. Of users' own mail never more than 256 KiB are taken."""
     hops: Count = 100
     """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
     recipients: Annotated[int, Field(ge=100, le=COUNT_MOST)] = 1000

@@ -85,6 +85,12 @@ class Content:
         """All of the header section is in `prefix`."""
         return self.prefix.endswith(b"\r\n\r\n") or self.prefix == b"\r\n"
 
+    @property
+    def has_cut_head(self) -> bool:
+        """The header section does not end within what is looked at: fields may stand where nobody sees them.  Raises OSError."""
+        stored = b"" if self.has_whole_head_in_front else self.stored_head
+        return len(stored) >= HEADER_OCTETS and not stored.endswith(b"\r\n\r\n")
+
     @once
     def stored_head(self) -> bytes:
         """`head` without the prefix.  Raises OSError as `chunks` does."""

@@ -17,7 +17,8 @@ from mailserver.mail.headers import NO_FIELD
 
 __all__ = ["mended"]
 
-SEPARATORS = re.compile(rb"(?:>*From [^\r\n]*(?:\r\n|\Z))+")
+# So few that the fields behind them stay in view, where each line has become longer.
+SEPARATORS = re.compile(rb"(?:>*From [^\r\n]*(?:\r\n|\Z)){1,10}")
 SEPARATOR = re.compile(rb"(?m)^(?=>*From )")
 MAILBOX_LINE = b"X-Mailbox-Line: "
 

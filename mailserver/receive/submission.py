@@ -112,6 +112,8 @@ class Posting:
     async def content(self, content: Content, *, smtputf8: bool = False) -> Content | Objection:
         """After the data, before filters see it: the message, completed, and without its blind copies.  Raises OSError."""
         policy = self._policy
+        if content.has_cut_head:
+            return self._not_understood(OriginatorError("The header section is too long"))
         try:
             content = apply_edits(content, BLIND_COPIES)
         except EditError as error:

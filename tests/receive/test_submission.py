@@ -229,6 +229,24 @@ class CompletionOfMessages(SubmissionCase):
                     self.assertIsInstance(result, Content)
                     self.assertEqual(b"".join(result.chunks()), kept)  # type: ignore[union-attr]
 
+    async def test_fields_where_nobody_sees_them_are_refused_whoever_hands_in(self) -> None:
+        head = b"From: alice@example.org\r\n" + b"X: y\r\n" * 44_000
+        for hidden in (b"From: ceo@elsewhere.example\r\n", b"Bcc: carol@example.net\r\n"):
+            await self.refused(head + hidden, "550 5.6.0 The header section is too long")
+            path = self.mktemp()
+            with open(path, "wb") as file:
+                size = file.write(head + hidden + b"\r\nbody\r\n")
+            posting = self.policy().posting(ID, Peer("local", 0, "submission", login="user1000"))
+            assert posting is not None
+            self.hears(await posting.content(Content.at(path, size)), "550 5.6.0 The header section is too long")
+
+    async def test_separator_lines_push_no_field_out_of_sight(self) -> None:
+        content, _ = mended(Content.of(b"From x\r\n" * 20_000 + b"From: ceo@elsewhere.example\r\n\r\nbody\r\n"))
+        answer = await self.posting().content(content)
+        self.assertIsInstance(answer, Content)
+        self.assertEqual(answer.headers.get_all("From"), [ALICE])
+        self.assertTrue(answer.head.endswith(b"\r\n\r\n"), "all fields are in view")
+
     async def test_lines_that_are_too_long_are_encoded_whoever_hands_in_and_files_in_a_thread(self) -> None:
         data = BOTH + b"From: alice@example.org\r\n\r\n" + b"<p>" * 500 + b"\r\n"
         in_threads: list[object] = []
