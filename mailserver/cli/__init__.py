@@ -26,6 +26,8 @@ EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
 COMMANDS = {
     "check": "check the configuration and what it refers to",
     "user": "add, list and remove accounts, set passwords",
+    "domain": "list, add and remove the domains whose mail is delivered here",
+    "alias": "list, add and remove names that lead to other addresses",
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "queue": "list, show, retry, hold, release, drop or redirect what is waiting",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",

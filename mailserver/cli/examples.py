@@ -25,6 +25,15 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver user certificate remove": ("mailserver user certificate remove alice@example.org alice@example.org",),
     "mailserver user sender add": ("mailserver user sender add alice@example.org @lists.example.org",),
     "mailserver user sender remove": ("mailserver user sender remove alice@example.org sales@example.org",),
+    "mailserver domain list": ("mailserver domain list",),
+    "mailserver domain add": ("mailserver domain add example.net --postmaster alice@example.org --reload",),
+    "mailserver domain remove": ("mailserver domain remove example.net --dry-run",),
+    "mailserver alias list": ("mailserver alias list example.org",),
+    "mailserver alias add": ("mailserver alias add sales@example.org alice bob@example.net --reload",),
+    "mailserver alias remove": (
+        "mailserver alias remove sales@example.org bob@example.net",
+        "mailserver alias remove sales@example.org",
+    ),
     "mailserver lockouts list": ("mailserver lockouts list --network 192.0.2.0/24",),
     "mailserver lockouts clear": ("mailserver lockouts clear --account alice@example.org",),
     "mailserver queue list": (

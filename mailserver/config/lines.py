@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-__all__ = ["KeyPath", "line_of", "lines_of"]
+__all__ = ["KeyPath", "Part", "line_of", "lines_of", "parts_of"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -42,6 +43,35 @@ def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
         if path[:length] in lines:
             return lines[path[:length]]
     return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A header of a table, or a key with its value: where it stands, in characters.  `value` is where the value begins."""
+
+    path: KeyPath
+    is_header: bool
+    start: int
+    value: int
+    end: int
+
+
+def parts_of(text: str) -> list[Part]:
+    """Headers and keys in their order.  `text` must be valid TOML."""
+    scan, table, parts = _Scan(text), tuple[str | int, ...](), list[Part]()
+    while scan.peek():
+        start = scan.at
+        if text.startswith("[", start):
+            table = scan.header(2 if text.startswith("[[", start) else 1)
+            parts.append(Part(table, True, start, start, scan.at))
+            continue
+        key = scan.key()
+        scan.at += 1  # the equals sign
+        scan.peek()
+        value, scan.at = scan.at, start
+        scan.pair(table)
+        parts.append(Part((*table, *key), False, start, value, start + len(text[start : scan.at].rstrip())))
+    return parts
 
 
 class _Scan:

@@ -1,0 +1,79 @@
+"""What `mailserver domain` and `mailserver alias` share: a change of the configuration file, told, and taken up by the server."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mailserver.cli.asking import ask_server
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.config.glance import glance
+from mailserver.control_client import CommandRefused, ControlError, NoServer
+
+if TYPE_CHECKING:
+    from mailserver.config.draft import Draft
+
+__all__ = ["add_change_options", "change_configuration", "domains_of", "normal_domain_of"]
+
+EX_NOPERM = 77
+RELOAD_SECONDS = 120.0
+
+
+def add_change_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what each change takes."""
+    parser.add_argument("--reload", action="store_true", help="let the running server take it up at once")
+    parser.add_argument("--dry-run", action="store_true", help="only show which lines would change")
+
+
+def change_configuration(options: argparse.Namespace, change: Callable[[Draft], None]) -> int:
+    """Do it, and say which lines are others now.
+
+    Raises `Unable`, and `ConfigurationError` where the file has faults, or would have them.
+    """
+    from mailserver.config.editing import MayNotWrite, change_file
+    from mailserver.plugins import discover
+
+    try:
+        lines = change_file(options.config, change, discover().options_of, dry_run=options.dry_run)
+    except MayNotWrite as error:
+        raise Unable(str(error), EX_NOPERM) from error
+    except OSError as error:
+        raise Unable(f"{options.config}: {error.strerror or error}", EX_IOERR) from error
+    if options.json:
+        as_json({"file": options.config, "changed": lines, "dry_run": options.dry_run})
+    else:
+        say(*map(plain, lines))
+    if options.reload and not options.dry_run:
+        return _reload(options)
+    if not options.json and not options.dry_run:
+        say("The running server takes it up at its next reload (--reload, or `systemctl reload mailserver`).")
+    return 0
+
+
+def _reload(options: argparse.Namespace) -> int:
+    try:
+        ask_server(glance(options.config).data, "reload", {}, timeout_seconds=RELOAD_SECONDS)
+    except NoServer:
+        if not options.json:
+            say("No server runs: the next start takes it up.")
+    except CommandRefused as error:
+        raise Unable(f"the file has changed, but the server goes on with what it had: {error}") from error
+    except ControlError as error:
+        raise Unable(f"the file has changed; {error}", 69) from error
+    return 0
+
+
+def normal_domain_of(text: str) -> str:
+    """A domain as the configuration compares it.  Raises `Unable`."""
+    from mailserver.config.values import domain_key
+
+    try:
+        return domain_key(text)
+    except ValueError as error:
+        raise Unable(str(error), 2) from error
+
+
+def domains_of(draft: Draft) -> dict[str, str]:
+    """The domains as they are compared, and how they are written there."""
+    return {normal_domain_of(name): name for name in draft.document.get("domain", {})}

@@ -1,0 +1,124 @@
+"""A change to the configuration file by a command: its comments and its order stay, and the new text is checked before it counts.
+
+The new file is written beside the old one, synced and renamed over it: a reader, or a power failure, sees the one or the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from mailserver.config.document import FILE_OCTETS
+from mailserver.config.draft import Draft, Unchangeable
+from mailserver.config.fault import ConfigurationError, Fault
+from mailserver.config.reading import ComponentOptions, parse
+from mailserver.mail.durable import sync_directory
+
+__all__ = ["MayNotWrite", "change_file"]
+
+LOCK_SECONDS = 10.0
+LOCK_TRY_SECONDS = 0.05
+MARK = "\ufeff"  # of editors of Windows
+
+
+class MayNotWrite(PermissionError):
+    """Whoever asks may not change the file."""
+
+
+def change_file(
+    path: str, change: Callable[[Draft], None], options_of: ComponentOptions | None = None, *, dry_run: bool = False
+) -> list[str]:
+    """Give the text to `change`, write it back, and return the lines that differ (``-old``, ``+new``).
+
+    Raises `MayNotWrite`; OSError; `ConfigurationError` where the file has faults, or would have them afterwards; and what
+    `change` raises.  Nothing has changed then.
+    """
+    path = os.path.realpath(path)
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        _open_to_see_why(path)
+        raise MayNotWrite(f"{path}: you may not change it")
+    with _locked(os.path.dirname(path)):
+        text = _text(path)
+        directory = os.path.dirname(path)
+        parse(text.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
+        new = _changed(path, text, change)
+        parse(new.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
+        if new != text and not dry_run:
+            _replace(path, new)
+    both = difflib.unified_diff(text.splitlines(), new.splitlines(), lineterm="", n=0)
+    return [line for line in both if line[:1] in "+-" and line[:3] not in ("---", "+++")]
+
+
+def _changed(path: str, text: str, change: Callable[[Draft], None]) -> str:
+    mark = MARK if text.startswith(MARK) else ""
+    draft = Draft(text.removeprefix(MARK))
+    try:
+        change(draft)
+    except Unchangeable:
+        why = "is written in a form that commands cannot change: edit it by hand"
+        raise ConfigurationError([Fault(path, 1, "", why)]) from None
+    return mark + draft.text
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as source:
+        octets = source.read(FILE_OCTETS + 1)
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([Fault(path, 1, "", f"is not UTF-8: {error.reason} at octet {error.start}")]) from error
+
+
+def _open_to_see_why(path: str) -> None:
+    """Raises OSError where the file cannot be read, either."""
+    with open(path, "rb"):
+        pass
+
+
+def _replace(path: str, text: str) -> None:
+    draft = f"{path}.{os.getpid()}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    old = os.stat(path)
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError as error:
+        raise MayNotWrite(f"{os.path.dirname(path)}: you may not put the new file there") from error
+    try:
+        with open(fd, "w", encoding="utf-8", newline="") as file:
+            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(fd, old.st_uid, old.st_gid)
+            os.fchmod(fd, stat.S_IMODE(old.st_mode))
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """One command at a time.  The lock is on the folder, as the file itself is replaced.  Raises TimeoutError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"another program is changing a file in {directory}") from None
+            time.sleep(LOCK_TRY_SECONDS)
+        yield
+    finally:
+        os.close(fd)

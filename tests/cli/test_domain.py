@@ -1,0 +1,188 @@
+"""``mailserver domain`` and ``mailserver alias``: the configuration file is changed, and what people wrote in it stays."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from typing import Any
+
+from twisted.internet import reactor, unix
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver.config import editing, load
+from mailserver.control import CommandRefused, ControlServer
+from tests.cli.support import CONFIGURATION, CommandCase, run
+from tests.requires import require_root
+
+COMMENTED = CONFIGURATION.replace(
+    '[domain."example.org"]\n',
+    """# Ours.
+[domain."example.org"]           # since 1999
+postmaster = "alice@example.org" # who reads it
+
+[domain."example.org".aliases]
+sales = [                        # those who sell
+    "alice@example.org",
+    "bob@example.org",           # until May
+]                                # end of sales
+help = "alice@example.org"
+
+# --- Where mail goes. ---
+
+[relay]
+use = "none"
+""",
+)
+
+
+class Changes(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(COMMENTED)
+
+    def change(self, *arguments: str) -> list[str]:
+        """The lines that have changed in the file; and the command says the same."""
+        before = self.config.read_text()
+        said = self.command(*arguments)
+        self.assertEqual((said.code, said.err), (0, ""), said)
+        both = difflib.unified_diff(before.splitlines(), self.config.read_text().splitlines(), n=0, lineterm="")
+        changed = [line for line in both if line[:1] in "+-" and line[:3] not in ("---", "+++")]
+        self.assertEqual(said.out.splitlines()[:-1], changed)
+        self.assertTrue(load(str(self.config)))
+        return changed
+
+    def test_an_alias_more_is_one_line_more(self) -> None:
+        self.assertEqual(self.change("alias", "add", "info@example.org", "alice"), ['+info = ["alice"]'])
+        self.assertEqual(self.command("alias", "list", "--json").json[-1]["leads_to"], ["alice@example.org"])
+
+    def test_an_alias_leads_to_more_and_to_fewer(self) -> None:
+        self.assertEqual(
+            self.change("alias", "add", "HELP@Example.ORG", "bob@example.org"),
+            ['-help = "alice@example.org"', '+help = ["alice@example.org", "bob@example.org"]'],
+        )
+        self.change("alias", "remove", "sales@example.org", "bob@example.org")
+        self.assertIn('sales = ["alice@example.org"]                                # end of sales\n', self.config.read_text())
+        self.assertEqual(
+            self.change("alias", "remove", "help@example.org"), ['-help = ["alice@example.org", "bob@example.org"]']
+        )
+
+    def test_the_last_address_of_an_alias_takes_it_along(self) -> None:
+        self.assertEqual(
+            self.change("alias", "remove", "help@example.org", "alice@example.org"), ['-help = "alice@example.org"']
+        )
+
+    def test_a_domain_comes_behind_the_others_and_goes_without_a_trace(self) -> None:
+        changed = self.change("domain", "add", "B.example", "--postmaster", "alice@example.org")
+        self.assertEqual([one for one in changed if one != "+"], ['+[domain."b.example"]', '+postmaster = "alice@example.org"'])
+        self.assertEqual(self.change("alias", "add", "x@b.example", "y@b.example"), ['+aliases.x = ["y@b.example"]'])
+        self.assertLess(self.config.read_text().index("b.example"), self.config.read_text().index("Where mail goes"))
+        self.change("domain", "remove", "b.example")
+        self.assertEqual(self.config.read_text(), COMMENTED)
+
+    def test_what_stands_around_a_domain_stays_when_it_goes(self) -> None:
+        self.change("domain", "remove", "example.org")
+        text = self.config.read_text()
+        self.assertNotIn("alice", text)
+        for kept in ("# Ours.\n", "# --- Where mail goes. ---\n\n[relay]"):
+            self.assertIn(kept, text)
+        self.assertEqual(self.command("domain", "list").out, "0 domains.\n")
+
+    def test_line_ends_a_mark_a_mode_and_a_link_are_kept(self) -> None:
+        self.config.write_bytes(b"\xef\xbb\xbf" + COMMENTED.replace("\n", "\r\n").encode())
+        os.chmod(self.config, 0o640)
+        real = self.folder / "real.toml"
+        self.config.rename(real)
+        self.config.symlink_to(real)
+        self.assertEqual(self.command("alias", "add", "info@example.org", "alice").code, 0)
+        octets = real.read_bytes()
+        self.assertEqual(octets.replace(b'info = ["alice"]\r\n', b""), b"\xef\xbb\xbf" + COMMENTED.replace("\n", "\r\n").encode())
+        self.assertTrue(self.config.is_symlink())
+        self.assertEqual(stat.S_IMODE(real.stat().st_mode), 0o640)
+
+    def test_the_answer_is_no_where_there_is_nothing_to_change(self) -> None:
+        for command in (
+            ("domain", "add", "EXAMPLE.org"),
+            ("domain", "remove", "b.example"),
+            ("alias", "add", "sales@example.org", "alice@example.org"),
+            ("alias", "add", "sales@b.example", "alice@example.org"),
+            ("alias", "remove", "nobody@example.org"),
+            ("alias", "remove", "sales@example.org", "carol@example.org"),
+            ("alias", "list", "b.example"),
+        ):
+            said = self.command(*command)
+            self.assertEqual((said.code, said.out), (1, ""), command)
+        self.assertEqual(self.config.read_text(), COMMENTED)
+
+    def test_what_would_be_a_fault_is_told_and_not_written(self) -> None:
+        for command, code in (
+            (("domain", "add", "b.example", "--postmaster", "nobody"), 78),
+            (("alias", "add", "info@example.org", "not an address"), 78),
+            (("alias", "add", "no address", "alice"), 2),
+            (("domain", "add", "not a domain"), 2),
+        ):
+            said = self.command(*command)
+            self.assertEqual((said.code, said.out), (code, ""), command)
+            self.assertEqual(self.config.read_text(), COMMENTED)
+        self.configure(COMMENTED.replace('use = "none"', 'use = "nun"'))
+        self.assertEqual(self.command("domain", "add", "b.example").code, 78)
+
+    def test_a_form_that_cannot_be_changed_is_left_alone(self) -> None:
+        text = CONFIGURATION + 'aliases = { sales = "alice" }\n'
+        self.configure(text)
+        said = self.command("alias", "add", "info@example.org", "alice")
+        self.assertEqual(said.code, 78)
+        self.assertIn("edit it by hand", said.err)
+        self.assertEqual(self.config.read_text(), text)
+
+    def test_dry_run_only_shows_it(self) -> None:
+        said = self.command("alias", "add", "info@example.org", "alice", "--dry-run")
+        self.assertEqual((said.code, said.out), (0, '+info = ["alice"]\n'))
+        self.assertEqual(self.config.read_text(), COMMENTED)
+
+    def test_a_disk_that_is_full_leaves_the_old_file(self) -> None:
+        def full(fd: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.patch(editing.os, "fsync", full)
+        said = self.command("alias", "add", "info@example.org", "alice")
+        self.assertEqual(said.code, 74)
+        self.assertEqual(self.config.read_text(), COMMENTED)
+        self.assertEqual([one.name for one in self.folder.iterdir() if one.name.endswith(".new")], [])
+
+    def test_who_may_not_write_the_file_is_refused(self) -> None:
+        require_root("to be another user")
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.config, 0o644)
+        os.seteuid(65534)
+        try:
+            said = self.command("alias", "add", "info@example.org", "alice")
+        finally:
+            os.seteuid(0)
+        self.assertEqual((said.code, said.out), (77, ""))
+        self.assertIn("you may not change it", said.err)
+        self.assertEqual(self.config.read_text(), COMMENTED)
+
+
+class Reload(CommandCase, TestCase):
+    async def test_the_running_server_takes_it_up_or_says_why_not(self) -> None:
+        self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
+        asked: list[str] = []
+
+        async def reload(_: dict[str, Any]) -> dict[str, Any]:
+            asked.append(self.config.read_text())
+            if len(asked) > 1:
+                raise CommandRefused("the port is taken")
+            return {}
+
+        server = ControlServer(str(self.data / "control.sock"), {"reload": reload})
+        server.start(reactor)
+        self.addCleanup(server.stop)
+        words = ("alias", "add", "info@example.org", "--config", str(self.config), "--reload")
+        said = await deferToThread(run, *words, "alice")
+        self.assertEqual((said.code, said.out), (0, '+aliases.info = ["alice"]\n'))
+        self.assertIn("aliases.info", asked[0])
+        said = await deferToThread(run, *words, "bob")
+        self.assertEqual(said.code, 1)
+        self.assertIn("the server goes on with what it had: the port is taken", said.err)

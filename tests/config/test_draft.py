@@ -1,0 +1,60 @@
+"""A TOML text is changed without a word of what people wrote around it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.config.draft import Draft, Unchangeable
+from mailserver.config.lines import parts_of
+
+SAMPLE = (Path(__file__).parents[2] / "etc" / "mailserver.toml").read_text()
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+class Drafts(SynchronousTestCase):
+    def test_each_part_says_by_itself_what_it_says_in_the_text(self) -> None:
+        text = 'a = 1 # one\n b."c d" = [ # x\n 1, # y\n]\n[[t]]\nx = """\n[no]\n"""\n[t.u]\ny = { z = 2 } # end\n'
+        parts = parts_of(text)
+        paths = [("a",), ("b", "c d"), ("t", 0), ("t", 0, "x"), ("t", 0, "u"), ("t", 0, "u", "y")]
+        self.assertEqual([part.path for part in parts], paths)
+        self.assertEqual([part.is_header for part in parts], [False, False, True, False, True, False])
+        values = [text[part.value : part.end] for part in parts if not part.is_header]
+        self.assertEqual(values, ["1", "[ # x\n 1, # y\n]", '"""\n[no]\n"""', "{ z = 2 }"])
+
+    @given(NAMES, st.lists(NAMES, max_size=3))
+    def test_what_is_set_is_read_back_and_can_be_taken_away(self, name: str, values: list[str]) -> None:
+        draft = Draft(SAMPLE)
+        table = ("domain", "example.org", "aliases")
+        try:
+            draft.set(table, name, values)
+        except Unchangeable:
+            self.assertIn("\x7f", name + "".join(values))
+            return
+        self.assertEqual(tomllib.loads(draft.text)["domain"]["example.org"]["aliases"][name], values)
+        if name != "sales":
+            draft.remove((*table, name))
+            self.assertEqual(draft.text, SAMPLE)
+
+    @given(NAMES)
+    def test_a_table_that_was_added_goes_without_a_trace(self, name: str) -> None:
+        draft = Draft(SAMPLE)
+        try:
+            draft.add_table(("domain", name), {"postmaster": "alice@example.org"})
+        except Unchangeable:
+            self.assertIn("\x7f", name)
+            return
+        draft.remove_table(("domain", name))
+        self.assertEqual(draft.text, SAMPLE)
+
+    def test_a_text_without_a_line_end_gets_one_first(self) -> None:
+        draft = Draft('[domain."a"]\nx = "1"')
+        draft.set(("domain", "a"), "y", "2")
+        self.assertEqual(draft.text, '[domain."a"]\nx = "1"\ny = "2"\n')
+        empty = Draft("")
+        empty.add_table(("domain", "a.example"), {})
+        self.assertEqual(empty.text, '[domain."a.example"]\n')
