@@ -45,12 +45,11 @@ class Growth:
         return f"{self.connections} connections\n" + "\n".join(rows)
 
     def faults(self) -> list[str]:
-        grown = self.at(1) - self.at(0.5)
-        most = MOST_KIB
-        return [f"{grown} KiB more in the second half, {self.connections} connections"] if grown > most else []
-
-
-MOST_KIB = 8192
+        """Before a connection's end freed its TLS layer a soak of 100 seconds added 28 MiB; since then, 5."""
+        grown = {"since the start": (self.at(1) - self.at(0), 16), "in the second half": (self.at(1) - self.at(0.5), 4)}
+        return [
+            f"{kib} KiB more {when}, {self.connections} connections" for when, (kib, most) in grown.items() if kib > most * 1024
+        ]
 
 
 class Visitor(threading.Thread):
