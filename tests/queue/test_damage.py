@@ -106,6 +106,20 @@ class Marked(DamageCase):
         Path(self.directory, "queue.mark").write_bytes(b"\xffnonsense")
         self.assertEqual(read_mark(self.directory), End.RUNNING)
 
+    async def test_a_first_start_that_was_cut_off_before_anything_was_in_the_file_is_begun_again(self):
+        os.makedirs(self.directory, exist_ok=True)
+        connection = apsw.Connection(str(self.db))
+        connection.pragma("page_size", 16384)
+        connection.pragma("journal_mode", "wal")  # the file has its first page now, and nothing in it
+        connection.close()
+        self.assertGreater(self.db.stat().st_size, 0)
+        queue = await self.started()
+        await self.commit(queue)
+        await self.stop(queue)
+        self.db.write_bytes(self.db.read_bytes()[:60] + bytes(4) + self.db.read_bytes()[64:])  # user_version
+        self.assertEqual(read_mark(self.directory), End.CLOSED)
+        await self.assertFailure(Later.fromCoroutine(self.started()), StorageDamaged)  # there has been a queue
+
     async def test_a_file_that_is_gone_or_empty_stops_the_start_with_what_to_do(self):
         await self.stop(await self.started())
         for spoil in (self.db.unlink, self.db.touch):

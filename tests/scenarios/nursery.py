@@ -7,6 +7,7 @@ daemon mode) is started as it is.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -80,6 +81,7 @@ def nursed(arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], output
     """A process that runs the script twistd or mailserver, whose path comes first, with these arguments.  Descriptors for what it prints."""
     if not _nursery:
         _nursery.append(_start())
+        atexit.register(_nursery[0].close)
     ours, theirs = socket.socketpair()
     with theirs:
         request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)}).encode()
