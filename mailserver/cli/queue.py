@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
+from mailserver.cli.cat import add_cat
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
 from mailserver.cli.salvage import add_salvage
 from mailserver.cli.selecting import add_filters, is_everything, selection_of
@@ -37,6 +38,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     showing = actions.add_parser("show", parents=[common], help="one message with each of its destinations")
     showing.add_argument("id", metavar="ID", help="the message's id")
     showing.set_defaults(run=show_message)
+    add_cat(actions, common)
     add_verbs(actions, common)
     add_salvage(actions, common)
 

@@ -1,4 +1,4 @@
-"""``mailserver queue retry | hold | release | drop | redirect``: a person's hand on waiting mail."""
+"""``mailserver queue retry | hold | release | bounce | drop | redirect``: a person's hand on waiting mail."""
 
 from __future__ import annotations
 
@@ -28,10 +28,19 @@ SUMMARIES = {
     "retry": "try again now, also what has failed",
     "hold": "do not try until it is released",
     "release": "try again what was held",
+    "bounce": "give up now; the senders are told",
     "drop": "remove for good; nobody is told",
     "redirect": "send to another address instead",
 }
-DONE = {"retry": "retried", "hold": "held", "release": "released", "drop": "dropped", "redirect": "redirected"}
+DONE = {
+    "retry": "retried",
+    "hold": "held",
+    "release": "released",
+    "bounce": "bounced",
+    "drop": "dropped",
+    "redirect": "redirected",
+}
+ASKED = {"drop": "Drop {} for good?", "bounce": "Return {} to the senders?"}
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 LISTED = 20  # messages named one by one
 
@@ -43,7 +52,7 @@ def add_verbs(actions: Any, common: argparse.ArgumentParser) -> None:
         add_filters(parser, id_is_argument=True)
         parser.add_argument("--all", action="store_true", help="every message: needed where there is no filter")
         parser.add_argument("--dry-run", action="store_true", help="only say which messages it would be")
-        if verb == "drop":
+        if verb in ASKED:
             parser.add_argument("--yes", action="store_true", help="do not ask")
         if verb == "redirect":
             parser.add_argument("--to", metavar="ADDRESS", required=True, help="where it goes instead")
@@ -61,7 +70,7 @@ def change_queue(options: argparse.Namespace) -> int:
         raise Unable("--all and a filter exclude each other", 2)
     configuration = load(options.config)
     work = _Work(configuration, options)
-    if options.verb == "drop" and not options.dry_run and not options.yes:
+    if options.verb in ASKED and not options.dry_run and not options.yes:
         _confirm(work, selections)
     done, left = work.do(selections, dry_run=options.dry_run)
     if options.json:
@@ -73,14 +82,14 @@ def change_queue(options: argparse.Namespace) -> int:
 
 def _confirm(work: _Work, selections: list[Selection]) -> None:
     if not sys.stdin.isatty():
-        raise Unable("there is no terminal to ask on: --yes drops without a question", 2)
+        raise Unable("there is no terminal to ask on: --yes does it without a question", 2)
     meant, _ = work.do(selections, dry_run=True)
     if not meant:
         return
-    sys.stderr.write(f"Drop {_messages(len(meant))} for good? [y/N] ")
+    sys.stderr.write(ASKED[work.verb].format(_messages(len(meant))) + " [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Unable("nothing was dropped")
+        raise Unable(f"nothing was {DONE[work.verb]}")
 
 
 class _Work:
@@ -88,7 +97,7 @@ class _Work:
 
     def __init__(self, configuration: Configuration, options: argparse.Namespace) -> None:
         self._configuration = configuration
-        self._verb: str = options.verb
+        self.verb: str = options.verb
         self._to: str = getattr(options, "to", "")
         self._config: str = options.config
         self._by = who()
@@ -115,7 +124,7 @@ class _Work:
                     answer = ask(
                         "queue.change",
                         {
-                            "verb": self._verb,
+                            "verb": self.verb,
                             "selection": selection.as_json(),
                             "after": after,
                             "by": self._by,
@@ -135,7 +144,7 @@ class _Work:
 
     def _progress(self, scanned: int, depth: int | None, done: int, dry_run: bool) -> None:
         if not self._quiet:
-            what = "found" if dry_run else DONE[self._verb]
+            what = "found" if dry_run else DONE[self.verb]
             of = f" of {max(depth, scanned)}" if depth else ""
             sys.stderr.write(f"\r\x1b[K{scanned}{of} looked at, {done} {what}")
             sys.stderr.flush()
@@ -149,7 +158,7 @@ class _Work:
         from mailserver.queue.verbs import Order, StoppedQueue
 
         routes: tuple[Any, ...] = ()
-        if self._verb == "redirect":
+        if self.verb == "redirect":
             from mailserver.cli.route import stopped_routes
 
             routes = stopped_routes(self._config, self._to)
@@ -162,7 +171,7 @@ class _Work:
 
                 def carry_out(_: str, arguments: dict[str, Any]) -> dict[str, Any]:
                     selection = Selection.from_json(arguments["selection"])
-                    order = Order(Verb(self._verb), selection, self._by, self._to, routes)
+                    order = Order(Verb(self.verb), selection, self._by, self._to, routes)
                     page = queue.carry_out(
                         order, after=arguments["after"], now=time.time(), note=steps.note, dry_run=dry_run
                     )

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.parcel import Destination
-from mailserver.queue.entry import CLOSED, KEY_OCTETS, Attempt, State, pack
+from mailserver.mail.reply import Reply
+from mailserver.mail.report import wants
+from mailserver.queue.entry import CLOSED, KEY_OCTETS, Attempt, State, Trial, pack
 from mailserver.queue.reader import ReadMessage
 
 __all__ = ["STEPS", "Change", "Verb", "change_states", "held_attempts", "is_open_to", "redirect"]
 
 NOTE_CHARACTERS = 1000
+BOUNCED = Reply.of(554, "5.0.0", "Returned by the postmaster of this host")
 QUEUED = "queued"  # a destination of which nothing is recorded
 
 
@@ -23,6 +26,7 @@ class Verb(enum.StrEnum):
     RETRY = "retry"
     HOLD = "hold"
     RELEASE = "release"
+    BOUNCE = "bounce"
     DROP = "drop"
     REDIRECT = "redirect"
 
@@ -31,6 +35,7 @@ STEPS = {
     Verb.RETRY: "retried",
     Verb.HOLD: "held",
     Verb.RELEASE: "released",
+    Verb.BOUNCE: "bounced",
     Verb.DROP: "dropped",
     Verb.REDIRECT: "redirected",
 }
@@ -41,6 +46,7 @@ OPEN_TO = {
     Verb.RETRY: (State.DEFERRED, State.FAILED),
     Verb.HOLD: WAITING,
     Verb.RELEASE: (State.HELD,),
+    Verb.BOUNCE: (*WAITING, State.HELD),
     Verb.DROP: (*WAITING, State.HELD),
     Verb.REDIRECT: (*WAITING, State.HELD),
 }
@@ -88,7 +94,7 @@ def change_states(
     now: float,
     note: str,
 ) -> Change | None:
-    """Retry, hold, release or drop those of `indexes` that are open to it; None where none is.
+    """Retry, hold, release, bounce or drop those of `indexes` that are open to it; None where none is.
 
     `now` (seconds since the epoch) becomes the due time of what is to be tried; `note` says who asked.
     """
@@ -102,6 +108,8 @@ def change_states(
             before = _untried(number, one)
         if verb in (Verb.RETRY, Verb.RELEASE):
             changed.append(replace(before, state=State.DEFERRED, due=now, report=None))
+        elif verb is Verb.BOUNCE:
+            changed.append(_bounced(before, one, now, note))
         else:
             state = State.HELD if verb is Verb.HOLD else State.DROPPED
             changed.append(replace(before, state=state, due=None, report=None, note=note))
@@ -144,6 +152,14 @@ def redirect(
     packed = pack(message.number, message.envelope, message.content, destinations)
     row = (len(destinations), packed[KEY_OCTETS:]) if added else None
     return Change(message.number, tuple([one.index for one in chosen]), (*ended, *begun), row)
+
+
+def _bounced(before: Attempt, destination: Destination, now: float, note: str) -> Attempt:
+    """Failed for good, as if a host had said so; the sender is owed a report, unless he wants none (RFC 3461 section 4.1)."""
+    told = wants(destination.recipient, "FAILURE")
+    state, report = (State.FAILED, now) if told else (State.RETURNED, None)
+    history = before.tried(Trial(now, "", "", str(BOUNCED), note))
+    return replace(before, state=state, due=None, reply=BOUNCED, note=note, report=report, history=history)
 
 
 def _untried(number: int, destination: Destination) -> Attempt:

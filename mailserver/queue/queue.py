@@ -210,6 +210,7 @@ class Queue:
             note=self._note,
             count=self._count,
             recovery=lambda: self._recovery,
+            owed=self._owed,
         )
 
     def _make_ledger(self) -> Ledger:
@@ -547,10 +548,13 @@ class Queue:
         if reports:
             self._runner.pump()
 
-    def _recorded(self, attempts: Attempts) -> None:
-        self._runner.recorded(attempts)
+    def _owed(self, attempts: Attempts) -> None:
         if self._reporter is not None:
             self._reporter.recorded(attempts)
+
+    def _recorded(self, attempts: Attempts) -> None:
+        self._runner.recorded(attempts)
+        self._owed(attempts)
         self._kept.recorded(attempts)
 
     def _forgetting(self, work: Callable[[SqliteStore], Gone]) -> Deferred[Gone]:

@@ -1,4 +1,4 @@
-"""Retry, hold, release, drop, redirect: what a person does to waiting mail while the queue works, and while none runs.
+"""Retry, hold, release, bounce, drop, redirect: what a person does to waiting mail while the queue works, and while none runs.
 
 A page of entries is looked through at a time.  Those that are meant are claimed: taken out of the lanes, so that nothing delivers
 them meanwhile.  What is being delivered cannot be claimed and is left as it is.  Then the change is one transaction of the store,
@@ -20,7 +20,7 @@ from mailserver.interfaces import Clock
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.outcomes import clean_text
 from mailserver.queue.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
-from mailserver.queue.entry import EntrySummary, Settled, State, number_of
+from mailserver.queue.entry import Attempt, EntrySummary, Settled, State, number_of
 from mailserver.queue.ledger import remove_files
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
@@ -118,6 +118,7 @@ class Verbs:
         note: Callable[..., None],
         count: Callable[[str, int], None],
         recovery: Callable[[], Recovery | None],
+        owed: Callable[[list[Attempt]], None],
     ) -> None:
         self._runner = runner
         self._reader = reader
@@ -127,6 +128,7 @@ class Verbs:
         self._note = note
         self._count = count
         self._recovery = recovery
+        self._owed = owed
 
     async def select(self, selection: Selection, after: int, limit: int) -> tuple[list[EntrySummary], int | None]:
         """Up to `limit` entries that are meant, and where to go on: even where none was found there may be more.
@@ -181,6 +183,7 @@ class Verbs:
                 if one.number in finished:
                     self._count("settled", 1)
         times = [attempt.due for change in changes for attempt in change.attempts if attempt.due is not None]
+        self._owed([attempt for change in changes for attempt in change.attempts])
         if times:
             self._runner.due.expect(min(times))
 

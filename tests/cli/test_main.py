@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -86,7 +87,7 @@ class EveryCommand(CommandCase):
         self.assertEqual(set(EXAMPLES), leaves)
         for prog, lines in EXAMPLES.items():
             for line in lines:
-                words = shlex.split(line.partition(" < ")[0])
+                words = shlex.split(re.split(" [<>] ", line)[0])
                 self.assertTrue(line.startswith(prog), line)
                 self.assertTrue(callable(parser.parse_args(words[1:]).run), line)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
+import sys
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -55,7 +57,7 @@ class WithoutServer(CommandCase):
         self.assertEqual(self.lines(self.command("queue", "list")), ["The queue is empty."])
         self.assertEqual(self.command("queue", "list", "--json").json, [])
 
-    def add_message(self) -> str:
+    def add_message(self, data: bytes = b"x" * 100) -> str:
         recipient = Recipient(Address("alice", "example.org"))
         envelope = Envelope(
             ID, Peer("192.0.2.1", 25, "mx"), Address("bob", "example.net"), (recipient,), 1_700_000_000.0
@@ -63,7 +65,7 @@ class WithoutServer(CommandCase):
         destinations = (Destination(0, recipient, Local(recipient.address, Mailbox("alice", "example.org"))),)
         store = SqliteStore(str(self.data / "queue.db"))
         store.open()
-        store.add([number_of(ID)], [pack(number_of(ID), envelope, Content.of(b"x" * 100), destinations)])
+        store.add([number_of(ID)], [pack(number_of(ID), envelope, Content.of(data), destinations)])
         store.close()
         return ID
 
@@ -76,6 +78,22 @@ class WithoutServer(CommandCase):
         self.assertEqual(shown.code, 0)
         self.assertRegex(shown.out, r"(?m)^sender +bob@example.net$")
         self.assertRegex(shown.out, r"(?m)^alice@example.org .* queued +0")
+
+    def test_a_message_is_written_as_it_is_kept(self) -> None:
+        id = self.add_message(b"Subject: \xe9\r\n\r\nbody\x1b[2J\r\n")
+        command = [sys.executable, "-m", "mailserver.cli", "queue", "cat", id.lower(), "--config", self.config]
+        ended = subprocess.run(command, capture_output=True, timeout=60, check=True)
+        self.assertEqual(ended.stdout, b"Subject: \xe9\r\n\r\nbody\x1b[2J\r\n")
+        self.assertEqual(self.command("queue", "cat", id).out, "Subject: \ufffd\n\nbody?[2J\n")  # as a terminal gets it
+        self.assertEqual(self.command("queue", "cat", id, "--header").out, "Subject: \ufffd\n\n")
+        for wrong in ("06ABCDEFGHJKMNPR", "06ABCDEFGHJK0000", "nonsense", "\x1b[31m"):
+            said = self.command("queue", "cat", wrong)
+            self.assertEqual((said.code, said.out), (1, ""), wrong)
+            self.assertIn("the queue has no message", said.err)
+            self.assertNotIn("\x1b", said.err)
+
+    def test_where_nothing_has_ever_been_there_is_nothing_to_write(self) -> None:
+        self.assertEqual(self.command("queue", "cat", ID).code, 1)
 
     def test_a_message_that_is_not_there_is_1(self) -> None:
         self.add_message()

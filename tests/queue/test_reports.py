@@ -15,9 +15,12 @@ from mailserver.mail.envelope import MailParameters, Recipient, RecipientParamet
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
+from mailserver.queue.changes import Verb
 from mailserver.queue.entry import number_of
 from mailserver.queue.reader import list_entries
+from mailserver.queue.selection import Selection
 from mailserver.queue.store import MessageRefused
+from mailserver.queue.verbs import Order
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
 
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
@@ -63,6 +66,11 @@ class ReportCase(QueueCase):
         await done
         await self.quiet(queue)
         return sent.id
+
+    async def bounced(self, queue, id):
+        page = await queue.verbs.carry_out(Order(Verb.BOUNCE, Selection(id=id), "root"), after=0)
+        self.assertEqual([one for one, _ in page.done], [id])
+        await self.quiet(queue)
 
     async def quiet(self, queue):
         """Whatever the threads and the reporter have begun has ended."""
@@ -110,6 +118,42 @@ class Failures(ReportCase):
         await self.until(queue, settled)
         self.assertEqual(list_entries(self.directory), [])
         self.assertEqual((queue.depth, queue.counts.failed, queue.counts.settled), (0, 1, 2))
+
+    async def test_what_a_person_bounces_is_told_to_its_sender_at_once_and_done(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["dave"] = Deferred(BUSY)
+        queue = await self.started()
+        id = await self.send(queue, local(0), asking("NEVER", index=1, user="dave"), step="deferred")
+        settled = self.steps.wait(id, "settled")
+        await self.bounced(queue, id)
+        await self.until(queue, settled)
+        self.assertEqual(self.reports(), [[("failed", "alice@example.org", "5.0.0")]])
+        self.assertIn(b"Returned by the postmaster of this host", self.delivery.parcels[-1][1])
+        self.assertNotIn(b"dave", self.delivery.parcels[-1][1])
+        self.assertNotIn(b"Remote-MTA", self.delivery.parcels[-1][1])
+        self.assertEqual(self.steps.of(id)[-3:], ["bounced", "reported", "settled"])
+        self.assertIsNone(await queue.show(id))
+
+    async def test_a_bounce_outlives_a_crash_at_once_after_the_answer(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started()
+        id = await self.send(queue, local(), step="deferred")
+        queue._reporter.recorded = lambda attempts: None  # it does not come to it
+        await self.bounced(queue, id)
+        self.assertEqual(self.reports(), [])
+        await self.crash(queue)
+        settled = self.steps.wait(id, "settled")
+        queue = await self.started()
+        await self.until(queue, settled)
+        self.assertEqual(self.reports(), [[("failed", "alice@example.org", "5.0.0")]])
+
+    async def test_the_bounce_of_a_report_tells_nobody_and_stays_to_be_dropped(self):
+        self.delivery.answers["alice"] = Deferred(BUSY)
+        queue = await self.started()
+        id = await self.send(queue, local(), sender=False, step="deferred")
+        await self.bounced(queue, id)
+        self.assertEqual(await self.states(queue, id), ["failed"])
+        self.assertEqual(self.reports(), [])
 
     async def test_those_that_failed_together_are_told_together(self):
         for user in ("alice", "carol"):

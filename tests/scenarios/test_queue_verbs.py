@@ -51,6 +51,17 @@ class Verbs(ScenarioCase):
     def steps(self, server: Server, id: str) -> list[str]:
         return [step["step"] for step in json.loads(server.command("explain", id, "--json").stdout)]
 
+    def test_a_message_is_read_while_the_server_runs_and_bounced_to_its_sender(self) -> None:
+        server = self.serve(RELAY)
+        id = server.send(b"Subject: odd\r\n\r\nbody", to="carol@one.example", sender="alice@example.org").id
+        wait_until(lambda: self.waiting(server, "--state", "deferred"), server.log)
+        self.assertIn("Subject: odd\r\n\r\nbody\r\n", server.command("queue", "cat", id).stdout)
+        self.assertRegex(server.command("status").stdout, r"(?m)^ +depth +1$")
+        said = server.command("queue", "bounce", id, "--yes")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        wait_until(lambda: not self.waiting(server), lambda: str(self.waiting(server)))
+        self.assertIn(b"Returned by the postmaster of this host", server.messages("alice")[0].data)
+
     def test_a_server_that_starts_waits_for_a_command_and_answers_none_before(self) -> None:
         server = self.serve(RELAY)
         (carol,) = self.deferred(server, "carol@one.example")

@@ -1,0 +1,48 @@
+"""``mailserver status``: what the running server is doing, in figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from mailserver.cli.asking import ask_server, data_directory
+from mailserver.cli.output import as_json, plain, say, table
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
+    """Declare the command."""
+    status = commands.add_parser("status", parents=[common], help=summary, description=summary.capitalize() + ".")
+    status.set_defaults(run=show_status)
+
+
+def show_status(options: argparse.Namespace) -> int:
+    """Print it.  1 where one of the server's small processes is missing."""
+    figures = ask_server(data_directory(options.config), "status", {})
+    missing = figures.get("processes") or {}
+    if options.json:
+        as_json(figures)
+        return 1 if missing else 0
+    say(f"{plain(str(figures.pop('hostname')))}, process {figures.pop('pid')}, {figures.pop('connections')} connections")
+    listeners = figures.pop("listeners")
+    figures.pop("processes", None)
+    if listeners:
+        say("")
+        ports = [(one["service"], one["endpoint"], str(one["connections"])) for one in listeners]
+        table(("SERVICE", "ENDPOINT", " CONNECTIONS"), ports)
+    rows = [(str(part), name, value) for part, value in figures.items() for name, value in _figures(value)]
+    say("")
+    before = ["", *(part for part, _, _ in rows)]
+    table(("PART", "FIGURE", " VALUE"), [(p if p != b else "", f, v) for (p, f, v), b in zip(rows, before, strict=False)])
+    for name, why in missing.items():
+        say("", f"The {plain(str(name))} process is missing: {plain(str(why))}")
+    return 1 if missing else 0
+
+
+def _figures(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """The figures of a part, those of its own parts with their names in front."""
+    if not isinstance(value, Mapping):
+        return [(prefix.rstrip("."), f"{value:g}" if isinstance(value, float) else str(value))]
+    return [figure for name, inner in value.items() for figure in _figures(inner, f"{prefix}{name}.")]
