@@ -25,15 +25,18 @@ DELETED_AT_LEAST = 100  # rows for each batch, and twice as many as the batch br
 WAL_OCTETS = 16 * 1024 * 1024
 BUSY_MILLISECONDS = 2000
 DAY_SECONDS = 86_400
+AHEAD_SECONDS = DAY_SECONDS  # from here on a time lies in the future
 
 CREATE = """
     CREATE TABLE IF NOT EXISTS road (number INTEGER PRIMARY KEY, id TEXT NOT NULL, time REAL NOT NULL, steps TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS road_id ON road (id);
+    CREATE INDEX IF NOT EXISTS road_time ON road (time);
 """
 INSERT = "INSERT INTO road (id, time, steps) SELECT value->>0, value->>1, value->2 FROM json_each(?)"
-OLDEST = "SELECT number, time FROM road ORDER BY number LIMIT 1"
-DELETE = "DELETE FROM road WHERE number < ? AND time < ?"
-DELETE_ANY = "DELETE FROM road WHERE number < ?"
+OLDEST = "SELECT min(time) FROM road"
+DELETE = "DELETE FROM road WHERE number IN (SELECT number FROM road WHERE time < ? ORDER BY time LIMIT ?) RETURNING number"
+DELETE_AHEAD = "DELETE FROM road WHERE number IN (SELECT number FROM road WHERE time > ? AND number < ? LIMIT ?)"
+DELETE_ANY = "DELETE FROM road WHERE number IN (SELECT number FROM road ORDER BY number LIMIT ?)"
 DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 
 
@@ -67,7 +70,8 @@ class RoadStore:
     """The writing side; used by one thread at a time.
 
     Rows older than `retention_seconds` go, and the oldest ones when the file outgrows `octets_max`: a bounded number with each
-    batch, more than the batch brought.
+    batch, more than the batch brought.  Each row is judged by its own time.  One from the future was written by a clock that was
+    ahead: it goes with the first row after it whose time is over.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class RoadStore:
         self._retention_seconds = retention_seconds
         self._octets_max = octets_max
         self._connection: apsw.Connection | None = None
-        self._oldest = 0.0  # no row is older than this
+        self._oldest = 0.0  # hardly a row is older than this
         self.put_aside = ""
         """Where a damaged file was moved to; empty where nothing was wrong."""
 
@@ -118,21 +122,19 @@ class RoadStore:
         return connection
 
     def _forget(self, connection: apsw.Connection, rows: int, now: float) -> None:
-        """Delete a bounded number of the oldest rows, where there are some to go."""
-        expired = now - self._retention_seconds
-        too_large = self._octets(connection) > self._octets_max
-        if self._oldest >= expired and not too_large:
+        """Delete a bounded number of rows, where there are some to go."""
+        expired, most = now - self._retention_seconds, max(DELETED_AT_LEAST, 2 * rows)
+        if self._octets(connection) > self._octets_max:
+            connection.execute(DELETE_ANY, (most,))
+        self._oldest = min(self._oldest, now)
+        if self._oldest >= expired:
             return
-        first = connection.execute(OLDEST).fetchone()
-        if first is None:
-            self._oldest = now
-            return
-        number, self._oldest = first
-        end = number + max(DELETED_AT_LEAST, 2 * rows)
-        if too_large:
-            connection.execute(DELETE_ANY, (end,))
-        elif self._oldest < expired:
-            connection.execute(DELETE, (end, expired))
+        gone = [number for (number,) in connection.execute(DELETE, (expired, most))]
+        if gone:
+            connection.execute(DELETE_AHEAD, (now + AHEAD_SECONDS, max(gone), most))
+        if len(gone) < most:
+            oldest = connection.execute(OLDEST).get
+            self._oldest = now if oldest is None else min(now, oldest)
 
     def _octets(self, connection: apsw.Connection) -> int:
         """The octets in use, without those that deleted rows have left free."""

@@ -126,6 +126,42 @@ class StoreTests(RoadTestCase):
         self.assertEqual(self.rows(), 2)
         self.assertEqual(len(read_road(self.path, "NEW")), 1)
 
+    def test_rows_of_a_clock_that_was_ahead_keep_no_others_and_go_with_those_that_follow_them(self) -> None:
+        for ahead in (10_000 * DAY, 10 * DAY):
+            for n in range(3):
+                self.add(f"AHEAD{ahead}{n}", (NOW + ahead, "accepted", {}), now=NOW + ahead)
+        for n in range(3):
+            self.add(f"RIGHT{n}", (NOW + n, "accepted", {}), now=NOW + n)
+        self.assertEqual(self.rows(), 9)
+        self.add("LATER", (NOW + DAY + 1.5, "accepted", {}), now=NOW + DAY + 1.5)  # two are over, and what came before them
+        self.assertEqual(self.rows(), 2)
+        self.add("LAST", (NOW + 2 * DAY + 9, "accepted", {}), now=NOW + 2 * DAY + 9)
+        self.assertEqual(self.rows(), 1)
+
+    def test_a_clock_that_is_behind_for_a_while_takes_nothing_away(self) -> None:
+        for n in range(3):
+            self.add(f"RIGHT{n}", (NOW + n, "accepted", {}), now=NOW + n)
+        for n in range(3):
+            self.add(f"1970{n}", (10.0 + n, "accepted", {}), now=10.0 + n)
+        self.add("BACK", (NOW + 5, "accepted", {}), now=NOW + 5)
+        self.assertEqual(len(read_road(self.path, "RIGHT0")), 1)
+        self.assertEqual(self.rows(), 4)  # of 1970 nothing
+
+    def test_a_row_far_behind_its_neighbours_is_found_by_its_own_time(self) -> None:
+        for n, time in enumerate((NOW + 50, NOW, NOW + 60, NOW + 10)):
+            self.add(f"ROW{n}", (time, "accepted", {}), now=time)
+        self.add("NEW", (NOW + DAY + 20, "accepted", {}), now=NOW + DAY + 20)
+        self.assertEqual(self.rows(), 3)
+
+    def test_the_file_of_an_older_version_is_judged_in_the_same_way(self) -> None:
+        self.store.close()
+        connection = apsw.Connection(self.path)
+        connection.execute("CREATE TABLE road (number INTEGER PRIMARY KEY, id TEXT NOT NULL, time REAL NOT NULL, steps TEXT NOT NULL)")
+        connection.execute("INSERT INTO road (id, time, steps) VALUES ('A', 9e9, '[]'), ('B', ?, '[]')", (NOW - 2 * DAY,))
+        connection.close()
+        self.add("NEW", (NOW, "accepted", {}))
+        self.assertEqual(self.rows(), 1)
+
     def test_one_batch_deletes_a_bounded_number(self) -> None:
         old = [(f"OLD{n:013}", [(NOW, "accepted", {})]) for n in range(1000)]
         self.store.add(json.dumps([[id, steps[0][0], steps] for id, steps in old]), 1000, NOW)
