@@ -436,6 +436,7 @@ def _steps(configuration: Configuration, log_file: LogFile, reactor: Any) -> Ste
         roads=RoadStore(os.path.join(configuration.data, ROADS), retention_seconds=log.retention_days * DAY_SECONDS),
         form=log.format,
         log_steps=log.level in ("debug", "info"),
+        log_passes=log.level == "debug",
         addresses=log.addresses,
         mail_folders=_mail_folders(configuration),
         only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second

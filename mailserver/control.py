@@ -132,6 +132,10 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
         super().__init__()
         self._owner = factory
 
+    def makeConnection(self, transport: Any) -> None:
+        """AMP's own tells the log of each command that somebody types."""
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+
     def connectionMade(self) -> None:
         super().connectionMade()
         self._owner.connections += 1
@@ -140,7 +144,8 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._owner.connections -= 1
         self.setTimeout(None)
-        super().connectionLost(reason)
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.transport = None  # as AMP does
 
     def dataReceived(self, data: bytes) -> None:
         self.resetTimeout()

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet import reactor, unix
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.control import AnotherServer, CommandRefused, ControlError, ControlServer, NoServer, ask
@@ -65,6 +66,14 @@ class WithServer(TestCase):
     async def test_an_answer_comes_back(self) -> None:
         answer = await self.ask("echo", {"id": "06", "names": ["ä", None, 1.5]})
         self.assertEqual(answer, {"heard": {"id": "06", "names": ["ä", None, 1.5]}})
+
+    async def test_the_log_says_nothing_of_each_command_that_somebody_types(self) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        await self.ask("echo")
+        await self.server.stop()
+        self.assertEqual([formatEvent(event) for event in events if "onnection" in formatEvent(event)], [])
 
     async def test_questions_and_answers_longer_than_an_amp_value_come_whole(self) -> None:
         answer = await self.ask("long", {"rows": 20_000})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -57,10 +58,8 @@ def plain(text: str) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """A time of day with its date, in the local zone; "" for none."""
-    from datetime import datetime
-
-    return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A time of day with its date, in the zone of the log and of `explain`, and with it; "" for none."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def age(seconds: float) -> str:

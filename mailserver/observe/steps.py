@@ -38,7 +38,8 @@ class Steps:
     """Takes in steps and log events; see the module.
 
     `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is that of the lines;
-    `log_steps` False leaves the steps out of the log, not out of the roads.  `addresses` says how much of mail addresses is kept
+    `log_steps` False leaves the steps out of the log, not out of the roads; `log_passes` False those of filters that have passed
+    what they saw.  `addresses` says how much of mail addresses is kept
     in both; of paths below `mail_folders` nothing is.  `observers` are called in the reactor's thread through `call_in_reactor`
     (``reactor.callFromThread``) with each step as it was noted.  What comes while `waiting_max` steps wait is dropped and
     counted.  The steps named in `only_counted` are counted and not written.
@@ -51,6 +52,7 @@ class Steps:
         roads: RoadStore | None = None,
         form: Literal["text", "json"] = "text",
         log_steps: bool = True,
+        log_passes: bool = True,
         addresses: Literal["full", "domain", "hash", "none"] = "full",
         mail_folders: Sequence[str] = (),
         only_counted: frozenset[str] = frozenset(),
@@ -74,6 +76,7 @@ class Steps:
         self._roads = roads
         self._is_json = form == "json"
         self._log_steps = log_steps
+        self._log_passes = log_passes
         self.redaction = Redaction(addresses, mail_folders=mail_folders)
         """How much of mail addresses is kept."""
         self._observers = tuple(observers)
@@ -166,14 +169,14 @@ class Steps:
         lines: list[str] = []
         stamps, is_json, redaction = self._stamps, self._is_json, self.redaction
         wants_lines, wants_steps = self._output is not None, self._output is not None and self._log_steps
-        wants_rows = self._roads is not None
+        wants_rows, log_passes = self._roads is not None, self._log_passes
         for moment, id, step, fields in portion:
             if id is None:
                 if wants_lines:
                     lines.append(self._event_line(moment, step, *fields))
                 continue
             encoded, fields = encode_fields(fields if redaction.is_full else redaction.fields(fields))
-            if wants_steps:
+            if wants_steps and (log_passes or step != "filter" or not _has_passed(fields)):
                 stamp = stamps(moment)
                 lines.append(json_step(stamp, id, step, encoded) if is_json else text_step(stamp, id, step, fields))
             if wants_rows:
@@ -256,3 +259,8 @@ class Steps:
                     if not has_failed:
                         Logger().failure("An observer failed: {observer!r}", observer=observe)
                         has_failed = True
+
+
+def _has_passed(fields: Mapping[str, Any]) -> bool:
+    """A filter that had nothing to say, and no trouble."""
+    return fields.get("verdict") == "Pass" and not fields.get("error") and not fields.get("why")

@@ -111,6 +111,19 @@ class NoteTests(StepsTestCase):
         self.assertEqual(self.lines.all, [])
         self.assertEqual(len(read_road(self.path, MESSAGE)), 1)
 
+    def test_filters_that_passed_stand_on_the_roads_alone_unless_all_is_to_be_logged(self) -> None:
+        steps = self.steps(log_passes=False)
+        passed = {"filter": "denylist", "stage": "peer", "verdict": "Pass", "why": "", "ms": 0.1, "error": ""}
+        for fields in (passed, {**passed, "error": "TimeoutError"}, {**passed, "verdict": "Signal"}):
+            steps.note(MESSAGE, "filter", **fields)
+        steps.flush()
+        self.assertEqual(["error=TimeoutError" in line or "verdict=Signal" in line for line in self.lines.all], [True, True])
+        self.assertEqual(len(read_road(self.path, MESSAGE)), 3)
+        everything = self.steps()
+        everything.note(MESSAGE, "filter", **passed)
+        everything.flush()
+        self.assertIn("verdict=Pass", self.lines.all[-1])
+
     def test_addresses_are_redacted_in_log_and_roads(self) -> None:
         steps = self.steps(addresses="domain")
         steps.note(MESSAGE, "accepted", sender="secret@example.org", why="for secret@example.org")
