@@ -434,9 +434,10 @@ class Log(Options):
     format: Literal["text", "json"] = "text"
     """One line for each step, for people or for programs."""
     path: FilePath | None = None
-    """The file; absent: standard output (or where twistd's `--logfile` points)."""
+    """The file, in a place where the server's user may write; absent: standard output, which a daemon does not have."""
     level: Literal["debug", "info", "warn", "error"] = "info"
-    """The least important lines that are written."""
+    """The least important lines that are written. `warn` and `error` leave the steps out, also `login_failed`, which fail2ban
+    reads; `debug` adds the filters that passed what they saw."""
     addresses: Literal["full", "domain", "hash", "none"] = "full"
     """How much of a mail address is written; `hash`: a keyed hash of the local part, by which one run's lines can be told
     apart."""
