@@ -31,11 +31,14 @@ from mailserver.receive.spooling import Spooling
 from mailserver.receive.submission import Objection
 from mailserver.smtp import replies
 
-__all__ = ["Transaction"]
+__all__ = ["WAYS_MOST", "Transaction"]
 
 log = Logger()
 
 SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
+# Ways that the recipients of one message may lead, but for the first one's: aliases multiply them, and what is done for each of
+# them is done while others wait.
+WAYS_MOST = 5000
 
 
 class Transaction:
@@ -50,6 +53,7 @@ class Transaction:
         "_posting",
         "_quarantine",
         "_surplus",
+        "_ways",
         "connection",
         "id",
         "parameters",
@@ -75,6 +79,7 @@ class Transaction:
         self._quarantine = quarantine  # why the whole message is put aside
         self._aside: list[str] = []  # why the copies of each recipient are
         self._surplus = 0
+        self._ways = 0
         self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self._note)
 
     # --- the questions ---
@@ -121,6 +126,9 @@ class Transaction:
         usable = await self._usable_routes(address)
         if isinstance(usable, Reply):
             return usable
+        if self.recipients and self._ways + len(usable) > WAYS_MOST:
+            self._surplus += 1
+            return self._refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
         aside = ""
         if profile.asks.recipient:
@@ -137,6 +145,7 @@ class Transaction:
                 return self._refused("rcpt", objection.reply, objection.why, address)
         self.recipients.append(recipient)
         self.routes.append(usable)
+        self._ways += len(usable)
         self._aside.append(aside)
         return replies.RECIPIENT_OK
 

@@ -20,12 +20,13 @@ from mailserver.interfaces import (
     ISenderFilter,
 )
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Defer, Local, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.spooling import Spooling
+from mailserver.receive.transaction import WAYS_MOST
 from tests.receive.connections import Listener
 
 MAIL = b"MAIL FROM:<carol@example.net>\r\n"
@@ -124,6 +125,19 @@ class Recipients(TransactionCase):
         many = ["alice@example.org"] * 1002
         self.assertEqual(self.send(listener, *many), [250, 250, 250, *[452] * 1000, 354, 250])
         self.assertEqual(len(listener.store.taken), 1)
+
+    def test_recipients_whose_aliases_lead_too_many_ways_are_for_another_transaction(self) -> None:
+        listener = self.listener()
+
+        async def routes(address: Address) -> Sequence[Local]:
+            count = WAYS_MOST + 1 if address.local == "everybody" else WAYS_MOST // 3
+            return [Local(address, Mailbox(f"user{n}", "example.org")) for n in range(count)]
+
+        listener.router.route = routes  # type: ignore[method-assign]
+        self.assertEqual(self.send(listener, *["all@example.org"] * 5), [250, *[250] * 3, 452, 452, 354, 250])
+        self.assertEqual(len(listener.store.taken[0][2]), WAYS_MOST // 3 * 3)
+        self.assertEqual(listener.step("refused")["why"], "they lead too many ways")
+        self.assertEqual(self.send(listener, "everybody@example.org", "all@example.org"), [250, 250, 452, 354, 250])
 
     def test_beyond_a_thousand_each_recipient_too_many_is_an_error(self) -> None:
         listener = self.listener(limits=Limits(recipients=1))
