@@ -111,9 +111,9 @@ class Daemon(DaemonCase):
         self.assertIn("accounts.toml", done.stderr)
 
     def test_a_daemon_that_is_killed_before_it_has_started_is_not_waited_for_for_ever(self) -> None:
-        server = self.prepared()
-        server.install_plugin("killer", "import os, sys\nif 'check' not in sys.argv: os.kill(os.getpid(), 9)\n")
-        self.assertIn(self.typed(server).returncode, (-9, 137))
+        server = self.prepared(LOGGED + '[[filter]]\nuse = "slow"\n')
+        server.install_plugin("slow", SLOW.replace('open(GO + ".asked", "w").close()', "os.kill(os.getpid(), 9)"))
+        self.assertEqual(self.typed(server).returncode, 128 + signal.SIGKILL)
 
 
 class Foreground(DaemonCase):
@@ -130,6 +130,24 @@ class Foreground(DaemonCase):
             other.bind(("127.0.0.1", server.port))
         (server.work / "go").touch()
         server.wait_until_it_greets()
+
+    def test_connections_to_a_socket_of_systemd_wait_until_the_queue_is_open(self) -> None:
+        endpoint = "systemd:domain=INET:name=mx"
+        server = self.prepared(LOGGED.replace("tcp:{port}:interface=127.0.0.1", endpoint) + '[[filter]]\nuse = "slow"\n')
+        server.install_plugin("slow", SLOW.replace("GO", repr(str(server.work / "go"))))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server.ports["port"] = listening.getsockname()[1]
+            activated = 'exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=mx exec "$@"'
+            command = ["sh", "-c", activated, "sh", *server.twistd, "-n", "mailserver", "--config", str(server.config_path)]
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=server._environment(), stdin=listening, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        self.addCleanup(process.wait, 30)
+        self.addCleanup(process.terminate)
+        wait_until(lambda: (server.work / "go.asked").exists(), lambda: self.log(server))
+        with Wire(server.port, greet=False) as wire:
+            (server.work / "go").touch()
+            self.assertEqual(wire.reply().code, 220)
 
     def test_it_ends_with_78_where_to_start_it_again_is_no_use(self) -> None:
         server = self.prepared()
