@@ -6,14 +6,16 @@ means "nobody can tell": recipients and log-ins are deferred, never refused.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import model_validator
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.accounts.app_passwords import SCOPES, AppPassword
@@ -21,7 +23,15 @@ from mailserver.accounts.by_password import account_by_password
 from mailserver.accounts.entry import certificate_marks
 from mailserver.accounts.realm import AccountName
 from mailserver.accounts.remembered import Remembered
-from mailserver.accounts.sql_sources import PostgresSource, Source, SqliteSource
+from mailserver.accounts.sql_sources import (
+    STATEMENT_SECONDS,
+    DatabaseBusy,
+    DatabaseTrouble,
+    Found,
+    PostgresSource,
+    Source,
+    SqliteSource,
+)
 from mailserver.accounts.uses import AppPasswordUses
 from mailserver.config import FilePath, Options
 from mailserver.interfaces import (
@@ -33,15 +43,22 @@ from mailserver.interfaces import (
     IDirectory,
     IScramAccounts,
     ISenderGrants,
+    IUsualScramForm,
     Services,
 )
 from mailserver.mail.answers import Mailbox
-from mailserver.sasl.scram_keys import decode_scram_keys
+from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, form_of, usual_form
 from mailserver.sasl.steps import ScramKeys
+from mailserver.threads import AllHang, Threads
 
 __all__ = ["SqlDirectory", "SqlDirectoryFactory", "SqlDirectoryOptions"]
 
 KNOWN_SECONDS = 10.0
+QUESTION_SECONDS = 5.0  # in all: for a thread, for a connection, for the answer
+FORMS_AT_START = 20  # accounts whose SCRAM keys are looked at
+FORMS_MOST = 1000
+CAPITALS_MOST = 20
+TOLD_MOST = 1000
 
 
 class SqlDirectoryOptions(Options):
@@ -75,12 +92,18 @@ class SqlDirectoryOptions(Options):
     IComponent,
     ICredentialsChecker,
     IScramAccounts,
+    IUsualScramForm,
     ICertificateAccounts,
     ISenderGrants,
 )
 class SqlDirectory:
-    """Asks `source` in threads.  Whether an account exists is remembered for ten seconds."""
+    """Asks `source` in threads of its own, `threads`.  Whether an account exists is remembered for ten seconds.
 
+    No question takes longer than some seconds, and while the database keeps silent, one at a time asks whether it still does:
+    all others fail at once.  A row that cannot be used is passed over, and told once.
+    """
+
+    log = Logger()
     credentialInterfaces = (IUsernamePassword,)
 
     def __init__(
@@ -89,29 +112,58 @@ class SqlDirectory:
         source: Source,
         options: SqlDirectoryOptions,
         clock: Clock,
-        run_in_thread: Callable[..., Awaitable[Any]],
+        threads: Threads,
         check_password: Callable[[str, str | None], Awaitable[bool]],
         used: Callable[[str, AppPassword], None] = lambda account, one: None,
         today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),
     ) -> None:
         self._source = source
         self._options = options
-        self._run_in_thread = run_in_thread
+        self._clock = clock
+        self._threads = threads
         self._check_password = check_password
         self._used = used
         self._today = today
         self._known = Remembered(clock, KNOWN_SECONDS)
+        self._silence = Silence()
+        self._forms: dict[str, ScramForm] = {}
+        self._told: set[str] = set()
 
     async def start(self) -> None:
-        """Ask each query once, so that a wrong one or a database that is not there stops the start.  Raises `DatabaseTrouble`."""
+        """Ask each query once: a wrong one, or a database that is not there, stops the start.  Raises `DatabaseTrouble`."""
         options, nobody = self._options, "nobody@invalid.invalid"
-        for query in (options.query_account, options.query_senders, options.query_app_passwords):
-            await self._rows(query, address=nobody)
-        await self._rows(options.query_certificate, mark=nobody)
+        await self._look("query_account", 1, 2, address=nobody)
+        await self._look("query_senders", 1, 1, address=nobody)
+        await self._look("query_app_passwords", 2, 4, address=nobody)
+        await self._look("query_certificate", 1, 1, mark=nobody)
+        addresses = [row[0] for row in await self._look("query_accounts", 1, 1) if isinstance(row[0], str)]
+        for address in addresses[:: len(addresses) // FORMS_AT_START + 1] if options.query_account else ():
+            await self.scram_keys(address)
+        await self._tell_of_capitals([address for address in addresses if address != address.lower()][:CAPITALS_MOST])
+
+    async def _look(self, name: str, fewest: int, most: int, **parameters: str) -> Sequence[tuple[Any, ...]]:
+        query: str = getattr(self._options, name)
+        found = await self._ask(query, parameters) if query else Found(fewest, [])
+        if not fewest <= found.columns <= most:
+            wanted = str(most) if fewest == most else f"{fewest} to {most}"
+            raise DatabaseTrouble(f"{name} finds {found.columns} columns, and {wanted} are wanted")
+        return found.rows
+
+    async def _tell_of_capitals(self, addresses: Sequence[str]) -> None:
+        lost = [address for address in addresses if await self._account(address.lower()) is None]
+        if lost:
+            self.log.warn(
+                "accounts with capitals, which query_account does not find in lower case, as everybody is looked up: {addresses}",
+                addresses=", ".join(lost),
+            )
 
     async def stop(self) -> None:
         """Close the connections."""
-        await self._run_in_thread(self._source.close)
+        self._source.cut(0.0)
+        try:
+            await self._within(self._source.close)
+        finally:
+            self._threads.stop()
 
     # --- who exists ---
 
@@ -125,9 +177,10 @@ class SqlDirectory:
 
     async def accounts(self) -> Sequence[str]:
         """All addresses; none where no query says them."""
-        addresses = [str(address) for (address,) in await self._rows(self._options.query_accounts)]
+        addresses = await self._texts(self._options.query_accounts)
         for address in addresses:
-            self._known.note(address.lower())
+            if address == address.lower():
+                self._known.note(address)
         return addresses
 
     # --- logging in ---
@@ -142,7 +195,7 @@ class SqlDirectory:
         rows = [] if found is None else await self._rows(self._options.query_app_passwords, address=address)
         return await account_by_password(
             credentials,
-            map(app_password_of, rows),
+            [one for one in (self._usable(address, "app password", app_password_of, row) for row in rows) if one is not None],
             None if found is None else found[0],
             check_password=self._check_password,
             used=self._used,
@@ -152,18 +205,27 @@ class SqlDirectory:
     async def scram_keys(self, account: str) -> ScramKeys | None:
         """`IScramAccounts`."""
         found = await self._account(account)
-        return None if found is None or not found[0] or not found[1] else decode_scram_keys(found[1])
+        if found is None or not found[0] or not found[1]:
+            return None
+        keys: ScramKeys | None = self._usable(account, "SCRAM keys", decode_scram_keys, found[1])
+        if keys is not None and (account in self._forms or len(self._forms) < FORMS_MOST):
+            self._forms[account] = form_of(keys)
+        return keys
+
+    async def usual_scram_form(self) -> ScramForm | None:
+        """`IUsualScramForm`: of those that were looked at."""
+        return usual_form(self._forms.values())
 
     async def account_of_certificate(self, fingerprint: str, emails: Sequence[str]) -> str | None:
         """`ICertificateAccounts`."""
         for mark in certificate_marks(fingerprint, emails):
-            for (address,) in await self._rows(self._options.query_certificate, mark=mark):
-                return str(address)
+            for address in await self._texts(self._options.query_certificate, mark=mark):
+                return address
         return None
 
     async def granted_senders(self, account: str) -> Sequence[str]:
         """`ISenderGrants`."""
-        return [str(sender) for (sender,) in await self._rows(self._options.query_senders, address=account)]
+        return await self._texts(self._options.query_senders, address=account)
 
     # --- asking ---
 
@@ -171,18 +233,92 @@ class SqlDirectory:
         """Its hash and its SCRAM keys, None where it is not there."""
         for row in await self._rows(self._options.query_account, address=address):
             hash, scram = (*row, None)[:2]
-            return (None if hash is None else str(hash)), (None if scram is None else str(scram))
+            return text_or_none(hash), text_or_none(scram)
         return None
 
+    async def _texts(self, query: str, **parameters: str) -> list[str]:
+        """The first column, as far as there is text."""
+        return [row[0] for row in await self._rows(query, **parameters) if row and isinstance(row[0], str)]
+
+    def _usable(self, account: str, what: str, read: Callable[[Any], Any], row: Any) -> Any:
+        try:
+            return read(row)
+        except (ValueError, TypeError) as error:
+            if f"{what} {account}" not in self._told and len(self._told) < TOLD_MOST:
+                self._told.add(f"{what} {account}")
+                self.log.warn("{what} of {account} passed over: {error}", what=what, account=account, error=error)
+            return None
+
     async def _rows(self, query: str, **parameters: str) -> list[tuple[Any, ...]]:
-        return await self._run_in_thread(self._source.rows, query, parameters) if query else []
+        return (await self._ask(query, parameters)).rows if query else []
+
+    async def _ask(self, query: str, parameters: dict[str, str]) -> Found:
+        with self._silence.asking():
+            found: Found = await self._within(self._source.ask, query, parameters)
+            return found
+
+    async def _within(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        asked = self._threads.run(function, *arguments)
+        asked.addTimeout(QUESTION_SECONDS, self._clock)  # type: ignore[arg-type]
+        try:
+            return await asked
+        except TimeoutError:
+            self._source.cut(STATEMENT_SECONDS)
+            raise DatabaseBusy(f"the database has not answered within {QUESTION_SECONDS:g} seconds") from None
+        except AllHang as error:
+            self._source.cut(STATEMENT_SECONDS)
+            raise DatabaseBusy(f"the database keeps silent: {error}") from error
+
+
+class Silence:
+    """Whether the database kept silent when it was asked last: then one at a time asks."""
+
+    def __init__(self) -> None:
+        self._is_silent = False
+        self._questions = 0  # under way
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around a question.  Raises `DatabaseBusy` at once where another one waits for the end of the silence already."""
+        if self._is_silent and self._questions:
+            raise DatabaseBusy("the database has not answered the last question; another one waits for it")
+        self._questions += 1
+        try:
+            yield
+            self._is_silent = False
+        except DatabaseBusy:
+            self._is_silent = True
+            raise
+        except DatabaseTrouble:
+            self._is_silent = False
+            raise
+        finally:
+            self._questions -= 1
+
+
+def text_or_none(value: Any) -> str | None:
+    """Text of the database; some keep it as octets."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None if value is None else str(value)
 
 
 def app_password_of(row: Sequence[Any]) -> AppPassword:
-    """A row of `query_app_passwords`; scopes and the day of expiry may be missing."""
+    """A row of `query_app_passwords`; scopes and the day of expiry may be missing.  Raises ValueError or TypeError."""
     name, hash, scopes, expires = (*row, None, None)[:4]
-    day = expires if expires is None or isinstance(expires, datetime.date) else datetime.date.fromisoformat(str(expires))
-    return AppPassword(str(name), str(hash), SCOPES if scopes is None else tuple(str(scopes).split()), day)
+    if not isinstance(name, str) or not isinstance(hash, str):
+        raise TypeError("its name or its hash is no text")
+    words = scopes.split() if isinstance(scopes, str) else scopes
+    return AppPassword(name, hash, SCOPES if words is None else tuple([str(word) for word in words]), day_of(expires))
+
+
+def day_of(value: Any) -> datetime.date | None:
+    """Of a date, a time (in UTC, if it says no zone), or either as text.  Raises ValueError or TypeError."""
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value)
+    if isinstance(value, datetime.datetime):
+        return (value if value.tzinfo is None else value.astimezone(datetime.UTC)).date()
+    if value is None or isinstance(value, datetime.date):
+        return value
+    raise TypeError(f"{type(value).__name__} is no day of expiry")
 
 
 @implementer(IComponentFactory)
@@ -196,13 +332,16 @@ class SqlDirectoryFactory:
 
     def build(self, options: SqlDirectoryOptions, services: Services) -> SqlDirectory:
         """No errors: the database is asked by `start`."""
+        from twisted.internet import reactor
+
         source: Source = SqliteSource(options.path) if options.path is not None else PostgresSource(str(options.dsn))
+        call_from_thread = reactor.callFromThread  # type: ignore[attr-defined]
         uses = AppPasswordUses(services.state, services.clock.seconds)
         return SqlDirectory(
             source=source,
             options=options,
             clock=services.clock,
-            run_in_thread=services.run_in_thread,
+            threads=Threads("accounts", source.connections, call_from_thread=call_from_thread),
             check_password=services.check_password,
             used=uses.note,
         )

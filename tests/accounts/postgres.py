@@ -43,6 +43,12 @@ class Postgres:
     def halt(self) -> None:
         self._run(self._pg_ctl, "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
 
+    def signal(self, number: int) -> None:
+        """To the server and all that it has started."""
+        pid = int(Path(f"{self.folder}/data/postmaster.pid").read_text().split()[0])
+        for one in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+            os.kill(one, number)
+
     def stop(self) -> None:
         if os.path.exists(f"{self.folder}/data/postmaster.pid"):
             self.halt()

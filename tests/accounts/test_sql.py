@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import psycopg
 from pydantic import ValidationError
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from mailserver.accounts import sql, sql_sources
 from mailserver.accounts.app_passwords import hash_app_password, new_app_password
 from mailserver.accounts.passwords import verify_password
 from mailserver.accounts.realm import PasswordCredentials
-from mailserver.accounts.sql import SqlDirectory, SqlDirectoryFactory, SqlDirectoryOptions
-from mailserver.accounts.sql_sources import DatabaseTrouble, PostgresSource, Source, SqliteSource
+from mailserver.accounts.sql import SqlDirectory, SqlDirectoryFactory, SqlDirectoryOptions, app_password_of
+from mailserver.accounts.sql_sources import DatabaseBusy, DatabaseTrouble, PostgresSource, Source, SqliteSource
 from mailserver.interfaces import (
     IAccountList,
     ICertificateAccounts,
@@ -32,7 +36,8 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
-from mailserver.sasl.scram_keys import derive_scram_keys, encode_scram_keys
+from mailserver.sasl.scram_keys import ScramForm, derive_scram_keys, encode_scram_keys
+from mailserver.threads import Threads
 from tests.accounts.postgres import Postgres
 
 SCHEMA = Path(__file__).parents[2] / "mailserver" / "accounts" / "accounts.sql"
@@ -48,6 +53,14 @@ ROWS = {
         ("bob@example.org", "old", hash_app_password(APP), "smtp imap", "2020-01-01"),
     ],
 }
+
+
+class Here:
+    """Stands for threads."""
+
+    run = staticmethod(maybeDeferred)
+
+    def stop(self) -> None: ...
 
 
 class SqlCase(SynchronousTestCase):
@@ -78,7 +91,7 @@ class SqlCase(SynchronousTestCase):
             source=self.source,
             options=options,
             clock=self.clock,
-            run_in_thread=maybeDeferred,
+            threads=cast(Threads, Here()),
             check_password=check,
             used=lambda account, one: self.used.append((account, one.name)),
             today=lambda: datetime.date(2026, 11, 26),
@@ -170,13 +183,59 @@ class SqlCase(SynchronousTestCase):
         connection.close()
 
     def test_the_source_cannot_write(self) -> None:
-        self.assertRaises(DatabaseTrouble, self.source.rows, "DELETE FROM account", {})
+        for statement in ("DELETE FROM sender", "INSERT INTO account VALUES ('x@example.org', NULL, NULL) RETURNING address"):
+            self.assertRaises(DatabaseTrouble, self.source.ask, statement, {})
+        self.assertEqual(len(self.source.ask("SELECT address FROM account", {}).rows), 2)
+
+    def test_queries_with_the_wrong_columns_stop_the_start(self) -> None:
+        for name, columns in (("account", "address, 1, 2"), ("senders", "1, 2"), ("app_passwords", "address"), ("accounts", "address, 1")):
+            where = "" if name == "accounts" else " WHERE address = :address"
+            directory = self.make(SqlDirectoryOptions(path="x", **{f"query_{name}": f"SELECT {columns} FROM account{where}"}))
+            failure = self.failureResultOf(Deferred.fromCoroutine(directory.start()), DatabaseTrouble)
+            self.assertIn(f"query_{name} finds", str(failure.value))
+
+    def test_a_row_that_cannot_be_used_stops_no_account_and_is_told_once(self) -> None:
+        self.change("UPDATE account SET scram = 'SCRAM-SHA-256$nonsense' WHERE address = 'alice@example.org'")
+        self.change("INSERT INTO app_password VALUES ('alice@example.org', 'tablet', 'x', 'smtp', 'next year')")
+        with capturedLogs() as events:
+            for _ in range(2):
+                self.assertIsNone(self.result(self.directory.scram_keys("alice@example.org")))
+                self.assertEqual(self.log_in("alice@example.org", "secret"), "alice@example.org")
+                self.assertEqual(self.log_in("alice@example.org", APP), "alice@example.org")
+        self.assertEqual(sorted(event["what"] for event in events), ["SCRAM keys", "app password"])
+
+    def test_the_end_of_an_app_password_may_be_a_date_or_a_time(self) -> None:
+        zone = datetime.timezone(datetime.timedelta(hours=-5))
+        day = datetime.date(2027, 1, 2)
+        for value in (
+            day, "2027-01-02", "2027-01-02 10:00:00", datetime.datetime(2027, 1, 2, 3), datetime.datetime(2027, 1, 1, 23, tzinfo=zone)
+        ):  # fmt: skip
+            self.assertEqual(app_password_of(("a", "h", None, value)).expires, day)
+        self.assertEqual(app_password_of(("a", "h", ["smtp", "imap"], None)).scopes, ("smtp", "imap"))
+
+    def test_false_keys_get_the_form_of_those_in_the_database(self) -> None:
+        self.assertIsNone(self.result(self.directory.usual_scram_form()))
+        self.result(self.directory.start())
+        self.assertEqual(self.result(self.directory.usual_scram_form()), ScramForm(4096, 16))
+
+    def test_accounts_whose_capitals_nobody_will_ask_for_are_told(self) -> None:
+        self.change("INSERT INTO account VALUES ('Carol@example.org', NULL, NULL)")
+        with capturedLogs() as events:
+            self.result(self.directory.start())
+        self.assertEqual([event["addresses"] for event in events], ["Carol@example.org"])
+        self.result(self.directory.accounts())
+        self.assertIsNone(self.result(self.directory.find("carol", "example.org")))
+
+    def test_once_closed_it_opens_no_connection_any_more(self) -> None:
+        self.result(self.directory.accounts())
+        self.result(self.directory.stop())
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.accounts()), DatabaseTrouble)
 
 
 class Sqlite(SqlCase):
     def test_who_was_listed_need_not_be_asked_about(self) -> None:
         self.result(self.directory.accounts())
-        self.patch(self.directory, "_rows", None)
+        self.patch(self.directory, "_ask", None)
         self.assertIsNotNone(self.result(self.directory.find("bob", "example.org")))
 
     def test_a_file_that_is_gone_is_nobody_can_tell_and_a_new_one_is_found(self) -> None:
@@ -184,6 +243,18 @@ class Sqlite(SqlCase):
         os.rename(self.path, self.path + ".away")
         self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), DatabaseTrouble)
         os.rename(self.path + ".away", self.path)
+        self.assertEqual(len(self.result(self.directory.accounts())), 2)
+
+    def test_one_whom_another_keeps_locked_is_asked_by_one_at_a_time(self) -> None:
+        self.patch(sql_sources, "BUSY_MILLISECONDS", 1)
+        self.result(self.directory.accounts())
+        other = apsw.Connection(self.path)
+        other.execute("BEGIN EXCLUSIVE")
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("a@b")), DatabaseBusy)
+        with self.directory._silence.asking():
+            failure = self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("a@b")), DatabaseBusy)
+            self.assertIn("another one waits", str(failure.value))
+        other.close()
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
 
     def test_options_name_one_place(self) -> None:
@@ -220,6 +291,77 @@ class PostgreSQL(SqlCase):
         self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), DatabaseTrouble)
         self.server.go_on()
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
+
+    def ours(self, what: str) -> list[Any]:
+        assert self.server is not None
+        with psycopg.connect(self.server.dsn) as connection:
+            return connection.execute(f"SELECT {what} FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()").fetchall()
+
+    def test_it_goes_through_a_pgbouncer_and_leaves_the_options_of_the_administrator_alone(self) -> None:
+        assert self.server is not None and isinstance(self.source, PostgresSource)
+        self.source._dsn += " options='-c search_path=theirs'"
+        self.assertEqual(self.source.ask("SHOW search_path", {}).rows, [("theirs",)])
+        self.assertEqual(self.source.ask("SHOW statement_timeout", {}).rows, [("4s",)])
+        for _ in range(10):
+            rows = self.source.ask("SELECT count(*) FROM pg_prepared_statements WHERE name <> :address", {"address": "x"}).rows
+        self.assertEqual(rows, [(0,)], "the next transaction may be another session's")
+        [connection] = self.source._idle
+        self.assertEqual(connection.info.get_parameters()["options"], "-c search_path=theirs")
+        self.assertEqual(connection.execute("SHOW statement_timeout").fetchall(), [("0",)], "nothing is set for the session")
+
+    def test_a_connection_that_was_lost_while_nobody_used_it_is_made_again_and_a_long_question_ends(self) -> None:
+        self.source.ask("SELECT 1", {})
+        self.assertEqual(self.ours("pg_terminate_backend(pid)"), [(True,)])
+        self.assertEqual(self.source.ask("SELECT 1", {}).rows, [(1,)])
+        self.patch(sql_sources, "STATEMENT_SECONDS", 0.05)
+        error = self.assertRaises(DatabaseTrouble, self.source.ask, "SELECT pg_sleep(60)", {})
+        self.assertIn("statement timeout", str(error))
+        self.source.ask("SELECT 1", {})
+        self.source.close()
+        self.assertEqual(self.ours("pid"), [])
+
+
+class SilentPostgreSQL(TestCase):
+    timeout = 60
+
+    async def test_one_that_goes_silent_holds_nobody_else_and_is_asked_again(self) -> None:
+        from twisted.internet import reactor
+
+        server = Postgres()
+        self.addCleanup(server.stop)
+        await deferToThread(server.start)
+        self.patch(sql, "QUESTION_SECONDS", 0.5)
+        self.patch(sql, "STATEMENT_SECONDS", 0.1)
+        options = SqlDirectoryOptions(
+            dsn=server.dsn, query_account="SELECT 'x' WHERE :address <> ''", query_accounts="", query_senders="",
+            query_certificate="", query_app_passwords="",
+        )  # fmt: skip
+        services = Services(reactor, deferToThread, None, None, "mx.example.org", "/etc", "/data")
+        directory = SqlDirectoryFactory().build(options, services)
+        await directory.start()
+        await gatherResults([Deferred.fromCoroutine(directory.find(f"a{n}", "example.org")) for n in range(8)])
+        server.signal(signal.SIGSTOP)
+        self.addCleanup(server.signal, signal.SIGCONT)
+        ended: list[str] = []
+        asked = [Deferred.fromCoroutine(directory.find(f"b{n}", "example.org")) for n in range(30)]
+        for one in asked:
+            one.addErrback(lambda failure: ended.append(failure.trap(DatabaseTrouble).__name__))
+        unrelated = gatherResults([deferToThread(ended.append, "unrelated") for _ in range(15)])
+        await gatherResults([*asked, unrelated])
+        self.assertEqual(ended[:15], ["unrelated"] * 15)
+        self.assertEqual(len(ended), 45, "all of them end")
+        server.signal(signal.SIGCONT)
+        while True:
+            try:
+                self.assertIsNotNone(await directory.find("e", "example.org"))
+                break
+            except DatabaseTrouble:  # connections that were cut are given back by their threads
+                await deferLater(reactor, 0.05)
+        await directory.stop()
+        with psycopg.connect(server.dsn) as connection:
+            left = "SELECT FROM pg_stat_activity WHERE usename = 'mail' AND pid <> pg_backend_pid()"
+            while connection.execute(left).fetchall():  # what the silence has kept ends by and by
+                await deferLater(reactor, 0.05)
 
 
 del SqlCase
