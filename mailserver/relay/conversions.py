@@ -59,9 +59,11 @@ class Conversions:
         transmission.form = None
         if channel is None:
             return True
-        key = channel, offer.size_max
-        transmission.form = transmission.forms.get(key)
-        return transmission.form is not None or self._make(transmission, key)
+        # Whatever size a host names, and however often another one: there is one form for each channel.
+        if channel not in transmission.forms and not self._make(transmission, channel):
+            return False
+        transmission.form = transmission.forms[channel].within(offer.size_max)
+        return True
 
     def give_up(self, why: Deferred) -> None:
         """The server stops: what is being converted has this outcome."""
@@ -70,40 +72,37 @@ class Conversions:
             transmission.abandoned = True
             transmission.give_up(why)
 
-    def _make(self, transmission: Transmission, key: tuple[Channel, int]) -> bool:
+    def _make(self, transmission: Transmission, channel: Channel) -> bool:
         """Whether it is made already."""
         eight_bit, content = self._eight_bit, transmission.content
         if eight_bit is EightBit.REFUSE and transmission.request.sender is None:
             eight_bit = EightBit.CONVERT  # a report that comes back is lost
-        make = partial(form_of, content, key[0], eight_bit=eight_bit, size_max=key[1], directory=self._directory)
+        make = partial(form_of, content, channel, eight_bit=eight_bit, directory=self._directory)
         if content.data is not None and len(content.data) <= AT_ONCE_OCTETS:
             try:
                 form = make()
             except Exception:  # noqa: BLE001  a fault with one message shall not be that of others
                 self._stumbled(Failure(), transmission)
                 return False
-            if self._is_made(form, transmission, key):
-                transmission.form = transmission.forms[key]
-                return True
-            return False
+            return self._is_made(form, transmission, channel)
         self._under_way[transmission] = None
         making = self._turns.run(self._run_in_thread, make)
         making.addCallbacks(
-            lambda form: self._made_later(form, transmission, key), lambda failure: self._stumbled(failure, transmission)
+            lambda form: self._made_later(form, transmission, channel), lambda failure: self._stumbled(failure, transmission)
         )
         making.addErrback(lambda failure: self.log.failure("the relay stumbled over a conversion", failure))
         return False
 
-    def _is_made(self, form: Form | Reply, transmission: Transmission, key: tuple[Channel, int]) -> bool:
+    def _is_made(self, form: Form | Reply, transmission: Transmission, channel: Channel) -> bool:
         if isinstance(form, Form):
-            transmission.forms[key] = form
+            transmission.forms[channel] = form
             return True
         transmission.settle([Failed(form, UNMET_NEED)] * len(transmission.indexes))
         return False
 
-    def _made_later(self, form: Form | Reply, transmission: Transmission, key: tuple[Channel, int]) -> None:
+    def _made_later(self, form: Form | Reply, transmission: Transmission, channel: Channel) -> None:
         self._under_way.pop(transmission, None)
-        if not transmission.abandoned and self._is_made(form, transmission, key):
+        if not transmission.abandoned and self._is_made(form, transmission, channel):
             self._again(transmission)
 
     def _stumbled(self, failure: Failure, transmission: Transmission) -> None:

@@ -38,11 +38,19 @@ class EightBit(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A message as it is sent to some hosts.  `body` is what MAIL says of it, `note` what is told of it, "" where nothing is."""
+    """A message as it is sent to some hosts.  `body` is what MAIL says of it, `note` what is told of it, "" where nothing is.
+
+    `smaller` is what a host gets instead that has named a size and this one is larger.
+    """
 
     content: Content
     body: str
     note: str = ""
+    smaller: Form | None = None
+
+    def within(self, size_max: int) -> Form:
+        """The form for a host that takes so many octets, 0 where it has not said."""
+        return self.smaller if self.smaller is not None and 0 < size_max < self.content.size else self
 
 
 def channel_to(request: Request, offer: Offer) -> Channel | None:
@@ -53,10 +61,10 @@ def channel_to(request: Request, offer: Offer) -> Channel | None:
     return Channel(eight_bit=offer.eightbitmime, binary=is_text)
 
 
-def form_of(content: Content, channel: Channel, *, eight_bit: EightBit, size_max: int, directory: str) -> Form | Reply:
+def form_of(content: Content, channel: Channel, *, eight_bit: EightBit, directory: str) -> Form | Reply:
     """The form for this channel, or why there is none.  Reads the content, and makes a file in `directory` for a large one.
 
-    `size_max` is what the host takes, 0 where it has not said.  Raises OSError.
+    Raises OSError.
     """
     with source_of(content) as source:
         facts = facts_of(source, 0, source.size)
@@ -79,10 +87,10 @@ def form_of(content: Content, channel: Channel, *, eight_bit: EightBit, size_max
             return NEEDS_BINARYMIME if needs_text else replace(raw, note=f"8-bit content sent raw: {fault}")
     if needs_text and facts.binary:  # in a header, where nothing can be encoded
         return NEEDS_BINARYMIME
-    if 0 < size_max < converted.size and not needs_text:
-        return replace(raw, note="8-bit content sent raw: converted it would be too large")
-    body = _body(facts, channel) if conversion is not None else "7BIT"  # 8-bit in a header alone: no BODY speaks of that
-    return Form(converted, body, "converted for this host" if conversion is not None else "")
+    if conversion is None:
+        return Form(converted, "7BIT")  # 8-bit in a header alone: no BODY speaks of that
+    smaller = None if needs_text else replace(raw, note="8-bit content sent raw: converted it would be too large")
+    return Form(converted, _body(facts, channel), "converted for this host", smaller)
 
 
 def _body(facts: Facts, channel: Channel) -> str:

@@ -73,8 +73,8 @@ class Transmission:
     """One message for some recipients who share their hosts.
 
     `ways` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is told each
-    outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are for and the size that
-    the host takes; `form` is the one in which it goes now, None: as it came.
+    outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are for; `form`
+    is the one in which it goes now, None: as it came.
     """
 
     request: Request
@@ -89,7 +89,7 @@ class Transmission:
     abandoned: bool = False
     faults: tuple[str, ...] = ()
     why: Deferred | None = None
-    forms: dict[tuple[Channel, int], Form] = field(default_factory=dict)
+    forms: dict[Channel, Form] = field(default_factory=dict)
     form: Form | None = None
 
     @property

@@ -14,7 +14,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Recipient
 from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.trace import received
-from mailserver.relay.forms import EightBit
+from mailserver.relay.forms import EightBit, form_of
 from tests.relay.network import CLOSE, MESSAGE, OFFERS, Peer, RelayCase
 
 SEVEN_BIT = ("PIPELINING", "SIZE 10000000")
@@ -230,6 +230,21 @@ class LargeTests(FormsCase):
         self.run_threads()
         self.assertIsInstance(answers[0][0], Delivered)
         self.assertEqual((len(a.messages), len(a.connections)), (2, 1))
+
+    def test_hosts_that_name_another_size_each_have_the_same_file(self):
+        """A host that did so with each connection would fill the disk."""
+        made = []
+        self.relay = self.make(run_in_thread=lambda *work: made.append(work) or self.in_thread(*work))
+        sizes = iter(range(2_000_000, 3_000_000))
+        changing = {"EHLO": lambda line: f"250-peer.example\r\n250 SIZE {next(sizes)}", "MAIL": CLOSE}
+        _, b = self.peers(Peer(changing), Peer(changing | {"MAIL": None}))
+        content, _ = self.large()
+        answers = self.begin(content=content, body="8BITMIME")
+        self.turn()
+        self.run_threads()
+        self.assertIsInstance(answers[0][0], Delivered)
+        self.assertTrue(b.messages[0][2].isascii())
+        self.assertEqual(len([one for one in made if getattr(one[0], "func", None) is form_of]), 1)
 
     def test_a_file_that_cannot_be_read_defers_this_message_alone(self):
         self.relay = self.make()
