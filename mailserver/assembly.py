@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -32,7 +32,6 @@ from mailserver.dns import Resolver
 from mailserver.dns import Server as NameServer
 from mailserver.interfaces import (
     IAccountList,
-    IComponent,
     ICounting,
     IDirectory,
     IObserver,
@@ -41,6 +40,7 @@ from mailserver.interfaces import (
     ISweeping,
     Services,
 )
+from mailserver.life import StartError, start_component, stop_component
 from mailserver.log_ins import LogIns, has_log_ins
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Route
@@ -69,10 +69,6 @@ NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "
 DAY_SECONDS = 86_400.0
 Owner = tuple[int, int]
 ROADS = "explain.db"
-
-
-class StartError(Exception):
-    """The server cannot run with this configuration; the words say why."""
 
 
 class Server:
@@ -201,7 +197,7 @@ class Server:
         self.log_ins.start()
         await self.resolver.start()
         for component in self._lasting():
-            await start_component(component)
+            await start_component(component, self.reactor)
         await self.queue.start()
         self._clock_watch = ClockWatch(reactor=self.reactor, was_set=self.queue.look_at_clocks)
         self._clock_watch.start()
@@ -213,7 +209,7 @@ class Server:
             self._clock_watch.stop()
         await self.queue.stop(within_seconds)
         for component in self._lasting():
-            await stop_component(component)
+            await stop_component(component, self.reactor)
         await self.resolver.stop()
         await self.processes.stop()
         self.log_ins.stop()
@@ -406,7 +402,7 @@ class Door:
         """Start the directory and the filters, make the accounts' mailboxes.  An error stops the start, or the reload."""
         for component in (self.certificates, self._directory, *self._filters):
             if not self._server.keeps(component):
-                await start_component(component)
+                await start_component(component, self._server.reactor)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
         self._server.route_with(self.router, self.generation)
@@ -423,10 +419,9 @@ class Door:
         await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def stop(self) -> None:
-        """Stop them; a plugin's trouble at its end is nobody else's."""
-        for component in (*self._filters, self._directory, self.certificates):
-            if not self._server.keeps(component):
-                await stop_component(component)
+        """Stop them, side by side; a plugin's trouble at its end is nobody else's."""
+        parts = [part for part in (*self._filters, self._directory, self.certificates) if not self._server.keeps(part)]
+        await DeferredList([Deferred.fromCoroutine(stop_component(part, self._server.reactor)) for part in parts])
 
 
 def _steps(configuration: Configuration, log_file: LogFile, reactor: Any) -> Steps:
@@ -536,21 +531,6 @@ def _certificates(configuration: Configuration, server: Server) -> Certificates 
         )
 
     return Certificates(sources=sources, clock=server.reactor, run_in_thread=deferToThread)
-
-
-async def start_component(component: Any) -> None:
-    """Start what has a life."""
-    if IComponent.providedBy(component):
-        await component.start()
-
-
-async def stop_component(component: Any) -> None:
-    """Stop what has a life; its errors go to the log."""
-    if IComponent.providedBy(component):
-        try:
-            await component.stop()
-        except Exception:  # noqa: BLE001  # a plugin's
-            Logger().failure("a component did not stop well")
 
 
 def proxies_of(listen: Listen) -> Networks | None:

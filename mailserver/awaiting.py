@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import TimeoutError as Late
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 __all__ = ["FAULTS", "now_or_later"]
@@ -20,8 +22,15 @@ __all__ = ["FAULTS", "now_or_later"]
 # asyncio, has failed like any other.
 FAULTS = (Exception, SystemExit, asyncio.CancelledError)
 
+log = Logger()
 T = TypeVar("T")
 CoroutineType = types.CoroutineType
+
+
+class Timers(Protocol):
+    """The part of a clock that is needed."""
+
+    def callLater(self, seconds: float, function: Any, /, *arguments: Any, **named: Any) -> Any: ...
 
 
 def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
@@ -39,6 +48,12 @@ def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
     if isinstance(awaitable, Deferred):
         return awaitable
     return Deferred.fromCoroutine(_wait_for(awaitable))
+
+
+def later(awaitable: Awaitable[T]) -> Deferred[T]:
+    """A Deferred of the result.  An error that is there already is raised."""
+    answer = now_or_later(awaitable)
+    return answer if isinstance(answer, Deferred) else succeed(answer)
 
 
 async def _wait_for(awaitable: Awaitable[T]) -> T:
@@ -84,3 +99,39 @@ class _Rest:
     def _cancel(self, _: Deferred[Any]) -> None:
         if self._waits_for is not None:
             self._waits_for.cancel()
+
+
+def within(seconds: float, answer: Deferred[T], clock: Timers) -> Deferred[T]:
+    """The answer, or Twisted's `TimeoutError` after so many seconds: it is cancelled then.
+
+    `Deferred.addTimeout` waits on for what does not let itself be cancelled (a coroutine that catches every exception); this does
+    not: what such a thing still says is not heard.  Cancelling the Deferred cancels what is waited for.
+    """
+    is_over = False
+
+    def give_up(_: object = None) -> None:
+        nonlocal is_over
+        is_over = True
+        if timer.active():
+            timer.cancel()
+        try:
+            answer.cancel()
+        except Exception:  # noqa: BLE001  a plugin's canceller
+            log.failure("what was given up could not be cancelled")
+
+    def late() -> None:
+        give_up()
+        done.errback(Late(seconds, "Deferred"))
+
+    def heard(result: Any) -> None:
+        nonlocal is_over
+        if is_over:
+            return
+        is_over = True
+        timer.cancel()
+        done.callback(result)
+
+    done: Deferred[T] = Deferred(give_up)
+    timer: Any = clock.callLater(seconds, late)
+    answer.addBoth(heard)
+    return done

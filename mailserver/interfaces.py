@@ -114,12 +114,13 @@ class IComponent(Interface):
     """Optional: a component that has a life."""
 
     def start() -> Awaitable[None]:
-        """Called once before the first listener opens.  An error stops the start."""
+        """Called once before the first listener opens.  An error stops the start, and so does one that takes two minutes."""
 
     def stop() -> Awaitable[None]:
         """Called once: when the server stops; after a reload that has replaced the component, when nothing uses it any more.
 
-        What began with it is a message, a log-in or the look at a peer.  It has `limits.shutdown_seconds`.
+        What began with it is a message, a log-in or the look at a peer.  It has `limits.shutdown_seconds`.  After twenty seconds
+        nobody waits for this any more.
         """
 
 

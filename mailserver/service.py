@@ -11,10 +11,12 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -28,6 +30,7 @@ from twisted.python.usage import UsageError
 from mailserver import plugins, sandbox
 from mailserver.accounts.sealing import KeyPlace, make_folder
 from mailserver.assembly import Door, Server, StartError
+from mailserver.awaiting import later, within
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
@@ -50,6 +53,8 @@ __all__ = ["MailService", "Options", "makeService"]
 EX_FAILED, EX_CONFIG = 1, 78  # the second of sysexits.h: to start again is no use
 DEAD_ENDS_TOLD = 50
 LAST_WORDS_SECONDS = 5.0  # of a stop, beyond `limits.shutdown_seconds`
+CONNECTIONS_SHARE = 0.6  # of these seconds; the rest is for the queue
+END_SECONDS = 25.0  # of any other part; a component has less
 SWEEP_SECONDS = 86_400.0
 TOLD = (StartError, plugins.PluginError, ConfigurationError, IdentityError, StorageFault)  # by their words alone
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)  # objects; measured in docs/performance.md
@@ -244,25 +249,34 @@ class MailService(Service):
 
     async def _stop(self) -> None:
         self._stops = True
-        within = float(self._configuration.limits.shutdown_seconds)
-        self._systemd.stopping(within + LAST_WORDS_SECONDS)
-        end = self._reactor.seconds() + within
+        within_seconds = float(self._configuration.limits.shutdown_seconds)
+        self._systemd.stopping(within_seconds + LAST_WORDS_SECONDS)
+        end = self._reactor.seconds() + within_seconds
         if self._sweeping.running:
             self._sweeping.stop()
         for bound in self._bound.values():
             bound.close()
         ports, self._ports = list(self._ports.values()), {}
-        for port, _ in ports:
-            await maybeDeferred(port.stopListening)
-        leaving = [*[factory for _, factory in ports], *self._leaving]
-        goodbyes = gatherResults([factory.shut_down() for factory in leaving], consumeErrors=True)
-        goodbyes.addTimeout(within * 0.6, self._reactor, onTimeoutCancel=lambda result, _: None)
-        await goodbyes
-        await self._control.stop()
-        await self._drop.stop()
-        await self._retirement.finish()
-        await self._door.stop()
+        stopped = [maybeDeferred(port.stopListening) for port, _ in ports]
+        await self._end("the listeners", gatherResults(stopped, consumeErrors=True))
+        goodbyes = [factory.shut_down() for factory in (*[factory for _, factory in ports], *self._leaving)]
+        gone = gatherResults(goodbyes, consumeErrors=True)
+        await self._end("connections", gone, within_seconds * CONNECTIONS_SHARE, is_told=False)
+        await self._end("the control socket", self._control.stop())
+        await self._end("the drop folder", self._drop.stop())
+        await self._end("what a reload has replaced", self._retirement.finish())
+        await self._end("the filters and the directory", self._door.stop())
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
+
+    async def _end(self, what: str, ending: Awaitable[Any], seconds: float = END_SECONDS, *, is_told: bool = True) -> None:
+        """Let one part come to its end.  Whatever comes of that, the queue has to have its own."""
+        try:
+            await within(seconds, later(ending), self._reactor)
+        except Late:
+            if is_told:
+                self.log.error("{what} have not ended within {seconds:g} seconds", what=what, seconds=seconds)
+        except Exception:  # noqa: BLE001
+            self.log.failure("{what} did not end well", what=what)
 
     async def _sweep(self) -> None:
         """Once a day.  Whatever one part meets with, the others are swept, and all of them tomorrow."""
@@ -312,6 +326,9 @@ class MailService(Service):
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def is_listening(port: IListeningPort) -> None:
+            if self._stops:  # while root has bound it, say
+                maybeDeferred(port.stopListening)
+                return
             self._ports[listen.endpoint] = (port, factory)
             if not self.running:
                 _wait(port)  # connections stay in the backlog until the queue is ready
@@ -378,33 +395,46 @@ class MailService(Service):
         insist(self._path, is_named=True, say=self.log.warn)
         configuration = load(self._path, self._catalogue.options_of)
         door = await self._started_door(configuration)
-        self._server.steps.observe_with(door.observers)
         old_door, self._door = self._door, door
         self._configuration = configuration
-        self._server.change(configuration)
-        faults = await self._server.processes.read_again()
         wanted = {listen.endpoint: listen for listen in configuration.listen}
-        for endpoint in [endpoint for endpoint in self._ports if endpoint not in wanted]:
-            port, factory = self._ports.pop(endpoint)
-            await maybeDeferred(port.stopListening)
-            self._leaving = [*[one for one in self._leaving if one.connections], factory]
+        going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in wanted]
+        self._leaving = [*[one for one in self._leaving if one.connections], *[factory for _, factory in going]]
+        for endpoint, (_, factory) in self._ports.items():
+            factory.profile = door.profiles[endpoint]
+        for _, factory in going:
             factory.shut_down()
-        for endpoint, listen in wanted.items():
-            if endpoint in self._ports:
-                self._ports[endpoint][1].profile = door.profiles[endpoint]
+        self._retirement.retire(old_door, float(configuration.limits.shutdown_seconds))
+        # From here on a stop may come between any two steps: it finds everything where it has to be.
+        self._server.steps.observe_with(door.observers)
+        self._server.change(configuration)
+        faults = await self._change_ports(configuration, [port for port, _ in going])
+        waiting = self._server.needs_restart(configuration)
+        if waiting:
+            self.log.warn("these changes need a restart: {keys}", keys=", ".join(waiting))
+        self.log.info("the configuration was reloaded")
+        self._look_for_dead_ends()
+        return {"reloaded": True, "faults": faults, "needs_restart": waiting}
+
+    async def _change_ports(self, configuration: Configuration, going: list[IListeningPort]) -> list[str]:
+        """Listen where nobody does yet, and no more on these.  What could not be done.  A stop, which closes all, ends it."""
+        faults: list[str] = []
+        for port in going:
+            try:
+                await within(END_SECONDS, maybeDeferred(port.stopListening), self._reactor)
+            except Exception as error:  # noqa: BLE001  # an endpoint is anybody's plugin
+                faults.append(f"a listener does not stop: {error}")
+                self.log.failure("a listener that a reload has taken away did not stop well")
+        faults += await self._server.processes.read_again()
+        for listen in configuration.listen:
+            if listen.endpoint in self._ports or self._stops:
                 continue
             try:
                 await self._listen(listen)
-            except Exception as error:  # noqa: BLE001  # an endpoint is anybody's plugin
-                faults.append(f"cannot listen on {endpoint}: {error}")
-                self.log.error("cannot listen on {endpoint}: {error}", endpoint=endpoint, error=error)
-        self._retirement.retire(old_door, float(configuration.limits.shutdown_seconds))
-        later = self._server.needs_restart(configuration)
-        if later:
-            self.log.warn("these changes need a restart: {keys}", keys=", ".join(later))
-        self.log.info("the configuration was reloaded")
-        self._look_for_dead_ends()
-        return {"reloaded": True, "faults": faults, "needs_restart": later}
+            except Exception as error:  # noqa: BLE001  # as above
+                faults.append(f"cannot listen on {listen.endpoint}: {error}")
+                self.log.error("cannot listen on {endpoint}: {error}", endpoint=listen.endpoint, error=error)
+        return faults
 
     # --- what the command line may ask ---
 

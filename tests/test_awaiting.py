@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import TimeoutError as Late
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.awaiting import now_or_later
+from mailserver.awaiting import later, now_or_later, within
 
 
 async def _after(*waits_for: Any) -> list[Any]:
@@ -86,3 +88,55 @@ class NowOrLater(SynchronousTestCase):
                 return (yield from succeed(7).__await__())
 
         self.assertEqual(self.successResultOf(now_or_later(Other())), 7)
+
+
+async def _stubborn(*waits_for: Any) -> str:
+    """Catches whatever is thrown into it, as plugins do."""
+    for one in waits_for:
+        try:
+            await one
+        except Exception:
+            continue
+    return "at last"
+
+
+class Within(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def test_what_comes_in_time_is_the_answer_and_no_timer_is_left(self) -> None:
+        waiting: Deferred[int] = Deferred()
+        for answer in (within(5, waiting, self.clock), within(5, succeed(3), self.clock)):
+            if not waiting.called:
+                waiting.callback(3)
+            self.assertEqual(self.successResultOf(answer), 3)
+        self.failureResultOf(within(5, fail(ValueError()), self.clock), ValueError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_does_not_let_itself_be_cancelled_is_not_waited_for(self) -> None:
+        last: Deferred[None] = Deferred()
+        for answer in (_stubborn(Deferred(), last), Deferred.fromCoroutine(_stubborn(Deferred(), last))):
+            bounded = within(5, later(answer), self.clock)
+            self.clock.advance(4)
+            self.assertNoResult(bounded)
+            self.clock.advance(1)
+            self.failureResultOf(bounded, Late)
+        last.callback(None)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelling_it_cancels_what_is_waited_for(self) -> None:
+        waiting: Deferred[None] = Deferred()
+        bounded = within(5, waiting, self.clock)
+        bounded.cancel()
+        self.failureResultOf(bounded, CancelledError)
+        self.assertTrue(waiting.called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_canceller_that_raises_is_told(self) -> None:
+        def raises(_: Any) -> None:
+            raise RuntimeError("a plugin's")
+
+        bounded = within(5, Deferred(raises), self.clock)
+        self.clock.advance(5)
+        self.failureResultOf(bounded, Late)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

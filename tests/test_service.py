@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from mailserver import plugins
+from mailserver import service as service_module
+from mailserver.assembly import Door
 from mailserver.config import load
+from mailserver.control import CommandRefused
+from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
+from mailserver.receive.factory import ReceiveFactory
 from mailserver.service import SWEEP_SECONDS, MailService
 
 CONFIGURATION = """
@@ -44,6 +53,7 @@ class ServiceCase(SynchronousTestCase):
     def service(self) -> MailService:
         work = Path(self.mktemp()).absolute()
         os.makedirs(work / "data")
+        (work / "accounts.toml").touch()
         path = work / "mailserver.toml"
         path.write_text(CONFIGURATION.format(work=work))
         catalogue = plugins.discover()
@@ -95,3 +105,113 @@ class Sweep(ServiceCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
 
 
+
+
+@implementer(IComponent)
+class Hanging:
+    """Neither starts nor stops, and does not let itself be cancelled."""
+
+    async def start(self) -> None:
+        while True:
+            with contextlib.suppress(CancelledError):
+                await Deferred[None]()
+
+    stop = start
+
+
+class Ends(ServiceCase):
+    def stopped(self, service: MailService) -> list[str]:
+        """Stop it, as far as its clock needs; what has come to its end."""
+        ended: list[str] = []
+
+        async def stop(within_seconds: float) -> None:
+            ended.append("queue")
+
+        self.patch(service._server, "stop", stop)
+        done = service.stopService()
+        for _ in range(100):
+            service._reactor.advance(1)
+        self.successResultOf(done)
+        return ended
+
+    def test_the_queue_has_its_end_though_a_filter_never_stops(self) -> None:
+        service = self.service()
+        service._door._filters = (Hanging(),)  # type: ignore[assignment]
+        with capturedLogs() as events:
+            self.assertEqual(self.stopped(service), ["queue"])
+        said = [event for event in events if "nobody waits for it" in event["log_format"]]
+        self.assertEqual([event["name"] for event in said], ["tests.test_service.Hanging"])
+
+    def test_the_queue_has_its_end_whatever_any_other_part_meets_with(self) -> None:
+        service = self.service()
+
+        async def raises() -> None:
+            raise RuntimeError("no")
+
+        for part in (service._control, service._drop, service._retirement, service._door):
+            self.patch(part, "finish" if part is service._retirement else "stop", raises)
+        self.assertEqual(self.stopped(service), ["queue"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 4)
+
+    def test_a_component_that_never_starts_is_named_and_no_reload_waits_for_it(self) -> None:
+        service = self.service()
+        before = service._door
+
+        class WithHanging(Door):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                self._filters = (Hanging(),)  # type: ignore[assignment]
+                self._directory = object()  # the real one reads its file in a thread
+
+        with mock.patch.object(service_module, "Door", WithHanging):
+            reloaded = Deferred.fromCoroutine(service._reload())
+            for _ in range(200):
+                service._reactor.advance(1)
+        why = self.failureResultOf(reloaded, CommandRefused)
+        self.assertIn("tests.test_service.Hanging has not started within", why.getErrorMessage())
+        self.assertIs(service._door, before)
+        self.assertFalse(service._reloading)
+
+
+class Reload(ServiceCase):
+    def service(self) -> MailService:
+        async def start(_: Door) -> None: ...
+
+        self.patch(Door, "start", start)
+        return super().service()
+
+    def test_a_stop_amid_a_reload_opens_no_port_and_leaves_nothing_of_the_old_configuration(self) -> None:
+        service = self.service()
+        old, asked, listened = service._door, Deferred[list[str]](), list[Any]()
+        self.patch(service, "_listen", listened.append)
+        self.patch(service._server.processes, "read_again", lambda: asked)
+        reloaded = Deferred.fromCoroutine(service._reload())
+        self.assertIsNot(service._door, old)
+        stopped: list[Door] = []
+
+        async def stop_door(door: Door) -> None:
+            stopped.append(door)
+
+        async def stop(within_seconds: float) -> None: ...
+
+        self.patch(service._server, "stop", stop)
+        with mock.patch.object(Door, "stop", stop_door):
+            done = service.stopService()
+        self.successResultOf(done)
+        asked.callback([])
+        self.successResultOf(reloaded)
+        self.assertEqual(listened, [])
+        self.assertEqual(stopped, [service._door])
+
+    def test_what_is_open_takes_up_the_new_parts_before_anything_is_waited_for(self) -> None:
+        service = self.service()
+        [listen] = service._configuration.listen
+        factory = ReceiveFactory(service._door.profiles[listen.endpoint], service._server.admission)
+        service._ports[listen.endpoint] = (Port(), factory)  # type: ignore[assignment]
+        self.patch(service._server.processes, "read_again", lambda: Deferred[list[str]]())
+        Deferred.fromCoroutine(service._reload())
+        self.assertIs(factory.profile, service._door.profiles[listen.endpoint])
+
+
+class Port:
+    def stopListening(self) -> None: ...

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.awaiting import now_or_later
+from mailserver.awaiting import now_or_later, within
 from mailserver.interfaces import Clock
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Refused, Remote, Route
@@ -309,7 +309,7 @@ class Reporter:
         try:
             answer: Any = now_or_later(self._route(sender))
             if isinstance(answer, Deferred):
-                answer = await answer.addTimeout(ROUTE_SECONDS, self._clock)  # type: ignore[arg-type]
+                answer = await within(ROUTE_SECONDS, answer, self._clock)
         except AddressError:
             return ()  # a domain that cannot be
         routes: Sequence[Route] = answer

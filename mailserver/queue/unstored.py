@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import now_or_later
+from mailserver.awaiting import now_or_later, within
 from mailserver.interfaces import Clock, IDelivery
 from mailserver.mail.answers import Delivered, Remote
 from mailserver.mail.content import Content
@@ -111,7 +111,7 @@ async def deliver_unstored(
         try:
             answer: Any = now_or_later(delivery.deliver(envelope, content, destinations))
             if isinstance(answer, Deferred):
-                answer = await answer.addTimeout(deadline_seconds, clock)  # type: ignore[arg-type]
+                answer = await within(deadline_seconds, answer, clock)
         except Exception as error:
             raise StorageBroken(f"a delivery that keeps nothing raised {type(error).__name__}: {error}") from error
         for destination in destinations:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any
 
 from twisted.internet import reactor, threads
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -124,6 +125,13 @@ class Batching(Plain):
         self.calls += 1
         self.batches.append(len(parcels))
         return self._later(lambda: [self._outcomes(p.envelope, p.content, p.destinations, p.again) for p in parcels])
+
+
+async def stubborn():
+    """Never answers, and catches whatever is thrown into it."""
+    while True:
+        with contextlib.suppress(CancelledError):
+            await Deferred()
 
 
 class Steps:

@@ -15,7 +15,7 @@ from mailserver.mail.reply import Reply
 from mailserver.queue.lock import QueueInUse, lock_directory
 from mailserver.queue.reader import list_entries, show_entry
 from mailserver.queue.store import SqliteStore
-from tests.queue.doubles import IDS, Plain, QueueCase, envelope, local, remote
+from tests.queue.doubles import IDS, Plain, QueueCase, envelope, local, remote, stubborn
 
 BUSY = Reply.of(451, "4.2.1", "The mailbox is busy")
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
@@ -181,6 +181,14 @@ class Commit(QueueCase):
         await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
         self.delivery.answers["alice"] = RuntimeError("broken")
         await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+
+    async def test_a_delivery_that_keeps_nothing_and_does_not_let_itself_be_cancelled_is_not_waited_for(self):
+        self.delivery.stores = False
+        self.patch(self.delivery, "deliver", lambda *_: Later.fromCoroutine(stubborn()))
+        queue = await self.started(local_deadline_seconds=5)
+        committed = queue.commit(envelope(local()), Content.of(b"x"), (local(),))
+        self.clock.advance(5)
+        self.failureResultOf(committed, StorageBroken)
 
     async def test_a_message_for_a_keeper_and_for_nobody_is_written(self):
         self.relay.stores = False

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from unittest import mock
 
+from twisted.internet.defer import Deferred as Later
 from twisted.internet.defer import gatherResults, succeed
 
 from mailserver.mail.address import Address
@@ -18,10 +19,11 @@ from mailserver.mail.reply import Reply
 from mailserver.queue.changes import Verb
 from mailserver.queue.entry import number_of
 from mailserver.queue.reader import list_entries
+from mailserver.queue.reporting import ROUTE_AGAIN_SECONDS, ROUTE_SECONDS
 from mailserver.queue.selection import Selection
 from mailserver.queue.store import MessageRefused
 from mailserver.queue.verbs import Order
-from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
+from tests.queue.doubles import IDS, QueueCase, envelope, local, remote, stubborn
 
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
 BUSY = Reply.of(451, "4.2.1", "The mailbox is busy")
@@ -508,6 +510,22 @@ class StrangeRoutes(ReportCase):
         entry = await self.told_beside(["a mailbox"])
         self.assertEqual(entry.state, "failed")
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    async def test_an_answer_that_never_comes_and_does_not_let_itself_be_cancelled(self):
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started()
+        self.patch(queue._reporter, "_route", lambda address: Later.fromCoroutine(stubborn()))
+        id = await self.fail_for(queue, "eve")
+        await self.quiet(queue)
+        self.clock.advance(ROUTE_SECONDS)
+        self.patch(queue._reporter, "_route", self.route)
+        other = await self.fail_for(queue, "bob")
+        await self.quiet(queue)
+        self.assertIn("reported", self.steps.of(other))
+        self.clock.advance(ROUTE_AGAIN_SECONDS)
+        self.strange = self.routes
+        await self.quiet(queue)
+        self.assertIn("reported", self.steps.of(id))
 
     async def test_a_reason_that_no_store_holds(self):
         entry = await self.told_beside([Refused(NO_USER, "caf\udce9")])
