@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 
 from twisted.trial.unittest import FailTest, SkipTest
 
-__all__ = ["require_root", "require_tool"]
+__all__ = ["require_module", "require_root", "require_tool"]
 
 SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
@@ -20,6 +21,15 @@ def require_tool(name: str) -> str:
     if os.environ.get("CI") == "true":
         raise FailTest(f"{name} is not installed; .ci/run has to install it")
     raise SkipTest(f"{name} is not installed")
+
+
+def require_module(name: str) -> None:
+    """Return where a library of the extra ``test`` is installed.  Else: fail in CI, skip elsewhere."""
+    if importlib.util.find_spec(name) is not None:
+        return
+    if os.environ.get("CI") == "true":
+        raise FailTest(f"{name} is not installed")
+    raise SkipTest(f"{name} is not installed: make setup")
 
 
 def require_root(what: str) -> None:

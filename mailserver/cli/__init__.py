@@ -33,8 +33,9 @@ COMMANDS = {
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",
-    "explain": "the road of a message, also of a refused one",
+    "explain": "the road of a message, also of a refused one; or which ones may be meant",
     "plugins": "list components, check them, begin a new one",
+    "manual": "print the manual page, or completion for a shell",
 }
 
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return sendmail(words[1:])
     options = _parser(words[:1]).parse_args(words)
+    if hasattr(options, "insist"):
+        options.insist(options)
     try:
         options.config = _configuration(options)
         code: int = options.run(options)

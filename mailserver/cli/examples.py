@@ -51,7 +51,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver queue salvage": ("mailserver queue salvage",),
     "mailserver status": ("mailserver status --json",),
     "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
-    "mailserver explain": ("mailserver explain 06F2J8Q4M1ZK7X9A",),
+    "mailserver explain": (
+        "mailserver explain 06F2J8Q4M1ZK7X9A",
+        "mailserver explain --sender '*@example.net' --recipient alice@example.org --since 2d",
+    ),
+    "mailserver manual": ("mailserver manual page > mailserver.8", "mailserver manual bash > mailserver.bash"),
     "mailserver plugins": ("mailserver plugins --json",),
     "mailserver plugins check": ("mailserver plugins check",),
     "mailserver plugins new": ("mailserver plugins new no-invoices --directory ~/src",),

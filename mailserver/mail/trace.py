@@ -20,13 +20,14 @@ from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import NO_ADDRESS, Envelope, Peer
 
-__all__ = ["date_time", "delivered_to", "hops", "received", "return_path", "with_protocol"]
+__all__ = ["date_time", "delivered_to", "hops", "message_id", "received", "return_path", "with_protocol"]
 
 LINE_OCTETS = 78  # RFC 5322 section 2.1.1
 LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" and an id, a tab being eight columns
 NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
 NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
+MESSAGE_ID = re.compile(rb"\r\n[^:]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,250})")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -93,6 +94,14 @@ def hops(content: Content) -> int:
     """How many Received fields the message has (RFC 5321 section 6.3: 100 or more mean that it goes round)."""
     head = content.head.lower()
     return head.count(b"\r\nreceived:") + head.startswith(b"received:")
+
+
+def message_id(content: Content) -> str | None:
+    """The value of the first Message-ID field as it stands there, cut after 250 octets; None where there is none."""
+    head = b"\r\n" + content.head
+    start = head.lower().find(b"\r\nmessage-id:")
+    found = MESSAGE_ID.match(head, start) if start >= 0 else None
+    return found[1].decode("utf-8", "replace").rstrip() if found else None
 
 
 @lru_cache(maxsize=2)  # a busy second asks for the same one thousands of times

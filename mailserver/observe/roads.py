@@ -17,7 +17,16 @@ from urllib.parse import quote
 
 import apsw
 
-__all__ = ["AmbiguousId", "RoadStore", "RoadsUnreadable", "Step", "UnknownId", "read_road"]
+__all__ = [
+    "AmbiguousId",
+    "RoadStore",
+    "RoadsUnreadable",
+    "Step",
+    "UnknownId",
+    "opened_for_reading",
+    "read_road",
+    "steps_of",
+]
 
 PREFIX_CHARACTERS = 6
 CANDIDATES = 10
@@ -160,16 +169,14 @@ def read_road(path: str, id: str) -> list[Step]:
     `id` is an id or its first six characters or more, in either case.  `path` is the file, whether a server writes to it or not.
     Raises `UnknownId`, `AmbiguousId`, `RoadsUnreadable`.
     """
-    if not os.path.exists(path):
-        raise RoadsUnreadable(f"{path} does not exist: no server has run here yet")
     try:
-        connection = _opened_for_reading(path)
+        connection = opened_for_reading(path)
         try:
             id = _whole_id(connection, id.strip())
-            steps = _steps(connection, id)
+            steps = steps_of(connection, id)
             connections = {step.fields.get("connection") for step in steps} - {id}
             for other in sorted(one for one in connections if isinstance(one, str)):
-                steps += _steps(connection, other)
+                steps += steps_of(connection, other)
         finally:
             connection.close()
     except (apsw.Error, ValueError) as error:
@@ -177,7 +184,10 @@ def read_road(path: str, id: str) -> list[Step]:
     return sorted(steps, key=lambda step: step.time)
 
 
-def _opened_for_reading(path: str) -> apsw.Connection:
+def opened_for_reading(path: str) -> apsw.Connection:
+    """The file, whether a server writes to it or not.  Raises `RoadsUnreadable` where there is none, and `apsw.Error`."""
+    if not os.path.exists(path):
+        raise RoadsUnreadable(f"{path} does not exist: no server has run here yet")
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     try:
         connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -214,6 +224,7 @@ def _whole_id(connection: apsw.Connection, id: str) -> str:
     return found[0]
 
 
-def _steps(connection: apsw.Connection, id: str) -> list[Step]:
+def steps_of(connection: apsw.Connection, id: str) -> list[Step]:
+    """The steps that stand under this id, in the order in which they were written."""
     rows: Iterable[tuple[Any, ...]] = connection.execute("SELECT steps FROM road WHERE id = ? ORDER BY number", (id,))
     return [Step(moment, id, step, fields) for (steps,) in rows for moment, step, fields in json.loads(steps)]

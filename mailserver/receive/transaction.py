@@ -23,7 +23,7 @@ from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameter
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
-from mailserver.mail.trace import hops, received
+from mailserver.mail.trace import hops, message_id, received
 from mailserver.receive.copies import Copies, Way, copies_for
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
@@ -291,13 +291,13 @@ class Transaction:
                 for route in routes[n]
             ]
         )
-        accepted = replies.queued(self.id)
+        accepted, original = replies.queued(self.id), content
         if copies.destinations:
             hidden = profile.hides_clients and bool(self.peer.login)
             content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
             accepted = await self._committed(envelope, content, copies)
         if accepted.is_positive:
-            self._afterwards(self._tell_accepted, content)
+            self._afterwards(self._tell_accepted, content, original)
             for why, recipients in copies.in_junk.items():
                 self._afterwards(self._tell_junk, why, recipients)
         if not profile.lmtp:
@@ -338,7 +338,7 @@ class Transaction:
         except Exception:  # noqa: BLE001  # whatever it is
             log.failure("{id}: the answer stands, but something that follows it has failed", id=self.id)
 
-    def _tell_accepted(self, content: Content) -> None:
+    def _tell_accepted(self, content: Content, original: Content) -> None:
         self.profile.note(
             self.id,
             "accepted",
@@ -348,6 +348,7 @@ class Transaction:
             sender=str(self.sender) if self.sender is not None else "",
             recipients=[str(r.address) for r in self.recipients],
             size=content.size,
+            message_id=message_id(original),
         )
 
     def _tell_junk(self, why: str, recipients: list[str]) -> None:

@@ -14,6 +14,7 @@ from mailserver.cli.examples import EXAMPLES
 from mailserver.config import choice, load
 from mailserver.config.glance import glance
 from tests.cli.support import CONFIGURATION, CommandCase, run
+from tests.requires import require_module
 
 
 def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -80,6 +81,20 @@ class EveryCommand(CommandCase):
         said = run("--version")
         self.assertEqual(said.code, 0)
         self.assertRegex(said.out, r"^mailserver [0-9.]+ \(Python 3\.[0-9.]+, Twisted [0-9.]+\)$")
+
+    def test_the_manual_and_completion_are_made_of_the_same_parser(self) -> None:
+        require_module("argparse_manpage")
+        require_module("shtab")
+        page = run("manual", "page")
+        self.assertEqual((page.code, page.err), (0, ""))
+        self.assertTrue(page.out.startswith('.TH MAILSERVER "8"'))
+        for words in ("queue redirect", "alias add", "explain"):
+            self.assertIn(words, page.out)
+        for shell in ("bash", "zsh", "tcsh"):
+            self.assertIn("redirect", run("manual", shell).out)
+        script = run("manual", "bash").out + "\ncomplete -p mailserver\n"
+        bash = subprocess.run(["bash"], input=script.encode(), capture_output=True, timeout=60)
+        self.assertEqual((bash.returncode, bash.stderr), (0, b""))
 
     def test_each_command_has_examples_and_each_of_them_is_a_command(self) -> None:
         parser = whole_parser()

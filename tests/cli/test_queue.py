@@ -138,6 +138,20 @@ class WithoutServer(CommandCase):
         self.assertEqual(step, {"time": 1.0, "id": ID, "step": "accepted", "sender": "bob@example.net", "size": 5})
         self.assertEqual(self.command("explain", "0000000000000000").code, 1)
 
+    def test_a_road_is_found_by_what_is_known_of_it(self) -> None:
+        roads = RoadStore(str(self.data / ROADS))
+        sent = '{"sender": "bob@example.net", "recipients": ["a@b.example", "c@b.example"]}'
+        roads.add(f'[["{ID}", 1.0, [[1.0, "accepted", {sent}]]]]', 1, 1.0)
+        roads.close()
+        said = self.command("explain", "--sender", "bob@*")
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertRegex(said.out, rf"(?m)^{ID}  19\d\d-.*  bob@example.net  a@b.example and 1 more  accepted$")
+        self.assertEqual(self.command("explain", "--recipient", "c@*", "--json").json[0]["id"], ID)
+        said = self.command("explain", "--sender", "bob@*", "--since", "1h")
+        self.assertEqual((said.code, said.out), (1, "None is known, or its retention time is over.\n"))
+        for wrong in (("--since", "yesterday"), (ID, "--sender", "x"), ("--limit", "0", "--sender", "x"), ()):
+            self.assertEqual(self.command("explain", *wrong).code, 2, wrong)
+
     def test_where_no_server_has_run_there_are_no_roads(self) -> None:
         said = self.command("explain", ID)
         self.assertEqual(said.code, 74)

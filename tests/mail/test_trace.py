@@ -12,7 +12,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, TLSFacts
 from mailserver.mail.headers import Headers
-from mailserver.mail.trace import date_time, delivered_to, hops, received, return_path, with_protocol
+from mailserver.mail.trace import date_time, delivered_to, hops, message_id, received, return_path, with_protocol
 from tests.mail.strategies import envelopes
 
 NOON = 1795436523.9  # 2026-11-23T12:22:03Z
@@ -145,3 +145,17 @@ class OtherFieldsTests(SynchronousTestCase):
         self.assertEqual(hops(Content.of(head)), 2)
         self.assertEqual(hops(Content.of(head, prefix=b"Received: us\r\n")), 3)
         self.assertEqual(hops(Content.of(b"\r\nReceived: e\r\n")), 0)
+
+
+class MessageIds(SynchronousTestCase):
+    def test_the_first_field_of_the_header_is_taken_folded_or_not(self) -> None:
+        for head, id in (
+            (b"Message-ID: <a@b>\r\nSubject: x\r\n\r\nMessage-ID: <no@b>", "<a@b>"),
+            (b"Subject: x\r\nMESSAGE-id:\r\n <a@b> \r\nMessage-ID: <c@d>\r\n\r\n", "<a@b>"),
+            (b"Subject: x\r\n\r\nMessage-ID: <no@b>", None),
+            (b"X-Message-ID: <no@b>\r\n\r\n", None),
+            (b"Message-ID:\r\n\r\nbody", None),
+            (b"Message-ID: \xff" + b"x" * 300 + b"\r\n\r\n", "\ufffd" + "x" * 249),
+            (b"", None),
+        ):
+            self.assertEqual(message_id(Content.of(head)), id, head)
