@@ -94,6 +94,7 @@ class Small(SynchronousTestCase):
             kept = self.processes.keep("delivery", "launcher", START, privileged=not has_root)
             self.assertIsNotNone(kept._process)
             kept.close()
+            self.turn()  # its end is seen
         self.assertEqual(self.root.asked, [])
 
     def test_its_death_is_told_and_known(self) -> None:
