@@ -455,6 +455,7 @@ def make_router(configuration: Configuration, directory: IDirectory) -> Router:
     try:
         domains = {
             name: Domain(
+                same_as=table.same_as,
                 catch_all=table.catch_all,
                 subaddress=table.subaddress,
                 postmaster=table.postmaster,

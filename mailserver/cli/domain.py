@@ -23,6 +23,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     adding = actions.add_parser("add", parents=[common], help="deliver the mail of a domain here")
     adding.add_argument("domain", metavar="DOMAIN", help="such as example.org, or '*.example.org' for all below it")
     adding.add_argument("--postmaster", metavar="ADDRESS", default="", help="who gets mail for postmaster and abuse")
+    adding.add_argument("--same-as", metavar="DOMAIN", default="", help="a second name for that one: all its names hold here")
     adding.add_argument("--catch-all", metavar="ADDRESS", default="", help="who gets mail for names that do not exist")
     adding.set_defaults(run=add_domain)
     removing = actions.add_parser("remove", parents=[common], help="no longer; its mail and its accounts stay where they are")
@@ -41,6 +42,7 @@ def list_domains(options: argparse.Namespace) -> int:
         as_json([
             {
                 "domain": name,
+                "same_as": one.same_as or "",
                 "postmaster": _text(one.postmaster),
                 "catch_all": _text(one.catch_all),
                 "aliases": len(one.aliases),
@@ -50,11 +52,11 @@ def list_domains(options: argparse.Namespace) -> int:
         ])  # fmt: skip
         return 0
     rows = [
-        (name, _text(one.postmaster), _text(one.catch_all), str(len(one.aliases) or ""), str(len(one.pattern) or ""))
+        (name, one.same_as or "", _text(one.postmaster), _text(one.catch_all), *_counts(len(one.aliases), len(one.pattern)))
         for name, one in found.items()
     ]
     if rows:
-        table(("DOMAIN", "POSTMASTER", "CATCH-ALL", " ALIASES", " PATTERNS"), rows)
+        table(("DOMAIN", "SAME AS", "POSTMASTER", "CATCH-ALL", " ALIASES", " PATTERNS"), rows)
     say(f"{len(rows)} domain{'' if len(rows) == 1 else 's'}.")
     return 0
 
@@ -66,7 +68,7 @@ def add_domain(options: argparse.Namespace) -> int:
     def change(draft: Draft) -> None:
         if name in domains_of(draft):
             raise Unable(f"{name} is there already")
-        keys = {"postmaster": options.postmaster, "catch_all": options.catch_all}
+        keys = {"same_as": options.same_as, "postmaster": options.postmaster, "catch_all": options.catch_all}
         draft.add_table(("domain", name), {key: value for key, value in keys.items() if value})
 
     return change_configuration(options, change)
@@ -83,6 +85,10 @@ def remove_domain(options: argparse.Namespace) -> int:
         draft.remove_table(("domain", written))
 
     return change_configuration(options, change)
+
+
+def _counts(*numbers: int) -> list[str]:
+    return [str(number or "") for number in numbers]
 
 
 def _text(address: Any) -> str:

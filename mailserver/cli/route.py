@@ -20,6 +20,7 @@ from mailserver.mail.answers import Local, Remote
 __all__ = ["add_to", "stopped_routes"]
 
 HOW = {
+    "same domain": "has the names of the domain of",
     "account": "is an account",
     "alias": "is an alias for",
     "subaddress": "has a tag after the name of",

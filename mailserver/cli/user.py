@@ -58,7 +58,13 @@ def add_account(options: argparse.Namespace) -> int:
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
     domain = _domain_of(options.address)
-    if not options.any_domain and not _is_ours(domain, configuration):
+    domains = Domains({name: Domain(same_as=table.same_as) for name, table in configuration.domain.items()})
+    other = domains.names_of(domain)
+    if not options.any_domain and other != domain:
+        raise Unable(
+            f"{domain} is the same as {other}: add the account there, or say --any-domain for one that only logs in"
+        )
+    if not options.any_domain and domains.key_of(domain) is None:
         raise Unable(
             f'there is no [domain."{domain}"] in {options.config}, so no mail would come for this account: add it there, '
             "or say --any-domain for one that only logs in"
@@ -73,10 +79,6 @@ def _domain_of(address: str) -> str:
         return account_key(address).rpartition("@")[2]
     except AddressError as error:
         raise Unable(f"this is not an address: {error}", 2) from error
-
-
-def _is_ours(domain: str, configuration: Configuration) -> bool:
-    return Domains({name: Domain() for name in configuration.domain}).key_of(domain) is not None
 
 
 def change_password(options: argparse.Namespace) -> int:

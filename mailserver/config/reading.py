@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from mailserver.config.document import FILE_OCTETS, parse_document, read_document
 from mailserver.config.endpoints import Place, place_of
-from mailserver.config.faults import ConfigurationError, Fault, key_text, sentences
+from mailserver.config.faults import ConfigurationError, Fault, close_to, key_text, sentences
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
 from mailserver.config.schema import Accounts, Component, Configuration, Delivery, Filter, Relay
-from mailserver.config.values import domain_key
+from mailserver.config.values import domain_key, host_name
 
 __all__ = ["ComponentOptions", "check_options", "load", "parse"]
 
@@ -132,6 +132,29 @@ class _Reading:
                 continue  # told with the key itself
             if first != name:
                 self.fault(("domain", name), f"is the domain {first!r} in another spelling")
+        by_key = {key: domains[name] for key, name in seen.items()}
+        for name, table in domains.items() if isinstance(domains, Mapping) else ():
+            other = table.get("same_as") if isinstance(table, Mapping) else None
+            if isinstance(other, str):
+                self.check_same_as(name, table, other, by_key)
+
+    def check_same_as(self, name: str, table: Mapping[str, Any], other: str, domains: Mapping[str, Any]) -> None:
+        """A domain with another's names: has none of its own, and the other is here and no such domain itself."""
+        for key in table:
+            if key != "same_as":
+                self.fault(("domain", name, key), f"is without effect: with same_as, the names of {other} hold")
+        try:
+            key = host_name(other)
+        except ValueError:
+            return  # told with the value itself
+        path = ("domain", name, "same_as")
+        labels = key.split(".")
+        names = [key, *["*." + ".".join(labels[n:]) for n in range(1, len(labels))]]
+        found = next((one for one in names if one in domains), None)
+        if found is None:
+            self.fault(path, f"{other} is not among the domains" + close_to(key, list(domains)))
+        elif isinstance(domains[found], Mapping) and "same_as" in domains[found]:
+            self.fault(path, f"{other} is itself the same as another: name that one")
 
     def checked(self, place: KeyPath, model: type[Options], table: Mapping[str, Any]) -> Options | None:
         try:

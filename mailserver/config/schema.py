@@ -327,6 +327,9 @@ class Pattern(Options):
 class Domain(Options):
     """A domain whose mail is delivered here. `[domain."*.example.org"]` stands for every name below example.org."""
 
+    same_as: HostName | None = None
+    """Another of the domains, whose accounts, aliases and all other names this one has, too: mail for `name@` here is mail for
+    `name@` there. Such a table has no other key."""
     catch_all: MailAddress | None = None
     """Who gets mail for names that do not exist. Absent: they are refused with 550 at RCPT."""
     subaddress: Annotated[str, AfterValidator(_separators)] = Field(default="+", max_length=4)
@@ -517,8 +520,11 @@ class Configuration(Options):
     @property
     def home_domain(self) -> str:
         """What completes a name without a domain: `hostname` if it is one of the domains, else the first of them."""
-        exact = [name for name in self.domain if not name.startswith("*.")]
-        return self.hostname if self.hostname in exact or not exact else exact[0]
+        exact = [name for name, table in self.domain.items() if not name.startswith("*.") and table.same_as is None]
+        own = self.domain.get(self.hostname)
+        if own is not None and own.same_as is not None:
+            return own.same_as
+        return self.hostname if own is not None or not exact else exact[0]
 
     directory: str = Field(default="", validation_alias=NOT_A_KEY)
     """The folder of the file, from which relative paths count."""

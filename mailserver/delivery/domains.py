@@ -17,13 +17,17 @@ NO_ALIASES: Mapping[str, Sequence[Address]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What is configured for one domain.  Each character of `subaddress` separates a user from a tag."""
+    """What is configured for one domain.  Each character of `subaddress` separates a user from a tag.
+
+    `same_as`: another domain, whose names hold here; all else is then without effect.
+    """
 
     aliases: Mapping[str, Sequence[Address]] = field(default_factory=dict)
     catch_all: Address | None = None
     subaddress: str = "+"
     postmaster: Address | None = None
     patterns: Sequence[Pattern] = ()
+    same_as: str | None = None
 
 
 class Domains:
@@ -40,6 +44,7 @@ class Domains:
         for name, domain in self._domains.items():
             self._aliases[name] = _alias_table(name, domain)
             self._check_patterns(name, domain)
+            self._check_same_as(name, domain)
         self._check(expansion_limit)
 
     def key_of(self, domain_key: str) -> str | None:
@@ -51,6 +56,12 @@ class Domains:
             if f"*.{domain_key}" in self._domains:
                 return f"*.{domain_key}"
         return None
+
+    def names_of(self, domain_key: str) -> str:
+        """The domain whose names hold in this one: what it is the same as, or itself."""
+        key = self.key_of(domain_key)
+        other = None if key is None else self._domains[key].same_as
+        return domain_key if other is None else normal_domain(other)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._domains)
@@ -72,7 +83,7 @@ class Domains:
 
     def is_named(self, key: str, local: str, member: Address) -> bool:
         """The member of an alias has the alias's own name."""
-        return self.key_of(member.domain_key) == key and normal_local(member.local) == local
+        return self.key_of(self.names_of(member.domain_key)) == key and normal_local(member.local) == local
 
     def each_alias(self) -> list[tuple[Address, tuple[Address, ...]]]:
         """Every alias with its members."""
@@ -87,6 +98,15 @@ class Domains:
                 raise RoutingError(
                     f"its users have accounts in {place}, which is not among the domains", f"{_key(name)}.pattern[{n}]"
                 )
+
+    def _check_same_as(self, name: str, domain: Domain) -> None:
+        if domain.same_as is None:
+            return
+        key = self.key_of(normal_domain(domain.same_as))
+        if key is None:
+            raise RoutingError(f"{domain.same_as} is not among the domains", _key(name, "same_as"))
+        if self._domains[key].same_as is not None:
+            raise RoutingError(f"{domain.same_as} is itself the same as another: name that one", _key(name, "same_as"))
 
     def _check(self, limit: int) -> None:
         graph: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -114,7 +134,7 @@ class Domains:
 
     def _alias_named_by(self, address: Address) -> tuple[str, str] | None:
         """The alias that an alias's member leads to, directly or with a tag."""
-        key = self.key_of(address.domain_key)
+        key = self.key_of(self.names_of(address.domain_key))
         if key is None:
             return None
         local = normal_local(address.local)

@@ -1,6 +1,6 @@
 """Says where a recipient goes.
 
-For a domain of ours, the first that fits:
+A domain that is the same as another: the same name there.  For every other domain of ours, the first that fits:
 
 1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
 2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account;
@@ -42,7 +42,7 @@ log = Logger()
 class Hop:
     """One step of a route: what the address is to us, and where that leads.
 
-    `how` is "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name" or "nobody".
+    `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name" or "nobody".
     """
 
     address: Address
@@ -85,7 +85,7 @@ class Router:
         """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
         domain_key = address.domain_key
         key = self._domains.key_of(domain_key)
-        if key is not None:
+        if key is not None and self._domains[key].same_as is None:
             local = normal_local(address.local)
             if not self._domains.keeps(key, local):
                 mailbox = await self._directory.find(local, domain_key)
@@ -122,8 +122,21 @@ class Router:
                     place = "" if "@" in pattern.user else f"@{self._account_domain(name)}"
                     user, _, user_domain = f"{pattern.user}{place}".rpartition("@")
                     found += await self._leads_nowhere(f"{where}: pattern {pattern.rule!r}", Address(user, user_domain), relays)
+        found += await self._accounts_without_mail()
         if all(isinstance(route, Refused) for route in await self.route(Address("postmaster", ""))):
             found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
+        return found
+
+    async def _accounts_without_mail(self) -> list[str]:
+        """Accounts in a domain that has another one's names."""
+        if not IAccountList.providedBy(self._directory) or all(self._domains[name].same_as is None for name in self._domains):
+            return []
+        found = []
+        for account in await self._directory.accounts():
+            domain = account.rpartition("@")[2]
+            other = self._domains.names_of(domain)
+            if other != domain:
+                found.append(f"account {account}: it gets no mail, as {domain} is the same as {other}")
         return found
 
     async def _leads_nowhere(self, what: str, address: Address, relays: bool) -> list[str]:
@@ -175,10 +188,12 @@ class Router:
         if key is None:
             found = self._elsewhere(address, local, domain_key)
             return ("elsewhere" if isinstance(found, Remote) else "own name"), found
+        domain = self._domains[key]
+        if domain.same_as is not None:
+            return "same domain", [Address(address.local, domain.same_as)]
         named = await self._named(address, local, domain_key, key)
         if named is not None:
             return ("account" if isinstance(named, Local) else "alias"), named
-        domain = self._domains[key]
         for user, tag in subaddresses(local, domain.subaddress):
             named = await self._named(address, user, domain_key, key)
             if named is not None:
@@ -204,7 +219,7 @@ class Router:
             if not self._domains.is_named(key, local, member):
                 members.append(member)
                 continue
-            mailbox = await self._directory.find(local, member.domain_key)
+            mailbox = await self._directory.find(local, self._domains.names_of(member.domain_key))
             if mailbox is not None:
                 members.append(Local(address, mailbox))
         return members
@@ -220,7 +235,7 @@ class Router:
             user_local, at, user_domain = user.rpartition("@")
             if not at:
                 user_local, user_domain = user, self._account_domain(domain_key)
-            user_domain = normal_domain(user_domain)
+            user_domain = self._domains.names_of(normal_domain(user_domain))
             key = self._domains.key_of(user_domain)
             if key is None:
                 continue

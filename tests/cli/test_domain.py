@@ -115,6 +115,21 @@ class Changes(CommandCase):
             self.assertEqual((said.code, said.out), (1, ""), command)
         self.assertEqual(self.config.read_text(), COMMENTED)
 
+    def test_a_second_name_of_a_domain(self) -> None:
+        added = self.change("domain", "add", "b.example", "--same-as", "example.org")
+        self.assertEqual(added, ['+[domain."b.example"]', '+same_as = "example.org"', "+"])
+        self.assertEqual(self.command("domain", "list", "--json").json[-1]["same_as"], "example.org")
+        self.assertRegex(self.command("domain", "list").out, r"b\.example +example\.org")
+        said = self.command("user", "add", "alice@b.example", "--no-password")
+        self.assertEqual(said.code, 1)
+        self.assertIn("b.example is the same as example.org: add the account there", said.err)
+        text = self.config.read_text()
+        self.assertEqual(self.command("domain", "remove", "example.org").code, 78, "the other one needs it")
+        self.assertEqual(self.command("alias", "add", "info@b.example", "alice").code, 78)
+        self.assertEqual(self.config.read_text(), text)
+        road = self.command("route", "alice@b.example", "--config", str(self.config)).out
+        self.assertIn("has the names of the domain of alice@example.org", road)
+
     def test_what_would_be_a_fault_is_told_and_not_written(self) -> None:
         for command, code in (
             (("domain", "add", "b.example", "--postmaster", "nobody"), 78),

@@ -171,6 +171,35 @@ class Faults(SynchronousTestCase):
             self.fault('[domain."example.org"]\n[domain."EXAMPLE.org"]\n'),
         )
 
+    def test_a_domain_with_the_names_of_another_says_nothing_else_and_the_other_is_here(self) -> None:
+        def second(table: str, first: str = "", name: str = "b.example") -> str:
+            return f'[domain."a.example"]\n{first}[domain."{name}"]\n{table}'
+
+        self.assertEqual(with_more(second('same_as = "A.example"\n')).domain["b.example"].same_as, "a.example")
+        below = '[domain."*.c.example"]\n[domain."b.example"]\nsame_as = "x.c.example"\n'
+        self.assertEqual(with_more(below).domain["b.example"].same_as, "x.c.example")
+        where = '8 domain."b.example".same_as: '
+        self.assertEqual(
+            self.fault(second('same_as = "a.exampel"\n')), where + "a.exampel is not among the domains; did you mean 'a.example'?"
+        )
+        self.assertEqual(len(faults(LEAST + second('same_as = "*.a.example"\n'))), 1)
+        itself = where + "b.example is itself the same as another: name that one"
+        self.assertEqual(self.fault(second('same_as = "b.example"\n')), itself)
+        self.assertEqual(
+            self.fault(second('same_as = "x.b.example"\n', name="*.b.example")),
+            '8 domain."*.b.example".same_as: x.b.example is itself the same as another: name that one',
+        )
+        self.assertEqual(
+            self.fault(second('same_as = "a.example"\nsubaddress = "-"\n')),
+            '9 domain."b.example".subaddress: is without effect: with same_as, the names of a.example hold',
+        )
+
+    def test_names_without_a_domain_are_completed_by_one_that_has_names_of_its_own(self) -> None:
+        first = '[domain."b.example"]\nsame_as = "a.example"\n[domain."a.example"]\n'
+        self.assertEqual(with_more(first).home_domain, "a.example")
+        own = first + f'[domain."{with_more(first).hostname}"]\nsame_as = "a.example"\n[domain."z.example"]\n'
+        self.assertEqual(with_more(own).home_domain, "a.example")
+
     def test_a_domain_that_is_none_is_a_fault_at_its_table(self) -> None:
         self.assertIn('6 domain."exa mple"', self.fault('[domain."exa mple"]\n'))
 

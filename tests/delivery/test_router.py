@@ -262,6 +262,71 @@ class Patterns(RouterCase):
             self.assertEqual(error.key, f'domain."{key}".pattern[0]')
 
 
+class SameAs(RouterCase):
+    """A domain that has the names of another one."""
+
+    SAME = Domain(same_as="example.org")
+
+    def second(self, domain: Domain | None = None, **named: Any) -> Router:
+        also = {"second.example": self.SAME, "*.second.example": self.SAME}
+        return self.router(domain, also=also, **named)
+
+    def test_every_name_of_the_other_domain_holds(self) -> None:
+        domain = Domain(
+            aliases={"team": addresses("alice@example.org", "far@elsewhere.example")},
+            patterns=[Pattern("{tag}_{user}@example.org", folder="{tag}")],
+            postmaster=Address("bob", "example.org"),
+        )
+        router = self.second(domain)
+        for name, expected in {
+            "alice": ["alice"],
+            "ALICE": ["alice"],
+            "alice+lists": ["alice/lists?"],
+            "team": ["alice", "-> far@elsewhere.example"],
+            "team+x": ["alice", "-> far@elsewhere.example"],
+            "news_bob": ["bob/news?"],
+            "postmaster": ["bob"],
+            "nobody": ["no 550 5.1.1"],
+        }.items():
+            for place in ("example.org", "second.example", "SECOND.example", "below.second.example"):
+                self.assertEqual(self.route(router, f"{name}@{place}"), expected, f"{name}@{place}")
+
+    def test_the_other_domains_catch_all_holds(self) -> None:
+        router = self.second(Domain(catch_all=Address("bob", "example.org")))
+        self.assertEqual(self.route(router, "nobody@second.example"), ["bob"])
+
+    def test_one_mailbox_has_one_copy_by_both_names(self) -> None:
+        router = self.second(Domain(aliases={"both": addresses("alice@example.org", "alice@second.example")}))
+        self.assertEqual(self.route(router, "both@second.example"), ["alice"])
+
+    def test_an_alias_that_names_itself_by_the_second_name_keeps_and_forwards(self) -> None:
+        router = self.second(Domain(aliases={"bob": addresses("bob@second.example", "alice@example.org")}))
+        for place in ("example.org", "second.example"):
+            self.assertEqual(self.route(router, f"bob@{place}"), ["bob", "alice"])
+
+    def test_a_loop_by_the_second_name_is_found(self) -> None:
+        aliases = {"a": addresses("b@second.example"), "b": addresses("a@second.example")}
+        error = self.assertRaises(RoutingError, self.second, Domain(aliases=aliases))
+        self.assertIn("leads back to itself", str(error))
+
+    def test_a_rule_finds_users_by_the_second_name(self) -> None:
+        router = self.second(Domain(patterns=[Pattern("x-{user}", "{user}@second.example")]))
+        self.assertEqual(self.route(router, "x-alice@example.org"), ["alice"])
+
+    def test_an_account_of_its_own_gets_no_mail_and_that_is_told(self) -> None:
+        router = self.second(accounts=(*ACCOUNTS, "eve@second.example"))
+        self.assertEqual(self.route(router, "eve@second.example"), ["no 550 5.1.1"])
+        self.assertEqual(
+            self.faults(router), ["account eve@second.example: it gets no mail, as second.example is the same as example.org"]
+        )
+
+    def test_one_that_leads_nowhere_or_to_another_such_is_refused_when_it_is_loaded(self) -> None:
+        for other in ("gone.example", "second.example", "third.example"):
+            also = {"second.example": Domain(same_as=other), "third.example": self.SAME}
+            error = self.assertRaises(RoutingError, self.router, also=also)
+            self.assertEqual(error.key, 'domain."second.example".same_as')
+
+
 class CatchAll(RouterCase):
     def test_it_takes_what_nobody_else_takes(self) -> None:
         domain = Domain(catch_all=Address("alice", "example.org"), aliases={"sales": addresses("bob@example.org")})
@@ -400,4 +465,9 @@ class Explaining(RouterCase):
         )
         self.assertEqual(self.steps(router, "who@other.example"), [("who@other.example", "nobody")])
         self.assertEqual(self.steps(router, "who@mx.example.org"), [("who@mx.example.org", "own name")])
+        second = self.router(also={"second.example": Domain(same_as="example.org")})
+        self.assertEqual(
+            self.steps(second, "alice+x@second.example"),
+            [("alice+x@second.example", "same domain"), ("alice+x@example.org", "subaddress")],
+        )
         self.assertEqual(self.steps(router, "postmaster@other.example")[0], ("postmaster@other.example", "role"))

@@ -35,6 +35,13 @@ class Sending(LogInCase):
             self.assertEqual(self.refusal(client, sender, own % name)[0], code, name)
         self.assertEqual(self.refusal(client, "alice@elsewhere.example")[0], 553)
 
+    def test_a_second_name_of_the_domain_is_the_users_own(self) -> None:
+        client = self.logged_in('\n[domain."second.example"]\nsame_as = "example.org"\n')
+        for name, code in ((b"alice", 250), (b"alice+news", 250), (b"bob", 553)):
+            sender = name.decode() + "@second.example"
+            message = MESSAGE.replace(b"From: alice@example.org", b"From: " + sender.encode())
+            self.assertEqual(self.refusal(client, sender, message)[0], code, name)
+
     def test_the_from_field_must_be_the_users_own_too(self) -> None:
         client = self.logged_in()
         code, words = self.refusal(client, ALICE, MESSAGE.replace(b"alice@", b"boss@"))
