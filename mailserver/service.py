@@ -52,7 +52,6 @@ __all__ = ["MailService", "Options", "makeService"]
 
 EX_FAILED, EX_CONFIG = 1, 78  # the second of sysexits.h: to start again is no use
 DEAD_ENDS_TOLD = 50
-LAST_WORDS_SECONDS = 5.0  # of a stop, beyond `limits.shutdown_seconds`
 CONNECTIONS_SHARE = 0.6  # of these seconds; the rest is for the queue
 END_SECONDS = 25.0  # of any other part; a component has less
 SWEEP_SECONDS = 86_400.0
@@ -250,7 +249,7 @@ class MailService(Service):
     async def _stop(self) -> None:
         self._stops = True
         within_seconds = float(self._configuration.limits.shutdown_seconds)
-        self._systemd.stopping(within_seconds + LAST_WORDS_SECONDS)
+        self._systemd.stopping()
         end = self._reactor.seconds() + within_seconds
         if self._sweeping.running:
             self._sweeping.stop()

@@ -16,8 +16,8 @@ from twisted.internet.task import LoopingCall
 
 __all__ = ["Systemd"]
 
-START_SECONDS = 10.0  # how often we say that the start goes on
-START_PATIENCE_SECONDS = 60.0  # how long systemd waits for the next word
+GO_ON_SECONDS = 10.0  # how often we say that a start or a stop goes on
+PATIENCE_SECONDS = 60.0  # how long systemd waits for the next word
 SEND_SECONDS = 1.0
 STATUS_CHARACTERS = 500
 
@@ -33,19 +33,19 @@ class Systemd:
         microseconds, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
         ours = not pid or pid == str(os.getpid())
         self._watchdog_seconds = int(microseconds) / 1e6 if ours and microseconds.isascii() and microseconds.isdigit() else 0.0
-        self._starting, self._turning = LoopingCall(self._go_on), LoopingCall(self._tell, "WATCHDOG=1")
-        for call in (self._starting, self._turning):
+        self._going_on, self._turning = LoopingCall(self._go_on), LoopingCall(self._tell, "WATCHDOG=1")
+        for call in (self._going_on, self._turning):
             call.clock = clock
 
     def starting(self) -> None:
         """A queue may take long to open.  While the reactor turns, systemd goes on waiting."""
         if self._address:
-            self._starting.start(START_SECONDS)
+            self._going_on.start(GO_ON_SECONDS)
 
     def ready(self, status: str) -> None:
         """Connections are taken; `status` is for `systemctl status`.  From now on a reactor that hangs is noticed."""
-        if self._starting.running:
-            self._starting.stop()
+        if self._going_on.running:
+            self._going_on.stop()
         self._tell("READY=1", f"MAINPID={os.getpid()}", _status(status))
         if self._address and self._watchdog_seconds and not self._turning.running:
             self._turning.start(self._watchdog_seconds / 2)
@@ -54,14 +54,14 @@ class Systemd:
         """A reload begins; `ready` ends it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def stopping(self, within_seconds: float) -> None:
-        """The stop begins and takes so long at most.  The watchdog is fed on until the reactor ends."""
-        if self._starting.running:
-            self._starting.stop()
-        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(within_seconds * 1e6)}")
+    def stopping(self) -> None:
+        """The stop begins; each of its parts has a bound.  While the reactor turns, systemd waits, and its watchdog is fed."""
+        self._tell("STOPPING=1")
+        if self._address and not self._going_on.running:
+            self._going_on.start(GO_ON_SECONDS)
 
     def _go_on(self) -> None:
-        self._tell(f"EXTEND_TIMEOUT_USEC={int(START_PATIENCE_SECONDS * 1e6)}")
+        self._tell(f"EXTEND_TIMEOUT_USEC={int(PATIENCE_SECONDS * 1e6)}")
 
     def _tell(self, *lines: str) -> None:
         if not self._address:
