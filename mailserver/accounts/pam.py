@@ -103,6 +103,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
             lambda octets: parse_question(octets, service=service, uid_min=int(uid_min), lookup=lookup),
             children_at_once=2 * AT_ONCE,  # those that have answered take a moment to end
             children_of_a_user=2 * AT_ONCE,
+            child_seconds=SECONDS + 5,
         )
 
 

@@ -105,7 +105,13 @@ def serve(control: socket.socket, *, template: PathTemplate, uid_min: int, looku
         request = parse_request(octets)
         return Job(request, account_of(request.mailbox.user, uid_min=uid_min, lookup=lookup), template)
 
-    privileged.serve(control, check, children_at_once=CHILDREN, children_of_a_user=CHILDREN_OF_A_USER)
+    privileged.serve(
+        control,
+        check,
+        children_at_once=CHILDREN,
+        children_of_a_user=CHILDREN_OF_A_USER,
+        child_seconds=CHILD_SECONDS + 5,
+    )
 
 
 def write(request: Request, home: str, template: PathTemplate, reply: int, content: int) -> str:

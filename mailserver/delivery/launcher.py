@@ -43,6 +43,7 @@ CHUNK_OCTETS = 65536
 DRAIN_READS = 16  # of what the command left in the pipe when it ended
 TIMED_OUT = -2  # in place of an errno, beside NO_ERRNO
 UNSAFE = -3
+LAST_SECONDS = 10.0  # of a child whose command has had its time; the server waits a little longer
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
 
@@ -280,6 +281,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
             lambda octets: check_request(octets, launch, template, lookup),
             children_at_once=launch.at_once,
             children_of_a_user=launch.at_once,
+            child_seconds=launch.seconds + LAST_SECONDS,
         )
 
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from mailserver.processes.frames import FRAME_OCTETS, LENGTH, receive
@@ -62,13 +63,30 @@ class Job(Protocol):
     def run(self, reply: int, content: int) -> tuple[object, ...]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One under way: for whom, and the moment of the monotonic clock at which its time is over."""
+
+    user: str
+    end: float
+
+
 def serve(
-    control: socket.socket, check: Callable[[bytes], Job], *, children_at_once: int, children_of_a_user: int
+    control: socket.socket,
+    check: Callable[[bytes], Job],
+    *,
+    children_at_once: int,
+    children_of_a_user: int,
+    child_seconds: float,
 ) -> None:
-    """Take requests until the server closes its end.  `check` gives the job of a request or raises `RequestError`."""
-    children: dict[int, str] = {}
+    """Take requests until the server closes its end.  `check` gives the job of a request or raises `RequestError`.
+
+    A child ends in time by itself.  After `child_seconds` it is killed: whoever it has become may have stopped it, for good.
+    """
+    children: dict[int, Child] = {}
     while True:
         _reap(children)
+        _kill_late(children)
         if not select.select([control], [], [], 1.0 if children else None)[0]:
             continue
         try:
@@ -86,7 +104,7 @@ def serve(
             if child == 0:
                 control.close()
                 _run_child(job, reply, content)
-            children[child] = job.user
+            children[child] = Child(job.user, time.monotonic() + child_seconds)
         except (RequestError, OSError) as error:
             answer(descriptors[0], (getattr(error, "errno", None) or NO_ERRNO, str(error)))
         except ValueError:  # no descriptor
@@ -96,10 +114,10 @@ def serve(
                 os.close(descriptor)
 
 
-def _has_room(children: dict[int, str], user: str, at_once: int, of_a_user: int) -> bool:
+def _has_room(children: dict[int, Child], user: str, at_once: int, of_a_user: int) -> bool:
     """One more child may begin.  Those that have answered need a moment to end."""
     end = time.monotonic() + ENDING_SECONDS
-    while len(children) >= at_once or list(children.values()).count(user) >= of_a_user:
+    while len(children) >= at_once or [child.user for child in children.values()].count(user) >= of_a_user:
         if time.monotonic() >= end:
             return False
         time.sleep(0.002)
@@ -179,7 +197,27 @@ def _run_child(job: Job, reply: int, content: int) -> NoReturn:
         os._exit(0)
 
 
-def _reap(children: dict[int, str]) -> None:
+def _kill_late(children: dict[int, Child]) -> None:
+    """What it has started goes first: a command shall not see the end of a message that is torn."""
+    now = time.monotonic()
+    for number in [number for number, child in children.items() if child.end <= now]:
+        for group in _started_by(number):
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(number, signal.SIGKILL)
+
+
+def _started_by(number: int) -> list[int]:
+    """The processes that a child of ours has started, each in a group of its own."""
+    try:
+        with open(f"/proc/{number}/task/{number}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def _reap(children: dict[int, Child]) -> None:
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
             children.pop(ended, None)
