@@ -16,7 +16,7 @@ __all__ = ["Edit", "quoted", "unknown_form"]
 ROW = re.compile(r"[^\n]*\n|[^\n]+")
 HEADER = re.compile(r"[ \t]*\[[^\[]")
 STRING = r'''(?:"(?:[^"\\]|\\.)*"|'[^']*')'''
-VALUE = rf"(?:{STRING}|\[[ \t]*(?:{STRING}[ \t]*,?[ \t]*)*\])"
+VALUE = rf"(?:true|false|{STRING}|\[[ \t]*(?:{STRING}[ \t]*,?[ \t]*)*\])"
 
 
 class Edit:

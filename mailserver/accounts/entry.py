@@ -15,7 +15,7 @@ from mailserver.sasl.scram_keys import decode_scram_keys
 
 __all__ = ["Account", "Password", "account_of", "certificate_marks", "normal_certificate", "normal_sender"]
 
-KEYS = ("password", "scram", "cram_md5", "senders", "certificates", "app_password")
+KEYS = ("disabled", "password", "scram", "cram_md5", "senders", "certificates", "app_password")
 APP_PASSWORD_KEYS = ("password", "scopes", "expires")
 APP_PASSWORD_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 
@@ -36,7 +36,8 @@ class Account:
     """One account: its address as the file has it, and what it can log in with.
 
     `password`, `scram` and `secret` are as in `Password`.  `senders` are addresses, or ``@`` and a domain, as which it may send
-    besides its own; `certificates` are SHA-256 fingerprints and addresses in certificates that stand for it.
+    besides its own; `certificates` are SHA-256 fingerprints and addresses in certificates that stand for it.  A `disabled`
+    one keeps all that and lets nobody in.
     """
 
     address: str
@@ -46,6 +47,12 @@ class Account:
     senders: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
     app_passwords: tuple[AppPassword, ...] = ()
+    disabled: bool = False
+
+    @property
+    def for_log_ins(self) -> Account:
+        """What a log-in sees: a disabled account gets mail as before, and has nothing with which anybody could log in."""
+        return Account(self.address, senders=self.senders, disabled=True) if self.disabled else self
 
 
 def account_of(name: str, table: Mapping[str, Any], tell: Tell) -> Account:
@@ -65,7 +72,12 @@ def account_of(name: str, table: Mapping[str, Any], tell: Tell) -> Account:
     secret = _text(table, "cram_md5", tell)
     senders = _texts(table, "senders", normal_sender, tell)
     certificates = _texts(table, "certificates", normal_certificate, tell)
-    return Account(name, hash, scram, secret, senders, certificates, tuple(_app_passwords(table.get("app_password", {}), tell)))
+    disabled = table.get("disabled", False)
+    if not isinstance(disabled, bool):
+        tell("must be true or false", "disabled")
+        disabled = True
+    app_passwords = tuple(_app_passwords(table.get("app_password", {}), tell))
+    return Account(name, hash, scram, secret, senders, certificates, app_passwords, disabled)
 
 
 def normal_sender(text: str) -> str:

@@ -259,13 +259,13 @@ class FileDirectory:
             self.log.info("{count} accounts read", count=len(self._accounts))
 
     def _take(self, accounts: dict[tuple[str, str], Account]) -> None:
-        self._accounts = accounts
+        self._accounts = {key: one.for_log_ins for key, one in accounts.items()}
         self._scram_form = None
         self._mailboxes = {key: Mailbox(*key) for key in accounts}
         names = {f"{local}@{domain}" for local, domain in accounts}
         self._renewed = {name: hash for name, hash in self._renewed.items() if name in names}
         self._by_certificate = {
-            mark.lower(): f"{local}@{domain}" for (local, domain), one in accounts.items() for mark in one.certificates
+            mark.lower(): f"{local}@{domain}" for (local, domain), one in self._accounts.items() for mark in one.certificates
         }
 
 

@@ -2,6 +2,7 @@
 
     [account."alice@example.org"]
     password = "$argon2id$…"             # absent: receives mail, cannot log in
+    disabled = true                      # nobody can log in for now; absent: false
     scram    = "SCRAM-SHA-256$…"         # written with it
 
     [account."alice@example.org".app_password."phone"]
@@ -166,6 +167,15 @@ class AccountsFile:
             found = self._found(address)
             del found.wanted[found.account.address]
             self._replace(found.without(("account", found.account.address)), found.wanted)
+
+    def set_disabled(self, address: str, disabled: bool) -> bool:
+        """Let nobody log in, or let them again; False where that is so already.  Raises `NoSuchAccount`."""
+        with self._locked():
+            found = self._found(address)
+            if found.account.disabled is disabled:
+                return False
+            self._give(found, [("disabled", "true" if disabled else "")], disabled=disabled)
+            return True
 
     def set_password(self, address: str, password: Password | None) -> None:
         """Set or (None) take away the password, with all that is derived from it.  Raises `NoSuchAccount`."""

@@ -15,6 +15,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver user password": ("mailserver user password alice@example.org",),
     "mailserver user hash": ("mailserver user hash alice@example.org",),
     "mailserver user remove": ("mailserver user remove alice@example.org",),
+    "mailserver user disable": ("mailserver user disable alice@example.org",),
+    "mailserver user enable": ("mailserver user enable alice@example.org",),
     "mailserver user list": ("mailserver user list --json",),
     "mailserver user app-password add": (
         "mailserver user app-password add alice@example.org phone --scope imap --scope smtp --expires 2027-01-01",

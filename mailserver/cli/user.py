@@ -40,6 +40,8 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
             "--password-stdin", action="store_true", help="read the password from standard input, one line"
         )
     _action(actions, common, "remove", remove_account, "remove an account; its mail stays where it is")
+    _action(actions, common, "disable", disable_account, "let nobody log in as an account; its mail comes as before")
+    _action(actions, common, "enable", enable_account, "let them log in again, with what they had")
     access.add_to(actions, common)
     listing = actions.add_parser("list", parents=[common], help="list all accounts")
     listing.set_defaults(run=list_accounts)
@@ -107,6 +109,23 @@ def remove_account(options: argparse.Namespace) -> int:
     return done(options, "removed")
 
 
+def disable_account(options: argparse.Namespace) -> int:
+    """1 where there is no such account, or it is disabled already."""
+    return _set_disabled(options, True, "disabled")
+
+
+def enable_account(options: argparse.Namespace) -> int:
+    """1 where there is no such account, or it was not disabled."""
+    return _set_disabled(options, False, "enabled")
+
+
+def _set_disabled(options: argparse.Namespace, disabled: bool, word: str) -> int:
+    _, accounts = opened(options.config)
+    if not changing(accounts, lambda: accounts.set_disabled(options.address, disabled)):
+        raise Unable(f"{options.address} is {word} already")
+    return done(options, word)
+
+
 def list_accounts(options: argparse.Namespace) -> int:
     """Print every account."""
     _, accounts = opened(options.config)
@@ -115,7 +134,7 @@ def list_accounts(options: argparse.Namespace) -> int:
         as_json([_as_json(account) for account in found])
         return 0
     if found:
-        headers = ("ADDRESS", "PASSWORD", "SCRAM", "APP PASSWORDS", "CERTIFICATES", "SENDS AS")
+        headers = ("ADDRESS", "STATE", "PASSWORD", "SCRAM", "APP PASSWORDS", "CERTIFICATES", "SENDS AS")
         table(headers, [_row(account) for account in found])
     say(f"{len(found)} account{'' if len(found) == 1 else 's'}.")
     return 0
@@ -124,6 +143,7 @@ def list_accounts(options: argparse.Namespace) -> int:
 def _as_json(account: Account) -> dict[str, Any]:
     return {
         "address": account.address,
+        "disabled": account.disabled,
         "password": account.password is not None,
         "scram": account.scram is not None,
         "cram_md5": account.secret is not None,
@@ -136,6 +156,7 @@ def _as_json(account: Account) -> dict[str, Any]:
 def _row(account: Account) -> tuple[str, ...]:
     return (
         account.address,
+        "disabled" if account.disabled else "",
         "yes" if account.password else "no",
         "yes" if account.password and account.scram else "no",
         ", ".join(one.name for one in account.app_passwords),

@@ -97,9 +97,11 @@ def hops(content: Content) -> int:
 
 
 def message_id(content: Content) -> str | None:
-    """The value of the first Message-ID field as it stands there, cut after 250 octets; None where there is none."""
+    """The value of the Message-ID field as it stands there, cut after 250 octets; None where there is none."""
     head = b"\r\n" + content.head
-    start = head.lower().find(b"\r\nmessage-id:")
+    start = head.find(b"\r\nMessage-ID:")  # as nearly all write it
+    if start < 0:
+        start = head.lower().find(b"\r\nmessage-id:")
     found = MESSAGE_ID.match(head, start) if start >= 0 else None
     return found[1].decode("utf-8", "replace").rstrip() if found else None
 

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailserver.accounts.app_passwords import AppPassword
 from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDirectoryOptions
 from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.table import AccountsFile, Password
@@ -19,6 +20,10 @@ from mailserver.config import ConfigurationError
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
 
+SCRAM = (
+    "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+)
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
 
 
@@ -66,6 +71,38 @@ class Directory(SynchronousTestCase):
         self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
         self.assertIsNone(self.find("alic"))
         self.assertIsNone(self.find("alice", "example.net"))
+
+    def test_a_disabled_account_gets_mail_and_lets_nobody_in_by_any_means(self) -> None:
+        fingerprint = "ab" * 32
+        self.file.set_password("alice@example.org", Password(HASH, SCRAM, "sealed"))
+        self.file.change_certificates("alice@example.org", lambda _: (fingerprint,))
+        self.file.change_senders("alice@example.org", lambda _: ("sales@example.org",))
+        self.file.add_app_password("alice@example.org", AppPassword("phone", HASH, ("smtp",), None))
+
+        def log_in() -> Any:
+            return self.directory.requestAvatarId(PasswordCredentials("alice@example.org", "x", "submission"))
+
+        directory, name = self.directory, "alice@example.org"
+        self.assertEqual(self.successResultOf(log_in()), name)
+        self.assertIsNotNone(self.result(directory.scram_keys(name)))
+        self.assertEqual(self.result(directory.account_of_certificate(fingerprint, ())), name)
+        self.assertTrue(self.file.set_disabled(name, True))
+        self.assertFalse(self.file.set_disabled(name, True))
+        self.failureResultOf(log_in(), UnauthorizedLogin)
+        self.assertIsNone(self.result(directory.scram_keys(name)))
+        self.assertIsNone(self.result(directory.secret(name)))
+        self.assertIsNone(self.result(directory.account_of_certificate(fingerprint, ())))
+        self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
+        self.assertEqual(self.result(directory.granted_senders(name)), ("sales@example.org",))
+        self.assertTrue(self.file.set_disabled(name, False))
+        self.assertEqual(self.successResultOf(log_in()), name)
+        self.assertIsNotNone(self.result(directory.scram_keys(name)))
+
+    def test_what_is_no_truth_value_is_a_fault(self) -> None:
+        with open(self.path, "a") as file:
+            file.write('[account."bob@example.org"]\ndisabled = "no"\n')
+        with self.assertRaisesRegex(ConfigurationError, "disabled: must be true or false"):
+            self.file.read()
 
     def test_names_can_be_asked_for(self) -> None:
         self.assertEqual(self.result(self.directory.accounts()), ["Alice@example.org"])

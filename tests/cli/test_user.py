@@ -34,6 +34,24 @@ class User(CommandCase):
         self.assertEqual(self.user("add", ALICE, "--no-password").code, 0)
         self.assertEqual(stat.S_IMODE(os.stat(self.accounts).st_mode) & 0o007, 0)
 
+    def test_an_account_is_disabled_and_enabled_and_keeps_what_it_has(self) -> None:
+        self.user("add", ALICE, "--password-stdin", stdin="correct horse\n")
+        before = self.accounts.read_text()
+        self.assertEqual(self.user("disable", ALICE).out, "alice@example.org: disabled\n")
+        self.assertEqual(self.accounts.read_text().replace("disabled = true\n", ""), before)
+        self.assertRegex(self.user("list").out, r"alice@example.org +disabled +yes")
+        self.assertTrue(self.user("list", "--json").json[0]["disabled"])
+        said = self.user("disable", ALICE)
+        self.assertEqual((said.code, said.out, said.err), (1, "", "mailserver: alice@example.org is disabled already\n"))
+        self.assertEqual(self.user("enable", ALICE).code, 0)
+        self.assertEqual(self.accounts.read_text(), before)
+        self.assertNotIn("STATE", self.user("list").out)
+        self.assertEqual(self.user("enable", ALICE).code, 1)
+        self.assertEqual(self.user("disable", "nobody@example.org").code, 1)
+        self.accounts.write_text(before + "disabled = false\n")
+        self.assertEqual(self.user("disable", ALICE).code, 0)
+        self.assertTrue(self.accounts.read_text().endswith("\ndisabled = true\n"))
+
     def test_an_account_that_exists_is_not_added_again(self) -> None:
         self.user("add", ALICE, "--no-password")
         said = self.user("add", "Alice@Example.org", "--no-password")
@@ -74,6 +92,7 @@ class User(CommandCase):
             [
                 {
                     "address": ALICE,
+                    "disabled": False,
                     "password": True,
                     "scram": True,
                     "cram_md5": False,
@@ -81,7 +100,7 @@ class User(CommandCase):
                     "certificates": ["ab" * 32],
                     "senders": ["@example.net"],
                 },
-                {"address": "bob@example.org", "password": False, **nothing},
+                {"address": "bob@example.org", "disabled": False, "password": False, **nothing},
             ],
         )
 
