@@ -45,6 +45,7 @@ QUERY_FLAGS = 0x0120
 PAYLOAD_OCTETS = 1232
 OPT_RECORD = b"\0" + RECORD.pack(OPT, PAYLOAD_OCTETS, 0, 0)
 
+LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 PLAIN = re.compile(rb"[!-\[\]-~]*")  # printable, neither space nor backslash
 ESCAPE = re.compile(r"\\([0-9]{3})|\\([^0-9])|(\.)|([^\\.]+)")
 EXTENDED_ERROR = 15  # RFC 8914
@@ -182,12 +183,11 @@ def encode_question(name: bytes, record_type: int) -> bytes:
 def in_random_case(question: bytes, draw: bytes) -> bytes:
     """The question with its letters in random case (known as 0x20): an answer has to repeat them.
 
-    `draw` holds as many random octets as the question.  The octets that are lengths are no letters: they are below 64.
+    `draw` holds as many random octets as the question.  The octets that are lengths are no letters: they are below 64.  Nor are
+    those above 127: only ASCII letters have a case in the DNS (RFC 4343 section 3), with another bit it is another name.
     """
     end = len(question) - 4
-    mixed = [
-        octet ^ (bit & 0x20 if chr(octet).isalpha() else 0) for octet, bit in zip(question[:end], draw, strict=False)
-    ]
+    mixed = [octet ^ (bit & 0x20 if octet in LETTERS else 0) for octet, bit in zip(question[:end], draw, strict=False)]
     return bytes(mixed) + question[end:]
 
 

@@ -112,6 +112,13 @@ class Queries(SynchronousTestCase):
         self.assertEqual(in_random_case(question, b"\xff" * 40), encode_question(encode_name("A1-B.EXAMPLE"), 16))
         self.assertEqual(in_random_case(question, b"\x00" * 40), question)
 
+    @given(LABELS)
+    def test_random_case_never_asks_for_another_name(self, labels) -> None:
+        question = encode_question(wire(labels), 16)
+        mixed = in_random_case(question, b"\xff" * len(question))
+        self.assertEqual(read_name(mixed, 0)[0], read_name(question, 0)[0])
+        self.assertEqual(mixed, encode_question(wire([label.swapcase() for label in labels]), 16))
+
 
 class Matching(SynchronousTestCase):
     def test_the_answer_to_the_question_is_one_whatever_its_case(self) -> None:
