@@ -387,10 +387,10 @@ class DNS(Options):
     which DANE needs. Servers on this host, and those of a resolv.conf with `trust-ad`, are believed without it."""
     timeout: Time | None = None
     """How long one server has for an answer. Absent: as /etc/resolv.conf says if its servers are used, else `5s`."""
-    attempts: Annotated[int, Field(ge=1, le=5)] | None = None
-    """How often each server is asked. Absent: as /etc/resolv.conf says if its servers are used, else 2."""
+    attempts: Annotated[int, Field(ge=1, le=3)] | None = None
+    """How often each server is asked, at most 3 times. Absent: as /etc/resolv.conf says if its servers are used, else 2."""
     give_up: Time = 30.0
-    """How long one question may take in all."""
+    """How long one question may take in all, the time that it waits for its turn included."""
     cache_entries: Count = 10_000
     """Answers that are kept, as long as their time to live allows; at most 16 MiB of them."""
     random_case: bool = False

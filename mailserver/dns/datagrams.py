@@ -27,14 +27,15 @@ SOCKET_STRAYS = 10  # answers of which nobody knows
 class Attempt:
     """One question put to one server.  `lookup` is the caller's; `question` the section as it was sent."""
 
-    __slots__ = ("deadline", "edns", "exactly", "id", "lookup", "question", "server", "way")
+    __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "way")
 
-    def __init__(self, lookup: Any, server: Server, question: bytes, *, edns: bool, exactly: bool) -> None:
+    def __init__(self, lookup: Any, server: Server, question: bytes, *, edns: bool, exactly: bool, by_tcp: bool) -> None:
         self.lookup = lookup
         self.server = server
         self.question = question
         self.edns = edns
         self.exactly = exactly
+        self.by_tcp = by_tcp
         self.id = b""
         self.deadline = 0.0
         self.way: Any = None  # where it waits: has `forget(attempt)`

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
+from mailserver.dns.datagrams import Attempt
 from mailserver.dns.reading import CHAIN_NAMES, FORMERR, NOTIMP, SERVFAIL, Alias, ServerFailure, read_message
 from mailserver.dns.servers import Server
 from mailserver.dns.wire import Malformed, decode, encode_name, encode_question
@@ -19,6 +20,7 @@ from mailserver.mail.lookup import Answer
 __all__ = ["Lookup", "Step"]
 
 BADVERS = 16
+TRIES_MOST = 3  # RFC 9520 section 3.1: for one question at one server, by UDP
 
 
 class Step(enum.Enum):
@@ -26,6 +28,7 @@ class Step(enum.Enum):
 
     NEXT_SERVER = "next server"
     BY_TCP = "the same server by TCP"
+    WITHOUT_EDNS = "the same server without EDNS"
 
 
 class Lookup:
@@ -35,9 +38,10 @@ class Lookup:
         "_authenticated",
         "_names",
         "_order",
+        "_tries",
         "_trusted_only",
         "_ttl_seconds",
-        "edns",
+        "attempt",
         "gives_up_at",
         "key",
         "name",
@@ -45,6 +49,7 @@ class Lookup:
         "record_type",
         "waiting",
         "why",
+        "without_edns",
     )
 
     def __init__(self, key: tuple[str, str], name: bytes, record_type: int) -> None:
@@ -55,8 +60,10 @@ class Lookup:
         self.waiting: deque[Deferred[Answer]] = deque()
         self.why = "no name server was asked"
         self.gives_up_at = 0.0
-        self.edns = True
+        self.attempt: Attempt | None = None  # the one that waits
+        self.without_edns: set[Server] = set()  # where it has failed with EDNS
         self._order: list[Server] = []
+        self._tries: dict[Server, int] = {}
         self._names = 0  # CNAMEs that were followed
         self._ttl_seconds: int | None = None  # of those CNAMEs
         self._authenticated = True
@@ -65,12 +72,16 @@ class Lookup:
     def ask(self, servers: list[Server], attempts: int) -> None:
         """Put the (first, or the next) name to these servers, in this order, so many times."""
         self._order = servers * attempts
+        self._tries.clear()
+        self.without_edns.clear()
 
     def next_server(self) -> Server | None:
         """Whom to ask now; None where all have been asked."""
         while self._order:
             server = self._order.pop(0)
-            if server.trusted or not self._trusted_only:
+            tries = self._tries.get(server, 0)
+            if tries < TRIES_MOST and (server.trusted or not self._trusted_only):
+                self._tries[server] = tries + 1
                 return server
         return None
 
@@ -78,8 +89,8 @@ class Lookup:
         """The server did not answer."""
         self.why = f"{server}: {why}"
 
-    def read(self, server: Server, data: bytes, *, by_tcp: bool) -> Answer | Alias | Step:
-        """What a message that answers this question means; of an `Alias` the caller goes on to ask."""
+    def read(self, server: Server, data: bytes, *, by_tcp: bool, edns: bool) -> Answer | Alias | Step:
+        """What a message that answers this question (asked by TCP, with EDNS) means; of an `Alias` the caller goes on to ask."""
         try:
             message = decode(data, self.question, self.name)
             if message.truncated:
@@ -87,23 +98,23 @@ class Lookup:
                     return Step.BY_TCP
                 raise ServerFailure("an answer that is truncated although it came by TCP")
             found = read_message(message, self.name, self.record_type, trusted=server.trusted)
-            return self._followed(found) if isinstance(found, Alias) else self._whole(found)
+            return self._followed(found) if isinstance(found, Alias) else self.whole(found)
         except Malformed as error:
-            self._cannot_tell(server, ServerFailure(f"an answer that makes no sense: {error}"))
+            return self._cannot_tell(server, ServerFailure(f"an answer that makes no sense: {error}"), edns)
         except ServerFailure as error:
-            self._cannot_tell(server, error)
-        return Step.NEXT_SERVER
+            return self._cannot_tell(server, error, edns)
 
-    def _cannot_tell(self, server: Server, error: ServerFailure) -> None:
+    def _cannot_tell(self, server: Server, error: ServerFailure, edns: bool) -> Step:
         self.failed(server, str(error))
-        if error.rcode in (FORMERR, NOTIMP, BADVERS) and self.edns:
-            self.edns = False  # RFC 6891 section 7: a server from before EDNS
+        if error.rcode in (FORMERR, NOTIMP, BADVERS) and edns:  # RFC 6891 section 7: a server from before EDNS
+            self.without_edns.add(server)
             self._order.insert(0, server)
-            return
+            return Step.WITHOUT_EDNS
         self._order = [other for other in self._order if other != server]
         if error.rcode == SERVFAIL and server.trusted:
             # Forged data look like this to a server that validates; one that does not would take them for true.
             self._trusted_only = True
+        return Step.NEXT_SERVER
 
     def _followed(self, alias: Alias) -> Alias:
         self._names += alias.names
@@ -116,7 +127,8 @@ class Lookup:
         self.question = encode_question(encode_name(self.name), self.record_type)
         return alias
 
-    def _whole(self, answer: Answer) -> Answer:
+    def whole(self, answer: Answer) -> Answer:
+        """The answer to the question as it was asked: with what the CNAMEs on the way say."""
         if self._ttl_seconds is None:
             return answer
         return replace(

@@ -16,9 +16,11 @@ from zope.interface import implementer
 
 from mailserver.dns.cache import Cache
 from mailserver.dns.datagrams import Attempt, Datagrams
+from mailserver.dns.edns import EdnsMemory
 from mailserver.dns.lookup import Lookup, Step
 from mailserver.dns.reading import Alias
 from mailserver.dns.servers import Server, ServerList, SystemSettings, read_resolv_conf
+from mailserver.dns.special import NOT_THERE, answer_here, stays_on_this_host
 from mailserver.dns.streams import Streams
 from mailserver.dns.wire import TYPES, NotAName, encode_name, in_random_case, read_name
 from mailserver.interfaces import IComponent, IResolver
@@ -32,7 +34,6 @@ RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_SECONDS = 30.0  # how often it is looked at for a change
 RESOLV_CONF_OCTETS = 65536
 STREAMS = 50
-NOT_THERE = Answer((), name_exists=False)
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class Resolver:
         cache_octets: int = 16 * 1024 * 1024,
         cache_seconds: float = 86_400.0,
         failure_seconds: float = 5.0,
+        failure_seconds_most: float = 60.0,
         random_case: bool = False,
         resolv_conf: str = RESOLV_CONF,
         random_octets: Callable[[int], bytes] = os.urandom,
@@ -94,17 +96,19 @@ class Resolver:
             octets_most=cache_octets,
             longest_seconds=cache_seconds,
             failure_seconds=failure_seconds,
+            failure_seconds_most=failure_seconds_most,
         )
         self._use(SystemSettings(servers=tuple(servers)) if servers else SystemSettings())
         self._pools: dict[Server, Datagrams] = {}
         self._streams = Streams(
             reactor=reactor,
             random_octets=random_octets,
-            replied=self._replied_by_tcp,
+            replied=self._replied,
             failed=self._failed,
             connections_most=STREAMS,
         )
-        self._lookups: dict[tuple[str, str], Lookup] = {}
+        self._lookups: dict[tuple[str, str], Lookup] = {}  # in the order in which they give up
+        self._give_up_timer: Any = None
         self._queue: deque[Lookup] = deque()
         self._asking = 0
         self._taking_turns = False
@@ -124,9 +128,10 @@ class Resolver:
     async def stop(self) -> None:
         """Fail what waits, close every socket.  A later `start` begins anew, with an empty cache."""
         self._running = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._give_up_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._give_up_timer = None
         self._attempts.clear()
         self._queue.clear()
         lookups = list(self._lookups.values())
@@ -174,6 +179,8 @@ class Resolver:
                 key, wire_name = _normal(name, record_type)
             except NotAName:
                 return succeed(NOT_THERE)
+            if (here := answer_here(*key)) is not None:
+                return succeed(here)
             found = self._cache.get(key, now)
         if found is not None:
             self.counts.from_cache += 1
@@ -187,6 +194,9 @@ class Resolver:
             if len(self._queue) >= self._waiting_most:
                 return fail(LookupFailed("too many questions wait for the name servers"))
             lookup = self._lookups[key] = Lookup(key, wire_name, number)
+            lookup.gives_up_at = now + self._question_seconds  # waiting for its turn counts
+            if self._give_up_timer is None:
+                self._give_up_timer = self._reactor.callLater(self._question_seconds, self._give_up)
         deferred: Deferred[Answer] = Deferred(lookup.waiting.remove)
         lookup.waiting.append(deferred)
         if is_new:
@@ -200,42 +210,51 @@ class Resolver:
         self._asking += 1
         if self._follows_system and now >= self._resolv_conf_next:
             self._look_at_system(now)
-        lookup.gives_up_at = now + self._question_seconds
-        lookup.ask(self._servers.order(now), self._attempts_each)
+        self._ask_about(lookup, now)
+
+    def _ask_about(self, lookup: Lookup, now: float) -> None:
+        """Put the name, or the one that its CNAMEs have led to, to the servers that may hear of it."""
+        here = answer_here(lookup.name, lookup.key[1])
+        servers = self._servers.order(now)
+        if here is None and stays_on_this_host(lookup.name):
+            servers = [server for server in servers if server.address.is_loopback]
+            here = None if servers else NOT_THERE
+        if here is not None:
+            self._finish(lookup, lookup.whole(here))
+            return
+        lookup.ask(servers, self._attempts_each)
         self._ask_next(lookup)
 
     def _ask_next(self, lookup: Lookup) -> None:
         """Put the question to the next server that it can be sent to; without one it has failed."""
         while (server := lookup.next_server()) is not None:
-            now = self._reactor.seconds()
-            if now >= lookup.gives_up_at:
-                lookup.why = f"no answer in {self._question_seconds:g} s; last {lookup.why}"
-                break
-            attempt = self._attempt(lookup, server, now)
+            attempt = self._attempt(lookup, server, self._reactor.seconds())
             self.counts.datagrams += 1
             try:
                 self._pool(server).send(attempt)
                 return
             except SEND_ERRORS as error:
-                del self._attempts[attempt]
+                self._over(attempt)
                 lookup.failed(server, f"cannot be reached: {error}")
         self._finish(lookup, None)
 
     def _ask_by_tcp(self, lookup: Lookup, server: Server) -> None:
-        attempt = self._attempt(lookup, server, self._reactor.seconds())
+        attempt = self._attempt(lookup, server, self._reactor.seconds(), by_tcp=True)
         self.counts.streams += 1
         try:
             self._streams.send(attempt, self._timeout_seconds)
         except OSError as error:
-            del self._attempts[attempt]
+            self._over(attempt)
             lookup.failed(server, str(error))
             self._ask_next(lookup)
 
-    def _attempt(self, lookup: Lookup, server: Server, now: float) -> Attempt:
+    def _attempt(self, lookup: Lookup, server: Server, now: float, *, by_tcp: bool = False) -> Attempt:
         question = lookup.question
         if self._random_case:
             question = in_random_case(question, self._random_octets(len(question)))
-        attempt = Attempt(lookup, server, question, edns=lookup.edns, exactly=self._random_case)
+        edns = server not in lookup.without_edns and self._edns.wants(server, now)
+        attempt = Attempt(lookup, server, question, edns=edns, exactly=self._random_case, by_tcp=by_tcp)
+        lookup.attempt = attempt
         attempt.deadline = now + self._timeout_seconds
         self._attempts[attempt] = None
         if self._timer is None:
@@ -244,29 +263,39 @@ class Resolver:
 
     # --- what comes back ---
 
-    def _replied(self, attempt: Attempt, data: bytes, *, by_tcp: bool = False) -> None:
-        del self._attempts[attempt]
+    def _over(self, attempt: Attempt) -> None:
+        """Nothing waits for this attempt any more."""
+        self._attempts.pop(attempt, None)
+        if attempt.lookup.attempt is attempt:
+            attempt.lookup.attempt = None
+
+    def _replied(self, attempt: Attempt, data: bytes) -> None:
+        self._over(attempt)
         lookup, server = attempt.lookup, attempt.server
         if self._servers.heard(server):
             self.log.info("name server {server} answers again", server=str(server))
-        found = lookup.read(server, data, by_tcp=by_tcp)
+        after_failure = server in lookup.without_edns
+        found = lookup.read(server, data, by_tcp=attempt.by_tcp, edns=attempt.edns)
+        if found is Step.WITHOUT_EDNS:
+            self._edns.failed(server, edns=True)
+        elif attempt.edns or found is not Step.NEXT_SERVER:
+            now = self._reactor.seconds()
+            if self._edns.answered(server, now, edns=attempt.edns, after_failure=after_failure):
+                self.log.info("name server {server} answers without EDNS only", server=str(server))
         if isinstance(found, Answer):
             self._finish(lookup, found)
         elif found is Step.BY_TCP:
             self._ask_by_tcp(lookup, server)
+        elif isinstance(found, Alias):
+            self._ask_about(lookup, self._reactor.seconds())
         else:
-            if isinstance(found, Alias):
-                lookup.ask(self._servers.order(self._reactor.seconds()), self._attempts_each)
             self._ask_next(lookup)
-
-    def _replied_by_tcp(self, attempt: Attempt, data: bytes) -> None:
-        self._replied(attempt, data, by_tcp=True)
 
     def _failed(self, attempt: Attempt, why: str) -> None:
         """Nobody listens, or the connection broke."""
         if attempt not in self._attempts:
             return
-        del self._attempts[attempt]
+        self._over(attempt)
         self._silent(attempt.server)
         attempt.lookup.failed(attempt.server, why)
         self._ask_next(attempt.lookup)
@@ -286,13 +315,42 @@ class Resolver:
                     self._too_late(attempt)
                 except Exception:  # noqa: BLE001  # one question's trouble: the others must have their end, too
                     self.log.failure("a question to the name servers is given up: {key}", key=attempt.lookup.key)
-                    self._attempts.pop(attempt, None)
+                    self._over(attempt)
                     self._finish(attempt.lookup, None)
 
     def _too_late(self, attempt: Attempt) -> None:
         self.counts.timeouts += 1
         attempt.way.forget(attempt)
+        if not attempt.by_tcp:
+            self._edns.failed(attempt.server, edns=attempt.edns)
+            if attempt.edns:  # some firewalls drop what has an OPT record
+                attempt.lookup.without_edns.add(attempt.server)
         self._failed(attempt, f"no answer in {self._timeout_seconds:g} s")
+
+    def _give_up(self) -> None:
+        """End the questions whose time is over, those too that still wait for their turn."""
+        self._give_up_timer = None
+        now = self._reactor.seconds()
+        late = []
+        for lookup in self._lookups.values():
+            if lookup.gives_up_at > now:
+                self._give_up_timer = self._reactor.callLater(lookup.gives_up_at - now, self._give_up)
+                break
+            late.append(lookup)
+        while self._queue and self._queue[0].gives_up_at <= now:
+            lookup = self._queue.popleft()
+            del self._lookups[lookup.key]
+            self.counts.failures += 1
+            why = f"no turn in {self._question_seconds:g} s: too many questions wait for the name servers"
+            _fire_failure(lookup, f"{lookup.key[0]} {lookup.key[1]}: {why}")
+        for lookup in late:
+            if self._lookups.get(lookup.key) is lookup:
+                attempt = lookup.attempt
+                if attempt is not None:
+                    self._over(attempt)
+                    attempt.way.forget(attempt)
+                lookup.why = f"no answer in {self._question_seconds:g} s; last {lookup.why}"
+                self._finish(lookup, None)
 
     def _silent(self, server: Server) -> None:
         if self._servers.silent(server, self._reactor.seconds()):
@@ -341,6 +399,7 @@ class Resolver:
         return pool
 
     def _use(self, settings: SystemSettings) -> None:
+        self._edns = EdnsMemory()
         self._servers = ServerList(settings.servers, rotate=settings.rotate)
         self._timeout_seconds = self._timeout_wanted or settings.timeout_seconds
         self._attempts_each = self._attempts_wanted or settings.attempts

@@ -14,7 +14,7 @@ __all__ = ["Server", "ServerList", "SystemSettings", "read_resolv_conf"]
 
 SERVERS_MOST = 8
 TIMEOUT_SECONDS, TIMEOUT_SECONDS_MOST = 5.0, 30.0  # resolv.conf(5)
-ATTEMPTS, ATTEMPTS_MOST = 2, 5  # resolv.conf(5)
+ATTEMPTS, ATTEMPTS_MOST = 2, 3  # resolv.conf(5), which allows 5; RFC 9520 section 3.1
 SILENCES = 2  # time-outs in a row after which a server gets a rest
 REST_SECONDS = 30.0
 

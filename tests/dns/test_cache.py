@@ -8,11 +8,13 @@ from mailserver.dns.cache import ENTRY_OCTETS, Cache
 from mailserver.mail.lookup import Answer, LookupFailed
 
 KEY = ("example.org", "MX")
+BACK_OFF = {"failure_seconds_most": 12}
+NO_NAME = Answer((), 60, name_exists=False)
 
 
 def cache(**changes):
     return Cache(
-        **{"entries_most": 3, "octets_most": 100_000, "longest_seconds": 1000, "failure_seconds": 5, **changes}
+        **{"entries_most": 3, "octets_most": 100_000, "longest_seconds": 1000, "failure_seconds": 5, **BACK_OFF, **changes}
     )
 
 
@@ -44,6 +46,60 @@ class Keeping(SynchronousTestCase):
         self.assertIsNot(first, second)
         self.assertEqual(str(first), "SERVFAIL")
         self.assertIsNone(one.get(KEY, 5.0))
+
+    def test_a_failure_again_and_again_is_kept_twice_as_long_up_to_a_bound(self) -> None:
+        one = cache()
+        now = 0.0
+        for seconds in (5, 10, 12, 12):
+            one.put_failure(KEY, "SERVFAIL", now)
+            self.assertIsNotNone(one.get(KEY, now + seconds - 0.5), seconds)
+            now += seconds
+            self.assertIsNone(one.get(KEY, now), seconds)
+
+    def test_an_answer_or_a_long_time_ends_the_row_of_failures(self) -> None:
+        one = cache()
+        one.put_failure(KEY, "SERVFAIL", 0.0)
+        one.put(KEY, Answer((), 0), 6.0)
+        one.put_failure(KEY, "SERVFAIL", 7.0)
+        self.assertIsNone(one.get(KEY, 12.0))
+        one.put_failure(KEY, "SERVFAIL", 700.0)
+        self.assertIsNone(one.get(KEY, 705.0))
+
+
+class NoSuchName(SynchronousTestCase):
+    """RFC 2308 section 5: for every type of the name."""
+
+    def test_a_name_that_does_not_exist_has_no_type(self) -> None:
+        one = cache()
+        one.put(KEY, NO_NAME, 0.0)
+        self.assertFalse(one.get(("example.org", "A"), 10.0).name_exists)
+        self.assertEqual(one.get(("example.org", "A"), 10.0).ttl_seconds, 50)
+        self.assertIsNone(one.get(("www.example.org", "A"), 10.0))
+        self.assertIsNone(one.get(("example.org", "A"), 60.0))
+
+    def test_that_one_type_is_missing_says_nothing_of_the_others(self) -> None:
+        one = cache()
+        one.put(KEY, Answer((), 60), 0.0)
+        self.assertIsNone(one.get(("example.org", "A"), 10.0))
+
+    def test_behind_an_alias_it_is_the_other_name_that_does_not_exist(self) -> None:
+        one = cache()
+        one.put(KEY, Answer((), 60, False, False, "gone.example"), 0.0)
+        self.assertFalse(one.get(KEY, 10.0).name_exists)
+        self.assertIsNone(one.get(("example.org", "CNAME"), 10.0))
+        self.assertIsNone(one.get(("gone.example", "MX"), 10.0), "what a message says of a name that was not asked for")
+
+    def test_a_later_answer_with_the_name_is_believed(self) -> None:
+        one = cache()
+        one.put(KEY, NO_NAME, 0.0)
+        one.put(("example.org", "A"), Answer(("192.0.2.1",), 60), 1.0)
+        self.assertIsNone(one.get(KEY, 2.0))
+
+    def test_it_is_known_of_a_type_that_failed_before(self) -> None:
+        one = cache()
+        one.put_failure(("example.org", "A"), "SERVFAIL", 0.0)
+        one.put(KEY, NO_NAME, 1.0)
+        self.assertFalse(one.get(("example.org", "A"), 2.0).name_exists)
 
 
 class Bounds(SynchronousTestCase):

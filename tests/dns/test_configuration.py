@@ -29,4 +29,4 @@ class Section(SynchronousTestCase):
         for value in ('"dns.example.org"', '"127.0.0.1:99999"', "53"):
             (fault,) = faults(f"{LEAST}[dns]\nservers = [{value}]\n")
             self.assertRegex(fault, r"^7 dns\.servers\S*: .")
-        self.assertEqual(len(faults(LEAST + '[dns]\nattempts = 9\ntimeout = "0s"\n')), 2)
+        self.assertEqual(len(faults(LEAST + '[dns]\nattempts = 4\ntimeout = "0s"\n')), 2)

@@ -181,7 +181,7 @@ class Forgeries(ResolverCase):
         self.assertLessEqual(len(self.network.ports), 8)
 
     def test_a_retired_socket_still_hears_what_it_waits_for(self) -> None:
-        self.resolver = self.make(timeout_seconds=100.0, random_octets=lambda n: os.urandom(n - 1) + b"\0")
+        self.resolver = self.make(timeout_seconds=100.0, question_seconds=200.0, random_octets=lambda n: os.urandom(n - 1) + b"\0")
         first, second = self.query("first.example"), self.query("second.example")
         self.network.advance(61)
         self.query("third.example")
@@ -359,13 +359,185 @@ class Failures(ResolverCase):
             query.answer(reply(query.data, self.exchange(f"n{rcode}.example"), additional=[]))
             self.assertEqual(len(self.successResultOf(found).records), 1)
 
-    def test_a_server_that_never_understands_is_asked_twice_and_no_more(self) -> None:
+    def test_servers_that_never_understand_are_asked_twice_and_no_more(self) -> None:
         found = self.query()
-        for _ in range(3):
+        for _ in range(4):
             self.assertNoResult(found)
             self.answer(rcode=1)
         self.assertIn("FORMERR", self.why(found))
-        self.assertEqual(self.asked, ["1", "1", "2"])
+        self.assertEqual(self.asked, ["1", "1", "2", "2"])
+
+    def test_no_server_is_asked_the_same_more_than_three_times_rfc_9520(self) -> None:
+        self.resolver = self.make(servers=[A], attempts=5)
+        found = self.query()
+        self.network.pump([3.0] * 3)
+        self.assertIn("no answer in 3 s", self.why(found))
+        self.assertEqual(self.asked, ["1"] * 3)
+
+    def test_the_other_try_of_one_that_did_not_understand_counts_too(self) -> None:
+        self.resolver = self.make(servers=[A], attempts=3)
+        found = self.query()
+        self.answer(rcode=1)
+        self.network.pump([3.0] * 2)
+        self.why(found)
+        self.assertEqual(self.asked, ["1"] * 3)
+
+    def test_a_name_that_fails_again_is_left_alone_for_longer(self) -> None:
+        self.resolver = self.make(servers=[A], attempts=1, failure_seconds_most=60.0)
+        for seconds in (5, 10, 20, 40, 60, 60):
+            found = self.query()
+            self.answer(rcode=2)
+            self.why(found)
+            asked = len(self.asked)
+            self.network.advance(seconds - 1)
+            self.why(self.query())
+            self.assertEqual(len(self.asked), asked)
+            self.network.advance(1)
+
+    def test_a_name_that_does_not_exist_is_not_asked_for_another_type(self) -> None:
+        self.query()
+        self.answer(rcode=3, authority=[soa(NAME, 600)])
+        for type in ("A", "AAAA", "TXT"):
+            self.assertFalse(self.successResultOf(self.query(type=type)).name_exists)
+        self.assertEqual(len(self.asked), 1)
+
+
+class SpecialNames(ResolverCase):
+    """RFC 6761: they never leave this host as questions."""
+
+    HERE = Server(ServerAddress("127.0.0.1"))
+
+    def found(self, name, type="A"):
+        return self.successResultOf(self.query(name, type))
+
+    def test_localhost_is_this_host(self) -> None:
+        for name in ("localhost", "LocalHost.", "a.b.localhost"):
+            self.assertEqual(self.found(name).records, ("127.0.0.1",))
+            self.assertEqual(self.found(name, "AAAA").records, ("::1",))
+            for type in ("MX", "TXT", "TLSA"):
+                self.assertEqual(self.found(name, type), Answer(()))
+        self.assertEqual(self.asked, [])
+
+    def test_invalid_does_not_exist(self) -> None:
+        for name in ("invalid", "mx.example.INVALID."):
+            self.assertFalse(self.found(name, "MX").name_exists)
+        self.assertEqual(self.asked, [])
+
+    def test_names_under_test_are_asked_of_servers_on_this_host_only(self) -> None:
+        self.assertFalse(self.found("a.test").name_exists)
+        self.assertEqual(self.asked, [])
+        self.resolver = self.make(servers=[A, self.HERE, B])
+        found = self.query("a.test")
+        self.network.advance(3)
+        self.answer(self.exchange("a.test"))
+        self.assertEqual(len(self.successResultOf(found).records), 1)
+        self.assertEqual([one.server for one in self.network.sent], ["127.0.0.1", "127.0.0.1"])
+
+    def test_names_that_only_end_alike_are_asked(self) -> None:
+        for name in ("notlocalhost", "latest", "invalid.example", "localhost.example", "test.example"):
+            self.assertNoResult(self.query(name))
+        self.assertEqual(len(self.asked), 5)
+
+    def test_an_alias_does_not_lead_out_either(self) -> None:
+        for target, exists in (("x.localhost", True), ("x.invalid", False), ("x.test", False)):
+            found = self.query(f"to.{target}.example", "A")
+            self.answer(record(f"to.{target}.example", "CNAME", target))
+            answer = self.successResultOf(found)
+            self.assertEqual((answer.name_exists, answer.canonical_name), (exists, target))
+        self.assertEqual(len(self.asked), 3)
+
+
+class WithoutEDNS(ResolverCase):
+    """A server, or a firewall before it, that drops what has an OPT record."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver = self.make(servers=[A])
+        self.names = 0
+
+    def edns(self, at=-1):
+        return self.network.sent[at].data[10:12] == b"\0\1"
+
+    def ask(self):
+        self.names += 1
+        name = f"n{self.names}.example"
+        return self.query(name), name
+
+    def answered(self, found, name):
+        self.answer(self.exchange(name), additional=[])
+        self.successResultOf(found)
+
+    def dropped(self):
+        """One question that is answered only without."""
+        found, name = self.ask()
+        self.assertTrue(self.edns())
+        self.network.advance(3)
+        self.assertFalse(self.edns())
+        self.answered(found, name)
+
+    def test_after_silence_the_same_server_is_tried_without(self) -> None:
+        self.dropped()
+
+    def test_another_server_is_asked_with_it_all_the_same(self) -> None:
+        self.resolver = self.make()
+        self.ask()
+        self.network.pump([3.0] * 3)
+        self.assertEqual((self.asked, [self.edns(n) for n in range(4)]), (["1", "2", "1", "2"], [True, True, False, False]))
+
+    def test_twice_in_a_row_is_remembered_for_a_quarter_of_an_hour(self) -> None:
+        self.dropped()
+        self.dropped()
+        for _ in range(2):
+            found, name = self.ask()
+            self.assertFalse(self.edns())
+            self.answered(found, name)
+            self.network.advance(449)
+        self.network.advance(2)
+        self.ask()
+        self.assertTrue(self.edns())
+
+    def test_one_lost_packet_is_not_remembered(self) -> None:
+        for _ in range(3):
+            self.dropped()
+            found, name = self.ask()
+            self.assertTrue(self.edns())
+            self.answered(found, name)
+
+    def test_a_server_that_is_asked_once_only_is_tried_without_by_the_next_question(self) -> None:
+        self.resolver = self.make(servers=[A], attempts=1)
+        for _ in range(2):
+            first, _ = self.ask()
+            self.assertTrue(self.edns())
+            self.network.advance(3)
+            self.why(first)
+            second, name = self.ask()
+            self.assertFalse(self.edns())
+            self.answered(second, name)
+        self.ask()
+        self.assertFalse(self.edns())
+
+    def test_silence_to_both_kinds_is_not_for_edns(self) -> None:
+        for _ in range(3):
+            found, _ = self.ask()
+            self.assertTrue(self.edns())
+            self.network.pump([3.0] * 2)
+            self.why(found)
+
+    def test_a_server_that_refuses_it_is_remembered_too(self) -> None:
+        for _ in range(2):
+            found, name = self.ask()
+            self.answer(rcode=1, additional=[])
+            self.assertFalse(self.edns())
+            self.answered(found, name)
+        self.ask()
+        self.assertFalse(self.edns())
+
+    def test_a_refusal_of_what_was_asked_without_is_final(self) -> None:
+        self.dropped()
+        self.dropped()
+        found, _ = self.ask()
+        self.answer(rcode=1, additional=[])
+        self.assertIn("FORMERR", self.why(found))
 
 
 class DeadServers(ResolverCase):
@@ -509,6 +681,40 @@ class ByTCP(ResolverCase):
 
 
 class Bounds(ResolverCase):
+    def test_waiting_for_a_turn_counts_and_ends_with_the_time_of_the_question(self) -> None:
+        self.resolver = self.make(servers=[A], in_flight=1, question_seconds=5.0)
+        first = self.query("first.example")
+        self.network.advance(1)
+        waits, joins = self.query(), self.query()
+        other = self.query("other.example")
+        self.network.advance(2)  # the first is asked again
+        self.network.advance(2)  # and given up: the second has its turn, with one second left
+        self.why(first)
+        self.assertIn(b"\x07example\x03org", self.network.sent[-1].data)
+        self.network.advance(1)
+        for one in (waits, joins):
+            self.assertIn("no answer in 5 s", self.why(one))
+        self.assertIn("no turn in 5 s", self.why(other))
+        self.assertEqual((len(self.asked), self.network.ports[0].protocol.waiting), (3, {}))
+
+    def test_who_had_no_turn_is_not_kept_as_a_failure_of_the_name(self) -> None:
+        self.resolver = self.make(servers=[A], in_flight=1, question_seconds=5.0)
+        first = self.query("first.example")
+        found = self.query()
+        self.network.pump([3.0, 2.0])
+        self.why(first)
+        self.assertIn("no turn", self.why(found))
+        self.assertNoResult(self.query())
+
+    def test_a_question_is_given_up_in_the_middle_of_an_attempt(self) -> None:
+        self.resolver = self.make(question_seconds=4.0)
+        found = self.query()
+        self.network.advance(3)
+        self.assertNoResult(found)
+        self.network.advance(1)
+        self.assertIn("no answer in 4 s", self.why(found))
+        self.assertEqual(self.asked, ["1", "2"])
+
     def test_questions_beyond_the_bound_wait_for_their_turn(self) -> None:
         self.resolver = self.make(in_flight=2, waiting=1)
         found = [self.query(f"n{n}.example") for n in range(3)]

@@ -1,0 +1,58 @@
+"""Which name servers are asked without EDNS for a while: those that are silent, or refuse, only where a question has it.
+
+Some firewalls drop every question with an OPT record (RFC 6891 section 6.2.2: a requestor may ask without it, and remember that
+"for a brief time").  Decisions only; the time is handed in.
+"""
+
+from __future__ import annotations
+
+from mailserver.dns.servers import Server
+
+__all__ = ["EdnsMemory"]
+
+PROOFS = 2  # one packet that is lost looks the same
+WITHOUT_SECONDS = 900.0
+
+
+class EdnsMemory:
+    """What is known of each server."""
+
+    __slots__ = ("_doubted", "_proofs", "_without_until")
+
+    def __init__(self) -> None:
+        self._doubted: set[Server] = set()  # the last question with EDNS failed, nothing was heard since
+        self._proofs: dict[Server, int] = {}  # how often in a row an answer came only without
+        self._without_until: dict[Server, float] = {}
+
+    def wants(self, server: Server, now: float) -> bool:
+        """Whether the next question to this server has an OPT record."""
+        until = self._without_until.get(server)
+        if until is not None:
+            if now < until:
+                return False
+            del self._without_until[server]
+        return server not in self._doubted
+
+    def failed(self, server: Server, *, edns: bool) -> None:
+        """Silence, or an answer that says that the question was not understood.  After both kinds it is not EDNS."""
+        if edns:
+            self._doubted.add(server)
+        else:
+            self._doubted.discard(server)
+
+    def answered(self, server: Server, now: float, *, edns: bool, after_failure: bool) -> bool:
+        """An answer.  `after_failure`: the same question had failed there with EDNS.
+
+        Return whether the server is from now on asked without EDNS.
+        """
+        proves = not edns and (after_failure or server in self._doubted)
+        self._doubted.discard(server)
+        if edns:
+            self._proofs.pop(server, None)
+        elif proves:
+            self._proofs[server] = self._proofs.get(server, 0) + 1
+            if self._proofs[server] >= PROOFS:
+                del self._proofs[server]
+                self._without_until[server] = now + WITHOUT_SECONDS
+                return True
+        return False
