@@ -31,6 +31,8 @@ COMMANDS = {
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
+    "backup": "copy the queue of a server that may be running, and what else it keeps",
+    "restore": "put a backup into a data folder that has no queue; all of it is held",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",
     "explain": "the road of a message, also of a refused one; or which ones may be meant",

@@ -52,6 +52,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver queue redirect": ("mailserver queue redirect --recipient bob@example.org --to alice@example.org",),
     "mailserver queue salvage": ("mailserver queue salvage",),
     "mailserver status": ("mailserver status --json",),
+    "mailserver backup": ("mailserver backup /var/backups/mailserver/2026-11-30",),
+    "mailserver restore": ("mailserver restore /var/backups/mailserver/2026-11-30",),
     "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
     "mailserver explain": (
         "mailserver explain 06F2J8Q4M1ZK7X9A",

@@ -62,6 +62,32 @@ class Verbs(ScenarioCase):
         wait_until(lambda: not self.waiting(server), lambda: str(self.waiting(server)))
         self.assertIn(b"Returned by the postmaster of this host", server.messages("alice")[0].data)
 
+    def test_a_backup_of_a_running_server_comes_back_held_elsewhere(self) -> None:
+        server = self.serve(RELAY)
+        ids = self.deferred(server, "carol@one.example", "dave@two.example")
+        large = server.send(b"Subject: large\r\n\r\n" + b"x" * 70 * 10 + b"\r\n" * 300_000, to="carol@one.example").id
+        folder = self.mktemp()
+        said = server.command("backup", os.path.abspath(folder))
+        self.assertEqual((said.returncode, said.stderr), (0, ""), said)
+        self.assertIn("3 messages are in", said.stdout)
+        self.assertIn("accounts.toml", os.listdir(folder))
+        said = server.command("restore", os.path.abspath(folder))
+        self.assertEqual((said.returncode, said.stdout), (69, ""))
+        self.assertIn("stop the server first", said.stderr)
+        server.stop()
+        data = server.work / "data"
+        data.rename(server.work / "old")
+        data.mkdir(mode=0o700)
+        said = server.command("restore", os.path.abspath(folder))
+        self.assertEqual((said.returncode, said.stderr), (0, ""), said)
+        self.assertIn("3 messages of", said.stdout)
+        server.restart()
+        self.assertEqual({one["id"] for one in self.waiting(server, "--state", "held")}, {*ids, large})
+        self.assertTrue(server.command("queue", "cat", large).stdout.endswith("\r\n" * 300))
+        self.assertEqual(server.command("queue", "redirect", "--all", "--to", "alice@example.org").returncode, 0)
+        server.command("queue", "release", "--all")
+        wait_until(lambda: len(server.messages("alice")) == 3, server.log)
+
     def test_a_server_that_starts_waits_for_a_command_and_answers_none_before(self) -> None:
         server = self.serve(RELAY)
         (carol,) = self.deferred(server, "carol@one.example")
