@@ -302,7 +302,7 @@ class Queue:
         try:
             if self._health.damage:
                 return
-            self._left_in_spool = await self._runner.read(self._spool.older_than, self._clock.seconds())
+            self._left_in_spool = await self._runner.read(self._spool.names)  # nothing of this run is there yet
             await self._writer.do(lambda store: store.forget_damage())
             await self._times.start()
             if self._opening.is_sound:

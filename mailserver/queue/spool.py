@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -31,7 +30,7 @@ class Spool:
 
     def put_aside(self, moment: float) -> str | None:
         """Move the files, those of a queue that is gone, out of the way: to where; None where there are none."""
-        return self.move_aside(self.older_than(math.inf), moment) or None
+        return self.move_aside(self.names(), moment) or None
 
     def move_aside(self, names: Sequence[str], moment: float) -> str:
         """Move these files to a folder beside, named by the time: where that is, "" where there are none."""
@@ -68,14 +67,10 @@ class Spool:
         except FileNotFoundError:
             pass
 
-    def older_than(self, moment: float) -> list[str]:
-        """The names of files that were last written before `moment` (seconds since the epoch)."""
+    def names(self) -> list[str]:
+        """The names of all its files."""
         with os.scandir(self.directory) as files:
-            return [
-                file.name
-                for file in files
-                if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < moment
-            ]
+            return [file.name for file in files if file.is_file(follow_symlinks=False)]
 
 
 class Room:

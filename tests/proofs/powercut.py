@@ -26,9 +26,9 @@ from twisted.trial.unittest import FailTest
 from mailserver.queue.reader import list_entries
 from tests.proofs.disk import Disk, Style
 from tests.proofs.letters import Found, look
-from tests.proofs.scenes import USERS, Sent, prepared, scene_of
+from tests.proofs.scenes import USERS, Scene, Sent, prepared, scene_of
 from tests.proofs.trace import Event, Said, Sync, SyncAll, events, record
-from tests.requires import require_root
+from tests.requires import require_root, require_tool
 from tests.scenarios.support import ROOT, wait_until
 
 __all__ = ["Recording", "Result", "prove", "recorded"]
@@ -145,7 +145,7 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
             for number, (work, due, name) in enumerate(found_after(recording, cuts, folder)):
                 if number and time.monotonic() > until:
                     break
-                running.append(pool.submit(after, work, due, name, keep, scene_of(scene).config))
+                running.append(pool.submit(after, work, due, name, keep, scene_of(scene), number))
                 while sum(not one.done() for one in running) >= 2 * side_by_side:
                     time.sleep(0.05)
             for one in running:
@@ -178,13 +178,17 @@ def found_after(recording: Recording, cuts: int, folder: Path) -> Iterator[tuple
             yield work, due, f"{scene}, seed {seed}, cut {number} at {moment}, names {style.names}, content {style.content}"
 
 
-def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, config: str) -> Result:
+def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: Scene, number: int) -> Result:
     """Start a server on what the cut has left, wait until it has nothing to do, and count."""
     result = Result(1, len(due))
     before = work.parent / f"{work.name}-before"
     if keep is not None:
         shutil.copytree(work, before)
-    server = prepared(work, config=config)
+    server = prepared(work, config=scene.config)
+    if scene.clocks:
+        clock = scene.clocks[number % len(scene.clocks)]
+        name += f", clock {clock}"
+        server.twistd = [require_tool("faketime"), "-f", clock, *server.twistd]
     try:
         server.start()
         wait_until(lambda: is_idle(work / "disk" / "data"), lambda: f"not idle: {left_over(work / 'disk' / 'data')[:5]}\n{server.log()}", DRAIN_SECONDS)

@@ -268,6 +268,7 @@ class Scene:
     small: str = ""  # the size of a file system of its own for WORK/disk
     needs_root = False
     config = CONFIG
+    clocks: tuple[str, ...] = ()  # by how much the clock is wrong after the cut: the first cut has the first
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
         """Start the server, let the clients send, leave whatever stands."""
@@ -348,6 +349,18 @@ class LogIns(Scene):
             with contextlib.closing(sqlite3.connect(server.work / "disk" / "data" / "state.db", isolation_level=None)) as store:
                 store.execute("BEGIN EXCLUSIVE")
                 time.sleep(chance.uniform(0.5, 6.0))
+        clients.wait()
+
+
+class ClockJumps(Scene):
+    """After the cut the clock is a year ahead, or a year behind; some messages have been deferred before."""
+
+    config = Strange.config
+    clocks = ("+370d", "-370d")
+
+    def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
+        server.start()
+        clients.start(3, 20, sendmails=3, bounces=0.4)
         clients.wait()
 
 
@@ -432,7 +445,7 @@ class Short(Scene):
 SHORT = Short()
 SCENES: dict[str, Scene] = {
     "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "failing-sync": FailingSync(),
-    "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(),
+    "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(), "clock": ClockJumps(),
 }  # fmt: skip
 
 
