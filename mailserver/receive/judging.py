@@ -373,7 +373,12 @@ def _read_verdict(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
     """One of our own verdicts.  What is several of them counts as the worst, what lacks its words is still what it is."""
     if type(answer) is Pass:
         return answer, ()
-    said = getattr(answer, "why", "")
+    try:
+        said = getattr(answer, "why", "")
+    except Exception:
+        if not isinstance(answer, STRONGEST_FIRST):
+            raise
+        said = ""
     why = _words(said)
     if type(answer) in STRONGEST_FIRST and why is said:
         return answer, ()  # type: ignore[return-value]
@@ -381,7 +386,7 @@ def _read_verdict(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
     if isinstance(answer, Refuse):
         try:
             verdict = Refuse(why, answer.enhanced)
-        except (AttributeError, TypeError, ValueError):
+        except Exception:  # noqa: BLE001  # a plugin's property: whatever it raises
             verdict = Refuse(why)
     elif isinstance(answer, Defer):
         verdict = Defer(why)

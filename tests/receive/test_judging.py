@@ -265,6 +265,16 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
         for code in (None, "4.7.1", b"5.7.1"):
             self.assertEqual(self.judge(Says(Unchecked("no", code))).verdict, Refuse("no"))  # type: ignore[arg-type]
 
+    def test_a_refusal_whose_words_or_code_cannot_be_had_is_still_one(self) -> None:
+        class Secret(Refuse):
+            def __init__(self) -> None:
+                pass
+
+            why = property(lambda self: 1 / 0)  # type: ignore[assignment]
+            enhanced = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+        self.assertEqual(self.judge(Says(Secret()), on_error="skip").verdict, Refuse(""))
+
     def test_an_answer_that_raises_when_it_is_looked_at_is_a_failure(self) -> None:
         class Trap:
             @property
