@@ -113,16 +113,28 @@ class ControlServer:
 
 
 class _ControlFactory(Factory):
-    """Counts connections, so that a loop in a script cannot take all descriptors."""
+    """Bounds connections, so that a loop in a script cannot take all descriptors.
+
+    One more than there are places takes that of the one that has waited longest with no question under way.
+    """
 
     noisy = False
 
     def __init__(self, commands: Mapping[str, Command]) -> None:
         self.commands = commands
-        self.connections = 0
+        self.connections: dict[_ControlProtocol, None] = {}  # those that were heard last stand last
 
     def buildProtocol(self, addr: Any) -> _ControlProtocol | None:
-        return _ControlProtocol(self) if self.connections < CONNECTIONS else None
+        if len(self.connections) >= CONNECTIONS:
+            idle = next((one for one in self.connections if not one.questions), None)
+            if idle is None:
+                return None
+            idle.give_way()
+        return _ControlProtocol(self)
+
+    def heard(self, connection: _ControlProtocol) -> None:
+        self.connections.pop(connection, None)
+        self.connections[connection] = None
 
 
 class _ControlProtocol(amp.AMP, TimeoutMixin):
@@ -131,6 +143,7 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
     def __init__(self, factory: _ControlFactory) -> None:
         super().__init__()
         self._owner = factory
+        self.questions = 0  # under way
 
     def makeConnection(self, transport: Any) -> None:
         """AMP's own tells the log of each command that somebody types."""
@@ -138,24 +151,39 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._owner.connections += 1
+        self._owner.heard(self)
         self.setTimeout(IDLE_SECONDS)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._owner.connections -= 1
+        self._owner.connections.pop(self, None)
         self.setTimeout(None)
         amp.BinaryBoxProtocol.connectionLost(self, reason)
         self.transport = None  # as AMP does
 
     def dataReceived(self, data: bytes) -> None:
         self.resetTimeout()
+        if self in self._owner.connections:
+            self._owner.heard(self)
         super().dataReceived(data)
+
+    def give_way(self) -> None:
+        """End, for another one."""
+        self._owner.connections.pop(self, None)
+        transport: Any = self.transport
+        transport.abortConnection()
 
     @Ask.responder
     def answer(self, command: str, arguments: dict[str, Any]) -> Deferred[dict[str, Any]]:
         return Deferred.fromCoroutine(self._answer(command, arguments))
 
     async def _answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self.questions += 1
+        try:
+            return await self._answer_now(name, arguments)
+        finally:
+            self.questions -= 1
+
+    async def _answer_now(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         command = self._owner.commands.get(name)
         if command is None:
             raise CommandRefused(clean_text(f"this server knows no command {name!r}"))

@@ -41,6 +41,7 @@ __all__ = [
     "IDelivery",
     "IDirectory",
     "IHostFinder",
+    "IHostAccounts",
     "ILogin",
     "IMayBeMissing",
     "IModifier",
@@ -212,6 +213,10 @@ class IDirectory(Interface):
 
         An error means "cannot tell": the recipient is deferred, never refused.
         """
+
+
+class IHostAccounts(Interface):
+    """Optional marker, beside `IAccountList`: the accounts are the users of the host, so the first of them is anybody."""
 
 
 class IAccountList(Interface):

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor, unix
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.control import AnotherServer, CommandRefused, ControlError, ControlServer, NoServer, ask
+from mailserver import control
+from mailserver.control import CONNECTIONS, AnotherServer, CommandRefused, ControlError, ControlServer, NoServer, ask
 
 
 async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +118,43 @@ class WithServer(TestCase):
         rude.sendall(b"\x00\x04nonsense")
         rude.close()
         self.assertEqual(await self.ask("echo"), {"heard": {}})
+
+    async def test_connections_are_bounded_and_those_that_idle_give_way(self) -> None:
+        idle = []
+        for _ in range(CONNECTIONS):
+            one = socket.socket(socket.AF_UNIX)
+            self.addCleanup(one.close)
+            one.settimeout(20)
+            one.connect(self.path)
+            idle.append(one)
+            await deferLater(reactor, 0)
+        self.assertEqual(await self.ask("echo"), {"heard": {}})
+        self.assertEqual(await deferToThread(idle[0].recv, 1), b"", "who waited longest is gone")
+        [factory] = {one._owner for one in self.protocols()}
+        self.assertLessEqual(len(factory.connections), CONNECTIONS)
+
+    async def test_connections_with_a_question_under_way_give_way_to_nobody(self) -> None:
+        waiting: list[Deferred[dict[str, Any]]] = []
+
+        async def wait(arguments: dict[str, Any]) -> dict[str, Any]:
+            waiting.append(Deferred())
+            return await waiting[-1]
+
+        self.server._commands["wait"] = wait  # type: ignore[index]
+        self.addCleanup(COMMANDS.pop, "wait")
+        self.patch(control, "CONNECTIONS", 2)
+        asked = [self.ask("wait") for _ in range(2)]
+        answers = gatherResults([Deferred.fromCoroutine(one) for one in asked])
+        while sum(one.questions for one in self.protocols()) < 2:
+            await deferLater(reactor, 0.01)
+        with self.assertRaises(ControlError):
+            await self.ask("echo")
+        for one in waiting:
+            one.callback({})
+        self.assertEqual(await answers, [{}, {}])
+
+    def protocols(self) -> list[Any]:
+        return [one for one in reactor.getReaders() if hasattr(one, "protocol") for one in [one.protocol] if hasattr(one, "questions")]
 
     def test_nobody_but_the_owner_may_open_the_socket(self) -> None:
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)

@@ -25,7 +25,7 @@ from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertif
 from zope.interface import implementer
 
 from mailserver.accounts.denials import at_whole_second
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectoryTrouble
+from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
 from mailserver.accounts.realm import AccountName
 from mailserver.accounts.remembered import Remembered
 from mailserver.config import Duration, FilePath, Options
@@ -51,7 +51,7 @@ PORTS = {"ldap": 389, "ldaps": 636}
 
 # RFC 4511 appendix A
 SUCCESS = 0
-NO = (19, 32, 48, 49, 50, 53)  # a policy, nobody, no password, a wrong one, not this one, unwilling: they mean the account
+NO = (32, 48, 49, 50)  # nobody, no password, a wrong one, not this one.  19 (a policy), 53 (unwilling) may mean the directory
 
 
 class LdapDirectoryOptions(Options):
@@ -253,9 +253,13 @@ class LdapDirectory:
     async def _search(self, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[Any]:
         while True:
             connection, was_open = await self._one_connects.run(lambda: Deferred.fromCoroutine(self._connected()))
+            was_idle = was_open and connection.is_idle
             try:
                 found: list[Any] = await connection.search(self._options.base, wanted, attributes, at_most=at_most)
                 return found
+            except DirectorySilent:  # a firewall forgets, and says nothing, what nobody has used for a while
+                if not was_idle:
+                    raise
             except DirectoryGone:
                 if not was_open:  # else the directory has closed it while nobody asked
                     raise

@@ -17,13 +17,14 @@ from ldaptor.protocols.ldap.ldaperrors import LDAPException
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.protocol import Factory
 
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectoryTrouble
+from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
 
 __all__ = ["Connection", "Entry", "SearchFilter", "connect"]
 
 ANSWER_OCTETS = 1024 * 1024
 SUCCESS, SIZE_EXCEEDED = 0, 4
 WHOLE_SUBTREE = 2
+IDLE_SECONDS = 60.0  # firewalls forget after some minutes, the hasty ones after one
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ class Connection:
         self._clock = clock
         self._seconds = seconds
         self._closed = False
+        self._heard_at: float = clock.seconds()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing has come over it for a while."""
+        return bool(self._clock.seconds() - self._heard_at >= IDLE_SECONDS)
 
     @property
     def is_open(self) -> bool:
@@ -167,10 +174,12 @@ class Connection:
 
     async def _within(self, function: Any, *arguments: Any) -> Any:
         try:
-            return await function(*arguments).addTimeout(self._seconds, self._clock)
+            answer = await function(*arguments).addTimeout(self._seconds, self._clock)
+            self._heard_at = self._clock.seconds()
+            return answer
         except TimeoutError:
             self.close()
-            raise DirectoryTrouble(f"the directory has not answered within {self._seconds:g} seconds") from None
+            raise DirectorySilent(f"the directory has not answered within {self._seconds:g} seconds") from None
         except LDAPException as error:
             raise DirectoryTrouble(f"the directory: {error}") from error
         except Exception as error:  # the end of the connection, a certificate, or an odd answer

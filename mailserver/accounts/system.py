@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from mailserver.accounts.remembered import Remembered
 from mailserver.config import Count, DomainName, Options
-from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, Services
+from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, IHostAccounts, Services
 from mailserver.mail.answers import Mailbox
 
 __all__ = ["SystemDirectory", "SystemDirectoryFactory", "SystemDirectoryOptions"]
@@ -36,7 +36,7 @@ class UserTable:
     all: Callable[[], Sequence[pwd.struct_passwd]] = pwd.getpwall
 
 
-@implementer(IDirectory, IAccountList)
+@implementer(IDirectory, IAccountList, IHostAccounts)
 class SystemDirectory:
     """Users of the host, in each of `domains` (in any domain of the server where that is empty).
 

@@ -54,6 +54,8 @@ def add_app_password(options: argparse.Namespace) -> int:
     _, accounts = opened(options.config)
     if APP_PASSWORD_NAME.fullmatch(options.name) is None:
         raise Unable("the name of an app password has 1 to 64 characters, none of them a control character", 2)
+    if options.expires is not None and options.expires <= datetime.datetime.now(datetime.UTC).date():
+        raise Unable(f"it would have expired already: {options.expires} is the first day on which it is good no more", 2)
     word = new_app_password()
     scopes = tuple([scope for scope in SCOPES if scope in (options.scope or SCOPES)])
     one = AppPassword(options.name, hash_app_password(word), scopes, options.expires)

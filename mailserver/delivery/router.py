@@ -19,13 +19,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.delivery.domains import Domain, Domains, subaddresses
 from mailserver.delivery.patterns import Pattern, RoutingError, folder_parts
-from mailserver.interfaces import IAccountList, IDirectory, IRouter
+from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
@@ -88,10 +89,19 @@ class Router:
         if key is not None and self._domains[key].same_as is None:
             local = normal_local(address.local)
             if not self._domains.keeps(key, local):
-                mailbox = await self._directory.find(local, domain_key)
+                mailbox = await self._find(local, domain_key)
                 if mailbox is not None:
                     return (Local(address, mailbox),)
         return await self._expanded(address)
+
+    async def _find(self, local: str, domain_key: str) -> Mailbox | None:
+        """The directory's answer.  Raises TypeError for one that is none: nobody can tell then."""
+        found: Any = await self._directory.find(local, domain_key)
+        if found is None:
+            return None
+        if isinstance(found, Mailbox) and all(isinstance(part, str) for part in (found.user, found.domain)):
+            return found
+        raise TypeError(f"the directory answered with {type(found).__name__}, which is no mailbox")
 
     async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:
         """The routes, and how they were found."""
@@ -105,7 +115,7 @@ class Router:
             where = f"alias {alias}"
             keeps = self._domains.keeps(alias.domain, alias.local)
             if not alias.domain.startswith("*."):
-                has_account = await self._directory.find(alias.local, alias.domain) is not None
+                has_account = await self._find(alias.local, alias.domain) is not None
                 if has_account and not keeps:
                     found.append(f"{where}: an account has this name and gets its mail; the alias is without effect")
                 if keeps and not has_account:
@@ -123,6 +133,7 @@ class Router:
                     user, _, user_domain = f"{pattern.user}{place}".rpartition("@")
                     found += await self._leads_nowhere(f"{where}: pattern {pattern.rule!r}", Address(user, user_domain), relays)
         found += await self._accounts_without_mail()
+        found += await self._unnamed_postmasters()
         if all(isinstance(route, Refused) for route in await self.route(Address("postmaster", ""))):
             found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
         return found
@@ -138,6 +149,19 @@ class Router:
             if other != domain:
                 found.append(f"account {account}: it gets no mail, as {domain} is the same as {other}")
         return found
+
+    async def _unnamed_postmasters(self) -> list[str]:
+        """Domains whose postmaster would be whichever user of the host comes first."""
+        if not IHostAccounts.providedBy(self._directory) or self._postmaster is not None:
+            return []
+        return [
+            f'domain "{name}": no `postmaster` is set: his mail would go to whichever user of the host comes first'
+            for name in self._domains
+            if self._domains[name].postmaster is None
+            and self._domains[name].same_as is None
+            and self._domains.alias(name, "postmaster") is None
+            and await self._find("postmaster", name.removeprefix("*.")) is None
+        ]
 
     async def _leads_nowhere(self, what: str, address: Address, relays: bool) -> list[str]:
         """Why mail for the address is refused, a sentence or none."""
@@ -209,7 +233,7 @@ class Router:
     async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Member] | None:
         if self._domains.keeps(key, local):
             return await self._kept_and_forwarded(address, local, key)
-        mailbox = await self._directory.find(local, domain_key)
+        mailbox = await self._find(local, domain_key)
         return Local(address, mailbox) if mailbox is not None else self._domains.alias(key, local)
 
     async def _kept_and_forwarded(self, address: Address, local: str, key: str) -> Sequence[Member]:
@@ -219,7 +243,7 @@ class Router:
             if not self._domains.is_named(key, local, member):
                 members.append(member)
                 continue
-            mailbox = await self._directory.find(local, self._domains.names_of(member.domain_key))
+            mailbox = await self._find(local, self._domains.names_of(member.domain_key))
             if mailbox is not None:
                 members.append(Local(address, mailbox))
         return members
@@ -274,7 +298,7 @@ class Router:
         if IAccountList.providedBy(self._directory):
             for account in (await self._directory.accounts())[:1]:
                 address = Address.parse(account, utf8=True)
-                mailbox = await self._directory.find(normal_local(address.local), address.domain_key)
+                mailbox = await self._find(normal_local(address.local), address.domain_key)
                 if mailbox is not None:
                     return (Local(address, mailbox),)
         return refused[:1] or (Refused(NO_SUCH_USER, "there is no postmaster and no account"),)

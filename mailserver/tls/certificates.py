@@ -155,7 +155,10 @@ class Certificates:
         parts, faults = read_parts(sources, old)
         if parts is None or parts == old:
             return signature, old, None, faults  # touched, or faulty: nothing to take up
-        return signature, parts, contexts_of(parts, self._verification), faults
+        try:
+            return signature, parts, contexts_of(parts, self._verification), faults
+        except IdentityError as error:  # told once, as every other fault, and not with each look
+            return signature, old, None, [*faults, str(error)]
 
     def _take(self, sources: Sources, signature: Signature, parts: Parts, contexts: Contexts) -> None:
         self._sources, self._signature, self._parts, self._contexts = sources, signature, parts, contexts

@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ldaptor.protocols.pureldap import LDAPMessage, LDAPSearchResultDone, LDAPSearchResultEntry
+from ldaptor.protocols.pureldap import LDAPBindResponse, LDAPMessage, LDAPSearchResultDone, LDAPSearchResultEntry
 from pydantic import ValidationError
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts import ldap
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectoryTrouble
+from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
 from mailserver.accounts.ldap import LdapDirectory, LdapDirectoryFactory, LdapDirectoryOptions
 from mailserver.accounts.ldap_connection import ANSWER_OCTETS, Connection, SearchFilter, _Client
 from mailserver.accounts.realm import PasswordCredentials
@@ -142,6 +142,75 @@ class Talk(SynchronousTestCase):
         # RFC 4513 section 5.1.2
         self.failureResultOf(ensureDeferred(self.connection.bind("cn=a", "")), ValueError)
         self.assertEqual(self.transport.value(), b"")
+
+
+class Gone:
+    """A connection of a directory's that does what the test says."""
+
+    def __init__(self, *, is_idle: bool = False, answers: bool = False, code: int = 0) -> None:
+        self.is_open, self.is_idle, self.answers, self.code = True, is_idle, answers, code
+
+    async def search(self, *_: Any, **__: Any) -> list[Any]:
+        if not self.answers:
+            self.is_open = False
+            raise DirectorySilent("no answer")
+        return []
+
+    async def bind(self, name: str, password: str) -> int:
+        return self.code
+
+    def close(self) -> None: ...
+
+
+class Firewall(SynchronousTestCase):
+    def directory(self, kept: Gone | None, *next_ones: Gone) -> LdapDirectory:
+        clock = Clock()
+        options = LdapDirectoryOptions(url="ldap://localhost", base=BASE)
+        made = LdapDirectory(options=options, reactor=clock, clock=clock, run_in_thread=maybeDeferred)
+        made._filter, made._connection = SearchFilter(options.filter), kept
+        connections = list(next_ones)
+
+        async def connect() -> Gone:
+            return connections.pop(0)
+
+        self.patch(made, "_connect", connect)
+        return made
+
+    def find(self, directory: LdapDirectory) -> Deferred[Any]:
+        return ensureDeferred(directory.find("alice", "example.org"))
+
+    def test_a_connection_that_a_firewall_has_forgotten_is_made_anew_once(self) -> None:
+        directory = self.directory(Gone(is_idle=True), Gone(answers=True))
+        self.assertIsNone(self.successResultOf(self.find(directory)))
+        directory = self.directory(Gone(is_idle=True), Gone(), Gone(answers=True))
+        self.failureResultOf(self.find(directory), DirectoryTrouble)
+
+    def test_silence_on_a_connection_that_was_in_use_is_the_directorys(self) -> None:
+        for kept, next_one in ((Gone(), Gone(answers=True)), (None, Gone(is_idle=True))):
+            self.failureResultOf(self.find(self.directory(kept, next_one)), DirectoryTrouble)
+
+    def test_a_connection_idles_when_nothing_has_come_over_it_for_a_minute(self) -> None:
+        clock, client = Clock(), _Client()
+        client.makeConnection(StringTransport())
+        connection = Connection(client, clock=clock, seconds=5)
+        clock.advance(59)
+        asked = ensureDeferred(connection.bind("cn=a", "b"))
+        self.assertFalse(connection.is_idle)
+        [number] = client.onwire
+        client.dataReceived(LDAPMessage(LDAPBindResponse(resultCode=0), id=number).toWire())
+        self.successResultOf(asked)
+        clock.advance(59)
+        self.assertFalse(connection.is_idle)
+        clock.advance(1)
+        self.assertTrue(connection.is_idle)
+
+    def test_what_may_mean_the_directory_denies_nobody(self) -> None:
+        for code, answer in ((0, True), (32, False), (48, False), (49, False), (50, False)):
+            taken = self.directory(None, Gone(code=code))._takes("cn=alice", "secret")
+            self.assertIs(self.successResultOf(ensureDeferred(taken)), answer)
+        for code in (19, 53, 51, 52, 80, 8):
+            taken = self.directory(None, Gone(code=code))._takes("cn=alice", "secret")
+            self.failureResultOf(ensureDeferred(taken), DirectoryTrouble)
 
 
 class Options(SynchronousTestCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import functools
 import os
 import signal
 from pathlib import Path
@@ -265,14 +267,22 @@ class Sqlite(SqlCase):
         self.assertFalse(verify_password("something", HASH))
 
 
+@functools.cache
+def shared_server() -> Postgres:
+    """One for all tests of this module: it takes seconds to come up."""
+    server = Postgres()
+    server.start()
+    atexit.register(server.stop)
+    return server
+
+
 class PostgreSQL(SqlCase):
     server: Postgres | None = None
 
     def make_source(self) -> Source:
-        server = self.server = Postgres()
-        self.addCleanup(server.stop)
-        server.start()
+        server = self.server = shared_server()
         with psycopg.connect(server.dsn) as connection:
+            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             connection.execute(SCHEMA.read_text())
             for table, rows in ROWS.items():
                 for row in rows:
@@ -359,7 +369,7 @@ class SilentPostgreSQL(TestCase):
                 await deferLater(reactor, 0.05)
         await directory.stop()
         with psycopg.connect(server.dsn) as connection:
-            left = "SELECT FROM pg_stat_activity WHERE usename = 'mail' AND pid <> pg_backend_pid()"
+            left = "SELECT FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
             while connection.execute(left).fetchall():  # what the silence has kept ends by and by
                 await deferLater(reactor, 0.05)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 
@@ -115,6 +116,11 @@ class User(CommandCase):
         self.assertEqual(self.user("app-password", "list", ALICE, "--json").json, [])
         self.assertEqual(self.user("app-password", "remove", ALICE, "phone").code, 1)
         self.assertEqual(self.user("app-password", "add", ALICE, "x", "--expires", "soon").code, 2)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        for day in ("2020-01-01", today):
+            late = self.user("app-password", "add", ALICE, "x", "--expires", day)
+            self.assertEqual((late.code, late.out), (2, ""))
+            self.assertIn("expired already", late.err)
 
     def test_certificates_and_senders_are_added_and_removed(self) -> None:
         self.user("add", ALICE, "--no-password")

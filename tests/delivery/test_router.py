@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from mailserver.awaiting import now_or_later
 from mailserver.delivery.domains import SEPARATORS_TRIED
 from mailserver.delivery.router import Domain, Pattern, Router, RoutingError
-from mailserver.interfaces import IAccountList, IDirectory, IRouter
+from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 
@@ -113,6 +113,32 @@ class Names(RouterCase):
         self.patch(self.directory, "find", broken)
         with self.assertRaises(OSError):
             now_or_later(router.route(Address("alice", "example.org")))
+
+
+    def test_a_directory_whose_answer_is_no_mailbox_is_an_error_and_no_route(self) -> None:
+        answers: list[Any] = [True, "alice", ("alice", "example.org"), 0, Mailbox(None, "example.org"), Mailbox("alice", b"x")]  # type: ignore[arg-type]
+        for answer in answers:
+            router = self.router()
+
+            async def odd(local_part: str, domain: str, answer: Any = answer) -> Any:
+                return answer
+
+            self.patch(self.directory, "find", odd)
+            with self.assertRaisesRegex(TypeError, "no mailbox"):
+                now_or_later(router.route(Address("alice", "example.org")))
+
+    def test_where_the_accounts_are_the_hosts_users_each_domain_names_its_postmaster(self) -> None:
+        said = "would go to whichever user of the host comes first"
+        router = self.router()
+        self.assertEqual([fault for fault in self.faults(router) if said in fault], [])
+        directlyProvides(self.directory, IDirectory, IAccountList, IHostAccounts)
+        found = [fault for fault in self.faults(router) if said in fault]
+        self.assertEqual(len(found), 2)
+        self.assertIn('domain "example.org": no `postmaster` is set', found[0])
+        alice = Address("alice", "example.org")
+        named = self.router(Domain(postmaster=alice), also={"other.example": Domain(aliases={"postmaster": (alice,)})})
+        directlyProvides(self.directory, IDirectory, IAccountList, IHostAccounts)
+        self.assertEqual([fault for fault in self.faults(named) if said in fault], [])
 
 
 class Aliases(RouterCase):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
+from mailserver.tls import certificates as certificates_module
 from mailserver.tls.identity import read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
 from tests.tls.authority import DAY, Authority, Leaf
@@ -158,6 +160,24 @@ class Telling(SoundnessCase):
         self.write("server.key", b"nonsense")
         self.clock.pump([5.0] * 10)
         self.assertEqual(self.said[1:], ["server.key: there is no private key in PEM form that could be read"])
+
+    def test_a_key_that_openssl_refuses_is_told_once_and_what_was_read_before_stays(self) -> None:
+        certificates = self.started(AUTHORITY.leaf("mx.example.org"))
+        before = certificates.connection(ClientCertificates.IGNORE).get_context()
+
+        def refused(*_: object) -> None:
+            raise SSL.Error([("", "", "ee key too small")])
+
+        patched = self.patch(certificates_module, "Contexts", refused)
+        AUTHORITY.leaf("mx.example.org").write(self.directory)
+        self.clock.pump([5.0] * 10)
+        self.assertEqual(len(self.said), 1)
+        self.assertIn("ee key too small", self.said[0])
+        self.assertIs(certificates.connection(ClientCertificates.IGNORE).get_context(), before)
+        patched.restore()
+        AUTHORITY.leaf("mx.example.org").write(self.directory)
+        self.clock.pump([5.0] * 3)
+        self.assertIsNot(certificates.connection(ClientCertificates.IGNORE).get_context(), before)
 
     def test_files_that_were_only_touched_change_nothing(self) -> None:
         certificates = self.started(AUTHORITY.leaf("mx.example.org"))
