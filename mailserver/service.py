@@ -366,7 +366,10 @@ class MailService(Service):
             status = "serves"
             return answer
         except (ConfigurationError, plugins.PluginError, StartError, IdentityError, OSError) as error:
-            self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
+            if self._stops:
+                self.log.info("a reload was broken off: {error}", error=str(error))
+            else:
+                self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
             raise CommandRefused(str(error)) from error
         except Exception as error:  # a plugin's
             self.log.failure("the reload failed, the old configuration stays")
