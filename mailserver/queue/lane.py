@@ -11,7 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.awaiting import FAULTS, now_or_later
-from mailserver.interfaces import Clock, IBatchDelivery, IDelivery
+from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, IDelivery
+from mailserver.mail.answers import Local
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
@@ -89,8 +90,9 @@ class LaneLimits:
 class Lane:
     """Hands parcels to a delivery, within the limits.
 
-    Parcels for other hosts that are handed over one by one have their turns by domain, and no domain takes all calls or all of
-    the window: a slow one holds up nobody else.  All others keep their order.
+    Parcels that are handed over one by one have their turns by domain where they go to other hosts, by user where the delivery
+    makes several calls at once here; and no domain and no user takes all calls or all of the window: a slow one holds up nobody
+    else.  All others keep their order.
 
     `answered(lane, leg, answer, why)` is told each answer as it came, or with `why` that there was none, `flushed(deliveries)`
     what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.  While
@@ -124,7 +126,7 @@ class Lane:
         self._delivery = delivery
         self._batch_delivery: Any = delivery
         self._in_batches = IBatchDelivery.providedBy(delivery)
-        self._by_domain = remote and not self._in_batches
+        self._by_key = not self._in_batches and (remote or IConcurrentDelivery.providedBy(delivery))
         self._memory = Share(limits.window_octets)
         self._places = Share(limits.calls)
         self._being_read: frozenset[str] = frozenset()  # keys of the backlog
@@ -241,12 +243,12 @@ class Lane:
             place.give_back(key, waiting)
 
     def key_of(self, destinations: Sequence[Destination]) -> str:
-        """Who shares their turns: messages for the same domains."""
-        if not self._by_domain:
+        """Who shares their turns: messages for the same domains, or here for the same users."""
+        if not self._by_key:
             return ""
         if len(destinations) == 1:
-            return destinations[0].route.address.domain_key
-        return " ".join(sorted({destination.route.address.domain_key for destination in destinations}))
+            return turn_of(destinations[0])
+        return " ".join(sorted({turn_of(destination) for destination in destinations}))
 
     def place(self, entry: Entry, parcel: Parcel) -> None:
         """A parcel for which there may be room in memory; else it waits in the store, where it is already."""
@@ -264,7 +266,7 @@ class Lane:
         but for what was itself in one (`older`).
         """
         free = BACKLOG_MOST - len(self.backlog)
-        has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_domain else older or self.overflow.is_empty
+        has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_key else older or self.overflow.is_empty
         if free > 0 and has_place:
             self.backlog.add(key, (number, again))
         else:
@@ -280,11 +282,11 @@ class Lane:
 
     def _has_room(self, key: str, octets: int) -> bool:
         """A new message may wait in memory: the window has room, and nothing older of its key waits in the store."""
-        if self.backlog.waiting(key) or key in self._being_read or not (self._by_domain or self.overflow.is_empty):
+        if self.backlog.waiting(key) or key in self._being_read or not (self._by_key or self.overflow.is_empty):
             return False
         if self.held_octets == 0:
             return True
-        return self.held_octets + octets <= self.limits.window_octets and (not self._by_domain or self._memory.allows(key))
+        return self.held_octets + octets <= self.limits.window_octets and (not self._by_key or self._memory.allows(key))
 
     def _add(self, entry: Entry, parcel: Parcel, key: str, octets: int) -> None:
         for destination in parcel.destinations:
@@ -322,7 +324,7 @@ class Lane:
 
     def _next_legs(self) -> list[Leg]:
         ready, limits = self.ready, self.limits
-        next = ready.take(self._places.allows if self._by_domain else None)
+        next = ready.take(self._places.allows if self._by_key else None)
         if next is None:
             return []
         legs = [next[1]]
@@ -338,7 +340,7 @@ class Lane:
 
     def _call(self, legs: list[Leg]) -> None:
         self.running += 1
-        if self._by_domain:
+        if self._by_key:
             self._places.take(legs[0].key, 1)
         try:
             if self._in_batches:
@@ -383,7 +385,7 @@ class Lane:
 
     def _finish(self, legs: list[Leg], answers: Sequence[Any], why: str) -> None:
         self.running -= 1
-        if self._by_domain:
+        if self._by_key:
             self._places.give_back(legs[0].key, 1)
         for leg, outcomes in zip(legs, answers, strict=True):
             self._memory.give_back(leg.key, leg.octets)
@@ -469,6 +471,12 @@ class Lane:
         self._flush_when_due()
         self.pump()
         self._changed()
+
+
+def turn_of(destination: Destination) -> str:
+    """The domain of the next host, or the user, with whom the turns go."""
+    route = destination.route
+    return f"{route.mailbox.user}@{route.mailbox.domain}" if isinstance(route, Local) else route.address.domain_key
 
 
 class DeadlinePassed(Exception):

@@ -513,6 +513,20 @@ class Fairness(QueueCase):
         self.relay.let_go()
         self.assertGreaterEqual(len(self.relay.held), 75)
 
+    async def test_others_pass_a_user_here_whose_command_hangs(self):
+        self.delivery = Hanging()
+        queue = await self.started()
+        for _ in range(30):
+            await self.commit(queue, local(user="mallory"))
+        await queue._writer.do(lambda store: None)
+        self.assertEqual(len(self.delivery.held), 8, "not all of the ten calls")
+        for _ in range(5):
+            await self.commit(queue, local(user="alice"))
+        await queue._writer.do(lambda store: None)
+        self.assertEqual(len(self.delivery.parcels), 5)
+        self.delivery.let_go()
+        self.assertEqual((len(self.delivery.parcels), len(self.delivery.held)), (13, 8))
+
     async def test_others_pass_a_slow_destination_with_more_mail_than_fits_in_memory(self):
         queue = await self.started(remote_deliveries=100, memory_window_octets=200_000)
         await self.send(queue, 300, "slow.example", b"x" * 1000)
@@ -574,6 +588,18 @@ class Slow(Plain):
 
     def deliver(self, envelope, content, destinations):
         self.hold = destinations[0].route.address.domain.startswith("slow")
+        return super().deliver(envelope, content, destinations)
+
+
+@implementer(IConcurrentDelivery)
+class Hanging(Plain):
+    """A command for each message, ten at once; mallory's waits until `let_go`."""
+
+    calls_at_once = 10
+    deadline_seconds = 1000.0
+
+    def deliver(self, envelope, content, destinations):
+        self.hold = destinations[0].recipient.address.local == "mallory"
         return super().deliver(envelope, content, destinations)
 
 
