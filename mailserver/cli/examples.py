@@ -14,7 +14,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver user password": ("mailserver user password alice@example.org",),
     "mailserver user hash": ("mailserver user hash alice@example.org",),
-    "mailserver user remove": ("mailserver user remove alice@example.org",),
+    "mailserver user remove": ("mailserver user remove alice@example.org", "mailserver user remove alice@example.org --purge"),
     "mailserver user disable": ("mailserver user disable alice@example.org",),
     "mailserver user enable": ("mailserver user enable alice@example.org",),
     "mailserver user list": ("mailserver user list --json",),

@@ -15,6 +15,7 @@ from mailserver.accounts.words import keep_password
 from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
+from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.config import Configuration, load
 from mailserver.delivery.domains import Domain, Domains
 from mailserver.identity import as_owner_of
@@ -39,7 +40,9 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         action.add_argument(
             "--password-stdin", action="store_true", help="read the password from standard input, one line"
         )
-    _action(actions, common, "remove", remove_account, "remove an account; its mail stays where it is")
+    removing = _action(actions, common, "remove", remove_account, "remove an account; its mail stays where it is")
+    removing.add_argument("--purge", action="store_true", help="remove its Maildir as well, for good; asks on a terminal")
+    removing.add_argument("--yes", action="store_true", help="do not ask")
     _action(actions, common, "disable", disable_account, "let nobody log in as an account; its mail comes as before")
     _action(actions, common, "enable", enable_account, "let them log in again, with what they had")
     access.add_to(actions, common)
@@ -104,9 +107,15 @@ def print_hash(options: argparse.Namespace) -> int:
 
 def remove_account(options: argparse.Namespace) -> int:
     """1 where there is no such account."""
-    _, accounts = opened(options.config)
+    configuration, accounts = opened(options.config)
+    if not options.purge:
+        changing(accounts, lambda: accounts.remove(options.address))
+        return done(options, "removed")
+    path = changing(accounts, lambda: maildir_of(configuration, options.address))
+    if not options.yes:
+        confirmed(options.address, path)
     changing(accounts, lambda: accounts.remove(options.address))
-    return done(options, "removed")
+    return done(options, "removed, with its mail" if purge(path) else "removed; it had no mail")
 
 
 def disable_account(options: argparse.Namespace) -> int:

@@ -53,6 +53,40 @@ class User(CommandCase):
         self.assertEqual(self.user("disable", ALICE).code, 0)
         self.assertTrue(self.accounts.read_text().endswith("\ndisabled = true\n"))
 
+    def test_a_purge_takes_the_mail_of_that_account_and_of_no_other(self) -> None:
+        mail = self.data / "mail" / "example.org"
+        for name in ("alice", "alice2", "bob"):
+            (mail / name / "new").mkdir(parents=True)
+            (mail / name / "new" / "1").write_text("mail")
+        (mail / "alice" / "link").symlink_to(mail / "bob")
+        self.user("add", ALICE, "--no-password")
+        said = self.user("remove", ALICE, "--purge")
+        self.assertEqual((said.code, said.out), (2, ""))
+        self.assertTrue((mail / "alice" / "new" / "1").exists())
+        said = self.user("remove", "Alice@Example.org", "--purge", "--yes")
+        self.assertEqual((said.code, said.out), (0, "Alice@Example.org: removed, with its mail\n"), said)
+        self.assertEqual(sorted(one.name for one in mail.iterdir()), ["alice2", "bob"])
+        self.assertTrue((mail / "bob" / "new" / "1").exists())
+        self.assertEqual(self.user("remove", ALICE, "--purge", "--yes").code, 1)
+        self.user("add", ALICE, "--no-password")
+        self.assertEqual(self.user("remove", ALICE, "--purge", "--yes").out, "alice@example.org: removed; it had no mail\n")
+
+    def test_a_purge_follows_no_link_and_knows_where_it_cannot_know(self) -> None:
+        other = self.data / "mail" / "example.org" / "bob"
+        other.mkdir(parents=True)
+        (other.parent / "alice").symlink_to(other)
+        self.user("add", ALICE, "--no-password")
+        said = self.user("remove", ALICE, "--purge", "--yes")
+        self.assertEqual(said.code, 74)
+        self.assertIn("the account is removed, but not its mail", said.err)
+        self.assertTrue(other.exists())
+        self.user("add", ALICE, "--no-password")
+        self.configure(self.config.read_text() + '[delivery]\nuse = "discard"\n')
+        said = self.user("remove", ALICE, "--purge", "--yes")
+        self.assertEqual(said.code, 1)
+        self.assertIn("nothing was changed", said.err)
+        self.assertEqual(len(self.user("list", "--json").json), 1)
+
     def test_an_account_that_exists_is_not_added_again(self) -> None:
         self.user("add", ALICE, "--no-password")
         said = self.user("add", "Alice@Example.org", "--no-password")
