@@ -118,7 +118,7 @@ def what_to_type(
         f"  {mail_folder}/new",
         "",
         *log_in_lines(listeners, password),
-        "What became of a message, by the id that its 250 named; what waits; another account:",
+        "What became of a message, by the id in its lines here; what waits; another account:",
         "",
         *[
             f"  {shlex.quote(command)} {words} --config {shlex.quote(configuration)}"

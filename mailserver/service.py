@@ -321,7 +321,7 @@ class MailService(Service):
     def _listen(self, listen: Listen, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
         if endpoint is None:
             root_binds = self._server.processes.endpoint(listen.endpoint)
-            endpoint = root_binds or serverFromString(self._reactor, bare_endpoint(listen.endpoint))
+            endpoint = root_binds or self._made(bare_endpoint(listen.endpoint))
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def is_listening(port: IListeningPort) -> None:
@@ -334,6 +334,16 @@ class MailService(Service):
 
         listening: Deferred[None] = endpoint.listen(factory).addCallback(is_listening)
         return listening
+
+    def _made(self, text: str) -> IStreamServerEndpoint:
+        try:
+            made: IStreamServerEndpoint = serverFromString(self._reactor, text)
+        except LookupError as error:
+            if not text.startswith("systemd:"):
+                raise
+            why = "systemd has handed over no such socket; start its .socket unit first"
+            raise OSError(f"cannot listen on {text}: {why}") from error
+        return made
 
     # --- reload (SIGHUP) ---
 

@@ -56,6 +56,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_bare_lf(configuration)
         look.at_data(configuration.data)
         look.at_log(configuration)
+        look.at_accounts_folder(configuration)
         look.at_families(configuration)
         look.at_ports(configuration)
         look.at_root()
@@ -210,6 +211,21 @@ class _Look:
                 file, place = (os.access(one, os.W_OK, effective_ids=True) for one in (log.path, folder))
             if not file and not place:
                 self.not_allowed("log.path", "write", log.path if os.path.exists(log.path) else folder, data)
+
+    def at_accounts_folder(self, configuration: Configuration) -> None:
+        """The server puts a new hash for an old one into the file, which takes a new file in its folder."""
+        if configuration.accounts.use != "file" or not any(map(has_log_ins, configuration.listen)):
+            return
+        folder, data = os.path.dirname(configuration.accounts.options.path), configuration.data
+        if not os.path.isdir(folder) or not os.path.isdir(data) or os.geteuid() not in (0, os.stat(data).st_uid):
+            return
+        with as_owner_of(data):
+            may_write = os.access(folder, os.W_OK, effective_ids=True)
+        if not may_write:
+            self.warnings.append(
+                f"accounts.path: the server's user, who owns {data}, may not write to {folder}: "
+                "it cannot put new hashes of passwords for old ones"
+            )
 
     def not_allowed(self, key: str, what: str, path: str, data: str) -> None:
         """The file is closed to the server's user, who owns the data folder; or to us, who are neither he nor root."""

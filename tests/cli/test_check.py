@@ -130,6 +130,17 @@ class Check(CheckCase):
         os.chown(self.folder / "log", 54321, -1)
         self.assertEqual(self.command("check").code, 0)
 
+    def test_accounts_in_a_folder_where_the_server_cannot_write_are_a_warning_where_somebody_logs_in(self) -> None:
+        require_root("another user's folder")
+        self.folder.chmod(0o755)
+        os.chown(self.data, 54321, 54321)
+        os.chown(self.accounts, 54321, 54321)
+        self.assertNotIn("accounts.path", self.check().out)
+        submission = '[[listen]]\nservice = "submission"\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+        self.assertIn(f"may not write to {self.folder}: it cannot put new hashes", self.check(submission).out)
+        os.chown(self.folder, 54321, -1)
+        self.assertNotIn("accounts.path", self.command("check").out)
+
     def test_a_password_that_the_servers_user_cannot_read_is_a_fault(self) -> None:
         require_root("a file of root's")
         self.folder.chmod(0o755)

@@ -41,7 +41,7 @@ class Status(CommandCase, TestCase):
         for row in (["mx", "tcp:25", "2"], ["queue", "depth", "7"], ["committed", "100"], ["relay", "hosts.slow", "1.5"]):
             self.assertIn(row, lines)
         self.assertEqual((await deferToThread(run, "status", "--json", "--config", str(self.config))).json, FIGURES)
-        figures["processes"] = {"courier": "it died \x1b twice"}
+        figures["processes"] = {"root": "", "courier": "it died \x1b twice"}
         said = await deferToThread(run, "status", "--config", str(self.config))
         self.assertEqual(said.code, 1)
         self.assertIn("The courier process is missing: it died ? twice", said.out)

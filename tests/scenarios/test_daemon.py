@@ -149,6 +149,15 @@ class Foreground(DaemonCase):
             (server.work / "go").touch()
             self.assertEqual(wire.reply().code, 220)
 
+    def test_a_socket_that_systemd_has_not_handed_over_ends_it_with_1_and_is_told(self) -> None:
+        for which in ("name=mx", "index=0"):
+            endpoint = f"systemd:domain=INET:{which}"
+            server = self.prepared(LOGGED.replace("tcp:{port}:interface=127.0.0.1", endpoint))
+            done = self.typed(server)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(f"cannot listen on {endpoint}: systemd has handed over no such socket", done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+
     def test_it_ends_with_78_where_to_start_it_again_is_no_use(self) -> None:
         server = self.prepared()
         (server.work / "accounts.toml").write_text("nonsense = [")
