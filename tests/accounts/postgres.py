@@ -43,6 +43,20 @@ class Postgres:
     def halt(self) -> None:
         self._run(self._pg_ctl, "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
 
+    def begin_pgbouncer(self) -> tuple[subprocess.Popen[bytes], str]:
+        """A PgBouncer before it that gives each transaction to whichever session is free, and the dsn for its clients."""
+        place = Path(self.folder) / "bouncer"
+        place.mkdir()
+        place.chmod(0o777)
+        (place / "ini").write_text(
+            f"[databases]\npostgres = host={self.folder} user=mail\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n"
+            f"unix_socket_dir = {place}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+        )
+        command = [require_tool("pgbouncer"), str(place / "ini")]
+        quiet = subprocess.DEVNULL
+        bouncer = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", **self._identity)  # type: ignore[call-overload]
+        return bouncer, f"host={place} port=6432 user=mail dbname=postgres"
+
     def signal(self, number: int) -> None:
         """To the server and all that it has started."""
         pid = int(Path(f"{self.folder}/data/postmaster.pid").read_text().split()[0])

@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import signal
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ from mailserver.mail.answers import Mailbox
 from mailserver.sasl.scram_keys import ScramForm, derive_scram_keys, encode_scram_keys
 from mailserver.threads import Threads
 from tests.accounts.postgres import Postgres
+from tests.scenarios.support import wait_until
 
 SCHEMA = Path(__file__).parents[2] / "mailserver" / "accounts" / "accounts.sql"
 HASH = "$2b$04$5lIeglYhRZFsTCeWyzrAqOEGiwVMQ8KAoIK3RkTzNEo.Eod2Oz9pC"
@@ -318,6 +320,29 @@ class PostgreSQL(SqlCase):
         [connection] = self.source._idle
         self.assertEqual(connection.info.get_parameters()["options"], "-c search_path=theirs")
         self.assertEqual(connection.execute("SHOW statement_timeout").fetchall(), [("0",)], "nothing is set for the session")
+
+    def test_a_pgbouncer_that_gives_each_transaction_another_session_may_stand_in_between(self) -> None:
+        assert self.server is not None
+        bouncer, dsn = self.server.begin_pgbouncer()
+        self.addCleanup(bouncer.wait)
+        self.addCleanup(bouncer.terminate)
+        source = PostgresSource(dsn)
+        self.addCleanup(source.close)
+        wait_until(lambda: self.answers(source), lambda: f"pgbouncer: {bouncer.poll()}")
+        self.directory._source = source
+        self.result(self.directory.start())
+        with ThreadPool(4) as threads:
+            query = "SELECT address, pg_sleep(0.001) FROM account WHERE address = :address"
+            found = threads.map(lambda _: source.ask(query, {"address": "bob@example.org"}).rows[0][0], range(100))
+        self.assertEqual(found, ["bob@example.org"] * 100)
+        self.assertRaises(DatabaseTrouble, source.ask, "DELETE FROM sender", {})
+        self.assertEqual(source.ask("SHOW statement_timeout", {}).rows, [("4s",)])
+
+    def answers(self, source: Source) -> bool:
+        try:
+            return source.ask("SELECT 1", {}).rows == [(1,)]
+        except DatabaseTrouble:
+            return False
 
     def test_a_connection_that_was_lost_while_nobody_used_it_is_made_again_and_a_long_question_ends(self) -> None:
         self.source.ask("SELECT 1", {})
