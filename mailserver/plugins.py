@@ -158,7 +158,10 @@ class Catalogue:
         if hits:
             sources = " and ".join(found.source for found in hits)
             raise UnknownComponent(f"the name {name!r} is used twice, by {sources}: remove one of them")
-        known = ", ".join(sorted({found.name for found in able})) or "none"
+        from mailserver.config.faults import close_to
+
+        names = sorted({found.name for found in able})
+        known = (", ".join(names) or "none") + close_to(name, names)
         kind = _use(interfaces[0]).removeprefix("I").lower()
         message = f"there is no {kind} component {name!r}; known: {known}"
         for broken in self.broken:

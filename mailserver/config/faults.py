@@ -15,7 +15,7 @@ from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.lines import BARE_KEY, KeyPath
 from mailserver.config.options import Options, keys_of
 
-__all__ = ["ConfigurationError", "Fault", "key_text", "sentences"]
+__all__ = ["ConfigurationError", "Fault", "close_to", "key_text", "sentences"]
 
 WANTED = {
     "missing": "is missing",
