@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -19,6 +21,9 @@ from mailserver.mail.lookup import LookupFailed
 from mailserver.state import StateStore
 
 __all__ = ["NotNow", "finished", "offline_services"]
+
+ANSWER_SECONDS = 20.0
+TURN_SECONDS = 0.05
 
 
 class NotNow(Unable):
@@ -48,12 +53,26 @@ def offline_services(configuration: Configuration) -> Services:
 
 
 def finished(awaitable: Awaitable[Any]) -> Any:
-    """The result of what does not really wait.  Raises `NotNow` where it does."""
+    """The result, waited for where threads of the component's own work on it.  Raises `NotNow` where none comes."""
     seen: list[Any] = []
     result = now_or_later(awaitable)
     maybeDeferred(lambda: result).addBoth(seen.append)
+    if not seen:
+        _wait_for(seen)
     if not seen:
         raise NotNow("the accounts can only be looked at while the server runs")
     if isinstance(seen[0], Failure):
         seen[0].raiseException()
     return seen[0]
+
+
+def _wait_for(seen: list[Any]) -> None:
+    """Let threads bring their answers: a command has no reactor that runs, so it is turned here."""
+    from twisted.internet import reactor
+
+    turned: Any = reactor
+    if turned.running or threading.current_thread() is not threading.main_thread():
+        return
+    until = time.monotonic() + ANSWER_SECONDS
+    while not seen and time.monotonic() < until:
+        turned.iterate(TURN_SECONDS)
