@@ -47,6 +47,7 @@ __all__ = ["AnotherServer", "Ask", "CommandRefused", "ControlError", "ControlSer
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 CONNECTIONS = 32
 IDLE_SECONDS = 300
+NO_BOX = (amp.AmpError, AssertionError, LookupError, TypeError, ValueError)  # what AMP raises for octets that are none
 
 
 class AnotherServer(Exception):
@@ -164,7 +165,12 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
         self.resetTimeout()
         if self in self._owner.connections:
             self._owner.heard(self)
-        super().dataReceived(data)
+        try:
+            super().dataReceived(data)
+        except NO_BOX as error:  # only one who may use the socket can send it: a line for him, not a fault of ours
+            self.log.warn("a control connection sent what is no question: {why}", why=f"{type(error).__name__}: {error}"[:200])
+            transport: Any = self.transport
+            transport.abortConnection()
 
     def give_way(self) -> None:
         """End, for another one."""

@@ -75,7 +75,7 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
     """What `encode_envelope` was given.  Raises `UnreadableEnvelope`; `UnknownVersion` where a later release wrote it."""
     try:
         row = json.loads(octets)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableEnvelope(f"not JSON: {error}") from None
     if not isinstance(row, list) or not row or type(row[0]) is not int:
         raise UnreadableEnvelope("not an array that begins with a version")
@@ -83,7 +83,7 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
         raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {VERSION}")
     try:
         return _decoded(row)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise UnreadableEnvelope(f"a member is missing or has the wrong type: {error}") from None
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.fuzzing.targets import TARGETS
 from tests.proofs import growth, powercut
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
@@ -101,10 +103,24 @@ def growing(state: State, options: argparse.Namespace, until: float) -> None:
     state.add({"seconds": round(found.seconds), "connections": found.connections}, found.faults())
 
 
+def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
+    """Each target in a process of its own, all for an equal part of the time, or the one that ``--scene`` names."""
+    names = [options.scene] if options.scene else list(TARGETS)
+    seconds = max(1, round((until - time.monotonic()) / len(names)))  # besides some that the start of each takes
+    for name in names:
+        command = [sys.executable, "-m", "tests.fuzzing.run", name, str(seconds), str(Path(options.state) / "fuzz" / name)]
+        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+        found = re.search(r"number_of_executed_units: *(\d+)", ran.stderr)
+        tries = int(found[1]) if found else 0
+        print(f"{name}: {tries} in {seconds} s", flush=True)
+        state.add({"runs": 1, "inputs": tries}, [f"{name}: {ran.stderr[-3000:]}"] if ran.returncode else [])
+
+
 PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
     "powercut": power_cuts,
     "kills": kills,
     "growth": growing,
+    "fuzz": fuzz,
 }
 
 
@@ -126,7 +142,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=[*PROOFS, "slice"])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--state", default=str(ROOT / "proofs"))
-    parser.add_argument("--scene", default="", choices=["", *SCENES])
+    parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
     options = parser.parse_args(arguments)

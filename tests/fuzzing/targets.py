@@ -1,0 +1,227 @@
+"""Each target takes any octets, and raises for what no peer, file or program may bring about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from twisted.internet.testing import StringTransport
+
+from mailserver.config.document import parse_document, read_document
+from mailserver.config.faults import ConfigurationError
+from mailserver.config.reading import parse
+from mailserver.control import _ControlFactory
+from mailserver.dns.reading import ServerFailure, read_message
+from mailserver.dns.wire import Malformed, answers_question, decode, encode_name, encode_question, in_random_case
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.codec import UnreadableEnvelope, decode_envelope, encode_envelope
+from mailserver.mail.dropped import DropEnvelope, DropFault
+from mailserver.mail.eight_bit import Channel, Unconvertible, conversion_of, facts_of
+from mailserver.mail.headers import Headers
+from mailserver.mail.mime_parts import Part, parts_of
+from mailserver.mail.reply import Reply
+from mailserver.mail.source import MemorySource
+from mailserver.receive.proxy_header import HeaderFault, read_header
+from mailserver.smtp.client_limits import ClientLimits
+from mailserver.smtp.client_replies import ReplyFault, ReplyReader
+from mailserver.smtp.commands import (
+    command_text,
+    parse_auth,
+    parse_bdat,
+    parse_hello,
+    parse_mail,
+    parse_question,
+    parse_rcpt,
+)
+from mailserver.smtp.extensions import Extensions
+
+__all__ = ["TARGETS", "corpus"]
+
+CORPORA = Path(__file__).parent / "corpus"
+ALL = Extensions(size=50 << 20, starttls=True, auth=("PLAIN", "SCRAM-SHA-256"))
+NAME = "mail.example.org"
+SEVEN_BIT = Channel(eight_bit=False, binary=False, long=False)
+
+
+def corpus(name: str) -> list[bytes]:
+    """What is tried with every test."""
+    return [text.encode("latin-1") for text in json.loads((CORPORA / f"{name}.json").read_text())]
+
+
+def address(octets: bytes) -> None:
+    """What was read is the same after it has been written and read again."""
+    for utf8 in (False, True):
+        try:
+            found = Address.parse(octets.decode("utf-8", "surrogateescape"), utf8)
+        except AddressError:
+            continue
+        assert Address.parse(found.path, utf8) == found, found
+        assert found.domain_key is not None and isinstance(found.has_odd_dots, bool)
+
+
+def command(octets: bytes) -> None:
+    """One line of a client, as whichever command."""
+    text = command_text(octets)
+    if text is None:
+        return
+    verb, _, argument = text.partition(" ")
+    said = [
+        parse_hello("EHLO", argument), parse_mail(argument, ALL, takes_auth=True), parse_rcpt(argument, ALL, smtputf8=True),
+        parse_rcpt(argument, ALL, smtputf8=False), parse_bdat(argument), parse_auth(argument, ALL.auth),
+        parse_question(verb, argument, ALL),
+    ]  # fmt: skip
+    for reply in said:
+        assert not isinstance(reply, Reply) or 400 <= reply.code < 600, reply
+
+
+def replies(octets: bytes) -> None:
+    """A peer's replies: the same ones, however the octets come in pieces."""
+    for lenient in (False, True):
+        pieces = [octets[at : at + 1] for at in range(len(octets))]
+        assert read_replies([octets], lenient) == read_replies(pieces, lenient)
+
+
+def read_replies(pieces: list[bytes], lenient: bool) -> list[Reply | None]:
+    """None at the end: a fault."""
+    reader = ReplyReader(ClientLimits())
+    found: list[Reply | None] = []
+    try:
+        for piece in pieces:
+            reader.append(piece)
+            while (reply := reader.next_reply(lenient=lenient)) is not None:
+                found.append(reply)
+    except ReplyFault:
+        found.append(None)
+    return found
+
+
+def header(octets: bytes) -> None:
+    """Fields are found, and taken away."""
+    headers = Headers.parse(octets)
+    for name in ("From", "Subject", "Received", "Content-Type"):
+        assert len(headers.get_all(name)) == headers.count(name)
+        headers.get(name)
+    left = Headers.parse(headers.without(frozenset({"received"})))
+    assert left.count("Received") == 0
+
+
+def dns(octets: bytes) -> None:
+    """An answer's header and records; the question is asked as it has to be repeated."""
+    for record_type in (1, 5, 12, 15, 16, 28, 52):
+        question = encode_question(encode_name(NAME), record_type)
+        data = octets[:12] + question + octets[12:]
+        if not answers_question(data, question):
+            continue
+        try:
+            read_message(decode(data, question, NAME), NAME, record_type, trusted=True)
+        except (Malformed, ServerFailure):
+            continue
+
+
+def dns_name(octets: bytes) -> None:
+    """A name of a user's: encoded or refused."""
+    try:
+        encoded = encode_name(octets.decode("utf-8", "surrogateescape"))
+    except ValueError:
+        return
+    assert len(encoded) <= 255
+    assert in_random_case(encode_question(encoded, 1), bytes(len(encoded) + 4)) == encode_question(encoded, 1)
+
+
+def configuration(octets: bytes) -> None:
+    """A file: a configuration or faults with their places."""
+    read = read_document(octets, "file")
+    if not isinstance(read, tuple):
+        return
+    try:
+        parse(read[0], file="file", directory="/tmp")
+    except ConfigurationError as error:
+        assert str(error)
+    assert isinstance(parse_document(read[0], "file"), tuple)
+
+
+def control(octets: bytes) -> None:
+    """Octets on the control socket."""
+    protocol = _ControlFactory({}).buildProtocol(None)
+    transport = StringTransport()
+    protocol.callLater = lambda *_: IdleTimer()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(octets)
+
+
+class IdleTimer:
+    """A timer that never goes off."""
+
+    def active(self) -> bool:
+        return True
+
+    def reset(self, seconds: float) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+def drop(octets: bytes) -> None:
+    """The first line of a file in the drop folder: what was read is written so that it can be read again."""
+    try:
+        envelope = DropEnvelope.decode(octets)
+    except DropFault:
+        return
+    assert DropEnvelope.decode(envelope.encode()) == envelope
+
+
+def proxy(octets: bytes) -> None:
+    """A PROXY header of either version: nothing is said before it is whole, and no more octets are taken than it has."""
+    try:
+        whole = read_header(octets)
+    except HeaderFault:
+        return
+    if whole is None:
+        return
+    _, length = whole
+    assert 0 < length <= len(octets)
+    assert read_header(octets[:length]) == whole
+    assert read_header(octets[: length - 1]) is None
+
+
+def mime(octets: bytes) -> None:
+    """A message for a host without 8BITMIME: what is made of it goes through, or it cannot be made."""
+    try:
+        conversion = conversion_of(MemorySource(octets), SEVEN_BIT)
+    except Unconvertible:
+        return
+    if conversion is None:
+        return
+    once = b"".join(conversion.chunks())
+    assert once == b"".join(conversion.chunks())
+    source = MemorySource(once)
+    for leaf in leaves(parts_of(source)):  # fields of a header stay as they are: there nothing can be encoded
+        assert SEVEN_BIT.carries(facts_of(source, leaf.body, leaf.end)), leaf
+
+
+def leaves(part: Part) -> Iterator[Part]:
+    if not part.parts and not part.is_multipart:
+        yield part
+    for one in part.parts:
+        yield from leaves(one)
+
+
+def envelope(octets: bytes) -> None:
+    """A row of the queue after damage: read as it was written, or known to be none."""
+    try:
+        found, destinations = decode_envelope(octets)
+    except UnreadableEnvelope:
+        return
+    try:
+        packed = encode_envelope(found, destinations)
+    except (AttributeError, TypeError, ValueError):  # members of other types, which no release writes
+        return
+    assert decode_envelope(packed)[0].id == found.id
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    one.__name__: one
+    for one in (address, command, replies, header, dns, dns_name, configuration, control, drop, proxy, mime, envelope)
+}
