@@ -1,4 +1,5 @@
 """For those who write filters and other components: test them without sockets, without a network and without waiting.
+And for those whose programs send mail: a server that captures it.
 
     class Greeting(FilterCase):
         def test_a_peer_without_a_name_is_refused(self):
@@ -7,10 +8,15 @@
 
 `FilterCase` is a trial test case that makes peers, envelopes and contents, lends a component everything in `Services`, and
 says what a verdict was.  `MemoryState` and `FakeResolver` can be used on their own.
+
+`CaptureServer` is a real server on loopback, `CaptureMixin` gives it to a test case; pytest has the fixture `smtp_server`.
 """
 
+from mailserver.testing.capture_case import CaptureMixin
+from mailserver.testing.capture_server import CaptureServer
+from mailserver.testing.captured import CapturedMessage
 from mailserver.testing.case import FilterCase
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
 
-__all__ = ["FakeResolver", "FilterCase", "MemoryState"]
+__all__ = ["CaptureMixin", "CaptureServer", "CapturedMessage", "FakeResolver", "FilterCase", "MemoryState"]
