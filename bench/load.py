@@ -18,15 +18,29 @@ __all__ = ["Probe", "Usage", "idle_octets", "large_message", "smtp_source", "wai
 SENDER = "load@bench.test"
 
 
-def smtp_source(server: Server, *, messages: int, octets: int, sessions: int, reconnect: bool) -> float:
-    """Send with Postfix's smtp-source, which stops at the first refusal.  Returns seconds until the last 250."""
+def smtp_source(
+    server: Server,
+    *,
+    messages: int,
+    octets: int,
+    sessions: int,
+    reconnect: bool,
+    recipient: str = ACCOUNT,
+    senders: int = 1,
+) -> float:
+    """Send with Postfix's smtp-source, which stops at the first refusal.  Returns seconds until the last 250.
+
+    `senders` programs share the messages, each with so many sessions.
+    """
     program = shutil.which("smtp-source", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if program is None:
         raise SystemExit("smtp-source is missing: it comes with Debian's package postfix")
-    command = [program, "-s", str(sessions), "-m", str(messages), "-l", str(octets), "-f", SENDER, "-t", ACCOUNT]
-    command += [] if reconnect else ["-d"]
+    command = [program, "-s", str(sessions), "-m", str(messages // senders), "-l", str(octets), "-f", SENDER]
+    command += ["-t", recipient, *([] if reconnect else ["-d"]), f"127.0.0.1:{server.port}"]
     begin = time.monotonic()
-    subprocess.run([*command, f"127.0.0.1:{server.port}"], check=True, timeout=900)
+    programs = [subprocess.Popen(command) for _ in range(senders)]
+    if sum([one.wait(900) for one in programs]):
+        raise RuntimeError("smtp-source was refused")
     return time.monotonic() - begin
 
 

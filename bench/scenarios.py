@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import Probe, Usage, idle_octets, large_message, smtp_source, wait_until_there
-from bench.servers import Ours, Postfix, Server
+from bench.servers import Aiosmtpd, Ours, Postfix, Server
 from bench.setting import describe
 
 MIB = 1024 * 1024
+Peer = type[Ours] | type[Postfix] | type[Aiosmtpd]
 IDLE_CONNECTIONS = 5000  # needs `ulimit -n` above it, for the server too
 
 
@@ -30,14 +31,17 @@ class Scenario:
     reconnect: bool = False
     discard: bool = False
     probe: bool = True
+    senders: int = 1
 
 
 SCENARIOS = {
     "maildir": Scenario(octets=4096, sessions=20, messages=10_000),
     "maildir-64k": Scenario(octets=65_536, sessions=20, messages=3_000),
     "single": Scenario(octets=4096, sessions=1, messages=2_000, probe=False),
+    "senders": Scenario(octets=4096, sessions=1, messages=10_000, senders=10, probe=False),
     "headline": Scenario(octets=1024, sessions=32, messages=10_000, reconnect=True),
     "sink": Scenario(octets=4096, sessions=20, messages=30_000, discard=True),
+    "sink-connect": Scenario(octets=4096, sessions=20, messages=20_000, reconnect=True, discard=True),
 }
 OTHERS = ("idle", "large")
 
@@ -47,14 +51,19 @@ def run_scenario(server: Server, scenario: Scenario, scale: float) -> dict[str, 
     smtp_source(server, messages=200, octets=scenario.octets, sessions=scenario.sessions, reconnect=scenario.reconnect)
     if not scenario.discard:
         wait_until_there(server.maildir, 200, scenario.octets)
-    messages = max(100, int(scenario.messages * scale))
+    messages = max(100, int(scenario.messages * scale)) // scenario.senders * scenario.senders
     usage = Usage(server)
     probe = Probe(server.port, octets=scenario.octets, reconnect=scenario.reconnect)
     begin = time.monotonic()
     if scenario.probe:
         probe.start()
     accepting = smtp_source(
-        server, messages=messages, octets=scenario.octets, sessions=scenario.sessions, reconnect=scenario.reconnect
+        server,
+        messages=messages,
+        octets=scenario.octets,
+        sessions=scenario.sessions,
+        reconnect=scenario.reconnect,
+        senders=scenario.senders,
     )
     if scenario.probe:
         probe.finish()
@@ -66,7 +75,7 @@ def run_scenario(server: Server, scenario: Scenario, scale: float) -> dict[str, 
     return {
         "msg/s": sent / seconds,
         "accept/s": sent / accepting,
-        **(latency if scenario.probe else {"mean ms": accepting / messages * 1000}),
+        **(latency if scenario.probe else {"mean ms": accepting / messages * scenario.sessions * scenario.senders * 1000}),
         "cpu us/msg": usage.since_begin() / sent * 1e6,
         "peak MB": usage.memory_octets("VmHWM") / MIB,
     }
@@ -86,8 +95,8 @@ def run_other(server: Server, name: str) -> dict[str, float]:
 
 
 @contextmanager
-def started(peer: type[Ours] | type[Postfix], folder: Path, discard: bool) -> Iterator[Server]:
-    server: Server = peer(folder, discard=discard)
+def started(peer: Peer, folder: Path, discard: bool, settings: tuple[str, ...] = ()) -> Iterator[Server]:
+    server: Server = Postfix(folder, settings=settings) if peer is Postfix else peer(folder, discard=discard)
     try:
         server.start()
         yield server
@@ -95,26 +104,30 @@ def started(peer: type[Ours] | type[Postfix], folder: Path, discard: bool) -> It
         server.stop()
 
 
+def can(peer: Peer, name: str) -> bool:
+    """Whether the peer is comparable there: Postfix always writes, aiosmtpd never does."""
+    scenario = SCENARIOS.get(name)
+    if peer is Ours or scenario is None:
+        return peer is Ours
+    return (peer is Aiosmtpd) == scenario.discard
+
+
 def measure(
-    names: list[str], peers: list[type[Ours] | type[Postfix]], directory: Path, rounds: int, scale: float
+    names: list[str], peers: list[Peer], directory: Path, rounds: int, scale: float, settings: tuple[str, ...] = ()
 ) -> None:
-    """Run each scenario for each peer, alternating; print the medians."""
+    """Run each scenario for each peer, alternating; print the medians.  `settings` are lines for Postfix's main.cf."""
     kept: list[Path] = []
     try:
         for name in names:
             results: dict[str, list[dict[str, float]]] = {}
             scenario = SCENARIOS.get(name)
             discard = scenario is not None and scenario.discard
-            able = [
-                peer
-                for peer in peers
-                if not (discard and peer is Postfix) and not (scenario is None and peer is Postfix)
-            ]
+            able = [peer for peer in peers if can(peer, name)]
             for n in range(rounds):
                 for peer in able if n % 2 == 0 else able[::-1]:
                     folder = directory / f"{name}-{peer.name}-{n}"
                     kept.append(folder)
-                    with started(peer, folder, discard) as server:
+                    with started(peer, folder, discard, settings) as server:
                         row = run_other(server, name) if scenario is None else run_scenario(server, scenario, scale)
                     results.setdefault(peer.name, []).append(row)
             for peer_name, rows in results.items():
@@ -139,17 +152,26 @@ def main() -> None:
     parser.add_argument(
         "--postfix", action="store_true", help="alternate with a Postfix instance of the same promise (root)"
     )
+    parser.add_argument("--aiosmtpd", action="store_true", help="alternate with aiosmtpd where nothing is written")
+    parser.add_argument(
+        "--postfix-setting", action="append", default=[], help="a line for its main.cf, such as in_flow_delay=0"
+    )
     arguments = parser.parse_args()
     names = arguments.scenario or [*SCENARIOS, *OTHERS]
     unknown = [name for name in names if name not in SCENARIOS and name not in OTHERS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}")
+    settings = tuple(arguments.postfix_setting)
     with tempfile.TemporaryDirectory(
         prefix="mailserver-bench-", dir=arguments.directory, ignore_cleanup_errors=True
     ) as folder:
         print("\n".join(describe(Path(folder))), flush=True)
-        peers: list[type[Ours] | type[Postfix]] = [Ours, Postfix] if arguments.postfix else [Ours]
-        measure(names, peers, Path(folder), arguments.rounds, arguments.scale)
+        peers: list[Peer] = [Ours]
+        if arguments.postfix:
+            peers.append(Postfix)
+        if arguments.aiosmtpd:
+            peers.append(Aiosmtpd)
+        measure(names, peers, Path(folder), arguments.rounds, arguments.scale, settings)
 
 
 if __name__ == "__main__":

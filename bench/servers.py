@@ -43,7 +43,7 @@ path = "accounts.toml"
 
 [delivery]
 {delivery}
-
+{relay}
 [log]
 path = "{folder}/log"
 """
@@ -54,6 +54,15 @@ tls      = "starttls"
 [tls]
 certificate = "{certificate}"
 key         = "{key}"
+"""
+
+OURS_RELAY = """
+[relay]
+use = "smarthost"
+host = "127.0.0.1"
+port = {port}
+tls = "none"
+networks = ["127.0.0.0/8"]
 """
 
 POSTFIX_MAIN = """\
@@ -84,6 +93,7 @@ smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination
 local_header_rewrite_clients =
 maillog_file = {folder}/log
 maillog_file_prefixes = {folder}
+{more}
 """
 
 POSTFIX_MASTER = """\
@@ -100,6 +110,9 @@ virtual unix - n n - - virtual
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
+scache unix - - n - 1 scache
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -131,10 +144,14 @@ class Ours:
 
     name = "mailserver"
 
-    def __init__(self, folder: Path, *, discard: bool = False, pair: Pair | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, discard: bool = False, pair: Pair | None = None, relay_port: int | None = None
+    ) -> None:
         self._folder = folder
         self.port = free_port()
         self.maildir = folder / "mail" / "user"
+        self.config = folder / "mailserver.toml"
+        self._relay = "" if relay_port is None else OURS_RELAY.format(port=relay_port)
         self._tls = "" if pair is None else OURS_TLS.format(certificate=pair.certificate, key=pair.key)
         self._delivery = 'use = "discard"' if discard else f'use = "maildir"\npath = "{folder}/mail/{{user}}"'
         self._process: subprocess.Popen[bytes] | None = None
@@ -142,8 +159,10 @@ class Ours:
     def start(self) -> None:
         folder = self._folder
         folder.mkdir(parents=True)
-        config = folder / "mailserver.toml"
-        config.write_text(OURS.format(folder=folder, port=self.port, tls=self._tls, delivery=self._delivery))
+        text = OURS.format(
+            folder=folder, port=self.port, tls=self._tls, delivery=self._delivery, relay=self._relay
+        )
+        self.config.write_text(text)
         (folder / "accounts.toml").write_text(f'[account."{ACCOUNT}"]\n')
         twistd = [
             str(Path(sys.executable).with_name("twistd")),
@@ -151,7 +170,7 @@ class Ours:
             "--pidfile=",
             "mailserver",
             "--config",
-            str(config),
+            str(self.config),
         ]
         with open(folder / "output", "wb") as output:
             self._process = subprocess.Popen(twistd, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
@@ -197,13 +216,21 @@ class Aiosmtpd:
 
 
 class Postfix:
-    """A Postfix instance of its own with the same promise: 250 after the sync, then a Maildir.  Needs root."""
+    """A Postfix instance of its own with the same promise: 250 after the sync, then a Maildir.  Needs root.
+
+    `settings` are further lines of its main.cf.  What is not named is as Postfix comes, `in_flow_delay = 1s` too: while more
+    comes in than goes out, each message waits up to a second before it is taken.
+    """
 
     name = "postfix"
 
-    def __init__(self, folder: Path, *, discard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, discard: bool = False, relay_port: int | None = None, settings: tuple[str, ...] = ()
+    ) -> None:
         if discard:
             raise ValueError("Postfix always writes")
+        relay = () if relay_port is None else (f"relayhost = [127.0.0.1]:{relay_port}",)
+        self._more = "\n".join([*relay, *settings])
         self._folder = folder
         self.port = free_port()
         self.maildir = folder / "mail" / "user"
@@ -218,7 +245,8 @@ class Postfix:
             path.chmod(path.stat().st_mode | 0o011)
         os.chown(folder / "mail", user.pw_uid, user.pw_gid)
         shutil.chown(folder / "state", "postfix")
-        (folder / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(folder=folder, uid=user.pw_uid, gid=user.pw_gid))
+        main = POSTFIX_MAIN.format(folder=folder, uid=user.pw_uid, gid=user.pw_gid, more=self._more)
+        (folder / "etc" / "main.cf").write_text(main)
         (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(port=self.port))
         self._postfix("start")
         wait_for_greeting(self.port, None, folder / "log")

@@ -18,6 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from bench.relay import WAYS
+from bench.scenarios import OTHERS, SCENARIOS
 from mailserver.cli import main as command_line
 from mailserver.interfaces import IContentFilter
 from mailserver.mail.answers import Pass, Refuse
@@ -239,6 +241,19 @@ class Documents(SynchronousTestCase):
         for words in sorted(commands):
             ended = self.assertRaises(SystemExit, command_line, [*filter(None, words), "--help"])
             self.assertEqual(ended.code, 0, " ".join(words))
+
+    def test_every_figure_has_its_command_and_every_benchmark_that_is_named_exists(self) -> None:
+        text = (ROOT / "docs" / "performance.md").read_text()
+        tables = re.findall(r"\| command \|\n\|[-|]+\n((?:\|.*\n)+)", text)
+        rows = [row for table in tables for row in table.splitlines()]
+        self.assertGreater(len(rows), 5)
+        self.assertEqual([row for row in rows if not re.search(r"\| `(?:bench/run|python -m bench\.)[^`]+` \|$", row)], [])
+        modules = set(re.findall(r"python -m bench\.(\w+)", text))
+        self.assertEqual({name for name in modules if not (ROOT / "bench" / f"{name}.py").exists()}, set())
+        scenarios = {word for run in re.findall(r"`bench/run ([^`]+)`", text) for word in run.split() if word[0].isalpha()}
+        self.assertEqual(scenarios - {*SCENARIOS, *OTHERS}, set())
+        ways = set(re.findall(r"bench\.relay (\w+)", text))
+        self.assertEqual(ways, set(WAYS))
 
     def test_the_filter_in_the_readme_works_as_it_stands(self) -> None:
         (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
