@@ -36,8 +36,8 @@ __all__ = ["WAYS_MOST", "Transaction"]
 log = Logger()
 
 SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
-# Ways that the recipients of one message may lead, but for the first one's: aliases multiply them, and what is done for each of
-# them is done while others wait.
+# Ways that the recipients of one message may lead, but for the first one's (more where more recipients are allowed): aliases
+# multiply them, and what is done for each of them is done while others wait.
 WAYS_MOST = 5000
 
 
@@ -126,7 +126,7 @@ class Transaction:
         usable = await self._usable_routes(address)
         if isinstance(usable, Reply):
             return usable
-        if self.recipients and self._ways + len(usable) > WAYS_MOST:
+        if self.recipients and self._ways + len(usable) > max(WAYS_MOST, profile.limits.recipients):
             self._surplus += 1
             return self._refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
