@@ -61,6 +61,7 @@ from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.state import StateStore
+from mailserver.threads import Threads
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
 __all__ = ["Door", "Server", "StartError", "proxies_of"]
@@ -116,6 +117,7 @@ class Server:
             configuration_directory=configuration.directory,
             data_directory=data,
             keys_directory=configuration.keys_path,
+            new_threads=functools.partial(Threads, call_from_thread=reactor.callFromThread),
             check_password=self.log_ins.checks.matches,
         )
         self.local = self.component("delivery", configuration.delivery)

@@ -85,6 +85,7 @@ class Services:
     own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
     `keep_process(kind, start)` starts one of the small processes that the server's own components have beside it, and replaces
     it when it dies; the kinds are fixed.
+    `new_threads(name, most)` makes threads of the component's own (`mailserver.threads.Threads`), for what may hang.
     """
 
     clock: Clock
@@ -97,6 +98,7 @@ class Services:
     check_password: Any = None
     keep_process: Any = None
     keys_directory: str = ""
+    new_threads: Any = None
 
 
 class IComponentFactory(Interface):

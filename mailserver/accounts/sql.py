@@ -332,16 +332,13 @@ class SqlDirectoryFactory:
 
     def build(self, options: SqlDirectoryOptions, services: Services) -> SqlDirectory:
         """No errors: the database is asked by `start`."""
-        from twisted.internet import reactor
-
         source: Source = SqliteSource(options.path) if options.path is not None else PostgresSource(str(options.dsn))
-        call_from_thread = reactor.callFromThread  # type: ignore[attr-defined]
         uses = AppPasswordUses(services.state, services.clock.seconds)
         return SqlDirectory(
             source=source,
             options=options,
             clock=services.clock,
-            threads=Threads("accounts", source.connections, call_from_thread=call_from_thread),
+            threads=services.new_threads("accounts", source.connections),
             check_password=services.check_password,
             used=uses.note,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,6 +39,17 @@ class NoAnswers:
         raise LookupFailed(f"{name}: {record_type} records are looked up by the running server")
 
 
+class InPlace:
+    """Stands for threads of a component's own."""
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Now."""
+        return maybeDeferred(function, *arguments)
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
 def offline_services(configuration: Configuration) -> Services:
     """Threads are run in place; there is a state that was never opened, and a resolver that cannot tell."""
     return Services(
@@ -49,6 +60,8 @@ def offline_services(configuration: Configuration) -> Services:
         hostname=configuration.hostname,
         configuration_directory=configuration.directory,
         data_directory=configuration.data,
+        keys_directory=configuration.keys_path,
+        new_threads=lambda name, most: InPlace(),
     )
 
 

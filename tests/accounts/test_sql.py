@@ -120,7 +120,7 @@ class SqlCase(SynchronousTestCase):
         ):
             verifyObject(interface, self.directory)
         verifyObject(IComponentFactory, SqlDirectoryFactory())
-        services = Services(self.clock, maybeDeferred, None, None, "mx.example.org", "/etc", "/data")
+        services = Services(self.clock, maybeDeferred, None, None, "mx.example.org", "/etc", "/data", new_threads=lambda *_: Here())
         self.assertIsInstance(SqlDirectoryFactory().build(SqlDirectoryOptions(path="/x"), services), SqlDirectory)
 
     def test_a_wrong_query_stops_the_start(self) -> None:
@@ -371,7 +371,8 @@ class SilentPostgreSQL(TestCase):
             dsn=server.dsn, query_account="SELECT 'x' WHERE :address <> ''", query_accounts="", query_senders="",
             query_certificate="", query_app_passwords="",
         )  # fmt: skip
-        services = Services(reactor, deferToThread, None, None, "mx.example.org", "/etc", "/data")
+        own = functools.partial(Threads, call_from_thread=reactor.callFromThread)
+        services = Services(reactor, deferToThread, None, None, "mx.example.org", "/etc", "/data", new_threads=own)
         directory = SqlDirectoryFactory().build(options, services)
         await directory.start()
         await gatherResults([Deferred.fromCoroutine(directory.find(f"a{n}", "example.org")) for n in range(8)])
