@@ -1,7 +1,7 @@
 # make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
 # make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
 # make test    the whole suite, two modules side by side; warnings are errors.  T=tests.mail runs a part, J=4 four side by side
-# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
+# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz, mutants M=queue/ledger (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
 # make check   ruff, mypy --strict, the import contracts
 # make bench   the benchmark (bench/run --help)
 # make clean   everything that was built; data of the sandbox too
@@ -14,6 +14,7 @@ T      ?= tests
 J      ?= 2
 P      ?= powercut
 SECONDS ?= 600
+M       ?= queue/ledger
 CONFIG ?=
 
 # Our warnings are errors.  The exceptions are what others use, each by name.
@@ -40,7 +41,7 @@ test: $(STAMP)
 	$(BIN)/python -bb -X faulthandler $(WARNINGS) -m tests.side_by_side --jobs $(J) $(T)
 
 proof: $(STAMP)
-	$(BIN)/python $(WARNINGS) -m tests.proofs $(P) --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python $(WARNINGS) -m tests.proofs $(P) --seconds $(SECONDS) --module $(M) $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

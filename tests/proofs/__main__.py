@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzzing.targets import TARGETS
-from tests.proofs import growth, powercut
+from tests.proofs import growth, mutants, powercut
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
 
@@ -116,11 +117,30 @@ def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
         state.add({"runs": 1, "inputs": tries}, [f"{name}: {ran.stderr[-3000:]}"] if ran.returncode else [])
 
 
+def mutate(state: State, options: argparse.Namespace, until: float) -> None:
+    """The mutants of one module, in an order of its own; survivors are told, and wrong only where the module itself does not pass."""
+    module = options.module
+    if not mutants.survives(module, -1):
+        state.add({}, [f"{module}: its tests fail, or come to no end, without any change"])
+        return
+    found = mutants.mutants(module)
+    order = random.Random(1).sample(range(len(found)), len(found))
+    for number in order[state.sums.get("mutants", 0) :]:
+        if time.monotonic() > until:
+            break
+        survived = mutants.survives(module, number)
+        if survived:
+            print(f"survives: {found[number]}", flush=True)
+        state.add({"mutants": 1, "survivors": int(survived)}, [])
+    print(f"{state.sums.get('mutants', 0)} of {len(found)} mutants of {module}", flush=True)
+
+
 PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
     "powercut": power_cuts,
     "kills": kills,
     "growth": growing,
     "fuzz": fuzz,
+    "mutants": mutate,
 }
 
 
@@ -145,11 +165,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
+    parser.add_argument("--module", default="queue/ledger", help="whose mutants: below mailserver/, without .py")
     options = parser.parse_args(arguments)
     name = one_slice(options) if options.name == "slice" else options.name
-    state = State(Path(options.state) / f"{options.name}.json")
+    title = f"{name} {options.module}" if name == "mutants" else name
+    state = State(Path(options.state) / f"{options.name if name != 'mutants' else title.replace('/', '.')}.json")
     PROOFS[name](state, options, time.monotonic() + options.seconds)
-    print(state.row(name))
+    print(state.row(title))
     return 1 if state.wrong else 0
 
 

@@ -117,6 +117,10 @@ class CramMD5(SynchronousTestCase):
             assert isinstance(found, Failed)
             self.assertIs(found.trouble, Trouble.MALFORMED, response)
 
+    def test_what_is_malformed_is_told_with_the_name_where_it_has_one(self) -> None:
+        for response, username in ((b"tim no digest", "tim no"), (b"tim " + b"0" * 31, "tim"), (b" " + b"0" * 32, "")):
+            self.assertEqual(self.run_with(response, b"x"), Failed(Trouble.MALFORMED, username))
+
     def test_the_client_may_not_speak_first(self) -> None:
         # RFC 4954 section 4
         self.assertEqual(Exchange(cram_md5(self.CHALLENGE)).respond(b"x"), Failed(Trouble.MALFORMED))
