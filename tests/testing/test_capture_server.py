@@ -218,6 +218,13 @@ class LogIns(Case):
             client.sendmail(SENDER, [ANN], TEXT)
         self.assertEqual([one.login for one in self.smtp_server.messages], ["ann", "ann", "", ""])
 
+    def test_a_log_in_before_starttls_is_forgotten_after_it(self) -> None:
+        client = self.client()
+        client.login("ann", "secret")
+        client.starttls(context=self.smtp_server.client_context())
+        client.sendmail(SENDER, [ANN], TEXT)
+        self.assertEqual(self.smtp_server.messages[0].login, "")
+
     def test_nobody_acts_for_another_and_a_refused_log_in_is_none(self) -> None:
         client = self.client()
         client.ehlo()
