@@ -17,7 +17,7 @@ from mailserver.sasl.cram_md5 import NOBODY, cram_md5
 from mailserver.sasl.exchange import RESPONSE_OCTETS, Exchange
 from mailserver.sasl.exchanges import MECHANISMS, Need, Start, begin, offered
 from mailserver.sasl.faults import LocalSASLError
-from mailserver.sasl.scram import scram_sha_256
+from mailserver.sasl.scram import scram_sha_256, text_of
 from mailserver.sasl.scram_keys import derive_scram_keys, false_scram_keys
 from mailserver.sasl.steps import (
     Challenge,
@@ -220,6 +220,10 @@ class Scram(SynchronousTestCase):
         self.assertEqual(self.run_with(self.scram(), Client("a=2Cb=3Dc", "pencil")), Succeeded("a,b=c", ""))
         for name in ("a=b", "a=2", "=2c", ""):
             self.assertEqual(self.run_with(self.scram(), Client(name, "pencil")), Failed(Trouble.MALFORMED), name)
+
+    def test_a_message_has_4096_octets_at_most(self) -> None:
+        self.assertEqual(text_of(b"n" * 4096), "n" * 4096)
+        self.assertEqual(text_of(b"n" * 4097), "")
 
     def test_an_authorization_identity_comes_along(self) -> None:
         client = Client("user", "pencil", gs2="n,a=bob=2Cjr,")
