@@ -27,7 +27,8 @@ LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" 
 NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
 NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
-MESSAGE_ID = re.compile(rb"\r\n[^:]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,250})")
+# Without flags, and with a letter that is sought first: a third of the time, once a message.
+MESSAGE_ID = re.compile(rb"\n[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd][ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,250})")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -98,12 +99,9 @@ def hops(content: Content) -> int:
 
 def message_id(content: Content) -> str | None:
     """The value of the Message-ID field as it stands there, cut after 250 octets; None where there is none."""
-    head = b"\r\n" + content.head
-    start = head.find(b"\r\nMessage-ID:")  # as nearly all write it
-    if start < 0:
-        start = head.lower().find(b"\r\nmessage-id:")
-    found = MESSAGE_ID.match(head, start) if start >= 0 else None
-    return found[1].decode("utf-8", "replace").rstrip() if found else None
+    head = content.head
+    found = MESSAGE_ID.search(head) or MESSAGE_ID.match(b"\n" + head[:1024])
+    return found[1].decode("utf-8", "replace").rstrip() if found is not None else None
 
 
 @lru_cache(maxsize=2)  # a busy second asks for the same one thousands of times

@@ -44,7 +44,7 @@ class Spool:
 
     def path(self, id: str) -> str:
         """Where the content of this message stands."""
-        return os.path.join(self.directory, id)
+        return f"{self.directory}/{id}"
 
     def holds(self, content: Content, id: str) -> bool:
         """The content is a file at its place here."""

@@ -132,7 +132,8 @@ class ServerSession:
         """Say the greeting: 220 opens the session, any other code ends it (RFC 5321 section 3.1)."""
         if self.state is not State.GREETING:
             raise LocalProtocolError(f"greet() in the state {self.state.name}")
-        self._doubt_lf()
+        if self.lf_ends_data:
+            self._doubt_lf()
         if reply.code == 220:
             self._say_plain(reply)
             self.state = MOVES[State.GREETING][Input.GREETED]
@@ -178,7 +179,8 @@ class ServerSession:
         question = self._question
         if question is None:
             raise LocalProtocolError("no question is open")
-        self._doubt_lf()
+        if self.lf_ends_data:
+            self._doubt_lf()
         if reply.code == 421:
             self.close(reply)
         else:
@@ -192,7 +194,8 @@ class ServerSession:
             raise LocalProtocolError("reply_each() answers the end of data in LMTP")
         if len(answers) != transaction.recipients:
             raise LocalProtocolError(f"{len(answers)} replies for {transaction.recipients} recipients")
-        self._doubt_lf()
+        if self.lf_ends_data:
+            self._doubt_lf()
         self._settle(question, answers if transaction.chunk_is_last else answers[:1])
         self._question = None
 
@@ -262,7 +265,7 @@ class ServerSession:
 
     def _doubt_lf(self) -> None:
         """A peer that has sent a CRLF, or more than it has had answers for, is not so simple that LF.LF could end its data."""
-        if self.lf_ends_data and (self._buffer.crlf_seen or not self._buffer.is_exhausted):
+        if self._buffer.crlf_seen or not self._buffer.is_exhausted:
             self.lf_ends_data = False
 
     # --- reading, by state; None: something was done, look again ---
@@ -273,7 +276,8 @@ class ServerSession:
         line = self._buffer.next_line(self.limits.command_line_octets, self.limits.auth_line_octets)
         if line is None:
             return Wait.NEED_DATA
-        self._doubt_lf()
+        if self.lf_ends_data:
+            self._doubt_lf()
         if isinstance(line, LineFault):
             return self._reject("", LINE_FAULTS[line])
         text = command_text(line)
