@@ -295,5 +295,6 @@ def destination_name(destination: Destination) -> str:
     if isinstance(route, Local):
         box = route.mailbox
         name = f"{box.user}@{box.domain}" if box.domain else box.user
-        return "/".join((name, *box.place))
+        place = box.place
+        return "/".join((name, *place)) if place else name
     return str(route.address)

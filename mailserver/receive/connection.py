@@ -259,7 +259,8 @@ class Connection(Protocol):
 
         False where nothing may begin any more, since the listener goes away or is of another service now: goodbye is said.
         """
-        self._let_go()
+        if self.uses is not None:
+            self._let_go()
         profile = self.factory.profile
         if self.factory.is_leaving or profile.service != self.profile.service:
             self.session.close(replies.SHUTTING_DOWN)

@@ -18,7 +18,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, place_of
 
-__all__ = ["Copies", "Way", "copies_for"]
+__all__ = ["Copies", "Way", "copies_for", "copies_of"]
 
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -42,11 +42,14 @@ class Copies:
     in_junk: Mapping[str, list[str]]
 
 
+def copies_of(recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]]) -> Copies:
+    """The destinations of recipients of whom nothing is put aside, nearly always: each with its routes, in the order of RCPT."""
+    ways = [(recipient, route) for recipient, every in zip(recipients, routes, strict=True) for route in every]
+    return Copies(tuple([Destination(index, *way) for index, way in enumerate(ways)]), NOTHING, NOTHING)
+
+
 def copies_for(ways: Sequence[Way]) -> Copies:
     """The destinations for these ways, which stand in the order of RCPT."""
-    if not [way for way in ways if way.aside]:  # nearly always; no generator for it
-        destinations = tuple([Destination(index, way.recipient, way.route) for index, way in enumerate(ways)])
-        return Copies(destinations, NOTHING, NOTHING)
     free = {place_of(way.route) for way in ways if not way.aside}
     mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]
     held: dict[int, str] = {}

@@ -24,7 +24,7 @@ from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import hops, message_id, received
-from mailserver.receive.copies import Copies, Way, copies_for
+from mailserver.receive.copies import Copies, Way, copies_for, copies_of
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
@@ -283,14 +283,17 @@ class Transaction:
     ) -> Sequence[Reply]:
         profile = self.profile
         envelope = self._envelope()
-        copies = copies_for(
-            [
-                Way(recipient, route, self._quarantine or self._aside[n])
-                for n, recipient in enumerate(self.recipients)
-                if verdicts[n] is None
-                for route in routes[n]
-            ]
-        )
+        if self._quarantine or any(self._aside) or any(verdicts):
+            copies = copies_for(
+                [
+                    Way(recipient, route, self._quarantine or self._aside[n])
+                    for n, recipient in enumerate(self.recipients)
+                    if verdicts[n] is None
+                    for route in routes[n]
+                ]
+            )
+        else:
+            copies = copies_of(self.recipients, routes)
         accepted, original = replies.queued(self.id), content
         if copies.destinations:
             hidden = profile.hides_clients and bool(self.peer.login)
