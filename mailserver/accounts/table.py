@@ -15,14 +15,12 @@ power failure, sees the old file or the new one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
 import stat
-import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -32,14 +30,12 @@ from mailserver.accounts.entry import Account, Password, account_of
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.mail.address import Address, AddressError, normal_local
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import locked_directory, replace_file
 
 __all__ = ["Account", "AccountExists", "AccountsFile", "Change", "NoSuchAccount", "Password", "account_key", "parse_accounts"]
 
 SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 FIRST_LINES = "# The accounts.  Change them with `mailserver user`, or here: the server sees a change within a second.\n"
-LOCK_SECONDS = 10.0
-LOCK_TRY_SECONDS = 0.002  # a writer that writes without end leaves the lock free for moments only
 
 
 class NoSuchAccount(LookupError):
@@ -263,22 +259,7 @@ class AccountsFile:
             raise unknown_form(self.path, 1) from None
         if found != wanted:
             raise unknown_form(self.path, 1)
-        draft = f"{self.path}.{os.getpid()}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(fd, "w", encoding="utf-8", newline="") as file:
-                self._keep_owner(fd)
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            os.rename(draft, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
-        sync_directory(os.path.dirname(self.path))
+        replace_file(self.path, text, self._keep_owner)
 
     def _keep_owner(self, fd: int) -> None:
         """The owner and the mode of the old file, as far as nobody else may read it; a first file is for the server to read."""
@@ -293,23 +274,9 @@ class AccountsFile:
             os.fchown(fd, old.st_uid, old.st_gid)
         os.fchmod(fd, mode)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time.  The lock is on the directory, as the file itself is replaced.  Raises TimeoutError."""
-        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            until = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise TimeoutError(f"another program is changing {self.path}") from None
-                time.sleep(LOCK_TRY_SECONDS)
-            yield
-        finally:
-            os.close(fd)
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        """One writer at a time.  Raises TimeoutError."""
+        return locked_directory(os.path.dirname(self.path), self.path)
 
 
 def _fields(words: Password) -> dict[str, str | None]:

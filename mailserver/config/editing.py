@@ -5,24 +5,19 @@ The new file is written beside the old one, synced and renamed over it: a reader
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from mailserver.config.document import FILE_OCTETS
 from mailserver.config.draft import Draft, Unchangeable
 from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.reading import ComponentOptions, parse
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import locked_directory, replace_file
 
 __all__ = ["MayNotWrite", "change_file"]
 
-LOCK_SECONDS = 10.0
-LOCK_TRY_SECONDS = 0.05
 MARK = "\ufeff"  # of editors of Windows
 
 
@@ -42,7 +37,7 @@ def change_file(
     if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         _open_to_see_why(path)
         raise MayNotWrite(f"{path}: you may not change it")
-    with _locked(os.path.dirname(path)):
+    with locked_directory(os.path.dirname(path), f"a file in {os.path.dirname(path)}"):
         text = _text(path)
         directory = os.path.dirname(path)
         parse(text.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
@@ -81,44 +76,14 @@ def _open_to_see_why(path: str) -> None:
 
 
 def _replace(path: str, text: str) -> None:
-    draft = f"{path}.{os.getpid()}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(draft)
     old = os.stat(path)
+
+    def dress(fd: int) -> None:
+        if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(fd, old.st_uid, old.st_gid)
+        os.fchmod(fd, stat.S_IMODE(old.st_mode))
+
     try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        replace_file(path, text, dress)
     except PermissionError as error:
         raise MayNotWrite(f"{os.path.dirname(path)}: you may not put the new file there") from error
-    try:
-        with open(fd, "w", encoding="utf-8", newline="") as file:
-            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(fd, old.st_uid, old.st_gid)
-            os.fchmod(fd, stat.S_IMODE(old.st_mode))
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        os.rename(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
-@contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """One command at a time.  The lock is on the folder, as the file itself is replaced.  Raises TimeoutError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"another program is changing a file in {directory}") from None
-            time.sleep(LOCK_TRY_SECONDS)
-        yield
-    finally:
-        os.close(fd)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import time
+from collections.abc import Callable, Iterator
 
-__all__ = ["make_directory", "sync_directory"]
+__all__ = ["locked_directory", "make_directory", "replace_file", "sync_directory"]
+
+LOCK_SECONDS = 10.0
+LOCK_TRY_SECONDS = 0.002  # a writer that writes without end leaves the lock free for moments only
 
 
 def sync_directory(path: str) -> None:
@@ -33,3 +40,49 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         except PermissionError:  # it may be written but not read
             if is_new:
                 os.sync()
+
+
+def replace_file(path: str, text: str, dress: Callable[[int], None]) -> None:
+    """Put a new file in the place of the old one: a reader, or a power cut, sees the one or the other.  Blocking.
+
+    `dress` gives the new file, by its descriptor, its owner and its mode before anything is in it.  Raises OSError, and what
+    `dress` raises; the old file stands then.
+    """
+    draft = f"{path}.{os.getpid()}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8", newline="") as file:
+            dress(fd)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def locked_directory(directory: str, what: str) -> Iterator[None]:
+    """One writer at a time.  The lock is on the folder, as the file in it is replaced.  Blocking.
+
+    Raises TimeoutError, whose words name `what` is being changed.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"another program is changing {what}") from None
+            time.sleep(LOCK_TRY_SECONDS)
+        yield
+    finally:
+        os.close(fd)

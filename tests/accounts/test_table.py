@@ -275,9 +275,9 @@ class OnTheDisk(FileCase):
     def test_a_writer_waits_for_another_one_and_gives_up(self) -> None:
         import fcntl
 
-        from mailserver.accounts import table
+        from mailserver.mail import durable
 
-        self.patch(table, "LOCK_SECONDS", 0.0)
+        self.patch(durable, "LOCK_SECONDS", 0.0)
         fd = os.open(self.directory, os.O_RDONLY)
         fcntl.flock(fd, fcntl.LOCK_EX)
         self.assertRaises(TimeoutError, self.file.add, "a@b.example")
