@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ from mailserver.interfaces import (
 from mailserver.life import StartError, start_component, stop_component
 from mailserver.log_ins import LogIns, has_log_ins
 from mailserver.mail.address import Address, AddressError, normal_local
-from mailserver.mail.answers import Route
+from mailserver.mail.answers import Mailbox, Route
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
@@ -67,6 +68,7 @@ from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self
 __all__ = ["Door", "Server", "StartError", "proxies_of"]
 
 NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
+SOCKET_KEYS = ("authentication.socket", "authentication.socket_group")
 DAY_SECONDS = 86_400.0
 Owner = tuple[int, int]
 ROADS = "explain.db"
@@ -181,7 +183,7 @@ class Server:
     def needs_restart(self, new: Configuration) -> list[str]:
         """The keys that differ from what the server runs with for good."""
         old = self._begun_with
-        keys = [key for key in NEEDS_RESTART if _lasting_part(old, key) != _lasting_part(new, key)]
+        keys = [key for key in (*NEEDS_RESTART, *SOCKET_KEYS) if _lasting_part(old, key) != _lasting_part(new, key)]
         return [*keys, "accounts"] if self._accounts is not None and self._accounts[0] != new.accounts else keys
 
     # --- life ---
@@ -306,7 +308,7 @@ class Server:
 
 
 def _lasting_part(configuration: Configuration, key: str) -> Any:
-    table = getattr(configuration, key)
+    table = operator.attrgetter(key)(configuration)
     return (table.use, table.options) if key == "relay" else table  # who may use the relay is the door's matter
 
 
@@ -419,6 +421,12 @@ class Door:
             else:
                 found.append(await directory.find(normal_local(name.local), name.domain_key))
         await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
+
+    async def mailbox(self, account: str) -> Mailbox | None:
+        """Of somebody who has logged in; None where he has none, as whom only a checker knows."""
+        local, _, domain = account.rpartition("@")
+        found: Mailbox | None = await self._directory.find(local, domain)
+        return found
 
     async def stop(self) -> None:
         """Stop them, side by side; a plugin's trouble at its end is nobody else's."""

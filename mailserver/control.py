@@ -1,6 +1,7 @@
 """The control socket: how the command line speaks with the running server.
 
 Twisted's AMP over a Unix socket in the data directory.  The socket has mode 0600: who may open it may command the server.
+Another of its kind, with few commands, a group and narrower bounds, is the authentication socket (`mailserver.auth_socket`).
 There is one AMP command, ``Ask``: a name, and a JSON object as its arguments; the answer is a JSON object.  AMP bounds a value
 to 65,535 octets, so a long JSON text goes into several values of the same box (`LongJSON`).  A lock file beside the socket,
 held as long as the server lives, keeps a second server away and tells a stale socket from a living one, also after a
@@ -21,6 +22,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -42,12 +44,21 @@ from mailserver.control_client import (
 )
 from mailserver.mail.outcomes import clean_text
 
-__all__ = ["AnotherServer", "Ask", "CommandRefused", "ControlError", "ControlServer", "NoServer", "NotStarted", "ask"]
+__all__ = ["AnotherServer", "Ask", "Bounds", "CommandRefused", "ControlError", "ControlServer", "NoServer", "NotStarted", "ask"]
 
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 CONNECTIONS = 32
 IDLE_SECONDS = 300
 NO_BOX = (amp.AmpError, AssertionError, LookupError, TypeError, ValueError)  # what AMP raises for octets that are none
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a socket: connections at once, seconds that one may be silent, octets that one may send in all (None: any number)."""
+
+    connections: int = CONNECTIONS
+    idle_seconds: float = IDLE_SECONDS
+    octets: int | None = None
 
 
 class AnotherServer(Exception):
@@ -58,7 +69,13 @@ class LongJSON(amp.Argument):
     """A JSON object of any length: the values ``name``, ``name.1``, ``name.2`` … of one box, put together."""
 
     def fromBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, Any], proto: Any) -> None:
-        objects[name.decode()] = joined(name, strings)
+        try:
+            found = joined(name, strings)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):  # an answer to who asks, not a fault of ours for the log
+            raise amp.RemoteAmpError(b"REFUSED", f"{name.decode()}: no JSON object")
+        objects[name.decode()] = found
 
     def toBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, Any], proto: Any) -> None:
         strings.update(cut(name, objects.pop(name.decode())))
@@ -75,12 +92,19 @@ class Ask(amp.Command):
 class ControlServer:
     """Answers on the socket `path` with `commands`: a name, and what takes the arguments and returns the answer.
 
+    `mode` is the socket's, and `group` the number of its group, -1 for that of the process.
+
     A command says no by raising `CommandRefused`, not yet by `NotStarted`; any other error is logged, and told without details.
     """
 
-    def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, path: str, commands: Mapping[str, Command], *, mode: int = 0o600, group: int = -1, bounds: Bounds | None = None
+    ) -> None:
         self._path = path
         self._commands = commands
+        self._mode = mode
+        self._group = group
+        self._bounds = bounds or Bounds()
         self._port: Any = None
         self._closing = ExitStack()
 
@@ -96,9 +120,22 @@ class ControlServer:
             _remove_stale_socket(self._path)
             address = self._closing.enter_context(socket_address(self._path))
             # The mode is set between bind and listen, so there is no moment in which others could connect.
-            self._port = reactor.listenUNIX(address, _ControlFactory(self._commands), CONNECTIONS, 0o600)
+            factory = _ControlFactory(self._commands, self._bounds)
+            self._port = reactor.listenUNIX(address, factory, self._bounds.connections, 0o600)
+            if self._group >= 0 or self._mode != 0o600:
+                self._open_to_group(address)
         except BaseException:
             self._closing.close()
+            raise
+
+    def _open_to_group(self, address: str) -> None:
+        """The group first: with the mode alone, the group of the process could connect for a moment."""
+        try:
+            os.chown(address, -1, self._group, follow_symlinks=False)
+            os.chmod(address, self._mode)
+        except OSError:
+            port, self._port = self._port, None
+            port.stopListening()
             raise
 
     def stop(self) -> Deferred[None]:
@@ -121,12 +158,13 @@ class _ControlFactory(Factory):
 
     noisy = False
 
-    def __init__(self, commands: Mapping[str, Command]) -> None:
+    def __init__(self, commands: Mapping[str, Command], bounds: Bounds) -> None:
         self.commands = commands
+        self.bounds = bounds
         self.connections: dict[_ControlProtocol, None] = {}  # those that were heard last stand last
 
     def buildProtocol(self, addr: Any) -> _ControlProtocol | None:
-        if len(self.connections) >= CONNECTIONS:
+        if len(self.connections) >= self.bounds.connections:
             idle = next((one for one in self.connections if not one.questions), None)
             if idle is None:
                 return None
@@ -145,6 +183,7 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
         super().__init__()
         self._owner = factory
         self.questions = 0  # under way
+        self._octets = 0  # that have come
 
     def makeConnection(self, transport: Any) -> None:
         """AMP's own tells the log of each command that somebody types."""
@@ -153,7 +192,7 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._owner.heard(self)
-        self.setTimeout(IDLE_SECONDS)
+        self.setTimeout(self._owner.bounds.idle_seconds)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._owner.connections.pop(self, None)
@@ -163,12 +202,19 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         self.resetTimeout()
+        self._octets += len(data)
+        most = self._owner.bounds.octets
+        if most is not None and self._octets > most:
+            self.log.warn("a control connection sent more than {most} octets", most=most)
+            self.give_way()
+            return
         if self in self._owner.connections:
             self._owner.heard(self)
         try:
             super().dataReceived(data)
         except NO_BOX as error:  # only one who may use the socket can send it: a line for him, not a fault of ours
-            self.log.warn("a control connection sent what is no question: {why}", why=f"{type(error).__name__}: {error}"[:200])
+            # Without the error's words, which repeat what came: a password, say.
+            self.log.warn("a control connection sent what is no question: {why}", why=type(error).__name__)
             transport: Any = self.transport
             transport.abortConnection()
 

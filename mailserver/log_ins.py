@@ -15,7 +15,7 @@ from mailserver.accounts.realm import make_checker
 from mailserver.config import Configuration, Listen
 from mailserver.mail.networks import Networks
 
-__all__ = ["LogIns", "has_log_ins"]
+__all__ = ["LogIns", "has_log_ins", "lets_anybody_in"]
 
 TEN_YEARS_SECONDS = 3650 * 86_400.0
 
@@ -29,7 +29,7 @@ class LogIns:
         authentication, lockout = configuration.authentication, configuration.lockout
         self._reactor = reactor
         self._state = state
-        self._is_wanted = any(map(has_log_ins, configuration.listen))
+        self._is_wanted = lets_anybody_in(configuration)
         self._is_warm = False
         self._threads = CostlyThreads(
             threads=authentication.threads, waiting=authentication.waiting, call_in_reactor=reactor.callFromThread
@@ -61,7 +61,7 @@ class LogIns:
     def change(self, configuration: Configuration) -> None:
         """Go on by another configuration, which a reload has brought; the rules of the lockout stay."""
         authentication = configuration.authentication
-        self._is_wanted = any(map(has_log_ins, configuration.listen))
+        self._is_wanted = lets_anybody_in(configuration)
         self._threads.resize(threads=authentication.threads, waiting=authentication.waiting)
         self.checks.remember_seconds = authentication.remember
         self._warm_up()
@@ -80,8 +80,8 @@ class LogIns:
         return LockoutCommands(self._lockout).commands()
 
     def authenticator(self, configuration: Configuration, accounts: Any) -> Authenticator | None:
-        """Who may log in, by this configuration; None where no listener lets anybody.  Raises `CheckerError`."""
-        if not any(map(has_log_ins, configuration.listen)):
+        """Who may log in, by this configuration; None where nobody can.  Raises `CheckerError`."""
+        if not lets_anybody_in(configuration):
             return None
         authentication = configuration.authentication
         domain = authentication.domain or configuration.home_domain
@@ -109,3 +109,8 @@ class LogIns:
 def has_log_ins(listen: Listen) -> bool:
     """Whether clients may log in on this listener."""
     return listen.service == "submission" if listen.authentication is None else listen.authentication
+
+
+def lets_anybody_in(configuration: Configuration) -> bool:
+    """Whether there is a listener for log-ins, or a socket on which another program asks about passwords."""
+    return configuration.authentication.socket is not None or any(map(has_log_ins, configuration.listen))

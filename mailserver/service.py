@@ -30,6 +30,7 @@ from twisted.python.usage import UsageError
 from mailserver import plugins, sandbox
 from mailserver.accounts.sealing import KeyPlace, make_folder
 from mailserver.assembly import Door, Server, StartError
+from mailserver.auth_socket import PasswordQuestions, password_server
 from mailserver.awaiting import later, within
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
@@ -168,6 +169,7 @@ class MailService(Service):
         self._server = Server(configuration, catalogue=catalogue, reactor=reactor, owner=self._owner)
         self._door = Door(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
+        self._password_server: ControlServer | None = None
         self._drop = Drop(
             folder=DropFolder(configuration.drop_path, configuration.drop.users),
             clock=reactor,
@@ -226,6 +228,7 @@ class MailService(Service):
             if self._stops:
                 return
         self._server.steps.observe_with(self._door.observers)
+        self._start_password_server()
         await self._open()
         self._sweeping.start(SWEEP_SECONDS)
         self._has_started = True
@@ -261,7 +264,9 @@ class MailService(Service):
         goodbyes = [factory.shut_down() for factory in (*[factory for _, factory in ports], *self._leaving)]
         gone = gatherResults(goodbyes, consumeErrors=True)
         await self._end("connections", gone, within_seconds * CONNECTIONS_SHARE, is_told=False)
-        await self._end("the control socket", self._control.stop())
+        for control in (self._password_server, self._control):
+            if control is not None:
+                await self._end("a control socket", control.stop())
         await self._end("the drop folder", self._drop.stop())
         await self._end("what a reload has replaced", self._retirement.finish())
         await self._end("the filters and the directory", self._door.stop())
@@ -286,6 +291,13 @@ class MailService(Service):
                 self.log.error("the sweep of {what} failed: {error}", what=what, error=error)
             except Exception:  # noqa: BLE001
                 self.log.failure("the sweep of {what} failed", what=what)
+
+    def _start_password_server(self) -> None:
+        """Where it is wanted, when the accounts can be asked.  Raises `StartError` and OSError."""
+        questions = PasswordQuestions(self._configuration, self._server, lambda: self._door)
+        self._password_server = password_server(self._configuration, questions)
+        if self._password_server is not None:
+            self._password_server.start(self._reactor)
 
     # --- listeners ---
 

@@ -17,8 +17,17 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver import control
-from mailserver.control import CONNECTIONS, AnotherServer, CommandRefused, ControlError, ControlServer, NoServer, ask
+from mailserver import control_client
+from mailserver.control import (
+    CONNECTIONS,
+    AnotherServer,
+    Bounds,
+    CommandRefused,
+    ControlError,
+    ControlServer,
+    NoServer,
+    ask,
+)
 
 
 async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +105,15 @@ class WithServer(TestCase):
         with self.assertRaisesRegex(CommandRefused, r"there is no al\\udcffce \\ud800xxx"):
             await self.ask("odd", {"id": "al\udcffce"})
 
+    async def test_arguments_that_are_no_json_object_are_refused_and_no_fault_for_the_log(self) -> None:
+        for arguments in ("[1]", "null", "{", "[" * 100_000):
+            def box(_: bytes, value: Any, text: str = arguments) -> dict[bytes, bytes]:
+                return {b"arguments": text[:60_000].encode()}
+
+            self.patch(control_client, "cut", box)
+            with self.assertRaisesRegex(CommandRefused, "no JSON object"):
+                await self.ask("echo")
+
     async def test_an_unknown_command_is_refused_by_name(self) -> None:
         with self.assertRaisesRegex(CommandRefused, "no command 'queue.burn'"):
             await self.ask("queue.burn")
@@ -142,7 +160,9 @@ class WithServer(TestCase):
 
         self.server._commands["wait"] = wait  # type: ignore[index]
         self.addCleanup(COMMANDS.pop, "wait")
-        self.patch(control, "CONNECTIONS", 2)
+        await self.server.stop()
+        self.server = ControlServer(self.path, COMMANDS, bounds=Bounds(connections=2))
+        self.server.start(reactor)
         asked = [self.ask("wait") for _ in range(2)]
         answers = gatherResults([Deferred.fromCoroutine(one) for one in asked])
         while sum(one.questions for one in self.protocols()) < 2:

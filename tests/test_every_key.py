@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from mailserver import plugins, service
-from mailserver.assembly import NEEDS_RESTART
+from mailserver.assembly import NEEDS_RESTART, SOCKET_KEYS
 from mailserver.config import Configuration, Options, load
 from mailserver.config.options import keys_of
 from mailserver.service import MailService
@@ -136,7 +136,7 @@ class EveryKey(TestCase):
         await made._reload()
         places = keys(new)
         self.assertGreater(len(places), 90)
-        unread = {name for name, here in places.items() if not here & read and name.split(".")[0] not in NEEDS_RESTART}
+        unread = {name for name, here in places.items() if not here & read and not {name, name.split(".")[0]} & {*NEEDS_RESTART, *SOCKET_KEYS}}
         self.assertEqual(unread - NOT_OURS, set())
 
     async def test_what_waits_for_a_restart_is_named_until_the_file_says_again_what_the_server_runs_with(self) -> None:
@@ -144,7 +144,8 @@ class EveryKey(TestCase):
         changed = (
             WHOLE.replace('"mx.example.org"', '"mx2.example.org"')
             .replace('{work}/data"', '{work}/data2"\nkeys = "{work}/keys"')
-            .replace("[lockout]", "[lockout]\nwindow = 60")
+            .replace("[lockout]", '[lockout]\nwindow = 60')
+            .replace("[authentication]", '[authentication]\nsocket = "{work}/auth.sock"\nsocket_group = "root"')
             .replace("mail/{{user}}", "mail2/{{user}}")
             .replace('use = "none"', 'use = "capture"\npath = "{work}/out"')
             .replace('["127.0.0.1"]', '["127.0.0.2"]')
@@ -152,7 +153,7 @@ class EveryKey(TestCase):
             .replace("[drop]", '[drop]\nusers = "all"')
             .replace("[log]", '[log]\nlevel = "warn"')
         )
-        everything = sorted({*NEEDS_RESTART} - {"workers"})  # of which there is one value only
+        everything = sorted({*NEEDS_RESTART, *SOCKET_KEYS} - {"workers"})  # of which there is one value only
         for _ in range(2):
             self.assertEqual(sorted((await self.reload(made, changed))["needs_restart"]), everything)
         self.assertEqual((await self.reload(made, WHOLE))["needs_restart"], [])

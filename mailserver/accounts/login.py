@@ -151,6 +151,15 @@ class Authenticator:
             raise KeyError(mechanism)
         return Login(self, mechanism, Start(bindings, "SCRAM-SHA-256-PLUS" in mechanisms, self._hostname), peer)
 
+    def begin_trusted(self, peer: Peer) -> Login | None:
+        """PLAIN for a client of another program of this host, which sees to TLS; None where no password can be checked.
+
+        `peer` is the client, so that the lockout and the scope of app passwords are the client's.
+        """
+        if Need.PASSWORD not in self._needs_met:
+            return None
+        return Login(self, "PLAIN", Start(ChannelBindings(), False, self._hostname), peer)
+
     async def granted_senders(self, account: str) -> Sequence[str]:
         """As `ISenderGrants`."""
         found: Sequence[str] = await self._accounts.granted_senders(account) if ISenderGrants.providedBy(self._accounts) else ()

@@ -33,6 +33,7 @@ COMMANDS = {
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
     "backup": "copy the queue of a server that may be running, and what else it keeps",
     "restore": "put a backup into a data folder that has no queue; all of it is held",
+    "checkpassword": "say whether a password is right, for Dovecot and others that ask in this way",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",
     "explain": "the road of a message, also of a refused one; or which ones may be meant",

@@ -29,7 +29,7 @@ from mailserver.config.schema import Component
 from mailserver.control_client import ControlError, NoServer, ask
 from mailserver.identity import as_owner_of
 from mailserver.interfaces import IComponent
-from mailserver.log_ins import has_log_ins
+from mailserver.log_ins import lets_anybody_in
 from mailserver.plugins import Catalogue, PluginError, build_component, discover
 from mailserver.root_reading import plan_of
 
@@ -195,7 +195,7 @@ class _Look:
     def at_log(self, configuration: Configuration) -> None:
         """Its file must be one that the server's user can write; what fail2ban reads must be there."""
         log, data = configuration.log, configuration.data
-        if log.level in ("warn", "error") and any(map(has_log_ins, configuration.listen)):
+        if log.level in ("warn", "error") and lets_anybody_in(configuration):
             self.warnings.append(
                 f'log.level: "{log.level}" leaves out the steps, login_failed among them: fail2ban sees no log-in that fails'
             )
@@ -214,7 +214,7 @@ class _Look:
 
     def at_accounts_folder(self, configuration: Configuration) -> None:
         """The server puts a new hash for an old one into the file, which takes a new file in its folder."""
-        if configuration.accounts.use != "file" or not any(map(has_log_ins, configuration.listen)):
+        if configuration.accounts.use != "file" or not lets_anybody_in(configuration):
             return
         folder, data = os.path.dirname(configuration.accounts.options.path), configuration.data
         if not os.path.isdir(folder) or not os.path.isdir(data) or os.geteuid() not in (0, os.stat(data).st_uid):

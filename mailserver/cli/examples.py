@@ -59,6 +59,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver explain 06F2J8Q4M1ZK7X9A",
         "mailserver explain --sender '*@example.net' --recipient alice@example.org --since 2d",
     ),
+    "mailserver checkpassword": ("mailserver checkpassword --service imap /usr/lib/dovecot/checkpassword-reply",),
     "mailserver sink": ("mailserver sink", "mailserver sink --port 2526 --rcpt '451 4.3.0 Later' --count 1"),
     "mailserver manual": ("mailserver manual page > mailserver.8", "mailserver manual bash > mailserver.bash"),
     "mailserver plugins": ("mailserver plugins --json",),

@@ -165,6 +165,17 @@ class Authentication(Options):
     """How long a client that may not send without a log-in has until it has logged in; then 421."""
     failures_per_connection: Count = 3
     """Failed log-ins on a connection; then 421."""
+    socket: FilePath | None = None
+    """A Unix socket on which another program of this host asks whether a password is right, for `mailserver checkpassword`:
+    `/run/mailserver/auth.sock`. Absent: there is none."""
+    socket_group: str | None = Field(default=None, min_length=1)
+    """The group of the host that may ask there, with the server's user and root, such as `dovecot`. Absent: these two alone."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Authentication:
+        if self.socket_group is not None and self.socket is None:
+            raise ValueError("socket_group without a socket")
+        return self
 
 
 class Lockout(Options):
