@@ -47,6 +47,7 @@ from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Mailbox, Route
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import LOOPBACK, Networks
+from mailserver.noting import make_notes
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
@@ -83,6 +84,7 @@ class Server:
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
     _router: Router | None = None  # of the door that has been started last
+    certificates: Certificates | None = None  # as above
     _clock_watch: ClockWatch | None = None
     _generation: Generation
     _runs = False
@@ -143,6 +145,7 @@ class Server:
             memory_window_octets=limits.memory_bytes_total,
             boot_seconds=boot_seconds,
         )
+        self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
 
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
@@ -205,10 +208,14 @@ class Server:
         await self.queue.start()
         self._clock_watch = ClockWatch(reactor=self.reactor, was_set=self.queue.look_at_clocks)
         self._clock_watch.start()
+        if self._notes is not None:
+            self._notes.start()
         self._runs = True
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
+        if self._notes is not None:
+            self._notes.stop()
         if self._clock_watch is not None:
             self._clock_watch.stop()
         await self.queue.stop(within_seconds)
@@ -410,6 +417,7 @@ class Door:
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
         self._server.route_with(self.router, self.generation)
+        self._server.certificates = self.certificates
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
         found = []

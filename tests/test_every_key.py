@@ -165,7 +165,7 @@ class EveryKey(TestCase):
 
     async def test_plain_numbers_of_what_outlives_a_reload_change_with_it(self) -> None:
         made = self.service()
-        admission, room = made._server.admission, made._server.queue._room
+        admission, room = made._server.admission, made._server.queue.room
         self.assertIsNone(admission.admit("192.0.2.1"))
         limits = (
             "[limits]\nconnections = 2\nconnections_per_network = 1\nstress_percent = 50\nminimum_free_bytes = 1000\n"

@@ -457,6 +457,9 @@ class Log(Options):
     apart."""
     retention_days: Annotated[int, Field(ge=1, le=3660)] = 30
     """How long the road of a message can be asked for with `mailserver explain`."""
+    notes: bool = True
+    """Write to postmaster what else only the log says: failures of which no sender can be told, doubtful certificates, a full
+    disk, a helper process that is missing. At most one note of one matter in 24 hours."""
 
 
 class Filter(Component):

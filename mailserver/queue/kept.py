@@ -18,6 +18,8 @@ from mailserver.queue.store import SqliteStore
 
 __all__ = ["Kept"]
 
+UNTOLD_MOST = 1000
+
 
 class Kept:
     """Keeps at most `most` such entries, for `seconds` from their acceptance; the oldest go first, each with a line in the log.
@@ -45,11 +47,25 @@ class Kept:
         self._seconds = seconds
         self._is_steady = is_steady
         self._tidying = False
+        self.untold: dict[int, None] = {}  # numbers of those of which no person has been told, the newest `UNTOLD_MOST`
+
+    def told(self, numbers: Iterable[int]) -> None:
+        """A person has been told of these."""
+        for number in numbers:
+            self.untold.pop(number, None)
 
     def recorded(self, attempts: Iterable[Attempt]) -> None:
         """The store has kept these."""
-        if any(attempt.state is State.FAILED and attempt.report is None for attempt in attempts):
-            self.tidy()
+        failed = [attempt.number for attempt in attempts if attempt.state is State.FAILED and attempt.report is None]
+        if failed:
+            self.cannot_be_told(failed)
+
+    def cannot_be_told(self, numbers: Iterable[int]) -> None:
+        """The store has kept these failures."""
+        self.untold.update(dict.fromkeys(numbers))
+        for number in list(self.untold)[: max(0, len(self.untold) - UNTOLD_MOST)]:
+            del self.untold[number]
+        self.tidy()
 
     def tidy(self) -> Deferred[None]:
         """Drop what is too much or too old."""

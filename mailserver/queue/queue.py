@@ -118,7 +118,7 @@ class Queue:
         self._note = note
         self._run_in_thread, self._call_from_thread = run_in_thread, call_from_thread
         self._spool = Spool(os.path.join(self.data_directory, "spool"))
-        self._room = Room(directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=minimum_free_bytes)
+        self.room = Room(directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=minimum_free_bytes)
         self._reader = SqliteReader(
             path=self.store_path,
             spool=self._spool,
@@ -150,7 +150,7 @@ class Queue:
             count=self._count,
             since=self._times.since,
         )
-        self._kept = Kept(
+        self.kept = Kept(
             clock=clock,
             do=self._forgetting,
             dropped=runner.settled,
@@ -186,7 +186,7 @@ class Queue:
             clock=self._clock,
             do=self._writer.do,
             is_trusted=lambda: self._writer.is_trusted,
-            room=self._room,
+            room=self.room,
             works_again=lambda: self._times.works_again(),
         )
 
@@ -259,7 +259,7 @@ class Queue:
             entering=self._entering,
             entered=self._entered,
             finished=self._runner.settled,
-            kept=self._kept.tidy,
+            kept=self.kept.cannot_be_told,
             damaged=self._runner.damaged,
             since=self._times.since,
         )
@@ -312,7 +312,7 @@ class Queue:
             self._health.found_damage(str(fault))
             return
         self._take_up(left)
-        await self._kept.tidy()
+        await self.kept.tidy()
 
     async def _tidy_spool(self) -> None:
         """Remove what belongs to no message: where it is sure what does."""
@@ -396,7 +396,7 @@ class Queue:
 
     def change_limits(self, *, minimum_free_bytes: int, memory_window_octets: int) -> None:
         """Other bounds, for what comes from now on."""
-        self._room.minimum_free_bytes = minimum_free_bytes
+        self.room.minimum_free_bytes = minimum_free_bytes
         self._runner.resize_windows(memory_window_octets)
 
     def look_at_clocks(self) -> None:
@@ -418,7 +418,7 @@ class Queue:
 
     def room_for(self, octets: int) -> bool:
         """The disk has room for so much.  False: 452 4.3.1 before the data."""
-        return self._room.holds(octets)
+        return self.room.holds(octets)
 
     def spool_path(self, id: str) -> str:
         """Where a large content is to be written and synced, with its directory, before the commit."""
@@ -460,7 +460,7 @@ class Queue:
     def tidy(self) -> None:
         """Once a day: forget failures that nobody can be told of and that are too old."""
         if self._health.works:
-            self._kept.tidy()
+            self.kept.tidy()
 
     # --- for people ---
 
@@ -481,6 +481,11 @@ class Queue:
         found: Deferred[EntrySummary | None] = self._run_in_thread(
             show_entry, self.data_directory, id, self._say_damaged
         )
+        return found
+
+    def summaries(self, numbers: Sequence[int]) -> Deferred[Sequence[EntrySummary]]:
+        """Those of these entries that are still there."""
+        found: Deferred[Sequence[EntrySummary]] = self._runner.read(self._reader.summaries, numbers)
         return found
 
     def _say_damaged(self, why: str) -> None:
@@ -555,7 +560,7 @@ class Queue:
     def _recorded(self, attempts: Attempts) -> None:
         self._runner.recorded(attempts)
         self._owed(attempts)
-        self._kept.recorded(attempts)
+        self.kept.recorded(attempts)
 
     def _forgetting(self, work: Callable[[SqliteStore], Gone]) -> Deferred[Gone]:
         """Do in the store's thread what ends entries, and remove their files."""

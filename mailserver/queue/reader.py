@@ -309,6 +309,15 @@ class SqliteReader:
             found = self._summary(connection, number)
         return found if found.id == id.upper() else None
 
+    def summaries(self, numbers: Sequence[int]) -> Sequence[EntrySummary]:
+        """Those of these entries that are there."""
+        with self._reading() as connection:
+            return [
+                self._summary(connection, number)
+                for number in numbers
+                if connection.execute("SELECT 1 FROM entry WHERE number = ?", (number,)).fetchall()
+            ]
+
     def _message(self, connection: apsw.Connection, number: int, packed: bytes) -> ReadMessage | Unreadable:
         id = ""
         try:

@@ -78,8 +78,8 @@ class Reporter:
 
     `route(address)` says where a report goes; `next_id()` gives message ids; `read(function, *args)` runs in a thread,
     `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
-    with the entries that waited for nothing else, `kept()` where a sender cannot be told, `damaged` with what cannot be read.
-    No delay is told before an attempt has been made after `since()`.
+    with the entries that waited for nothing else, `kept(numbers)` where senders cannot be told, `damaged` with what cannot be
+    read.  No delay is told before an attempt has been made after `since()`.
     """
 
     log = Logger()
@@ -98,7 +98,7 @@ class Reporter:
         entering: Callable[[int], None],
         entered: Callable[[list[Report]], None],
         finished: Callable[[list[Settled]], None],
-        kept: Callable[[], object],
+        kept: Callable[[list[int]], object],
         damaged: Callable[[Unreadable], None],
         since: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -242,8 +242,9 @@ class Reporter:
         later = [mark.report for mark in marks if mark.report is not None]
         if later:
             self._due.expect(min(later))
-        if any(mark.state is State.FAILED and mark.report is None for mark in marks):
-            self._kept()
+        kept = [mark.number for mark in marks if mark.state is State.FAILED and mark.report is None]
+        if kept:
+            self._kept(kept)
 
     def _owed(self, message: ReadMessage) -> list[Attempt]:
         since, now = self._since(), self._clock.seconds()

@@ -94,11 +94,13 @@ class Room:
         self._free = 0
         self._looked_at: float | None = None
         self._shut_until = 0.0
+        self.full_at: float | None = None  # when the last no was said
 
     def holds(self, octets: int) -> bool:
         """There is room for so many octets beside the reserve."""
         now = self._seconds()
         if now < self._shut_until:
+            self.full_at = now
             return False
         if self._looked_at is None or not 0 <= now - self._looked_at < MEASURE_SECONDS:
             self._looked_at = now
@@ -107,6 +109,7 @@ class Room:
             except OSError:
                 self._free = 0
         if self._free - octets < self.minimum_free_bytes:
+            self.full_at = now
             return False
         self._free -= octets
         return True
@@ -116,6 +119,7 @@ class Room:
         now = self._seconds()
         was_open = now >= self._shut_until
         self._shut_until = now + seconds
+        self.full_at = now
         return was_open
 
 

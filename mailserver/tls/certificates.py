@@ -83,6 +83,7 @@ class Certificates:
         self._doubted = 0.0  # when doubts were told, by the clock
         self._timer: Any = None
         self._stopped = False
+        self.doubts: tuple[str, ...] = ()  # as they were told last
 
     # --- life ---
 
@@ -143,7 +144,8 @@ class Certificates:
     async def _tell_doubts(self) -> None:
         self._doubted = self._clock.seconds()
         if self._sources is not None and self._parts is not None:
-            for doubt in await self._run_in_thread(doubts_of, self._sources, self._parts):
+            self.doubts = tuple(await self._run_in_thread(doubts_of, self._sources, self._parts))
+            for doubt in self.doubts:
                 self.log.warn("{doubt}", doubt=doubt)
 
     def _read_again(

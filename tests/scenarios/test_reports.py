@@ -48,6 +48,11 @@ class ElsewhereFactory:
 
 elsewhere = ElsewhereFactory()
 '''
+QUICK_NOTES = """
+import mailserver.notes
+
+mailserver.notes.LOOK_SECONDS = 0.5
+"""
 RELAY = """
 [relay]
 use = "elsewhere"
@@ -124,6 +129,25 @@ class Reports(ScenarioCase):
         (stored,) = server.wait_for_mail("alice")
         self.assertIn("Action: delivered", self.parts(stored)[2])
         self.assertNotIn("gone@elsewhere.example", stored.data.decode())
+
+    def test_postmaster_is_told_once_of_a_bounce_that_bounced(self) -> None:
+        server = self.prepare(BASIC + RELAY)
+        server.install_plugin("elsewhere_plugin", PLUGIN + QUICK_NOTES)
+        server.start()
+        with Wire(server.port) as wire:
+            lines = ["EHLO client.example", "MAIL FROM:<>", "RCPT TO:<bob@elsewhere.example>"]
+            self.assertEqual(set(wire.dialogue(*lines)), {250})
+            self.assertEqual(wire.command("DATA").code, 354)
+            wire.send(b"Subject: a bounce\r\n\r\nhello\r\n.\r\n")
+            id = wire.reply().id
+        (stored,) = server.wait_for_mail("alice")
+        self.assertEqual(stored.header("Auto-Submitted"), "auto-generated")
+        self.assertEqual(stored.header("Return-Path"), "<>")
+        self.assertIn(f"{id}\n    bob@elsewhere.example: 550 5.1.1 Nobody of that name", stored.data.decode().replace("\r", ""))
+        server.stop()
+        server.restart()
+        self.say(server, "<bob@elsewhere.example>")  # of which the sender is told: a look has passed by then, or two
+        self.assertEqual(len(server.wait_for_mail("alice", 2)), 2)
 
     def test_a_kill_loses_no_report(self) -> None:
         server = self.serving()

@@ -1,0 +1,211 @@
+"""Notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate that expires.
+
+A note is a message of the queue like any other, with the null reverse-path: it is reported on to nobody, and of its own failure
+there is no note (`is_own`).  One of a kind and subject is enough for a day, over restarts too.  Nothing waits for a note: where
+it cannot be written, because the disk is full, it is kept in mind and written when there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.awaiting import later, within
+from mailserver.interfaces import Clock, IStateStore
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Refused, Route
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.faults import StorageFault
+from mailserver.mail.parcel import Destination
+from mailserver.mail.trace import date_time
+
+__all__ = ["Notes", "Trouble", "note_octets"]
+
+LOOK_SECONDS = 60.0
+ROUTE_SECONDS = 30.0
+DAY_SECONDS = 86_400.0
+OWN_SECONDS = 30 * DAY_SECONDS  # longer than a message stays in the queue
+WAITING_MOST = 50  # troubles that are kept in mind
+LINES_MOST = 60
+LINE_CHARACTERS = 900  # RFC 5322 section 2.1.1 allows 998 octets
+POSTMASTER = Address("postmaster", "")
+SPACE = "notes"
+
+
+def nothing() -> None:
+    """What is done where nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that a postmaster should know.
+
+    `kind` and `subject` are its name: of two with one name the second is not told within a day.  `title` is the note's Subject,
+    `lines` its text.  `told` is called when the note is in the queue.
+    """
+
+    kind: str
+    subject: str
+    title: str
+    lines: tuple[str, ...]
+    told: Callable[[], None] = nothing
+
+    @property
+    def name(self) -> str:
+        """What it is remembered by."""
+        return f"told {self.kind} {self.subject}"
+
+
+class Notes:
+    """Asks `troubles()` once a minute, and writes a note on each that has not been told within a day.
+
+    `commit` and `has_room(octets)` are the queue's, `route(address)` says where postmaster's mail goes, `next_id()` gives message
+    ids, `note` takes the steps.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        clock: Clock,
+        state: IStateStore,
+        troubles: Callable[[], Awaitable[Sequence[Trouble]]],
+        route: Callable[[Address], Awaitable[Sequence[Route]]],
+        commit: Callable[[Envelope, Content, tuple[Destination, ...]], Awaitable[None]],
+        has_room: Callable[[int], bool],
+        next_id: Callable[[], str],
+        note: Callable[..., None],
+    ) -> None:
+        self._hostname = hostname
+        self._clock = clock
+        self._state = state
+        self._troubles = troubles
+        self._route = route
+        self._commit = commit
+        self._has_room = has_room
+        self._next_id = next_id
+        self._note = note
+        self._waiting: dict[str, Trouble] = {}
+        self._remembered: dict[str, float] = {}  # until when; for a state store that does not answer
+        self._timer: Any = None
+        self._stopped = False
+        self._complained = ""
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
+
+    def stop(self) -> None:
+        """Write none any more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def is_own(self, id: str) -> bool:
+        """Whether the message with this id is a note."""
+        return self._knows(f"own {id}")
+
+    def _look(self) -> None:
+        self._timer = None
+        looked = Deferred.fromCoroutine(self.look())
+        looked.addErrback(lambda failure: self.log.failure("a note to postmaster could not be written", failure))
+        looked.addCallback(self._wait)
+
+    def _wait(self, _: object) -> None:
+        if not self._stopped:
+            self.start()
+
+    async def look(self) -> None:
+        """Write what is to be told."""
+        for trouble in await self._troubles():
+            if trouble.name in self._waiting or len(self._waiting) < WAITING_MOST:
+                self._waiting[trouble.name] = trouble
+        for name, trouble in list(self._waiting.items()):
+            if self._stopped:
+                return
+            if self._knows(name):
+                del self._waiting[name]
+            elif await self._is_written(trouble):
+                self._remember(name, DAY_SECONDS)
+                del self._waiting[name]
+                trouble.told()
+
+    async def _is_written(self, trouble: Trouble) -> bool:
+        id, now = self._next_id(), self._clock.seconds()
+        octets = note_octets(trouble, id=id, hostname=self._hostname, made_at=now)
+        if not self._has_room(len(octets)):
+            return False
+        try:
+            routes = await within(ROUTE_SECONDS, later(self._route(POSTMASTER)), self._clock)
+        except Exception as error:  # noqa: BLE001  a directory is anybody's plugin: whatever it raises means "cannot tell"
+            self._complain(f"{type(error).__name__}: {error}")
+            return False
+        to = Recipient(POSTMASTER)
+        good = [route for route in routes if not isinstance(route, Refused)]
+        if not good:
+            self._complain("nobody gets mail for postmaster")
+            return False
+        envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now)
+        content = Content.of(octets)
+        self._remember(f"own {id}", OWN_SECONDS)  # before it can fail
+        try:
+            await self._commit(envelope, content, tuple([Destination(i, to, route) for i, route in enumerate(good)]))
+        except StorageFault as fault:  # of which the queue itself has told
+            self._complain(str(fault))
+            return False
+        self._complained = ""
+        self._note(id, "accepted", sender="", recipients=[str(POSTMASTER)], size=content.size)
+        return True
+
+    def _complain(self, why: str) -> None:
+        """Once, not with each look."""
+        if why != self._complained:
+            self._complained = why
+            self.log.warn("a note to postmaster has to wait: {why}", why=why)
+
+    # --- what is remembered ---
+
+    def _knows(self, name: str) -> bool:
+        if self._remembered.get(name, 0.0) > self._clock.seconds():
+            return True
+        try:
+            return self._state.get(SPACE, name) is not None
+        except StorageFault:  # which may cost a second note, and no more
+            return False
+
+    def _remember(self, name: str, seconds: float) -> None:
+        now = self._clock.seconds()
+        self._remembered = {one: until for one, until in self._remembered.items() if until > now}
+        self._remembered[name] = now + seconds
+        self._state.put(SPACE, name, b"", seconds)
+
+
+def note_octets(trouble: Trouble, *, id: str, hostname: str, made_at: float) -> bytes:
+    """The message, ASCII from end to end; `made_at` is seconds since the epoch."""
+    lines = list(trouble.lines[:LINES_MOST])
+    header = (
+        f'From: "Mail server" <MAILER-DAEMON@{hostname}>',
+        f"To: <postmaster@{hostname}>",
+        f"Subject: {hostname}: {trouble.title}",
+        f"Date: {date_time(int(made_at))}",
+        f"Message-ID: <{id}@{hostname}>",
+        "Auto-Submitted: auto-generated",  # RFC 3834 section 5
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=us-ascii",
+    )
+    closing = ("", "Of one matter there is at most one note in 24 hours. [log] notes = false ends them.")
+    text = (f"This is the mail server {hostname}.", "", *lines, *closing)
+    return "".join([_ascii(line) + "\r\n" for line in (*header, "", *text)]).encode("ascii")
+
+
+def _ascii(line: str) -> str:
+    """What cannot end a line, and is short enough for one."""
+    return "".join([character if " " <= character <= "~" else "?" for character in line[:LINE_CHARACTERS]])

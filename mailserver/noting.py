@@ -1,0 +1,59 @@
+"""Joins the notes to postmaster to the server's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from mailserver.config import Configuration
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Route
+from mailserver.mail.ids import IdSource
+from mailserver.notes import Notes
+from mailserver.observe import Steps
+from mailserver.processes.small import SmallProcesses
+from mailserver.queue.queue import Queue
+from mailserver.state import StateStore
+from mailserver.tls import Certificates
+from mailserver.troubles import Troubles
+
+__all__ = ["make_notes"]
+
+
+class Parts(Protocol):
+    """What is needed of the server."""
+
+    reactor: Any
+    queue: Queue
+    processes: SmallProcesses
+    certificates: Certificates | None
+    state: StateStore
+    ids: IdSource
+    steps: Steps
+
+
+def make_notes(
+    configuration: Configuration, server: Parts, route: Callable[[Address], Awaitable[Sequence[Route]]]
+) -> Notes:
+    """The notes, which are not started yet."""
+    queue = server.queue
+    troubles = Troubles(
+        clock=server.reactor,
+        queue=queue,
+        missing=server.processes.missing,
+        doubts=lambda: () if server.certificates is None else server.certificates.doubts,
+        is_own=lambda id: notes.is_own(id),
+        names=configuration.log.addresses == "full",
+    )
+    notes = Notes(
+        hostname=configuration.hostname,
+        clock=server.reactor,
+        state=server.state,
+        troubles=troubles,
+        route=route,
+        commit=queue.commit,
+        has_room=lambda octets: queue.writable and queue.room_for(octets),
+        next_id=server.ids.next,
+        note=server.steps.note,
+    )
+    return notes

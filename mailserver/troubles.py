@@ -1,0 +1,122 @@
+"""What is wrong with this server now, as far as a postmaster has to do something about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mailserver.interfaces import Clock
+from mailserver.mail.faults import StorageFault
+from mailserver.mail.trace import date_time
+from mailserver.notes import Trouble
+from mailserver.queue.entry import EntrySummary
+from mailserver.queue.queue import Queue
+
+__all__ = ["Troubles"]
+
+MISSING_SECONDS = 60.0  # one that is started again at once is nobody's trouble
+NAMED = 20  # messages in one note
+
+
+class Troubles:
+    """Finds them, in the reactor's thread.
+
+    `missing()` says why each small process does not run ("" where it does), `doubts()` what is doubtful about certificates,
+    `is_own(id)` whether a message is a note itself.  `names`: whether the notes may hold mail addresses.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        queue: Queue,
+        missing: Callable[[], Mapping[str, str]],
+        doubts: Callable[[], Sequence[str]],
+        is_own: Callable[[str], bool],
+        names: bool,
+    ) -> None:
+        self._clock = clock
+        self._queue = queue
+        self._missing = missing
+        self._doubts = doubts
+        self._is_own = is_own
+        self._names = names
+        self._missing_since: dict[str, float] = {}
+        self._full_at: float | None = None
+
+    async def __call__(self) -> list[Trouble]:
+        """All that there are now."""
+        found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates()]
+        try:
+            return [*found, *await self._of_failures()]
+        except StorageFault:  # its own trouble
+            return found
+
+    def _of_disk(self) -> list[Trouble]:
+        self._queue.room_for(0)  # also where nobody sends
+        full_at, before = self._queue.room.full_at, self._full_at
+        if full_at is None or full_at == before:
+            return []
+        self._full_at = full_at
+        words = (
+            f"On {date_time(int(full_at))} the disk of the queue had no room beside limits.minimum_free_bytes:",
+            self._queue.data_directory,
+            "",
+            "While that is so, mail is put off with 452 4.3.1. This note was written when there was room again.",
+        )
+        return [Trouble("disk", "", "the disk of the queue was full", words)]
+
+    def _of_store(self) -> list[Trouble]:
+        if self._queue.writable:
+            return []
+        when = date_time(int(self._clock.seconds()))
+        words = (f"On {when} the store of the queue could not be written to, and no mail was accepted; the log says why.",)
+        return [Trouble("store", "", "the store of the queue was broken", words)]
+
+    def _of_processes(self) -> list[Trouble]:
+        now = self._clock.seconds()
+        missing = {name: why for name, why in self._missing().items() if why}
+        self._missing_since = {name: min(now, self._missing_since.get(name, now)) for name in missing}
+        return [
+            Trouble(
+                "process",
+                name,
+                f"the process {name} is missing",
+                (
+                    f"The process {name} does not run, and what it serves is put off: {missing[name]}",
+                    "",
+                    "Restart the server." if name == "root" else "It is started again and again; `mailserver status` tells.",
+                ),
+            )
+            for name, since in self._missing_since.items()
+            if now - since >= MISSING_SECONDS
+        ]
+
+    def _of_certificates(self) -> list[Trouble]:
+        return [
+            Trouble("certificate", doubt, "a certificate needs attention", (doubt, "", "Changed files are taken up as they are."))
+            for doubt in self._doubts()
+        ]
+
+    async def _of_failures(self) -> list[Trouble]:
+        numbers = list(self._queue.kept.untold)
+        if not numbers:
+            return []
+        entries: Sequence[EntrySummary] = await self._queue.summaries(numbers)
+        failed = [one for one in entries if one.state == "failed" and not self._is_own(one.id)]
+
+        def told() -> None:
+            self._queue.kept.told(numbers)
+
+        if not failed:
+            told()
+            return []
+        words = ["These messages could not be delivered, and they have no sender who can be told, as a bounce has none:", ""]
+        for entry in failed[:NAMED]:
+            words += [entry.id, *(self._named(entry) if self._names else ())]
+        if len(failed) > NAMED:
+            words.append(f"... and {len(failed) - NAMED} more")
+        words += ["", "`mailserver queue show ID` says all of one, `mailserver queue list --state failed` names them all."]
+        return [Trouble("failure", "", f"{len(failed)} undeliverable without a sender who could be told", tuple(words), told)]
+
+    def _named(self, entry: EntrySummary) -> list[str]:
+        return [f"    {one.recipient}: {one.reply or one.note}" for one in entry.destinations if one.state == "failed"][:1]

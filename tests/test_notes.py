@@ -1,0 +1,319 @@
+"""Notes to postmaster: what is told, how often, and what becomes of them where nothing can be written."""
+
+import email
+
+from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Failed, Local, Mailbox, Refused
+from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.reply import Reply
+from mailserver.notes import LOOK_SECONDS, WAITING_MOST, Notes, Trouble, note_octets
+from mailserver.testing import MemoryState
+from mailserver.troubles import Troubles
+from tests.queue.doubles import IDS, local
+from tests.queue.test_reports import FULL, ReportCase
+
+DAY = 86_400.0
+NOBODY = Refused(Reply.of(550, "5.1.1", "Nobody"), "there is nobody")
+BOX = Local(Address("alice", "example.org"), Mailbox("alice", "example.org"))
+
+
+class NoteCase(SynchronousTestCase):
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.rightNow = 1_800_000_000.0
+        self.state = MemoryState(self.clock)
+        self.found = []
+        self.sent = []
+        self.routes = [BOX]
+        self.has_room = True
+        self.commits = lambda: succeed(None)
+        self.ids = iter(range(10**6))
+        self.notes = self.make()
+
+    def make(self):
+        async def troubles():
+            return self.found
+
+        return Notes(
+            hostname="mx.example.org",
+            clock=self.clock,
+            state=self.state,
+            troubles=troubles,
+            route=self.route,
+            commit=self.commit,
+            has_room=lambda octets: self.has_room,
+            next_id=lambda: f"{next(self.ids):016}",
+            note=lambda *step, **fields: None,
+        )
+
+    def route(self, address):
+        self.assertEqual(address, Address("postmaster", ""))
+        return fail(self.routes) if isinstance(self.routes, Exception) else succeed(self.routes)
+
+    def commit(self, envelope, content, destinations):
+        done = self.commits()
+        done.addCallback(lambda _: self.sent.append((envelope, email.message_from_bytes(content.data), destinations)))
+        return done
+
+    def minutes(self, count):
+        self.clock.pump([LOOK_SECONDS] * count)
+
+    def subjects(self):
+        return [message["Subject"].removeprefix("mx.example.org: ") for _, message, _ in self.sent]
+
+
+def trouble(kind="disk", subject="", title="full", **more):
+    return Trouble(kind, subject, title, ("So it is.",), **more)
+
+
+class Telling(NoteCase):
+    def test_a_note_is_a_message_from_the_server_that_nobody_answers(self):
+        self.found = [trouble()]
+        self.notes.start()
+        self.minutes(1)
+        ((envelope, message, destinations),) = self.sent
+        self.assertIsNone(envelope.sender)
+        self.assertEqual([destination.route for destination in destinations], [BOX])
+        self.assertEqual(message["To"], "<postmaster@mx.example.org>")
+        self.assertEqual(message["From"], '"Mail server" <MAILER-DAEMON@mx.example.org>')
+        self.assertEqual(message["Auto-Submitted"], "auto-generated")
+        self.assertIn("So it is.", message.get_payload())
+        self.assertTrue(self.notes.is_own(envelope.id))
+        self.assertFalse(self.notes.is_own("Z" * 16))
+
+    def test_one_of_a_kind_and_subject_is_enough_for_a_day(self):
+        self.found = [trouble(), trouble("process", "pam", "pam"), trouble("process", "root", "root")]
+        self.notes.start()
+        self.minutes(24 * 60)
+        self.assertEqual(self.subjects(), ["full", "pam", "root"])
+        self.minutes(2)
+        self.assertEqual(self.subjects(), ["full", "pam", "root"] * 2)
+
+    def test_a_restart_does_not_repeat_it(self):
+        self.found = [trouble()]
+        self.notes.start()
+        self.minutes(1)
+        self.notes.stop()
+        again = self.make()
+        again.start()
+        self.minutes(3)
+        self.assertEqual(self.subjects(), ["full"])
+        self.assertTrue(again.is_own(self.sent[0][0].id))
+
+    def test_after_the_stop_there_is_none(self):
+        waits = Later()
+        self.commits = lambda: waits
+        self.found = [trouble(), trouble("store")]
+        self.notes.start()
+        self.minutes(1)
+        self.notes.stop()
+        waits.callback(None)
+        self.minutes(3)
+        self.assertEqual(len(self.sent), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_is_told_cannot_end_a_line(self):
+        octets = note_octets(
+            trouble(title="x\r\nBcc: eve@example.net\u2028é"), id="1" * 16, hostname="mx.example.org", made_at=0.0
+        )
+        self.assertIn(b"\r\nSubject: mx.example.org: x??Bcc: eve@example.net??\r\n", octets)
+
+
+class WhereItCannotBeWritten(NoteCase):
+    def waits_and_is_told_later(self, mend):
+        self.found = [trouble()]
+        self.notes.start()
+        self.minutes(1)
+        self.found = []  # the trouble is over, and was one all the same
+        self.minutes(5)
+        self.assertEqual(self.sent, [])
+        mend()
+        self.minutes(1)
+        self.assertEqual(self.subjects(), ["full"])
+        self.minutes(10)
+        self.assertEqual(self.subjects(), ["full"])
+
+    def test_a_full_disk_is_told_of_when_there_is_room(self):
+        self.has_room = False
+        self.waits_and_is_told_later(lambda: setattr(self, "has_room", True))
+
+    def test_a_store_that_refuses_it_gets_it_later(self):
+        for fault in (StorageFull("full"), StorageBroken("broken")):
+            self.sent.clear()
+            self.state = MemoryState(self.clock)
+            self.notes.stop()
+            self.notes = self.make()
+            self.commits = lambda fault=fault: fail(fault)
+            self.waits_and_is_told_later(lambda: setattr(self, "commits", lambda: succeed(None)))
+
+    def test_a_postmaster_who_cannot_be_found_gets_it_later(self):
+        self.routes = OSError("the directory is away")
+        self.waits_and_is_told_later(lambda: setattr(self, "routes", [NOBODY, BOX]))
+
+    def test_a_postmaster_who_does_not_exist_gets_none(self):
+        self.routes = [NOBODY]
+        self.waits_and_is_told_later(lambda: setattr(self, "routes", [BOX]))
+
+    def test_what_waits_is_bounded(self):
+        self.has_room = False
+        self.notes.start()
+        self.found = [trouble("process", str(number)) for number in range(WAITING_MOST + 30)]
+        self.minutes(2)
+        self.found, self.has_room = [], True
+        self.minutes(1)
+        self.assertEqual(len(self.sent), WAITING_MOST)
+
+    def test_a_state_store_that_does_not_answer_costs_no_second_note(self):
+        def broken(space, key):
+            raise StorageBroken("state.db")
+
+        self.state.get = broken
+        self.found = [trouble()]
+        self.notes.start()
+        self.minutes(100)
+        self.assertEqual(self.subjects(), ["full"])
+
+    def test_a_fault_of_ours_ends_no_look(self):
+        self.commits = lambda: fail(ValueError("ours"))
+        self.found = [trouble()]
+        self.notes.start()
+        self.minutes(1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.commits = lambda: succeed(None)
+        self.minutes(1)
+        self.assertEqual(self.subjects(), ["full"])
+
+
+class WithAQueue(ReportCase):
+    """The troubles of a real queue, and the notes in it."""
+
+    def setUp(self):
+        super().setUp()
+        self.missing = {}
+        self.doubts = []
+        self.state = MemoryState(self.clock)
+
+    def notes_of(self, queue, names=True):
+        troubles = Troubles(
+            clock=self.clock,
+            queue=queue,
+            missing=lambda: self.missing,
+            doubts=lambda: self.doubts,
+            is_own=lambda id: notes.is_own(id),
+            names=names,
+        )
+        notes = Notes(
+            hostname="mx.example.org",
+            clock=self.clock,
+            state=self.state,
+            troubles=troubles,
+            route=lambda address: succeed([BOX]),
+            commit=queue.commit,
+            has_room=lambda octets: queue.writable and queue.room_for(octets),
+            next_id=IDS.next,
+            note=self.steps.note,
+        )
+        return notes
+
+    async def told(self, queue, notes):
+        """What a look leads to: the notes that reached the mailbox."""
+        before = len(self.delivery.parcels)
+        await notes.look()
+        await self.quiet(queue)
+        return [email.message_from_bytes(parcel[1]) for parcel in self.delivery.parcels[before:]]
+
+    async def test_failures_of_which_no_sender_can_be_told_are_told_together(self):
+        self.delivery.answers["dave"] = Failed(FULL)
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        ids = [await self.send(queue, local(0, "dave"), sender=False) for _ in range(2)]
+        (message,) = await self.told(queue, notes)
+        self.assertEqual(message["Subject"], "mx.example.org: 2 undeliverable without a sender who could be told")
+        for id in ids:
+            self.assertIn(f"{id}\r\n    dave@example.org: 552 5.2.2", message.get_payload())
+        late = await self.send(queue, local(0, "dave"), sender=False)
+        self.assertEqual(await self.told(queue, notes), [])
+        self.clock.advance(DAY)
+        (message,) = await self.told(queue, notes)
+        self.assertIn(late, message.get_payload())
+        self.assertNotIn(ids[0], message.get_payload())
+
+    async def test_a_report_that_reaches_nobody_is_among_them(self):
+        self.delivery.answers["dave"] = self.delivery.answers["bob"] = Failed(FULL)
+        queue = await self.started()
+        notes = self.notes_of(queue, names=False)
+        await self.send(queue, local(0, "dave"))
+        await self.quiet(queue)
+        (message,) = await self.told(queue, notes)
+        self.assertIn("1 undeliverable", message["Subject"])
+        self.assertNotIn("bob", message.get_payload())
+
+    async def test_a_sender_who_does_not_exist_is_among_them(self):
+        self.delivery.answers["dave"] = Failed(FULL)
+        self.routes = [NOBODY]
+        queue = await self.started()
+        await self.send(queue, local(0, "dave"))
+        await self.quiet(queue)
+        self.assertEqual(len(await self.told(queue, self.notes_of(queue))), 1)
+
+    async def test_a_note_that_fails_makes_no_other(self):
+        self.delivery.answers["postmaster"] = Failed(FULL)
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        self.doubts = ["mx.pem: the certificate expires soon"]
+        await self.told(queue, notes)
+        self.clock.advance(1)
+        await self.quiet(queue)
+        self.assertEqual([entry.state for entry in await queue.list()], ["failed"])
+        self.assertEqual(len(queue.kept.untold), 1)
+        self.assertEqual(await self.told(queue, notes), [])
+        self.assertEqual(len(queue.kept.untold), 0)
+        self.assertEqual(len(await queue.list()), 1)
+
+    async def test_a_full_disk_is_told_of_when_there_is_room(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        queue.change_limits(minimum_free_bytes=1 << 60, memory_window_octets=1 << 20)
+        self.assertEqual(await self.told(queue, notes), [])
+        self.clock.advance(60)
+        self.assertEqual(await self.told(queue, notes), [])
+        queue.change_limits(minimum_free_bytes=0, memory_window_octets=1 << 20)
+        self.clock.advance(60)
+        (message,) = await self.told(queue, notes)
+        self.assertIn("the disk of the queue was full", message["Subject"])
+        self.clock.advance(DAY + 60)
+        self.assertEqual(await self.told(queue, notes), [])
+
+    async def test_a_disk_that_was_full_between_two_looks_is_told_of(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        queue.room.shut(3.0)
+        self.clock.advance(30)
+        self.assertEqual(len(await self.told(queue, notes)), 1)
+
+    async def test_a_process_is_told_of_when_it_has_been_missing_for_a_minute(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        self.missing = {"delivery.courier": "it has died", "accounts.pam": ""}
+        self.assertEqual(await self.told(queue, notes), [])
+        self.missing = {"delivery.courier": "", "accounts.pam": ""}
+        self.clock.advance(60)
+        self.assertEqual(await self.told(queue, notes), [])
+        self.missing = {"delivery.courier": "it has died", "accounts.pam": ""}
+        self.assertEqual(await self.told(queue, notes), [])
+        self.clock.advance(60)
+        (message,) = await self.told(queue, notes)
+        self.assertEqual(message["Subject"], "mx.example.org: the process delivery.courier is missing")
+
+    async def test_a_doubtful_certificate_is_told_of_by_its_doubt(self):
+        queue = await self.started()
+        self.doubts = ["a.pem: the certificate expires soon, 2027-01-20", "b.pem: the certificate has expired, 2027-01-01"]
+        notes = self.notes_of(queue)
+        found = await self.told(queue, notes)
+        self.assertEqual([message.get_payload().splitlines()[2] for message in found], self.doubts)
+        self.assertEqual(await self.told(queue, notes), [])
