@@ -6,6 +6,8 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mailserver.capturing.captured import CapturedMessage
+from mailserver.capturing.faults import FaultBook, HangUp, Refuse, Stage
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import RecipientParameters
 from mailserver.mail.reply import Reply
@@ -16,8 +18,6 @@ from mailserver.sasl.steps import Challenge, CheckPassword, Failed, Step, Succee
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Event
 from mailserver.smtp.extensions import Extensions
-from mailserver.testing.captured import CapturedMessage
-from mailserver.testing.smtp_faults import FaultBook, HangUp, Refuse, Stage
 
 __all__ = ["RECIPIENTS_MAX", "Action", "Answers", "Terms"]
 

@@ -8,12 +8,12 @@ import ssl
 import threading
 from collections.abc import Callable
 
+from mailserver.capturing.answers import Action, Answers, Terms
+from mailserver.capturing.captured import CapturedMessage
 from mailserver.mail.reply import Reply
 from mailserver.smtp.events import StartTLS, Wait
 from mailserver.smtp.limits import SessionLimits
 from mailserver.smtp.server import ServerSession
-from mailserver.testing.captured import CapturedMessage
-from mailserver.testing.smtp_answers import Action, Answers, Terms
 
 __all__ = ["Connection"]
 
@@ -77,6 +77,11 @@ class Connection:
             self._linger()
         finally:
             self._socket.close()
+
+    def hear_no_more(self) -> None:
+        """Take the client's words for ended, from another thread; what it has said is still answered."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def cut(self) -> None:
         """End the connection from another thread, after `stopping` was set."""

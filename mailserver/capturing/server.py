@@ -16,15 +16,16 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
 
+from mailserver.capturing.answers import Answers, Terms
+from mailserver.capturing.captured import CapturedMessage
+from mailserver.capturing.connection import Connection
+from mailserver.capturing.faults import Delay, FaultBook, HangUp, Refuse, Stage, refusal
 from mailserver.mail.reply import Reply
-from mailserver.testing.captured import CapturedMessage
-from mailserver.testing.smtp_answers import Answers, Terms
-from mailserver.testing.smtp_connection import Connection
-from mailserver.testing.smtp_faults import Delay, FaultBook, HangUp, Refuse, Stage, refusal
 from mailserver.tls.self_signed import self_signed_pair
 
 __all__ = ["CaptureServer"]
@@ -36,24 +37,25 @@ TOO_BUSY = Reply.of(421, "4.3.2", "Too many connections")
 
 
 class CaptureServer:
-    """An SMTP server on a port of 127.0.0.1.
+    """An SMTP server on a port of `host`: a numeric address, 127.0.0.1 unless another is named.
 
     `tls` is "starttls" (offered), "implicit" (from the first octet) or "none"; the certificate is made at the start, for
     localhost and 127.0.0.1.  `users` are passwords by name, for AUTH PLAIN and LOGIN; `require_login` and `require_tls`
     refuse MAIL without (530), and AUTH waits for a TLS that is required (538).  `port` 0 takes a free one, which a second
-    `start` takes again.
+    `start` takes again.  `take`, where it is given, is called with each message in the connection's thread, before the 250; then
+    none is kept, and there is nothing to wait for.
 
     Bounds: `message_octets` (552), `messages_max` kept (452), `connections_max` at once (421), `idle_seconds` without a word
     (421).
     Raises ValueError for what does not fit together.
     """
 
-    host = HOST
     hostname = HOSTNAME  # as in the greeting and the certificate
 
     def __init__(
         self,
         *,
+        host: str = HOST,
         port: int = 0,
         tls: Literal["starttls", "implicit", "none"] = "starttls",
         users: Mapping[str, str] | None = None,
@@ -63,6 +65,7 @@ class CaptureServer:
         messages_max: int = 1000,
         connections_max: int = 50,
         idle_seconds: float = 60.0,
+        take: Callable[[CapturedMessage], None] | None = None,
     ) -> None:
         if tls not in ("starttls", "implicit", "none"):
             raise ValueError(f"tls={tls!r}: 'starttls', 'implicit' or 'none'")
@@ -72,6 +75,7 @@ class CaptureServer:
             raise ValueError("require_tls without TLS: nobody could send")
         if min(message_octets, messages_max, connections_max) < 1 or not 0 < idle_seconds <= threading.TIMEOUT_MAX:
             raise ValueError("a bound is above 0")
+        self.host = host
         self.port = port
         self.certificate = ""  # path of the certificate (PEM) while the server runs, "" without TLS
         self._tls = tls
@@ -79,11 +83,13 @@ class CaptureServer:
         self._messages_max = messages_max
         self._connections_max = connections_max
         self._idle_seconds = idle_seconds
+        self._take = take
         self._faults = FaultBook()
         self._changed = threading.Condition()  # guards what follows
         self._messages: list[CapturedMessage] = []
         self._connections: dict[threading.Thread, Connection] = {}
-        self._stopping = threading.Event()
+        self._leaving = threading.Event()  # nobody is let in any more
+        self._stopping = threading.Event()  # and nobody may stay
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self._context: ssl.SSLContext | None = None
@@ -92,10 +98,13 @@ class CaptureServer:
     # --- life ---
 
     def start(self) -> None:
-        """Listen.  Connections are taken from now on.  Raises OSError for a port in use, RuntimeError where it runs already."""
+        """Listen.  Connections are taken from now on.  Raises OSError for a port in use, OverflowError for what is no port,
+        RuntimeError where it runs already.
+        """
         if self._listener is not None:
             raise RuntimeError("the server runs already")
-        listener = socket.create_server((HOST, self.port))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.create_server((self.host, self.port), family=family)
         try:
             self._make_certificate()
         except BaseException:
@@ -104,15 +113,18 @@ class CaptureServer:
             raise
         self.port = listener.getsockname()[1]
         self._listener = listener
-        self._stopping = threading.Event()
+        self._leaving, self._stopping = threading.Event(), threading.Event()
         self._acceptor = threading.Thread(target=self._accept, args=(listener,), name="capture server", daemon=True)
         self._acceptor.start()
 
-    def stop(self) -> None:
-        """Cut all connections and stop listening; what was captured stays.  Nothing happens where the server does not run."""
+    def stop(self, *, answer_seconds: float = 0.0) -> None:
+        """Cut all connections and stop listening; what was captured stays.  Nothing happens where the server does not run.
+
+        Answers to what has come have `answer_seconds` to leave.
+        """
         if self._listener is None or self._acceptor is None:
             return
-        self._stopping.set()
+        self._leaving.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(); closing alone does not
         self._acceptor.join(STOP_SECONDS)
@@ -120,6 +132,13 @@ class CaptureServer:
         self._listener = self._acceptor = None
         with self._changed:
             open_ones = dict(self._connections)
+        if answer_seconds:
+            for connection in open_ones.values():
+                connection.hear_no_more()
+            until = time.monotonic() + answer_seconds
+            for thread in open_ones:
+                thread.join(max(0.0, until - time.monotonic()))
+        self._stopping.set()
         for connection in open_ones.values():
             connection.cut()
         for thread in open_ones:
@@ -197,13 +216,13 @@ class CaptureServer:
     # --- the threads ---
 
     def _accept(self, listener: socket.socket) -> None:
-        while not self._stopping.is_set():
+        while not self._leaving.is_set():
             try:
                 sock, _ = listener.accept()
             except OSError:
-                if self._stopping.is_set():
+                if self._leaving.is_set():
                     return
-                self._stopping.wait(0.1)  # out of descriptors, or the client has gone already
+                self._leaving.wait(0.1)  # out of descriptors, or the client has gone already
                 continue
             self._serve(sock)
 
@@ -244,6 +263,9 @@ class CaptureServer:
                 del self._connections[threading.current_thread()]
 
     def _keep(self, message: CapturedMessage) -> bool:
+        if self._take is not None:
+            self._take(message)
+            return True
         with self._changed:
             if len(self._messages) >= self._messages_max:
                 return False
@@ -257,7 +279,7 @@ class CaptureServer:
         if self._tls == "none":
             return
         self._folder = tempfile.TemporaryDirectory(prefix="capture-server-")
-        pair = self_signed_pair(self._folder.name, HOSTNAME, [HOST])
+        pair = self_signed_pair(self._folder.name, HOSTNAME, [self.host])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pair.certificate, pair.key)
         self._context, self.certificate = context, pair.certificate

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 
 if TYPE_CHECKING:
-    from mailserver.sink import Caught
+    from mailserver.capturing import CapturedMessage, CaptureServer
+    from mailserver.capturing.faults import Stage
 
 __all__ = ["add_to"]
 
-STAGES = ("mail", "rcpt", "data", "end")
+STAGES: tuple[Stage, ...] = ("mail", "rcpt", "data", "end")
+ANSWERED: tuple[Stage, ...] = ("hello", *STAGES)
+MESSAGE_OCTETS = 52_428_800
+CONNECTIONS = 100
+IDLE_SECONDS = 300.0
+LEAVE_SECONDS = 2.0  # for the answer to the last mail
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
@@ -25,7 +31,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     for stage in STAGES:
         where = "after the dot" if stage == "end" else f"at {stage.upper()}"
         sink.add_argument(f"--{stage}", metavar="REPLY", type=_reply, default=None, help=f"refuse so {where}: '451 4.3.0 Later'")
-    sink.add_argument("--delay", metavar="SECONDS", type=float, default=0.0, help="wait so long before each answer")
+    sink.add_argument("--delay", metavar="SECONDS", type=_seconds, default=0.0, help="wait so long before each answer")
     sink.add_argument("--drop", action="store_true", help="end the connection after the dot, without an answer")
     sink.add_argument("--count", metavar="N", type=int, default=0, help="end after N mails")
     sink.set_defaults(run=run_sink, needs_configuration=False)
@@ -33,48 +39,87 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def run_sink(options: argparse.Namespace) -> int:
     """Until it is interrupted, or N mails have come."""
-    from mailserver.sink import Faults, Sink
+    from mailserver.capturing import CaptureServer
 
-    printing = threading.Lock()
+    printing = threading.Condition()
+    shown = 0
 
-    def show(mail: Caught) -> None:
+    def show(mail: CapturedMessage) -> None:
+        nonlocal shown
         with printing:
             _print(mail, options.json)
+            shown += 1
+            printing.notify_all()
 
-    faults = Faults(options.mail, options.rcpt, options.data, options.end, options.delay, options.drop)
-    sink = Sink(host=options.host, port=options.port, faults=faults, caught=show)
+    server = CaptureServer(
+        host=options.host,
+        port=options.port,
+        tls="none",
+        message_octets=MESSAGE_OCTETS,
+        connections_max=CONNECTIONS,
+        idle_seconds=IDLE_SECONDS,
+        take=show,
+    )
+    _order_faults(server, options)
     try:
-        sink.start()
+        server.start()
     except (OSError, OverflowError) as error:
         raise Unable(f"{options.host} port {options.port}: {error}", EX_IOERR) from error
-    print(f"mailserver: listening on {sink.host} port {sink.port}", file=sys.stderr, flush=True)
+    print(f"mailserver: listening on {server.host} port {server.port}", file=sys.stderr, flush=True)
     try:
-        if options.count:
-            sink.wait(options.count, threading.TIMEOUT_MAX)
-        else:
-            threading.Event().wait()
+        with printing:
+            printing.wait_for(lambda: 0 < options.count <= shown)
+        server.stop(answer_seconds=options.delay + LEAVE_SECONDS)
     except KeyboardInterrupt:
         pass
     finally:
-        sink.stop()
+        server.stop()
     return 0
 
 
-def _print(mail: Caught, in_json: bool) -> None:
-    sender, recipients = str(mail.sender or ""), [str(one) for one in mail.recipients]
+def _order_faults(server: CaptureServer, options: argparse.Namespace) -> None:
+    """Always, not once."""
+    for stage in STAGES:
+        reply = getattr(options, stage)
+        if reply is not None:
+            server.refuse(stage, *reply, times=None)
+    if options.drop:
+        server.hang_up("end", times=None)
+    if options.delay:
+        for stage in ANSWERED:
+            server.delay(stage, options.delay, times=None)
+
+
+def _print(mail: CapturedMessage, in_json: bool) -> None:
     text = mail.content.decode("utf-8", "replace").replace("\r\n", "\n")
     if in_json:
-        as_json({"sender": sender, "recipients": recipients, "hello": mail.hello, "content": text})
+        as_json({"sender": mail.sender, "recipients": list(mail.recipients), "hello": mail.hello, "content": text})
     else:
-        say(f"--- from <{plain(sender)}> to {', '.join(f'<{plain(one)}>' for one in recipients)} (hello {plain(mail.hello)})")
+        to = ", ".join(f"<{plain(one)}>" for one in mail.recipients)
+        say(f"--- from <{plain(mail.sender)}> to {to} (hello {plain(mail.hello)})")
         say(*(plain(line.replace("\t", "    ")) for line in text.removesuffix("\n").split("\n")), "")
     sys.stdout.flush()
 
 
-def _reply(text: str) -> Any:
-    from mailserver.sink import parse_reply
+def _reply(text: str) -> tuple[int, str]:
+    """``451 4.3.0 Try again later``, or without the enhanced code."""
+    from mailserver.capturing.faults import refusal
 
+    code, _, words = text.partition(" ")
     try:
-        return parse_reply(text)
+        if not (len(code) == 3 and code.isascii() and code.isdigit()):
+            raise ValueError(f"{text!r} is no refusal, such as '451 4.3.0 Try again later'")
+        refusal(int(code), words or "No")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return int(code), words or "No"
+
+
+def _seconds(text: str) -> float:
+    """Raises ValueError."""
+    from mailserver.capturing.faults import DELAY_SECONDS
+
+    seconds = float(text)
+    if not 0 <= seconds <= DELAY_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 to {DELAY_SECONDS:.0f} seconds")
+    return seconds

@@ -12,9 +12,8 @@ says what a verdict was.  `MemoryState` and `FakeResolver` can be used on their 
 `CaptureServer` is a real server on loopback, `CaptureMixin` gives it to a test case; pytest has the fixture `smtp_server`.
 """
 
+from mailserver.capturing import CapturedMessage, CaptureServer
 from mailserver.testing.capture_case import CaptureMixin
-from mailserver.testing.capture_server import CaptureServer
-from mailserver.testing.captured import CapturedMessage
 from mailserver.testing.case import FilterCase
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mailserver.testing.capture_server import CaptureServer
+from mailserver.capturing import CaptureServer
 
 __all__ = ["CaptureMixin"]
 
