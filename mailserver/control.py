@@ -109,7 +109,9 @@ class ControlServer:
         self._closing = ExitStack()
 
     def start(self, reactor: Any) -> None:
-        """Take the lock and listen.  Raises `AnotherServer`, or OSError where the folder cannot be written."""
+        """Take the lock and listen.  Raises `AnotherServer`, or OSError: where the folder cannot be written, and where the group
+        cannot have the socket, which is there until `stop` then.
+        """
         lock = os.open(self._path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._closing.callback(os.close, lock)  # which unlocks; the file stays, else two servers could lock two files
         try:
@@ -122,21 +124,20 @@ class ControlServer:
             # The mode is set between bind and listen, so there is no moment in which others could connect.
             factory = _ControlFactory(self._commands, self._bounds)
             self._port = reactor.listenUNIX(address, factory, self._bounds.connections, 0o600)
-            if self._group >= 0 or self._mode != 0o600:
-                self._open_to_group(address)
         except BaseException:
             self._closing.close()
             raise
+        if self._group >= 0 or self._mode != 0o600:
+            self._open_to_group(address)
 
     def _open_to_group(self, address: str) -> None:
         """The group first: with the mode alone, the group of the process could connect for a moment."""
         try:
             os.chown(address, -1, self._group, follow_symlinks=False)
             os.chmod(address, self._mode)
-        except OSError:
-            port, self._port = self._port, None
-            port.stopListening()
-            raise
+        except PermissionError as error:
+            why = "only a member may give it to its group, and the server's user is none"
+            raise PermissionError(error.errno, why, self._path) from error
 
     def stop(self) -> Deferred[None]:
         """Listen no more; fires when the socket is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import shutil
@@ -74,8 +75,9 @@ class WithSocket(TestCase):
     def start(self) -> None:
         server = password_server(self.configuration, self.questions)
         assert server is not None
-        server.start(reactor)
+        self.server = server
         self.addCleanup(server.stop)
+        server.start(reactor)
 
     async def ask(self, command: str = "check_password", **changes: Any) -> Any:
         if not os.path.exists(self.path):
@@ -224,6 +226,19 @@ class WithSocket(TestCase):
     def test_a_group_that_there_is_not_stops_the_start(self) -> None:
         self.configuration.authentication.socket_group = "no-such-group"
         self.assertRaises(StartError, self.start)
+
+    async def test_a_group_that_the_server_is_not_in_stops_the_start_and_leaves_nothing(self) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        patched = self.patch(os, "chown", refuse)
+        with self.assertRaisesRegex(PermissionError, "only a member may give it to its group"):
+            self.start()
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        await self.server.stop()
+        self.assertFalse(os.path.exists(self.path))
+        patched.restore()
+        self.start()  # the failed start has given its lock back
 
     def test_without_the_setting_there_is_none(self) -> None:
         self.configuration.authentication.socket = None

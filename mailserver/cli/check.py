@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import grp
 import os
 import pwd
 import socket
@@ -57,6 +58,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_data(configuration.data)
         look.at_log(configuration)
         look.at_accounts_folder(configuration)
+        look.at_authentication_socket(configuration)
         look.at_families(configuration)
         look.at_ports(configuration)
         look.at_root()
@@ -211,6 +213,17 @@ class _Look:
                 file, place = (os.access(one, os.W_OK, effective_ids=True) for one in (log.path, folder))
             if not file and not place:
                 self.not_allowed("log.path", "write", log.path if os.path.exists(log.path) else folder, data)
+
+    def at_authentication_socket(self, configuration: Configuration) -> None:
+        """Its group; and its folder, which a systemd unit may make at the start."""
+        path, group = configuration.authentication.socket, configuration.authentication.socket_group
+        if group is not None:
+            try:
+                grp.getgrnam(group)
+            except KeyError:
+                self.fault("authentication.socket_group", f"there is no group {group}")
+        if path is not None and not os.path.isdir(os.path.dirname(path)):
+            self.warnings.append(f"authentication.socket: there is no folder {os.path.dirname(path)} yet")
 
     def at_accounts_folder(self, configuration: Configuration) -> None:
         """The server puts a new hash for an old one into the file, which takes a new file in its folder."""

@@ -69,6 +69,13 @@ class Check(CheckCase):
             told = silent.replace('"{user}"]', '"{user}", "{folder}"]') + told
             self.assertNotIn("puts aside", self.check(filters + told).out)
 
+    def test_the_authentication_sockets_group_and_folder_are_looked_at(self) -> None:
+        said = self.check('[authentication]\nsocket = "/no/such/auth.sock"\nsocket_group = "no-such-group"\n')
+        self.assertFault(said, 11, "authentication.socket_group: there is no group no-such-group")
+        self.assertIn("warning: authentication.socket: there is no folder /no/such yet", said.out)
+        said = self.check(f'[authentication]\nsocket = "{self.folder}/auth.sock"\nsocket_group = "root"\n')
+        self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
+
     def test_an_alias_to_nobody_is_a_warning(self) -> None:
         said = self.check('[domain."example.org".aliases]\nsales = "ghost@example.org"\n')
         self.assertEqual(said.code, 0)

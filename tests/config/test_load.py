@@ -127,6 +127,9 @@ class Faults(SynchronousTestCase):
         self.assertEqual(len(parsed(proxied + proxies).listen[0].proxies or ()), 2)
         self.assertIsNone(parsed(proxied).listen[0].proxies)
 
+    def test_a_group_for_the_authentication_socket_needs_the_socket(self) -> None:
+        self.assertIn("socket_group without a socket", self.fault('[authentication]\nsocket_group = "dovecot"\n'))
+
     def test_certificate_and_key_go_together_and_revocations_with_authorities(self) -> None:
         self.assertIn("certificate and key go together", self.fault('[tls]\ncertificate = "a.pem"\n'))
         self.assertIn(
