@@ -53,7 +53,7 @@ service anvil {{
 }}
 passdb {{
   driver = checkpassword
-  args = {command} checkpassword --service imap --socket {socket}
+  args = {command} checkpassword --service %s --socket {socket}
 }}
 userdb {{
   driver = prefetch
