@@ -24,6 +24,20 @@ ALIASES = f'\n[domain."example.org".aliases]\n{MARK}-sales = ["{USER}", "{MARK}-
 
 
 class Names(LogInCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.clients: list[smtplib.SMTP] = []
+        self.addCleanup(self.hang_up)
+
+    def client(self, server: Server) -> smtplib.SMTP:
+        self.clients.append(super().client(server))
+        return self.clients[-1]
+
+    def hang_up(self) -> None:
+        """The server's end waits a while for clients that do not hear its goodbye."""
+        while self.clients:
+            self.clients.pop().close()
+
     def lived(self, config: str, *users: str) -> Server:
         """A server that was prepared with an account for each user."""
         server = self.prepare(config, accounts=users)
@@ -65,7 +79,7 @@ class Names(LogInCase):
             with contextlib.suppress(smtplib.SMTPAuthenticationError):
                 client.login(f"{MARK}-nobody", "x")
             stranger = smtplib.SMTP("127.0.0.1", server.ports["mxport"], timeout=20)
-            self.addCleanup(stranger.close)
+            self.clients.append(stranger)
             for recipient in (
                 USER, BROKEN, f"{MARK}-unknown@example.org", f"{MARK}.user+tag@example.org", f"{MARK}-sales@example.org",
                 f'"{MARK}{"s" * 130}"@example.org', f"{MARK}%40elsewhere.example@example.org", f"{MARK}@elsewhere.example",
@@ -74,6 +88,7 @@ class Names(LogInCase):
                     stranger.sendmail(f"{MARK}-sender@example.net", [recipient], b"Subject: x\r\n\r\nx\r\n")
                 stranger.rset()
             wait_until(lambda server=server: "deferred" in server.log() and server.log().count(" delivered ") >= 4, server.log)
+            self.hang_up()
             server.stop()
             self.assertUnnamed(server, MARK)
 
@@ -91,6 +106,7 @@ class Names(LogInCase):
                 client.login("nobody@example.org", password)
                 client.sendmail("nobody@example.org", ["nobody@example.org"], b"From: nobody@example.org\r\n\r\nx\r\n")
         wait_until(lambda: " delivered " in server.log() or " deferred " in server.log(), server.log)
+        self.hang_up()
         server.stop()
         text = b"".join(self.kept(server).values()).replace(b"which nobody vouches for", b"")
         for line in text.splitlines():
