@@ -42,7 +42,7 @@ def quick_hash(scheme: str) -> str:
 class Page(SynchronousTestCase):
     def test_every_example_is_a_configuration(self) -> None:
         examples = blocks("toml")
-        self.assertEqual(len(examples), 8)
+        self.assertEqual(len(examples), 9)
         for example in examples:
             path = self.mktemp()
             Path(path).write_text(TOP + example)
