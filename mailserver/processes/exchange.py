@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,9 +11,10 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["LENGTH", "Exchange", "receive_frame", "send_frame"]
+from mailserver.processes.frames import LENGTH, exactly
 
-LENGTH = struct.Struct("!I")
+__all__ = ["Exchange", "receive_frame", "send_frame"]
+
 PIECE_OCTETS = 256 * 1024
 
 
@@ -120,14 +120,4 @@ def send_frame(end: socket.socket, octets: bytes) -> None:
 
 def receive_frame(end: socket.socket) -> bytes:
     """Blocking.  Raises OSError, and EOFError where the other end closes."""
-    return _exactly(end, LENGTH.unpack(_exactly(end, LENGTH.size))[0])
-
-
-def _exactly(end: socket.socket, octets: int) -> bytes:
-    data = end.recv(octets, socket.MSG_WAITALL)
-    while len(data) < octets:
-        more = end.recv(octets - len(data), socket.MSG_WAITALL)
-        if not more:
-            raise EOFError("the other end has closed")
-        data += more
-    return data
+    return exactly(end, LENGTH.unpack(exactly(end, LENGTH.size))[0])

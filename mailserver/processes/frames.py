@@ -43,7 +43,7 @@ def exactly(end: socket.socket, octets: int) -> bytes:
     """So many octets.  Raises EOFError, OSError."""
     data = b""
     while len(data) < octets:
-        more = end.recv(octets - len(data))
+        more = end.recv(octets - len(data), socket.MSG_WAITALL)
         if not more:
             raise EOFError("the end within a frame")
         data += more
