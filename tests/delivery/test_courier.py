@@ -35,6 +35,7 @@ from mailserver.processes.small import keep_here
 from mailserver.processes.spawning import Start, begin
 from mailserver.processes.version import version
 from tests.delivery.messages import DATA, only, parcel, read, run_at_once
+from tests.descriptors import open_descriptors
 
 NOBODY = pwd.getpwnam("nobody")
 HOST = "mx.example.org"
@@ -415,12 +416,12 @@ class Component(TestCase):
     async def test_a_request_that_is_not_taken_is_an_outcome_and_leaves_nothing_open(self) -> None:
         self.delivery.start_privileged()
         await self.begun(parcel(home_box("alice")))
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(3):
             [outcomes] = await self.begun(parcel(home_box("breaks"), home_box("alice")))
             self.assertIn("takes no request", outcomes[0].note)
             self.assertIsInstance(outcomes[1], Delivered)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(open_descriptors(), before)
 
     async def test_a_call_that_the_queue_gives_up_gives_up_what_is_under_way(self) -> None:
         self.delivery.start_privileged()

@@ -28,6 +28,7 @@ from mailserver.mail.edits import DropHeader, apply_edits
 from mailserver.mail.parcel import Parcel
 from tests.any_octets import any_octets
 from tests.delivery.messages import ALICE, BOB, DATA, files_below, only, parcel, read, remote_parcel
+from tests.descriptors import open_descriptors
 
 HOST = "mx.example.org"
 
@@ -597,25 +598,25 @@ class OpenMaildirs(WriterCase):
 
     def test_no_more_than_the_bound_are_kept_open(self) -> None:
         self.start(open_at_most=3)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for n in range(20):
             self.deliver(parcel(Mailbox(f"user{n}", "example.org"), id=f"{n:016}"))
-        self.assertLessEqual(len(os.listdir("/proc/self/fd")) - before, 9)
+        self.assertLessEqual(open_descriptors() - before, 9)
         self.assertEqual(len(self.files()), 20)
         self.maildirs.close()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(open_descriptors(), before)
 
     def test_a_fault_leaves_no_descriptor_open(self) -> None:
         self.deliver(parcel(ALICE))
         self.maildirs.close()
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for part in ("new", "tmp"):
             os.rename(self.path(part), self.path(f"{part}-before"))
             os.symlink("/nonexistent", self.path(part))
             for folder in ((), ("Junk",)):
                 self.deliver(parcel(Mailbox("alice", "example.org", folder), id="0000000000000002"))
                 self.maildirs.close()
-                self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+                self.assertEqual(open_descriptors(), before)
             os.unlink(self.path(part))
             os.rename(self.path(f"{part}-before"), self.path(part))
 
