@@ -3,17 +3,19 @@
     python -m tests.proofs.mutants MODULE NUMBER TEST…      trial's exit status with that mutant in the module's place
 
 A mutant differs in one place of the syntax tree: a comparison, an operator, a constant, a condition, a statement that is gone.  It lives in
-the memory of the process that runs the tests; no file changes, and processes that a test starts have the module as it is.
+the memory of the process that runs the tests, and of the Python processes that these start (`FOR_ALL`); no file of ours changes.  Servers that
+the nursery of `tests.scenarios` brings forth have the module as it is.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import marshal
+import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,14 +28,45 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
 }  # fmt: skip
+RECEIVING = (
+    "tests.receive.test_protocol", "tests.receive.test_log_in", "tests.receive.test_behind_proxy", "tests.receive.test_reload",
+    "tests.receive.test_transaction", "tests.tls.test_handshakes", "tests.receive.test_throttle",
+)  # fmt: skip
 TESTS = {
+    "processes/privileged": (
+        "tests.processes.test_privileged", "tests.processes.test_root", "tests.accounts.test_pam", "tests.delivery.test_pipe",
+        "tests.delivery.test_courier",
+    ),
+    "processes/root": ("tests.processes.test_root", "tests.processes.test_small"),
+    "processes/root_link": ("tests.processes.test_root", "tests.processes.test_small"),
     "queue/ledger": ("tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.test_verbs"),
     "receive/drop": ("tests.receive.test_drop", "tests.receive.test_drop_waiting", "tests.receive.test_drop_hostile"),
+    "receive/connection": RECEIVING,
+    "receive/protocol": RECEIVING,
     "sasl/cram_md5": ("tests.sasl.test_exchanges", "tests.sasl.test_client"),
     "sasl/scram": ("tests.sasl.test_exchanges", "tests.sasl.test_scram_keys", "tests.sasl.test_scram_peers"),
     "smtp/data": ("tests.smtp.test_content", "tests.smtp.test_bdat", "tests.smtp.test_smuggling", "tests.smtp.test_splits"),
-}  # the quick ones that mean the module; for others, all of its package
+}  # fmt: skip  # the quick ones that mean the module; for others, all of its package
 SECONDS_MOST = 120.0
+# Python runs it at its start, where it finds it.
+FOR_ALL = """
+import importlib.machinery
+import importlib.util
+import marshal
+import sys
+
+
+class Mutant(importlib.machinery.SourceFileLoader):
+    def find_spec(self, name, path, target=None):
+        return importlib.util.spec_from_loader(name, self) if name == self.name else None
+
+    def get_code(self, fullname):
+        with open({code!r}, "rb") as file:
+            return marshal.load(file)
+
+
+sys.meta_path.insert(0, Mutant({name!r}, {path!r}))
+"""
 
 Change = Callable[[], None]
 
@@ -96,28 +129,27 @@ def survives(module: str, number: int) -> bool:
     return ran.returncode == 0
 
 
-class Mutant(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
-    """Finds the module, and compiles it with its change; a number below 0 changes nothing."""
+def put_in_place(module: str, number: int, folder: Path) -> None:
+    """From now on the module is this mutant where it is imported or run, here and in Python processes that are started here.
 
-    def __init__(self, module: str, number: int) -> None:
-        super().__init__("mailserver." + module.replace("/", "."), str(path_of(module)))
-        self._number = number
-
-    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name == self.name else None
-
-    def get_code(self, fullname: str) -> object:
-        tree = ast.parse(Path(self.path).read_text(), self.path)
-        if self._number >= 0:
-            list(changes(tree))[self._number][2]()
-        return compile(ast.fix_missing_locations(tree), self.path, "exec")
+    A number below 0 changes nothing.  `folder` has to stay for as long as they run.
+    """
+    tree = ast.parse(path_of(module).read_text(), str(path_of(module)))
+    if number >= 0:
+        list(changes(tree))[number][2]()
+    code, program = folder / "mutant", folder / "sitecustomize.py"
+    code.write_bytes(marshal.dumps(compile(ast.fix_missing_locations(tree), str(path_of(module)), "exec")))
+    program.write_text(FOR_ALL.format(name="mailserver." + module.replace("/", "."), path=str(path_of(module)), code=str(code)))
+    folder.chmod(0o755)  # for those that run as somebody else
+    sys.path.insert(0, str(folder))  # `mailserver.processes.spawning` hands it on
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    runpy.run_path(str(program))
 
 
 def main(module: str, number: str, *tests: str) -> None:
-    sys.meta_path.insert(0, Mutant(module, int(number)))  # before any test imports it
-    import tempfile
-
-    sys.argv[:] = ["trial", "--exitfirst", "--temp-directory", tempfile.mkdtemp(prefix="mutant") + "/trial", *tests]
+    folder = Path(tempfile.mkdtemp(prefix="mutant"))
+    put_in_place(module, int(number), folder)  # before any test imports it
+    sys.argv[:] = ["trial", "--exitfirst", "--temp-directory", str(folder / "trial"), *tests]
     from twisted.scripts.trial import run
 
     run()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.proofs.mutants import ROOT, TESTS, changes, path_of, survives
+from tests.proofs.mutants import ROOT, TESTS, changes, mutants, path_of, survives
 
 
 class Mutants(SynchronousTestCase):
@@ -29,3 +32,21 @@ class Mutants(SynchronousTestCase):
     def test_a_mutant_that_no_test_could_miss_is_seen(self) -> None:
         self.assertFalse(survives("sasl/cram_md5", [what for _, what, _ in changes(ast.parse(
             path_of("sasl/cram_md5").read_text()))].index("IsNot → Is")))  # fmt: skip
+
+    def test_a_process_that_a_test_starts_has_the_mutant_too(self) -> None:
+        [number] = [number for number, what in enumerate(mutants("processes/frames")) if what.endswith(": 4 → 5")]
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        says = "from mailserver.processes.frames import DESCRIPTORS; print(DESCRIPTORS)"
+        starts = f"""
+import pathlib, subprocess
+from tests.proofs.mutants import put_in_place
+put_in_place("processes/frames", {number}, pathlib.Path({str(folder)!r}))
+from mailserver.processes.spawning import program
+[python, *_], environment = program("mailserver.processes.root", [])
+for more in ({{"env": environment}}, {{}}):
+    subprocess.run([python, "-c", {says!r}], check=True, **more)
+{says}
+"""
+        ran = subprocess.run([sys.executable, "-c", starts], cwd=ROOT, capture_output=True, text=True, check=False)
+        self.assertEqual((ran.stdout.split(), ran.stderr), (["5", "5", "5"], ""))
