@@ -13,9 +13,10 @@ from mailserver.accounts.lockout_commands import LockoutCommands
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.realm import make_checker
 from mailserver.config import Configuration, Listen
+from mailserver.delivery.domains import Domain, Domains
 from mailserver.mail.networks import Networks
 
-__all__ = ["LogIns", "has_log_ins", "lets_anybody_in"]
+__all__ = ["LogIns", "has_log_ins", "lets_anybody_in", "login_domain"]
 
 TEN_YEARS_SECONDS = 3650 * 86_400.0
 
@@ -84,7 +85,7 @@ class LogIns:
         if not lets_anybody_in(configuration):
             return None
         authentication = configuration.authentication
-        domain = authentication.domain or configuration.home_domain
+        domain = login_domain(configuration)
         return Authenticator(
             accounts=accounts,
             checkers=[make_checker(description, domain) for description in authentication.checkers],
@@ -104,6 +105,12 @@ class LogIns:
             secret = secrets.token_bytes(32)
             self._state.put("authentication", "secret", secret, TEN_YEARS_SECONDS)
         return secret
+
+
+def login_domain(configuration: Configuration) -> str:
+    """What completes a user name without a domain: where the accounts are, not a domain that is only the same as another."""
+    domains = Domains({name: Domain(same_as=table.same_as) for name, table in configuration.domain.items()})
+    return domains.names_of(configuration.authentication.domain or configuration.home_domain)
 
 
 def has_log_ins(listen: Listen) -> bool:

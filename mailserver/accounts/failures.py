@@ -71,6 +71,10 @@ class Tally:
         """The guesses that still count."""
         return sum(guess.at > now - window_seconds for guess in self.guesses)
 
+    def remembered(self, now: float) -> int:
+        """The lockouts that make the next one longer."""
+        return self.lockouts if now < self.locked_until + DAY_SECONDS else 0
+
     def after(self, guess: Guess, *, limit: int, rules: LockoutRules) -> Tally:
         """With one more guess; the `limit`-th within the window begins a lockout, and the count begins anew.
 
@@ -82,7 +86,7 @@ class Tally:
         kept.append(guess)
         if len(kept) < limit:
             return Tally(tuple(kept), self.locked_until, self.lockouts)
-        before = self.lockouts if now < self.locked_until + DAY_SECONDS else 0
+        before = self.remembered(now)
         until = max(self.locked_until, now + rules.lockout_seconds(before))
         return Tally((), until, min(before + 1, LOCKOUTS_MOST))
 

@@ -142,12 +142,13 @@ class Lockout:
                 tally = decoded(value)
                 failures = tally.counted(now, self._rules.window_seconds)
                 until = tally.locked_until if tally.is_locked(now) else 0.0
-                if (until or (failures and not locked_only)) and selection.means(account, network):
-                    found.append(Entry(scope, account, network, failures, until, tally.lockouts))
+                lockouts = tally.remembered(now)
+                if (until or ((failures or lockouts) and not locked_only)) and selection.means(account, network):
+                    found.append(Entry(scope, account, network, failures, until, lockouts))
         return found
 
     def clear(self, selection: Selection, *, by: str = "") -> list[Entry]:
-        """Forget what is held against those who are meant, counts too; return what it was."""
+        """Forget what is held against those who are meant, counts too, also of lockouts that are over; return what it was."""
         cleared = self.entries(selection, locked_only=False)
         for entry in cleared:
             self._shelves[entry.scope].drop(key_of(entry.account, entry.network))

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mailserver.accounts.realm import CheckerError, make_checker
+from mailserver.accounts.sealing import KEY_FILE, KeyPlace
 from mailserver.assembly import StartError, make_router, proxies_of
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
@@ -30,7 +31,7 @@ from mailserver.config.schema import Component
 from mailserver.control_client import ControlError, NoServer, ask
 from mailserver.identity import as_owner_of
 from mailserver.interfaces import IComponent
-from mailserver.log_ins import lets_anybody_in
+from mailserver.log_ins import lets_anybody_in, login_domain
 from mailserver.plugins import Catalogue, PluginError, build_component, discover
 from mailserver.root_reading import plan_of
 
@@ -56,6 +57,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_certificates(configuration)
         look.at_bare_lf(configuration)
         look.at_data(configuration.data)
+        look.at_key(configuration)
         look.at_log(configuration)
         look.at_accounts_folder(configuration)
         look.at_authentication_socket(configuration)
@@ -138,7 +140,7 @@ class _Look:
         """Of `authentication.checkers`, each one is made."""
         for description in configuration.authentication.checkers:
             try:
-                make_checker(description, configuration.home_domain)
+                make_checker(description, login_domain(configuration))
             except CheckerError as error:
                 self.fault("authentication.checkers", str(error))
 
@@ -193,6 +195,13 @@ class _Look:
                 self.warnings.append(f"data: this user may not write to {place}; the server's user must be able to")
             else:
                 self.fault("data", f"{place} cannot be written: {error.strerror}")
+
+    def at_key(self, configuration: Configuration) -> None:
+        """Where former versions have put the key of readable passwords, each copy of `data` takes it along."""
+        place, old = KeyPlace(configuration.keys_path, configuration.data), os.path.join(configuration.data, KEY_FILE)
+        if os.path.exists(old):
+            use = f"move it to {place.folder}" if place.path == old else "remove it (it is not used any more)"
+            self.warnings.append(f"data: {old} opens the readable passwords, and a copy of `data` takes it along: {use}")
 
     def at_log(self, configuration: Configuration) -> None:
         """Its file must be one that the server's user can write; what fail2ban reads must be there."""

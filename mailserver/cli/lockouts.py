@@ -26,9 +26,9 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     lockouts = commands.add_parser("lockouts", help=summary)
     actions = lockouts.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", parents=[common], help="who is locked out, and until when")
-    listing.add_argument("--all", action="store_true", help="also failures that are only counted yet")
+    listing.add_argument("--all", action="store_true", help="also failures that are counted, and lockouts of the last day")
     listing.set_defaults(run=list_lockouts)
-    clearing = actions.add_parser("clear", parents=[common], help="end lockouts and forget the failures")
+    clearing = actions.add_parser("clear", parents=[common], help="end lockouts; forget failures and earlier lockouts")
     clearing.add_argument("--all", action="store_true", help="all of them: needed where there is no filter")
     clearing.set_defaults(run=clear_lockouts)
     for parser in (listing, clearing):

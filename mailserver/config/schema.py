@@ -150,7 +150,8 @@ class Authentication(Options):
     without_tls: Literal["never", "loopback"] = "never"
     """Whether a client on loopback may log in on an unencrypted connection. Nobody else ever may."""
     domain: HostName | None = None
-    """Completes a user name without a domain. Absent: `hostname` if it is one of the domains, else the first of them."""
+    """Completes a user name without a domain; of a domain that is the same as another it is that other, where the accounts are.
+    Absent: `hostname` if it is one of the domains, else the first of them."""
     checkers: tuple[str, ...] = ()
     """More who can check a password, asked in this order after the accounts: strcred's descriptions, such as
     `file:/etc/passwords` (`twistd --help-auth`)."""

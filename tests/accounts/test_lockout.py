@@ -334,6 +334,25 @@ class ForTheAdministrator(LockoutCase):
         self.assertIsNotNone(refusal(lockout, "2001:db8::1", ALICE))
         self.assertEqual((self.steps[-1]["step"], self.steps[-1]["by"]), ("lockout_cleared", "root"))
 
+    def test_what_is_cleared_makes_no_later_lockout_longer(self) -> None:
+        lockout = self.lockout()
+        self.guess(lockout, 10)
+        self.clock.advance(901)  # the lockout is over, and remembered for a day
+        [entry] = [one for one in lockout.entries(Selection(), locked_only=False) if one.network == PEER and one.account]
+        self.assertEqual((entry.failures, entry.locked_until, entry.lockouts), (0, 0.0, 1))
+        self.assertIn(entry, lockout.clear(Selection(account=ALICE)))
+        self.assertEqual(lockout.entries(Selection(account=ALICE), locked_only=False), [])
+        now = self.clock.seconds()
+        self.guess(lockout, 10)
+        [again] = lockout.entries(Selection(account=ALICE))
+        self.assertEqual((again.lockouts, again.locked_until - now), (1, 900.0))
+
+    def test_a_lockout_of_the_day_before_is_listed_no_more(self) -> None:
+        lockout = self.lockout()
+        self.guess(lockout, 10)
+        self.clock.advance(900 + 86400)
+        self.assertEqual(lockout.entries(Selection(), locked_only=False), [])
+
 
 class OverARestart(TestCase):
     timeout = 30

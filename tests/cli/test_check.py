@@ -242,6 +242,17 @@ class Check(CheckCase):
         self.assertEqual(self.check().code, 0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["accounts.toml", "mailserver.toml"])
 
+    def test_a_key_that_a_copy_of_data_takes_along_is_a_warning(self) -> None:
+        (self.data / "accounts.key").write_bytes(b"k" * 32)
+        self.assertIn(f"takes it along: move it to {self.data}-keys\n", self.check().out)
+        keys = self.folder / "data-keys"
+        keys.mkdir()
+        (keys / "accounts.key").write_bytes(b"n" * 32)
+        said = self.check()
+        self.assertIn("takes it along: remove it (it is not used any more)\n", said.out)
+        (self.data / "accounts.key").unlink()
+        self.assertIn(": no faults, no warnings.\n", self.check().out)
+
     def test_a_configuration_for_root_that_is_not_roots_alone_is_a_warning(self) -> None:
         require_root("a file of root's")
         homes = '[delivery]\npath = "{home}/Maildir"\n'
