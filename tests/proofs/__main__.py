@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzzing.targets import TARGETS
-from tests.proofs import growth, mutants, powercut
+from tests.proofs import growth, mutants, powercut, sample
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
 
@@ -118,8 +118,13 @@ def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
 
 
 def mutate(state: State, options: argparse.Namespace, until: float) -> None:
-    """The mutants of one module, in an order of its own; survivors are told, and wrong only where the module itself does not pass."""
+    """A sample of a package's mutants, or those of one module in an order of its own; survivors are told, and wrong only where the module itself does not pass."""
     module = options.module
+    if sample.is_package(module):
+        state.sums.clear()  # what has been tried is kept with the sample, over commits
+        figures = sample.prove(module, options.seed or 1, until, Path(options.state), lambda line: print(line, flush=True))
+        state.add(figures, [])
+        return
     if not mutants.survives(module, -1):
         state.add({}, [f"{module}: its tests fail, or come to no end, without any change"])
         return
@@ -165,7 +170,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
-    parser.add_argument("--module", default="queue/ledger", help="whose mutants: below mailserver/, without .py")
+    parser.add_argument("--module", default="queue/ledger", help="whose mutants: below mailserver/, without .py, or a package")
     options = parser.parse_args(arguments)
     name = one_slice(options) if options.name == "slice" else options.name
     title = f"{name} {options.module}" if name == "mutants" else name

@@ -33,6 +33,9 @@ RECEIVING = (
     "tests.receive.test_transaction", "tests.tls.test_handshakes", "tests.receive.test_throttle",
 )  # fmt: skip
 TESTS = {
+    "delivery/attended": ("tests.delivery.test_courier",),
+    "delivery/courier": ("tests.delivery.test_courier",),
+    "delivery/launcher": ("tests.delivery.test_pipe",),
     "processes/privileged": (
         "tests.processes.test_privileged", "tests.processes.test_root", "tests.accounts.test_pam", "tests.delivery.test_pipe",
         "tests.delivery.test_courier",

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.proofs.brood import Brood
 from tests.proofs.mutants import ROOT, TESTS, changes, mutants, path_of, survives
+from tests.proofs.sample import SIZE, WHOLE, Reach, Sampled, explained, explanation, sample, touched
 
 
 class Mutants(SynchronousTestCase):
@@ -50,3 +52,63 @@ for more in ({{"env": environment}}, {{}}):
 """
         ran = subprocess.run([sys.executable, "-c", starts], cwd=ROOT, capture_output=True, text=True, check=False)
         self.assertEqual((ran.stdout.split(), ran.stderr), (["5", "5", "5"], ""))
+
+
+TEXT = """
+LIMIT = 3
+
+
+class One:
+    size = 4
+
+    def two(
+        self, three=5
+    ):
+        if (three
+                > 6):
+            return call(
+                7,
+            )
+        return 8
+"""
+
+
+class Samples(SynchronousTestCase):
+    def test_a_sample_is_the_same_each_time_and_without_what_is_measured_whole(self) -> None:
+        chosen = sample("sasl")
+        self.assertEqual(chosen, sample("sasl"))
+        self.assertEqual(len({one.key for one in chosen}), SIZE)
+        self.assertEqual({one.module for one in chosen} & WHOLE, set())
+        self.assertNotEqual(chosen, sample("sasl", seed=2))
+
+    def test_a_line_counts_as_executed_with_any_line_of_its_statement(self) -> None:
+        for line, lines, at_import in (
+            (2, range(2, 3), True), (6, range(6, 7), True), (9, range(8, 11), True), (12, range(11, 13), False), (14, range(13, 16), False),
+            (16, range(16, 17), False),
+        ):  # fmt: skip
+            self.assertEqual(touched(TEXT, line), (lines, at_import), line)
+
+    def test_the_tests_that_execute_a_line_see_what_is_wrong_with_it(self) -> None:
+        brood = Brood(["tests.filters.test_null_mx"])
+        self.addCleanup(brood.close)
+        tests = brood.record("tests.filters.test_null_mx")
+        self.assertEqual({name.rpartition(".")[0] for name in tests}, {"tests.filters.test_null_mx.NullMXSenders"})
+        [one] = [one for one in sample("filters") if one.module == "filters/null_mx" and one.words == "Is → IsNot"]
+        reached = [(name, test["seconds"]) for name, test in tests.items() if one.line in test["lines"]["filters/null_mx.py"]]
+        self.assertEqual(len(reached), 3)
+        self.assertIsNone(brood.killer(one.module, -1, reached))
+        self.assertIn(brood.killer(one.module, one.number, reached), dict(reached))
+
+    def test_what_a_package_is_tried_with_names_it(self) -> None:
+        names = Reach("filters", ROOT).names
+        self.assertIn("tests.filters.test_null_mx", names)
+        self.assertNotIn("tests.dns.test_wire", names)
+
+    def test_lines_of_the_log_need_no_test_and_what_is_written_down_has_a_reason(self) -> None:
+        [line] = [number for number, text in enumerate(path_of("tls/certificates").read_text().splitlines(), 1) if "self.log.failure" in text]
+        said = Sampled("key", "tls/certificates", 0, line, "without self.log.failure('…')")
+        self.assertEqual(explanation(said), "a line of the log")
+        self.assertIsNone(explanation(Sampled("key", "tls/certificates", 0, line, "True → False")))
+        for key, why in explained().items():
+            self.assertTrue(path_of(key.partition(":")[0]).exists(), key)
+            self.assertGreater(len(why), 10)
