@@ -17,7 +17,7 @@ from mailserver.sasl.cram_md5 import NOBODY, cram_md5
 from mailserver.sasl.exchange import RESPONSE_OCTETS, Exchange
 from mailserver.sasl.exchanges import MECHANISMS, Need, Start, begin, offered
 from mailserver.sasl.faults import LocalSASLError
-from mailserver.sasl.scram import scram_sha_256, text_of
+from mailserver.sasl.scram import decoded, scram_sha_256, text_of
 from mailserver.sasl.scram_keys import derive_scram_keys, false_scram_keys
 from mailserver.sasl.steps import (
     Challenge,
@@ -251,6 +251,24 @@ class Scram(SynchronousTestCase):
     def test_a_binding_without_plus_is_refused(self) -> None:
         client = Client("user", "pencil", gs2="p=tls-exporter,,", data=b"e" * 32)
         self.assertEqual(self.run_with(self.scram(), client), Failed(Trouble.CHANNEL_BINDING, "user"))
+
+    def test_a_binding_that_does_not_go_with_the_mechanism_is_refused_before_any_keys_are_looked_for(self) -> None:
+        for plus, gs2 in ((False, "p=tls-exporter,,"), (True, "n,,")):
+            first = Client("user", "pencil", gs2=gs2).first()
+            self.assertEqual(self.scram(plus=plus).respond(first), Failed(Trouble.CHANNEL_BINDING, "user"))
+
+    def test_a_final_message_of_another_form_is_malformed(self) -> None:
+        for final in (b"", b"c=biws", b"c=biws,r=cnoncesnonce", b"r=cnoncesnonce,c=biws,p=AA==", b"c=biws,r=cnoncesnonce,p=AA==,x=y", b"\xff"):
+            exchange = self.scram()
+            exchange.respond(Client("user", "pencil").first())
+            exchange.answer(KEYS)
+            self.assertEqual(exchange.respond(final), Failed(Trouble.MALFORMED, "user"), final)
+
+    def test_what_is_not_strictly_base64_is_nothing(self) -> None:
+        for text in ("YQ", "YQ=", "YQ==\n", " YQ==", "Y-_=", "YQ==YQ==", "\u0661\u0661\u0661\u0661", "A"):
+            self.assertIsNone(decoded(text), text)
+        for octets in (b"", b"a", b"ab", b"abc", bytes(range(256))):
+            self.assertEqual(decoded(base64.b64encode(octets).decode()), octets)
 
     def test_another_nonce_header_or_proof_is_no_proof(self) -> None:
         wrong = Failed(Trouble.CREDENTIALS, "user")
