@@ -51,7 +51,7 @@ from mailserver.noting import make_notes
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
-from mailserver.receive.absence import at_the_door
+from mailserver.receive.absence import absence_of
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.generation import Generation
@@ -369,9 +369,10 @@ class Door:
             hostname=configuration.hostname,
             limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
             judging=self._judging,
-            router=self.router if listen is None else at_the_door(self.router, server.local),
+            router=self.router,
             store=server.queue,
             relays=server.remote is not None,
+            absence=None if listen is None else absence_of(local=server.local, remote=server.remote),
             relay_networks=self._relay_networks,
             bare_lf_networks=self._bare_lf_networks,
             clock=server.reactor,

@@ -1,39 +1,33 @@
-"""Recipients whose mail nobody could deliver now: they are put off at RCPT."""
+"""Recipients whose mail nobody could take anywhere now: they are put off at RCPT."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from zope.interface import implementer
+from mailserver.interfaces import IMayBeMissing
+from mailserver.mail.answers import Local, Remote
 
-from mailserver.interfaces import IMayBeMissing, IRouter
-from mailserver.mail.address import Address
-from mailserver.mail.answers import Local, Refused, Route
-from mailserver.smtp import replies
-
-__all__ = ["RouterAtTheDoor", "at_the_door"]
+__all__ = ["Absence", "absence_of"]
 
 
-def at_the_door(router: Any, delivery: Any) -> Any:
-    """The router for RCPT: where the delivery cannot be missing it is the router itself."""
-    return RouterAtTheDoor(router, delivery) if IMayBeMissing.providedBy(delivery) else router
+class Absence:
+    """Asks the deliveries that serve routes whether they are there; None for one that is always."""
+
+    def __init__(self, *, local: Any, remote: Any) -> None:
+        self._local = local
+        self._remote = remote
+
+    def why(self, route: Local | Remote) -> str:
+        """Why nobody would take mail that way now, "" where somebody would.  What a plugin raises passes."""
+        delivery = self._local if isinstance(route, Local) else self._remote
+        return "" if delivery is None else delivery.missing()
 
 
-@implementer(IRouter)
-class RouterAtTheDoor:
-    """Asks `router`, and `delivery`, which serves its local routes, whether it is there.
-
-    Mail for other hosts goes into the queue in any case: whether this peer may relay at all is asked later.
-    """
-
-    def __init__(self, router: Any, delivery: Any) -> None:
-        self._router = router
-        self._delivery = delivery
-
-    async def route(self, address: Address) -> Sequence[Route]:
-        """The router's routes, or one `Refused` with 451."""
-        routes: Sequence[Route] = await self._router.route(address)
-        if any(isinstance(route, Local) for route in routes) and (why := self._delivery.missing()):
-            return [Refused(replies.LOCAL_ERROR, f"who would deliver it is missing: {why}")]
-        return routes
+def absence_of(*, local: Any, remote: Any) -> Absence | None:
+    """Of the delivery and the relay (None where there is none); None where neither can be missing."""
+    if not IMayBeMissing.providedBy(local) and not IMayBeMissing.providedBy(remote):
+        return None
+    return Absence(
+        local=local if IMayBeMissing.providedBy(local) else None,
+        remote=remote if IMayBeMissing.providedBy(remote) else None,
+    )

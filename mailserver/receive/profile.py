@@ -16,6 +16,7 @@ from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
+from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
 from mailserver.receive.generation import Generation
 from mailserver.receive.judging import Asks, Judging
@@ -92,6 +93,7 @@ class Profile:
     user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
     only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
+    `absence` says who is missing that would take mail further; None: nobody waits for an answer, so it is queued in any case.
     `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
     nobody sets, where it is given, else by `clock`.
     """
@@ -118,6 +120,7 @@ class Profile:
     submission: Submission | None = None
     tls_rules: TLSRules = NO_TLS_RULES
     proxies: Networks | None = None
+    absence: Absence | None = None
     generation: Generation = field(default_factory=Generation)
     steady_seconds: Callable[[], float] | None = None
     seconds: Callable[[], float] = field(init=False)

@@ -177,6 +177,14 @@ class Transaction:
             usable.append(route)
         if not usable:
             return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
+        if profile.absence is not None:  # asked last: who may not send there hears that, and not of our troubles
+            try:
+                missing = next(filter(None, map(profile.absence.why, usable)), "")
+            except FAULTS:  # a plugin's
+                log.failure("{id}: whether a delivery is missing could not be found out", id=self.id)
+                return self._refused("rcpt", replies.cannot_route(self.id), "the delivery failed", address)
+            if missing:
+                return self._refused("rcpt", replies.LOCAL_ERROR, f"who would deliver it is missing: {missing}", address)
         return usable
 
     def data(self, spooling: Spooling) -> Reply:

@@ -2,64 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
-from mailserver.interfaces import IMayBeMissing, IRouter
-from mailserver.mail.address import Address
-from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
-from mailserver.receive.absence import at_the_door
-from mailserver.smtp import replies
+from mailserver.interfaces import IMayBeMissing
+from mailserver.receive.absence import absence_of
+from tests.receive.connections import Listener
+
+NETWORK, STRANGER = "192.0.2.7", "203.0.113.9"
+ALICE, AWAY, ALIAS, UNKNOWN, FOREIGN = (
+    "alice@example.org", "away@example.org", "team@example.org", "unknown@example.org", "x@elsewhere.example",
+)  # fmt: skip
 
 
 @implementer(IMayBeMissing)
 class Delivery:
-    why = ""
+    why: Any = ""
 
     def missing(self) -> str:
-        return self.why
+        if isinstance(self.why, Exception):
+            raise self.why
+        return str(self.why)
 
 
-def address(text: str) -> Address:
-    return Address.parse(text, utf8=False)
+class Absent(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.local, self.remote = Delivery(), Delivery()
 
+    def codes(self, *recipients: str, address: str = NETWORK, **more: Any) -> list[bytes]:
+        """What RCPT hears for each."""
+        absence = absence_of(local=self.local, remote=self.remote)
+        self.listener = Listener(self.mktemp(), relays=True, absence=absence, **more)
+        protocol, wire = self.listener.greeted(address)
+        protocol.dataReceived(b"MAIL FROM:<a@b.example>\r\n")
+        wire.clear()
+        for recipient in recipients:
+            protocol.dataReceived(f"RCPT TO:<{recipient}>\r\n".encode())
+        return [line[:9] for line in wire.value().splitlines()]
 
-ALICE = Local(address("alice@example.org"), Mailbox("alice", "example.org"))
-AWAY = Remote(address("x@elsewhere.example"))
-UNKNOWN = Refused(replies.LOCAL_ERROR, "unknown")
-ROUTES: dict[str, Sequence[Route]] = {"alice": [ALICE], "away": [AWAY], "both": [AWAY, ALICE], "unknown": [UNKNOWN]}
+    def test_where_all_are_there_nobody_is_put_off(self) -> None:
+        self.assertEqual(self.codes(ALICE, AWAY, FOREIGN), [b"250 2.1.5"] * 3)
 
+    def test_who_cannot_be_missing_is_not_asked(self) -> None:
+        self.assertIsNone(absence_of(local=object(), remote=None))
+        self.remote.why = "it has died"
+        absence = absence_of(local=object(), remote=self.remote)
+        assert absence is not None
+        self.local = object()  # type: ignore[assignment]
+        self.assertEqual(self.codes(ALICE, FOREIGN), [b"250 2.1.5", b"451 4.3.0"])
 
-@implementer(IRouter)
-class Routes:
-    async def route(self, address: Address) -> Sequence[Route]:
-        return ROUTES[address.local]
+    def test_without_the_delivery_local_recipients_are_put_off(self) -> None:
+        self.local.why = "it has died"
+        found = self.codes(ALICE, FOREIGN, ALIAS, AWAY, UNKNOWN)
+        self.assertEqual(found, [b"451 4.3.0", b"250 2.1.5", b"451 4.3.0", b"250 2.1.5", b"550 5.1.1"])
+        why = [fields["why"] for _, step, fields in self.listener.steps if step == "refused"]
+        self.assertEqual(why[:2], ["who would deliver it is missing: it has died"] * 2)
 
+    def test_without_the_relay_recipients_elsewhere_are_put_off(self) -> None:
+        self.remote.why = "it was killed"
+        self.assertEqual(self.codes(ALICE, FOREIGN, ALIAS, AWAY), [b"250 2.1.5", b"451 4.3.0", b"250 2.1.5", b"451 4.3.0"])
 
-class AtTheDoor(SynchronousTestCase):
-    def routes(self, delivery: Any) -> dict[str, Sequence[Route]]:
-        router = at_the_door(Routes(), delivery)
-        verifyObject(IRouter, router)
-        return {
-            name: self.successResultOf(Deferred.fromCoroutine(router.route(address(f"{name}@example.org")))) for name in ROUTES
-        }
+    def test_who_may_not_relay_hears_that(self) -> None:
+        self.remote.why = "it was killed"
+        self.assertEqual(self.codes(FOREIGN, AWAY, address=STRANGER), [b"550 5.7.1", b"451 4.3.0"])
 
-    def test_one_that_is_there_or_cannot_be_missing_changes_nothing(self) -> None:
-        self.assertEqual(self.routes(Delivery()), ROUTES)
-        self.assertEqual(self.routes(object()), ROUTES)
-
-    def test_while_it_is_missing_those_whom_it_serves_hear_451(self) -> None:
-        delivery = Delivery()
-        delivery.why = "it has died"
-        found = self.routes(delivery)
-        for name in ("alice", "both"):
-            [refused] = found[name]
-            assert isinstance(refused, Refused)
-            self.assertEqual((refused.reply.code, refused.reply.enhanced), (451, "4.3.0"))
-            self.assertIn("it has died", refused.why)
-        self.assertEqual((found["away"], found["unknown"]), (ROUTES["away"], ROUTES["unknown"]))
+    def test_a_plugin_that_fails_puts_off_its_own_alone(self) -> None:
+        self.remote.why = RuntimeError("a plugin's")
+        self.assertEqual(self.codes(ALICE, FOREIGN, ALIAS), [b"250 2.1.5", b"451 4.3.0", b"250 2.1.5"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

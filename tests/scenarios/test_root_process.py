@@ -37,6 +37,16 @@ user = "daemon"
 command = ["/bin/sh", "-c", "cat > {work}/out/$1.new && mv {work}/out/$1.new {work}/out/$1", "sh", "{id}"]
 """,
 )
+RELAY_BY_PIPE = (
+    BASIC.replace("{work}/mail", "{data}/mail")
+    + """
+[relay]
+use = "pipe"
+user = "daemon"
+command = ["/bin/cat"]
+networks = ["127.0.0.1"]
+"""
+)
 PORT = '\n[[listen]]\nservice = "mx"\nendpoint = "tcp:{port}:interface=127.0.0.1"\ntls = "none"\n'
 ROOT_PROCESS, LAUNCHER, COURIER, PAM = (
     f"mailserver.{name}" for name in ("processes.root", "delivery.launcher", "delivery.courier", "accounts.pam")
@@ -132,6 +142,17 @@ class Launcher(RootProcessCase):
         missing = self.status(server)
         self.assertIn("restart the server", missing["delivery.launcher"])
         self.assertTrue(missing["root"])
+
+    def test_without_the_launcher_of_the_relay_those_elsewhere_are_put_off(self) -> None:
+        server = self.installed(RELAY_BY_PIPE)
+        server.start()
+        self.assertEqual(self.recipients(server, "alice@example.org", "x@elsewhere.example"), [250, 250])
+        launcher = self.process(server, LAUNCHER)
+        self.kill(server, ROOT_PROCESS)
+        self.critical(server, "the root process has died")
+        os.kill(launcher, signal.SIGKILL)
+        self.critical(server, "the launcher is missing.*restart the server")
+        self.assertEqual(self.recipients(server, "alice@example.org", "x@elsewhere.example", "bob@example.org"), [250, 451, 250])
 
     def test_it_is_the_same_for_a_daemon_and_its_whole_group_may_be_signalled(self) -> None:
         server = self.installed(PIPE + '[log]\npath = "{data}/log"\n')
