@@ -5,6 +5,7 @@ nothing that a configuration can do to a parser happens in it.  The options of t
 the server; no plugin is imported.
 
 The result is JSON: "why" it is refused, "" where it is not; "addresses", for tcp endpoints, interface and port by endpoint;
+"paths", for unix endpoints, path, mode and whether a socket left behind is replaced; "unsafe", why root binds no such path;
 "starts", arguments and instructions by kind.
 """
 
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from mailserver.accounts.system import SystemDirectoryOptions
 from mailserver.accounts.system_log_ins import pam_start
 from mailserver.config import Configuration, ConfigurationError, check_options, load
-from mailserver.config.endpoints import bare_endpoint, place_of
+from mailserver.config.endpoints import bare_endpoint, place_of, unix_socket_of
 from mailserver.config.ownership import why_not_of
 from mailserver.delivery.homes import courier_start
 from mailserver.delivery.maildir import MaildirOptions
@@ -46,11 +47,15 @@ def read(path: str) -> dict[str, Any]:
 
 def plan_of(configuration: Configuration) -> dict[str, Any]:
     """The result's "addresses" and "starts"; `configuration` has the options of components as plain tables."""
-    addresses = {}
+    addresses, paths, unsafe = {}, {}, {}
     for listen in configuration.listen:
-        place = place_of(listen.endpoint)
+        place, path = place_of(listen.endpoint), unix_socket_of(listen.endpoint)
         if place is not None and place.kind in ("tcp", "tcp6"):
             addresses[bare_endpoint(listen.endpoint)] = (place.host, place.port)
+        elif path is not None and (why := _unsafe_for_root(path[0])):
+            unsafe[bare_endpoint(listen.endpoint)] = f"root binds it at a restart, not now: {why}"
+        elif path is not None:
+            paths[bare_endpoint(listen.endpoint)] = path
     starts: dict[str, Start] = {}
     accounts = configuration.accounts
     if accounts.use == "system":
@@ -68,8 +73,27 @@ def plan_of(configuration: Configuration) -> dict[str, Any]:
                 starts[f"{section}.launcher"] = launch_of(options).start()
     return {
         "addresses": addresses,
+        "paths": paths,
+        "unsafe": unsafe,
         "starts": {kind: (start.arguments, start.instructions.decode("ascii")) for kind, start in starts.items()},
     }
+
+
+def _unsafe_for_root(path: str) -> str:
+    """Why somebody else could lead root to another folder than the path's, "" where nobody can.
+
+    Whoever owns the folder itself, as the server does its own below /run, can do that only within it.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        for above in (os.path.dirname(folder), os.path.dirname(os.path.realpath(folder))):
+            if os.stat(above).st_mode & 0o022:  # sticky is not enough: the folder may be anybody's link then
+                return f"{above} may be written by others"
+            if why := why_not_of(above):
+                return why
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def main(arguments: Sequence[str]) -> None:

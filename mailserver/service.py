@@ -39,7 +39,7 @@ from mailserver.control import CommandRefused, ControlServer, NotStarted
 from mailserver.daemon import Daemon, detached
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
-from mailserver.processes.bound import BoundHere, bound_here
+from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.questions import Questions
 from mailserver.receive.drop import Drop
 from mailserver.receive.drop_folder import DropFolder
@@ -302,7 +302,7 @@ class MailService(Service):
     # --- listeners ---
 
     def _bind(self) -> None:
-        """Bind the tcp ports; nobody is let in before `_open`.  Other endpoints can only be listened on, their connections wait.
+        """Bind ports and Unix sockets; nobody is served before `_open`.  Other endpoints can only be listened on.
 
         Raises OSError and CannotListenError.
         """
@@ -333,7 +333,7 @@ class MailService(Service):
     def _listen(self, listen: Listen, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
         if endpoint is None:
             root_binds = self._server.processes.endpoint(listen.endpoint)
-            endpoint = root_binds or self._made(bare_endpoint(listen.endpoint))
+            endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))
         factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
 
         def is_listening(port: IListeningPort) -> None:
@@ -349,7 +349,7 @@ class MailService(Service):
 
     def _made(self, text: str) -> IStreamServerEndpoint:
         try:
-            made: IStreamServerEndpoint = serverFromString(self._reactor, text)
+            made: IStreamServerEndpoint = handed_over(self._reactor, serverFromString(self._reactor, text))
         except LookupError as error:
             if not text.startswith("systemd:"):
                 raise

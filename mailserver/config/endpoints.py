@@ -23,6 +23,7 @@ __all__ = [
     "place_of",
     "socket_path",
     "split_endpoint",
+    "unix_socket_of",
 ]
 
 
@@ -112,6 +113,18 @@ def place_of(text: str) -> Place | None:
     if kind == "unix":
         return Place(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
     return Place(kind, text)
+
+
+def unix_socket_of(text: str) -> tuple[str, int, bool] | None:
+    """The path and the mode of a unix endpoint that was checked, and whether a socket left behind there is replaced; else None.
+
+    Mode and `lockfile` (1: replaced) are by default what they are with Twisted, which kept a lock file for the last.
+    """
+    kind, positional, named = split_endpoint(bare_endpoint(text))
+    if kind != "unix":
+        return None
+    path = named.get("address", positional[0] if positional else "")
+    return os.path.normpath(path), int(named.get("mode", "666"), 8), named.get("lockfile", "1") != "0"
 
 
 def socket_path(path: str) -> str:

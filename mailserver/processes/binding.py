@@ -1,14 +1,17 @@
-"""A tcp address, bound and not listened on yet.  Root's process imports this: nothing but the standard library."""
+"""Addresses, bound and not listened on yet.  Root's process imports this: nothing but the standard library."""
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import stat
 
-__all__ = ["bound_socket"]
+__all__ = ["bound_socket", "bound_unix_socket"]
 
 
 def bound_socket(interface: str, port: int) -> socket.socket:
-    """Bind it; `interface` is an address or a name, "" for all of IPv4.  Raises OSError.
+    """Bind a tcp address; `interface` is an address or a name, "" for all of IPv4.  Raises OSError.
 
     Where somebody listens there already, bind(2) fails; where somebody has only bound it, as we do, listen(2) of the later one.
     """
@@ -22,3 +25,48 @@ def bound_socket(interface: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def bound_unix_socket(path: str, mode: int, *, replaces: bool) -> socket.socket:
+    """Bind a path, which has `mode` from its first moment on; `replaces`: a socket on which nobody listens goes.  Raises OSError.
+
+    As root no mode is changed by the path: in a folder of others it could be somebody's link by then.
+    """
+    if replaces:
+        _remove_left_behind(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(bound.fileno(), mode)  # unix(7) takes it from the socket, less the umask
+        if os.geteuid() == 0:
+            before = os.umask(0)
+            try:
+                bound.bind(path)
+            finally:
+                os.umask(before)
+        else:
+            bound.bind(path)
+            os.chmod(path, mode)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _remove_left_behind(path: str) -> None:
+    """Raises OSError where somebody listens there, and where it is no socket."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "it is there and is no socket", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+        knocking.setblocking(False)
+        try:
+            knocking.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except BlockingIOError:  # its backlog is full
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path) from None
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)

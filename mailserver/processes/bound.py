@@ -1,29 +1,35 @@
-"""Listening on tcp ports that were bound before: by ourselves while we were root, or by the root process at a reload."""
+"""Listening on addresses that were bound before: by ourselves while we were root, by the root process at a reload, by systemd."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from zope.interface import implementer
 
-from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
-from mailserver.processes.binding import bound_socket
+from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint, unix_socket_of
+from mailserver.processes.binding import bound_socket, bound_unix_socket
 from mailserver.processes.root_link import RootLink
+from mailserver.processes.unix_port import listen_on
 
-__all__ = ["BoundByRoot", "BoundHere", "bound_by_root", "bound_here"]
+__all__ = ["BoundByRoot", "BoundHere", "HandedOver", "bound_by_root", "bound_here", "handed_over", "path_bound_here"]
 
 BACKLOG = "50"  # Twisted's
 
 
 @implementer(IStreamServerEndpoint)
 class BoundByRoot:
-    """A tcp endpoint of the configuration, by its text.  Where root does not bind it, our own rights may do."""
+    """A tcp or unix endpoint of the configuration, by its text.
+
+    Where root does not bind a port, our own rights may do; a Unix socket would get another owner than at the next start.
+    """
 
     def __init__(self, reactor: Any, text: str, root: RootLink, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
         self._reactor = reactor
@@ -36,14 +42,20 @@ class BoundByRoot:
         return Deferred.fromCoroutine(self._listen(factory))
 
     async def _listen(self, factory: Any) -> IListeningPort:
+        is_path = unix_socket_of(self._text) is not None
         try:
             bound: socket.socket = await self._run_in_thread(self._root.bind, self._text)
         except OSError as refused:
+            if is_path:
+                raise
             try:
                 own: IListeningPort = await serverFromString(self._reactor, self._text).listen(factory)
                 return own
             except CannotListenError as error:
                 raise OSError(f"{refused}; and without root: {error}") from error
+        if is_path:
+            bound.listen(_backlog(self._text))
+            return listen_on(bound, factory, self._reactor, removes=True)
         with bound:
             bound.setblocking(False)
             bound.listen(_backlog(self._text))
@@ -53,7 +65,7 @@ class BoundByRoot:
 
 @implementer(IStreamServerEndpoint)
 class BoundHere:
-    """A tcp endpoint whose address we have bound.  `open` lets connections into the backlog, `listen` takes them."""
+    """An endpoint whose address we have bound.  `open` lets connections into the backlog, `listen` takes them."""
 
     def __init__(self, reactor: Any, text: str, bound: socket.socket) -> None:
         self._reactor = reactor
@@ -69,29 +81,66 @@ class BoundHere:
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
         """Never errs after `open`."""
+        if self._bound.family == socket.AF_UNIX:
+            return succeed(listen_on(self._bound, factory, self._reactor, removes=True))
         with self._bound as bound:
             return succeed(self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory))
 
     def close(self) -> None:
         """Give the address up."""
+        if self._bound.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                os.unlink(self._bound.getsockname())
         self._bound.close()
 
 
+@implementer(IStreamServerEndpoint)
+class HandedOver:
+    """A Unix socket of systemd's, whose mode and path stay as they are.  `descriptor` is ours from `listen` on."""
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, factory: Any) -> Deferred[IListeningPort]:
+        """Errs with OSError."""
+        bound = socket.socket(fileno=os.dup(self._descriptor))  # that of the environment stays, for a reload that comes back
+        return succeed(listen_on(bound, factory, self._reactor, removes=False))
+
+
+def handed_over(reactor: Any, made: Any) -> Any:
+    """Twisted's endpoint, or ours for a Unix socket that systemd has handed over."""
+    if isinstance(made, AdoptedStreamServerEndpoint) and made.addressFamily == socket.AF_UNIX:
+        return HandedOver(reactor, made.fileno)
+    return made
+
+
 def bound_here(reactor: Any, text: str) -> BoundHere | None:
-    """Bind the address of an endpoint, with the rights that we have now; None for kinds other than tcp.  Raises OSError."""
+    """Bind the address of an endpoint, with the rights that we have now; None for kinds other than tcp and unix.
+
+    Connections to a Unix socket wait from now on: who would refuse them would count as one that has died.  Raises OSError.
+    """
     place = place_of(text)
-    if place is None or place.kind not in ("tcp", "tcp6"):
+    if place is None or place.kind not in ("tcp", "tcp6", "unix"):
         return None
     try:
-        bound = bound_socket(place.host, place.port)
+        path = unix_socket_of(text)
+        bound = bound_socket(place.host, place.port) if path is None else bound_unix_socket(path[0], path[1], replaces=path[2])
+        if path is not None:
+            bound.listen(_backlog(text))
     except OSError as error:
         raise _unable(text, error) from error
     bound.setblocking(False)
     return BoundHere(reactor, bare_endpoint(text), bound)
 
 
+def path_bound_here(reactor: Any, text: str) -> BoundHere | None:
+    """The same for a unix endpoint alone: at a reload, where there is no root process."""
+    return None if unix_socket_of(text) is None else bound_here(reactor, text)
+
+
 def _backlog(text: str) -> int:
-    return int(split_endpoint(text)[2].get("backlog", BACKLOG))
+    return int(split_endpoint(bare_endpoint(text))[2].get("backlog", BACKLOG))
 
 
 def _unable(text: str, error: OSError) -> OSError:
@@ -101,6 +150,6 @@ def _unable(text: str, error: OSError) -> OSError:
 def bound_by_root(reactor: Any, text: str, root: RootLink, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:
     """The endpoint for a text of the configuration, None for kinds that root has no part in."""
     place = place_of(text)
-    if place is None or place.kind not in ("tcp", "tcp6"):
+    if place is None or place.kind not in ("tcp", "tcp6", "unix"):
         return None
     return BoundByRoot(reactor, bare_endpoint(text), root, run_in_thread)

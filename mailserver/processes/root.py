@@ -1,10 +1,11 @@
 """The root process: all that keeps root's privileges where the server gives them up, and it does next to nothing.
 
 It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their sockets to
-the server, and it binds ports at a reload.  The kinds of process are those below.  How each is started, and which addresses
-there are, it has read from the configuration itself, by a program of a moment (`mailserver.root_reading`), which refuses what
-others than root could have written.  The server's word only chooses among that.  How processes are started is settled at the
-start, as the server's parts keep their settings over a reload, too; the addresses are read again when the server asks for it.
+the server, and it binds ports and Unix sockets at a reload.  The kinds of process are those below.  How each is started, and
+which addresses there are, it has read from the configuration itself, by a program of a moment (`mailserver.root_reading`), which
+refuses what others than root could have written.  The server's word only chooses among that.  How processes are started is
+settled at the start, as the server's parts keep their settings over a reload, too; the addresses are read again when the server
+asks for it.
 
 The server's end is `root_link`.  A question is a frame of JSON, the answer, too:
 
@@ -26,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mailserver.processes import frames
-from mailserver.processes.binding import bound_socket
+from mailserver.processes.binding import bound_socket, bound_unix_socket
 from mailserver.processes.spawning import Start, begin, outlive_signals
 from mailserver.processes.version import version
 
@@ -50,12 +51,20 @@ class Refused(Exception):
 
 
 class Plan:
-    """What the configuration allows: `addresses`, interface and port by endpoint; `starts`, how a process is started, by kind."""
+    """What the configuration allows.
+
+    `addresses` has interface and port by endpoint; `paths` a Unix socket's path, its mode, and whether one left behind is
+    replaced; `unsafe` why a path is none for root; `starts` how a process is started, by kind.
+    """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         self.addresses: dict[str, tuple[str, int]] = {
             endpoint: (str(interface), int(port)) for endpoint, (interface, port) in members["addresses"].items()
         }
+        self.paths: dict[str, tuple[str, int, bool]] = {
+            endpoint: (str(path), int(mode), bool(replaces)) for endpoint, (path, mode, replaces) in members["paths"].items()
+        }
+        self.unsafe: dict[str, str] = {endpoint: str(why) for endpoint, why in members["unsafe"].items()}
         self.starts: dict[str, Start] = {
             kind: Start(KINDS[kind], tuple(map(str, arguments)), instructions.encode("ascii"))
             for kind, (arguments, instructions) in members["starts"].items()
@@ -126,13 +135,18 @@ class Root:
         return control
 
     def _bind(self, endpoint: str) -> socket.socket:
-        if self._plan is None or endpoint not in self._plan.addresses:
-            raise Refused(f"the configuration has no endpoint {endpoint!r}")
-        interface, port = self._plan.addresses[endpoint]
+        plan = self._plan
+        if plan is not None and endpoint in plan.unsafe:
+            raise Refused(plan.unsafe[endpoint])
         try:
-            return bound_socket(interface, port)
+            if plan is not None and endpoint in plan.addresses:
+                return bound_socket(*plan.addresses[endpoint])
+            if plan is not None and endpoint in plan.paths:
+                path, mode, replaces = plan.paths[endpoint]
+                return bound_unix_socket(path, mode, replaces=replaces)
         except OSError as error:
             raise Refused(f"{endpoint}: {error.strerror or error}") from error
+        raise Refused(f"the configuration has no endpoint {endpoint!r}")
 
     def _read(self) -> None:
         process, pipe = begin(Start(self._reading, (self._path,)), self._ours)

@@ -78,8 +78,8 @@ class SmallProcesses:
         try:
             await self._run_in_thread(self.root.read)
         except OSError as error:
-            self.log.error("no port can be added through the root process: {error}", error=error)
-            return [f"no port can be added through the root process: {error}"]
+            self.log.error("no port or Unix socket can be added through the root process: {error}", error=error)
+            return [f"no port or Unix socket can be added through the root process: {error}"]
         return []
 
     def missing(self) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ time_limit = "2m"
 """
 
 
+def members(**some: Any) -> dict[str, Any]:
+    """What `root_reading` says, but for `some` empty."""
+    return {"addresses": {}, "paths": {}, "unsafe": {}, "starts": {}} | some
+
+
 def plan(text: str) -> dict[str, Any]:
     return root_reading.plan_of(parse(text, file="mailserver.toml", directory="/etc/mailserver"))
 
@@ -62,6 +68,37 @@ class Reading(SynchronousTestCase):
         self.assertEqual(
             plan(CONFIGURATION)["addresses"], {"tcp:25": ("0.0.0.0", 25), r"tcp6:2525:interface=\:\:1": ("::1", 2525)}
         )
+
+    def test_unix_sockets_have_their_path_their_mode_and_whether_one_left_behind_is_replaced(self) -> None:
+        for endpoint, path in (
+            ("unix:/run/lmtp.sock", ("/run/lmtp.sock", 0o666, True)),
+            ("haproxy:unix:/run//x/lmtp.sock:mode=660:lockfile=0", ("/run/x/lmtp.sock", 0o660, False)),
+        ):
+            self.patch(root_reading, "_unsafe_for_root", lambda path: "")
+            found = plan(CONFIGURATION.replace("unix:/run/lmtp.sock", endpoint))
+            self.assertEqual((found["paths"], found["unsafe"]), ({endpoint.removeprefix("haproxy:"): path}, {}))
+
+    def test_a_path_on_which_others_could_lead_root_elsewhere_is_none_for_root(self) -> None:
+        self.patch(root_reading, "why_not_of", lambda path: why_not_of(path, os.getuid()))
+        top = Path(self.mktemp()).absolute()
+        inner = top / "run" / "mailserver"
+        inner.mkdir(parents=True)
+        for folder in (top, top / "run"):
+            folder.chmod(0o755)
+        inner.chmod(0o777)  # the server's own folder: within it there is nothing that it could not do itself
+        unsafe = root_reading._unsafe_for_root
+        self.assertEqual(unsafe(str(inner / "x.sock")), "")
+        (top / "run" / "link").symlink_to(inner)
+        self.assertEqual(unsafe(str(top / "run" / "link" / "x.sock")), "")
+        for mode in (0o777, 0o1777):
+            (top / "run").chmod(mode)
+            self.assertIn("may be written by others", unsafe(str(inner / "x.sock")))
+        (top / "run").chmod(0o755)
+        (inner / "deeper").mkdir()
+        self.assertIn("may be written by others", unsafe(str(inner / "deeper" / "x.sock")))
+        (top / "other").symlink_to(inner / "deeper")
+        self.assertIn("may be written by others", unsafe(str(top / "other" / "x.sock")))
+        self.assertIn("No such file", unsafe(str(top / "nowhere" / "deeper" / "x.sock")))
 
     def test_a_process_is_started_as_its_component_would_start_it(self) -> None:
         starts = plan(CONFIGURATION + PIPE)["starts"]
@@ -160,7 +197,7 @@ class Questions(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.root = Root(path="/nonexistent", ours=version())
-        self.root._plan = Plan({"addresses": {"tcp:0:interface=127.0.0.1": ["127.0.0.1", 0], "tcp6:0": ["::1", 0]}, "starts": {}})
+        self.root._plan = Plan(members(addresses={"tcp:0:interface=127.0.0.1": ["127.0.0.1", 0], "tcp6:0": ["::1", 0]}))
         self.root._starts = {}
 
     def test_an_address_of_the_configuration_is_bound_and_does_not_listen_yet(self) -> None:
@@ -178,14 +215,25 @@ class Questions(SynchronousTestCase):
         ):  # fmt: skip
             self.assertRaises(Refused, self.root.answer, verb, word)
 
+    def test_a_unix_socket_of_the_configuration_is_bound_where_that_is_safe(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "x.sock")
+        self.root._plan = Plan(members(paths={"unix:x": [path, 0o640, True]}, unsafe={"unix:y": "others may write there"}))
+        bound = self.root.answer("bind", "unix:x")
+        assert bound is not None
+        with bound:
+            self.assertEqual((bound.getsockname(), stat.S_IMODE(os.lstat(path).st_mode)), (path, 0o640))
+        self.assertIn("others may", str(self.assertRaises(Refused, self.root.answer, "bind", "unix:y")))
+
     def test_a_plan_with_another_kind_is_none(self) -> None:
-        self.assertRaises(KeyError, Plan, {"addresses": {}, "starts": {"delivery.shell": [[], ""]}})
+        self.assertRaises(KeyError, Plan, members(starts={"delivery.shell": [[], ""]}))
 
     def test_a_port_that_is_taken_is_refused_with_the_reason(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            self.root._plan = Plan({"addresses": {"tcp:x": ["127.0.0.1", taken.getsockname()[1]]}, "starts": {}})
+            self.root._plan = Plan(members(addresses={"tcp:x": ["127.0.0.1", taken.getsockname()[1]]}))
             self.assertIn("in use", str(self.assertRaises(Refused, self.root.answer, "bind", "tcp:x")))
 
     def serve(self) -> tuple[socket.socket, threading.Thread]:

@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import smtplib
+import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,56 @@ class Ports(RootProcessCase):
         [fault] = self.reload(server)["faults"]
         self.assertIn("may be written by others", fault)
         self.assertEqual(self.owner(server.ports["newport"]), USER.pw_uid)  # our own right suffices for this one
+
+
+class UnixSockets(RootProcessCase):
+    """They have the owner and the mode that they would have after a restart."""
+
+    def reload(self, server: Server, endpoint: str) -> list[str]:
+        text = BASIC.replace("{work}/mail", "{data}/mail")
+        server.configure(f'{text}\n[[listen]]\nservice = "lmtp"\nendpoint = "{endpoint}"\n')
+        faults: list[str] = ask(str(server.work / "data" / "control.sock"), "reload", timeout_seconds=30)["faults"]
+        return faults
+
+    def facts(self, path: Path) -> tuple[int, int, int]:
+        found = path.lstat()
+        return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+    def greets(self, path: Path) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            try:
+                client.connect(str(path))
+            except ConnectionRefusedError:
+                return False
+            return client.recv(100).startswith(b"220 ")
+
+    def test_a_reload_adds_one_as_a_start_does(self) -> None:
+        server = self.installed(BASIC.replace("{work}/mail", "{data}/mail"))
+        server.start()
+        own = server.work / "own"  # as below /run
+        own.mkdir(0o755)
+        os.chown(own, USER.pw_uid, USER.pw_gid)
+        for folder in ("own", "."):
+            path = server.work / folder / "lmtp.sock"
+            self.assertEqual(self.reload(server, f"unix:{path}:mode=660"), [])
+            self.assertEqual((self.facts(path), self.greets(path)), ((0, 0, 0o660), True))
+        self.assertEqual(self.reload(server, f"unix:{path}:mode=600"), [])  # which is another endpoint at the same path
+        self.assertEqual((self.facts(path), self.greets(path)), ((0, 0, 0o600), True))
+        server.stop()
+        server.start()
+        self.assertEqual((self.facts(path), self.greets(path)), ((0, 0, 0o600), True))
+        self.assertNotIn("Traceback", server.log())
+
+    def test_where_others_could_lead_root_astray_it_waits_for_the_restart(self) -> None:
+        server = self.installed(BASIC.replace("{work}/mail", "{data}/mail"))
+        server.start()
+        (server.work / "data" / "sub").mkdir(0o777)
+        path = server.work / "data" / "sub" / "lmtp.sock"
+        [fault] = self.reload(server, f"unix:{path}")
+        self.assertIn("root binds it at a restart, not now", fault)
+        self.assertFalse(path.exists())
+        self.send(server)
 
 
 class LogIns(RootProcessCase, LogInCase):
