@@ -70,6 +70,7 @@ class Connection(Protocol):
     factory: ReceiveFactory
     transport: Any  # a TCP, Unix or TLS connection: more than ITransport says
     _write: Callable[[bytes], None]
+    handshakeCompleted: Callable[[], None]  # TLS is there
     ANSWERS: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
 
     def __init__(self, profile: Profile, peer: Peer, session: ServerSession, *, via: str = "") -> None:
@@ -334,7 +335,3 @@ class Connection(Protocol):
         if self.progress is not None:
             self.progress.excuse(self.profile.seconds() - self._paused_at)
         self._read_again()
-
-    def handshakeCompleted(self) -> None:
-        """TLS is there."""
-        raise NotImplementedError
