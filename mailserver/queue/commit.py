@@ -75,7 +75,7 @@ class Writer:
         self._log_octets = log_octets
         self._jobs: queue.SimpleQueue[Waiting | Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._stopped: Deferred[None] = Deferred()
+        self._stopped: Deferred[int] = Deferred()
 
     # --- the reactor's side ---
 
@@ -100,8 +100,8 @@ class Writer:
         """There was no queue in the file when it was opened."""
         return self._store.is_new
 
-    def stop(self) -> Deferred[None]:
-        """Finish what was asked, close the store and end the thread."""
+    def stop(self) -> Deferred[int]:
+        """Finish what was asked, close the store and end the thread.  Fires with the result of `SqliteStore.end`."""
         self._jobs.put(None)
         return self._stopped
 
@@ -219,8 +219,8 @@ class Writer:
 
     def _finish(self) -> None:
         try:
-            self._store.close()
+            left = self._store.end()
         except Exception:  # noqa: BLE001  whoever stops the thread is told
             self._call_from_thread(self._stopped.errback, Failure())
         else:
-            self._call_from_thread(self._stopped.callback, None)
+            self._call_from_thread(self._stopped.callback, left)

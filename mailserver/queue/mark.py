@@ -15,11 +15,13 @@ WIDTH = 8  # all marks are equally long: on a full disk one is written over anot
 
 
 class End(enum.StrEnum):
-    """RUNNING: a server has it, or has died.  CLOSED: it was closed in order.  CHANGED: it was closed, but nobody has looked
-    through it since a server had died, or what was found was damage.
+    """RUNNING: a server has it, or has died.  CLOSING: it is being closed, so its log may be gone any moment.  CLOSED: it was
+    closed in order.  CHANGED: it was closed, but nobody has looked through it since a server had died, or what was found was
+    damage.
     """
 
     RUNNING = "running"
+    CLOSING = "closing"
     CLOSED = "closed"
     CHANGED = "changed"
 

@@ -63,7 +63,7 @@ class Opening:
         if self.is_new or mark is End.CLOSED:
             return
         if octets > SHORT_OCTETS:
-            self.log.info("the queue was not closed in order: its file is looked through beside the mail")
+            self.log.info("the server did not end in order: the queue's file is looked through beside the mail")
             self._checkup.start()
             return
         fault = await self._read(fault_in, self._path)
@@ -79,12 +79,28 @@ class Opening:
         """Check no longer."""
         self._checkup.stop()
 
-    async def closed(self) -> None:
-        """The store is closed; the next start may rely on it, or has to look through it once more."""
+    async def closing(self) -> None:
+        """The store is closed next, which takes its log away: a kill in between must not look as if a person had done that."""
+        if not self._is_in_doubt:
+            await self._write_down(End.CLOSING)
+
+    async def closed(self, left: int = 0) -> None:
+        """The store is closed; the next start may rely on it, or has to look through it once more.
+
+        `left` messages that were answered with an error are still in it (`SqliteStore.end`).
+        """
+        if left:
+            self.log.warn("{count} messages that were answered with an error could not be taken out of the queue", count=left)
+        await self._write_down(End.CHANGED if self._is_in_doubt else End.CLOSED)
+
+    @property
+    def _is_in_doubt(self) -> bool:
+        return bool(self._checkup.is_running or self._health.damage)
+
+    async def _write_down(self, end: End) -> None:
         if self._is_open:
-            is_in_doubt = self._checkup.is_running or self._health.damage
             try:
-                await self._read(write_mark, self._directory, End.CHANGED if is_in_doubt else End.CLOSED)
+                await self._read(write_mark, self._directory, end)
             except OSError as error:
                 self.log.error("the queue is closed, but that cannot be written down: {why}", why=error)
 

@@ -1,8 +1,8 @@
 """The durable queue as the rest of the server sees it: commit, list, show, start and stop.
 
 A message is committed when its row, and the file of a large one, are on the disk; only then may its 250 leave.  After a failed
-sync a message counts as not accepted; its row is deleted before the store is used again, and only a crash between the two can
-bring it back, as a second copy of what the peer then sends once more.
+sync a message counts as not accepted; its row is deleted before the store is used again, or closed.  Only a crash between the
+two, or a disk that fails until the end, can bring it back, as a second copy of what the peer then sends once more.
 """
 
 from __future__ import annotations
@@ -291,6 +291,7 @@ class Queue:
             self._health.end()
             await self._runner.read(self._reader.close)
             if self._writer.is_running:
+                await self._opening.closing()
                 await self._writer.stop()
                 await self._opening.closed()
             self._unlock()
@@ -359,8 +360,8 @@ class Queue:
         self._times.stop()
         self._health.end()
         self._opening.stop()
-        if await self._close():
-            await self._opening.closed()
+        if left := await self._close():
+            await self._opening.closed(*left)
         self._unlock()
 
     def _finish(self) -> Deferred[None]:
@@ -372,22 +373,21 @@ class Queue:
         # Of a damaged store nothing more is delivered, and nothing is worth waiting for.
         return done.addCallback(lambda _: None if self._health.damage else self._runner.finish())
 
-    async def _close(self) -> bool:
-        """A disk that hangs must not keep the server from ending: its thread does not hold the process."""
-        well: list[bool] = []
+    async def _close(self) -> list[int]:
+        """A disk that hangs must not keep the server from ending: its thread does not hold the process.  One result, or none."""
+        ended: list[int] = []
         given_up: Deferred[None] = Deferred()
         timer = self._clock.callLater(CLOSE_SECONDS, given_up.callback, None)
-        closed = self._runner.read(self._reader.close).addBoth(lambda _: self._writer.stop())
-        closed.addCallbacks(
-            lambda _: well.append(True),
-            lambda failure: self.log.failure("the store of the queue did not close well", failure),
-        )
+        closed = self._runner.read(self._reader.close).addBoth(lambda _: Deferred.fromCoroutine(self._opening.closing()))
+        closed.addBoth(lambda _: self._writer.stop())
+        closed.addCallback(ended.append)
+        closed.addErrback(lambda failure: self.log.failure("the store of the queue did not close well", failure))
         await first_of(closed, given_up)
         if timer.active():
             timer.cancel()
         else:
             self.log.error("the store of the queue did not close in time; nothing is lost")
-        return bool(well)
+        return ended
 
     def _unlock(self) -> None:
         if self._lock is not None:

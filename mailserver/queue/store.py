@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from mailserver.mail.durable import sync_directory
-from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFull
+from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
 
@@ -153,6 +153,17 @@ class SqliteStore:
             with self._faults():
                 connection.close(True)
         self._shared_memory.gone()
+
+    def end(self) -> int:
+        """Close for good.  What was answered with an error is deleted first: the next to open the file knows nothing of it.
+
+        Returns how many the disk did not let go, which may come back.
+        """
+        if self._disowned:
+            with contextlib.suppress(StorageFault):
+                self.reopen()
+        self.close()
+        return len(self._disowned)
 
     def reopen(self) -> None:
         """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works."""

@@ -24,8 +24,9 @@ class Store:
     def open(self, must_exist, in_order):
         self.trusted = True
 
-    def close(self):
+    def end(self):
         self.closed = True
+        return 0
 
     def add(self, numbers, packed, attempts=()):
         self.gate.wait(30)

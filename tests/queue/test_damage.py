@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -119,6 +120,23 @@ class Marked(DamageCase):
         self.db.write_bytes(self.db.read_bytes()[:60] + bytes(4) + self.db.read_bytes()[64:])  # user_version
         self.assertEqual(read_mark(self.directory), End.CLOSED)
         await self.assertFailure(Later.fromCoroutine(self.started()), StorageDamaged)  # there has been a queue
+
+    async def test_a_kill_while_it_is_closed_is_no_log_that_a_person_has_removed(self):
+        queue = await self.started()
+        await self.commit(queue)
+        with mock.patch.object(opening_module.Opening, "closed", return_value=succeed(None)):  # killed just before
+            await self.stop(queue)
+        self.assertEqual((read_mark(self.directory), Path(f"{self.db}-wal").exists()), (End.CLOSING, False))
+        with mock.patch.object(opening_module, "fault_in", return_value="") as check:
+            queue, said = await self.restarted()
+        self.assertEqual((check.call_count, said, queue.writable), (1, [], True))
+        self.delivery.hold = True
+        ids = [await self.commit(queue) for _ in range(3)]
+        write_mark(self.directory, End.CLOSING)  # and now before it was closed
+        await self.crash(queue)
+        _, said = await self.restarted()
+        self.assertEqual(said, [])
+        self.assertEqual([entry.id for entry in list_entries(self.directory)], ids)
 
     async def test_a_file_that_is_gone_or_empty_stops_the_start_with_what_to_do(self):
         await self.stop(await self.started())

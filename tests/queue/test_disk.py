@@ -115,6 +115,22 @@ class BrokenDisk(QueueCase):
         self.assertTrue(queue.writable)
         await self.commit(queue)
 
+    async def test_what_was_refused_after_a_failed_sync_does_not_come_with_the_next_start(self):
+        queue = await self.started()
+        connection = queue._writer._store._connection
+        broken = mock.Mock(execute=lambda *words: (connection.execute(*words), self.fail_sync()))
+        with mock.patch("mailserver.queue.store.SqliteStore._open_connection", return_value=broken):
+            await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+        self.flushLoggedErrors(StorageBroken)
+        self.assertEqual(len(list_entries(queue.data_directory)), 1)
+        await queue.stop(0)
+        again = await self.started()
+        self.assertEqual(list_entries(again.data_directory), [])
+        self.assertEqual(self.delivery.parcels, [])
+
+    def fail_sync(self):
+        raise apsw.IOError("sync failed")
+
     async def proved(self, queue):
         """The proof that is under way has been answered."""
         await queue._writer.do(lambda store: None)

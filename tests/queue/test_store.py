@@ -164,6 +164,17 @@ class ReadingMeanwhile(StoreCase):
         self.assertEqual(self.reader.read([number], 100), ([], 1))
 
 
+class CommitsAndFails:
+    """A connection whose sync fails when what it wrote stands in the log."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def execute(self, *arguments):
+        self.connection.execute(*arguments)
+        raise apsw.IOError("sync failed")
+
+
 class Writing(StoreCase):
     def test_a_batch_is_there_whole_or_not_at_all(self):
         (number,) = self.add(5)
@@ -198,22 +209,29 @@ class Writing(StoreCase):
         self.add(1)
 
     def test_what_a_failed_sync_left_in_the_log_is_gone_when_the_store_is_used_again(self):
-        sent = envelope(local())
-        number = number_of(sent.id)
-        packed = pack(number, sent, Content.of(b"x"), (local(),))
-        connection = self.store._connection
-
-        class CommitsAndFails:
-            def execute(self, *arguments):
-                connection.execute(*arguments)
-                raise apsw.IOError("sync failed")
-
-        with mock.patch.object(self.store, "_open_connection", return_value=CommitsAndFails()):
-            with self.assertRaises(StorageBroken):
-                self.store.add([number], [packed])
-        self.assertEqual(self.stored(), [number])
+        self.committed_and_failed()
         self.store.reopen()
         self.assertEqual(self.stored(), [])
+
+    def committed_and_failed(self):
+        sent = envelope(local())
+        number = number_of(sent.id)
+        with mock.patch.object(self.store, "_open_connection", return_value=CommitsAndFails(self.store._connection)):
+            with self.assertRaises(StorageBroken):
+                self.store.add([number], [pack(number, sent, Content.of(b"x"), (local(),))])
+        self.assertEqual(self.stored(), [number])
+
+    def test_what_a_failed_sync_left_in_the_log_is_gone_after_a_stop_too(self):
+        self.committed_and_failed()
+        self.assertEqual(self.store.end(), 0)
+        self.store.open()
+        self.assertEqual(self.stored(), [])
+
+    def test_a_disk_that_fails_until_the_stop_leaves_a_count_of_what_may_come_back(self):
+        self.committed_and_failed()
+        with mock.patch.object(self.store, "_open_connection", return_value=Breaking(apsw.IOError("it still fails"))):
+            self.assertEqual(self.store.end(), 1)
+        self.assertIsNone(self.store._connection)
 
     def test_settled_entries_are_gone_with_their_attempts(self):
         one, two, three = self.add(1, 1, 1)
