@@ -88,9 +88,7 @@ class Contexts:
         self._parts = parts
         self._verification = verification
         self._by_name: dict[tuple[ClientCertificates, str], SSL.Context] = {}
-        self._default = {
-            policy: self._made(parts.default, policy, is_default=True) for policy in ClientCertificates
-        }
+        self._default = {policy: self._made(parts.default, policy) for policy in ClientCertificates}
         for name, identity in parts.by_name.items():
             for policy in ClientCertificates:
                 self._by_name[policy, name] = self._made(identity, policy)
@@ -99,7 +97,7 @@ class Contexts:
         """For one client."""
         return SSL.Connection(self._default[policy], None)
 
-    def _made(self, identity: Identity, policy: ClientCertificates, *, is_default: bool = False) -> SSL.Context:
+    def _made(self, identity: Identity, policy: ClientCertificates) -> SSL.Context:
         parts = self._parts
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(VERSIONS[parts.minimum_version])
@@ -119,8 +117,7 @@ class Contexts:
         context.check_privatekey()
         if policy is not ClientCertificates.IGNORE:
             self._ask_clients(context, policy)
-        if is_default:
-            context.set_tlsext_servername_callback(lambda connection: self._choose(connection, policy))
+        context.set_tlsext_servername_callback(lambda connection: self._choose(connection, policy))
         return context
 
     def _ask_clients(self, context: SSL.Context, policy: ClientCertificates) -> None:

@@ -74,13 +74,13 @@ class Authority:
         *names: str,
         emails: Sequence[str] = (),
         days: tuple[int, int] = (-1, 90),
-        client: bool = False,
+        client: bool | None = False,
         key: Any = None,
         alternatives: bytes = b"",
     ) -> Leaf:
         """A certificate for these DNS names and addresses, valid between these days from now.
 
-        `alternatives` are the octets of its subjectAltName, where they shall be odd.
+        It is for clients or for servers, or with None for everything.  `alternatives` are the octets of its subjectAltName, where they shall be odd.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
@@ -94,10 +94,11 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + days[0] * DAY)
             .not_valid_after(now + days[1] * DAY)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
+        if client is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if alternatives:
             odd = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, alternatives)
             builder = builder.add_extension(odd, critical=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import socket
@@ -11,7 +12,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from OpenSSL import SSL
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
@@ -21,12 +24,13 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from mailserver.mail.envelope import TLSFacts
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources
+from mailserver.tls.facts import end_point_of
 from tests.requires import require_tool
 from tests.tls.authority import Authority, Leaf
 from tests.tls.folder import FolderCase
@@ -247,6 +251,14 @@ class Names(HandshakeCase):
         self.assertEqual(list(self.bindings[0].data), ["tls-server-end-point"])
 
 
+class EndPoints(SynchronousTestCase):
+    def test_a_signature_without_a_hash_of_its_own_has_nothing_to_bind_to(self) -> None:
+        key, name = ed25519.Ed25519PrivateKey.generate(), AUTHORITY.name
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+        self.assertIsNone(end_point_of(builder.sign(key, None)))
+
+
 class Clients(HandshakeCase):
     GOOD = AUTHORITY.leaf(emails=["alice@example.org"], client=True)
     EXPIRED = AUTHORITY.leaf(emails=["alice@example.org"], client=True, days=(-30, -1))
@@ -413,4 +425,9 @@ class Fallback(HandshakeCase):
         certificates = Certificates(sources=lambda: found, clock=self.clock, run_in_thread=deferToThread)
         with self.assertRaises(ValueError) as caught:
             await certificates.start()
-        self.assertIn("OpenSSL refuses", str(caught.exception))
+        self.assertTrue(str(caught.exception).endswith("or the ciphers: no cipher match"), caught.exception)
+
+    def test_before_the_first_read_there_is_neither_a_certificate_nor_a_connection(self) -> None:
+        certificates = Certificates(sources=lambda: Sources(Pair("", "")), clock=self.clock, run_in_thread=deferToThread)
+        self.assertRaises(RuntimeError, lambda: certificates.default)
+        self.assertRaises(RuntimeError, certificates.connection, ClientCertificates.IGNORE)

@@ -7,6 +7,7 @@ import os
 import stat
 from unittest import mock
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from mailserver.tls import self_signed
@@ -75,6 +76,9 @@ class SelfSigned(IdentityCase):
         pair = self_signed_pair(directory, "mx.example.org", ["127.0.0.1"])
         identity = read_identity(pair)
         self.assertEqual(identity.names, ("mx.example.org", "localhost"))
+        extensions = identity.leaf.extensions
+        self.assertFalse(extensions.get_extension_for_class(x509.SubjectAlternativeName).critical, "it has a subject besides")
+        self.assertTrue(extensions.get_extension_for_class(x509.BasicConstraints).critical, "RFC 5280 section 4.2.1.9")
         self.assertEqual(stat.S_IMODE(os.stat(pair.key).st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(os.stat(directory).st_mode), 0o700)
         self_signed_pair(directory, "mx.example.org", ["127.0.0.1"])

@@ -53,6 +53,10 @@ class Identities(SoundnessCase):
         [doubt] = self.doubts(many, "mx.example.org")
         self.assertTrue(doubt.endswith(", but for 0.example, 1.example, 2.example, 3.example, 4.example, …"), doubt)
 
+    def test_of_five_names_none_is_left_out(self) -> None:
+        [doubt] = self.doubts(AUTHORITY.leaf(*[f"{n}.example" for n in range(5)]), "mx.example.org")
+        self.assertTrue(doubt.endswith(", but for 0.example, 1.example, 2.example, 3.example, 4.example"), doubt)
+
     def test_the_end_is_told_two_weeks_before(self) -> None:
         self.assertEqual(self.doubts(self.LEAF, after=75 * DAY), [])
         self.assertIn("server.pem: the certificate expires soon, ", self.doubts(self.LEAF, after=77 * DAY)[0])
@@ -66,6 +70,9 @@ class Identities(SoundnessCase):
         [doubt] = self.doubts(AUTHORITY.leaf("mx.example.org", client=True), "mx.example.org")
         self.assertEqual(doubt, "server.pem: the certificate is not for servers (its extended key usage)")
 
+    def test_one_that_says_nothing_of_its_use_is_for_servers_too(self) -> None:
+        self.assertEqual(self.doubts(AUTHORITY.leaf("mx.example.org", client=None), "mx.example.org"), [])
+
     def test_a_chain_in_the_wrong_order_is_told(self) -> None:
         self.assertEqual(
             self.doubts(self.LEAF, "", OTHER.pem, AUTHORITY.pem),
@@ -74,7 +81,7 @@ class Identities(SoundnessCase):
 
     def test_a_key_that_everybody_can_read_is_told(self) -> None:
         identity = read_identity(self.LEAF.write(self.directory))
-        os.chmod(identity.pair.key, 0o640)
+        os.chmod(identity.pair.key, 0o651)
         self.assertEqual(self.short(identity_doubts(identity, now=NOW)), [])
         os.chmod(identity.pair.key, 0o644)
         self.assertEqual(
