@@ -27,7 +27,7 @@ WHOLE = {
     "sasl/scram",
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
-TESTS_SECONDS = 30.0  # for one mutant; what takes long is what starts processes, which do not have it
+TESTS_SECONDS = 15.0  # for one mutant; what takes long is what starts processes, which do not have it
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios", "tests.hostile")
 
 

@@ -12,6 +12,7 @@ from twisted.trial.unittest import FailTest, SkipTest, SynchronousTestCase
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue.reader import list_entries
+from mailserver.queue.shared_memory import SharedMemory
 from mailserver.queue.store import SqliteStore
 from tests.queue.doubles import IDS, QueueCase, envelope, local
 from tests.queue.test_kill import Program, delivered
@@ -110,6 +111,8 @@ class BrokenDisk(QueueCase):
             self.clock.advance(3)
             await self.proved(queue)
             self.assertFalse(queue.writable, "it does not work yet")
+        late = queue.commit(envelope(local()), Content.of(b"x"), (local(),))
+        await self.assertFailure(late, StorageBroken)  # until it has been proved, whatever it would do now
         self.clock.advance(3)
         await self.proved(queue)
         self.assertTrue(queue.writable)
@@ -134,6 +137,36 @@ class BrokenDisk(QueueCase):
     async def proved(self, queue):
         """The proof that is under way has been answered."""
         await queue._writer.do(lambda store: None)
+
+
+class Journal(SynchronousTestCase):
+    def test_a_file_system_without_a_write_ahead_log_is_told(self):
+        store = SqliteStore(":memory:")  # its journal stays in memory, whatever is asked for
+        self.addCleanup(os.unlink, ":memory:")
+        self.assertIn("write-ahead log", str(self.assertRaises(StorageBroken, store.open)))
+        store.close()
+
+
+class SharedMemoryFile(SynchronousTestCase):
+    def test_its_descriptor_is_kept_as_long_as_the_file_is_there_and_no_longer(self):
+        path = os.path.abspath(self.mktemp())
+        memory = SharedMemory(path)
+        Path(f"{path}-shm").touch()
+        with mock.patch("os.statvfs", return_value=mock.Mock(f_bsize=1024)):
+            memory.fill()
+        [kept] = {one for one in os.listdir("/proc/self/fd") if points_to(one, f"{path}-shm")}
+        memory.gone()
+        self.assertTrue(points_to(kept, f"{path}-shm"), "SQLite's locks would go with it")
+        os.unlink(f"{path}-shm")
+        memory.gone()
+        self.assertFalse(points_to(kept, f"{path}-shm (deleted)"))
+
+
+def points_to(descriptor, path):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == path
+    except FileNotFoundError:
+        return False
 
 
 class FileSizeLimit(SynchronousTestCase):

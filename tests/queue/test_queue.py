@@ -5,6 +5,7 @@ from unittest import mock
 
 from twisted.internet.defer import AlreadyCalledError, gatherResults
 from twisted.internet.defer import Deferred as Later
+from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from mailserver.interfaces import IConcurrentDelivery
@@ -113,9 +114,13 @@ class Commit(QueueCase):
         os.makedirs(self.directory)
         lock = lock_directory(self.directory)
         queue = self.make()
+        said = []
+        globalLogPublisher.addObserver(said.append)
+        self.addCleanup(globalLogPublisher.removeObserver, said.append)
         starting = queue.start()
         self.clock.pump([0.1] * 50)
         self.assertNoResult(starting)
+        self.assertEqual(len([one for one in said if "the server waits for it" in (one["log_format"] or "")]), 1)
         os.close(lock)
         self.clock.pump([0.1])
         await starting

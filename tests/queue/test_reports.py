@@ -113,6 +113,7 @@ class Failures(ReportCase):
         self.assertIn(b"To: <bob@example.com>\r\n", report)
         self.assertIn(b"Remote-MTA: dns; lmtp.example.org\r\n", report)
         self.assertNotIn(b"secret path", report)
+        self.assertNotIn(b"one of the addresses that it stands for", report)
         self.assertEqual(self.steps.of(id), ["failed", "reported", "settled"])
         report_id = next(fields["report"] for i, step, fields in self.steps.noted if (i, step) == (id, "reported"))
         settled = self.steps.wait(report_id, "settled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -18,7 +19,7 @@ from mailserver.mail.reply import Reply
 from mailserver.queue.changes import Verb
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.selection import Selection, SelectionError
-from mailserver.queue.verbs import Order, StoppedQueue
+from mailserver.queue.verbs import GONE, Order, StoppedQueue
 from tests.queue.doubles import QueueCase, envelope, local, remote
 
 LATER = Later(Reply.of(451, "4.3.0", "not now"))
@@ -411,6 +412,10 @@ class Stopped(VerbsCase):
                     wanted, after=0, now=now, note=lambda id, step, **fields: told.append((id, step))
                 )
                 self.assertEqual([id for id, _ in page.done], [wanted.selection.id])
+            left = []
+            with mock.patch("mailserver.queue.verbs._alter", return_value=(set(), set())):  # between the look and the change it was settled
+                page = stopped.carry_out(order(Verb.DROP, id=ids[1]), after=0, now=now, note=lambda *said, **_: left.append(said))
+            self.assertEqual((page.done, page.left, left), ([], [(ids[1], GONE)], []))
         self.assertEqual(told, [(ids[0], "dropped"), (ids[0], "settled"), (ids[1], "held"), (ids[2], "redirected")])
         self.relay.answers.clear()
         queue = await self.started()
