@@ -24,10 +24,10 @@ from mailserver.mail.reply import Reply
 from mailserver.queue import opening as opening_module
 from mailserver.queue.changes import Verb
 from mailserver.queue.checkup import fault_in
-from mailserver.queue.entry import Attempt, State, Trial, number_of, pack, shown_id
+from mailserver.queue.entry import Attempt, State, Trial, UnreadableEntry, number_of, pack, shown_id
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
-from mailserver.queue.reader import list_entries, show_entry
+from mailserver.queue.reader import checked, list_entries, show_entry
 from mailserver.queue.salvage import salvage
 from mailserver.queue.selection import Selection
 from mailserver.queue.store import SqliteStore
@@ -482,6 +482,12 @@ class Rows(DamageCase):
         page = await queue.verbs.carry_out(Order(Verb.DROP, Selection(id=left.id), "test"), after=0)
         self.assertEqual([id for id, _ in page.done], [left.id])
         self.assertEqual(await queue.list(), [])
+
+    def test_an_entry_without_destinations_or_with_one_of_them_twice_is_damaged(self):
+        sent = envelope(local())
+        for destinations in ((), (local(0), local(0)), (local(0), remote(1), remote(-1)), (local(0), remote(1 << 40))):
+            self.assertRaises(UnreadableEntry, checked, number_of(sent.id), sent.id, sent, destinations)
+        self.assertEqual(checked(number_of(sent.id), sent.id, sent, (local(0), remote(1))), (sent, (local(0), remote(1))))
 
     def test_an_entry_without_its_id_has_one_that_finds_it(self):
         id = IDS.next()
