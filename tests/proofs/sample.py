@@ -27,7 +27,7 @@ WHOLE = {
     "sasl/scram",
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
-TESTS_SECONDS = 15.0  # for one mutant; what takes long is what starts processes, which do not have it
+TESTS_SECONDS = 10.0  # for one mutant; what takes long is what starts processes, which do not have it
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios", "tests.hostile")
 
 
@@ -135,7 +135,10 @@ class Reach:
             self._tests |= kept["tests"]
 
     def tests_of(self, module: str, line: int) -> list[tuple[str, float]]:
-        """Fastest first.  What the import executes may be seen by all that execute anything of the module, and by the package's own."""
+        """Those of the module's own test module come first, then the fastest.
+
+        What the import executes may be seen by all that execute anything of the module, and by the package's own.
+        """
         lines, at_import = touched(path_of(module).read_text(), line)
         file, wanted = f"{module}.py", set(lines)
         near, far = [], []
@@ -145,7 +148,12 @@ class Reach:
                 near.append((name, test["seconds"]))
             elif at_import and name.startswith(f"tests.{module.partition('/')[0]}."):
                 far.append((name, test["seconds"]))
-        return list(within(sorted(near, key=lambda one: one[1]) + sorted(far, key=lambda one: one[1])))
+        named = f".test_{module.rpartition('/')[2]}."
+
+        def order(test: tuple[str, float]) -> tuple[bool, float]:
+            return named not in test[0], test[1]
+
+        return list(within(sorted(near, key=order) + sorted(far, key=order)))
 
 
 def within(tests: list[tuple[str, float]]) -> Iterator[tuple[str, float]]:

@@ -530,6 +530,7 @@ class Salvaging(DamageCase):
         self.assertEqual((found.kept, found.lost, found.repeated, found.gaps, found.files), (1, [], [], 0, 0))
         self.assertEqual(show_entry(self.directory, id), before)
         self.assertEqual(found.place, f"{self.db}.damaged-1")
+        Path(f"{self.db}.new").write_bytes(b"what an earlier try left")
         self.assertEqual(salvage(self.directory, 1.0).place, f"{self.db}.damaged-2", "an earlier one is not overwritten")
 
     async def test_nothing_is_touched_while_a_server_has_it_or_where_nothing_can_be_read(self):

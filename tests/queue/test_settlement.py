@@ -44,6 +44,15 @@ class Settling(SynchronousTestCase):
         (trial,) = attempt.history
         self.assertEqual((trial.made_at, trial.peer, trial.phase, trial.reply), (EPOCH + 1, "mx.example.com", "RCPT", str(NO_USER)))
 
+    def test_a_delivery_counts_with_the_attempts_before_it_and_keeps_their_history(self):
+        destination, settlement = local(), self.settlement()
+        entry = self.entry(destination)
+        self.assertEqual((settlement.delivered(entry, destination, now=EPOCH + 1).attempts, self.settled(Deferred(BUSY)).attempts), (1, 1))
+        earlier = self.settled(Deferred(BUSY))
+        entry.attempts = {destination.index: earlier}
+        attempt = settlement.delivered(entry, destination, now=EPOCH + 70)
+        self.assertEqual((attempt.state, attempt.attempts, attempt.history), (State.DELIVERED, 2, earlier.history))
+
     def test_who_wants_no_failures_is_done_with_it(self):
         for notify in (("NEVER",), ("SUCCESS", "DELAY")):
             attempt = self.settled(Failed(NO_USER), self.asking(*notify))
