@@ -211,10 +211,7 @@ class Connection(Protocol):
             log.failure("{id}: a question of the peer could not be answered", id=self.connection)
             answered(None)
             return
-        if answer.__class__ is Deferred:
-            self._hear(answer, answered)
-        else:
-            answered(answer)
+        self._hear(answer, answered)
 
     def _hear(self, answer: Any, answered: Callable[[Any], None]) -> None:
         if not isinstance(answer, Deferred):
@@ -260,8 +257,6 @@ class Connection(Protocol):
 
         False where nothing may begin any more, since the listener goes away or is of another service now: goodbye is said.
         """
-        if self.uses is not None:
-            self._let_go()
         profile = self.factory.profile
         if self.factory.is_leaving or profile.service != self.profile.service:
             self.session.close(replies.SHUTTING_DOWN)

@@ -18,10 +18,10 @@ from mailserver import root_reading
 from mailserver.config import ConfigurationError, parse
 from mailserver.config.ownership import why_not_of
 from mailserver.delivery.launcher import Launch
-from mailserver.processes import frames, root_link
+from mailserver.processes import frames
 from mailserver.processes.privileged import become
 from mailserver.processes.root import KINDS, Plan, Refused, Root
-from mailserver.processes.root_link import RootGone, RootLink, start_root_process
+from mailserver.processes.root_link import start_root_process
 from mailserver.processes.version import version
 from tests.requires import require_root
 
@@ -267,37 +267,6 @@ class Questions(SynchronousTestCase):
             self.assertFalse(thread.is_alive(), octets[:20])
 
 
-class Link(SynchronousTestCase):
-    """The server's end, with a root process that is a socket."""
-
-    def setUp(self) -> None:
-        self.process = self
-        self.pid = os.getpid()
-        ours, self.theirs = socket.socketpair()
-        self.link = RootLink(self, ours)  # type: ignore[arg-type]
-        self.addCleanup(self.theirs.close)
-        self.addCleanup(self.link.close)
-
-    def wait(self, seconds: float) -> None: ...
-
-    def say(self, *members: Any) -> None:
-        frames.send(self.theirs, json.dumps(members).encode())
-
-    def test_an_answer_to_a_question_that_was_given_up_is_passed_over(self) -> None:
-        self.patch(root_link, "ANSWER_SECONDS", 0.05)
-        self.assertIn("does not answer", str(self.assertRaises(OSError, self.link.read)))
-        self.say(1, "")
-        self.say(2, "no")
-        self.assertEqual(str(self.assertRaises(OSError, self.link.read)), "no")
-        self.say(3, "")
-        self.link.read()
-
-    def test_one_that_has_died_is_gone(self) -> None:
-        self.theirs.close()
-        for _ in range(2):
-            self.assertIn("restart the server", str(self.assertRaises(RootGone, self.link.read)))
-
-
 class AsRoot(SynchronousTestCase):
     def setUp(self) -> None:
         require_root("the root process")
@@ -315,6 +284,10 @@ class AsRoot(SynchronousTestCase):
         found = start_root_process(str(path), version())
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             os.kill(found.pid, number)
+        process = Path(f"/proc/{found.pid}")
+        self.assertIn("Umask:\t0077", (process / "status").read_text())
+        flags = [int((process / "fdinfo" / one).read_text().split()[3], 8) for one in os.listdir(process / "fd") if int(one) > 2]
+        self.assertTrue(all(one & os.O_CLOEXEC for one in flags), "nothing of its is anybody else's")
         found.read()
         self.assertIn("asked for no", str(self.assertRaises(OSError, found.start, "delivery.courier")))
         found.close()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
@@ -16,12 +19,17 @@ from mailserver.receive.profile import Limits
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.states import State
 from mailserver.receive.throttle import Admission, Pace, Patience
-from mailserver.sasl.steps import ChannelBindings
+from mailserver.sasl.steps import Challenge, ChannelBindings
 from tests.receive.connections import Listener, Wire
 from tests.receive.test_encryption import encryption
-from tests.receive.test_log_in import Authenticator
+from tests.receive.test_log_in import ALICE, WRONG, Authenticator
 from tests.receive.test_protocol import ENVELOPE, MESSAGE, ConnectionCase, Says
 
+SAID = (
+    b"EHLO a\r\n", b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<alice@example.org>\r\n", b"RCPT TO:<nobody@example.org>\r\n", b"DATA\r\n",
+    b"Subject: x\r\n\r\nx\r\n.\r\n", b"BDAT 3\r\nabc", b"BDAT 0 LAST\r\n", b"RSET\r\n", b"AUTH LOGIN\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"YQ==\r\n",
+    b"*\r\n", b"?\r\n", b"X\r\n", ENVELOPE + b"DATA\r\n", MESSAGE,
+)  # fmt: skip
 PACE = Limits(pace=Pace(command_seconds=300, data_seconds=180, data_octets_per_second=500))
 
 
@@ -345,6 +353,25 @@ class Times(Case):
         self.assertFalse(wire.paused)
         self.assertEqual(self.seconds_until(listener, wire), 180, "from now on it is the peer's time again")
 
+    def test_a_message_that_is_complete_before_the_disk_has_taken_it_is_accepted_then(self) -> None:
+        writing: list[Deferred[Any]] = []
+
+        def in_thread(work: Any, *arguments: Any) -> Deferred[Any]:
+            writing.append(Deferred())
+            return writing[-1].addCallback(lambda _: work(*arguments))
+
+        listener = self.listener(memory_octets=1000, run_in_thread=in_thread)
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(ENVELOPE + b"DATA\r\n")
+        for _ in range(8):
+            protocol.dataReceived((b"x" * 900 + b"\r\n") * 100)
+        self.assertTrue(wire.paused)
+        protocol.dataReceived(b".\r\n")  # it was on its way
+        wire.clear()
+        while writing:
+            writing.pop(0).callback(None)
+        self.assertEqual((wire.codes(), wire.paused), ([250], False))
+
     def test_after_a_message_broken_off_the_peer_has_the_time_of_a_command(self) -> None:
         listener = self.listener(limits=PACE)
         protocol, wire = listener.greeted()
@@ -427,6 +454,18 @@ class Turns(Case):
         self.assertFalse(wire.paused)
         self.assertEqual(wire.codes(), [250, 250, 250, 250])
 
+    def test_a_peer_that_reads_again_is_not_read_beyond_the_bound_while_it_waits_for_an_answer(self) -> None:
+        listener = self.listener(limits=Limits(pipelined_octets=10))
+        listener.router.later = later = Deferred()
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(ENVELOPE)
+        protocol.pauseProducing()
+        protocol.dataReceived(b"NOOP\r\nNOOP\r\n")
+        protocol.resumeProducing()
+        self.assertTrue(wire.paused)
+        later.callback(None)
+        self.assertFalse(wire.paused)
+
     def test_a_lost_peers_question_that_cannot_be_answered_ends_with_its_use(self) -> None:
         listener = self.listener()
         listener.router.later = later = Deferred()
@@ -492,3 +531,37 @@ class Reloads(Case):
             listener = self.listener(filters=[BoundFilter("door", Says(verdict))])  # type: ignore[arg-type]
             listener.connect()
             self.assertEqual(listener.profile.generation.uses, 0, verdict)
+
+    @settings(max_examples=40)
+    @given(st.data())
+    def test_whatever_is_said_in_whatever_order_nothing_that_began_outlives_its_peer(self, data: st.DataObject) -> None:
+        answers = [WRONG, ALICE, Challenge(b"more"), Challenge(b"more")] * 10
+        authenticator = Authenticator(*data.draw(st.permutations(answers)))
+        authenticator.mechanisms = lambda peer: ("PLAIN", "LOGIN")  # type: ignore[method-assign]
+        says = Says(Pass())
+        listener = self.listener(
+            filters=[BoundFilter("names", says)], authenticator=authenticator, encryption=encryption(), failures_per_connection=20,
+            limits=Limits(messages_per_connection=3, patience=Patience(soft_errors=5, hard_errors=30)), relays=True,
+        )  # fmt: skip
+        listener.store.hold = True
+        protocol, _ = listener.greeted()
+        taken_up = protocol._take_up
+        began: list[object] = []
+
+        def take_up() -> bool:
+            began.append(protocol.uses)
+            return taken_up()
+
+        with mock.patch.object(type(protocol), "_take_up", lambda _: take_up()):
+            for octets in data.draw(st.lists(st.sampled_from(SAID), max_size=25)):
+                says.verdict = data.draw(st.sampled_from([Pass(), Pass(), Pass(), Refuse("x"), Defer("x"), Quarantine("x")]))
+                protocol.dataReceived(octets)
+                if data.draw(st.booleans()):
+                    listener.clock.advance(1)
+                    if listener.store.waiting:
+                        listener.store.waiting.pop().callback(None)
+        self.assertEqual(set(began) - {None}, set(), "one thing at a time")
+        protocol.connectionLost(Failure(ConnectionDone()))
+        for commit in listener.store.waiting:
+            commit.callback(None)
+        self.assertEqual(listener.profile.generation.uses, 0)
