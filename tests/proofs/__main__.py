@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzzing.targets import TARGETS
-from tests.proofs import growth, mutants, powercut, sample
+from tests.proofs import growth, powercut, sample
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
 
@@ -118,26 +117,10 @@ def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
 
 
 def mutate(state: State, options: argparse.Namespace, until: float) -> None:
-    """A sample of a package's mutants, or those of one module in an order of its own; survivors are told, and wrong only where the module itself does not pass."""
-    module = options.module
-    if sample.is_package(module):
-        state.sums.clear()  # what has been tried is kept with the sample, over commits
-        figures = sample.prove(module, options.seed or 1, until, Path(options.state), lambda line: print(line, flush=True))
-        state.add(figures, [])
-        return
-    if not mutants.survives(module, -1):
-        state.add({}, [f"{module}: its tests fail, or come to no end, without any change"])
-        return
-    found = mutants.mutants(module)
-    order = random.Random(1).sample(range(len(found)), len(found))
-    for number in order[state.sums.get("mutants", 0) :]:
-        if time.monotonic() > until:
-            break
-        survived = mutants.survives(module, number)
-        if survived:
-            print(f"survives: {found[number]}", flush=True)
-        state.add({"mutants": 1, "survivors": int(survived)}, [])
-    print(f"{state.sums.get('mutants', 0)} of {len(found)} mutants of {module}", flush=True)
+    """A sample of a package's mutants, or all of one module; survivors are told."""
+    state.sums.clear()  # what has been tried is kept with the mutants, over commits
+    figures = sample.prove(options.module, options.seed or 1, until, Path(options.state), lambda line: print(line, flush=True))
+    state.add(figures, [])
 
 
 PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {

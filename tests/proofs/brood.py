@@ -65,6 +65,16 @@ def forget_ours() -> None:
             del sys.modules[name]
 
 
+def same_examples() -> None:
+    """Each mutant is met by the same examples of hypothesis, and none of them is kept."""
+    from hypothesis import settings
+
+    import tests
+
+    settings.register_profile(tests.__name__, settings(), derandomize=True, database=None)
+    settings.load_profile(tests.__name__)
+
+
 def others(names: list[str]) -> dict[str, Any]:
     """What the import of test modules imports besides; for a child, which ends with it."""
     for name in names:
@@ -128,6 +138,7 @@ def killer(module: str, number: int, tests: list[tuple[str, float]], tell: Calla
     from tests.proofs.mutants import put_in_place
 
     forget_ours()
+    same_examples()
     folder = Path(tempfile.gettempdir()) / "mutant"
     folder.mkdir()
     put_in_place(module, number, folder)
@@ -152,6 +163,7 @@ def killer(module: str, number: int, tests: list[tuple[str, float]], tell: Calla
 def record(name: str, tell: Callable[[dict[str, Any]], None]) -> None:
     import coverage
 
+    same_examples()
     signal.alarm(int(SECONDS_RECORD))
     watch = coverage.Coverage(data_file=None, config_file=False, include=[f"{ROOT}/mailserver/*"], messages=False)
     watch.start()

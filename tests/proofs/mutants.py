@@ -1,7 +1,5 @@
 """Mutants of one module: does any test see that it is wrong?
 
-    python -m tests.proofs.mutants MODULE NUMBER TEST…      trial's exit status with that mutant in the module's place
-
 A mutant differs in one place of the syntax tree: a comparison, an operator, a constant, a condition, a statement that is gone.  It lives in
 the memory of the process that runs the tests, and of the Python processes that these start (`FOR_ALL`); no file of ours changes.  Servers that
 the nursery of `tests.scenarios` brings forth have the module as it is.
@@ -13,15 +11,13 @@ import ast
 import marshal
 import os
 import runpy
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.scenarios.support import ROOT
+from tests.side_by_side import ROOT
 
-__all__ = ["mutants", "survives", "tests_of"]
+__all__ = ["TESTS", "changes", "path_of", "put_in_place"]
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -50,7 +46,6 @@ TESTS = {
     "sasl/scram": ("tests.sasl.test_exchanges", "tests.sasl.test_scram_keys", "tests.sasl.test_scram_peers"),
     "smtp/data": ("tests.smtp.test_content", "tests.smtp.test_bdat", "tests.smtp.test_smuggling", "tests.smtp.test_splits"),
 }  # fmt: skip  # the quick ones that mean the module; for others, all of its package
-SECONDS_MOST = 120.0
 # Python runs it at its start, where it finds it.
 FOR_ALL = """
 import importlib.machinery
@@ -72,10 +67,6 @@ sys.meta_path.insert(0, Mutant({name!r}, {path!r}))
 """
 
 Change = Callable[[], None]
-
-
-def tests_of(module: str) -> tuple[str, ...]:
-    return TESTS.get(module, ("tests." + module.rpartition("/")[0].replace("/", "."),))
 
 
 def changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
@@ -113,25 +104,6 @@ def path_of(module: str) -> Path:
     return ROOT / "mailserver" / f"{module}.py"
 
 
-def mutants(module: str) -> list[str]:
-    """What each mutant of the module is, in words; its place in the list is its number."""
-    tree = ast.parse(path_of(module).read_text())
-    return [f"{module}.py:{line}: {what}" for line, what, _ in changes(tree)]
-
-
-def survives(module: str, number: int) -> bool:
-    """No test fails.  A mutant with which the tests come to no end is seen."""
-    command = [sys.executable, "-m", "tests.proofs.mutants", module, str(number), *tests_of(module)]
-    try:
-        ran = subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=SECONDS_MOST, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return False
-    return ran.returncode == 0
-
-
 def put_in_place(module: str, number: int, folder: Path) -> None:
     """From now on the module is this mutant where it is imported or run, here and in Python processes that are started here.
 
@@ -147,16 +119,3 @@ def put_in_place(module: str, number: int, folder: Path) -> None:
     sys.path.insert(0, str(folder))  # `mailserver.processes.spawning` hands it on
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     runpy.run_path(str(program))
-
-
-def main(module: str, number: str, *tests: str) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="mutant"))
-    put_in_place(module, int(number), folder)  # before any test imports it
-    sys.argv[:] = ["trial", "--exitfirst", "--temp-directory", str(folder / "trial"), *tests]
-    from twisted.scripts.trial import run
-
-    run()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

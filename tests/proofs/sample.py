@@ -1,4 +1,4 @@
-"""A sample of the mutants of a package, each with the tests that execute its line."""
+"""A sample of the mutants of a package, or all of one module, each with the tests that execute its line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.proofs.brood import ROOT, Brood
 from tests.proofs.mutants import TESTS, changes, path_of
 from tests.side_by_side import durations, modules
 
-__all__ = ["Reach", "Sampled", "explanation", "is_package", "prove", "sample", "touched"]
+__all__ = ["Reach", "Sampled", "every", "explanation", "is_package", "prove", "sample", "touched"]
 
 EXPLAINED = Path(__file__).with_name("explained.tsv")  # why it is right that no test sees them, and their keys
 
@@ -28,6 +28,7 @@ WHOLE = {
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS = 10.0  # for one mutant; what takes long is what starts processes, which do not have it
+IN_PROCESSES = ("processes/", "delivery/")  # what these execute in processes of their own, no record has
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios", "tests.hostile")
 
 
@@ -52,20 +53,23 @@ def modules_of(package: str) -> list[str]:
     return sorted({str(path.relative_to(folder))[:-3] for path in paths} - WHOLE)
 
 
+def every(module: str) -> list[Sampled]:
+    """All mutants of a module, but for what only a type checker sees."""
+    text = path_of(module).read_text()
+    lines, seen = text.splitlines(), Counter[str]()
+    found = []
+    for number, (line, words, _) in enumerate(changes(ast.parse(text))):
+        if "TYPE_CHECKING" not in lines[line - 1]:
+            key = f"{module}: {lines[line - 1].strip()}: {words}"
+            seen[key] += 1
+            found.append(Sampled(f"{key} ({seen[key]})", module, number, line, words))
+    return found
+
+
 def sample(package: str, seed: int = 1, size: int = SIZE) -> list[Sampled]:
     """Those whose digest is lowest: the same ones as long as their own lines stay."""
-    found: list[tuple[bytes, Sampled]] = []
-    for module in modules_of(package):
-        text = path_of(module).read_text()
-        lines, seen = text.splitlines(), dict[str, int]()
-        for number, (line, words, _) in enumerate(changes(ast.parse(text))):
-            if "TYPE_CHECKING" in lines[line - 1]:
-                continue
-            key = f"{module}: {lines[line - 1].strip()}: {words}"
-            seen[key] = seen.get(key, 0) + 1
-            key += f" ({seen[key]})"
-            found.append((hashlib.sha256(f"{seed}{key}".encode()).digest(), Sampled(key, module, number, line, words)))
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])[:size]]
+    found = [one for module in modules_of(package) for one in every(module)]
+    return sorted(found, key=lambda one: hashlib.sha256(f"{seed}{one.key}".encode()).digest())[:size]
 
 
 def touched(text: str, line: int) -> tuple[range, bool]:
@@ -107,12 +111,12 @@ def explained() -> dict[str, str]:
 
 
 class Reach:
-    """Which test executes which line; kept in a folder, a file for each test module."""
+    """Which test executes which line of a package, or of a module; kept in a folder, a file for each test module."""
 
-    def __init__(self, package: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
-        self._names = test_modules(package)
-        self._sources = {f"{module}.py": digest(path_of(module)) for module in modules_of(package)}
+        self._names = test_modules(name) if is_package(name) else list(TESTS.get(name) or test_modules(name.rpartition("/")[0] or "."))
+        self._sources = {f"{module}.py": digest(path_of(module)) for module in (modules_of(name) if is_package(name) else [name])}
         self._tests: dict[str, Any] = {}
 
     @property
@@ -134,8 +138,8 @@ class Reach:
                 print(f"recorded {name}: {len(tests)} tests", flush=True)
             self._tests |= kept["tests"]
 
-    def tests_of(self, module: str, line: int) -> list[tuple[str, float]]:
-        """Those of the module's own test module come first, then the fastest.
+    def tests_of(self, module: str, line: int, seen: Counter[str]) -> list[tuple[str, float]]:
+        """Those that have `seen` most come first, then those of the module's own test module, then the fastest.
 
         What the import executes may be seen by all that execute anything of the module, and by the package's own.
         """
@@ -150,8 +154,8 @@ class Reach:
                 far.append((name, test["seconds"]))
         named = f".test_{module.rpartition('/')[2]}."
 
-        def order(test: tuple[str, float]) -> tuple[bool, float]:
-            return named not in test[0], test[1]
+        def order(test: tuple[str, float]) -> tuple[int, bool, float]:
+            return -seen[test[0]], named not in test[0], test[1]
 
         return list(within(sorted(near, key=order) + sorted(far, key=order)))
 
@@ -186,22 +190,27 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def prove(package: str, seed: int, until: float, folder: Path, say: Callable[[str], None]) -> dict[str, int]:
-    """The sample's figures.  What was killed stays so; survivors are tried again by the next run, as tests may have come."""
-    kept_at = folder / f"sample.{package}.json"
+def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str], None]) -> dict[str, int]:
+    """The figures of a package's sample or of a module.  What was killed stays so; survivors are tried again by the next run, as tests may have come."""
+    kept_at = folder / (f"sample.{name}.json" if is_package(name) else f"module.{name.replace('/', '.')}.{digest(path_of(name))[:8]}.json")
     kept: dict[str, str | None] = json.loads(kept_at.read_text()) if kept_at.exists() else {}
-    reach = Reach(package, folder / "reach")
+    reach = Reach(name, folder / "reach")
     brood = Brood(reach.names)
-    chosen = sample(package, seed)
+    chosen = sample(name, seed) if is_package(name) else every(name)
+    seen = Counter(filter(None, (kept.get(one.key) for one in chosen)))
     untried = sorted(chosen, key=lambda one: one.key in kept)
     try:
         reach.record(brood)
         for one in untried:
             if kept.get(one.key) is None and time.monotonic() < until:
-                tests = reach.tests_of(one.module, one.line) or [(name, 2.0) for name in TESTS.get(one.module, ())]
-                kept[one.key] = brood.killer(one.module, one.number, tests) if tests else None
+                tests = reach.tests_of(one.module, one.line, seen)
+                if one.module.startswith(IN_PROCESSES) or not tests:
+                    tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
+                killer = kept[one.key] = brood.killer(one.module, one.number, tests) if tests else None
                 kept_at.write_text(json.dumps(kept, indent=1))
-                if kept[one.key] is None and explanation(one) is None:
+                if killer is not None:
+                    seen[killer] += 1
+                elif explanation(one) is None:
                     text = path_of(one.module).read_text().splitlines()[one.line - 1].strip()
                     say(f"survives {len(tests)} tests: {one.module}.py:{one.line}: {one.words}: {text}\n\t{one.key}")
     finally:
