@@ -479,6 +479,7 @@ def make_router(configuration: Configuration, directory: IDirectory) -> Router:
                 subaddress=table.subaddress,
                 postmaster=table.postmaster,
                 aliases=table.aliases,
+                disabled=table.disabled, disabled_aliases=table.disabled_aliases,
                 patterns=tuple([Pattern(rule=one.match, user=one.user, folder=one.folder) for one in table.pattern]),
             )
             for name, table in configuration.domain.items()

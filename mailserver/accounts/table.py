@@ -27,12 +27,23 @@ from typing import Any
 from mailserver.accounts.app_passwords import AppPassword
 from mailserver.accounts.edit import Edit, quoted, unknown_form
 from mailserver.accounts.entry import Account, Password, account_of
+from mailserver.config.draft import Unchangeable
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.durable import locked_directory, replace_file
 
-__all__ = ["Account", "AccountExists", "AccountsFile", "Change", "NoSuchAccount", "Password", "account_key", "parse_accounts"]
+__all__ = [
+    "Account",
+    "AccountExists",
+    "AccountsFile",
+    "Change",
+    "NoSuchAccount",
+    "Password",
+    "account_key",
+    "key_of",
+    "parse_accounts",
+]
 
 SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 FIRST_LINES = "# The accounts.  Change them with `mailserver user`, or here: the server sees a change within a second.\n"
@@ -229,6 +240,18 @@ class AccountsFile:
             found.wanted[account.address] = replace(account, app_passwords=kept)
             self._replace(found.without(("account", account.address, "app_password", name)), found.wanted)
 
+    def change_text(
+        self, change: Callable[[str, Accounts], tuple[str, Mapping[str, Account]]], *, dry_run: bool = False
+    ) -> None:
+        """Any other change: from the text and its accounts to a new text, and what it shall say.  Raises what `change` raises."""
+        with self._locked():
+            text = self._text()
+            try:
+                new, wanted = change(text, parse_accounts(text, self.path))
+            except Unchangeable:
+                raise unknown_form(self.path, 1) from None
+            self._replace(new, wanted, dry_run=dry_run)
+
     def _give(self, found: Edit, keys: Sequence[tuple[str, str]], **changes: Any) -> None:
         """Give the account's own keys other values, "" for none."""
         found.wanted[found.account.address] = replace(found.account, **changes)
@@ -251,7 +274,7 @@ class AccountsFile:
             except UnicodeDecodeError as error:
                 raise ConfigurationError([Fault(self.path, 1, "", f"is not UTF-8, at octet {error.start}")]) from None
 
-    def _replace(self, text: str, wanted: Mapping[str, Account]) -> None:
+    def _replace(self, text: str, wanted: Mapping[str, Account], *, dry_run: bool = False) -> None:
         """Write the new text, after a look that it says what is wanted and nothing else."""
         try:
             found = {account.address: account for account in parse_accounts(text, self.path).values()}
@@ -259,6 +282,8 @@ class AccountsFile:
             raise unknown_form(self.path, 1) from None
         if found != wanted:
             raise unknown_form(self.path, 1)
+        if dry_run:
+            return
         replace_file(self.path, text, self._keep_owner)
 
     def _keep_owner(self, fd: int) -> None:

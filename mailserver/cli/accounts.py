@@ -21,13 +21,21 @@ __all__ = ["changing", "done", "opened", "reading"]
 
 T = TypeVar("T")
 
+WHERE = {
+    "sql": "in the database, which the queries of [accounts] ask",
+    "ldap": "in the directory",
+    "system": "with the host's own commands (useradd, usermod --login, usermod --lock --expiredate 1)",
+}
+
 
 def opened(config: str) -> tuple[Configuration, AccountsFile]:
     """The configuration, and the file that it names.  Raises `Unable` where the accounts are in no file."""
     configuration = load(config, discover().options_of)
     if not isinstance(configuration.accounts.options, FileDirectoryOptions):
         use = configuration.accounts.use
-        raise Unable(f'the accounts are not in a file ([accounts] use = "{use}"), so this command cannot change or list them')
+        where = WHERE.get(use, "where they stand")
+        why = f'the accounts are not in a file ([accounts] use = "{use}")'
+        raise Unable(f"{why}, so this command cannot change or list them: do it {where}")
     return configuration, AccountsFile(configuration.accounts.options.path, configuration.data)
 
 

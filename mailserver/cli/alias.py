@@ -25,15 +25,24 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     adding.set_defaults(run=add_alias)
     removing = actions.add_parser("remove", parents=[common], help="let it lead to these no more; without any, remove the name")
     removing.set_defaults(run=remove_alias)
-    for parser, count in ((adding, "+"), (removing, "*")):
+    renaming = actions.add_parser("rename", parents=[common], help="another name, also where other aliases name it")
+    renaming.set_defaults(run=rename_alias)
+    disabling = actions.add_parser("disable", parents=[common], help="refuse its mail, and keep where it leads")
+    disabling.set_defaults(run=disable_alias)
+    enabling = actions.add_parser("enable", parents=[common], help="take its mail again")
+    enabling.set_defaults(run=enable_alias)
+    for parser in (adding, removing, renaming, disabling, enabling):
         parser.add_argument("address", metavar="ALIAS", help="such as sales@example.org")
-        parser.add_argument("target", metavar="ADDRESS", nargs=count, help="an address, or a name in the same domain")
         add_change_options(parser)
+    for parser, count in ((adding, "+"), (removing, "*")):
+        parser.add_argument("target", metavar="ADDRESS", nargs=count, help="an address, or a name in the same domain")
+    renaming.add_argument("new", metavar="NEW", help="such as verkauf@example.org")
 
 
 def list_aliases(options: argparse.Namespace) -> int:
     """Print them.  1 where there is no such domain."""
     from mailserver.config import load
+    from mailserver.mail.address import normal_local
 
     domains = load(options.config).domain
     if options.domain:
@@ -41,16 +50,22 @@ def list_aliases(options: argparse.Namespace) -> int:
         if name not in domains:
             raise Unable(f"there is no domain {name}")
         domains = {name: domains[name]}
+    disabled = {(domain, normal_local(local)) for domain, table in domains.items() for local in table.disabled_aliases}
     found = [
-        (f"{local}@{domain}", [str(one) if one.domain else f"{one.local}@{domain}" for one in members])
+        (
+            f"{local}@{domain}",
+            (domain, normal_local(local)) in disabled,
+            [str(one) if one.domain else f"{one.local}@{domain}" for one in members],
+        )
         for domain, table in domains.items()
         for local, members in table.aliases.items()
     ]
     if options.json:
-        as_json([{"alias": name, "leads_to": members} for name, members in found])
+        as_json([{"alias": name, "disabled": is_disabled, "leads_to": members} for name, is_disabled, members in found])
         return 0
     if found:
-        table(("ALIAS", "LEADS TO"), [(name, ", ".join(members)) for name, members in found])
+        rows = [(name, "disabled" if is_disabled else "", ", ".join(members)) for name, is_disabled, members in found]
+        table(("ALIAS", "STATE", "LEADS TO"), rows)
     say(f"{len(found)} alias{'' if len(found) == 1 else 'es'}.")
     return 0
 
@@ -86,9 +101,95 @@ def remove_alias(options: argparse.Namespace) -> int:
         if kept and options.target:
             draft.set((*place, "aliases"), name, kept)
         else:
+            _set_disabled(draft, place, name, False)
             draft.remove((*place, "aliases", name))
 
     return change_configuration(options, change)
+
+
+def rename_alias(options: argparse.Namespace) -> int:
+    """1 where there is no such alias, or the new name is taken."""
+    from mailserver.cli.references import Renaming
+    from mailserver.mail.address import normal_local
+
+    local, domain = _parts(options.address)
+    new_local, new_domain = (normal_local(options.new), domain) if "@" not in options.new else _parts(options.new)
+    _is_no_account(options.config, f"{new_local}@{new_domain}")
+
+    def change(draft: Draft) -> None:
+        place, new_place = _place(draft, domain), _place(draft, new_domain)
+        name, members = _alias(draft, place, local)
+        if not members:
+            raise Unable(f"there is no alias {options.address}")
+        if _alias(draft, new_place, new_local)[1]:
+            raise Unable(f"{options.new} is there already")
+        Renaming(draft, {f"{normal_local(local)}@{domain}": f"{new_local}@{new_domain}"}).follow()
+        if place == new_place:
+            return
+        name, members = _alias(draft, place, local)
+        was_disabled = _set_disabled(draft, place, name, False)
+        draft.remove((*place, "aliases", name))
+        draft.set((*new_place, "aliases"), new_local, [one if "@" in one else f"{one}@{domain}" for one in members])
+        if was_disabled:
+            _set_disabled(draft, new_place, new_local, True)
+
+    return change_configuration(options, change)
+
+
+def disable_alias(options: argparse.Namespace) -> int:
+    """1 where there is no such alias, or it is disabled."""
+    return _able(options, True)
+
+
+def enable_alias(options: argparse.Namespace) -> int:
+    """1 where there is no such alias, or it is not disabled."""
+    return _able(options, False)
+
+
+def _able(options: argparse.Namespace, disabled: bool) -> int:
+    local, domain = _parts(options.address)
+
+    def change(draft: Draft) -> None:
+        place = _place(draft, domain)
+        name, members = _alias(draft, place, local)
+        if not members:
+            raise Unable(f"there is no alias {options.address}")
+        if _set_disabled(draft, place, name, disabled) is disabled:
+            raise Unable(f"{options.address} is {'disabled' if disabled else 'enabled'} already")
+
+    return change_configuration(options, change)
+
+
+def _set_disabled(draft: Draft, place: tuple[str, str], alias: str, disabled: bool) -> bool:
+    """Write it down; return whether it was so before."""
+    from mailserver.mail.address import normal_local
+
+    names = draft.document["domain"][place[1]].get("disabled_aliases", [])
+    others = [one for one in names if normal_local(one) != normal_local(alias)]
+    was_disabled = len(others) < len(names)
+    if was_disabled is not disabled:
+        others += [alias] * disabled
+        if others:
+            draft.set(place, "disabled_aliases", others)
+        else:
+            draft.remove((*place, "disabled_aliases"))
+    return was_disabled
+
+
+def _is_no_account(config: str, address: str) -> None:
+    """An account of this name would take the alias's mail.  Raises `Unable`."""
+    from mailserver.accounts.file import FileDirectoryOptions
+    from mailserver.accounts.table import AccountsFile, key_of
+    from mailserver.cli.accounts import changing
+    from mailserver.config import load
+    from mailserver.plugins import discover
+
+    configuration = load(config, discover().options_of)
+    if not isinstance(configuration.accounts.options, FileDirectoryOptions):
+        return  # `mailserver check` asks the others
+    accounts = AccountsFile(configuration.accounts.options.path, configuration.data)
+    if any(key_of(one.address) == key_of(address) for one in changing(accounts, accounts.list)):
+        raise Unable(f"{address} is an account, which would get the alias's mail")
 
 
 def _parts(text: str) -> tuple[str, str]:

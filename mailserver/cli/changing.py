@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
@@ -12,9 +12,10 @@ from mailserver.config.glance import glance
 from mailserver.control_client import CommandRefused, ControlError, NoServer
 
 if TYPE_CHECKING:
+    from mailserver.config import Configuration
     from mailserver.config.draft import Draft
 
-__all__ = ["add_change_options", "change_configuration", "domains_of", "normal_domain_of"]
+__all__ = ["add_change_options", "change_configuration", "change_lines", "domains_of", "normal_domain_of", "reload_server"]
 
 EX_NOPERM = 77
 RELOAD_SECONDS = 120.0
@@ -27,7 +28,21 @@ def add_change_options(parser: argparse.ArgumentParser) -> None:
 
 
 def change_configuration(options: argparse.Namespace, change: Callable[[Draft], None]) -> int:
-    """Do it, and say which lines are others now.
+    """Do it, and say which lines are others now.  Raises as `change_lines`."""
+    lines = change_lines(options, change, dry_run=options.dry_run)
+    if options.json:
+        as_json({"file": options.config, "changed": lines, "dry_run": options.dry_run})
+    else:
+        say(*map(plain, lines))
+    if options.reload and not options.dry_run:
+        reload_server(options)
+    elif not options.json and not options.dry_run:
+        say("The running server takes it up at its next reload (--reload, or `systemctl reload mailserver`).")
+    return 0
+
+
+def change_lines(options: argparse.Namespace, change: Callable[[Draft], None], *, dry_run: bool = False) -> list[str]:
+    """Change the file; return the lines that differ.
 
     Raises `Unable`, and `ConfigurationError` where the file has faults, or would have them.
     """
@@ -35,23 +50,27 @@ def change_configuration(options: argparse.Namespace, change: Callable[[Draft], 
     from mailserver.plugins import discover
 
     try:
-        lines = change_file(options.config, change, discover().options_of, dry_run=options.dry_run)
+        return change_file(options.config, change, discover().options_of, judge=_routes, dry_run=dry_run)
     except MayNotWrite as error:
         raise Unable(str(error), EX_NOPERM) from error
     except OSError as error:
         raise Unable(f"{options.config}: {error.strerror or error}", EX_IOERR) from error
-    if options.json:
-        as_json({"file": options.config, "changed": lines, "dry_run": options.dry_run})
-    else:
-        say(*map(plain, lines))
-    if options.reload and not options.dry_run:
-        return _reload(options)
-    if not options.json and not options.dry_run:
-        say("The running server takes it up at its next reload (--reload, or `systemctl reload mailserver`).")
-    return 0
 
 
-def _reload(options: argparse.Namespace) -> int:
+def _routes(configuration: Configuration) -> str:
+    """What only the start would find in the domains: aliases that go round."""
+    from mailserver.assembly import StartError, make_router
+
+    nobody: Any = None  # is asked before mail comes
+    try:
+        make_router(configuration, nobody)
+    except StartError as error:
+        return str(error)
+    return ""
+
+
+def reload_server(options: argparse.Namespace) -> None:
+    """Let the running server take the file up.  Raises `Unable`."""
     try:
         ask_server(glance(options.config).data, "reload", {}, timeout_seconds=RELOAD_SECONDS)
     except NoServer:
@@ -61,7 +80,6 @@ def _reload(options: argparse.Namespace) -> int:
         raise Unable(f"the file has changed, but the server goes on with what it had: {error}") from error
     except ControlError as error:
         raise Unable(f"the file has changed; {error}", 69) from error
-    return 0
 
 
 def normal_domain_of(text: str) -> str:

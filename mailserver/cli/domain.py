@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mailserver.accounts.file import FileDirectoryOptions
+from mailserver.accounts.table import AccountsFile, account_key
+from mailserver.cli.accounts import changing, opened
 from mailserver.cli.changing import add_change_options, change_configuration, domains_of, normal_domain_of
-from mailserver.cli.output import Unable, as_json, say, table
-
-if TYPE_CHECKING:
-    from mailserver.config.draft import Draft
+from mailserver.cli.output import Unable, as_json, plain, say, table
+from mailserver.cli.purge import confirmed, maildir_of, purge
+from mailserver.cli.references import Renaming
+from mailserver.cli.renaming import Rename, add_rename_options, carry_out
+from mailserver.config import load
+from mailserver.config.draft import Draft
+from mailserver.plugins import discover
 
 __all__ = ["add_to"]
 
@@ -27,21 +33,32 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     adding.add_argument("--catch-all", metavar="ADDRESS", default="", help="who gets mail for names that do not exist")
     adding.set_defaults(run=add_domain)
     removing = actions.add_parser("remove", parents=[common], help="no longer; its mail and its accounts stay where they are")
-    removing.add_argument("domain", metavar="DOMAIN", help="as it is listed")
+    removing.add_argument("--purge", action="store_true", help="its accounts and their Maildirs as well, for good; asks")
+    removing.add_argument("--yes", action="store_true", help="do not ask")
     removing.set_defaults(run=remove_domain)
-    for parser in (adding, removing):
+    disabling = actions.add_parser("disable", parents=[common], help="refuse its mail, but for postmaster and abuse")
+    disabling.set_defaults(run=disable_domain)
+    enabling = actions.add_parser("enable", parents=[common], help="take its mail again")
+    enabling.set_defaults(run=enable_domain)
+    renaming = actions.add_parser("rename", parents=[common], help="another name, with its accounts and all that names it")
+    renaming.set_defaults(run=rename_domain)
+    for parser in (removing, disabling, enabling, renaming):
+        parser.add_argument("domain", metavar="DOMAIN", help="as it is listed")
+    renaming.add_argument("new", metavar="NEW", help="such as example.com")
+    renaming.add_argument("--alias", action="store_true", help="keep the old name as a second one (same_as)")
+    add_rename_options(renaming)
+    for parser in (adding, removing, disabling, enabling, renaming):
         add_change_options(parser)
 
 
 def list_domains(options: argparse.Namespace) -> int:
     """Print them."""
-    from mailserver.config import load
-
     found = load(options.config).domain
     if options.json:
         as_json([
             {
                 "domain": name,
+                "disabled": one.disabled,
                 "same_as": one.same_as or "",
                 "postmaster": _text(one.postmaster),
                 "catch_all": _text(one.catch_all),
@@ -52,11 +69,14 @@ def list_domains(options: argparse.Namespace) -> int:
         ])  # fmt: skip
         return 0
     rows = [
-        (name, one.same_as or "", _text(one.postmaster), _text(one.catch_all), *_counts(len(one.aliases), len(one.pattern)))
+        (
+            *(name, "disabled" if one.disabled else "", one.same_as or ""),
+            *(_text(one.postmaster), _text(one.catch_all), *_counts(len(one.aliases), len(one.pattern))),
+        )
         for name, one in found.items()
     ]
     if rows:
-        table(("DOMAIN", "SAME AS", "POSTMASTER", "CATCH-ALL", " ALIASES", " PATTERNS"), rows)
+        table(("DOMAIN", "STATE", "SAME AS", "POSTMASTER", "CATCH-ALL", " ALIASES", " PATTERNS"), rows)
     say(f"{len(rows)} domain{'' if len(rows) == 1 else 's'}.")
     return 0
 
@@ -79,12 +99,96 @@ def remove_domain(options: argparse.Namespace) -> int:
     name = normal_domain_of(options.domain)
 
     def change(draft: Draft) -> None:
-        written = domains_of(draft).get(name)
-        if written is None:
-            raise Unable(f"there is no domain {name}")
-        draft.remove_table(("domain", written))
+        draft.remove_table(("domain", _written(draft, name)))
+
+    if not options.purge:
+        return change_configuration(options, change)
+    configuration, accounts = opened(options.config)
+    mail = {one: maildir_of(configuration, one) for one in _accounts_in(accounts, name)}
+    if options.dry_run:
+        code = change_configuration(options, change)
+        if not options.json:
+            say(*[f"{plain(one)}: would be removed, with {plain(path)}" for one, path in mail.items()])
+        return code
+    if not options.yes:
+        confirmed(f"{name} with {len(mail)} accounts", ", ".join(mail.values()) or "no Maildir")
+    change_configuration(options, change)
+    for one, path in mail.items():
+        changing(accounts, lambda one=one: accounts.remove(one))  # type: ignore[misc]
+        purged = purge(path)
+        if not options.json:
+            say(f"{plain(one)}: {'removed, with its mail' if purged else 'removed; it had no mail'}")
+    return 0
+
+
+def disable_domain(options: argparse.Namespace) -> int:
+    """1 where it is not there, or is disabled."""
+    return _set_disabled(options, True)
+
+
+def enable_domain(options: argparse.Namespace) -> int:
+    """1 where it is not there, or is not disabled."""
+    return _set_disabled(options, False)
+
+
+def _set_disabled(options: argparse.Namespace, disabled: bool) -> int:
+    name = normal_domain_of(options.domain)
+
+    def change(draft: Draft) -> None:
+        written = _written(draft, name)
+        if bool(draft.document["domain"][written].get("disabled", False)) is disabled:
+            raise Unable(f"{name} is {'disabled' if disabled else 'enabled'} already")
+        if disabled:
+            draft.set(("domain", written), "disabled", True)
+        else:
+            draft.remove(("domain", written, "disabled"))
 
     return change_configuration(options, change)
+
+
+def rename_domain(options: argparse.Namespace) -> int:
+    """1 where it is not there, or the new name is taken."""
+    configuration = load(options.config, discover().options_of)
+    old, new = normal_domain_of(options.domain), normal_domain_of(options.new)
+    if old == new or "*" in old + new:
+        raise Unable(f"{old} cannot be called {new}: these are no two domains")
+    file = isinstance(configuration.accounts.options, FileDirectoryOptions)
+    accounts = opened(options.config)[1] if file else None
+    if accounts is None and not options.mail_stays:
+        use = configuration.accounts.use
+        raise Unable(
+            f'[accounts] use = "{use}": the accounts have to be renamed where they stand, and their mail moved by hand; '
+            "then --mail-stays changes the configuration"
+        )
+    names = [] if accounts is None else _accounts_in(accounts, old)
+
+    def change(draft: Draft) -> None:
+        written = _written(draft, old)
+        second = domains_of(draft).get(new)
+        if second is not None:
+            if normal_domain_of(draft.document["domain"][second].get("same_as", new)) != old:
+                raise Unable(f"{new} is there already")
+            draft.remove_table(("domain", second))  # its second name becomes its first
+        Renaming(draft, {}, (old, new)).follow()
+        draft.rename(("domain", written), new)
+        if options.alias:
+            draft.add_table(("domain", old), {"same_as": new})
+
+    renamed = {one: f"{one.rpartition('@')[0]}@{new}" for one in names}
+    carry_out(options, Rename(configuration, accounts, renamed, change, frozenset() if options.alias else frozenset({old})))
+    return 0
+
+
+def _accounts_in(accounts: AccountsFile, domain: str) -> list[str]:
+    found = changing(accounts, accounts.list)
+    return [one.address for one in found if account_key(one.address).rpartition("@")[2] == domain]
+
+
+def _written(draft: Draft, name: str) -> str:
+    written = domains_of(draft).get(name)
+    if written is None:
+        raise Unable(f"there is no domain {name}")
+    return written
 
 
 def _counts(*numbers: int) -> list[str]:

@@ -16,6 +16,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver user hash": ("mailserver user hash alice@example.org",),
     "mailserver user remove": ("mailserver user remove alice@example.org", "mailserver user remove alice@example.org --purge"),
     "mailserver user disable": ("mailserver user disable alice@example.org",),
+    "mailserver user rename": (
+        "mailserver user rename alice@example.org alice.smith@example.org --alias --reload",
+        "mailserver user rename alice@example.org asmith@example.org --dry-run",
+    ),
     "mailserver user enable": ("mailserver user enable alice@example.org",),
     "mailserver user list": ("mailserver user list --json",),
     "mailserver user app-password add": (
@@ -29,9 +33,18 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver user sender remove": ("mailserver user sender remove alice@example.org sales@example.org",),
     "mailserver domain list": ("mailserver domain list",),
     "mailserver domain add": ("mailserver domain add example.net --postmaster alice@example.org --reload",),
-    "mailserver domain remove": ("mailserver domain remove example.net --dry-run",),
+    "mailserver domain rename": ("mailserver domain rename example.net example.com --alias --reload",),
+    "mailserver domain disable": ("mailserver domain disable example.net --reload",),
+    "mailserver domain enable": ("mailserver domain enable example.net --reload",),
+    "mailserver domain remove": (
+        "mailserver domain remove example.net --dry-run",
+        "mailserver domain remove example.net --purge",
+    ),
     "mailserver alias list": ("mailserver alias list example.org",),
     "mailserver alias add": ("mailserver alias add sales@example.org alice bob@example.net --reload",),
+    "mailserver alias rename": ("mailserver alias rename sales@example.org verkauf@example.org",),
+    "mailserver alias disable": ("mailserver alias disable sales@example.org --reload",),
+    "mailserver alias enable": ("mailserver alias enable sales@example.org --reload",),
     "mailserver alias remove": (
         "mailserver alias remove sales@example.org bob@example.net",
         "mailserver alias remove sales@example.org",

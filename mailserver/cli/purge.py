@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["confirmed", "maildir_of", "purge"]
 
 
-def maildir_of(configuration: Configuration, address: str) -> str:
-    """Where the account's mail stands.  Raises `Unable` where this command cannot know, and `AddressError`."""
+def maildir_of(configuration: Configuration, address: str, what: str = "--purge") -> str:
+    """For `what`, where the account's mail stands.  Raises `Unable` where this command cannot know, and `AddressError`."""
     from mailserver.delivery.maildir import MaildirOptions
     from mailserver.delivery.names import PathTemplate, TemplateError
 
     options = configuration.delivery.options
     if not isinstance(options, MaildirOptions):
         use = configuration.delivery.use
-        raise Unable(f'--purge removes Maildirs, and [delivery] use = "{use}": nothing was changed')
+        raise Unable(f'{what} knows Maildirs, and [delivery] use = "{use}": nothing was changed')
     local, _, domain = account_key(address).rpartition("@")
     try:
         template = PathTemplate(options.path, data_directory=configuration.data)
         if template.needs_home:
-            raise Unable("--purge does not remove mail in the homes of the host's users: nothing was changed")
+            raise Unable(f"{what} leaves alone mail in the homes of the host's users: nothing was changed")
         return template.path(user=local, domain=domain)
     except TemplateError as error:
         raise Unable(f"[delivery] path: {error}") from error

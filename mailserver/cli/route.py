@@ -29,6 +29,7 @@ HOW = {
     "catch-all": "is nobody's, and the catch-all is",
     "elsewhere": "is another host's",
     "own name": "is at this host's own name, for",
+    "disabled": "is disabled",
     "nobody": "is nobody's",
 }
 

@@ -10,13 +10,18 @@ from typing import Any
 
 from mailserver.accounts.passwords import PasswordError
 from mailserver.accounts.sealing import KeyPlace, make_folder, read_key
-from mailserver.accounts.table import Account, Password, account_key
+from mailserver.accounts.table import Account, AccountsFile, Password, account_key, key_of
 from mailserver.accounts.words import keep_password
 from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
+from mailserver.cli.changing import add_change_options
+from mailserver.cli.moving import leads_to_another
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
+from mailserver.cli.references import Renaming, lead, take_alias
+from mailserver.cli.renaming import Rename, add_rename_options, carry_out
 from mailserver.config import Configuration, load
+from mailserver.config.draft import Draft
 from mailserver.delivery.domains import Domain, Domains
 from mailserver.identity import as_owner_of
 from mailserver.mail.address import AddressError
@@ -33,7 +38,6 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     actions = user.add_subparsers(title="actions", metavar="ACTION", required=True)
     adding = _action(actions, common, "add", add_account, "add an account; asks for its password")
     adding.add_argument("--no-password", action="store_true", help="receives mail, cannot log in")
-    adding.add_argument("--any-domain", action="store_true", help="also for a domain that is not ours: logs in, gets no mail")
     _action(actions, common, "password", change_password, "give an account another password")
     _action(actions, common, "hash", print_hash, "print what is kept of a password, for accounts in a database")
     for action in actions.choices.values():
@@ -43,6 +47,13 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     removing = _action(actions, common, "remove", remove_account, "remove an account; its mail stays where it is")
     removing.add_argument("--purge", action="store_true", help="remove its Maildir as well, for good; asks on a terminal")
     removing.add_argument("--yes", action="store_true", help="do not ask")
+    renaming = _action(actions, common, "rename", rename_account, "another name, with its mail and all that names it")
+    renaming.add_argument("new", metavar="NEW", help="such as alice.smith@example.org")
+    renaming.add_argument("--alias", action="store_true", help="let the old name lead to the new one")
+    add_rename_options(renaming)
+    add_change_options(renaming)
+    for parser in (adding, renaming):
+        parser.add_argument("--any-domain", action="store_true", help="also for a domain that is not ours: logs in, gets no mail")
     _action(actions, common, "disable", disable_account, "let nobody log in as an account; its mail comes as before")
     _action(actions, common, "enable", enable_account, "let them log in again, with what they had")
     access.add_to(actions, common)
@@ -62,7 +73,16 @@ def add_account(options: argparse.Namespace) -> int:
     configuration, accounts = opened(options.config)
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
-    domain = _domain_of(options.address)
+    _may_be_added(options, configuration, options.address)
+    _has_no_mail_of_others(configuration, accounts, options.address)
+    password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
+    changing(accounts, lambda: accounts.add(options.address, password))
+    return done(options, "added")
+
+
+def _may_be_added(options: argparse.Namespace, configuration: Configuration, address: str) -> None:
+    """An account in one of our domains.  Raises `Unable`."""
+    domain = _domain_of(address)
     domains = Domains({name: Domain(same_as=table.same_as) for name, table in configuration.domain.items()})
     other = domains.names_of(domain)
     if not options.any_domain and other != domain:
@@ -74,9 +94,22 @@ def add_account(options: argparse.Namespace) -> int:
             f'there is no [domain."{domain}"] in {options.config}, so no mail would come for this account: add it there, '
             "or say --any-domain for one that only logs in"
         )
-    password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
-    changing(accounts, lambda: accounts.add(options.address, password))
-    return done(options, "added")
+
+
+def _has_no_mail_of_others(configuration: Configuration, accounts: AccountsFile, address: str) -> None:
+    """A link that a rename has left would bring the new account's mail to the renamed one.  Raises `Unable`."""
+    try:
+        path = maildir_of(configuration, address)
+    except (Unable, AddressError):
+        return
+    with as_owner_of(configuration.data):
+        if not os.path.islink(path):
+            return
+    others = [maildir_of(configuration, one.address) for one in changing(accounts, accounts.list)]
+    with as_owner_of(configuration.data):
+        other = leads_to_another(path, others)
+    if other:
+        raise Unable(f"{path} is a link to the mail of another account ({other}): remove the link first")
 
 
 def _domain_of(address: str) -> str:
@@ -133,6 +166,28 @@ def _set_disabled(options: argparse.Namespace, disabled: bool, word: str) -> int
     if not changing(accounts, lambda: accounts.set_disabled(options.address, disabled)):
         raise Unable(f"{options.address} is {word} already")
     return done(options, word)
+
+
+def rename_account(options: argparse.Namespace) -> int:
+    """1 where there is no such account, or the new name is taken."""
+    configuration, accounts = opened(options.config)
+    old, new = changing(accounts, lambda: (account_key(options.address), account_key(options.new)))
+    _may_be_added(options, configuration, new)
+    account = changing(accounts, lambda: accounts.read().get(key_of(old)))
+    if account is None:
+        raise Unable(f"there is no account {options.address}")
+    followed = {old: new} if old != new else {}
+
+    def change(draft: Draft) -> None:
+        if followed:
+            take_alias(draft, old, new)
+            Renaming(draft, followed).follow()
+            if options.alias:
+                lead(draft, old, new)
+
+    words = frozenset() if options.alias else frozenset({old} - {new})
+    carry_out(options, Rename(configuration, accounts, {account.address: new}, change, words))
+    return 0
 
 
 def list_accounts(options: argparse.Namespace) -> int:

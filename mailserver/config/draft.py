@@ -7,11 +7,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mailserver.config.lines import BARE_KEY, KeyPath, Part, parts_of
+from mailserver.config.lines import BARE_KEY, KeyPath, Part, key_places, parts_of
 
 __all__ = ["Draft", "Unchangeable"]
 
-Value = str | Sequence[str]
+Value = bool | str | Sequence[str]
 
 
 class Unchangeable(ValueError):
@@ -33,7 +33,7 @@ class Draft:
             self.text = self.text[: found.value] + _written(value) + self.text[found.end :]
         else:
             self._insert(table, key, value)
-        self._at(table)[key] = value if isinstance(value, str) else [*value]
+        self._at(table)[key] = _plain(value)
         self._agree()
 
     def remove(self, path: KeyPath) -> None:
@@ -45,6 +45,27 @@ class Draft:
         del self._at(path[:-1])[path[-1]]
         self._agree()
 
+    def become(self, text: str) -> None:
+        """Another text, which must be valid TOML."""
+        self.text, self.document = text, tomllib.loads(text)
+
+    def rename(self, path: KeyPath, name: str) -> None:
+        """Call a key or a table otherwise, with all that is below it.  What stands behind each name stays as it is."""
+        level = len(path) - 1
+        for part in reversed(parts_of(self.text)):
+            if part.path[: len(path)] != path:
+                continue
+            places = key_places(self.text, part)
+            at = level - (0 if part.is_header else len(part.path) - len(places))
+            if at >= 0:  # else it is its table's header that says it
+                start, end = places[at]
+                self.text = self.text[:start] + _key(name) + self.text[end:]
+        table = self._at(path[:-1])
+        if name in table:
+            raise Unchangeable
+        table[name] = table.pop(path[-1])
+        self._agree()
+
     def add_table(self, path: KeyPath, values: Mapping[str, Value]) -> None:
         """A new table, behind the last one that begins with the same word; else at the end."""
         kin = [part for part in parts_of(self.text) if part.path[0] == path[0]]
@@ -53,7 +74,7 @@ class Draft:
         before, behind = self.text[:end], self.text[end:]
         gap = "" if not before else self._line_end if before.endswith("\n") else 2 * self._line_end
         self.text = before + gap + "".join(line + self._line_end for line in lines) + behind
-        self._at(path).update({key: value if isinstance(value, str) else [*value] for key, value in values.items()})
+        self._at(path).update({key: _plain(value) for key, value in values.items()})
         self._agree()
 
     def remove_table(self, path: KeyPath) -> None:
@@ -100,6 +121,8 @@ class Draft:
         blank = self._line_end
         if (not before or before.endswith(("\n" + blank,))) and after.startswith(blank):
             after = after.removeprefix(blank)
+        elif not after and before.endswith("\n" + blank):
+            before = before.removesuffix(blank)
         self.text = before + after
 
     def _line_after(self, at: int) -> int:
@@ -128,5 +151,9 @@ def _key(part: str | int) -> str:
 
 
 def _written(value: Value) -> str:
-    """Text, or a list of texts.  (What JSON escapes TOML reads, too.)"""
-    return json.dumps(value if isinstance(value, str) else [*value], ensure_ascii=False)
+    """Text, or a list of texts, or yes and no.  (What JSON escapes TOML reads, too.)"""
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: Value) -> bool | str | list[str]:
+    return value if isinstance(value, bool | str) else [*value]

@@ -14,6 +14,7 @@ from mailserver.config.document import FILE_OCTETS
 from mailserver.config.draft import Draft, Unchangeable
 from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.reading import ComponentOptions, parse
+from mailserver.config.schema import Configuration
 from mailserver.mail.durable import locked_directory, replace_file
 
 __all__ = ["MayNotWrite", "change_file"]
@@ -26,12 +27,18 @@ class MayNotWrite(PermissionError):
 
 
 def change_file(
-    path: str, change: Callable[[Draft], None], options_of: ComponentOptions | None = None, *, dry_run: bool = False
+    path: str,
+    change: Callable[[Draft], None],
+    options_of: ComponentOptions | None = None,
+    *,
+    judge: Callable[[Configuration], str] = lambda configuration: "",
+    dry_run: bool = False,
 ) -> list[str]:
     """Give the text to `change`, write it back, and return the lines that differ (``-old``, ``+new``).
 
-    Raises `MayNotWrite`; OSError; `ConfigurationError` where the file has faults, or would have them afterwards; and what
-    `change` raises.  Nothing has changed then.
+    `judge` has the last word on what the new text says: why it cannot be, "" for nothing.  Raises `MayNotWrite`; OSError;
+    `ConfigurationError` where the file has faults, or would have them afterwards; and what `change` raises.  Nothing has changed
+    then.
     """
     path = os.path.realpath(path)
     if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
@@ -42,7 +49,9 @@ def change_file(
         directory = os.path.dirname(path)
         parse(text.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
         new = _changed(path, text, change)
-        parse(new.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
+        found = parse(new.removeprefix(MARK), file=path, directory=directory, options_of=options_of)
+        if why := judge(found):
+            raise ConfigurationError([Fault(path, 1, "", why)])
         if new != text and not dry_run:
             _replace(path, new)
     both = difflib.unified_diff(text.splitlines(), new.splitlines(), lineterm="", n=0)

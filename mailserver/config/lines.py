@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["KeyPath", "Part", "line_of", "lines_of", "parts_of"]
+__all__ = ["KeyPath", "Part", "key_places", "line_of", "lines_of", "parts_of"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -74,12 +74,23 @@ def parts_of(text: str) -> list[Part]:
     return parts
 
 
+def key_places(text: str, part: Part) -> list[tuple[int, int]]:
+    """Where each part of a dotted key stands, of a header or of a key."""
+    scan = _Scan(text)
+    scan.at = part.start
+    if part.is_header:
+        scan.at += 2 if text.startswith("[[", part.start) else 1
+    scan.key()
+    return scan.places
+
+
 class _Scan:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.lines: dict[KeyPath, int] = {}
         self.tables: dict[KeyPath, int] = {}  # arrays of tables, with the count of their elements
+        self.places: list[tuple[int, int]] = []  # of the parts of the last key
         self.newlines = [match.start() for match in re.finditer("\n", text)]
 
     def document(self) -> None:
@@ -132,11 +143,13 @@ class _Scan:
     def key(self) -> list[str]:
         """A dotted key; afterwards `at` is on what follows it."""
         parts = []
+        self.places = []
         while True:
             quote = self.peek()
             found = (STRING if quote in "\"'" else BARE_KEY).match(self.text, self.at)
             if found is None:
                 raise ValueError(f"no key at character {self.at}")
+            self.places.append(found.span())
             self.at = found.end()
             parts.append(found[0] if quote not in "\"'" else _text_of(found[0]))
             if self.peek() != ".":

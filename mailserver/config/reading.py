@@ -141,7 +141,7 @@ class _Reading:
     def check_same_as(self, name: str, table: Mapping[str, Any], other: str, domains: Mapping[str, Any]) -> None:
         """A domain with another's names: has none of its own, and the other is here and no such domain itself."""
         for key in table:
-            if key != "same_as":
+            if key not in ("same_as", "disabled"):
                 self.fault(("domain", name, key), f"is without effect: with same_as, the names of {other} hold")
         try:
             key = host_name(other)

@@ -9,7 +9,7 @@ import os.path
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mailserver.config.endpoints import bare_endpoint, is_proxied
 from mailserver.config.glance import EXPIRE_SECONDS, SYSTEM_FOLDERS
@@ -30,6 +30,7 @@ from mailserver.config.values import (
     Network,
     Size,
 )
+from mailserver.mail.address import normal_local
 
 __all__ = [
     "DNS",
@@ -341,7 +342,9 @@ class Domain(Options):
 
     same_as: HostName | None = None
     """Another of the domains, whose accounts, aliases and all other names this one has, too: mail for `name@` here is mail for
-    `name@` there. Such a table has no other key."""
+    `name@` there. Such a table has no other key but `disabled`."""
+    disabled: bool = False
+    """Mail for it is refused with 550 5.2.1, but for `postmaster` and `abuse`. What was taken before is delivered."""
     catch_all: MailAddress | None = None
     """Who gets mail for names that do not exist. Absent: they are refused with 550 at RCPT."""
     subaddress: Annotated[str, AfterValidator(_separators)] = Field(default="+", max_length=4)
@@ -351,6 +354,8 @@ class Domain(Options):
     has the name."""
     aliases: dict[str, tuple[AliasMember, ...]] = Field(default_factory=dict)
     """`name = ["address", …]`; a name alone is in the same domain, one address may stand without brackets."""
+    disabled_aliases: tuple[str, ...] = ()
+    """Those of the aliases for which mail is refused with 550 5.2.1."""
     pattern: tuple[Pattern, ...] = ()
     """Rules for addresses by convention, tried in order after accounts and aliases."""
 
@@ -360,6 +365,15 @@ class Domain(Options):
         if not isinstance(value, Mapping):
             return value
         return {name: _listed(targets) for name, targets in value.items()}
+
+    @field_validator("disabled_aliases")
+    @classmethod
+    def _of_the_aliases(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = {normal_local(alias) for alias in info.data.get("aliases", {})}
+        for name in names:
+            if "aliases" in info.data and normal_local(name) not in known:
+                raise ValueError(f"there is no alias {name!r} here")
+        return names
 
 
 def _listed(targets: Any) -> Any:

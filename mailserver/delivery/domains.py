@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
@@ -19,7 +19,8 @@ NO_ALIASES: Mapping[str, Sequence[Address]] = {}
 class Domain:
     """What is configured for one domain.  Each character of `subaddress` separates a user from a tag.
 
-    `same_as`: another domain, whose names hold here; all else is then without effect.
+    `same_as`: another domain, whose names hold here; all else but `disabled` is then without effect.  A `disabled` domain, and
+    the `disabled_aliases` of one, take no mail.
     """
 
     aliases: Mapping[str, Sequence[Address]] = field(default_factory=dict)
@@ -28,6 +29,8 @@ class Domain:
     postmaster: Address | None = None
     patterns: Sequence[Pattern] = ()
     same_as: str | None = None
+    disabled: bool = False
+    disabled_aliases: Collection[str] = ()
 
 
 class Domains:
@@ -41,6 +44,9 @@ class Domains:
         self._wild = any(name.startswith("*.") for name in self._domains)
         self._aliases: dict[str, dict[str, tuple[Address, ...]]] = {}
         self._keeping: set[tuple[str, str]] = set()
+        self._disabled = {
+            (name, normal_local(alias)) for name, domain in self._domains.items() for alias in domain.disabled_aliases
+        }
         for name, domain in self._domains.items():
             self._aliases[name] = _alias_table(name, domain)
             self._check_patterns(name, domain)
@@ -78,8 +84,15 @@ class Domains:
         return self._aliases[key].get(local)
 
     def keeps(self, key: str, local: str) -> bool:
-        """An alias of this name has itself among its members: the account of this name keeps a copy of what is forwarded."""
-        return (key, local) in self._keeping
+        """An alias of this name has itself among its members: the account of this name keeps a copy of what is forwarded.
+
+        Not while it is disabled: the account has its mail, and nothing is forwarded.
+        """
+        return (key, local) in self._keeping and (key, local) not in self._disabled
+
+    def is_disabled(self, key: str, local: str) -> bool:
+        """An alias of this name takes no mail."""
+        return (key, local) in self._disabled
 
     def is_named(self, key: str, local: str, member: Address) -> bool:
         """The member of an alias has the alias's own name."""

@@ -1,9 +1,11 @@
 """Says where a recipient goes.
 
-A domain that is the same as another: the same name there.  For every other domain of ours, the first that fits:
+A domain that is disabled: nobody (550 5.2.1), but for the roles.  One that is the same as another: the same name there.  For
+every other domain of ours, the first that fits:
 
 1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
-2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account;
+2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account; one that
+   is disabled: nobody;
 3. a subaddress, ``user+tag``: the user's (or the alias's) mail, for a user into the folder that the tag names, if there is one;
 4. an address pattern;
 5. ``postmaster`` (RFC 5321 section 4.5.1) and ``abuse`` (RFC 2142): who is configured, else the first account;
@@ -35,6 +37,7 @@ __all__ = ["Domain", "Hop", "Pattern", "Router", "RoutingError"]
 
 ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
+DISABLED = Reply.of(550, "5.2.1", "This address is disabled and takes no mail")  # RFC 3463 section 3.3
 
 log = Logger()
 
@@ -43,7 +46,8 @@ log = Logger()
 class Hop:
     """One step of a route: what the address is to us, and where that leads.
 
-    `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name" or "nobody".
+    `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name",
+    "disabled" or "nobody".
     """
 
     address: Address
@@ -55,6 +59,7 @@ Member = Address | Local
 """Where an alias leads: an address to go on with, or its own account."""
 
 Step = tuple[str, Route | Sequence[Member]]
+Named = Local | Refused | Sequence[Member]
 
 
 @implementer(IRouter)
@@ -88,7 +93,7 @@ class Router:
         key = self._domains.key_of(domain_key)
         if key is not None and self._domains[key].same_as is None:
             local = normal_local(address.local)
-            if not self._domains.keeps(key, local):
+            if not self._domains.keeps(key, local) and not self._domains[key].disabled:
                 mailbox = await self._find(local, domain_key)
                 if mailbox is not None:
                     return (Local(address, mailbox),)
@@ -213,11 +218,14 @@ class Router:
             found = self._elsewhere(address, local, domain_key)
             return ("elsewhere" if isinstance(found, Remote) else "own name"), found
         domain = self._domains[key]
+        if domain.disabled and local not in ROLES:
+            return "disabled", Refused(DISABLED, f"the domain {key} is disabled")
         if domain.same_as is not None:
             return "same domain", [Address(address.local, domain.same_as)]
         named = await self._named(address, local, domain_key, key)
         if named is not None:
-            return ("account" if isinstance(named, Local) else "alias"), named
+            how = "account" if isinstance(named, Local) else "disabled" if isinstance(named, Refused) else "alias"
+            return how, named
         for user, tag in subaddresses(local, domain.subaddress):
             named = await self._named(address, user, domain_key, key)
             if named is not None:
@@ -230,11 +238,15 @@ class Router:
             return "role", [postmaster] if postmaster is not None else _nobody(address)
         return ("catch-all", [domain.catch_all]) if domain.catch_all is not None else ("nobody", _nobody(address))
 
-    async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Local | Sequence[Member] | None:
+    async def _named(self, address: Address, local: str, domain_key: str, key: str) -> Named | None:
         if self._domains.keeps(key, local):
             return await self._kept_and_forwarded(address, local, key)
         mailbox = await self._find(local, domain_key)
-        return Local(address, mailbox) if mailbox is not None else self._domains.alias(key, local)
+        if mailbox is not None:
+            return Local(address, mailbox)
+        if self._domains.is_disabled(key, local):
+            return Refused(DISABLED, f"the alias {local}@{domain_key} is disabled")
+        return self._domains.alias(key, local)
 
     async def _kept_and_forwarded(self, address: Address, local: str, key: str) -> Sequence[Member]:
         """The members of an alias that names its own account; the account is left out where it does not exist."""
@@ -250,7 +262,7 @@ class Router:
 
     async def _by_pattern(
         self, address: Address, local: str, domain_key: str, domain: Domain
-    ) -> Local | Sequence[Member] | None:
+    ) -> Named | None:
         for pattern in domain.patterns:
             values = pattern.match(local, domain_key)
             if values is None:
@@ -304,11 +316,9 @@ class Router:
         return refused[:1] or (Refused(NO_SUCH_USER, "there is no postmaster and no account"),)
 
 
-def _in_folder(
-    found: Local | Sequence[Member], folder: tuple[str, ...], named_by_address: bool
-) -> Local | Sequence[Member]:
+def _in_folder(found: Named, folder: tuple[str, ...], named_by_address: bool) -> Named:
     """A user's own mailbox with the folder; an alias's other members choose their folders themselves."""
-    if not folder:
+    if not folder or isinstance(found, Refused):
         return found
     if isinstance(found, Local):
         mailbox: Mailbox = replace(found.mailbox, folder=folder, folder_must_exist=named_by_address)

@@ -89,6 +89,75 @@ class Changes(CommandCase):
             self.assertIn(kept, text)
         self.assertEqual(self.command("domain", "list").out, "0 domains.\n")
 
+    def test_a_domain_is_disabled_and_enabled_by_one_line(self) -> None:
+        self.assertEqual(self.change("domain", "disable", "Example.org"), ["+disabled = true"])
+        self.assertRegex(self.command("domain", "list").out, r"example\.org +disabled ")
+        self.assertEqual(self.command("domain", "disable", "example.org").code, 1)
+        self.assertIn("is disabled", self.command("route", "alice@example.org").out)
+        self.assertEqual(self.change("domain", "enable", "example.org"), ["-disabled = true"])
+        self.assertEqual(self.config.read_text(), COMMENTED)
+        self.assertEqual(self.command("domain", "enable", "example.org").code, 1)
+
+    def test_an_alias_is_disabled_and_enabled_by_one_line(self) -> None:
+        self.assertEqual(self.change("alias", "disable", "SALES@example.org"), ['+disabled_aliases = ["sales"]'])
+        self.assertRegex(self.command("alias", "list").out, r"sales@example\.org +disabled +alice")
+        self.assertEqual(self.command("alias", "disable", "sales@example.org").code, 1)
+        self.change("alias", "disable", "help@example.org")
+        self.assertEqual(self.change("alias", "rename", "help@example.org", "hilfe")[-1], '+hilfe = "alice@example.org"')
+        self.assertEqual([one["disabled"] for one in self.command("alias", "list", "--json").json], [True, True])
+        self.change("alias", "remove", "hilfe@example.org")
+        self.assertEqual(self.change("alias", "enable", "sales@example.org"), ['-disabled_aliases = ["sales"]'])
+        for command in ("disable", "enable"):
+            self.assertEqual(self.command("alias", command, "nobody@example.org").code, 1)
+
+    def test_a_disabled_alias_that_is_not_there_is_a_fault(self) -> None:
+        self.configure(COMMENTED.replace('postmaster = "a', 'disabled_aliases = ["nobody"]\npostmaster = "a', 1))
+        self.assertIn("there is no alias 'nobody' here", self.command("check").out)
+
+    def test_an_alias_gets_another_name_where_others_name_it_too(self) -> None:
+        self.change("alias", "add", "all@example.org", "sales", "help+x@example.org")
+        self.accounts.write_text('[account."taken@example.org"]\n')
+        self.assertEqual(
+            self.change("alias", "rename", "sales@example.org", "verkauf@example.org"),
+            [
+                "-sales = [                        # those who sell",
+                "+verkauf = [                        # those who sell",
+                '-all = ["sales", "help+x@example.org"]',
+                '+all = ["verkauf", "help+x@example.org"]',
+            ],
+        )
+        for new in ("help", "taken", "nobody@nowhere.example"):
+            self.assertEqual(self.command("alias", "rename", "verkauf@example.org", new).code, 1, new)
+        self.change("domain", "add", "b.example")
+        moved = self.change("alias", "rename", "help@example.org", "hilfe@b.example")
+        self.assertIn('+aliases.hilfe = ["alice@example.org"]', moved)
+        self.assertIn('+all = ["verkauf", "hilfe+x@b.example"]', moved)
+
+    def test_aliases_that_would_go_round_are_not_written(self) -> None:
+        self.change("alias", "add", "a@example.org", "help")
+        text = self.config.read_text()
+        said = self.command("alias", "add", "help@example.org", "a")
+        self.assertEqual((said.code, said.out), (78, ""))
+        self.assertIn("leads back to itself", said.err)
+        self.assertEqual(self.config.read_text(), text)
+
+    def test_a_domain_goes_with_its_accounts_and_their_mail(self) -> None:
+        self.change("domain", "add", "b.example")
+        self.accounts.write_text('# People.\n[account."alice@example.org"]\n\n[account."x@b.example"]\n')
+        for name in ("example.org/alice", "b.example/x"):
+            (self.data / "mail" / name / "new").mkdir(parents=True)
+        text = self.config.read_text()
+        self.assertEqual(self.command("domain", "remove", "b.example", "--purge").code, 2, "nobody can be asked")
+        dry = self.command("domain", "remove", "b.example", "--purge", "--dry-run")
+        self.assertIn("x@b.example: would be removed, with ", dry.out)
+        self.assertEqual((self.config.read_text(), len(list(self.data.glob("mail/*/*")))), (text, 2))
+        said = self.command("domain", "remove", "b.example", "--purge", "--yes")
+        self.assertEqual((said.code, said.err), (0, ""), said)
+        self.assertIn("x@b.example: removed, with its mail\n", said.out)
+        self.assertEqual(self.config.read_text(), COMMENTED)
+        self.assertEqual(self.accounts.read_text().rstrip(), '# People.\n[account."alice@example.org"]')
+        self.assertEqual([one.name for one in self.data.glob("mail/*/*")], ["alice"])
+
     def test_line_ends_a_mark_a_mode_and_a_link_are_kept(self) -> None:
         self.config.write_bytes(b"\xef\xbb\xbf" + COMMENTED.replace("\n", "\r\n").encode())
         os.chmod(self.config, 0o640)

@@ -41,6 +41,32 @@ class Drafts(SynchronousTestCase):
             self.assertEqual(draft.text, SAMPLE)
 
     @given(NAMES)
+    def test_what_is_renamed_goes_by_its_new_name_alone_and_back(self, name: str) -> None:
+        for path in (("domain", "example.org"), ("domain", "example.org", "aliases", "sales")):
+            draft = Draft(SAMPLE)
+            before = tomllib.loads(SAMPLE)
+            try:
+                draft.rename(path, name)
+            except Unchangeable:
+                self.assertTrue("\x7f" in name or name == path[-1], name)
+                continue
+            self.assertNotIn(path[-1], draft.document["domain"] if len(path) == 2 else draft.document["domain"]["example.org"]["aliases"])
+            draft.rename((*path[:-1], name), path[-1])
+            self.assertEqual(draft.document, before)
+
+    def test_every_way_to_write_a_name_is_renamed(self) -> None:
+        text = '["domain"."a"] # one\nx = "1"\naliases.b = "y"\n[[domain.\'a\'.pattern]]\nmatch = "a"\n[domain."c"]\nx = "a"\n'
+        draft = Draft(text)
+        draft.rename(("domain", "a", "aliases", "b"), "d e")
+        draft.rename(("domain", "a"), "z")
+        expected = text.replace('"a"]', "z]").replace("'a'", "z").replace("aliases.b", 'aliases."d e"')
+        self.assertEqual(draft.text, expected)
+        self.assertRaises(Unchangeable, draft.rename, ("domain", "z"), "c")
+        dotted = Draft('domain.a.aliases.b = "y"\ndomain.a.x = "1"\n')
+        dotted.rename(("domain", "a"), "q")
+        self.assertEqual(dotted.text, 'domain.q.aliases.b = "y"\ndomain.q.x = "1"\n')
+
+    @given(NAMES)
     def test_a_table_that_was_added_goes_without_a_trace(self, name: str) -> None:
         draft = Draft(SAMPLE)
         try:

@@ -353,6 +353,38 @@ class SameAs(RouterCase):
             self.assertEqual(error.key, 'domain."second.example".same_as')
 
 
+class Disabled(RouterCase):
+    """A domain, or an alias, that takes no mail for now."""
+
+    def test_a_disabled_domain_refuses_all_but_the_roles(self) -> None:
+        domain = Domain(aliases={"team": addresses("alice@example.org")}, catch_all=Address("alice", "example.org"), disabled=True)
+        router = self.router(domain, also={"second.example": Domain(same_as="example.org")}, postmaster=Address("carol", "other.example"))
+        for name in ("alice", "team", "alice+x", "nobody"):
+            for place in ("example.org", "second.example"):
+                self.assertEqual(self.route(router, f"{name}@{place}"), ["no 550 5.2.1"], name)
+        self.assertEqual(self.route(router, "postmaster@example.org"), ["carol@other.example"])
+        self.assertEqual(self.route(router, "carol@other.example"), ["carol@other.example"], "the others go on")
+
+    def test_a_second_name_is_disabled_alone(self) -> None:
+        router = self.router(also={"second.example": Domain(same_as="example.org", disabled=True)})
+        self.assertEqual(self.route(router, "alice@second.example"), ["no 550 5.2.1"])
+        self.assertEqual(self.route(router, "alice@example.org"), ["alice"])
+
+    def test_a_disabled_alias_is_refused_and_no_catch_alls(self) -> None:
+        aliases = {"team": addresses("alice@example.org", "bob@example.org"), "all": addresses("team@example.org", "bob@example.org")}
+        domain = Domain(aliases=aliases, catch_all=Address("alice", "example.org"), disabled_aliases=("TEAM",))
+        router = self.router(domain)
+        for name in ("team", "Team+x"):
+            self.assertEqual(self.route(router, f"{name}@example.org"), ["no 550 5.2.1"])
+        self.assertEqual(self.route(router, "all@example.org"), ["bob"], "the other members have it")
+        [_, hop] = now_or_later(router.explain(Address("team", "example.org")))  # type: ignore[misc]
+        self.assertEqual(hop[0].how, "disabled")
+
+    def test_an_account_whose_forwarding_is_disabled_has_its_mail(self) -> None:
+        domain = Domain(aliases={"alice": addresses("alice@example.org", "bob@example.org")}, disabled_aliases=("alice",))
+        self.assertEqual(self.route(self.router(domain), "alice@example.org"), ["alice"])
+
+
 class CatchAll(RouterCase):
     def test_it_takes_what_nobody_else_takes(self) -> None:
         domain = Domain(catch_all=Address("alice", "example.org"), aliases={"sales": addresses("bob@example.org")})

@@ -1,0 +1,132 @@
+"""An account's Maildir under another name, while mail is being delivered into it.
+
+The two names are exchanged in one step (renameat2(2)): what was the Maildir's name is then a link to where it lies now.
+Whoever has it open goes on writing into it, and mail that is still on its way by the old name comes there, too: of a session that
+was told 250 at RCPT before, in the queue.  So the link stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterable, Sequence
+
+from mailserver.cli.output import EX_IOERR, Unable, plain
+from mailserver.identity import as_owner_of
+from mailserver.mail.durable import sync_directory
+
+__all__ = ["Moves", "leads_to_another"]
+
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+class Moves:
+    """Those that were made, from the old path to the new one, so that they can be taken back."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[str, str]] = []
+
+    @property
+    def links(self) -> Sequence[str]:
+        """The old paths."""
+        return [old for old, _ in self._made]
+
+    def make(self, old: str, new: str) -> None:
+        """One more; one that is made already (an earlier try was cut off) is taken as it is.  Raises `Unable`."""
+        if old == new:
+            return
+        try:
+            with as_owner_of(_there(os.path.dirname(old))):
+                _move(old, new)
+        except OSError as error:
+            raise Unable(f"{plain(old)}: {_why(error)}", EX_IOERR) from error
+        self._made.append((old, new))
+
+    def take_back(self) -> None:
+        """Undo them, the last first.  Raises `Unable`."""
+        while self._made:
+            old, new = self._made.pop()
+            try:
+                with as_owner_of(os.path.dirname(old)):
+                    _exchange(old, new)
+                    os.unlink(new)
+                    _sync(old, new)
+            except OSError as error:
+                raise Unable(f"{plain(new)} could not be moved back to {plain(old)}: {_why(error)}", EX_IOERR) from error
+
+
+def leads_to_another(path: str, others: Iterable[str]) -> str:
+    """The Maildir among `others` to which the link at `path` leads, "" for none: two accounts would share it."""
+    real = os.path.realpath(path)
+    return next((other for other in others if other != path and os.path.realpath(other) == real), "")
+
+
+def _move(old: str, new: str) -> None:
+    _make_above(new)
+    if os.path.islink(old) and os.path.realpath(old) == os.path.realpath(new) and not os.path.islink(new):
+        return
+    if os.path.islink(new) and os.path.realpath(new) == os.path.realpath(old):
+        os.unlink(new)  # the account had this name before
+    elif os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    if not os.path.lexists(old):
+        _make_above(old)
+        with contextlib.suppress(FileExistsError):  # its first mail is quicker
+            os.mkdir(old, 0o700)
+    same_folder = os.path.dirname(old) == os.path.dirname(new)
+    os.symlink(os.path.basename(new) if same_folder else new, new)
+    try:
+        _exchange(old, new)
+    except OSError:
+        os.unlink(new)
+        raise
+    _sync(old, new)
+
+
+def _exchange(one: str, other: str) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        call = library.renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), one) from None
+    here = ctypes.c_int(AT_FDCWD)
+    if call(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(RENAME_EXCHANGE)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), one)
+
+
+def _make_above(path: str) -> None:
+    """The folders above, each for its owner alone (`os.makedirs` would open the upper ones)."""
+    folder = os.path.dirname(path)
+    if os.path.isdir(folder):
+        return
+    _make_above(folder)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    sync_directory(os.path.dirname(folder))
+
+
+def _there(folder: str) -> str:
+    """The folder, or the nearest above it that is there."""
+    while not os.path.isdir(folder) and folder != "/":
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _sync(*paths: str) -> None:
+    for folder in {os.path.dirname(path) for path in paths}:
+        sync_directory(folder)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EEXIST:
+        return f"cannot be moved, {plain(str(error.filename))} is there already: nothing was changed"
+    if error.errno == errno.EXDEV:
+        return "cannot be moved to another file system: stop the server, copy it, and say --mail-stays; nothing was changed"
+    if error.errno in CANNOT_EXCHANGE:
+        return "its file system cannot exchange two names: stop the server, move it, and say --mail-stays; nothing was changed"
+    return f"could not be moved: {error.strerror or error}"

@@ -1,0 +1,280 @@
+"""``mailserver user rename`` and ``domain rename``: the account, what it logs in with, its mail, and whatever names it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import reactor, unix
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver.accounts.passwords import verify_password
+from mailserver.accounts.sealing import KeyPlace, read_key, unseal
+from mailserver.accounts.table import AccountsFile
+from mailserver.cli import moving
+from mailserver.control import CommandRefused, ControlServer
+from mailserver.sasl.scram_keys import decode_scram_keys
+from tests.cli.support import CONFIGURATION, CommandCase, Said, run
+
+ALICE, SMITH, BOB = "alice@example.org", "smith@example.org", "bob@example.org"
+TABLES = """\
+postmaster = "Alice@example.org" # who reads it
+
+[domain."example.org".aliases]
+alice = ["alice", "far@elsewhere.example"]   # keeps and forwards
+help  = "alice+help@example.org"
+info  = ["alice@second.example", "bob"]
+
+[[domain."example.org".pattern]]
+match = "info-{tag}"
+user = "alice"
+
+[domain."second.example"]
+same_as = "example.org"
+
+[relay]
+use = "mx"
+"""
+FOLLOWED = TABLES.replace('"Alice@', '"smith@').replace('alice = ["alice"', 'smith = ["smith"').replace("alice+", "smith+")
+FOLLOWED = FOLLOWED.replace('"alice@second.example"', '"smith@example.org"').replace('user = "alice"', 'user = "smith"')
+
+
+class RenameCase(CommandCase):
+    tables = ""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(CONFIGURATION.replace('path = "accounts.toml"', 'path = "accounts.toml"\nrecoverable = true') + self.tables)
+        self.accounts.write_text("# People.\n")
+        self.command("user", "add", ALICE, "--password-stdin", stdin=f"secret of {ALICE}\n")
+        self.command("user", "add", BOB, "--no-password")
+        self.mail = self.data / "mail" / "example.org"
+        (self.mail / "alice" / "new").mkdir(parents=True)
+        (self.mail / "alice" / "new" / "1.x.y").write_text("kept")
+
+    def account(self, name: str) -> Any:
+        return {one.address: one for one in AccountsFile(str(self.accounts)).list()}.get(name)
+
+    def assertDone(self, said: Said) -> Said:
+        self.assertEqual((said.code, said.err), (0, ""), said)
+        return said
+
+
+class User(RenameCase):
+    def test_all_that_the_account_has_goes_along(self) -> None:
+        self.assertDone(self.command("user", "sender", "add", ALICE, "@lists.example"))
+        self.assertDone(self.command("user", "certificate", "add", ALICE, ALICE))
+        app = self.command("user", "app-password", "add", ALICE, "my phone").out
+        self.accounts.write_text(self.accounts.read_text().replace("senders =", "# for the lists\nsenders ="))
+        before, text = self.account(ALICE), self.accounts.read_text()
+        said = self.assertDone(self.command("user", "rename", "Alice@example.org", SMITH))
+        self.assertIn(f"{ALICE}: {SMITH}\n", said.out)
+        after = self.account(SMITH)
+        self.assertEqual((self.account(ALICE), len(AccountsFile(str(self.accounts)).list())), (None, 2))
+        for name in ("password", "scram", "senders", "certificates", "app_passwords"):
+            self.assertEqual(getattr(after, name), getattr(before, name), name)
+        self.assertTrue(app and verify_password(f"secret of {ALICE}", after.password) and decode_scram_keys(after.scram))
+        key = read_key(KeyPlace(f"{self.data}-keys", str(self.data)), make=False)
+        self.assertEqual(unseal(after.secret, SMITH, key), f"secret of {ALICE}".encode())
+        self.assertEqual(
+            [line for line in self.accounts.read_text().splitlines() if "cram_md5" not in line],
+            [line.replace(ALICE, SMITH, 1) if line.startswith("[") else line for line in text.splitlines() if "cram_md5" not in line],
+        )
+
+    def test_a_readable_password_that_cannot_be_opened_goes_and_is_told(self) -> None:
+        os.unlink(f"{self.data}-keys/accounts.key")
+        said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertIn("no CRAM-MD5 until the next log-in by PLAIN", said.out)
+        self.assertEqual((self.account(SMITH).secret, self.account(SMITH).password is not None), (None, True))
+
+    def test_the_mail_is_moved_and_the_old_path_leads_there(self) -> None:
+        said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertIn(f"{self.mail}/alice is a link now", said.out)
+        self.assertEqual((self.mail / "smith" / "new" / "1.x.y").read_text(), "kept")
+        self.assertFalse((self.mail / "smith").is_symlink())
+        self.assertEqual(os.readlink(self.mail / "alice"), "smith")
+
+    def test_back_again_leaves_no_link_in_the_way(self) -> None:
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertDone(self.command("user", "rename", SMITH, ALICE))
+        self.assertEqual((self.mail / "alice" / "new" / "1.x.y").read_text(), "kept")
+        self.assertFalse((self.mail / "alice").is_symlink())
+        self.assertEqual(os.readlink(self.mail / "smith"), "alice")
+
+    def test_a_new_account_of_the_old_name_does_not_share_the_mail(self) -> None:
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        said = self.command("user", "add", ALICE, "--no-password")
+        self.assertEqual(said.code, 1)
+        self.assertIn("is a link to the mail of another account", said.err)
+        self.assertIsNone(self.account(ALICE))
+        self.assertEqual(self.command("user", "rename", BOB, ALICE).code, 74)
+        self.assertIsNotNone(self.account(BOB))
+        (self.mail / "alice").unlink()
+        self.assertDone(self.command("user", "add", ALICE, "--no-password"))
+
+    def test_mail_of_nobody_yet_goes_where_it_should(self) -> None:
+        self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
+        self.assertTrue((self.mail / "b").is_dir())
+        self.assertEqual(os.readlink(self.mail / "bob"), "b")
+
+    def test_what_cannot_be_is_refused_before_anything_changes(self) -> None:
+        accounts = self.accounts.read_text()
+        (self.mail / "full" / "new").mkdir(parents=True)
+        for words, code, why in (
+            ((ALICE, BOB), 1, "exists already"),
+            (("nobody@example.org", SMITH), 1, "there is no account nobody@example.org"),
+            ((ALICE, "smith@elsewhere.example"), 1, "there is no [domain."),
+            ((ALICE, "smith"), 2, "not an address"),
+            ((ALICE, "full@example.org"), 74, "is there already: nothing was changed"),
+        ):
+            said = self.command("user", "rename", *words)
+            self.assertEqual((said.code, said.out), (code, ""), words)
+            self.assertIn(why, said.err)
+        dry = self.assertDone(self.command("user", "rename", ALICE, SMITH, "--dry-run"))
+        self.assertIn(f"{ALICE}: would be {SMITH}\n", dry.out)
+        self.assertEqual(self.accounts.read_text(), accounts)
+        self.assertEqual(sorted(os.listdir(self.mail)), ["alice", "full"])
+
+    def test_a_file_system_that_cannot_exchange_names_leaves_everything(self) -> None:
+        accounts = self.accounts.read_text()
+
+        def cannot(one: str, other: str) -> None:
+            raise OSError(22, "Invalid argument")
+
+        self.patch(moving, "_exchange", cannot)
+        said = self.command("user", "rename", ALICE, SMITH)
+        self.assertEqual(said.code, 74)
+        self.assertIn("--mail-stays", said.err)
+        self.assertEqual((self.accounts.read_text(), os.listdir(self.mail)), (accounts, ["alice"]))
+        self.assertDone(self.command("user", "rename", ALICE, SMITH, "--mail-stays"))
+        self.assertEqual(os.listdir(self.mail), ["alice"])
+
+    def test_a_file_that_cannot_be_written_brings_the_mail_back(self) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.configure(self.config.read_text() + 'postmaster = "alice@example.org"\n')
+        text = self.config.read_text()
+        self.patch(moving, "sync_directory", lambda path: None)
+        from mailserver.accounts import table
+
+        self.patch(table, "replace_file", full)
+        said = self.command("user", "rename", ALICE, SMITH)
+        self.assertEqual(said.code, 74)
+        self.assertEqual(os.listdir(self.mail), ["alice"])
+        self.assertFalse((self.mail / "alice").is_symlink())
+        self.assertEqual(self.config.read_text(), text)
+
+
+class Named(RenameCase):
+    tables = TABLES
+
+    def test_all_that_names_the_account_follows(self) -> None:
+        said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertTrue(self.config.read_text().endswith(FOLLOWED), self.config.read_text())
+        self.assertIn('+smith = ["smith", "far@elsewhere.example"]   # keeps and forwards\n', said.out)
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [BOB, SMITH][::-1])
+
+    def test_the_old_name_leads_to_the_new_one(self) -> None:
+        self.assertDone(self.command("user", "rename", ALICE, SMITH, "--alias"))
+        self.assertEqual(self.command("alias", "list", "--json").json[-1], {"alias": ALICE, "disabled": False, "leads_to": [SMITH]})
+        self.assertIn("smith", self.command("route", ALICE).out)
+
+    def test_an_alias_of_the_new_name_makes_way_or_is_refused(self) -> None:
+        self.command("alias", "add", SMITH, "alice")
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertTrue(self.config.read_text().endswith(FOLLOWED), self.config.read_text())
+        self.command("alias", "add", "other@example.org", "bob")
+        said = self.command("user", "rename", SMITH, "other@example.org")
+        self.assertEqual(said.code, 1)
+        self.assertIn("is an alias", said.err)
+
+    def test_what_is_still_named_is_told(self) -> None:
+        self.configure(self.config.read_text() + '[[filter]]\nuse = "denylist"\nsenders = ["x@y.example", "alice@example.org"]\n')
+        said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertIn("still names it: filter[0].senders[1]\n", said.out)
+
+
+class Domain(RenameCase):
+    tables = TABLES.replace('[relay]', '[authentication]\ndomain = "example.org"\n\n[relay]')
+
+    def test_a_domain_with_its_accounts_and_their_mail(self) -> None:
+        self.assertDone(self.command("domain", "rename", "example.org", "new.example"))
+        text = self.config.read_text()
+        self.assertNotIn('"example.org"', text)
+        for line in (
+            '[domain."new.example"]\n',
+            'postmaster = "Alice@new.example" # who reads it\n',
+            'alice = ["alice", "far@elsewhere.example"]   # keeps and forwards\n',
+            'help  = "alice+help@new.example"\n',
+            'info  = ["alice@second.example", "bob"]\n',
+            '[[domain."new.example".pattern]]\n',
+            'same_as = "new.example"\n',
+            'domain = "new.example"\n',
+        ):
+            self.assertIn(line, text)
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], ["alice@new.example", "bob@new.example"])
+        self.assertEqual((self.data / "mail" / "new.example" / "alice" / "new" / "1.x.y").read_text(), "kept")
+        self.assertEqual(os.path.realpath(self.mail / "alice"), str(self.data / "mail" / "new.example" / "alice"))
+        self.assertIn(": no faults", self.command("check").out)
+
+    def test_the_old_name_goes_on_as_a_second_one_and_a_second_one_becomes_the_first(self) -> None:
+        self.assertDone(self.command("domain", "rename", "example.org", "second.example", "--alias"))
+        found = {one["domain"]: one["same_as"] for one in self.command("domain", "list", "--json").json}
+        self.assertEqual(found, {"second.example": "", "example.org": "second.example"})
+        self.assertIn(": no faults", self.command("check").out)
+
+    def test_a_domain_that_is_there_is_not_taken(self) -> None:
+        self.command("domain", "add", "b.example")
+        text = self.config.read_text()
+        for words in (("example.org", "b.example"), ("nowhere.example", "c.example"), ("example.org", "EXAMPLE.org")):
+            self.assertEqual(self.command("domain", "rename", *words).code, 1, words)
+        self.assertEqual((self.config.read_text(), os.listdir(self.data / "mail")), (text, ["example.org"]))
+
+
+class Running(RenameCase, TestCase):
+    tables = TABLES
+
+    def serve(self, refuse: bool) -> list[tuple[str, list[str]]]:
+        self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
+        seen: list[tuple[str, list[str]]] = []
+
+        async def reload(_: dict[str, Any]) -> dict[str, Any]:
+            seen.append((self.config.read_text(), [one.address for one in AccountsFile(str(self.accounts)).list()]))
+            if refuse:
+                raise CommandRefused("the port is taken")
+            return {}
+
+        async def status(_: dict[str, Any]) -> dict[str, Any]:
+            return {}
+
+        server = ControlServer(str(self.data / "control.sock"), {"reload": reload, "status": status})
+        server.start(reactor)
+        self.addCleanup(server.stop)
+        return seen
+
+    async def rename(self, *words: str) -> Said:
+        said: Said = await deferToThread(run, "user", "rename", ALICE, SMITH, "--config", str(self.config), *words)
+        return said
+
+    async def test_the_server_takes_it_up_while_both_names_are_there(self) -> None:
+        seen = self.serve(refuse=False)
+        said = await self.rename()
+        self.assertEqual((said.code, seen), (1, []))
+        self.assertIn("say --reload", said.err)
+        self.assertDone(await self.rename("--reload"))
+        [(text, names)] = seen
+        self.assertTrue(text.endswith(FOLLOWED))
+        self.assertEqual(names, [ALICE, BOB, SMITH])
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [SMITH, BOB])
+
+    async def test_a_server_that_does_not_take_it_up_leaves_everything_as_it_was(self) -> None:
+        seen = self.serve(refuse=True)
+        before = self.config.read_text(), self.accounts.read_text()
+        said = await self.rename("--reload")
+        self.assertEqual((said.code, len(seen)), (1, 1))
+        self.assertIn("the port is taken; it was put back, nothing is changed", said.err)
+        self.assertEqual((self.config.read_text(), self.accounts.read_text()), before)
+        self.assertEqual(os.listdir(self.mail), ["alice"])
+        self.assertFalse((self.mail / "alice").is_symlink())
