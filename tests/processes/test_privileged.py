@@ -270,6 +270,34 @@ class Answers(SynchronousTestCase):
             self.assertFalse(privileged.server_waits(theirs.fileno()))
 
 
+class Accounts(SynchronousTestCase):
+    """Who may be served."""
+
+    def entry(self, uid: int, gid: int = 1000, name: str = "alice") -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", uid, gid, "", "/home/alice", "/bin/sh"))
+
+    def test_users_of_the_system_get_no_mail(self) -> None:
+        self.patch(os, "geteuid", lambda: 0)
+        for uid, gid in ((0, 1000), (999, 1000), (1000, 0)):
+            with self.assertRaises(privileged.RequestError):
+                privileged.account_of("alice", uid_min=1000, lookup=lambda _, u=uid, g=gid: self.entry(u, g))
+        with self.assertRaises(privileged.RequestError):
+            privileged.account_of("alice", uid_min=0, lookup=lambda _: self.entry(0))
+        self.assertEqual(privileged.account_of("alice", uid_min=1000, lookup=lambda _: self.entry(1000)).pw_uid, 1000)
+
+    def test_a_user_that_is_unknown_or_has_another_name_is_refused(self) -> None:
+        with self.assertRaises(privileged.RequestError):
+            privileged.account_of("alice", uid_min=1, lookup={}.__getitem__)
+        with self.assertRaises(privileged.RequestError):
+            privileged.account_of("alice", uid_min=1, lookup=lambda _: self.entry(1000, name="ALICE"))
+
+    def test_without_privileges_it_serves_its_own_user_alone(self) -> None:
+        self.patch(os, "geteuid", lambda: 1000)
+        self.assertEqual(privileged.account_of("alice", uid_min=1, lookup=lambda _: self.entry(1000)).pw_uid, 1000)
+        with self.assertRaises(privileged.RequestError):
+            privileged.account_of("alice", uid_min=1, lookup=lambda _: self.entry(1001))
+
+
 class Becoming(SynchronousTestCase):
     """`become`, in a child."""
 

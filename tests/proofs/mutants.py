@@ -25,19 +25,17 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
 }  # fmt: skip
 RECEIVING = (
-    "tests.receive.test_protocol", "tests.receive.test_log_in", "tests.receive.test_behind_proxy", "tests.receive.test_reload",
-    "tests.receive.test_transaction", "tests.tls.test_handshakes", "tests.receive.test_throttle",
+    "tests.receive.test_protocol", "tests.receive.test_connection", "tests.receive.test_encryption", "tests.receive.test_states",
+    "tests.receive.test_log_in", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
+    "tests.tls.test_parting",
 )  # fmt: skip
 TESTS = {
     "delivery/attended": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
     "delivery/launcher": ("tests.delivery.test_pipe",),
-    "processes/privileged": (
-        "tests.processes.test_privileged", "tests.processes.test_root", "tests.accounts.test_pam", "tests.delivery.test_pipe",
-        "tests.delivery.test_courier",
-    ),
-    "processes/root": ("tests.processes.test_root", "tests.processes.test_small"),
-    "processes/root_link": ("tests.processes.test_root", "tests.processes.test_small"),
+    "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),
+    "processes/root": ("tests.processes.test_root", "tests.processes.test_binding"),
+    "processes/root_link": ("tests.processes.test_root_link", "tests.processes.test_root"),
     "queue/ledger": ("tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.test_verbs"),
     "receive/drop": ("tests.receive.test_drop", "tests.receive.test_drop_waiting", "tests.receive.test_drop_hostile"),
     "receive/connection": RECEIVING,
