@@ -112,6 +112,22 @@ class Requests(ServeCase):
         self.serve(lambda octets: SAYS, at_once=1, of_a_user=1)
         self.assertEqual([self.asked() for _ in range(10)], [[0, "done"]] * 10)
 
+    def test_a_child_that_has_ended_is_gone_when_the_next_one_begins(self) -> None:
+        def waits(reply: int, content: int) -> str:
+            os.write(reply, json.dumps(os.getpid()).encode())
+            return str(os.read(content, 1))
+
+        self.serve(lambda octets: SAYS if octets else Does(waits))
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0) as writer:
+            number = self.asked("", reading)
+            ended = os.pidfd_open(number)
+            self.addCleanup(os.close, ended)
+            writer.write(b"x")
+            self.assertTrue(select.select([ended], [], [], 20)[0])
+        self.assertEqual(self.asked("next"), [0, "done"])
+        self.assertRaises(ProcessLookupError, os.kill, number, 0)
+
     def test_so_many_are_under_way_at_once_and_so_many_of_a_user(self) -> None:
         def waits(reply: int, content: int) -> str:
             os.read(content, 1)
