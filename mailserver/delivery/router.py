@@ -21,7 +21,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -104,8 +104,10 @@ class Router:
         found: Any = await self._directory.find(local, domain_key)
         if found is None:
             return None
-        if isinstance(found, Mailbox) and all(isinstance(part, str) for part in (found.user, found.domain)):
-            return found
+        if isinstance(found, Mailbox):
+            user, domain = cast("tuple[object, object]", (found.user, found.domain))
+            if isinstance(user, str) and isinstance(domain, str):
+                return found
         raise TypeError(f"the directory answered with {type(found).__name__}, which is no mailbox")
 
     async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 
 import idna
 
+from mailserver.mail.quick import quick
+
 __all__ = ["Address", "AddressError", "normal_domain", "normal_local", "parse_domain"]
 
 LOCAL_PART_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
@@ -46,6 +48,7 @@ class AddressError(ValueError):
     """The text is not an address.  The message says why, in words fit for a log."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Address:
     """One mailbox name.  `local` is unquoted, `domain` is as it was given; "" only for `<postmaster>` (section 4.1.1.3).

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from mailserver.mail.address import Address
+from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
 
 __all__ = [
@@ -119,6 +120,7 @@ class Mailbox:
         return JUNK if self.junk else self.folder
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Local:
     """Deliver here.  `address` is the final address after aliases, for Delivered-To."""
@@ -127,6 +129,7 @@ class Local:
     mailbox: Mailbox
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Remote:
     """Send on to another host."""

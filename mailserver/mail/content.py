@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailserver.mail.headers import Headers
-from mailserver.mail.once import once
+from mailserver.mail.once import Remembering, once
+from mailserver.mail.quick import quick
 
 __all__ = ["CHUNK_OCTETS", "Content"]
 
@@ -18,8 +19,9 @@ CHUNK_OCTETS = 65536
 HEADER_OCTETS = 262144  # what is looked at for header fields
 
 
-@dataclass(frozen=True)
-class Content:
+@quick
+@dataclass(frozen=True, slots=True)
+class Content(Remembering):
     """A message: `prefix` (trace fields that we add), then `data` or what stands in the file `path`.
 
     Just one of `data` and `path` is not None.  `stored_size` is the length of `data` or of the file.
@@ -78,7 +80,14 @@ class Content:
     @once
     def head(self) -> bytes:
         """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
+        if not self.prefix:
+            return self.stored_head
         return self.prefix if self.has_whole_head_in_front else self.prefix + self.stored_head
+
+    @once
+    def lower_head(self) -> bytes:
+        """`head` in lower case, in which fields are found by their names.  Raises OSError as `chunks` does."""
+        return self.head.lower()
 
     @property
     def has_whole_head_in_front(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailserver.mail.address import Address
+from mailserver.mail.quick import quick
 
 __all__ = ["NO_ADDRESS", "Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
 
@@ -49,6 +50,7 @@ class Peer:
     login: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class MailParameters:
     """The parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461)."""
@@ -73,6 +75,7 @@ NO_MAIL_PARAMETERS = MailParameters()
 NO_RECIPIENT_PARAMETERS = RecipientParameters()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """One accepted forward-path."""
@@ -81,6 +84,7 @@ class Recipient:
     parameters: RecipientParameters = NO_RECIPIENT_PARAMETERS
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A message's envelope.  `sender` None is the null reverse-path; `received_at` is seconds since the epoch."""

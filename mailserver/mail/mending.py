@@ -21,11 +21,14 @@ __all__ = ["mended"]
 SEPARATORS = re.compile(rb"(?:>*From [^\r\n]*(?:\r\n|\Z)){1,10}")
 SEPARATOR = re.compile(rb"(?m)^(?=>*From )")
 MAILBOX_LINE = b"X-Mailbox-Line: "
+FIELD = re.compile(rb"[!-9;-~]++:")
 
 
 def mended(content: Content) -> tuple[Content, tuple[str, ...]]:
     """The message, and what was done to it: nothing, as a rule, and then it is the same object.  Raises OSError."""
     head = content.head
+    if FIELD.match(head) is not None and head.endswith(b"\r\n\r\n") and NO_FIELD.search(head) is None:
+        return content, ()  # nearly always
     separators = b""
     if head.startswith((b"From ", b">")):
         found = SEPARATORS.match(head)

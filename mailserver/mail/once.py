@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["once"]
+__all__ = ["Remembering", "once"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,9 @@ class once(Generic[T]):  # a decorator, as `property` is
             return self
         value = instance.__dict__[self._name] = self._work(instance)
         return value
+
+
+class Remembering:
+    """Has `once` attributes besides its slots: what they keep stands in a dictionary that is made for the first of them."""
+
+    __slots__ = ("__dict__",)

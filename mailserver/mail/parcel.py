@@ -9,10 +9,12 @@ from operator import attrgetter
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.mail.quick import quick
 
 __all__ = ["Destination", "Parcel", "one_for_each", "place_of"]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One way by which a message goes.
@@ -36,6 +38,7 @@ class Destination:
         return place_of(self.route)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """A message and those of its destinations that one delivery serves.

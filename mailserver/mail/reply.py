@@ -10,11 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mailserver.mail.quick import quick
+
 __all__ = ["Reply"]
 
 CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # all but the tab
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An SMTP or LMTP reply.
@@ -31,8 +34,9 @@ class Reply:
     _octets: bytes = field(default=b"", init=False, repr=False, compare=False)  # most replies go out many times
 
     def __post_init__(self) -> None:
-        if not self.lines or any(map(CONTROLS.search, self.lines)):
-            raise ValueError(f"not the text of a reply: {self.lines!r}")
+        for line in self.lines or ("\0",):
+            if not line.isprintable() and CONTROLS.search(line):  # a tab, say, is harmless and not printable
+                raise ValueError(f"not the text of a reply: {self.lines!r}")
 
     @classmethod
     def of(cls, code: int, enhanced: str, *lines: str) -> Reply:

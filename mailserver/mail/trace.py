@@ -27,7 +27,6 @@ LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" 
 NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
 NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
-# Without flags, and with a letter that is sought first: a third of the time, once a message.
 MESSAGE_ID = re.compile(rb"\n[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd][ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,250})")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -93,14 +92,17 @@ def delivered_to(address: Address) -> bytes:
 
 def hops(content: Content) -> int:
     """How many Received fields the message has (RFC 5321 section 6.3: 100 or more mean that it goes round)."""
-    head = content.head.lower()
+    head = content.lower_head
     return head.count(b"\r\nreceived:") + head.startswith(b"received:")
 
 
 def message_id(content: Content) -> str | None:
     """The value of the Message-ID field as it stands there, cut after 250 octets; None where there is none."""
-    head = content.head
-    found = MESSAGE_ID.search(head) or MESSAGE_ID.match(b"\n" + head[:1024])
+    head, lower = content.head, content.lower_head
+    at = lower.find(b"\nmessage-id")
+    found = MESSAGE_ID.search(head, at) if at >= 0 else None
+    if found is None and lower.startswith(b"message-id"):
+        found = MESSAGE_ID.match(b"\n" + head[:1024])
     return found[1].decode("utf-8", "replace").rstrip() if found is not None else None
 
 
@@ -130,4 +132,5 @@ def _origin(hello: str, numeric: str, reverse_name: str) -> str:
 
 
 def _printable(address: Address) -> str:
-    return CONTROLS.sub("?", str(address))
+    text = str(address)
+    return text if text.isprintable() else CONTROLS.sub("?", text)

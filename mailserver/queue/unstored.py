@@ -52,7 +52,10 @@ class Unstored:
 
     def keeps(self, destinations: Sequence[Destination]) -> bool:
         """The delivery of one of them keeps its messages: then the store has to, too."""
-        return any(self._for(destination).stores for destination in destinations)
+        for destination in destinations:
+            if self._deliveries[isinstance(destination.route, Remote)].stores:
+                return True
+        return False
 
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
@@ -60,65 +63,43 @@ class Unstored:
         """Fires when all has been delivered.  Errbacks with `StorageBroken` where it has not."""
         parts: dict[IDelivery, list[Destination]] = {}
         for item in destinations:
-            parts.setdefault(self._for(item), []).append(item)
-
-        def tell(destination: Destination, outcome: Delivered) -> None:
-            self._count("delivered", 1)
-            recipient, name = str(destination.recipient.address), destination_name(destination)
-            ms = round((self._clock.seconds() - envelope.received_at) * 1000)
-            self._note(
-                envelope.id, "delivered", recipient=recipient, destination=name, attempt=1, ms=ms, note=outcome.note
-            )
-
+            parts.setdefault(self._deliveries[isinstance(item.route, Remote)], []).append(item)
         try:
-            answer = now_or_later(
-                deliver_unstored(
-                    envelope=envelope,
-                    content=content,
-                    parts=parts.items(),
-                    clock=self._clock,
-                    deadline_seconds=self._deadline_seconds,
-                    tell=tell,
-                )
-            )
+            answer = now_or_later(self._deliver(envelope, content, parts.items()))
         except StorageBroken:
             return fail(Failure())
-        done = answer if isinstance(answer, Deferred) else succeed(None)
+        done = succeed(None) if answer is None else answer
         if content.path is not None:
             done.addCallback(lambda _: self._removed(envelope.id))
         return done
+
+    async def _deliver(
+        self, envelope: Envelope, content: Content, parts: Iterable[tuple[IDelivery, Sequence[Destination]]]
+    ) -> None:
+        """Return when all has been delivered.  Raises `StorageBroken` where it has not."""
+        for delivery, destinations in parts:
+            try:
+                answer: Any = now_or_later(delivery.deliver(envelope, content, destinations))
+                if answer.__class__ is not dict and isinstance(answer, Deferred):
+                    answer = await within(self._deadline_seconds, answer, self._clock)
+            except Exception as error:
+                raise StorageBroken(f"a delivery that keeps nothing raised {type(error).__name__}: {error}") from error
+            for destination in destinations:
+                try:
+                    outcome = outcome_of(answer, destination.index)
+                except UnsoundOutcome as error:
+                    raise StorageBroken(str(error)) from error
+                if not isinstance(outcome, Delivered):
+                    raise StorageBroken(f"a delivery that keeps nothing did not deliver: {outcome}")
+                self._tell(envelope, destination, outcome)
+
+    def _tell(self, envelope: Envelope, destination: Destination, outcome: Delivered) -> None:
+        self._count("delivered", 1)
+        recipient, name = str(destination.recipient.address), destination_name(destination)
+        ms = round((self._clock.seconds() - envelope.received_at) * 1000)
+        self._note(envelope.id, "delivered", recipient=recipient, destination=name, attempt=1, ms=ms, note=outcome.note)
 
     def _removed(self, id: str) -> Deferred[None]:
         """The message is where it should be: a file that cannot be removed must not make it come again."""
         removed = maybeDeferred(self._remove, id)
         return removed.addErrback(lambda failure: self.log.failure("{id}: the file stays in the spool", failure, id=id))
-
-    def _for(self, destination: Destination) -> IDelivery:
-        return self._deliveries[isinstance(destination.route, Remote)]
-
-
-async def deliver_unstored(
-    *,
-    envelope: Envelope,
-    content: Content,
-    parts: Iterable[tuple[IDelivery, Sequence[Destination]]],
-    clock: Clock,
-    deadline_seconds: float,
-    tell: Callable[[Destination, Delivered], None],
-) -> None:
-    """Return when all has been delivered.  Raises `StorageBroken` where it has not."""
-    for delivery, destinations in parts:
-        try:
-            answer: Any = now_or_later(delivery.deliver(envelope, content, destinations))
-            if isinstance(answer, Deferred):
-                answer = await within(deadline_seconds, answer, clock)
-        except Exception as error:
-            raise StorageBroken(f"a delivery that keeps nothing raised {type(error).__name__}: {error}") from error
-        for destination in destinations:
-            try:
-                outcome = outcome_of(answer, destination.index)
-            except UnsoundOutcome as error:
-                raise StorageBroken(str(error)) from error
-            if not isinstance(outcome, Delivered):
-                raise StorageBroken(f"a delivery that keeps nothing did not deliver: {outcome}")
-            tell(destination, outcome)

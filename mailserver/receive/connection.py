@@ -35,7 +35,8 @@ log = Logger()
 LINGER_SECONDS = 30.0  # how long a peer may take to read our last words
 # They are compared for each command, and a global is found sooner than a member of an enum.
 OPEN, ASKED, PENALTY, HANDSHAKE, ENDED = State.OPEN, State.ASKED, State.PENALTY, State.HANDSHAKE, State.ENDED
-SLOW_PEER = Unread.SLOW_PEER
+SLOW_PEER, SLOW_DISK, AHEAD = Unread.SLOW_PEER, Unread.SLOW_DISK, Unread.AHEAD
+CLOSED = Wait.CLOSED
 
 
 class Connection(Protocol):
@@ -112,7 +113,7 @@ class Connection(Protocol):
         if state is ASKED or state is PENALTY:
             return
         if self.progress is not None:
-            slowness = None if Unread.SLOW_DISK in self.unread else self.progress.slowness(now, stress=stress)
+            slowness = None if SLOW_DISK in self.unread else self.progress.slowness(now, stress=stress)
             if slowness is None:
                 return
             why = slowness.value
@@ -145,7 +146,7 @@ class Connection(Protocol):
         if self.state is OPEN:
             self._run()
         elif session.buffered > self.profile.limits.pipelined_octets:
-            self._stop_reading(Unread.AHEAD)
+            self._stop_reading(AHEAD)
 
     def pauseProducing(self) -> None:
         """The write buffer is full: a peer that does not read gets nothing more done."""
@@ -191,16 +192,16 @@ class Connection(Protocol):
         state = self.state
         if state is ENDED or state is PENALTY:
             return
-        if self.factory.is_leaving and state is OPEN and self.progress is None and event is not Wait.CLOSED:
+        if self.factory.is_leaving and state is OPEN and self.progress is None and event is not CLOSED:
             session.close(replies.SHUTTING_DOWN)
-            event = Wait.CLOSED
+            event = CLOSED
         ready = session.data_to_send()
         if ready:
             self._write(ready)
-        if event is Wait.CLOSED:
+        if event is CLOSED:
             self._end()
-        elif state is OPEN and Unread.AHEAD in self.unread:
-            self.unread -= {Unread.AHEAD}
+        elif state is OPEN and AHEAD in self.unread:
+            self.unread -= {AHEAD}
             self._read_again()
 
     def _ask(self, question: Awaitable[Any], answered: Callable[[Any], None]) -> None:
@@ -323,10 +324,10 @@ class Connection(Protocol):
 
     def _pause_for_spool(self) -> None:
         self._paused_at = self.profile.seconds()
-        self._stop_reading(Unread.SLOW_DISK)
+        self._stop_reading(SLOW_DISK)
 
     def _spool_has_room(self) -> None:
-        self.unread -= {Unread.SLOW_DISK}
+        self.unread -= {SLOW_DISK}
         if self.progress is not None:
             self.progress.excuse(self.profile.seconds() - self._paused_at)
         self._read_again()

@@ -17,6 +17,7 @@ from typing import Any
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, place_of
+from mailserver.mail.quick import quick
 
 __all__ = ["Copies", "Way", "copies_for", "copies_of"]
 
@@ -32,6 +33,7 @@ class Way:
     aside: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Copies:
     """What is committed.  `held` has for each destination (by its index) that the queue holds the reason; `in_junk` for each
@@ -44,8 +46,11 @@ class Copies:
 
 def copies_of(recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]]) -> Copies:
     """The destinations of recipients of whom nothing is put aside, nearly always: each with its routes, in the order of RCPT."""
-    ways = [(recipient, route) for recipient, every in zip(recipients, routes, strict=True) for route in every]
-    return Copies(tuple([Destination(index, *way) for index, way in enumerate(ways)]), NOTHING, NOTHING)
+    destinations: list[Destination] = []
+    for recipient, every in zip(recipients, routes, strict=True):
+        for route in every:
+            destinations.append(Destination(len(destinations), recipient, route))
+    return Copies(tuple(destinations), NOTHING, NOTHING)
 
 
 def copies_for(ways: Sequence[Way]) -> Copies:

@@ -124,6 +124,7 @@ class Profile:
     generation: Generation = field(default_factory=Generation)
     steady_seconds: Callable[[], float] | None = None
     seconds: Callable[[], float] = field(init=False)
+    lmtp: bool = field(init=False)  # the listener speaks LMTP (RFC 2033)
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)
@@ -132,6 +133,7 @@ class Profile:
     def __post_init__(self) -> None:
         limits = self.limits
         object.__setattr__(self, "seconds", self.steady_seconds or self.clock.seconds)
+        object.__setattr__(self, "lmtp", self.service == "lmtp")
         announced = Extensions(
             size=limits.message_octets,
             recipients_max=limits.recipients,
@@ -164,8 +166,3 @@ class Profile:
         if self.lmtp:
             return False
         return bool(peer.login) or peer.address in self.relay_networks or has_certificate_of(peer, self.relay_certificates)
-
-    @property
-    def lmtp(self) -> bool:
-        """The listener speaks LMTP (RFC 2033)."""
-        return self.service == "lmtp"

@@ -253,8 +253,10 @@ class ReceiveProtocol(Connection):
         self._ask(transaction.mail(event.sender, event.parameters), self._mail_answered)
 
     def _mail_answered(self, reply: Reply | None) -> None:
-        if reply is None or reply.code >= 400:
-            self._forget_transaction()
+        if reply is not None and reply.code < 400:
+            self.session.reply(reply)
+            return
+        self._forget_transaction()
         self._reply(reply)
 
     def _forget_transaction(self) -> None:
@@ -267,7 +269,8 @@ class ReceiveProtocol(Connection):
         self._ask(self.transaction.recipient(event.address, event.parameters), self._recipient_answered)
 
     def _recipient_answered(self, reply: Reply | None) -> None:
-        if reply is not None and self.transaction is not None and self.transaction.excuses(reply):
+        is_taken = reply is not None and reply.code < 400
+        if reply is not None and (is_taken or (self.transaction is not None and self.transaction.excuses(reply))):
             self.session.reply(reply)
         else:
             self._answer_for_message(reply)
@@ -314,14 +317,17 @@ class ReceiveProtocol(Connection):
         if answers is None:
             answers = (replies.LOCAL_ERROR,) * (len(self.transaction.recipients) if self.profile.lmtp else 1)
         self.messages += 1
-        codes = [answer.code for answer in answers]
-        if min(codes) < 400:
+        best = worst = answers[0].code
+        if len(answers) > 1:
+            codes = [answer.code for answer in answers]
+            best, worst = min(codes), max(codes)
+        if best < 400:
             self.errors = self.junk = 0
         if self.profile.lmtp:
             self.session.reply_each(answers)
         else:
             self.session.reply(answers[0])
-        if max(codes) >= 400:
+        if worst >= 400:
             self._count_for_message()
         self._forget_transaction()
 

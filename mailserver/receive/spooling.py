@@ -103,7 +103,8 @@ class Spooling:
 
     def release(self) -> None:
         """The content has gone elsewhere or is no longer wanted: its octets no longer count."""
-        self._forget()
+        self._spool.octets -= self._waiting_octets
+        self._waiting_octets = 0
         self._pieces = []
 
     def abandon(self) -> None:

@@ -302,12 +302,14 @@ class Transaction:
             )
         else:
             copies = copies_of(self.recipients, routes)
-        accepted, original = replies.queued(self.id), content
+        original = content
         if copies.destinations:
             hidden = profile.hides_clients and bool(self.peer.login)
             content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
             accepted = await self._committed(envelope, content, copies)
-        if accepted.is_positive:
+        else:  # a modifier has left nobody who would get it
+            accepted = replies.queued(self.id)
+        if accepted.code < 400:
             self._afterwards(self._tell_accepted, content, original)
             for why, recipients in copies.in_junk.items():
                 self._afterwards(self._tell_junk, why, recipients)
@@ -332,7 +334,7 @@ class Transaction:
             self._is_queues = False
             answer = self._not_committed(error)
         if posting is not None:
-            self._afterwards(posting.settle, answer.is_positive)
+            self._afterwards(posting.settle, answer.code < 400)
         return answer
 
     def _not_committed(self, error: Exception) -> Reply:

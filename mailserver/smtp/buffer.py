@@ -58,7 +58,12 @@ class ReceiveBuffer:
     @property
     def is_exhausted(self) -> bool:
         """Nothing waits.  Where something does, `data` from `at` on holds some of it."""
-        return self.at == len(self.data) and not self.join()
+        if self.at != len(self.data):
+            return False
+        if self._later_octets:
+            return not self.join()
+        self.data, self.at = b"", 0  # an idle session keeps nothing
+        return True
 
     def clear(self) -> None:
         """Forget everything."""

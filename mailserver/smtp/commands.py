@@ -52,14 +52,14 @@ def command_text(line: bytes) -> str | None:
     A tab between words is a blank; in a quoted string there is none.  UTF-8 stands in addresses only (RFC 6531 section 3.3), so
     only commands that have one may hold it.
     """
+    if line.isascii():
+        text = line.decode("ascii")
+        if text.isprintable():
+            return text
+        text = text.replace("\t", " ") if '"' not in text else text
+        return text if text.isprintable() else None
     if b"\t" in line and b'"' not in line:
         line = line.replace(b"\t", b" ")
-    try:
-        text = line.decode("ascii")
-    except UnicodeDecodeError:
-        pass
-    else:
-        return text if text.isprintable() else None
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, RecipientParameters
+from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
 
 __all__ = [
@@ -53,6 +54,7 @@ class Hello:
     name: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Mail:
     """*Question.* MAIL FROM; `sender` None is the null reverse-path."""
@@ -61,6 +63,7 @@ class Mail:
     parameters: MailParameters
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Rcpt:
     """*Question.* RCPT TO.  `<postmaster>` without a domain has the domain ""."""
@@ -80,6 +83,7 @@ class Data:
     chunking: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Octets of the content, dots undone.  No answer."""
@@ -87,6 +91,7 @@ class Chunk:
     data: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class EndOfData:
     """*Question.* The content is complete, `size` octets long.

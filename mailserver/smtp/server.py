@@ -61,6 +61,9 @@ from mailserver.smtp.transaction import Discard, Transaction
 
 __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
 
+# They are compared for each command, and a global is found sooner than a member of an enum.
+NEED_DATA, PAUSED, CLOSED, MESSAGE_ENDED = Wait.NEED_DATA, Wait.PAUSED, Wait.CLOSED, Input.MESSAGE_ENDED
+
 
 class ServerSession:
     """One connection.
@@ -143,7 +146,7 @@ class ServerSession:
     def receive_data(self, data: bytes) -> None:
         """Store what the peer has sent.  Nothing happens before `next_event`."""
         # What comes between the 220 to STARTTLS and the handshake is not to be trusted (RFC 3207 section 5).
-        if data and self.state is not State.CLOSED and self.state is not State.HANDSHAKE:
+        if data and self.state not in DEAF:
             self._buffer.append(data)
 
     def receive_eof(self) -> None:
@@ -153,22 +156,23 @@ class ServerSession:
     def next_event(self) -> Event | Wait:
         """Return what comes next, or why nothing does."""
         if self._question is not None:
-            return Wait.PAUSED
+            return PAUSED
+        buffer = self._buffer
         while True:
-            if self._next is not None:
-                event: Event | Wait | None = self._next
+            event: Event | Wait | None = self._next
+            if event is not None:
                 self._next = None
-            elif self._discard is None and self.state in NEED_OCTETS and self._buffer.is_exhausted:
-                event = Wait.NEED_DATA
+            elif buffer.at == len(buffer.data) and self._discard is None and self.state in NEED_OCTETS and buffer.is_exhausted:
+                event = NEED_DATA
             else:
                 event = READERS[self.state](self)
             if event is None:  # something was done that is no event
                 continue
             if type(event) in ANSWERS:
                 self._question = event  # type: ignore[assignment]
-            elif event is Wait.NEED_DATA and self._ended:
+            elif event is NEED_DATA and self._ended:
                 self._end()
-                return Wait.CLOSED
+                return CLOSED
             return event
 
     def reply(self, reply: Reply) -> None:
@@ -275,7 +279,7 @@ class ServerSession:
             return self._throw_away(self._discard)
         line = self._buffer.next_line(self.limits.command_line_octets, self.limits.auth_line_octets)
         if line is None:
-            return Wait.NEED_DATA
+            return NEED_DATA
         if self.lf_ends_data:
             self._doubt_lf()
         if isinstance(line, LineFault):
@@ -305,7 +309,7 @@ class ServerSession:
 
     def _throw_away(self, discard: Discard) -> Event | Wait | None:
         if not discard.is_done(self._buffer):
-            return Wait.NEED_DATA
+            return NEED_DATA
         self._discard = None
         for reply in discard.answers:
             self._say(reply)
@@ -313,10 +317,9 @@ class ServerSession:
 
     def _read_content(self) -> Event | Wait | None:
         transaction = self._open_transaction()
-        if self._buffer.is_exhausted:
-            return Wait.NEED_DATA
         content, self._next = transaction.read_data(self._buffer)
-        self.lf_ends_data = transaction.lf_ends_data
+        if self.lf_ends_data:
+            self.lf_ends_data = transaction.lf_ends_data
         if transaction.is_cut_off:
             return self._hang_up(replies.MESSAGE_TOO_LARGE)
         return Chunk(content) if content else None
@@ -324,7 +327,7 @@ class ServerSession:
     def _read_chunk(self) -> Event | Wait | None:
         transaction = self._open_transaction()
         if transaction.chunk_octets and self._buffer.is_exhausted:
-            return Wait.NEED_DATA
+            return NEED_DATA
         content, self._next = transaction.read_chunk(self._buffer)
         if self._next is None and not transaction.chunk_octets:
             self._say(replies.CHUNK_RECEIVED)
@@ -335,7 +338,7 @@ class ServerSession:
         most = self.limits.auth_line_octets
         line = self._buffer.next_line(most, most)
         if line is None:
-            return Wait.NEED_DATA
+            return NEED_DATA
         if isinstance(line, LineFault):
             refusal = AUTH_LINE_FAULTS[line]
         elif line.rstrip(b" \t") == b"*":  # RFC 4954 section 4
@@ -349,10 +352,10 @@ class ServerSession:
         return self._reject("AUTH", refusal)
 
     def _wait_for_caller(self) -> Wait:
-        return Wait.PAUSED
+        return PAUSED
 
     def _stay_closed(self) -> Wait:
-        return Wait.CLOSED
+        return CLOSED
 
     # --- commands ---
 
@@ -469,16 +472,20 @@ class ServerSession:
         self.state = MOVES[self.state][hello.verb]
 
     def _answer_mail(self, mail: Mail, reply: Reply) -> None:
-        self._say_final(reply)
         if reply.code < 300:
+            self._say(reply)
             self._transaction = Transaction(mail)
             self.state = MOVES[self.state]["MAIL"]
+        else:
+            self._say_final(reply)
 
     def _answer_rcpt(self, rcpt: Rcpt, reply: Reply) -> None:
-        self._say_final(reply)
         if reply.code < 300:
+            self._say(reply)
             self._open_transaction().recipients += 1
             self.state = MOVES[self.state]["RCPT"]
+        else:
+            self._say_final(reply)
 
     def _answer_data(self, data: Data, reply: Reply) -> None:
         transaction = self._open_transaction()
@@ -508,7 +515,7 @@ class ServerSession:
         for reply in answers:
             self._say(reply)
         self._transaction = None
-        self.state = MOVES[self.state][Input.MESSAGE_ENDED]
+        self.state = MOVES[self.state][MESSAGE_ENDED]
 
     def _answer_question(self, question: Verify | Expand, reply: Reply) -> None:
         self._say_final(reply)
@@ -544,6 +551,7 @@ class ServerSession:
 NEED_OCTETS = frozenset(
     {State.STRANGER, State.READY, State.SENDER, State.RECIPIENTS, State.CONTENT, State.BETWEEN, State.EXCHANGE}
 )
+DEAF = frozenset({State.HANDSHAKE, State.CLOSED})  # what comes then is not looked at
 DATA = Data(chunking=False)
 FIRST_BDAT = Data(chunking=True)
 START_CONTENT = replies.START_CONTENT.encode()

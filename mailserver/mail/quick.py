@@ -1,0 +1,47 @@
+"""Frozen values that are made quickly.
+
+`dataclass` has a frozen value set each of its fields by ``object.__setattr__``, which looks the field up by its name; a message
+comes to fifty of them.  `quick` has it done by the fields' own descriptors, in less than half of the time.  Nothing else about
+the class changes, and nothing can be assigned to its fields from outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+__all__ = ["quick"]
+
+T = TypeVar("T")
+
+
+def quick(kind: type[T]) -> type[T]:
+    """To be put above ``@dataclass(frozen=True, slots=True)``, for what is made with every message.
+
+    Raises TypeError for a class with fields that only keywords set or that a factory makes.
+    """
+    names: dict[str, Any] = {}
+    parameters, lines = ["self"], []
+    for one in fields(kind):  # type: ignore[arg-type]
+        if one.kw_only or one.default_factory is not MISSING:
+            raise TypeError(f"{kind.__name__}.{one.name} is no field for a quick value")
+        names[f"set_{one.name}"] = getattr(kind, one.name).__set__  # of the class that has the slot
+        names[f"default_{one.name}"] = one.default
+        has_default = one.default is not MISSING
+        if one.init:
+            parameters.append(f"{one.name}=default_{one.name}" if has_default else one.name)
+        if one.init or has_default:
+            lines.append(f"set_{one.name}(self, {one.name if one.init else f'default_{one.name}'})")
+    if hasattr(kind, "__post_init__"):
+        lines.append("self.__post_init__()")
+    # As `dataclass` itself does it.  Only the names of fields go into the text.
+    function = f"def __init__({', '.join(parameters)}):\n    " + "\n    ".join(lines or ["pass"])
+    made: dict[str, Any] = {}
+    text = f"def make({', '.join(names)}):\n  " + function.replace("\n", "\n  ") + "\n  return __init__"
+    exec(compile(text, "<quick>", "exec"), made)  # noqa: S102
+    quicker = made["make"](**names)
+    quicker.__annotations__ = kind.__init__.__annotations__
+    quicker.__qualname__ = f"{kind.__qualname__}.__init__"
+    quicker.__module__ = kind.__module__
+    kind.__init__ = quicker  # type: ignore[method-assign]
+    return kind
