@@ -77,6 +77,27 @@ class Commit(QueueCase):
         await settled
         self.assertEqual(self.delivery.flushes, 1)
 
+    async def test_after_a_flush_for_their_number_the_next_second_begins_with_the_next_delivery(self):
+        queue = await self.started(flush_messages=2)
+        ids = [IDS.next() for _ in range(3)]
+        await self.delivering(queue, ids[0])
+        self.clock.advance(0.75)
+        settled = self.steps.wait(ids[1], "settled")
+        await self.delivering(queue, ids[1])
+        await settled
+        await self.delivering(queue, ids[2])
+        self.clock.advance(0.75)
+        self.assertEqual(self.delivery.flushes, 1)
+        settled = self.steps.wait(ids[2], "settled")
+        self.clock.advance(0.25)
+        await settled
+        self.assertEqual(self.delivery.flushes, 2)
+
+    async def delivering(self, queue, id):
+        delivered = self.steps.wait(id, "delivered")
+        await self.commit(queue, id=id)
+        await delivered
+
     async def test_a_message_without_a_destination_or_with_a_foreign_id_is_an_error(self):
         queue = await self.started()
         sent = envelope(local())
