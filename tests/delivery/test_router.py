@@ -463,6 +463,12 @@ class Checks(RouterCase):
         self.assertIn("the alias is without effect", found[1])
         self.assertIn("postmaster", self.faults(self.router(accounts=()))[0])
 
+    def test_a_rule_for_one_user_who_is_gone_is_said(self) -> None:
+        rules = [Pattern("news-{tag}", "gone"), Pattern("box-{tag}", "bob"), Pattern("o-{tag}", "carol@other.example"), Pattern("{user}.{tag}")]
+        [found] = self.faults(self.router(Domain(patterns=rules)))
+        self.assertTrue(found.startswith("domain \"example.org\": pattern 'news-{tag}'"), found)
+        self.assertIn("gone@example.org", found)
+
 
 locals_ = st.text("abc+.-%@!/ ", min_size=1, max_size=8) | st.sampled_from(["alice", "sales", "postmaster", "abuse", "../x"])
 hosts = st.sampled_from(["example.org", "other.example", "alice.example.org", "far.example", "[192.0.2.1]", "mx.example.org", ""])
