@@ -201,7 +201,7 @@ class Conversion:
             raise Unconvertible("there is too much before or behind the parts of a multipart")
         self.copy(start)
         octets = BARE.sub(b" ", self._source.read(start, end)).translate(HARMLESS)
-        octets = LONG.sub(rb"\g<0>\r\n ", octets)
+        octets = _undashed(LONG.sub(rb"\g<0>\r\n ", octets))
         self._steps.append(lambda: iter((octets,)))
         self._done = end
         return True
@@ -282,6 +282,12 @@ def _qp_lines(lines: bytes) -> bytes:
     """Whole lines in quoted-printable.  A soft line break must not turn the end of a line into a delimiter."""
     octets = binascii.b2a_qp(lines).replace(b"\r\n--", b"\r\n=2D-")
     return b"=2D" + octets[1:] if octets.startswith(b"--") else octets
+
+
+def _undashed(octets: bytes) -> bytes:
+    """Lines with no dash at their beginning: one that has changed might have become a delimiter."""
+    octets = octets.replace(b"\r\n--", b"\r\n -")
+    return b" " + octets[1:] if octets.startswith(b"--") else octets
 
 
 def _lines_of(base64: bytes) -> bytes:

@@ -106,8 +106,12 @@ class Message(PipeCase):
         self.assertEqual(await self.read(one, header_fields=False), "Return-Path: <x@y.example>\nSubject: one\n\nhello\n")
 
     async def test_a_binary_message_keeps_its_line_ends(self) -> None:
-        content = Content.of(b"a\r\n\0\nb\r", binary=True)
-        self.assertEqual(await self.read(parcel(ALICE, content=content), header_fields=False), "a\r\n\0\nb\r")
+        content = Content.of(b"a\r\n\0\nb\r", prefix=b"X: 1\r\n", binary=True)
+        self.assertEqual(await self.read(parcel(ALICE, content=content), header_fields=False), "X: 1\r\na\r\n\0\nb\r")
+
+    async def test_a_command_that_is_told_the_folder_knows_folders(self) -> None:
+        self.assertTrue((await self.started(SHELL, "-c", "cat > out", "to", "{user}", "{folder}")).knows_folders)
+        self.assertFalse((await self.started(SHELL, "-c", "cat > out", "to", "{user}")).knows_folders)
 
     async def test_our_trace_fields_are_part_of_the_message_however_long(self) -> None:
         for octets in (10, 20_000):

@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel, Facts, Unconvertible, conversion_of, facts_of
-from mailserver.mail.mime_parts import DEPTH_MOST, HEADER_LINES_MOST, PARTS_MOST
+from mailserver.mail.mime_parts import DEPTH_MOST, HEADER_LINES_MOST, PARTS_MOST, parts_of
 from mailserver.mail.source import BLOCK_OCTETS, FileSource, MemorySource, source_of
 from tests.any_octets import any_octets
 
 SEVEN_BIT = Channel(eight_bit=False)
 TEXT = Channel(eight_bit=False, binary=False, long=False)
 LINES = Channel(long=False)
+NOTHING = Channel(eight_bit=False, binary=False, long=False)
 CHANGED = {"content-transfer-encoding", "mime-version"}
 
 
@@ -149,6 +150,13 @@ class PartsTests(SynchronousTestCase):
         self.assertTrue(result.isascii())
         self.assertIn(b"Pr??ambel\r\n--b\r\n", result)
         self.assertTrue(result.endswith(b"--b--\r\nNachwort ?\r\n"))
+
+    def test_no_line_before_or_behind_the_parts_becomes_a_delimiter(self):
+        for boundary, line in (("b", b"--b\n"), ("b", b"--b\r\t"), ("b?", b"--b\xe4"), ("b?", b"--b\0--"), ("b", b"--b".ljust(900) + b"x" * 200)):
+            whole = message(b"\r\na", boundary=boundary)
+            for data in (whole.replace(b"\r\n\r\n", b"\r\n\r\n" + line + b"\r\n", 1), whole + b"\r\n" + line + b"\r\n", whole + line):
+                before, after = parts_of(MemorySource(data)), parts_of(MemorySource(converted(data, NOTHING)))
+                self.assertEqual(len(after.parts), len(before.parts), repr(data))
 
     def test_what_is_signed_or_encrypted_is_never_touched(self):
         for kind in ("signed", "encrypted"):

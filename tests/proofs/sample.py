@@ -27,7 +27,7 @@ WHOLE = {
     "sasl/scram",
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
-TESTS_SECONDS = 10.0  # for one mutant; what takes long is what starts processes, which do not have it
+TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
 IN_PROCESSES = ("processes/", "delivery/")  # what these execute in processes of their own, no record has
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios", "tests.hostile")
 
@@ -138,7 +138,7 @@ class Reach:
                 print(f"recorded {name}: {len(tests)} tests", flush=True)
             self._tests |= kept["tests"]
 
-    def tests_of(self, module: str, line: int, seen: Counter[str]) -> list[tuple[str, float]]:
+    def tests_of(self, module: str, line: int, seen: Counter[str], seconds: float) -> list[tuple[str, float]]:
         """Those that have `seen` most come first, then those of the module's own test module, then the fastest.
 
         What the import executes may be seen by all that execute anything of the module, and by the package's own.
@@ -157,15 +157,15 @@ class Reach:
         def order(test: tuple[str, float]) -> tuple[int, bool, float]:
             return -seen[test[0]], named not in test[0], test[1]
 
-        return list(within(sorted(near, key=order) + sorted(far, key=order)))
+        return list(within(seconds, sorted(near, key=order) + sorted(far, key=order)))
 
 
-def within(tests: list[tuple[str, float]]) -> Iterator[tuple[str, float]]:
-    left = TESTS_SECONDS
-    for name, seconds in tests:
-        left -= seconds
-        if left > 0:
-            yield name, seconds
+def within(seconds: float, tests: list[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    """Those at the beginning that take no longer together."""
+    for name, taken in tests:
+        seconds -= taken
+        if seconds > 0:
+            yield name, taken
 
 
 def test_modules(package: str) -> list[str]:
@@ -191,7 +191,7 @@ def digest(path: Path) -> str:
 
 
 def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str], None]) -> dict[str, int]:
-    """The figures of a package's sample or of a module.  What was killed stays so; survivors are tried again by the next run, as tests may have come."""
+    """The figures of a package's sample or of a module.  What was killed stays so; survivors are tried again by the next run, with more tests."""
     kept_at = folder / (f"sample.{name}.json" if is_package(name) else f"module.{name.replace('/', '.')}.{digest(path_of(name))[:8]}.json")
     kept: dict[str, str | None] = json.loads(kept_at.read_text()) if kept_at.exists() else {}
     reach = Reach(name, folder / "reach")
@@ -203,7 +203,7 @@ def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str],
         reach.record(brood)
         for one in untried:
             if kept.get(one.key) is None and time.monotonic() < until:
-                tests = reach.tests_of(one.module, one.line, seen)
+                tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * (AGAIN if one.key in kept else 1))
                 if one.module.startswith(IN_PROCESSES) or not tests:
                     tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
                 killer = kept[one.key] = brood.killer(one.module, one.number, tests) if tests else None
