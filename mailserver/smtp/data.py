@@ -33,6 +33,10 @@ LF_END = b"\n.\n"
 LF_LINE_DOT = re.compile(rb"\n\.(?!\Z)")
 HEADER_END = b"\r\n\r\n"
 NAME_OCTETS = 1000  # what begins a line and has no colon by then is no field
+# Where the header section ends: behind the empty line, or behind the line before the first one that is no field.
+HEADER_LAST = re.compile(
+    rb"\r\n(?:\r\n|(?=%b|(?![ \t\r])[^:\r]{%d}))" % (NO_FIELD.pattern.removeprefix(rb"\r\n"), NAME_OCTETS)
+)
 
 
 def has_stray_line_end(octets: bytes) -> bool:
@@ -129,35 +133,29 @@ class Content:
         """Look for the end of the header section: the empty line, or where none comes in time the first line that is no field."""
         most, window = self._limits.header_octets, tail + octets
         before = self.size - len(window)
-        stray = stray + len(tail) if stray >= 0 else 0 if self._stray_in_line else -1
-        end = window.find(HEADER_END)
-        if end >= 0:
-            end += len(HEADER_END)
-        line_at, is_field = 0, False
-        if end < 0 or stray >= 0 or 0 < most < before + end:
-            # The separator line of an mbox may stand in front (`mailserver.mail.mending`).
-            is_mbox = self._is_first_line and window[2:].lstrip(b">")[:5] == b"From "
-            at = window.find(b"\r\n", 2) if is_mbox else 0
-            stranger = NO_FIELD.search(window, at) if at >= 0 else None
-            if stranger is not None and (end < 0 or stranger.start() + 2 < end):
-                end = stranger.start() + 2
-            line_at = window.rfind(b"\r\n")
-            self._is_first_line = self._is_first_line and line_at == 0
-            is_field = b":" in window[line_at:] or window[line_at + 2 : line_at + 3] in (b" ", b"\t") or (is_mbox and at < 0)
-            if end < 0 and not is_field and len(window) - line_at > NAME_OCTETS:
-                end = line_at + 2
+        stray = stray + len(tail) if stray >= 0 else 2 if self._stray_in_line else -1  # behind the CRLF of the tail
+        empty = window.find(HEADER_END)
+        if empty >= 0 and stray < 0 and not 0 < most < before + empty + len(HEADER_END):
+            self._header_tail = None  # wherever before that it ends
+            return
+        # The separator line of an mbox may stand in front (`mailserver.mail.mending`).
+        is_mbox = self._is_first_line and window[2:].lstrip(b">")[:5] == b"From "
+        at = window.find(b"\r\n", 2) if is_mbox else 0
+        last = HEADER_LAST.search(window, at) if at >= 0 else None
+        line_at = window.rfind(b"\r\n")
+        self._is_first_line = self._is_first_line and line_at == 0
         # Of a line that may yet turn out to be no field, nothing counts.
-        reached = end if end >= 0 else len(window) if is_field else line_at + 2
-        self._stray_in_line = stray >= reached and end < 0
+        is_field = at < 0 or b":" in window[line_at:] or window.startswith((b" ", b"\t"), line_at + 2)
+        reached = last.end() if last is not None else len(window) if is_field else line_at + 2
+        self._stray_in_line = stray >= reached
         if 0 <= stray < reached:
             self.stray_in_header = True
         if 0 < most < before + reached:
             self._too_long_header = True
-        if end >= 0 or self._too_long_header:
+        if last is not None or self._too_long_header:
             self._header_tail = None
-        else:
-            line = window[line_at:]
-            self._header_tail = b"\r\n " + line[-3:] if is_field and len(line) > NAME_OCTETS else line
+        else:  # what goes on with a field is as good as a folded line
+            self._header_tail = b"\r\n " + window[-1:] if is_field else window[line_at:]
 
 
 class DotReader(Content):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.smtp.client_content import DotWriter
+from mailserver.smtp.data import DotReader, LineFeedReader
 from mailserver.smtp.events import Chunk, Closed, Data, EndOfData, Wait
 from mailserver.smtp.server import SessionLimits
 from mailserver.smtp.states import State
@@ -114,6 +115,12 @@ class FaultTests(SynchronousTestCase):
         limits = SessionLimits(message_octets=1000)
         self.assertEqual(self.fault(b"x\r\n" * 334 + b".\r\n", limits=limits), (552, "5.3.4"))
         self.assertEqual(receive(b"x" * 998 + b"\r\n.\r\n", limits=limits).codes, [354, 250])
+
+    def test_a_limit_of_one_octet_is_one_and_none_is_none(self):
+        for octets, code in ((0, 250), (1, 552)):
+            limits = SessionLimits(message_octets=octets, excess_octets=5000)
+            self.assertEqual(receive(b"a\r\n.\r\n", limits=limits).codes, [354, code], octets)
+        self.assertEqual(receive(b"a\r\n" * 3000 + b".\r\n", limits=SessionLimits(message_octets=0, excess_octets=1)).codes, [354, 250])
 
     def test_no_chunk_goes_past_the_limit_by_more_than_one_arrival(self):
         conversation = Conversation(limits=SessionLimits(message_octets=1000, header_octets=0)).address()
@@ -320,6 +327,14 @@ class LineFeedTests(SynchronousTestCase):
         self.assertEqual(conversation.send(b"b\r\n.\r\n")[:3], b"250")
         self.assertEqual(conversation.content, b"a\r\n.\r\nMAIL FROM:<evil@b.example>\r\nb\r\n")
 
+        conversation = self.device(b".\nb\n.c\r\n..d\r\n.\r\n")
+        self.assertEqual(conversation.content, b".\r\nb\r\n.c\r\n.d\r\n", "where the octets behind it begin, dots are undone after CRLF alone")
+
+    def test_after_one_crlf_what_follows_the_end_is_the_next_command(self):
+        for first in (b"a\r\n", b"a\n.b\r\n", b"\r\n"):
+            conversation = self.device(first + b"b\r\n.\r\nNOOP\r\nQUIT\r\n")
+            self.assertEqual(conversation.codes, [354, 250, 250, 221], first)
+
     def test_not_after_pipelining_a_log_in_tls_or_bdat(self):
         for before in (b"NOOP\nNOOP\n", b"AUTH PLAIN YQ==\n", b"STARTTLS\n", b"BDAT 2\n"):
             conversation = Conversation(lf_lines=True)
@@ -344,6 +359,20 @@ class LineFeedTests(SynchronousTestCase):
 
     def test_stray_line_ends_are_mended_also_where_others_are_refused(self):
         self.assertEqual(self.device(b"a\rb\n.\n", limits=REFUSING).content, b"a b\r\n")
+
+
+class ReaderTests(SynchronousTestCase):
+    def test_minus_one_is_the_end_that_has_not_come(self):
+        for text in (b"a", b"a\r\n", b"a\r\n.b", b"a\n"):
+            self.assertEqual(DotReader(REFUSING, converts=False).read(text, 0)[1], -1)
+            self.assertEqual(LineFeedReader(REFUSING).read(text, 0)[1], -1)
+
+    def test_only_the_reader_of_lf_lines_has_an_end_of_lf(self):
+        self.assertFalse(DotReader(REFUSING, converts=False).lf_ends)
+        reader = LineFeedReader(REFUSING)
+        self.assertTrue(reader.lf_ends)
+        reader.read(b"a\r\n", 0)
+        self.assertFalse(reader.lf_ends)
 
 
 class RoundTripTests(SynchronousTestCase):
