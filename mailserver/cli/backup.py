@@ -44,6 +44,8 @@ def make_backup(options: argparse.Namespace) -> int:
     say(f"{found.messages} messages are in {plain(target)}, all of them held.")
     if found.settled_meanwhile:
         say(f"{found.settled_meanwhile} more left the queue while they were copied, and are not.")
+    if found.reports:
+        say(f"{found.reports} reports of success were owed, and are held, too.")
     if found.damaged:
         say(f"The files of {found.damaged} of them are missing in the queue itself: they are damaged.")
     say(

@@ -66,7 +66,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver queue salvage": ("mailserver queue salvage",),
     "mailserver status": ("mailserver status --json",),
     "mailserver backup": ("mailserver backup /var/backups/mailserver/2026-11-30",),
-    "mailserver restore": ("mailserver restore /var/backups/mailserver/2026-11-30",),
+    "mailserver restore": (
+        "mailserver restore /var/backups/mailserver/2026-11-30",
+        "mailserver restore /var/backups/mailserver/2026-11-30 --roads /mnt/old/mailserver/explain.db",
+    ),
     "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
     "mailserver explain": (
         "mailserver explain 06F2J8Q4M1ZK7X9A",

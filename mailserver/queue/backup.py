@@ -1,7 +1,8 @@
 """A copy of a queue that may be at work: one moment of its store, and the files of the messages that stand in it.
 
 A message that is delivered while its file is about to be copied needs no copy: it leaves the backup, too.  Everything else in
-the backup is *held*: under a server that has gone on since, it would be delivered a second time unasked.
+the backup is *held*: under a server that has gone on since, it would be delivered a second time unasked.  So are reports of
+success that were owed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import apsw
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken
 from mailserver.queue.changes import Verb
-from mailserver.queue.entry import number_of
+from mailserver.queue.entry import REPORT_HELD, State, number_of
 from mailserver.queue.mark import DATABASE, End, required_files, write_mark
 from mailserver.queue.selection import Selection
 from mailserver.queue.verbs import Order, StoppedQueue
@@ -40,13 +41,14 @@ class NoBackup(Exception):
 class Backup:
     """What was copied: `made_at` in seconds since the epoch, how many messages, how many left the queue meanwhile.
 
-    Of `damaged` ones the queue itself has lost the file.
+    Of `damaged` ones the queue itself has lost the file; for `reports` recipients a report of success was owed.
     """
 
     made_at: float
     messages: int
     settled_meanwhile: int
     damaged: int = 0
+    reports: int = 0
 
 
 def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Backup:
@@ -57,19 +59,19 @@ def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Ba
     if os.listdir(target):
         raise NoBackup(f"{target} is not empty")
     os.mkdir(os.path.join(target, SPOOL), 0o700)
-    gone = damaged = 0
+    gone = damaged = reports = 0
     if required_files(data)[1]:
         _copy_database(os.path.join(data, DATABASE), os.path.join(target, DATABASE))
         lost = [id for id in _spooled(target) if not _copy_spooled(data, target, id)]
         settled = [id for id in lost if not _is_there(data, id)]
         gone, damaged = len(settled), len(lost) - len(settled)
         write_mark(target, End.CHANGED)  # whoever starts on it looks through all of it
-        _hold(target, settled, now)
+        reports = _hold(target, settled, now)
     if os.path.exists(os.path.join(data, STATE)):
         _copy_database(os.path.join(data, STATE), os.path.join(target, STATE))
     for path in files:
         copy_file(path, os.path.join(target, os.path.basename(path)))
-    found = Backup(now, _count(target), gone, damaged)
+    found = Backup(now, _count(target), gone, damaged, reports)
     sync_directory(os.path.join(target, SPOOL))
     _write_manifest(target, found)
     return found
@@ -139,13 +141,20 @@ def _copy_database(path: str, target: str) -> None:
     _sync(target)
 
 
-def _into_one_file(path: str) -> None:
+def _hold_reports(path: str) -> int:
+    """Those of success, of what is delivered; all others stand with what is held.  All of it goes into the one file."""
     connection = apsw.Connection(path)
     try:
+        connection.execute(
+            "UPDATE attempt SET report = ?, note = ? WHERE state = ? AND report IS NOT NULL",
+            (REPORT_HELD, "delivered; the report of it is held by the backup", State.DELIVERED),
+        )
+        held = connection.changes()
         connection.execute("PRAGMA journal_mode = DELETE")
     finally:
         connection.close()
     _sync(path)
+    return held
 
 
 def _sync(path: str) -> None:
@@ -220,22 +229,22 @@ def _count(folder: str) -> int:
         connection.close()
 
 
-def _hold(folder: str, settled: list[str], now: float) -> None:
-    """Nothing of the copy is delivered unasked; what was settled meanwhile leaves it."""
+def _hold(folder: str, settled: list[str], now: float) -> int:
+    """Nothing of the copy is delivered unasked; what was settled meanwhile leaves it.  How many reports of success are owed."""
 
     def nobody(id: str, step: str, **fields: Any) -> None:
         """The roads are the running server's."""
 
     with StoppedQueue.opened(folder) as queue:
         if queue is None:
-            return
+            return 0
         for id in settled:
             queue.carry_out(Order(Verb.DROP, Selection(id=id), "the backup"), after=0, now=now, note=nobody)
         after: int | None = 0
         while after is not None:
             page = queue.carry_out(Order(Verb.HOLD, Selection(), "the backup"), after=after, now=now, note=nobody)
             after = page.next
-    _into_one_file(os.path.join(folder, DATABASE))
+    return _hold_reports(os.path.join(folder, DATABASE))
 
 
 def _write_manifest(folder: str, found: Backup) -> None:

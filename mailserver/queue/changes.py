@@ -10,7 +10,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.queue.entry import CLOSED, KEY_OCTETS, Attempt, State, Trial, pack
+from mailserver.queue.entry import CLOSED, KEY_OCTETS, REPORT_HELD, Attempt, State, Trial, pack
 from mailserver.queue.reader import ReadMessage
 
 __all__ = ["STEPS", "Change", "Verb", "change_states", "held_attempts", "is_open_to", "redirect"]
@@ -102,10 +102,14 @@ def change_states(
     changed: list[Attempt] = []
     for one in destinations:
         before = known.get(one.index)
-        if one.index not in indexes or not is_open_to(verb, QUEUED if before is None else before.state):
+        if one.index not in indexes or not is_open_to(verb, QUEUED if before is None else before.shown_state):
             continue
         if before is None:
             before = _untried(number, one)
+        if before.report == REPORT_HELD:
+            if verb in (Verb.RELEASE, Verb.DROP):
+                changed.append(replace(before, report=now if verb is Verb.RELEASE else None, note=""))
+            continue
         if verb in (Verb.RETRY, Verb.RELEASE):
             changed.append(replace(before, state=State.DEFERRED, due=now, report=None))
         elif verb is Verb.BOUNCE:

@@ -25,6 +25,7 @@ __all__ = [
     "FROM_ID",
     "KEY_OCTETS",
     "NUMBER_CHARACTERS",
+    "REPORT_HELD",
     "WHOLE_ENTRY",
     "Attempt",
     "DestinationSummary",
@@ -64,6 +65,9 @@ TRIALS_KEPT = 10  # of each destination, the newest
 DIALOGUES_KEPT = 3  # of these, the newest
 TRIAL_CHARACTERS = 500
 DIALOGUE_LINES = 30
+
+REPORT_HELD = -1.0
+"""When a report is owed that waits until a person releases it."""
 
 Settled = tuple[int, str, bool, bool]  # number, message id, has attempts in the store, has a file in the spool
 
@@ -114,7 +118,8 @@ class Attempt:
     """What is kept of the attempts for one destination.  `due` is seconds since the epoch, for a deferred one.
 
     `report` is when a report to the sender is owed, None where none is: on the failure, on the delay or on the success, as
-    `state` is.  `history` are the last attempts that did not deliver, the oldest first.
+    `state` is; `REPORT_HELD` for a success that is not told before a person says so.  `history` are the last attempts that did
+    not deliver, the oldest first.
     """
 
     number: int
@@ -127,6 +132,11 @@ class Attempt:
     note: str
     report: float | None = None
     history: tuple[Trial, ...] = ()
+
+    @property
+    def shown_state(self) -> str:
+        """For people and their verbs: what is delivered, and whose report is held, is held."""
+        return str(State.HELD if self.report == REPORT_HELD else self.state)
 
     def was_made(self, since: float, now: float) -> bool:
         """The last attempt that did not deliver lies between these two (seconds since the epoch)."""

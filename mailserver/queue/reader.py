@@ -453,7 +453,7 @@ def destination_summary(destination: Destination, attempt: Attempt | None, with_
     reply = "" if attempt.reply is None else str(attempt.reply)
     return replace(
         first,
-        state=str(attempt.state),
+        state=attempt.shown_state,
         attempts=attempt.attempts,
         due=attempt.due,
         reply=reply,

@@ -33,7 +33,7 @@ from mailserver.mail.report import (
     success_report,
 )
 from mailserver.queue.due import DueTimes
-from mailserver.queue.entry import Attempt, Mark, Settled, State, number_of, pack
+from mailserver.queue.entry import REPORT_HELD, Attempt, Mark, Settled, State, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.store import MessageRefused, SqliteStore
@@ -251,7 +251,7 @@ class Reporter:
         return [
             one
             for one in message.attempts
-            if one.report is not None and one.report <= now and one.destination >= 0
+            if one.report is not None and REPORT_HELD != one.report <= now and one.destination >= 0
             # Where that is not so yet the next attempt brings it back: see `recorded`.
             if one.state is not State.DEFERRED or one.was_made(since, now)
         ]

@@ -29,6 +29,7 @@ KILLING = (
     "test_kills_under_load_lose_nothing_and_double_only_what_was_on_its_way",
     "tests.relay.test_relay.ManyDestinations",
     "tests.scenarios.test_reports.Reports.test_a_kill_loses_no_report", "tests.queue.test_disk",
+    "tests.scenarios.test_backup", "tests.scenarios.test_rename",
 )  # fmt: skip
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]
 

@@ -16,13 +16,14 @@ from mailserver.mail.envelope import MailParameters, Recipient, RecipientParamet
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
+from mailserver.queue.backup import back_up, restore
 from mailserver.queue.changes import Verb
 from mailserver.queue.entry import number_of
 from mailserver.queue.reader import list_entries
 from mailserver.queue.reporting import ROUTE_AGAIN_SECONDS, ROUTE_SECONDS
 from mailserver.queue.selection import Selection
 from mailserver.queue.store import MessageRefused
-from mailserver.queue.verbs import Order
+from mailserver.queue.verbs import Order, StoppedQueue
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote, stubborn
 
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
@@ -280,6 +281,47 @@ class Wishes(ReportCase):
         await self.until(queue, settled)
         await self.quiet(queue)
         self.assertEqual(self.reports(), [[("delivered", "alice@example.org", "2.0.0")]])
+
+
+    async def test_a_success_that_was_owed_at_a_backup_is_told_when_a_person_releases_it_and_once(self):
+        queue = await self.started()
+        self.routes = RuntimeError("no directory")
+        id = await self.send(queue, asking("SUCCESS"), local(1, "dave"), step="delivered")
+        self.clock.advance(1)
+        await self.quiet(queue)
+        copy, elsewhere = (os.path.abspath(self.mktemp()) for _ in range(2))
+        os.mkdir(copy)
+        os.mkdir(elsewhere)
+        self.assertEqual(back_up(self.directory, copy, 1000.0).reports, 1)
+        await self.crash(queue)
+        self.assertEqual(restore(copy, elsewhere).reports, 1)
+        self.directory = elsewhere
+        self.routes = [Local(Address("bob", "example.com"), BOX)]
+        queue = await self.started()
+        for _ in range(3):
+            self.clock.advance(4000)
+            await self.quiet(queue)
+        self.assertEqual((self.reports(), await self.states(queue, id)), ([], ["held", "delivered"]))
+        page = await queue.verbs.carry_out(Order(Verb.BOUNCE, Selection(id=id), "root"), after=0)
+        self.assertEqual((page.done, len(page.left)), ([], 1), "it was delivered")
+        settled = self.steps.wait(id, "settled")
+        await queue.verbs.carry_out(Order(Verb.RELEASE, Selection(id=id), "root"), after=0)
+        await self.until(queue, settled)
+        await self.quiet(queue)
+        self.assertEqual(self.reports(), [[("delivered", "alice@example.org", "2.0.0")]])
+
+    async def test_a_held_report_is_dropped_with_its_message(self):
+        queue = await self.started()
+        self.routes = RuntimeError("no directory")
+        id = await self.send(queue, asking("SUCCESS"), step="delivered")
+        self.clock.advance(1)
+        await self.quiet(queue)
+        copy = os.path.abspath(self.mktemp())
+        os.mkdir(copy)
+        back_up(self.directory, copy, 1000.0)
+        with StoppedQueue.opened(copy) as stopped:
+            page = stopped.carry_out(Order(Verb.DROP, Selection(), "root"), after=0, now=2000.0, note=lambda *_, **__: None)
+        self.assertEqual((page.done, list_entries(copy)), ([(id, ("alice@example.org",))], []))
 
 
 class NobodyToTell(ReportCase):
