@@ -23,7 +23,7 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 BELOW = DIRECTORY | os.O_NOFOLLOW
 EMPTY_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PARTS = ("tmp", "new", "cur")
-TRUSTED_SECONDS = 1.0  # how long a path may lead elsewhere than the descriptor before we see it
+TRUSTED_SECONDS = 1.0  # how long a path may lead elsewhere than the descriptor before we see it, and a new folder wait
 NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -32,7 +32,7 @@ class Maildir:
     """One that is open: descriptors of itself, of ``tmp`` and of ``new``.
 
     `device` and `inode` are its own, `new_inode` is that of ``new``; `checked` is when both were last compared with its path
-    (seconds).
+    (seconds).  `instead` says that it is the inbox because the folder was not there: somebody may make that any moment.
     """
 
     path: str
@@ -43,6 +43,7 @@ class Maildir:
     inode: int
     new_inode: int
     checked: float
+    instead: bool
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -107,6 +108,8 @@ class Maildirs:
 
     def _still_there(self, maildir: Maildir, now: float) -> bool:
         maildir.checked = now
+        if maildir.instead:
+            return False
         try:
             found = os.stat(maildir.path)
             new = os.stat("new", dir_fd=maildir.fd, follow_symlinks=False)
@@ -136,7 +139,7 @@ class Maildirs:
                 os.close(inbox)
                 path = f"{path}/{folder}"
                 self._make_parts(fd, path)
-            return _whole(path, fd, now)
+            return _whole(path, fd, now, instead=bool(mailbox.folder) and not folder)
         except BaseException:
             os.close(fd)
             raise
@@ -186,7 +189,7 @@ class Maildirs:
         self._made.append(above)
 
 
-def _whole(path: str, fd: int, now: float) -> Maildir:
+def _whole(path: str, fd: int, now: float, *, instead: bool) -> Maildir:
     tmp = os.open("tmp", BELOW, dir_fd=fd)
     try:
         new = os.open("new", BELOW, dir_fd=fd)
@@ -194,7 +197,7 @@ def _whole(path: str, fd: int, now: float) -> Maildir:
         os.close(tmp)
         raise
     found = os.fstat(fd)
-    return Maildir(path, fd, tmp, new, found.st_dev, found.st_ino, os.fstat(new).st_ino, now)
+    return Maildir(path, fd, tmp, new, found.st_dev, found.st_ino, os.fstat(new).st_ino, now, instead)
 
 
 def _is_directory(name: str, directory: int) -> bool:

@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -49,6 +49,7 @@ from mailserver.threads import Threads
 __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "launch_of"]
 
 HANDING_OVER = 4  # messages at once: a launcher that takes nothing, or a temporary folder that hangs, keeps these threads alone
+WAYS = ("{folder}", "{recipient}", "{local_part}", "{original_recipient}")  # what differs between alice and alice+x
 GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
 
 
@@ -84,6 +85,7 @@ class PipeDelivery:
     ) -> None:
         CommandTemplate(command)
         self.knows_folders = any("{folder}" in word for word in command)
+        self._knows_ways = any(one in word for word in command for one in WAYS)
         self._launch = Launch(
             command=tuple(command),
             user=user,
@@ -163,13 +165,22 @@ class PipeDelivery:
     async def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Mapping[int, Outcome]:
-        """Run the command for each mailbox and folder, side by side as far as `concurrency` allows."""
+        """Run the command for each mailbox and folder, side by side as far as `concurrency` allows.
+
+        For one that hears only of the mailbox all its folders are one place: it would be told the same twice.
+        """
         last_start = self._clock.seconds() + self._last_start_seconds
-        groups = one_for_each(destinations)
+        groups = one_for_each(destinations, self._place_of)
         outcomes = await gatherResults(
             [Later.fromCoroutine(self._deliver_to(envelope, content, first, last_start)) for first, *_ in groups]
         )
         return {one.index: outcome for group, outcome in zip(groups, outcomes, strict=True) for one in group}
+
+    def _place_of(self, destination: Destination) -> Hashable:
+        route = destination.route
+        if self._knows_ways or not isinstance(route, Local):
+            return destination.place
+        return route.mailbox.user, route.mailbox.domain
 
     async def flush(self) -> None:
         """The command has answered for what it took."""

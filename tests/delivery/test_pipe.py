@@ -157,6 +157,19 @@ class OneRun(PipeCase):
             self.assertEqual(sorted(file.read().split()), ["alice/", "alice/Junk", "bob/"])
 
 
+    async def test_one_that_hears_of_the_mailbox_alone_is_not_told_the_same_twice(self) -> None:
+        tagged = Mailbox("alice", "example.org", ("x",), False, True)
+        one = parcel(ALICE, BOB, tagged, Mailbox("alice", "example.org", junk=True))
+        for words, runs in ((("{user}@{domain}",), 2), (("{user}", "{local_part}"), 4), (("--for={original_recipient}",), 4)):
+            delivery = await self.started(SHELL, "-c", "echo x >> out", "sh", *words)
+            outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
+            self.assertEqual([type(outcomes[n]) for n in range(4)], [Delivered] * 4)
+            with open(f"{self.base}/out") as file:
+                self.assertEqual(len(file.read().split()), runs, words)
+            os.unlink(f"{self.base}/out")
+            await delivery.stop()
+
+
 class Surroundings(PipeCase):
     """What the command is given beside the message."""
 

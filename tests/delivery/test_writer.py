@@ -19,7 +19,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from mailserver.delivery import writer
 from mailserver.delivery.form import Body
 from mailserver.delivery.letters import letter_of, outcomes_of
-from mailserver.delivery.maildirs import Maildirs
+from mailserver.delivery.maildirs import TRUSTED_SECONDS, Maildirs
 from mailserver.delivery.names import PathTemplate, number_of_mailbox
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
@@ -271,6 +271,17 @@ class Folders(WriterCase):
         self.assertEqual(len(os.listdir(self.path("new"))), 1)
         self.assertFalse(os.path.exists(self.path(".python")))
         self.assertIn("/alice/new/", str(outcomes[0]))
+
+    def test_a_folder_that_is_made_later_gets_the_mail_of_its_tag(self) -> None:
+        tagged = Mailbox("alice", "example.org", ("python",), False, True)
+        self.deliver(parcel(tagged))
+        os.mkdir(self.path(".Python"))
+        self.now += TRUSTED_SECONDS + 0.1
+        self.deliver(parcel(tagged, id="0000000000000002"))
+        self.assertEqual([len(os.listdir(self.path(place))) for place in ("new", ".Python/new")], [1, 1])
+        opened = self.maildirs.find(tagged)
+        self.now += TRUSTED_SECONDS + 0.1
+        self.assertIs(self.maildirs.find(tagged), opened)  # one that was found stays open
 
     def test_a_tag_finds_its_folder_in_any_case(self) -> None:
         self.deliver(parcel(Mailbox("alice", "example.org", ("Lists", "Python"))))

@@ -221,6 +221,13 @@ class Scripted(LMTPCase):
             told = [line for line in self.store.heard if line.startswith(b"RCPT")]
             self.assertEqual(told, [b"RCPT TO:<alice@example.org>", b"RCPT TO:<bob@example.org>"])
 
+    async def test_a_store_that_is_told_no_folder_gets_one_copy_for_the_mailbox(self) -> None:
+        for template, told in (("{user}@{domain}", 1), ("{user}{+folder}@{domain}", 2)):
+            self.store.heard.clear()
+            outcomes = await self.outcomes(await self.delivery(recipient=template), parcel("alice", "alice.Junk"))
+            self.assertEqual([type(outcome) for outcome in outcomes], [Delivered, Delivered])
+            self.assertEqual(len([line for line in self.store.heard if line.startswith(b"RCPT")]), told, template)
+
     async def test_a_follower_whose_parameters_the_store_was_not_told_is_reported_by_us(self) -> None:
         self.store.answers["LHLO"] = "250-store.example.org\n250-DSN\n250-ENHANCEDSTATUSCODES\n250 8BITMIME"
         first, second = await self.outcomes(await self.delivery(), parcel("alice", "alice"))
