@@ -17,7 +17,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-__all__ = ["let_go", "writer"]
+__all__ = ["hang_up", "let_go", "writer"]
 
 BUFFERS = ("dataBuffer", "_tempDataBuffer", "socket", "disconnecting")
 LAYER = ("_tlsConnection", "_handshakeDone", "_lostTLSConnection", "_appSendBuffer", "_aggregator", "disconnecting")
@@ -90,6 +90,16 @@ def _send(transport: Any, octets: bytes) -> None:
         sent = 0
     if sent < len(octets):
         FileDescriptor.write(transport, octets[sent:])
+
+
+def hang_up(transport: Any) -> None:
+    """After `loseConnection`: wait no longer for the peer's part of TLS's goodbye (RFC 8446 section 6.1 does not ask for it).
+
+    What has been written still goes out.  A connection without TLS waits for nothing else.
+    """
+    layer = transport if isinstance(transport, TLSMemoryBIOProtocol) else getattr(transport, "protocol", None)
+    if isinstance(layer, TLSMemoryBIOProtocol) and not layer._appSendBuffer:
+        layer.transport.loseConnection()
 
 
 def let_go(transport: Any, reason: Failure) -> None:

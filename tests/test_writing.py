@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
-from mailserver.writing import writer
+from mailserver.writing import hang_up, writer
 from tests.requires import require_tool
 from tests.tls.authority import Authority
 
@@ -144,6 +144,26 @@ class Writing(WritingCase):
             await self.lost
             if self.way != "plain":
                 side.write(b"more\r\n")
+
+        await self.for_each_way(test)
+
+    async def test_who_does_not_say_goodbye_is_not_waited_for_and_has_heard_all(self) -> None:
+        octets = PIECES[1] * 100
+
+        def read(client: socket.socket) -> bytes:
+            heard = b""
+            while more := client.recv(65536):
+                heard += more
+            return heard
+
+        async def test(side: Side, client: socket.socket) -> None:
+            side.write(octets)
+            side.transport.loseConnection()
+            hang_up(side.transport)
+            hang_up(side.transport)
+            self.assertEqual(await deferToThread(read, client), octets, self.way)
+            await self.lost  # though the client neither says anything nor closes
+            hang_up(side.transport)
 
         await self.for_each_way(test)
 

@@ -24,6 +24,7 @@ from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
 from mailserver.smtp.events import Hello, Wait
 from mailserver.smtp.server import ServerSession
+from mailserver.writing import hang_up
 
 if TYPE_CHECKING:
     from mailserver.receive.factory import ReceiveFactory
@@ -33,6 +34,7 @@ __all__ = ["Connection"]
 log = Logger()
 
 LINGER_SECONDS = 30.0  # how long a peer may take to read our last words
+GOODBYE_SECONDS = 2.0  # how long a listener that goes away waits for the peers' goodbyes, where TLS has one
 # They are compared for each command, and a global is found sooner than a member of an enum.
 OPEN, ASKED, PENALTY, HANDSHAKE, ENDED = State.OPEN, State.ASKED, State.PENALTY, State.HANDSHAKE, State.ENDED
 SLOW_PEER, SLOW_DISK, AHEAD = Unread.SLOW_PEER, Unread.SLOW_DISK, Unread.AHEAD
@@ -109,6 +111,8 @@ class Connection(Protocol):
         if state is ENDED:
             if now >= self.since + LINGER_SECONDS:
                 self.transport.abortConnection()
+            elif self.factory.is_leaving and now >= self.since + GOODBYE_SECONDS:
+                hang_up(self.transport)
             return
         if state is ASKED or state is PENALTY:
             return

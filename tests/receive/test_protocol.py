@@ -15,6 +15,8 @@ from zope.interface import implementer
 from mailserver.interfaces import IPeerFilter, ISenderFilter
 from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.receive import connection as connection_module
+from mailserver.receive.connection import LINGER_SECONDS
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.throttle import Admission, Pace, Patience
@@ -390,6 +392,22 @@ class Ends(ConnectionCase):
         self.assertNoResult(gone)
         protocol.connectionLost(Failure(ConnectionDone()))
         self.successResultOf(gone)
+
+    def test_a_stopping_server_waits_two_seconds_for_goodbyes(self) -> None:
+        listener = self.listener()
+        hung_up: list[Any] = []
+        self.patch(connection_module, "hang_up", hung_up.append)
+        protocol, wire = listener.greeted()
+        quitting, _ = listener.greeted()
+        quitting.dataReceived(b"QUIT\r\n")
+        listener.clock.advance(LINGER_SECONDS - 1)
+        self.assertEqual(hung_up, [], "as long as the server stays, a peer has its time")
+        listener.factory.shut_down()
+        listener.clock.advance(1)
+        self.assertNotIn(wire, hung_up)
+        listener.clock.advance(1)
+        self.assertIn(wire, hung_up)
+        self.assertFalse(wire.aborted, "what has been said still goes out")
 
     def test_a_stopping_server_takes_the_message_that_is_under_way(self) -> None:
         listener = self.listener()
