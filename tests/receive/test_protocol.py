@@ -397,7 +397,7 @@ class Ends(ConnectionCase):
         listener = self.listener()
         hung_up: list[Any] = []
         self.patch(connection_module, "hang_up", hung_up.append)
-        protocol, wire = listener.greeted()
+        _, wire = listener.greeted()
         quitting, _ = listener.greeted()
         quitting.dataReceived(b"QUIT\r\n")
         listener.clock.advance(LINGER_SECONDS - 1)
