@@ -93,8 +93,7 @@ class Server:
         limits, data, log = configuration.limits, configuration.data, configuration.log
         self.reactor = reactor
         self._begun_with = configuration
-        self.data, self.catalogue = data, catalogue
-        self.ids = IdSource(time.time)
+        self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
         self.spool = Spool(
             one_octets_most=limits.memory_bytes, all_octets_most=limits.memory_bytes_total, run_in_thread=deferToThread
         )
@@ -123,6 +122,7 @@ class Server:
             keys_directory=configuration.keys_path,
             new_threads=functools.partial(Threads, call_from_thread=reactor.callFromThread),
             check_password=self.log_ins.checks.matches,
+            room_for=lambda octets: self.queue.room_for(octets),
         )
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)

@@ -85,6 +85,8 @@ class Services:
     own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
     `keep_process(kind, start)` starts one of the small processes that the server's own components have beside it, and replaces
     it when it dies; the kinds are fixed.
+    `room_for(octets)` says, in the reactor's thread, whether the disk of the data has room for so many beside the reserve of
+    `limits.minimum_free_bytes`, and counts them as taken for a second.
     `new_threads(name, most)` makes threads of the component's own (`mailserver.threads.Threads`), for what may hang.
     """
 
@@ -99,6 +101,7 @@ class Services:
     keep_process: Any = None
     keys_directory: str = ""
     new_threads: Any = None
+    room_for: Any = None
 
 
 class IComponentFactory(Interface):

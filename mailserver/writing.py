@@ -98,8 +98,9 @@ def hang_up(transport: Any) -> None:
     What has been written still goes out.  A connection without TLS waits for nothing else.
     """
     layer = transport if isinstance(transport, TLSMemoryBIOProtocol) else getattr(transport, "protocol", None)
-    if isinstance(layer, TLSMemoryBIOProtocol) and not layer._appSendBuffer:
-        layer.transport.loseConnection()
+    below: Any = layer.transport if isinstance(layer, TLSMemoryBIOProtocol) and not layer._appSendBuffer else None
+    if below is not None:
+        below.loseConnection()
 
 
 def let_go(transport: Any, reason: Failure) -> None:

@@ -154,6 +154,7 @@ def _relay(
         implicit_tls=implicit_tls,
         eight_bit=EightBit(options.eightbit),
         directory=services.data_directory,
+        room_for=services.room_for,
     )
     doorway = Doorway(
         port=options.port,

@@ -57,8 +57,8 @@ class Connections:
     `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same name is
     taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `log_in` the relay logs in there, and with `implicit_tls`
     connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content for a host that lacks
-    8BITMIME; large messages are converted in files in `directory`.  A transmission waits for a connection no longer than
-    `waiting_seconds`.
+    8BITMIME; large messages are converted in files in `directory`, whose disk has `room_for(octets)`.  A transmission waits for
+    a connection no longer than `waiting_seconds`.
     """
 
     log = Logger()
@@ -78,6 +78,7 @@ class Connections:
         implicit_tls: bool = False,
         eight_bit: EightBit = EightBit.CONVERT,
         directory: str = "",
+        room_for: Callable[[int], bool] | None = None,
         waiting_seconds: float = 600.0,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
@@ -95,7 +96,12 @@ class Connections:
         self._lmtp = lmtp
         self._waiting_seconds = waiting_seconds
         self._conversions = Conversions(
-            eight_bit=eight_bit, directory=directory, run_in_thread=run_in_thread, again=self.submit
+            eight_bit=eight_bit,
+            directory=directory,
+            run_in_thread=run_in_thread,
+            again=self.submit,
+            seconds=clock.seconds,
+            room_for=room_for,
         )
         self._connections: dict[Link, RelayProtocol] = {}
         self._connectors: dict[Link, Any] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
@@ -22,6 +24,10 @@ from mailserver.smtp.client_transaction import UNMET_NEED
 __all__ = ["Conversions"]
 
 NOT_CONVERTED = Reply.of(451, "4.3.0", "The message could not be converted for the host")
+NO_ROOM = Reply.of(452, "4.3.1", "There is no room now to convert the message for the host")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORMS_OCTETS = 512 << 20  # of all forms together that a thread has made, or is to make
+TOLD_SECONDS = 60.0
 AT_ONCE_OCTETS = 131_072  # of a message in memory
 THREADS = 2  # at once: they are not the relay's alone
 
@@ -30,7 +36,9 @@ class Conversions:
     """Those of one relay.
 
     `again(transmission)` takes what a thread has made a form for.  Large messages are converted into files without a name in
-    `directory`, "" for the system's.
+    `directory`, "" for the system's; `room_for(octets)` says whether its disk has room beside the reserve.  A slow host keeps
+    the forms of all that waits for it: together they take `octets_most`, those for one address half of that at most, and what
+    finds no place is tried again later.  One form is made in any case, whatever its size.
     """
 
     log = Logger()
@@ -42,11 +50,20 @@ class Conversions:
         directory: str,
         run_in_thread: Callable[..., Any],
         again: Callable[[Transmission], None],
+        seconds: Callable[[], float],
+        room_for: Callable[[int], bool] | None = None,
+        octets_most: int = FORMS_OCTETS,
     ) -> None:
         self._eight_bit = eight_bit
         self._directory = directory or tempfile.gettempdir()
         self._run_in_thread = run_in_thread
         self._again = again
+        self._seconds = seconds
+        self._room_for = room_for
+        self._octets_most = octets_most
+        self._told_at = -TOLD_SECONDS
+        # Where it goes, and the octets of its forms, which end with it.
+        self._held: WeakKeyDictionary[Transmission, tuple[str, int]] = WeakKeyDictionary()
         self._turns = DeferredSemaphore(THREADS)
         self._under_way: dict[Transmission, None] = {}
 
@@ -85,10 +102,16 @@ class Conversions:
                 self._stumbled(Failure(), transmission)
                 return False
             return self._is_made(form, transmission, channel)
+        octets = content.size * 3 // 2  # base64 and its line ends are a good third more
+        if not self._takes(transmission, octets):
+            self._no_room(transmission, "too much is waiting in other forms, or the disk is full")
+            return False
+        self._count(transmission, octets)
         self._under_way[transmission] = None
         making = self._turns.run(self._run_in_thread, make)
         making.addCallbacks(
-            lambda form: self._made_later(form, transmission, channel), lambda failure: self._stumbled(failure, transmission)
+            lambda form: self._made_later(form, transmission, channel, octets),
+            lambda failure: self._stumbled(failure, transmission),
         )
         making.addErrback(lambda failure: self.log.failure("the relay stumbled over a conversion", failure))
         return False
@@ -100,13 +123,41 @@ class Conversions:
         transmission.settle([Failed(form, UNMET_NEED)] * len(transmission.indexes))
         return False
 
-    def _made_later(self, form: Form | Reply, transmission: Transmission, channel: Channel) -> None:
+    def _takes(self, transmission: Transmission, octets: int) -> bool:
+        """There is room for one more form."""
+        address = transmission.way.key.address
+        in_all = sum(size for _, size in self._held.values())
+        own = sum(size for to, size in self._held.values() if to == address)
+        if own and own + octets > self._octets_most // 2:
+            return False
+        if in_all and in_all + octets > self._octets_most:
+            return False
+        return self._room_for is None or self._room_for(octets)
+
+    def _count(self, transmission: Transmission, octets: int) -> None:
+        _, before = self._held.get(transmission, ("", 0))
+        self._held[transmission] = transmission.way.key.address, before + octets
+
+    def _no_room(self, transmission: Transmission, why: str) -> None:
+        now = self._seconds()
+        if not 0 <= now - self._told_at < TOLD_SECONDS:
+            self._told_at = now
+            self.log.warn("8-bit messages that cannot be converted for {way} wait: {why}", way=str(transmission.way), why=why)
+        transmission.give_up(Deferred(NO_ROOM, "not sent"))
+
+    def _made_later(self, form: Form | Reply, transmission: Transmission, channel: Channel, octets: int) -> None:
         self._under_way.pop(transmission, None)
+        takes = form.content.size if isinstance(form, Form) and form.content is not transmission.content else 0
+        self._count(transmission, takes - octets)
         if not transmission.abandoned and self._is_made(form, transmission, channel):
             self._again(transmission)
 
     def _stumbled(self, failure: Failure, transmission: Transmission) -> None:
         self._under_way.pop(transmission, None)
+        if isinstance(failure.value, OSError) and failure.value.errno in FULL:
+            if not transmission.abandoned:
+                self._no_room(transmission, str(failure.value))
+            return
         self.log.failure("a message could not be converted for a host; it is tried again later", failure)
         if not transmission.abandoned:
             transmission.give_up(Deferred(NOT_CONVERTED, "not sent"))

@@ -242,6 +242,7 @@ class LMTPFactory:
             lmtp=True,
             eight_bit=EightBit.RAW,
             directory=services.data_directory,
+            room_for=services.room_for,
         )
         tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
         relay = Relay(

@@ -68,7 +68,7 @@ def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: boo
     return Meaning.ELSEWHERE
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Transmission:
     """One message for some recipients who share their hosts.
 

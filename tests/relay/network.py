@@ -242,6 +242,7 @@ class RelayCase(SynchronousTestCase):
         waiting=600.0,
         eight_bit=EightBit.CONVERT,
         run_in_thread=maybeDeferred,
+        room_for=None,
         **more,
     ):
         resolver = FakeResolver({**self.ZONES, **(zones or {})})
@@ -255,6 +256,7 @@ class RelayCase(SynchronousTestCase):
             avoids_itself=True,
             waiting_seconds=waiting,
             eight_bit=eight_bit,
+            room_for=room_for,
         )
         book = HostBook(
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),

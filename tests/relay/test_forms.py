@@ -1,9 +1,11 @@
 """What becomes of content that a host does not take as it is."""
 
 import email
+import errno
 import gc
 import os
 import tempfile
+from unittest import mock
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred as Later
@@ -245,6 +247,45 @@ class LargeTests(FormsCase):
         self.assertIsInstance(answers[0][0], Delivered)
         self.assertTrue(b.messages[0][2].isascii())
         self.assertEqual(len([one for one in made if getattr(one[0], "func", None) is form_of]), 1)
+
+    def test_those_that_wait_for_one_host_take_half_of_the_room_and_others_go_on(self):
+        zones = {"other.example": {"A": [self.B]}}
+        self.relay = self.make(zones=zones, run_in_thread=self.in_thread)
+        self.connections._conversions._octets_most = 4_000_000
+        a, b = self.peers(Peer(offers=SEVEN_BIT), Peer(offers=SEVEN_BIT))
+        contents = [self.large()[0] for _ in range(4)]  # of 600,000 octets: 900,000 are set aside for each form
+        answers = [self.begin(content=one, body="8BITMIME") for one in contents]
+        self.turn()
+        self.assertEqual([len(one) for one in answers], [0, 0, 1, 1])
+        self.assertEqual((type(answers[2][0][0]), answers[2][0][0].reply.enhanced), (Deferred, "4.3.1"))
+        other = self.begin("y@other.example", content=self.large()[0], body="8BITMIME")
+        self.run_threads()
+        for answer in (*answers[:2], other):
+            self.assertIsInstance(answer[0][0], Delivered)
+        self.assertEqual((len(a.messages), len(b.messages)), (2, 1))
+        del answer, answers, other
+        gc.collect()
+        self.assertEqual(sum(octets for _, octets in self.connections._conversions._held.values()), 0)
+
+    def test_one_form_is_made_however_large_it_is_but_not_on_a_full_disk(self):
+        asked = []
+        self.relay = self.make(room_for=lambda octets: not asked.append(octets) and len(asked) > 1)
+        self.connections._conversions._octets_most = 1
+        self.peers(Peer(offers=SEVEN_BIT))
+        content, data = self.large()
+        outcome = self.deliver(content=content, body="8BITMIME")
+        self.assertEqual((type(outcome), outcome.reply.code, asked), (Deferred, 452, [len(data) * 3 // 2]))
+        self.assertIsInstance(self.deliver(content=content, body="8BITMIME"), Delivered)
+
+    def test_a_disk_that_turns_out_to_be_full_is_no_fault_of_ours(self):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.relay = self.make()
+        self.peers(Peer(offers=SEVEN_BIT))
+        with mock.patch("mailserver.relay.forms.HeldFile.write", full):
+            outcome = self.deliver(content=self.large()[0], body="8BITMIME")
+        self.assertEqual((type(outcome), outcome.reply.code), (Deferred, 452))
 
     def test_a_file_that_cannot_be_read_defers_this_message_alone(self):
         self.relay = self.make()
