@@ -87,6 +87,7 @@ class Server:
     certificates: Certificates | None = None  # as above
     _clock_watch: ClockWatch | None = None
     _generation: Generation
+    queue: Queue
     _runs = False
 
     def __init__(self, configuration: Configuration, *, catalogue: plugins.Catalogue, reactor: Any, owner: Owner) -> None:
@@ -108,9 +109,8 @@ class Server:
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = _resolver(configuration, reactor)
         self.processes = SmallProcesses(reactor=reactor)
-        self.log_ins = LogIns(
-            configuration, reactor=reactor, state=self.state, note=self.steps.note, next_id=self.ids.next
-        )
+        note, next_id = self.steps.note, self.ids.next
+        self.log_ins = LogIns(configuration, reactor=reactor, state=self.state, note=note, next_id=next_id)
         self.services = Services(
             clock=reactor,
             run_in_thread=deferToThread,
@@ -132,7 +132,7 @@ class Server:
             clock=reactor,
             local=self.local,
             remote=self.remote,
-            note=self.steps.note,
+            note=note,
             run_in_thread=deferToThread,
             call_from_thread=reactor.callFromThread,
             retry_seconds=configuration.queue.retry,

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import amp
@@ -225,6 +225,24 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
         transport: Any = self.transport
         transport.abortConnection()
 
+    def dispatchCommand(self, box: Any) -> Deferred[Any]:
+        """Answer `Ask` alone, not the commands that AMP itself brings, one of which begins TLS.
+
+        What is no question hears so; it is who asks who is at fault, and the log has nothing to mend.
+        """
+        if box[amp.COMMAND] != Ask.commandName:
+            return fail(_refusal(f"this server knows no command {box[amp.COMMAND]!r}"))
+        answered: Deferred[Any] = super().dispatchCommand(box)
+        return answered.addErrback(_as_refusal)
+
+    def unhandledError(self, failure: Failure) -> None:
+        """Of a box that wants no answer, or of an answer that could not be sent."""
+        if failure.check(amp.RemoteAmpError):
+            self.log.debug("a control connection sent what is no question: {why}", why=failure.getErrorMessage())
+            self.give_way()
+        else:
+            super().unhandledError(failure)
+
     @Ask.responder
     def answer(self, command: str, arguments: dict[str, Any]) -> Deferred[dict[str, Any]]:
         return Deferred.fromCoroutine(self._answer(command, arguments))
@@ -251,6 +269,15 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
                 f"the server failed at {name!r} ({type(error).__name__}); its log says more"
             ) from error
         return {"answer": answer}
+
+
+def _refusal(words: str) -> amp.RemoteAmpError:
+    return amp.RemoteAmpError(b"REFUSED", clean_text(words[:200]))
+
+
+def _as_refusal(failure: Failure) -> Failure:
+    """Of arguments that are missing or are no text."""
+    return Failure(_refusal("that is no question")) if failure.check(LookupError, ValueError) else failure
 
 
 def _remove_stale_socket(path: str) -> None:

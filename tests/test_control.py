@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,33 @@ class WithServer(TestCase):
     async def test_an_unknown_command_is_refused_by_name(self) -> None:
         with self.assertRaisesRegex(CommandRefused, "no command 'queue.burn'"):
             await self.ask("queue.burn")
+
+    async def test_what_is_no_question_hears_so_and_leaves_no_traceback(self) -> None:
+        fields: dict[str, bytes]
+        for fields in (
+            {"_command": b"Burn"}, {"_command": b"StartTLS"}, {"_command": b"ProtocolSwitch"}, {"_command": b"\xff"},
+            {"_command": b"Ask"}, {"_command": b"Ask", "command": b"\xff", "arguments": b"{}"},
+        ):  # fmt: skip
+            for wants_answer in (True, False):
+                box = fields | ({"_ask": b"1"} if wants_answer else {})
+                octets = await deferToThread(self.raw, box)
+                self.assertEqual(b"REFUSED" in octets, wants_answer, (box, octets))
+        self.assertEqual(await self.ask("echo"), {"heard": {}})
+
+    def raw(self, box: dict[str, bytes]) -> bytes:
+        """What a box is answered with: a whole one, or nothing before the end of the connection."""
+        octets = b"".join(
+            struct.pack(">H", len(part)) + part for name, value in box.items() for part in (name.encode(), value)
+        )
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(self.path)
+            client.sendall(octets + b"\0\0")
+            found = b""
+            with contextlib.suppress(ConnectionResetError):
+                while not found.endswith(b"\0\0") and (more := client.recv(4096)):
+                    found += more
+            return found
 
     async def test_a_failure_is_logged_and_told_without_its_words(self) -> None:
         with self.assertRaises(CommandRefused) as caught:

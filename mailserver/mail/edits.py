@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mailserver.mail.address import Address
 from mailserver.mail.content import Content
@@ -21,6 +22,7 @@ __all__ = [
     "EditError",
     "ReplaceRecipient",
     "apply_edits",
+    "checked_edit",
     "with_fields",
     "with_start",
     "with_value",
@@ -65,6 +67,19 @@ class ReplaceRecipient:
 
 
 Edit = AddHeader | DropHeader | ReplaceRecipient
+
+
+def checked_edit(edit: Edit) -> Edit:
+    """Return it, if it is one whatever the message is.  Raises `EditError`, and whatever members of a wrong type lead to."""
+    if isinstance(edit, AddHeader):
+        _field(edit)
+    elif isinstance(edit, DropHeader):
+        _checked_name(edit.name)
+    else:
+        members: Any = (edit.recipient, edit.replacements)  # a plugin's: of any type
+        if not isinstance(members[1], tuple) or not all(isinstance(one, Address) for one in (members[0], *members[1])):
+            raise EditError("a recipient is an address, and its replacements are a tuple of such")
+    return edit
 
 
 def apply_edits(content: Content, edits: Iterable[Edit]) -> Content:

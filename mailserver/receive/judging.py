@@ -33,7 +33,7 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
+from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient, checked_edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 
 __all__ = ["PASSED", "Asks", "BoundFilter", "Finding", "Judgement", "Judging", "note_findings"]
@@ -418,4 +418,4 @@ def _read_edits(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
     for edit in answer:
         if not isinstance(edit, AddHeader | DropHeader | ReplaceRecipient):
             raise TypeError(f"an edit was expected, not {type(edit).__name__}")
-    return PASS, tuple(answer)
+    return PASS, tuple(map(checked_edit, answer))

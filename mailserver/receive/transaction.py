@@ -282,9 +282,12 @@ class Transaction:
             return content, await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001  # an edit that would break the message: the modifier is at fault, not the peer
+        except (ValueError, OSError) as error:  # not for this message: the modifier is at fault, not the peer
+            why = f"a modifier's edit is wrong: {error}"
+        except FAULTS:  # of the router
             log.failure("{id}: the edits of a modifier cannot be applied", id=self.id)
-            return self._refused("content", replies.cannot_process(self.id), "a modifier's edit is wrong")
+            why = "a modifier's edit cannot be applied"
+        return self._refused("content", replies.cannot_process(self.id), why)
 
     async def _commit(
         self, content: Content, routes: list[Sequence[Local | Remote]], verdicts: list[Reply | None]
@@ -380,15 +383,15 @@ class Transaction:
                 found: list[Local | Remote] = []
                 for address in edit.replacements:
                     for route in await self.profile.router.route(address):
-                        found.append(self._usable(route))
+                        found.append(self._usable(route, address))
                 routes[n] = found
         return routes
 
     # --- small decisions ---
 
-    def _usable(self, route: Route) -> Local | Remote:
+    def _usable(self, route: Route, address: Address) -> Local | Remote:
         if isinstance(route, Refused) or (isinstance(route, Remote) and not self.profile.relays):
-            raise ValueError("a replaced recipient has no route")
+            raise ValueError(f"a recipient is replaced by {address}, which has no route")
         return route
 
     def _envelope(self) -> Envelope:

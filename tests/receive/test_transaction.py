@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,7 +22,7 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient
+from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
@@ -66,8 +67,8 @@ class Edits:
 
 
 class TransactionCase(SynchronousTestCase):
-    def listener(self, *components: object, **options: Any) -> Listener:
-        filters = [BoundFilter(f"filter{n}", component) for n, component in enumerate(components)]
+    def listener(self, *components: object, on_error: Any = "defer", **options: Any) -> Listener:
+        filters = [BoundFilter(f"filter{n}", component, on_error=on_error) for n, component in enumerate(components)]
         listener = Listener(self.mktemp(), filters=filters, **options)
         self.addCleanup(listener.factory._stop_checking)
         return listener
@@ -466,7 +467,19 @@ class Modifiers(TransactionCase):
         listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), nobody)))
         self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
         self.assertEqual(listener.store.taken, [])
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        why = "a modifier's edit is wrong: a recipient is replaced by nobody@example.org, which has no route"
+        self.assertEqual(listener.step("refused")["why"], why)
+
+    def test_a_router_that_fails_amid_a_replacement_defers_and_is_told(self) -> None:
+        bob = (Address("bob", "example.org"),)
+        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), bob)))
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n")
+        wire.clear()
+        listener.router.error = RuntimeError("the directory is down")
+        protocol.dataReceived(b"Subject: x\r\n\r\nhello\r\n.\r\n")
+        self.assertEqual(wire.codes(), [451])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_a_replacement_of_nobody_is_told_and_changes_nothing(self) -> None:
         listener = self.listener(Edits(ReplaceRecipient(Address("zoe", "example.org"), (Address("bob", "example.org"),))))
@@ -474,17 +487,27 @@ class Modifiers(TransactionCase):
         self.assertEqual(self.mailboxes(listener), [("alice", ())])
         self.assertEqual(listener.step("filter")["why"], "zoe@example.org is to be replaced and is no recipient")
 
-    def test_an_edit_whose_members_are_of_no_use_defers(self) -> None:
-        for edit in (AddHeader("X-Bad", None), ReplaceRecipient(Address("alice", "example.org"), None)):  # type: ignore[arg-type]
-            listener = self.listener(Edits(edit))
-            self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
-            self.assertEqual(listener.step("refused")["why"], "a modifier's edit is wrong")
-        self.assertEqual(len(self.flushLoggedErrors()), 2)
+    def test_an_edit_that_is_none_is_the_modifiers_failure_and_no_traceback(self) -> None:
+        alice: Any = Address("alice", "example.org")
+        for edit, what in (
+            (AddHeader("X-Bad", None), "TypeError"),  # type: ignore[arg-type]
+            (AddHeader("X-Bad", "a\r\nBcc: x@example.net"), "EditError"),
+            (DropHeader("X Bad"), "not the name of a header field"),
+            (ReplaceRecipient(alice, None), "tuple"),  # type: ignore[arg-type]
+            (ReplaceRecipient(alice, ("bob@example.org",)), "tuple"),  # type: ignore[arg-type]
+            (ReplaceRecipient("alice@example.org", (alice,)), "tuple"),  # type: ignore[arg-type]
+        ):
+            for on_error, code in (("defer", 450), ("refuse", 550), ("skip", 250)):
+                listener = self.listener(Edits(edit), on_error=on_error)
+                self.assertEqual(self.send(listener, "alice@example.org")[-1], code)
+                self.assertIn(what, listener.step("filter")["error"])
 
-    def test_an_edit_that_would_break_the_header_defers(self) -> None:
-        listener = self.listener(Edits(AddHeader("X-Bad", "a\r\nBcc: x@example.net")))
-        self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+    def test_an_edit_that_does_not_fit_the_message_defers_with_a_sentence(self) -> None:
+        for error, words in ((EditError("the header section has no end"), "has no end"), (OSError(5, "I/O error"), "I/O error")):
+            listener = self.listener(Edits(DropHeader("Subject")))
+            with mock.patch("mailserver.receive.transaction.apply_edits", side_effect=error):
+                self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
+            self.assertRegex(listener.step("refused")["why"], f"^a modifier's edit is wrong: .*{words}$")
 
 
 @implementer(IContentFilter)
