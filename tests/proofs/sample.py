@@ -29,7 +29,7 @@ WHOLE = {
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
 IN_PROCESSES = ("processes/", "delivery/")  # what these execute in processes of their own, no record has
-LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios", "tests.hostile")
+LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,8 @@ class Contents(TransactionCase):
         listener = self.listener(limits=Limits(hops=3))
         data = b"Received: by a\r\n" * 4 + b"\r\nhello\r\n"
         self.assertEqual(self.send(listener, "alice@example.org", data=data)[-1], 554)
+        data = b"Received: by a\r\n" * 3 + b"\r\nhello\r\n"
+        self.assertEqual(self.send(listener, "alice@example.org", data=data)[-1], 250, "as many as may be")
 
     def test_each_finding_stands_on_the_messages_road(self) -> None:
         listener = self.listener(Content(Quarantine("odd")))
