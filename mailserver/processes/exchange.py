@@ -55,7 +55,6 @@ class Exchange:
                 self._end.shutdown(socket.SHUT_RDWR)
             self._end.close()
         self._unsent = memoryview(b"")
-        self._received.clear()
 
     def fileno(self) -> int:
         """As Twisted wants it."""

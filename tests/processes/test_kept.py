@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
+import subprocess
 import sys
 from typing import Any
 
@@ -133,6 +135,18 @@ class Sending(KeptCase):
         self.assertEqual(len(self.ends), 1)
 
 
+class Ends(SynchronousTestCase):
+    def test_one_that_does_not_end_is_killed(self) -> None:
+        self.patch(kept, "END_SECONDS", 0.0)
+        process = subprocess.Popen(["sleep", "1000"])
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        one = KeptProcess(name="courier", begin=lambda: (process, ours), seconds=Clock().seconds)
+        one.send(b"request", [])
+        one.close()
+        self.assertEqual(process.poll(), -signal.SIGKILL)
+
+
 class Watching(KeptCase):
     def setUp(self) -> None:
         super().setUp()
@@ -217,9 +231,15 @@ class Watching(KeptCase):
         self.lines.append(("failure", text.format(**values)))
 
     def test_an_end_that_we_wanted_is_not_told(self) -> None:
+        late = self.kept.revive()
         self.kept.close()
         self.reactor.turn()
+        self.watch._look(late)  # a look that was under way
         self.assertEqual((self.lines, self.reactor.readers, self.reactor.getDelayedCalls()), ([], [], []))
+        self.assertEqual(late.fileno(), -1)
+
+    def test_of_one_that_was_never_missing_nobody_says_that_it_runs_again(self) -> None:
+        self.assertEqual((len(self.ends), self.lines), (1, []))
 
 
 class Beginning(SynchronousTestCase):

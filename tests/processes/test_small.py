@@ -107,6 +107,20 @@ class Small(SynchronousTestCase):
         self.assertEqual(dict(self.processes.missing()), {"root": "it has died"})
         self.assertIsNone(self.processes.endpoint("tcp:25"))
 
+    def test_an_end_that_we_wanted_is_not_told(self) -> None:
+        self.processes.start_root("/etc/mailserver/mailserver.toml")
+        reactor = self.processes._reactor
+        self.assertEqual(len(reactor.readers), 1)
+        self.result(self.processes.stop())
+        self.assertEqual(reactor.readers, [])
+        self.root.die()
+
+    def test_who_is_root_binds_for_himself_and_who_has_given_it_up_lets_the_root_process(self) -> None:
+        self.processes.start_root("/etc/mailserver/mailserver.toml")
+        for uid, by_root in ((0, False), (1000, True)):
+            self.patch(os, "geteuid", lambda uid=uid: uid)
+            self.assertIs(self.processes.endpoint("tcp:25") is not None, by_root)
+
     def test_what_it_objects_to_at_a_reload_is_told_and_stops_nothing(self) -> None:
         self.assertEqual(self.result(self.processes.read_again()), [])
         self.processes.start_root("/etc/mailserver/mailserver.toml")

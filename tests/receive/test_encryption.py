@@ -51,14 +51,6 @@ class EncryptionCase(SynchronousTestCase):
         return protocol, wire
 
 
-class Implicit(EncryptionCase):
-    def test_no_bare_lf_ends_the_data_of_a_device_that_speaks_tls_from_the_start(self) -> None:
-        device = "198.51.100.7"  # in bare_lf_networks
-        for implicit in (False, True):
-            protocol, _ = self.listener(implicit=implicit).connect(device)
-            self.assertIs(protocol.session.lf_ends_data, not implicit)
-
-
 class StartTLS(EncryptionCase):
     def test_it_is_offered_until_it_was_used(self) -> None:
         listener = self.listener()
@@ -151,6 +143,12 @@ class StartTLS(EncryptionCase):
 
 
 class Implicit(EncryptionCase):
+    def test_no_bare_lf_ends_the_data_of_a_device_that_speaks_tls_from_the_start(self) -> None:
+        device = "198.51.100.7"  # in bare_lf_networks
+        for implicit in (False, True):
+            protocol, _ = self.listener(implicit=implicit).connect(device)
+            self.assertIs(protocol.session.lf_ends_data, not implicit)
+
     def test_nothing_is_said_before_the_handshake(self) -> None:
         listener = self.listener(implicit=True)
         protocol, wire = listener.connect()
