@@ -117,13 +117,10 @@ class Drop:
             self._timer = None
         if self._is_working or self._active:
             self._ended = Deferred()
-            self._wake_up()
             await self._ended
 
     def look(self) -> None:
         """Look for files now: somebody rang."""
-        if self._stopped:
-            return
         self._once_more = True
         if self._is_working:
             self._wake_up()
@@ -148,7 +145,7 @@ class Drop:
         if (
             changed_at != self._seen
             or now - changed_at < SETTLED_SECONDS
-            or min([one.again_at for one in self._waiting.values()], default=now) < now
+            or any(one.again_at <= now for one in self._waiting.values())
         ):
             self._seen = changed_at
             self.look()
@@ -177,7 +174,7 @@ class Drop:
     # --- which file next ---
 
     async def _work(self) -> None:
-        """Begin files as there is room, until none is left to begin and none is under way."""
+        """Begin files as there is room, until none is left to begin and none is under way, or the end has come."""
         while not self._stopped:
             began = await self._begin_waiting()
             if len(self._active) < AT_ONCE:
@@ -191,9 +188,6 @@ class Drop:
                 continue
             if not self._active:
                 return
-            self._wake = Deferred()
-            await self._wake
-        while self._active:
             self._wake = Deferred()
             await self._wake
 
