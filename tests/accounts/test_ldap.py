@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.accounts import ldap
+from mailserver.accounts import ldap, ldap_connection
 from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
 from mailserver.accounts.ldap import LdapDirectory, LdapDirectoryFactory, LdapDirectoryOptions
 from mailserver.accounts.ldap_connection import ANSWER_OCTETS, Connection, SearchFilter, _Client
@@ -28,6 +28,7 @@ from mailserver.accounts.realm import PasswordCredentials
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, ISenderGrants, Services
 from mailserver.mail.answers import Mailbox
 from tests.accounts.slapd import BASE, Slapd
+from tests.silence import Forwarding, drop_packets
 from tests.tls.authority import Authority
 
 reactor: Any = installed_reactor
@@ -397,6 +398,52 @@ class Trouble(LdapCase):
         await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), DirectoryTrouble)
         self.slapd.go_on()
         self.assertIsNotNone(await directory.find("alice", "example.org"))
+
+    async def test_one_whose_packets_are_dropped_is_asked_again_and_delays_nobody_else(self) -> None:
+        between = Forwarding(self.slapd.port)
+        port = reactor.listenTCP(0, between, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(between.close)
+        directory = await self.directory(url=f"ldap://127.0.0.1:{port.getHost().port}", timeout="1s")
+        self.assertIsNotNone(await directory.find("alice", "example.org"))
+        known = between.forget()
+        ended: list[str] = []
+
+        async def ask(name: str) -> None:
+            try:
+                ended.append(str(await directory.find(name, "example.org") is not None))
+            except DirectoryTrouble:
+                ended.append("trouble")
+
+        async def beside() -> list[str]:
+            asked = [ensureDeferred(ask(name)) for name in ("bob", "nobody")]
+            unrelated = [deferToThread(ended.append, "unrelated") for _ in range(15)]
+            await gatherResults([*asked, *unrelated])
+            found, ended[:] = list(ended), []
+            return found
+
+        self.assertEqual(await beside(), ["unrelated"] * 15 + ["trouble"] * 2, "it had just answered: the directory is silent")
+        self.assertIsNone(await directory.find("another", "example.org"), "over a new connection")
+        self.assertGreater(between.forget(), known)
+        self.patch(ldap_connection, "IDLE_SECONDS", 0.0)  # it has been idle since: a firewall may have forgotten it
+        self.assertEqual(sorted(await beside()), ["False", "True"] + ["unrelated"] * 15)
+
+    async def test_a_directory_to_which_nothing_gets_through_delays_nobody_else(self) -> None:
+        between = Forwarding(self.slapd.port)
+        port = reactor.listenTCP(0, between, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(between.close)
+        directory = await self.directory(url=f"ldap://127.0.0.1:{port.getHost().port}", timeout="1s")
+        drop_packets(port.socket)
+        between.forget()
+        self.patch(ldap_connection, "IDLE_SECONDS", 0.0)
+        ended: list[str] = []
+        asked = [ensureDeferred(directory.find("alice", "example.org")) for _ in range(5)]
+        asked.append(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")))
+        for one in asked:
+            one.addErrback(lambda failure: ended.append(failure.trap(DirectoryTrouble).__name__))
+        await gatherResults([*asked, *[deferToThread(ended.append, "unrelated") for _ in range(15)]])
+        self.assertEqual(ended, ["unrelated"] * 15 + ["DirectoryTrouble"] * 6)
 
     async def test_many_at_once_share_a_connection_and_each_has_its_answer(self) -> None:
         directory = await self.directory()

@@ -356,6 +356,46 @@ class PostgreSQL(SqlCase):
         self.assertEqual(self.ours("pid"), [])
 
 
+class LockedSQLite(TestCase):
+    timeout = 60
+
+    async def test_one_that_another_program_locks_holds_nobody_else_and_is_asked_again(self) -> None:
+        from twisted.internet import reactor
+
+        path = os.path.abspath(self.mktemp())
+        other = apsw.Connection(path)
+        self.addCleanup(other.close)
+        other.execute("CREATE TABLE account (name TEXT)")
+        self.patch(sql_sources, "BUSY_MILLISECONDS", 300)
+        options = SqlDirectoryOptions(
+            path=path, query_account="SELECT 'x' FROM (SELECT count(*) FROM account) WHERE :address <> ''", query_accounts="",
+            query_senders="", query_certificate="", query_app_passwords="",
+        )  # fmt: skip
+        own = functools.partial(Threads, call_from_thread=reactor.callFromThread)
+        services = Services(reactor, deferToThread, None, None, "mx.example.org", "/etc", "/data", new_threads=own)
+        directory = SqlDirectoryFactory().build(options, services)
+        await directory.start()
+        self.assertIsNotNone(await directory.find("a", "example.org"))
+        other.execute("BEGIN EXCLUSIVE")
+        ended: list[str] = []
+        asked = [Deferred.fromCoroutine(directory.find(f"b{n}", "example.org")) for n in range(30)]
+        for one in asked:
+            one.addErrback(lambda failure: ended.append(failure.trap(DatabaseTrouble).__name__))
+        await gatherResults([deferToThread(ended.append, "unrelated") for _ in range(15)])
+        self.assertIn("unrelated", ended)
+        self.assertLess(len(ended), 45, "the first question still waits for the lock: the others have not waited for it")
+        await gatherResults(asked)
+        self.assertEqual(len(ended), 45, "all of them end")
+        other.execute("ROLLBACK")
+        while True:
+            try:
+                self.assertIsNotNone(await directory.find("e", "example.org"))
+                break
+            except DatabaseTrouble:  # the thread of a question that was given up is given back when SQLite looks again
+                await deferLater(reactor, 0.05)
+        await directory.stop()
+
+
 class SilentPostgreSQL(TestCase):
     timeout = 60
 
