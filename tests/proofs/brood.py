@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -210,12 +211,25 @@ def in_child(work: Callable[[Callable[[dict[str, Any]], None]], object], otherwi
         finally:
             os._exit(0)
     os.close(write)
-    with open(read, "rb") as told:
-        lines = told.read().splitlines()  # until the child has ended: nothing that it starts inherits the descriptor
+    lines = told_until_its_end(child, read).splitlines()
     os.waitpid(child, 0)
     end_all_below()
     shutil.rmtree(folder, ignore_errors=True)
     return json.loads(lines[-1]) if lines else otherwise
+
+
+def told_until_its_end(child: int, read: int) -> bytes:
+    """Not until the other end is closed: what a test forks has it too, and may have been stopped."""
+    told, ended = bytearray(), os.pidfd_open(child)
+    with open(read, "rb", 0) as file, open(ended, "rb", 0):
+        while True:
+            ready, _, _ = select.select([read, ended], [], [])
+            if read not in ready:
+                return bytes(told)
+            piece = file.read(1 << 16)
+            if not piece:
+                return bytes(told)
+            told += piece
 
 
 def end_all_below() -> None:
