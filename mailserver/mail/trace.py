@@ -20,7 +20,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import NO_ADDRESS, Envelope, Peer
 
-__all__ = ["date_time", "delivered_to", "hops", "message_id", "received", "return_path", "with_protocol"]
+__all__ = ["date_time", "delivered_to", "goes_round", "message_id", "received", "return_path", "with_protocol"]
 
 LINE_OCTETS = 78  # RFC 5322 section 2.1.1
 LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" and an id, a tab being eight columns
@@ -28,6 +28,7 @@ NAME_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
 NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
 MESSAGE_ID = re.compile(rb"\n[Mm][Ee][Ss][Ss][Aa][Gg][Ee]-[Ii][Dd][ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,250})")
+RECEIVED = re.compile(rb"\nreceived[ \t]*:")  # RFC 5322 section 4.5: blanks before the colon
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -90,10 +91,13 @@ def delivered_to(address: Address) -> bytes:
     return f"Delivered-To: {_printable(address)}\r\n".encode()
 
 
-def hops(content: Content) -> int:
-    """How many Received fields the message has (RFC 5321 section 6.3: 100 or more mean that it goes round)."""
+def goes_round(content: Content, hops_most: int) -> bool:
+    """It has more Received fields than that (RFC 5321 section 6.3: 100 or more mean that it goes round)."""
     head = content.lower_head
-    return head.count(b"\r\nreceived:") + head.startswith(b"received:")
+    # What begins like one, Received-SPF too: few, as a rule, and then nothing has to be looked at.
+    if head.count(b"\r\nreceived") < hops_most:
+        return False
+    return len(RECEIVED.findall(b"\n" + head)) > hops_most
 
 
 def message_id(content: Content) -> str | None:

@@ -23,7 +23,7 @@ from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameter
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
-from mailserver.mail.trace import hops, message_id, received
+from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.receive.copies import Copies, Way, copies_for, copies_of
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
@@ -236,7 +236,7 @@ class Transaction:
 
     async def _judge_and_commit(self, content: Content) -> Sequence[Reply]:
         profile = self.profile
-        if hops(content) > profile.limits.hops:
+        if goes_round(content, profile.limits.hops):
             return self._all(self._refused("content", replies.too_many_hops(self.id), "too many Received fields"))
         if self._posting is not None:
             completed = await self._posting.content(content, smtputf8=self.parameters.smtputf8)
