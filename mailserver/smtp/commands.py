@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN "})
+UTF8_COMMANDS = frozenset({b"MAIL ", b"RCPT ", b"VRFY ", b"EXPN ", b"EHLO ", b"HELO ", b"LHLO "})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Bdat:
 def command_text(line: bytes) -> str | None:
     """The text of a command line; None where it holds octets that no command has.
 
-    A tab between words is a blank; in a quoted string there is none.  UTF-8 stands in addresses only (RFC 6531 section 3.3), so
-    only commands that have one may hold it.
+    A tab between words is a blank; in a quoted string there is none.  UTF-8 stands in addresses only (RFC 6531 section 3.3), and
+    in the names of some clients, so only commands that have one may hold it.
     """
     if line.isascii():
         text = line.decode("ascii")

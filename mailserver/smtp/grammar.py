@@ -36,7 +36,9 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # --- RFC 5321 section 4.1.1.1, read loosely: half of the world's clients have a name that is no domain ---
 #
 #   ehlo = "EHLO" SP ( Domain / address-literal ) CRLF
-HELLO_NAME = re.compile(r"[!-~]{1,255}")
+#
+# Some say what a person has called the machine, blanks and umlauts included.  Postfix takes all of that, and so do we.
+HELLO_NAME = re.compile(r"[^ ](?:.{0,253}[^ ])?")
 
 # --- RFC 5321 sections 4.1.1.2, 4.1.1.3 and 4.1.2 ---
 #

@@ -47,6 +47,10 @@ class ReceivedTests(SynchronousTestCase):
         self.assertTrue(field.startswith(b"Received: by mx (from userid 1000)\r\n\tid "), field)
         self.assertEqual(field.count(b"\r\n"), 3)
 
+    def test_a_name_with_blanks_and_umlauts_is_one_word_of_ascii(self) -> None:
+        field = received(replace(ENVELOPE, peer=replace(PEER, hello="Müller's PC")), hostname="mx")
+        self.assertTrue(field.startswith(b"Received: from M?ller?s?PC ("), field)
+
     def test_a_unix_socket_and_a_missing_hello(self) -> None:
         field = received(replace(ENVELOPE, peer=Peer("unix", 0, "lmtp")), hostname="mx")
         self.assertTrue(field.startswith(b"Received: from unknown (local socket)\r\n\tby mx with SMTP id"))
