@@ -34,6 +34,11 @@ class Components(FilterCase):
         expected = PoolLimits(per_destination=3, in_all=7, messages=11, age_seconds=60, idle_seconds=2, probe_seconds=5)
         self.assertEqual(relay.connections.pool.limits, expected)
 
+    def test_each_family_has_the_source_that_is_configured_and_no_other(self):
+        for sources in ({}, {"source_ipv4": "192.0.2.1"}, {"source_ipv6": "2001:db8::1"}, {"source_ipv4": "192.0.2.1", "source_ipv6": "2001:db8::1"}):
+            doorway = self.build(SmarthostFactory(), host="smart.example", **sources)._doorway
+            self.assertEqual((doorway.source_ipv4, doorway.source_ipv6), (sources.get("source_ipv4", ""), sources.get("source_ipv6", "")))
+
     def test_faults_are_told_in_sentences(self):
         for options, words in (
             ({}, "host: is missing"),

@@ -72,6 +72,21 @@ class EightBitTests(FormsCase):
             self.assertNotIn("BODY", mail)
             self.assertIn("8-bit content sent raw", outcome.note)
 
+    def test_a_fault_with_one_message_defers_it_and_harms_no_other(self):
+        peer, _ = self.peers(Peer(offers=SEVEN_BIT))
+
+        def fails_for_one(content, *more, **named):
+            if content.data == TEXT:
+                raise RuntimeError("a fault of ours")
+            return form_of(content, *more, **named)
+
+        with mock.patch("mailserver.relay.conversions.form_of", fails_for_one):
+            broken, sound = self.begin(data=TEXT), self.begin(data=MESSAGE)
+            self.turn()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((type(broken[0][0]), type(sound[0][0])), (Deferred, Delivered))
+        self.assertEqual([one[2] for one in peer.messages], [MESSAGE])
+
     def test_what_is_no_sound_mime_goes_raw(self):
         for data in (TEXT.replace(b"8bit", b"base64"), b"no field\r\n\r\n\xfc\r\n"):
             self.assertEqual(self.ship(data, body="8BITMIME")[2], data)

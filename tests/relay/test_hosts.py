@@ -51,6 +51,8 @@ class MailExchangers(Case):
         self.assertEqual({order[3] for order in orders}, {"late"})
         for name in "abc":
             self.assertGreater(sum(order[0] == name for order in orders), 60)
+        two = Hosts((group[:2],))
+        self.assertEqual({two.in_order(chance)[0].name for _ in range(300)}, {"a", "b"})
 
     def test_a_host_with_several_addresses_has_them_all_ipv4_first(self):
         zones = {

@@ -23,6 +23,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.relay.lmtp import AddressTemplate, LMTPDelivery, LMTPFactory, LMTPOptions
+from mailserver.relay.security import TLSMode
 from tests.delivery.messages import PEER
 from tests.relay.dovecot import Dovecot
 
@@ -73,6 +74,14 @@ class Addresses(SynchronousTestCase):
             ("{user}{+folder}@{domain}", "alice+lists.python@example.org"),
         ):
             self.assertEqual(self.said(template, destination), said)
+
+    def test_a_socket_of_this_host_needs_no_tls_and_another_host_what_is_configured(self) -> None:
+        self.assertIs(built(host="192.0.2.1", tls="required").relay._doorway.tls, TLSMode.REQUIRED)
+        self.assertIs(built(socket="/run/dovecot/lmtp").relay._doorway.tls, TLSMode.NONE)
+
+    def test_which_templates_name_the_folder(self) -> None:
+        for template, names in (("{user}", False), ("{user}+{folder}@{domain}", True), ("{user}{+folder}", True), ("{recipient}", False)):
+            self.assertIs(AddressTemplate(template).names_folder, names)
 
     def test_the_inbox_has_no_detail(self) -> None:
         self.assertEqual(self.said("{user}{+folder}@{domain}", parcel("alice").destinations[0]), "alice@example.org")

@@ -1,13 +1,17 @@
 """The relay against peers that behave in every way, in virtual time."""
 
 import gc
+from unittest import mock
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred as Later
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Deferred, Delivered, Failed, Remote
 from mailserver.mail.content import Content
+from mailserver.mail.envelope import Recipient, RecipientParameters
+from mailserver.mail.parcel import Destination
+from mailserver.relay.delivery import _recipient
 from mailserver.relay.security import TLSMode
 from mailserver.relay.transmission import Transmission
 from tests.relay.network import CLOSE, DRIP, MESSAGE, OFFERS, STALL, Peer, RelayCase
@@ -24,6 +28,37 @@ class Sending(RelayCase):
         self.assertRegex(
             outcome.note, r"^250 2.0.0 Kept; a.example\[192.0.2.1\]:25, in the clear, message 1 .*, \d+ ms$"
         )
+
+    def test_a_host_that_refuses_ehlo_hears_helo_as_long_as_its_mail_may_go_in_the_clear(self):
+        for tls, delivered in ((TLSMode.NONE, True), (TLSMode.OPPORTUNISTIC, True), (TLSMode.REQUIRED, False)):
+            self.setUp()
+            self.relay = self.make(tls=tls)
+            peer, _ = self.peers(Peer({"EHLO": "550 5.0.0 No"}))
+            self.assertEqual(isinstance(self.deliver(), Delivered), delivered, tls)
+            self.assertEqual([line for line in peer.commands if line.startswith("HELO")], ["HELO us.example"] * delivered)
+
+    def test_after_an_alias_orcpt_is_what_the_sender_gave_or_what_he_wrote(self):
+        """RFC 3461 section 5.2.7.1"""
+        written, final = Address.parse("sales@example.com"), Address.parse("user@example.org")
+        for given, told in ((("rfc822", "first@far.example"), ("rfc822", "first@far.example")), (None, ("rfc822", "sales@example.com"))):
+            asked = RecipientParameters(frozenset({"NEVER"}), given)
+            found = _recipient(Destination(0, Recipient(written, asked), Remote(final)))
+            self.assertEqual(found, Recipient(final, RecipientParameters(frozenset({"NEVER"}), told)))
+            same = Recipient(final, asked)
+            self.assertIs(_recipient(Destination(0, same, Remote(final))), same)
+
+    def test_a_look_up_that_takes_its_time_is_waited_for(self):
+        peer, _ = self.peers(Peer())
+        book = self.relay._book
+        found, later = book.find("example.org"), Later()
+        with mock.patch.object(book, "find", return_value=later):
+            answers = self.begin()
+            self.turn()
+        self.assertEqual((answers, peer.messages), ([], []))
+        later.callback(found)
+        self.turn()
+        self.assertIsInstance(answers[0][0], Delivered)
+        self.assertEqual(len(peer.messages), 1)
 
     def test_recipients_of_one_domain_share_a_transaction_and_each_domain_has_its_own(self):
         self.relay = self.make(zones={"other.example": {"MX": ["10 b.example"]}})

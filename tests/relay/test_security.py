@@ -10,7 +10,7 @@ from OpenSSL import SSL
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.relay.security import Contexts, TLSMode, TLSPolicy
+from mailserver.relay.security import Contexts, TLSMode, TLSPolicy, _Unverified
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -29,6 +29,13 @@ def made(name, issuer, key, signer, *extensions):
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(signer, hashes.SHA256())
+
+
+class Names(SynchronousTestCase):
+    def test_a_host_is_told_the_name_that_is_meant_and_never_a_number(self):
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        for name, told in (("mx.example.org", b"mx.example.org"), ("192.0.2.1", None), ("[2001:db8::1]", None), ("2001:db8::1", None), ("", None)):
+            self.assertEqual(_Unverified(context, name).clientConnectionForTLS(None).get_servername(), told, name)
 
 
 class Verified(SynchronousTestCase):
