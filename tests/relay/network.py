@@ -197,6 +197,7 @@ class Network:
         self.silent = set()
         self.attempts = defaultdict(int)
         self.most_open = 0
+        self.disconnected = 0
 
     def connect_tcp(self, address, port, factory, timeout, bindAddress):
         self.attempts[address] += 1
@@ -214,6 +215,7 @@ class Network:
 
     def disconnect(self):
         """A connector's, when the relay stops."""
+        self.disconnected += 1
 
 
 class RelayCase(SynchronousTestCase):

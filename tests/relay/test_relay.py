@@ -385,6 +385,13 @@ class NextHost(RelayCase):
             self.second(Peer({stage: STALL}))
             self.assertAlmostEqual(self.clock.seconds(), seconds, delta=3)
 
+    def test_a_stop_waits_for_no_host_that_has_not_answered_yet(self):
+        self.network.silent.add(self.A)
+        self.begin()
+        self.turn()
+        self.connections.stop(30)
+        self.assertEqual(self.network.disconnected, 1)
+
     def test_an_answer_that_drips_has_no_more_time_than_one_that_does_not_come(self):
         """A phase's time is for the whole answer, whatever octets and lines come of it."""
         for stage, seconds in (("greeting", 300), ("EHLO", 300), ("MAIL", 300), ("RCPT", 300), ("DATA", 120)):
