@@ -108,9 +108,8 @@ class Ledger:
         attempts, self._attempts = self._attempts, []
         if not entries and not attempts:
             return
-        if entries and attempts:
-            gone = {entry[0] for entry in entries}
-            attempts = [attempt for attempt in attempts if attempt.number not in gone]
+        gone = {entry[0] for entry in entries}
+        attempts = [attempt for attempt in attempts if attempt.number not in gone]
         self._sending = True
         spool, again = self._spool, self._clock.seconds() + UNSOUND_AGAIN_SECONDS
 
@@ -134,7 +133,7 @@ class Ledger:
         self.settling.difference_update([entry[0] for entry in gone])
         if written.fault is not None:
             self._put_back(Failure(written.fault), written.entries, written.attempts)
-        elif self._entries or self._attempts:
+        else:
             self._send()
         if written.kept:
             self._recorded(written.kept)

@@ -207,9 +207,7 @@ class DotReader(Content):
         return stretch[: tail.start()]
 
     def _content_of(self, stretch: bytes) -> bytes:
-        if self._is_first:
-            stretch = stretch[self._is_first :]
-            self._is_first = 0
+        stretch, self._is_first = stretch[self._is_first :], 0
         return self._text(stretch)
 
 

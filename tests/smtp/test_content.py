@@ -307,6 +307,16 @@ class LineFeedTests(SynchronousTestCase):
                 self.assertEqual((conversation.content, conversation.codes), (kept + b"\r\n", [354, 250]), (content, cut))
                 self.assertFalse(conversation.session.lf_ends_data)
 
+    def test_after_one_crlf_an_end_of_lf_that_arrives_alone_is_none_either(self):
+        for first in (b"a\r\n", b"a\n.\nb\n", b"\r\n"):
+            for step in (1, 4):
+                false_end = b"b\n.\n"
+                conversation = self.device(first, *[false_end[at : at + step] for at in range(0, len(false_end), step)])
+                self.assertEqual(conversation.codes, [354], first)
+                conversation.send(b"c\r\n.\r\n")
+                self.assertEqual(conversation.codes, [354, 250], first)
+                self.assertEqual(conversation.content, first.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"b\r\n.\r\nc\r\n")
+
     def test_after_a_command_that_ended_in_crlf_too(self):
         for command in (b"NOOP\r\n", b"x" * 3000 + b"\r\n", b"EHLO dev\r\n"):
             conversation = self.device(b"a\n.\n", hello=b"EHLO dev\n" if command[:4] != b"EHLO" else command)
