@@ -532,6 +532,13 @@ class PartsTests(SynchronousTestCase):
         self.assertFalse(talk.session.is_ready)
         talk.session.quit()
 
+    def test_a_mailmax_of_one_is_for_one_message(self):
+        talk = Talk().ready(b"250-mx\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1\r\n")
+        talk.send("a")
+        talk.hear(self.ONE, b"250 ok\r\n")
+        self.assertEqual((talk.verdicts, talk.session.is_ready), (["ok"], False))
+        talk.session.quit()
+
     def test_the_connection_is_lost_in_the_second_part(self):
         for heard, phase in ((b"", Phase.MAIL), (b"250 ok\r\n", Phase.RCPT), (b"250 ok\r\n250 ok\r\n", Phase.DATA)):
             talk = Talk().ready(self.LIMITED)
