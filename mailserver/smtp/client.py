@@ -41,7 +41,7 @@ from mailserver.smtp.client_states import CLIENT_MOVES, PHASES, STATE_PHASES, Cl
 from mailserver.smtp.client_transaction import LEFT_OVER, LOST, NOT_SMTP, UNCERTAIN, Transaction, refused
 from mailserver.smtp.events import Wait
 from mailserver.smtp.faults import LocalProtocolError
-from mailserver.smtp.grammar import HELLO_NAME
+from mailserver.smtp.grammar import OWN_HELLO_NAME
 
 __all__ = [
     "UNCERTAIN",
@@ -101,7 +101,7 @@ class ClientSession:
         is_encrypted: bool = False,
         helo_after_refusal: bool = False,
     ) -> None:
-        if HELLO_NAME.fullmatch(hello_name) is None:
+        if OWN_HELLO_NAME.fullmatch(hello_name) is None:
             raise ValueError(f"not a name for EHLO: {hello_name!r}")
         self.hello_name = hello_name
         self.lmtp = lmtp

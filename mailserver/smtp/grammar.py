@@ -18,6 +18,7 @@ __all__ = [
     "CONTROLS",
     "EMBEDDED_CHARACTER",
     "HELLO_NAME",
+    "OWN_HELLO_NAME",
     "HEXCHAR",
     "MAIL",
     "MAIL_PLAIN",
@@ -38,7 +39,9 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #   ehlo = "EHLO" SP ( Domain / address-literal ) CRLF
 #
 # Some say what a person has called the machine, blanks and umlauts included.  Postfix takes all of that, and so do we.
+# What a client of ours calls itself is more strict: it goes over the wire as it stands.
 HELLO_NAME = re.compile(r"[^ ](?:.{0,253}[^ ])?")
+OWN_HELLO_NAME = re.compile(r"[!-~]{1,255}")
 
 # --- RFC 5321 sections 4.1.1.2, 4.1.1.3 and 4.1.2 ---
 #
