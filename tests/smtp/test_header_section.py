@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.smtp.data import NAME_OCTETS
+from mailserver.smtp.data import NAME_OCTETS, DotReader
 from mailserver.smtp.events import Chunk
 from mailserver.smtp.server import SessionLimits
 from tests.smtp.conversation import Conversation
@@ -91,6 +91,13 @@ class HeaderSectionTests(SynchronousTestCase):
         for first in (b"A: b\r\n ", b"A: b\r\n\t", b"From ", b"A:", b"A : "):
             conversation = received([first, *[b"x" * 100] * 100], header_octets=5000)
             self.assertLessEqual(sum(len(event.data) for event in conversation.events if isinstance(event, Chunk)), 5100, first)
+
+    def test_of_a_field_that_goes_on_some_octets_are_remembered_however_long_it_is(self):
+        for first in (b"A: b", b" ", b"From "):
+            reader = DotReader(SessionLimits(header_octets=0), converts=False)
+            for piece in (first, *[b"x" * 1000] * 10):
+                reader.read(piece, 0)
+            self.assertLess(len(reader._header_tail or b"?" * 99), 10)
 
     def test_chunks_that_divide_a_line_end_count_the_same(self):
         header = b"A: b\r\nno: field\r\n\r\n"
