@@ -64,7 +64,6 @@ class Content:
     __slots__ = (
         "_header_tail",
         "_held",
-        "_is_binary",
         "_is_first_line",
         "_limits",
         "_normalizes",
@@ -76,12 +75,11 @@ class Content:
         "stray_in_header",
     )
 
-    def __init__(self, limits: SessionLimits, *, converts: bool, is_binary: bool) -> None:
+    def __init__(self, limits: SessionLimits, *, converts: bool) -> None:
         self.size = 0
         self.stray_in_header = False
         self._limits = limits
         self._normalizes = converts or limits.stray_line_ends == "normalize"
-        self._is_binary = is_binary
         self._held = b""
         self._stray = False
         self._nul = False
@@ -112,9 +110,8 @@ class Content:
         stray = -1
         if has_stray_line_end(octets):
             if self._normalizes:
-                if self._header_tail is not None:
-                    found = STRAY.search(octets)
-                    stray = -1 if found is None else found.start()
+                if self._header_tail is not None and (found := STRAY.search(octets)) is not None:
+                    stray = found.start()
                 octets = normalized(octets)
             else:
                 self._stray = True
@@ -167,7 +164,7 @@ class DotReader(Content):
     __slots__ = ("_is_first", "lf_ends")
 
     def __init__(self, limits: SessionLimits, *, converts: bool) -> None:
-        super().__init__(limits, converts=converts, is_binary=False)
+        super().__init__(limits, converts=converts)
         self.lf_ends = False
         """A line with nothing but a dot between bare LFs would end the data (`LineFeedReader`)."""
         self._is_first = 2  # octets of the DATA line that come with the first stretch
@@ -256,7 +253,11 @@ class LineFeedReader(DotReader):
 class ChunkReader(Content):
     """The content of BDAT (RFC 3030).  With `is_binary` (BODY=BINARYMIME) every octet is legal; `converts` as for `DotReader`."""
 
-    __slots__ = ()
+    __slots__ = ("_is_binary",)
+
+    def __init__(self, limits: SessionLimits, *, converts: bool, is_binary: bool) -> None:
+        super().__init__(limits, converts=converts)
+        self._is_binary = is_binary
 
     def read(self, octets: bytes, *, is_last: bool) -> bytes:
         """Read octets; `is_last` says that the message ends with them.  Return content."""
