@@ -118,12 +118,12 @@ class Server:
             resolver=self.resolver,
             hostname=configuration.hostname,
             configuration_directory=configuration.directory,
-            data_directory=data,
-            keys_directory=configuration.keys_path,
+            data_directory=data, keys_directory=configuration.keys_path,
             new_threads=functools.partial(Threads, call_from_thread=reactor.callFromThread),
             check_password=self.log_ins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
-        )
+            steady_seconds=time.monotonic,
+        )  # fmt: skip
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
         self._wait_for_router: list[Deferred[None]] = []
@@ -390,7 +390,7 @@ class Door:
             proxies=None if listen is None else proxies_of(listen),
             generation=self.generation,
             steady_seconds=time.monotonic,
-        )
+        )  # fmt: skip
 
     def _encryption(self, listen: Listen) -> Encryption | None:
         certificates = self.certificates
@@ -564,14 +564,14 @@ def proxies_of(listen: Listen) -> Networks | None:
 def _resolver(configuration: Configuration, reactor: Any) -> Resolver:
     dns = configuration.dns
     return Resolver(
-        reactor=reactor,
+        reactor=reactor, seconds=time.monotonic,
         servers=[NameServer(one, trusted=dns.validating or one.is_loopback) for one in dns.servers],
         timeout_seconds=dns.timeout,
         attempts=dns.attempts,
         question_seconds=dns.give_up,
         cache_entries=dns.cache_entries,
         random_case=dns.random_case,
-    )
+    )  # fmt: skip
 
 
 def _limits(configuration: Configuration, *, logs_in: bool) -> Limits:

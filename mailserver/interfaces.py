@@ -87,6 +87,7 @@ class Services:
     it when it dies; the kinds are fixed.
     `room_for(octets)` says, in the reactor's thread, whether the disk of the data has room for so many beside the reserve of
     `limits.minimum_free_bytes`, and counts them as taken for a second.
+    `steady_seconds()` is a clock that nobody sets, for times that a component keeps in memory: `clock` goes by the wall.
     `new_threads(name, most)` makes threads of the component's own (`mailserver.threads.Threads`), for what may hang.
     """
 
@@ -102,6 +103,7 @@ class Services:
     keys_directory: str = ""
     new_threads: Any = None
     room_for: Any = None
+    steady_seconds: Any = None
 
 
 class IComponentFactory(Interface):

@@ -15,5 +15,5 @@ SECONDS = 1.0
 
 async def at_whole_second(clock: Clock, since: float) -> None:
     """Wait until whole seconds, one at least, have gone by since `since` (by this clock)."""
-    passed = clock.seconds() - since
+    passed = max(0.0, clock.seconds() - since)  # the clock may have been set back
     await deferLater(clock, max(math.ceil(passed / SECONDS), 1) * SECONDS - passed)  # type: ignore[arg-type]

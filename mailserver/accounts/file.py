@@ -44,6 +44,7 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
+from mailserver.mail.until import still_holds
 from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, form_of, usual_form
 from mailserver.sasl.steps import ScramKeys
 
@@ -128,7 +129,7 @@ class FileDirectory:
         if known is None:
             await self._look()
             return self._mailboxes.get((local_part, domain))
-        if self._clock.seconds() >= self._look_at and not self._one_look.locked:
+        if not still_holds(self._look_at, self._clock.seconds(), LOOK_SECONDS) and not self._one_look.locked:
             Deferred.fromCoroutine(self._look())
         return known
 

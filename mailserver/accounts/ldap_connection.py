@@ -110,7 +110,7 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Nothing has come over it for a while."""
-        return bool(self._clock.seconds() - self._heard_at >= IDLE_SECONDS)
+        return not 0 <= self._clock.seconds() - self._heard_at < IDLE_SECONDS
 
     @property
     def is_open(self) -> bool:

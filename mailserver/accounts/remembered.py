@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from mailserver.interfaces import Clock
+from mailserver.mail.until import still_holds
 
 __all__ = ["Remembered"]
 
@@ -28,7 +29,7 @@ class Remembered:
         """What is known of `name`, or what `ask` says."""
         now = self._clock.seconds()
         until, exists = self._known.get(name, (0.0, False))
-        if until <= now:
+        if not still_holds(until, now, self._seconds):
             exists = await ask(name)
             self._keep(name, exists)
         return exists

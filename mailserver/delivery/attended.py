@@ -19,6 +19,7 @@ from mailserver.delivery.durability import Touched
 from mailserver.delivery.frames import Frame, frames
 from mailserver.delivery.letters import Letter, Report, Result, touched_of
 from mailserver.interfaces import Clock
+from mailserver.mail.until import still_holds
 
 __all__ = ["AttendedWriter", "Writer"]
 
@@ -81,7 +82,8 @@ class AttendedWriter:
         if now >= end:
             return "the mailbox disk is slow, and the messages before this one took its time"
         hanging = self._writer.hanging
-        if hanging < self._writer.hanging_most and not (self._missed >= MISSED_MOST and now < self._next_try):
+        pauses = self._missed >= MISSED_MOST and still_holds(self._next_try, now, PAUSE_SECONDS)
+        if hanging < self._writer.hanging_most and not pauses:
             return ""
         if not self._told:
             self._told = True

@@ -14,6 +14,7 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock
+from mailserver.mail.until import still_holds
 
 __all__ = ["HomeTurns", "NoTurn"]
 
@@ -91,9 +92,9 @@ class HomeTurns:
 
     def _look_at(self, home: Home) -> None:
         """Raises `NoTurn`."""
-        left = home.next_try - self._clock.seconds()
-        if left > 0:
-            raise NoTurn(f"the home has not answered; the next try is in {left:.0f} seconds")
+        now = self._clock.seconds()
+        if still_holds(home.next_try, now, PENALTY_SECONDS_MOST):
+            raise NoTurn(f"the home has not answered; the next try is in {home.next_try - now:.0f} seconds")
         if home.slow:
             raise NoTurn("the home does not answer")
         if home.hangs and self._suspects >= SUSPECTS_AT_ONCE:

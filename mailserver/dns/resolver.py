@@ -54,7 +54,8 @@ class Resolver:
 
     Without `servers` it follows /etc/resolv.conf, also when that changes; `timeout_seconds` (how long one server has) and
     `attempts` (how often each is asked) then come from there as well, where they are None.  `question_seconds` bounds the
-    whole of a question.  At most `in_flight` questions are with the servers, `waiting` more wait for their turn.
+    whole of a question.  At most `in_flight` questions are with the servers, `waiting` more wait for their turn.  Times are told
+    by `seconds`, a clock that nobody sets, where it is given.
     """
 
     log = Logger()
@@ -77,9 +78,11 @@ class Resolver:
         random_case: bool = False,
         resolv_conf: str = RESOLV_CONF,
         random_octets: Callable[[int], bytes] = os.urandom,
+        seconds: Callable[[], float] | None = None,
     ) -> None:
         self.counts = Counts()
         self._reactor = reactor
+        self._seconds = seconds or reactor.seconds
         self._follows_system = not servers
         self._timeout_wanted = timeout_seconds
         self._attempts_wanted = attempts
@@ -123,7 +126,7 @@ class Resolver:
         """Read /etc/resolv.conf where no servers are configured.  Sockets are opened with the first question."""
         self._running = True
         if self._follows_system:
-            self._look_at_system(self._reactor.seconds())
+            self._look_at_system(self._seconds())
 
     async def stop(self) -> None:
         """Fail what waits, close every socket.  A later `start` begins anew, with an empty cache."""
@@ -171,7 +174,7 @@ class Resolver:
         if not self._running:
             return fail(LookupFailed("the resolver is not running"))
         self.counts.queries += 1
-        now = self._reactor.seconds()
+        now = self._seconds()
         key = (name, record_type)
         found = self._cache.get(key, now)
         if found is None:
@@ -228,7 +231,7 @@ class Resolver:
     def _ask_next(self, lookup: Lookup) -> None:
         """Put the question to the next server that it can be sent to; without one it has failed."""
         while (server := lookup.next_server()) is not None:
-            attempt = self._attempt(lookup, server, self._reactor.seconds())
+            attempt = self._attempt(lookup, server, self._seconds())
             self.counts.datagrams += 1
             try:
                 self._pool(server).send(attempt)
@@ -239,7 +242,7 @@ class Resolver:
         self._finish(lookup, None)
 
     def _ask_by_tcp(self, lookup: Lookup, server: Server) -> None:
-        attempt = self._attempt(lookup, server, self._reactor.seconds(), by_tcp=True)
+        attempt = self._attempt(lookup, server, self._seconds(), by_tcp=True)
         self.counts.streams += 1
         try:
             self._streams.send(attempt, self._timeout_seconds)
@@ -279,7 +282,7 @@ class Resolver:
         if found is Step.WITHOUT_EDNS:
             self._edns.failed(server, edns=True)
         elif attempt.edns or found is not Step.NEXT_SERVER:
-            now = self._reactor.seconds()
+            now = self._seconds()
             if self._edns.answered(server, now, edns=attempt.edns, after_failure=after_failure):
                 self.log.info("name server {server} answers without EDNS only", server=str(server))
         if isinstance(found, Answer):
@@ -287,7 +290,7 @@ class Resolver:
         elif found is Step.BY_TCP:
             self._ask_by_tcp(lookup, server)
         elif isinstance(found, Alias):
-            self._ask_about(lookup, self._reactor.seconds())
+            self._ask_about(lookup, self._seconds())
         else:
             self._ask_next(lookup)
 
@@ -302,7 +305,7 @@ class Resolver:
 
     def _at_deadline(self) -> None:
         self._timer = None
-        now = self._reactor.seconds()
+        now = self._seconds()
         late = []
         for attempt in self._attempts:
             if attempt.deadline > now:
@@ -330,7 +333,7 @@ class Resolver:
     def _give_up(self) -> None:
         """End the questions whose time is over, those too that still wait for their turn."""
         self._give_up_timer = None
-        now = self._reactor.seconds()
+        now = self._seconds()
         late = []
         for lookup in self._lookups.values():
             if lookup.gives_up_at > now:
@@ -353,14 +356,14 @@ class Resolver:
                 self._finish(lookup, None)
 
     def _silent(self, server: Server) -> None:
-        if self._servers.silent(server, self._reactor.seconds()):
+        if self._servers.silent(server, self._seconds()):
             self.log.warn("name server {server} does not answer", server=str(server))
 
     def _finish(self, lookup: Lookup, answer: Answer | None) -> None:
         """The answer is there, or (None) nobody can tell."""
         if self._lookups.get(lookup.key) is not lookup:  # the resolver was stopped meanwhile
             return
-        now = self._reactor.seconds()
+        now = self._seconds()
         del self._lookups[lookup.key]
         self._asking -= 1
         if answer is not None:
@@ -380,7 +383,7 @@ class Resolver:
         self._taking_turns = True
         try:
             while self._queue and self._asking < self._in_flight_most:
-                self._begin(self._queue.popleft(), self._reactor.seconds())
+                self._begin(self._queue.popleft(), self._seconds())
         finally:
             self._taking_turns = False
 

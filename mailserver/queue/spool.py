@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 from mailserver.mail.content import Content
 from mailserver.mail.durable import make_directory, sync_directory
+from mailserver.mail.until import still_holds
 
 __all__ = ["Room", "Spool"]
 
+SHUT_SECONDS_MOST = 60.0
 MEASURE_SECONDS = 1.0
 
 
@@ -99,7 +101,7 @@ class Room:
     def holds(self, octets: int) -> bool:
         """There is room for so many octets beside the reserve."""
         now = self._seconds()
-        if now < self._shut_until:
+        if still_holds(self._shut_until, now, SHUT_SECONDS_MOST):
             self.full_at = now
             return False
         if self._looked_at is None or not 0 <= now - self._looked_at < MEASURE_SECONDS:
@@ -117,7 +119,7 @@ class Room:
     def shut(self, seconds: float) -> bool:
         """A write found the disk full: say no for so long, whatever the file system claims.  True where it was not shut yet."""
         now = self._seconds()
-        was_open = now >= self._shut_until
+        was_open = not still_holds(self._shut_until, now, SHUT_SECONDS_MOST)
         self._shut_until = now + seconds
         self.full_at = now
         return was_open

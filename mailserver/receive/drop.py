@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.dropped import DropFault
+from mailserver.mail.until import still_holds
 from mailserver.receive.drop_folder import DropFolder, Found
 from mailserver.receive.drop_handover import Handover
 from mailserver.receive.drop_told import Told
@@ -43,6 +44,10 @@ class Waiting:
     found: Found
     again_at: float
     tries: int
+
+    def is_due(self, now: float) -> bool:
+        """Its time has come."""
+        return not still_holds(self.again_at, now, AGAIN_SECONDS_MOST)
 
 
 class Drop:
@@ -145,7 +150,7 @@ class Drop:
         if (
             changed_at != self._seen
             or now - changed_at < SETTLED_SECONDS
-            or any(one.again_at <= now for one in self._waiting.values())
+            or any(one.is_due(now) for one in self._waiting.values())
         ):
             self._seen = changed_at
             self.look()
@@ -207,7 +212,7 @@ class Drop:
         self._told.forget_others({*listing.odd, *listing.misnamed})
 
     async def _put_misnamed_aside(self, found: Found) -> None:
-        if self._bad_is_full.get(found.uid, 0.0) > self._clock.seconds():
+        if still_holds(self._bad_is_full.get(found.uid, 0.0), self._clock.seconds(), BAD_FULL_SECONDS):
             return
         try:
             if await self._run_in_thread(self._reject, found, False):
@@ -262,7 +267,7 @@ class Drop:
     async def _begin_waiting(self) -> int:
         """Begin the files whose pause is over; how many that were."""
         now = self._clock.seconds()
-        due = [one for one in self._waiting.values() if one.again_at <= now]
+        due = [one for one in self._waiting.values() if one.is_due(now)]
         if due and self._must_sync:
             await self._run_in_thread(self._folder.sync)
             self._must_sync = False

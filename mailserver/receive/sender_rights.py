@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailserver.interfaces import Clock
 from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Route
+from mailserver.mail.until import still_holds
 
 __all__ = ["SenderRights"]
 
@@ -49,7 +50,7 @@ class SenderRights:
             return False
         place, now = (account, name), self._clock.seconds()
         known = self._answers.get(place)
-        if known is not None and now < known[1]:
+        if known is not None and still_holds(known[1], now, self._remember_seconds):
             return known[0]
         answer = await self._ask(account, address, name)
         self._answers[place] = answer, now + self._remember_seconds

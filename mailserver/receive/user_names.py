@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailserver.interfaces import Clock
+from mailserver.mail.until import still_holds
 
 __all__ = ["UserNames", "in_thread_of_its_own"]
 
@@ -40,7 +41,7 @@ class UserNames:
         """Fires with the user's name; with "uid N" where there is none, or none to be had within some seconds."""
         found: Deferred[str] = Deferred()
         name, until = self._known.get(uid, ("", 0.0))
-        if until > self._clock.seconds():
+        if still_holds(until, self._clock.seconds(), REMEMBER_SECONDS):
             found.callback(name)
             return found
         if self._asked is not None and self._deadline is None:  # the name service hangs

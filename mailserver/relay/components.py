@@ -155,6 +155,7 @@ def _relay(
         eight_bit=EightBit(options.eightbit),
         directory=services.data_directory,
         room_for=services.room_for,
+        seconds=services.steady_seconds,
     )
     doorway = Doorway(
         port=options.port,
@@ -164,7 +165,7 @@ def _relay(
         ipv4=options.ip != "ipv6",
         ipv6=options.ip != "ipv4",
     )
-    book = HostBook(look_up=look_up, seconds=services.clock.seconds)
+    book = HostBook(look_up=look_up, seconds=services.steady_seconds or services.clock.seconds)
     return Relay(
         book=book,
         connections=connections,

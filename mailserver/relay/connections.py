@@ -58,7 +58,7 @@ class Connections:
     taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `log_in` the relay logs in there, and with `implicit_tls`
     connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content for a host that lacks
     8BITMIME; large messages are converted in files in `directory`, whose disk has `room_for(octets)`.  A transmission waits for
-    a connection no longer than `waiting_seconds`.
+    a connection no longer than `waiting_seconds`.  Times are told by `seconds`, a clock that nobody sets, where it is given.
     """
 
     log = Logger()
@@ -79,6 +79,7 @@ class Connections:
         eight_bit: EightBit = EightBit.CONVERT,
         directory: str = "",
         room_for: Callable[[int], bool] | None = None,
+        seconds: Callable[[], float] | None = None,
         waiting_seconds: float = 600.0,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
@@ -86,9 +87,9 @@ class Connections:
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
         self.log_in = log_in
         self.implicit_tls = implicit_tls
-        self.seconds = clock.seconds
+        self.seconds = seconds or clock.seconds
         self.run_in_thread = run_in_thread
-        self._clear_text = ClearText(clock.seconds)
+        self._clear_text = ClearText(self.seconds)
         self._connect_tcp = connect_tcp
         self._own_name = own_name
         self._client_limits = client_limits
@@ -100,7 +101,7 @@ class Connections:
             directory=directory,
             run_in_thread=run_in_thread,
             again=self.submit,
-            seconds=clock.seconds,
+            seconds=self.seconds,
             room_for=room_for,
         )
         self._connections: dict[Link, RelayProtocol] = {}

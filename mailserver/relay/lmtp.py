@@ -243,10 +243,11 @@ class LMTPFactory:
             eight_bit=EightBit.RAW,
             directory=services.data_directory,
             room_for=services.room_for,
+            seconds=services.steady_seconds,
         )
         tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
         relay = Relay(
-            book=HostBook(look_up=_places(options, services), seconds=services.clock.seconds),
+            book=HostBook(look_up=_places(options, services), seconds=services.steady_seconds or services.clock.seconds),
             connections=connections,
             doorway=Doorway(port=0 if options.socket is not None else options.port, tls=tls),
             by_domain=False,

@@ -126,7 +126,7 @@ class Certificates:
         """Take up what has changed."""
         if self._sources is None:
             return
-        if self._clock.seconds() - self._doubted >= DAY_SECONDS:
+        if not 0 <= self._clock.seconds() - self._doubted < DAY_SECONDS:
             await self._tell_doubts()
         found = await self._run_in_thread(self._read_again, self._sources, self._parts, self._signature)
         if found is None:

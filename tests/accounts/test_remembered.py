@@ -25,6 +25,13 @@ class Remembering(SynchronousTestCase):
     def exists(self, name: str) -> bool:
         return self.successResultOf(Deferred.fromCoroutine(self.known.exists(name, self.ask)))
 
+    def test_a_clock_that_goes_back_does_not_keep_them_longer(self) -> None:
+        self.clock.advance(1e9)
+        self.exists("alice")
+        self.clock.rightNow -= 86_400
+        self.exists("alice")
+        self.assertEqual(self.asked, ["alice", "alice"])
+
     def test_yes_and_no_are_kept_for_their_time(self) -> None:
         for _ in range(3):
             self.assertEqual([self.exists("alice"), self.exists("bob")], [True, False])

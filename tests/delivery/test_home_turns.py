@@ -57,6 +57,15 @@ class Turns(SynchronousTestCase):
         self.assertEqual([self.successResultOf(one) for one in asked], ["first", "second", "path"])
         self.assertEqual(self.turns._homes, {}, "nothing is kept of a home that answers")
 
+    def test_a_clock_that_goes_back_does_not_keep_a_home_waiting(self) -> None:
+        self.clock.advance(1e6)
+        self.hang("alice")
+        self.assertIn("the next try", self.why(self.ask("alice")))
+        self.clock.rightNow -= 86_400
+        asked = self.ask("alice")
+        self.answer("alice")
+        self.assertEqual(self.successResultOf(asked), "path")
+
     def test_who_is_behind_a_slow_delivery_waits_a_few_seconds_and_no_longer(self) -> None:
         first, second = self.ask("alice"), self.ask("alice")
         self.clock.advance(SLOW_SECONDS - 1)

@@ -54,6 +54,14 @@ class RoomOnTheDisk(SynchronousTestCase):
         self.now += 3
         self.assertTrue(room.holds(1))
 
+    def test_a_clock_that_goes_back_does_not_keep_the_door_shut(self):
+        self.now = 1e9
+        room = self.room()
+        room.shut(3)
+        self.now -= 86_400
+        self.assertTrue(room.holds(1))
+        self.assertTrue(room.shut(3), "it was open")
+
     def test_the_real_disk_answers(self):
         here = os.getcwd()
         self.assertTrue(Room(directory=here, seconds=lambda: 0.0, minimum_free_bytes=0).holds(1))
