@@ -156,3 +156,13 @@ class ApplyEditsTests(InFileTestCase):
 
     def test_edits_of_recipients_are_not_for_the_content(self) -> None:
         self.assertEqual(self.edited(MESSAGE, ReplaceRecipient(Address("a", "x"), ())), MESSAGE)
+
+
+class CutHeads(SynchronousTestCase):
+    def test_a_header_section_that_does_not_end_within_what_is_looked_at_is_cut(self) -> None:
+        long = b"a: " + b"x" * HEADER_OCTETS
+        for data, prefix, is_cut in (
+            (long, b"", True), (long, b"Received: x\r\n", True), (b"a: b\r\n\r\n" + long, b"", False), (b"a: b", b"", False),
+            (long, b"Received: x\r\n\r\n", False), (long, b"\r\n", False),
+        ):  # fmt: skip
+            self.assertIs(Content.of(data, prefix=prefix).has_cut_head, is_cut, repr((data[:9], prefix)))

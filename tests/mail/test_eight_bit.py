@@ -151,6 +151,12 @@ class PartsTests(SynchronousTestCase):
         self.assertIn(b"Pr??ambel\r\n--b\r\n", result)
         self.assertTrue(result.endswith(b"--b--\r\nNachwort ?\r\n"))
 
+    def test_a_type_that_cannot_be_read_is_text(self):
+        """RFC 2045 section 5.2"""
+        for kind in (b"nonsense", b"", b"/", b"text"):
+            data = b"MIME-Version: 1.0\r\nContent-Type: " + kind + b"\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+            self.assertIn(b"Gr=C3=BC=C3=9Fe\r\n", converted(data), repr(kind))
+
     def test_no_line_before_or_behind_the_parts_becomes_a_delimiter(self):
         for boundary, line in (("b", b"--b\n"), ("b", b"--b\r\t"), ("b?", b"--b\xe4"), ("b?", b"--b\0--"), ("b", b"--b".ljust(900) + b"x" * 200)):
             whole = message(b"\r\na", boundary=boundary)

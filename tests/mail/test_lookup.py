@@ -37,6 +37,9 @@ class Servers(SynchronousTestCase):
 
 
 class Records(SynchronousTestCase):
+    def test_nothing_is_authenticated_of_which_nobody_says_so(self) -> None:
+        self.assertIs(Answer((), 60).authenticated, False)
+
     def test_exchanges_sort_by_preference(self) -> None:
         answer = Answer(("20 b.example", "5 a.example", "0 ."))
         self.assertEqual(sorted(answer.exchanges), [MX(0, "."), MX(5, "a.example"), MX(20, "b.example")])

@@ -73,6 +73,10 @@ UNDERSTOOD = {
 
 
 class Mailboxes(SynchronousTestCase):
+    def test_one_that_is_very_long_is_refused_unread(self) -> None:
+        error = self.assertRaises(OriginatorError, mailboxes, f'"{"x" * 10_000}" <alice@example.org>')
+        self.assertIn("is too long", str(error))
+
     def test_what_is_plain_is_understood_and_nothing_that_could_be_read_in_two_ways(self) -> None:
         found = {}
         for text in UNDERSTOOD:

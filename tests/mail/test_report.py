@@ -325,6 +325,13 @@ class International(ReportCase):
         self.assertEqual(returned.get_content_type(), "message/global")
         self.assertEqual(status.get_content_type(), "message/delivery-status", "no field of it needs the other")
 
+    def test_a_whole_message_is_message_rfc822_where_its_header_is_ascii(self) -> None:
+        message = "Subject: greetings\r\n\r\nGrüße\r\n".encode()
+        for sender, smtputf8 in (("älice@example.net", True), ("alice@example.net", False)):
+            first = original(message, sender=sender, smtputf8=smtputf8, ret="FULL")
+            _, _, _, returned = self.read(failure_report(first, [failed()], **MADE))
+            self.assertEqual(returned.get_content_type(), "message/rfc822", sender)
+
     def test_each_part_has_the_global_form_only_where_a_field_needs_it(self) -> None:
         first = original(sender="älice@example.net", smtputf8=True)
         _, _, status, returned = self.read(failure_report(first, [failed(self.bob)], **MADE))
