@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import formataddr, formatdate, getaddresses
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mailserver.mail.address import Address, AddressError
 
@@ -17,6 +18,8 @@ HEADER_OCTETS = 1 << 20
 FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")  # RFC 5322 section 2.2, and section 4.5: blanks before the colon
 ADDRESSES = (b"to", b"cc", b"bcc")
 RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+# The strict way of newer Pythons (and of Debian's 3.11) takes no list that ends with a comma, and no group of two.
+LENIENT: dict[str, Any] = {"strict": False} if getattr(email.utils, "supports_strict_parsing", False) else {}
 REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path", b"content-length"})
 
 
@@ -132,7 +135,7 @@ def _addresses(field: bytes, domain: str) -> list[Address]:
     text = re.sub(r"\r\n(?=[ \t])", "", value.decode("utf-8", "replace"))
     try:
         # Not the parser of email.policy, which takes four minutes for a hundred thousand commas.
-        pairs = getaddresses([text])
+        pairs = getaddresses([text], **LENIENT)
     except RecursionError:
         raise LetterError("a field has more comments within each other than can be read") from None
     found = [qualified(address, domain) for _, address in pairs if address]

@@ -77,8 +77,8 @@ def carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     lines = change_lines(options, rename.change, dry_run=True) if changes else []
     if changes and not options.reload and not options.dry_run and _runs(rename.configuration.data):
         raise Unable(
-            f"{len(lines)} lines of {options.config} change with it, and the running server has to take them up meanwhile: say "
-            "--reload (--dry-run shows the lines)"
+            f"{options.config} changes with it, and the running server has to take that up meanwhile: say --reload "
+            "(--dry-run shows the lines)"
         )
     _try_file(rename)
     moves = Moves()

@@ -107,9 +107,10 @@ def _has_no_mail_of_others(configuration: Configuration, accounts: AccountsFile,
             return
     others = [maildir_of(configuration, one.address) for one in changing(accounts, accounts.list)]
     with as_owner_of(configuration.data):
-        other = leads_to_another(path, others)
-    if other:
-        raise Unable(f"{path} is a link to the mail of another account ({other}): remove the link first")
+        other, leads_nowhere = leads_to_another(path, others), not os.path.exists(path)
+    if other or leads_nowhere:
+        where = "that leads nowhere" if leads_nowhere else f"to the mail of another account ({other})"
+        raise Unable(f"{path} is a link {where}: remove the link first")
 
 
 def _domain_of(address: str) -> str:

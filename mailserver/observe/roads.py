@@ -187,7 +187,7 @@ def read_road(path: str, id: str) -> list[Step]:
 def opened_for_reading(path: str) -> apsw.Connection:
     """The file, whether a server writes to it or not.  Raises `RoadsUnreadable` where there is none, and `apsw.Error`."""
     if not os.path.exists(path):
-        raise RoadsUnreadable(f"{path} does not exist: no server has run here yet")
+        raise RoadsUnreadable(f"{path} does not exist: no mail has come here yet")
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     try:
         connection.set_busy_timeout(BUSY_MILLISECONDS)

@@ -95,6 +95,10 @@ class Headers(SynchronousTestCase):
             ["jane@example.org", "bob@example.net", "carol@here.example", "j@example.org", "root@here.example"],
         )
 
+    def test_empty_members_of_a_list_are_nobody_rfc5322_4_4(self) -> None:
+        for text in (b"To: a@b.example, c@d.example,\n\n", b"To: ,a@b.example,, c@d.example\n\n", b"To: us: a@b.example, c@d.example;\n\n"):
+            self.assertEqual([str(one) for one in read(text).recipients("x")], ["a@b.example", "c@d.example"], text)
+
     def test_fields_of_any_length_are_read_in_one_pass(self) -> None:
         """Each of these took minutes, or the program's end, with a parser that looks back."""
         many = ", ".join(f"Name {n} <u{n}@example.org>" for n in range(3000))

@@ -155,7 +155,7 @@ class WithoutServer(CommandCase):
     def test_where_no_server_has_run_there_are_no_roads(self) -> None:
         said = self.command("explain", ID)
         self.assertEqual(said.code, 74)
-        self.assertIn("no server has run here yet", said.err)
+        self.assertIn("no mail has come here yet", said.err)
 
     def test_the_file_of_the_roads_is_where_the_server_writes_it(self) -> None:
         self.assertEqual(ROADS, assembly.ROADS)

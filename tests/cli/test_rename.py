@@ -110,6 +110,10 @@ class User(RenameCase):
         self.assertIsNone(self.account(ALICE))
         self.assertEqual(self.command("user", "rename", BOB, ALICE).code, 74)
         self.assertIsNotNone(self.account(BOB))
+        self.assertDone(self.command("user", "remove", SMITH, "--purge", "--yes"))
+        said = self.command("user", "add", ALICE, "--no-password")
+        self.assertEqual(said.code, 1, "mail for it could not be delivered")
+        self.assertIn("is a link that leads nowhere", said.err)
         (self.mail / "alice").unlink()
         self.assertDone(self.command("user", "add", ALICE, "--no-password"))
 
