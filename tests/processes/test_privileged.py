@@ -88,7 +88,7 @@ class ServeCase(SynchronousTestCase):
 class Late(ServeCase):
     def setUp(self) -> None:
         jobs: dict[bytes, privileged.Job] = {b"stops": Stops(), b"says": SAYS}
-        self.serve(jobs.__getitem__, at_once=1, of_a_user=1, seconds=0.5)
+        self.serve(jobs.__getitem__, at_once=1, of_a_user=1, seconds=1.5)
 
     def stopped(self) -> int:
         """A child that has stopped, by a descriptor of its command."""
