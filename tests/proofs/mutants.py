@@ -27,7 +27,6 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
 RECEIVING = (
     "tests.receive.test_protocol", "tests.receive.test_connection", "tests.receive.test_encryption", "tests.receive.test_states",
     "tests.receive.test_log_in", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
-    "tests.tls.test_parting",
 )  # fmt: skip
 TESTS = {
     "delivery/attended": ("tests.delivery.test_courier",),

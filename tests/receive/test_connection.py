@@ -426,6 +426,12 @@ class Turns(Case):
         protocol.writeConnectionLost()
         self.assertTrue(wire.aborted)
 
+    def test_a_connection_that_ends_takes_what_starttls_has_hung_on_its_transport_with_it(self) -> None:
+        protocol, wire = self.listener(encryption=encryption()).greeted()
+        wire.__dict__["getPeerCertificate"] = protocol.dataReceived
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertNotIn("getPeerCertificate", wire.__dict__)
+
     def test_an_end_gives_the_producer_back_and_reads_no_more(self) -> None:
         protocol, wire = self.listener().greeted()
         self.assertIs(wire.producer, protocol)
