@@ -31,7 +31,7 @@ class Stops:
     user = "mallory"
 
     def run(self, reply: int, content: int) -> tuple[object, ...]:
-        command = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True)
+        command = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)  # it does not mind that its parent ends
         os.write(reply, json.dumps([command.pid]).encode())
         os.kill(os.getpid(), signal.SIGSTOP)
         return 0, "never"
