@@ -109,6 +109,7 @@ class Late(ServeCase):
 
 class Requests(ServeCase):
     def test_one_after_the_other_has_the_only_place(self) -> None:
+        self.patch(privileged, "ENDING_SECONDS", 20.0)
         self.serve(lambda octets: SAYS, at_once=1, of_a_user=1)
         self.assertEqual([self.asked() for _ in range(10)], [[0, "done"]] * 10)
 
@@ -143,6 +144,7 @@ class Requests(ServeCase):
             writer.write(b"xxx")
             self.assertEqual([json.loads(one.recv(100)) for one in under_way], [[0, "done"]] * 3)
             writer.write(b"x")
+            self.patch(privileged, "ENDING_SECONDS", 20.0)
             self.assertEqual(self.asked("carol", reading), [0, "done"])
 
     def test_the_content_is_its_second_descriptor_or_none(self) -> None:
