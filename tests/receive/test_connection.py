@@ -139,6 +139,15 @@ class Doors(Case):
         self.assertEqual(listener.step("rejected")["why"], "a filter failed")
         self.assertTrue(self.flushLoggedErrors(RuntimeError))
 
+    def test_where_judging_itself_breaks_at_a_name_the_name_hears_451(self) -> None:
+        later: Deferred[Any] = Deferred()
+        protocol, wire = self.listener(filters=[BoundFilter("door", Says(Pass()))]).connect()
+        self.patch(Judging, "peer", lambda *_: later)
+        self.assertEqual(self.say(protocol, wire, b"EHLO a.example\r\nNOOP\r\n"), [])
+        later.errback(RuntimeError("a fault of ours"))
+        self.assertEqual((wire.codes(), wire.aborted), ([451, 250], False))
+        self.assertTrue(self.flushLoggedErrors(RuntimeError))
+
     def test_who_is_put_aside_at_its_coming_or_by_its_name_is_so_with_every_message_and_for_the_first_reason(self) -> None:
         for after_hello in (False, True):
             says = Says(Quarantine("odd"), after_hello=after_hello)
