@@ -77,6 +77,13 @@ class RefusedInPart(ConnectionCase):
         self.assertEqual(wire.codes(), [250] + [550] * 30 + [250, 354, 250])
         self.assertEqual(len(listener.store.taken), 1)
 
+    def test_what_one_recipient_takes_makes_errors_forgotten_and_what_one_refuses_is_an_error_whichever_comes_first(self) -> None:
+        for names in ((b"alice", b"bob"), (b"bob", b"alice")):
+            protocol, wire = self.lmtp("alice").greeted("unix")
+            protocol.dataReceived(b"X\r\nX\r\nMAIL FROM:<>\r\n" + b"".join(b"RCPT TO:<%s@example.org>\r\n" % one for one in names) + BODY)
+            self.assertEqual(sorted(wire.codes()[-2:]), [250, 550])
+            self.assertEqual(protocol.errors, 1, names)
+
     def test_messages_that_are_refused_one_after_the_other_do_end_it(self) -> None:
         protocol, wire = self.lmtp(hard_errors=3, soft_errors=100).greeted("unix")
         for _ in range(3):
