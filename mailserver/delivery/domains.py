@@ -90,6 +90,14 @@ class Domains:
         """
         return (key, local) in self._keeping and (key, local) not in self._disabled
 
+    def begins_with_accounts(self, domain_key: str, local: str) -> bool:
+        """An account of exactly this name, if there is one, gets all of its mail.  `local` is in its normal form."""
+        key = self.key_of(domain_key)
+        if key is None:
+            return False
+        domain = self._domains[key]
+        return domain.same_as is None and not domain.disabled and not self.keeps(key, local)
+
     def is_disabled(self, key: str, local: str) -> bool:
         """An alias of this name takes no mail."""
         return (key, local) in self._disabled

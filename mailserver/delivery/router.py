@@ -89,14 +89,11 @@ class Router:
 
     async def route(self, address: Address) -> Sequence[Route]:
         """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
-        domain_key = address.domain_key
-        key = self._domains.key_of(domain_key)
-        if key is not None and self._domains[key].same_as is None:
-            local = normal_local(address.local)
-            if not self._domains.keeps(key, local) and not self._domains[key].disabled:
-                mailbox = await self._find(local, domain_key)
-                if mailbox is not None:
-                    return (Local(address, mailbox),)
+        domain_key, local = address.domain_key, normal_local(address.local)
+        if self._domains.begins_with_accounts(domain_key, local):
+            mailbox = await self._find(local, domain_key)
+            if mailbox is not None:
+                return (Local(address, mailbox),)
         return await self._expanded(address)
 
     async def _find(self, local: str, domain_key: str) -> Mailbox | None:

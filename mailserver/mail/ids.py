@@ -33,7 +33,10 @@ class IdSource:
 
     def next(self) -> str:
         """A new id, greater than every one before it."""
-        self._last = moment = max(self._last + 1, int(self._seconds() * 1_000_000))
+        moment = int(self._seconds() * 1_000_000)
+        if moment <= self._last:
+            moment = self._last + 1
+        self._last = moment
         self._random = random = (self._random * 0x10DCD + 0x3039) & RANDOM_MASK
         slow = moment >> QUICK_BITS
         if slow != self._slow:
@@ -41,12 +44,8 @@ class IdSource:
             self._front = "".join([ALPHABET[slow >> shift & 31] for shift in range(30, -5, -5)])
         quick = moment & QUICK_MASK
         return (
-            self._front
-            + PAIRS[quick >> 10]
-            + PAIRS[quick & 1023]
-            + PAIRS[random >> 15]
-            + PAIRS[random >> 5 & 1023]
-            + ALPHABET[random & 31]
+            f"{self._front}{PAIRS[quick >> 10]}{PAIRS[quick & 1023]}"
+            f"{PAIRS[random >> 15]}{PAIRS[random >> 5 & 1023]}{ALPHABET[random & 31]}"
         )
 
 

@@ -21,6 +21,7 @@ FIELDS_OCTETS = 16_384  # of one step; above it the long values are cut
 VALUE_CHARACTERS = 1000
 LIST_ITEMS = 100
 BARE = re.compile(r"[!#-+\--\[\]-~]+").fullmatch  # printable ASCII without blank, double quote, comma and backslash
+ONLY_TEXT = {str}
 ADDRESSES = frozenset({"sender", "recipient", "recipients"})  # shown in angle brackets, as on the wire
 
 
@@ -49,6 +50,9 @@ def _encoding() -> Callable[[Any], str]:
 encode_json = _encoding()
 
 
+ENDS = tuple([f".{n:03d}Z" for n in range(1000)])
+
+
 class Stamps:
     """Times as ``2026-11-23T01:02:03.456Z``; the part up to the second is made once a second."""
 
@@ -64,7 +68,7 @@ class Stamps:
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{milliseconds % 1000:03d}Z"
+        return self._text + ENDS[milliseconds % 1000]
 
 
 def encode_fields(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -97,7 +101,7 @@ def text_step(stamp: str, id: str, step: str, fields: Mapping[str, Any]) -> str:
                 parts.append(f"{name}=<{value}>" if name in ADDRESSES else f"{name}={value}")
         elif kind is int or kind is float:
             parts.append(f"{name}={value}")
-        elif kind is list and all(type(item) is str for item in value) and value:
+        elif kind is list and value and {*map(type, value)} == ONLY_TEXT:
             texts += value
             parts.append(f"{name}=<{'>,<'.join(value)}>" if name in ADDRESSES else f"{name}={','.join(value)}")
         elif value is not None:

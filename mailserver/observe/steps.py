@@ -180,11 +180,12 @@ class Steps:
                 stamp = stamps(moment)
                 lines.append(json_step(stamp, id, step, encoded) if is_json else text_step(stamp, id, step, fields))
             if wants_rows:
-                part = f"[{moment!r},{encode_basestring_ascii(step)},{encoded}]"
+                time_of_step = repr(moment)
+                part = f"[{time_of_step},{encode_basestring_ascii(step)},{encoded}]"
                 if id in rows:
                     rows[id].append(part)
                 else:
-                    rows[id] = [repr(moment), part]
+                    rows[id] = [time_of_step, part]
         if self._output is not None:
             self._output.lines(lines)
         if self._observers and self._call_in_reactor is not None:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from mailserver.awaiting import now_or_later
 from mailserver.mail.envelope import Peer
+from mailserver.mail.reply import Reply
 from mailserver.receive.generation import Generation
 from mailserver.receive.profile import Profile
 from mailserver.receive.states import MOVES, READING, Move, State, Unread
@@ -39,6 +40,7 @@ GOODBYE_SECONDS = 2.0  # how long a listener that goes away waits for the peers'
 OPEN, ASKED, PENALTY, HANDSHAKE, ENDED = State.OPEN, State.ASKED, State.PENALTY, State.HANDSHAKE, State.ENDED
 SLOW_PEER, SLOW_DISK, AHEAD = Unread.SLOW_PEER, Unread.SLOW_DISK, Unread.AHEAD
 CLOSED = Wait.CLOSED
+AT_ONCE = frozenset({Reply, tuple, list})  # what a `Transaction` answers; to ask whether it is a Deferred takes ten times as long
 
 
 class Connection(Protocol):
@@ -216,7 +218,10 @@ class Connection(Protocol):
             log.failure("{id}: a question of the peer could not be answered", id=self.connection)
             answered(None)
             return
-        self._hear(answer, answered)
+        if answer.__class__ in AT_ONCE:
+            answered(answer)
+        else:
+            self._hear(answer, answered)
 
     def _hear(self, answer: Any, answered: Callable[[Any], None]) -> None:
         if not isinstance(answer, Deferred):

@@ -294,9 +294,10 @@ class ReceiveProtocol(Connection):
         reply = transaction.data(spooling)
         if reply.code < 400:
             self.progress = Progress(profile.limits.pace, profile.seconds())
-        self._answer_for_message(reply)
-        if reply.code >= 400:  # the transaction is over
-            self._forget_transaction()
+            self.session.reply(reply)
+        else:
+            self._answer_for_message(reply)
+            self._forget_transaction()  # it is over
 
     def _on_chunk(self, event: events.Chunk) -> None:
         transaction, progress = self.transaction, self.progress

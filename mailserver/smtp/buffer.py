@@ -105,14 +105,13 @@ class ReceiveBuffer:
                 return self.next_line(most, most_auth)
             return self._unfinished(most, most_auth) if self.data else None
         self.at = end + len(self._end)
-        if self._stray is STRAY_CR and data[at:end].endswith(b"\r"):
+        line = data[at:end]
+        if self._stray is STRAY_CR and line.endswith(b"\r"):
             self.crlf_seen = True
+            line = line[:-1]
         if self._skipping:
             self._skipping = False
             return self.next_line(most, most_auth)
-        line = data[at:end]
-        if self._stray is STRAY_CR:
-            line = line.removesuffix(b"\r")
         if len(line) > most - 2 or b"\r" in line or b"\n" in line:
             return self._fault(line, most, most_auth)
         return line

@@ -184,9 +184,11 @@ class DotReader(Content):
             end = data.find(END, dot) if dot >= 0 else -1
             is_dotted = dot != end or LINE_DOT in border
             end += len(END) if end >= 0 else 0
+        if self._is_first == len(held) and LINE_DOT not in border:  # nothing but the end of the DATA line, and no dot behind it
+            held, self._is_first = b"", 0
         if end >= 0:
             # All but the last three octets, `.CRLF`: the CRLF before them belongs to the content.
-            stretch = (held + data[at:end])[:-3]
+            stretch = (held + data[at:end])[:-3] if held else data[at : end - 3]
             self._held = b""
         else:
             stretch = self._decided(held + (data[at:] if at else data), HELD)

@@ -285,9 +285,8 @@ class ServerSession:
         if isinstance(line, LineFault):
             return self._reject("", LINE_FAULTS[line])
         text = command_text(line)
-        return self._reject("", replies.BAD_OCTETS) if text is None else self._obey(text)
-
-    def _obey(self, text: str) -> Event | None:
+        if text is None:
+            return self._reject("", replies.BAD_OCTETS)
         # White space before the CRLF is tolerated (RFC 5321 section 4.1.1).
         verb, _, argument = text.rstrip(" ").partition(" ")
         verb = verb.upper()
