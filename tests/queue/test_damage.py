@@ -83,6 +83,15 @@ class DamageCase(QueueCase):
                 octets[n] ^= 0x55
         path.write_bytes(octets)
 
+    def spoil_pages(self):
+        """Spoil the beginnings of six pages in the middle of the file, which is returned."""
+        octets = bytearray(self.db.read_bytes())
+        middle = len(octets) // 32768 * 16384
+        for place in range(middle, middle + 6 * 16384, 16384):
+            octets[place : place + 100] = random.randbytes(100)
+        self.db.write_bytes(octets)
+        return octets
+
     async def assert_shut(self, queue):
         self.assertFalse(queue.writable)
         await self.assertFailure(self.fails(queue), StorageBroken)
@@ -295,9 +304,14 @@ class Spoilt(DamageCase):
         orphan.touch()
         os.utime(orphan, (1, 1))
         self.patch(opening_module, "SHORT_OCTETS", 0)
-        queue, said = await self.restarted()
-        while orphan.exists():
-            await deferLater(reactor, 0.005, lambda: None)
+        self.go_on = threading.Event()
+        self.addCleanup(self.go_on.set)
+        with mock.patch("mailserver.queue.checkup.fault_in", lambda path, is_stopped: self.go_on.wait() and ""):
+            queue, said = await self.restarted()
+            self.assertTrue(orphan.exists(), "nobody knows yet what belongs to a message")
+            self.go_on.set()
+            while orphan.exists():
+                await deferLater(reactor, 0.005, lambda: None)
         self.assertEqual((said, queue.writable), ([], True))
 
     async def test_a_file_that_comes_amid_a_check_stays_though_the_clock_is_set_back(self):
@@ -326,6 +340,17 @@ class Spoilt(DamageCase):
         os.utime(orphan, (1, 1))
         await self.restarted()
         self.assertTrue(orphan.exists())
+
+    async def test_a_list_goes_as_far_as_it_can_and_says_what_bars_the_way(self):
+        ids = await self.killed()
+        self.spoil_pages()
+        damaged = []
+        *read, last = list_entries(self.directory, damaged=damaged.append)
+        self.assertEqual([entry.id for entry in read], ids[: len(read)])
+        self.assertGreater(len(read), 5)
+        self.assertEqual(last.state, "damaged")
+        self.assertIn("cannot be read further", last.note)
+        self.assertIn("Corrupt", damaged[0])
 
     async def test_a_file_that_is_cut_off_is_no_new_queue(self):
         await self.killed()
@@ -501,11 +526,7 @@ class Salvaging(DamageCase):
     async def test_what_can_be_read_of_a_damaged_queue_goes_on_in_a_new_one(self):
         ids = await self.killed()
         Path(self.directory, "spool", IDS.next()).touch()
-        octets = bytearray(self.db.read_bytes())
-        middle = len(octets) // 32768 * 16384
-        for place in range(middle, middle + 6 * 16384, 16384):  # the beginning of each page
-            octets[place : place + 100] = random.randbytes(100)
-        self.db.write_bytes(octets)
+        octets = self.spoil_pages()
         found = salvage(self.directory, 1.0)
         self.assertTrue(20 <= found.kept < len(ids), found)
         self.assertTrue(found.gaps or found.lost)
@@ -516,6 +537,19 @@ class Salvaging(DamageCase):
         self.assertEqual(queue.depth + queue.counts.settled, found.kept)
         delivered = {parcel[0] for parcel in self.delivery.parcels}
         self.assertLessEqual(delivered, set(ids))
+
+    async def test_a_message_that_cannot_be_read_is_named_and_the_others_go_on(self):
+        queue = await self.started()
+        self.delivery.hold = True
+        ids = [await self.commit(queue) for _ in range(3)]
+        await self.crash(queue)
+        self.delivery.held.clear()
+        connection = apsw.Connection(str(self.db))
+        connection.execute("UPDATE entry SET message = 'text' WHERE number = ?", (number_of(ids[1]),))
+        connection.close()
+        found = salvage(self.directory, 1.0)
+        self.assertEqual((found.kept, [id[:12] for id in found.lost], found.gaps), (2, [ids[1][:12]], 0))
+        self.assertEqual([entry.id for entry in list_entries(self.directory)], [ids[0], ids[2]])
 
     async def test_a_sound_queue_is_salvaged_whole_with_what_is_known_of_its_deliveries(self):
         self.relay.answers["carol"] = BUSY
