@@ -355,11 +355,9 @@ class ReceiveProtocol(Connection):
         pass
 
     def _on_rejected(self, event: events.Rejected) -> None:
-        if event.command == "AUTH":  # it also ends an exchange that was going on
-            self._forget_login()
+        self._forget_login()  # where an exchange was going on, this has ended it
         self.profile.note(self.connection, "rejected", command=event.command, reply=str(event.reply))
-        if event.reply.code >= 400:
-            self._count()
+        self._count()
 
     def _on_closed(self, event: events.Closed) -> None:
         self.profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(event.reply))

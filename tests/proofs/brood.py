@@ -201,6 +201,7 @@ def in_child(work: Callable[[Callable[[dict[str, Any]], None]], object], otherwi
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        os.setsid()  # a mutant may kill its whole process group
         os.close(read)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

@@ -66,6 +66,12 @@ class Notes(Case):
         self.assertEqual(listener.step("closed"), {"messages": 2, "errors": 1})
         self.assertEqual({id for id, step, _ in listener.steps if step in ("connected", "closed")}, {protocol.connection})
 
+    def test_a_connection_that_ends_after_its_handshake_is_no_failed_one(self) -> None:
+        listener = self.listener(encryption=encryption())
+        protocol, _ = listener.greeted()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertNotIn("handshake_failed", [step for _, step, _ in listener.steps])
+
     def test_who_is_turned_away_is_told_with_the_reason(self) -> None:
         for verdict, code, why in ((Refuse("listed"), "554", "listed"), (Defer("busy"), "421", "busy"), (None, "421", "the filter door failed")):
             listener = self.listener(filters=[BoundFilter("door", Says(verdict))])  # type: ignore[arg-type]
@@ -387,6 +393,7 @@ class Times(Case):
         self.say(protocol, wire, ENVELOPE + b"BDAT 4\r\nabcd")
         self.assertEqual(self.say(protocol, wire, b"RSET\r\n"), [250])
         self.assertIsNone(protocol.progress)
+        self.assertEqual(listener.profile.spool.octets, 0, "and its place in memory is free again")
         self.assertEqual(self.seconds_until(listener, wire), 300)
 
     def test_our_last_words_have_thirty_seconds(self) -> None:
@@ -510,6 +517,15 @@ class Turns(Case):
         _, wire = listener.connect()
         listener.factory.shut_down()
         self.assertEqual((wire.said(), wire.aborted), ("", True))
+
+    def test_who_comes_while_the_server_leaves_hears_421(self) -> None:
+        for filters in ([], [BoundFilter("door", Says(Pass()))]):
+            listener = self.listener(filters=filters)
+            listener.greeted()
+            listener.factory.shut_down()
+            _, wire = listener.connect()
+            self.assertEqual(wire.codes()[-1:], [421])
+            self.assertTrue(wire.disconnecting)
 
     def test_a_pause_and_a_stopping_server_end_together(self) -> None:
         listener = self.listener(limits=Limits(patience=Patience(soft_errors=0)))
