@@ -237,6 +237,27 @@ class Domain(RenameCase):
         self.assertEqual((self.config.read_text(), os.listdir(self.data / "mail")), (text, ["example.org"]))
 
 
+class OtherStores(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(CONFIGURATION.replace('path = "accounts.toml"', 'use = "system"\ndomains = ["example.org", "b.example"]'))
+
+    def test_accounts_in_no_file_are_changed_where_they_stand(self) -> None:
+        for words in (("disable", ALICE), ("enable", ALICE), ("rename", ALICE, SMITH)):
+            said = self.command("user", *words)
+            self.assertEqual((said.code, said.out), (1, ""))
+            self.assertIn('([accounts] use = "system"), so this command cannot change or list them: do it with the host', said.err)
+
+    def test_the_configuration_alone_is_renamed_where_that_is_said(self) -> None:
+        text = self.config.read_text()
+        said = self.command("domain", "rename", "example.org", "new.example")
+        self.assertEqual((said.code, self.config.read_text()), (1, text))
+        self.assertIn("then --mail-stays changes the configuration", said.err)
+        said = self.command("domain", "rename", "example.org", "new.example", "--mail-stays")
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertEqual(self.config.read_text(), text.replace('"example.org"', '"new.example"'))
+
+
 class Running(RenameCase, TestCase):
     tables = TABLES
 
