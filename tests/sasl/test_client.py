@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scramp import ScramMechanism
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.sasl.client import CLIENT_MECHANISMS, ClientExchange, Credentials, ScramSHA256
+from mailserver.sasl.client import CLIENT_MECHANISMS, KINDS, ClientExchange, Credentials, Login, ScramSHA256
 from mailserver.sasl.exchanges import Start, begin
 from mailserver.sasl.saslprep import saslprep
 from mailserver.sasl.scram_keys import derive_scram_keys, false_scram_keys
@@ -18,10 +18,12 @@ from mailserver.sasl.steps import (
     Challenge,
     ChannelBindings,
     CheckPassword,
+    Failed,
     FindScramKeys,
     FindSecret,
     Step,
     Succeeded,
+    Trouble,
 )
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -165,3 +167,22 @@ class Choosing(SynchronousTestCase):
         challenge = b"<1896.697170952@postoffice.reston.mci.net>"
         self.assertEqual(exchange.respond(challenge), b"tim b913a602c7eda7a495b4e6e7334d3890")
         self.assertEqual(hmac.digest(b"tanstaaftanstaaf", challenge, "md5").hex(), "b913a602c7eda7a495b4e6e7334d3890")
+
+
+class Completeness(SynchronousTestCase):
+    def test_no_success_is_believed_before_all_has_been_said(self) -> None:
+        complete = {kind.mechanism: kind(Credentials("alice", "secret")).is_complete for kind in KINDS}
+        self.assertEqual({mechanism for mechanism, is_complete in complete.items() if is_complete}, {"PLAIN"})
+
+    def test_login_has_said_all_with_the_password(self) -> None:
+        login = Login(Credentials("alice", "secret"))
+        self.assertEqual((login.respond(b"Username:"), login.is_complete), (b"alice", False))
+        self.assertEqual((login.respond(b"Password:"), login.is_complete), (b"secret", True))
+
+
+class ServerFirst(SynchronousTestCase):
+    def test_where_the_server_speaks_first_no_initial_response_is_taken(self) -> None:
+        """RFC 4954 section 4"""
+        for response in (b"", b"alice 0123"):
+            step = begin("CRAM-MD5", Start(ChannelBindings({}), False, "mx.example.org")).respond(response)
+            self.assertEqual(step, Failed(Trouble.MALFORMED))
