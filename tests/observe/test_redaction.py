@@ -28,6 +28,10 @@ class RedactionTests(SynchronousTestCase):
     def test_full_changes_nothing(self) -> None:
         self.assertEqual(redacted("full"), FIELDS)
 
+    def test_where_nobody_has_logged_in_there_is_nothing_to_hide(self) -> None:
+        for nobody in (None, ""):
+            self.assertEqual(dict(Redaction("hash").fields({"login": nobody})), {"login": nobody})
+
     def test_domain_keeps_the_domain_alone(self) -> None:
         self.assertEqual(
             redacted("domain"),

@@ -191,7 +191,7 @@ def digest(path: Path) -> str:
 
 
 def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str], None]) -> dict[str, int]:
-    """The figures of a package's sample or of a module.  What was killed stays so; survivors are tried again by the next run, with more tests."""
+    """The figures of a package's sample or of a module.  What was killed stays so; survivors that nobody has explained are tried again by the next run, with more tests."""
     kept_at = folder / (f"sample.{name}.json" if is_package(name) else f"module.{name.replace('/', '.')}.{digest(path_of(name))[:8]}.json")
     kept: dict[str, str | None] = json.loads(kept_at.read_text()) if kept_at.exists() else {}
     reach = Reach(name, folder / "reach")
@@ -202,7 +202,9 @@ def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str],
     try:
         reach.record(brood)
         for one in untried:
-            if kept.get(one.key) is None and time.monotonic() < until:
+            if one.key in kept and (kept[one.key] is not None or explanation(one) is not None):
+                continue
+            if time.monotonic() < until:
                 tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * (AGAIN if one.key in kept else 1))
                 if one.module.startswith(IN_PROCESSES) or not tests:
                     tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
