@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.accounts import file as file_module
 from mailserver.accounts.entry import Password
 from mailserver.accounts.file import FileDirectory
+from mailserver.accounts.passwords import hash_password
 from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.table import AccountsFile
 
@@ -86,6 +87,14 @@ class Renewing(SynchronousTestCase):
         self.assertTrue(self.log_in("alice@example.org"))
         (account,) = self.file.list()
         self.assertEqual((account.password, account.scram), (NEW, SCRAM))
+
+    def test_what_is_kept_in_todays_way_is_not_made_anew(self) -> None:
+        self.keeps = Password(hash_password("secret"), SCRAM)
+        self.start("alice@example.org")
+        self.log_in("alice@example.org")
+        made = len(self.made)
+        self.assertTrue(self.log_in("alice@example.org"))
+        self.assertEqual((made, len(self.made)), (1, 1))
 
     def test_a_wrong_password_changes_nothing(self) -> None:
         self.start("alice@example.org")
