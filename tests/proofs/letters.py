@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,11 +37,11 @@ class Found:
     torn: list[str] = field(default_factory=list)
 
 
-def look(mail: Path, users: Iterable[str]) -> Found:
-    """Read the Maildirs of these users."""
+def look(boxes: Mapping[str, Path]) -> Found:
+    """Read these users' Maildirs."""
     found = Found()
-    for user in users:
-        for path in [*(mail / user / "new").glob("*"), *(mail / user / "cur").glob("*")]:
+    for user, box in boxes.items():
+        for path in [*(box / "new").glob("*"), *(box / "cur").glob("*")]:
             data = path.read_bytes().replace(b"\r\n", b"\n")
             head, _, body = data.partition(b"\n\n")
             head += b"\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proofs import powercut
-from tests.proofs.letters import letter, look
+from tests.proofs.clients import Sent
+from tests.proofs.letters import Found, letter, look
 from tests.proofs.powercut import missing
-from tests.proofs.scenes import Sent
 from tests.requires import require_tool
 
 CUTS = 4
@@ -27,24 +27,25 @@ class Short(SynchronousTestCase):
 class Looking(SynchronousTestCase):
     """The proof sees what it has to see."""
 
-    def box(self, **files: bytes) -> Path:
-        mail = Path(self.mktemp()).resolve()
-        (mail / "alice" / "new").mkdir(parents=True)
+    def look(self, **files: bytes) -> Found:
+        box = Path(self.mktemp()).resolve()
+        (box / "new").mkdir(parents=True)
         for name, data in files.items():
-            (mail / "alice" / "new" / name).write_bytes(data)
-        return mail
+            (box / "new" / name).write_bytes(data)
+        return look({"alice": box})
 
     def test_a_whole_letter_is_found_with_either_line_ends_and_more_fields(self) -> None:
         data = b"Received: x\r\n" + letter("7", 3000) + b"\r\n"
-        found = look(self.box(a=data, b=data.replace(b"\r\n", b"\n")), ("alice",))
+        found = self.look(a=data, b=data.replace(b"\r\n", b"\n"))
         self.assertEqual((found.letters["7", "alice"], found.torn), (2, []))
 
     def test_a_letter_that_is_not_whole_is_torn(self) -> None:
         data = letter("7", 3000)
-        found = look(self.box(a=data[:-40], b=b"", c=data.replace(b"7...", b"\0\0\0\0", 1), d=data[:20]), ("alice",))
+        found = self.look(a=data[:-40], b=b"", c=data.replace(b"7...", b"\0\0\0\0", 1), d=data[:20])
         self.assertEqual((len(found.torn), found.letters.total()), (4, 0))
 
     def test_what_is_due_and_not_there_is_missing(self) -> None:
-        found = look(self.box(a=letter("7", 300)), ("alice", "bob"))
-        due = [Sent("7", ("alice", "bob")), Sent("8", ("alice",)), Sent("9", (), report=True)]
-        self.assertEqual(missing(due, found), ["7 for bob", "8 for alice", "the report of 9"])
+        found = self.look(a=letter("7", 300))
+        due = [Sent("7", ("alice", "bob")), Sent("8", ("alice",)), Sent("9", (), report=True), Sent("10", (), waits="bob")]
+        self.assertEqual(missing(due, found), ["7 for bob", "8 for alice", "10 for bob", "the report of 9"])
+        self.assertEqual(missing(due, found, owes_reports=True)[-1], "the report of 10")
