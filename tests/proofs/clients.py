@@ -23,7 +23,7 @@ __all__ = ["PASSWORD", "USERS", "Clients", "Sent"]
 
 USERS = ("alice", "bob", "carol")
 PASSWORD = "correct horse battery staple"
-SIZES = (300, 4000, 4000, 20_000, 120_000, 400_000)  # memory_bytes is 100,000: above it the spool has a file
+SIZES: tuple[int, ...] = (300, 4000, 4000, 20_000, 120_000, 400_000)  # memory_bytes is 100,000: above it the spool has a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,17 @@ class Clients:
         self.besides: tuple[str, ...] = ()  # more recipients of what bounces
         self.holders = {user: f"{user}@example.org" for user in USERS}  # who may get a message, and under which address
         self.late: dict[str, str] = {}  # likewise for the local programs: who hears 4yz
+        self.sizes = SIZES
+        self.pause = 0.05  # seconds, after a refusal
         self._server = server
         self._seed = seed
         self._threads: list[threading.Thread] = []
 
-    def start(self, senders: int, messages: int, *, sendmails: int = 0, bounces: float = 0.25) -> None:
+    def start(self, senders: int, messages: int, *, sendmails: int = 0, bounces: float = 0.25, name: str = "s") -> None:
         for sender in range(senders):
-            self._start(self._send_on, f"s{sender}", messages, bounces)
+            self._start(self._send_on, f"{name}{sender}", messages, bounces)
         if sendmails:
-            self.start_program("m", sendmails, bounces=bounces)
+            self.start_program(f"m{name}", sendmails, bounces=bounces)
 
     def start_program(self, name: str, messages: int, *, bounces: float = 0.25, user: int | None = None) -> None:
         """A program of this host that hands mail over, with the rights of `user`."""
@@ -70,10 +72,15 @@ class Clients:
         self._threads.append(threading.Thread(target=what, args=(*arguments, chance), daemon=True))
         self._threads[-1].start()
 
-    def wait(self, seconds: float = 120.0) -> None:
+    def join(self, seconds: float = 120.0) -> None:
+        """Wait until all that were started have sent their share, or so long."""
         end = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.1, end - time.monotonic()))
+
+    def wait(self, seconds: float = 120.0) -> None:
+        """Wait so long, then let them stop."""
+        self.join(seconds)
         self.stop.set()
         for thread in self._threads:
             thread.join(30)
@@ -98,22 +105,22 @@ class Clients:
                     wire.command("EHLO client.example")
                     while count < messages and not self.stop.is_set():
                         count += 1
-                        self._send(wire, *self.letter(name, count, bounces, chance), chance.choice(SIZES))
+                        self._send(wire, *self.letter(name, count, bounces, chance), chance.choice(self.sizes))
             except (OSError, EOFError):
-                self.stop.wait(0.05)  # it is down: once more
+                self.stop.wait(self.pause)  # it is down: once more
 
     def _send(self, wire: Wire, sent: Sent, sender: str, to: list[str], octets: int) -> None:
         for line in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{one}>" for one in to), "DATA"):
             if wire.command(line).code >= 400:
                 wire.command("RSET")
-                self.stop.wait(0.05)
+                self.stop.wait(self.pause)
                 return
         wire.send(letter(sent.number, octets) + b"\r\n.\r\n")
         answer = wire.reply()
         if answer.code == 250:
             self.sent.append(replace(sent, id=answer.id))
         else:
-            self.stop.wait(0.05)
+            self.stop.wait(self.pause)
 
     def start_users(self, messages: int) -> None:
         """Alice logs in and sends.  What she hears is encrypted: an acknowledgement is said once more, in clear, for the record."""
@@ -133,14 +140,16 @@ class Clients:
                         while count < messages and not self.stop.is_set():
                             count += 1
                             sent, _, to = self.letter(name, count, bounces, chance)
-                            client.mail("alice@example.org")
-                            for one in to:
-                                client.rcpt(one)
-                            code, words = client.data(letter(sent.number, chance.choice(SIZES)))
+                            said = [client.mail("alice@example.org"), *(client.rcpt(one) for one in to)]
+                            if any(code >= 400 for code, _ in said):
+                                client.rset()
+                                self.stop.wait(self.pause)
+                                continue
+                            code, words = client.data(letter(sent.number, chance.choice(self.sizes)))
                             if code == 250 and (id := ID.search(words.decode())):
                                 ours.send(b"250 2.0.0 heard of %b\r\n" % id[0].encode())
                                 self.sent.append(replace(sent, id=id[0]))
-                self.stop.wait(0.05)
+                self.stop.wait(self.pause)
 
     def _hand_over(self, user: int | None, name: str, messages: int, bounces: float, chance: random.Random) -> None:
         python = sys.executable if user is None else python_for_everybody()[0]
@@ -158,6 +167,6 @@ class Clients:
                 stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **rights,
             ) as program:  # fmt: skip
                 with contextlib.suppress(OSError):
-                    program.communicate(letter(sent.number, chance.choice(SIZES)).replace(b"\r\n", b"\n") + b"\n")
+                    program.communicate(letter(sent.number, chance.choice(self.sizes)).replace(b"\r\n", b"\n") + b"\n")
             if program.returncode == 0:
                 self.sent.append(replace(sent, process=program.pid))

@@ -117,23 +117,66 @@ class ClockJumps(Scene):
         clients.wait()
 
 
-class FullDisk(Scene):
-    """The disk fills while mail comes and while reports are made; then there is room again."""
+LATER = """
+import os
 
-    small = "6m"
+from twisted.plugins.elsewhere_plugin import Elsewhere, ElsewhereFactory
+
+FLAG = os.path.join(__file__.partition("/site/")[0], "gone")
+
+
+class Later(Elsewhere):
+    def outcome(self, user):
+        return super().outcome("gone" if os.path.exists(FLAG) else "slow")
+
+
+class LaterFactory(ElsewhereFactory):
+    name = "later"
+    summary = "Refuses everything, from some moment on."
+
+    def build(self, options, services):
+        return Later()
+
+
+later = LaterFactory()
+"""
+
+
+class FullDisk(Scene):
+    """The disk fills while mail comes; then what waits for other hosts fails, and reports cannot be made; then there is room again."""
+
+    small = "12m"
     needs_root = True
+    config = CONFIG.replace('use = "elsewhere"', 'use = "later"')
+
+    def equip(self, server: Server, cut: int | None) -> None:
+        server.install_plugin("later_plugin", LATER)
+        if cut is not None:
+            (server.work / "gone").touch()
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
-        disk = server.work / "disk"
+        disk, gone = server.work / "disk", server.work / "gone"
+        clients.sizes = (300, 4000, 4000, 120_000)
         server.start()
-        clients.start(3, 20, sendmails=2, bounces=0.5)
-        for _ in range(3):
-            time.sleep(chance.uniform(0.5, 1.5))
-            fill(disk / "ballast", disk)
-            time.sleep(chance.uniform(0.5, 1.5))
-            (disk / "ballast").unlink(missing_ok=True)
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        while_full = 0
+        for turn in range(3):
+            gone.unlink(missing_ok=True)
+            clients.start(3, 10, sendmails=1, bounces=0.7, name=f"s{turn}")
+            time.sleep(chance.uniform(0.5, 2.0))
+            log = len(server.log())
+            for number in range(chance.randint(15, 30)):
+                fill(disk / f"ballast-{number}", disk)  # what is removed makes room again
+                gone.touch()
+                time.sleep(0.1)  # they are tried once a second
+            said = server.log()[log:]
+            while_full += said.count(" failed recipient=<gone@") - said.count(" reported condition=failure ")
+            for ballast in disk.glob("ballast-*"):
+                ballast.unlink()
+            time.sleep(chance.uniform(0.0, 1.5))
+            subprocess.run(["mount", "-o", f"remount,size={12 * (turn + 2)}m", str(disk)], check=True)
+            clients.join()
         clients.wait()
+        print(f"full disk: {while_full} reports were owed while nothing could be written", flush=True)
 
 
 class Quota(Scene):
@@ -145,6 +188,66 @@ class Quota(Scene):
         server.start()
         clients.start(4, 25, sendmails=3, bounces=0.4)
         clients.wait()
+
+
+FULL_FILES = """
+import errno, os
+
+write, writev, fsync = os.write, os.writev, os.fsync
+calls = 0
+
+
+def fault(fd):
+    global calls
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return 0
+    if "/disk/data/spool/" not in path and "/disk/mail/" not in path:
+        return 0
+    calls += 1
+    return 0 if calls % 20 < 12 else (errno.EDQUOT, errno.ENOSPC)[calls // 20 % 2]
+
+
+def full_write(fd, data):
+    number = fault(fd)
+    if not number:
+        return write(fd, data)
+    if calls % 20 == 12 and len(data) > 1:  # a part goes first
+        return write(fd, data[: len(data) // 2])
+    raise OSError(number, os.strerror(number))
+
+
+def full_writev(fd, pieces):
+    return full_write(fd, b"".join(pieces))
+
+
+def full_fsync(fd):
+    if number := fault(fd):
+        raise OSError(number, os.strerror(number))
+    fsync(fd)
+
+
+os.write, os.writev, os.fsync = full_write, full_writev, full_fsync
+"""
+
+
+class FullFiles(Scene):
+    """Writes of the spool's files and of Maildirs, and syncs of them, fail with EDQUOT or ENOSPC, eight in twenty, the first of them after half
+    of what was to be written.  These calls fail in the server's Python: strace cannot tell one write(2) from another.
+    """
+
+    def equip(self, server: Server, cut: int | None) -> None:
+        if cut is None:
+            (server.work / "site" / "sitecustomize.py").write_text(FULL_FILES)
+            server.twistd.append("--no_save")  # a Python of its own from the start
+
+    def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
+        clients.sizes = (300, 4000, 120_000, 400_000)
+        server.start()
+        clients.start(4, 20, sendmails=4, bounces=0.3)
+        clients.wait()
+        time.sleep(1.5)  # what was deferred is tried again
 
 
 class FailingSync(Scene):
@@ -197,7 +300,7 @@ class Short(Scene):
 
 SHORT = Short()
 SCENES: dict[str, Scene] = {
-    "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "failing-sync": FailingSync(),
+    "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "full-files": FullFiles(), "failing-sync": FailingSync(),
     "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(), "clock": ClockJumps(),
     "drop": Dropping(), "small-processes": SmallProcesses(),
 }  # fmt: skip

@@ -98,8 +98,9 @@ class SmallProcesses(Scene):
             server.configure(self.config.replace('domains = ["example.org"]', f'domains = ["example.org"]\npam = "{service.name}"'))
             server.start()
             clients.holders["piped"] = "piped@elsewhere.example"
-            clients.start(3, 20, sendmails=4)
-            clients.start_users(20)
+            clients.pause = 0.3
+            clients.start(3, 30, sendmails=4)
+            clients.start_users(30)
             self._kill(server, chance)
             clients.wait()
         finally:
@@ -109,7 +110,7 @@ class SmallProcesses(Scene):
         modules = [*SMALL, *SMALL, "", ROOT_PROCESS]
         chance.shuffle(modules)
         for module in modules:
-            time.sleep(chance.uniform(0.3, 1.0))
+            time.sleep(chance.uniform(0.3, 2.0))
             if server.process is None:
                 return
             members = [one for one in list(family(server.process.pid))[1:] if module.encode() in command_of(one)]
