@@ -41,7 +41,7 @@ from mailserver.queue.entry import (
 from mailserver.queue.mark import required_files
 from mailserver.queue.shared_memory import SharedMemory
 from mailserver.queue.spool import Spool
-from mailserver.queue.store import DAMAGED
+from mailserver.queue.store import DAMAGED, cut_off_is_damage
 
 # What a damaged row may raise where it is decoded: anything that wrong types and figures lead to.
 ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, struct.error)
@@ -113,7 +113,8 @@ class SqliteReader:
             for number in numbers:
                 taken += 1
                 try:
-                    rows: list[Any] = connection.execute("SELECT message FROM entry WHERE number = ?", (number,)).fetchall()
+                    with cut_off_is_damage():
+                        rows: list[Any] = connection.execute("SELECT message FROM entry WHERE number = ?", (number,)).fetchall()
                     for (message,) in rows:
                         found.append(self._message(connection, number, message))
                         octets -= len(message) if isinstance(message, bytes) else 0
@@ -348,7 +349,8 @@ class SqliteReader:
             connection = self._connection
             connection.execute("BEGIN")
             try:
-                yield connection
+                with cut_off_is_damage():
+                    yield connection
             finally:
                 self._end(connection)
         except DAMAGED as error:

@@ -16,7 +16,7 @@ from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.reader import SqliteReader
 from mailserver.queue.spool import Spool
-from mailserver.queue.store import DAMAGED, SqliteStore
+from mailserver.queue.store import DAMAGED, SqliteStore, cut_off_is_damage
 
 __all__ = ["Salvaged", "salvage"]
 
@@ -118,7 +118,8 @@ def _copy(source: apsw.Connection, fresh: str, found: Salvaged) -> None:
 
 def _copy_one(source: apsw.Connection, target: apsw.Connection, number: int, found: Salvaged) -> None:
     try:
-        row: Any = source.execute(MESSAGE, (number,)).fetchone()
+        with cut_off_is_damage():
+            row: Any = source.execute(MESSAGE, (number,)).fetchone()
         if row is None or not isinstance(row[2], bytes):
             raise apsw.CorruptError("no message")
         target.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?)", (number, *row))
@@ -127,7 +128,8 @@ def _copy_one(source: apsw.Connection, target: apsw.Connection, number: int, fou
         return
     found.kept += 1
     try:
-        attempts: list[Any] = source.execute(ATTEMPTS, (number,)).fetchall()
+        with cut_off_is_damage():
+            attempts: list[Any] = source.execute(ATTEMPTS, (number,)).fetchall()
         target.executemany("INSERT OR IGNORE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", attempts)
     except DAMAGED:
         found.repeated.append(shown_id(number, row[2][2:18].decode("ascii", "replace")))

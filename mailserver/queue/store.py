@@ -22,7 +22,7 @@ from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, 
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
 
-__all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "open_connection"]
+__all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "cut_off_is_damage", "open_connection"]
 
 SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
 SCHEMA_VERSION = 2
@@ -88,6 +88,17 @@ FINISHED = WITH_ALL.format(numbers="SELECT value FROM carray(?)", states="('deli
 GIVEN_UP = WITH_ALL.format(
     numbers="SELECT number FROM attempt WHERE state = 'failed'", states="('failed', 'delivered', 'returned', 'dropped')"
 )
+
+
+@contextlib.contextmanager
+def cut_off_is_damage() -> Iterator[None]:
+    """A page that should stand behind the end of the file: SQLite calls that an error of the disk."""
+    try:
+        yield
+    except apsw.IOError as error:
+        if error.extendedresult != apsw.SQLITE_IOERR_SHORT_READ:  # type: ignore[attr-defined]
+            raise
+        raise apsw.CorruptError("the file is cut off") from error
 
 
 class MessageRefused(StorageBroken):
@@ -373,7 +384,8 @@ class SqliteStore:
     def _faults(self) -> Iterator[None]:
         """Turn SQLite's errors into ours, and know after which of them the connection is not to be trusted."""
         try:
-            yield
+            with cut_off_is_damage():
+                yield
         except DAMAGED as error:
             self.distrust(f"{self.path}: {type(error).__name__}: {error}")
             raise StorageDamaged(self._damage) from error

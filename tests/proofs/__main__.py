@@ -76,13 +76,13 @@ def power_cuts(state: State, options: argparse.Namespace, until: float) -> None:
         kept = Path(options.state) / "powercut" / f"{scene}-{seed}"
         result = powercut.prove(scene, seed, options.cuts, until=until, keep=kept)
         print(f"{scene}, seed {seed}: {result}", flush=True)
-        state.add(
-            {
-                "records": 1, "cuts": result.cuts, "acknowledged messages": result.acknowledged, "lost": result.lost,
-                "torn": result.torn, "doubled": result.doubled,
-            },
-            result.wrong,
-        )  # fmt: skip
+        figures = {
+            "records": 1, "cuts": result.cuts, "acknowledged messages": result.acknowledged, "lost": result.lost,
+            "torn": result.torn, "doubled": result.doubled,
+        }  # fmt: skip
+        if result.told or result.altered:
+            figures |= {"damages told": result.told, "contents altered": result.altered}
+        state.add(figures, result.wrong)
         if options.seed is not None:
             return
 

@@ -24,7 +24,9 @@ from pathlib import Path
 from twisted.trial.unittest import FailTest
 
 from mailserver.queue.reader import list_entries
+from tests.proofs import damage
 from tests.proofs.clients import Sent
+from tests.proofs.damage import Damaging
 from tests.proofs.disk import Disk, Style
 from tests.proofs.letters import Found, look
 from tests.proofs.scene import Scene, prepared
@@ -48,6 +50,8 @@ class Result:
     lost: int = 0
     torn: int = 0
     doubled: int = 0
+    told: int = 0  # with damage besides: the server has said so
+    altered: int = 0  # with damage besides: content that is not what was sent, where nobody could know
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: Result) -> None:
@@ -56,10 +60,13 @@ class Result:
         self.lost += other.lost
         self.torn += other.torn
         self.doubled += other.doubled
+        self.told += other.told
+        self.altered += other.altered
         self.wrong += other.wrong
 
     def __str__(self) -> str:
-        return f"{self.cuts} cuts, {self.acknowledged} acknowledged: {self.lost} lost, {self.torn} torn, {self.doubled} doubled"
+        damage = f", {self.told} damages told, {self.altered} contents altered" if self.told or self.altered else ""
+        return f"{self.cuts} cuts, {self.acknowledged} acknowledged: {self.lost} lost, {self.torn} torn, {self.doubled} doubled{damage}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +191,7 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
     """Start a server on what the cut has left, wait until it has nothing to do, and count."""
     result = Result(1, len(due))
     before = work.parent / f"{work.name}-before"
-    if keep is not None:
+    if keep is not None or isinstance(scene, Damaging):
         copy_folder(work, before)
     server = prepared(work, scene, number)
     if scene.clocks:
@@ -192,7 +199,12 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
         name += f", clock {clock}"
         server.twistd = [require_tool("faketime"), "-f", clock, *server.twistd]
     try:
-        found = drained(server, due, scene, number)
+        found = None
+        if isinstance(scene, Damaging):
+            did, found, due = damaged(server, before, due, scene, number, result)
+            name += f", {did}"
+        if found is None:
+            found = drained(server, due, scene, number)
     except FailTest as failure:
         result.wrong.append(f"{name}: {failure}")
         found = look(scene.boxes(work))
@@ -209,6 +221,35 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
     shutil.rmtree(before, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def damaged(
+    server: Server, whole: Path, due: Sequence[Sent], scene: Scene, number: int, result: Result
+) -> tuple[str, Found | None, Sequence[Sent]]:
+    """Damage the queue besides and see what the server makes of it.  Raises FailTest.
+
+    Returns what was done, what was found and what is still due.  Where the server would not go on, the queue is whole again and
+    nothing is found yet.
+    """
+    data = Path("disk", "data")
+    did = damage.spoil(server.work / data, number, random.Random(f"{number} {len(due)}"))
+    if not did:
+        return "nothing to damage", None, due
+    verdict = damage.judged(server, scene, lambda found: missing(due, found), DRAIN_SECONDS)
+    did += f", {verdict.how}"
+    result.wrong += [f"{did}: {line}" for line in verdict.wrong]
+    result.told += verdict.how != damage.WHOLE
+    result.altered += len(verdict.found.torn)
+    if verdict.how in (damage.WHOLE, damage.SHOWN):
+        verdict.found.torn.clear()
+        told = {damage.number_in(line) for line in missing(due, verdict.found)}
+        return did, verdict.found, [one for one in due if one.number not in told]
+    if server.process is not None:
+        server.kill()
+    damage.put_back(whole / data, server.work / data)
+    (server.work / "pid").unlink(missing_ok=True)
+    server.log_path.rename(server.work / "log-of-the-damage")
+    return did, None, due
 
 
 def drained(server: Server, due: Sequence[Sent], scene: Scene, number: int) -> Found:
@@ -242,8 +283,11 @@ def is_idle(disk: Path, scene: Scene) -> bool:
 def left_over(disk: Path, scene: Scene) -> list[str]:
     """What waits there; a file that a program has not finished, and what is no file, waits for nobody."""
     data, drop = disk / "data", disk / scene.drop
+    # Where the queue was put back, entries may be there again whose files went when they had been delivered.
     files = [*drop.glob("[!.]*.mail"), *(drop / "taken").glob("*"), *(data / "spool").glob("*")]
-    return [str(path.relative_to(disk)) for path in files if path.is_file()] + [str(entry) for entry in list_entries(str(data))]
+    return [str(path.relative_to(disk)) for path in files if path.is_file()] + [
+        str(entry) for entry in list_entries(str(data)) if not (isinstance(scene, Damaging) and entry.state == "damaged")
+    ]
 
 
 def missing(due: Sequence[Sent], found: Found, *, owes_reports: bool = False) -> list[str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mailserver.mail.dropped import drop_name
 from tests.proofs.clients import PASSWORD, Clients
+from tests.proofs.damage import Damaging
 from tests.proofs.dropping import Dropping
 from tests.proofs.scene import CONFIG, SUBMISSION, Scene, prepared
 from tests.proofs.small_processes import SmallProcesses
@@ -302,7 +303,7 @@ SHORT = Short()
 SCENES: dict[str, Scene] = {
     "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "full-files": FullFiles(), "failing-sync": FailingSync(),
     "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(), "clock": ClockJumps(),
-    "drop": Dropping(), "small-processes": SmallProcesses(),
+    "drop": Dropping(), "small-processes": SmallProcesses(), "damage": Damaging(),
 }  # fmt: skip
 
 

@@ -367,6 +367,30 @@ class Spoilt(DamageCase):
                 await self.assert_shut(queue)
                 await self.stop(queue, 0)
 
+    async def test_a_file_that_has_lost_no_more_than_the_end_of_a_long_message_is_damaged(self):
+        """SQLite's check takes what should stand behind the end of the file for zeros, where the log says that the file is longer."""
+        self.delivery.hold = True
+        queue = await self.started()
+        for _ in range(2):
+            await self.commit(queue, data=random.randbytes(40_000))
+        await queue._writer.do(lambda store: store.checkpoint())
+        await self.commit(queue, data=b"small")  # in the log, with how many pages there are
+        left = shutil.copytree(self.directory, self.directory + "-killed")
+        await self.crash(queue)
+        self.delivery.held.clear()
+        self.delivery.parcels.clear()
+        self.directory, self.db = left, Path(left, "queue.db")
+        os.truncate(self.db, self.db.stat().st_size - 16_384)
+        connection = apsw.Connection(str(self.db), flags=apsw.SQLITE_OPEN_READONLY)
+        self.assertEqual(connection.execute("PRAGMA quick_check").fetchall(), [("ok",)])
+        connection.close(True)
+        queue, [line] = await self.restarted()
+        self.assertIn("cut off", line["why"])
+        await self.assert_shut(queue)
+        await self.stop(queue, 0)
+        found = salvage(self.directory, now=self.clock.seconds())
+        self.assertEqual((found.kept, len(found.lost)), (2, 1))
+
     async def test_a_file_full_of_zeros_or_of_something_else_stops_the_start(self):
         await self.killed()
         size = self.db.stat().st_size
