@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,19 +34,22 @@ KILLING = (
     "tests.scenarios.test_reports.Reports.test_a_kill_loses_no_report", "tests.queue.test_disk",
     "tests.scenarios.test_backup", "tests.scenarios.test_rename",
 )  # fmt: skip
+SLICE_SECONDS = 70.0  # in which a piece begins something new; what it has begun may take as long again
+SLICE_TARGETS = 4  # of the fuzzing, in one piece
+SLICE_MUTANTS = ("sasl/cram_md5", "sasl/scram", "smtp/data")  # whose tests take seconds
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]
 
 
 class State:
     """What the runs of this commit have found."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self._path = path
         self.commit = git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
         self.rounds = 0
         self.sums: dict[str, int] = {}
         self.wrong: list[str] = []
-        if path.exists() and (kept := json.loads(path.read_text()))["commit"] == self.commit:
+        if not fresh and path.exists() and (kept := json.loads(path.read_text()))["commit"] == self.commit:
             self.rounds, self.sums, self.wrong = kept["rounds"], kept["sums"], kept["wrong"]
 
     def add(self, figures: dict[str, int], wrong: list[str]) -> None:
@@ -69,12 +75,17 @@ def git(*words: str) -> str:
 
 def power_cuts(state: State, options: argparse.Namespace, until: float) -> None:
     """A scene after the other, each with a seed that has not been used."""
-    names = [options.scene] if options.scene else [name for name in SCENES if os.geteuid() == 0 or not SCENES[name].needs_root]
+    names = [options.scene] if options.scene else [name for name in SCENES if may_mount() or not SCENES[name].needs_root]
     while time.monotonic() < until:
         scene = names[state.rounds % len(names)]
         seed = options.seed if options.seed is not None else state.rounds // len(names) + 1
         kept = Path(options.state) / "powercut" / f"{scene}-{seed}"
-        result = powercut.prove(scene, seed, options.cuts, until=until, keep=kept)
+        try:
+            result = powercut.prove(scene, seed, options.cuts, until=until, keep=kept)
+        except subprocess.TimeoutExpired:
+            print(f"{scene}: given up, it came to no end", flush=True)
+            state.add({"records given up": 1}, [] if options.name == "slice" else [f"{scene}, seed {seed}: its record came to no end"])
+            return
         print(f"{scene}, seed {seed}: {result}", flush=True)
         figures = {
             "records": 1, "cuts": result.cuts, "acknowledged messages": result.acknowledged, "lost": result.lost,
@@ -88,13 +99,34 @@ def power_cuts(state: State, options: argparse.Namespace, until: float) -> None:
 
 
 def kills(state: State, options: argparse.Namespace, until: float) -> None:
-    """The tests that kill, with more rounds than in the suite."""
+    """The tests that kill, with more rounds than in the suite; in a piece, those of one module."""
+    tests, rounds = (KILLING, 5) if options.test is None else ((options.test,), 2)
     while time.monotonic() < until:
-        environment = {**os.environ, "PROOF_ROUNDS": "5", "TEST_QUIET_SECONDS": "900"}
-        command = [sys.executable, *STRICT, "-m", "tests.side_by_side", "--jobs", "2", *KILLING]
-        ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-        print(ran.stdout, flush=True)
-        state.add({"runs with five times the rounds": 1}, [ran.stdout[-3000:]] if ran.returncode else [])
+        environment = {**os.environ, "PROOF_ROUNDS": str(rounds), "TEST_QUIET_SECONDS": "900"}
+        status, said = bounded([sys.executable, *STRICT, "-m", "tests.side_by_side", "--jobs", "2", *tests], options, environment)
+        print(said, flush=True)
+        state.add({f"runs with {rounds} times the rounds": int(status is not None)}, [said[-3000:]] if status else [])
+        if options.test is not None:
+            return
+
+
+def bounded(command: list[str], options: argparse.Namespace, environment: dict[str, str] | None = None) -> tuple[int | None, str]:
+    """Run a command to its end; in a piece, as long as there is time.  Its status, None where it was given up, and its words."""
+    with tempfile.TemporaryFile() as words:
+        ran = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status: int | None = ran.wait(2 * SLICE_SECONDS if options.name == "slice" else None)
+        except subprocess.TimeoutExpired:
+            print("given up: this machine is too slow for it today", flush=True)
+            status = None
+        finally:
+            if ran.poll() is None:
+                os.killpg(ran.pid, signal.SIGKILL)
+                ran.wait()
+        words.seek(0)
+        return status, words.read().decode(errors="replace")
 
 
 def growing(state: State, options: argparse.Namespace, until: float) -> None:
@@ -107,14 +139,16 @@ def growing(state: State, options: argparse.Namespace, until: float) -> None:
 def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
     """Each target in a process of its own, all for an equal part of the time, or the one that ``--scene`` names."""
     names = [options.scene] if options.scene else list(TARGETS)
+    if options.name == "slice":
+        names = random.Random(options.seed).sample(names, SLICE_TARGETS)
     seconds = max(1, round((until - time.monotonic()) / len(names)))  # besides some that the start of each takes
     for name in names:
         command = [sys.executable, "-m", "tests.fuzzing.run", name, str(seconds), str(Path(options.state) / "fuzz" / name)]
-        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
-        found = re.search(r"number_of_executed_units: *(\d+)", ran.stderr)
+        status, said = bounded(command, options)
+        found = re.search(r"number_of_executed_units: *(\d+)", said)
         tries = int(found[1]) if found else 0
         print(f"{name}: {tries} in {seconds} s", flush=True)
-        state.add({"runs": 1, "inputs": tries}, [f"{name}: {ran.stderr[-3000:]}"] if ran.returncode else [])
+        state.add({"runs": 1, "inputs": tries}, [f"{name}: {said[-3000:]}"] if status else [])
 
 
 def mutate(state: State, options: argparse.Namespace, until: float) -> None:
@@ -133,17 +167,33 @@ PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
 }
 
 
-def one_slice(options: argparse.Namespace) -> str:
-    """Which piece is this commit's turn; the name of the proof, with its options set."""
-    turns = [("powercut", scene) for scene in SCENES] + [("growth", "")]
-    if git("rev-parse", "--is-shallow-repository") == "false":
-        number = int(git("rev-list", "--count", "HEAD"))
-    else:  # nobody can count them
-        number = int(git("rev-parse", "HEAD")[:8] or "0", 16)
-    name, options.scene = turns[number % len(turns)]
-    options.seed, options.cuts = number, 100  # as many as there is time for
-    print(f"this commit's turn: {name} {options.scene}", flush=True)
+def one_slice(options: argparse.Namespace, number: int) -> str:
+    """Which piece has the turn `number`; the name of the proof, with its options set."""
+    scenes = [name for name, scene in SCENES.items() if may_mount() or not scene.needs_root]
+    turns = [("powercut", name) for name in scenes] + [("kills", name) for name in KILLING] + [("growth", ""), ("fuzz", "")]
+    turns += [("mutants", name) for name in SLICE_MUTANTS]
+    name, what = turns[number % len(turns)]
+    options.seed, options.seconds = number, min(options.seconds, SLICE_SECONDS)
+    if name == "powercut":
+        options.scene, options.cuts = what, 100  # as many as there is time for
+    elif name == "kills":
+        options.test = what
+    elif name == "mutants":
+        options.module = what
+    print(f"this commit's turn: {name} {what}", flush=True)
     return name
+
+
+def commit_number() -> int:
+    """Another one with each commit."""
+    if git("rev-parse", "--is-shallow-repository") == "false":
+        return int(git("rev-list", "--count", "HEAD"))
+    return int(git("rev-parse", "HEAD")[:8] or "0", 16)  # nobody can count them
+
+
+def may_mount() -> bool:
+    """What the scenes need that take root; root in a container may not."""
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 
 
 def main(arguments: list[str]) -> int:
@@ -156,9 +206,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cuts", type=int, default=CUTS)
     parser.add_argument("--module", default="queue/ledger", help="whose mutants: below mailserver/, without .py, or a package")
     options = parser.parse_args(arguments)
-    name = one_slice(options) if options.name == "slice" else options.name
+    options.test = None
+    is_slice = options.name == "slice"
+    name = one_slice(options, options.seed if options.seed is not None else commit_number()) if is_slice else options.name
     title = f"{name} {options.module}" if name == "mutants" else name
-    state = State(Path(options.state) / f"{options.name if name != 'mutants' else title.replace('/', '.')}.json")
+    kept = options.name if is_slice or name != "mutants" else title.replace("/", ".")
+    state = State(Path(options.state) / f"{kept}.json", fresh=is_slice)
     PROOFS[name](state, options, time.monotonic() + options.seconds)
     print(state.row(title))
     return 1 if state.wrong else 0

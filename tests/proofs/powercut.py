@@ -37,7 +37,8 @@ from tests.scenarios.support import ROOT, Server, wait_until
 
 __all__ = ["Recording", "Result", "prove", "recorded"]
 
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 120.0  # as long as a slow machine may take
+RECORD_SECONDS = 160.0
 CUTS_IN_A_ROUND = 6
 
 
@@ -94,7 +95,7 @@ def recorded(scene: str, seed: int, *, keep: Path | None = None) -> Iterator[Rec
     try:
         disk = Disk(root)
         command = [sys.executable, "-m", "tests.proofs.scenes", scene, str(work), str(seed)]
-        status = record(command, trace, cwd=ROOT, inject=what.inject)
+        status = record(command, trace, cwd=ROOT, inject=what.inject, seconds=RECORD_SECONDS)
         if status != 0:
             raise RuntimeError(f"the scene {scene} ended with status {status}:\n{(work / 'log').read_text()[-4000:]}")
         found = list(events(trace, root))
@@ -155,8 +156,12 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
                 if number and time.monotonic() > until:
                     break
                 running.append(pool.submit(after, work, due, name, keep, scene_of(scene), number))
-                while sum(not one.done() for one in running) >= 2 * side_by_side:
+                while sum(not one.done() for one in running) >= 2 * side_by_side and time.monotonic() < until:
                     time.sleep(0.05)
+            while time.monotonic() < until and not all(one.done() for one in running):
+                time.sleep(0.05)
+            if time.monotonic() > until:  # those that have not begun; the first one always does
+                running = [one for number, one in enumerate(running) if number == 0 or not one.cancel()]
             for one in running:
                 result.add(one.result())
         finally:

@@ -104,6 +104,9 @@ delay = 0
 """
 
 
+START_SECONDS = 90.0  # as long as a slow machine may take
+
+
 class Scene:
     """Faults that strace puts in, and what happens.  Sizes are bounded: a record takes some seconds, and some tens of megabytes."""
 
@@ -138,6 +141,7 @@ def prepared(work: Path, scene: Scene, cut: int | None = None) -> Server:
     """The scene's server in the folder `work`, which exists; not started."""
     server = Server(work, scene.config, tuple(f"{user}@example.org" for user in scene.users))
     server.mail = work / "disk" / "mail"
+    server.start_seconds = START_SECONDS
     server.install_plugin("elsewhere_plugin", PLUGIN)
     server.install_plugin("strange_plugin", STRANGE)
     scene.equip(server, cut)

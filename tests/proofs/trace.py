@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -129,11 +130,20 @@ Event = Create | Write | Seek | Truncate | Sync | SyncAll | Rename | Link | Remo
 
 
 def record(command: Sequence[str], to: Path, *, cwd: Path, inject: Sequence[str] = (), seconds: float = 300.0) -> int:
-    """Run the command under strace until it ends; its exit status.  `inject` are strace's faults, ``pwrite64:error=EDQUOT:when=9+``."""
+    """Run the command under strace until it ends; its exit status.  `inject` are strace's faults, ``pwrite64:error=EDQUOT:when=9+``.
+
+    Raises TimeoutExpired where it does not end; its processes are ended then.
+    """
     line = [require_tool("strace"), "-f", "--seccomp-bpf", "-yy", "-xx", "-s", str(1 << 28), "-e", f"trace={CHANGES}", "-o", str(to)]
     for fault in inject:
         line += ["-e", f"inject={fault}"]
-    return subprocess.run([*line, "--", *command], cwd=cwd, check=False, timeout=seconds).returncode
+    running = subprocess.Popen([*line, "--", *command], cwd=cwd, start_new_session=True)
+    try:
+        return running.wait(seconds)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
 
 
 def decode(text: bytes) -> bytes:

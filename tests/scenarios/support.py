@@ -195,6 +195,7 @@ class Server:
         self.mail = work / "mail"
         self.twistd = [*twistd(), "-n"]  # with its own options
         self.python_path = [str(work / "site")]
+        self.start_seconds = START_SECONDS
         self.process: subprocess.Popen[bytes] | Nursed | None = None
         (work / "accounts.toml").write_text("".join(f'[account."{address}"]\n' for address in accounts))
         self.configure(config)
@@ -241,7 +242,7 @@ class Server:
             wait_until(
                 lambda port=port, name=name: self._greets(port, in_tls=name.startswith("tls")),
                 lambda port=port: f"no greeting on port {port}:\n{self.log()}",
-                START_SECONDS,
+                self.start_seconds,
             )
 
     def install_plugin(self, name: str, source: str) -> None:
