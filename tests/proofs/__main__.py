@@ -34,7 +34,8 @@ KILLING = (
     "tests.scenarios.test_reports.Reports.test_a_kill_loses_no_report", "tests.queue.test_disk",
     "tests.scenarios.test_backup", "tests.scenarios.test_rename",
 )  # fmt: skip
-SLICE_SECONDS = 70.0  # in which a piece begins something new; what it has begun may take as long again
+SLICE_SECONDS = 70.0  # in which a piece begins something new …
+SLICE_SECONDS_MOST = 110.0  # … and a process of it is given up
 SLICE_TARGETS = 4  # of the fuzzing, in one piece
 SLICE_MUTANTS = ("sasl/cram_md5", "sasl/scram", "smtp/data")  # whose tests take seconds
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]
@@ -117,7 +118,7 @@ def bounded(command: list[str], options: argparse.Namespace, environment: dict[s
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            status: int | None = ran.wait(2 * SLICE_SECONDS if options.name == "slice" else None)
+            status: int | None = ran.wait(SLICE_SECONDS_MOST if options.name == "slice" else None)
         except subprocess.TimeoutExpired:
             print("given up: this machine is too slow for it today", flush=True)
             status = None
