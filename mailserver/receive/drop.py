@@ -92,7 +92,7 @@ class Drop:
         self._plan: deque[Found] = deque()  # files of the last listing, still in the folder
         self._active: dict[str, Found] = {}  # taken, being brought
         self._waiting: dict[str, Waiting] = {}  # taken
-        self._must_sync = False  # files were moved, and a power cut could still bring them back
+        self._must_sync = True  # files were moved, by an earlier run perhaps, and a power cut could still bring them back
         self._bad_is_full: dict[int, float] = {}  # by user: until when nothing more is put there
         self._told = Told(clock)
         self._last_failure = ""
