@@ -10,6 +10,8 @@ from typing import Any
 from twisted.internet.interfaces import ITransport
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
+from tests.requires import require_root
+
 __all__ = ["Forwarding", "drop_packets"]
 
 SO_ATTACH_FILTER = 26
@@ -20,7 +22,11 @@ def drop_packets(sock: socket.socket) -> None:
     """The kernel drops all that comes for this socket, acknowledgements too."""
     code = ctypes.create_string_buffer(DROP_ALL)
     program = struct.pack("HxxxxxxP" if struct.calcsize("P") == 8 else "HxxP", 1, ctypes.addressof(code))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    except PermissionError:  # some kernels let nobody but root
+        require_root("to drop packets")
+        raise
 
 
 class _Forwarder(ProxyServer):  # type: ignore[misc]
