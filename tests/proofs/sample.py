@@ -29,6 +29,7 @@ WHOLE = {
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
 IN_PROCESSES = ("processes/", "delivery/")  # what these execute in processes of their own, no record has
+TESTED_IN = {"capturing": "testing"}  # where the tests of a package are not in the folder of its name
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios")
 
 
@@ -178,7 +179,7 @@ def test_modules(package: str) -> list[str]:
         named = re.compile(rf"mailserver\.{package}\b|from mailserver import {package}\b")
     found = []
     for name in modules(["tests"]):
-        own = name.startswith("tests.test_") if package == "." else name.startswith(f"tests.{package}.")
+        own = name.startswith("tests.test_") if package == "." else name.startswith(f"tests.{TESTED_IN.get(package, package)}.")
         if name.startswith(LEFT_OUT) or known.get(name, 0.0) > (OWN_SECONDS if own else RELATED_SECONDS):
             continue
         if own or named.search((ROOT / f"{name.replace('.', '/')}.py").read_text()):
