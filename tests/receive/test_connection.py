@@ -450,7 +450,7 @@ class Turns(Case):
 
     def test_an_end_gives_the_producer_back_and_reads_no_more(self) -> None:
         protocol, wire = self.listener().greeted()
-        self.assertIs(wire.producer, protocol)
+        self.assertEqual((wire.producer, wire.streaming), (protocol, True))
         protocol.pauseProducing()
         protocol.dataReceived(b"QUIT\r\n")
         protocol.resumeProducing()
