@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from unittest import mock
 
 from twisted.internet import reactor
@@ -145,9 +146,19 @@ class HeldFromTheBeginning(VerbsCase):
 
     async def test_others_of_its_batch_are_committed_with_it(self):
         queue = await self.started()
-        ids = await gatherResults(
-            [Deferred.fromCoroutine(self.held(queue, *self.three) if n == 1 else self.commit(queue)) for n in range(3)]
-        )
+        self.delivery.hold = self.relay.hold = True
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        waited = queue._writer.do(lambda store: gate.wait())
+        commits = [Deferred.fromCoroutine(self.held(queue, *self.three) if n == 1 else self.commit(queue)) for n in range(3)]
+        gate.set()
+        await waited
+        ids = await gatherResults(commits)
+        self.assertEqual([entry.id for entry in await queue.list()], sorted(ids))
+        self.assertEqual(queue.counts.batches, 1)
+        self.delivery.hold = self.relay.hold = False
+        self.delivery.let_go()
+        self.relay.let_go()
         for id in ids:
             await self.steps_of(id, "delivered", 2 if id == ids[1] else 1)
 
