@@ -206,6 +206,19 @@ class Room(WatchCase):
             waiting.callback(None)
         self.assertEqual((self.served(listener), self.files()), (10 * AT_ONCE, []))
 
+    def test_so_many_are_under_way_of_one(self) -> None:
+        self.of_users(1)
+        drop, listener = self.started()
+        listener.store.hold = True
+        for number in range(3 * AT_ONCE_OF_A_USER):
+            self.put("alice@example.org", number=number)
+        drop.look()
+        self.assertEqual(len(listener.store.taken), AT_ONCE_OF_A_USER)
+        listener.store.hold = False
+        for waiting in listener.store.waiting:
+            waiting.callback(None)
+        self.assertEqual((self.served(listener), self.files()), (3 * AT_ONCE_OF_A_USER, []))
+
     def test_what_an_earlier_run_left_is_begun_with_the_same_room(self) -> None:
         for users, at_once in ((1, AT_ONCE_OF_A_USER), (5, AT_ONCE)):
             left = [Found(f"{n}", n % users) for n in range(3 * AT_ONCE)]
@@ -256,9 +269,33 @@ class Pauses(WatchCase):
         self.put("alice@example.org")
         self.changed(listener, LONG_AGO)
         opened = self.calls(listener, "open")
+        listener.clock.advance(LOOK_SECONDS)
+        self.changed(listener, LONG_AGO)  # nothing but the pause leads to the next look
         listener.clock.pump([LOOK_SECONDS] * 2000)
         self.assertEqual([time - began for time in opened], [0.0, 30.0, 90.0, 210.0, 450.0, 930.0, 1830.0])
         self.assertEqual(sum("has to wait" in line for line in self.said), 1, "it is told with the first")
+
+    def test_after_a_restart_the_pauses_begin_anew(self) -> None:
+        drop, listener = self.drop()
+        began = listener.clock.seconds()
+        listener.store.answer = StorageBroken("no disk")
+        self.put("alice@example.org")
+        self.take(listener)
+        opened = self.calls(listener, "open")
+        self.successResultOf(Deferred.fromCoroutine(drop.start()))
+        self.changed(listener, LONG_AGO)
+        listener.clock.pump([LOOK_SECONDS] * 100)
+        self.assertEqual([time - began for time in opened], [0.0, 30.0, 90.0])
+        self.assertEqual(sum("has to wait" in line for line in self.said), 1)
+        self.stop(drop)
+
+    def test_of_a_new_file_the_queue_is_not_asked(self) -> None:
+        drop, listener = self.started()
+        asked: list[str] = []
+        self.patch(drop._handover, "_is_stored", asked.append)
+        self.put("alice@example.org")
+        drop.look()
+        self.assertEqual((self.served(listener), asked), (1, []))
 
     def test_moves_that_are_not_durable_have_a_first_try_of_their_own(self) -> None:
         _, listener = self.started()
