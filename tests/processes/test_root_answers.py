@@ -127,6 +127,11 @@ class Reading(RootCase):
         self.assertRaises(Refused, self.root.answer, "read", "")
         self.assertEqual([process.returncode for _, _, process, _ in self.begun], [-9, -9])
 
+    def test_a_plan_that_comes_in_pieces_is_read_to_its_end(self) -> None:
+        self.read(b" " * 100_000 + self.plan(addresses={"tcp:1": ["127.0.0.1", 1]}))
+        assert self.root._plan is not None
+        self.assertEqual(set(self.root._plan.addresses), {"tcp:1"})
+
     def test_a_plan_without_end_is_none(self) -> None:
         self.patch(root, "PLAN_OCTETS", 1000)
         self.read(self.plan())
