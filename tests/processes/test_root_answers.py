@@ -188,17 +188,23 @@ class Serving(RootCase):
 
     def test_the_end_of_a_process_is_seen_without_a_question_and_stops_nothing(self) -> None:
         blind: list[str] = []
-        seen = threading.Event()
-        receive, end = frames.receive, self.root._end
+        seen, again = threading.Event(), threading.Event()
+        receive, end, poll = frames.receive, self.root._end, select.poll
 
         def received(link: socket.socket) -> Any:
             if link is self.theirs and not select.select([link], [], [], 0)[0]:
                 blind.append("it would wait for a question alone")
+                again.set()
             return receive(link)
 
         def ended(kind: str) -> None:
             end(kind)
             seen.set()
+
+        def polls() -> Any:
+            if seen.is_set():
+                again.set()
+            return poll()
 
         self.patch(frames, "receive", received)
         self.patch(self.root, "_end", ended)
@@ -206,8 +212,9 @@ class Serving(RootCase):
         for descriptor in descriptors:
             os.close(descriptor)
         seen.clear()
+        self.patch(select, "poll", polls)
         self.begun[-1][2].kill()
-        self.assertTrue(seen.wait(20))
+        self.assertTrue(seen.wait(20) and again.wait(20))
         self.assertEqual(self.root._started, {})
         self.assertEqual(self.ask(2, "read", ""), ([2, ""], []))
         self.assertEqual(blind, [])
