@@ -31,6 +31,7 @@ from tests.proofs.trace import (
     Sync,
     SyncAll,
     Truncate,
+    Unsure,
     Write,
 )
 
@@ -135,6 +136,7 @@ class Disk:
         self.durable: dict[bytes, int] = {}
         self.changes: list[Change] = []
         self.names: dict[bytes, int] = {}
+        self.unsure: set[bytes] = set()
         self._positions: dict[tuple[int, int], int | None] = {}  # (fd, file); None: at the end
         for folder, folders, files in os.walk(self.root):
             self.durable.update((os.path.join(folder, name), FOLDER) for name in folders)
@@ -184,6 +186,8 @@ class Disk:
                 self._change(Change(event.ended, path, None, FOLDER))
             case MakeFolder(path=path):
                 self._change(Change(event.ended, None, path, FOLDER))
+            case Unsure(path=path):
+                self.unsure.add(path)
             case Said():
                 pass
 
@@ -308,11 +312,14 @@ class Disk:
         return found
 
     def differences(self) -> list[str]:
-        """Where what the disk should hold if nothing were lost differs from what the real folder holds; nothing, or the model is wrong."""
+        """Where what the disk should hold if nothing were lost differs from what the real folder holds; nothing, or the model is wrong.
+
+        What a call that never came back meant is left out.
+        """
         wrong = []
         all_of_it = Style("all", "all")
         for path, node in self.names.items():
-            if path.endswith((b"-shm", b".sock")):
+            if path.endswith((b"-shm", b".sock")) or path in self.unsure:
                 continue
             if node == FOLDER:
                 if not os.path.isdir(path):
@@ -327,7 +334,7 @@ class Disk:
         for folder, folders, files in os.walk(self.root):
             for name in [*folders, *files]:
                 path = os.path.join(folder, name)
-                if path not in self.names and os.path.isfile(path) and not path.endswith(b"-shm"):
+                if path not in self.names | dict.fromkeys(self.unsure) and os.path.isfile(path) and not path.endswith(b"-shm"):
                     wrong.append(f"{path!r}: not in the model")
         return wrong
 

@@ -39,6 +39,7 @@ __all__ = ["Recording", "Result", "prove", "recorded"]
 
 DRAIN_SECONDS = 120.0  # as long as a slow machine may take
 RECORD_SECONDS = 160.0
+CUTTING_SECONDS = 20.0  # at least, however long the record took
 CUTS_IN_A_ROUND = 6
 
 
@@ -149,6 +150,7 @@ def prove(scene: str, seed: int, cuts: int, *, side_by_side: int = 2, until: flo
     if scene_of(scene).needs_root:
         require_root(f"the scene {scene}")
     with recorded(scene, seed) as recording, ThreadPoolExecutor(side_by_side) as pool:
+        until = max(until, time.monotonic() + CUTTING_SECONDS)
         running: list[Future[Result]] = []
         folder = Path(tempfile.mkdtemp(prefix="cut")).resolve()
         try:

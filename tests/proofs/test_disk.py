@@ -13,7 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proofs.disk import Disk, Style
-from tests.proofs.trace import Event, Said, events, record
+from tests.proofs.trace import Event, Said, encode, events, record
 from tests.requires import require_tool
 from tests.scenarios.support import ROOT
 
@@ -172,6 +172,22 @@ class WhatIsSure(DiskCase):
 
 
 class Differences(DiskCase):
+    def test_a_call_whose_process_was_killed_in_it_may_have_done_its_work(self) -> None:
+        found = self.run_it("put('a', b'x'); put('b', b'x')")
+        lines = (self.top / "trace").read_bytes().splitlines(keepends=True)
+        name = encode(os.fsencode(self.root / "b"))
+        [at] = [n for n, line in enumerate(lines) if b" write(" in line and name in line]
+        for broken in (lines[at].rpartition(b") = ")[0] + b") = ?\n", lines[at].rpartition(b") = ")[0].rstrip() + b" <unfinished ...>\n"):
+            (self.top / "trace").write_bytes(b"".join([*lines[:at], broken, *lines[at + 1 :]]))
+            self.disk = Disk(self.top / "nothing")
+            self.disk.root = os.fsencode(self.root)
+            for event in events(self.top / "trace", self.root):
+                self.disk.apply(event)
+            self.assertEqual(self.disk.differences(), [])
+            self.disk.unsure.clear()
+            self.assertEqual(len(self.disk.differences()), 1)
+        self.assertTrue(found)
+
     def test_a_folder_that_is_not_what_the_record_says_is_found_out(self) -> None:
         found = self.run_it("put('a', b'x')")
         for event in found:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.requires import require_tool
 
 __all__ = [
-    "Call", "Create", "Event", "Link", "MakeFolder", "Remove", "Rename", "Said", "Seek", "Sync", "SyncAll", "Truncate", "Write", "events", "record",
+    "Call", "Create", "Event", "Link", "MakeFolder", "Remove", "Rename", "Said", "Seek", "Sync", "SyncAll", "Truncate", "Unsure", "Write", "events", "record",
 ]  # fmt: skip
 
 CHANGES = (
@@ -126,7 +126,14 @@ class Said(Call):
     text: bytes
 
 
-Event = Create | Write | Seek | Truncate | Sync | SyncAll | Rename | Link | Remove | MakeFolder | Said
+@dataclass(frozen=True, slots=True)
+class Unsure(Call):
+    """A call that never came back, since its process was killed: it may have done its work."""
+
+    path: bytes
+
+
+Event = Unsure | Create | Write | Seek | Truncate | Sync | SyncAll | Rename | Link | Remove | MakeFolder | Said
 
 
 def record(command: Sequence[str], to: Path, *, cwd: Path, inject: Sequence[str] = (), seconds: float = 300.0) -> int:
@@ -209,14 +216,24 @@ def events(record: Path, root: Path) -> Iterator[Event]:
                 continue
             if mark in line or name in (b"sendto", b"sendmsg", b"sync"):
                 yield from _understand(name, line, Call(start, number, process), os.fsencode(root))
+    for process, (start, _, line) in begun.items():
+        yield from _unsure(line, (start, number, process), os.fsencode(root))
+
+
+def _unsure(line: bytes, place: tuple[int, int, int], root: bytes) -> Iterator[Event]:
+    parts = tokens(line)
+    for path in [part.path or b"" for part in parts] + paths(parts):
+        if below(path, root):
+            yield Unsure(*place, path)
 
 
 def _understand(name: bytes, line: bytes, call: Call, root: bytes) -> Iterator[Event]:
     end = ENDED.search(line)
-    if end is None or end[1] == b"?":
-        return  # it never came back: its process was killed
-    result = int(end[1])
     place = (call.began, call.ended, call.process)
+    if end is None or end[1] == b"?":
+        yield from _unsure(line, place, root)
+        return
+    result = int(end[1])
     parts = tokens(line[: end.start()])
     if name in (b"fsync", b"fdatasync"):
         path = parts[0].path or b""
