@@ -270,8 +270,9 @@ class DropFolder:
         return removed
 
     def _forget(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.taken_path(name) + PROGRESS)
+        for end in (PROGRESS, PROGRESS + ".new"):  # the second: a power cut came while it was written
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.taken_path(name) + end)
 
 
 def group_number(name: str) -> int:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.receive.drop import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
+from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.profile import Limits
 from tests.receive.connections import Listener
 from tests.receive.drops import EXPIRE_SECONDS, DropCase
@@ -223,3 +225,14 @@ class AfterTheCommit(WaitingCase):
 
 def _started(drop: Drop) -> Deferred[None]:
     return Deferred.fromCoroutine(drop.start())
+
+
+class Remains(SynchronousTestCase):
+    def test_a_progress_that_a_power_cut_left_unfinished_goes_with_its_file(self):
+        folder = DropFolder(self.mktemp(), "owner")
+        folder.make()
+        for end in ("", ".progress", ".progress.new"):
+            with open(folder.taken_path("A.B") + end, "w"):
+                pass
+        folder.remove("A.B")
+        self.assertEqual(os.listdir(os.path.dirname(folder.taken_path(""))), [])
