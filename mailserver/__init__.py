@@ -1,0 +1,60 @@
+"""A mail server on Twisted.
+
+A message goes one way: `receive` takes it in, `routing` says where it leads, `queue` makes it durable, `delivery` writes
+it into a Maildir or `relay` sends it on.  docs/tour.md goes along; docs/words.md pairs our words with Postfix's and the
+RFCs'.
+
+In the order in which they are read:
+
+* `interfaces`: everything that a plugin author implements, and nothing else
+* `mail/`: values and formats, pure: what the parts say to each other
+* `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
+* `sasl/`: the exchanges of a log-in, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
+* `config/`: the configuration file: TOML in, typed values or all faults out
+* `plugins`: finds components by name and builds them
+* `processes/`: small processes beside the server, those that keep the privileges among them
+* `observe/`: what happened: the log, the road of each message, counters, observers
+* `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
+  handshake
+* `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
+* `accounts/`: who exists: the directories, each behind `IDirectory`
+* `receive/`: from a socket to the queue: one connection, its transactions, the filters that are asked
+* `queue/`: the durable queue: a message is in it when its sender has heard 250, until every recipient has its outcome
+* `delivery/`: how mail gets to where it leads on this host: Maildirs, commands, nowhere
+* `relay/`: mail for other hosts: where it goes, over which connections, how, with what outcome
+* `filters/`: the filters that come with the server; each is a plugin like any other
+* `control`: the control socket: how the command line speaks with the running server
+* `assembly`: makes the parts from the configuration
+* `service`: `twistd mailserver`: its options, and the service that puts all parts together
+* `cli/`: the command ``mailserver``
+* `testing/`: for those who write filters and other components: test them without sockets, without a network and without
+  waiting
+* `pytest_plugin`: for pytest: the fixture `smtp_server`, found by itself where mailserver is installed
+* `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
+  right
+* `awaiting`: run what a component returns, without a reactor turn where nothing has to be waited for
+* `capturing/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the
+  command `mailserver sink`
+* `clock_watch`: a thread that notices when the clock of the machine is set
+* `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
+* `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
+* `identity`: root acts as somebody else for a while, where what it opens lies in that user's hand
+* `life`: the life of a component: its start and its stop, each of which has its time
+* `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
+  the false keys
+* `notes`: notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate
+  that expires
+* `noting`: joins the notes to postmaster to the server's parts
+* `password_file`: files with a password of ours for somebody else: a smarthost, a directory
+* `questions`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
+  answers itself
+* `retirement`: what a reload has replaced is stopped when nothing that began with it is under way any more
+* `root_reading`: what the root process may do, read from the configuration by a program of a moment
+* `sandbox`: a server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught
+* `state`: small expiring facts in SQLite: greylists, rates, reputation (`IStateStore`)
+* `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
+* `threads`: a few threads for one kind of waiting
+* `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
+* `verified`: TLS as a client that believes a certificate of the right name alone
+* `writing`: writes straight to the socket where nothing is waiting to be written
+"""

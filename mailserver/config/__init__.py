@@ -3,6 +3,26 @@
 `load` reads it, `Configuration` is what it says, `Options` is the class from which plugins derive their own tables.
 
 The names are looked up when they are imported: most commands need one that is small, and the schema takes a while to build.
+
+In the order in which they are read:
+
+* `schema`: every table and key of the configuration file, with its type, its default and its meaning
+* `values`: the types of configuration values: what a person writes in TOML, and what the server gets
+* `options`: the class that every table of the configuration, a plugin's options included, is made from
+* `reading`: from a TOML file to a `Configuration`, or to a list of all its faults
+* `document`: from the octets of a file to a TOML document that is small enough to be looked at, whatever stands in it
+* `fault`: one thing that is wrong with a configuration, and the exception that holds all of them
+* `faults`: what is wrong with a configuration, said so that it can be put right: file, line, key and a sentence
+* `lines`: where each key of a TOML text stands
+* `choice`: which configuration file is read: never one of the current folder, which may be anybody's
+* `draft`: a TOML text and what it says, changed together: everything that people wrote around a change stays where it
+  is
+* `editing`: a change to the configuration file by a command: its comments and its order stay, and the new text is
+  checked before it counts
+* `endpoints`: the syntax of endpoint strings, checked without opening anything
+* `glance`: the few keys that a command needs in order to ask the server, read without a look at the rest of the file
+* `ownership`: whether a file is root's word alone: nobody else may write it, nor put another in its place
+* `quantities`: sizes and times as people write them
 """
 
 from __future__ import annotations

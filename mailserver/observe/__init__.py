@@ -1,10 +1,16 @@
 """What happened: the log, the road of each message, counters, observers.
 
-* `Steps` takes in each step (`note`), and `LogObserver` hands it Twisted's log events; a thread writes both, as text or JSON
-  lines, to a `LogFile`, and the steps into a `RoadStore`.
-* `read_road` and `format_road` are `mailserver explain`.
+In the order in which they are read:
 
-A step has the id of a message or of a connection; a message's first step names its connection.
+* `steps`: the steps of all roads: taken in at once, written down a little later by a thread of their own
+* `roads`: the road of each message, kept for `mailserver explain`
+* `table`: a road as a table for people
+* `search`: which messages a person may mean who knows no id: looked for among the roads, the newest first
+* `lines`: one step or one log event as a line of text or of JSON
+* `redaction`: how much of a mail address the log and the roads keep
+* `output`: where log lines go: a file, or standard output
+* `events`: everything else that is logged, in the same stream: Twisted's own events, warnings, failures with their
+  tracebacks
 """
 
 from mailserver.observe.events import LogObserver

@@ -10,6 +10,13 @@ And for those whose programs send mail: a server that captures it.
 says what a verdict was.  `MemoryState` and `FakeResolver` can be used on their own.
 
 `CaptureServer` is a real server on loopback, `CaptureMixin` gives it to a test case; pytest has the fixture `smtp_server`.
+
+In the order in which they are read:
+
+* `case`: a trial test case for components that judge
+* `state`: an `IStateStore` in memory
+* `resolver`: an `IResolver` that knows what the test has told it
+* `capture_case`: the capture server for test cases of unittest and trial
 """
 
 from mailserver.capturing import CapturedMessage, CaptureServer

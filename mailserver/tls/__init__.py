@@ -1,4 +1,15 @@
-"""TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its handshake."""
+"""TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its handshake.
+
+In the order in which they are read:
+
+* `identity`: a certificate with its chain and its private key, read from PEM files and checked
+* `certificates`: the certificates of the listeners: read at the start, and again whenever their files change
+* `contexts`: OpenSSL's contexts for one set of certificates: one for each name and each way to ask clients for
+  certificates
+* `facts`: what is known of a connection after its handshake, and why one has failed
+* `soundness`: what is doubtful about certificates that can be used: each doubt is a sentence that names the file
+* `self_signed`: a certificate of our own making, where none is configured
+"""
 
 from mailserver.tls.certificates import Certificates, Sources
 from mailserver.tls.contexts import ClientCertificates
