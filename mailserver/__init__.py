@@ -13,6 +13,7 @@ In the order in which they are read:
 * `config/`: the configuration file: TOML in, typed values or all faults out
 * `plugins`: finds components by name and builds them
 * `processes/`: small processes beside the server, those that keep the privileges among them
+* `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
@@ -55,6 +56,4 @@ In the order in which they are read:
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
 * `threads`: a few threads for one kind of waiting
 * `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
-* `verified`: TLS as a client that believes a certificate of the right name alone
-* `writing`: writes straight to the socket where nothing is waiting to be written
 """

@@ -41,7 +41,7 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Mailbox
 from mailserver.password_file import password_of
-from mailserver.verified import verified
+from mailserver.transport.verified import verified
 
 __all__ = ["LdapDirectory", "LdapDirectoryFactory", "LdapDirectoryOptions", "Place"]
 

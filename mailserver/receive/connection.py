@@ -25,7 +25,7 @@ from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
 from mailserver.smtp.events import Hello, Wait
 from mailserver.smtp.server import ServerSession
-from mailserver.writing import hang_up
+from mailserver.transport.writing import hang_up
 
 if TYPE_CHECKING:
     from mailserver.receive.factory import ReceiveFactory

@@ -25,7 +25,7 @@ from mailserver.receive.transaction import Transaction
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from mailserver.smtp import events, replies
 from mailserver.smtp.states import State as SessionState
-from mailserver.writing import let_go, writer
+from mailserver.transport.writing import let_go, writer
 
 __all__ = ["ReceiveProtocol"]
 

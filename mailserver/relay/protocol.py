@@ -29,7 +29,7 @@ from mailserver.smtp.client import ClientSession, Phase
 from mailserver.smtp.client_offer import NOTHING_OFFERED
 from mailserver.smtp.client_states import ClientState
 from mailserver.smtp.events import Wait
-from mailserver.writing import let_go, writer
+from mailserver.transport.writing import let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
 

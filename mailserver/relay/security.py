@@ -19,7 +19,7 @@ from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
 
 from mailserver.relay.pool import Key
-from mailserver.verified import verified
+from mailserver.transport.verified import verified
 
 __all__ = ["ClearText", "Contexts", "TLSMode", "TLSPolicy"]
 

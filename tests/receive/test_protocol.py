@@ -537,7 +537,7 @@ class Storage(ConnectionCase):
 
 class Writing(ConnectionCase):
     def test_a_wire_of_another_kind_is_written_by_its_own_write(self) -> None:
-        from mailserver.writing import writer
+        from mailserver.transport.writing import writer
 
         wire = Wire()
         writer(wire)(b"octets")

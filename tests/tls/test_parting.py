@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
-from mailserver.writing import let_go, writer
+from mailserver.transport.writing import let_go, writer
 from tests.tls.test_handshakes import SERVER, HandshakeCase, reactor
 
 

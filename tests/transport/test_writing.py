@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
-from mailserver.writing import hang_up, writer
+from mailserver.transport.writing import hang_up, writer
 from tests.requires import require_tool
 from tests.tls.authority import Authority
 
