@@ -39,7 +39,6 @@ In the order in which they are read:
 * `clock_watch`: a thread that notices when the clock of the machine is set
 * `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
 * `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
-* `identity`: root acts as somebody else for a while, where what it opens lies in that user's hand
 * `life`: the life of a component: its start and its stop, each of which has its time
 * `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
   the false keys

@@ -14,7 +14,7 @@ from mailserver.accounts.table import Account, AccountsFile, Change, NoSuchAccou
 from mailserver.accounts.uses import AppPasswordUses
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
-from mailserver.identity import as_owner_of
+from mailserver.processes.identity import as_owner_of
 from mailserver.state import StoppedState
 
 __all__ = ["add_to"]

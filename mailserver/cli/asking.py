@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mailserver.config.glance import glance
 from mailserver.control_client import NoServer, ask
-from mailserver.identity import as_owner_of
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["ask_or_read", "ask_server", "data_directory"]
 

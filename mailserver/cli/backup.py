@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
-from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import data_directory
 from mailserver.cli.output import EX_IOERR, Unable, plain
-from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.mail.content import Content

@@ -11,7 +11,7 @@ from typing import Any
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, say, table
 from mailserver.config.quantities import seconds
-from mailserver.identity import as_owner_of
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["ROADS", "add_to"]
 

@@ -14,9 +14,9 @@ from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, say, t
 from mailserver.cli.verbs import who
 from mailserver.config import Configuration, load
 from mailserver.control_client import NoServer
-from mailserver.identity import as_owner_of
 from mailserver.mail.envelope import NO_ADDRESS
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]
 

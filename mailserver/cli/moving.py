@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from mailserver.cli.output import EX_IOERR, Unable, plain
-from mailserver.identity import as_owner_of
 from mailserver.mail.durable import sync_directory
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["Moves", "leads_to_another"]
 

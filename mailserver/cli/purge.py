@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailserver.accounts.table import account_key
 from mailserver.cli.output import EX_IOERR, Unable, plain
-from mailserver.identity import as_owner_of
+from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration

@@ -16,8 +16,8 @@ from mailserver.cli.salvage import add_salvage
 from mailserver.cli.selecting import add_filters, is_everything, selection_of
 from mailserver.cli.verbs import add_verbs
 from mailserver.config.glance import glance
-from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.queue.selection import Selection

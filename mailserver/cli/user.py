@@ -23,9 +23,9 @@ from mailserver.cli.renaming import Rename, add_rename_options, carry_out
 from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
 from mailserver.delivery.domains import Domain, Domains
-from mailserver.identity import as_owner_of
 from mailserver.mail.address import AddressError
 from mailserver.plugins import discover
+from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]
 

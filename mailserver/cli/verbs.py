@@ -14,8 +14,8 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.selecting import add_filters, selection_of
 from mailserver.control_client import NoServer
-from mailserver.identity import as_owner_of
 from mailserver.mail.faults import StorageFault
+from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from mailserver.identity import acting_as
+from mailserver.processes.identity import acting_as
 
 __all__ = ["LogFile", "Output"]
 

@@ -20,5 +20,6 @@ In the order in which they are read:
 * `binding`: Addresses, bound and not listened on yet
 * `bound`: listening on addresses that were bound before: by ourselves while we were root, by the root process at a
   reload, by systemd
+* `identity`: root acts as somebody else for a while, where what it opens lies in that user's hand
 * `unix_port`: taking the connections of a Unix socket that somebody else has bound
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.identity import acting_as, as_owner_of
 from mailserver.observe import LogFile
+from mailserver.processes.identity import acting_as, as_owner_of
 from tests.requires import require_root
 
 NOBODY = pwd.getpwnam("nobody")
