@@ -139,9 +139,9 @@ def count_calls(dialogue: Dialogue, messages: int, connect: bool, flush: Callabl
 
 def server_in(directory: str, reactor: Any) -> tuple[Any, Any]:
     """A server that listens nowhere, and its door."""
-    from mailserver import plugins
     from mailserver.assembly import Door, Server
     from mailserver.config import load
+    from mailserver.plugins import catalogue as plugins
 
     os.mkdir(os.path.join(directory, "data"), 0o700)
     for name, text in (("accounts.toml", ACCOUNTS), ("mailserver.toml", CONFIGURATION.format(directory=directory))):

@@ -11,7 +11,7 @@ In the order in which they are read:
 * `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
 * `sasl/`: the exchanges of a log-in, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
 * `config/`: the configuration file: TOML in, typed values or all faults out
-* `plugins`: finds components by name and builds them
+* `plugins/`: components: found by interface and name, built, run and ended
 * `processes/`: small processes beside the server, those that keep the privileges among them
 * `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
@@ -33,13 +33,11 @@ In the order in which they are read:
 * `pytest_plugin`: for pytest: the fixture `smtp_server`, found by itself where mailserver is installed
 * `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
   right
-* `awaiting`: run what a component returns, without a reactor turn where nothing has to be waited for
 * `capturing/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the
   command `mailserver sink`
 * `clock_watch`: a thread that notices when the clock of the machine is set
 * `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
 * `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
-* `life`: the life of a component: its start and its stop, each of which has its time
 * `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
   the false keys
 * `notes`: notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate
@@ -53,6 +51,5 @@ In the order in which they are read:
 * `sandbox`: a server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught
 * `state`: small expiring facts in SQLite: greylists, rates, reputation (`IStateStore`)
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
-* `threads`: a few threads for one kind of waiting
 * `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
 """

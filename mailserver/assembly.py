@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver import plugins
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.realm import CheckerError
 from mailserver.clock_watch import ClockWatch, boot_seconds
@@ -41,7 +40,6 @@ from mailserver.interfaces import (
     ISweeping,
     Services,
 )
-from mailserver.life import StartError, start_component, stop_component
 from mailserver.log_ins import LogIns, has_log_ins
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Mailbox, Route
@@ -49,12 +47,15 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.noting import make_notes
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
+from mailserver.plugins import catalogue as plugins
+from mailserver.plugins.generation import Generation
+from mailserver.plugins.life import StartError, start_component, stop_component
+from mailserver.plugins.threads import Threads
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.receive.absence import absence_of
 from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
-from mailserver.receive.generation import Generation
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Limits, Profile
 from mailserver.receive.sender_rights import SenderRights
@@ -63,7 +64,6 @@ from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.state import StateStore
-from mailserver.threads import Threads
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
 __all__ = ["Door", "Server", "StartError", "proxies_of"]

@@ -79,16 +79,15 @@ class Services:
 
     `clock` gives the time and delayed calls; `run_in_thread(function, *args)` returns an Awaitable of what the function
     returns; `state` keeps small expiring facts over restarts; `resolver` is None where no DNS is configured;
-    `configuration_directory`, `data_directory` and `keys_directory` (which may not be there) are absolute paths; `hostname` is
-    the server's own name.
-    `check_password(password, hash)` returns an Awaitable that says whether they go together: compared in a few threads of their
-    own, quick where it was right a moment ago, and with None for the hash as slow as for a real one and False.
-    `keep_process(kind, start)` starts one of the small processes that the server's own components have beside it, and replaces
-    it when it dies; the kinds are fixed.
-    `room_for(octets)` says, in the reactor's thread, whether the disk of the data has room for so many beside the reserve of
-    `limits.minimum_free_bytes`, and counts them as taken for a second.
-    `steady_seconds()` is a clock that nobody sets, for times that a component keeps in memory: `clock` goes by the wall.
-    `new_threads(name, most)` makes threads of the component's own (`mailserver.threads.Threads`), for what may hang.
+    `configuration_directory`, `data_directory` and `keys_directory` (which may not be there) are absolute paths;
+    `hostname` is the server's own name. `check_password(password, hash)` returns an Awaitable that says whether they go
+    together: compared in a few threads of their own, quick where it was right a moment ago, and with None for the hash
+    as slow as for a real one and False. `keep_process(kind, start)` starts one of the small processes that the server's
+    own components have beside it, and replaces it when it dies; the kinds are fixed. `room_for(octets)` says, in the
+    reactor's thread, whether the disk of the data has room for so many beside the reserve of
+    `limits.minimum_free_bytes`, and counts them as taken for a second. `steady_seconds()` is a clock that nobody sets,
+    for times that a component keeps in memory: `clock` goes by the wall. `new_threads(name, most)` makes threads of the
+    component's own (`mailserver.plugins.threads.Threads`), for what may hang.
     """
 
     clock: Clock

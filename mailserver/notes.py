@@ -14,7 +14,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.awaiting import later, within
 from mailserver.interfaces import Clock, IStateStore
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
@@ -23,6 +22,7 @@ from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.parcel import Destination
 from mailserver.mail.trace import date_time
+from mailserver.plugins.awaiting import later, within
 
 __all__ = ["Notes", "Trouble", "note_octets"]
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock
-from mailserver.receive.generation import Generation
+from mailserver.plugins.generation import Generation
 
 __all__ = ["Retirement"]
 

@@ -27,11 +27,10 @@ from twisted.python.failure import Failure
 from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
-from mailserver import plugins, sandbox
+from mailserver import sandbox
 from mailserver.accounts.sealing import KeyPlace, make_folder
 from mailserver.assembly import Door, Server, StartError
 from mailserver.auth_socket import PasswordQuestions, password_server
-from mailserver.awaiting import later, within
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
@@ -39,6 +38,8 @@ from mailserver.control import CommandRefused, ControlServer, NotStarted
 from mailserver.daemon import Daemon, detached
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
+from mailserver.plugins import catalogue as plugins
+from mailserver.plugins.awaiting import later, within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.questions import Questions
 from mailserver.receive.drop import Drop

@@ -28,7 +28,7 @@ from mailserver.auth_socket import PasswordQuestions, password_server, question_
 from mailserver.control import Bounds, CommandRefused, ControlError, ask
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.mail.answers import Mailbox
-from mailserver.receive.generation import Generation
+from mailserver.plugins.generation import Generation
 from mailserver.testing.state import MemoryState
 from tests.accounts.test_guarded_network import ALICE, PASSWORD, Accounts
 from tests.test_control import without_bytes_warning

@@ -10,10 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
-from mailserver import plugins, service
+from mailserver import service
 from mailserver.assembly import NEEDS_RESTART, SOCKET_KEYS
 from mailserver.config import Configuration, Options, load
 from mailserver.config.options import keys_of
+from mailserver.plugins import catalogue
 from mailserver.service import MailService
 from tests.tls.authority import Authority
 
@@ -95,7 +96,7 @@ class EveryKey(TestCase):
         os.makedirs(self.work / "data")
         (self.work / "accounts.toml").write_text("")
         Authority().leaf("mx.example.org").write(str(self.work))
-        self.catalogue = plugins.discover()
+        self.catalogue = catalogue.discover()
 
     def configuration(self, text: str = WHOLE) -> Configuration:
         path = self.work / "mailserver.toml"

@@ -14,13 +14,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver import plugins
 from mailserver import service as service_module
 from mailserver.assembly import Door
 from mailserver.config import load
 from mailserver.control import CommandRefused
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
+from mailserver.plugins import catalogue as plugins
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.service import SWEEP_SECONDS, MailService
 

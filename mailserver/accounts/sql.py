@@ -47,9 +47,9 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
+from mailserver.plugins.threads import AllHang, Threads
 from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, form_of, usual_form
 from mailserver.sasl.steps import ScramKeys
-from mailserver.threads import AllHang, Threads
 
 __all__ = ["SqlDirectory", "SqlDirectoryFactory", "SqlDirectoryOptions"]
 

@@ -126,8 +126,8 @@ class SystemDirectoryFactory:
             from twisted.internet import reactor
 
             from mailserver.accounts.system_log_ins import SystemLogIns
+            from mailserver.plugins.threads import Threads
             from mailserver.processes.small import keep_here
-            from mailserver.threads import Threads
 
             kind = functools.partial(
                 SystemLogIns,

@@ -14,7 +14,7 @@ from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
 from mailserver.mail.address import AddressError
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["changing", "done", "opened", "reading"]

@@ -182,7 +182,7 @@ def _is_no_account(config: str, address: str) -> None:
     from mailserver.accounts.table import AccountsFile, key_of
     from mailserver.cli.accounts import changing
     from mailserver.config import load
-    from mailserver.plugins import discover
+    from mailserver.plugins.catalogue import discover
 
     configuration = load(config, discover().options_of)
     if not isinstance(configuration.accounts.options, FileDirectoryOptions):

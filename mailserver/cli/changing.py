@@ -47,7 +47,7 @@ def change_lines(options: argparse.Namespace, change: Callable[[Draft], None], *
     Raises `Unable`, and `ConfigurationError` where the file has faults, or would have them.
     """
     from mailserver.config.editing import MayNotWrite, change_file
-    from mailserver.plugins import discover
+    from mailserver.plugins.catalogue import discover
 
     try:
         return change_file(options.config, change, discover().options_of, judge=_routes, dry_run=dry_run)

@@ -31,7 +31,7 @@ from mailserver.config.schema import Component
 from mailserver.control_client import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
 from mailserver.log_ins import lets_anybody_in, login_domain
-from mailserver.plugins import Catalogue, PluginError, build_component, discover
+from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover
 from mailserver.processes.identity import as_owner_of
 from mailserver.root_reading import plan_of
 

@@ -15,7 +15,7 @@ from mailserver.cli.references import Renaming
 from mailserver.cli.renaming import Rename, add_rename_options, carry_out
 from mailserver.config import load
 from mailserver.config.draft import Draft
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 
 __all__ = ["add_to"]
 

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.awaiting import now_or_later
 from mailserver.cli.output import Unable
 from mailserver.config import Configuration
 from mailserver.interfaces import IResolver, Services
 from mailserver.mail.lookup import LookupFailed
+from mailserver.plugins.awaiting import now_or_later
 from mailserver.state import StateStore
 
 __all__ = ["NotNow", "finished", "offline_services"]

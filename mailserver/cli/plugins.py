@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
 from mailserver.cli.skeleton import SkeletonError, write_skeleton
-from mailserver.plugins import Catalogue, Found, PluginError, discover, options_class
+from mailserver.plugins.catalogue import Catalogue, Found, PluginError, discover, options_class
 
 __all__ = ["add_to"]
 

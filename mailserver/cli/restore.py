@@ -117,7 +117,7 @@ def _path_of(config: str) -> Callable[[Mailbox], str | None]:
     from mailserver.config import ConfigurationError, load
     from mailserver.delivery.maildir import MaildirOptions
     from mailserver.delivery.names import PathTemplate, TemplateError
-    from mailserver.plugins import discover
+    from mailserver.plugins.catalogue import discover
 
     try:
         configuration = load(config, discover().options_of)

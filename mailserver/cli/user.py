@@ -24,7 +24,7 @@ from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
 from mailserver.delivery.domains import Domain, Domains
 from mailserver.mail.address import AddressError
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]

@@ -24,7 +24,7 @@ NO_RELAY = "none"  # no component
 
 
 class ComponentOptions(Protocol):
-    """Finds the options class of a component: `mailserver.plugins.Catalogue.options_of`."""
+    """Finds the options class of a component: `mailserver.plugins.catalogue.Catalogue.options_of`."""
 
     def __call__(self, section: str, name: str) -> type[Options]:
         """Return the class.  `section` is ``accounts``, ``delivery``, ``relay`` or ``filter``.

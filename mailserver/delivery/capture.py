@@ -17,7 +17,7 @@ from mailserver.delivery.maildir import MaildirDelivery, WriterThread
 from mailserver.delivery.names import file_name
 from mailserver.interfaces import IBatchDelivery, IComponentFactory, Services
 from mailserver.mail.parcel import Parcel
-from mailserver.threads import Threads
+from mailserver.plugins.threads import Threads
 
 __all__ = ["CaptureFactory", "CaptureOptions", "captured_letter_of"]
 

@@ -40,8 +40,8 @@ from mailserver.mail.answers import Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.plugins.threads import AllHang, Threads
 from mailserver.processes.small import keep_here
-from mailserver.threads import AllHang, Threads
 
 __all__ = ["MaildirDelivery", "MaildirFactory", "MaildirOptions", "WriterThread"]
 

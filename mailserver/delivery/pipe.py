@@ -40,11 +40,11 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, one_for_each
+from mailserver.plugins.threads import Threads
 from mailserver.processes.answer import Answer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError
 from mailserver.processes.small import keep_here
-from mailserver.threads import Threads
 
 __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "launch_of"]
 

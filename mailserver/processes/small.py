@@ -13,13 +13,13 @@ from twisted.logger import Logger
 
 import mailserver
 from mailserver.config.ownership import why_not_of
+from mailserver.plugins.threads import Threads
 from mailserver.processes.bound import bound_by_root
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.root_link import RootLink, start_root_process
 from mailserver.processes.spawning import Start, begin
 from mailserver.processes.version import version
 from mailserver.processes.watching import Ending, Watch
-from mailserver.threads import Threads
 
 __all__ = ["NAMES", "SmallProcesses", "keep_here"]
 

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import FAULTS, now_or_later
 from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, IDelivery
 from mailserver.mail.answers import Local
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.plugins.awaiting import FAULTS, now_or_later
 from mailserver.queue.entry import Attempt
 from mailserver.queue.overflow import Overflow
 from mailserver.queue.turns import GENEROSITY, Share, Turns

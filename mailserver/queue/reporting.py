@@ -14,7 +14,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.awaiting import now_or_later, within
 from mailserver.interfaces import Clock
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Refused, Remote, Route
@@ -32,6 +31,7 @@ from mailserver.mail.report import (
     parameters_for,
     success_report,
 )
+from mailserver.plugins.awaiting import now_or_later, within
 from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import REPORT_HELD, Attempt, Mark, Settled, State, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable

@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import now_or_later, within
 from mailserver.interfaces import Clock, IDelivery
 from mailserver.mail.answers import Delivered, Remote
 from mailserver.mail.content import Content
@@ -21,6 +20,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.outcomes import UnsoundOutcome, outcome_of
 from mailserver.mail.parcel import Destination
+from mailserver.plugins.awaiting import now_or_later, within
 from mailserver.queue.entry import destination_name
 
 __all__ = ["Unstored"]

@@ -32,7 +32,6 @@ In the order in which they are read:
 * `drop_told`: what is said in the log about the entries of the drop folder, so that nobody can flood it
 * `drop_visit`: one file of the drop folder in one transaction, as a connection has one: the same router, filters and
   limits
-* `generation`: which parts serve whom over a reload
 * `log_in`: what a client that wants to log in hears (RFC 4954)
 * `sender_rights`: whom an account may send as (RFC 6409 section 6.1)
 * `usage`: how much an account has sent lately: pure counting in slots of ten minutes

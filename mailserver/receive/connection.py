@@ -14,10 +14,10 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.awaiting import now_or_later
 from mailserver.mail.envelope import Peer
 from mailserver.mail.reply import Reply
-from mailserver.receive.generation import Generation
+from mailserver.plugins.awaiting import now_or_later
+from mailserver.plugins.generation import Generation
 from mailserver.receive.profile import Profile
 from mailserver.receive.states import MOVES, READING, Move, State, Unread
 from mailserver.receive.throttle import Progress

@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from zope.interface import Interface
 
-from mailserver.awaiting import FAULTS, now_or_later
 from mailserver.interfaces import (
     Clock,
     IContentFilter,
@@ -35,6 +34,7 @@ from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Sig
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient, checked_edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.plugins.awaiting import FAULTS, now_or_later
 
 __all__ = ["PASSED", "Asks", "BoundFilter", "Finding", "Judgement", "Judging", "note_findings"]
 

@@ -16,9 +16,9 @@ from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
+from mailserver.plugins.generation import Generation
 from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
-from mailserver.receive.generation import Generation
 from mailserver.receive.judging import Asks, Judging
 from mailserver.receive.spooling import Spool
 from mailserver.receive.submission import Submission

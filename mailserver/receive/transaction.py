@@ -14,7 +14,6 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from mailserver.awaiting import FAULTS
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route, Verdict
 from mailserver.mail.content import Content
@@ -24,6 +23,7 @@ from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import goes_round, message_id, received
+from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.copies import Copies, Way, copies_for, copies_of
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile

@@ -22,12 +22,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from mailserver.awaiting import now_or_later
 from mailserver.interfaces import IResolver
 from mailserver.mail.answers import Deferred as DeferredOutcome
 from mailserver.mail.answers import Failed
 from mailserver.mail.lookup import Answer, LookupFailed
 from mailserver.mail.reply import Reply
+from mailserver.plugins.awaiting import now_or_later
 
 __all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
 

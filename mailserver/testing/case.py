@@ -15,7 +15,6 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from mailserver.awaiting import now_or_later
 from mailserver.config import ConfigurationError, Fault, check_options
 from mailserver.config.faults import key_text, sentences
 from mailserver.interfaces import Services
@@ -24,7 +23,8 @@ from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Sig
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, TLSFacts
 from mailserver.mail.ids import IdSource
-from mailserver.plugins import build_component
+from mailserver.plugins.awaiting import now_or_later
+from mailserver.plugins.catalogue import build_component
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState

@@ -12,7 +12,7 @@ from mailserver.accounts.app_passwords import SCOPES, normal_app_password, scope
 from mailserver.accounts.passwords import SCHEMES, is_hash, needs_update, verify_password
 from mailserver.accounts.table import parse_accounts
 from mailserver.config import load
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from mailserver.sasl.exchanges import MECHANISMS
 from tests.cli.support import CommandCase
 

@@ -15,10 +15,10 @@ from mailserver.accounts.app_passwords import AppPassword
 from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDirectoryOptions
 from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.table import AccountsFile, Password
-from mailserver.awaiting import now_or_later
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
+from mailserver.plugins.awaiting import now_or_later
 
 SCRAM = (
     "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$"

@@ -39,8 +39,8 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
+from mailserver.plugins.threads import Threads
 from mailserver.sasl.scram_keys import ScramForm, derive_scram_keys, encode_scram_keys
-from mailserver.threads import Threads
 from tests.accounts.postgres import Postgres
 from tests.scenarios.support import wait_until
 

@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
-from mailserver.awaiting import now_or_later
 from mailserver.interfaces import IAccountList, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
+from mailserver.plugins.awaiting import now_or_later
 
 
 def user(name: str, uid: int, shell: str = "/bin/bash") -> pwd.struct_passwd:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from mailserver.cli import plugins as command
 from mailserver.interfaces import IDelivery, IPeerFilter
-from mailserver.plugins import Broken, Catalogue, Found, discover
+from mailserver.plugins.catalogue import Broken, Catalogue, Found, discover
 from tests.cli.support import CommandCase, run
 
 

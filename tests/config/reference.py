@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from mailserver.config import Configuration, Options, schema, values
 from mailserver.config.options import keys_of
-from mailserver.plugins import FILTERS, discover
+from mailserver.plugins.catalogue import FILTERS, discover
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 HEAD = """\

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.config import Configuration, ConfigurationError, parse, schema
 from mailserver.config.options import keys_of
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 
 KEYS = sorted(
     {key for name in schema.__all__ for key in keys_of(getattr(schema, name))} | {"path", "networks", "odd key", ""}

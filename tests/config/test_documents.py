@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.config import Configuration, Options, load
 from mailserver.config.options import keys_of
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from tests.config.reference import PAGE, TABLES, page
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.config import Configuration, ConfigurationError, Options, load, parse
 from mailserver.config.document import FILE_OCTETS
 from mailserver.config.endpoints import place_of
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from tests.config.support import LEAST, faults, parsed, with_more
 
 WRONG: tuple[Any, ...] = (

@@ -12,7 +12,7 @@ from mailserver.config import load
 from mailserver.delivery.command import PLACEHOLDERS
 from mailserver.delivery.sysexits import outcome_of_end
 from mailserver.mail.answers import Delivered, Failed
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "delivery.md").read_text()

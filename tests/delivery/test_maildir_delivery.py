@@ -31,7 +31,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered
 from mailserver.mail.content import Content
-from mailserver.threads import AllHang
+from mailserver.plugins.threads import AllHang
 from tests.delivery.messages import (
     ALICE,
     BOB,

@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.assembly import Server
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from tests.config.support import LEAST, faults, parsed
 
 

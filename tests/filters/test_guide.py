@@ -14,7 +14,7 @@ from mailserver import interfaces
 from mailserver.config import parse
 from mailserver.filters.denylist import DenylistOptions
 from mailserver.mail.answers import Verdict
-from mailserver.plugins import FILTERS, discover
+from mailserver.plugins.catalogue import FILTERS, discover
 from mailserver.testing import FilterCase
 
 ROOT = Path(__file__).parents[2]

@@ -24,9 +24,9 @@ from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.mail.dropped import DropEnvelope, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
+from mailserver.plugins.generation import Generation
 from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
-from mailserver.receive.generation import Generation
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.submission import Submission

@@ -14,7 +14,7 @@ from mailserver.interfaces import Denial, Denied, IContentFilter, IPeerFilter, I
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Route, Verdict
 from mailserver.mail.envelope import Peer
-from mailserver.receive.generation import Generation
+from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.protocol import ReceiveProtocol

@@ -9,13 +9,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.awaiting import now_or_later
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Recipient
 from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
+from mailserver.plugins.awaiting import now_or_later
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
 from mailserver.relay.forms import EightBit

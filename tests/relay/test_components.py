@@ -5,7 +5,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving
-from mailserver.plugins import PluginError, build_component, discover
+from mailserver.plugins.catalogue import PluginError, build_component, discover
 from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_name
 from mailserver.relay.pool import PoolLimits
 from mailserver.testing import FilterCase

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from twisted.internet import reactor
 
 from mailserver.config.reading import parse
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from mailserver.relay.components import MXOptions, SmarthostOptions
 from mailserver.relay.delivery import Doorway
 from mailserver.relay.library import smarthost_relay

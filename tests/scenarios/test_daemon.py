@@ -192,7 +192,7 @@ from twisted.internet import reactor, task
 from zope.interface import implementer
 from mailserver.interfaces import IComponent, IPeerFilter
 from mailserver.mail.answers import Pass
-from mailserver.plugins import Shipped
+from mailserver.plugins.catalogue import Shipped
 from mailserver.config import Options
 
 @implementer(IPeerFilter, IComponent)

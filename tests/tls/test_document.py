@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.config import load
-from mailserver.plugins import discover
+from mailserver.plugins.catalogue import discover
 from mailserver.tls.contexts import CIPHERS, FAULTS, ClientCertificates
 from mailserver.tls.identity import Pair, extension_of, read_authorities, read_identity, read_revocations
 from tests.requires import require_tool

@@ -3,7 +3,7 @@
 from twisted.application.service import ServiceMaker
 
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IDirectory, IPeerFilter, ISenderFilter
-from mailserver.plugins import Shipped
+from mailserver.plugins.catalogue import Shipped
 
 mailserver = ServiceMaker(
     "mailserver", "mailserver.service", "A mail server: SMTP and LMTP into Maildirs.", "mailserver"

@@ -9,7 +9,7 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.awaiting import later, now_or_later, within
+from mailserver.plugins.awaiting import later, now_or_later, within
 
 
 async def _after(*waits_for: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 import twisted.plugins
 from mailserver.config import Options
 from mailserver.interfaces import IBatchDelivery, IComponentFactory, IDelivery, IPeerFilter, IResolver, ISenderFilter
-from mailserver.plugins import (
+from mailserver.plugins.catalogue import (
     SECTIONS,
     TWISTED_OWN,
     Broken,
@@ -271,7 +271,7 @@ class Quick(SynchronousTestCase):
             "import sys; import twisted.plugins.mailserver_plugins; "
             "print([m for m in ('pydantic', 'apsw', 'mailserver.config', 'mailserver.delivery', 'passlib') if m in sys.modules])"
         )
-        root = str(Path(__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         run = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONPATH": root},

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.threads import AllHang, Threads
+from mailserver.plugins.threads import AllHang, Threads
 
 
 class OwnThreads(TestCase):

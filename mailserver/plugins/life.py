@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
-from mailserver.awaiting import later, within
 from mailserver.interfaces import Clock, IComponent
+from mailserver.plugins.awaiting import later, within
 
 __all__ = ["START_SECONDS", "STOP_SECONDS", "StartError", "start_component", "stop_component"]
 
