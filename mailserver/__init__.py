@@ -43,7 +43,6 @@ In the order in which they are read:
 * `notes`: notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate
   that expires
 * `noting`: joins the notes to postmaster to the server's parts
-* `password_file`: files with a password of ours for somebody else: a smarthost, a directory
 * `questions`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
   answers itself
 * `retirement`: what a reload has replaced is stopped when nothing that began with it is under way any more

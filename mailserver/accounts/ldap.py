@@ -30,6 +30,7 @@ from mailserver.accounts.realm import AccountName
 from mailserver.accounts.remembered import Remembered
 from mailserver.config import Duration, FilePath, Options
 from mailserver.config.endpoints import socket_path
+from mailserver.config.password_file import password_of
 from mailserver.interfaces import (
     Clock,
     IAccountList,
@@ -40,7 +41,6 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
-from mailserver.password_file import password_of
 from mailserver.transport.verified import verified
 
 __all__ = ["LdapDirectory", "LdapDirectoryFactory", "LdapDirectoryOptions", "Place"]

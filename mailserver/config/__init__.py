@@ -22,6 +22,7 @@ In the order in which they are read:
 * `endpoints`: the syntax of endpoint strings, checked without opening anything
 * `glance`: the few keys that a command needs in order to ask the server, read without a look at the rest of the file
 * `ownership`: whether a file is root's word alone: nobody else may write it, nor put another in its place
+* `password_file`: files with a password of ours for somebody else: a smarthost, a directory
 * `quantities`: sizes and times as people write them
 """
 

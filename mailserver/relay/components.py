@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
 
 from mailserver.config import Count, Duration, FilePath, Options
+from mailserver.config.password_file import password_of
 from mailserver.config.values import host_name
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
-from mailserver.password_file import password_of
 from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
 from mailserver.relay.forms import EightBit
