@@ -52,3 +52,6 @@ In the order in which they are read:
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
 * `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
 """
+from mailserver.former import understand
+
+understand()

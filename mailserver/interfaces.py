@@ -17,7 +17,6 @@ from zope.interface import Attribute, Interface
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Mailbox, Outcome, Route, Verdict
-from mailserver.mail.candidates import Candidate
 from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
@@ -372,6 +371,16 @@ class IConcurrentDelivery(IDelivery):
     deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Deferred.")
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One host with its numeric addresses.  Those of the lowest `rank` are tried first, in random order among equals."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    rank: int
+
+
 class IHostFinder(Interface):
     """Optional, beside `IDelivery`: a delivery that can say which hosts it would try."""
 
@@ -416,7 +425,7 @@ class IResolver(Interface):
     """Asks the DNS.  A time-out or SERVFAIL is an error, never "no such record"."""
 
     def query(name: str, record_type: str) -> Awaitable[Any]:
-        """Return an `Answer` (mailserver.mail.lookup): records, time to live, authenticated-data bit.
+        """Return an `Answer` (mailserver.mail.dns_records): records, time to live, authenticated-data bit.
 
         `record_type` is A, AAAA, MX, TXT, PTR, TLSA or CNAME.  Raises `LookupFailed` where nobody can tell.
         """

@@ -34,7 +34,7 @@ from mailserver.accounts.standing import FREE, Standing
 from mailserver.interfaces import Clock
 from mailserver.mail.address import AddressError, normal_domain, normal_local
 from mailserver.mail.networks import NO_NETWORKS, Networks, network_name
-from mailserver.mail.recent import TAG_OCTETS, day_of, is_recent, with_recent
+from mailserver.mail.recent_tags import TAG_OCTETS, day_of, is_recent, with_recent
 
 __all__ = ["Lockout"]
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mailserver.cli.output import Unable
 from mailserver.config import Configuration
 from mailserver.interfaces import IResolver, Services
-from mailserver.mail.lookup import LookupFailed
+from mailserver.mail.dns_records import LookupFailed
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.state import StateStore
 

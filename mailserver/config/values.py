@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from mailserver.config.endpoints import checked_endpoint, socket_path
 from mailserver.config.quantities import octets, seconds
 from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
-from mailserver.mail.lookup import ServerAddress
+from mailserver.mail.dns_records import ServerAddress
 
 __all__ = [
     "AddressOrDomain",

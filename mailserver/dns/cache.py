@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.dns_records import Answer, LookupFailed
 
 __all__ = ["Cache"]
 

@@ -15,7 +15,7 @@ from mailserver.dns.datagrams import Attempt
 from mailserver.dns.reading import CHAIN_NAMES, FORMERR, NOTIMP, SERVFAIL, Alias, ServerFailure, read_message
 from mailserver.dns.servers import Server
 from mailserver.dns.wire import Malformed, decode, encode_name, encode_question
-from mailserver.mail.lookup import Answer
+from mailserver.mail.dns_records import Answer
 
 __all__ = ["Lookup", "Step"]
 

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from mailserver.dns.wire import TYPES, Malformed, Message, Record, read_name
-from mailserver.mail.lookup import Answer
+from mailserver.mail.dns_records import Answer
 
 __all__ = ["CHAIN_NAMES", "Alias", "ServerFailure", "read_message", "reverse_name"]
 

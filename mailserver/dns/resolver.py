@@ -25,7 +25,7 @@ from mailserver.dns.streams import Streams
 from mailserver.dns.wire import TYPES, NotAName, encode_name, in_random_case, read_name
 from mailserver.interfaces import IComponent, IResolver
 from mailserver.mail.address import AddressError, normal_domain
-from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.dns_records import Answer, LookupFailed
 
 __all__ = ["Counts", "Resolver"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mailserver.mail.lookup import ServerAddress
+from mailserver.mail.dns_records import ServerAddress
 
 __all__ = ["Server", "ServerList", "SystemSettings", "read_resolv_conf"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailserver.mail.lookup import Answer
+from mailserver.mail.dns_records import Answer
 
 __all__ = ["answer_here", "stays_on_this_host"]
 

@@ -18,23 +18,22 @@ In the order in which they are read:
 * `report`: delivery status notifications: what became of a message, told to its sender
 * `faults`: expected failures of storage, as the door must tell them to the peer
 * `networks`: which addresses belong together, and sets of networks
-* `candidates`: the hosts that a delivery would try, for people
-* `codec`: an envelope and its destinations as octets, for a store
+* `cached`: an attribute that is worked out when it is first asked for
 * `completion`: what a submission server adds to a message that lacks it (RFC 6409 section 8)
 * `display_names`: from fields as mail programs write them, made into what RFC 5322 can hold (sections 3.2.5 and 3.4)
+* `dns_records`: what a resolver is asked and what it answers
 * `dropped`: the form of a file in the drop folder: a message that a program of this host hands over
 * `durable`: making names durable: a file that was synced can still lose its name with the power
 * `eight_bit`: content made fit for a channel that does not carry all octets: by part, with quoted-printable or base64
   (RFC 2045 section 6)
+* `envelope_codec`: an envelope and its destinations as octets, for a store
 * `long_lines`: lines that are longer than mail may have them (RFC 5322 section 2.1.1: 998 octets), encoded away where
   mail is handed in
-* `lookup`: what a resolver is asked and what it answers
 * `mending`: header sections that are not quite what RFC 5322 wants, as many programs write them: made into what their
   authors meant
 * `mime_parts`: the parts of a message, as ranges of its octets (RFC 2045, RFC 2046)
-* `once`: an attribute that is worked out when it is first asked for
 * `originators`: who a message says that it is from: the From and Sender fields (RFC 5322 section 3.6.2), read strictly
 * `quick`: frozen values that are made quickly
-* `recent`: who was met lately: a bounded set of short tags with the day of the last time, in one run of octets
+* `recent_tags`: who was met lately: a bounded set of short tags with the day of the last time, in one run of octets
 * `until`: moments of a clock that people and time servers set
 """

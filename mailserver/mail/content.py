@@ -9,8 +9,8 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mailserver.mail.cached import Remembering, once
 from mailserver.mail.headers import Headers
-from mailserver.mail.once import Remembering, once
 from mailserver.mail.quick import quick
 
 __all__ = ["CHUNK_OCTETS", "Content"]

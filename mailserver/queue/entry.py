@@ -13,9 +13,9 @@ import struct
 from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Local
-from mailserver.mail.codec import encode_envelope
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.envelope_codec import encode_envelope
 from mailserver.mail.ids import ALPHABET
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply

@@ -14,9 +14,9 @@ from typing import Any
 
 import apsw
 
-from mailserver.mail.codec import decode_envelope
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.envelope_codec import decode_envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged
 from mailserver.mail.ids import time_of
 from mailserver.mail.outcomes import clean_text

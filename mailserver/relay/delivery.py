@@ -18,11 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving, IHostFinder
+from mailserver.interfaces import Candidate, IComponent, IConcurrentDelivery, ICounting, IForgiving, IHostFinder
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Delivered, Failed, Outcome
-from mailserver.mail.candidates import Candidate
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination, one_for_each

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from mailserver.interfaces import IResolver
 from mailserver.mail.answers import Deferred as DeferredOutcome
 from mailserver.mail.answers import Failed
-from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from zope.interface import implementer
 
 from mailserver.interfaces import IResolver
-from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.dns_records import Answer, LookupFailed
 
 __all__ = ["FakeResolver"]
 

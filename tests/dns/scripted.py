@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
-from mailserver.mail.lookup import ServerAddress
+from mailserver.mail.dns_records import ServerAddress
 
 __all__ = ["ScriptedServer"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dns.cache import ENTRY_OCTETS, Cache
-from mailserver.mail.lookup import Answer, LookupFailed
+from mailserver.mail.dns_records import Answer, LookupFailed
 
 KEY = ("example.org", "MX")
 BACK_OFF = {"failure_seconds_most": 12}

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dns.reading import Alias, ServerFailure, read_message, reverse_name
 from mailserver.dns.wire import TYPES, decode, encode_name, encode_query, encode_question
-from mailserver.mail.lookup import MX, TLSA
+from mailserver.mail.dns_records import MX, TLSA
 from tests.dns.messages import mx, record, reply, soa, txt
 
 NAME = "example.org"

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.dns import Resolver, Server
 from mailserver.interfaces import IComponent, IResolver
-from mailserver.mail.lookup import Answer, LookupFailed, ServerAddress
+from mailserver.mail.dns_records import Answer, LookupFailed, ServerAddress
 from tests.dns.messages import mx, opt, record, reply, soa
 from tests.dns.network import Network
 

@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailserver.dns import Resolver, Server
-from mailserver.mail.lookup import LookupFailed, ServerAddress
+from mailserver.mail.dns_records import LookupFailed, ServerAddress
 from tests.dns.messages import mx, reply
 from tests.dns.scripted import ScriptedServer
 

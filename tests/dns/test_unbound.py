@@ -7,7 +7,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import TestCase
 
 from mailserver.dns import Resolver, Server, reverse_name
-from mailserver.mail.lookup import MX, TLSA, LookupFailed, ServerAddress
+from mailserver.mail.dns_records import MX, TLSA, LookupFailed, ServerAddress
 from tests.dns.unbound import Unbound
 
 ZONE = [

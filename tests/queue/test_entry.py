@@ -3,8 +3,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.answers import Local, Mailbox
-from mailserver.mail.codec import decode_envelope
 from mailserver.mail.content import Content
+from mailserver.mail.envelope_codec import decode_envelope
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply

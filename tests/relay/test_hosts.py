@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.answers import Deferred, Failed
-from mailserver.mail.lookup import LookupFailed
+from mailserver.mail.dns_records import LookupFailed
 from mailserver.relay.hosts import Host, HostBook, Hosts, Unroutable, domain_hosts, literal_address, named_hosts
 from mailserver.testing import FakeResolver
 

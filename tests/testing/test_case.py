@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.interfaces import IPeerFilter, IResolver, IStateStore
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
-from mailserver.mail.lookup import LookupFailed
+from mailserver.mail.dns_records import LookupFailed
 from mailserver.testing import FakeResolver, FilterCase, MemoryState
 
 

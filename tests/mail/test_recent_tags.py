@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.recent import day_of, is_recent, with_recent
+from mailserver.mail.recent_tags import day_of, is_recent, with_recent
 from tests.any_octets import any_octets
 
 TAGS = any_octets(min_size=6, max_size=6) | st.sampled_from([bytes(6), b"\0" * 5 + b"\1", b"\1" + b"\0" * 5, b"\0\1" * 3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.lookup import MX, TLSA, Answer, ServerAddress
+from mailserver.mail.dns_records import MX, TLSA, Answer, ServerAddress
 
 
 class Servers(SynchronousTestCase):

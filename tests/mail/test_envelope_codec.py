@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Remote
-from mailserver.mail.codec import UnknownVersion, UnreadableEnvelope, decode_envelope, encode_envelope
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, NO_RECIPIENT_PARAMETERS, Envelope, Peer, Recipient
+from mailserver.mail.envelope_codec import UnknownVersion, UnreadableEnvelope, decode_envelope, encode_envelope
 from mailserver.mail.parcel import Destination
 from tests.mail.strategies import envelopes_with_destinations
 

@@ -1,0 +1,82 @@
+"""Names that have moved: the old ones are understood for one version more, and warn.
+
+Plugins import from `interfaces`, `config`, `mail`, `smtp`, `sasl` and `testing`, and a server that runs while its program is
+replaced starts its small processes by the names that it knows.  So a module of `MODULES` is found under its old name, too, and
+`former_names` gives a module's old members.  Nothing of ours uses either: the test suite makes an error of each warning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import CodeType, ModuleType
+from typing import Any
+
+__all__ = ["MODULES", "former_names", "understand"]
+
+MODULES: Mapping[str, str] = {
+    "mailserver.mail.candidates": "mailserver.interfaces",
+    "mailserver.mail.codec": "mailserver.mail.envelope_codec",
+    "mailserver.mail.lookup": "mailserver.mail.dns_records",
+    "mailserver.mail.once": "mailserver.mail.cached",
+    "mailserver.mail.recent": "mailserver.mail.recent_tags",
+}
+MEMBERS: Mapping[str, Mapping[str, str]] = {  # by the module's new name
+
+}
+
+
+class _Moved:
+    """Fills a module of the old name with what the new one has."""
+
+    def __init__(self, new: str) -> None:
+        self._new = new
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As usual."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Import the new one, and say so."""
+        warnings.warn(f"{module.__name__} is now {self._new}", DeprecationWarning, stacklevel=2)
+        new = importlib.import_module(self._new)
+        members = MEMBERS.get(self._new, {})
+        module.__dict__.update({name: value for name, value in vars(new).items() if not name.startswith("__")})
+        module.__dict__.update({old: getattr(new, now) for old, now in members.items()})
+
+    def get_code(self, name: str) -> CodeType:
+        """What `python -m` runs: the new one, as a program."""
+        source = f"import runpy\nrunpy.run_module({self._new!r}, run_name='__main__', alter_sys=True)\n"
+        return compile(source, f"<{name}>", "exec")
+
+
+class _Former:
+    """Asked after all others: what still exists is never looked for here."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The old module, None for any other name."""
+        new = MODULES.get(name)
+        return None if new is None else ModuleSpec(name, _Moved(new), origin=new)  # type: ignore[arg-type]  # one by its methods
+
+
+def understand() -> None:
+    """Find the old names from now on."""
+    if not any(isinstance(finder, _Former) for finder in sys.meta_path):
+        sys.meta_path.append(_Former())
+
+
+def former_names(module: str) -> Callable[[str], Any]:
+    """A module's `__getattr__` for the members of `MEMBERS`."""
+
+    def look_up(name: str) -> Any:
+        now = MEMBERS.get(module, {}).get(name)
+        if now is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {now}", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], now)
+
+    return look_up
