@@ -31,6 +31,7 @@ In the order in which they are read:
 * `testing/`: for those who write filters and other components: test them without sockets, without a network and without
   waiting
 * `pytest_plugin`: for pytest: the fixture `smtp_server`, found by itself where mailserver is installed
+* `former`: names that have moved: the old ones are understood for one version more, and warn
 * `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
   right
 * `capturing/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the
@@ -52,6 +53,7 @@ In the order in which they are read:
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
 * `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
 """
+
 from mailserver.former import understand
 
 understand()

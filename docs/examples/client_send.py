@@ -9,7 +9,7 @@ import sys
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Recipient
 from mailserver.smtp.client import ClientSession, Request
-from mailserver.smtp.client_events import ClientEvent, Done, Ready, Refused, SendContent
+from mailserver.smtp.client.events import ClientEvent, Done, Ready, Refused, SendContent
 from mailserver.smtp.events import Wait
 
 

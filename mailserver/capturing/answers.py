@@ -17,7 +17,7 @@ from mailserver.sasl.plain import plain
 from mailserver.sasl.steps import Challenge, CheckPassword, Failed, Step, Succeeded, Trouble
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Event
-from mailserver.smtp.extensions import Extensions
+from mailserver.smtp.server.extensions import Extensions
 
 __all__ = ["RECIPIENTS_MAX", "Action", "Answers", "Terms"]
 

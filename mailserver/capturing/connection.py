@@ -12,8 +12,8 @@ from mailserver.capturing.answers import Action, Answers, Terms
 from mailserver.capturing.captured import CapturedMessage
 from mailserver.mail.reply import Reply
 from mailserver.smtp.events import StartTLS, Wait
-from mailserver.smtp.limits import SessionLimits
-from mailserver.smtp.server import ServerSession
+from mailserver.smtp.server.limits import SessionLimits
+from mailserver.smtp.server.session import ServerSession
 
 __all__ = ["Connection"]
 

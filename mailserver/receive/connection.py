@@ -24,7 +24,7 @@ from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
 from mailserver.smtp.events import Hello, Wait
-from mailserver.smtp.server import ServerSession
+from mailserver.smtp.server.session import ServerSession
 from mailserver.transport.writing import hang_up
 
 if TYPE_CHECKING:

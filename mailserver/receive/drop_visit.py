@@ -22,7 +22,7 @@ from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
-from mailserver.smtp.data import ChunkReader, normalized
+from mailserver.smtp.server.data import ChunkReader, normalized
 
 __all__ = ["Answers", "NotNow", "Visit"]
 

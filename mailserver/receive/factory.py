@@ -20,7 +20,7 @@ from mailserver.receive.connection import Connection
 from mailserver.receive.profile import Profile
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Admission
-from mailserver.smtp.server import ServerSession
+from mailserver.smtp.server.session import ServerSession
 
 __all__ = ["ReceiveFactory", "peer_at"]
 

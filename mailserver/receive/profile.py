@@ -25,7 +25,7 @@ from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Pace, Patience
 from mailserver.receive.tls_rules import NO_TLS_RULES, TLSRules
 from mailserver.sasl.steps import ChannelBindings
-from mailserver.smtp.server import Extensions, SessionLimits
+from mailserver.smtp.server.session import Extensions, SessionLimits
 
 __all__ = ["Authenticator", "Limits", "Profile", "Router", "Store"]
 

@@ -24,7 +24,7 @@ from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from mailserver.smtp import events, replies
-from mailserver.smtp.states import State as SessionState
+from mailserver.smtp.server.states import State as SessionState
 from mailserver.transport.writing import let_go, writer
 
 __all__ = ["ReceiveProtocol"]

@@ -1,8 +1,9 @@
 """Where a connection stands, apart from what its session has to say: the states, the legal moves, the reasons not to read.
 
-Two laws, as in `mailserver.smtp.states`: all that decides whether a move is legal stands in `MOVES`, and an illegal move is
-absent from it.  One state at a time: while a question is open there is no penalty, and what ends a penalty can end nothing
-else.  A peer whose question counted as answered while its message was being committed would hear 421, and send it again.
+Two laws, as in `mailserver.smtp.server.states`: all that decides whether a move is legal stands in `MOVES`, and an
+illegal move is absent from it.  One state at a time: while a question is open there is no penalty, and what ends a
+penalty can end nothing else.  A peer whose question counted as answered while its message was being committed would
+hear 421, and send it again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class State(enum.Enum):
     HANDSHAKE = "TLS is being agreed on"
     ENDED = "the last words are said, or the connection is lost: nothing is read or answered any more"
 
-    __hash__ = object.__hash__  # as in `mailserver.smtp.states`
+    __hash__ = object.__hash__  # as in `mailserver.smtp.server.states`
 
 
 class Move(enum.Enum):

@@ -20,7 +20,7 @@ from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.log_in import LogIn
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
-from mailserver.smtp.client import ClientLimits
+from mailserver.smtp.client.session import ClientLimits
 
 __all__ = ["MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "smarthost_name"]
 

@@ -22,9 +22,9 @@ from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
 from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.security import ClearText, Contexts
 from mailserver.relay.transmission import Meaning, Transmission, Way, meaning_of, told
-from mailserver.smtp import client_events as events
-from mailserver.smtp.client import UNCERTAIN, ClientLimits, ClientSession, Phase
-from mailserver.smtp.client_offer import NOTHING_OFFERED
+from mailserver.smtp.client import events
+from mailserver.smtp.client.offer import NOTHING_OFFERED
+from mailserver.smtp.client.session import UNCERTAIN, ClientLimits, ClientSession, Phase
 
 __all__ = ["Connections"]
 

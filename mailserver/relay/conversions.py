@@ -18,8 +18,8 @@ from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
 from mailserver.relay.forms import EightBit, Form, channel_to, form_of
 from mailserver.relay.transmission import Transmission
-from mailserver.smtp.client_offer import Offer
-from mailserver.smtp.client_transaction import UNMET_NEED
+from mailserver.smtp.client.offer import Offer
+from mailserver.smtp.client.transaction import UNMET_NEED
 
 __all__ = ["Conversions"]
 

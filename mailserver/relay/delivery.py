@@ -31,7 +31,7 @@ from mailserver.relay.hosts import HostBook, Hosts
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
 from mailserver.relay.transmission import Transmission, Way
-from mailserver.smtp.client import Request
+from mailserver.smtp.client.session import Request
 
 __all__ = ["Doorway", "Relay"]
 

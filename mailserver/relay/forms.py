@@ -22,8 +22,8 @@ from mailserver.mail.content import CHUNK_OCTETS, Content
 from mailserver.mail.eight_bit import Channel, Conversion, Facts, Unconvertible, conversion_of, facts_of, is_signed
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import FileSource, MemorySource, Source, source_of
-from mailserver.smtp.client_offer import Offer
-from mailserver.smtp.client_request import NEEDS_8BITMIME, NEEDS_BINARYMIME, Request, can_be_said
+from mailserver.smtp.client.offer import Offer
+from mailserver.smtp.client.request import NEEDS_8BITMIME, NEEDS_BINARYMIME, Request, can_be_said
 
 __all__ = ["EightBit", "Form", "form_of", "channel_to"]
 

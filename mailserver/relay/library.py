@@ -27,7 +27,7 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.delivery import Doorway, Relay
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
-from mailserver.smtp.client import ClientLimits
+from mailserver.smtp.client.session import ClientLimits
 
 __all__ = ["mx_relay", "send", "smarthost_relay"]
 

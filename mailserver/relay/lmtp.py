@@ -29,7 +29,7 @@ from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
-from mailserver.smtp.client import ClientLimits
+from mailserver.smtp.client.session import ClientLimits
 
 __all__ = ["AddressTemplate", "LMTPDelivery", "LMTPFactory", "LMTPOptions"]
 

@@ -24,10 +24,10 @@ from mailserver.relay.pool import Link, LinkState
 from mailserver.relay.security import Contexts
 from mailserver.relay.streaming import FileStream
 from mailserver.relay.transmission import Transmission, Way
-from mailserver.smtp import client_events as events
-from mailserver.smtp.client import ClientSession, Phase
-from mailserver.smtp.client_offer import NOTHING_OFFERED
-from mailserver.smtp.client_states import ClientState
+from mailserver.smtp.client import events
+from mailserver.smtp.client.offer import NOTHING_OFFERED
+from mailserver.smtp.client.session import ClientSession, Phase
+from mailserver.smtp.client.states import ClientState
 from mailserver.smtp.events import Wait
 from mailserver.transport.writing import let_go, writer
 

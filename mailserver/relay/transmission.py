@@ -23,9 +23,9 @@ from mailserver.mail.reply import Reply
 from mailserver.relay.forms import Form
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSPolicy
-from mailserver.smtp.client import Request
-from mailserver.smtp.client_dialogue import Dialogue
-from mailserver.smtp.client_events import Done
+from mailserver.smtp.client.dialogue import Dialogue
+from mailserver.smtp.client.events import Done
+from mailserver.smtp.client.session import Request
 
 __all__ = ["Meaning", "Transmission", "Way", "meaning_of", "told"]
 

@@ -23,9 +23,9 @@ from mailserver.mail.mime_parts import Part, parts_of
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import MemorySource
 from mailserver.receive.proxy_header import HeaderFault, read_header
-from mailserver.smtp.client_limits import ClientLimits
-from mailserver.smtp.client_replies import ReplyFault, ReplyReader
-from mailserver.smtp.commands import (
+from mailserver.smtp.client.limits import ClientLimits
+from mailserver.smtp.client.replies import ReplyFault, ReplyReader
+from mailserver.smtp.server.commands import (
     command_text,
     parse_auth,
     parse_bdat,
@@ -34,7 +34,7 @@ from mailserver.smtp.commands import (
     parse_question,
     parse_rcpt,
 )
-from mailserver.smtp.extensions import Extensions
+from mailserver.smtp.server.extensions import Extensions
 
 __all__ = ["TARGETS", "corpus"]
 

@@ -13,7 +13,7 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.receive.profile import Limits
-from mailserver.smtp.client_content import DotWriter
+from mailserver.smtp.client.content import DotWriter
 from tests.receive.connections import Listener
 
 FALSE_ENDS = (

@@ -37,7 +37,7 @@ KILLING = (
 SLICE_SECONDS = 70.0  # in which a piece begins something new …
 SLICE_SECONDS_MOST = 110.0  # … and a process of it is given up
 SLICE_TARGETS = 4  # of the fuzzing, in one piece
-SLICE_MUTANTS = ("sasl/cram_md5", "sasl/scram", "smtp/data")  # whose tests take seconds
+SLICE_MUTANTS = ("sasl/cram_md5", "sasl/scram", "smtp/server/data")  # whose tests take seconds
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]
 
 

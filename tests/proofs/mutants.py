@@ -41,8 +41,8 @@ TESTS = {
     "receive/protocol": RECEIVING,
     "sasl/cram_md5": ("tests.sasl.test_exchanges", "tests.sasl.test_client"),
     "sasl/scram": ("tests.sasl.test_exchanges", "tests.sasl.test_scram_keys", "tests.sasl.test_scram_peers"),
-    "smtp/data": (
-        "tests.smtp.test_content", "tests.smtp.test_header_section", "tests.smtp.test_bdat", "tests.smtp.test_smuggling", "tests.smtp.test_splits",
+    "smtp/server/data": (
+        "tests.smtp.server.test_content", "tests.smtp.test_header_section", "tests.smtp.server.test_bdat", "tests.smtp.server.test_smuggling", "tests.smtp.server.test_splits",
     ),
 }  # fmt: skip  # the quick ones that mean the module; for others, all of its package
 # Python runs it at its start, where it finds it.

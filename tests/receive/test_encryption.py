@@ -17,7 +17,7 @@ from mailserver.receive.judging import BoundFilter
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Admission
 from mailserver.sasl.steps import ChannelBindings
-from mailserver.smtp.states import State
+from mailserver.smtp.server.states import State
 from tests.receive.connections import Listener, Wire
 
 FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example.org")

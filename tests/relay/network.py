@@ -22,7 +22,7 @@ from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import HostBook, domain_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
-from mailserver.smtp.client import ClientLimits
+from mailserver.smtp.client.session import ClientLimits
 from mailserver.testing import FakeResolver
 
 CLOSE, STALL, KEEP, DRIP = "close", "stall", "keep the message and close", "an octet in ten seconds, and no end"

@@ -16,7 +16,7 @@ from mailserver.relay.delivery import Doorway
 from mailserver.relay.library import smarthost_relay
 from mailserver.testing import FakeResolver
 from tests.relay.test_sockets import SocketCase
-from tests.smtp.test_core_document import DOCS
+from tests.smtp.server.test_document import DOCS
 
 EXAMPLE = DOCS / "examples" / "relay_send.py"
 PAGE = DOCS / "relay.md"

@@ -5,8 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.reply import Reply
 from mailserver.relay.transmission import Meaning, meaning_of, told
-from mailserver.smtp.client_dialogue import Dialogue
-from mailserver.smtp.client_events import Done
+from mailserver.smtp.client.dialogue import Dialogue
+from mailserver.smtp.client.events import Done
 
 OK = Reply.of(250, "2.1.0", "Ok")
 BUSY = Reply.of(451, "4.3.0", "Busy")

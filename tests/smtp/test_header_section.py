@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.smtp.data import NAME_OCTETS, DotReader
 from mailserver.smtp.events import Chunk
-from mailserver.smtp.server import SessionLimits
-from tests.smtp.conversation import Conversation
+from mailserver.smtp.server.data import NAME_OCTETS, DotReader
+from mailserver.smtp.server.session import SessionLimits
+from tests.smtp.server.conversation import Conversation
 
 LINE = re.compile(rb"(.*?)(\r\n|\n)", re.DOTALL)
 FIELD = re.compile(rb"[ \t]|[!-9;-~]+[ \t]*:")
