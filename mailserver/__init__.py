@@ -19,6 +19,7 @@ In the order in which they are read:
   handshake
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
 * `accounts/`: who exists: the directories, each behind `IDirectory`
+* `routing/`: where an address leads: domains, aliases, patterns
 * `receive/`: from a socket to the queue: one connection, its transactions, the filters that are asked
 * `queue/`: the durable queue: a message is in it when its sender has heard 250, until every recipient has its outcome
 * `delivery/`: how mail gets to where it leads on this host: Maildirs, commands, nowhere

@@ -25,9 +25,6 @@ from mailserver.clock_watch import ClockWatch, boot_seconds
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied
 from mailserver.control import CommandRefused
-from mailserver.delivery.domains import Domain, RoutingError
-from mailserver.delivery.patterns import Pattern, PatternError
-from mailserver.delivery.router import Router
 from mailserver.dns import Resolver
 from mailserver.dns import Server as NameServer
 from mailserver.interfaces import (
@@ -63,6 +60,9 @@ from mailserver.receive.spooling import Spool
 from mailserver.receive.submission import Submission
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.receive.tls_rules import TLSRules
+from mailserver.routing.domains import Domain, RoutingError
+from mailserver.routing.patterns import Pattern, PatternError
+from mailserver.routing.router import Router
 from mailserver.state import StateStore
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 

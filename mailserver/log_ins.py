@@ -13,8 +13,8 @@ from mailserver.accounts.lockout_commands import LockoutCommands
 from mailserver.accounts.login import Authenticator
 from mailserver.accounts.realm import make_checker
 from mailserver.config import Configuration, Listen
-from mailserver.delivery.domains import Domain, Domains
 from mailserver.mail.networks import Networks
+from mailserver.routing.domains import Domain, Domains
 
 __all__ = ["LogIns", "has_log_ins", "lets_anybody_in", "login_domain"]
 

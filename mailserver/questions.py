@@ -12,7 +12,6 @@ from typing import Any
 
 from mailserver.assembly import Door, Server
 from mailserver.control import CommandRefused
-from mailserver.delivery.router import Hop
 from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
@@ -21,6 +20,7 @@ from mailserver.mail.networks import Networks
 from mailserver.queue.changes import Verb
 from mailserver.queue.selection import Selection, SelectionError
 from mailserver.queue.verbs import Order, Page
+from mailserver.routing.router import Hop
 
 __all__ = ["Questions", "itinerary", "page_as_json", "parsed_address", "usable_routes"]
 

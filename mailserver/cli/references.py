@@ -8,8 +8,8 @@ from typing import Any
 from mailserver.cli.output import Unable
 from mailserver.config.draft import Draft
 from mailserver.config.lines import KeyPath
-from mailserver.delivery.domains import Domain, Domains, subaddresses
 from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
+from mailserver.routing.domains import Domain, Domains, subaddresses
 
 __all__ = ["Renaming", "lead", "named", "take_alias"]
 

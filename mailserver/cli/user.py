@@ -22,10 +22,10 @@ from mailserver.cli.references import Renaming, lead, take_alias
 from mailserver.cli.renaming import Rename, add_rename_options, carry_out
 from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
-from mailserver.delivery.domains import Domain, Domains
 from mailserver.mail.address import AddressError
 from mailserver.plugins.catalogue import discover
 from mailserver.processes.identity import as_owner_of
+from mailserver.routing.domains import Domain, Domains
 
 __all__ = ["add_to"]
 

@@ -18,7 +18,6 @@ In the order in which they are read:
   out
 * `attended`: a writer with somebody beside it who looks at the clock
 * `command`: a command that gets mail: its words with placeholders, and the arguments made of them
-* `domains`: the domains whose mail is delivered here, and their aliases, checked once when they are loaded
 * `form`: the form that a message has in a Maildir: trace fields of the final delivery in front, lines that end with LF
 * `frames`: a batch in pieces that a writer takes one by one, and the answers put together again
 * `handover`: a message on its way to the launcher, and what comes back
@@ -27,8 +26,6 @@ In the order in which they are read:
 * `homes`: delivery into the homes of the host's own users, through the courier process
 * `letters`: a batch in its plain form, which crosses to the thread or the process that writes, and what comes back
 * `maildirs`: the open Maildirs: directory descriptors, so that a message costs no walk along its path
-* `patterns`: rules for addresses by convention: ``{user}.{tag}``, ``{tag}@{user}.example.org``
 * `process`: the writer in a process of its own
-* `router`: says where a recipient goes
 * `troubles`: what a failed attempt at a mailbox means: the outcome for each kind of error
 """

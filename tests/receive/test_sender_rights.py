@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from mailserver.delivery.router import Domain, Pattern, Router
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Mailbox, Route
 from mailserver.receive.sender_rights import SenderRights
+from mailserver.routing.router import Domain, Pattern, Router
 
 ACCOUNTS = {("alice", "example.org"), ("bob", "example.org"), ("jürgen", "example.org"), ("alice", "bücher.example")}
 ALIASES = {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.patterns import Pattern, PatternError, folder_parts
+from mailserver.routing.patterns import Pattern, PatternError, folder_parts
 
 
 class Matching(SynchronousTestCase):

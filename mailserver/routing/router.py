@@ -26,12 +26,12 @@ from typing import Any, cast
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.delivery.domains import Domain, Domains, subaddresses
-from mailserver.delivery.patterns import Pattern, RoutingError, folder_parts
 from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
+from mailserver.routing.domains import Domain, Domains, subaddresses
+from mailserver.routing.patterns import Pattern, RoutingError, folder_parts
 
 __all__ = ["Domain", "Hop", "Pattern", "Router", "RoutingError"]
 

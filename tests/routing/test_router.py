@@ -12,12 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailserver.delivery.domains import SEPARATORS_TRIED
-from mailserver.delivery.router import Domain, Pattern, Router, RoutingError
 from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.plugins.awaiting import now_or_later
+from mailserver.routing.domains import SEPARATORS_TRIED
+from mailserver.routing.router import Domain, Pattern, Router, RoutingError
 
 ACCOUNTS = ("alice@example.org", "bob@example.org", "first-last@example.org", "jürgen@example.org", "carol@other.example")
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from mailserver.delivery.patterns import Pattern, RoutingError
 from mailserver.mail.address import Address, normal_domain, normal_local
+from mailserver.routing.patterns import Pattern, RoutingError
 
 __all__ = ["Domain", "Domains", "RoutingError", "subaddresses"]
 
