@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from mailserver.accounts.standing import FREE, Standing
+from mailserver.authentication.standing import FREE, Standing
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -88,8 +88,8 @@ def write_accounts(path: str, case: str, count: int) -> dict[str, str]:
     """An accounts file, and what each account logs in with."""
     from passlib.hash import ldap_salted_sha1
 
-    from mailserver.accounts.app_passwords import hash_app_password, new_app_password
-    from mailserver.accounts.passwords import hash_password
+    from mailserver.authentication.app_passwords import hash_app_password, new_app_password
+    from mailserver.authentication.passwords import hash_password
     from mailserver.sasl.scram_keys import derive_scram_keys, encode_scram_keys
 
     # One hash and one set of keys for all: making them is not what is measured, and a comparison costs the same.
@@ -148,9 +148,9 @@ def measure(case: str, *, count: int, threads: int, directory: str) -> None:
     from twisted.internet import reactor as installed
     from twisted.internet.threads import deferToThread
 
-    from mailserver.accounts.checking import CostlyThreads, PasswordChecks
     from mailserver.accounts.file import FileDirectory
-    from mailserver.accounts.login import Authenticator
+    from mailserver.authentication.authenticator import Authenticator
+    from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
     from mailserver.interfaces import LoggedIn
     from mailserver.sasl.scram_keys import ITERATIONS
 

@@ -18,6 +18,7 @@ In the order in which they are read:
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
+* `authentication/`: who may log in: the one way of every service, from a SASL exchange to an account
 * `accounts/`: who exists: the directories, each behind `IDirectory`
 * `routing/`: where an address leads: domains, aliases, patterns
 * `receive/`: from a socket to the queue: one connection, its transactions, the filters that are asked

@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver.accounts.login import Authenticator
-from mailserver.accounts.realm import CheckerError
+from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.checkers import CheckerError
 from mailserver.clock_watch import ClockWatch, boot_seconds
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied

@@ -18,6 +18,7 @@ from typing import Any
 __all__ = ["MODULES", "former_names", "understand"]
 
 MODULES: Mapping[str, str] = {
+    "mailserver.accounts.pam": "mailserver.authentication.pam",
     "mailserver.mail.candidates": "mailserver.interfaces",
     "mailserver.mail.codec": "mailserver.mail.envelope_codec",
     "mailserver.mail.lookup": "mailserver.mail.dns_records",

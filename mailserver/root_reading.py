@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mailserver.accounts.system import SystemDirectoryOptions
-from mailserver.accounts.system_log_ins import pam_start
+from mailserver.accounts.system_logins import pam_start
 from mailserver.config import Configuration, ConfigurationError, check_options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, unix_socket_of
 from mailserver.config.ownership import why_not_of

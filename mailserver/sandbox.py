@@ -12,7 +12,7 @@ import shlex
 import socket
 from collections.abc import Sequence
 
-from mailserver.accounts.words import keep_password
+from mailserver.accounts.kept_password import keep_password
 
 __all__ = ["SANDBOX_USER", "prepare", "sandbox_password", "what_to_type"]
 

@@ -28,9 +28,9 @@ from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
 from mailserver import sandbox
-from mailserver.accounts.sealing import KeyPlace, make_folder
 from mailserver.assembly import Door, Server, StartError
 from mailserver.auth_socket import PasswordQuestions, password_server
+from mailserver.authentication.sealing import KeyPlace, make_folder
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint

@@ -20,17 +20,17 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver import auth_socket
-from mailserver.accounts.failures import LockoutRules
-from mailserver.accounts.lockout import Lockout
-from mailserver.accounts.login import Authenticator
 from mailserver.assembly import StartError
 from mailserver.auth_socket import PasswordQuestions, password_server, question_of
+from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.lockout.counting import LockoutRules
+from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.control import Bounds, CommandRefused, ControlError, ask
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.mail.answers import Mailbox
 from mailserver.plugins.generation import Generation
 from mailserver.testing.state import MemoryState
-from tests.accounts.test_guarded_network import ALICE, PASSWORD, Accounts
+from tests.authentication.lockout.test_guarded_network import ALICE, PASSWORD, Accounts
 from tests.test_control import without_bytes_warning
 
 RIGHT = {"user": ALICE, "password": PASSWORD, "service": "imap", "client": "192.0.2.7"}

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from mailserver.accounts.app_passwords import SCOPES, AppPassword
 from mailserver.accounts.entry import Account
+from mailserver.authentication.app_passwords import SCOPES, AppPassword
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, lines_of
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.accounts.app_passwords import SCOPES, AppPassword
-from mailserver.accounts.passwords import is_hash
+from mailserver.authentication.app_passwords import SCOPES, AppPassword
+from mailserver.authentication.passwords import is_hash
 from mailserver.config.values import domain_name, fingerprint, mail_address
 from mailserver.sasl.scram_keys import decode_scram_keys
 

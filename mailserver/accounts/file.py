@@ -20,15 +20,15 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts.app_passwords import AppPassword
-from mailserver.accounts.by_password import account_by_password
 from mailserver.accounts.entry import certificate_marks
-from mailserver.accounts.passwords import needs_update
-from mailserver.accounts.realm import AccountName
-from mailserver.accounts.sealing import KeyPlace, read_key, unseal
+from mailserver.accounts.kept_password import keep_password
 from mailserver.accounts.table import Account, AccountsFile
-from mailserver.accounts.uses import AppPasswordUses
-from mailserver.accounts.words import keep_password
+from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_passwords import AppPassword
+from mailserver.authentication.by_password import account_by_password
+from mailserver.authentication.checkers import AccountName
+from mailserver.authentication.passwords import needs_update
+from mailserver.authentication.sealing import KeyPlace, read_key, unseal
 from mailserver.config import ConfigurationError, FilePath, Options
 from mailserver.interfaces import (
     Clock,

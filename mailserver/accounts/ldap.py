@@ -24,10 +24,10 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from zope.interface import implementer
 
-from mailserver.accounts.denials import at_whole_second
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
-from mailserver.accounts.realm import AccountName
-from mailserver.accounts.remembered import Remembered
+from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.authentication.checkers import AccountName
+from mailserver.authentication.denials import at_whole_second
 from mailserver.config import Duration, FilePath, Options
 from mailserver.config.endpoints import socket_path
 from mailserver.config.password_file import password_of

@@ -17,7 +17,7 @@ from ldaptor.protocols.ldap.ldaperrors import LDAPException
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.protocol import Factory
 
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
 
 __all__ = ["Connection", "Entry", "SearchFilter", "connect"]
 

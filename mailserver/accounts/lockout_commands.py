@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.accounts.lockout import Lockout, account_name
-from mailserver.accounts.lockouts import Entry, Selection
+from mailserver.authentication.lockout.entries import Entry, Selection
+from mailserver.authentication.lockout.lockout import Lockout, account_name
 
 __all__ = ["LockoutCommands"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from mailserver.accounts.app_passwords import SCOPES
 from mailserver.accounts.edit import quoted
 from mailserver.accounts.entry import Account
 from mailserver.accounts.table import AccountExists, AccountsFile, NoSuchAccount, key_of
+from mailserver.authentication.app_passwords import SCOPES
 from mailserver.config.draft import Draft
 
 __all__ = ["add_copies", "become", "remove_copies"]

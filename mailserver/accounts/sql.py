@@ -18,11 +18,8 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts.app_passwords import SCOPES, AppPassword
-from mailserver.accounts.by_password import account_by_password
+from mailserver.accounts.cached_directory import Remembered
 from mailserver.accounts.entry import certificate_marks
-from mailserver.accounts.realm import AccountName
-from mailserver.accounts.remembered import Remembered
 from mailserver.accounts.sql_sources import (
     STATEMENT_SECONDS,
     DatabaseBusy,
@@ -32,7 +29,10 @@ from mailserver.accounts.sql_sources import (
     Source,
     SqliteSource,
 )
-from mailserver.accounts.uses import AppPasswordUses
+from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_passwords import SCOPES, AppPassword
+from mailserver.authentication.by_password import account_by_password
+from mailserver.authentication.checkers import AccountName
 from mailserver.config import FilePath, Options
 from mailserver.interfaces import (
     Clock,

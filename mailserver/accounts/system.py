@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import StringConstraints, model_validator
 from zope.interface import implementer
 
-from mailserver.accounts.remembered import Remembered
+from mailserver.accounts.cached_directory import Remembered
 from mailserver.config import Count, DomainName, Options
 from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, IHostAccounts, Services
 from mailserver.mail.answers import Mailbox
@@ -125,7 +125,7 @@ class SystemDirectoryFactory:
         if options.pam is not None:
             from twisted.internet import reactor
 
-            from mailserver.accounts.system_log_ins import SystemLogIns
+            from mailserver.accounts.system_logins import SystemLogIns
             from mailserver.plugins.threads import Threads
             from mailserver.processes.small import keep_here
 

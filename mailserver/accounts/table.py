@@ -24,9 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
-from mailserver.accounts.app_passwords import AppPassword
 from mailserver.accounts.edit import Edit, quoted, unknown_form
 from mailserver.accounts.entry import Account, Password, account_of
+from mailserver.authentication.app_passwords import AppPassword
 from mailserver.config.draft import Unchangeable
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of

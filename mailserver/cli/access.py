@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from mailserver.accounts.app_passwords import SCOPES, AppPassword, hash_app_password, new_app_password
 from mailserver.accounts.entry import APP_PASSWORD_NAME, normal_certificate, normal_sender
 from mailserver.accounts.table import Account, AccountsFile, Change, NoSuchAccount, account_key
-from mailserver.accounts.uses import AppPasswordUses
+from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_passwords import SCOPES, AppPassword, hash_app_password, new_app_password
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
 from mailserver.processes.identity import as_owner_of

@@ -13,9 +13,9 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.accounts.realm import CheckerError, make_checker
-from mailserver.accounts.sealing import KEY_FILE, KeyPlace
 from mailserver.assembly import StartError, make_router, proxies_of
+from mailserver.authentication.checkers import CheckerError, make_checker
+from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.offline import NotNow, finished, offline_services

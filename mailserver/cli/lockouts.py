@@ -103,9 +103,9 @@ def _ask(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -
 def _without_server(configuration: Configuration, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
     from twisted.internet.task import Clock
 
-    from mailserver.accounts.failures import LockoutRules
-    from mailserver.accounts.lockout import Lockout
     from mailserver.accounts.lockout_commands import LockoutCommands
+    from mailserver.authentication.lockout.counting import LockoutRules
+    from mailserver.authentication.lockout.lockout import Lockout
     from mailserver.cli.explain import ROADS
     from mailserver.cli.offline import finished
     from mailserver.mail.ids import IdSource

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from mailserver.accounts.entry import Account
 from mailserver.accounts.rename import add_copies, become, remove_copies
-from mailserver.accounts.sealing import KeyPlace, Unsealable, read_key, seal, unseal
 from mailserver.accounts.table import AccountsFile, account_key
+from mailserver.authentication.sealing import KeyPlace, Unsealable, read_key, seal, unseal
 from mailserver.cli.accounts import changing
 from mailserver.cli.asking import ask_server
 from mailserver.cli.changing import change_lines, reload_server

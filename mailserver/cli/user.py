@@ -8,10 +8,10 @@ import os
 import sys
 from typing import Any
 
-from mailserver.accounts.passwords import PasswordError
-from mailserver.accounts.sealing import KeyPlace, make_folder, read_key
+from mailserver.accounts.kept_password import keep_password
 from mailserver.accounts.table import Account, AccountsFile, Password, account_key, key_of
-from mailserver.accounts.words import keep_password
+from mailserver.authentication.passwords import PasswordError
+from mailserver.authentication.sealing import KeyPlace, make_folder, read_key
 from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.changing import add_change_options

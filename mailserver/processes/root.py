@@ -34,7 +34,7 @@ from mailserver.processes.version import version
 __all__ = ["KINDS", "READING", "Plan", "Root", "main"]
 
 KINDS: Mapping[str, str] = {
-    "accounts.pam": "mailserver.accounts.pam",
+    "accounts.pam": "mailserver.authentication.pam",
     "delivery.courier": "mailserver.delivery.courier",
     "delivery.launcher": "mailserver.delivery.launcher",
     "relay.courier": "mailserver.delivery.courier",

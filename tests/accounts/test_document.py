@@ -8,9 +8,9 @@ from pathlib import Path
 from passlib import hash as hashes
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.accounts.app_passwords import SCOPES, normal_app_password, scope_of
-from mailserver.accounts.passwords import SCHEMES, is_hash, needs_update, verify_password
 from mailserver.accounts.table import parse_accounts
+from mailserver.authentication.app_passwords import SCOPES, normal_app_password, scope_of
+from mailserver.authentication.passwords import SCHEMES, is_hash, needs_update, verify_password
 from mailserver.config import load
 from mailserver.plugins.catalogue import discover
 from mailserver.sasl.exchanges import MECHANISMS

@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.accounts.app_passwords import AppPassword
 from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDirectoryOptions
-from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.table import AccountsFile, Password
+from mailserver.authentication.app_passwords import AppPassword
+from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox

@@ -21,10 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts import ldap, ldap_connection
-from mailserver.accounts.directory_trouble import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
 from mailserver.accounts.ldap import LdapDirectory, LdapDirectoryFactory, LdapDirectoryOptions
 from mailserver.accounts.ldap_connection import ANSWER_OCTETS, Connection, SearchFilter, _Client
-from mailserver.accounts.realm import PasswordCredentials
+from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, ISenderGrants, Services
 from mailserver.mail.answers import Mailbox
 from tests.accounts.slapd import BASE, Slapd

@@ -24,11 +24,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts import sql, sql_sources
-from mailserver.accounts.app_passwords import hash_app_password, new_app_password
-from mailserver.accounts.passwords import verify_password
-from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.sql import SqlDirectory, SqlDirectoryFactory, SqlDirectoryOptions, app_password_of
 from mailserver.accounts.sql_sources import DatabaseBusy, DatabaseTrouble, PostgresSource, Source, SqliteSource
+from mailserver.authentication.app_passwords import hash_app_password, new_app_password
+from mailserver.authentication.checkers import PasswordCredentials
+from mailserver.authentication.passwords import verify_password
 from mailserver.interfaces import (
     IAccountList,
     ICertificateAccounts,

@@ -11,14 +11,14 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.accounts.failures import LockoutRules
-from mailserver.accounts.lockout import Lockout
 from mailserver.accounts.lockout_commands import LockoutCommands
+from mailserver.authentication.lockout.counting import LockoutRules
+from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.cli.explain import ROADS
 from mailserver.control import ControlServer
 from mailserver.state import StateStore
 from mailserver.testing.state import MemoryState
-from tests.accounts.test_lockout import refusal
+from tests.authentication.lockout.test_lockout import refusal
 from tests.cli.support import CommandCase, Said, run
 
 ALICE, BOB = "alice@example.org", "bob@example.org"

@@ -9,9 +9,9 @@ from twisted.internet import reactor, unix
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.accounts.passwords import verify_password
-from mailserver.accounts.sealing import KeyPlace, read_key, unseal
 from mailserver.accounts.table import AccountsFile
+from mailserver.authentication.passwords import verify_password
+from mailserver.authentication.sealing import KeyPlace, read_key, unseal
 from mailserver.cli import moving
 from mailserver.control import CommandRefused, ControlServer
 from mailserver.sasl.scram_keys import decode_scram_keys

@@ -6,9 +6,9 @@ import datetime
 import os
 import stat
 
-from mailserver.accounts.passwords import verify_password
 from mailserver.accounts.table import AccountsFile
-from mailserver.accounts.uses import AppPasswordUses
+from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.passwords import verify_password
 from mailserver.sasl.scram_keys import decode_scram_keys, derive_scram_keys
 from mailserver.state import StoppedState, open_both
 from tests.cli.support import CONFIGURATION, CommandCase, Said

@@ -19,16 +19,16 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mailserver.accounts import checking
-from mailserver.accounts.app_passwords import hash_app_password, new_app_password
 from mailserver.accounts.entry import Password
 from mailserver.accounts.file import FileDirectory
-from mailserver.accounts.login import Authenticator
-from mailserver.accounts.passwords import needs_update
-from mailserver.accounts.realm import make_checker
-from mailserver.accounts.standing import FREE, Standing
 from mailserver.accounts.table import AccountsFile, parse_accounts
-from mailserver.accounts.uses import AppPasswordUses
+from mailserver.authentication import password_checks
+from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_passwords import hash_app_password, new_app_password
+from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.checkers import make_checker
+from mailserver.authentication.passwords import needs_update
+from mailserver.authentication.standing import FREE, Standing
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import Denial, Denied, IStateStore, LoggedIn
 from mailserver.mail.envelope import Peer, TLSFacts
@@ -416,15 +416,15 @@ class Comparing(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.compared: list[str] = []
-        self.patch(checking, "verify_password", self.verify)
+        self.patch(password_checks, "verify_password", self.verify)
         self.clock = Clock()
 
     def verify(self, password: str, hash: str) -> bool:
         self.compared.append(hash)
-        return password == PASSWORD and hash != checking.nobodys_hash()
+        return password == PASSWORD and hash != password_checks.nobodys_hash()
 
     def matches(self, password: str, hash: str | None) -> bool:
-        checks = checking.PasswordChecks(run=maybeDeferred, clock=self.clock, remember_seconds=0)
+        checks = password_checks.PasswordChecks(run=maybeDeferred, clock=self.clock, remember_seconds=0)
         found: bool = self.successResultOf(Deferred.fromCoroutine(checks.matches(password, hash)))
         return found
 
@@ -432,10 +432,10 @@ class Comparing(SynchronousTestCase):
         quick = "{SSHA}rkpylcVUXjyYnPYjaTj+2uU1kW3NuZeS"
         for hash in (HASH, quick, None):
             self.assertFalse(self.matches("wrong", hash))
-        self.assertEqual(self.compared, [HASH, quick, checking.nobodys_hash(), checking.nobodys_hash()])
+        self.assertEqual(self.compared, [HASH, quick, password_checks.nobodys_hash(), password_checks.nobodys_hash()])
 
     def test_the_hash_of_nobody_takes_the_work_that_a_new_accounts_hash_takes(self) -> None:
-        self.assertFalse(needs_update(checking.nobodys_hash()))  # the parameters are the same
+        self.assertFalse(needs_update(password_checks.nobodys_hash()))  # the parameters are the same
         self.assertTrue(needs_update("{SSHA}rkpylcVUXjyYnPYjaTj+2uU1kW3NuZeS"))
 
 

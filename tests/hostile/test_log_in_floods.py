@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from mailserver.accounts import checking
-from mailserver.accounts.login import Authenticator
+from mailserver.authentication import password_checks
+from mailserver.authentication.authenticator import Authenticator
 from mailserver.interfaces import Denial
 from tests.hostile.test_log_in import BINDING, HASH, PASSWORD, SECRET, Counting, peer
 
@@ -25,7 +25,7 @@ class Floods(TestCase):
         from twisted.internet import reactor
 
         self.call_in_reactor: Any = reactor.callFromThread  # type: ignore[attr-defined]
-        self.threads = checking.CostlyThreads(threads=1, waiting=2, call_in_reactor=self.call_in_reactor)
+        self.threads = password_checks.CostlyThreads(threads=1, waiting=2, call_in_reactor=self.call_in_reactor)
         self.threads.start()
         self.addCleanup(self.threads.stop)
         self.go_on = threading.Event()
@@ -38,7 +38,7 @@ class Floods(TestCase):
     async def test_whoever_would_be_one_too_many_hears_so_at_once_and_the_others_are_answered(self) -> None:
         waiting = [self.threads.run(self.wait, str(number)) for number in range(3)]
         for _ in range(3):
-            self.failureResultOf(self.threads.run(self.wait, "too many"), checking.TooMany)
+            self.failureResultOf(self.threads.run(self.wait, "too many"), password_checks.TooMany)
         self.go_on.set()
         self.assertEqual(await gatherResults(waiting), ["0", "1", "2"])
         self.assertEqual(await self.threads.run(self.wait, "and again"), "and again")
@@ -47,7 +47,7 @@ class Floods(TestCase):
         waiting = [self.threads.run(self.wait, str(number)) for number in range(3)]
         waiting[0].cancel()
         self.failureResultOf(waiting[0], CancelledError)
-        self.failureResultOf(self.threads.run(self.wait, "too many"), checking.TooMany)
+        self.failureResultOf(self.threads.run(self.wait, "too many"), password_checks.TooMany)
         self.go_on.set()
         self.assertEqual(await gatherResults(waiting[1:]), ["1", "2"])
         again = [self.threads.run(self.wait, "again") for _ in range(3)]
@@ -61,11 +61,11 @@ class Floods(TestCase):
 
     def test_after_the_stop_nobody_waits_for_ever(self) -> None:
         self.threads.stop()
-        self.failureResultOf(self.threads.run(self.wait, "late"), checking.NotRunning)
+        self.failureResultOf(self.threads.run(self.wait, "late"), password_checks.NotRunning)
 
     def test_where_too_many_wait_the_client_hears_to_try_later_and_nothing_is_held_against_it(self) -> None:
         clock, lockout = Clock(), Counting()
-        checks = checking.PasswordChecks(run=self.threads.run, clock=clock, remember_seconds=60)
+        checks = password_checks.PasswordChecks(run=self.threads.run, clock=clock, remember_seconds=60)
 
         @implementer(ICredentialsChecker)
         class Accounts:
@@ -87,7 +87,7 @@ class Floods(TestCase):
             self.threads.run(self.wait, "").addErrback(lambda _: None)
         login = authenticator.begin("PLAIN", peer(), BINDING)
         answer = self.successResultOf(Deferred.fromCoroutine(login.respond(b"\0alice\0secret")))
-        self.flushLoggedErrors(checking.TooMany)
+        self.flushLoggedErrors(password_checks.TooMany)
         self.assertEqual((answer.denial, lockout.failures), (Denial.UNAVAILABLE, []))
 
 
@@ -95,9 +95,9 @@ class Remembering(SynchronousTestCase):
     def setUp(self) -> None:
         self.compared = 0
         self.right = PASSWORD
-        self.patch(checking, "verify_password", self.verify)
+        self.patch(password_checks, "verify_password", self.verify)
         self.clock = Clock()
-        self.checks = checking.PasswordChecks(run=maybeDeferred, clock=self.clock, remember_seconds=60)
+        self.checks = password_checks.PasswordChecks(run=maybeDeferred, clock=self.clock, remember_seconds=60)
 
     def verify(self, password: str, hash: str) -> bool:
         self.compared += 1
@@ -134,7 +134,7 @@ class Remembering(SynchronousTestCase):
         self.assertNotIn(PASSWORD, repr(vars(self.checks)))
 
     def test_so_many_are_remembered_and_no_more(self) -> None:
-        self.patch(checking, "REMEMBERED_MOST", 3)
+        self.patch(password_checks, "REMEMBERED_MOST", 3)
         for number in range(5):
             self.matches(PASSWORD, f"$hash{number}")
         self.compared = 0

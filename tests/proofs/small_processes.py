@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.accounts.pam_service import PamService
+from tests.authentication.pam_service import PamService
 from tests.proofs.clients import PASSWORD, USERS, Clients
 from tests.proofs.scene import CONFIG, SUBMISSION, Scene
 from tests.requires import require_tool
@@ -21,7 +21,7 @@ __all__ = ["SmallProcesses", "give_up_root"]
 
 FIRST_UID = 54401
 ROOT_PROCESS = "mailserver.processes.root"
-SMALL = ("mailserver.delivery.launcher", "mailserver.delivery.courier", "mailserver.accounts.pam")
+SMALL = ("mailserver.delivery.launcher", "mailserver.delivery.courier", "mailserver.authentication.pam")
 KEEPER = """
 import os, sys
 folder, id, to = sys.argv[1:]

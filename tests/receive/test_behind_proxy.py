@@ -15,9 +15,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.accounts.failures import LockoutRules
-from mailserver.accounts.lockout import Lockout
-from mailserver.accounts.login import Authenticator
+from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.lockout.counting import LockoutRules
+from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.filters.denylist import Denylist, DenylistOptions
 from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.receive.judging import BoundFilter

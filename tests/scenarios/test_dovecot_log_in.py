@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from mailserver.accounts.app_passwords import hash_app_password, new_app_password
+from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from tests.ports import free_port
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mailserver.accounts.app_passwords import hash_app_password, new_app_password
+from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from mailserver.control import ask
 from tests.requires import require_tool
 from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until

@@ -7,7 +7,7 @@ from importlib import resources
 
 import apsw
 
-from mailserver.accounts.words import keep_password
+from mailserver.accounts.kept_password import keep_password
 from tests.accounts.slapd import BASE, Slapd
 from tests.scenarios.support import ScenarioCase, Server, wait_until
 from tests.scenarios.test_log_in import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import smtplib
 
-from mailserver.accounts.words import keep_password
-from tests.accounts.pam_service import PamService
+from mailserver.accounts.kept_password import keep_password
+from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server, wait_until
 from tests.scenarios.test_log_in import SUBMISSION, LogInCase
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mailserver.control import ask
-from tests.accounts.pam_service import PamService
+from tests.authentication.pam_service import PamService
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, family, wait_until
 from tests.scenarios.test_log_in import AUTHORITY, SUBMISSION, LogInCase

@@ -6,7 +6,7 @@ import smtplib
 from typing import Any
 
 from mailserver.control import CommandRefused, ask
-from tests.accounts.pam_service import PamService
+from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server
 from tests.scenarios.test_log_in import SUBMISSION, LogInCase
 

@@ -22,15 +22,16 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.accounts import pam, system_log_ins
-from mailserver.accounts.pam import NOBODY, Question, parse_question
-from mailserver.accounts.realm import PasswordCredentials
+from mailserver.accounts import system_logins
 from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
-from mailserver.accounts.system_log_ins import CannotTell, SystemLogIns
+from mailserver.accounts.system_logins import CannotTell, SystemLogIns
+from mailserver.authentication import pam
+from mailserver.authentication.checkers import PasswordCredentials
+from mailserver.authentication.pam import NOBODY, Question, parse_question
 from mailserver.interfaces import IComponent, IDirectory, IPrivilegedComponent, Services
 from mailserver.processes.privileged import RequestError
-from tests.accounts.pam_service import PamService
 from tests.accounts.test_system import user
+from tests.authentication.pam_service import PamService
 
 USERS = {one.pw_name: one for one in (user("root", 0), user("daemon", 1), user("alice", 1000))}
 USERS["toor"] = user("root", 0)
@@ -117,9 +118,9 @@ class LogIns(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.process = Process()
-        self.patch(system_log_ins, "SERVICE_FOLDERS", (os.path.abspath(self.mktemp()), os.path.abspath(self.mktemp())))
-        os.mkdir(system_log_ins.SERVICE_FOLDERS[1])
-        self.service = Path(system_log_ins.SERVICE_FOLDERS[1]) / "mailserver"
+        self.patch(system_logins, "SERVICE_FOLDERS", (os.path.abspath(self.mktemp()), os.path.abspath(self.mktemp())))
+        os.mkdir(system_logins.SERVICE_FOLDERS[1])
+        self.service = Path(system_logins.SERVICE_FOLDERS[1]) / "mailserver"
         self.service.touch()
         self.directory = SystemLogIns(
             service="mailserver",
@@ -210,7 +211,7 @@ class LogIns(SynchronousTestCase):
         self.process.answer = None
         self.patch(Readers, "addReader", lambda *_: None)
         asked = self.ask()
-        self.clock.advance(system_log_ins.WAIT_SECONDS)
+        self.clock.advance(system_logins.WAIT_SECONDS)
         self.failureResultOf(asked, CannotTell)
         [theirs] = self.process.replies
         with theirs:
@@ -219,11 +220,11 @@ class LogIns(SynchronousTestCase):
     def test_one_user_has_four_turns_and_more_than_can_wait_are_cannot_tell(self) -> None:
         self.process.answer = None
         self.patch(Readers, "addReader", lambda *_: None)
-        asked = [self.ask() for _ in range(system_log_ins.WAITING_MOST)]
-        self.assertEqual(len(self.process.asked), system_log_ins.AT_ONCE_FOR_A_USER)
+        asked = [self.ask() for _ in range(system_logins.WAITING_MOST)]
+        self.assertEqual(len(self.process.asked), system_logins.AT_ONCE_FOR_A_USER)
         self.failureResultOf(self.ask(), CannotTell)
         while any(not one.called for one in asked):
-            self.clock.advance(system_log_ins.WAIT_SECONDS)
+            self.clock.advance(system_logins.WAIT_SECONDS)
         for one in asked:
             self.failureResultOf(one, CannotTell)
         for reply in self.process.replies:
@@ -242,7 +243,7 @@ class LogIns(SynchronousTestCase):
         self.assertIn("there is no PAM service mailserver", failure.getErrorMessage())
 
     def test_a_host_without_pamela_stops_the_start(self) -> None:
-        self.patch(system_log_ins.importlib.util, "find_spec", lambda name: None)
+        self.patch(system_logins.importlib.util, "find_spec", lambda name: None)
         failure = self.failureResultOf(Deferred.fromCoroutine(self.directory.start()), CannotTell)
         self.assertIn("mailserver[pam]", failure.getErrorMessage())
 

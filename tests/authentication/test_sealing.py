@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.accounts import sealing
-from mailserver.accounts.sealing import KEY_FILE, KeyPlace, Unsealable, read_key, seal, unseal
+from mailserver.authentication import sealing
+from mailserver.authentication.sealing import KEY_FILE, KeyPlace, Unsealable, read_key, seal, unseal
 
 ALICE, BOB = "alice@example.org", "bob@example.org"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 
-from mailserver.accounts.app_passwords import AppPassword, which
-from mailserver.accounts.realm import AccountName
+from mailserver.authentication.app_passwords import AppPassword, which
+from mailserver.authentication.checkers import AccountName
 
 __all__ = ["account_by_password"]
 

@@ -1,6 +1,7 @@
 """Keeps those out who guess passwords: by account from a network, by account everywhere, by network.
 
-`mailserver.accounts.failures` counts; here is the memory of it, which survives a restart (`IStateStore`), and the exemptions:
+`mailserver.authentication.lockout.counting` counts; here is the memory of it, which survives a restart (`IStateStore`),
+and the exemptions:
 
 * Unix sockets, programs of this host, and the networks of `allow` are never locked out, and nothing is held against them.
 * Guessing must not be a cheap way to keep others out: in a network from which an account has logged in within the last 30 days,
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mailserver.accounts.failures import (
+from mailserver.authentication.lockout.counting import (
     DAY_SECONDS,
     DELAY_MOST_SECONDS,
     DIGEST_OCTETS,
@@ -29,8 +30,17 @@ from mailserver.accounts.failures import (
     LockoutRules,
     Tally,
 )
-from mailserver.accounts.lockouts import ACCOUNT, NETWORK, PAIR, Entry, Selection, key_of, parts_of, space_of
-from mailserver.accounts.standing import FREE, Standing
+from mailserver.authentication.lockout.entries import (
+    ACCOUNT,
+    NETWORK,
+    PAIR,
+    Entry,
+    Selection,
+    key_of,
+    parts_of,
+    space_of,
+)
+from mailserver.authentication.standing import FREE, Standing
 from mailserver.interfaces import Clock
 from mailserver.mail.address import AddressError, normal_domain, normal_local
 from mailserver.mail.networks import NO_NETWORKS, Networks, network_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.accounts.passwords import PASSWORD_OCTETS, PasswordError, hash_password, is_hash, verify_password
+from mailserver.authentication.passwords import PASSWORD_OCTETS, PasswordError, hash_password, is_hash, verify_password
 
 
 class Passwords(SynchronousTestCase):

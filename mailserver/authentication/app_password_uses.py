@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from mailserver.accounts.app_passwords import AppPassword
+from mailserver.authentication.app_passwords import AppPassword
 from mailserver.interfaces import IStateStore
 
 __all__ = ["AppPasswordUses"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.accounts.failures import DAY_SECONDS, NO_FAILURES, Guess, LockoutRules, Tally
+from mailserver.authentication.lockout.counting import DAY_SECONDS, NO_FAILURES, Guess, LockoutRules, Tally
 from tests.any_octets import any_octets
 
 RULES = LockoutRules()

@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts import pam
-from mailserver.accounts.denials import at_whole_second
-from mailserver.accounts.realm import AccountName
 from mailserver.accounts.system import SystemDirectory
+from mailserver.authentication import pam
+from mailserver.authentication.checkers import AccountName
+from mailserver.authentication.denials import at_whole_second
 from mailserver.interfaces import IComponent, IPrivilegedComponent
 from mailserver.processes.answer import Answer
 from mailserver.processes.kept import KeptProcess
@@ -167,7 +167,7 @@ class SystemLogIns(SystemDirectory):
 
 def pam_start(service: str, uid_min: int) -> Start:
     """How the process is started."""
-    return Start("mailserver.accounts.pam", (service, str(uid_min)))
+    return Start("mailserver.authentication.pam", (service, str(uid_min)))
 
 
 def _send(process: KeptProcess, question: bytes, reply: socket.socket) -> None:

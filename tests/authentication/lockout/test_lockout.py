@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.accounts.failures import LockoutRules
-from mailserver.accounts.lockout import Lockout, account_name
-from mailserver.accounts.lockouts import Selection
+from mailserver.authentication.lockout.counting import LockoutRules
+from mailserver.authentication.lockout.entries import Selection
+from mailserver.authentication.lockout.lockout import Lockout, account_name
 from mailserver.mail.networks import Networks
 from mailserver.state import StateStore
 from mailserver.testing.state import MemoryState

@@ -22,8 +22,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts.realm import IMailAccount, PasswordCredentials, make_portal
-from mailserver.accounts.standing import Standing
+from mailserver.authentication.checkers import IMailAccount, PasswordCredentials, make_portal
+from mailserver.authentication.standing import Standing
 from mailserver.interfaces import (
     Clock,
     Denial,

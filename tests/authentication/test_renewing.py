@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.accounts import file as file_module
 from mailserver.accounts.entry import Password
 from mailserver.accounts.file import FileDirectory
-from mailserver.accounts.passwords import hash_password
-from mailserver.accounts.realm import PasswordCredentials
 from mailserver.accounts.table import AccountsFile
+from mailserver.authentication.checkers import PasswordCredentials
+from mailserver.authentication.passwords import hash_password
 
 OLD = "{SSHA}an old hash of the account's"
 NEW = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from mailserver.accounts.passwords import needs_update, verify_password
+from mailserver.authentication.passwords import needs_update, verify_password
 from mailserver.interfaces import Clock
 
 __all__ = ["CostlyThreads", "NotRunning", "PasswordChecks", "TooMany"]

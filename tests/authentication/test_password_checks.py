@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.accounts.checking import CostlyThreads, NotRunning, PasswordChecks, TooMany
-from mailserver.accounts.passwords import hash_password
+from mailserver.authentication.password_checks import CostlyThreads, NotRunning, PasswordChecks, TooMany
+from mailserver.authentication.passwords import hash_password
 
 
 class Running(TestCase):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 
 from mailserver.accounts.entry import Password
-from mailserver.accounts.passwords import hash_password
-from mailserver.accounts.sealing import seal
+from mailserver.authentication.passwords import hash_password
+from mailserver.authentication.sealing import seal
 from mailserver.sasl.scram_keys import SALT_OCTETS, derive_scram_keys, encode_scram_keys
 
 __all__ = ["keep_password"]

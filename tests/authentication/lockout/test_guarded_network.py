@@ -16,10 +16,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver.accounts.failures import LockoutRules
-from mailserver.accounts.lockout import Lockout
-from mailserver.accounts.login import Authenticator
-from mailserver.accounts.realm import AccountName
+from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.checkers import AccountName
+from mailserver.authentication.lockout.counting import LockoutRules
+from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.interfaces import Denial, Denied, ICertificateAccounts, IScramAccounts, ISecretAccounts, LoggedIn
 from mailserver.mail.envelope import Peer, TLSFacts
 from mailserver.sasl.scram_keys import client_and_server_key, derive_scram_keys

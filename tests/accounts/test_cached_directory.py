@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.accounts import remembered
-from mailserver.accounts.remembered import Remembered
+from mailserver.accounts import cached_directory
+from mailserver.accounts.cached_directory import Remembered
 
 
 class Remembering(SynchronousTestCase):
@@ -53,7 +53,7 @@ class Remembering(SynchronousTestCase):
         self.assertEqual(self.asked, ["broken", "broken"])
 
     def test_it_is_bounded_and_the_oldest_leaves(self) -> None:
-        self.patch(remembered, "AT_MOST", 3)
+        self.patch(cached_directory, "AT_MOST", 3)
         for name in "abcd":
             self.exists(name)
         self.exists("d")
