@@ -19,6 +19,7 @@ __all__ = ["MODULES", "former_names", "understand"]
 
 MODULES: Mapping[str, str] = {
     "mailserver.accounts.pam": "mailserver.authentication.pam",
+    "mailserver.delivery.process": "mailserver.delivery.writer_process",
     "mailserver.mail.candidates": "mailserver.interfaces",
     "mailserver.mail.codec": "mailserver.mail.envelope_codec",
     "mailserver.mail.lookup": "mailserver.mail.dns_records",

@@ -25,7 +25,7 @@ from mailserver.accounts.system_logins import pam_start
 from mailserver.config import Configuration, ConfigurationError, check_options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, unix_socket_of
 from mailserver.config.ownership import why_not_of
-from mailserver.delivery.homes import courier_start
+from mailserver.delivery.courier_client import courier_start
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
 from mailserver.delivery.pipe import PipeOptions, launch_of

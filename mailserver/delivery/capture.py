@@ -10,10 +10,10 @@ import functools
 from zope.interface import implementer
 
 from mailserver.config import FilePath, Options
+from mailserver.delivery.batch_format import Copy, Letter
 from mailserver.delivery.durability import Disk, find_syncfs
-from mailserver.delivery.form import field_lines
-from mailserver.delivery.letters import Copy, Letter
 from mailserver.delivery.maildir import MaildirDelivery, WriterThread
+from mailserver.delivery.maildir_format import field_lines
 from mailserver.delivery.names import file_name
 from mailserver.interfaces import IBatchDelivery, IComponentFactory, Services
 from mailserver.mail.parcel import Parcel

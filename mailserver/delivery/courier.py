@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailserver.delivery.durability import sync_directory
-from mailserver.delivery.form import Body
-from mailserver.delivery.maildirs import Maildir, Maildirs
+from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import PathTemplate
+from mailserver.delivery.open_maildirs import Maildir, Maildirs
 from mailserver.delivery.sweep import sweep_tmp
 from mailserver.delivery.writer import Earlier, store
 from mailserver.mail.answers import Mailbox

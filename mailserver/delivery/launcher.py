@@ -28,9 +28,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.delivery.command import PLACEHOLDERS, CommandTemplate, UnsafeValue
-from mailserver.delivery.form import local_form
-from mailserver.delivery.troubles import NO_ERRNO
+from mailserver.delivery.command_template import PLACEHOLDERS, CommandTemplate, UnsafeValue
+from mailserver.delivery.errno_outcomes import NO_ERRNO
+from mailserver.delivery.maildir_format import local_form
 from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become
 from mailserver.processes.spawning import Start, name_version, outlive_signals

@@ -17,16 +17,16 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.config import Count, FilePath, Options
-from mailserver.delivery import troubles
-from mailserver.delivery.attended import AttendedWriter, Writer
+from mailserver.delivery import errno_outcomes
+from mailserver.delivery.batch_format import Letter, Report, letter_of, outcomes_of
+from mailserver.delivery.courier_client import HomeDelivery
 from mailserver.delivery.durability import Disk, Touched, find_syncfs
-from mailserver.delivery.homes import HomeDelivery
-from mailserver.delivery.letters import Letter, Report, letter_of, outcomes_of
-from mailserver.delivery.maildirs import Maildirs
 from mailserver.delivery.names import PathTemplate, host_part
-from mailserver.delivery.process import WriterProcess
+from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.sweep import SweepProcess
+from mailserver.delivery.watched_writer import AttendedWriter, Writer
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
+from mailserver.delivery.writer_process import WriterProcess
 from mailserver.interfaces import (
     Clock,
     IBatchDelivery,
@@ -175,7 +175,7 @@ class MaildirDelivery:
         """Write the messages."""
         if self._syncing.hanging:
             why = "the mailbox disk does not answer: an earlier sync has not ended"
-            return [{each.index: troubles.deferred(why) for each in parcel.destinations} for parcel in parcels]
+            return [{each.index: errno_outcomes.deferred(why) for each in parcel.destinations} for parcel in parcels]
         letters = [self._letter_of(parcel, self._host) for parcel in parcels]
         async with self._writing:
             results, touched = await self._writer.write(letters)

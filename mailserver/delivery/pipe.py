@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.config import Count, Duration, FilePath, Options
-from mailserver.delivery import launcher, sysexits, troubles
-from mailserver.delivery.command import CommandTemplate
-from mailserver.delivery.form import delivery_fields, local_form
-from mailserver.delivery.handover import hand_over, outcome_of_answer, prefix_fits
+from mailserver.delivery import errno_outcomes, launcher, sysexits
+from mailserver.delivery.command_template import CommandTemplate
 from mailserver.delivery.launcher import Launch
+from mailserver.delivery.launcher_client import hand_over, outcome_of_answer, prefix_fits
+from mailserver.delivery.maildir_format import delivery_fields, local_form
 from mailserver.interfaces import (
     Clock,
     IComponent,
@@ -190,7 +190,7 @@ class PipeDelivery:
     ) -> Outcome:
         route = destination.route
         if self._launch.user == launcher.EACH_ITS_USER and not (isinstance(route, Local) and route.mailbox.system):
-            return Deferred(troubles.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
+            return Deferred(errno_outcomes.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
         try:
             slot = self._slots.acquire()
             try:
@@ -204,22 +204,22 @@ class PipeDelivery:
             finally:
                 self._slots.release()
         except CancelledError:
-            return troubles.deferred("the server did not wait any longer")
+            return errno_outcomes.deferred("the server did not wait any longer")
         except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
             self.log.failure("a message could not be given to the command")
-            return troubles.deferred(f"{type(error).__name__}: {error}")
+            return errno_outcomes.deferred(f"{type(error).__name__}: {error}")
 
     async def _run(self, request: bytes, content: Content) -> Outcome:
         process = self._process
         if process is None:
-            return troubles.deferred("the launcher was not started")
+            return errno_outcomes.deferred("the launcher was not started")
         ours, theirs = socket.socketpair()
         answer = Answer(self._reactor, ours)
         try:
             try:
                 await self._run_in_thread(hand_over, process, request, content, theirs)
             except OSError as error:
-                return troubles.deferred(f"the launcher: {error}")
+                return errno_outcomes.deferred(f"the launcher: {error}")
             octets = await answer.within(self._launch.seconds + GRACE_SECONDS, self._clock)
         except Late:
             return Deferred(sysexits.TIMED_OUT, "the launcher did not answer in time")

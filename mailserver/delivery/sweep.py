@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from itertools import chain
 
-from mailserver.delivery.maildirs import BELOW, DIRECTORY
+from mailserver.delivery.open_maildirs import BELOW, DIRECTORY
 from mailserver.processes.spawning import program
 
 __all__ = ["STALE_SECONDS", "SweepProcess", "sweep", "sweep_tmp"]

@@ -16,12 +16,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from mailserver.delivery.batch_format import Copy, Letter, Report, Result
 from mailserver.delivery.durability import sync_fd
-from mailserver.delivery.form import Body
-from mailserver.delivery.letters import Copy, Letter, Report, Result
-from mailserver.delivery.maildirs import BELOW, Maildir, Maildirs
+from mailserver.delivery.errno_outcomes import NO_ERRNO
+from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import marker_in, resized, sized
-from mailserver.delivery.troubles import NO_ERRNO
+from mailserver.delivery.open_maildirs import BELOW, Maildir, Maildirs
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path

@@ -19,10 +19,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.delivery import courier, homes
+from mailserver.delivery import courier, courier_client
+from mailserver.delivery.batch_format import Copy, Letter, letter_of
 from mailserver.delivery.courier import Request, parse_request
-from mailserver.delivery.homes import Courier, HomeDelivery, _each_copy, _for_all
-from mailserver.delivery.letters import Copy, Letter, letter_of
+from mailserver.delivery.courier_client import Courier, HomeDelivery, _each_copy, _for_all
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
@@ -375,7 +375,7 @@ class Component(TestCase):
             [outcomes] = await self.begun(parcel(home_box("alice"), id=f"{n:016}"))
             self.assertIsInstance(outcomes[0], Delivered)
         self.assertNoResult(hangs)
-        self.clock.advance(homes.WAIT_SECONDS)
+        self.clock.advance(courier_client.WAIT_SECONDS)
         first, second = await hangs
         assert isinstance(first[0], NotNow)
         self.assertIn("does not answer", first[0].note)
@@ -385,7 +385,7 @@ class Component(TestCase):
         self.delivery.start_privileged()
         hangs = self.begun(parcel(home_box("hangs")))
         self.assertTrue(privileged.server_waits(self.hanging[0]))
-        self.clock.advance(homes.WAIT_SECONDS)
+        self.clock.advance(courier_client.WAIT_SECONDS)
         await hangs
         self.assertFalse(privileged.server_waits(self.hanging[0]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.config import load
-from mailserver.delivery.command import PLACEHOLDERS
+from mailserver.delivery.command_template import PLACEHOLDERS
 from mailserver.delivery.sysexits import outcome_of_end
 from mailserver.mail.answers import Delivered, Failed
 from mailserver.plugins.catalogue import discover

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.letters import letter_of
-from mailserver.delivery.maildirs import Maildirs
+from mailserver.delivery.batch_format import letter_of
+from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter
 from mailserver.mail.content import Content
 from tests.delivery.messages import ALICE, parcel

@@ -18,12 +18,12 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.delivery import attended, frames
+from mailserver.delivery import batch_frames, watched_writer
+from mailserver.delivery.batch_format import Letter, Report
 from mailserver.delivery.capture import CaptureFactory, CaptureOptions, captured_letter_of
+from mailserver.delivery.courier_client import HomeDelivery
 from mailserver.delivery.discard import DiscardFactory, DiscardOptions
 from mailserver.delivery.durability import Disk
-from mailserver.delivery.homes import HomeDelivery
-from mailserver.delivery.letters import Letter, Report
 from mailserver.delivery.maildir import MaildirDelivery, MaildirFactory, MaildirOptions
 from mailserver.delivery.names import TemplateError
 from mailserver.interfaces import IBatchDelivery, IComponent, IComponentFactory, Services
@@ -261,7 +261,7 @@ class Hangs(PacedCase):
 
     def test_a_batch_has_its_answer_at_the_deadline(self) -> None:
         batch, next_one = self.deliver(parcel(ALICE, BOB), parcel(BOB, id="0000000000000002")), self.deliver()
-        self.clock.advance(attended.FRAME_SECONDS + 1)
+        self.clock.advance(watched_writer.FRAME_SECONDS + 1)
         for outcomes in self.outcomes(batch):
             for outcome in outcomes:
                 assert isinstance(outcome, NotNow)
@@ -272,32 +272,32 @@ class Hangs(PacedCase):
         self.assertIsInstance(self.outcomes(next_one)[0][0], Delivered)
 
     def test_what_was_written_before_the_deadline_stays_delivered(self) -> None:
-        self.patch(frames, "CARRIED_OCTETS", 10)
+        self.patch(batch_frames, "CARRIED_OCTETS", 10)
         batch = self.deliver(*[parcel(ALICE, id=f"{n:016}") for n in range(3)])
         self.writer.finish()
-        self.clock.advance(attended.FRAME_SECONDS + 1)
+        self.clock.advance(watched_writer.FRAME_SECONDS + 1)
         self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered, NotNow, NotNow])
         self.successResultOf(self.flush())
         self.assertEqual(self.synced, [{1: "/"}])
 
     def test_a_slow_disk_gets_no_new_work_when_the_batchs_time_is_over_and_each_batch_gets_on(self) -> None:
-        self.patch(frames, "CARRIED_OCTETS", 10)
+        self.patch(batch_frames, "CARRIED_OCTETS", 10)
         batch = self.deliver(*[parcel(ALICE, id=f"{n:016}") for n in range(9)])
         for _ in range(3):
-            self.clock.advance(attended.FRAME_SECONDS - 10)
+            self.clock.advance(watched_writer.FRAME_SECONDS - 10)
             self.writer.finish()
         self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered] * 3 + [NotNow] * 6)
         self.assertEqual(self.writer.hanging, 0)
 
     def test_a_large_message_has_more_time(self) -> None:
         batch = self.deliver(parcel(ALICE, content=Content.at("/spool", 100 * 1024 * 1024)))
-        self.clock.advance(attended.FRAME_SECONDS + 90)
+        self.clock.advance(watched_writer.FRAME_SECONDS + 90)
         self.writer.finish()
         self.assertIsInstance(self.outcomes(batch)[0][0], Delivered)
 
     def test_what_is_synced_file_by_file_has_more_time(self) -> None:
         batch = self.deliver(*[parcel(ALICE, id=f"{n:016}", again=True) for n in range(20)])
-        self.clock.advance(attended.FRAME_SECONDS + 15)
+        self.clock.advance(watched_writer.FRAME_SECONDS + 15)
         self.writer.finish()
         self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered] * 20)
 
@@ -305,7 +305,7 @@ class Hangs(PacedCase):
         with capturedLogs() as events:
             for _ in range(3):
                 batch = self.deliver()
-                self.clock.advance(attended.FRAME_SECONDS + 1)
+                self.clock.advance(watched_writer.FRAME_SECONDS + 1)
                 self.successResultOf(batch)
             self.clock.advance(1000)
             for _ in range(5):
@@ -325,11 +325,11 @@ class Hangs(PacedCase):
     def test_where_the_processes_could_be_ended_there_is_a_pause_before_the_next_try(self) -> None:
         for _ in range(3):
             batch = self.deliver()
-            self.clock.advance(attended.FRAME_SECONDS + 1)
+            self.clock.advance(watched_writer.FRAME_SECONDS + 1)
             self.successResultOf(batch)
             self.writer.hanging = 0
         self.assertIsInstance(self.outcomes(self.deliver())[0][0], NotNow)
-        self.clock.advance(attended.PAUSE_SECONDS)
+        self.clock.advance(watched_writer.PAUSE_SECONDS)
         batch = self.deliver()
         self.writer.finish()
         self.assertIsInstance(self.outcomes(batch)[0][0], Delivered)
@@ -400,7 +400,7 @@ class InAProcess(TestCase):
         stopped: Any = made._writer._writer._process  # type: ignore[attr-defined]
         os.kill(stopped.pid, signal.SIGSTOP)
         batch = Deferred.fromCoroutine(made.deliver_batch([parcel(ALICE), parcel(BOB, id="0000000000000002", content=large)]))
-        clock.advance(attended.FRAME_SECONDS - 1)
+        clock.advance(watched_writer.FRAME_SECONDS - 1)
         self.assertNoResult(batch)
         clock.advance(5)
         self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [NotNow, NotNow])
@@ -434,7 +434,7 @@ class InAThread(TestCase):
         batch = Deferred.fromCoroutine(made.deliver_batch([hangs, parcel(BOB, id="0000000000000002")]))
         while not files_below(data):
             await deferToThread(time.sleep, 0.002)
-        clock.advance(attended.FRAME_SECONDS + 1)
+        clock.advance(watched_writer.FRAME_SECONDS + 1)
         self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [NotNow, NotNow])
         [outcomes] = await made.deliver_batch([parcel(BOB, id="0000000000000002", again=True)])
         self.assertIn("does not answer", outcomes[0].note)  # type: ignore[union-attr]

@@ -22,8 +22,8 @@ from zope.interface.verify import verifyObject
 
 from mailserver.config import check_options
 from mailserver.delivery import launcher
-from mailserver.delivery.handover import outcome_of_answer
 from mailserver.delivery.launcher import Launch, parse_request
+from mailserver.delivery.launcher_client import outcome_of_answer
 from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, launch_of
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IMayBeMissing, IPrivilegedComponent
 from mailserver.mail.address import Address

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.command import PLACEHOLDERS, CommandError, CommandTemplate, UnsafeValue
+from mailserver.delivery.command_template import PLACEHOLDERS, CommandError, CommandTemplate, UnsafeValue
 
 VALUES = {name: f"the-{name}" for name in PLACEHOLDERS}
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailserver.delivery import writer
-from mailserver.delivery.form import Body
-from mailserver.delivery.letters import letter_of, outcomes_of
-from mailserver.delivery.maildirs import TRUSTED_SECONDS, Maildirs
+from mailserver.delivery.batch_format import letter_of, outcomes_of
+from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import PathTemplate, number_of_mailbox
+from mailserver.delivery.open_maildirs import TRUSTED_SECONDS, Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
 from mailserver.mail.content import Content

@@ -29,7 +29,7 @@ RECEIVING = (
     "tests.receive.test_log_in", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
 )  # fmt: skip
 TESTS = {
-    "delivery/attended": ("tests.delivery.test_courier",),
+    "delivery/watched_writer": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
     "delivery/launcher": ("tests.delivery.test_pipe",),
     "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.letters import letter_of
-from mailserver.delivery.maildirs import Maildirs
+from mailserver.delivery.batch_format import letter_of
+from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Remote

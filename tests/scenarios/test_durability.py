@@ -239,7 +239,7 @@ class HangingDisk(ScenarioCase):
         [pid] = [
             pid
             for pid in family(server.process.pid)
-            if b"mailserver.delivery.process" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"mailserver.delivery.writer_process" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         ]
         os.kill(pid, signal.SIGSTOP)
         return pid

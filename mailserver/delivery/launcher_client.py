@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from mailserver.delivery import launcher, sysexits, troubles
+from mailserver.delivery import errno_outcomes, launcher, sysexits
 from mailserver.mail.answers import Deferred, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
@@ -37,8 +37,8 @@ def outcome_of_answer(octets: bytes) -> Outcome:
         if number == launcher.UNSAFE:
             return Failed(SENDER_SYNTAX if more == ["sender"] else RECIPIENT_SYNTAX, str(note))
     except (ValueError, TypeError, IndexError):
-        return troubles.deferred("the launcher ended without an answer")
-    return Deferred(troubles.CONFIGURATION if number in NOT_CONFIGURED else troubles.SYSTEM, str(note))
+        return errno_outcomes.deferred("the launcher ended without an answer")
+    return Deferred(errno_outcomes.CONFIGURATION if number in NOT_CONFIGURED else errno_outcomes.SYSTEM, str(note))
 
 
 def prefix_fits(content: Content) -> bool:

@@ -14,10 +14,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
-from mailserver.delivery import troubles
+from mailserver.delivery import errno_outcomes
+from mailserver.delivery.batch_format import Letter, Report, Result, touched_of
+from mailserver.delivery.batch_frames import Frame, frames
 from mailserver.delivery.durability import Touched
-from mailserver.delivery.frames import Frame, frames
-from mailserver.delivery.letters import Letter, Report, Result, touched_of
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 
@@ -69,7 +69,7 @@ class AttendedWriter:
             why = why or self._trouble(end) or await self._write(frame, results, touched)
             if why:
                 for number, letter in zip(frame.numbers, frame.letters, strict=True):
-                    results[number] += [(copy[0], troubles.NO_ERRNO, why) for copy in letter[7]]
+                    results[number] += [(copy[0], errno_outcomes.NO_ERRNO, why) for copy in letter[7]]
         return results, touched
 
     async def close(self) -> None:

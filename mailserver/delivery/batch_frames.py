@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mailserver.delivery.letters import Letter
+from mailserver.delivery.batch_format import Letter
 
 __all__ = ["Frame", "frames"]
 

@@ -15,9 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.delivery import frames
-from mailserver.delivery.letters import Letter, Report, letter_of, outcomes_of
-from mailserver.delivery.process import WriterProcess
+from mailserver.delivery import batch_frames
+from mailserver.delivery.batch_format import Letter, Report, letter_of, outcomes_of
+from mailserver.delivery.writer_process import WriterProcess
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
 from mailserver.processes.exchange import send_frame
@@ -196,7 +196,7 @@ class Hangs(ProcessCase):
 
     async def test_one_whose_server_has_died_renames_nothing_either(self) -> None:
         pipe, hangs = self.letter_that_hangs()
-        made, end = spawn("mailserver.delivery.process", ["{data}/{domain}/{user}", self.data, "16", "", ""])
+        made, end = spawn("mailserver.delivery.writer_process", ["{data}/{domain}/{user}", self.data, "16", "", ""])
         with end:
             send_frame(end, marshal.dumps([hangs, letter_of(parcel(BOB), HOST)]))
             await self.until_it_hangs()
@@ -209,12 +209,12 @@ class Frames(TestCase):
     """How a batch is cut."""
 
     def setUp(self) -> None:
-        self.patch(frames, "CARRIED_OCTETS", 3000)
-        self.patch(frames, "WRITTEN_OCTETS", 5000)
+        self.patch(batch_frames, "CARRIED_OCTETS", 3000)
+        self.patch(batch_frames, "WRITTEN_OCTETS", 5000)
 
     def cut(self, *letters: Letter) -> list[list[tuple[int, int]]]:
         """The number of each letter, and how many of its copies, in each frame."""
-        cut = list(frames.frames(letters))
+        cut = list(batch_frames.frames(letters))
         for number, letter in enumerate(letters):
             copies = [c for frame in cut for n, part in zip(frame.numbers, frame.letters, strict=True) if n == number for c in part[7]]
             self.assertEqual(copies, letter[7])
@@ -226,7 +226,7 @@ class Frames(TestCase):
         return letter_of(parcel(*boxes, content=content, again=again), HOST)
 
     def test_of_what_comes_again_and_is_synced_file_by_file_there_are_few(self) -> None:
-        self.patch(frames, "SYNCED_COPIES", 2)
+        self.patch(batch_frames, "SYNCED_COPIES", 2)
         self.assertEqual(
             self.cut(self.letter(1, 5, again=True), self.letter(1), self.letter(1, 1, again=True), self.letter(1, 1, again=True)),
             [[(0, 2)], [(0, 2)], [(0, 1), (1, 1), (2, 1)], [(3, 1)]],
@@ -243,7 +243,7 @@ class Frames(TestCase):
 
     def test_what_is_divided_looks_for_copies_that_the_part_before_has_written(self) -> None:
         letter = letter_of(parcel(*[ALICE] * 8, content=Content.of(b"x" * 1000)), HOST)
-        self.assertEqual([part[0] for frame in frames.frames([letter]) for part in frame.letters], [False, True])
+        self.assertEqual([part[0] for frame in batch_frames.frames([letter]) for part in frame.letters], [False, True])
 
     def test_an_empty_message_and_an_empty_batch_are_nothing_special(self) -> None:
         self.assertEqual(self.cut(self.letter(0)), [[(0, 1)]])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.form import Body, delivery_fields, local_form
+from mailserver.delivery.maildir_format import Body, delivery_fields, local_form
 from mailserver.mail.address import Address
 
 ALICE = Address("alice", "example.org")

@@ -9,7 +9,7 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.home_turns import (
+from mailserver.delivery.home_queues import (
     PENALTY_SECONDS,
     PENALTY_SECONDS_MOST,
     SLOW_SECONDS,
@@ -158,9 +158,9 @@ class Turns(SynchronousTestCase):
         self.assertEqual((self.turns._homes, self.clock.getDelayedCalls()), ({}, []))
 
     def test_what_is_remembered_is_bounded(self) -> None:
-        from mailserver.delivery import home_turns
+        from mailserver.delivery import home_queues
 
-        self.patch(home_turns, "REMEMBERED_MOST", 5)
+        self.patch(home_queues, "REMEMBERED_MOST", 5)
         for n in range(20):
             self.hang(f"u{n}")
             self.clock.advance(PENALTY_SECONDS)

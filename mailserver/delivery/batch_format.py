@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailserver.delivery import troubles
+from mailserver.delivery import errno_outcomes
 from mailserver.delivery.durability import Touched
-from mailserver.delivery.form import delivery_fields
+from mailserver.delivery.maildir_format import delivery_fields
 from mailserver.delivery.names import file_name, number_of_mailbox
 from mailserver.mail.answers import Delivered, Local, Outcome
 from mailserver.mail.parcel import Parcel
@@ -58,11 +58,11 @@ def letter_of(parcel: Parcel, host: str) -> Letter:
 def outcomes_of(parcel: Parcel, results: Sequence[Result]) -> dict[int, Outcome]:
     """The outcome of each destination; those that this delivery does not serve are deferred."""
     outcomes: dict[int, Outcome] = {
-        index: troubles.outcome_of(number, note) if number else Delivered(note) for index, number, note in results
+        index: errno_outcomes.outcome_of(number, note) if number else Delivered(note) for index, number, note in results
     }
     if len(outcomes) != len(parcel.destinations):
         for destination in parcel.destinations:
-            outcomes.setdefault(destination.index, troubles.NOT_LOCAL)
+            outcomes.setdefault(destination.index, errno_outcomes.NOT_LOCAL)
     return outcomes
 
 

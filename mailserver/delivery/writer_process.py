@@ -27,9 +27,9 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from mailserver.delivery.letters import Letter, Report
-from mailserver.delivery.maildirs import Maildirs
+from mailserver.delivery.batch_format import Letter, Report
 from mailserver.delivery.names import PathTemplate
+from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.processes.exchange import Exchange, receive_frame, send_frame
 from mailserver.processes.spawning import outlive_signals, spawn
@@ -102,7 +102,7 @@ class WriterProcess:
 
     async def _ask(self, letters: list[Letter]) -> Report:
         if self._exchange is None:
-            self._process, end = spawn("mailserver.delivery.process", (*self._arguments, self._version.decode("ascii")))
+            self._process, end = spawn("mailserver.delivery.writer_process", (*self._arguments, self._version.decode("ascii")))
             self._exchange = Exchange(self._reactor, end)
         try:
             report: Report | str = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process

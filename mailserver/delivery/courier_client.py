@@ -13,11 +13,11 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.delivery import troubles
+from mailserver.delivery import errno_outcomes
+from mailserver.delivery.batch_format import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.courier import FIELDS_OCTETS, answer_of
-from mailserver.delivery.form import local_form
-from mailserver.delivery.home_turns import HomeTurns, NoTurn
-from mailserver.delivery.letters import Copy, Letter, Result, letter_of, outcomes_of
+from mailserver.delivery.home_queues import HomeTurns, NoTurn
+from mailserver.delivery.maildir_format import local_form
 from mailserver.delivery.names import host_part
 from mailserver.interfaces import (
     Clock,
@@ -147,20 +147,20 @@ class HomeDelivery:
         """Never raises: each copy has its own outcome."""
         courier = self._courier
         if courier is None:
-            return copy[0], troubles.NO_ERRNO, "the courier was not started"
+            return copy[0], errno_outcomes.NO_ERRNO, "the courier was not started"
         try:
             number, note = await self._turns.serve(
                 copy[1], lambda: self._asked(courier, copy, letter), last_start=last_start
             )
         except NoTurn as error:
-            return copy[0], troubles.NO_ERRNO, str(error)
+            return copy[0], errno_outcomes.NO_ERRNO, str(error)
         except (OSError, ValueError) as error:
-            return copy[0], troubles.NO_ERRNO, f"the courier: {error}"
+            return copy[0], errno_outcomes.NO_ERRNO, f"the courier: {error}"
         except CancelledError:
-            return copy[0], troubles.NO_ERRNO, "the server did not wait any longer"
+            return copy[0], errno_outcomes.NO_ERRNO, "the server did not wait any longer"
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the batch's other mailboxes
             self.log.failure("a message could not be given to the courier")
-            return copy[0], troubles.NO_ERRNO, f"{type(error).__name__}: {error}"
+            return copy[0], errno_outcomes.NO_ERRNO, f"{type(error).__name__}: {error}"
         return copy[0], number, note
 
     async def _asked(self, courier: Courier, copy: Copy, letter: Letter) -> tuple[int, str]:
