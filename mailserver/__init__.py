@@ -38,7 +38,6 @@ In the order in which they are read:
   right
 * `capturing/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the
   command `mailserver sink`
-* `clock_watch`: a thread that notices when the clock of the machine is set
 * `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
 * `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
 * `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of

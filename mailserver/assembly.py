@@ -21,7 +21,6 @@ from twisted.logger import Logger
 
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
-from mailserver.clock_watch import ClockWatch, boot_seconds
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied
 from mailserver.control import CommandRefused
@@ -49,6 +48,7 @@ from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError, start_component, stop_component
 from mailserver.plugins.threads import Threads
 from mailserver.processes.small import SmallProcesses
+from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.queue import Queue
 from mailserver.receive.absence import absence_of
 from mailserver.receive.allowance import Allowance, AllowanceLimits

@@ -17,9 +17,9 @@ from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.networks import Networks
-from mailserver.queue.changes import Verb
-from mailserver.queue.selection import Selection, SelectionError
-from mailserver.queue.verbs import Order, Page
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order, Page
+from mailserver.queue.admin.selection import Selection, SelectionError
 from mailserver.routing.router import Hop
 
 __all__ = ["Questions", "itinerary", "page_as_json", "parsed_address", "usable_routes"]

@@ -20,7 +20,7 @@ from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
-    from mailserver.queue.selection import Selection
+    from mailserver.queue.admin.selection import Selection
 
 __all__ = ["add_to"]
 
@@ -214,8 +214,8 @@ def _selected(data: str, selection: Selection, limit: int | None) -> tuple[list[
 
 
 def _read_selected(data: str, selection: Selection, after: int, limit: int) -> dict[str, Any]:
+    from mailserver.queue.admin.orders import select
     from mailserver.queue.reader import closing_reader
-    from mailserver.queue.verbs import select
 
     def read() -> dict[str, Any]:
         with closing_reader(data) as reader:

@@ -38,7 +38,7 @@ def restore_backup(options: argparse.Namespace) -> int:
     """1 where it is no backup, or there is a queue already."""
     from mailserver.cli.since import held_mail, roads_end
     from mailserver.observe.roads import RoadsUnreadable
-    from mailserver.queue.backup import NoBackup, read_manifest, restore
+    from mailserver.queue.admin.backup import NoBackup, read_manifest, restore
     from mailserver.queue.lock import QueueInUse, lock_directory
 
     data, source = data_directory(options.config), os.path.abspath(options.directory)

@@ -27,8 +27,8 @@ def add_salvage(actions: Any, common: argparse.ArgumentParser) -> None:
 
 def salvage_queue(options: argparse.Namespace) -> int:
     """1 where something is lost."""
+    from mailserver.queue.admin.salvage import salvage
     from mailserver.queue.lock import QueueInUse
-    from mailserver.queue.salvage import salvage
 
     data = data_directory(options.config)
     try:

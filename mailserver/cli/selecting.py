@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from mailserver.cli.output import Unable
 from mailserver.config.quantities import seconds
-from mailserver.queue.states import STATES
+from mailserver.queue.admin.states import STATES
 
 if TYPE_CHECKING:
-    from mailserver.queue.selection import Selection
+    from mailserver.queue.admin.selection import Selection
 
 __all__ = ["add_filters", "is_everything", "selection_of"]
 
@@ -35,7 +35,7 @@ def add_filters(parser: argparse.ArgumentParser, *, id_is_argument: bool) -> Non
 
 def selection_of(options: argparse.Namespace) -> list[Selection]:
     """What was asked for, one for each id.  Raises `Unable`."""
-    from mailserver.queue.selection import Selection, SelectionError
+    from mailserver.queue.admin.selection import Selection, SelectionError
 
     try:
         return [

@@ -19,7 +19,7 @@ from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
-    from mailserver.queue.selection import Selection
+    from mailserver.queue.admin.selection import Selection
 
 __all__ = ["add_verbs"]
 
@@ -152,10 +152,10 @@ class _Work:
     def _without_server(self, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
         from mailserver.observe import RoadStore, Steps
         from mailserver.questions import page_as_json
-        from mailserver.queue.changes import Verb
+        from mailserver.queue.admin.changes import Verb
+        from mailserver.queue.admin.orders import Order, StoppedQueue
+        from mailserver.queue.admin.selection import Selection
         from mailserver.queue.lock import QueueInUse
-        from mailserver.queue.selection import Selection
-        from mailserver.queue.verbs import Order, StoppedQueue
 
         routes: tuple[Any, ...] = ()
         if self.verb == "redirect":

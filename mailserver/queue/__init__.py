@@ -9,8 +9,18 @@ In the order in which they are read:
 * `reader`: the reading side of the embedded store: a connection of its own, so that reading back never stands in a
   commit's way
 * `runner`: after the commit: deliver, remember what could not be delivered, settle what could
+* `active`: the way to one delivery: what waits for it, what is under way, what it has yet to flush
+* `fairness`: fairness between destinations: whose turn it is, and how much one of them may take
+* `store_window`: what a lane has to do beyond the numbers that it keeps in memory: between which of the store's numbers
+  it stands
 * `settlement`: what an attempt changes for a destination: pure, without a clock
+* `outcome_writer`: what becomes of entries, on its way into the store: settled ones, and attempts to remember
 * `schedule`: when to try again: pure, without a clock
+* `retry_timer`: when deferred mail comes back: one timer for the store's index of due times, so that the length of the
+  queue costs nothing
+* `reports`: reports to senders, on their way into the queue
+* `undeliverable`: failures that nobody can be told of: a bounce that bounced, a sender that does not exist
+* `direct`: messages that need no store: every destination's delivery keeps nothing (`IDelivery.stores` is False)
 * `recovery`: what an earlier run left: entries that were not settled, files without entries, entries without files
 * `opening`: the queue's file at the start and at the end: is it there, is it whole, was it closed in order
 * `mark`: a mark beside the queue's file: that there has been a queue, and how its last user came to an end
@@ -21,25 +31,9 @@ In the order in which they are read:
 * `spool`: large contents as files, and the room on the disk
 * `shared_memory`: SQLite's shared memory file, ``queue.db-shm``, on a disk that fills up
 * `clocks`: the clock on the wall, which people and time servers set, beside one that nobody sets
+* `clock_watch`: a thread that notices when the clock of the machine is set
+* `clock_changes`: what the queue does about a clock that is wrong or is set: see `clocks`
 * `counts`: what the queue has done, in figures
 * `no_relay`: what stands in for the relay where none is configured
-* `backup`: a copy of a queue that may be at work: one moment of its store, and the files of the messages that stand in
-  it
-* `changes`: what a person's verb changes about one message
-* `due`: when deferred mail comes back: one timer for the store's index of due times, so that the length of the queue
-  costs nothing
-* `kept`: failures that nobody can be told of: a bounce that bounced, a sender that does not exist
-* `lane`: the way to one delivery: what waits for it, what is under way, what it has yet to flush
-* `ledger`: what becomes of entries, on its way into the store: settled ones, and attempts to remember
-* `overflow`: what a lane has to do beyond the numbers that it keeps in memory: between which of the store's numbers it
-  stands
-* `reporting`: reports to senders, on their way into the queue
-* `salvage`: what can still be read of a damaged queue, written into a new one
-* `selection`: which messages of the queue a person means, and which of their destinations
-* `states`: the names of states that can be asked for
-* `times`: what the queue does about a clock that is wrong or is set: see `clocks`
-* `turns`: fairness between destinations: whose turn it is, and how much one of them may take
-* `unstored`: messages that need no store: every destination's delivery keeps nothing (`IDelivery.stores` is False)
-* `verbs`: Retry, hold, release, bounce, drop, redirect: what a person does to waiting mail while the queue works, and
-  while none runs
+* `admin/`: what people order: no message passes here on its way
 """

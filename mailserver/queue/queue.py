@@ -26,28 +26,28 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
-from mailserver.queue.changes import held_attempts
+from mailserver.queue.active import Lane, LaneLimits
+from mailserver.queue.admin.changes import held_attempts
+from mailserver.queue.admin.orders import Verbs
+from mailserver.queue.clock_changes import Times
 from mailserver.queue.commit import Waiting, Writer
 from mailserver.queue.counts import Counts
+from mailserver.queue.direct import Unstored
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
-from mailserver.queue.kept import Kept
-from mailserver.queue.lane import Lane, LaneLimits
-from mailserver.queue.ledger import Ledger, remove_files
 from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.opening import Opening
+from mailserver.queue.outcome_writer import Ledger, remove_files
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers, tidy_spool
-from mailserver.queue.reporting import Report, Reporter
+from mailserver.queue.reports import Report, Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import SqliteStore
-from mailserver.queue.times import Times
-from mailserver.queue.unstored import Unstored
-from mailserver.queue.verbs import Verbs
+from mailserver.queue.undeliverable import Kept
 
 __all__ = ["Counts", "Queue", "QueueInUse"]
 

@@ -21,11 +21,11 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageDamaged
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.queue.due import DueTimes
+from mailserver.queue.active import Entry, Lane, Leg, Waiting
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
-from mailserver.queue.lane import Entry, Lane, Leg, Waiting
-from mailserver.queue.ledger import Ledger, Settled
+from mailserver.queue.outcome_writer import Ledger, Settled
 from mailserver.queue.reader import OpenEntry, ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.retry_timer import DueTimes
 from mailserver.queue.settlement import Settlement
 
 __all__ = ["Runner"]

@@ -10,8 +10,8 @@ from mailserver.mail.answers import Deferred, Failed, Outcome, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
+from mailserver.queue.active import Entry
 from mailserver.queue.entry import Attempt, State, Trial
-from mailserver.queue.lane import Entry
 from mailserver.queue.schedule import Schedule
 
 __all__ = ["Settlement"]

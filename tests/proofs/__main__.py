@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
-    parser.add_argument("--module", default="queue/ledger", help="whose mutants: below mailserver/, without .py, or a package")
+    parser.add_argument("--module", default="queue/outcome_writer", help="whose mutants: below mailserver/, without .py, or a package")
     options = parser.parse_args(arguments)
     options.test = None
     is_slice = options.name == "slice"

@@ -35,7 +35,7 @@ TESTS = {
     "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),
     "processes/root": ("tests.processes.test_root_answers", "tests.processes.test_root"),
     "processes/root_link": ("tests.processes.test_root_link", "tests.processes.test_root"),
-    "queue/ledger": ("tests.queue.test_ledger", "tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.test_verbs"),
+    "queue/outcome_writer": ("tests.queue.test_ledger", "tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.admin.test_orders"),
     "receive/drop": ("tests.receive.test_drop", "tests.receive.test_drop_waiting", "tests.receive.test_drop_hostile", "tests.receive.test_drop_watch"),
     "receive/connection": RECEIVING,
     "receive/protocol": RECEIVING,

@@ -21,7 +21,6 @@ import time
 from twisted.internet import defer, reactor, task, threads
 from zope.interface import implementer
 
-from mailserver.clock_watch import boot_seconds
 from mailserver.interfaces import IBatchDelivery
 from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox
 from mailserver.mail.content import Content
@@ -29,6 +28,7 @@ from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.reply import Reply
+from mailserver.queue.clock_watch import boot_seconds
 from mailserver.queue.queue import Queue
 from tests.queue.doubles import envelope, local
 

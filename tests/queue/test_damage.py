@@ -22,16 +22,16 @@ from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.reply import Reply
 from mailserver.queue import opening as opening_module
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order, StoppedQueue
+from mailserver.queue.admin.salvage import salvage
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.checkup import fault_in
 from mailserver.queue.entry import Attempt, State, Trial, UnreadableEntry, number_of, pack, shown_id
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
 from mailserver.queue.reader import checked, list_entries, show_entry
-from mailserver.queue.salvage import salvage
-from mailserver.queue.selection import Selection
 from mailserver.queue.store import SqliteStore
-from mailserver.queue.verbs import Order, StoppedQueue
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
 
 BUSY = Deferred(Reply.of(451, "4.2.1", "Busy"))

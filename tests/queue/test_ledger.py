@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue import ledger
+from mailserver.queue import outcome_writer
 from mailserver.queue.entry import Attempt, Settled, State
-from mailserver.queue.ledger import (
+from mailserver.queue.outcome_writer import (
     AGAIN_SECONDS,
     NOT_WRITTEN,
     UNSOUND_AGAIN_SECONDS,
@@ -188,7 +188,7 @@ class Refusals(LedgerCase):
         self.assertTrue(self.ledger.is_empty)
 
     def test_it_is_behind_while_the_store_takes_nothing_and_much_waits(self) -> None:
-        self.patch(ledger, "UNWRITTEN_MOST", 4)
+        self.patch(outcome_writer, "UNWRITTEN_MOST", 4)
         self.ledger.add([entry(1)], [])
         self.ledger.add([entry(n) for n in range(2, 9)], [])
         self.assertFalse(self.ledger.is_behind, "it writes")

@@ -11,7 +11,7 @@ from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
 from mailserver.queue.entry import Attempt, State, number_of
-from mailserver.queue.ledger import NOT_WRITTEN, remove_files, write_down
+from mailserver.queue.outcome_writer import NOT_WRITTEN, remove_files, write_down
 from mailserver.queue.reader import list_entries, show_entry
 from mailserver.queue.store import MessageRefused, SqliteStore
 from tests.queue.doubles import IDS, Plain, QueueCase, local, remote
@@ -275,7 +275,7 @@ class NotTrusted(QueueCase):
     async def test_while_outcomes_cannot_be_written_little_more_is_delivered(self):
         queue = await self.started(flush_messages=10, batch_messages=10)
         full = mock.patch.object(SqliteStore, "settle", side_effect=StorageFull("no"))
-        with mock.patch("mailserver.queue.ledger.UNWRITTEN_MOST", 20), full:
+        with mock.patch("mailserver.queue.outcome_writer.UNWRITTEN_MOST", 20), full:
             ids = [IDS.next() for _ in range(100)]
             for id in ids:
                 await self.commit(queue, id=id)

@@ -9,12 +9,12 @@ from twisted.internet.task import deferLater
 from mailserver.mail.answers import Deferred as Later
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
-from mailserver.queue import lane as lane_module
+from mailserver.queue import active as lane_module
 from mailserver.queue import runner as runner_module
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import number_of
-from mailserver.queue.selection import Selection
-from mailserver.queue.verbs import Order
 from tests.queue.doubles import IDS, QueueCase, local, remote
 
 BUSY = Later(Reply.of(451, "4.2.1", "The mailbox is busy"))

@@ -16,14 +16,14 @@ from mailserver.mail.envelope import MailParameters, Recipient, RecipientParamet
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
-from mailserver.queue.backup import back_up, restore
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin.backup import back_up, restore
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order, StoppedQueue
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import number_of
 from mailserver.queue.reader import list_entries
-from mailserver.queue.reporting import ROUTE_AGAIN_SECONDS, ROUTE_SECONDS
-from mailserver.queue.selection import Selection
+from mailserver.queue.reports import ROUTE_AGAIN_SECONDS, ROUTE_SECONDS
 from mailserver.queue.store import MessageRefused
-from mailserver.queue.verbs import Order, StoppedQueue
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote, stubborn
 
 FULL = Reply.of(552, "5.2.2", "The mailbox is full")
@@ -471,7 +471,7 @@ class Troubles(ReportCase):
     async def test_a_report_that_cannot_be_written_does_not_stand_in_the_way_of_others(self):
         self.delivery.answers["alice"] = Failed(FULL)
         queue = await self.started()
-        with mock.patch("mailserver.queue.reporting.failure_report", side_effect=ZeroDivisionError):
+        with mock.patch("mailserver.queue.reports.failure_report", side_effect=ZeroDivisionError):
             id = await self.send(queue, local())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         await self.send(queue, local())
@@ -484,7 +484,7 @@ class Troubles(ReportCase):
     async def test_a_message_whose_file_cannot_be_read_does_not_stand_in_the_way_of_others(self):
         self.delivery.answers["alice"] = Failed(FULL)
         queue = await self.started()
-        with mock.patch("mailserver.queue.reporting.original_of", side_effect=OSError(5, "I/O error")):
+        with mock.patch("mailserver.queue.reports.original_of", side_effect=OSError(5, "I/O error")):
             damaged = await self.send(queue, local())
         self.clock.advance(1)
         await self.send(queue, local())

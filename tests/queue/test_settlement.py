@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
+from mailserver.queue.active import Entry
 from mailserver.queue.entry import TRIALS_KEPT, State, number_of
-from mailserver.queue.lane import Entry
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import GIVEN_UP, NO_ANSWER, Settlement
 from tests.queue.doubles import EPOCH, envelope, local, remote

@@ -18,11 +18,11 @@ import apsw
 
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order, StoppedQueue
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import REPORT_HELD, State, number_of
 from mailserver.queue.mark import DATABASE, End, required_files, write_mark
-from mailserver.queue.selection import Selection
-from mailserver.queue.verbs import Order, StoppedQueue
 
 __all__ = ["MANIFEST", "Backup", "NoBackup", "back_up", "copy_file", "read_manifest", "restore"]
 

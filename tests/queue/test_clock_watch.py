@@ -1,7 +1,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.clock_watch import ClockWatch, boot_seconds
+from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 
 
 class Reactor(Clock):

@@ -2,7 +2,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.queue.due import PAGE, DueTimes
+from mailserver.queue.retry_timer import PAGE, DueTimes
 
 
 class Due(SynchronousTestCase):

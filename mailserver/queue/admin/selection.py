@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mailserver.mail.ids import ALPHABET
+from mailserver.queue.admin.states import STATES
 from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntrySummary, State
-from mailserver.queue.states import STATES
 
 __all__ = ["STATES", "Selection", "SelectionError"]
 

@@ -17,10 +17,10 @@ from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.reply import Reply
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import GONE, Order, StoppedQueue
+from mailserver.queue.admin.selection import Selection, SelectionError
 from mailserver.queue.lock import QueueInUse
-from mailserver.queue.selection import Selection, SelectionError
-from mailserver.queue.verbs import GONE, Order, StoppedQueue
 from tests.queue.doubles import QueueCase, envelope, local, remote
 
 LATER = Later(Reply.of(451, "4.3.0", "not now"))
@@ -424,7 +424,7 @@ class Stopped(VerbsCase):
                 )
                 self.assertEqual([id for id, _ in page.done], [wanted.selection.id])
             left = []
-            with mock.patch("mailserver.queue.verbs._alter", return_value=(set(), set())):  # between the look and the change it was settled
+            with mock.patch("mailserver.queue.admin.orders._alter", return_value=(set(), set())):  # between the look and the change it was settled
                 page = stopped.carry_out(order(Verb.DROP, id=ids[1]), after=0, now=now, note=lambda *said, **_: left.append(said))
             self.assertEqual((page.done, page.left, left), ([], [(ids[1], GONE)], []))
         self.assertEqual(told, [(ids[0], "dropped"), (ids[0], "settled"), (ids[1], "held"), (ids[2], "redirected")])

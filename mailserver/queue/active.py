@@ -17,8 +17,8 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.plugins.awaiting import FAULTS, now_or_later
 from mailserver.queue.entry import Attempt
-from mailserver.queue.overflow import Overflow
-from mailserver.queue.turns import GENEROSITY, Share, Turns
+from mailserver.queue.fairness import GENEROSITY, Share, Turns
+from mailserver.queue.store_window import Overflow
 
 __all__ = ["Entry", "Lane", "LaneLimits", "Leg", "Waiting"]
 

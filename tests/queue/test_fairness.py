@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.queue.turns import Share, Turns
+from mailserver.queue.fairness import Share, Turns
 
 keys = st.sampled_from("abcd")
 

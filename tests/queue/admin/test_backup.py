@@ -6,15 +6,15 @@ import os
 
 from mailserver.mail.answers import Deferred as Later
 from mailserver.mail.reply import Reply
-from mailserver.queue import backup
-from mailserver.queue.backup import NoBackup, back_up, read_manifest, restore
-from mailserver.queue.changes import Verb
+from mailserver.queue.admin import backup
+from mailserver.queue.admin.backup import NoBackup, back_up, read_manifest, restore
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.mark import End, read_mark
 from mailserver.queue.reader import list_entries
-from mailserver.queue.selection import Selection
-from mailserver.queue.verbs import Order
+from tests.queue.admin.test_orders import VerbsCase
 from tests.queue.doubles import local, remote
-from tests.queue.test_verbs import VerbsCase
 
 LATER = Later(Reply.of(451, "4.3.0", "not now"))
 

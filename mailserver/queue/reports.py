@@ -32,9 +32,9 @@ from mailserver.mail.report import (
     success_report,
 )
 from mailserver.plugins.awaiting import now_or_later, within
-from mailserver.queue.due import DueTimes
 from mailserver.queue.entry import REPORT_HELD, Attempt, Mark, Settled, State, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.retry_timer import DueTimes
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.store import MessageRefused, SqliteStore
 

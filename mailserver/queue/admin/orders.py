@@ -19,15 +19,15 @@ from twisted.internet.defer import Deferred
 from mailserver.interfaces import Clock
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.outcomes import clean_text
-from mailserver.queue.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
+from mailserver.queue.admin.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, State, number_of
-from mailserver.queue.ledger import remove_files
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
+from mailserver.queue.outcome_writer import remove_files
 from mailserver.queue.reader import SqliteReader, Unreadable
 from mailserver.queue.recovery import Recovery
 from mailserver.queue.runner import Runner
-from mailserver.queue.selection import Selection
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SqliteStore
 
