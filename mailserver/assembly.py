@@ -51,13 +51,13 @@ from mailserver.processes.small import SmallProcesses
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.queue import Queue
 from mailserver.receive.absence import absence_of
-from mailserver.receive.allowance import Allowance, AllowanceLimits
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Limits, Profile
-from mailserver.receive.sender_rights import SenderRights
 from mailserver.receive.spooling import Spool
-from mailserver.receive.submission import Submission
+from mailserver.receive.submission.allowance import Allowance, AllowanceLimits
+from mailserver.receive.submission.rules import Submission
+from mailserver.receive.submission.sender_rights import SenderRights
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.routing.domains import Domain, RoutingError

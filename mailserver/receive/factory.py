@@ -15,10 +15,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from mailserver.mail.envelope import Peer
 from mailserver.mail.networks import network_of
 from mailserver.mail.reply import Reply
-from mailserver.receive.announced import Announced
 from mailserver.receive.connection import Connection
 from mailserver.receive.profile import Profile
 from mailserver.receive.protocol import ReceiveProtocol
+from mailserver.receive.proxied import Announced
 from mailserver.receive.throttle import Admission
 from mailserver.smtp.server.session import ServerSession
 

@@ -21,7 +21,7 @@ from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
 from mailserver.receive.judging import Asks, Judging
 from mailserver.receive.spooling import Spool
-from mailserver.receive.submission import Submission
+from mailserver.receive.submission.rules import Submission
 from mailserver.receive.throttle import Pace, Patience
 from mailserver.receive.tls_rules import NO_TLS_RULES, TLSRules
 from mailserver.sasl.steps import ChannelBindings

@@ -17,7 +17,7 @@ from mailserver.mail.envelope import TLSFacts
 from mailserver.mail.reply import Reply
 from mailserver.receive.connection import Connection
 from mailserver.receive.judging import PASSED, Judgement, note_findings
-from mailserver.receive.log_in import reply_to
+from mailserver.receive.login_replies import reply_to
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.states import Move, State
 from mailserver.receive.throttle import Progress

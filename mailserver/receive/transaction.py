@@ -28,7 +28,7 @@ from mailserver.receive.copies import Copies, Way, copies_for, copies_of
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
-from mailserver.receive.submission import Objection
+from mailserver.receive.submission.rules import Objection
 from mailserver.smtp import replies
 
 __all__ = ["WAYS_MOST", "Transaction"]

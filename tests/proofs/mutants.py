@@ -26,7 +26,7 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 RECEIVING = (
     "tests.receive.test_protocol", "tests.receive.test_connection", "tests.receive.test_encryption", "tests.receive.test_states",
-    "tests.receive.test_log_in", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
+    "tests.receive.test_login", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
 )  # fmt: skip
 TESTS = {
     "delivery/watched_writer": ("tests.delivery.test_courier",),

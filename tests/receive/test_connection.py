@@ -22,7 +22,7 @@ from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from tests.receive.connections import Listener, Wire
 from tests.receive.test_encryption import encryption
-from tests.receive.test_log_in import ALICE, WRONG, Authenticator
+from tests.receive.test_login import ALICE, WRONG, Authenticator
 from tests.receive.test_protocol import ENVELOPE, MESSAGE, ConnectionCase, Says
 
 SAID = (

@@ -29,7 +29,7 @@ from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
-from mailserver.receive.submission import Submission
+from mailserver.receive.submission.rules import Submission
 from tests.receive.drops import BODY, DropCase
 
 NOBODY = 65534

@@ -21,8 +21,8 @@ from mailserver.mail.envelope import Peer
 from mailserver.mail.long_lines import short_lines
 from mailserver.mail.originators import OriginatorError, originators
 from mailserver.mail.reply import Reply
-from mailserver.receive.allowance import Allowance
-from mailserver.receive.sender_rights import SenderRights, parsed
+from mailserver.receive.submission.allowance import Allowance
+from mailserver.receive.submission.sender_rights import SenderRights, parsed
 from mailserver.smtp import replies
 
 __all__ = ["Objection", "Posting", "Submission"]

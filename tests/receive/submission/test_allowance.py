@@ -11,8 +11,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.mail.address import Address
-from mailserver.receive.allowance import KNOWN_MOST, KNOWN_SPACE, SHARDS, Allowance, AllowanceLimits
-from mailserver.receive.usage import DAY_SLOTS, HOUR_SLOTS, Sent, Usage
+from mailserver.receive.submission.allowance import KNOWN_MOST, KNOWN_SPACE, SHARDS, Allowance, AllowanceLimits
+from mailserver.receive.submission.usage import DAY_SLOTS, HOUR_SLOTS, Sent, Usage
 from mailserver.state import StateStore
 from mailserver.testing.state import MemoryState
 

@@ -15,9 +15,9 @@ from mailserver.mail.answers import Local, Mailbox, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Peer
 from mailserver.mail.mending import mended
-from mailserver.receive.allowance import Allowance, AllowanceLimits
-from mailserver.receive.sender_rights import SenderRights
-from mailserver.receive.submission import Objection, Posting, Submission
+from mailserver.receive.submission.allowance import Allowance, AllowanceLimits
+from mailserver.receive.submission.rules import Objection, Posting, Submission
+from mailserver.receive.submission.sender_rights import SenderRights
 from mailserver.testing.state import MemoryState
 
 ID = "06ABCDEFGHJKMNPQ"

@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Mailbox, Route
-from mailserver.receive.sender_rights import SenderRights
+from mailserver.receive.submission.sender_rights import SenderRights
 from mailserver.routing.router import Domain, Pattern, Router
 
 ACCOUNTS = {("alice", "example.org"), ("bob", "example.org"), ("jürgen", "example.org"), ("alice", "bücher.example")}

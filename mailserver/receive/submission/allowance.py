@@ -14,7 +14,7 @@ from typing import Any
 from mailserver.interfaces import Clock
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.recent_tags import TAG_OCTETS, day_of, is_recent, with_recent
-from mailserver.receive.usage import DAY_SLOTS, HOUR_SLOTS, SLOT_SECONDS, Sent, Usage
+from mailserver.receive.submission.usage import DAY_SLOTS, HOUR_SLOTS, SLOT_SECONDS, Sent, Usage
 
 __all__ = ["Allowance", "AllowanceLimits", "Claim"]
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.interfaces import Denial, Denied, LoggedIn
 from mailserver.mail.envelope import Peer
-from mailserver.receive.log_in import reply_to
+from mailserver.receive.login_replies import reply_to
 from mailserver.receive.profile import Limits
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Pace
