@@ -22,6 +22,7 @@ In the order in which they are read:
 * `accounts/`: who exists: the directories, each behind `IDirectory`
 * `routing/`: where an address leads: domains, aliases, patterns
 * `receive/`: from a socket to the queue: one connection, its transactions, the filters that are asked
+* `pickup/`: the folder through which programs of this host hand mail over (Postfix: pickup, postdrop)
 * `queue/`: the durable queue: a message is in it when its sender has heard 250, until every recipient has its outcome
 * `delivery/`: how mail gets to where it leads on this host: Maildirs, commands, nowhere
 * `relay/`: mail for other hosts: where it goes, over which connections, how, with what outcome

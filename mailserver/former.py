@@ -22,6 +22,7 @@ MODULES: Mapping[str, str] = {
     "mailserver.delivery.process": "mailserver.delivery.writer_process",
     "mailserver.mail.candidates": "mailserver.interfaces",
     "mailserver.mail.codec": "mailserver.mail.envelope_codec",
+    "mailserver.mail.dropped": "mailserver.pickup.file_format",
     "mailserver.mail.lookup": "mailserver.mail.dns_records",
     "mailserver.mail.once": "mailserver.mail.cached",
     "mailserver.mail.recent": "mailserver.mail.recent_tags",

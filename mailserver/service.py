@@ -38,14 +38,14 @@ from mailserver.control import CommandRefused, ControlServer, NotStarted
 from mailserver.daemon import Daemon, detached
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
+from mailserver.pickup.folder import DropFolder
+from mailserver.pickup.pickup import Drop
+from mailserver.pickup.user_names import UserNames, in_thread_of_its_own
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.awaiting import later, within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.questions import Questions
-from mailserver.receive.drop import Drop
-from mailserver.receive.drop_folder import DropFolder
 from mailserver.receive.factory import ReceiveFactory
-from mailserver.receive.user_names import UserNames, in_thread_of_its_own
 from mailserver.retirement import Retirement
 from mailserver.systemd import Systemd
 from mailserver.tls import IdentityError

@@ -1,8 +1,8 @@
 """``mailserver sendmail``: what programs of the host call to send mail, with the command line that all of them know.
 
-The message goes into the drop folder (`mailserver.mail.dropped`), synced, so that it needs no running server; one that runs is
-told at once where this user may, and else looks within a second.  Under the names ``mailq`` and ``newaliases`` it does what those
-do.
+The message goes into the drop folder (`mailserver.pickup.file_format`), synced, so that it needs no running server; one
+that runs is told at once where this user may, and else looks within a second.  Under the names ``mailq`` and
+``newaliases`` it does what those do.
 
 Exit codes are those of sysexits.h: 0 handed over; 64 wrong command line, 65 the message or an address is wrong, 69 too large,
 74 the disk, 75 not now, 77 this user may not, 78 the configuration has faults.
@@ -26,8 +26,8 @@ from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
-from mailserver.mail.dropped import DropEnvelope, DropFault, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
+from mailserver.pickup.file_format import DropEnvelope, DropFault, drop_name
 
 __all__ = ["main", "write_file"]
 

@@ -22,7 +22,6 @@ In the order in which they are read:
 * `completion`: what a submission server adds to a message that lacks it (RFC 6409 section 8)
 * `display_names`: from fields as mail programs write them, made into what RFC 5322 can hold (sections 3.2.5 and 3.4)
 * `dns_records`: what a resolver is asked and what it answers
-* `dropped`: the form of a file in the drop folder: a message that a program of this host hands over
 * `durable`: making names durable: a file that was synced can still lose its name with the power
 * `eight_bit`: content made fit for a channel that does not carry all octets: by part, with quoted-printable or base64
   (RFC 2045 section 6)

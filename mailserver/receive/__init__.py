@@ -22,15 +22,4 @@ In the order in which they are read:
 * `proxied`: a connection from a proxy, until the proxy has said whom it brings
 * `proxy_header`: the header with which a proxy says whom it brings (PROXY protocol, versions 1 and 2), read without I/O
 * `submission/`: what users may send (RFC 6409)
-* `drop`: watches the drop folder: mail that programs of this host hand over
-* `drop_folder`: the drop folder on the disk: who may put files into it, and how one is taken out
-* `drop_handover`: brings one file of the drop folder into the queue, through as many transactions as its recipients
-  need
-* `drop_progress`: how far a file of the drop folder has come, where one transaction was not enough for all its
-  recipients
-* `drop_told`: what is said in the log about the entries of the drop folder, so that nobody can flood it
-* `drop_visit`: one file of the drop folder in one transaction, as a connection has one: the same router, filters and
-  limits
-* `user_names`: Users' names, asked of the host's name service outside the reactor: a directory server that hangs costs
-  a pause, no more
 """

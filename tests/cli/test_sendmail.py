@@ -12,8 +12,8 @@ from mailserver.cli import sendmail
 from mailserver.cli.letter import Letter
 from mailserver.cli.sendmail import write_file
 from mailserver.mail.address import Address
-from mailserver.mail.dropped import DropEnvelope
 from mailserver.mail.envelope import MailParameters, Recipient
+from mailserver.pickup.file_format import DropEnvelope
 
 
 class AfterTheHandOver(SynchronousTestCase):

@@ -15,13 +15,13 @@ from mailserver.control import Bounds, _ControlFactory
 from mailserver.dns.reading import ServerFailure, read_message
 from mailserver.dns.wire import Malformed, answers_question, decode, encode_name, encode_question, in_random_case
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.dropped import DropEnvelope, DropFault
 from mailserver.mail.eight_bit import Channel, Unconvertible, conversion_of, facts_of
 from mailserver.mail.envelope_codec import UnreadableEnvelope, decode_envelope, encode_envelope
 from mailserver.mail.headers import Headers
 from mailserver.mail.mime_parts import Part, parts_of
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import MemorySource
+from mailserver.pickup.file_format import DropEnvelope, DropFault
 from mailserver.receive.proxy_header import HeaderFault, read_header
 from mailserver.smtp.client.limits import ClientLimits
 from mailserver.smtp.client.replies import ReplyFault, ReplyReader

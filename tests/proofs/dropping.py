@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from mailserver.mail.dropped import drop_name
+from mailserver.pickup.file_format import drop_name
 from tests.proofs.clients import USERS, Clients
 from tests.proofs.scene import CONFIG, Scene
 from tests.proofs.small_processes import give_up_root
@@ -24,12 +24,12 @@ OTHER_USER = 54398
 HESITANT = """
 from zope.interface import implementer
 
-import mailserver.receive.drop
+import mailserver.pickup.pickup
 from mailserver.config import Options
 from mailserver.interfaces import IComponentFactory, IRecipientFilter
 from mailserver.mail.answers import Defer, Pass
 
-mailserver.receive.drop.AGAIN_SECONDS = 1.0
+mailserver.pickup.pickup.AGAIN_SECONDS = 1.0
 
 
 @implementer(IRecipientFilter)

@@ -36,7 +36,7 @@ TESTS = {
     "processes/root": ("tests.processes.test_root_answers", "tests.processes.test_root"),
     "processes/root_link": ("tests.processes.test_root_link", "tests.processes.test_root"),
     "queue/outcome_writer": ("tests.queue.test_ledger", "tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.admin.test_orders"),
-    "receive/drop": ("tests.receive.test_drop", "tests.receive.test_drop_waiting", "tests.receive.test_drop_hostile", "tests.receive.test_drop_watch"),
+    "pickup/pickup": ("tests.pickup.test_pickup", "tests.pickup.test_waiting", "tests.pickup.test_hostile_files", "tests.pickup.test_watch"),
     "receive/connection": RECEIVING,
     "receive/protocol": RECEIVING,
     "sasl/cram_md5": ("tests.sasl.test_exchanges", "tests.sasl.test_client"),

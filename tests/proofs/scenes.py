@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mailserver.mail.dropped import drop_name
+from mailserver.pickup.file_format import drop_name
 from tests.proofs.clients import PASSWORD, Clients
 from tests.proofs.damage import Damaging
 from tests.proofs.dropping import Dropping

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mailserver.mail.dropped import drop_name
+from mailserver.pickup.file_format import drop_name
 from tests.scenarios.support import BASIC, ID, ScenarioCase, Server, wait_until
 
 MESSAGE = b"To: alice@example.org\nSubject: hi\n\nhi\n"

@@ -13,11 +13,11 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
-from mailserver.receive.drop import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
-from mailserver.receive.drop_folder import DropFolder
+from mailserver.pickup.folder import DropFolder
+from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
 from mailserver.receive.profile import Limits
+from tests.pickup.drops import EXPIRE_SECONDS, DropCase
 from tests.receive.connections import Listener
-from tests.receive.drops import EXPIRE_SECONDS, DropCase
 
 BUSY = Refused(Reply.of(450, "4.2.1", "Not now"), "the mailbox is busy")
 

@@ -17,12 +17,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
-from mailserver.mail.dropped import DropFault
 from mailserver.mail.until import still_holds
-from mailserver.receive.drop_folder import DropFolder, Found
-from mailserver.receive.drop_handover import Handover
-from mailserver.receive.drop_told import Told
-from mailserver.receive.drop_visit import NotNow
+from mailserver.pickup.file_format import DropFault
+from mailserver.pickup.file_transaction import NotNow
+from mailserver.pickup.folder import DropFolder, Found
+from mailserver.pickup.handover import Handover
+from mailserver.pickup.log_lines import Told
 from mailserver.receive.profile import Profile
 
 __all__ = ["Drop"]

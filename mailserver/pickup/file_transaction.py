@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
-from mailserver.mail.dropped import DropFault
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.mending import mended
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import Original, RecipientReport, failure_report, parameters_for
-from mailserver.receive.drop_folder import PIECE_OCTETS, Opened
+from mailserver.pickup.file_format import DropFault
+from mailserver.pickup.folder import PIECE_OCTETS, Opened
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.transaction import Transaction

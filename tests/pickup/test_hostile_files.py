@@ -16,14 +16,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mailserver.mail.dropped import drop_name
-from mailserver.receive.drop import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
-from mailserver.receive.drop_folder import BAD_OF_A_USER, PIECE_OCTETS
-from mailserver.receive.drop_told import TOLD_OF_A_USER
+from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.folder import BAD_OF_A_USER, PIECE_OCTETS
+from mailserver.pickup.log_lines import TOLD_OF_A_USER
+from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
+from mailserver.pickup.user_names import ANSWER_SECONDS, REMEMBER_SECONDS, UserNames, in_thread_of_its_own
 from mailserver.receive.profile import Limits
-from mailserver.receive.user_names import ANSWER_SECONDS, REMEMBER_SECONDS, UserNames, in_thread_of_its_own
+from tests.pickup.drops import BODY, DropCase
 from tests.receive.connections import Listener
-from tests.receive.drops import BODY, DropCase
 
 LARGE = BODY + b"x" * 70 + b"\r\n" + (b"y" * 998 + b"\r\n") * (2 * PIECE_OCTETS // 1000)
 

@@ -10,10 +10,11 @@ from unittest import mock
 
 from twisted.internet.defer import Deferred
 
-from mailserver.mail.dropped import DropFault
 from mailserver.mail.faults import StorageBroken
-from mailserver.receive import drop as watch
-from mailserver.receive.drop import (
+from mailserver.pickup import pickup as watch
+from mailserver.pickup.file_format import DropFault
+from mailserver.pickup.folder import Found, Listing
+from mailserver.pickup.pickup import (
     AGAIN_SECONDS,
     AT_ONCE,
     AT_ONCE_OF_A_USER,
@@ -22,9 +23,8 @@ from mailserver.receive.drop import (
     SETTLED_SECONDS,
     Drop,
 )
-from mailserver.receive.drop_folder import Found, Listing
+from tests.pickup.test_hostile_files import HostileCase
 from tests.receive.connections import Listener
-from tests.receive.test_drop_hostile import HostileCase
 
 LONG_AGO = 100.0
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
-from mailserver.mail.dropped import DropEnvelope, DropFault, drop_name, is_drop_name
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
+from mailserver.pickup.file_format import DropEnvelope, DropFault, drop_name, is_drop_name
 from tests.any_octets import any_octets
 
 GOOD: dict[str, Any] = {"version": 1, "sender": "a@example.org", "recipients": ["b@example.net"]}

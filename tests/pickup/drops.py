@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.dropped import drop_name
-from mailserver.receive.drop import Drop
-from mailserver.receive.drop_folder import DropFolder
+from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.folder import DropFolder
+from mailserver.pickup.pickup import Drop
 from tests.receive.connections import Listener
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"

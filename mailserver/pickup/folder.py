@@ -24,9 +24,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailserver.mail.dropped import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
 from mailserver.mail.durable import make_directory, sync_directory
-from mailserver.receive.drop_progress import Progress
+from mailserver.pickup.file_format import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
+from mailserver.pickup.progress import Progress
 
 __all__ = ["PIECE_OCTETS", "DropFolder", "Found", "Listing", "Opened"]
 

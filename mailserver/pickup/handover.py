@@ -18,14 +18,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock
-from mailserver.mail.dropped import DropFault
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.ids import time_of
 from mailserver.mail.report import RecipientReport, wants
-from mailserver.receive.drop_folder import DropFolder, Opened
-from mailserver.receive.drop_progress import Progress, Step
-from mailserver.receive.drop_visit import Answers, NotNow, Visit
+from mailserver.pickup.file_format import DropFault
+from mailserver.pickup.file_transaction import Answers, NotNow, Visit
+from mailserver.pickup.folder import DropFolder, Opened
+from mailserver.pickup.progress import Progress, Step
 from mailserver.receive.profile import Profile
 
 __all__ = ["Handover"]

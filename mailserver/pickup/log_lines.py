@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailserver.interfaces import Clock
-from mailserver.receive.drop_folder import Found
+from mailserver.pickup.folder import Found
 
 __all__ = ["Told"]
 

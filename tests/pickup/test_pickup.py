@@ -21,16 +21,16 @@ from mailserver.cli.sendmail import write_file
 from mailserver.interfaces import IRecipientContentFilter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
-from mailserver.mail.dropped import DropEnvelope, drop_name
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
+from mailserver.pickup.file_format import DropEnvelope, drop_name
+from mailserver.pickup.folder import UNFINISHED_SECONDS, DropFolder
+from mailserver.pickup.pickup import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.plugins.generation import Generation
-from mailserver.receive.drop import AGAIN_SECONDS, LOOK_SECONDS
-from mailserver.receive.drop_folder import UNFINISHED_SECONDS, DropFolder
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.submission.rules import Submission
-from tests.receive.drops import BODY, DropCase
+from tests.pickup.drops import BODY, DropCase
 
 NOBODY = 65534
 
