@@ -14,10 +14,10 @@ from mailserver.config.password_file import password_of
 from mailserver.config.values import host_name
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
 from mailserver.relay.connections import Connections
+from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import Doorway, Relay
-from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
-from mailserver.relay.log_in import LogIn
+from mailserver.relay.login import LogIn
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
 from mailserver.smtp.client.session import ClientLimits

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 from mailserver.interfaces import Clock
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
+from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
-from mailserver.relay.forms import EightBit
-from mailserver.relay.log_in import LogIn
+from mailserver.relay.login import LogIn
 from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
 from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.security import ClearText, Contexts

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
-from mailserver.relay.forms import EightBit, Form, channel_to, form_of
+from mailserver.relay.conversion_forms import EightBit, Form, channel_to, form_of
 from mailserver.relay.transmission import Transmission
 from mailserver.smtp.client.offer import Offer
 from mailserver.smtp.client.transaction import UNMET_NEED

@@ -24,8 +24,8 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
 from mailserver.relay.components import smarthost_name
 from mailserver.relay.connections import Connections
+from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import Doorway, Relay
-from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode

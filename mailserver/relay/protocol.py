@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.mail.reply import Reply
-from mailserver.relay.log_in import LogIn
+from mailserver.relay.login import LogIn
 from mailserver.relay.pool import Link, LinkState
 from mailserver.relay.security import Contexts
 from mailserver.relay.streaming import FileStream

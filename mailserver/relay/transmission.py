@@ -20,7 +20,7 @@ from mailserver.mail.answers import Deferred, Delivered, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
-from mailserver.relay.forms import Form
+from mailserver.relay.conversion_forms import Form
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSPolicy
 from mailserver.smtp.client.dialogue import Dialogue

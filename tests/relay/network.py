@@ -17,8 +17,8 @@ from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.relay.connections import Connections
+from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import Doorway, Relay
-from mailserver.relay.forms import EightBit
 from mailserver.relay.hosts import HostBook, domain_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode

@@ -10,7 +10,7 @@ import apsw
 from mailserver.accounts.kept_password import keep_password
 from tests.accounts.slapd import BASE, Slapd
 from tests.scenarios.support import ScenarioCase, Server, wait_until
-from tests.scenarios.test_log_in import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase
+from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase
 
 FILE = 'use = "file"\npath = "{work}/accounts.toml"\n'
 

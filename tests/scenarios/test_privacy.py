@@ -8,7 +8,7 @@ import smtplib
 from mailserver.accounts.kept_password import keep_password
 from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server, wait_until
-from tests.scenarios.test_log_in import SUBMISSION, LogInCase
+from tests.scenarios.test_login import SUBMISSION, LogInCase
 
 MARK = "xqzzy"  # stands in every name below, and nowhere else
 USER = f"{MARK}.user@example.org"

@@ -9,7 +9,7 @@ import subprocess
 from tests.ports import free_port
 from tests.requires import require_tool
 from tests.scenarios.support import BASIC, Server, wait_until
-from tests.scenarios.test_log_in import ALICE, PASSWORD, LogInCase
+from tests.scenarios.test_login import ALICE, PASSWORD, LogInCase
 
 CONFIG = (
     BASIC

@@ -17,7 +17,7 @@ from mailserver.control import ask
 from tests.authentication.pam_service import PamService
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, family, wait_until
-from tests.scenarios.test_log_in import AUTHORITY, SUBMISSION, LogInCase
+from tests.scenarios.test_login import AUTHORITY, SUBMISSION, LogInCase
 from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
 
 PIPE = (

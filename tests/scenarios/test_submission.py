@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 
 from tests.scenarios.support import Wire, wait_until
-from tests.scenarios.test_log_in import ALICE, MESSAGE, PASSWORD, SUBMISSION, LogInCase
+from tests.scenarios.test_login import ALICE, MESSAGE, PASSWORD, SUBMISSION, LogInCase
 
 
 class Sending(LogInCase):

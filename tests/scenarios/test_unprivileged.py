@@ -15,7 +15,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.requires import require_root
 from tests.scenarios.support import ROOT, Server, family, wait_until
-from tests.scenarios.test_log_in import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase, server_command
+from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase, server_command
 
 USER = pwd.getpwnam("nobody")
 RUN = "from twisted.scripts.twistd import run; run()"

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from mailserver.authentication import password_checks
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.interfaces import Denial
-from tests.hostile.test_log_in import BINDING, HASH, PASSWORD, SECRET, Counting, peer
+from tests.hostile.test_login import BINDING, HASH, PASSWORD, SECRET, Counting, peer
 
 
 class Floods(TestCase):

@@ -18,7 +18,7 @@ from mailserver.authentication.app_passwords import hash_app_password, new_app_p
 from tests.ports import free_port
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
-from tests.scenarios.test_log_in import ALICE, PASSWORD, server_command
+from tests.scenarios.test_login import ALICE, PASSWORD, server_command
 from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
 
 CONFIG = (

@@ -8,7 +8,7 @@ from typing import Any
 from mailserver.control import CommandRefused, ask
 from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server
-from tests.scenarios.test_log_in import SUBMISSION, LogInCase
+from tests.scenarios.test_login import SUBMISSION, LogInCase
 
 FILE = 'use = "file"\npath = "{work}/accounts.toml"\n'
 SYSTEM = 'use = "system"\ndomains = ["example.org"]\nuid_min = 1\nuid_max = 70000\npam = "%s"\n'

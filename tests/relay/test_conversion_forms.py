@@ -16,7 +16,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Recipient
 from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.trace import received
-from mailserver.relay.forms import EightBit, form_of
+from mailserver.relay.conversion_forms import EightBit, form_of
 from tests.relay.network import CLOSE, MESSAGE, OFFERS, Peer, RelayCase
 
 SEVEN_BIT = ("PIPELINING", "SIZE 10000000")
@@ -298,7 +298,7 @@ class LargeTests(FormsCase):
 
         self.relay = self.make()
         self.peers(Peer(offers=SEVEN_BIT))
-        with mock.patch("mailserver.relay.forms.HeldFile.write", full):
+        with mock.patch("mailserver.relay.conversion_forms.HeldFile.write", full):
             outcome = self.deliver(content=self.large()[0], body="8BITMIME")
         self.assertEqual((type(outcome), outcome.reply.code), (Deferred, 452))
 
