@@ -27,6 +27,8 @@ In the order in which they are read:
 * `delivery/`: how mail gets to where it leads on this host: Maildirs, commands, nowhere
 * `relay/`: mail for other hosts: where it goes, over which connections, how, with what outcome
 * `filters/`: the filters that come with the server; each is a plugin like any other
+* `sink/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the command
+  `mailserver sink`
 * `control`: the control socket: how the command line speaks with the running server
 * `assembly`: makes the parts from the configuration
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
@@ -37,8 +39,6 @@ In the order in which they are read:
 * `former`: names that have moved: the old ones are understood for one version more, and warn
 * `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
   right
-* `capturing/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the
-  command `mailserver sink`
 * `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
 * `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
 * `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of

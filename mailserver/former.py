@@ -19,6 +19,12 @@ __all__ = ["MODULES", "former_names", "understand"]
 
 MODULES: Mapping[str, str] = {
     "mailserver.accounts.pam": "mailserver.authentication.pam",
+    "mailserver.capturing": "mailserver.sink",
+    "mailserver.capturing.answers": "mailserver.sink.answers",
+    "mailserver.capturing.captured": "mailserver.sink.captured",
+    "mailserver.capturing.connection": "mailserver.sink.connection",
+    "mailserver.capturing.faults": "mailserver.sink.faults",
+    "mailserver.capturing.server": "mailserver.sink.server",
     "mailserver.delivery.process": "mailserver.delivery.writer_process",
     "mailserver.mail.candidates": "mailserver.interfaces",
     "mailserver.mail.codec": "mailserver.mail.envelope_codec",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 
 if TYPE_CHECKING:
-    from mailserver.capturing import CapturedMessage, CaptureServer
-    from mailserver.capturing.faults import Stage
+    from mailserver.sink import CapturedMessage, CaptureServer
+    from mailserver.sink.faults import Stage
 
 __all__ = ["add_to"]
 
@@ -39,7 +39,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def run_sink(options: argparse.Namespace) -> int:
     """Until it is interrupted, or N mails have come."""
-    from mailserver.capturing import CaptureServer
+    from mailserver.sink import CaptureServer
 
     printing = threading.Condition()
     shown = 0
@@ -103,7 +103,7 @@ def _print(mail: CapturedMessage, in_json: bool) -> None:
 
 def _reply(text: str) -> tuple[int, str]:
     """``451 4.3.0 Try again later``, or without the enhanced code."""
-    from mailserver.capturing.faults import refusal
+    from mailserver.sink.faults import refusal
 
     code, _, words = text.partition(" ")
     try:
@@ -117,7 +117,7 @@ def _reply(text: str) -> tuple[int, str]:
 
 def _seconds(text: str) -> float:
     """Raises ValueError."""
-    from mailserver.capturing.faults import DELAY_SECONDS
+    from mailserver.sink.faults import DELAY_SECONDS
 
     seconds = float(text)
     if not 0 <= seconds <= DELAY_SECONDS:

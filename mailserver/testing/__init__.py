@@ -19,7 +19,7 @@ In the order in which they are read:
 * `capture_case`: the capture server for test cases of unittest and trial
 """
 
-from mailserver.capturing import CapturedMessage, CaptureServer
+from mailserver.sink import CapturedMessage, CaptureServer
 from mailserver.testing.capture_case import CaptureMixin
 from mailserver.testing.case import FilterCase
 from mailserver.testing.resolver import FakeResolver

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mailserver.capturing import CaptureServer
+from mailserver.sink import CaptureServer
 
 __all__ = ["CaptureMixin"]
 

@@ -8,9 +8,9 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from mailserver.capturing.answers import Action, Answers, Terms
-from mailserver.capturing.captured import CapturedMessage
 from mailserver.mail.reply import Reply
+from mailserver.sink.answers import Action, Answers, Terms
+from mailserver.sink.captured import CapturedMessage
 from mailserver.smtp.events import StartTLS, Wait
 from mailserver.smtp.server.limits import SessionLimits
 from mailserver.smtp.server.session import ServerSession

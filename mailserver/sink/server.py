@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
 
-from mailserver.capturing.answers import Answers, Terms
-from mailserver.capturing.captured import CapturedMessage
-from mailserver.capturing.connection import Connection
-from mailserver.capturing.faults import Delay, FaultBook, HangUp, Refuse, Stage, refusal
 from mailserver.mail.reply import Reply
+from mailserver.sink.answers import Answers, Terms
+from mailserver.sink.captured import CapturedMessage
+from mailserver.sink.connection import Connection
+from mailserver.sink.faults import Delay, FaultBook, HangUp, Refuse, Stage, refusal
 from mailserver.tls.self_signed import self_signed_pair
 
 __all__ = ["CaptureServer"]

@@ -6,8 +6,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mailserver.capturing.captured import CapturedMessage
-from mailserver.capturing.faults import FaultBook, HangUp, Refuse, Stage
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import RecipientParameters
 from mailserver.mail.reply import Reply
@@ -15,6 +13,8 @@ from mailserver.sasl.exchange import Exchange
 from mailserver.sasl.login import login
 from mailserver.sasl.plain import plain
 from mailserver.sasl.steps import Challenge, CheckPassword, Failed, Step, Succeeded, Trouble
+from mailserver.sink.captured import CapturedMessage
+from mailserver.sink.faults import FaultBook, HangUp, Refuse, Stage
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Event
 from mailserver.smtp.server.extensions import Extensions
