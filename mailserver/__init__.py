@@ -15,6 +15,7 @@ In the order in which they are read:
 * `processes/`: small processes beside the server, those that keep the privileges among them
 * `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
+* `state_store`: small expiring facts in SQLite: greylists, rates, reputation (`IStateStore`)
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
@@ -51,7 +52,6 @@ In the order in which they are read:
 * `retirement`: what a reload has replaced is stopped when nothing that began with it is under way any more
 * `root_reading`: what the root process may do, read from the configuration by a program of a moment
 * `sandbox`: a server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught
-* `state`: small expiring facts in SQLite: greylists, rates, reputation (`IStateStore`)
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
 * `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
 """

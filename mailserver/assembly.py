@@ -63,7 +63,7 @@ from mailserver.receive.tls_rules import TLSRules
 from mailserver.routing.domains import Domain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
 from mailserver.routing.router import Router
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
 __all__ = ["Door", "Server", "StartError", "proxies_of"]

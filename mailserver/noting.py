@@ -13,7 +13,7 @@ from mailserver.notes import Notes
 from mailserver.observe import Steps
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 from mailserver.tls import Certificates
 from mailserver.troubles import Troubles
 

@@ -15,7 +15,7 @@ from mailserver.authentication.app_passwords import SCOPES, AppPassword, hash_ap
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
 from mailserver.processes.identity import as_owner_of
-from mailserver.state import StoppedState
+from mailserver.state_store import StoppedState
 
 __all__ = ["add_to"]
 

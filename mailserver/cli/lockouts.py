@@ -110,7 +110,7 @@ def _without_server(configuration: Configuration, command: str, arguments: dict[
     from mailserver.cli.offline import finished
     from mailserver.mail.ids import IdSource
     from mailserver.observe import RoadStore, Steps
-    from mailserver.state import StoppedState
+    from mailserver.state_store import StoppedState
 
     clock = Clock()
     clock.rightNow = time.time()

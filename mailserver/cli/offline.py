@@ -18,7 +18,7 @@ from mailserver.config import Configuration
 from mailserver.interfaces import IResolver, Services
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.plugins.awaiting import now_or_later
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 
 __all__ = ["NotNow", "finished", "offline_services"]
 

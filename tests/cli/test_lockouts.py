@@ -16,7 +16,7 @@ from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.cli.explain import ROADS
 from mailserver.control import ControlServer
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
 from tests.authentication.lockout.test_lockout import refusal
 from tests.cli.support import CommandCase, Said, run

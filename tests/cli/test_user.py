@@ -10,7 +10,7 @@ from mailserver.accounts.table import AccountsFile
 from mailserver.authentication.app_password_uses import AppPasswordUses
 from mailserver.authentication.passwords import verify_password
 from mailserver.sasl.scram_keys import decode_scram_keys, derive_scram_keys
-from mailserver.state import StoppedState, open_both
+from mailserver.state_store import StoppedState, open_both
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 
 ALICE = "alice@example.org"

@@ -16,7 +16,7 @@ from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.entries import Selection
 from mailserver.authentication.lockout.lockout import Lockout, account_name
 from mailserver.mail.networks import Networks
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
 
 ALICE, BOB, PEER = "alice@example.org", "bob@example.org", "192.0.2.1"

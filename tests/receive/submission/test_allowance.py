@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailserver.mail.address import Address
 from mailserver.receive.submission.allowance import KNOWN_MOST, KNOWN_SPACE, SHARDS, Allowance, AllowanceLimits
 from mailserver.receive.submission.usage import DAY_SLOTS, HOUR_SLOTS, Sent, Usage
-from mailserver.state import StateStore
+from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
 
 ALICE, BOB = "alice@example.org", "bob@example.org"

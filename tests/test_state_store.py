@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.interfaces import IStateStore
 from mailserver.mail.faults import StorageBroken
-from mailserver.state import StateStore, StoppedState
+from mailserver.state_store import StateStore, StoppedState
 
 
 class State(TestCase):
@@ -198,7 +198,7 @@ class State(TestCase):
         store = await self.started()
         store.put("s", "k", b"old", 60)
         store.put("s", "other", b"kept", 60)
-        with mock.patch("mailserver.state.write", side_effect=apsw.FullError("no room")):
+        with mock.patch("mailserver.state_store.write", side_effect=apsw.FullError("no room")):
             self.clock.advance(3)
             store.put("s", "k", b"new", 60)
             await self.written(store)
