@@ -30,6 +30,7 @@ In the order in which they are read:
 * `filters/`: the filters that come with the server; each is a plugin like any other
 * `sink/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the command
   `mailserver sink`
+* `postmaster/`: what is wrong with this server, told to whom it concerns: notes to postmaster (Postfix: notify_classes)
 * `control`: the control socket: how the command line speaks with the running server
 * `assembly`: makes the parts from the configuration
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
@@ -44,8 +45,6 @@ In the order in which they are read:
 * `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
 * `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
   the false keys
-* `notes`: notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate
-  that expires
 * `noting`: joins the notes to postmaster to the server's parts
 * `questions`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
   answers itself
@@ -53,7 +52,6 @@ In the order in which they are read:
 * `root_reading`: what the root process may do, read from the configuration by a program of a moment
 * `sandbox`: a server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught
 * `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
-* `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
 """
 
 from mailserver.former import understand

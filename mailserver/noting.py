@@ -9,13 +9,13 @@ from mailserver.config import Configuration
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
-from mailserver.notes import Notes
 from mailserver.observe import Steps
+from mailserver.postmaster.notes import Notes
+from mailserver.postmaster.troubles import Troubles
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.state_store import StateStore
 from mailserver.tls import Certificates
-from mailserver.troubles import Troubles
 
 __all__ = ["make_notes"]
 

@@ -49,9 +49,9 @@ class ElsewhereFactory:
 elsewhere = ElsewhereFactory()
 '''
 QUICK_NOTES = """
-import mailserver.notes
+import mailserver.postmaster.notes
 
-mailserver.notes.LOOK_SECONDS = 0.5
+mailserver.postmaster.notes.LOOK_SECONDS = 0.5
 """
 RELAY = """
 [relay]

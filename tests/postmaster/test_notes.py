@@ -11,9 +11,9 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Failed, Local, Mailbox, Refused
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.notes import LOOK_SECONDS, WAITING_MOST, Notes, Trouble, note_octets
+from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Trouble, note_octets
+from mailserver.postmaster.troubles import Troubles
 from mailserver.testing import MemoryState
-from mailserver.troubles import Troubles
 from tests.queue.doubles import IDS, local
 from tests.queue.test_reports import FULL, ReportCase
 

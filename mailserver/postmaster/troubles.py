@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.trace import date_time
-from mailserver.notes import Trouble
+from mailserver.postmaster.notes import Trouble
 from mailserver.queue.entry import EntrySummary
 from mailserver.queue.queue import Queue
 
