@@ -32,7 +32,7 @@ In the order in which they are read:
   `mailserver sink`
 * `postmaster/`: what is wrong with this server, told to whom it concerns: notes to postmaster (Postfix: notify_classes)
 * `control`: the control socket: how the command line speaks with the running server
-* `assembly`: makes the parts from the configuration
+* `assembly/`: joins the parts, and knows all of them: what lives as long as the process, and what a reload replaces
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
 * `cli/`: the command ``mailserver``
 * `testing/`: for those who write filters and other components: test them without sockets, without a network and without
@@ -42,16 +42,8 @@ In the order in which they are read:
 * `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
   right
 * `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
-* `daemon`: daemon mode: the process that was typed waits until the server has really started, and ends with its status
-* `log_ins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
-  the false keys
-* `noting`: joins the notes to postmaster to the server's parts
 * `questions`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
   answers itself
-* `retirement`: what a reload has replaced is stopped when nothing that began with it is under way any more
-* `root_reading`: what the root process may do, read from the configuration by a program of a moment
-* `sandbox`: a server to play with: loopback only, high ports, one account, and whatever is sent elsewhere is caught
-* `systemd`: what systemd is told: that we have started, reload, stop, and that the reactor turns (sd_notify(3))
 """
 
 from mailserver.former import understand

@@ -23,7 +23,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver.assembly import Door, Server, StartError
+from mailserver.assembly.server import Door, Server, StartError
 from mailserver.config import Configuration
 from mailserver.control import Bounds, ControlServer
 from mailserver.delivery.maildir import MaildirOptions

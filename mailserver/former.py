@@ -32,6 +32,7 @@ MODULES: Mapping[str, str] = {
     "mailserver.mail.lookup": "mailserver.mail.dns_records",
     "mailserver.mail.once": "mailserver.mail.cached",
     "mailserver.mail.recent": "mailserver.mail.recent_tags",
+    "mailserver.root_reading": "mailserver.assembly.root_plan",
     "mailserver.smtp.buffer": "mailserver.smtp.server.buffer",
     "mailserver.smtp.client_auth": "mailserver.smtp.client.auth",
     "mailserver.smtp.client_content": "mailserver.smtp.client.content",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.assembly import Door, Server
+from mailserver.assembly.server import Door, Server
 from mailserver.control import CommandRefused
 from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError

@@ -27,15 +27,17 @@ from twisted.python.failure import Failure
 from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
-from mailserver import sandbox
-from mailserver.assembly import Door, Server, StartError
+from mailserver.assembly import sandbox
+from mailserver.assembly.daemon import Daemon, detached
+from mailserver.assembly.retirement import Retirement
+from mailserver.assembly.server import Door, Server, StartError
+from mailserver.assembly.systemd import Systemd
 from mailserver.auth_socket import PasswordQuestions, password_server
 from mailserver.authentication.sealing import KeyPlace, make_folder
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control import CommandRefused, ControlServer, NotStarted
-from mailserver.daemon import Daemon, detached
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
 from mailserver.pickup.folder import DropFolder
@@ -46,8 +48,6 @@ from mailserver.plugins.awaiting import later, within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.questions import Questions
 from mailserver.receive.factory import ReceiveFactory
-from mailserver.retirement import Retirement
-from mailserver.systemd import Systemd
 from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]

@@ -20,7 +20,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver import auth_socket
-from mailserver.assembly import StartError
+from mailserver.assembly.server import StartError
 from mailserver.auth_socket import PasswordQuestions, password_server, question_of
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.lockout.counting import LockoutRules

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from mailserver import service
-from mailserver.assembly import NEEDS_RESTART, SOCKET_KEYS
+from mailserver.assembly.server import NEEDS_RESTART, SOCKET_KEYS
 from mailserver.config import Configuration, Options, load
 from mailserver.config.options import keys_of
 from mailserver.plugins import catalogue

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver import service as service_module
-from mailserver.assembly import Door
+from mailserver.assembly.server import Door
 from mailserver.config import load
 from mailserver.control import CommandRefused
 from mailserver.interfaces import IComponent

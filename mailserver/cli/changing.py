@@ -59,7 +59,7 @@ def change_lines(options: argparse.Namespace, change: Callable[[Draft], None], *
 
 def _routes(configuration: Configuration) -> str:
     """What only the start would find in the domains: aliases that go round."""
-    from mailserver.assembly import StartError, make_router
+    from mailserver.assembly.server import StartError, make_router
 
     nobody: Any = None  # is asked before mail comes
     try:

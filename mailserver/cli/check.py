@@ -13,7 +13,9 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.assembly import StartError, make_router, proxies_of
+from mailserver.assembly.logins import lets_anybody_in, login_domain
+from mailserver.assembly.root_plan import plan_of
+from mailserver.assembly.server import StartError, make_router, proxies_of
 from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
@@ -30,10 +32,8 @@ from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
 from mailserver.control_client import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
-from mailserver.log_ins import lets_anybody_in, login_domain
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover
 from mailserver.processes.identity import as_owner_of
-from mailserver.root_reading import plan_of
 
 __all__ = ["add_to"]
 

@@ -119,7 +119,7 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
 
 def _router(config: str) -> tuple[Configuration, Any]:
     """The router as the start would make it."""
-    from mailserver.assembly import StartError, make_router
+    from mailserver.assembly.server import StartError, make_router
     from mailserver.plugins.catalogue import PluginError, build_component, discover
 
     catalogue = discover()

@@ -1,11 +1,11 @@
 """The root process: all that keeps root's privileges where the server gives them up, and it does next to nothing.
 
-It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their sockets to
-the server, and it binds ports and Unix sockets at a reload.  The kinds of process are those below.  How each is started, and
-which addresses there are, it has read from the configuration itself, by a program of a moment (`mailserver.root_reading`), which
-refuses what others than root could have written.  The server's word only chooses among that.  How processes are started is
-settled at the start, as the server's parts keep their settings over a reload, too; the addresses are read again when the server
-asks for it.
+It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their
+sockets to the server, and it binds ports and Unix sockets at a reload.  The kinds of process are those below.  How each
+is started, and which addresses there are, it has read from the configuration itself, by a program of a moment
+(`mailserver.assembly.root_plan`), which refuses what others than root could have written.  The server's word only
+chooses among that.  How processes are started is settled at the start, as the server's parts keep their settings over a
+reload, too; the addresses are read again when the server asks for it.
 
 The server's end is `root_link`.  A question is a frame of JSON, the answer, too:
 
@@ -40,7 +40,7 @@ KINDS: Mapping[str, str] = {
     "relay.courier": "mailserver.delivery.courier",
     "relay.launcher": "mailserver.delivery.launcher",
 }
-READING = "mailserver.root_reading"
+READING = "mailserver.assembly.root_plan"
 READ_SECONDS = 30.0
 PLAN_OCTETS = 4 * 1024 * 1024
 WHY_CHARACTERS = 4096

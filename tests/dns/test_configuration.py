@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly import Server
+from mailserver.assembly.server import Server
 from mailserver.plugins.catalogue import discover
 from tests.config.support import LEAST, faults, parsed
 

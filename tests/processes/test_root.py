@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver import root_reading
+from mailserver.assembly import root_plan
 from mailserver.config import ConfigurationError, parse
 from mailserver.config.ownership import why_not_of
 from mailserver.delivery.launcher import Launch
@@ -55,12 +55,12 @@ time_limit = "2m"
 
 
 def members(**some: Any) -> dict[str, Any]:
-    """What `root_reading` says, but for `some` empty."""
+    """What `root_plan` says, but for `some` empty."""
     return {"addresses": {}, "paths": {}, "unsafe": {}, "starts": {}} | some
 
 
 def plan(text: str) -> dict[str, Any]:
-    return root_reading.plan_of(parse(text, file="mailserver.toml", directory="/etc/mailserver"))
+    return root_plan.plan_of(parse(text, file="mailserver.toml", directory="/etc/mailserver"))
 
 
 class Reading(SynchronousTestCase):
@@ -74,19 +74,19 @@ class Reading(SynchronousTestCase):
             ("unix:/run/lmtp.sock", ("/run/lmtp.sock", 0o666, True)),
             ("haproxy:unix:/run//x/lmtp.sock:mode=660:lockfile=0", ("/run/x/lmtp.sock", 0o660, False)),
         ):
-            self.patch(root_reading, "_unsafe_for_root", lambda path: "")
+            self.patch(root_plan, "_unsafe_for_root", lambda path: "")
             found = plan(CONFIGURATION.replace("unix:/run/lmtp.sock", endpoint))
             self.assertEqual((found["paths"], found["unsafe"]), ({endpoint.removeprefix("haproxy:"): path}, {}))
 
     def test_a_path_on_which_others_could_lead_root_elsewhere_is_none_for_root(self) -> None:
-        self.patch(root_reading, "why_not_of", lambda path: why_not_of(path, os.getuid()))
+        self.patch(root_plan, "why_not_of", lambda path: why_not_of(path, os.getuid()))
         top = Path(self.mktemp()).absolute()
         inner = top / "run" / "mailserver"
         inner.mkdir(parents=True)
         for folder in (top, top / "run"):
             folder.chmod(0o755)
         inner.chmod(0o777)  # the server's own folder: within it there is nothing that it could not do itself
-        unsafe = root_reading._unsafe_for_root
+        unsafe = root_plan._unsafe_for_root
         self.assertEqual(unsafe(str(inner / "x.sock")), "")
         (top / "run" / "link").symlink_to(inner)
         self.assertEqual(unsafe(str(top / "run" / "link" / "x.sock")), "")
@@ -127,12 +127,12 @@ class Reading(SynchronousTestCase):
     def test_faults_are_the_answer(self) -> None:
         path = Path(self.mktemp()).absolute()
         path.write_text('hostname = 5\n[delivery]\nuse = "pipe"\n')
-        self.patch(root_reading, "why_not_of", lambda path: "")
-        self.assertIn("hostname", root_reading.read(str(path))["why"])
+        self.patch(root_plan, "why_not_of", lambda path: "")
+        self.assertIn("hostname", root_plan.read(str(path))["why"])
         path.write_text(CONFIGURATION + PIPE.replace("/bin/cat", "cat"))
-        self.assertIn("command", root_reading.read(str(path))["why"])
+        self.assertIn("command", root_plan.read(str(path))["why"])
         path.unlink()
-        self.assertIn("cannot be read", root_reading.read(str(path))["why"])
+        self.assertIn("cannot be read", root_plan.read(str(path))["why"])
         with self.assertRaises(ConfigurationError):
             plan("hostname = 5")
 

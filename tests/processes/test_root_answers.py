@@ -107,7 +107,7 @@ class Reading(RootCase):
         self.start(PAM)
         self.assertEqual(self.begun[-1][0].arguments, ("first",))
         reading = self.begun[0][0]
-        self.assertEqual((reading.module, reading.arguments), ("mailserver.root_reading", ("/etc/mailserver/mailserver.toml",)))
+        self.assertEqual((reading.module, reading.arguments), ("mailserver.assembly.root_plan", ("/etc/mailserver/mailserver.toml",)))
 
     def test_a_configuration_that_was_refused_changes_nothing(self) -> None:
         self.read(self.plan(addresses={"tcp:1": ["127.0.0.1", 1]}))

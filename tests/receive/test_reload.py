@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.assembly.retirement import Retirement
 from mailserver.interfaces import Denial, Denied, IContentFilter, IPeerFilter, ISenderFilter, LoggedIn
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Route, Verdict
@@ -19,7 +20,6 @@ from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import Limits
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Pace
-from mailserver.retirement import Retirement
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from tests.receive.connections import Listener, Router, Wire
 from tests.receive.test_protocol import MESSAGE, ConnectionCase

@@ -25,7 +25,7 @@ __all__ = ["Nursed", "nursed"]
 
 IMPORTED = (
     "twisted.scripts.twistd", "twisted.scripts._twistd_unix", "twisted.internet.epollreactor", "twisted.internet.endpoints",
-    "twisted.internet.ssl", "mailserver.service", "mailserver.assembly", "mailserver.cli", "mailserver.relay.components", "mailserver.delivery.maildir",
+    "twisted.internet.ssl", "mailserver.service", "mailserver.assembly.server", "mailserver.cli", "mailserver.relay.components", "mailserver.delivery.maildir",
 )  # fmt: skip
 REQUEST_OCTETS = 1 << 20
 

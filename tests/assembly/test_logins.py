@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.assembly.logins import LogIns, login_domain
 from mailserver.config import parse
-from mailserver.log_ins import LogIns, login_domain
 
 TEXT = """
 hostname = "{hostname}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver import sandbox
+from mailserver.assembly import sandbox
 
 
 class Folder(SynchronousTestCase):

@@ -19,6 +19,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from mailserver.assembly.logins import LogIns, has_log_ins
+from mailserver.assembly.notes import make_notes
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, Listen
@@ -36,12 +38,10 @@ from mailserver.interfaces import (
     ISweeping,
     Services,
 )
-from mailserver.log_ins import LogIns, has_log_ins
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Mailbox, Route
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import LOOPBACK, Networks
-from mailserver.noting import make_notes
 from mailserver.observe import AmbiguousId, LogFile, LogObserver, RoadStore, Steps, UnknownId, read_road
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.generation import Generation

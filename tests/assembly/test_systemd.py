@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.systemd import Systemd
+from mailserver.assembly.systemd import Systemd
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
 
 
@@ -120,7 +120,7 @@ class Words(SynchronousTestCase):
             systemd.stopping()
 
     def test_the_unit_asks_for_what_we_say(self) -> None:
-        unit = (Path(__file__).parents[1] / "etc" / "mailserver.service").read_text()
+        unit = (Path(__file__).parents[2] / "etc" / "mailserver.service").read_text()
         for line in ("Type=notify", "NotifyAccess=main", "RestartPreventExitStatus=78"):
             self.assertRegex(unit, f"(?m)^{re.escape(line)}$")
         self.assertRegex(unit, r"(?m)^WatchdogSec=\d+")
