@@ -31,7 +31,7 @@ In the order in which they are read:
 * `sink/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the command
   `mailserver sink`
 * `postmaster/`: what is wrong with this server, told to whom it concerns: notes to postmaster (Postfix: notify_classes)
-* `control`: the control socket: how the command line speaks with the running server
+* `control/`: how people ask the running server: a socket in the data folder, and the commands by subject
 * `assembly/`: joins the parts, and knows all of them: what lives as long as the process, and what a reload replaces
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
 * `cli/`: the command ``mailserver``
@@ -39,11 +39,6 @@ In the order in which they are read:
   waiting
 * `pytest_plugin`: for pytest: the fixture `smtp_server`, found by itself where mailserver is installed
 * `former`: names that have moved: the old ones are understood for one version more, and warn
-* `auth_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password is
-  right
-* `control_client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
-* `questions`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
-  answers itself
 """
 
 from mailserver.former import understand

@@ -32,12 +32,13 @@ from mailserver.assembly.daemon import Daemon, detached
 from mailserver.assembly.retirement import Retirement
 from mailserver.assembly.server import Door, Server, StartError
 from mailserver.assembly.systemd import Systemd
-from mailserver.auth_socket import PasswordQuestions, password_server
 from mailserver.authentication.sealing import KeyPlace, make_folder
 from mailserver.config import Configuration, ConfigurationError, Listen, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
-from mailserver.control import CommandRefused, ControlServer, NotStarted
+from mailserver.control.password_socket import PasswordQuestions, password_server
+from mailserver.control.queue import Questions
+from mailserver.control.server import CommandRefused, ControlServer, NotStarted
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
 from mailserver.pickup.folder import DropFolder
@@ -46,7 +47,6 @@ from mailserver.pickup.user_names import UserNames, in_thread_of_its_own
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.awaiting import later, within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
-from mailserver.questions import Questions
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.tls import IdentityError
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from mailserver import service as service_module
 from mailserver.assembly.server import Door
 from mailserver.config import load
-from mailserver.control import CommandRefused
+from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
 from mailserver.plugins import catalogue as plugins

@@ -16,7 +16,5 @@ In the order in which they are read:
 * `system`: the directory of the host's own users: ``[accounts] use = "system"``
 * `system_logins`: the host's own users, who log in with their passwords of the host: ``[accounts] use = "system"`` with
   ``pam``
-* `lockout_commands`: what the command line may ask about lockouts: the same of a running server and of a file without
-  one
 * `rename`: accounts of the accounts file get other addresses, with all that they have
 """

@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mailserver.accounts.lockout_commands import LockoutCommands
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import make_checker
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
 from mailserver.config import Configuration, Listen
+from mailserver.control.lockouts import LockoutCommands
 from mailserver.mail.networks import Networks
 from mailserver.routing.domains import Domain, Domains
 

@@ -25,7 +25,7 @@ from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied
-from mailserver.control import CommandRefused
+from mailserver.control.server import CommandRefused
 from mailserver.dns import Resolver
 from mailserver.dns import Server as NameServer
 from mailserver.interfaces import (

@@ -65,7 +65,7 @@ from mailserver.cli.output import Unable
 from mailserver.cli.parsing import Parser, Version
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
 from mailserver.config.fault import ConfigurationError
-from mailserver.control_client import CommandRefused, ControlError
+from mailserver.control.client import CommandRefused, ControlError
 
 __all__ = ["COMMANDS", "main", "whole_parser"]
 

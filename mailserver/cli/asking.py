@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mailserver.config.glance import glance
-from mailserver.control_client import NoServer, ask
+from mailserver.control.client import NoServer, ask
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["ask_or_read", "ask_server", "data_directory"]

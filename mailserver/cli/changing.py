@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config.glance import glance
-from mailserver.control_client import CommandRefused, ControlError, NoServer
+from mailserver.control.client import CommandRefused, ControlError, NoServer
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration

@@ -30,7 +30,7 @@ from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of
 from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
-from mailserver.control_client import ControlError, NoServer, ask
+from mailserver.control.client import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover
 from mailserver.processes.identity import as_owner_of

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mailserver.control_client import ControlError, ask
+from mailserver.control.client import ControlError, ask
 
 __all__ = ["SOCKET", "add_to", "environment_of", "question_in"]
 

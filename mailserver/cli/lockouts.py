@@ -13,7 +13,7 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, say, table
 from mailserver.cli.verbs import who
 from mailserver.config import Configuration, load
-from mailserver.control_client import NoServer
+from mailserver.control.client import NoServer
 from mailserver.mail.envelope import NO_ADDRESS
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
@@ -103,11 +103,11 @@ def _ask(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -
 def _without_server(configuration: Configuration, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
     from twisted.internet.task import Clock
 
-    from mailserver.accounts.lockout_commands import LockoutCommands
     from mailserver.authentication.lockout.counting import LockoutRules
     from mailserver.authentication.lockout.lockout import Lockout
     from mailserver.cli.explain import ROADS
     from mailserver.cli.offline import finished
+    from mailserver.control.lockouts import LockoutCommands
     from mailserver.mail.ids import IdSource
     from mailserver.observe import RoadStore, Steps
     from mailserver.state_store import StoppedState

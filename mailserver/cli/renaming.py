@@ -29,7 +29,7 @@ from mailserver.cli.references import named
 from mailserver.config import Configuration, ConfigurationError, Fault
 from mailserver.config.draft import Draft, Unchangeable
 from mailserver.config.faults import key_text
-from mailserver.control_client import ControlError, NoServer
+from mailserver.control.client import ControlError, NoServer
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["Rename", "add_rename_options", "carry_out"]

@@ -12,7 +12,7 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
-from mailserver.control_client import CommandRefused, ControlError, NoServer
+from mailserver.control.client import CommandRefused, ControlError, NoServer
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
@@ -62,7 +62,7 @@ def show_route(options: argparse.Namespace) -> int:
 
 def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
     """Where mail for the address goes, found out without a server.  Raises `Unable` or `CommandRefused`."""
-    from mailserver.questions import parsed_address, usable_routes
+    from mailserver.control.queue import parsed_address, usable_routes
 
     configuration, router = _router(config)
     parsed = parsed_address(address)
@@ -104,8 +104,8 @@ def _ask(configuration: Configuration, address: str, peer: str | None) -> dict[s
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
+    from mailserver.control.queue import itinerary, parsed_address
     from mailserver.mail.networks import Networks
-    from mailserver.questions import itinerary, parsed_address
 
     configuration, router = _router(options.config)
     address = parsed_address(options.address)

@@ -202,7 +202,7 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
 def _ring(path: str) -> None:
     """Tell the server, where this user may and somebody is in; else it finds the file within a second."""
     if os.access(path, os.W_OK):
-        from mailserver.control_client import ControlError, ask
+        from mailserver.control.client import ControlError, ask
 
         with contextlib.suppress(ControlError, OSError):
             ask(path, "drop.look", timeout_seconds=2)

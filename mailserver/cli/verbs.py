@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.selecting import add_filters, selection_of
-from mailserver.control_client import NoServer
+from mailserver.control.client import NoServer
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
 
@@ -150,8 +150,8 @@ class _Work:
             sys.stderr.flush()
 
     def _without_server(self, selections: list[Selection], dry_run: bool) -> tuple[list[Any], list[Any]]:
+        from mailserver.control.queue import page_as_json
         from mailserver.observe import RoadStore, Steps
-        from mailserver.questions import page_as_json
         from mailserver.queue.admin.changes import Verb
         from mailserver.queue.admin.orders import Order, StoppedQueue
         from mailserver.queue.admin.selection import Selection

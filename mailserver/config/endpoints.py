@@ -12,8 +12,6 @@ import os
 import re
 from dataclasses import dataclass
 
-from mailserver.control_client import SOCKET_PATH_OCTETS
-
 __all__ = [
     "SOCKET_PATH_OCTETS",
     "Place",
@@ -27,6 +25,7 @@ __all__ = [
 ]
 
 
+SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")
 PIECE = re.compile(r"((?:[^\\:=]|\\.)*)(:|=|$)", re.DOTALL)
 TLS_KINDS = ("ssl", "tls")

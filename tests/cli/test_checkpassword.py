@@ -15,8 +15,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.cli.checkpassword import environment_of, question_in
-from mailserver.control import ControlServer
-from tests.test_control import without_bytes_warning
+from mailserver.control.server import ControlServer
+from tests.control.test_server import without_bytes_warning
 
 OK = {"answer": "ok", "account": "alice@example.org", "maildir": "/mail/alice", "home": "/home/al", "uid": 12, "gid": 34}
 SHOW = ["/bin/sh", "-c", 'echo "$USER|$HOME|$EXTRA|$userdb_uid|$userdb_gid|$userdb_mail"']

@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from mailserver.config import editing, load
-from mailserver.control import CommandRefused, ControlServer
+from mailserver.control.server import CommandRefused, ControlServer
 from tests.cli.support import CONFIGURATION, CommandCase, run
 from tests.requires import require_root
 

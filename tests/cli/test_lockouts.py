@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.accounts.lockout_commands import LockoutCommands
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.cli.explain import ROADS
-from mailserver.control import ControlServer
+from mailserver.control.lockouts import LockoutCommands
+from mailserver.control.server import ControlServer
 from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
 from tests.authentication.lockout.test_lockout import refusal

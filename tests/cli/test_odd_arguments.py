@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from mailserver.cli import verbs
-from mailserver.control import ControlServer
+from mailserver.control.server import ControlServer
 from mailserver.observe import RoadStore
 from tests.cli.support import CommandCase, Said, run
 from tests.cli.test_queue import entry

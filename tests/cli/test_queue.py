@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from mailserver.assembly import server
 from mailserver.cli.explain import ROADS
 from mailserver.cli.output import age, plain, size, table
-from mailserver.control import CommandRefused, ControlServer
+from mailserver.control.server import CommandRefused, ControlServer
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox
 from mailserver.mail.content import Content

@@ -13,7 +13,7 @@ from mailserver.accounts.table import AccountsFile
 from mailserver.authentication.passwords import verify_password
 from mailserver.authentication.sealing import KeyPlace, read_key, unseal
 from mailserver.cli import moving
-from mailserver.control import CommandRefused, ControlServer
+from mailserver.control.server import CommandRefused, ControlServer
 from mailserver.sasl.scram_keys import decode_scram_keys
 from tests.cli.support import CONFIGURATION, CommandCase, Said, run
 

@@ -8,7 +8,7 @@ from twisted.internet import reactor, unix
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.control import ControlServer
+from mailserver.control.server import ControlServer
 from tests.cli.support import CommandCase, run
 
 FIGURES = {

@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from mailserver.config.document import parse_document, read_document
 from mailserver.config.faults import ConfigurationError
 from mailserver.config.reading import parse
-from mailserver.control import Bounds, _ControlFactory
+from mailserver.control.server import Bounds, _ControlFactory
 from mailserver.dns.reading import ServerFailure, read_message
 from mailserver.dns.wire import Malformed, answers_question, decode, encode_name, encode_question, in_random_case
 from mailserver.mail.address import Address, AddressError

@@ -23,7 +23,7 @@ from typing import Any
 
 from twisted.trial.unittest import FailTest, SynchronousTestCase
 
-from mailserver.control import ask
+from mailserver.control.server import ask
 from tests.ports import free_port
 from tests.scenarios.nursery import Nursed, nursed
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
-from mailserver.control import ask
+from mailserver.control.server import ask
 from tests.requires import require_tool
 from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
 from tests.tls.authority import Authority

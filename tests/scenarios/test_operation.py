@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mailserver.control import CommandRefused, ask
+from mailserver.control.server import CommandRefused, ask
 from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
 
 DENY = """

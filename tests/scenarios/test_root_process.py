@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from mailserver.control import ask
+from mailserver.control.server import ask
 from tests.authentication.pam_service import PamService
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, family, wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 from typing import Any
 
-from mailserver.control import CommandRefused, ask
+from mailserver.control.server import CommandRefused, ask
 from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server
 from tests.scenarios.test_login import SUBMISSION, LogInCase

@@ -19,19 +19,19 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver import auth_socket
 from mailserver.assembly.server import StartError
-from mailserver.auth_socket import PasswordQuestions, password_server, question_of
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
-from mailserver.control import Bounds, CommandRefused, ControlError, ask
+from mailserver.control import password_socket
+from mailserver.control.password_socket import PasswordQuestions, password_server, question_of
+from mailserver.control.server import Bounds, CommandRefused, ControlError, ask
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.mail.answers import Mailbox
 from mailserver.plugins.generation import Generation
 from mailserver.testing.state import MemoryState
 from tests.authentication.lockout.test_guarded_network import ALICE, PASSWORD, Accounts
-from tests.test_control import without_bytes_warning
+from tests.control.test_server import without_bytes_warning
 
 RIGHT = {"user": ALICE, "password": PASSWORD, "service": "imap", "client": "192.0.2.7"}
 GROUP = grp.getgrgid(os.getegid()).gr_name
@@ -103,7 +103,7 @@ class WithSocket(TestCase):
 
     async def test_a_user_of_the_host_has_his_own_home_and_numbers(self) -> None:
         entry = SimpleNamespace(pw_uid=1234, pw_gid=2345, pw_dir="/home/al")
-        self.patch(auth_socket.pwd, "getpwnam", lambda _: entry)
+        self.patch(password_socket.pwd, "getpwnam", lambda _: entry)
         self.configuration.delivery.options = MaildirOptions(path="{home}/Maildir")
         self.questions._delivery = self.configuration.delivery.options
         found = await self.ask()
@@ -200,7 +200,7 @@ class WithSocket(TestCase):
         self.assertEqual(await self.answer(), "ok")
 
     async def test_connections_are_bounded(self) -> None:
-        self.patch(auth_socket, "BOUNDS", Bounds(connections=2, octets=8192))
+        self.patch(password_socket, "BOUNDS", Bounds(connections=2, octets=8192))
         self.start()
         idle = []
         for _ in range(3):

@@ -1,4 +1,5 @@
-"""The asking side of the control socket, without a reactor: it blocks, as a command line may.  `mailserver.control` answers.
+"""The asking side of the control socket, without a reactor: it blocks, as a command line may.
+`mailserver.control.server` answers.
 
 Neither Twisted nor anything else that is large is imported here: every command pays for it.
 """
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
+
+from mailserver.config.endpoints import SOCKET_PATH_OCTETS
 
 __all__ = [
     "SOCKET_PATH_OCTETS",
@@ -28,7 +31,6 @@ __all__ = [
 
 VALUE_OCTETS = 65535  # AMP's length prefix has two octets
 ANSWER_OCTETS = 256 * 1024 * 1024
-SOCKET_PATH_OCTETS = 107  # sun_path of Linux, without the closing NUL
 
 
 class ControlError(Exception):

@@ -1,13 +1,13 @@
 """The control socket: how the command line speaks with the running server.
 
-Twisted's AMP over a Unix socket in the data directory.  The socket has mode 0600: who may open it may command the server.
-Another of its kind, with few commands, a group and narrower bounds, is the authentication socket (`mailserver.auth_socket`).
-There is one AMP command, ``Ask``: a name, and a JSON object as its arguments; the answer is a JSON object.  AMP bounds a value
-to 65,535 octets, so a long JSON text goes into several values of the same box (`LongJSON`).  A lock file beside the socket,
-held as long as the server lives, keeps a second server away and tells a stale socket from a living one, also after a
-``kill -9``.
+Twisted's AMP over a Unix socket in the data directory.  The socket has mode 0600: who may open it may command the
+server. Another of its kind, with few commands, a group and narrower bounds, is the authentication socket
+(`mailserver.control.password_socket`). There is one AMP command, ``Ask``: a name, and a JSON object as its arguments;
+the answer is a JSON object.  AMP bounds a value to 65,535 octets, so a long JSON text goes into several values of the
+same box (`LongJSON`).  A lock file beside the socket, held as long as the server lives, keeps a second server away and
+tells a stale socket from a living one, also after a ``kill -9``.
 
-`mailserver.control_client` is the other side.
+`mailserver.control.client` is the other side.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -32,7 +32,7 @@ from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-from mailserver.control_client import (
+from mailserver.control.client import (
     CommandRefused,
     ControlError,
     NoServer,

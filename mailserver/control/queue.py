@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mailserver.assembly.server import Door, Server
-from mailserver.control import CommandRefused
+from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 
 from mailserver.assembly.server import Door, Server, StartError
 from mailserver.config import Configuration
-from mailserver.control import Bounds, ControlServer
+from mailserver.control.server import Bounds, ControlServer
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
 from mailserver.interfaces import Denial, Denied, LoggedIn

@@ -19,8 +19,8 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver import control_client
-from mailserver.control import (
+from mailserver.control import client as control_client
+from mailserver.control.server import (
     CONNECTIONS,
     AnotherServer,
     Bounds,
