@@ -182,8 +182,8 @@ class EveryKey(TestCase):
         self.assertEqual((room.holds(400), room.holds(400)), (True, False))
         spool = made._server.spool
         self.assertEqual((spool.one_octets_most, spool.all_octets_most), (2000, 3000))
-        lanes = made._server.queue._runner.lanes
-        self.assertEqual([(lane.limits.window_octets, lane._memory.most) for lane in lanes], [(3000, 3000)] * 2)
+        active_queues = made._server.queue._runner.active_queues
+        self.assertEqual([(active_queue.limits.window_octets, active_queue._memory.most) for active_queue in active_queues], [(3000, 3000)] * 2)
         log_ins = made._server.log_ins
         self.assertEqual((log_ins._threads._pool.max, log_ins._threads._most), (5, 12))
         self.assertEqual(log_ins.checks.remember_seconds, 9.0)

@@ -17,7 +17,7 @@ import apsw
 from mailserver.delivery.names import marker_in, marker_of, number_of_mailbox
 from mailserver.mail.answers import Local
 from mailserver.observe.roads import RoadsUnreadable, Step, opened_for_reading, steps_of
-from mailserver.queue.entry import State, destination_name, number_of
+from mailserver.queue.entry import EntryState, destination_name, number_of
 from mailserver.queue.reader import closing_reader
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def held_mail(
                 steps: list[Step] | None = None
                 for one in destinations:
                     attempt = states.get(one.index)
-                    if attempt is None or attempt.shown_state != State.HELD:
+                    if attempt is None or attempt.shown_state != EntryState.HELD:
                         continue
                     steps = road_of(entry.id) if steps is None else steps
-                    is_report = attempt.state is State.DELIVERED
+                    is_report = attempt.state is EntryState.DELIVERED
                     known, why = _report_known(steps) if is_report else _known(entry.id, one, maildirs, steps)
                     if known is Known.UNKNOWN and is_whole and any(step.step == ACCEPTED for step in steps):
                         known = Known.WAITING

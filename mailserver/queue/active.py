@@ -17,10 +17,10 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.plugins.awaiting import FAULTS, now_or_later
 from mailserver.queue.entry import Attempt
-from mailserver.queue.fairness import GENEROSITY, Share, Turns
-from mailserver.queue.store_window import Overflow
+from mailserver.queue.fairness import GENEROSITY, FairQueue, Share
+from mailserver.queue.store_window import StoreWindow
 
-__all__ = ["Entry", "Lane", "LaneLimits", "Leg", "Waiting"]
+__all__ = ["ActiveMessage", "ActiveQueue", "ActiveQueueLimits", "ActiveParcel", "Backlogged"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
 FREE_FOR_READING = 16  # no more is read back where less than one part in so many of the window is free
@@ -32,7 +32,7 @@ FLUSH_AGAIN_SECONDS = 10.0
 FLUSH_AGAIN_SECONDS_MOST = 300.0
 
 
-class Entry:
+class ActiveMessage:
     """One message while any of its destinations is in memory.
 
     Three masks have a bit for each destination index.  `open`: not yet delivered for good.  `active`: waiting here, under
@@ -56,21 +56,21 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Leg:
+class ActiveParcel:
     """A parcel on its lane.  `key` says which others it shares its turns with."""
 
-    entry: Entry
+    entry: ActiveMessage
     parcel: Parcel
     octets: int
     key: str
 
 
-Waiting = tuple[str, tuple[int, bool]]
+Backlogged = tuple[str, tuple[int, bool]]
 """What waits in the store alone: its key, "" where it is not known yet; its number, and whether it comes again."""
 
 
 @dataclass(frozen=True, slots=True)
-class LaneLimits:
+class ActiveQueueLimits:
     """`calls` deliveries at once; a batch has at most so many messages and octets; `window_octets` wait in memory.
 
     A call that has not answered after `deadline_seconds` counts as deferred.  Flushed is `flush_seconds` after the first
@@ -87,7 +87,7 @@ class LaneLimits:
     flush_deadline_seconds: float = 300.0
 
 
-class Lane:
+class ActiveQueue:
     """Hands parcels to a delivery, within the limits.
 
     Parcels that are handed over one by one have their turns by domain where they go to other hosts, by user where the delivery
@@ -107,19 +107,19 @@ class Lane:
         remote: bool,
         delivery: IDelivery,
         clock: Clock,
-        limits: LaneLimits,
-        answered: Callable[[Lane, Leg, object, str], None],
-        flushed: Callable[[list[tuple[Entry, Destination]]], None],
-        unflushed: Callable[[Lane, list[tuple[Entry, Destination]], str, float], None],
+        limits: ActiveQueueLimits,
+        answered: Callable[[ActiveQueue, ActiveParcel, object, str], None],
+        flushed: Callable[[list[tuple[ActiveMessage, Destination]]], None],
+        unflushed: Callable[[ActiveQueue, list[tuple[ActiveMessage, Destination]], str, float], None],
         changed: Callable[[], None],
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self.remote = remote
-        self.ready: Turns[Leg] = Turns()
-        self.backlog: Turns[tuple[int, bool]] = Turns()  # number, again: what waits in the store alone
-        self.retries: Turns[tuple[int, bool]] = Turns()  # the same, of what was deferred and is due
-        self.overflow = Overflow()  # what waits in the store, where the backlog has no place for its number
-        self.delivered: list[tuple[Entry, Destination]] = []  # and not flushed
+        self.ready: FairQueue[ActiveParcel] = FairQueue()
+        self.backlog: FairQueue[tuple[int, bool]] = FairQueue()  # number, again: what waits in the store alone
+        self.retries: FairQueue[tuple[int, bool]] = FairQueue()  # the same, of what was deferred and is due
+        self.store_window = StoreWindow()  # what waits in the store, where the backlog has no place for its number
+        self.delivered: list[tuple[ActiveMessage, Destination]] = []  # and not flushed
         self.reading = False
         self.running = 0
         self.limits = limits
@@ -145,7 +145,7 @@ class Lane:
         self._flush_failures = 0
         self._hurry = False
         self._stopped = False
-        self._calls: set[Call] = set()
+        self._calls: set[DeliveryCall] = set()
 
     # --- what waits ---
 
@@ -172,7 +172,7 @@ class Lane:
     @property
     def wants_numbers(self) -> bool:
         """Half of the backlog is free, and there is more in the store than it knows of."""
-        return self.overflow.waits and self.wants_more and len(self.backlog) * 2 <= BACKLOG_MOST
+        return self.store_window.waits and self.wants_more and len(self.backlog) * 2 <= BACKLOG_MOST
 
     @property
     def has_room_for_retries(self) -> bool:
@@ -189,7 +189,7 @@ class Lane:
         """How much may be read back at once: what is free of the window is not filled by one read."""
         return (self.limits.window_octets - self.held_octets) // 2
 
-    def next_to_read(self, page: int, retries_page: int) -> list[Waiting]:
+    def next_to_read(self, page: int, retries_page: int) -> list[Backlogged]:
         """What is to be read back now: at most so many.  `read_ended` is told how that went.
 
         New mail first: a destination that is down may have any number of messages due at once.  A few at a time are tried in
@@ -219,9 +219,9 @@ class Lane:
         """What was just read of this entry may be older than what the store knows."""
         return number in self._outrun
 
-    def _take(self, turns: Turns[tuple[int, bool]], page: int) -> list[Waiting]:
+    def _take(self, turns: FairQueue[tuple[int, bool]], page: int) -> list[Backlogged]:
         """In turns; of each domain no more than it may soon call, and none that fills the window with what is here already."""
-        found: list[Waiting] = []
+        found: list[Backlogged] = []
         taken: dict[str, int] = {}
 
         def may(key: str) -> bool:
@@ -234,7 +234,7 @@ class Lane:
             taken[next[0]] = taken.get(next[0], 0) + 1
         return found
 
-    def read_ended(self, unread: Sequence[Waiting]) -> None:
+    def read_ended(self, unread: Sequence[Backlogged]) -> None:
         """Those that were not read after all wait again where they had waited."""
         self.reading = False
         self._being_read = frozenset()
@@ -250,7 +250,7 @@ class Lane:
             return turn_of(destinations[0])
         return " ".join(sorted({turn_of(destination) for destination in destinations}))
 
-    def place(self, entry: Entry, parcel: Parcel) -> None:
+    def place(self, entry: ActiveMessage, parcel: Parcel) -> None:
         """A parcel for which there may be room in memory; else it waits in the store, where it is already."""
         key = self.key_of(parcel.destinations)
         octets = len(parcel.content.data or b"") + ENTRY_OCTETS
@@ -266,13 +266,13 @@ class Lane:
         but for what was itself in one (`older`).
         """
         free = BACKLOG_MOST - len(self.backlog)
-        has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_key else older or self.overflow.is_empty
+        has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_key else older or self.store_window.is_empty
         if free > 0 and has_place:
             self.backlog.add(key, (number, again))
         else:
-            self.overflow.add_range(number, number)
+            self.store_window.add_range(number, number)
 
-    def take_back(self, entry: Entry, parcel: Parcel) -> None:
+    def take_back(self, entry: ActiveMessage, parcel: Parcel) -> None:
         """A parcel that was read back for this lane.  What comes again, and whose domain has all the calls it may, waits on."""
         key = self.key_of(parcel.destinations)
         if parcel.again and key and self._places.room(key) <= self.ready.waiting(key):
@@ -282,18 +282,18 @@ class Lane:
 
     def _has_room(self, key: str, octets: int) -> bool:
         """A new message may wait in memory: the window has room, and nothing older of its key waits in the store."""
-        if self.backlog.waiting(key) or key in self._being_read or not (self._by_key or self.overflow.is_empty):
+        if self.backlog.waiting(key) or key in self._being_read or not (self._by_key or self.store_window.is_empty):
             return False
         if self.held_octets == 0:
             return True
         return self.held_octets + octets <= self.limits.window_octets and (not self._by_key or self._memory.allows(key))
 
-    def _add(self, entry: Entry, parcel: Parcel, key: str, octets: int) -> None:
+    def _add(self, entry: ActiveMessage, parcel: Parcel, key: str, octets: int) -> None:
         for destination in parcel.destinations:
             entry.active |= 1 << destination.index
         self._memory.take(key, octets)
         self._again_ready += parcel.again
-        self.ready.add(key, Leg(entry, parcel, octets, key))
+        self.ready.add(key, ActiveParcel(entry, parcel, octets, key))
 
     def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
         """Take back what waits here of these entries: number, again."""
@@ -322,7 +322,7 @@ class Lane:
         finally:
             self._pumping = False
 
-    def _next_legs(self) -> list[Leg]:
+    def _next_legs(self) -> list[ActiveParcel]:
         ready, limits = self.ready, self.limits
         next = ready.take(self._places.allows if self._by_key else None)
         if next is None:
@@ -338,7 +338,7 @@ class Lane:
             self._again_ready -= sum([leg.parcel.again for leg in legs])
         return legs
 
-    def _call(self, legs: list[Leg]) -> None:
+    def _call(self, legs: list[ActiveParcel]) -> None:
         self.running += 1
         if self._by_key:
             self._places.take(legs[0].key, 1)
@@ -364,10 +364,10 @@ class Lane:
     def _await(
         self, answer: Deferred[Any], seconds: float, done: Callable[[Any], None], failed: Callable[[Failure], None]
     ) -> None:
-        call = Call(answer, self._calls, done, failed)
+        call = DeliveryCall(answer, self._calls, done, failed)
         call.begin(self._clock, seconds)
 
-    def _done(self, legs: list[Leg], answer: Any) -> None:
+    def _done(self, legs: list[ActiveParcel], answer: Any) -> None:
         try:  # what a plugin calls a sequence may be one in name only
             answers = list(answer) if self._in_batches and isinstance(answer, Sequence) else [answer]
         except Exception:  # noqa: BLE001
@@ -377,13 +377,13 @@ class Lane:
         else:
             self._finish(legs, answers, "")
 
-    def _failed(self, legs: list[Leg], failure: Failure) -> None:
+    def _failed(self, legs: list[ActiveParcel], failure: Failure) -> None:
         why = clean_text(failure.getErrorMessage()) or "the delivery raised an error"
         if failure.check(DeadlinePassed) is None:
             self.log.failure("a delivery raised an error; its messages are deferred", failure)
         self._finish(legs, [None] * len(legs), why)
 
-    def _finish(self, legs: list[Leg], answers: Sequence[Any], why: str) -> None:
+    def _finish(self, legs: list[ActiveParcel], answers: Sequence[Any], why: str) -> None:
         self.running -= 1
         if self._by_key:
             self._places.give_back(legs[0].key, 1)
@@ -451,7 +451,7 @@ class Lane:
             lambda failure: self._flush_failed(deliveries, failure),
         )
 
-    def _flush_done(self, deliveries: list[tuple[Entry, Destination]]) -> None:
+    def _flush_done(self, deliveries: list[tuple[ActiveMessage, Destination]]) -> None:
         self._flushing = False
         self._flush_failures = 0
         try:
@@ -462,7 +462,7 @@ class Lane:
         self.pump()
         self._changed()
 
-    def _flush_failed(self, deliveries: list[tuple[Entry, Destination]], failure: Failure) -> None:
+    def _flush_failed(self, deliveries: list[tuple[ActiveMessage, Destination]], failure: Failure) -> None:
         self._flushing = False
         pause = min(FLUSH_AGAIN_SECONDS * 2**self._flush_failures, FLUSH_AGAIN_SECONDS_MOST)
         self._flush_failures = min(self._flush_failures + 1, 10)
@@ -483,13 +483,13 @@ class DeadlinePassed(Exception):
     """A delivery has not answered in time."""
 
 
-class Call:
+class DeliveryCall:
     """A delivery's answer that is waited for, but not for ever.  What comes after the deadline is dropped."""
 
     __slots__ = ("_answer", "_calls", "_done", "_failed", "_timer")
 
     def __init__(
-        self, answer: Deferred[Any], calls: set[Call], done: Callable[[Any], None], failed: Callable[[Failure], None]
+        self, answer: Deferred[Any], calls: set[DeliveryCall], done: Callable[[Any], None], failed: Callable[[Failure], None]
     ) -> None:
         self._answer = answer
         self._calls = calls
@@ -502,7 +502,7 @@ class Call:
         self._calls.add(self)
         self._timer = clock.callLater(seconds, self._late, seconds)
         self._answer.addCallbacks(self._answered, self._raised)
-        self._answer.addErrback(lambda failure: Lane.log.failure("the queue stumbled over an answer", failure))
+        self._answer.addErrback(lambda failure: ActiveQueue.log.failure("the queue stumbled over an answer", failure))
 
     def abandon(self) -> bool:
         """Wait no longer.  False where the answer was there already."""
@@ -514,7 +514,7 @@ class Call:
         try:
             self._answer.cancel()
         except Exception:  # noqa: BLE001  a plugin's canceller: what it was to give up counts as given up
-            Lane.log.failure("a delivery that was given up raised an error")
+            ActiveQueue.log.failure("a delivery that was given up raised an error")
         return True
 
     def _late(self, seconds: float) -> None:

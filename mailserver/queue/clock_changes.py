@@ -13,12 +13,12 @@ from mailserver.queue.clocks import Clocks
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.store import SqliteStore
 
-__all__ = ["Times"]
+__all__ = ["ClockChanges"]
 
 STEADY_SECONDS = 3600.0
 
 
-class Times:
+class ClockChanges:
     """Mends times in the store that lie further ahead than they can.
 
     `do(work)` runs in the store's thread; `mended()` is called when what is due may have changed, `failed` with an error of the

@@ -21,7 +21,7 @@ __all__ = ["ClockWatch", "boot_seconds"]
 EVERY_SECONDS = 5.0
 
 
-class Timers(Protocol):
+class ReactorTimers(Protocol):
     """The part of the reactor that is needed."""
 
     def getDelayedCalls(self) -> Iterable[Any]: ...
@@ -42,7 +42,7 @@ class ClockWatch:
     def __init__(
         self,
         *,
-        reactor: Timers,
+        reactor: ReactorTimers,
         was_set: Callable[[], None],
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_seconds,

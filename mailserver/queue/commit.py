@@ -19,7 +19,7 @@ from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.queue.entry import Attempt
 from mailserver.queue.store import MessageRefused, SqliteStore
 
-__all__ = ["Waiting", "Writer"]
+__all__ = ["PendingCommit", "CommitWriter"]
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ IDLE_SECONDS = 2.0  # or when nothing has happened for so long
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingCommit:
     """A message that waits for its commit.  `owner` is the caller's own, handed back with the answer.
 
     `attempts` are written in the same transaction: what of the message is held from the beginning.
@@ -50,7 +50,7 @@ class Task:
     done: Deferred[Any]
 
 
-class Writer:
+class CommitWriter:
     """The thread that owns the store.
 
     `committed(batch, faults)` is called in the reactor's thread after each batch: `faults` is None where all of it is durable,
@@ -62,7 +62,7 @@ class Writer:
         *,
         store: SqliteStore,
         call_from_thread: Callable[..., Any],
-        committed: Callable[[Sequence[Waiting], Sequence[StorageFault | None] | None], None],
+        committed: Callable[[Sequence[PendingCommit], Sequence[StorageFault | None] | None], None],
         batch_messages: int = BATCH_MESSAGES,
         batch_octets: int = BATCH_OCTETS,
         log_octets: int = LOG_OCTETS,
@@ -73,7 +73,7 @@ class Writer:
         self._batch_messages = batch_messages
         self._batch_octets = batch_octets
         self._log_octets = log_octets
-        self._jobs: queue.SimpleQueue[Waiting | Task | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[PendingCommit | Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped: Deferred[int] = Deferred()
 
@@ -105,7 +105,7 @@ class Writer:
         self._jobs.put(None)
         return self._stopped
 
-    def commit(self, waiting: Waiting) -> None:
+    def commit(self, waiting: PendingCommit) -> None:
         """Make a message durable; `committed` tells."""
         self._jobs.put(waiting)
 
@@ -119,7 +119,7 @@ class Writer:
 
     def _run(self) -> None:
         running = True
-        carried: Waiting | None = None
+        carried: PendingCommit | None = None
         while running:
             batch, tasks, running, carried = self._gather(carried)
             if batch:
@@ -130,13 +130,13 @@ class Writer:
                 self._checkpoint_if(self._log_octets)
         self._finish()
 
-    def _gather(self, carried: Waiting | None) -> tuple[list[Waiting], list[Task], bool, Waiting | None]:
+    def _gather(self, carried: PendingCommit | None) -> tuple[list[PendingCommit], list[Task], bool, PendingCommit | None]:
         """All that waits, up to the ceiling; block while nothing does.  A message too many is carried to the next round."""
-        batch: list[Waiting] = []
+        batch: list[PendingCommit] = []
         tasks: list[Task] = []
         octets = 0
         jobs = self._jobs
-        job: Waiting | Task | None = self._next_job() if carried is None else carried
+        job: PendingCommit | Task | None = self._next_job() if carried is None else carried
         while job is not None:
             if isinstance(job, Task):
                 tasks.append(job)
@@ -150,7 +150,7 @@ class Writer:
             job = jobs.get()
         return batch, tasks, False, None
 
-    def _next_job(self) -> Waiting | Task | None:
+    def _next_job(self) -> PendingCommit | Task | None:
         if self._has_log():
             try:
                 return self._jobs.get(timeout=IDLE_SECONDS)
@@ -164,7 +164,7 @@ class Writer:
         except Exception:  # noqa: BLE001  as in `_checkpoint_if`
             return False
 
-    def _commit_batch(self, batch: list[Waiting]) -> None:
+    def _commit_batch(self, batch: list[PendingCommit]) -> None:
         faults: list[StorageFault | None] | None = None
         try:
             self._add(batch)
@@ -176,7 +176,7 @@ class Writer:
             faults = [fault] * len(batch)
         self._call_from_thread(self._committed, batch, faults)
 
-    def _add(self, batch: Sequence[Waiting]) -> None:
+    def _add(self, batch: Sequence[PendingCommit]) -> None:
         """Write a batch.  Whatever goes wrong is a StorageFault: the peer must have its answer."""
         if not self._store.trusted:
             raise StorageBroken("the store has failed and has not yet been proved to work again")
@@ -189,7 +189,7 @@ class Writer:
             self._store.trusted = False
             raise StorageBroken(f"{type(error).__name__}: {error}") from error
 
-    def _alone(self, waiting: Waiting) -> StorageFault | None:
+    def _alone(self, waiting: PendingCommit) -> StorageFault | None:
         try:
             self._add([waiting])
         except StorageFault as fault:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Counts"]
+__all__ = ["QueueCounts"]
 
 
 @dataclass(slots=True)
-class Counts:
+class QueueCounts:
     """What has happened since the start, and `depth`, the entries in the store now."""
 
     committed: int = 0

@@ -23,10 +23,10 @@ from mailserver.mail.parcel import Destination
 from mailserver.plugins.awaiting import now_or_later, within
 from mailserver.queue.entry import destination_name
 
-__all__ = ["Unstored"]
+__all__ = ["DirectDelivery"]
 
 
-class Unstored:
+class DirectDelivery:
     """Delivers such messages.  `deliveries` are the local and the remote one; `note` and `count` are told what was delivered;
     `remove(id)` removes a spool file.
     """

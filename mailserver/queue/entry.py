@@ -32,7 +32,7 @@ __all__ = [
     "EntrySummary",
     "Mark",
     "Settled",
-    "State",
+    "EntryState",
     "StoredMessage",
     "Trial",
     "UnreadableEntry",
@@ -79,7 +79,7 @@ class UnreadableEntry(ValueError):
     """The octets of a row are no packed message."""
 
 
-class State(enum.StrEnum):
+class EntryState(enum.StrEnum):
     """What is known of one destination.  A destination without a record has not been tried, or its outcome was not kept.
 
     FAILED: for good, and its sender has not been told (yet); RETURNED: the sender has been told, or did not want to be.
@@ -94,7 +94,7 @@ class State(enum.StrEnum):
     DAMAGED = "damaged"
 
 
-CLOSED = (State.DELIVERED, State.RETURNED, State.DROPPED)
+CLOSED = (EntryState.DELIVERED, EntryState.RETURNED, EntryState.DROPPED)
 """Nothing is left to do for a destination."""
 
 
@@ -125,7 +125,7 @@ class Attempt:
     number: int
     destination: int
     remote: bool
-    state: State
+    state: EntryState
     attempts: int
     due: float | None
     reply: Reply | None
@@ -136,7 +136,7 @@ class Attempt:
     @property
     def shown_state(self) -> str:
         """For people and their verbs: what is delivered, and whose report is held, is held."""
-        return str(State.HELD if self.report == REPORT_HELD else self.state)
+        return str(EntryState.HELD if self.report == REPORT_HELD else self.state)
 
     def was_made(self, since: float, now: float) -> bool:
         """The last attempt that did not deliver lies between these two (seconds since the epoch)."""
@@ -155,8 +155,8 @@ class Mark:
 
     number: int
     destination: int
-    was: State
-    state: State
+    was: EntryState
+    state: EntryState
     report: float | None = None
     note: str | None = None
 
@@ -177,7 +177,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class DestinationSummary:
-    """One destination, for people.  `state` is "queued" or a `State`; `due` is seconds since the epoch.
+    """One destination, for people.  `state` is "queued" or a `EntryState`; `due` is seconds since the epoch.
 
     `history` is empty in a list.
     """

@@ -1,7 +1,7 @@
 """Fairness between destinations: whose turn it is, and how much one of them may take.  Pure.
 
-A slow destination with a long queue shall not stand in front of the others: `Turns` gives each destination one item after the
-other, and a `Share` leaves some of what is scarce (calls under way, memory) for those that have not come yet.
+A slow destination with a long queue shall not stand in front of the others: `FairQueue` gives each destination one item
+after the other, and a `Share` leaves some of what is scarce (calls under way, memory) for those that have not come yet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["GENEROSITY", "Share", "Turns"]
+__all__ = ["GENEROSITY", "Share", "FairQueue"]
 
 GENEROSITY = 3
 """One key alone may take three quarters of a share; `n` keys leave one part in `1 + 3 n` free."""
@@ -18,7 +18,7 @@ GENEROSITY = 3
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class FairQueue(Generic[Item]):
     """Queues by key.  `take` goes round the keys; within a key the order is kept."""
 
     __slots__ = ("_length", "_queues")

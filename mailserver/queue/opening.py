@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.queue.checkup import SHORT_OCTETS, Checkup, fault_in
-from mailserver.queue.commit import Writer
+from mailserver.queue.commit import CommitWriter
 from mailserver.queue.health import Health
 from mailserver.queue.mark import End, has_lost_log, required_files, write_mark
 from mailserver.queue.store import PAGE_OCTETS
@@ -29,7 +29,7 @@ class Opening:
         *,
         directory: str,
         path: str,
-        writer: Writer,
+        writer: CommitWriter,
         health: Health,
         read: Callable[..., Deferred[Any]],
         call_from_thread: Callable[..., Any],

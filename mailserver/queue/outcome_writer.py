@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
-from mailserver.queue.entry import CLOSED, Attempt, Settled, State
+from mailserver.queue.entry import CLOSED, Attempt, EntryState, Settled
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import MessageRefused, SqliteStore
 
-__all__ = ["Ledger", "Settled", "Written", "remove_files", "write_down"]
+__all__ = ["OutcomeWriter", "Settled", "WrittenOutcomes", "remove_files", "write_down"]
 
 AGAIN_SECONDS = 5.0
 UNWRITTEN_MOST = 1000  # outcomes; beyond them nothing new is begun while the store takes none
@@ -30,7 +30,7 @@ NOT_WRITTEN = "what became of the attempt could not be written down"
 
 
 @dataclass(slots=True)
-class Written:
+class WrittenOutcomes:
     """What the store took.
 
     `finished`: entries that waited for nothing else.  `kept`: the attempts as they were written, which is not always as they
@@ -47,7 +47,7 @@ class Written:
     fault: StorageFault | None = None
 
 
-class Ledger:
+class OutcomeWriter:
     """Gathers settlements and attempts and hands them to the writer thread, one hand-over at a time.
 
     `settled(ids)` is called when entries are gone, `recorded(attempts)` when attempts are kept.
@@ -59,7 +59,7 @@ class Ledger:
         self,
         *,
         clock: Clock,
-        do: Callable[[Callable[[SqliteStore], Written]], Deferred[Written]],
+        do: Callable[[Callable[[SqliteStore], WrittenOutcomes]], Deferred[WrittenOutcomes]],
         spool: Spool,
         settled: Callable[[list[Settled]], None],
         recorded: Callable[[list[Attempt]], None],
@@ -113,7 +113,7 @@ class Ledger:
         self._sending = True
         spool, again = self._spool, self._clock.seconds() + UNSOUND_AGAIN_SECONDS
 
-        def write(store: SqliteStore) -> Written:
+        def write(store: SqliteStore) -> WrittenOutcomes:
             written = write_down(store, entries, attempts, again)
             remove_files(spool, gone_of(entries, written))
             remove_files(spool, written.finished)
@@ -123,7 +123,7 @@ class Ledger:
             self._sent, self._not_sent, callbackArgs=(entries,), errbackArgs=(entries, attempts)
         ).addErrback(self._stumbled)
 
-    def _sent(self, written: Written, entries: list[Settled]) -> None:
+    def _sent(self, written: WrittenOutcomes, entries: list[Settled]) -> None:
         self._sending = False
         for number, why in written.refused:
             self.log.critical(
@@ -155,14 +155,14 @@ class Ledger:
             self._send()
 
 
-def write_down(store: SqliteStore, entries: list[Settled], attempts: list[Attempt], again: float) -> Written:
+def write_down(store: SqliteStore, entries: list[Settled], attempts: list[Attempt], again: float) -> WrittenOutcomes:
     """Write all of it in one transaction; where the store refuses that for itself, in ever smaller ones.
 
     An attempt that the store does not take even alone is kept as a bare one, due at `again` (seconds since the epoch).  Raises
     `StorageFault` where nothing was written.  Blocks.
     """
     try:
-        return Written(_settle(store, entries, attempts), attempts)
+        return WrittenOutcomes(_settle(store, entries, attempts), attempts)
     except MessageRefused:
         pass
     except StorageFault:
@@ -170,13 +170,13 @@ def write_down(store: SqliteStore, entries: list[Settled], attempts: list[Attemp
     except Exception:
         if not store.trusted:
             raise
-    written = Written()
+    written = WrittenOutcomes()
     _in_parts(store, entries, [], written, again)
     _in_parts(store, [], attempts, written, again)
     return written
 
 
-def gone_of(entries: list[Settled], written: Written) -> list[Settled]:
+def gone_of(entries: list[Settled], written: WrittenOutcomes) -> list[Settled]:
     """Those of `entries` that the store has forgotten."""
     left = written.unsettled.union([entry[0] for entry in written.entries])
     return [entry for entry in entries if entry[0] not in left] if left else entries
@@ -188,7 +188,7 @@ def _settle(store: SqliteStore, entries: list[Settled], attempts: list[Attempt])
 
 
 def _in_parts(
-    store: SqliteStore, entries: list[Settled], attempts: list[Attempt], written: Written, again: float
+    store: SqliteStore, entries: list[Settled], attempts: list[Attempt], written: WrittenOutcomes, again: float
 ) -> None:
     """Either entries or attempts: the whole, or its halves."""
     size = len(entries) + len(attempts)
@@ -224,7 +224,7 @@ def bare(attempt: Attempt, again: float) -> Attempt:
     """What is left of an attempt when its words and its reply go: what was done stays so, all else is tried again."""
     if attempt.state in CLOSED:
         return replace(attempt, reply=None, note=NOT_WRITTEN, history=())
-    state, remote = State.DEFERRED, bool(attempt.remote)
+    state, remote = EntryState.DEFERRED, bool(attempt.remote)
     return Attempt(attempt.number, attempt.destination, remote, state, attempt.attempts, again, None, NOT_WRITTEN)
 
 
@@ -243,4 +243,4 @@ def remove_files(spool: Spool, entries: list[Settled]) -> None:
             try:
                 spool.remove(id)
             except OSError as error:
-                Ledger.log.error("the spool file of {id}, which is done with, cannot be removed: {why}", id=id, why=error)
+                OutcomeWriter.log.error("the spool file of {id}, which is done with, cannot be removed: {why}", id=id, why=error)

@@ -26,19 +26,19 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
-from mailserver.queue.active import Lane, LaneLimits
+from mailserver.queue.active import ActiveQueue, ActiveQueueLimits
 from mailserver.queue.admin.changes import held_attempts
-from mailserver.queue.admin.orders import Verbs
-from mailserver.queue.clock_changes import Times
-from mailserver.queue.commit import Waiting, Writer
-from mailserver.queue.counts import Counts
-from mailserver.queue.direct import Unstored
+from mailserver.queue.admin.orders import Orders
+from mailserver.queue.clock_changes import ClockChanges
+from mailserver.queue.commit import CommitWriter, PendingCommit
+from mailserver.queue.counts import QueueCounts
+from mailserver.queue.direct import DirectDelivery
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
 from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.opening import Opening
-from mailserver.queue.outcome_writer import Ledger, remove_files
+from mailserver.queue.outcome_writer import OutcomeWriter, remove_files
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers, tidy_spool
 from mailserver.queue.reports import Report, Reporter
@@ -47,9 +47,9 @@ from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import SqliteStore
-from mailserver.queue.undeliverable import Kept
+from mailserver.queue.undeliverable import Undeliverable
 
-__all__ = ["Counts", "Queue", "QueueInUse"]
+__all__ = ["QueueCounts", "Queue", "QueueInUse"]
 
 MEBIBYTE = 1 << 20
 CLOSE_SECONDS = 10.0
@@ -112,7 +112,7 @@ class Queue:
         boot_seconds: Callable[[], float] | None = None,
     ) -> None:
         self.data_directory = os.path.abspath(data_directory)
-        self.counts = Counts()
+        self.counts = QueueCounts()
         self.store_path = os.path.join(self.data_directory, DATABASE)
         self._clock = clock
         self._note = note
@@ -124,7 +124,7 @@ class Queue:
             spool=self._spool,
             damaged=self._say_damaged,
         )
-        self._writer = Writer(
+        self._writer = CommitWriter(
             store=SqliteStore(self.store_path),
             call_from_thread=call_from_thread,
             committed=self._committed,
@@ -133,7 +133,7 @@ class Queue:
         )
         self._health = self._make_health()
         schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
-        self._times = Times(
+        self._clock_changes = ClockChanges(
             clock=clock,
             boot_seconds=boot_seconds,
             schedule=schedule,
@@ -148,24 +148,27 @@ class Queue:
             run_in_thread=run_in_thread,
             note=note,
             count=self._count,
-            since=self._times.since,
+            since=self._clock_changes.since,
         )
-        self.kept = Kept(
+        self.kept = Undeliverable(
             clock=clock,
             do=self._forgetting,
             dropped=runner.settled,
             most=failures_kept,
             seconds=failures_kept_seconds,
-            is_steady=lambda: self._times.is_steady,
+            is_steady=lambda: self._clock_changes.is_steady,
         )
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
-        self._unstored = self._make_unstored(local_deadline_seconds)
-        self._ledger = self._make_ledger()
+        self._direct = self._make_unstored(local_deadline_seconds)
+        self._outcome_writer = self._make_ledger()
         common = (batch_messages, batch_octets, memory_window_octets)
-        locally = LaneLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
-        remotely = LaneLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-        runner.begin(lanes=(self._make_lane(False, locally), self._make_lane(True, remotely)), ledger=self._ledger)
+        locally = ActiveQueueLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
+        remotely = ActiveQueueLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
+        runner.begin(
+            active_queues=(self._make_lane(False, locally), self._make_lane(True, remotely)),
+            outcome_writer=self._outcome_writer,
+        )
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self.verbs = self._make_verbs()
         self._opening = self._make_opening()
@@ -187,11 +190,11 @@ class Queue:
             do=self._writer.do,
             is_trusted=lambda: self._writer.is_trusted,
             room=self.room,
-            works_again=lambda: self._times.works_again(),
+            works_again=lambda: self._clock_changes.works_again(),
         )
 
-    def _make_unstored(self, deadline_seconds: float) -> Unstored:
-        return Unstored(
+    def _make_unstored(self, deadline_seconds: float) -> DirectDelivery:
+        return DirectDelivery(
             deliveries=self._deliveries,
             clock=self._clock,
             deadline_seconds=deadline_seconds,
@@ -200,8 +203,8 @@ class Queue:
             remove=lambda id: self._run_in_thread(self._spool.remove, id),
         )
 
-    def _make_verbs(self) -> Verbs:
-        return Verbs(
+    def _make_verbs(self) -> Orders:
+        return Orders(
             runner=self._runner,
             reader=self._reader,
             do=self._writer.do,
@@ -213,8 +216,8 @@ class Queue:
             owed=self._owed,
         )
 
-    def _make_ledger(self) -> Ledger:
-        return Ledger(
+    def _make_ledger(self) -> OutcomeWriter:
+        return OutcomeWriter(
             clock=self._clock,
             do=self._writer.do,
             spool=self._spool,
@@ -223,12 +226,12 @@ class Queue:
             failed=self._health.failed,
         )
 
-    def _make_lane(self, remote: bool, limits: LaneLimits) -> Lane:
+    def _make_lane(self, remote: bool, limits: ActiveQueueLimits) -> ActiveQueue:
         delivery: Any = self._deliveries[remote]
         if IConcurrentDelivery.providedBy(delivery):
             limits = replace(limits, calls=delivery.calls_at_once, deadline_seconds=delivery.deadline_seconds)
         runner = self._runner
-        return Lane(
+        return ActiveQueue(
             remote=remote,
             delivery=delivery,
             clock=self._clock,
@@ -237,7 +240,7 @@ class Queue:
             flushed=runner.flushed,
             unflushed=runner.unflushed,
             changed=runner.changed,
-            may_begin=lambda: not (self._ledger.is_behind or self._health.damage),
+            may_begin=lambda: not (self._outcome_writer.is_behind or self._health.damage),
         )
 
     def _make_reporter(
@@ -261,7 +264,7 @@ class Queue:
             finished=self._runner.settled,
             kept=self.kept.cannot_be_told,
             damaged=self._runner.damaged,
-            since=self._times.since,
+            since=self._clock_changes.since,
         )
 
     # --- life ---
@@ -305,7 +308,7 @@ class Queue:
                 return
             self._left_in_spool = await self._runner.read(self._spool.names)  # nothing of this run is there yet
             await self._writer.do(lambda store: store.forget_damage())
-            await self._times.start()
+            await self._clock_changes.start()
             if self._opening.is_sound:
                 await self._tidy_spool()
             left = await self._runner.read(find_leftovers, self._reader)
@@ -357,7 +360,7 @@ class Queue:
         self._runner.stop()
         if self._reporter is not None:
             self._reporter.finish()
-        self._times.stop()
+        self._clock_changes.stop()
         self._health.end()
         self._opening.stop()
         if left := await self._close():
@@ -401,7 +404,7 @@ class Queue:
 
     def look_at_clocks(self) -> None:
         """The clock of the machine may have been set."""
-        self._times.look()
+        self._clock_changes.look()
 
     def _times_mended(self) -> None:
         if self._accepting:
@@ -439,8 +442,8 @@ class Queue:
         if not self._accepting or not self._health.works:
             return fail(StorageBroken("the queue takes no messages now"))
         stored = held or not self._some_unstored
-        if not stored and not self._unstored.keeps(destinations):
-            return self._unstored.deliver(envelope, content, destinations)
+        if not stored and not self._direct.keeps(destinations):
+            return self._direct.deliver(envelope, content, destinations)
         try:
             number = number_of(envelope.id)
             if not destinations:
@@ -454,7 +457,7 @@ class Queue:
         if self._recovery is not None:
             self._recovery.commits(number)
         done: Deferred[None] = Deferred()
-        self._writer.commit(Waiting(number, packed, (done, envelope, content, destinations), attempts))
+        self._writer.commit(PendingCommit(number, packed, (done, envelope, content, destinations), attempts))
         return done
 
     def tidy(self) -> None:
@@ -494,10 +497,10 @@ class Queue:
 
     # --- what the writer reports ---
 
-    def _committed(self, batch: Sequence[Waiting], faults: Sequence[StorageFault | None] | None) -> None:
+    def _committed(self, batch: Sequence[PendingCommit], faults: Sequence[StorageFault | None] | None) -> None:
         counts = self.counts
         counts.batches += 1
-        good, bad = batch, list[tuple[Waiting, StorageFault]]()
+        good, bad = batch, list[tuple[PendingCommit, StorageFault]]()
         if faults is not None:
             good = [waiting for waiting, fault in zip(batch, faults, strict=True) if fault is None]
             bad = [(waiting, fault) for waiting, fault in zip(batch, faults, strict=True) if fault is not None]
@@ -512,7 +515,7 @@ class Queue:
             self._take_over(waiting.number, envelope, content, destinations, waiting.attempts)
         self._runner.pump()
 
-    def _answer(self, waiting: Waiting, tell: Callable[[Any], None], answer: Any) -> None:
+    def _answer(self, waiting: PendingCommit, tell: Callable[[Any], None], answer: Any) -> None:
         """One who cannot be told keeps no other from being told."""
         try:
             tell(answer)
@@ -572,7 +575,7 @@ class Queue:
 
         return self._writer.do(do)
 
-    def _refuse(self, waiting: Waiting, fault: StorageFault) -> None:
+    def _refuse(self, waiting: PendingCommit, fault: StorageFault) -> None:
         self.counts.refused += 1
         failure = Failure(fault)
         try:

@@ -26,8 +26,8 @@ from mailserver.queue.entry import (
     WHOLE_ENTRY,
     Attempt,
     DestinationSummary,
+    EntryState,
     EntrySummary,
-    State,
     UnreadableEntry,
     decode_history,
     decode_reply,
@@ -374,7 +374,7 @@ def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]
     rows = connection.execute(f"SELECT {ATTEMPT} FROM attempt WHERE number = ? ORDER BY destination", (number,))  # noqa: S608
     return tuple(
         Attempt(
-            *(number, destination, bool(remote), State(state), attempts, due),
+            *(number, destination, bool(remote), EntryState(state), attempts, due),
             *(decode_reply(reply), note, report, decode_history(history)),
         )
         for number, destination, remote, state, attempts, due, reply, note, report, history in rows
@@ -401,7 +401,7 @@ def summary(connection: apsw.Connection, number: int, with_history: bool = True)
     parts = tuple(
         destination_summary(destination, records.get(destination.index), with_history) for destination in destinations
     )
-    state = State.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
+    state = EntryState.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
     sender = "" if envelope.sender is None else str(envelope.sender)
     return EntrySummary(id, envelope.received_at, sender, size, state, parts, whole.note if whole else "")
 
@@ -442,7 +442,7 @@ def id_in(connection: apsw.Connection, number: int) -> str:
 def damaged_summary(number: int, id: str, why: str) -> EntrySummary:
     """An entry of which nothing but the number is sure."""
     id = shown_id(number, id)
-    return EntrySummary(id, time_of(id), "", 0, State.DAMAGED, (), clean_text(why))
+    return EntrySummary(id, time_of(id), "", 0, EntryState.DAMAGED, (), clean_text(why))
 
 
 def destination_summary(destination: Destination, attempt: Attempt | None, with_history: bool) -> DestinationSummary:

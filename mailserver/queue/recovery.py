@@ -105,7 +105,7 @@ class Recovery:
                     self._runner.damaged(message)
                 else:
                     self._found(message)
-                    self._runner.adopt(message, self._runner.lanes, True)
+                    self._runner.adopt(message, self._runner.active_queues, True)
             except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
                 self.log.failure("the queue cannot take up entry {number}", number=message.number)
         if self._after >= self._up_to:

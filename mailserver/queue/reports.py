@@ -32,9 +32,9 @@ from mailserver.mail.report import (
     success_report,
 )
 from mailserver.plugins.awaiting import now_or_later, within
-from mailserver.queue.entry import REPORT_HELD, Attempt, Mark, Settled, State, number_of, pack
+from mailserver.queue.entry import REPORT_HELD, Attempt, EntryState, Mark, Settled, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
-from mailserver.queue.retry_timer import DueTimes
+from mailserver.queue.retry_timer import RetryTimer
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.store import MessageRefused, SqliteStore
 
@@ -46,7 +46,7 @@ ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
 ROUTE_AGAIN_SECONDS = 60.0
 STORE_AGAIN_SECONDS = 5.0
 WRITE_AGAIN_SECONDS = 3600.0
-CONDITIONS = {State.FAILED: "failure", State.DEFERRED: "delay", State.DELIVERED: "success"}
+CONDITIONS = {EntryState.FAILED: "failure", EntryState.DEFERRED: "delay", EntryState.DELIVERED: "success"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Answer:
+class ReportsOwed:
     """What is to be written about one message: reports, and what they change."""
 
     reports: list[Report] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Reporter:
         self._kept = kept
         self._damaged = damaged
         self._since = since
-        self._due = DueTimes(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
+        self._due = RetryTimer(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
         self._waiting: dict[int, None] = {}  # numbers, in order
         self._working: Deferred[None] | None = None
         self._stopped = False
@@ -177,7 +177,7 @@ class Reporter:
             page, taken = await self._read(self._read_page, numbers)
             for number in numbers[:taken]:
                 del self._waiting[number]
-            answers: list[Answer] = []
+            answers: list[ReportsOwed] = []
             troubles: list[str] = []
             for message, original in page:
                 if isinstance(message, Unreadable):
@@ -206,7 +206,7 @@ class Reporter:
                 page.append((one, error))
         return page, taken
 
-    async def _commit_all(self, answers: list[Answer]) -> None:
+    async def _commit_all(self, answers: list[ReportsOwed]) -> None:
         """All in one transaction; where the store refuses that for itself, each message in one of its own."""
         try:
             await self._commit([r for one in answers for r in one.reports], [m for one in answers for m in one.marks])
@@ -242,7 +242,7 @@ class Reporter:
         later = [mark.report for mark in marks if mark.report is not None]
         if later:
             self._due.expect(min(later))
-        kept = [mark.number for mark in marks if mark.state is State.FAILED and mark.report is None]
+        kept = [mark.number for mark in marks if mark.state is EntryState.FAILED and mark.report is None]
         if kept:
             self._kept(kept)
 
@@ -253,12 +253,12 @@ class Reporter:
             for one in message.attempts
             if one.report is not None and REPORT_HELD != one.report <= now and one.destination >= 0
             # Where that is not so yet the next attempt brings it back: see `recorded`.
-            if one.state is not State.DEFERRED or one.was_made(since, now)
+            if one.state is not EntryState.DEFERRED or one.was_made(since, now)
         ]
 
     async def _answer_or_later(
         self, message: ReadMessage, original: Original | Exception, troubles: list[str]
-    ) -> Answer:
+    ) -> ReportsOwed:
         """One message's trouble, whatever it is, delays its own reports alone."""
         try:
             if isinstance(original, Exception):
@@ -267,11 +267,11 @@ class Reporter:
         except Exception:  # noqa: BLE001  a route may be anything, and an original too
             self.log.failure("the reports on {id} cannot be made yet", id=message.envelope.id)
             later = self._clock.seconds() + WRITE_AGAIN_SECONDS
-            return Answer([], [Mark(a.number, a.destination, a.state, a.state, later) for a in self._owed(message)])
+            return ReportsOwed([], [Mark(a.number, a.destination, a.state, a.state, later) for a in self._owed(message)])
 
-    async def _answer(self, message: ReadMessage, original: Original, troubles: list[str]) -> Answer:
+    async def _answer(self, message: ReadMessage, original: Original, troubles: list[str]) -> ReportsOwed:
         """The reports on one message, and what they change."""
-        answer = Answer()
+        answer = ReportsOwed()
         reports, marks = answer.reports, answer.marks
         now = self._clock.seconds()
         sender = message.envelope.sender
@@ -292,7 +292,7 @@ class Reporter:
             why = routes[0].why if routes and isinstance(routes[0], Refused) else "there is no route"
             marks += [unmarked(attempt, f"its sender cannot be told: {why}") for attempt in owed]
             return answer
-        for state in (State.FAILED, State.DEFERRED, State.DELIVERED):
+        for state in (EntryState.FAILED, EntryState.DEFERRED, EntryState.DELIVERED):
             attempts = [attempt for attempt in owed if attempt.state is state]
             if not attempts:
                 continue
@@ -302,7 +302,7 @@ class Reporter:
                 self.log.failure("the report on {id} cannot be written yet", id=message.envelope.id)
                 marks += [Mark(a.number, a.destination, state, state, now + WRITE_AGAIN_SECONDS) for a in attempts]
             else:
-                told = State.RETURNED if state is State.FAILED else state
+                told = EntryState.RETURNED if state is EntryState.FAILED else state
                 marks += [Mark(a.number, a.destination, state, told) for a in attempts]
         return answer
 
@@ -366,7 +366,7 @@ def recipient_reports(destinations: Sequence[Destination], attempts: Sequence[At
                 peer=last.peer if last is not None else "",
                 tried_at=last.made_at if last is not None else None,
                 partly=behind[recipient] > 1,
-                expired=attempt.state is State.FAILED and attempt.reply is not None and attempt.reply.is_transient,
-                relayed=attempt.state is State.DELIVERED and isinstance(destination.route, Remote),
+                expired=attempt.state is EntryState.FAILED and attempt.reply is not None and attempt.reply.is_transient,
+                relayed=attempt.state is EntryState.DELIVERED and isinstance(destination.route, Remote),
             )
     return list(found.values())

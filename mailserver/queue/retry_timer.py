@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageDamaged
 
-__all__ = ["DuePlace", "DueTimes"]
+__all__ = ["DuePlace", "RetryTimer"]
 
 PAGE = 200
 AGAIN_SECONDS = 5.0
@@ -24,7 +24,7 @@ START: DuePlace = (0.0, 0, False)
 END: DuePlace = (math.inf, 0, False)
 
 
-class DueTimes:
+class RetryTimer:
     """Asks the store for what is due, each entry once; more than once where the store learns of a place behind what was taken.
 
     `ask(after, now, limit)` fires with the due places after a place, in order, and the next time beyond them, or None;

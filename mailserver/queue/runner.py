@@ -21,11 +21,11 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageDamaged
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.queue.active import Entry, Lane, Leg, Waiting
-from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, State, destination_name
-from mailserver.queue.outcome_writer import Ledger, Settled
+from mailserver.queue.active import ActiveMessage, ActiveParcel, ActiveQueue, Backlogged
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, destination_name
+from mailserver.queue.outcome_writer import OutcomeWriter, Settled
 from mailserver.queue.reader import OpenEntry, ReadMessage, SqliteReader, Unreadable
-from mailserver.queue.retry_timer import DueTimes
+from mailserver.queue.retry_timer import RetryTimer
 from mailserver.queue.settlement import Settlement
 
 __all__ = ["Runner"]
@@ -57,8 +57,8 @@ class Runner:
         count: Callable[[str, int], None],
         since: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self.live: dict[int, Entry] = {}
-        self.lanes: tuple[Lane, ...] = ()
+        self.live: dict[int, ActiveMessage] = {}
+        self.active_queues: tuple[ActiveQueue, ...] = ()
         self._clock = clock
         self._settlement = settlement
         self._reader = reader
@@ -67,12 +67,12 @@ class Runner:
         self._note = note
         self._count = count
         self._since = since
-        self._ledger: Ledger | None = None
-        self.due = DueTimes(
+        self._outcome_writer: OutcomeWriter | None = None
+        self.due = RetryTimer(
             clock=clock,
             ask=lambda *question: self.read(reader.due_now, *question),
             found=self._found_due,
-            has_room=lambda: all(lane.has_room_for_retries for lane in self.lanes),
+            has_room=lambda: all(active_queue.has_room_for_retries for active_queue in self.active_queues),
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
@@ -81,17 +81,17 @@ class Runner:
         self._idle: list[Deferred[None]] = []
         self._unsound_said: dict[str, float] = {}  # when
 
-    def begin(self, *, lanes: tuple[Lane, ...], ledger: Ledger) -> None:
+    def begin(self, *, active_queues: tuple[ActiveQueue, ...], outcome_writer: OutcomeWriter) -> None:
         """Connect the parts that call back into this one."""
-        self.lanes = lanes
-        self._ledger = ledger
+        self.active_queues = active_queues
+        self._outcome_writer = outcome_writer
 
     @property
-    def ledger(self) -> Ledger:
+    def outcome_writer(self) -> OutcomeWriter:
         """Where outcomes go."""
-        if self._ledger is None:
+        if self._outcome_writer is None:
             raise RuntimeError("the runner has not begun")
-        return self._ledger
+        return self._outcome_writer
 
     def read(self, question: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Ask the reader in a thread, one question after the other."""
@@ -114,10 +114,10 @@ class Runner:
         if len(destinations) == 1:
             self._lane_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
         else:
-            for lane in self.lanes:
-                part = tuple([d for d in destinations if isinstance(d.route, Remote) is lane.remote])
+            for active_queue in self.active_queues:
+                part = tuple([d for d in destinations if isinstance(d.route, Remote) is active_queue.remote])
                 if part:
-                    lane.place(entry, Parcel(envelope, content, part))
+                    active_queue.place(entry, Parcel(envelope, content, part))
         if entry.active:
             self.live[number] = entry
 
@@ -132,16 +132,18 @@ class Runner:
 
     def read_again(self, number: int) -> None:
         """What the store has of this entry is to be delivered, and nothing of it is in memory."""
-        for lane in self.lanes:
-            lane.backlog.add("", (number, True))
+        for active_queue in self.active_queues:
+            active_queue.backlog.add("", (number, True))
 
-    def adopt(self, message: ReadMessage, lanes: tuple[Lane, ...], again: bool, window_counts: bool = True) -> None:
-        """An entry read back: give `lanes` those of its destinations that are theirs, due and not on their way."""
+    def adopt(
+        self, message: ReadMessage, active_queues: tuple[ActiveQueue, ...], again: bool, window_counts: bool = True
+    ) -> None:
+        """An entry read back: give `active_queues` those of its destinations that are theirs, due and not on their way."""
         number = message.number
         if number in self._claimed:  # what was read may have changed: read it again afterwards
-            self._claimed[number].update((lane.remote, again) for lane in lanes)
+            self._claimed[number].update((active_queue.remote, again) for active_queue in active_queues)
             return
-        if number in self.ledger.settling:
+        if number in self.outcome_writer.settling:
             return  # all is delivered
         entry = self.live.get(number) or self._new_entry(
             number, message.envelope, message.content, message.destinations, message.attempts
@@ -151,47 +153,55 @@ class Runner:
         for attempt in message.attempts:
             if attempt.destination == WHOLE_ENTRY:
                 return  # damaged
-            if attempt.state is not State.DEFERRED or (attempt.due or 0) > now:
+            if attempt.state is not EntryState.DEFERRED or (attempt.due or 0) > now:
                 waits |= 1 << attempt.destination
                 if attempt.due is not None:
                     self.due.expect(attempt.due)  # it was found before its time where the clock has gone back
-        for lane in lanes:
-            if lane.is_outdated(number):
-                lane.backlog.add("", (number, again))
+        for active_queue in active_queues:
+            if active_queue.is_outdated(number):
+                active_queue.backlog.add("", (number, again))
                 continue
             part = tuple(
-                [d for d in message.destinations if isinstance(d.route, Remote) is lane.remote and not waits >> d.index & 1]
+                [
+                    d
+                    for d in message.destinations
+                    if isinstance(d.route, Remote) is active_queue.remote and not waits >> d.index & 1
+                ]
             )
             if not part:
                 continue
             parcel = Parcel(entry.envelope, message.content, part, again)
             if window_counts:
-                lane.place(entry, parcel)
+                active_queue.place(entry, parcel)
             else:
-                lane.take_back(entry, parcel)
+                active_queue.take_back(entry, parcel)
         if entry.active:
             self.live[number] = entry
 
     def resize_windows(self, octets: int) -> None:
         """So much may wait in the memory of each lane."""
-        for lane in self.lanes:
-            lane.resize_window(octets)
+        for active_queue in self.active_queues:
+            active_queue.resize_window(octets)
 
     def pump(self) -> None:
         """Let the lanes run, and read back what they have room for."""
-        for lane in self.lanes:
-            lane.pump()
+        for active_queue in self.active_queues:
+            active_queue.pump()
         self.changed()
 
     def changed(self) -> None:
         """A lane has more room, or less to do."""
-        for lane in self.lanes:
+        for active_queue in self.active_queues:
             if not self._stopping:
-                if lane.wants_numbers and self._recovery is None:
-                    self._refill(lane)
-                self._read_back(lane)
+                if active_queue.wants_numbers and self._recovery is None:
+                    self._refill(active_queue)
+                self._read_back(active_queue)
         self.due.resume()
-        if self._recovery is not None and not self._stopping and any(lane.wants_more for lane in self.lanes):
+        if (
+            self._recovery is not None
+            and not self._stopping
+            and any(active_queue.wants_more for active_queue in self.active_queues)
+        ):
             self._recovery()
         if self._idle and self.is_idle:
             idle, self._idle = self._idle, []
@@ -209,11 +219,11 @@ class Runner:
         content: Content,
         destinations: tuple[Destination, ...],
         attempts: tuple[Attempt, ...] = (),
-    ) -> Entry:
+    ) -> ActiveMessage:
         open = 0
         for destination in destinations:
             open |= 1 << destination.index
-        entry = Entry(number=number, envelope=envelope, open=open, spooled=content.path is not None)
+        entry = ActiveMessage(number=number, envelope=envelope, open=open, spooled=content.path is not None)
         if attempts:
             entry.recorded = True
             entry.attempts = {attempt.destination: attempt for attempt in attempts}
@@ -222,12 +232,12 @@ class Runner:
                     entry.open &= ~(1 << attempt.destination)
         return entry
 
-    def _lane_of(self, destination: Destination) -> Lane:
-        return self.lanes[1] if isinstance(destination.route, Remote) else self.lanes[0]
+    def _lane_of(self, destination: Destination) -> ActiveQueue:
+        return self.active_queues[1] if isinstance(destination.route, Remote) else self.active_queues[0]
 
     # --- out ---
 
-    def answered(self, lane: Lane, leg: Leg, answer: object, why: str) -> None:
+    def answered(self, active_queue: ActiveQueue, leg: ActiveParcel, answer: object, why: str) -> None:
         """A delivery has answered for a parcel, or has not: `why` says so then.  The answer may be anything."""
         entry = leg.entry
         attempts: list[Attempt] = []
@@ -241,19 +251,19 @@ class Runner:
                     reason = str(unsound)
                     self._say_unsound(entry, reason)
             if isinstance(outcome, Delivered):
-                lane.delivered.append((entry, destination))
+                active_queue.delivered.append((entry, destination))
                 if outcome.notifies:
                     entry.passed_on |= 1 << destination.index
                 self._tell(entry, destination, "delivered", note=outcome.note)
             else:
-                attempts.append(self._not_delivered(lane, entry, destination, outcome, reason, chance))
+                attempts.append(self._not_delivered(active_queue, entry, destination, outcome, reason, chance))
         self._count("delivered", len(leg.parcel.destinations) - len(attempts))
         if attempts:
             entry.recorded = True
             entry.writing += len(attempts)
-            self.ledger.add([], attempts)
+            self.outcome_writer.add([], attempts)
 
-    def _say_unsound(self, entry: Entry, why: str) -> None:
+    def _say_unsound(self, entry: ActiveMessage, why: str) -> None:
         """A delivery that is broken is so for each message: the log has it once in a while, each message's road every time."""
         now = self._clock.seconds()
         if not 0 <= now - self._unsound_said.get(why, -UNSOUND_SAID_SECONDS) < UNSOUND_SAID_SECONDS:
@@ -262,9 +272,9 @@ class Runner:
             self._unsound_said[why] = now
             self.log.error("{why}; {id} is deferred, as all of which this is true", why=why, id=entry.envelope.id)
 
-    def flushed(self, deliveries: list[tuple[Entry, Destination]]) -> None:
+    def flushed(self, deliveries: list[tuple[ActiveMessage, Destination]]) -> None:
         """These are durable where they went: settle the entries of which nothing is left."""
-        touched: dict[int, Entry] = {}
+        touched: dict[int, ActiveMessage] = {}
         tells_success = self._settlement.tells_success
         for entry, destination in deliveries:
             done = ~(1 << destination.index)
@@ -285,9 +295,15 @@ class Runner:
                     entry.recorded = True
                     entry.writing += 1
                     attempts.append(self._settlement.delivered(entry, destination, now=self._clock.seconds()))
-        self.ledger.add(settled, attempts)
+        self.outcome_writer.add(settled, attempts)
 
-    def unflushed(self, lane: Lane, deliveries: list[tuple[Entry, Destination]], why: str, pause_seconds: float) -> None:
+    def unflushed(
+        self,
+        active_queue: ActiveQueue,
+        deliveries: list[tuple[ActiveMessage, Destination]],
+        why: str,
+        pause_seconds: float,
+    ) -> None:
         """None of these counts as delivered: after a pause they are delivered again."""
         numbers: dict[int, bool] = {}
         for entry, destination in deliveries:
@@ -300,7 +316,7 @@ class Runner:
         def again() -> None:
             self._postponed.discard(timer)
             for waiting in numbers.items():
-                lane.backlog.add("", waiting)
+                active_queue.backlog.add("", waiting)
             self.changed()
 
         timer = self._clock.callLater(pause_seconds, again)
@@ -309,8 +325,8 @@ class Runner:
     def settled(self, entries: list[Settled]) -> None:
         """The store has forgotten them."""
         self._count("settled", len(entries))
-        for lane in self.lanes:
-            lane.outrun(number for number, *_ in entries)
+        for active_queue in self.active_queues:
+            active_queue.outrun(number for number, *_ in entries)
         note = self._note
         for _, id, _, _ in entries:
             note(id, "settled")
@@ -333,10 +349,16 @@ class Runner:
         self.log.error("queue entry {id} is damaged and kept: {why}", id=entry.id or str(entry.number), why=entry.why)
         self._note(entry.id, "damaged", note=entry.why)
         why = clean_text(entry.why)
-        self.ledger.add([], [Attempt(entry.number, WHOLE_ENTRY, False, State.DAMAGED, 0, None, None, why)])
+        self.outcome_writer.add([], [Attempt(entry.number, WHOLE_ENTRY, False, EntryState.DAMAGED, 0, None, None, why)])
 
     def _not_delivered(
-        self, lane: Lane, entry: Entry, destination: Destination, outcome: Outcome | None, why: str, chance: float
+        self,
+        active_queue: ActiveQueue,
+        entry: ActiveMessage,
+        destination: Destination,
+        outcome: Outcome | None,
+        why: str,
+        chance: float,
     ) -> Attempt:
         """Keep in mind what becomes of a destination that was not reached."""
         bit = 1 << destination.index
@@ -345,7 +367,7 @@ class Runner:
         attempt = self._settlement.not_delivered(
             entry, destination, outcome, why, now=self._clock.seconds(), chance=chance, since=self._since()
         )
-        step = "deferred" if attempt.state is State.DEFERRED else "failed"
+        step = "deferred" if attempt.state is EntryState.DEFERRED else "failed"
         self._tell(entry, destination, step, note=attempt.note, reply=str(attempt.reply))
         self._count(step, 1)
         if entry.attempts is None:
@@ -353,14 +375,14 @@ class Runner:
         entry.attempts[destination.index] = attempt
         return attempt
 
-    def _leave(self, entry: Entry) -> None:
+    def _leave(self, entry: ActiveMessage) -> None:
         """Nothing of it is in memory any more; the store knows the rest."""
         if not entry.active and not entry.writing:
             self.live.pop(entry.number, None)
-            for lane in self.lanes:
-                lane.outrun((entry.number,))
+            for active_queue in self.active_queues:
+                active_queue.outrun((entry.number,))
 
-    def _tell(self, entry: Entry, destination: Destination, step: str, **fields: str) -> None:
+    def _tell(self, entry: ActiveMessage, destination: Destination, step: str, **fields: str) -> None:
         before = None if entry.attempts is None else entry.attempts.get(destination.index)
         made = 1 if before is None else before.attempts + 1
         envelope = entry.envelope
@@ -383,12 +405,12 @@ class Runner:
         """
         claimed = {number: set[tuple[bool, bool]]() for number in numbers if number not in self._claimed}
         live = {number for number in claimed if number in self.live}
-        for lane in self.lanes if live else ():
-            for number, again in lane.withdraw(live):
-                claimed[number].add((lane.remote, again))
+        for active_queue in self.active_queues if live else ():
+            for number, again in active_queue.withdraw(live):
+                claimed[number].add((active_queue.remote, again))
         for number in live:
             self._leave(self.live[number])
-        busy = {number for number in claimed if number in self.live or number in self.ledger.settling}
+        busy = {number for number in claimed if number in self.live or number in self.outcome_writer.settling}
         self._claimed.update(claimed)
         self.release(busy)
         return set(claimed) - busy
@@ -397,86 +419,90 @@ class Runner:
         """Give claimed entries back: what is to be done with them is read from the store."""
         for number in numbers:
             for remote, again in self._claimed.pop(number, ()):
-                self.lanes[remote].backlog.add("", (number, again))
+                self.active_queues[remote].backlog.add("", (number, again))
         if not self._stopping:
             self.changed()
 
     # --- reading back ---
 
-    def _read_back(self, lane: Lane) -> None:
-        asked = lane.next_to_read(PAGE, RETRIES_PAGE)
+    def _read_back(self, active_queue: ActiveQueue) -> None:
+        asked = active_queue.next_to_read(PAGE, RETRIES_PAGE)
         if not asked:
             return
         numbers = [number for _, (number, _) in asked]
-        answer = self.read(self._reader.read, numbers, lane.free_octets)
-        answer.addCallbacks(self._read, self._not_read, callbackArgs=(lane, asked), errbackArgs=(lane, asked))
+        answer = self.read(self._reader.read, numbers, active_queue.free_octets)
+        answer.addCallbacks(self._read, self._not_read, callbackArgs=(active_queue, asked), errbackArgs=(active_queue, asked))
         answer.addErrback(self._stumbled)
 
-    def _read(self, answer: tuple[list[ReadMessage | Unreadable], int], lane: Lane, asked: list[Waiting]) -> None:
+    def _read(
+        self, answer: tuple[list[ReadMessage | Unreadable], int], active_queue: ActiveQueue, asked: list[Backlogged]
+    ) -> None:
         messages, taken = answer
         if self._stopping:
-            lane.read_ended(())
+            active_queue.read_ended(())
             self.changed()
             return
-        lane.read_ended(asked[taken:])
+        active_queue.read_ended(asked[taken:])
         again = dict([waiting for _, waiting in asked])
         for message in messages:
             try:
                 if isinstance(message, Unreadable):
                     self.damaged(message)
                 else:
-                    self.adopt(message, (lane,), again[message.number], window_counts=False)
+                    self.adopt(message, (active_queue,), again[message.number], window_counts=False)
             except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
                 self.log.failure("the queue cannot take up entry {number}", number=message.number)
-        lane.pump()
+        active_queue.pump()
         self.changed()
 
-    def _not_read(self, failure: Failure, lane: Lane, asked: list[Waiting]) -> None:
+    def _not_read(self, failure: Failure, active_queue: ActiveQueue, asked: list[Backlogged]) -> None:
         if self._stopping or failure.check(StorageDamaged):  # damage is told, and does not mend itself
             return
         self.log.failure("the queue could not read its entries back; it tries again", failure)
 
         def again() -> None:
             self._postponed.discard(timer)
-            lane.read_ended(asked)
+            active_queue.read_ended(asked)
             self.changed()
 
         timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
         self._postponed.add(timer)
 
-    def _refill(self, lane: Lane) -> None:
+    def _refill(self, active_queue: ActiveQueue) -> None:
         """Its backlog has room again for numbers that are in the store alone."""
-        low, high = lane.overflow.taken()
+        low, high = active_queue.store_window.taken()
         asked = self.read(self._reader.open_entries, low - 1, high, REFILL)
-        asked.addCallbacks(self._refilled, self._not_refilled, callbackArgs=(lane, high), errbackArgs=(lane, low, high))
+        asked.addCallbacks(
+            self._refilled, self._not_refilled, callbackArgs=(active_queue, high), errbackArgs=(active_queue, low, high)
+        )
         asked.addErrback(self._stumbled)
 
-    def _refilled(self, found: list[OpenEntry], lane: Lane, high: int) -> None:
-        lane.overflow.reading = False
+    def _refilled(self, found: list[OpenEntry], active_queue: ActiveQueue, high: int) -> None:
+        active_queue.store_window.reading = False
         for number, destinations, attempted in found:
             entry = self.live.get(number)
             busy = 0 if entry is None else entry.active | ~entry.open | (entry.shelved if entry.writing else 0)
             part = [
                 d
                 for d in destinations
-                if isinstance(d.route, Remote) is lane.remote and d.index not in attempted and not busy >> d.index & 1
+                if isinstance(d.route, Remote) is active_queue.remote and d.index not in attempted and not busy >> d.index & 1
             ]
             # An entry that cannot be read is found out, and told, where its message is read.
-            if (part or not destinations) and number not in self.ledger.settling:
-                lane.wait(lane.key_of(part) if part else "", number, not lane.remote, older=True)
+            if (part or not destinations) and number not in self.outcome_writer.settling:
+                active_queue.wait(active_queue.key_of(part) if part else "", number, not active_queue.remote, older=True)
         if len(found) == REFILL:
-            lane.overflow.add_range(found[-1][0] + 1, high)
+            active_queue.store_window.add_range(found[-1][0] + 1, high)
         self.changed()
 
-    def _not_refilled(self, failure: Failure, lane: Lane, low: int, high: int) -> None:
+    def _not_refilled(self, failure: Failure, active_queue: ActiveQueue, low: int, high: int) -> None:
         if failure.check(StorageDamaged):
             return
         self.log.failure("the queue could not read which of its entries wait; it tries again", failure)
-        lane.overflow.add_range(low, high)
+        active_queue.store_window.add_range(low, high)
 
         def again() -> None:
             self._postponed.discard(timer)
-            lane.overflow.reading = False
+            active_queue.store_window.reading = False
             self.changed()
 
         if not self._stopping:
@@ -485,7 +511,7 @@ class Runner:
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:
-            self.lanes[remote].retries.add("", (number, True))
+            self.active_queues[remote].retries.add("", (number, True))
         self.changed()
 
     def _stumbled(self, failure: Failure) -> None:
@@ -496,7 +522,7 @@ class Runner:
     @property
     def is_idle(self) -> bool:
         """Nothing in memory is left to deliver, to flush or to write down."""
-        return all(lane.is_idle for lane in self.lanes) and self.ledger.is_empty
+        return all(active_queue.is_idle for active_queue in self.active_queues) and self.outcome_writer.is_empty
 
     def finish(self) -> Deferred[None]:
         """Take nothing more from the store, deliver what is in memory; fires when that has been settled."""
@@ -506,18 +532,18 @@ class Runner:
         for timer in self._postponed:
             timer.cancel()
         self._postponed.clear()
-        for lane in self.lanes:
-            lane.read_ended(())  # what a read still brings is not taken
+        for active_queue in self.active_queues:
+            active_queue.read_ended(())  # what a read still brings is not taken
         done: Deferred[None] = Deferred()
         self._idle.append(done)
-        for lane in self.lanes:
-            lane.hurry()
+        for active_queue in self.active_queues:
+            active_queue.hurry()
         self.changed()
         return done
 
     def stop(self) -> None:
         """Stop where things stand: the store has the rest."""
         self._stopping = True
-        for lane in self.lanes:
-            lane.stop()
-        self.ledger.stop()
+        for active_queue in self.active_queues:
+            active_queue.stop()
+        self.outcome_writer.stop()

@@ -10,8 +10,8 @@ from mailserver.mail.answers import Deferred, Failed, Outcome, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.queue.active import Entry
-from mailserver.queue.entry import Attempt, State, Trial
+from mailserver.queue.active import ActiveMessage
+from mailserver.queue.entry import Attempt, EntryState, Trial
 from mailserver.queue.schedule import Schedule
 
 __all__ = ["Settlement"]
@@ -29,7 +29,7 @@ class Settlement:
 
     def not_delivered(
         self,
-        entry: Entry,
+        entry: ActiveMessage,
         destination: Destination,
         outcome: Outcome | None,
         why: str,
@@ -45,7 +45,7 @@ class Settlement:
         """
         before = (entry.attempts or {}).get(destination.index)
         made = before.attempts + 1 if before is not None else 1
-        reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", State.FAILED, None
+        reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", EntryState.FAILED, None
         peer = phase = ""
         dialogue: tuple[str, ...] = ()
         if isinstance(outcome, Deferred | Failed):
@@ -58,21 +58,21 @@ class Settlement:
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:
-                state = State.DEFERRED
+                state = EntryState.DEFERRED
         state, report = self._told(entry, destination, state, now)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
         return Attempt(entry.number, destination.index, remote, state, made, due, reply, note, report, history)
 
-    def delivered(self, entry: Entry, destination: Destination, *, now: float) -> Attempt:
+    def delivered(self, entry: ActiveMessage, destination: Destination, *, now: float) -> Attempt:
         """What is kept of a destination that was reached, while others of its message are not, or its sender is to be told."""
         before = (entry.attempts or {}).get(destination.index)
         made, history = (before.attempts + 1, before.history) if before is not None else (1, ())
         report = now if self.tells_success(entry, destination) else None
         remote = isinstance(destination.route, Remote)
-        return Attempt(entry.number, destination.index, remote, State.DELIVERED, made, None, None, "", report, history)
+        return Attempt(entry.number, destination.index, remote, EntryState.DELIVERED, made, None, None, "", report, history)
 
-    def tells_success(self, entry: Entry, destination: Destination) -> bool:
+    def tells_success(self, entry: ActiveMessage, destination: Destination) -> bool:
         """RFC 3461 section 5.2: the sender asked for it, and no next host does it."""
         return (
             self._reports
@@ -81,11 +81,13 @@ class Settlement:
             and wants(destination.recipient, "SUCCESS")
         )
 
-    def _told(self, entry: Entry, destination: Destination, state: State, now: float) -> tuple[State, float | None]:
+    def _told(
+        self, entry: ActiveMessage, destination: Destination, state: EntryState, now: float
+    ) -> tuple[EntryState, float | None]:
         """The state with which it is kept, and when a report is owed."""
         if not self._reports or entry.envelope.sender is None:
             return state, None
-        if state is State.DEFERRED:
+        if state is EntryState.DEFERRED:
             told = wants(destination.recipient, "DELAY")
             return state, self._schedule.warning(entry.envelope.received_at) if told else None
-        return (State.FAILED, now) if wants(destination.recipient, "FAILURE") else (State.RETURNED, None)
+        return (EntryState.FAILED, now) if wants(destination.recipient, "FAILURE") else (EntryState.RETURNED, None)

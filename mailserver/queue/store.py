@@ -19,7 +19,7 @@ import apsw
 
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
-from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, Mark, Settled, State, encode_history, encode_reply
+from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, Mark, Settled, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
 
 __all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "cut_off_is_damage", "open_connection"]
@@ -334,7 +334,7 @@ class SqliteStore:
         """Drop the records of damage: the start finds out anew, and a file may have been put back."""
         connection = self._trusted_connection()
         with self._faults():
-            connection.execute("DELETE FROM attempt WHERE destination = ? AND state = ?", (WHOLE_ENTRY, State.DAMAGED))
+            connection.execute("DELETE FROM attempt WHERE destination = ? AND state = ?", (WHOLE_ENTRY, EntryState.DAMAGED))
 
     # --- the log ---
 

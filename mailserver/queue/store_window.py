@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Overflow"]
+__all__ = ["StoreWindow"]
 
 
-class Overflow:
+class StoreWindow:
     """A range of numbers, both ends included, among which are entries that wait; `reading` while they are looked for."""
 
     __slots__ = ("_high", "_low", "reading")

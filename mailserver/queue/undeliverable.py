@@ -13,15 +13,15 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
-from mailserver.queue.entry import Attempt, Settled, State
+from mailserver.queue.entry import Attempt, EntryState, Settled
 from mailserver.queue.store import SqliteStore
 
-__all__ = ["Kept"]
+__all__ = ["Undeliverable"]
 
 UNTOLD_MOST = 1000
 
 
-class Kept:
+class Undeliverable:
     """Keeps at most `most` such entries, for `seconds` from their acceptance; the oldest go first, each with a line in the log.
 
     `do(work)` runs in the store's thread; `dropped` is told which entries are gone.  While the clock has just been set, or read
@@ -56,7 +56,7 @@ class Kept:
 
     def recorded(self, attempts: Iterable[Attempt]) -> None:
         """The store has kept these."""
-        failed = [attempt.number for attempt in attempts if attempt.state is State.FAILED and attempt.report is None]
+        failed = [attempt.number for attempt in attempts if attempt.state is EntryState.FAILED and attempt.report is None]
         if failed:
             self.cannot_be_told(failed)
 

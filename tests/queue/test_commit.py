@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from mailserver.mail.faults import StorageBroken, StorageFull
-from mailserver.queue.commit import Waiting, Writer
+from mailserver.queue.commit import CommitWriter, PendingCommit
 from mailserver.queue.store import MessageRefused
 
 
@@ -43,7 +43,7 @@ class Group(TestCase):
         self.store = Store()
         self.answers = {}
         self.waiting = {}
-        self.writer = Writer(store=self.store, call_from_thread=reactor.callFromThread, committed=self.committed, **changes)
+        self.writer = CommitWriter(store=self.store, call_from_thread=reactor.callFromThread, committed=self.committed, **changes)
         self.addCleanup(lambda: self.writer.stop())
         await self.writer.start()
 
@@ -53,7 +53,7 @@ class Group(TestCase):
 
     def commit(self, *numbers, octets=10):
         for number in numbers:
-            self.writer.commit(Waiting(number, b"x" * octets, None))
+            self.writer.commit(PendingCommit(number, b"x" * octets, None))
 
     async def all_done(self):
         self.store.gate.set()

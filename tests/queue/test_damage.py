@@ -27,7 +27,7 @@ from mailserver.queue.admin.orders import Order, StoppedQueue
 from mailserver.queue.admin.salvage import salvage
 from mailserver.queue.admin.selection import Selection
 from mailserver.queue.checkup import fault_in
-from mailserver.queue.entry import Attempt, State, Trial, UnreadableEntry, number_of, pack, shown_id
+from mailserver.queue.entry import Attempt, EntryState, Trial, UnreadableEntry, number_of, pack, shown_id
 from mailserver.queue.lock import QueueInUse
 from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
 from mailserver.queue.reader import checked, list_entries, show_entry
@@ -615,7 +615,7 @@ class AnyBit(SynchronousTestCase):
                 destinations = (local(0), remote(1))
                 sent = envelope(*destinations)
                 number = number_of(sent.id)
-                attempt = Attempt(number, 1, True, State.DEFERRED, 1, 5.0, BUSY.reply, "x", None, (Trial(1.0, "p", "RCPT", "451", ""),))
+                attempt = Attempt(number, 1, True, EntryState.DEFERRED, 1, 5.0, BUSY.reply, "x", None, (Trial(1.0, "p", "RCPT", "451", ""),))
                 packed = pack(number, sent, Content.of(random.randbytes(3000)), destinations)
                 store.add([number], [packed], [attempt])
             store.close()

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.queue.fairness import Share, Turns
+from mailserver.queue.fairness import FairQueue, Share
 
 keys = st.sampled_from("abcd")
 
 
 class TurnsTests(SynchronousTestCase):
-    def turns(self, text: str) -> Turns[str]:
+    def turns(self, text: str) -> FairQueue[str]:
         """Each word is an item, its first letter the key."""
-        turns: Turns[str] = Turns()
+        turns: FairQueue[str] = FairQueue()
         for word in text.split():
             turns.add(word[0], word)
         return turns
 
-    def all_of(self, turns: Turns[str]) -> str:
+    def all_of(self, turns: FairQueue[str]) -> str:
         found = []
         while (next := turns.take()) is not None:
             found.append(next[1])
@@ -53,7 +53,7 @@ class TurnsTests(SynchronousTestCase):
 
     @given(st.lists(st.one_of(keys, st.just("take"))))
     def test_nothing_is_lost_and_each_key_keeps_its_order(self, steps: list[str]) -> None:
-        turns: Turns[tuple[str, int]] = Turns()
+        turns: FairQueue[tuple[str, int]] = FairQueue()
         put, got = [], []
         for number, step in enumerate(steps):
             if step == "take":
@@ -72,7 +72,7 @@ class TurnsTests(SynchronousTestCase):
 
     @given(st.lists(keys, min_size=1), st.integers(0, 30))
     def test_nobody_waits_longer_than_a_turn_of_all_others_for_each_item_before_his(self, items: list[str], more: int) -> None:
-        turns: Turns[str] = Turns()
+        turns: FairQueue[str] = FairQueue()
         for key in items:
             turns.add(key, key)
         turns.add("z", "z")

@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.queue.entry import Attempt, State, number_of
+from mailserver.queue.entry import Attempt, EntryState, number_of
 from mailserver.queue.outcome_writer import NOT_WRITTEN, remove_files, write_down
 from mailserver.queue.reader import list_entries, show_entry
 from mailserver.queue.store import MessageRefused, SqliteStore
@@ -31,14 +31,14 @@ class Strange(Plain):
 
 
 class Answers(QueueCase):
-    async def both(self, answer, lane=local):
+    async def both(self, answer, active_queue=local):
         """Deliver to alice, whose delivery answers so, and to bob: alice's entry, when bob's message is settled."""
         self.relay = self.delivery = Strange()
         self.delivery.strange = answer
         queue = await self.started(flush_seconds=1.0, remote_flush_seconds=1.0)
         alice, bob = IDS.next(), IDS.next()
         steps = [self.steps.wait(alice, "deferred"), self.steps.wait(bob, "delivered")]
-        await gatherResults([self.commit_to(queue, alice, lane(0, "alice")), self.commit_to(queue, bob, lane(0, "bob"))])
+        await gatherResults([self.commit_to(queue, alice, active_queue(0, "alice")), self.commit_to(queue, bob, active_queue(0, "bob"))])
         await gatherResults(steps)
         settled = self.steps.wait(bob, "settled")
         self.clock.advance(1)
@@ -158,11 +158,11 @@ class Answers(QueueCase):
         notes = [show_entry(self.directory, id).destinations[0] for id in ids]
         self.assertEqual([(one.state, one.note) for one in notes], [("deferred", ""), ("deferred", NOT_WRITTEN), ("deferred", "")])
         self.assertTrue(queue.writable)
-        self.assertTrue(queue._ledger.is_empty)
+        self.assertTrue(queue._outcome_writer.is_empty)
         self.assertEqual(queue._runner.live, {})
 
     async def written(self, queue):
-        while not queue._ledger.is_empty:
+        while not queue._outcome_writer.is_empty:
             await queue._writer.do(lambda store: None)
 
     async def test_a_message_that_nobody_keeps_and_a_strange_answer_is_not_accepted(self):
@@ -210,7 +210,7 @@ class WriteDown(QueueCase):
         return store
 
     def attempt(self, number, note="good"):
-        return Attempt(number, 0, False, State.FAILED, 1, None, NO, note, 5.0, ())
+        return Attempt(number, 0, False, EntryState.FAILED, 1, None, NO, note, 5.0, ())
 
     def test_a_good_batch_is_one_transaction(self):
         attempts = [self.attempt(n) for n in range(5)]
@@ -221,14 +221,14 @@ class WriteDown(QueueCase):
         attempts = [self.attempt(n, "bad" if n == 40 else "good") for n in range(50)]
         written = write_down(self.store(), [(70, "ID", False, False)], attempts, 100.0)
         self.assertEqual(written.kept[:40] + written.kept[41:], attempts[:40] + attempts[41:])
-        self.assertEqual(written.kept[40], Attempt(40, 0, False, State.DEFERRED, 1, 100.0, None, NOT_WRITTEN))
+        self.assertEqual(written.kept[40], Attempt(40, 0, False, EntryState.DEFERRED, 1, 100.0, None, NOT_WRITTEN))
         self.assertEqual((written.refused, written.fault), ([], None))
         self.assertLess(len(self.seen), 20, "in halves, not row by row")
 
     def test_what_was_done_stays_done_without_its_words(self):
-        done = Attempt(3, 0, False, State.DELIVERED, 1, None, None, "bad")
+        done = Attempt(3, 0, False, EntryState.DELIVERED, 1, None, None, "bad")
         (kept,) = write_down(self.store(), [], [done], 100.0).kept
-        self.assertEqual((kept.state, kept.note), (State.DELIVERED, NOT_WRITTEN))
+        self.assertEqual((kept.state, kept.note), (EntryState.DELIVERED, NOT_WRITTEN))
 
     def test_an_entry_that_cannot_be_forgotten_is_named_and_keeps_its_file(self):
         entries = [(n, f"ID{n}", False, True) for n in range(10, 16)]
@@ -260,7 +260,7 @@ class NotTrusted(QueueCase):
         try:
             for work in (
                 lambda store: store.settle([1], [], []),
-                lambda store: store.settle([], [], [Attempt(1, 0, False, State.DEFERRED, 1, 1.0, None, "")]),
+                lambda store: store.settle([], [], [Attempt(1, 0, False, EntryState.DEFERRED, 1, 1.0, None, "")]),
                 lambda store: store.report([b"x"], []),
                 lambda store: store.alter([1], [], []),
                 lambda store: store.drop_failed(1, 1),
@@ -283,7 +283,7 @@ class NotTrusted(QueueCase):
                 await queue._writer.do(lambda store: None)
             self.assertLess(len(self.delivery.parcels), 60)
             begun = len(self.delivery.parcels)
-            self.assertTrue(queue._ledger.is_behind)
+            self.assertTrue(queue._outcome_writer.is_behind)
             more = await self.commit(queue)
             await queue._writer.do(lambda store: None)
             self.assertEqual(len(self.delivery.parcels), begun)

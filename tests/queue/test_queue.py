@@ -263,7 +263,7 @@ class Outcomes(QueueCase):
             await deferred
         await self.until_recorded(queue)
         self.assertEqual(queue._runner.live, {})
-        self.assertEqual([lane.held_octets for lane in queue._runner.lanes], [0, 0])
+        self.assertEqual([active_queue.held_octets for active_queue in queue._runner.active_queues], [0, 0])
         self.assertEqual(queue.depth, 5)
 
     async def test_one_destinations_trouble_does_not_hold_up_another(self):
@@ -451,9 +451,9 @@ class Window(QueueCase):
         ids = [IDS.next() for _ in range(30)]
         for number, id in enumerate(ids):
             await self.commit(queue, id=id, data=b"%04d" % number * 250)
-        lane = queue._runner.lanes[0]
-        self.assertLess(lane.held_octets, 25_000)
-        self.assertGreater(len(lane.backlog), 10)
+        active_queue = queue._runner.active_queues[0]
+        self.assertLess(active_queue.held_octets, 25_000)
+        self.assertGreater(len(active_queue.backlog), 10)
         self.assertLess(len(queue._runner.live), 15)
         self.delivery.hold = False
         last = self.steps.wait(ids[-1], "delivered")
@@ -462,7 +462,7 @@ class Window(QueueCase):
         self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
         self.assertEqual([parcel[1] for parcel in self.delivery.parcels], [b"%04d" % n * 250 for n in range(30)])
         self.assertFalse(any(parcel[3] for parcel in self.delivery.parcels))
-        self.assertEqual(lane.held_octets, 0)
+        self.assertEqual(active_queue.held_octets, 0)
 
     async def test_a_message_larger_than_the_window_is_delivered(self):
         queue = await self.started(memory_window_octets=1000)
@@ -476,7 +476,7 @@ class Window(QueueCase):
         queue = await self.started(memory_window_octets=10_000, remote_deliveries=1)
         for _ in range(20):
             await self.commit(queue, remote(), data=b"x" * 1000)
-        self.assertTrue(queue._runner.lanes[1].backlog)
+        self.assertTrue(queue._runner.active_queues[1].backlog)
         id = IDS.next()
         delivered = self.steps.wait(id, "delivered")
         await self.commit(queue, local(0), remote(1), id=id)
@@ -500,15 +500,15 @@ class Window(QueueCase):
         await queue._writer.do(lambda store: None)
         await queue._writer.do(lambda store: None)
         self.relay.hold = True
-        lane = queue._runner.lanes[1]
+        active_queue = queue._runner.active_queues[1]
         self.clock.advance(70)
-        while not (len(lane.ready) + len(lane.retries) == 299 and not lane.reading):
+        while not (len(active_queue.ready) + len(active_queue.retries) == 299 and not active_queue.reading):
             await queue._runner.read(lambda: None)
-        self.assertLessEqual(len(lane.ready), 100, "the others wait in the store")
+        self.assertLessEqual(len(active_queue.ready), 100, "the others wait in the store")
         id = IDS.next()
         await self.commit(queue, remote(0, "living"), id=id)
         await queue._runner.read(lambda: None)
-        self.assertEqual(list(lane.ready)[-1].entry.envelope.id, id)
+        self.assertEqual(list(active_queue.ready)[-1].entry.envelope.id, id)
         delivered = self.steps.wait(id, "delivered")
         self.relay.hold = False
         self.relay.let_go()
@@ -556,13 +556,13 @@ class Fairness(QueueCase):
     async def test_others_pass_a_slow_destination_with_more_mail_than_fits_in_memory(self):
         queue = await self.started(remote_deliveries=100, memory_window_octets=200_000)
         await self.send(queue, 300, "slow.example", b"x" * 1000)
-        lane = queue._runner.lanes[1]
-        self.assertGreater(lane.backlog.waiting("slow.example"), 100)
+        active_queue = queue._runner.active_queues[1]
+        self.assertGreater(active_queue.backlog.waiting("slow.example"), 100)
         quick = await self.send(queue, 300, "quick.example", b"x" * 1000)
         last = self.steps.wait(quick[-1], "delivered")
         await last
         self.assertEqual([id for id, *_ in self.relay.parcels], quick)
-        self.assertLessEqual(lane.held_octets, 200_000)
+        self.assertLessEqual(active_queue.held_octets, 200_000)
         while len(self.relay.parcels) < 600:
             self.relay.let_go()
             await queue._runner.read(lambda: None)
@@ -589,11 +589,11 @@ class Fairness(QueueCase):
 
     async def test_a_message_for_several_domains_has_turns_of_its_own(self):
         queue = await self.started(remote_deliveries=100)
-        lane = queue._runner.lanes[1]
+        active_queue = queue._runner.active_queues[1]
         both = (remote(0, domain="B.example"), remote(1, domain="a.example"))
-        self.assertEqual(lane.key_of(both), "a.example b.example")
-        self.assertEqual(lane.key_of(both[:1]), "b.example")
-        self.assertEqual(queue._runner.lanes[0].key_of((local(),)), "")
+        self.assertEqual(active_queue.key_of(both), "a.example b.example")
+        self.assertEqual(active_queue.key_of(both[:1]), "b.example")
+        self.assertEqual(queue._runner.active_queues[0].key_of((local(),)), "")
 
     async def test_a_thousand_destinations_of_which_a_tenth_never_answers(self):
         queue = await self.started(remote_deliveries=500)

@@ -74,12 +74,12 @@ class ReadingCase(QueueCase):
             await self.turn()
         return id
 
-    def hold_next_read(self, queue, lane):
+    def hold_next_read(self, queue, active_queue):
         """Of that lane.  All other reads wait behind it."""
         runner, held = queue._runner, Held(threads.deferToThread)
 
         def run_in_thread(function, *arguments):
-            if function != runner._reader.read or not lane.reading:
+            if function != runner._reader.read or not active_queue.reading:
                 return threads.deferToThread(function, *arguments)
             runner._run_in_thread = threads.deferToThread
             return held(function, *arguments)
@@ -100,12 +100,12 @@ class ReadingCase(QueueCase):
 
     def find_once_more(self, queue, id):
         """As when a place behind what was taken is looked at again."""
-        queue._runner.lanes[1].retries.add("", (number_of(id), True))
+        queue._runner.active_queues[1].retries.add("", (number_of(id), True))
         queue._runner.changed()
 
     async def reading_once_more(self, queue, id):
         """The same, and the read of it is under way."""
-        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        held = self.hold_next_read(queue, queue._runner.active_queues[1])
         self.find_once_more(queue, id)
         await held.made
         return held
@@ -115,8 +115,8 @@ class ReadingCase(QueueCase):
         self.clock.advance(1)  # flushed
 
     async def all_is_read(self, queue):
-        lane = queue._runner.lanes[1]
-        while lane.reading or lane.backlog or lane.retries:
+        active_queue = queue._runner.active_queues[1]
+        while active_queue.reading or active_queue.backlog or active_queue.retries:
             await self.turn()
 
 
@@ -136,7 +136,7 @@ class ReadingBack(ReadingCase):
     async def test_what_is_on_its_way_out_of_the_store_is_not_delivered_again(self):
         queue = await self.started()
         id = await self.delivering(queue)
-        settling = queue._runner.ledger._do = Gate(queue._runner.ledger._do)
+        settling = queue._runner.outcome_writer._do = Gate(queue._runner.outcome_writer._do)
         self.deliver()
         self.find_once_more(queue, id)
         await self.all_is_read(queue)
@@ -149,7 +149,7 @@ class ReadingBack(ReadingCase):
     async def test_what_was_read_on_its_way_out_of_the_store_is_not_delivered_again(self):
         queue = await self.started()
         id = await self.delivering(queue)
-        settling = queue._runner.ledger._do = Gate(queue._runner.ledger._do)
+        settling = queue._runner.outcome_writer._do = Gate(queue._runner.outcome_writer._do)
         self.deliver()
         held = await self.reading_once_more(queue, id)
         settled = self.steps.wait(id, "settled")
@@ -163,7 +163,7 @@ class ReadingBack(ReadingCase):
         queue = await self.started()
         id = await self.deferred(queue, remote())
         self.relay.answers.clear()
-        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        held = self.hold_next_read(queue, queue._runner.active_queues[1])
         self.clock.advance(3000)
         await held.made
         self.clock.rightNow -= 3000
@@ -178,7 +178,7 @@ class ReadingBack(ReadingCase):
         queue = await self.started()
         id = await self.deferred(queue, local(0), remote(1))
         del self.relay.answers["carol"]
-        held = self.hold_next_read(queue, queue._runner.lanes[1])
+        held = self.hold_next_read(queue, queue._runner.active_queues[1])
         delivered = self.steps.wait(id, "delivered")
         self.clock.advance(70)
         await held.made
@@ -239,19 +239,19 @@ class Overflowing(ReadingCase):
     async def test_a_blocked_lane_keeps_some_numbers_and_delivers_all_in_their_order(self):
         queue = await self.started(memory_window_octets=10_000, batch_messages=5)
         ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())
-        (lane, _) = queue._runner.lanes
-        self.assertLessEqual(len(lane.backlog), 20)
-        self.assertFalse(lane.overflow.is_empty)
+        (active_queue, _) = queue._runner.active_queues
+        self.assertLessEqual(len(active_queue.backlog), 20)
+        self.assertFalse(active_queue.store_window.is_empty)
         await self.drain(queue, self.delivery, ids)
         self.assertEqual([parcel[0] for parcel in self.delivery.parcels], ids)
-        self.assertTrue(lane.overflow.is_empty)
+        self.assertTrue(active_queue.store_window.is_empty)
 
     async def test_no_domain_takes_all_places_of_the_backlog(self):
         queue = await self.started(memory_window_octets=10_000, remote_deliveries=2)
         ids = await self.send_while_blocked(queue, self.relay, lambda n: remote(domain=f"d{n % 3}.example"))
-        (_, lane) = queue._runner.lanes
-        self.assertLessEqual(len(lane.backlog), 20)
-        self.assertGreater(sum(lane.backlog.waiting(f"d{n}.example") > 0 for n in range(3)), 1)
+        (_, active_queue) = queue._runner.active_queues
+        self.assertLessEqual(len(active_queue.backlog), 20)
+        self.assertGreater(sum(active_queue.backlog.waiting(f"d{n}.example") > 0 for n in range(3)), 1)
         await self.drain(queue, self.relay, ids)
 
     async def test_what_comes_while_the_store_is_asked_is_delivered_too(self):

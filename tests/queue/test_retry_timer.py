@@ -2,7 +2,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.queue.retry_timer import PAGE, DueTimes
+from mailserver.queue.retry_timer import PAGE, RetryTimer
 
 
 class Due(SynchronousTestCase):
@@ -11,7 +11,7 @@ class Due(SynchronousTestCase):
         self.clock.rightNow = 1000.0
         self.questions = []
         self.found = []
-        self.times = DueTimes(clock=self.clock, ask=self.ask, found=self.found.extend)
+        self.times = RetryTimer(clock=self.clock, ask=self.ask, found=self.found.extend)
 
     def ask(self, after, now, limit):
         self.questions.append((after, now))
@@ -102,7 +102,7 @@ class Due(SynchronousTestCase):
 
     def test_without_room_it_waits_with_the_next_page(self):
         room = [True]
-        self.times = DueTimes(clock=self.clock, ask=self.ask, found=self.found.extend, has_room=lambda: room[0])
+        self.times = RetryTimer(clock=self.clock, ask=self.ask, found=self.found.extend, has_room=lambda: room[0])
         self.times.look()
         room[0] = False
         self.answer.callback(([(900.0, n, False) for n in range(PAGE)], None))

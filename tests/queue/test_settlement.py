@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
-from mailserver.queue.active import Entry
-from mailserver.queue.entry import TRIALS_KEPT, State, number_of
+from mailserver.queue.active import ActiveMessage
+from mailserver.queue.entry import TRIALS_KEPT, EntryState, number_of
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import GIVEN_UP, NO_ANSWER, Settlement
 from tests.queue.doubles import EPOCH, envelope, local, remote
@@ -24,7 +24,7 @@ class Settling(SynchronousTestCase):
 
     def entry(self, destination, *, sender=True):
         sent = envelope(destination)
-        return Entry(
+        return ActiveMessage(
             number=number_of(sent.id), envelope=sent if sender else replace(sent, sender=None), open=1, spooled=False
         )
 
@@ -39,7 +39,7 @@ class Settling(SynchronousTestCase):
 
     def test_a_failure_is_owed_to_its_sender_at_once(self):
         attempt = self.settled(Failed(NO_USER, "said so", peer="mx.example.com", phase="RCPT"))
-        self.assertEqual((attempt.state, attempt.due, attempt.report), (State.FAILED, None, EPOCH + 1))
+        self.assertEqual((attempt.state, attempt.due, attempt.report), (EntryState.FAILED, None, EPOCH + 1))
         self.assertEqual((attempt.reply, attempt.note, attempt.attempts), (NO_USER, "said so", 1))
         (trial,) = attempt.history
         self.assertEqual((trial.made_at, trial.peer, trial.phase, trial.reply), (EPOCH + 1, "mx.example.com", "RCPT", str(NO_USER)))
@@ -51,28 +51,28 @@ class Settling(SynchronousTestCase):
         earlier = self.settled(Deferred(BUSY))
         entry.attempts = {destination.index: earlier}
         attempt = settlement.delivered(entry, destination, now=EPOCH + 70)
-        self.assertEqual((attempt.state, attempt.attempts, attempt.history), (State.DELIVERED, 2, earlier.history))
+        self.assertEqual((attempt.state, attempt.attempts, attempt.history), (EntryState.DELIVERED, 2, earlier.history))
 
     def test_who_wants_no_failures_is_done_with_it(self):
         for notify in (("NEVER",), ("SUCCESS", "DELAY")):
             attempt = self.settled(Failed(NO_USER), self.asking(*notify))
-            self.assertEqual((attempt.state, attempt.report), (State.RETURNED, None))
+            self.assertEqual((attempt.state, attempt.report), (EntryState.RETURNED, None))
 
     def test_nothing_is_owed_to_the_null_sender_or_without_reports(self):
         for more in ({"sender": False}, {"reports": False}):
             failed, deferred = self.settled(Failed(NO_USER), **more), self.settled(Deferred(BUSY), **more)
-            self.assertEqual((failed.state, failed.report), (State.FAILED, None))
-            self.assertEqual((deferred.state, deferred.report), (State.DEFERRED, None))
+            self.assertEqual((failed.state, failed.report), (EntryState.FAILED, None))
+            self.assertEqual((deferred.state, deferred.report), (EntryState.DEFERRED, None))
 
     def test_a_delay_is_owed_later_if_it_is_wanted(self):
         attempt = self.settled(Deferred(BUSY))
-        self.assertEqual((attempt.state, attempt.due, attempt.report), (State.DEFERRED, EPOCH + 61, EPOCH + 14_400))
+        self.assertEqual((attempt.state, attempt.due, attempt.report), (EntryState.DEFERRED, EPOCH + 61, EPOCH + 14_400))
         self.assertIsNone(self.settled(Deferred(BUSY), self.asking("FAILURE")).report)
         self.assertIsNotNone(self.settled(Deferred(BUSY), self.asking("DELAY")).report)
 
     def test_a_delivery_without_an_answer_is_deferred(self):
         attempt = self.settled(None, why="no answer within 300 seconds")
-        self.assertEqual((attempt.state, attempt.reply, attempt.note), (State.DEFERRED, NO_ANSWER, "no answer within 300 seconds"))
+        self.assertEqual((attempt.state, attempt.reply, attempt.note), (EntryState.DEFERRED, NO_ANSWER, "no answer within 300 seconds"))
 
     def test_success_is_owed_where_it_was_asked_for_and_the_next_host_does_not_tell(self):
         plain, asked = local(), self.asking("SUCCESS", plain=remote())
@@ -80,7 +80,7 @@ class Settling(SynchronousTestCase):
         self.assertIsNone(settlement.delivered(self.entry(plain), plain, now=EPOCH).report)
         entry = self.entry(asked)
         attempt = settlement.delivered(entry, asked, now=EPOCH)
-        self.assertEqual((attempt.state, attempt.report, attempt.remote), (State.DELIVERED, EPOCH, True))
+        self.assertEqual((attempt.state, attempt.report, attempt.remote), (EntryState.DELIVERED, EPOCH, True))
         entry.passed_on = 1
         self.assertIsNone(settlement.delivered(entry, asked, now=EPOCH).report)
         self.assertIsNone(settlement.delivered(self.entry(asked, sender=False), asked, now=EPOCH).report)
@@ -89,7 +89,7 @@ class Settling(SynchronousTestCase):
         for seed in range(20):
             chance, destination, now = random.Random(seed), remote(), EPOCH
             entry, settlement, attempts = self.entry(destination), self.settlement(), []
-            while not attempts or attempts[-1].state is State.DEFERRED:
+            while not attempts or attempts[-1].state is EntryState.DEFERRED:
                 attempt = settlement.not_delivered(entry, destination, Deferred(BUSY), "", now=now, chance=chance.random())
                 entry.attempts = {0: attempt}
                 attempts.append(attempt)
@@ -97,7 +97,7 @@ class Settling(SynchronousTestCase):
             self.assertEqual(now, EPOCH + 7 * DAY)
             self.assertEqual({attempt.report for attempt in attempts[:-1]}, {EPOCH + 14_400})
             last = attempts[-1]
-            self.assertEqual((last.state, last.report, last.note), (State.FAILED, now, GIVEN_UP))
+            self.assertEqual((last.state, last.report, last.note), (EntryState.FAILED, now, GIVEN_UP))
             self.assertEqual(last.attempts, len(attempts))
             self.assertTrue(7 * 24 / 1.1 <= len(attempts) <= 7 * 24 / 0.9 + 4, len(attempts))
             self.assertEqual(len(last.history), TRIALS_KEPT)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue import reader
-from mailserver.queue.entry import Attempt, Mark, State, Trial, decode_history, encode_history, number_of, pack
+from mailserver.queue.entry import Attempt, EntryState, Mark, Trial, decode_history, encode_history, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SCHEMA_VERSION, MessageRefused, SqliteStore
@@ -38,7 +38,7 @@ class StoreCase(SynchronousTestCase):
     def stored(self):
         return [number for number, in self.store._connection.execute("SELECT number FROM entry")]
 
-    def attempt(self, number, destination, state=State.DEFERRED, due=None, remote=False):
+    def attempt(self, number, destination, state=EntryState.DEFERRED, due=None, remote=False):
         return Attempt(number, destination, remote, state, 1, due, None, "")
 
 
@@ -270,54 +270,54 @@ class Reports(StoreCase):
 
     def test_a_report_and_what_it_means_are_written_together_or_not_at_all(self):
         (number,) = self.add(1)
-        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
-        marks = [Mark(number, 0, State.FAILED, State.RETURNED)]
+        self.store.settle([], [], [self.owed(number, 0, EntryState.FAILED)])
+        marks = [Mark(number, 0, EntryState.FAILED, EntryState.RETURNED)]
         report, packed = self.packed()
         with self.assertRaises(MessageRefused):
             self.store.report([packed, packed], marks)
-        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+        self.assertEqual(self.states(number), [(0, EntryState.FAILED, 5.0)])
         self.assertEqual(self.store.report([packed], marks), [])
-        self.assertEqual(self.states(number), [(0, State.RETURNED, None)])
+        self.assertEqual(self.states(number), [(0, EntryState.RETURNED, None)])
         self.assertEqual(self.stored(), [number, report])
 
     def test_an_entry_that_waited_for_its_last_report_is_gone_with_it(self):
         (number,) = self.add(1)
-        self.store.settle([], [], [self.owed(number, 0, State.FAILED), self.attempt(number, 1, State.DELIVERED)])
-        (finished,) = self.store.report([], [Mark(number, 0, State.FAILED, State.RETURNED)])
+        self.store.settle([], [], [self.owed(number, 0, EntryState.FAILED), self.attempt(number, 1, EntryState.DELIVERED)])
+        (finished,) = self.store.report([], [Mark(number, 0, EntryState.FAILED, EntryState.RETURNED)])
         self.assertEqual((finished[0], finished[2:]), (number, (True, False)))
         self.assertEqual((self.stored(), self.reader.attempted()), ([], 0))
 
     def test_an_entry_that_waited_for_its_last_delivery_is_gone_with_it(self):
         (number,) = self.add(1)
-        self.store.settle([], [], [self.attempt(number, 0, State.RETURNED)])
-        (finished,) = self.store.settle([], [], [self.attempt(number, 1, State.DELIVERED)])
+        self.store.settle([], [], [self.attempt(number, 0, EntryState.RETURNED)])
+        (finished,) = self.store.settle([], [], [self.attempt(number, 1, EntryState.DELIVERED)])
         self.assertEqual((finished[0], self.stored()), (number, []))
 
     def test_an_entry_that_owes_a_report_of_success_stays(self):
         (number,) = self.add(1)
-        both = [self.owed(number, 0, State.DELIVERED), self.attempt(number, 1, State.DELIVERED)]
+        both = [self.owed(number, 0, EntryState.DELIVERED), self.attempt(number, 1, EntryState.DELIVERED)]
         self.assertEqual(self.store.settle([], [], both), [])
-        self.assertEqual(len(self.store.report([], [Mark(number, 0, State.DELIVERED, State.DELIVERED)])), 1)
+        self.assertEqual(len(self.store.report([], [Mark(number, 0, EntryState.DELIVERED, EntryState.DELIVERED)])), 1)
 
     def test_a_destination_whose_state_has_changed_meanwhile_is_not_marked(self):
         (number,) = self.add(1)
-        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
-        self.store.report([], [Mark(number, 0, State.DEFERRED, State.DEFERRED)])
-        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+        self.store.settle([], [], [self.owed(number, 0, EntryState.FAILED)])
+        self.store.report([], [Mark(number, 0, EntryState.DEFERRED, EntryState.DEFERRED)])
+        self.assertEqual(self.states(number), [(0, EntryState.FAILED, 5.0)])
 
     def test_a_delay_that_was_told_stays_told(self):
         (number,) = self.add(1)
-        self.store.settle([], [], [self.owed(number, 0, State.DEFERRED)])
-        self.store.report([], [Mark(number, 0, State.DEFERRED, State.DEFERRED)])
-        self.store.settle([], [], [self.owed(number, 0, State.DEFERRED)])
-        self.assertEqual(self.states(number), [(0, State.DEFERRED, None)])
-        self.store.settle([], [], [self.owed(number, 0, State.FAILED)])
-        self.assertEqual(self.states(number), [(0, State.FAILED, 5.0)])
+        self.store.settle([], [], [self.owed(number, 0, EntryState.DEFERRED)])
+        self.store.report([], [Mark(number, 0, EntryState.DEFERRED, EntryState.DEFERRED)])
+        self.store.settle([], [], [self.owed(number, 0, EntryState.DEFERRED)])
+        self.assertEqual(self.states(number), [(0, EntryState.DEFERRED, None)])
+        self.store.settle([], [], [self.owed(number, 0, EntryState.FAILED)])
+        self.assertEqual(self.states(number), [(0, EntryState.FAILED, 5.0)])
 
     def test_what_owes_a_report_comes_in_the_order_of_time(self):
         one, two, three = self.add(1, 1, 1)
         owed = [(one, 0, 30.0), (two, 0, 10.0), (two, 1, 10.0), (three, 0, 99.0)]
-        self.store.settle([], [], [self.owed(n, d, State.FAILED, at) for n, d, at in owed])
+        self.store.settle([], [], [self.owed(n, d, EntryState.FAILED, at) for n, d, at in owed])
         everything = [(10.0, two, False), (30.0, one, False)]
         self.assertEqual(self.reader.reports_due((0.0, 0, False), 50.0, 10), (everything, 99.0))
         self.assertEqual(self.reader.reports_due(everything[0], 50.0, 10), (everything[1:], 99.0))
@@ -326,8 +326,8 @@ class Reports(StoreCase):
     def test_of_the_failures_that_cannot_be_told_the_oldest_are_dropped(self):
         numbers = self.add(1, 1, 1, 1, 1)
         waiting, owing, *kept = numbers
-        failed = [self.attempt(n, d, State.FAILED) for n in kept for d in (0, 1)]
-        others = [self.attempt(waiting, 0, State.FAILED), self.owed(owing, 0, State.FAILED), self.attempt(owing, 1, State.FAILED)]
+        failed = [self.attempt(n, d, EntryState.FAILED) for n in kept for d in (0, 1)]
+        others = [self.attempt(waiting, 0, EntryState.FAILED), self.owed(owing, 0, EntryState.FAILED), self.attempt(owing, 1, EntryState.FAILED)]
         self.store.settle([], [], failed + others)
         self.assertEqual([entry[0] for entry in self.store.drop_failed(2, 0)], kept[:1])
         self.assertEqual([entry[0] for entry in self.store.drop_failed(2, kept[2])], kept[1:2])
@@ -375,7 +375,7 @@ class Reading(StoreCase):
                 self.attempt(two, 0, due=10.0),
                 self.attempt(two, 1, due=10.0, remote=True),
                 self.attempt(three, 0, due=99.0),
-                self.attempt(three, 1, State.FAILED),
+                self.attempt(three, 1, EntryState.FAILED),
             ],
         )
         everything = [(10.0, two, False), (10.0, two, True), (30.0, one, False)]

@@ -21,7 +21,7 @@ from mailserver.mail.faults import StorageBroken
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, StoppedQueue
 from mailserver.queue.admin.selection import Selection
-from mailserver.queue.entry import REPORT_HELD, State, number_of
+from mailserver.queue.entry import REPORT_HELD, EntryState, number_of
 from mailserver.queue.mark import DATABASE, End, required_files, write_mark
 
 __all__ = ["MANIFEST", "Backup", "NoBackup", "back_up", "copy_file", "read_manifest", "restore"]
@@ -147,7 +147,7 @@ def _hold_reports(path: str) -> int:
     try:
         connection.execute(
             "UPDATE attempt SET report = ?, note = ? WHERE state = ? AND report IS NOT NULL",
-            (REPORT_HELD, "delivered; the report of it is held by the backup", State.DELIVERED),
+            (REPORT_HELD, "delivered; the report of it is held by the backup", EntryState.DELIVERED),
         )
         held = connection.changes()
         connection.execute("PRAGMA journal_mode = DELETE")

@@ -10,7 +10,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.queue.entry import CLOSED, KEY_OCTETS, REPORT_HELD, Attempt, State, Trial, pack
+from mailserver.queue.entry import CLOSED, KEY_OCTETS, REPORT_HELD, Attempt, EntryState, Trial, pack
 from mailserver.queue.reader import ReadMessage
 
 __all__ = ["STEPS", "Change", "Verb", "change_states", "held_attempts", "is_open_to", "redirect"]
@@ -41,14 +41,14 @@ STEPS = {
 }
 """The step on the message's road."""
 
-WAITING = (QUEUED, State.DEFERRED, State.FAILED)
+WAITING = (QUEUED, EntryState.DEFERRED, EntryState.FAILED)
 OPEN_TO = {
-    Verb.RETRY: (State.DEFERRED, State.FAILED),
+    Verb.RETRY: (EntryState.DEFERRED, EntryState.FAILED),
     Verb.HOLD: WAITING,
-    Verb.RELEASE: (State.HELD,),
-    Verb.BOUNCE: (*WAITING, State.HELD),
-    Verb.DROP: (*WAITING, State.HELD),
-    Verb.REDIRECT: (*WAITING, State.HELD),
+    Verb.RELEASE: (EntryState.HELD,),
+    Verb.BOUNCE: (*WAITING, EntryState.HELD),
+    Verb.DROP: (*WAITING, EntryState.HELD),
+    Verb.REDIRECT: (*WAITING, EntryState.HELD),
 }
 
 
@@ -68,7 +68,7 @@ def held_attempts(
     """What is recorded of the destinations that are held from the beginning: `held` has the reason for each index."""
     return tuple(
         [
-            replace(_untried(number, one), state=State.HELD, note=_kept_words(held[one.index]))
+            replace(_untried(number, one), state=EntryState.HELD, note=_kept_words(held[one.index]))
             for one in destinations
             if one.index in held
         ]
@@ -111,11 +111,11 @@ def change_states(
                 changed.append(replace(before, report=now if verb is Verb.RELEASE else None, note=""))
             continue
         if verb in (Verb.RETRY, Verb.RELEASE):
-            changed.append(replace(before, state=State.DEFERRED, due=now, report=None))
+            changed.append(replace(before, state=EntryState.DEFERRED, due=now, report=None))
         elif verb is Verb.BOUNCE:
             changed.append(_bounced(before, one, now, note))
         else:
-            state = State.HELD if verb is Verb.HOLD else State.DROPPED
+            state = EntryState.HELD if verb is Verb.HOLD else EntryState.DROPPED
             changed.append(replace(before, state=state, due=None, report=None, note=note))
     return Change(number, tuple([one.destination for one in changed]), tuple(changed)) if changed else None
 
@@ -140,17 +140,17 @@ def redirect(
             taken.add(one.route)
     if not chosen:
         return None
-    held = all(one.index in known and known[one.index].state is State.HELD for one in chosen)
+    held = all(one.index in known and known[one.index].state is EntryState.HELD for one in chosen)
     first = 1 + max(one.index for one in message.destinations)
     wanted = [route for route in dict.fromkeys(routes) if route not in taken]
     added = [Destination(first + n, chosen[0].recipient, route) for n, route in enumerate(wanted)]
     ended = [
         replace(
-            known.get(one.index) or _untried(message.number, one), state=State.DROPPED, due=None, report=None, note=note
+            known.get(one.index) or _untried(message.number, one), state=EntryState.DROPPED, due=None, report=None, note=note
         )
         for one in chosen
     ]
-    state, due = (State.HELD, None) if held else (State.DEFERRED, now)
+    state, due = (EntryState.HELD, None) if held else (EntryState.DEFERRED, now)
     begun = [replace(_untried(message.number, one), state=state, due=due, note=note) for one in added]
     destinations = (*message.destinations, *added)
     packed = pack(message.number, message.envelope, message.content, destinations)
@@ -161,7 +161,7 @@ def redirect(
 def _bounced(before: Attempt, destination: Destination, now: float, note: str) -> Attempt:
     """Failed for good, as if a host had said so; the sender is owed a report, unless he wants none (RFC 3461 section 4.1)."""
     told = wants(destination.recipient, "FAILURE")
-    state, report = (State.FAILED, now) if told else (State.RETURNED, None)
+    state, report = (EntryState.FAILED, now) if told else (EntryState.RETURNED, None)
     history = before.tried(Trial(now, "", "", str(BOUNCED), note))
     return replace(before, state=state, due=None, reply=BOUNCED, note=note, report=report, history=history)
 
@@ -171,7 +171,7 @@ def _untried(number: int, destination: Destination) -> Attempt:
         number=number,
         destination=destination.index,
         remote=isinstance(destination.route, Remote),
-        state=State.DEFERRED,
+        state=EntryState.DEFERRED,
         attempts=0,
         due=None,
         reply=None,

@@ -21,7 +21,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.outcomes import clean_text
 from mailserver.queue.admin.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
 from mailserver.queue.admin.selection import Selection
-from mailserver.queue.entry import Attempt, EntrySummary, Settled, State, number_of
+from mailserver.queue.entry import Attempt, EntryState, EntrySummary, Settled, number_of
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.outcome_writer import remove_files
@@ -31,7 +31,7 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SqliteStore
 
-__all__ = ["Order", "Page", "StoppedQueue", "Verbs", "select"]
+__all__ = ["Order", "Page", "StoppedQueue", "Orders", "select"]
 
 PAGE = 500  # entries looked through at once
 PAGES = 20  # for one question
@@ -82,7 +82,7 @@ class _Meant:
 
     @property
     def is_damaged(self) -> bool:
-        return self.entry.state == State.DAMAGED
+        return self.entry.state == EntryState.DAMAGED
 
     def recipients(self, indexes: Sequence[int]) -> tuple[str, ...]:
         parts = self.entry.destinations
@@ -104,7 +104,7 @@ def select(
     return found, rows[-1][0] if len(rows) == PAGE else None
 
 
-class Verbs:
+class Orders:
     """The verbs of a queue that runs.  `do` is `Writer.do`; the rest is what the queue itself works with."""
 
     def __init__(
@@ -225,7 +225,7 @@ class StoppedQueue:
     def carry_out(
         self, order: Order, *, after: int, now: float, note: Callable[..., None], dry_run: bool = False
     ) -> Page:
-        """As `Verbs.carry_out`."""
+        """As `Orders.carry_out`."""
         page, meant = _look_through(self._reader, order, after, now)
         if dry_run:
             page.done += [(one.entry.id, one.recipients(one.indexes)) for one in meant]

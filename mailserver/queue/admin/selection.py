@@ -15,7 +15,7 @@ from typing import Any
 
 from mailserver.mail.ids import ALPHABET
 from mailserver.queue.admin.states import STATES
-from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntrySummary, State
+from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntryState, EntrySummary
 
 __all__ = ["STATES", "Selection", "SelectionError"]
 
@@ -85,9 +85,9 @@ class Selection:
         """
         if not self._means(entry, now):
             return None
-        if entry.state == State.DAMAGED:
+        if entry.state == EntryState.DAMAGED:
             named = [one for one in entry.destinations if self._names(one)]
-            meant = not self.states or State.DAMAGED in self.states
+            meant = not self.states or EntryState.DAMAGED in self.states
             return () if meant and (named or not (self.recipient or self.domain)) else None
         chosen = tuple([one.index for one in entry.destinations if self._names(one) and self._has_state(one)])
         return chosen or None
