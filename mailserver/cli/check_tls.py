@@ -12,7 +12,7 @@ from mailserver.config import Configuration
 from mailserver.config.faults import key_text
 from mailserver.tls import ClientCertificates, IdentityError, Pair, self_signed_pair
 from mailserver.tls.certificates import contexts_of
-from mailserver.tls.contexts import Parts, Verification
+from mailserver.tls.contexts import CertificateParts, Verification
 from mailserver.tls.identity import Identity, read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
 
@@ -99,7 +99,7 @@ def _try_contexts(
     try:
         with tempfile.TemporaryDirectory() as folder:
             default = own or read_identity(self_signed_pair(folder, configuration.hostname))
-        parts = Parts(default, names, minimum_version=tls.minimum_version, ciphers=tls.ciphers)
+        parts = CertificateParts(default, names, minimum_version=tls.minimum_version, ciphers=tls.ciphers)
         contexts_of(parts, Verification())
     except IdentityError as error:
         findings.faults.append(("tls.ciphers" if tls.ciphers else "tls.certificate", str(error)))

@@ -15,9 +15,9 @@ from mailserver.config.values import host_name
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
-from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
-from mailserver.relay.login import LogIn
+from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
 from mailserver.smtp.client.session import ClientLimits
@@ -126,7 +126,7 @@ def _relay(
     *,
     look_up: Callable[[str], Awaitable[Hosts]],
     by_domain: bool,
-    log_in: LogIn | None = None,
+    log_in: RelayLogin | None = None,
     implicit_tls: bool = False,
 ) -> Relay:
     from twisted.internet import reactor
@@ -157,7 +157,7 @@ def _relay(
         room_for=services.room_for,
         seconds=services.steady_seconds,
     )
-    doorway = Doorway(
+    connect_settings = ConnectSettings(
         port=options.port,
         tls=TLSMode(options.tls),
         source_ipv4=options.source_ipv4 or "",
@@ -169,7 +169,7 @@ def _relay(
     return Relay(
         book=book,
         connections=connections,
-        doorway=doorway,
+        connect_settings=connect_settings,
         by_domain=by_domain,
         recipients_most=options.recipients,
     )
@@ -211,7 +211,7 @@ class SmarthostFactory:
         """No errors."""
         path, log_in = options.password_file, None
         if path is not None:
-            log_in = LogIn(options.username, lambda: password_of(path), options.mechanisms)
+            log_in = RelayLogin(options.username, lambda: password_of(path), options.mechanisms)
         return _relay(
             options,
             services,

@@ -17,11 +17,11 @@ from mailserver.mail import answers
 from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
-from mailserver.relay.login import LogIn
-from mailserver.relay.pool import Link, LinkState, Pool, PoolLimits
+from mailserver.relay.login import RelayLogin
+from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
-from mailserver.relay.security import ClearText, Contexts
-from mailserver.relay.transmission import Meaning, Transmission, Way, meaning_of, told
+from mailserver.relay.security import ClearText, ClientContexts
+from mailserver.relay.transmission import Meaning, Target, Transmission, meaning_of, told
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import UNCERTAIN, ClientLimits, ClientSession, Phase
@@ -39,16 +39,16 @@ class _Opening(ClientFactory):
     """One attempt to connect."""
 
     owner: Connections
-    link: Link
-    way: Way
+    record: ConnectionRecord
+    target: Target
 
     noisy = False
 
     def buildProtocol(self, addr: Any) -> RelayProtocol:
-        return self.owner.connected(self.link, self.way)
+        return self.owner.connected(self.record, self.target)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self.owner.not_connected(self.link, self.way, reason)
+        self.owner.not_connected(self.record, self.target, reason)
 
 
 class Connections:
@@ -74,7 +74,7 @@ class Connections:
         client_limits: ClientLimits,
         avoids_itself: bool = False,
         lmtp: bool = False,
-        log_in: LogIn | None = None,
+        log_in: RelayLogin | None = None,
         implicit_tls: bool = False,
         eight_bit: EightBit = EightBit.CONVERT,
         directory: str = "",
@@ -83,7 +83,7 @@ class Connections:
         waiting_seconds: float = 600.0,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
-        self.contexts = Contexts()
+        self.contexts = ClientContexts()
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
         self.log_in = log_in
         self.implicit_tls = implicit_tls
@@ -104,8 +104,8 @@ class Connections:
             seconds=self.seconds,
             room_for=room_for,
         )
-        self._connections: dict[Link, RelayProtocol] = {}
-        self._connectors: dict[Link, Any] = {}
+        self._connections: dict[ConnectionRecord, RelayProtocol] = {}
+        self._connectors: dict[ConnectionRecord, Any] = {}
         self._deciding = False
         self._undecided = False
         self._stopping = False
@@ -128,8 +128,8 @@ class Connections:
         for transmission in self.pool.overdue(lambda _: True):
             transmission.give_up(answers.Deferred(STOPPING, "not tried"))
         self._conversions.give_up(answers.Deferred(STOPPING, "not tried"))
-        for link in self.pool.close_idle():
-            self._quit(link)
+        for record in self.pool.close_idle():
+            self._quit(record)
         for connector in list(self._connectors.values()):
             connector.disconnect()
         stopped: Deferred[None] = Deferred()
@@ -160,7 +160,7 @@ class Connections:
     def withdraw(self, transmission: Transmission) -> None:
         """Nobody wants it any more: it is not begun, and not completed.  Once all is sent the other side may have it already."""
         transmission.abandoned = True
-        if transmission.place >= len(transmission.ways) or self.pool.withdraw(transmission.way.key, transmission):
+        if transmission.place >= len(transmission.targets) or self.pool.withdraw(transmission.target.key, transmission):
             return
         for connection in list(self._connections.values()):
             if connection.transmission is transmission and not connection.content_sent:
@@ -175,8 +175,8 @@ class Connections:
         """Let it wait for the first of its ways, from the present one on, that is not known to be out of reach."""
         now = self.seconds()
         transmission.waits_since = now
-        while transmission.place < len(transmission.ways):
-            key = transmission.way.key
+        while transmission.place < len(transmission.targets):
+            key = transmission.target.key
             refusal = STOPPING if self._stopping else self.pool.refusal(key, now)
             if refusal is None:
                 self.pool.submit(key, transmission)
@@ -207,73 +207,73 @@ class Connections:
             while self._undecided:
                 self._undecided = False
                 plan = self.pool.assign(self.seconds())
-                for link in plan.close:
-                    self._quit(link)
-                for link, transmission in plan.open:
-                    self._open(link, transmission.way)
-                for link, transmission in plan.begin:
-                    self._begin(link, transmission)
+                for record in plan.close:
+                    self._quit(record)
+                for record, transmission in plan.open:
+                    self._open(record, transmission.target)
+                for record, transmission in plan.begin:
+                    self._begin(record, transmission)
         finally:
             self._deciding = False
 
-    def _open(self, link: Link, way: Way) -> None:
-        source = (way.key.source, 0) if way.key.source else None
-        opening = _Opening(self, link, way)
+    def _open(self, record: ConnectionRecord, target: Target) -> None:
+        source = (target.key.source, 0) if target.key.source else None
+        opening = _Opening(self, record, target)
         try:
             connector = self._connect_tcp(
-                way.key.address, way.key.port, opening, timeout=self.waits[Phase.CONNECT], bindAddress=source
+                target.key.address, target.key.port, opening, timeout=self.waits[Phase.CONNECT], bindAddress=source
             )
         except OSError:  # no descriptors left, say
-            self.not_connected(link, way, Failure())
+            self.not_connected(record, target, Failure())
             return
-        if link.state is LinkState.OPENING:
-            self._connectors[link] = connector
+        if record.state is RecordState.OPENING:
+            self._connectors[record] = connector
 
-    def connected(self, link: Link, way: Way) -> RelayProtocol:
+    def connected(self, record: ConnectionRecord, target: Target) -> RelayProtocol:
         """The other side has taken the connection."""
-        self._connectors.pop(link, None)
+        self._connectors.pop(record, None)
         session = ClientSession(
             hello_name=self._own_name,
             lmtp=self._lmtp,
             limits=self._client_limits,
             is_encrypted=self.implicit_tls,
-            helo_after_refusal=way.policy.allows_clear and self.log_in is None,
+            helo_after_refusal=target.policy.allows_clear and self.log_in is None,
         )
-        connection = self._connections[link] = RelayProtocol(session, link, way, self)
+        connection = self._connections[record] = RelayProtocol(session, record, target, self)
         return connection
 
-    def not_connected(self, link: Link, way: Way, reason: Failure) -> None:
+    def not_connected(self, record: ConnectionRecord, target: Target, reason: Failure) -> None:
         """Nobody answers there."""
-        self._connectors.pop(link, None)
+        self._connectors.pop(record, None)
         words = reason.getErrorMessage().rstrip(".") or type(reason.value).__name__
-        self._failed(link, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
+        self._failed(record, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
         self.decide()
 
-    def _failed(self, link: Link, why: Reply, dialogue: tuple[str, ...] = ()) -> None:
-        for transmission in self.pool.failed(link, self.seconds(), why):
+    def _failed(self, record: ConnectionRecord, why: Reply, dialogue: tuple[str, ...] = ()) -> None:
+        for transmission in self.pool.failed(record, self.seconds(), why):
             self._elsewhere(transmission, why, dialogue=dialogue)
 
-    def _begin(self, link: Link, transmission: Transmission) -> None:
-        connection = self._connections[link]
+    def _begin(self, record: ConnectionRecord, transmission: Transmission) -> None:
+        connection = self._connections[record]
         if not connection.session.is_ready:
-            self.pool.gone(link)
-            self.pool.submit(link.key, transmission, first=True)
+            self.pool.gone(record)
+            self.pool.submit(record.key, transmission, first=True)
             return
         if not self._conversions.has_form(transmission, connection.session.offer or NOTHING_OFFERED):
-            self.pool.unused(link, self.seconds())
+            self.pool.unused(record, self.seconds())
             self._undecided = True
             return
         transmission.begun_at = self.seconds()
         connection.begin(transmission)
 
-    def _quit(self, link: Link) -> None:
-        self._connections[link].quit()
+    def _quit(self, record: ConnectionRecord) -> None:
+        self._connections[record].quit()
 
     # --- what connections tell (Owner) ---
 
-    def may_encrypt(self, way: Way) -> bool:
+    def may_encrypt(self, target: Target) -> bool:
         """STARTTLS was not found broken there."""
-        return not way.policy.allows_clear or way.key not in self._clear_text
+        return not target.policy.allows_clear or target.key not in self._clear_text
 
     def calls_itself_like_us(self, host: str) -> bool:
         """A name that leads back to us."""
@@ -281,28 +281,28 @@ class Connections:
 
     def opened(self, connection: RelayProtocol) -> None:
         """Ready for its first transaction."""
-        self.pool.opened(connection.link, self.seconds())
+        self.pool.opened(connection.record, self.seconds())
         if self._stopping:
-            self.pool.gone(connection.link)
+            self.pool.gone(connection.record)
             connection.quit()
         self.decide()
 
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
         """Never became ready."""
-        self._failed(connection.link, why, connection.session.dialogue.lines())
+        self._failed(connection.record, why, connection.session.dialogue.lines())
         self.decide()
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> None:
         """Never became ready because of TLS: the next one does without."""
-        self.log.warn("{way}: {why}; mail goes there in the clear for a while", way=str(connection.way), why=why)
-        self._clear_text.add(connection.link.key)
-        self.pool.gone(connection.link)
+        self.log.warn("{way}: {why}; mail goes there in the clear for a while", target=str(connection.target), why=why)
+        self._clear_text.add(connection.record.key)
+        self.pool.gone(connection.record)
         self.decide()
 
     def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
         """A transaction has ended."""
-        link, now = connection.link, self.seconds()
-        reused = link.messages > 1
+        record, now = connection.record, self.seconds()
+        reused = record.messages > 1
         meaning = meaning_of(
             sender_reply=done.sender_reply,
             connection_lost=lost,
@@ -312,11 +312,11 @@ class Connections:
         evicted: list[Transmission] = []
         why = _why(done)
         if not lost and connection.session.is_ready and not self._stopping:
-            self.pool.finished(link, now)
+            self.pool.finished(record, now)
         elif lost and meaning is Meaning.ELSEWHERE and done.sender_reply is None:
-            evicted = self.pool.failed(link, now, why)
+            evicted = self.pool.failed(record, now, why)
         else:
-            self.pool.gone(link)
+            self.pool.gone(record)
             if not lost:
                 connection.quit()
         self._conclude(connection, transmission, done, meaning, why)
@@ -329,14 +329,14 @@ class Connections:
     ) -> None:
         if meaning is Meaning.STALE and not (transmission.abandoned or self._stopping):
             self.pool.counts.stale += 1
-            self.pool.submit(transmission.way.key, transmission, first=True)
+            self.pool.submit(transmission.target.key, transmission, first=True)
             return
         tls = connection.tls or "in the clear"
         ms = round((self.seconds() - transmission.begun_at) * 1000)
-        note = f"{transmission.way}, {tls}, message {connection.link.messages} on the connection, {ms} ms"
+        note = f"{transmission.target}, {tls}, message {connection.record.messages} on the connection, {ms} ms"
         if transmission.form is not None and transmission.form.note:
             note += f", {transmission.form.note}"
-        outcomes = told(done, host=transmission.way.host, note=note, dialogue=connection.session.dialogue)
+        outcomes = told(done, host=transmission.target.host, note=note, dialogue=connection.session.dialogue)
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)
             return
@@ -349,13 +349,13 @@ class Connections:
 
     def ended(self, connection: RelayProtocol) -> None:
         """Nothing can be said on it any more."""
-        self.pool.gone(connection.link)
+        self.pool.gone(connection.record)
         self.decide()
 
     def closed(self, connection: RelayProtocol) -> None:
         """Gone."""
-        self._connections.pop(connection.link, None)
-        self.pool.gone(connection.link)
+        self._connections.pop(connection.record, None)
+        self.pool.gone(connection.record)
         if self._all_closed and not self._connections:
             waiting, self._all_closed = self._all_closed, []
             for stopped in waiting:
@@ -373,8 +373,8 @@ class Connections:
         for connection in list(self._connections.values()):
             if now >= connection.deadline:
                 self._attempt(self._time_out, connection)
-        for link in self._attempt(self.pool.reap, now) or ():
-            self._attempt(self._quit, link)
+        for record in self._attempt(self.pool.reap, now) or ():
+            self._attempt(self._quit, record)
         for transmission in self._attempt(self.pool.overdue, lambda one: now - one.waits_since >= self._waiting_seconds) or ():
             self._attempt(transmission.give_up, answers.Deferred(WAITED_TOO_LONG, "not tried"))
         self._attempt(self.decide)

@@ -125,7 +125,7 @@ class Conversions:
 
     def _takes(self, transmission: Transmission, octets: int) -> bool:
         """There is room for one more form."""
-        address = transmission.way.key.address
+        address = transmission.target.key.address
         in_all = sum(size for _, size in self._held.values())
         own = sum(size for to, size in self._held.values() if to == address)
         if own and own + octets > self._octets_most // 2:
@@ -136,13 +136,17 @@ class Conversions:
 
     def _count(self, transmission: Transmission, octets: int) -> None:
         _, before = self._held.get(transmission, ("", 0))
-        self._held[transmission] = transmission.way.key.address, before + octets
+        self._held[transmission] = transmission.target.key.address, before + octets
 
     def _no_room(self, transmission: Transmission, why: str) -> None:
         now = self._seconds()
         if not 0 <= now - self._told_at < TOLD_SECONDS:
             self._told_at = now
-            self.log.warn("8-bit messages that cannot be converted for {way} wait: {why}", way=str(transmission.way), why=why)
+            self.log.warn(
+                "8-bit messages that cannot be converted for {way} wait: {why}",
+                target=str(transmission.target),
+                why=why,
+            )
         transmission.give_up(Deferred(NO_ROOM, "not sent"))
 
     def _made_later(self, form: Form | Reply, transmission: Transmission, channel: Channel, octets: int) -> None:

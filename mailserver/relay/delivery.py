@@ -30,10 +30,10 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import HostBook, Hosts
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
-from mailserver.relay.transmission import Transmission, Way
+from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client.session import Request
 
-__all__ = ["Doorway", "Relay"]
+__all__ = ["ConnectSettings", "Relay"]
 
 BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain name")
 TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
@@ -42,7 +42,7 @@ Found = Hosts | answers.Deferred | Failed
 
 
 @dataclass(frozen=True, slots=True)
-class Doorway:
+class ConnectSettings:
     """How hosts are spoken to: the port, the TLS mode, our own addresses ("" for any), which kinds of address are used."""
 
     port: int = 25
@@ -52,16 +52,16 @@ class Doorway:
     ipv4: bool = True
     ipv6: bool = True
 
-    def ways(self, hosts: Hosts, chance: random.Random, most: int) -> list[Way]:
+    def targets(self, hosts: Hosts, chance: random.Random, most: int) -> list[Target]:
         """The addresses in the order in which they are tried."""
-        ways = []
+        targets = []
         for host in hosts.in_order(chance):
             policy = TLSPolicy(self.tls, host.name)
             for address in host.addresses:
                 if self.ipv6 if ":" in address else self.ipv4:
                     source = self.source_ipv6 if ":" in address else self.source_ipv4
-                    ways.append(Way(host.name, Key(address, self.port, policy.value, source), policy))
-        return ways[:most]
+                    targets.append(Target(host.name, Key(address, self.port, policy.value, source), policy))
+        return targets[:most]
 
 
 class _Call:
@@ -134,7 +134,7 @@ class Relay:
         *,
         book: HostBook,
         connections: Connections,
-        doorway: Doorway,
+        connect_settings: ConnectSettings,
         by_domain: bool = True,
         recipients_most: int = 100,
         addresses_most: int = 5,
@@ -147,14 +147,14 @@ class Relay:
         self.calls_at_once = calls_at_once
         self.deadline_seconds = deadline_seconds
         self._book = book
-        self._doorway = doorway
+        self._connect_settings = connect_settings
         self._by_domain = by_domain
         self._recipients_most = recipients_most
         self._addresses_most = addresses_most
         self._stop_seconds = stop_seconds
         self._chance = chance or random.Random()
         self._last_hosts: Hosts | None = None
-        self._last_ways: list[Way] = []
+        self._last_ways: list[Target] = []
 
     def __repr__(self) -> str:
         return f"<Relay: {self.connections.pool!r}>"
@@ -178,7 +178,7 @@ class Relay:
     def counts(self) -> Mapping[str, int | float]:
         """Connections and their use since the start: the pool's `Counts` and `hit_rate`; `connections` that there are now."""
         pool = self.connections.pool
-        return {"connections": pool.links, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
+        return {"connections": pool.records, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 
     def forgive(self) -> None:
         """Hosts that were out of reach are connected to again, look-ups that failed are made again (`IForgiving`)."""
@@ -191,7 +191,7 @@ class Relay:
         hosts = await found if isinstance(found, Deferred) else found
         if not isinstance(hosts, Hosts):
             return hosts
-        port = self._doorway.port
+        port = self._connect_settings.port
         return [
             Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group
         ]
@@ -247,7 +247,7 @@ class Relay:
             for destination in destinations:
                 call.report(destination.index, found)
             return
-        ways = self._ways(found)
+        targets = self._ways(found)
         most = self._recipients_most
         for start in range(0, len(destinations), most):
             part = destinations[start : start + most]
@@ -255,7 +255,7 @@ class Relay:
                 request_of(envelope, content, part),
                 content,
                 tuple([destination.index for destination in part]),
-                ways,
+                targets,
                 call.report,
                 call.ended,
             )
@@ -263,13 +263,13 @@ class Relay:
             call.transmissions.append(transmission)
             self.connections.submit(transmission)
 
-    def _ways(self, hosts: Hosts) -> list[Way]:
+    def _ways(self, hosts: Hosts) -> list[Target]:
         if hosts is self._last_hosts:
             return self._last_ways
-        ways = self._doorway.ways(hosts, self._chance, self._addresses_most)
+        targets = self._connect_settings.targets(hosts, self._chance, self._addresses_most)
         if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
-            self._last_hosts, self._last_ways = hosts, ways
-        return ways
+            self._last_hosts, self._last_ways = hosts, targets
+        return targets
 
 
 def request_of(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Request:

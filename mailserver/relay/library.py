@@ -24,7 +24,7 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
 from mailserver.relay.connections import Connections
-from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.smtp.client.session import ClientLimits
@@ -39,7 +39,7 @@ def mx_relay(
     reactor: Any,
     hostname: str,
     resolver: IResolver,
-    doorway: Doorway | None = None,
+    connect_settings: ConnectSettings | None = None,
     pool_limits: PoolLimits | None = None,
     client_limits: ClientLimits | None = None,
 ) -> Relay:
@@ -49,7 +49,7 @@ def mx_relay(
     def look_up(domain: str) -> Awaitable[Hosts]:
         return domain_hosts(domain, resolver=resolver, own_names=own_names)
 
-    return _relay(reactor, hostname, look_up, True, doorway, pool_limits, client_limits)
+    return _relay(reactor, hostname, look_up, True, connect_settings, pool_limits, client_limits)
 
 
 def smarthost_relay(
@@ -58,7 +58,7 @@ def smarthost_relay(
     hostname: str,
     host: str,
     resolver: IResolver | None = None,
-    doorway: Doorway | None = None,
+    connect_settings: ConnectSettings | None = None,
     pool_limits: PoolLimits | None = None,
     client_limits: ClientLimits | None = None,
 ) -> Relay:
@@ -67,7 +67,7 @@ def smarthost_relay(
     def look_up(_: str) -> Awaitable[Hosts]:
         return named_hosts(host, resolver=resolver)
 
-    return _relay(reactor, hostname, look_up, False, doorway, pool_limits, client_limits)
+    return _relay(reactor, hostname, look_up, False, connect_settings, pool_limits, client_limits)
 
 
 async def send(
@@ -91,7 +91,7 @@ def _relay(
     hostname: str,
     look_up: Callable[[str], Awaitable[Hosts]],
     by_domain: bool,
-    doorway: Doorway | None,
+    connect_settings: ConnectSettings | None,
     pool_limits: PoolLimits | None,
     client_limits: ClientLimits | None,
 ) -> Relay:
@@ -105,4 +105,4 @@ def _relay(
         avoids_itself=by_domain,
     )
     book = HostBook(look_up=look_up, seconds=reactor.seconds)
-    return Relay(book=book, connections=connections, doorway=doorway or Doorway(), by_domain=by_domain)
+    return Relay(book=book, connections=connections, connect_settings=connect_settings or ConnectSettings(), by_domain=by_domain)

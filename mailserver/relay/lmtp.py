@@ -25,7 +25,7 @@ from mailserver.mail.parcel import Destination
 from mailserver.relay.components import smarthost_name
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
-from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
@@ -249,7 +249,7 @@ class LMTPFactory:
         relay = Relay(
             book=HostBook(look_up=_places(options, services), seconds=services.steady_seconds or services.clock.seconds),
             connections=connections,
-            doorway=Doorway(port=0 if options.socket is not None else options.port, tls=tls),
+            connect_settings=ConnectSettings(port=0 if options.socket is not None else options.port, tls=tls),
             by_domain=False,
             recipients_most=options.recipients,
             calls_at_once=options.connections * CALLS_PER_CONNECTION,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 
 from mailserver.sasl.client import CLIENT_MECHANISMS, ClientExchange, Credentials
 
-__all__ = ["LogIn"]
+__all__ = ["RelayLogin"]
 
 
-class LogIn:
+class RelayLogin:
     """A user name, and `read_password`, which is asked at each log-in: a new password needs no restart."""
 
     def __init__(

@@ -1,8 +1,9 @@
 """Which transaction goes over which connection: pure, without sockets and without a clock.
 
-`Pool` keeps records of connections (`Link`) and of what waits for them.  It is told what has happened (`submit`, `opened`,
-`finished`, `failed`, `gone`), and `assign` then returns what the caller shall do: open these, close those, begin this on that.
-`assign` does nothing itself and takes the time as a number, so that any history can be tested.
+`Pool` keeps records of connections (`ConnectionRecord`) and of what waits for them.  It is told what has happened
+(`submit`, `opened`, `finished`, `failed`, `gone`), and `assign` then returns what the caller shall do: open these,
+close those, begin this on that. `assign` does nothing itself and takes the time as a number, so that any history can be
+tested.
 
 Rules:
 
@@ -25,7 +26,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from mailserver.mail.reply import Reply
 
-__all__ = ["Counts", "Key", "Link", "LinkState", "Plan", "Pool", "PoolLimits"]
+__all__ = ["PoolCounts", "Key", "ConnectionRecord", "RecordState", "Plan", "Pool", "PoolLimits"]
 
 Job = TypeVar("Job")
 
@@ -65,7 +66,7 @@ class PoolLimits:
     probe_waiting: int = 100
 
 
-class LinkState(enum.Enum):
+class RecordState(enum.Enum):
     """Where a connection is in its life."""
 
     OPENING = "opening"
@@ -75,14 +76,14 @@ class LinkState(enum.Enum):
     GONE = "gone"
 
 
-class Link:
+class ConnectionRecord:
     """The pool's record of one connection."""
 
     __slots__ = ("key", "messages", "opened_at", "since", "state")
 
     def __init__(self, key: Key, now: float) -> None:
         self.key = key
-        self.state = LinkState.OPENING
+        self.state = RecordState.OPENING
         self.opened_at = now
         self.since = now  # idle since
         self.messages = 0  # transactions begun on it
@@ -94,13 +95,13 @@ class Link:
 class Plan(NamedTuple, Generic[Job]):
     """What the caller shall do, in this order."""
 
-    close: list[Link]
-    open: list[tuple[Link, Job]]  # with the transaction that wants it first
-    begin: list[tuple[Link, Job]]
+    close: list[ConnectionRecord]
+    open: list[tuple[ConnectionRecord, Job]]  # with the transaction that wants it first
+    begin: list[tuple[ConnectionRecord, Job]]
 
 
 @dataclass(slots=True)
-class Counts:
+class PoolCounts:
     """Since the start.  `stale`: connections that the peer had closed when they were wanted again."""
 
     opened: int = 0
@@ -115,16 +116,16 @@ class Counts:
         return self.reused / begun if begun else 0.0
 
 
-class Line(Generic[Job]):
+class DestinationQueue(Generic[Job]):
     """One destination: what waits for it, its connections, what is known of its health."""
 
-    __slots__ = ("allowed", "failures", "idle", "key", "links", "opening", "probe_at", "step", "waiting", "why")
+    __slots__ = ("allowed", "failures", "idle", "key", "records", "opening", "probe_at", "step", "waiting", "why")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.waiting: deque[Job] = deque()
-        self.idle: list[Link] = []  # used last at the end
-        self.links = 0  # all that are not gone
+        self.idle: list[ConnectionRecord] = []  # used last at the end
+        self.records = 0  # all that are not gone
         self.opening = 0
         self.allowed = FIRST_LINKS
         self.step = 1.0
@@ -134,7 +135,7 @@ class Line(Generic[Job]):
 
     def __repr__(self) -> str:
         health = f", out of reach until {self.probe_at:.0f}: {self.why}" if self.failures else ""
-        return f"<{self.key}: {len(self.waiting)} waiting, {self.links} connections, {len(self.idle)} idle{health}>"
+        return f"<{self.key}: {len(self.waiting)} waiting, {self.records} connections, {len(self.idle)} idle{health}>"
 
 
 class Pool(Generic[Job]):
@@ -142,18 +143,18 @@ class Pool(Generic[Job]):
 
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
-        self.counts = Counts()
-        self.links = 0
+        self.counts = PoolCounts()
+        self.records = 0
         self._closing = 0
-        self._lines: dict[Key, Line[Job]] = {}
-        self._touched: dict[Key, Line[Job]] = {}
-        self._starved: dict[Key, Line[Job]] = {}  # want a connection and the pool is full; who waits longest is first
-        self._idle: dict[Link, None] = {}  # all idle ones, idle longest first
+        self._destinations: dict[Key, DestinationQueue[Job]] = {}
+        self._touched: dict[Key, DestinationQueue[Job]] = {}
+        self._starved: dict[Key, DestinationQueue[Job]] = {}  # want a connection and the pool is full; who waits longest is first
+        self._idle: dict[ConnectionRecord, None] = {}  # all idle ones, idle longest first
 
     def __repr__(self) -> str:
-        waiting = sum(len(line.waiting) for line in self._lines.values())
+        waiting = sum(len(destination.waiting) for destination in self._destinations.values())
         return (
-            f"<Pool: {waiting} waiting, {self.links} connections ({len(self._idle)} idle) to {len(self._lines)} destinations, "
+            f"<Pool: {waiting} waiting, {self.records} connections ({len(self._idle)} idle) to {len(self._destinations)} destinations, "
             f"{self.counts.opened} opened, {self.counts.hit_rate:.0%} hits>"
         )
 
@@ -164,93 +165,93 @@ class Pool(Generic[Job]):
 
         While the probe is under way some may wait for its end, a bounded number.
         """
-        line = self._lines.get(key)
-        if line is None or not line.failures:
+        destination = self._destinations.get(key)
+        if destination is None or not destination.failures:
             return None
-        if line.links:
-            return line.why if len(line.waiting) >= self.limits.probe_waiting else None
-        return line.why if now < line.probe_at else None
+        if destination.records:
+            return destination.why if len(destination.waiting) >= self.limits.probe_waiting else None
+        return destination.why if now < destination.probe_at else None
 
     @property
-    def lines(self) -> Sequence[Line[Job]]:
+    def lines(self) -> Sequence[DestinationQueue[Job]]:
         """The destinations that are known, for whoever wants to look."""
-        return tuple(self._lines.values())
+        return tuple(self._destinations.values())
 
     # --- what happens ---
 
     def submit(self, key: Key, job: Job, *, first: bool = False) -> None:
         """A transaction waits for a connection; `first`: before all others, because it had one that was stale."""
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = Line(key)
-            if len(self._lines) > KEYS_KEPT:
+        destination = self._destinations.get(key)
+        if destination is None:
+            destination = self._destinations[key] = DestinationQueue(key)
+            if len(self._destinations) > KEYS_KEPT:
                 self._forget()
         if first:
-            line.waiting.appendleft(job)
+            destination.waiting.appendleft(job)
         else:
-            line.waiting.append(job)
-        self._touched[key] = line
+            destination.waiting.append(job)
+        self._touched[key] = destination
 
     def withdraw(self, key: Key, job: Job) -> bool:
         """The transaction is not wanted any more.  False where it does not wait."""
-        line = self._lines.get(key)
-        if line is None or job not in line.waiting:
+        destination = self._destinations.get(key)
+        if destination is None or job not in destination.waiting:
             return False
-        line.waiting.remove(job)
-        self._touched[key] = line
+        destination.waiting.remove(job)
+        self._touched[key] = destination
         return True
 
-    def opened(self, link: Link, now: float) -> None:
+    def opened(self, record: ConnectionRecord, now: float) -> None:
         """The connection is ready for its first transaction."""
-        line = self._lines[link.key]
-        line.opening -= 1
-        line.failures = 0
-        line.why = None
+        destination = self._destinations[record.key]
+        destination.opening -= 1
+        destination.failures = 0
+        destination.why = None
         self.counts.opened += 1
-        self._rest(line, link, now)
+        self._rest(destination, record, now)
 
-    def finished(self, link: Link, now: float) -> None:
+    def finished(self, record: ConnectionRecord, now: float) -> None:
         """A transaction is over, and the connection can take another."""
-        self._rest(self._lines[link.key], link, now)
+        self._rest(self._destinations[record.key], record, now)
 
-    def unused(self, link: Link, now: float) -> None:
+    def unused(self, record: ConnectionRecord, now: float) -> None:
         """The transaction that was to begin has not: it comes again later."""
-        link.messages -= 1
-        if link.messages:
+        record.messages -= 1
+        if record.messages:
             self.counts.reused -= 1
-        self._idle_again(self._lines[link.key], link, now)
+        self._idle_again(self._destinations[record.key], record, now)
 
-    def failed(self, link: Link, now: float, why: Reply) -> list[Job]:
+    def failed(self, record: ConnectionRecord, now: float, why: Reply) -> list[Job]:
         """A connection could not be opened, or was of no use.  Return what waited for it and has to go elsewhere."""
-        line = self._lines[link.key]
+        destination = self._destinations[record.key]
         self.counts.failed += 1
-        self._remove(line, link)
-        if line.links:  # others work, or are still trying: the destination has enough of us
-            line.allowed = max(1.0, min(line.allowed, float(line.links)))
-            line.step = CAREFUL_STEP
+        self._remove(destination, record)
+        if destination.records:  # others work, or are still trying: the destination has enough of us
+            destination.allowed = max(1.0, min(destination.allowed, float(destination.records)))
+            destination.step = CAREFUL_STEP
             return []
-        pause = self.limits.probe_seconds * 2.0 ** min(line.failures, 20)
-        line.failures += 1
-        line.probe_at = now + min(pause, self.limits.probe_seconds_most)
-        line.why = why
-        line.allowed, line.step = FIRST_LINKS, 1.0
-        evicted = list(line.waiting)
-        line.waiting.clear()
-        self._starved.pop(link.key, None)
+        pause = self.limits.probe_seconds * 2.0 ** min(destination.failures, 20)
+        destination.failures += 1
+        destination.probe_at = now + min(pause, self.limits.probe_seconds_most)
+        destination.why = why
+        destination.allowed, destination.step = FIRST_LINKS, 1.0
+        evicted = list(destination.waiting)
+        destination.waiting.clear()
+        self._starved.pop(record.key, None)
         return evicted
 
-    def gone(self, link: Link) -> None:
+    def gone(self, record: ConnectionRecord) -> None:
         """The connection has ended, whoever ended it."""
-        if link.state is not LinkState.GONE:
-            self._remove(self._lines[link.key], link)
+        if record.state is not RecordState.GONE:
+            self._remove(self._destinations[record.key], record)
 
     def forgive(self) -> None:
         """Nothing counts as out of reach any more: the next transaction finds things as at the start."""
-        for line in self._lines.values():
-            if line.failures:
-                line.failures = 0
-                line.why = None
-                self._touched[line.key] = line
+        for destination in self._destinations.values():
+            if destination.failures:
+                destination.failures = 0
+                destination.why = None
+                self._touched[destination.key] = destination
 
     # --- the decision ---
 
@@ -260,149 +261,149 @@ class Pool(Generic[Job]):
         if self._starved:
             self._relieve(plan, now)
         touched, self._touched = self._touched, {}
-        for line in touched.values():
-            self._serve(line, plan, now)
+        for destination in touched.values():
+            self._serve(destination, plan, now)
         if self._starved:
             self._relieve(plan, now)
         return plan
 
-    def reap(self, now: float) -> list[Link]:
+    def reap(self, now: float) -> list[ConnectionRecord]:
         """Connections that were idle for too long, or are too old: the caller says QUIT on them."""
         worn = []
-        for link in list(self._idle):
-            if now - link.since >= self.limits.idle_seconds or self._is_worn(link, now):
-                worn.append(link)
-                self._close(link)
+        for record in list(self._idle):
+            if now - record.since >= self.limits.idle_seconds or self._is_worn(record, now):
+                worn.append(record)
+                self._close(record)
         return worn
 
     def overdue(self, is_overdue: Callable[[Job], bool]) -> list[Job]:
         """Take away what has waited too long: of each destination the first ones, as they came in that order."""
         late: list[Job] = []
-        for line in self._lines.values():
-            while line.waiting and is_overdue(line.waiting[0]):
-                late.append(line.waiting.popleft())
+        for destination in self._destinations.values():
+            while destination.waiting and is_overdue(destination.waiting[0]):
+                late.append(destination.waiting.popleft())
         return late
 
-    def close_idle(self) -> list[Link]:
+    def close_idle(self) -> list[ConnectionRecord]:
         """All idle ones: the server stops."""
         idle = list(self._idle)
-        for link in idle:
-            self._close(link)
+        for record in idle:
+            self._close(record)
         return idle
 
     # --- inside ---
 
-    def _serve(self, line: Line[Job], plan: Plan[Job], now: float) -> None:
+    def _serve(self, destination: DestinationQueue[Job], plan: Plan[Job], now: float) -> None:
         """Give a destination's idle connections to what waits, and open more where there is room."""
-        waiting, idle = line.waiting, line.idle
+        waiting, idle = destination.waiting, destination.idle
         while waiting and idle:
-            link = idle[-1]
-            if self._is_worn(link, now):
-                self._close(link)
-                plan.close.append(link)
+            record = idle[-1]
+            if self._is_worn(record, now):
+                self._close(record)
+                plan.close.append(record)
                 continue
             idle.pop()
-            del self._idle[link]
-            link.state = LinkState.BUSY
-            if link.messages:
+            del self._idle[record]
+            record.state = RecordState.BUSY
+            if record.messages:
                 self.counts.reused += 1
-            link.messages += 1
-            plan.begin.append((link, waiting.popleft()))
-        while self._wants(line):
-            if self.links >= self._places(line):
-                self._starved[line.key] = line
+            record.messages += 1
+            plan.begin.append((record, waiting.popleft()))
+        while self._wants(destination):
+            if self.records >= self._places(destination):
+                self._starved[destination.key] = destination
                 return
-            self._open(line, plan, now)
-        self._starved.pop(line.key, None)
+            self._open(destination, plan, now)
+        self._starved.pop(destination.key, None)
 
     def _relieve(self, plan: Plan[Job], now: float) -> None:
         """Share out what room there is, one connection to each starved destination in turn; make room where it is fair."""
         rounds = len(self._starved)
         while self._starved and rounds:
             rounds -= 1
-            key, line = next(iter(self._starved.items()))
+            key, destination = next(iter(self._starved.items()))
             del self._starved[key]
-            if not self._wants(line):
+            if not self._wants(destination):
                 continue
-            if self.links < self._places(line):
-                self._open(line, plan, now)
+            if self.records < self._places(destination):
+                self._open(destination, plan, now)
                 rounds = len(self._starved) + 1
             elif self._closing <= len(self._starved):  # one is closing for each of the others already
-                victim = self._victim(line)
+                victim = self._victim(destination)
                 if victim is not None:
                     self._close(victim)
                     plan.close.append(victim)
-            if self._wants(line):
-                self._starved[key] = line
+            if self._wants(destination):
+                self._starved[key] = destination
 
-    def _victim(self, poor: Line[Job]) -> Link | None:
+    def _victim(self, poor: DestinationQueue[Job]) -> ConnectionRecord | None:
         """An idle connection that `poor` may have the room of: nobody wants it, or its destination has more than its part."""
-        for link in self._idle:
-            rich = self._lines[link.key]
-            if not rich.waiting or rich.links > poor.links + 1:
-                return link
+        for record in self._idle:
+            rich = self._destinations[record.key]
+            if not rich.waiting or rich.records > poor.records + 1:
+                return record
         return None
 
-    def _places(self, line: Line[Job]) -> int:
+    def _places(self, destination: DestinationQueue[Job]) -> int:
         """How many connections there may be, in all, for this destination to open one more."""
         in_all = self.limits.in_all
-        if line.links in (0, self.links):  # it has none, or nobody else has any
+        if destination.records in (0, self.records):  # it has none, or nobody else has any
             return in_all
         return in_all - in_all // NEWCOMERS_PART
 
-    def _wants(self, line: Line[Job]) -> bool:
-        if len(line.waiting) <= line.opening:
+    def _wants(self, destination: DestinationQueue[Job]) -> bool:
+        if len(destination.waiting) <= destination.opening:
             return False
-        allowed = 1 if line.failures else min(int(line.allowed), self.limits.per_destination)
-        return line.links < allowed
+        allowed = 1 if destination.failures else min(int(destination.allowed), self.limits.per_destination)
+        return destination.records < allowed
 
-    def _open(self, line: Line[Job], plan: Plan[Job], now: float) -> None:
-        link = Link(line.key, now)
-        plan.open.append((link, line.waiting[line.opening]))
-        line.links += 1
-        line.opening += 1
-        self.links += 1
+    def _open(self, destination: DestinationQueue[Job], plan: Plan[Job], now: float) -> None:
+        record = ConnectionRecord(destination.key, now)
+        plan.open.append((record, destination.waiting[destination.opening]))
+        destination.records += 1
+        destination.opening += 1
+        self.records += 1
 
-    def _rest(self, line: Line[Job], link: Link, now: float) -> None:
-        if line.allowed < self.limits.per_destination:
-            line.allowed += line.step
-        self._idle_again(line, link, now)
+    def _rest(self, destination: DestinationQueue[Job], record: ConnectionRecord, now: float) -> None:
+        if destination.allowed < self.limits.per_destination:
+            destination.allowed += destination.step
+        self._idle_again(destination, record, now)
 
-    def _idle_again(self, line: Line[Job], link: Link, now: float) -> None:
-        link.state = LinkState.IDLE
-        link.since = now
-        line.idle.append(link)
-        self._idle[link] = None
-        self._touched[link.key] = line
+    def _idle_again(self, destination: DestinationQueue[Job], record: ConnectionRecord, now: float) -> None:
+        record.state = RecordState.IDLE
+        record.since = now
+        destination.idle.append(record)
+        self._idle[record] = None
+        self._touched[record.key] = destination
 
-    def _close(self, link: Link) -> None:
+    def _close(self, record: ConnectionRecord) -> None:
         """An idle connection begins to close; it counts until it is gone."""
-        self._lines[link.key].idle.remove(link)
-        del self._idle[link]
-        link.state = LinkState.CLOSING
+        self._destinations[record.key].idle.remove(record)
+        del self._idle[record]
+        record.state = RecordState.CLOSING
         self._closing += 1
 
-    def _remove(self, line: Line[Job], link: Link) -> None:
-        if link.state is LinkState.OPENING:
-            line.opening -= 1
-        elif link.state is LinkState.IDLE:
-            line.idle.remove(link)
-            del self._idle[link]
-        elif link.state is LinkState.CLOSING:
+    def _remove(self, destination: DestinationQueue[Job], record: ConnectionRecord) -> None:
+        if record.state is RecordState.OPENING:
+            destination.opening -= 1
+        elif record.state is RecordState.IDLE:
+            destination.idle.remove(record)
+            del self._idle[record]
+        elif record.state is RecordState.CLOSING:
             self._closing -= 1
-        link.state = LinkState.GONE
-        line.links -= 1
-        self.links -= 1
-        self._touched[link.key] = line
+        record.state = RecordState.GONE
+        destination.records -= 1
+        self.records -= 1
+        self._touched[record.key] = destination
 
-    def _is_worn(self, link: Link, now: float) -> bool:
-        return link.messages >= self.limits.messages or now - link.opened_at >= self.limits.age_seconds
+    def _is_worn(self, record: ConnectionRecord, now: float) -> bool:
+        return record.messages >= self.limits.messages or now - record.opened_at >= self.limits.age_seconds
 
     def _forget(self) -> None:
         """Drop destinations with nothing to do, the oldest first."""
-        for key, line in list(self._lines.items()):
-            if len(self._lines) <= KEYS_KEPT // 2:
+        for key, destination in list(self._destinations.items()):
+            if len(self._destinations) <= KEYS_KEPT // 2:
                 return
-            if not (line.links or line.waiting):
-                del self._lines[key]
+            if not (destination.records or destination.waiting):
+                del self._destinations[key]
                 self._touched.pop(key, None)

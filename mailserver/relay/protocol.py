@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.mail.reply import Reply
-from mailserver.relay.login import LogIn
-from mailserver.relay.pool import Link, LinkState
-from mailserver.relay.security import Contexts
+from mailserver.relay.login import RelayLogin
+from mailserver.relay.pool import ConnectionRecord, RecordState
+from mailserver.relay.security import ClientContexts
 from mailserver.relay.streaming import FileStream
-from mailserver.relay.transmission import Transmission, Way
+from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import ClientSession, Phase
@@ -53,15 +53,15 @@ class Owner(Protocol):
     """
 
     waits: Mapping[Phase, float]
-    contexts: Contexts
-    log_in: LogIn | None
+    contexts: ClientContexts
+    log_in: RelayLogin | None
     implicit_tls: bool
 
     def seconds(self) -> float: ...
 
     def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
 
-    def may_encrypt(self, way: Way) -> bool: ...
+    def may_encrypt(self, target: Target) -> bool: ...
 
     def calls_itself_like_us(self, host: str) -> bool: ...
 
@@ -95,10 +95,10 @@ class RelayProtocol(TwistedProtocol):
 
     transport: Any  # a TCP or TLS connection: more than ITransport says
 
-    def __init__(self, session: ClientSession, link: Link, way: Way, owner: Owner) -> None:
+    def __init__(self, session: ClientSession, record: ConnectionRecord, target: Target, owner: Owner) -> None:
         self.session = session
-        self.link = link
-        self.way = way
+        self.record = record
+        self.target = target
         self.owner = owner
         self.tls = ""  # the version, "" in the clear
         self.deadline = math.inf
@@ -114,7 +114,7 @@ class RelayProtocol(TwistedProtocol):
 
     def __repr__(self) -> str:
         tls = f", {self.tls}" if self.tls else ""
-        return f"<RelayProtocol {self.way}{tls}, {self.session.phase.value}, {self.link.messages} messages>"
+        return f"<RelayProtocol {self.target}{tls}, {self.session.phase.value}, {self.record.messages} messages>"
 
     # --- the connection ---
 
@@ -125,7 +125,7 @@ class RelayProtocol(TwistedProtocol):
         self._write = writer(transport)
         self._set_deadline()
         if self.owner.implicit_tls:
-            transport.startTLS(self.owner.contexts.creator(self.way.policy, self.way.host))
+            transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
 
     def dataReceived(self, data: bytes) -> None:
         self.session.receive_data(data)
@@ -176,8 +176,8 @@ class RelayProtocol(TwistedProtocol):
 
     def _opening_failed(self, why: Reply) -> None:
         """Tell, once, that the connection has never become ready."""
-        if self.link.state is LinkState.OPENING:
-            if self._is_securing and self.way.policy.allows_clear:
+        if self.record.state is RecordState.OPENING:
+            if self._is_securing and self.target.policy.allows_clear:
                 self.owner.tls_broken(self, str(why))
             else:
                 self.owner.unusable(self, why)
@@ -253,14 +253,14 @@ class RelayProtocol(TwistedProtocol):
         pass
 
     def _on_ready(self, event: events.Ready) -> None:
-        session, policy = self.session, self.way.policy
-        if self.link.state is not LinkState.OPENING:
+        session, policy = self.session, self.target.policy
+        if self.record.state is not RecordState.OPENING:
             return
         if self.owner.calls_itself_like_us(event.offer.host):
             self._turn_away(LOOP)
         elif not policy.wants_tls or session.is_encrypted:
             self._log_in()
-        elif event.offer.starttls and self.owner.may_encrypt(self.way):
+        elif event.offer.starttls and self.owner.may_encrypt(self.target):
             session.start_tls()
         elif policy.allows_clear:
             self._log_in()
@@ -279,7 +279,7 @@ class RelayProtocol(TwistedProtocol):
         try:
             exchange = log_in.exchange((session.offer or NOTHING_OFFERED).auth)
         except (OSError, ValueError) as error:
-            log.error("the relay cannot log in to {way}: {error}", way=str(self.way), error=error)
+            log.error("the relay cannot log in to {way}: {error}", target=str(self.target), error=error)
             self._turn_away(UNREADABLE_PASSWORD)
             return
         if exchange is None:
@@ -292,14 +292,14 @@ class RelayProtocol(TwistedProtocol):
 
     def _on_auth_refused(self, event: events.AuthRefused) -> None:
         why = event.doubt or str(event.reply)
-        log.warn("{way} does not let the relay log in: {why}", way=str(self.way), why=why)
+        log.warn("{way} does not let the relay log in: {why}", target=str(self.target), why=why)
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
-        self.transport.startTLS(self.owner.contexts.creator(self.way.policy, self.way.host))
+        self.transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
 
     def _on_tls_refused(self, event: events.TLSRefused) -> None:
-        if self.way.policy.allows_clear:
+        if self.target.policy.allows_clear:
             self._log_in()
         else:
             self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from mailserver.relay.pool import Key
 from mailserver.transport.verified import verified
 
-__all__ = ["ClearText", "Contexts", "TLSMode", "TLSPolicy"]
+__all__ = ["ClearText", "ClientContexts", "TLSMode", "TLSPolicy"]
 
 CLEAR_SECONDS = 3600.0
 CLEAR_KEPT = 10_000
@@ -82,7 +82,7 @@ class ClearText:
         return False
 
 
-class Contexts:
+class ClientContexts:
     """Makes what `ITransport.startTLS` wants.  One OpenSSL context serves all connections that verify nothing."""
 
     def __init__(self, trust_root: Any = None) -> None:

@@ -27,13 +27,13 @@ from mailserver.smtp.client.dialogue import Dialogue
 from mailserver.smtp.client.events import Done
 from mailserver.smtp.client.session import Request
 
-__all__ = ["Meaning", "Transmission", "Way", "meaning_of", "told"]
+__all__ = ["Meaning", "Transmission", "Target", "meaning_of", "told"]
 
 NOTE_LENGTH = 800
 TOO_MANY_FAULTS = 3  # earlier hosts that a note tells of
 
 
-class Way(NamedTuple):
+class Target(NamedTuple):
     """One address to try: where it is, what it is called, how it is spoken to."""
 
     host: str
@@ -72,15 +72,15 @@ def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: boo
 class Transmission:
     """One message for some recipients who share their hosts.
 
-    `ways` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is told each
-    outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are for; `form`
-    is the one in which it goes now, None: as it came.
+    `targets` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is
+    told each outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are
+    for; `form` is the one in which it goes now, None: as it came.
     """
 
     request: Request
     content: Content
     indexes: tuple[int, ...]
-    ways: Sequence[Way]
+    targets: Sequence[Target]
     report: Callable[[int, Outcome], None]
     ended: Callable[[], None]
     waits_since: float = 0.0
@@ -93,15 +93,15 @@ class Transmission:
     form: Form | None = None
 
     @property
-    def way(self) -> Way:
+    def target(self) -> Target:
         """The address that is being tried."""
-        return self.ways[self.place]
+        return self.targets[self.place]
 
     def fault(self, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()) -> None:
         """The present address was of no use; `peer` has said so where it is given."""
         self.why = Deferred(why, "", peer, phase, dialogue)
         if len(self.faults) < TOO_MANY_FAULTS:
-            self.faults += (f"{self.way}: {why}"[:200],)
+            self.faults += (f"{self.target}: {why}"[:200],)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Every recipient has its answer."""

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from mailserver.interfaces import Clock, IComponent
 from mailserver.mail.envelope import TLSFacts
 from mailserver.sasl.steps import ChannelBindings
-from mailserver.tls.contexts import ClientCertificates, Contexts, Parts, Verification
+from mailserver.tls.contexts import CertificateParts, ClientCertificates, ServerContexts, Verification
 from mailserver.tls.facts import bindings_of, facts_of, fault_of
 from mailserver.tls.identity import Identity, IdentityError, Pair, read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
@@ -76,8 +76,8 @@ class Certificates:
         self._run_in_thread = run_in_thread
         self._look_seconds = look_seconds
         self._sources: Sources | None = None
-        self._parts: Parts | None = None
-        self._contexts: Contexts | None = None
+        self._parts: CertificateParts | None = None
+        self._contexts: ServerContexts | None = None
         self._verification = Verification()
         self._signature: Signature = ()
         self._doubted = 0.0  # when doubts were told, by the clock
@@ -149,8 +149,8 @@ class Certificates:
                 self.log.warn("{doubt}", doubt=doubt)
 
     def _read_again(
-        self, sources: Sources, old: Parts | None, old_signature: Signature
-    ) -> tuple[Signature, Parts, Contexts | None, list[str]] | None:
+        self, sources: Sources, old: CertificateParts | None, old_signature: Signature
+    ) -> tuple[Signature, CertificateParts, ServerContexts | None, list[str]] | None:
         signature = signature_of(sources)
         if signature == old_signature or old is None:
             return None
@@ -162,7 +162,7 @@ class Certificates:
         except IdentityError as error:  # told once, as every other fault, and not with each look
             return signature, old, None, [*faults, str(error)]
 
-    def _take(self, sources: Sources, signature: Signature, parts: Parts, contexts: Contexts) -> None:
+    def _take(self, sources: Sources, signature: Signature, parts: CertificateParts, contexts: ServerContexts) -> None:
         self._sources, self._signature, self._parts, self._contexts = sources, signature, parts, contexts
 
     def _stumbled(self, failure: Failure) -> None:
@@ -213,7 +213,7 @@ class Creator:
         return self._certificates.connection(self._policy)
 
 
-def read_parts(sources: Sources, old: Parts | None) -> tuple[Parts | None, list[str]]:
+def read_parts(sources: Sources, old: CertificateParts | None) -> tuple[CertificateParts | None, list[str]]:
     """Read every file; blocks.  What cannot be used is as it was in `old`, with a sentence in the faults.
 
     None where there is no `old` to fall back on.
@@ -235,19 +235,19 @@ def read_parts(sources: Sources, old: Parts | None) -> tuple[Parts | None, list[
     revocations = attempt(read_revocations, sources.revocations, old and old.revocations) if sources.revocations else ()
     if default is None or None in by_name.values() or authorities is None or revocations is None:
         return None, faults
-    return Parts(default, by_name, authorities, revocations, sources.minimum_version, sources.ciphers), faults
+    return CertificateParts(default, by_name, authorities, revocations, sources.minimum_version, sources.ciphers), faults
 
 
-def contexts_of(parts: Parts, verification: Verification) -> Contexts:
+def contexts_of(parts: CertificateParts, verification: Verification) -> ServerContexts:
     """Raises `IdentityError` for what OpenSSL does not take."""
     try:
-        return Contexts(parts, verification)
+        return ServerContexts(parts, verification)
     except (SSL.Error, ValueError) as error:
         words = "; ".join(str(part[-1]) for part in error.args[0]) if isinstance(error, SSL.Error) else str(error)
         raise IdentityError(f"OpenSSL refuses the certificate {parts.default.pair.certificate} or the ciphers: {words}") from None
 
 
-def doubts_of(sources: Sources, parts: Parts) -> list[str]:
+def doubts_of(sources: Sources, parts: CertificateParts) -> list[str]:
     """What is wrong with them, although they can be used.  Blocks."""
     now = datetime.datetime.now(datetime.UTC)
     doubts = [doubt for one in (parts.default, *parts.by_name.values()) for doubt in identity_doubts(one, now=now)]

@@ -18,7 +18,7 @@ from OpenSSL.crypto import X509, X509StoreFlags
 
 from mailserver.tls.identity import Identity
 
-__all__ = ["ClientCertificates", "Contexts", "FAULTS", "Parts", "Verification"]
+__all__ = ["ClientCertificates", "ServerContexts", "FAULTS", "CertificateParts", "Verification"]
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; TLS 1.3 has its own, all of that kind
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -54,7 +54,7 @@ class ClientCertificates(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class CertificateParts:
     """What contexts are made of."""
 
     default: Identity
@@ -81,10 +81,10 @@ class Verification:
         self._faults.setdefault(connection, set()).add(FAULTS.get(error, f"not valid (OpenSSL's error {error})"))
 
 
-class Contexts:
+class ServerContexts:
     """Makes connections.  Raises `OpenSSL.SSL.Error` or ValueError for ciphers that OpenSSL does not know."""
 
-    def __init__(self, parts: Parts, verification: Verification) -> None:
+    def __init__(self, parts: CertificateParts, verification: Verification) -> None:
         self._parts = parts
         self._verification = verification
         self._by_name: dict[tuple[ClientCertificates, str], SSL.Context] = {}

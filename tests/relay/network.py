@@ -18,7 +18,7 @@ from mailserver.mail.parcel import Destination
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
-from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import HostBook, domain_hosts
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
@@ -264,7 +264,7 @@ class RelayCase(SynchronousTestCase):
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),
             seconds=self.clock.seconds,
         )
-        relay = Relay(book=book, connections=self.connections, doorway=Doorway(tls=tls), **more)
+        relay = Relay(book=book, connections=self.connections, connect_settings=ConnectSettings(tls=tls), **more)
         self.successResultOf(Later.fromCoroutine(relay.start()))
         self.addCleanup(lambda: self.connections._check.running and self.connections._check.stop())
         return relay

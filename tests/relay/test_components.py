@@ -36,8 +36,8 @@ class Components(FilterCase):
 
     def test_each_family_has_the_source_that_is_configured_and_no_other(self):
         for sources in ({}, {"source_ipv4": "192.0.2.1"}, {"source_ipv6": "2001:db8::1"}, {"source_ipv4": "192.0.2.1", "source_ipv6": "2001:db8::1"}):
-            doorway = self.build(SmarthostFactory(), host="smart.example", **sources)._doorway
-            self.assertEqual((doorway.source_ipv4, doorway.source_ipv6), (sources.get("source_ipv4", ""), sources.get("source_ipv6", "")))
+            connect_settings = self.build(SmarthostFactory(), host="smart.example", **sources)._connect_settings
+            self.assertEqual((connect_settings.source_ipv4, connect_settings.source_ipv6), (sources.get("source_ipv4", ""), sources.get("source_ipv6", "")))
 
     def test_faults_are_told_in_sentences(self):
         for options, words in (

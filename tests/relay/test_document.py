@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from mailserver.config.reading import parse
 from mailserver.plugins.catalogue import discover
 from mailserver.relay.components import MXOptions, SmarthostOptions
-from mailserver.relay.delivery import Doorway
+from mailserver.relay.delivery import ConnectSettings
 from mailserver.relay.library import smarthost_relay
 from mailserver.testing import FakeResolver
 from tests.relay.test_sockets import SocketCase
@@ -63,7 +63,7 @@ class Document(SocketCase):
         spec.loader.exec_module(example)
         zones = {"example.org": {"MX": ["10 sink.example"]}, "sink.example": {"A": ["127.0.0.1"]}}
         example.Resolver = lambda reactor: Resolver(zones)
-        example.mx_relay = functools.partial(example.mx_relay, doorway=Doorway(port=self.port))
+        example.mx_relay = functools.partial(example.mx_relay, connect_settings=ConnectSettings(port=self.port))
         said = io.StringIO()
         self.patch(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"Subject: x\n\ntext\n")))
         self.patch(sys, "stdout", said)
@@ -76,7 +76,7 @@ class Document(SocketCase):
 
     async def test_a_smarthost_relay_says_what_it_is_doing(self):
         relay = smarthost_relay(
-            reactor=reactor, hostname="us.example", host="127.0.0.1", doorway=Doorway(port=self.port)
+            reactor=reactor, hostname="us.example", host="127.0.0.1", connect_settings=ConnectSettings(port=self.port)
         )
         await relay.start()
         await self.deliver(relay)

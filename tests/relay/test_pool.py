@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.reply import Reply
-from mailserver.relay.pool import Key, Link, LinkState, Pool, PoolLimits
+from mailserver.relay.pool import ConnectionRecord, Key, Pool, PoolLimits, RecordState
 
 NO = Reply.of(451, "4.4.1", "Connection refused")
 
@@ -25,11 +25,11 @@ class Case(SynchronousTestCase):
         """Bring up connections for as many jobs as the pool allows at first; return them busy."""
         for n in range(jobs):
             pool.submit(where, f"job {n}")
-        links = [link for link, _ in pool.assign(now).open]
-        for link in links:
-            pool.opened(link, now)
+        records = [record for record, _ in pool.assign(now).open]
+        for record in records:
+            pool.opened(record, now)
         pool.assign(now)
-        return links
+        return records
 
 
 class Assigning(Case):
@@ -37,19 +37,19 @@ class Assigning(Case):
         pool = self.pool()
         pool.submit(key(), "a")
         plan = pool.assign(0.0)
-        ((link, job),) = plan.open
-        self.assertEqual((link.key, job, plan.begin, plan.close), (key(), "a", [], []))
+        ((record, job),) = plan.open
+        self.assertEqual((record.key, job, plan.begin, plan.close), (key(), "a", [], []))
         self.assertEqual(pool.assign(0.0), ([], [], []))
-        pool.opened(link, 1.0)
-        self.assertEqual(pool.assign(1.0).begin, [(link, "a")])
+        pool.opened(record, 1.0)
+        self.assertEqual(pool.assign(1.0).begin, [(record, "a")])
 
     def test_an_idle_connection_is_taken_before_one_is_opened(self):
         pool = self.pool()
-        (link,) = self.open(pool, key())
-        pool.finished(link, 1.0)
+        (record,) = self.open(pool, key())
+        pool.finished(record, 1.0)
         pool.submit(key(), "b")
         plan = pool.assign(1.0)
-        self.assertEqual((plan.open, plan.begin), ([], [(link, "b")]))
+        self.assertEqual((plan.open, plan.begin), ([], [(record, "b")]))
         self.assertEqual((pool.counts.opened, pool.counts.reused, pool.counts.hit_rate), (1, 1, 0.5))
 
     def test_the_connection_used_last_is_taken_first(self):
@@ -62,8 +62,8 @@ class Assigning(Case):
 
     def test_keys_that_differ_in_the_policy_alone_share_nothing(self):
         pool = self.pool()
-        (link,) = self.open(pool, key())
-        pool.finished(link, 1.0)
+        (record,) = self.open(pool, key())
+        pool.finished(record, 1.0)
         pool.submit(key()._replace(policy="required"), "b")
         plan = pool.assign(1.0)
         self.assertEqual((len(plan.open), plan.begin), (1, []))
@@ -73,46 +73,46 @@ class Assigning(Case):
         for n in range(100):
             pool.submit(key(), n)
         most = 0
-        links = [link for link, _ in pool.assign(0.0).open]
-        self.assertEqual(len(links), 2)
+        records = [record for record, _ in pool.assign(0.0).open]
+        self.assertEqual(len(records), 2)
         for now in range(30):
-            for link in links:
-                (pool.opened if link.state is LinkState.OPENING else pool.finished)(link, float(now))
+            for record in records:
+                (pool.opened if record.state is RecordState.OPENING else pool.finished)(record, float(now))
             plan = pool.assign(float(now))
-            links = [link for link, _ in plan.open] + [link for link, _ in plan.begin]
-            most = max(most, pool.links)
+            records = [record for record, _ in plan.open] + [record for record, _ in plan.begin]
+            most = max(most, pool.records)
         self.assertEqual(most, 5)
 
     def test_a_connection_that_has_carried_enough_messages_is_closed_when_it_is_wanted(self):
         pool = self.pool(messages=1)
-        (link,) = self.open(pool, key())
-        pool.finished(link, 1.0)
+        (record,) = self.open(pool, key())
+        pool.finished(record, 1.0)
         pool.submit(key(), "b")
         plan = pool.assign(1.0)
-        self.assertEqual((plan.close, plan.begin, len(plan.open)), ([link], [], 1))
+        self.assertEqual((plan.close, plan.begin, len(plan.open)), ([record], [], 1))
 
     def test_a_connection_that_is_too_old_is_not_used_again(self):
         pool = self.pool(age_seconds=10)
-        (link,) = self.open(pool, key())
-        pool.finished(link, 5.0)
+        (record,) = self.open(pool, key())
+        pool.finished(record, 5.0)
         pool.submit(key(), "b")
-        self.assertEqual(pool.assign(10.0).close, [link])
+        self.assertEqual(pool.assign(10.0).close, [record])
 
     def test_idle_connections_are_reaped_after_their_time_and_not_before(self):
         pool = self.pool(idle_seconds=5)
-        (link,) = self.open(pool, key())
-        pool.finished(link, 1.0)
+        (record,) = self.open(pool, key())
+        pool.finished(record, 1.0)
         self.assertEqual(pool.reap(5.9), [])
-        self.assertEqual(pool.reap(6.0), [link])
+        self.assertEqual(pool.reap(6.0), [record])
         self.assertEqual(pool.reap(60.0), [])
-        pool.gone(link)
-        self.assertEqual(pool.links, 0)
+        pool.gone(record)
+        self.assertEqual(pool.records, 0)
 
     def test_a_stale_transaction_goes_before_all_others(self):
         pool = self.pool(per_destination=1)
-        (link,) = self.open(pool, key())
+        (record,) = self.open(pool, key())
         pool.submit(key(), "later")
-        pool.gone(link)
+        pool.gone(record)
         pool.submit(key(), "stale", first=True)
         ((fresh, wanted),) = pool.assign(1.0).open
         pool.opened(fresh, 1.0)
@@ -121,24 +121,24 @@ class Assigning(Case):
     def test_what_is_withdrawn_is_not_begun(self):
         pool = self.pool()
         pool.submit(key(), "a")
-        ((link, _),) = pool.assign(0.0).open
+        ((record, _),) = pool.assign(0.0).open
         self.assertTrue(pool.withdraw(key(), "a"))
         self.assertFalse(pool.withdraw(key(), "a"))
-        pool.opened(link, 0.0)
+        pool.opened(record, 0.0)
         self.assertEqual(pool.assign(0.0), ([], [], []))
 
 
 class Health(Case):
     def out_of_reach(self, pool, now=0.0):
         pool.submit(key(), "a")
-        ((link, _),) = pool.assign(now).open
-        return pool.failed(link, now, NO)
+        ((record, _),) = pool.assign(now).open
+        return pool.failed(record, now, NO)
 
     def test_what_waits_for_a_dead_destination_is_handed_back(self):
         pool = self.pool()
         pool.submit(key(), "a")
         pool.submit(key(), "b")
-        first, second = [link for link, _ in pool.assign(0.0).open]
+        first, second = [record for record, _ in pool.assign(0.0).open]
         self.assertEqual(pool.failed(first, 0.0, NO), [])
         self.assertEqual(pool.failed(second, 0.0, NO), ["a", "b"])
 
@@ -156,7 +156,7 @@ class Health(Case):
             self.assertIsNone(pool.refusal(key(), 60.0))
             pool.submit(key(), n)
             pool.assign(60.0)
-        self.assertEqual((pool.links, pool.refusal(key(), 60.0)), (1, NO))
+        self.assertEqual((pool.records, pool.refusal(key(), 60.0)), (1, NO))
 
     def test_the_pauses_between_probes_grow_up_to_a_bound(self):
         pool = self.pool(probe_seconds=60, probe_seconds_most=200)
@@ -176,29 +176,29 @@ class Health(Case):
         self.assertIsNone(pool.refusal(key(), 61.0))
         for n in range(5):
             pool.submit(key(), n)
-        links = [link for link, _ in pool.assign(61.0).open]
-        self.assertEqual(len(links), 2)
-        self.assertEqual(pool.failed(links[0], 61.0, NO) + pool.failed(links[1], 61.0, NO), [0, 1, 2, 3, 4])
+        records = [record for record, _ in pool.assign(61.0).open]
+        self.assertEqual(len(records), 2)
+        self.assertEqual(pool.failed(records[0], 61.0, NO) + pool.failed(records[1], 61.0, NO), [0, 1, 2, 3, 4])
         self.assertEqual((pool.refusal(key(), 120.9), pool.refusal(key(), 121.0)), (NO, None))
 
     def test_what_is_forgiven_while_it_is_probed_lets_all_wait(self):
         pool = self.pool(probe_seconds=60, probe_waiting=1)
         self.out_of_reach(pool)
         pool.submit(key(), "a")
-        ((link, _),) = pool.assign(60.0).open
+        ((record, _),) = pool.assign(60.0).open
         self.assertEqual(pool.refusal(key(), 60.0), NO)
         pool.forgive()
         self.assertIsNone(pool.refusal(key(), 60.0))
         pool.submit(key(), "b")
-        pool.opened(link, 60.0)
+        pool.opened(record, 60.0)
         self.assertEqual([job for _, job in pool.assign(60.0).begin], ["a"])
 
     def test_a_probe_that_succeeds_makes_it_an_ordinary_destination_again(self):
         pool = self.pool()
         self.out_of_reach(pool)
         pool.submit(key(), "a")
-        ((link, _),) = pool.assign(60.0).open
-        pool.opened(link, 60.0)
+        ((record, _),) = pool.assign(60.0).open
+        pool.opened(record, 60.0)
         self.assertIsNone(pool.refusal(key(), 60.0))
         for n in range(5):
             pool.submit(key(), n)
@@ -208,15 +208,15 @@ class Health(Case):
         pool = self.pool()
         for n in range(10):
             pool.submit(key(), n)
-        for link, _ in pool.assign(0.0).open:
-            pool.opened(link, 0.0)
-        turned_away = [link for link, _ in pool.assign(0.0).open]  # beside the two that work
+        for record, _ in pool.assign(0.0).open:
+            pool.opened(record, 0.0)
+        turned_away = [record for record, _ in pool.assign(0.0).open]  # beside the two that work
         self.assertEqual(len(turned_away), 2)
         for _ in range(3):
-            for link in turned_away:
-                self.assertEqual(pool.failed(link, 0.0, NO), [])
-            turned_away = [link for link, _ in pool.assign(0.0).open]
-        self.assertEqual((turned_away, pool.links, pool.refusal(key(), 0.0)), ([], 2, None))
+            for record in turned_away:
+                self.assertEqual(pool.failed(record, 0.0, NO), [])
+            turned_away = [record for record, _ in pool.assign(0.0).open]
+        self.assertEqual((turned_away, pool.records, pool.refusal(key(), 0.0)), ([], 2, None))
 
 
 class Fairness(Case):
@@ -230,34 +230,34 @@ class Fairness(Case):
                 for n in range(1000):
                     pool.submit(key("192.0.2.2"), n)
             self.turn(pool, busy, float(now))
-        share = [sum(link.key.address == address for link in busy) for address in ("192.0.2.1", "192.0.2.2")]
+        share = [sum(record.key.address == address for record in busy) for address in ("192.0.2.1", "192.0.2.2")]
         self.assertEqual(share, [2, 2])
 
     def turn(self, pool, busy, now):
         """Every transaction ends at once; what closes is gone at once."""
-        for link in list(busy):
-            busy.discard(link)
-            pool.finished(link, now)
+        for record in list(busy):
+            busy.discard(record)
+            pool.finished(record, now)
         while True:
             plan = pool.assign(now)
-            for link in plan.close:
-                pool.gone(link)
-            for link, _ in plan.open:
-                pool.opened(link, now)
-            busy.update(link for link, _ in plan.begin)
+            for record in plan.close:
+                pool.gone(record)
+            for record, _ in plan.open:
+                pool.opened(record, now)
+            busy.update(record for record, _ in plan.begin)
             if not (plan.close or plan.open):
                 return
 
     def test_idle_connections_of_others_make_room_in_a_full_pool(self):
         pool = self.pool(in_all=2)
-        links = self.open(pool, key("192.0.2.1"), 2)
-        for link in links:
-            pool.finished(link, 1.0)
+        records = self.open(pool, key("192.0.2.1"), 2)
+        for record in records:
+            pool.finished(record, 1.0)
         pool.submit(key("192.0.2.2"), "b")
         plan = pool.assign(2.0)
-        self.assertEqual((plan.open, plan.close), ([], [links[0]]))
+        self.assertEqual((plan.open, plan.close), ([], [records[0]]))
         self.assertEqual(pool.assign(2.0), ([], [], []))
-        pool.gone(links[0])
+        pool.gone(records[0])
         self.assertEqual([wanted for _, wanted in pool.assign(2.0).open], ["b"])
 
     def test_the_last_tenth_is_for_destinations_that_have_none(self):
@@ -269,10 +269,10 @@ class Fairness(Case):
         for now in range(40):
             self.turn(pool, busy, float(now))
         self.assertEqual(len(busy), 18)
-        for name, links in (("192.0.2.3", 19), ("192.0.2.4", 20)):
+        for name, records in (("192.0.2.3", 19), ("192.0.2.4", 20)):
             pool.submit(key(name), name)
             self.turn(pool, set(), 41.0)
-            self.assertEqual(pool.links, links)
+            self.assertEqual(pool.records, records)
 
     def test_one_destination_alone_has_all(self):
         pool = self.pool(in_all=20, per_destination=20)
@@ -290,7 +290,7 @@ class Fairness(Case):
         busy, served = set(), set()
         for now in range(100):
             self.turn(pool, busy, float(now))
-            served.update(link.key for link in busy)
+            served.update(record.key for record in busy)
         self.assertEqual(len(served), 50)
 
 
@@ -310,20 +310,20 @@ class History(RuleBasedStateMachine):
 
     def run_plan(self):
         plan = self.pool.assign(self.now)
-        for link, job in plan.open:
-            assert job in self.waiting and self.waiting[job] == link.key
-            self.live.append(link)
-        for link, job in plan.begin:
-            assert self.waiting.pop(job) == link.key and link not in self.running
-            assert link.state is LinkState.BUSY and link.messages <= self.limits.messages
-            assert self.now - link.opened_at < self.limits.age_seconds
-            self.running[link] = job
-        for link in plan.close:
-            assert link not in self.running and link.state is LinkState.CLOSING
+        for record, job in plan.open:
+            assert job in self.waiting and self.waiting[job] == record.key
+            self.live.append(record)
+        for record, job in plan.begin:
+            assert self.waiting.pop(job) == record.key and record not in self.running
+            assert record.state is RecordState.BUSY and record.messages <= self.limits.messages
+            assert self.now - record.opened_at < self.limits.age_seconds
+            self.running[record] = job
+        for record in plan.close:
+            assert record not in self.running and record.state is RecordState.CLOSING
 
     def pick(self, data, *states):
-        links = [link for link in self.live if link.state in states]
-        return data.draw(st.sampled_from(links)) if links else None
+        records = [record for record in self.live if record.state in states]
+        return data.draw(st.sampled_from(records)) if records else None
 
     @rule(name=st.sampled_from("abcd"), first=st.booleans())
     def submit(self, name, first):
@@ -336,28 +336,28 @@ class History(RuleBasedStateMachine):
 
     @rule(data=st.data(), succeeds=st.booleans())
     def opening_ends(self, data, succeeds):
-        link = self.pick(data, LinkState.OPENING)
-        if link is not None and succeeds:
-            self.pool.opened(link, self.now)
-        elif link is not None:
-            for job in self.pool.failed(link, self.now, NO):
-                assert self.waiting.pop(job) == link.key
+        record = self.pick(data, RecordState.OPENING)
+        if record is not None and succeeds:
+            self.pool.opened(record, self.now)
+        elif record is not None:
+            for job in self.pool.failed(record, self.now, NO):
+                assert self.waiting.pop(job) == record.key
         self.run_plan()
 
     @rule(data=st.data(), stays=st.booleans())
     def transaction_ends(self, data, stays):
-        link = self.pick(data, LinkState.BUSY)
-        if link is not None:
-            self.done.add(self.running.pop(link))
-            (self.pool.finished(link, self.now) if stays else self.pool.gone(link))
+        record = self.pick(data, RecordState.BUSY)
+        if record is not None:
+            self.done.add(self.running.pop(record))
+            (self.pool.finished(record, self.now) if stays else self.pool.gone(record))
         self.run_plan()
 
     @rule(data=st.data())
     def connection_goes(self, data):
-        link = self.pick(data, LinkState.IDLE, LinkState.CLOSING)
-        if link is not None:
-            self.pool.gone(link)
-            self.pool.gone(link)  # twice is once
+        record = self.pick(data, RecordState.IDLE, RecordState.CLOSING)
+        if record is not None:
+            self.pool.gone(record)
+            self.pool.gone(record)  # twice is once
         self.run_plan()
 
     @precondition(lambda self: self.waiting)
@@ -375,29 +375,29 @@ class History(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 70))
     def time_passes(self, seconds):
         self.now += seconds
-        for link in self.pool.reap(self.now):
-            assert link not in self.running
+        for record in self.pool.reap(self.now):
+            assert record not in self.running
         self.run_plan()
 
     @invariant()
     def the_caps_hold_and_the_counts_are_true(self):
-        self.live = [link for link in self.live if link.state is not LinkState.GONE]
-        assert self.pool.links == len(self.live) <= self.limits.in_all
+        self.live = [record for record in self.live if record.state is not RecordState.GONE]
+        assert self.pool.records == len(self.live) <= self.limits.in_all
         for line in self.pool.lines:
-            ours = [link for link in self.live if link.key == line.key]
-            assert line.links == len(ours) <= self.limits.per_destination
-            assert line.opening == sum(link.state is LinkState.OPENING for link in ours)
-            assert set(line.idle) == {link for link in ours if link.state is LinkState.IDLE}
+            ours = [record for record in self.live if record.key == line.key]
+            assert line.records == len(ours) <= self.limits.per_destination
+            assert line.opening == sum(record.state is RecordState.OPENING for record in ours)
+            assert set(line.idle) == {record for record in ours if record.state is RecordState.IDLE}
             if line.failures:
-                assert line.links <= 1
+                assert line.records <= 1
 
     @invariant()
     def nothing_waits_beside_an_idle_connection_or_beside_room(self):
         for line in self.pool.lines:
             if line.waiting:
                 assert not line.idle
-            if line.waiting and not line.links:
-                assert self.pool.links == self.limits.in_all
+            if line.waiting and not line.records:
+                assert self.pool.records == self.limits.in_all
 
     @invariant()
     def what_waits_is_what_was_submitted(self):
@@ -422,18 +422,18 @@ class Laws(SynchronousTestCase):
         served, live, now = [], [], 0.0
         for _ in range(10_000):
             plan = pool.assign(now)
-            for link in plan.close:
-                pool.gone(link)
-            live += [link for link, _ in plan.open]
+            for record in plan.close:
+                pool.gone(record)
+            live += [record for record, _ in plan.open]
             served += [job for _, job in plan.begin]
-            live = [link for link in live if link.state in (LinkState.OPENING, LinkState.BUSY)]
-            live += [link for link, _ in plan.begin if link not in live]
+            live = [record for record in live if record.state in (RecordState.OPENING, RecordState.BUSY)]
+            live += [record for record, _ in plan.begin if record not in live]
             if not live and not plan.close:
                 break
             if live:
-                link = chance.choice(live)
+                record = chance.choice(live)
                 now += 0.01
-                (pool.opened if link.state is LinkState.OPENING else pool.finished)(link, now)
+                (pool.opened if record.state is RecordState.OPENING else pool.finished)(record, now)
         self.assertEqual(sorted(served), list(range(60)))
 
 
@@ -442,8 +442,8 @@ class Words(Case):
         pool = self.pool()
         pool.submit(key("2001:db8::1"), "a")
         self.assertIn("1 waiting, 0 connections", repr(pool))
-        ((link, _),) = pool.assign(0.0).open
-        self.assertEqual(repr(link), "<Link [2001:db8::1]:25 opening, 0 messages>")
-        pool.failed(link, 0.0, NO)
+        ((record, _),) = pool.assign(0.0).open
+        self.assertEqual(repr(record), "<Link [2001:db8::1]:25 opening, 0 messages>")
+        pool.failed(record, 0.0, NO)
         self.assertIn("out of reach until 30: 451 4.4.1 Connection refused", repr(pool.lines[0]))
-        self.assertIsInstance(link, Link)
+        self.assertIsInstance(record, ConnectionRecord)

@@ -20,7 +20,7 @@ from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination
-from mailserver.relay.delivery import Doorway, Relay
+from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.library import smarthost_relay
 from mailserver.relay.security import TLSMode
 from tests.relay.postfix import SIZE_LIMIT, Postfix
@@ -72,7 +72,7 @@ class Network:
 
     def said(self) -> bytes:
         """All that was written."""
-        return b"".join(data for way, data in self.heard if way == ">")
+        return b"".join(data for target, data in self.heard if target == ">")
 
 
 class WithPostfix(TestCase):
@@ -86,8 +86,8 @@ class WithPostfix(TestCase):
     async def relay(self, tls: TLSMode = TLSMode.NONE) -> Relay:
         self.network = Network()
         network = self.network if tls is TLSMode.NONE else reactor  # a record of what is encrypted would say little
-        doorway = Doorway(port=self.postfix.port, tls=tls)
-        relay = smarthost_relay(reactor=network, hostname="us.example", host="127.0.0.1", doorway=doorway)
+        connect_settings = ConnectSettings(port=self.postfix.port, tls=tls)
+        relay = smarthost_relay(reactor=network, hostname="us.example", host="127.0.0.1", connect_settings=connect_settings)
         await relay.start()
         self.addCleanup(lambda: Later.fromCoroutine(relay.stop()))
         return relay
@@ -129,7 +129,7 @@ class WithPostfix(TestCase):
         """RFC 2920 section 3.1"""
         self.start()
         await self.deliver(await self.relay(), "alice", "refused", "bob")
-        envelopes = [data for way, data in self.network.heard if way == ">" and data.startswith(b"MAIL FROM:")]
+        envelopes = [data for target, data in self.network.heard if target == ">" and data.startswith(b"MAIL FROM:")]
         [envelope] = envelopes
         verbs = [line.split(b":")[0] for line in envelope.splitlines()]
         self.assertEqual(verbs, [b"MAIL FROM", b"RCPT TO", b"RCPT TO", b"RCPT TO", b"DATA"])
@@ -139,8 +139,8 @@ class WithPostfix(TestCase):
         self.start("smtpd_discard_ehlo_keywords = pipelining\nsmtpd_data_restrictions = reject_unauth_pipelining\n")
         outcomes = await self.deliver(await self.relay(), "alice", "refused", "bob")
         self.assertEqual([type(one) for one in outcomes], [Delivered, Failed, Delivered])
-        ways = "".join(way for way, _ in self.network.heard)
-        self.assertNotIn(">>", ways)
+        targets = "".join(target for target, _ in self.network.heard)
+        self.assertNotIn(">>", targets)
 
     async def test_a_body_with_dots_eight_bits_and_long_lines_arrives_octet_by_octet(self) -> None:
         """RFC 5321 section 4.5.2; RFC 6152"""
