@@ -21,10 +21,10 @@ from mailserver.authentication import pam
 from mailserver.authentication.checkers import AccountName
 from mailserver.authentication.denials import at_whole_second
 from mailserver.interfaces import IComponent, IPrivilegedComponent
-from mailserver.processes.answer import Answer
+from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
-from mailserver.processes.spawning import Start
+from mailserver.processes.spawning import ProcessStart
 
 __all__ = ["CannotTell", "SystemLogIns", "pam_start"]
 
@@ -58,7 +58,7 @@ class SystemLogIns(SystemDirectory):
         reactor: Any,
         uid_min: int = 1000,
         hand_over: Callable[..., Awaitable[Any]] | None = None,
-        keep: Callable[[str, Start], KeptProcess] = keep_here,
+        keep: Callable[[str, ProcessStart], KeptProcess] = keep_here,
         identity: Callable[[], int] = os.geteuid,
         **directory: Any,
     ) -> None:
@@ -141,7 +141,7 @@ class SystemLogIns(SystemDirectory):
             raise CannotTell("the process that asks PAM does not run")
         question = json.dumps({"user": user, "password": password, "client": client}).encode("ascii")
         ours, theirs = socket.socketpair()
-        answer = Answer(self._reactor, ours)
+        answer = PendingAnswer(self._reactor, ours)
         try:
             await self._hand_over(_send, process, question, theirs)
             octets = await answer.within(WAIT_SECONDS, self._clock)
@@ -165,9 +165,9 @@ class SystemLogIns(SystemDirectory):
         return False
 
 
-def pam_start(service: str, uid_min: int) -> Start:
+def pam_start(service: str, uid_min: int) -> ProcessStart:
     """How the process is started."""
-    return Start("mailserver.authentication.pam", (service, str(uid_min)))
+    return ProcessStart("mailserver.authentication.pam", (service, str(uid_min)))
 
 
 def _send(process: KeptProcess, question: bytes, reply: socket.socket) -> None:

@@ -29,7 +29,7 @@ from mailserver.delivery.courier_client import courier_start
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
 from mailserver.delivery.pipe import PipeOptions, launch_of
-from mailserver.processes.spawning import Start, name_version, outlive_signals
+from mailserver.processes.spawning import ProcessStart, name_version, outlive_signals
 
 __all__ = ["main", "plan_of", "read"]
 
@@ -56,7 +56,7 @@ def plan_of(configuration: Configuration) -> dict[str, Any]:
             unsafe[bare_endpoint(listen.endpoint)] = f"root binds it at a restart, not now: {why}"
         elif path is not None:
             paths[bare_endpoint(listen.endpoint)] = path
-    starts: dict[str, Start] = {}
+    starts: dict[str, ProcessStart] = {}
     accounts = configuration.accounts
     if accounts.use == "system":
         options: Any = check_options(SystemDirectoryOptions, accounts.options, configuration.directory)

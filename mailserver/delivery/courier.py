@@ -38,7 +38,7 @@ from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become, server_waits
 from mailserver.processes.spawning import name_version, outlive_signals
 
-__all__ = ["FIELDS_OCTETS", "Request", "main", "parse_request", "serve"]
+__all__ = ["FIELDS_OCTETS", "CourierRequest", "main", "parse_request", "serve"]
 
 FIELDS_OCTETS = 32768  # header fields that travel in the request; more of them go in front of the content
 CHILDREN = 128  # at once, with those that a home keeps although their time is over
@@ -52,7 +52,7 @@ NAME = re.compile(r"[0-9]{1,20}\.[A-Za-z0-9\-]{1,64}_[0-9]{1,9}\.[A-Za-z0-9.\-_\
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CourierRequest:
     """One file to write: see the module."""
 
     mailbox: Mailbox
@@ -62,7 +62,7 @@ class Request:
     again: bool
 
 
-def parse_request(octets: bytes) -> Request:
+def parse_request(octets: bytes) -> CourierRequest:
     """Check every member.  Raises `RequestError`."""
     try:
         members = json.loads(octets)
@@ -75,14 +75,14 @@ def parse_request(octets: bytes) -> Request:
         raise RequestError(f"not a request: {type(error).__name__}") from None
     if not valid or len(folder) > 16 or not all(isinstance(part, str) and 0 < len(part) < 256 for part in folder):
         raise RequestError("a name in the request is not one")
-    return Request(box, name, fields, binary, members.get("again") is True)
+    return CourierRequest(box, name, fields, binary, members.get("again") is True)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CourierJob:
     """A request and where it leads."""
 
-    request: Request
+    request: CourierRequest
     account: pwd.struct_passwd
     template: PathTemplate
 
@@ -101,9 +101,9 @@ class Job:
 def serve(control: socket.socket, *, template: PathTemplate, uid_min: int, lookup: Lookup = pwd.getpwnam) -> None:
     """Take requests until the server closes its end."""
 
-    def check(octets: bytes) -> Job:
+    def check(octets: bytes) -> CourierJob:
         request = parse_request(octets)
-        return Job(request, account_of(request.mailbox.user, uid_min=uid_min, lookup=lookup), template)
+        return CourierJob(request, account_of(request.mailbox.user, uid_min=uid_min, lookup=lookup), template)
 
     privileged.serve(
         control,
@@ -114,7 +114,7 @@ def serve(control: socket.socket, *, template: PathTemplate, uid_min: int, looku
     )
 
 
-def write(request: Request, home: str, template: PathTemplate, reply: int, content: int) -> str:
+def write(request: CourierRequest, home: str, template: PathTemplate, reply: int, content: int) -> str:
     """Write the file durably below `home`; return its path.  Raises OSError, or `TemplateError` for an unusable home."""
     os.chdir("/")
     maildirs = Maildirs(

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mailserver.delivery import errno_outcomes
 from mailserver.delivery.batch_format import Copy, Letter, Result, letter_of, outcomes_of
 from mailserver.delivery.courier import FIELDS_OCTETS, answer_of
-from mailserver.delivery.home_queues import HomeTurns, NoTurn
+from mailserver.delivery.home_queues import HomeQueues, NoTurn
 from mailserver.delivery.maildir_format import local_form
 from mailserver.delivery.names import host_part
 from mailserver.interfaces import (
@@ -31,12 +31,12 @@ from mailserver.mail.answers import Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.processes.answer import Answer
+from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
-from mailserver.processes.spawning import Start
+from mailserver.processes.spawning import ProcessStart
 
-__all__ = ["Courier", "HomeDelivery", "courier_start"]
+__all__ = ["CourierClient", "HomeDelivery", "courier_start"]
 
 WAIT_SECONDS = 30.0  # for one file
 AT_ONCE = 16  # files
@@ -45,7 +45,7 @@ DEADLINE_SECONDS = 300.0  # of a call
 LAST_START_SECONDS = DEADLINE_SECONDS - 2 * WAIT_SECONDS  # after which none of its messages is begun
 
 
-class Courier:
+class CourierClient:
     """The server's end of the `process`."""
 
     def __init__(self, process: KeptProcess) -> None:
@@ -57,9 +57,9 @@ class Courier:
             self.process.send(_request_of(copy, letter), [reply.fileno(), content.fileno()])
 
 
-def courier_start(template: str, uid_min: int) -> Start:
+def courier_start(template: str, uid_min: int) -> ProcessStart:
     """How the courier is started.  `template` begins with ``{home}/``."""
-    return Start("mailserver.delivery.courier", (template, str(uid_min)))
+    return ProcessStart("mailserver.delivery.courier", (template, str(uid_min)))
 
 
 @implementer(IBatchDelivery, IConcurrentDelivery, IComponent, IPrivilegedComponent, IMayBeMissing)
@@ -83,7 +83,7 @@ class HomeDelivery:
         clock: Clock,
         run_in_thread: Callable[..., Awaitable[Any]],
         reactor: Any,
-        keep: Callable[[str, Start], KeptProcess] = keep_here,
+        keep: Callable[[str, ProcessStart], KeptProcess] = keep_here,
         identity: Callable[[], int] = os.geteuid,
     ) -> None:
         self._courier_start = courier_start(template, uid_min)
@@ -93,8 +93,8 @@ class HomeDelivery:
         self._reactor = reactor
         self._keep = keep
         self._identity = identity
-        self._courier: Courier | None = None
-        self._turns = HomeTurns(clock=clock, at_once=AT_ONCE)
+        self._courier: CourierClient | None = None
+        self._turns = HomeQueues(clock=clock, at_once=AT_ONCE)
 
     def start_privileged(self) -> None:
         """Start the courier while the server is still root.  Raises OSError, also where it is not."""
@@ -103,7 +103,7 @@ class HomeDelivery:
                 "mail into the homes of the host's users needs root at the start: "
                 "give root up with twistd --uid and --gid (etc/system-users.conf), or choose a path without {home}"
             )
-        self._courier = Courier(self._keep("courier", self._courier_start))
+        self._courier = CourierClient(self._keep("courier", self._courier_start))
 
     async def start(self) -> None:
         """Nothing more: the courier runs."""
@@ -163,10 +163,10 @@ class HomeDelivery:
             return copy[0], errno_outcomes.NO_ERRNO, f"{type(error).__name__}: {error}"
         return copy[0], number, note
 
-    async def _asked(self, courier: Courier, copy: Copy, letter: Letter) -> tuple[int, str]:
+    async def _asked(self, courier: CourierClient, copy: Copy, letter: Letter) -> tuple[int, str]:
         """Have one file written, durably.  Raises OSError, ValueError, and Twisted's TimeoutError."""
         ours, theirs = socket.socketpair()
-        answer = Answer(self._reactor, ours)
+        answer = PendingAnswer(self._reactor, ours)
         try:
             await self._run_in_thread(courier.hand_over, copy, letter, theirs)
             octets = await answer.within(WAIT_SECONDS, self._clock)

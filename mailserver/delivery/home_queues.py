@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 
-__all__ = ["HomeTurns", "NoTurn"]
+__all__ = ["HomeQueues", "NoTurn"]
 
 SLOW_SECONDS = 5.0  # of one delivery; then the next ones for this home are deferred at once
 PENALTY_SECONDS = 60.0  # after a deadline; twice as long after each further one
@@ -44,7 +44,7 @@ class Home:
         self.next_try = 0.0
 
 
-class HomeTurns:
+class HomeQueues:
     """`at_once` deliveries in all."""
 
     log = Logger()

@@ -33,7 +33,7 @@ from mailserver.delivery.errno_outcomes import NO_ERRNO
 from mailserver.delivery.maildir_format import local_form
 from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become
-from mailserver.processes.spawning import Start, name_version, outlive_signals
+from mailserver.processes.spawning import ProcessStart, name_version, outlive_signals
 
 __all__ = ["EACH_ITS_USER", "OUTPUT_OCTETS", "TIMED_OUT", "UNSAFE", "Launch", "main", "parse_request"]
 
@@ -65,9 +65,9 @@ class Launch:
         """The form in which it goes to the process."""
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode("ascii")
 
-    def start(self) -> Start:
+    def start(self) -> ProcessStart:
         """How the launcher is started."""
-        return Start("mailserver.delivery.launcher", instructions=self.encoded())
+        return ProcessStart("mailserver.delivery.launcher", instructions=self.encoded())
 
     @classmethod
     def decoded(cls, octets: bytes) -> Launch:
@@ -77,7 +77,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LaunchRequest:
     """One message for one destination: see the module."""
 
     values: Mapping[str, str]
@@ -88,11 +88,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LaunchJob:
     """A command that is ready to run."""
 
     launch: Launch
-    request: Request
+    request: LaunchRequest
     account: pwd.struct_passwd
     arguments: list[str]
 
@@ -128,7 +128,7 @@ class Job:
                     command.wait()
 
 
-def parse_request(octets: bytes) -> Request:
+def parse_request(octets: bytes) -> LaunchRequest:
     """Check every member.  Raises `RequestError`."""
     try:
         members = json.loads(octets)
@@ -141,7 +141,7 @@ def parse_request(octets: bytes) -> Request:
         raise RequestError(f"not a request: {type(error).__name__}") from None
     if not valid:
         raise RequestError("not a request")
-    return Request(values, fields, skip, size, binary)
+    return LaunchRequest(values, fields, skip, size, binary)
 
 
 def account_for(launch: Launch, user: str, lookup: Lookup) -> pwd.struct_passwd:
@@ -162,7 +162,7 @@ def account_for(launch: Launch, user: str, lookup: Lookup) -> pwd.struct_passwd:
     return pwd.struct_passwd((*account[:3], number, *account[4:]))
 
 
-def _pieces(request: Request, content: int) -> Iterator[bytes]:
+def _pieces(request: LaunchRequest, content: int) -> Iterator[bytes]:
     """What the command reads.  Raises OSError where the file is shorter than it was."""
 
     def octets() -> Iterator[bytes]:
@@ -292,7 +292,7 @@ def check_request(octets: bytes, launch: Launch, template: CommandTemplate, look
         filled = template.arguments(request.values)
     except UnsafeValue as error:
         return Unsafe(error.placeholder, str(error))
-    return Job(launch, request, account_for(launch, request.values["user"], lookup), filled)
+    return LaunchJob(launch, request, account_for(launch, request.values["user"], lookup), filled)
 
 
 @dataclass(frozen=True, slots=True)

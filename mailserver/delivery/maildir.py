@@ -24,7 +24,7 @@ from mailserver.delivery.durability import Disk, Touched, find_syncfs
 from mailserver.delivery.names import PathTemplate, host_part
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.sweep import SweepProcess
-from mailserver.delivery.watched_writer import AttendedWriter, Writer
+from mailserver.delivery.watched_writer import BatchWriter, WatchedWriter
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
 from mailserver.delivery.writer_process import WriterProcess
 from mailserver.interfaces import (
@@ -118,7 +118,7 @@ class MaildirDelivery:
     def __init__(
         self,
         *,
-        writer: Writer,
+        writer: BatchWriter,
         disk: Disk,
         clock: Clock,
         threads: Callable[[str], OwnThreads],
@@ -128,7 +128,7 @@ class MaildirDelivery:
         path_of: Callable[[Mailbox], str] | None = None,
         letter_of: Callable[[Parcel, str], Letter] = letter_of,
     ) -> None:
-        self._writer = AttendedWriter(writer=writer, clock=clock)
+        self._writer = WatchedWriter(writer=writer, clock=clock)
         self._begin = writer.start if isinstance(writer, WriterProcess) else None
         self._disk = disk
         self._clock = clock
@@ -267,7 +267,7 @@ class MaildirFactory:
             return template.path(user=box.user, domain=box.domain)
 
         syncfs = find_syncfs()
-        writer: Writer
+        writer: BatchWriter
         if options.process:
             writer = WriterProcess(
                 template=options.path,

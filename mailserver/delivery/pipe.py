@@ -41,7 +41,7 @@ from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.plugins.threads import Threads
-from mailserver.processes.answer import Answer
+from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError
 from mailserver.processes.small import keep_here
@@ -214,7 +214,7 @@ class PipeDelivery:
         if process is None:
             return errno_outcomes.deferred("the launcher was not started")
         ours, theirs = socket.socketpair()
-        answer = Answer(self._reactor, ours)
+        answer = PendingAnswer(self._reactor, ours)
         try:
             try:
                 await self._run_in_thread(hand_over, process, request, content, theirs)

@@ -21,7 +21,7 @@ from mailserver.delivery.durability import Touched
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 
-__all__ = ["AttendedWriter", "Writer"]
+__all__ = ["WatchedWriter", "BatchWriter"]
 
 FRAME_SECONDS = 60.0  # for a frame, and beside that
 SLOWEST_OCTETS_PER_SECOND = 1024 * 1024
@@ -31,7 +31,7 @@ MISSED_MOST = 3  # deadlines one after the other
 PAUSE_SECONDS = 60.0
 
 
-class Writer(Protocol):
+class BatchWriter(Protocol):
     """Writes letters, one call at a time.  A call that is cancelled is given up, and counts as hanging until it has ended."""
 
     @property
@@ -47,12 +47,12 @@ class Writer(Protocol):
     async def close(self) -> None: ...
 
 
-class AttendedWriter:
+class WatchedWriter:
     """`writer` with deadlines of `clock`."""
 
     log = Logger()
 
-    def __init__(self, *, writer: Writer, clock: Clock) -> None:
+    def __init__(self, *, writer: BatchWriter, clock: Clock) -> None:
         self._writer = writer
         self._clock = clock
         self._missed = 0

@@ -31,7 +31,7 @@ from mailserver.delivery.batch_format import Letter, Report
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
-from mailserver.processes.exchange import Exchange, receive_frame, send_frame
+from mailserver.processes.exchange import ProcessExchange, receive_frame, send_frame
 from mailserver.processes.spawning import outlive_signals, spawn
 from mailserver.processes.version import version
 
@@ -65,7 +65,7 @@ class WriterProcess:
         self._run_in_thread = run_in_thread
         self._version = b""
         self._told = False
-        self._exchange: Exchange | None = None
+        self._exchange: ProcessExchange | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up: list[subprocess.Popen[bytes]] = []
         self._dying: list[subprocess.Popen[bytes]] = []
@@ -103,7 +103,7 @@ class WriterProcess:
     async def _ask(self, letters: list[Letter]) -> Report:
         if self._exchange is None:
             self._process, end = spawn("mailserver.delivery.writer_process", (*self._arguments, self._version.decode("ascii")))
-            self._exchange = Exchange(self._reactor, end)
+            self._exchange = ProcessExchange(self._reactor, end)
         try:
             report: Report | str = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process
         except CancelledError:

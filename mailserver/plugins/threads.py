@@ -23,7 +23,7 @@ class AllHang(OSError):
     """Each thread is in a call that nobody waits for any more and that has not ended."""
 
 
-class Call:
+class ThreadCall:
     """One function on its way through a thread."""
 
     __slots__ = ("arguments", "done", "function", "given_up")
@@ -50,9 +50,9 @@ class Threads:
         self._name = name
         self._most = most
         self._call_from_thread = call_from_thread
-        self._idle: list[SimpleQueue[Call | None]] = []
-        self._waiting: deque[Call] = deque()
-        self._under_way: set[Call] = set()
+        self._idle: list[SimpleQueue[ThreadCall | None]] = []
+        self._waiting: deque[ThreadCall] = deque()
+        self._under_way: set[ThreadCall] = set()
         self._stopped = False
 
     @property
@@ -65,7 +65,7 @@ class Threads:
 
         Fails with `AllHang` at once where no thread is left.
         """
-        call = Call(function, arguments, self._give_up_waiting)
+        call = ThreadCall(function, arguments, self._give_up_waiting)
         if self._stopped:
             call.done.errback(AllHang(f"{self._name}: the server stops"))
         elif self.hanging >= self._most:
@@ -73,7 +73,7 @@ class Threads:
         elif self._idle:
             self._begin(call, self._idle.pop())
         elif len(self._under_way) < self._most:
-            inbox: SimpleQueue[Call | None] = SimpleQueue()
+            inbox: SimpleQueue[ThreadCall | None] = SimpleQueue()
             threading.Thread(target=self._serve, args=(inbox,), name=self._name, daemon=True).start()
             self._begin(call, inbox)
         else:
@@ -101,11 +101,11 @@ class Threads:
                 if not call.given_up:
                     call.done.errback(self._all_hang())
 
-    def _begin(self, call: Call, inbox: SimpleQueue[Call | None]) -> None:
+    def _begin(self, call: ThreadCall, inbox: SimpleQueue[ThreadCall | None]) -> None:
         self._under_way.add(call)
         inbox.put(call)
 
-    def _serve(self, inbox: SimpleQueue[Call | None]) -> None:
+    def _serve(self, inbox: SimpleQueue[ThreadCall | None]) -> None:
         while (call := inbox.get()) is not None:
             try:
                 result = call.function(*call.arguments)
@@ -114,7 +114,7 @@ class Threads:
             self._call_from_thread(self._ended, call, inbox, result)
             del call, result
 
-    def _ended(self, call: Call, inbox: SimpleQueue[Call | None], result: Any) -> None:
+    def _ended(self, call: ThreadCall, inbox: SimpleQueue[ThreadCall | None], result: Any) -> None:
         self._under_way.discard(call)
         while self._waiting and self._waiting[0].given_up:
             self._waiting.popleft()

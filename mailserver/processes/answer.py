@@ -12,13 +12,13 @@ from zope.interface import implementer
 
 from mailserver.interfaces import Clock
 
-__all__ = ["REPLY_OCTETS", "Answer"]
+__all__ = ["REPLY_OCTETS", "PendingAnswer"]
 
 REPLY_OCTETS = 65536
 
 
 @implementer(IReadDescriptor)
-class Answer:
+class PendingAnswer:
     """Waits in the reactor for what comes on a socket until its other end closes.  Once we `close`, the other end gives up."""
 
     def __init__(self, reactor: Any, end: socket.socket) -> None:

@@ -13,13 +13,13 @@ from zope.interface import implementer
 
 from mailserver.processes.frames import LENGTH, exactly
 
-__all__ = ["Exchange", "receive_frame", "send_frame"]
+__all__ = ["ProcessExchange", "receive_frame", "send_frame"]
 
 PIECE_OCTETS = 256 * 1024
 
 
 @implementer(IReadWriteDescriptor)
-class Exchange:
+class ProcessExchange:
     """Our end.  A frame is four octets of length and so many octets; each question is one, and so is its answer."""
 
     def __init__(self, reactor: Any, end: socket.socket) -> None:

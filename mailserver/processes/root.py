@@ -28,10 +28,10 @@ from typing import Any
 
 from mailserver.processes import frames
 from mailserver.processes.binding import bound_socket, bound_unix_socket
-from mailserver.processes.spawning import Start, begin, outlive_signals
+from mailserver.processes.spawning import ProcessStart, begin, outlive_signals
 from mailserver.processes.version import version
 
-__all__ = ["KINDS", "READING", "Plan", "Root", "main"]
+__all__ = ["KINDS", "READING", "RootPlan", "Root", "main"]
 
 KINDS: Mapping[str, str] = {
     "accounts.pam": "mailserver.authentication.pam",
@@ -46,11 +46,11 @@ PLAN_OCTETS = 4 * 1024 * 1024
 WHY_CHARACTERS = 4096
 
 
-class Refused(Exception):
+class RootRefusal(Exception):
     """The words are for the server's log."""
 
 
-class Plan:
+class RootPlan:
     """What the configuration allows.
 
     `addresses` has interface and port by endpoint; `paths` a Unix socket's path, its mode, and whether one left behind is
@@ -65,8 +65,8 @@ class Plan:
             endpoint: (str(path), int(mode), bool(replaces)) for endpoint, (path, mode, replaces) in members["paths"].items()
         }
         self.unsafe: dict[str, str] = {endpoint: str(why) for endpoint, why in members["unsafe"].items()}
-        self.starts: dict[str, Start] = {
-            kind: Start(KINDS[kind], tuple(map(str, arguments)), instructions.encode("ascii"))
+        self.starts: dict[str, ProcessStart] = {
+            kind: ProcessStart(KINDS[kind], tuple(map(str, arguments)), instructions.encode("ascii"))
             for kind, (arguments, instructions) in members["starts"].items()
         }
 
@@ -78,8 +78,8 @@ class Root:
         self._path = path
         self._ours = ours
         self._reading = reading
-        self._plan: Plan | None = None
-        self._starts: Mapping[str, Start] | None = None  # those of the first plan
+        self._plan: RootPlan | None = None
+        self._starts: Mapping[str, ProcessStart] | None = None  # those of the first plan
         self._started: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # with a descriptor that tells its end
 
     def serve(self, link: socket.socket) -> None:
@@ -104,7 +104,7 @@ class Root:
                 try:
                     found = self.answer(str(verb), str(word))
                 except Exception as error:  # noqa: BLE001  # one question's trouble must not take root's part away from the others
-                    why = str(error) if isinstance(error, Refused | OSError) else f"{type(error).__name__}: {error}"
+                    why = str(error) if isinstance(error, RootRefusal | OSError) else f"{type(error).__name__}: {error}"
                     why = why[:WHY_CHARACTERS] or type(error).__name__
                 if found is not None:
                     stack.enter_context(found)
@@ -115,7 +115,7 @@ class Root:
                     return
 
     def answer(self, verb: str, word: str) -> socket.socket | None:
-        """Do what is asked.  Raises `Refused`, OSError, or whatever a faulty plan leads to."""
+        """Do what is asked.  Raises `RootRefusal`, OSError, or whatever a faulty plan leads to."""
         if verb == "start":
             return self._start(word)
         if verb == "bind":
@@ -123,12 +123,12 @@ class Root:
         if verb == "read":
             self._read()
             return None
-        raise Refused("there is no such question")
+        raise RootRefusal("there is no such question")
 
     def _start(self, kind: str) -> socket.socket:
         start = (self._starts or {}).get(kind)
         if start is None:
-            raise Refused(f"the configuration at the start asked for no {kind}")
+            raise RootRefusal(f"the configuration at the start asked for no {kind}")
         self._end(kind)
         process, control = begin(start, self._ours)
         self._started[kind] = process, os.pidfd_open(process.pid)
@@ -137,7 +137,7 @@ class Root:
     def _bind(self, endpoint: str) -> socket.socket:
         plan = self._plan
         if plan is not None and endpoint in plan.unsafe:
-            raise Refused(plan.unsafe[endpoint])
+            raise RootRefusal(plan.unsafe[endpoint])
         try:
             if plan is not None and endpoint in plan.addresses:
                 return bound_socket(*plan.addresses[endpoint])
@@ -145,11 +145,11 @@ class Root:
                 path, mode, replaces = plan.paths[endpoint]
                 return bound_unix_socket(path, mode, replaces=replaces)
         except OSError as error:
-            raise Refused(f"{endpoint}: {error.strerror or error}") from error
-        raise Refused(f"the configuration has no endpoint {endpoint!r}")
+            raise RootRefusal(f"{endpoint}: {error.strerror or error}") from error
+        raise RootRefusal(f"the configuration has no endpoint {endpoint!r}")
 
     def _read(self) -> None:
-        process, pipe = begin(Start(self._reading, (self._path,)), self._ours)
+        process, pipe = begin(ProcessStart(self._reading, (self._path,)), self._ours)
         with pipe:
             try:
                 pipe.settimeout(READ_SECONDS)
@@ -162,10 +162,10 @@ class Root:
         try:
             members = json.loads(octets)
         except ValueError:
-            raise Refused("the configuration could not be read: the program that reads it has died") from None
+            raise RootRefusal("the configuration could not be read: the program that reads it has died") from None
         if members["why"]:
-            raise Refused(members["why"])
-        self._plan = Plan(members)
+            raise RootRefusal(members["why"])
+        self._plan = RootPlan(members)
         if self._starts is None:
             self._starts = self._plan.starts
 

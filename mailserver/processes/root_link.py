@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from mailserver.processes import frames
-from mailserver.processes.spawning import Start, begin
+from mailserver.processes.spawning import ProcessStart, begin
 
 __all__ = ["RootGone", "RootLink", "start_root_process"]
 
@@ -102,7 +102,7 @@ class RootLink:
 
 def start_root_process(path: str, ours: bytes) -> RootLink:
     """Start it for the configuration at `path`, which it reads.  Blocking.  Raises OSError with a sentence."""
-    process, link = begin(Start("mailserver.processes.root", (path,)), ours)
+    process, link = begin(ProcessStart("mailserver.processes.root", (path,)), ours)
     found = RootLink(process, link)
     try:
         found.read()

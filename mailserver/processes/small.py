@@ -17,7 +17,7 @@ from mailserver.plugins.threads import Threads
 from mailserver.processes.bound import bound_by_root
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.root_link import RootLink, start_root_process
-from mailserver.processes.spawning import Start, begin
+from mailserver.processes.spawning import ProcessStart, begin
 from mailserver.processes.version import version
 from mailserver.processes.watching import Ending, Watch
 
@@ -49,7 +49,7 @@ class SmallProcesses:
         self.root = root
         self._root_ending = Ending(self._reactor, root.ending, _nothing, self._root_has_died)
 
-    def keep(self, section: str, kind: str, start: Start, *, privileged: bool = True) -> KeptProcess:
+    def keep(self, section: str, kind: str, start: ProcessStart, *, privileged: bool = True) -> KeptProcess:
         """Start a process for a component of `section`, with root's rights or with our own.  Blocking.  Raises OSError.
 
         The root process, where there is one, has read for itself how: it takes no `start` from us.
@@ -107,7 +107,7 @@ class SmallProcesses:
         )
 
 
-def keep_here(kind: str, start: Start, *, privileged: bool = True) -> KeptProcess:
+def keep_here(kind: str, start: ProcessStart, *, privileged: bool = True) -> KeptProcess:
     """As a child of this process, and with its identity.  Nobody watches it: whoever sends finds out.  Raises OSError."""
     ours, identity = version(), os.geteuid()
 

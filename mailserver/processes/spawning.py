@@ -14,7 +14,7 @@ import mailserver
 from mailserver.processes import frames
 from mailserver.processes.version import VERSION_OCTETS, version
 
-__all__ = ["OtherVersion", "Start", "begin", "name_version", "outlive_signals", "program", "spawn"]
+__all__ = ["OtherVersion", "ProcessStart", "begin", "name_version", "outlive_signals", "program", "spawn"]
 
 BUFFER_OCTETS = 1024 * 1024
 START_SECONDS = 20.0
@@ -25,7 +25,7 @@ class OtherVersion(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class ProcessStart:
     """How a module is run.  `instructions` are what it is told first, since everybody could read its arguments."""
 
     module: str
@@ -66,7 +66,7 @@ def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes
     return process, ours
 
 
-def begin(start: Start, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def begin(start: ProcessStart, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Run a module that names its version first, and give it its instructions.
 
     Blocking, for `START_SECONDS` at most.  Raises OSError where it does not start, `OtherVersion` where it is not `expected`.

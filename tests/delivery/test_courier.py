@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 
 from mailserver.delivery import courier, courier_client
 from mailserver.delivery.batch_format import Copy, Letter, letter_of
-from mailserver.delivery.courier import Request, parse_request
-from mailserver.delivery.courier_client import Courier, HomeDelivery, _each_copy, _for_all
+from mailserver.delivery.courier import CourierRequest, parse_request
+from mailserver.delivery.courier_client import CourierClient, HomeDelivery, _each_copy, _for_all
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
 from mailserver.mail.answers import Deferred as NotNow
 from mailserver.mail.answers import Delivered, Mailbox
@@ -32,7 +32,7 @@ from mailserver.processes import privileged
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.privileged import RequestError
 from mailserver.processes.small import keep_here
-from mailserver.processes.spawning import Start, begin
+from mailserver.processes.spawning import ProcessStart, begin
 from mailserver.processes.version import version
 from tests.delivery.messages import DATA, only, parcel, read, run_at_once
 from tests.descriptors import open_descriptors
@@ -64,7 +64,7 @@ class Requests(SynchronousTestCase):
     def test_a_good_one_is_taken(self) -> None:
         self.assertEqual(
             parse_request(json.dumps(GOOD).encode()),
-            Request(home_box("alice", "Junk"), GOOD["name"], b"Return-Path: <>\n", False, False),
+            CourierRequest(home_box("alice", "Junk"), GOOD["name"], b"Return-Path: <>\n", False, False),
         )
 
     def test_every_other_shape_is_refused(self) -> None:
@@ -116,11 +116,11 @@ class RootCase(SynchronousTestCase):
         ]
         self.courier = self.started()
 
-    def started(self) -> Courier:
-        start = Start("tests.delivery.courier_for_nobody", (*self.users, "{home}/Maildir", "1000"))
+    def started(self) -> CourierClient:
+        start = ProcessStart("tests.delivery.courier_for_nobody", (*self.users, "{home}/Maildir", "1000"))
         made = KeptProcess(name="courier", begin=lambda: begin(start, version()))
         self.addCleanup(made.close)
-        return Courier(made)
+        return CourierClient(made)
 
     def kill(self) -> None:
         process = self.courier.process._process
@@ -245,7 +245,7 @@ class AsRoot(RootCase):
         self.assertEqual(error, 0, note)
 
     def test_one_that_died_after_the_privileges_were_dropped_stays_away_and_mail_waits(self) -> None:
-        self.courier = Courier(keep_here("courier", Start("mailserver.delivery.courier", ("{home}/Maildir", "1000"))))
+        self.courier = CourierClient(keep_here("courier", ProcessStart("mailserver.delivery.courier", ("{home}/Maildir", "1000"))))
         self.addCleanup(self.courier.process.close)
         self.kill()
         self.patch(os, "geteuid", lambda: 1000)
@@ -310,7 +310,7 @@ class Component(TestCase):
         self.hanging: list[int] = []
         self.addCleanup(lambda: [os.close(reply) for reply in self.hanging])
 
-    def keep(self, kind: str, start: Start) -> Any:
+    def keep(self, kind: str, start: ProcessStart) -> Any:
         self.asked.append(f"{kind}: {start.module} {' '.join(start.arguments)}")
         return self
 

@@ -14,7 +14,7 @@ from mailserver.delivery.home_queues import (
     PENALTY_SECONDS_MOST,
     SLOW_SECONDS,
     SUSPECTS_AT_ONCE,
-    HomeTurns,
+    HomeQueues,
     NoTurn,
 )
 
@@ -22,7 +22,7 @@ from mailserver.delivery.home_queues import (
 class Turns(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turns = HomeTurns(clock=self.clock, at_once=8)
+        self.turns = HomeQueues(clock=self.clock, at_once=8)
         self.under_way: dict[str, list[Deferred[str]]] = {}
 
     def ask(self, user: str, last_start: float = 1e9) -> Deferred[Any]:

@@ -32,10 +32,10 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.processes import privileged
-from mailserver.processes.answer import Answer
+from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.privileged import RequestError
 from mailserver.processes.small import keep_here
-from mailserver.processes.spawning import Start
+from mailserver.processes.spawning import ProcessStart
 from tests.delivery.messages import ALICE, BOB, DATA, parcel, remote_parcel
 
 NOBODY = pwd.getpwnam("nobody")
@@ -431,7 +431,7 @@ class Identity(PipeCase):
             SHELL, "-c", "id -un > out; pwd >> out", user="{user}", directory="{home}", environment={"TEST_HOME": home}
         )
         delivery._process.close()
-        delivery._process = keep_here("launcher", Start("tests.delivery.launcher_for_nobody", instructions=delivery._launch.encoded()))
+        delivery._process = keep_here("launcher", ProcessStart("tests.delivery.launcher_for_nobody", instructions=delivery._launch.encoded()))
         self.assertIsInstance(await self.outcome(delivery, parcel(Mailbox("nobody", "example.org", system=True))), Delivered)
         with open(f"{home}/out") as file:
             self.assertEqual(file.read(), f"nobody\n{home}\n")
@@ -509,7 +509,7 @@ class Requests(SynchronousTestCase):
         launch = Launch(("/usr/bin/touch", mark), OWN, "", 1, "/", {}, 10.0, 1)
         request = parse_request(json.dumps(GOOD).encode())
         with theirs, tempfile.TemporaryFile() as content:
-            job = launcher.Job(launch, request, pwd.getpwnam(OWN), list(launch.command))
+            job = launcher.LaunchJob(launch, request, pwd.getpwnam(OWN), list(launch.command))
             self.assertRaises(TimeoutError, job.run, theirs.fileno(), content.fileno())
         self.assertFalse(os.path.exists(mark))
 
@@ -550,7 +550,7 @@ class Options(SynchronousTestCase):
     def test_a_reader_of_answers_is_what_the_reactor_takes(self) -> None:
         ours, theirs = socket.socketpair()
         theirs.close()
-        answer = Answer(reactor, ours)
+        answer = PendingAnswer(reactor, ours)
         verifyObject(IReadDescriptor, answer)
         answer.close()
         answer.close()

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.processes import frames
-from mailserver.processes.answer import REPLY_OCTETS, Answer
-from mailserver.processes.exchange import Exchange, receive_frame, send_frame
+from mailserver.processes.answer import REPLY_OCTETS, PendingAnswer
+from mailserver.processes.exchange import ProcessExchange, receive_frame, send_frame
 from mailserver.processes.frames import DESCRIPTORS, FRAME_OCTETS, LENGTH
 
 LARGE = b"q" * (4 << 20)  # more than a socket takes at once
@@ -39,7 +39,7 @@ class EndsCase(SynchronousTestCase):
 class Questions(EndsCase):
     def setUp(self) -> None:
         super().setUp()
-        self.exchange = Exchange(self.reactor, self.ours)
+        self.exchange = ProcessExchange(self.reactor, self.ours)
 
     def test_one_after_the_other_has_its_own_answer(self) -> None:
         for question, reply in ((b"who?", b"alice"), (b"", b""), (b"and?", b"bob")):
@@ -97,7 +97,7 @@ class Questions(EndsCase):
 
 class Answers(EndsCase):
     def test_it_is_all_that_comes_until_the_other_end_closes(self) -> None:
-        coming = (answer := Answer(self.reactor, self.ours)).within(1, Clock())
+        coming = (answer := PendingAnswer(self.reactor, self.ours)).within(1, Clock())
         for piece in (b"ali", b"ce"):
             self.theirs.send(piece)
             answer.doRead()
@@ -107,7 +107,7 @@ class Answers(EndsCase):
         self.assertEqual((self.successResultOf(coming), self.reactor.readers), (b"alice", set()))
 
     def test_one_that_does_not_end_is_cut_off(self) -> None:
-        coming = (answer := Answer(self.reactor, self.ours)).within(1, Clock())
+        coming = (answer := PendingAnswer(self.reactor, self.ours)).within(1, Clock())
         while self.reactor.readers:
             self.theirs.send(b"x" * 30_000)
             answer.doRead()

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.processes import frames, kept
 from mailserver.processes.kept import KeptProcess
-from mailserver.processes.spawning import OtherVersion, Start, begin
+from mailserver.processes.spawning import OtherVersion, ProcessStart, begin
 from mailserver.processes.version import version
 from mailserver.processes.watching import Watch
 
@@ -244,7 +244,7 @@ class Watching(KeptCase):
 
 class Beginning(SynchronousTestCase):
     def test_a_program_of_another_version_is_not_taken(self) -> None:
-        start = Start("mailserver.delivery.launcher")
+        start = ProcessStart("mailserver.delivery.launcher")
         process, control = begin(start, version())
         control.close()
         self.assertEqual(process.wait(10), 0)
@@ -253,7 +253,7 @@ class Beginning(SynchronousTestCase):
 
     def test_one_that_ends_before_it_has_named_its_version_has_not_started(self) -> None:
         self.patch(sys, "executable", "/bin/true")
-        self.assertIn("does not start", str(self.assertRaises(OSError, begin, Start("mailserver.delivery.launcher"), version())))
+        self.assertIn("does not start", str(self.assertRaises(OSError, begin, ProcessStart("mailserver.delivery.launcher"), version())))
 
     def test_one_that_says_nothing_has_not_started_either_and_is_gone(self) -> None:
         from mailserver.processes import spawning
@@ -264,7 +264,7 @@ class Beginning(SynchronousTestCase):
         os.chmod(script, 0o755)
         self.patch(sys, "executable", script)
         self.patch(spawning, "START_SECONDS", 0.3)
-        self.assertIn("does not start", str(self.assertRaises(OSError, begin, Start("mailserver.delivery.launcher"), version())))
+        self.assertIn("does not start", str(self.assertRaises(OSError, begin, ProcessStart("mailserver.delivery.launcher"), version())))
         with open(f"{script}.pid") as file:
             self.assertRaises(ProcessLookupError, os.kill, int(file.read()), 0)
 

@@ -20,7 +20,7 @@ from mailserver.config.ownership import why_not_of
 from mailserver.delivery.launcher import Launch
 from mailserver.processes import frames
 from mailserver.processes.privileged import become
-from mailserver.processes.root import KINDS, Plan, Refused, Root
+from mailserver.processes.root import KINDS, Root, RootPlan, RootRefusal
 from mailserver.processes.root_link import start_root_process
 from mailserver.processes.version import version
 from tests.requires import require_root
@@ -197,7 +197,7 @@ class Questions(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.root = Root(path="/nonexistent", ours=version())
-        self.root._plan = Plan(members(addresses={"tcp:0:interface=127.0.0.1": ["127.0.0.1", 0], "tcp6:0": ["::1", 0]}))
+        self.root._plan = RootPlan(members(addresses={"tcp:0:interface=127.0.0.1": ["127.0.0.1", 0], "tcp6:0": ["::1", 0]}))
         self.root._starts = {}
 
     def test_an_address_of_the_configuration_is_bound_and_does_not_listen_yet(self) -> None:
@@ -213,28 +213,28 @@ class Questions(SynchronousTestCase):
             ("bind", "tcp:25"), ("bind", "tcp:0:interface=127.0.0.2"), ("bind", ""), ("start", "delivery.courier"),
             ("start", "mailserver.delivery.courier"), ("start", "os"), ("start", ""), ("read_file", "/etc/shadow"), ("__init__", ""),
         ):  # fmt: skip
-            self.assertRaises(Refused, self.root.answer, verb, word)
+            self.assertRaises(RootRefusal, self.root.answer, verb, word)
 
     def test_a_unix_socket_of_the_configuration_is_bound_where_that_is_safe(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         path = os.path.join(folder.name, "x.sock")
-        self.root._plan = Plan(members(paths={"unix:x": [path, 0o640, True]}, unsafe={"unix:y": "others may write there"}))
+        self.root._plan = RootPlan(members(paths={"unix:x": [path, 0o640, True]}, unsafe={"unix:y": "others may write there"}))
         bound = self.root.answer("bind", "unix:x")
         assert bound is not None
         with bound:
             self.assertEqual((bound.getsockname(), stat.S_IMODE(os.lstat(path).st_mode)), (path, 0o640))
-        self.assertIn("others may", str(self.assertRaises(Refused, self.root.answer, "bind", "unix:y")))
+        self.assertIn("others may", str(self.assertRaises(RootRefusal, self.root.answer, "bind", "unix:y")))
 
     def test_a_plan_with_another_kind_is_none(self) -> None:
-        self.assertRaises(KeyError, Plan, members(starts={"delivery.shell": [[], ""]}))
+        self.assertRaises(KeyError, RootPlan, members(starts={"delivery.shell": [[], ""]}))
 
     def test_a_port_that_is_taken_is_refused_with_the_reason(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            self.root._plan = Plan(members(addresses={"tcp:x": ["127.0.0.1", taken.getsockname()[1]]}))
-            self.assertIn("in use", str(self.assertRaises(Refused, self.root.answer, "bind", "tcp:x")))
+            self.root._plan = RootPlan(members(addresses={"tcp:x": ["127.0.0.1", taken.getsockname()[1]]}))
+            self.assertIn("in use", str(self.assertRaises(RootRefusal, self.root.answer, "bind", "tcp:x")))
 
     def serve(self) -> tuple[socket.socket, threading.Thread]:
         ours, theirs = socket.socketpair()

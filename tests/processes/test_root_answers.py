@@ -13,8 +13,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.processes import frames, root
-from mailserver.processes.root import Refused, Root
-from mailserver.processes.spawning import Start
+from mailserver.processes.root import Root, RootRefusal
+from mailserver.processes.spawning import ProcessStart
 
 COURIER, PAM = "delivery.courier", "accounts.pam"
 
@@ -24,12 +24,12 @@ class RootCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.root = Root(path="/etc/mailserver/mailserver.toml", ours=b"ours")
-        self.begun: list[tuple[Start, bytes, subprocess.Popen[bytes], socket.socket]] = []
+        self.begun: list[tuple[ProcessStart, bytes, subprocess.Popen[bytes], socket.socket]] = []
         self.says = b""  # what a process says that reads the configuration
         self.patch(root, "begin", self.begin)
         self.addCleanup(self.end_all)
 
-    def begin(self, start: Start, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def begin(self, start: ProcessStart, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
         process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
         ours, theirs = socket.socketpair()
         self.begun.append((start, expected, process, theirs))
@@ -71,7 +71,7 @@ class Starting(RootCase):
         control = self.root.answer("start", COURIER)
         assert control is not None
         start, expected, _, theirs = self.begun[-1]
-        self.assertEqual(start, Start("mailserver.delivery.courier", ("{home}/Maildir", "1000"), b"told"))
+        self.assertEqual(start, ProcessStart("mailserver.delivery.courier", ("{home}/Maildir", "1000"), b"told"))
         self.assertEqual(expected, b"ours")
         with control:
             theirs.send(b"x")
@@ -103,7 +103,7 @@ class Reading(RootCase):
         plan = self.root._plan
         assert plan is not None
         self.assertEqual(plan.addresses, {"tcp:2": ("127.0.0.1", 2)})
-        self.assertRaises(Refused, self.root.answer, "start", COURIER)
+        self.assertRaises(RootRefusal, self.root.answer, "start", COURIER)
         self.start(PAM)
         self.assertEqual(self.begun[-1][0].arguments, ("first",))
         reading = self.begun[0][0]
@@ -118,13 +118,13 @@ class Reading(RootCase):
             (self.plan()[:-1], "the configuration could not be read: the program that reads it has died"),
         ):
             self.says = says
-            self.assertEqual(str(self.assertRaises(Refused, self.root.answer, "read", "")), why)
+            self.assertEqual(str(self.assertRaises(RootRefusal, self.root.answer, "read", "")), why)
         self.assertIs(self.root._plan, before)
 
     def test_the_program_that_reads_is_ended_whatever_it_has_said(self) -> None:
         self.read(self.plan())
         self.says = b""
-        self.assertRaises(Refused, self.root.answer, "read", "")
+        self.assertRaises(RootRefusal, self.root.answer, "read", "")
         self.assertEqual([process.returncode for _, _, process, _ in self.begun], [-9, -9])
 
     def test_a_plan_that_comes_in_pieces_is_read_to_its_end(self) -> None:
@@ -136,7 +136,7 @@ class Reading(RootCase):
         self.patch(root, "PLAN_OCTETS", 1000)
         self.read(self.plan())
         self.says = b" " * 100_000 + self.plan()
-        self.assertIn("has died", str(self.assertRaises(Refused, self.root.answer, "read", "")))
+        self.assertIn("has died", str(self.assertRaises(RootRefusal, self.root.answer, "read", "")))
 
     def test_a_program_that_says_nothing_has_its_time_and_is_ended(self) -> None:
         self.patch(root, "READ_SECONDS", 0.01)
@@ -180,8 +180,8 @@ class Serving(RootCase):
 
     def test_every_refusal_has_its_words_in_bounds_and_none_is_empty(self) -> None:
         for error, why in (
-            (Refused("no"), "no"), (OSError(2, "No such file"), "[Errno 2] No such file"), (KeyError("x"), "KeyError: 'x'"),
-            (OSError(), "OSError"), (Refused("x" * 5000), "x" * 4096),
+            (RootRefusal("no"), "no"), (OSError(2, "No such file"), "[Errno 2] No such file"), (KeyError("x"), "KeyError: 'x'"),
+            (OSError(), "OSError"), (RootRefusal("x" * 5000), "x" * 4096),
         ):  # fmt: skip
             self.patch(self.root, "_bind", _raises(error))
             self.assertEqual(self.ask("a", "bind", "tcp:0"), (["a", why], []))

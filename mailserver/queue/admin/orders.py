@@ -105,7 +105,7 @@ def select(
 
 
 class Orders:
-    """The verbs of a queue that runs.  `do` is `Writer.do`; the rest is what the queue itself works with."""
+    """The verbs of a queue that runs.  `do` is `BatchWriter.do`; the rest is what the queue itself works with."""
 
     def __init__(
         self,
