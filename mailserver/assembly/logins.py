@@ -14,7 +14,7 @@ from mailserver.authentication.password_checks import CostlyThreads, PasswordChe
 from mailserver.config import Configuration, Listen
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.mail.networks import Networks
-from mailserver.routing.domains import Domain, Domains
+from mailserver.routing.domains import Domains, LocalDomain
 
 __all__ = ["LogIns", "has_log_ins", "lets_anybody_in", "login_domain"]
 
@@ -109,7 +109,7 @@ class LogIns:
 
 def login_domain(configuration: Configuration) -> str:
     """What completes a user name without a domain: where the accounts are, not a domain that is only the same as another."""
-    domains = Domains({name: Domain(same_as=table.same_as) for name, table in configuration.domain.items()})
+    domains = Domains({name: LocalDomain(same_as=table.same_as) for name, table in configuration.domain.items()})
     return domains.names_of(configuration.authentication.domain or configuration.home_domain)
 
 

@@ -26,8 +26,7 @@ from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, Listen
 from mailserver.config.endpoints import is_proxied
 from mailserver.control.server import CommandRefused
-from mailserver.dns import Resolver
-from mailserver.dns import Server as NameServer
+from mailserver.dns import NameServer, Resolver
 from mailserver.interfaces import (
     IAccountList,
     ICounting,
@@ -60,7 +59,7 @@ from mailserver.receive.submission.rules import Submission
 from mailserver.receive.submission.sender_rights import SenderRights
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.receive.tls_rules import TLSRules
-from mailserver.routing.domains import Domain, RoutingError
+from mailserver.routing.domains import LocalDomain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
 from mailserver.routing.router import Router
 from mailserver.state_store import StateStore
@@ -473,7 +472,7 @@ def make_router(configuration: Configuration, directory: IDirectory) -> Router:
     """The router of the domains.  Raises `StartError` for aliases that go round."""
     try:
         domains = {
-            name: Domain(
+            name: LocalDomain(
                 same_as=table.same_as,
                 catch_all=table.catch_all,
                 subaddress=table.subaddress,

@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
 from mailserver.cli.skeleton import SkeletonError, write_skeleton
-from mailserver.plugins.catalogue import Catalogue, Found, PluginError, discover, options_class
+from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, options_class
 
 __all__ = ["add_to"]
 
@@ -101,9 +101,9 @@ def _described(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def _sorted(catalogue: Catalogue) -> list[Found]:
+def _sorted(catalogue: Catalogue) -> list[FoundPlugin]:
     return sorted(catalogue.found, key=lambda found: (found.provides[0].__name__, found.name))
 
 
-def _kinds(found: Found) -> str:
+def _kinds(found: FoundPlugin) -> str:
     return ", ".join(interface.__name__ for interface in found.provides)

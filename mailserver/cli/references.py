@@ -9,7 +9,7 @@ from mailserver.cli.output import Unable
 from mailserver.config.draft import Draft
 from mailserver.config.lines import KeyPath
 from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
-from mailserver.routing.domains import Domain, Domains, subaddresses
+from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 
 __all__ = ["Renaming", "lead", "named", "take_alias"]
 
@@ -28,7 +28,7 @@ class Renaming:
         self._addresses = addresses
         self._domain = domain
         tables = draft.document.get("domain", {})
-        self._domains = Domains({name: Domain(same_as=table.get("same_as")) for name, table in tables.items()})
+        self._domains = Domains({name: LocalDomain(same_as=table.get("same_as")) for name, table in tables.items()})
         self._separators = {normal_domain(name): table.get("subaddress", "+") for name, table in tables.items()}
 
     def follow(self) -> None:

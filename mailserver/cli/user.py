@@ -25,7 +25,7 @@ from mailserver.config.draft import Draft
 from mailserver.mail.address import AddressError
 from mailserver.plugins.catalogue import discover
 from mailserver.processes.identity import as_owner_of
-from mailserver.routing.domains import Domain, Domains
+from mailserver.routing.domains import Domains, LocalDomain
 
 __all__ = ["add_to"]
 
@@ -83,7 +83,7 @@ def add_account(options: argparse.Namespace) -> int:
 def _may_be_added(options: argparse.Namespace, configuration: Configuration, address: str) -> None:
     """An account in one of our domains.  Raises `Unable`."""
     domain = _domain_of(address)
-    domains = Domains({name: Domain(same_as=table.same_as) for name, table in configuration.domain.items()})
+    domains = Domains({name: LocalDomain(same_as=table.same_as) for name, table in configuration.domain.items()})
     other = domains.names_of(domain)
     if not options.any_domain and other != domain:
         raise Unable(

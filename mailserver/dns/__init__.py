@@ -17,7 +17,7 @@ In the order in which they are read:
 """
 
 from mailserver.dns.reading import reverse_name
-from mailserver.dns.resolver import Counts, Resolver
-from mailserver.dns.servers import Server
+from mailserver.dns.resolver import Resolver, ResolverCounts
+from mailserver.dns.servers import NameServer
 
-__all__ = ["Counts", "Resolver", "Server", "reverse_name"]
+__all__ = ["ResolverCounts", "Resolver", "NameServer", "reverse_name"]

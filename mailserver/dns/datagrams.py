@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol
 
-from mailserver.dns.servers import Server
+from mailserver.dns.servers import NameServer
 from mailserver.dns.wire import answers_question, encode_query
 
-__all__ = ["Attempt", "Datagrams"]
+__all__ = ["QueryAttempt", "Datagrams"]
 
 SOCKETS = 8  # for each server
 SOCKET_USES = 200
@@ -24,12 +24,12 @@ SOCKET_SECONDS = 60.0
 SOCKET_STRAYS = 10  # answers of which nobody knows
 
 
-class Attempt:
+class QueryAttempt:
     """One question put to one server.  `lookup` is the caller's; `question` the section as it was sent."""
 
     __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "way")
 
-    def __init__(self, lookup: Any, server: Server, question: bytes, *, edns: bool, exactly: bool, by_tcp: bool) -> None:
+    def __init__(self, lookup: Any, server: NameServer, question: bytes, *, edns: bool, exactly: bool, by_tcp: bool) -> None:
         self.lookup = lookup
         self.server = server
         self.question = question
@@ -41,8 +41,8 @@ class Attempt:
         self.way: Any = None  # where it waits: has `forget(attempt)`
 
 
-Replied = Callable[[Attempt, bytes], None]
-Failed = Callable[[Attempt, str], None]
+Replied = Callable[[QueryAttempt, bytes], None]
+Failed = Callable[[QueryAttempt, str], None]
 
 
 class Datagrams:
@@ -52,7 +52,7 @@ class Datagrams:
     """
 
     def __init__(
-        self, *, reactor: Any, server: Server, random_octets: Callable[[int], bytes], replied: Replied, failed: Failed
+        self, *, reactor: Any, server: NameServer, random_octets: Callable[[int], bytes], replied: Replied, failed: Failed
     ) -> None:
         self.replied = replied
         self.failed = failed
@@ -63,7 +63,7 @@ class Datagrams:
         self._sockets: list[_Socket | None] = [None] * SOCKETS
         self._open: set[_Socket] = set()
 
-    def send(self, attempt: Attempt) -> None:
+    def send(self, attempt: QueryAttempt) -> None:
         """Send the question.  Raises OSError or `CannotListenError`; may call `failed` before it returns."""
         draw = self._random_octets(3)
         slot = draw[2] % SOCKETS
@@ -111,8 +111,8 @@ class _Socket(DatagramProtocol):
     noisy = False
     transport: Any
 
-    def __init__(self, owner: Datagrams, server: Server, now: float) -> None:
-        self.waiting: dict[bytes, Attempt] = {}
+    def __init__(self, owner: Datagrams, server: NameServer, now: float) -> None:
+        self.waiting: dict[bytes, QueryAttempt] = {}
         self.uses = 0
         self.trouble: OSError | None = None
         self._owner = owner
@@ -159,7 +159,7 @@ class _Socket(DatagramProtocol):
         for attempt in waiting:
             self._owner.failed(attempt, why)
 
-    def forget(self, attempt: Attempt) -> None:
+    def forget(self, attempt: QueryAttempt) -> None:
         """An answer that comes later is a stray."""
         self.waiting.pop(attempt.id, None)
         if self._retired and not self.waiting:

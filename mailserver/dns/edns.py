@@ -6,7 +6,7 @@ Some firewalls drop every question with an OPT record (RFC 6891 section 6.2.2: a
 
 from __future__ import annotations
 
-from mailserver.dns.servers import Server
+from mailserver.dns.servers import NameServer
 
 __all__ = ["EdnsMemory"]
 
@@ -20,11 +20,11 @@ class EdnsMemory:
     __slots__ = ("_doubted", "_proofs", "_without_until")
 
     def __init__(self) -> None:
-        self._doubted: set[Server] = set()  # the last question with EDNS failed, nothing was heard since
-        self._proofs: dict[Server, int] = {}  # how often in a row an answer came only without
-        self._without_until: dict[Server, float] = {}
+        self._doubted: set[NameServer] = set()  # the last question with EDNS failed, nothing was heard since
+        self._proofs: dict[NameServer, int] = {}  # how often in a row an answer came only without
+        self._without_until: dict[NameServer, float] = {}
 
-    def wants(self, server: Server, now: float) -> bool:
+    def wants(self, server: NameServer, now: float) -> bool:
         """Whether the next question to this server has an OPT record."""
         until = self._without_until.get(server)
         if until is not None:
@@ -33,14 +33,14 @@ class EdnsMemory:
             del self._without_until[server]
         return server not in self._doubted
 
-    def failed(self, server: Server, *, edns: bool) -> None:
+    def failed(self, server: NameServer, *, edns: bool) -> None:
         """Silence, or an answer that says that the question was not understood.  After both kinds it is not EDNS."""
         if edns:
             self._doubted.add(server)
         else:
             self._doubted.discard(server)
 
-    def answered(self, server: Server, now: float, *, edns: bool, after_failure: bool) -> bool:
+    def answered(self, server: NameServer, now: float, *, edns: bool, after_failure: bool) -> bool:
         """An answer.  `after_failure`: the same question had failed there with EDNS.
 
         Return whether the server is from now on asked without EDNS.

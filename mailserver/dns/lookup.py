@@ -11,19 +11,19 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
-from mailserver.dns.datagrams import Attempt
+from mailserver.dns.datagrams import QueryAttempt
 from mailserver.dns.reading import CHAIN_NAMES, FORMERR, NOTIMP, SERVFAIL, Alias, ServerFailure, read_message
-from mailserver.dns.servers import Server
-from mailserver.dns.wire import Malformed, decode, encode_name, encode_question
+from mailserver.dns.servers import NameServer
+from mailserver.dns.wire import MalformedMessage, decode, encode_name, encode_question
 from mailserver.mail.dns_records import Answer
 
-__all__ = ["Lookup", "Step"]
+__all__ = ["Lookup", "LookupStep"]
 
 BADVERS = 16
 TRIES_MOST = 3  # RFC 9520 section 3.1: for one question at one server, by UDP
 
 
-class Step(enum.Enum):
+class LookupStep(enum.Enum):
     """What follows a message where there is no answer yet."""
 
     NEXT_SERVER = "next server"
@@ -60,22 +60,22 @@ class Lookup:
         self.waiting: deque[Deferred[Answer]] = deque()
         self.why = "no name server was asked"
         self.gives_up_at = 0.0
-        self.attempt: Attempt | None = None  # the one that waits
-        self.without_edns: set[Server] = set()  # where it has failed with EDNS
-        self._order: list[Server] = []
-        self._tries: dict[Server, int] = {}
+        self.attempt: QueryAttempt | None = None  # the one that waits
+        self.without_edns: set[NameServer] = set()  # where it has failed with EDNS
+        self._order: list[NameServer] = []
+        self._tries: dict[NameServer, int] = {}
         self._names = 0  # CNAMEs that were followed
         self._ttl_seconds: int | None = None  # of those CNAMEs
         self._authenticated = True
         self._trusted_only = False
 
-    def ask(self, servers: list[Server], attempts: int) -> None:
+    def ask(self, servers: list[NameServer], attempts: int) -> None:
         """Put the (first, or the next) name to these servers, in this order, so many times."""
         self._order = servers * attempts
         self._tries.clear()
         self.without_edns.clear()
 
-    def next_server(self) -> Server | None:
+    def next_server(self) -> NameServer | None:
         """Whom to ask now; None where all have been asked."""
         while self._order:
             server = self._order.pop(0)
@@ -85,36 +85,36 @@ class Lookup:
                 return server
         return None
 
-    def failed(self, server: Server, why: str) -> None:
+    def failed(self, server: NameServer, why: str) -> None:
         """The server did not answer."""
         self.why = f"{server}: {why}"
 
-    def read(self, server: Server, data: bytes, *, by_tcp: bool, edns: bool) -> Answer | Alias | Step:
+    def read(self, server: NameServer, data: bytes, *, by_tcp: bool, edns: bool) -> Answer | Alias | LookupStep:
         """What a message that answers this question (asked by TCP, with EDNS) means; of an `Alias` the caller goes on to ask."""
         try:
             message = decode(data, self.question, self.name)
             if message.truncated:
                 if not by_tcp:
-                    return Step.BY_TCP
+                    return LookupStep.BY_TCP
                 raise ServerFailure("an answer that is truncated although it came by TCP")
             found = read_message(message, self.name, self.record_type, trusted=server.trusted)
             return self._followed(found) if isinstance(found, Alias) else self.whole(found)
-        except Malformed as error:
+        except MalformedMessage as error:
             return self._cannot_tell(server, ServerFailure(f"an answer that makes no sense: {error}"), edns)
         except ServerFailure as error:
             return self._cannot_tell(server, error, edns)
 
-    def _cannot_tell(self, server: Server, error: ServerFailure, edns: bool) -> Step:
+    def _cannot_tell(self, server: NameServer, error: ServerFailure, edns: bool) -> LookupStep:
         self.failed(server, str(error))
         if error.rcode in (FORMERR, NOTIMP, BADVERS) and edns:  # RFC 6891 section 7: a server from before EDNS
             self.without_edns.add(server)
             self._order.insert(0, server)
-            return Step.WITHOUT_EDNS
+            return LookupStep.WITHOUT_EDNS
         self._order = [other for other in self._order if other != server]
         if error.rcode == SERVFAIL and server.trusted:
             # Forged data look like this to a server that validates; one that does not would take them for true.
             self._trusted_only = True
-        return Step.NEXT_SERVER
+        return LookupStep.NEXT_SERVER
 
     def _followed(self, alias: Alias) -> Alias:
         self._names += alias.names

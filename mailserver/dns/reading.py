@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
-from mailserver.dns.wire import TYPES, Malformed, Message, Record, read_name
+from mailserver.dns.wire import TYPES, MalformedMessage, Message, Record, read_name
 from mailserver.mail.dns_records import Answer
 
 __all__ = ["CHAIN_NAMES", "Alias", "ServerFailure", "read_message", "reverse_name"]
@@ -45,7 +45,7 @@ def read_message(message: Message, name: str, record_type: int, *, trusted: bool
         raise ServerFailure(word + more, message.rcode)
     try:
         return _read(message, name, record_type, trusted and message.authenticated)
-    except (Malformed, IndexError) as error:
+    except (MalformedMessage, IndexError) as error:
         raise ServerFailure(f"an answer that makes no sense: {error}") from None
 
 
@@ -80,7 +80,7 @@ def _follow(message: Message, name: str, record_type: int) -> tuple[str, int, in
     while (record := aliases.get(name)) is not None:
         names += 1
         if names > CHAIN_NAMES:
-            raise Malformed("CNAMEs without end")
+            raise MalformedMessage("CNAMEs without end")
         longest = min(longest, record.ttl_seconds)
         name = _name(message.data, record.start, record.end)
     return name, names, longest
@@ -93,7 +93,7 @@ def _negative_seconds(data: bytes, soa: Record | None) -> int:
     _, at = read_name(data, soa.start)
     _, at = read_name(data, at)
     if at + 20 != soa.end:
-        raise Malformed("an SOA record of another length")
+        raise MalformedMessage("an SOA record of another length")
     minimum = int.from_bytes(data[soa.end - 4 : soa.end])
     return min(soa.ttl_seconds, minimum, NEGATIVE_SECONDS)
 
@@ -113,21 +113,21 @@ def _text(data: bytes, record: Record) -> str:
     type, start, end = record.type, record.start, record.end
     if type == A:
         if end - start != 4:
-            raise Malformed("an A record of another length")
+            raise MalformedMessage("an A record of another length")
         return socket.inet_ntop(socket.AF_INET, data[start:end])
     if type == AAAA:
         if end - start != 16:
-            raise Malformed("an AAAA record of another length")
+            raise MalformedMessage("an AAAA record of another length")
         return socket.inet_ntop(socket.AF_INET6, data[start:end])
     if type == MX:
         if end - start < 3:
-            raise Malformed("an MX record of another length")
+            raise MalformedMessage("an MX record of another length")
         return f"{data[start] << 8 | data[start + 1]} {_name(data, start + 2, end)}"
     if type == TXT:
         return _strings(data, start, end)
     if type == TLSA:
         if end - start < 4:
-            raise Malformed("a TLSA record of another length")
+            raise MalformedMessage("a TLSA record of another length")
         return f"{data[start]} {data[start + 1]} {data[start + 2]} {data[start + 3 : end].hex()}"
     return _name(data, start, end)  # PTR, CNAME
 
@@ -135,20 +135,20 @@ def _text(data: bytes, record: Record) -> str:
 def _name(data: bytes, start: int, end: int) -> str:
     name, behind = read_name(data, start)
     if behind != end:
-        raise Malformed("a name of another length than its record")
+        raise MalformedMessage("a name of another length than its record")
     return name
 
 
 def _strings(data: bytes, start: int, end: int) -> str:
     if start == end:
-        raise Malformed("a TXT record without a string")  # RFC 1035 section 3.3.14: one or more
+        raise MalformedMessage("a TXT record without a string")  # RFC 1035 section 3.3.14: one or more
     parts = []
     while start < end:
         length = data[start]
         parts.append(data[start + 1 : start + 1 + length])
         start += 1 + length
     if start != end:
-        raise Malformed("a string that reaches beyond its TXT record")
+        raise MalformedMessage("a string that reaches beyond its TXT record")
     return b"".join(parts).decode("ascii", "surrogateescape")
 
 

@@ -15,11 +15,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.dns.cache import Cache
-from mailserver.dns.datagrams import Attempt, Datagrams
+from mailserver.dns.datagrams import Datagrams, QueryAttempt
 from mailserver.dns.edns import EdnsMemory
-from mailserver.dns.lookup import Lookup, Step
+from mailserver.dns.lookup import Lookup, LookupStep
 from mailserver.dns.reading import Alias
-from mailserver.dns.servers import Server, ServerList, SystemSettings, read_resolv_conf
+from mailserver.dns.servers import NameServer, ServerList, SystemSettings, read_resolv_conf
 from mailserver.dns.special import NOT_THERE, answer_here, stays_on_this_host
 from mailserver.dns.streams import Streams
 from mailserver.dns.wire import TYPES, NotAName, encode_name, in_random_case, read_name
@@ -27,7 +27,7 @@ from mailserver.interfaces import IComponent, IResolver
 from mailserver.mail.address import AddressError, normal_domain
 from mailserver.mail.dns_records import Answer, LookupFailed
 
-__all__ = ["Counts", "Resolver"]
+__all__ = ["ResolverCounts", "Resolver"]
 
 SEND_ERRORS = (OSError, CannotListenError, MessageLengthError)
 RESOLV_CONF = "/etc/resolv.conf"
@@ -37,7 +37,7 @@ STREAMS = 50
 
 
 @dataclass(slots=True)
-class Counts:
+class ResolverCounts:
     """What the resolver has done since its start."""
 
     queries: int = 0
@@ -64,7 +64,7 @@ class Resolver:
         self,
         *,
         reactor: Any,
-        servers: Sequence[Server] = (),
+        servers: Sequence[NameServer] = (),
         timeout_seconds: float | None = None,
         attempts: int | None = None,
         question_seconds: float = 30.0,
@@ -80,7 +80,7 @@ class Resolver:
         random_octets: Callable[[int], bytes] = os.urandom,
         seconds: Callable[[], float] | None = None,
     ) -> None:
-        self.counts = Counts()
+        self.counts = ResolverCounts()
         self._reactor = reactor
         self._seconds = seconds or reactor.seconds
         self._follows_system = not servers
@@ -102,7 +102,7 @@ class Resolver:
             failure_seconds_most=failure_seconds_most,
         )
         self._use(SystemSettings(servers=tuple(servers)) if servers else SystemSettings())
-        self._pools: dict[Server, Datagrams] = {}
+        self._pools: dict[NameServer, Datagrams] = {}
         self._streams = Streams(
             reactor=reactor,
             random_octets=random_octets,
@@ -115,7 +115,7 @@ class Resolver:
         self._queue: deque[Lookup] = deque()
         self._asking = 0
         self._taking_turns = False
-        self._attempts: dict[Attempt, None] = {}  # in the order of their deadlines
+        self._attempts: dict[QueryAttempt, None] = {}  # in the order of their deadlines
         self._timer: Any = None
         self._closing: list[Deferred[Any]] = []
         self._running = False
@@ -151,12 +151,12 @@ class Resolver:
         await gatherResults(closing, consumeErrors=True)
 
     @property
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[NameServer, ...]:
         """The servers in use, in the order in which they are asked."""
         return tuple(self._servers.servers)
 
     @property
-    def silent_servers(self) -> tuple[Server, ...]:
+    def silent_servers(self) -> tuple[NameServer, ...]:
         """Those of them that do not answer at present."""
         return tuple(self._servers.resting())
 
@@ -241,7 +241,7 @@ class Resolver:
                 lookup.failed(server, f"cannot be reached: {error}")
         self._finish(lookup, None)
 
-    def _ask_by_tcp(self, lookup: Lookup, server: Server) -> None:
+    def _ask_by_tcp(self, lookup: Lookup, server: NameServer) -> None:
         attempt = self._attempt(lookup, server, self._seconds(), by_tcp=True)
         self.counts.streams += 1
         try:
@@ -251,12 +251,12 @@ class Resolver:
             lookup.failed(server, str(error))
             self._ask_next(lookup)
 
-    def _attempt(self, lookup: Lookup, server: Server, now: float, *, by_tcp: bool = False) -> Attempt:
+    def _attempt(self, lookup: Lookup, server: NameServer, now: float, *, by_tcp: bool = False) -> QueryAttempt:
         question = lookup.question
         if self._random_case:
             question = in_random_case(question, self._random_octets(len(question)))
         edns = server not in lookup.without_edns and self._edns.wants(server, now)
-        attempt = Attempt(lookup, server, question, edns=edns, exactly=self._random_case, by_tcp=by_tcp)
+        attempt = QueryAttempt(lookup, server, question, edns=edns, exactly=self._random_case, by_tcp=by_tcp)
         lookup.attempt = attempt
         attempt.deadline = now + self._timeout_seconds
         self._attempts[attempt] = None
@@ -266,35 +266,35 @@ class Resolver:
 
     # --- what comes back ---
 
-    def _over(self, attempt: Attempt) -> None:
+    def _over(self, attempt: QueryAttempt) -> None:
         """Nothing waits for this attempt any more."""
         self._attempts.pop(attempt, None)
         if attempt.lookup.attempt is attempt:
             attempt.lookup.attempt = None
 
-    def _replied(self, attempt: Attempt, data: bytes) -> None:
+    def _replied(self, attempt: QueryAttempt, data: bytes) -> None:
         self._over(attempt)
         lookup, server = attempt.lookup, attempt.server
         if self._servers.heard(server):
             self.log.info("name server {server} answers again", server=str(server))
         after_failure = server in lookup.without_edns
         found = lookup.read(server, data, by_tcp=attempt.by_tcp, edns=attempt.edns)
-        if found is Step.WITHOUT_EDNS:
+        if found is LookupStep.WITHOUT_EDNS:
             self._edns.failed(server, edns=True)
-        elif attempt.edns or found is not Step.NEXT_SERVER:
+        elif attempt.edns or found is not LookupStep.NEXT_SERVER:
             now = self._seconds()
             if self._edns.answered(server, now, edns=attempt.edns, after_failure=after_failure):
                 self.log.info("name server {server} answers without EDNS only", server=str(server))
         if isinstance(found, Answer):
             self._finish(lookup, found)
-        elif found is Step.BY_TCP:
+        elif found is LookupStep.BY_TCP:
             self._ask_by_tcp(lookup, server)
         elif isinstance(found, Alias):
             self._ask_about(lookup, self._seconds())
         else:
             self._ask_next(lookup)
 
-    def _failed(self, attempt: Attempt, why: str) -> None:
+    def _failed(self, attempt: QueryAttempt, why: str) -> None:
         """Nobody listens, or the connection broke."""
         if attempt not in self._attempts:
             return
@@ -321,7 +321,7 @@ class Resolver:
                     self._over(attempt)
                     self._finish(attempt.lookup, None)
 
-    def _too_late(self, attempt: Attempt) -> None:
+    def _too_late(self, attempt: QueryAttempt) -> None:
         self.counts.timeouts += 1
         attempt.way.forget(attempt)
         if not attempt.by_tcp:
@@ -355,7 +355,7 @@ class Resolver:
                 lookup.why = f"no answer in {self._question_seconds:g} s; last {lookup.why}"
                 self._finish(lookup, None)
 
-    def _silent(self, server: Server) -> None:
+    def _silent(self, server: NameServer) -> None:
         if self._servers.silent(server, self._seconds()):
             self.log.warn("name server {server} does not answer", server=str(server))
 
@@ -389,7 +389,7 @@ class Resolver:
 
     # --- servers ---
 
-    def _pool(self, server: Server) -> Datagrams:
+    def _pool(self, server: NameServer) -> Datagrams:
         pool = self._pools.get(server)
         if pool is None:
             pool = self._pools[server] = Datagrams(

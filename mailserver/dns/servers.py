@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mailserver.mail.dns_records import ServerAddress
 
-__all__ = ["Server", "ServerList", "SystemSettings", "read_resolv_conf"]
+__all__ = ["NameServer", "ServerList", "SystemSettings", "read_resolv_conf"]
 
 SERVERS_MOST = 8
 TIMEOUT_SECONDS, TIMEOUT_SECONDS_MOST = 5.0, 30.0  # resolv.conf(5)
@@ -20,7 +20,7 @@ REST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class NameServer:
     """A name server that asks others for us.  `trusted`: its AD bit is believed, and so is its SERVFAIL."""
 
     address: ServerAddress
@@ -34,7 +34,7 @@ class Server:
 class SystemSettings:
     """What /etc/resolv.conf says."""
 
-    servers: tuple[Server, ...] = (Server(ServerAddress("127.0.0.1"), trusted=True),)
+    servers: tuple[NameServer, ...] = (NameServer(ServerAddress("127.0.0.1"), trusted=True),)
     timeout_seconds: float = TIMEOUT_SECONDS
     attempts: int = ATTEMPTS
     rotate: bool = False
@@ -62,7 +62,7 @@ def read_resolv_conf(text: str) -> SystemSettings:
     trust = "trust-ad" in options
     default = SystemSettings()
     return SystemSettings(
-        servers=tuple([Server(one, trusted=trust or one.is_loopback) for one in addresses]) or default.servers,
+        servers=tuple([NameServer(one, trusted=trust or one.is_loopback) for one in addresses]) or default.servers,
         timeout_seconds=float(_number(options.get("timeout"), int(TIMEOUT_SECONDS), int(TIMEOUT_SECONDS_MOST))),
         attempts=_number(options.get("attempts"), ATTEMPTS, ATTEMPTS_MOST),
         rotate="rotate" in options,
@@ -92,13 +92,13 @@ class ServerList:
 
     __slots__ = ("_next", "_rotate", "_troubles", "servers")
 
-    def __init__(self, servers: Iterable[Server], *, rotate: bool = False) -> None:
-        self.servers: Sequence[Server] = tuple(servers)[:SERVERS_MOST]
-        self._troubles: dict[Server, _Trouble] = {}  # of those that were silent lately: mostly empty
+    def __init__(self, servers: Iterable[NameServer], *, rotate: bool = False) -> None:
+        self.servers: Sequence[NameServer] = tuple(servers)[:SERVERS_MOST]
+        self._troubles: dict[NameServer, _Trouble] = {}  # of those that were silent lately: mostly empty
         self._rotate = rotate
         self._next = 0
 
-    def order(self, now: float) -> list[Server]:
+    def order(self, now: float) -> list[NameServer]:
         """The servers for one question, each once."""
         servers = list(self.servers)
         if self._rotate:
@@ -115,18 +115,18 @@ class ServerList:
                 return [server, *living, *(other for other in resting if other != server)]
         return living + resting
 
-    def _rests(self, server: Server) -> bool:
+    def _rests(self, server: NameServer) -> bool:
         trouble = self._troubles.get(server)
         return trouble is not None and trouble.rests_until is not None
 
-    def heard(self, server: Server) -> bool:
+    def heard(self, server: NameServer) -> bool:
         """The server has answered something.  Return whether it was resting."""
         if not self._troubles:
             return False
         trouble = self._troubles.pop(server, None)
         return trouble is not None and trouble.rests_until is not None
 
-    def silent(self, server: Server, now: float) -> bool:
+    def silent(self, server: NameServer, now: float) -> bool:
         """The server has not answered in time, or nobody listens there.  Return whether it goes to rest now."""
         if server not in self.servers:  # of a list that has been replaced
             return False
@@ -137,6 +137,6 @@ class ServerList:
         trouble.rests_until = now + REST_SECONDS
         return True
 
-    def resting(self) -> list[Server]:
+    def resting(self) -> list[NameServer]:
         """The servers that do not answer."""
         return [server for server in self.servers if self._rests(server)]

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mailserver.dns.datagrams import Attempt, Failed, Replied
+from mailserver.dns.datagrams import Failed, QueryAttempt, Replied
 from mailserver.dns.wire import answers_question, encode_query
 
 __all__ = ["Streams"]
@@ -36,7 +36,7 @@ class Streams:
         self._connections_most = connections_most
         self._open: set[_Stream] = set()
 
-    def send(self, attempt: Attempt, timeout_seconds: float) -> None:
+    def send(self, attempt: QueryAttempt, timeout_seconds: float) -> None:
         """Connect and ask.  Raises OSError where too many connections are open."""
         if len(self._open) >= self._connections_most:
             raise OSError("too many connections to name servers")
@@ -62,11 +62,11 @@ class _Stream(ClientFactory):
 
     noisy = False
 
-    def __init__(self, owner: Streams, attempt: Attempt) -> None:
+    def __init__(self, owner: Streams, attempt: QueryAttempt) -> None:
         self.connector: Any = None
         self.gone: Deferred[None] = Deferred()
         self._owner = owner
-        self._attempt: Attempt | None = attempt
+        self._attempt: QueryAttempt | None = attempt
         self._protocol: _Exchange | None = None
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
@@ -100,7 +100,7 @@ class _Stream(ClientFactory):
         else:
             self._owner.failed(attempt, "an answer to something else by TCP")
 
-    def forget(self, attempt: Attempt) -> None:
+    def forget(self, attempt: QueryAttempt) -> None:
         """Too late: nobody waits any more."""
         self.abort()
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 __all__ = [
     "TYPES",
-    "Malformed",
+    "MalformedMessage",
     "Message",
     "NotAName",
     "Record",
@@ -61,7 +61,7 @@ EXTENDED_ERRORS = {
 }
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """Octets that are no DNS message."""
 
 
@@ -140,7 +140,7 @@ def _unescaped(name: str) -> list[bytes]:
 
 
 def read_name(data: bytes, at: int) -> tuple[str, int]:
-    """The name at this place in lower case, and the place behind it.  Raises `Malformed` or IndexError."""
+    """The name at this place in lower case, and the place behind it.  Raises `MalformedMessage` or IndexError."""
     labels = []
     behind = pointers = 0
     octets = 1
@@ -154,12 +154,12 @@ def read_name(data: bytes, at: int) -> tuple[str, int]:
             behind = behind or at + 2
             pointers += 1
             if target >= at or pointers > NAME_POINTERS:  # section 4.1.4: only to a prior occurrence
-                raise Malformed("a name runs in circles")
+                raise MalformedMessage("a name runs in circles")
             at = target
         else:
-            raise Malformed("a label of an unknown kind")
+            raise MalformedMessage("a label of an unknown kind")
         if octets > NAME_OCTETS:
-            raise Malformed("a name is too long")
+            raise MalformedMessage("a name is too long")
     name = b".".join(labels)
     if name.count(b".") >= max(1, len(labels)) or PLAIN.fullmatch(name) is None:
         name = b".".join([_escaped(label) for label in labels])
@@ -220,7 +220,7 @@ def answers_question(data: bytes, question: bytes, *, exactly: bool = False) -> 
 
 
 def decode(data: bytes, question: bytes, name: str) -> Message:
-    """The records of a message that answers `question`, whose name is `name`.  Raises `Malformed`."""
+    """The records of a message that answers `question`, whose name is `name`.  Raises `MalformedMessage`."""
     _, flags, questions, answers, authority, additional = HEADER.unpack_from(data)
     message = Message(
         data,
@@ -235,14 +235,14 @@ def decode(data: bytes, question: bytes, name: str) -> Message:
     if message.truncated:
         return message
     if answers + authority + additional > MESSAGE_RECORDS:
-        raise Malformed("too many records")
+        raise MalformedMessage("too many records")
     at = HEADER_OCTETS + (len(question) if questions else 0)
     try:
         at = _read_records(data, at, answers, name, message.answers)
         at = _read_records(data, at, authority, name, message.authority)
         _read_additional(message, at, additional)
     except (IndexError, struct.error):
-        raise Malformed("the message is cut off") from None
+        raise MalformedMessage("the message is cut off") from None
     return message
 
 
@@ -255,7 +255,7 @@ def _read_records(data: bytes, at: int, count: int, name: str, into: list[Record
         type, record_class, ttl_seconds, length = RECORD.unpack_from(data, at)
         at += RECORD.size
         if at + length > len(data):
-            raise Malformed("the message is cut off")
+            raise MalformedMessage("the message is cut off")
         if record_class == IN:
             into.append(Record(owner, type, ttl_seconds if ttl_seconds <= TTL_SECONDS else 0, at, at + length))
         at += length
@@ -270,7 +270,7 @@ def _read_additional(message: Message, at: int, count: int) -> None:
         type, _, upper, length = RECORD.unpack_from(data, at)
         at += RECORD.size + length
         if at > len(data):
-            raise Malformed("the message is cut off")
+            raise MalformedMessage("the message is cut off")
         if type == OPT:
             message.rcode |= upper >> 24 << 4
             if message.rcode and length:

@@ -12,7 +12,7 @@ import apsw
 
 from mailserver.observe.roads import RoadsUnreadable, Step, opened_for_reading, steps_of
 
-__all__ = ["Found", "Wanted", "search_roads"]
+__all__ = ["FoundRoad", "Wanted", "search_roads"]
 
 PAGE = 1000
 WORD = re.compile(r"[A-Za-z0-9._@-]+")
@@ -46,7 +46,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRoad:
     """A message, or a connection without one."""
 
     id: str
@@ -56,9 +56,9 @@ class Found:
     steps: tuple[str, ...]
 
 
-def search_roads(path: str, wanted: Wanted, limit: int) -> list[Found]:
+def search_roads(path: str, wanted: Wanted, limit: int) -> list[FoundRoad]:
     """Up to `limit` of them, the newest first.  Blocks; may look through the whole file.  Raises `RoadsUnreadable`."""
-    found: list[Found] = []
+    found: list[FoundRoad] = []
     seen: set[str] = set()
     connection: apsw.Connection | None = None
     try:
@@ -124,7 +124,7 @@ def _values(steps: list[Step], fields: tuple[str, ...]) -> Iterator[str]:
                 yield from (one for one in value if isinstance(one, str))
 
 
-def _found(id: str, steps: list[Step]) -> Found:
+def _found(id: str, steps: list[Step]) -> FoundRoad:
     sender = next((value for step in steps if isinstance(value := step.fields.get("sender"), str)), None)
     recipients = tuple(dict.fromkeys(value for value in _values(steps, ("recipients", "recipient")) if value))
-    return Found(id, steps[0].time, sender, recipients, tuple(step.step for step in steps))
+    return FoundRoad(id, steps[0].time, sender, recipients, tuple(step.step for step in steps))

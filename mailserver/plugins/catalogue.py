@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "SECTIONS",
-    "Broken",
+    "BrokenPlugin",
     "Catalogue",
-    "Found",
+    "FoundPlugin",
     "PluginError",
     "Shipped",
     "UnknownComponent",
@@ -86,7 +86,7 @@ class UnknownComponent(PluginError, LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPlugin:
     """A factory and where it comes from: ``twisted.plugins.name`` or ``package: entry point name``."""
 
     factory: Any
@@ -108,7 +108,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenPlugin:
     """A plugin that could not be used; `why` is a sentence or a traceback."""
 
     source: str
@@ -145,7 +145,7 @@ class Shipped:
 class Catalogue:
     """All factories that were found, by interface and name."""
 
-    def __init__(self, found: Sequence[Found], broken: Sequence[Broken] = ()) -> None:
+    def __init__(self, found: Sequence[FoundPlugin], broken: Sequence[BrokenPlugin] = ()) -> None:
         self.found = tuple(found)
         self.broken = tuple(broken)
 
@@ -180,9 +180,9 @@ class Catalogue:
         except PluginError as error:
             raise UnknownComponent(str(error)) from error
 
-    def clashes(self) -> list[tuple[str, tuple[Found, ...]]]:
+    def clashes(self) -> list[tuple[str, tuple[FoundPlugin, ...]]]:
         """Names that two factories claim for the same use."""
-        claims: dict[tuple[str, str], list[Found]] = {}
+        claims: dict[tuple[str, str], list[FoundPlugin]] = {}
         for found in self.found:
             for use in {_use(interface) for interface in found.provides}:
                 claims.setdefault((use, found.name), []).append(found)
@@ -191,16 +191,16 @@ class Catalogue:
 
 def discover() -> Catalogue:
     """Import every plugin module and entry point; nothing that they raise ends the search."""
-    found: list[Found] = []
-    broken: list[Broken] = []
+    found: list[FoundPlugin] = []
+    broken: list[BrokenPlugin] = []
     for source, thing in (*_plugin_modules(broken), *_entry_points(broken)):
         try:
             _check(thing)
             if any(thing is known.factory for known in found):
                 continue  # one object, seen by both ways
-            found.append(Found(thing, source))
+            found.append(FoundPlugin(thing, source))
         except PluginError as error:
-            broken.append(Broken(source, str(error)))
+            broken.append(BrokenPlugin(source, str(error)))
     return Catalogue(found, broken)
 
 
@@ -261,7 +261,7 @@ def _interfaces_of(factory: Any) -> tuple[Any, ...]:
     return provides if isinstance(provides, tuple) else (provides,)
 
 
-def _plugin_modules(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
+def _plugin_modules(broken: list[BrokenPlugin]) -> Iterator[tuple[str, Any]]:
     import twisted.plugins
 
     for module_info in sorted(pkgutil.iter_modules(twisted.plugins.__path__), key=lambda info: info.name):
@@ -271,25 +271,25 @@ def _plugin_modules(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
         try:
             module = importlib.import_module(source)
         except (Exception, SystemExit):  # noqa: BLE001  # whatever it is, it is kept and told
-            broken.append(Broken(source, traceback.format_exc()))
+            broken.append(BrokenPlugin(source, traceback.format_exc()))
             continue
         yield from _factories_in(module, source)
 
 
-def _entry_points(broken: list[Broken]) -> Iterator[tuple[str, Any]]:
+def _entry_points(broken: list[BrokenPlugin]) -> Iterator[tuple[str, Any]]:
     for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         source = f"{entry.dist.name if entry.dist else '?'}: {entry.name} = {entry.value}"
         try:
             thing = entry.load()
         except (Exception, SystemExit):  # noqa: BLE001  # whatever it is, it is kept and told
-            broken.append(Broken(source, traceback.format_exc()))
+            broken.append(BrokenPlugin(source, traceback.format_exc()))
             continue
         if isinstance(thing, types.ModuleType):
             yield from _factories_in(thing, source)
         elif IComponentFactory.providedBy(thing):
             yield source, thing
         else:
-            broken.append(Broken(source, f"{thing!r} does not provide IComponentFactory (it must be an instance)"))
+            broken.append(BrokenPlugin(source, f"{thing!r} does not provide IComponentFactory (it must be an instance)"))
 
 
 def _factories_in(module: types.ModuleType, source: str) -> Iterator[tuple[str, Any]]:

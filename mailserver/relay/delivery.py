@@ -176,7 +176,8 @@ class Relay:
     # --- for people ---
 
     def counts(self) -> Mapping[str, int | float]:
-        """Connections and their use since the start: the pool's `Counts` and `hit_rate`; `connections` that there are now."""
+        """Connections and their use since the start: the pool's `ResolverCounts` and `hit_rate`; `connections` that
+        there are now."""
         pool = self.connections.pool
         return {"connections": pool.records, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 

@@ -9,14 +9,14 @@ from graphlib import CycleError, TopologicalSorter
 from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.routing.patterns import Pattern, RoutingError
 
-__all__ = ["Domain", "Domains", "RoutingError", "subaddresses"]
+__all__ = ["LocalDomain", "Domains", "RoutingError", "subaddresses"]
 
 SEPARATORS_TRIED = 4  # an address with more of them gets no more look-ups than this
 NO_ALIASES: Mapping[str, Sequence[Address]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Domain:
+class LocalDomain:
     """What is configured for one domain.  Each character of `subaddress` separates a user from a tag.
 
     `same_as`: another domain, whose names hold here; all else but `disabled` is then without effect.  A `disabled` domain, and
@@ -39,7 +39,7 @@ class Domains:
     `expansion_limit` bounds the addresses that one alias may lead to in the end.  Raises `RoutingError`.
     """
 
-    def __init__(self, domains: Mapping[str, Domain], *, expansion_limit: int = 1000) -> None:
+    def __init__(self, domains: Mapping[str, LocalDomain], *, expansion_limit: int = 1000) -> None:
         self._domains = {normal_domain(name): domain for name, domain in domains.items()}
         self._wild = any(name.startswith("*.") for name in self._domains)
         self._aliases: dict[str, dict[str, tuple[Address, ...]]] = {}
@@ -72,7 +72,7 @@ class Domains:
     def __iter__(self) -> Iterator[str]:
         return iter(self._domains)
 
-    def __getitem__(self, key: str) -> Domain:
+    def __getitem__(self, key: str) -> LocalDomain:
         return self._domains[key]
 
     def first(self) -> str | None:
@@ -112,7 +112,7 @@ class Domains:
             (Address(local, name), members) for name, table in self._aliases.items() for local, members in table.items()
         ]
 
-    def _check_patterns(self, name: str, domain: Domain) -> None:
+    def _check_patterns(self, name: str, domain: LocalDomain) -> None:
         for n, pattern in enumerate(domain.patterns):
             place = pattern.user.rpartition("@")[2] if "@" in pattern.user else name.removeprefix("*.")
             if "{" not in place and self.key_of(normal_domain(place)) is None:
@@ -120,7 +120,7 @@ class Domains:
                     f"its users have accounts in {place}, which is not among the domains", f"{_key(name)}.pattern[{n}]"
                 )
 
-    def _check_same_as(self, name: str, domain: Domain) -> None:
+    def _check_same_as(self, name: str, domain: LocalDomain) -> None:
         if domain.same_as is None:
             return
         key = self.key_of(normal_domain(domain.same_as))
@@ -171,7 +171,7 @@ def subaddresses(local: str, separators: str) -> list[tuple[str, str]]:
     return [(local[:n], local[n + 1 :]) for n in reversed(places[:SEPARATORS_TRIED])]
 
 
-def _alias_table(name: str, domain: Domain) -> dict[str, tuple[Address, ...]]:
+def _alias_table(name: str, domain: LocalDomain) -> dict[str, tuple[Address, ...]]:
     table: dict[str, tuple[Address, ...]] = {}
     for alias, members in domain.aliases.items():
         local = normal_local(alias)

@@ -30,10 +30,10 @@ from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRout
 from mailserver.mail.address import Address, normal_domain, normal_local
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
-from mailserver.routing.domains import Domain, Domains, subaddresses
+from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 from mailserver.routing.patterns import Pattern, RoutingError, folder_parts
 
-__all__ = ["Domain", "Hop", "Pattern", "Router", "RoutingError"]
+__all__ = ["LocalDomain", "Hop", "Pattern", "Router", "RoutingError"]
 
 ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
@@ -75,7 +75,7 @@ class Router:
         self,
         *,
         directory: IDirectory,
-        domains: Mapping[str, Domain],
+        domains: Mapping[str, LocalDomain],
         hostname: str,
         postmaster: Address | None = None,
         own_addresses: Collection[str] = (),
@@ -260,7 +260,7 @@ class Router:
         return members
 
     async def _by_pattern(
-        self, address: Address, local: str, domain_key: str, domain: Domain
+        self, address: Address, local: str, domain_key: str, domain: LocalDomain
     ) -> Named | None:
         for pattern in domain.patterns:
             values = pattern.match(local, domain_key)

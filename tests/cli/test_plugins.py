@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from mailserver.cli import plugins as command
 from mailserver.interfaces import IDelivery, IPeerFilter
-from mailserver.plugins.catalogue import Broken, Catalogue, Found, discover
+from mailserver.plugins.catalogue import BrokenPlugin, Catalogue, FoundPlugin, discover
 from tests.cli.support import CommandCase, run
 
 
 class Plugins(CommandCase):
-    def catalogue(self, *found: Found, broken: tuple[Broken, ...] = ()) -> None:
+    def catalogue(self, *found: FoundPlugin, broken: tuple[BrokenPlugin, ...] = ()) -> None:
         self.patch(command, "discover", lambda: Catalogue([*discover().found, *found], broken))
 
     def test_the_shipped_ones_are_listed(self) -> None:
@@ -31,7 +31,7 @@ class Plugins(CommandCase):
         self.assertEqual({line.split()[0] for line in said.out.splitlines()}, {"ok"})
 
     def test_an_import_error_is_told_with_its_traceback(self) -> None:
-        self.catalogue(broken=(Broken("twisted.plugins.acme", "Traceback …\nImportError: no acme\n"),))
+        self.catalogue(broken=(BrokenPlugin("twisted.plugins.acme", "Traceback …\nImportError: no acme\n"),))
         said = run("plugins", "check")
         self.assertEqual(said.code, 1)
         self.assertIn("twisted.plugins.acme:\nTraceback …\nImportError: no acme\n", said.out)
@@ -42,7 +42,7 @@ class Plugins(CommandCase):
     def test_names_used_twice_and_options_that_are_none_are_told(self) -> None:
         twice = SimpleNamespace(name="denylist", summary="", provides=IPeerFilter, options=dict)
         other = SimpleNamespace(name="denylist", summary="", provides=IDelivery, options=dict)
-        self.catalogue(Found(twice, "acme: x"), Found(other, "acme: y"))
+        self.catalogue(FoundPlugin(twice, "acme: x"), FoundPlugin(other, "acme: y"))
         said = run("plugins", "check", "--json")
         self.assertEqual(said.code, 1)
         told = "\n".join(fault["why"] for fault in said.json["faults"])

@@ -10,13 +10,13 @@ from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.dns import Resolver, Server
+from mailserver.dns import NameServer, Resolver
 from mailserver.interfaces import IComponent, IResolver
 from mailserver.mail.dns_records import Answer, LookupFailed, ServerAddress
 from tests.dns.messages import mx, opt, record, reply, soa
 from tests.dns.network import Network
 
-A, B = Server(ServerAddress("192.0.2.1")), Server(ServerAddress("192.0.2.2"))
+A, B = NameServer(ServerAddress("192.0.2.1")), NameServer(ServerAddress("192.0.2.2"))
 NAME = "example.org"
 SETTINGS = {"servers": [A, B], "timeout_seconds": 3.0, "attempts": 2}
 
@@ -131,7 +131,7 @@ class Answers(ResolverCase):
         self.assertRaises(ValueError, self.query, NAME, "HINFO")
 
     def test_ipv6_servers_are_asked_from_ipv6_sockets(self) -> None:
-        self.resolver = self.make(servers=[Server(ServerAddress("2001:db8::53"))])
+        self.resolver = self.make(servers=[NameServer(ServerAddress("2001:db8::53"))])
         self.query()
         self.assertEqual((self.network.interfaces, self.network.ports[0].peer), (["::"], ("2001:db8::53", 53)))
 
@@ -317,7 +317,7 @@ class Failures(ResolverCase):
         self.assertIsNot(one, other)
 
     def test_a_question_has_an_end_however_many_servers_there_are(self) -> None:
-        servers = [Server(ServerAddress(f"192.0.2.{n}")) for n in range(1, 9)]
+        servers = [NameServer(ServerAddress(f"192.0.2.{n}")) for n in range(1, 9)]
         self.resolver = self.make(servers=servers, attempts=5, question_seconds=20.0)
         found = self.query()
         self.network.pump([3.0] * 7)
@@ -405,7 +405,7 @@ class Failures(ResolverCase):
 class SpecialNames(ResolverCase):
     """RFC 6761: they never leave this host as questions."""
 
-    HERE = Server(ServerAddress("127.0.0.1"))
+    HERE = NameServer(ServerAddress("127.0.0.1"))
 
     def found(self, name, type="A"):
         return self.successResultOf(self.query(name, type))
@@ -558,7 +558,7 @@ class DeadServers(ResolverCase):
 
 
 class Trust(ResolverCase):
-    TRUSTED = Server(ServerAddress("127.0.0.1"), trusted=True)
+    TRUSTED = NameServer(ServerAddress("127.0.0.1"), trusted=True)
 
     def test_the_ad_bit_is_kept_from_trusted_servers_only(self) -> None:
         for server, believed in ((self.TRUSTED, True), (A, False)):
@@ -569,7 +569,7 @@ class Trust(ResolverCase):
             self.assertEqual(self.successResultOf(self.query()).authenticated, believed, "from the cache")
 
     def test_the_servfail_of_a_server_that_validates_is_not_asked_away_elsewhere(self) -> None:
-        other = Server(ServerAddress("127.0.0.2"), trusted=True)
+        other = NameServer(ServerAddress("127.0.0.2"), trusted=True)
         self.resolver = self.make(servers=[self.TRUSTED, A, other])
         found = self.query()
         self.answer(rcode=2)

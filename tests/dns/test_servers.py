@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.dns.servers import Server, ServerList, SystemSettings, read_resolv_conf
+from mailserver.dns.servers import NameServer, ServerList, SystemSettings, read_resolv_conf
 from mailserver.mail.dns_records import ServerAddress
 
-A, B, C = (Server(ServerAddress(f"192.0.2.{n}")) for n in (1, 2, 3))
+A, B, C = (NameServer(ServerAddress(f"192.0.2.{n}")) for n in (1, 2, 3))
 
 
 class Order(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from mailserver.dns import Resolver, Server
+from mailserver.dns import NameServer, Resolver
 from mailserver.mail.dns_records import LookupFailed, ServerAddress
 from tests.dns.messages import mx, reply
 from tests.dns.scripted import ScriptedServer
@@ -31,7 +31,7 @@ class SocketCase(TestCase):
         addresses = [one if isinstance(one, ServerAddress) else one.address for one in servers]
         found = Resolver(
             reactor=reactor,
-            servers=[Server(address, trusted=True) for address in addresses],
+            servers=[NameServer(address, trusted=True) for address in addresses],
             timeout_seconds=timeout_seconds,
             **more,
         )

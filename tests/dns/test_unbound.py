@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import TestCase
 
-from mailserver.dns import Resolver, Server, reverse_name
+from mailserver.dns import NameServer, Resolver, reverse_name
 from mailserver.mail.dns_records import MX, TLSA, LookupFailed, ServerAddress
 from tests.dns.unbound import Unbound
 
@@ -32,7 +32,7 @@ class RealServer(TestCase):
         self.addCleanup(server.stop)
         server.start()
         self.resolver = Resolver(
-            reactor=reactor, servers=[Server(ServerAddress.parse(server.address), trusted=True)], timeout_seconds=20.0
+            reactor=reactor, servers=[NameServer(ServerAddress.parse(server.address), trusted=True)], timeout_seconds=20.0
         )
         self.addCleanup(self.resolver.stop)
         return ensureDeferred(self.resolver.start())

@@ -8,7 +8,7 @@ from twisted.names import dns
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.dns.wire import (
-    Malformed,
+    MalformedMessage,
     NotAName,
     answers_question,
     decode,
@@ -77,20 +77,20 @@ class Names(SynchronousTestCase):
 
     def test_a_name_that_runs_in_circles_or_forward_is_refused(self) -> None:
         for data, at in ((b"\xc0\x00", 0), (b"\x01a\xc0\x00", 0), (b"\xc0\x02\xc0\x00", 0), (b"\xc0\x02\x00", 0)):
-            self.assertRaises(Malformed, read_name, data, at)
+            self.assertRaises(MalformedMessage, read_name, data, at)
 
     def test_a_chain_of_pointers_is_bounded(self) -> None:
         data = b"\0" + b"".join(b"\xc0" + bytes([0 if n == 0 else 2 * n - 1]) for n in range(40))
         self.assertEqual(read_name(data, 1 + 2 * 15), (".", 1 + 2 * 16))
-        self.assertRaises(Malformed, read_name, data, 1 + 2 * 16)
+        self.assertRaises(MalformedMessage, read_name, data, 1 + 2 * 16)
 
     def test_pointers_cannot_make_a_name_longer_than_255_octets(self) -> None:
         data = wire([b"a" * 60] * 4) + b"\x3f" + b"b" * 63 + b"\xc0\x00"
-        self.assertRaises(Malformed, read_name, data, 245)
+        self.assertRaises(MalformedMessage, read_name, data, 245)
 
     def test_labels_of_the_reserved_kinds_are_refused(self) -> None:
         for kind in (b"\x40", b"\x80"):
-            self.assertRaises(Malformed, read_name, kind + b"a" * 70, 0)
+            self.assertRaises(MalformedMessage, read_name, kind + b"a" * 70, 0)
 
 
 class Queries(SynchronousTestCase):
@@ -168,7 +168,7 @@ class Messages(SynchronousTestCase):
 
     def test_a_message_that_is_cut_off_anywhere_is_worthless(self) -> None:
         for octets in range(12 + len(QUESTION), len(self.FULL)):
-            self.assertRaises(Malformed, read, self.FULL[:octets])
+            self.assertRaises(MalformedMessage, read, self.FULL[:octets])
 
     @given(any_octets(max_size=300))
     def test_anything_behind_the_question_is_read_or_refused(self, noise) -> None:
@@ -176,14 +176,14 @@ class Messages(SynchronousTestCase):
             data = b"\x12\x34\x81\x80\0\1" + counts + QUESTION + noise
             try:
                 message = read(data)
-            except Malformed:
+            except MalformedMessage:
                 continue
             self.assertEqual(len(message.answers) + len(message.authority) <= 2, True)
 
     def test_too_many_records_are_refused_before_they_are_read(self) -> None:
         data = bytearray(reply(QUERY))
         data[6:8] = (1001).to_bytes(2)
-        with self.assertRaisesRegex(Malformed, "too many"):
+        with self.assertRaisesRegex(MalformedMessage, "too many"):
             read(bytes(data) + b"\xc0\x0c\0\x0f\0\1\0\0\0\0\0\0" * 1001)
 
     def test_records_of_another_class_do_not_count(self) -> None:

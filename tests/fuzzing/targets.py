@@ -13,7 +13,7 @@ from mailserver.config.faults import ConfigurationError
 from mailserver.config.reading import parse
 from mailserver.control.server import Bounds, _ControlFactory
 from mailserver.dns.reading import ServerFailure, read_message
-from mailserver.dns.wire import Malformed, answers_question, decode, encode_name, encode_question, in_random_case
+from mailserver.dns.wire import MalformedMessage, answers_question, decode, encode_name, encode_question, in_random_case
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.eight_bit import Channel, Unconvertible, conversion_of, facts_of
 from mailserver.mail.envelope_codec import UnreadableEnvelope, decode_envelope, encode_envelope
@@ -115,7 +115,7 @@ def dns(octets: bytes) -> None:
             continue
         try:
             read_message(decode(data, question, NAME), NAME, record_type, trusted=True)
-        except (Malformed, ServerFailure):
+        except (MalformedMessage, ServerFailure):
             continue
 
 

@@ -21,9 +21,9 @@ from mailserver.interfaces import IBatchDelivery, IComponentFactory, IDelivery, 
 from mailserver.plugins.catalogue import (
     SECTIONS,
     TWISTED_OWN,
-    Broken,
+    BrokenPlugin,
     Catalogue,
-    Found,
+    FoundPlugin,
     PluginError,
     UnknownComponent,
     build_component,
@@ -171,23 +171,23 @@ class Discovery(WithPluginFolder):
 
 class Names(SynchronousTestCase):
     def test_filters_share_one_name_space_and_deliveries_have_another(self) -> None:
-        catalogue = Catalogue([Found(factory("one"), "a"), Found(factory("one", IDelivery), "b")])
+        catalogue = Catalogue([FoundPlugin(factory("one"), "a"), FoundPlugin(factory("one", IDelivery), "b")])
         self.assertEqual(catalogue.factory("filter", "one").provides, IPeerFilter)
         self.assertEqual(catalogue.factory("delivery", "one").provides, IDelivery)
         self.assertEqual(catalogue.clashes(), [])
 
     def test_a_name_used_twice_can_be_used_by_neither(self) -> None:
-        catalogue = Catalogue([Found(factory("one"), "here"), Found(factory("one", ISenderFilter), "there")])
+        catalogue = Catalogue([FoundPlugin(factory("one"), "here"), FoundPlugin(factory("one", ISenderFilter), "there")])
         with self.assertRaisesRegex(UnknownComponent, "used twice, by here and there"):
             catalogue.factory("filter", "one")
         self.assertEqual([name for name, _ in catalogue.clashes()], ["one"])
 
     def test_an_interface_that_extends_another_counts_as_it(self) -> None:
-        catalogue = Catalogue([Found(factory("quick", IBatchDelivery), "a")])
+        catalogue = Catalogue([FoundPlugin(factory("quick", IBatchDelivery), "a")])
         self.assertEqual(catalogue.factory("relay", "quick").name, "quick")
 
     def test_a_component_of_another_kind_is_not_found(self) -> None:
-        catalogue = Catalogue([Found(factory("one", IDelivery), "a")], [Broken("b", "because")])
+        catalogue = Catalogue([FoundPlugin(factory("one", IDelivery), "a")], [BrokenPlugin("b", "because")])
         with self.assertRaisesRegex(UnknownComponent, "known: none\nThe plugin b could not be used:\nbecause"):
             catalogue.factory("filter", "one")
 
@@ -226,7 +226,7 @@ class Options_(SynchronousTestCase):
 
     def test_options_that_are_no_options_class_are_told(self) -> None:
         self.assertRaisesRegex(PluginError, "no subclass", options_class, factory(options=dict))
-        catalogue = Catalogue([Found(factory(options=dict), "a")])
+        catalogue = Catalogue([FoundPlugin(factory(options=dict), "a")])
         self.assertRaisesRegex(LookupError, "no subclass", catalogue.options_of, "filter", "one")
 
 

@@ -17,7 +17,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.routing.domains import SEPARATORS_TRIED
-from mailserver.routing.router import Domain, Pattern, Router, RoutingError
+from mailserver.routing.router import LocalDomain, Pattern, Router, RoutingError
 
 ACCOUNTS = ("alice@example.org", "bob@example.org", "first-last@example.org", "jürgen@example.org", "carol@other.example")
 
@@ -60,10 +60,10 @@ def where(routes: Sequence[Route]) -> list[str]:
 
 class RouterCase(SynchronousTestCase):
     def router(
-        self, domain: Domain | None = None, *, accounts: Sequence[str] = ACCOUNTS, also: Mapping[str, Domain] | None = None, **named: Any
+        self, domain: LocalDomain | None = None, *, accounts: Sequence[str] = ACCOUNTS, also: Mapping[str, LocalDomain] | None = None, **named: Any
     ) -> Router:
         self.directory = Accounts(*accounts)
-        domains = {"example.org": domain or Domain(), "other.example": Domain(), **(also or {})}
+        domains = {"example.org": domain or LocalDomain(), "other.example": LocalDomain(), **(also or {})}
         return Router(directory=self.directory, domains=domains, hostname="mx.example.org", **named)
 
     def faults(self, router: Router) -> list[str]:
@@ -136,14 +136,14 @@ class Names(RouterCase):
         self.assertEqual(len(found), 2)
         self.assertIn('domain "example.org": no `postmaster` is set', found[0])
         alice = Address("alice", "example.org")
-        named = self.router(Domain(postmaster=alice), also={"other.example": Domain(aliases={"postmaster": (alice,)})})
+        named = self.router(LocalDomain(postmaster=alice), also={"other.example": LocalDomain(aliases={"postmaster": (alice,)})})
         directlyProvides(self.directory, IDirectory, IAccountList, IHostAccounts)
         self.assertEqual([fault for fault in self.faults(named) if said in fault], [])
 
 
 class Aliases(RouterCase):
-    def aliases(self, **named: Any) -> Domain:
-        return Domain(aliases={name: addresses(*members) for name, members in named.items()})
+    def aliases(self, **named: Any) -> LocalDomain:
+        return LocalDomain(aliases={name: addresses(*members) for name, members in named.items()})
 
     def test_many_members_here_and_elsewhere_each_once(self) -> None:
         domain = self.aliases(
@@ -210,7 +210,7 @@ class Aliases(RouterCase):
         self.assertRaises(RoutingError, self.router, self.aliases(a=["b@other.example"]), also=other)
 
     def test_a_loop_through_the_catch_all_ends(self) -> None:
-        domain = Domain(aliases={"a": addresses("gone@example.org")}, catch_all=Address("a", "example.org"))
+        domain = LocalDomain(aliases={"a": addresses("gone@example.org")}, catch_all=Address("a", "example.org"))
         self.assertEqual(self.route(self.router(domain), "x@example.org"), ["no 550 5.1.1"])
 
     def test_a_long_chain_is_followed(self) -> None:
@@ -227,7 +227,7 @@ class Aliases(RouterCase):
     def test_tables_that_cannot_be_meant_are_refused(self) -> None:
         self.assertRaises(RoutingError, self.router, self.aliases(a=[]))
         self.assertRaises(RoutingError, self.router, self.aliases(a=["x@far.example"], A=["y@far.example"]))
-        self.assertRaises(RoutingError, self.router, Domain(aliases={"a@example.org": addresses("x@far.example")}))
+        self.assertRaises(RoutingError, self.router, LocalDomain(aliases={"a@example.org": addresses("x@far.example")}))
 
 
 class Subaddresses(RouterCase):
@@ -238,15 +238,15 @@ class Subaddresses(RouterCase):
         self.assertEqual(self.route(router, "nobody+x@example.org"), ["no 550 5.1.1"])
 
     def test_the_longest_user_wins(self) -> None:
-        router = self.router(Domain(subaddress="-+"))
+        router = self.router(LocalDomain(subaddress="-+"))
         self.assertEqual(self.route(router, "first-last-x@example.org"), ["first-last/x?"])
         self.assertEqual(self.route(router, "alice-x+y@example.org"), ["alice/x+y?"])
 
     def test_it_can_be_switched_off(self) -> None:
-        self.assertEqual(self.route(self.router(Domain(subaddress="")), "alice+x@example.org"), ["no 550 5.1.1"])
+        self.assertEqual(self.route(self.router(LocalDomain(subaddress="")), "alice+x@example.org"), ["no 550 5.1.1"])
 
     def test_an_alias_takes_a_tag_and_its_members_their_inboxes(self) -> None:
-        domain = Domain(aliases={"sales": addresses("bob@example.org")})
+        domain = LocalDomain(aliases={"sales": addresses("bob@example.org")})
         self.assertEqual(self.route(self.router(domain), "sales+x@example.org"), ["bob"])
 
     def test_many_separators_cost_a_few_look_ups_only(self) -> None:
@@ -258,14 +258,14 @@ class Subaddresses(RouterCase):
 
 class Patterns(RouterCase):
     def test_a_rule_for_the_local_part(self) -> None:
-        domain = Domain(patterns=[Pattern("{user}.{tag}", folder="{tag}"), Pattern("box-{user}", folder="Box")])
+        domain = LocalDomain(patterns=[Pattern("{user}.{tag}", folder="{tag}"), Pattern("box-{user}", folder="Box")])
         router = self.router(domain)
         self.assertEqual(self.route(router, "alice.news@example.org"), ["alice/news?"])
         self.assertEqual(self.route(router, "Box-BOB@example.org"), ["bob/Box"])
         self.assertEqual(self.route(router, "gone.news@example.org"), ["no 550 5.1.1"])
 
     def test_a_rule_for_every_users_own_domain(self) -> None:
-        also = {"*.example.org": Domain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
+        also = {"*.example.org": LocalDomain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
         router = self.router(also=also)
         self.assertEqual(self.route(router, "shop@alice.Example.ORG"), ["alice/shop?"])
         self.assertEqual(self.route(router, "shop@gone.example.org"), ["no 550 5.1.1"])
@@ -273,32 +273,32 @@ class Patterns(RouterCase):
         self.assertEqual(self.route(router, "shop@example.com"), ["-> shop@example.com"])
 
     def test_a_rule_can_lead_into_another_domain_of_ours(self) -> None:
-        also = {"old.example": Domain(patterns=[Pattern("{user}", user="{user}@example.org")])}
+        also = {"old.example": LocalDomain(patterns=[Pattern("{user}", user="{user}@example.org")])}
         self.assertEqual(self.route(self.router(also=also), "alice@old.example"), ["alice"])
 
     def test_a_rule_never_leads_to_another_host(self) -> None:
-        domain = Domain(patterns=[Pattern("{user}%{host}", user="{user}@{host}")])
+        domain = LocalDomain(patterns=[Pattern("{user}%{host}", user="{user}@{host}")])
         router = self.router(domain)
         self.assertEqual(self.route(router, "x%far.example@example.org"), ["no 550 5.1.1"])
         self.assertEqual(self.route(router, "carol%other.example@example.org"), ["carol@other.example"])
 
     def test_a_rule_whose_users_live_nowhere_is_refused_when_it_is_loaded(self) -> None:
         for key, pattern in (("*.nowhere.example", Pattern("{user}")), ("a.example", Pattern("{user}", "{user}@b.example"))):
-            error = self.assertRaises(RoutingError, self.router, also={key: Domain(patterns=[pattern])})
+            error = self.assertRaises(RoutingError, self.router, also={key: LocalDomain(patterns=[pattern])})
             self.assertEqual(error.key, f'domain."{key}".pattern[0]')
 
 
 class SameAs(RouterCase):
     """A domain that has the names of another one."""
 
-    SAME = Domain(same_as="example.org")
+    SAME = LocalDomain(same_as="example.org")
 
-    def second(self, domain: Domain | None = None, **named: Any) -> Router:
+    def second(self, domain: LocalDomain | None = None, **named: Any) -> Router:
         also = {"second.example": self.SAME, "*.second.example": self.SAME}
         return self.router(domain, also=also, **named)
 
     def test_every_name_of_the_other_domain_holds(self) -> None:
-        domain = Domain(
+        domain = LocalDomain(
             aliases={"team": addresses("alice@example.org", "far@elsewhere.example")},
             patterns=[Pattern("{tag}_{user}@example.org", folder="{tag}")],
             postmaster=Address("bob", "example.org"),
@@ -318,25 +318,25 @@ class SameAs(RouterCase):
                 self.assertEqual(self.route(router, f"{name}@{place}"), expected, f"{name}@{place}")
 
     def test_the_other_domains_catch_all_holds(self) -> None:
-        router = self.second(Domain(catch_all=Address("bob", "example.org")))
+        router = self.second(LocalDomain(catch_all=Address("bob", "example.org")))
         self.assertEqual(self.route(router, "nobody@second.example"), ["bob"])
 
     def test_one_mailbox_has_one_copy_by_both_names(self) -> None:
-        router = self.second(Domain(aliases={"both": addresses("alice@example.org", "alice@second.example")}))
+        router = self.second(LocalDomain(aliases={"both": addresses("alice@example.org", "alice@second.example")}))
         self.assertEqual(self.route(router, "both@second.example"), ["alice"])
 
     def test_an_alias_that_names_itself_by_the_second_name_keeps_and_forwards(self) -> None:
-        router = self.second(Domain(aliases={"bob": addresses("bob@second.example", "alice@example.org")}))
+        router = self.second(LocalDomain(aliases={"bob": addresses("bob@second.example", "alice@example.org")}))
         for place in ("example.org", "second.example"):
             self.assertEqual(self.route(router, f"bob@{place}"), ["bob", "alice"])
 
     def test_a_loop_by_the_second_name_is_found(self) -> None:
         aliases = {"a": addresses("b@second.example"), "b": addresses("a@second.example")}
-        error = self.assertRaises(RoutingError, self.second, Domain(aliases=aliases))
+        error = self.assertRaises(RoutingError, self.second, LocalDomain(aliases=aliases))
         self.assertIn("leads back to itself", str(error))
 
     def test_a_rule_finds_users_by_the_second_name(self) -> None:
-        router = self.second(Domain(patterns=[Pattern("x-{user}", "{user}@second.example")]))
+        router = self.second(LocalDomain(patterns=[Pattern("x-{user}", "{user}@second.example")]))
         self.assertEqual(self.route(router, "x-alice@example.org"), ["alice"])
 
     def test_an_account_of_its_own_gets_no_mail_and_that_is_told(self) -> None:
@@ -348,7 +348,7 @@ class SameAs(RouterCase):
 
     def test_one_that_leads_nowhere_or_to_another_such_is_refused_when_it_is_loaded(self) -> None:
         for other in ("gone.example", "second.example", "third.example"):
-            also = {"second.example": Domain(same_as=other), "third.example": self.SAME}
+            also = {"second.example": LocalDomain(same_as=other), "third.example": self.SAME}
             error = self.assertRaises(RoutingError, self.router, also=also)
             self.assertEqual(error.key, 'domain."second.example".same_as')
 
@@ -357,8 +357,8 @@ class Disabled(RouterCase):
     """A domain, or an alias, that takes no mail for now."""
 
     def test_a_disabled_domain_refuses_all_but_the_roles(self) -> None:
-        domain = Domain(aliases={"team": addresses("alice@example.org")}, catch_all=Address("alice", "example.org"), disabled=True)
-        router = self.router(domain, also={"second.example": Domain(same_as="example.org")}, postmaster=Address("carol", "other.example"))
+        domain = LocalDomain(aliases={"team": addresses("alice@example.org")}, catch_all=Address("alice", "example.org"), disabled=True)
+        router = self.router(domain, also={"second.example": LocalDomain(same_as="example.org")}, postmaster=Address("carol", "other.example"))
         for name in ("alice", "team", "alice+x", "nobody"):
             for place in ("example.org", "second.example"):
                 self.assertEqual(self.route(router, f"{name}@{place}"), ["no 550 5.2.1"], name)
@@ -366,13 +366,13 @@ class Disabled(RouterCase):
         self.assertEqual(self.route(router, "carol@other.example"), ["carol@other.example"], "the others go on")
 
     def test_a_second_name_is_disabled_alone(self) -> None:
-        router = self.router(also={"second.example": Domain(same_as="example.org", disabled=True)})
+        router = self.router(also={"second.example": LocalDomain(same_as="example.org", disabled=True)})
         self.assertEqual(self.route(router, "alice@second.example"), ["no 550 5.2.1"])
         self.assertEqual(self.route(router, "alice@example.org"), ["alice"])
 
     def test_a_disabled_alias_is_refused_and_no_catch_alls(self) -> None:
         aliases = {"team": addresses("alice@example.org", "bob@example.org"), "all": addresses("team@example.org", "bob@example.org")}
-        domain = Domain(aliases=aliases, catch_all=Address("alice", "example.org"), disabled_aliases=("TEAM",))
+        domain = LocalDomain(aliases=aliases, catch_all=Address("alice", "example.org"), disabled_aliases=("TEAM",))
         router = self.router(domain)
         for name in ("team", "Team+x"):
             self.assertEqual(self.route(router, f"{name}@example.org"), ["no 550 5.2.1"])
@@ -381,20 +381,20 @@ class Disabled(RouterCase):
         self.assertEqual(hop[0].how, "disabled")
 
     def test_an_account_whose_forwarding_is_disabled_has_its_mail(self) -> None:
-        domain = Domain(aliases={"alice": addresses("alice@example.org", "bob@example.org")}, disabled_aliases=("alice",))
+        domain = LocalDomain(aliases={"alice": addresses("alice@example.org", "bob@example.org")}, disabled_aliases=("alice",))
         self.assertEqual(self.route(self.router(domain), "alice@example.org"), ["alice"])
 
 
 class CatchAll(RouterCase):
     def test_it_takes_what_nobody_else_takes(self) -> None:
-        domain = Domain(catch_all=Address("alice", "example.org"), aliases={"sales": addresses("bob@example.org")})
+        domain = LocalDomain(catch_all=Address("alice", "example.org"), aliases={"sales": addresses("bob@example.org")})
         router = self.router(domain)
         self.assertEqual(self.route(router, "anything@example.org"), ["alice"])
         self.assertEqual(self.route(router, "x%far.example@example.org"), ["alice"])
         self.assertEqual(self.route(router, "sales@example.org"), ["bob"])
 
     def test_one_that_does_not_exist_refuses(self) -> None:
-        domain = Domain(catch_all=Address("gone", "example.org"))
+        domain = LocalDomain(catch_all=Address("gone", "example.org"))
         self.assertEqual(self.route(self.router(domain), "anything@example.org"), ["no 550 5.1.1"])
 
 
@@ -408,13 +408,13 @@ class Roles(RouterCase):
             self.assertEqual(self.route(self.router(postmaster=self.BOB), Address(postmaster, "")), ["bob"])
 
     def test_every_domain_of_ours_has_both(self) -> None:
-        router = self.router(postmaster=self.BOB, also={"*.example.org": Domain()})
+        router = self.router(postmaster=self.BOB, also={"*.example.org": LocalDomain()})
         for domain in ("example.org", "other.example", "x.example.org", "mx.example.org"):
             for role in ("postmaster", "abuse"):
                 self.assertEqual(self.route(router, f"{role}@{domain}"), ["bob"])
 
     def test_an_alias_an_account_and_the_domains_own_come_first(self) -> None:
-        domain = Domain(aliases={"abuse": addresses("alice@example.org")}, postmaster=Address("carol", "other.example"))
+        domain = LocalDomain(aliases={"abuse": addresses("alice@example.org")}, postmaster=Address("carol", "other.example"))
         router = self.router(domain, postmaster=self.BOB)
         self.assertEqual(self.route(router, "abuse@example.org"), ["alice"])
         self.assertEqual(self.route(router, "postmaster@example.org"), ["carol@other.example"])
@@ -422,7 +422,7 @@ class Roles(RouterCase):
         self.assertEqual(self.route(own, "postmaster@example.org"), ["postmaster"])
 
     def test_it_comes_before_the_catch_all(self) -> None:
-        router = self.router(Domain(catch_all=Address("alice", "example.org")), postmaster=self.BOB)
+        router = self.router(LocalDomain(catch_all=Address("alice", "example.org")), postmaster=self.BOB)
         self.assertEqual(self.route(router, "abuse@example.org"), ["bob"])
 
     def test_without_a_configured_one_the_first_account_gets_it(self) -> None:
@@ -453,10 +453,10 @@ class Roles(RouterCase):
 
 class Checks(RouterCase):
     def test_nothing_to_say_of_good_tables(self) -> None:
-        self.assertEqual(self.faults(self.router(Domain(aliases={"sales": addresses("bob@example.org")}))), [])
+        self.assertEqual(self.faults(self.router(LocalDomain(aliases={"sales": addresses("bob@example.org")}))), [])
 
     def test_dead_members_shadowed_aliases_and_a_missing_postmaster_are_said(self) -> None:
-        domain = Domain(aliases={"sales": addresses("gone@example.org"), "bob": addresses("alice@example.org")})
+        domain = LocalDomain(aliases={"sales": addresses("gone@example.org"), "bob": addresses("alice@example.org")})
         found = self.faults(self.router(domain))
         self.assertEqual(len(found), 2)
         self.assertIn("gone@example.org", found[0])
@@ -465,7 +465,7 @@ class Checks(RouterCase):
 
     def test_a_rule_for_one_user_who_is_gone_is_said(self) -> None:
         rules = [Pattern("news-{tag}", "gone"), Pattern("box-{tag}", "bob"), Pattern("o-{tag}", "carol@other.example"), Pattern("{user}.{tag}")]
-        [found] = self.faults(self.router(Domain(patterns=rules)))
+        [found] = self.faults(self.router(LocalDomain(patterns=rules)))
         self.assertTrue(found.startswith("domain \"example.org\": pattern 'news-{tag}'"), found)
         self.assertIn("gone@example.org", found)
 
@@ -478,12 +478,12 @@ class Always(RouterCase):
     @settings(max_examples=300)
     @given(locals_, hosts)
     def test_a_local_route_is_one_of_the_directorys_and_a_remote_one_was_asked_for(self, local: str, domain: str) -> None:
-        tables = Domain(
+        tables = LocalDomain(
             aliases={"sales": addresses("alice@example.org", "x@far.example"), "ab": addresses("sales+c@example.org")},
             subaddress="+-",
             patterns=[Pattern("{user}.{tag}", folder="{tag}"), Pattern("{tag}%{user}", user="{user}")],
         )
-        also = {"*.example.org": Domain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
+        also = {"*.example.org": LocalDomain(patterns=[Pattern("{tag}@{user}.example.org", folder="{tag}")])}
         router = self.router(tables, also=also, postmaster=Address("bob", "example.org"))
         address = Address(local, domain)
         routes = now_or_later(router.route(address))
@@ -511,7 +511,7 @@ class Explaining(RouterCase):
 
     def test_each_step_says_what_the_address_is(self) -> None:
         router = self.router(
-            Domain(
+            LocalDomain(
                 aliases={"team": addresses("alice@example.org", "far@elsewhere.example")},
                 catch_all=Address("bob", "example.org"),
                 patterns=[Pattern("box-{user}", folder="Box")],
@@ -529,7 +529,7 @@ class Explaining(RouterCase):
         )
         self.assertEqual(self.steps(router, "who@other.example"), [("who@other.example", "nobody")])
         self.assertEqual(self.steps(router, "who@mx.example.org"), [("who@mx.example.org", "own name")])
-        second = self.router(also={"second.example": Domain(same_as="example.org")})
+        second = self.router(also={"second.example": LocalDomain(same_as="example.org")})
         self.assertEqual(
             self.steps(second, "alice+x@second.example"),
             [("alice+x@second.example", "same domain"), ("alice+x@example.org", "subaddress")],

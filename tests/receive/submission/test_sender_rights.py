@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Mailbox, Route
 from mailserver.receive.submission.sender_rights import SenderRights
-from mailserver.routing.router import Domain, Pattern, Router
+from mailserver.routing.router import LocalDomain, Pattern, Router
 
 ACCOUNTS = {("alice", "example.org"), ("bob", "example.org"), ("jürgen", "example.org"), ("alice", "bücher.example")}
 ALIASES = {
@@ -36,9 +36,9 @@ class Rights(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.directory = Directory()
-        domain = Domain(aliases=ALIASES, catch_all=Address("bob", "example.org"), patterns=[Pattern("{user}.{folder}", "{user}", "{folder}")])
+        domain = LocalDomain(aliases=ALIASES, catch_all=Address("bob", "example.org"), patterns=[Pattern("{user}.{folder}", "{user}", "{folder}")])
         self.router = Router(
-            directory=self.directory, domains={"example.org": domain, "bücher.example": Domain()}, hostname="mail.example.org"
+            directory=self.directory, domains={"example.org": domain, "bücher.example": LocalDomain()}, hostname="mail.example.org"
         )
         self.grants: dict[str, Sequence[str]] = {}
         self.asked = 0
@@ -51,7 +51,7 @@ class Rights(TestCase):
         return self.grants.get(account, ())
 
     async def test_who_keeps_and_forwards_shares_no_address_with_those_to_whom_it_goes(self) -> None:
-        domain = Domain(aliases={"bob": [Address("bob", "example.org"), Address("alice", "example.org")], "team": [Address("bob", "example.org")]})
+        domain = LocalDomain(aliases={"bob": [Address("bob", "example.org"), Address("alice", "example.org")], "team": [Address("bob", "example.org")]})
         self.router = Router(directory=self.directory, domains={"example.org": domain}, hostname="mail.example.org")
         names = ("bob@example.org", "bob+x@example.org", "team@example.org")
         self.assertEqual(await self.allowed("bob@example.org", *names), list(names))
