@@ -54,7 +54,9 @@ MODULES: Mapping[str, str] = {
     "mailserver.smtp.transaction": "mailserver.smtp.server.transaction",
 }
 MEMBERS: Mapping[str, Mapping[str, str]] = {  # by the module's new name
-
+    "mailserver.config.endpoints": {
+        "Place": "EndpointPlace",
+    },
 }
 
 

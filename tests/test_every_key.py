@@ -114,7 +114,7 @@ class EveryKey(TestCase):
                 await maybeDeferred(port.stopListening)
                 await factory.shut_down()
             await made._door.stop()
-            made._server.log_ins.stop()
+            made._server.logins.stop()
 
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
         return made
@@ -184,6 +184,6 @@ class EveryKey(TestCase):
         self.assertEqual((spool.one_octets_most, spool.all_octets_most), (2000, 3000))
         active_queues = made._server.queue._runner.active_queues
         self.assertEqual([(active_queue.limits.window_octets, active_queue._memory.most) for active_queue in active_queues], [(3000, 3000)] * 2)
-        log_ins = made._server.log_ins
-        self.assertEqual((log_ins._threads._pool.max, log_ins._threads._most), (5, 12))
-        self.assertEqual(log_ins.checks.remember_seconds, 9.0)
+        logins = made._server.logins
+        self.assertEqual((logins._threads._pool.max, logins._threads._most), (5, 12))
+        self.assertEqual(logins.checks.remember_seconds, 9.0)

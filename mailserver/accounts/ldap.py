@@ -43,7 +43,7 @@ from mailserver.interfaces import (
 from mailserver.mail.answers import Mailbox
 from mailserver.transport.verified import verified
 
-__all__ = ["LdapDirectory", "LdapDirectoryFactory", "LdapDirectoryOptions", "Place"]
+__all__ = ["LdapDirectory", "LdapDirectoryFactory", "LdapDirectoryOptions", "LDAPServer"]
 
 KNOWN_SECONDS = 10.0
 URL = re.compile(r"(?P<scheme>ldap|ldaps)://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(?::(?P<port>[0-9]{1,5}))?/?|ldapi://(?P<path>[^?]+)")
@@ -98,7 +98,7 @@ class LdapDirectoryOptions(Options):
         return self
 
 
-class Place:
+class LDAPServer:
     """Where the directory is, and how a connection there is encrypted.  Raises OSError for authorities that cannot be read."""
 
     def __init__(self, options: LdapDirectoryOptions, reactor: Any) -> None:
@@ -153,7 +153,7 @@ class LdapDirectory:
         self._known = Remembered(clock, KNOWN_SECONDS)
         self._one_connects = DeferredLock()
         self._connection: Any = None
-        self._place: Place | None = None
+        self._place: LDAPServer | None = None
         self._filter: Any = None
 
     async def start(self) -> None:
@@ -166,7 +166,7 @@ class LdapDirectory:
             self._filter = SearchFilter(self._options.filter)
         except ValueError as error:
             raise DirectoryTrouble(f"filter {error}") from error
-        self._place = await self._run_in_thread(Place, self._options, self._reactor)
+        self._place = await self._run_in_thread(LDAPServer, self._options, self._reactor)
         await self._entry("nobody@invalid.invalid")
 
     async def stop(self) -> None:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory
 
 from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
 
-__all__ = ["Connection", "Entry", "SearchFilter", "connect"]
+__all__ = ["LDAPConnection", "LDAPEntry", "SearchFilter", "connect"]
 
 ANSWER_OCTETS = 1024 * 1024
 SUCCESS, SIZE_EXCEEDED = 0, 4
@@ -28,7 +28,7 @@ IDLE_SECONDS = 60.0  # firewalls forget after some minutes, the hasty ones after
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LDAPEntry:
     """What was found.  Names of attributes are in lower case."""
 
     name: str
@@ -97,7 +97,7 @@ class _Client(LDAPClient):  # type: ignore[misc]
         """A notice of disconnection (RFC 4511 section 4.4.1): the end itself follows."""
 
 
-class Connection:
+class LDAPConnection:
     """A connection that is open, in TLS where that is wanted.  No operation takes longer than `seconds`."""
 
     def __init__(self, client: Any, *, clock: Any, seconds: float) -> None:
@@ -125,7 +125,7 @@ class Connection:
         answer = await self._within(self._client.send, request)
         return int(answer.resultCode)
 
-    async def search(self, base: str, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[Entry]:
+    async def search(self, base: str, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[LDAPEntry]:
         """What fits below `base`; `at_most` 0 is no bound of ours.  A server's own bound is trouble, ours is not."""
         request = pureldap.LDAPSearchRequest(
             baseObject=base.encode("utf-8"),
@@ -137,7 +137,7 @@ class Connection:
             filter=wanted,
             attributes=[name.encode("utf-8") for name in attributes],
         )
-        found: list[Entry] = []
+        found: list[LDAPEntry] = []
         done: Deferred[Any] = Deferred()
 
         def take(message: Any) -> bool:
@@ -187,25 +187,25 @@ class Connection:
             raise DirectoryGone(f"the directory: {str(error) or type(error).__name__}") from error
 
 
-async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -> Connection:
+async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -> LDAPConnection:
     """Open a connection; `starttls` is what makes its TLS, None where it needs none.  Raises `DirectoryTrouble`."""
     try:
         connecting: Awaitable[Any] = endpoint.connect(Factory.forProtocol(_Client)).addTimeout(seconds, clock)
         client = await connecting
     except Exception as error:  # an endpoint's
         raise DirectoryTrouble(f"the directory cannot be reached: {str(error) or type(error).__name__}") from error
-    connection = Connection(client, clock=clock, seconds=seconds)
+    connection = LDAPConnection(client, clock=clock, seconds=seconds)
     if starttls is not None:
         await connection.start_tls(starttls)
     return connection
 
 
-def _entry(message: Any) -> Entry:
+def _entry(message: Any) -> LDAPEntry:
     values = {
         name.decode("utf-8", "replace").lower(): [value.decode("utf-8", "replace") for value in found]
         for name, found in message.attributes
     }
-    return Entry(message.objectName.decode("utf-8"), values)
+    return LDAPEntry(message.objectName.decode("utf-8"), values)
 
 
 def _words(answer: Any) -> str:

@@ -22,11 +22,11 @@ from mailserver.accounts.cached_directory import Remembered
 from mailserver.accounts.entry import certificate_marks
 from mailserver.accounts.sql_sources import (
     STATEMENT_SECONDS,
+    AccountSource,
     DatabaseBusy,
     DatabaseTrouble,
-    Found,
+    FoundAccount,
     PostgresSource,
-    Source,
     SqliteSource,
 )
 from mailserver.authentication.app_password_uses import AppPasswordUses
@@ -109,7 +109,7 @@ class SqlDirectory:
     def __init__(
         self,
         *,
-        source: Source,
+        source: AccountSource,
         options: SqlDirectoryOptions,
         clock: Clock,
         threads: Threads,
@@ -143,7 +143,7 @@ class SqlDirectory:
 
     async def _look(self, name: str, fewest: int, most: int, **parameters: str) -> Sequence[tuple[Any, ...]]:
         query: str = getattr(self._options, name)
-        found = await self._ask(query, parameters) if query else Found(fewest, [])
+        found = await self._ask(query, parameters) if query else FoundAccount(fewest, [])
         if not fewest <= found.columns <= most:
             wanted = str(most) if fewest == most else f"{fewest} to {most}"
             raise DatabaseTrouble(f"{name} finds {found.columns} columns, and {wanted} are wanted")
@@ -252,9 +252,9 @@ class SqlDirectory:
     async def _rows(self, query: str, **parameters: str) -> list[tuple[Any, ...]]:
         return (await self._ask(query, parameters)).rows if query else []
 
-    async def _ask(self, query: str, parameters: dict[str, str]) -> Found:
+    async def _ask(self, query: str, parameters: dict[str, str]) -> FoundAccount:
         with self._silence.asking():
-            found: Found = await self._within(self._source.ask, query, parameters)
+            found: FoundAccount = await self._within(self._source.ask, query, parameters)
             return found
 
     async def _within(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -332,7 +332,7 @@ class SqlDirectoryFactory:
 
     def build(self, options: SqlDirectoryOptions, services: Services) -> SqlDirectory:
         """No errors: the database is asked by `start`."""
-        source: Source = SqliteSource(options.path) if options.path is not None else PostgresSource(str(options.dsn))
+        source: AccountSource = SqliteSource(options.path) if options.path is not None else PostgresSource(str(options.dsn))
         uses = AppPasswordUses(services.state, services.clock.seconds)
         return SqlDirectory(
             source=source,

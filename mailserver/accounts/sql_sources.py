@@ -18,7 +18,15 @@ from typing import Any, Protocol
 import apsw
 from apsw.ext import query_info
 
-__all__ = ["STATEMENT_SECONDS", "DatabaseBusy", "DatabaseTrouble", "Found", "PostgresSource", "Source", "SqliteSource"]
+__all__ = [
+    "STATEMENT_SECONDS",
+    "DatabaseBusy",
+    "DatabaseTrouble",
+    "FoundAccount",
+    "PostgresSource",
+    "AccountSource",
+    "SqliteSource",
+]
 
 BUSY_MILLISECONDS = 1000
 PARAMETER = re.compile(r"(?<![:\w]):(address|mark)\b")
@@ -43,20 +51,20 @@ class DatabaseBusy(DatabaseTrouble):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundAccount:
     """What a query has found: `columns` are there without rows, too."""
 
     columns: int
     rows: list[tuple[Any, ...]]
 
 
-class Source(Protocol):
+class AccountSource(Protocol):
     """A database."""
 
     connections: int
     """How many may ask at once."""
 
-    def ask(self, query: str, parameters: Mapping[str, str]) -> Found:
+    def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
         """What the query finds.  Blocks; from any thread.  Raises `DatabaseTrouble`."""
 
     def cut(self, seconds: float) -> None:
@@ -78,27 +86,27 @@ class SqliteSource:
         self._place: tuple[int, int] | None = None
         self._closed = False
 
-    def ask(self, query: str, parameters: Mapping[str, str]) -> Found:
-        """As `Source`."""
+    def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
+        """As `AccountSource`."""
         try:
             with self._lock:
                 connection = self._opened()
                 rows = [tuple(row) for row in connection.execute(query, dict(parameters))]
-                return Found(len(rows[0]) if rows else len(query_info(connection, query).description), rows)
+                return FoundAccount(len(rows[0]) if rows else len(query_info(connection, query).description), rows)
         except apsw.BusyError as error:
             raise DatabaseBusy(f"{self._path}: {error}") from error
         except (apsw.Error, OSError) as error:
             raise DatabaseTrouble(f"{self._path}: {error}") from error
 
     def cut(self, seconds: float) -> None:
-        """As `Source`: whatever it does."""
+        """As `AccountSource`: whatever it does."""
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(apsw.Error):
                 connection.interrupt()
 
     def close(self) -> None:
-        """As `Source`."""
+        """As `AccountSource`."""
         with self._lock:
             self._closed = True
             self._close()
@@ -137,14 +145,14 @@ class PostgresSource:
         self._busy: dict[Any, float] = {}  # since when
         self._closed = False
 
-    def ask(self, query: str, parameters: Mapping[str, str]) -> Found:
-        """As `Source`."""
+    def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
+        """As `AccountSource`."""
         if any("\0" in value for value in parameters.values()):
-            return Found(0, [])  # no text of PostgreSQL holds one
+            return FoundAccount(0, [])  # no text of PostgreSQL holds one
         return self._ask(PARAMETER.sub(r"%(\1)s", query.replace("%", "%%")), dict(parameters))
 
     def cut(self, seconds: float) -> None:
-        """As `Source`."""
+        """As `AccountSource`."""
         with self._lock:
             for connection, since in list(self._busy.items()):
                 if time.monotonic() - since >= seconds:
@@ -154,21 +162,21 @@ class PostgresSource:
                             its.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """As `Source`."""
+        """As `AccountSource`."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
-    def _ask(self, query: str, parameters: dict[str, str]) -> Found:
+    def _ask(self, query: str, parameters: dict[str, str]) -> FoundAccount:
         psycopg = _psycopg()
         connection, was_idle = self._taken(psycopg)
         try:
             connection.execute(f"BEGIN READ ONLY; SET LOCAL statement_timeout = {int(STATEMENT_SECONDS * 1000)}")
             cursor = connection.execute(query, parameters)
             columns = len(cursor.description or ())
-            found = Found(columns, [tuple(row) for row in cursor] if columns else [])
+            found = FoundAccount(columns, [tuple(row) for row in cursor] if columns else [])
             connection.execute("COMMIT")
         except BaseException as error:
             is_lost = connection.closed and connection in self._busy

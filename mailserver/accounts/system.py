@@ -125,12 +125,12 @@ class SystemDirectoryFactory:
         if options.pam is not None:
             from twisted.internet import reactor
 
-            from mailserver.accounts.system_logins import SystemLogIns
+            from mailserver.accounts.system_logins import SystemLogins
             from mailserver.plugins.threads import Threads
             from mailserver.processes.small import keep_here
 
             kind = functools.partial(
-                SystemLogIns,
+                SystemLogins,
                 service=options.pam,
                 reactor=reactor,
                 hand_over=Threads("PAM", 4, call_from_thread=reactor.callFromThread).run,  # type: ignore[attr-defined]

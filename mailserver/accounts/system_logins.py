@@ -26,7 +26,7 @@ from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
 from mailserver.processes.spawning import ProcessStart
 
-__all__ = ["CannotTell", "SystemLogIns", "pam_start"]
+__all__ = ["CannotTell", "SystemLogins", "pam_start"]
 
 WAIT_SECONDS = 40.0
 AT_ONCE_FOR_A_USER = 4
@@ -39,7 +39,7 @@ class CannotTell(OSError):
 
 
 @implementer(ICredentialsChecker, IComponent, IPrivilegedComponent)
-class SystemLogIns(SystemDirectory):
+class SystemLogins(SystemDirectory):
     """Asks the PAM service `service` through the process that `keep` starts; `reactor` waits for it.
 
     `hand_over` runs what hands a question over, in threads of its own: that process may be slow to take it.  The rest is as in

@@ -16,12 +16,12 @@ from mailserver.control.lockouts import LockoutCommands
 from mailserver.mail.networks import Networks
 from mailserver.routing.domains import Domains, LocalDomain
 
-__all__ = ["LogIns", "has_log_ins", "lets_anybody_in", "login_domain"]
+__all__ = ["Logins", "offers_logins", "lets_anybody_in", "login_domain"]
 
 TEN_YEARS_SECONDS = 3650 * 86_400.0
 
 
-class LogIns:
+class Logins:
     """Lives as long as the server.  `state` is its `IStateStore`."""
 
     def __init__(
@@ -113,11 +113,11 @@ def login_domain(configuration: Configuration) -> str:
     return domains.names_of(configuration.authentication.domain or configuration.home_domain)
 
 
-def has_log_ins(listen: Listen) -> bool:
+def offers_logins(listen: Listen) -> bool:
     """Whether clients may log in on this listener."""
     return listen.service == "submission" if listen.authentication is None else listen.authentication
 
 
 def lets_anybody_in(configuration: Configuration) -> bool:
     """Whether there is a listener for log-ins, or a socket on which another program asks about passwords."""
-    return configuration.authentication.socket is not None or any(map(has_log_ins, configuration.listen))
+    return configuration.authentication.socket is not None or any(map(offers_logins, configuration.listen))

@@ -117,7 +117,7 @@ def what_to_type(
         "",
         f"  {mail_folder}/new",
         "",
-        *log_in_lines(listeners, password),
+        *login_lines(listeners, password),
         "What became of a message, by the id in its lines here; what waits; another account:",
         "",
         *[
@@ -132,7 +132,7 @@ def what_to_type(
     return "\n".join(lines)
 
 
-def log_in_lines(listeners: Sequence[tuple[str, str, int, str]], password: str) -> list[str]:
+def login_lines(listeners: Sequence[tuple[str, str, int, str]], password: str) -> list[str]:
     """How a mail program logs in and sends."""
     submission = [one for one in listeners if one[0] == "submission"]
     if not submission or not password:

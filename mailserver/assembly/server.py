@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver.assembly.logins import LogIns, has_log_ins
+from mailserver.assembly.logins import Logins, offers_logins
 from mailserver.assembly.notes import make_notes
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
@@ -109,7 +109,7 @@ class Server:
         self.resolver = _resolver(configuration, reactor)
         self.processes = SmallProcesses(reactor=reactor)
         note, next_id = self.steps.note, self.ids.next
-        self.log_ins = LogIns(configuration, reactor=reactor, state=self.state, note=note, next_id=next_id)
+        self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=next_id)
         self.services = Services(
             clock=reactor,
             run_in_thread=deferToThread,
@@ -119,7 +119,7 @@ class Server:
             configuration_directory=configuration.directory,
             data_directory=data, keys_directory=configuration.keys_path,
             new_threads=functools.partial(Threads, call_from_thread=reactor.callFromThread),
-            check_password=self.log_ins.checks.matches,
+            check_password=self.logins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
         )  # fmt: skip
@@ -180,7 +180,7 @@ class Server:
             stress_percent=limits.stress_percent,
         )
         self.queue.change_limits(minimum_free_bytes=limits.minimum_free_bytes, memory_window_octets=limits.memory_bytes_total)
-        self.log_ins.change(configuration)
+        self.logins.change(configuration)
 
     def needs_restart(self, new: Configuration) -> list[str]:
         """The keys that differ from what the server runs with for good."""
@@ -200,7 +200,7 @@ class Server:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
         await self.state.start()
-        self.log_ins.start()
+        self.logins.start()
         await self.resolver.start()
         for component in self._lasting():
             await start_component(component, self.reactor)
@@ -222,7 +222,7 @@ class Server:
             await stop_component(component, self.reactor)
         await self.resolver.stop()
         await self.processes.stop()
-        self.log_ins.stop()
+        self.logins.stop()
         await self.state.stop()
         self.steps.stop()
         self._log_file.close()
@@ -290,7 +290,7 @@ class Server:
     def commands(self) -> Mapping[str, Any]:
         """The commands of the control socket that this part answers."""
         own = {"queue.list": self._queue_list, "queue.show": self._queue_show, "explain": self._explain}
-        return {**own, **self.log_ins.commands()}
+        return {**own, **self.logins.commands()}
 
     async def _queue_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
         after, limit = str(arguments.get("after", "")), int(arguments.get("limit", 1000))
@@ -366,7 +366,7 @@ class Door:
         return Profile(
             service=service,
             hostname=configuration.hostname,
-            limits=_limits(configuration, logs_in=service == "submission" and listen is not None and has_log_ins(listen)),
+            limits=_limits(configuration, logs_in=service == "submission" and listen is not None and offers_logins(listen)),
             judging=self._judging,
             router=self.router,
             store=server.queue,
@@ -380,7 +380,7 @@ class Door:
             note=server.steps.note,
             encryption=None if listen is None else self._encryption(listen),
             tls_required=listen is not None and listen.require_tls,
-            authenticator=self.authenticator if listen is not None and has_log_ins(listen) else None,
+            authenticator=self.authenticator if listen is not None and offers_logins(listen) else None,
             failures_per_connection=configuration.authentication.failures_per_connection,
             relay_certificates=frozenset(configuration.relay.certificates),
             hides_clients=configuration.privacy.received == "minimal",
@@ -525,7 +525,7 @@ def _submission(
 def _authenticator(configuration: Configuration, server: Server, directory: Any) -> Authenticator | None:
     """Raises `StartError` for a checker that cannot be made."""
     try:
-        return server.log_ins.authenticator(configuration, directory)
+        return server.logins.authenticator(configuration, directory)
     except CheckerError as error:
         raise StartError(f"authentication.checkers: {error}") from error
 

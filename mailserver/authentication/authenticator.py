@@ -57,12 +57,12 @@ from mailserver.sasl.steps import (
     Trouble,
 )
 
-__all__ = ["Authenticator", "Lockout", "account_name"]
+__all__ = ["Authenticator", "CountsFailures", "account_name"]
 
 NO_GOOD_CERTIFICATE = frozenset({"expired", "revoked", "not yet valid"})
 
 
-class Lockout(Protocol):
+class CountsFailures(Protocol):
     """Counts failures.  `peer_address` is numeric, `account` an address, "" where none is known yet."""
 
     def standing(self, peer_address: str, account: str) -> Standing:
@@ -104,7 +104,7 @@ class Authenticator:
         *,
         accounts: Any,
         checkers: Sequence[Any],
-        lockout: Lockout,
+        lockout: CountsFailures,
         clock: Clock,
         login_domain: str,
         hostname: str,
@@ -144,21 +144,21 @@ class Authenticator:
         has_certificate = peer.tls is not None and bool(peer.tls.client_certificate)
         return offered(self._needs_met, is_encrypted=encrypted, has_certificate=has_certificate, wanted=self._wanted)
 
-    def begin(self, mechanism: str, peer: Peer, bindings: ChannelBindings) -> Login:
+    def begin(self, mechanism: str, peer: Peer, bindings: ChannelBindings) -> LoginAttempt:
         """Raises KeyError for a mechanism that this peer was not offered."""
         mechanisms = self.mechanisms(peer)
         if mechanism not in mechanisms:
             raise KeyError(mechanism)
-        return Login(self, mechanism, Start(bindings, "SCRAM-SHA-256-PLUS" in mechanisms, self._hostname), peer)
+        return LoginAttempt(self, mechanism, Start(bindings, "SCRAM-SHA-256-PLUS" in mechanisms, self._hostname), peer)
 
-    def begin_trusted(self, peer: Peer) -> Login | None:
+    def begin_trusted(self, peer: Peer) -> LoginAttempt | None:
         """PLAIN for a client of another program of this host, which sees to TLS; None where no password can be checked.
 
         `peer` is the client, so that the lockout and the scope of app passwords are the client's.
         """
         if Need.PASSWORD not in self._needs_met:
             return None
-        return Login(self, "PLAIN", Start(ChannelBindings(), False, self._hostname), peer)
+        return LoginAttempt(self, "PLAIN", Start(ChannelBindings(), False, self._hostname), peer)
 
     async def granted_senders(self, account: str) -> Sequence[str]:
         """As `ISenderGrants`."""
@@ -204,7 +204,7 @@ class Authenticator:
 
 
 @implementer(ILogin)
-class Login:
+class LoginAttempt:
     """One exchange under way."""
 
     def __init__(self, authenticator: Authenticator, mechanism: str, start: Start, peer: Peer) -> None:
@@ -354,11 +354,11 @@ class Login:
         return self._authenticator.certificate_account(self._peer)
 
 
-ANSWERS: Mapping[type, Callable[[Login, Any], Coroutine[Any, Any, Any]]] = {
-    CheckPassword: Login._check_password,
-    FindScramKeys: Login._find_scram_keys,
-    FindSecret: Login._find_secret,
-    CheckCertificate: Login._check_certificate,
+ANSWERS: Mapping[type, Callable[[LoginAttempt, Any], Coroutine[Any, Any, Any]]] = {
+    CheckPassword: LoginAttempt._check_password,
+    FindScramKeys: LoginAttempt._find_scram_keys,
+    FindSecret: LoginAttempt._find_secret,
+    CheckCertificate: LoginAttempt._check_certificate,
 }
 
 

@@ -25,7 +25,7 @@ from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError
 from mailserver.processes.spawning import name_version, outlive_signals
 
-__all__ = ["AT_ONCE", "NOBODY", "NO", "YES", "Question", "main", "parse_question"]
+__all__ = ["AT_ONCE", "NOBODY", "NO", "YES", "PAMQuestion", "main", "parse_question"]
 
 NOBODY = "mailserver-no-such-user"
 PASSWORD_OCTETS = 4096
@@ -40,7 +40,7 @@ NO_NULL_PASSWORD = 0x0001
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PAMQuestion:
     """Whether this is the user's password.  `client` is a numeric address, "" where nobody knows it."""
 
     service: str
@@ -66,7 +66,7 @@ class Question:
         return 0, "", code, words
 
 
-def parse_question(octets: bytes, *, service: str, uid_min: int, lookup: Lookup) -> Question:
+def parse_question(octets: bytes, *, service: str, uid_min: int, lookup: Lookup) -> PAMQuestion:
     """Check every member.  Raises `RequestError`."""
     try:
         members: dict[str, Any] = json.loads(octets)
@@ -77,7 +77,7 @@ def parse_question(octets: bytes, *, service: str, uid_min: int, lookup: Lookup)
         raise RequestError(f"not a question: {type(error).__name__}") from None
     if not valid:
         raise RequestError("not a question")
-    return Question(service, user if _is_served(user, uid_min, lookup) else NOBODY, password, client)
+    return PAMQuestion(service, user if _is_served(user, uid_min, lookup) else NOBODY, password, client)
 
 
 def _is_served(user: str, uid_min: int, lookup: Lookup) -> bool:

@@ -12,9 +12,11 @@ import os
 import re
 from dataclasses import dataclass
 
+from mailserver.former import former_names
+
 __all__ = [
     "SOCKET_PATH_OCTETS",
-    "Place",
+    "EndpointPlace",
     "bare_endpoint",
     "checked_endpoint",
     "is_proxied",
@@ -67,32 +69,32 @@ def split_endpoint(text: str) -> tuple[str, list[str], dict[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EndpointPlace:
     """What an endpoint takes for itself: an address (`host`) and port of a family, a socket's path, or just its own text."""
 
     kind: str
     host: str
     port: int = 0
 
-    def clashes_with(self, other: Place) -> bool:
+    def clashes_with(self, other: EndpointPlace) -> bool:
         """Both cannot be listened on at once.  Port 0 is any that is free; an address of all includes each."""
         if self.kind not in ("tcp", "tcp6") or self.kind != other.kind:
             return self == other
         return self._is_part_of(other)
 
-    def clashes_across_families(self, other: Place) -> bool:
+    def clashes_across_families(self, other: EndpointPlace) -> bool:
         """The same, where ``tcp6`` on all addresses takes the IPv4 ones, too (Linux with ``bindv6only`` 0)."""
         if {self.kind, other.kind} != {"tcp", "tcp6"} or self.port != other.port or not self.port:
             return False
         return (self.host if self.kind == "tcp6" else other.host) == ANY["tcp6"]
 
-    def _is_part_of(self, other: Place) -> bool:
+    def _is_part_of(self, other: EndpointPlace) -> bool:
         if self.port != other.port or not self.port:
             return False
         return self.host == other.host or ANY[self.kind] in (self.host, other.host)
 
 
-def place_of(text: str) -> Place | None:
+def place_of(text: str) -> EndpointPlace | None:
     """Where an endpoint listens, however it is written; None for what is no endpoint."""
     try:
         kind, positional, named = split_endpoint(text)
@@ -106,12 +108,12 @@ def place_of(text: str) -> Place | None:
                 host = host.lower()
             if ":" in host:
                 kind = "tcp6"
-            return Place(kind, host, int(named.get("port", positional[0] if positional else "")))
+            return EndpointPlace(kind, host, int(named.get("port", positional[0] if positional else "")))
     except ValueError:
         return None
     if kind == "unix":
-        return Place(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
-    return Place(kind, text)
+        return EndpointPlace(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
+    return EndpointPlace(kind, text)
 
 
 def unix_socket_of(text: str) -> tuple[str, int, bool] | None:
@@ -184,3 +186,6 @@ def _check_unix(positional: list[str], named: dict[str, str]) -> None:
     mode = named.get("mode", "660")
     if not re.fullmatch("[0-7]{3,4}", mode):
         raise ValueError(f"{mode!r} is not a mode: octal digits, such as 660")
+
+
+__getattr__ = former_names(__name__)

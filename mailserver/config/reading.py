@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from mailserver.config.document import FILE_OCTETS, parse_document, read_document
-from mailserver.config.endpoints import Place, place_of
+from mailserver.config.endpoints import EndpointPlace, place_of
 from mailserver.config.faults import ConfigurationError, Fault, close_to, key_text, sentences
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
@@ -109,7 +109,7 @@ class _Reading:
 
     def check_endpoints(self, listeners: Any) -> None:
         """Two listeners on one port: only the start would find out."""
-        seen: list[tuple[Place, int]] = []
+        seen: list[tuple[EndpointPlace, int]] = []
         for index, listen in enumerate(listeners if isinstance(listeners, list) else ()):
             endpoint = listen.get("endpoint") if isinstance(listen, Mapping) else None
             place = place_of(endpoint) if isinstance(endpoint, str) else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.authentication.lockout.entries import Entry, Selection
+from mailserver.authentication.lockout.entries import LockoutEntry, LockoutSelection
 from mailserver.authentication.lockout.lockout import Lockout, account_name
 
 __all__ = ["LockoutCommands"]
@@ -34,12 +34,12 @@ class LockoutCommands:
         return answer(self._lockout.clear(selection_of(arguments), by=str(arguments.get("by", ""))))
 
 
-def selection_of(arguments: Mapping[str, Any]) -> Selection:
+def selection_of(arguments: Mapping[str, Any]) -> LockoutSelection:
     """What is meant, an account however it is written."""
     account = str(arguments.get("account") or "")
-    return Selection(account_name(account) if account else "", str(arguments.get("network") or ""))
+    return LockoutSelection(account_name(account) if account else "", str(arguments.get("network") or ""))
 
 
-def answer(entries: list[Entry]) -> dict[str, Any]:
+def answer(entries: list[LockoutEntry]) -> dict[str, Any]:
     """For the control socket."""
     return {"entries": [asdict(entry) for entry in entries[:ENTRIES_MOST]], "more": max(0, len(entries) - ENTRIES_MOST)}

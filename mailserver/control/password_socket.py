@@ -32,7 +32,7 @@ from mailserver.interfaces import Denial, Denied, LoggedIn
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.envelope import Peer
 
-__all__ = ["BOUNDS", "PasswordQuestions", "Place", "Question", "password_server", "question_of"]
+__all__ = ["BOUNDS", "PasswordQuestions", "MailPlace", "PasswordQuestion", "password_server", "question_of"]
 
 BOUNDS = Bounds(connections=128, idle_seconds=90, octets=8192)  # a denial waits for 5 s, PAM for 40
 SERVICES = ("imap", "pop3")
@@ -43,7 +43,7 @@ MEANT_OTHERWISE = frozenset(":%\0\r\n\t")  # in a mail location: what separates 
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PasswordQuestion:
     """Whether these octets are the user's password; the client's address is numeric."""
 
     user: bytes
@@ -53,7 +53,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MailPlace:
     """Where an account's mail stands, and whose it is."""
 
     maildir: str
@@ -85,7 +85,7 @@ class PasswordQuestions:
         with door.generation:
             return await self._answer(question, door)
 
-    async def _answer(self, question: Question, door: Door) -> dict[str, Any]:
+    async def _answer(self, question: PasswordQuestion, door: Door) -> dict[str, Any]:
         peer = Peer(address=question.client, port=0, service=question.service)
         login = None if door.authenticator is None else door.authenticator.begin_trusted(peer)
         if login is None:
@@ -115,11 +115,11 @@ class PasswordQuestions:
             return LATER
         return {"answer": "ok", "account": account, **asdict(place)}
 
-    def _place(self, mailbox: Mailbox) -> Place:
+    def _place(self, mailbox: Mailbox) -> MailPlace:
         """Raises LookupError, `TemplateError`, OSError."""
         own, options = (os.geteuid(), os.getegid()), self._delivery
         if not isinstance(options, MaildirOptions):
-            return Place("", "", *own)
+            return MailPlace("", "", *own)
         template = PathTemplate(options.path, data_directory=self._data)
         home = ""
         if template.needs_home:
@@ -130,10 +130,10 @@ class PasswordQuestions:
         path = template.path(user=mailbox.user, domain=mailbox.domain, home=home)
         if not MEANT_OTHERWISE.isdisjoint(path):
             raise TemplateError("its path has a character that a mail location takes for something else")
-        return Place(path, home or path, *own)
+        return MailPlace(path, home or path, *own)
 
 
-def question_of(arguments: Mapping[str, Any]) -> Question | None:
+def question_of(arguments: Mapping[str, Any]) -> PasswordQuestion | None:
     """None for what cannot be answered: a client without an address is not this host, it is nobody."""
     user, password, service, client = (arguments.get(key) for key in ("user", "password", "service", "client"))
     if not isinstance(user, str) or not isinstance(password, str) or not isinstance(client, str) or service not in SERVICES:
@@ -145,7 +145,7 @@ def question_of(arguments: Mapping[str, Any]) -> Question | None:
         return None
     if not address or len(name) > FIELD_OCTETS or len(word) > FIELD_OCTETS:
         return None
-    return Question(name, word, service, address)
+    return PasswordQuestion(name, word, service, address)
 
 
 def _numeric(client: str) -> str:

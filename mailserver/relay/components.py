@@ -126,7 +126,7 @@ def _relay(
     *,
     look_up: Callable[[str], Awaitable[Hosts]],
     by_domain: bool,
-    log_in: RelayLogin | None = None,
+    login: RelayLogin | None = None,
     implicit_tls: bool = False,
 ) -> Relay:
     from twisted.internet import reactor
@@ -150,7 +150,7 @@ def _relay(
             connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
         ),
         avoids_itself=by_domain,
-        log_in=log_in,
+        login=login,
         implicit_tls=implicit_tls,
         eight_bit=EightBit(options.eightbit),
         directory=services.data_directory,
@@ -209,14 +209,14 @@ class SmarthostFactory:
 
     def build(self, options: SmarthostOptions, services: Services) -> Relay:
         """No errors."""
-        path, log_in = options.password_file, None
+        path, login = options.password_file, None
         if path is not None:
-            log_in = RelayLogin(options.username, lambda: password_of(path), options.mechanisms)
+            login = RelayLogin(options.username, lambda: password_of(path), options.mechanisms)
         return _relay(
             options,
             services,
             look_up=lambda _: named_hosts(options.host, resolver=services.resolver, look_up_mx=options.look_up_mx),
             by_domain=False,
-            log_in=log_in,
+            login=login,
             implicit_tls=options.implicit_tls,
         )

@@ -54,11 +54,12 @@ class _Opening(ClientFactory):
 class Connections:
     """All connections of one relay.
 
-    `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same name is
-    taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `log_in` the relay logs in there, and with `implicit_tls`
-    connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content for a host that lacks
-    8BITMIME; large messages are converted in files in `directory`, whose disk has `room_for(octets)`.  A transmission waits for
-    a connection no longer than `waiting_seconds`.  Times are told by `seconds`, a clock that nobody sets, where it is given.
+    `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same
+    name is taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `login` the relay logs in there, and with
+    `implicit_tls` connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content
+    for a host that lacks 8BITMIME; large messages are converted in files in `directory`, whose disk has
+    `room_for(octets)`.  A transmission waits for a connection no longer than `waiting_seconds`.  Times are told by
+    `seconds`, a clock that nobody sets, where it is given.
     """
 
     log = Logger()
@@ -74,7 +75,7 @@ class Connections:
         client_limits: ClientLimits,
         avoids_itself: bool = False,
         lmtp: bool = False,
-        log_in: RelayLogin | None = None,
+        login: RelayLogin | None = None,
         implicit_tls: bool = False,
         eight_bit: EightBit = EightBit.CONVERT,
         directory: str = "",
@@ -85,7 +86,7 @@ class Connections:
         self.pool: Pool[Transmission] = Pool(pool_limits)
         self.contexts = ClientContexts()
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
-        self.log_in = log_in
+        self.login = login
         self.implicit_tls = implicit_tls
         self.seconds = seconds or clock.seconds
         self.run_in_thread = run_in_thread
@@ -237,7 +238,7 @@ class Connections:
             lmtp=self._lmtp,
             limits=self._client_limits,
             is_encrypted=self.implicit_tls,
-            helo_after_refusal=target.policy.allows_clear and self.log_in is None,
+            helo_after_refusal=target.policy.allows_clear and self.login is None,
         )
         connection = self._connections[record] = RelayProtocol(session, record, target, self)
         return connection

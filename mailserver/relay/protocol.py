@@ -48,13 +48,13 @@ log = Logger()
 class Owner(Protocol):
     """What a connection tells, and whom.
 
-    `waits` are the times for each phase, in seconds; `log_in` is how it logs in, None where it need not; `implicit_tls` that
+    `waits` are the times for each phase, in seconds; `login` is how it logs in, None where it need not; `implicit_tls` that
     it is encrypted from the first octet on.
     """
 
     waits: Mapping[Phase, float]
     contexts: ClientContexts
-    log_in: RelayLogin | None
+    login: RelayLogin | None
     implicit_tls: bool
 
     def seconds(self) -> float: ...
@@ -259,25 +259,25 @@ class RelayProtocol(TwistedProtocol):
         if self.owner.calls_itself_like_us(event.offer.host):
             self._turn_away(LOOP)
         elif not policy.wants_tls or session.is_encrypted:
-            self._log_in()
+            self._login()
         elif event.offer.starttls and self.owner.may_encrypt(self.target):
             session.start_tls()
         elif policy.allows_clear:
-            self._log_in()
+            self._login()
         else:
             self._turn_away(NO_TLS)
 
-    def _log_in(self) -> None:
+    def _login(self) -> None:
         """All is there but the log-in, where one is wanted."""
-        session, log_in = self.session, self.owner.log_in
-        if log_in is None:
+        session, login = self.session, self.owner.login
+        if login is None:
             self.owner.opened(self)
             return
         if not session.is_encrypted:
             self._turn_away(NOT_ENCRYPTED)
             return
         try:
-            exchange = log_in.exchange((session.offer or NOTHING_OFFERED).auth)
+            exchange = login.exchange((session.offer or NOTHING_OFFERED).auth)
         except (OSError, ValueError) as error:
             log.error("the relay cannot log in to {way}: {error}", target=str(self.target), error=error)
             self._turn_away(UNREADABLE_PASSWORD)
@@ -300,7 +300,7 @@ class RelayProtocol(TwistedProtocol):
 
     def _on_tls_refused(self, event: events.TLSRefused) -> None:
         if self.target.policy.allows_clear:
-            self._log_in()
+            self._login()
         else:
             self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))
 

@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from mailserver.accounts import ldap, ldap_connection
 from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
 from mailserver.accounts.ldap import LdapDirectory, LdapDirectoryFactory, LdapDirectoryOptions
-from mailserver.accounts.ldap_connection import ANSWER_OCTETS, Connection, SearchFilter, _Client
+from mailserver.accounts.ldap_connection import ANSWER_OCTETS, LDAPConnection, SearchFilter, _Client
 from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, ISenderGrants, Services
 from mailserver.mail.answers import Mailbox
@@ -83,7 +83,7 @@ class Talk(SynchronousTestCase):
         self.client = _Client()
         self.transport = StringTransport()
         self.client.makeConnection(self.transport)
-        self.connection = Connection(self.client, clock=self.clock, seconds=5)
+        self.connection = LDAPConnection(self.client, clock=self.clock, seconds=5)
 
     def search(self) -> Deferred[Any]:
         wanted = SearchFilter("(mail={address})").filled({"address": "a@b"})
@@ -193,7 +193,7 @@ class Firewall(SynchronousTestCase):
     def test_a_connection_idles_when_nothing_has_come_over_it_for_a_minute(self) -> None:
         clock, client = Clock(), _Client()
         client.makeConnection(StringTransport())
-        connection = Connection(client, clock=clock, seconds=5)
+        connection = LDAPConnection(client, clock=clock, seconds=5)
         clock.advance(59)
         asked = ensureDeferred(connection.bind("cn=a", "b"))
         self.assertFalse(connection.is_idle)

@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.accounts import sql, sql_sources
 from mailserver.accounts.sql import SqlDirectory, SqlDirectoryFactory, SqlDirectoryOptions, app_password_of
-from mailserver.accounts.sql_sources import DatabaseBusy, DatabaseTrouble, PostgresSource, Source, SqliteSource
+from mailserver.accounts.sql_sources import AccountSource, DatabaseBusy, DatabaseTrouble, PostgresSource, SqliteSource
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.authentication.passwords import verify_password
@@ -77,7 +77,7 @@ class SqlCase(SynchronousTestCase):
         self.used: list[tuple[str, str]] = []
         self.directory = self.make(SqlDirectoryOptions(path="x"))
 
-    def make_source(self) -> Source:
+    def make_source(self) -> AccountSource:
         self.path = os.path.abspath(self.mktemp())
         with apsw.Connection(self.path) as connection:
             connection.execute(SCHEMA.read_text())
@@ -281,7 +281,7 @@ def shared_server() -> Postgres:
 class PostgreSQL(SqlCase):
     server: Postgres | None = None
 
-    def make_source(self) -> Source:
+    def make_source(self) -> AccountSource:
         server = self.server = shared_server()
         with psycopg.connect(server.dsn) as connection:
             connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -338,7 +338,7 @@ class PostgreSQL(SqlCase):
         self.assertRaises(DatabaseTrouble, source.ask, "DELETE FROM sender", {})
         self.assertEqual(source.ask("SHOW statement_timeout", {}).rows, [("4s",)])
 
-    def answers(self, source: Source) -> bool:
+    def answers(self, source: AccountSource) -> bool:
         try:
             return source.ask("SELECT 1", {}).rows == [(1,)]
         except DatabaseTrouble:

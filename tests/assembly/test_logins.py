@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly.logins import LogIns, login_domain
+from mailserver.assembly.logins import Logins, login_domain
 from mailserver.config import parse
 
 TEXT = """
@@ -35,8 +35,8 @@ class LoginDomain(SynchronousTestCase):
     def found(self, domain: str, hostname: str = "mx.example.org") -> str:
         written = f'domain = "{domain}"' if domain else ""
         configuration = parse(TEXT.format(domain=written, hostname=hostname), file="mailserver.toml", directory=".")
-        log_ins = LogIns(configuration, reactor=reactor, state=object(), note=print, next_id=str)
-        authenticator: Any = log_ins.authenticator(configuration, object())
+        logins = Logins(configuration, reactor=reactor, state=object(), note=print, next_id=str)
+        authenticator: Any = logins.authenticator(configuration, object())
         self.assertEqual(authenticator.login_domain, login_domain(configuration))
         return str(authenticator.login_domain)
 

@@ -24,10 +24,10 @@ from zope.interface.verify import verifyObject
 
 from mailserver.accounts import system_logins
 from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
-from mailserver.accounts.system_logins import CannotTell, SystemLogIns
+from mailserver.accounts.system_logins import CannotTell, SystemLogins
 from mailserver.authentication import pam
 from mailserver.authentication.checkers import PasswordCredentials
-from mailserver.authentication.pam import NOBODY, Question, parse_question
+from mailserver.authentication.pam import NOBODY, PAMQuestion, parse_question
 from mailserver.interfaces import IComponent, IDirectory, IPrivilegedComponent, Services
 from mailserver.processes.privileged import RequestError
 from tests.accounts.test_system import user
@@ -38,14 +38,14 @@ USERS["toor"] = user("root", 0)
 
 
 class Questions(SynchronousTestCase):
-    def parse(self, octets: bytes) -> Question:
+    def parse(self, octets: bytes) -> PAMQuestion:
         return parse_question(octets, service="mailserver", uid_min=1000, lookup=USERS.__getitem__)
 
     def question(self, **members: Any) -> bytes:
         return json.dumps({"user": "alice", "password": "secret", "client": "192.0.2.1", **members}).encode()
 
     def test_a_user_is_asked_about(self) -> None:
-        self.assertEqual(self.parse(self.question()), Question("mailserver", "alice", "secret", "192.0.2.1"))
+        self.assertEqual(self.parse(self.question()), PAMQuestion("mailserver", "alice", "secret", "192.0.2.1"))
 
     def test_nobody_is_asked_about_in_place_of_root_of_services_and_of_those_who_are_not_there(self) -> None:
         for name in ("root", "toor", "daemon", "eve", "", "alice ", "../alice"):
@@ -122,7 +122,7 @@ class LogIns(SynchronousTestCase):
         os.mkdir(system_logins.SERVICE_FOLDERS[1])
         self.service = Path(system_logins.SERVICE_FOLDERS[1]) / "mailserver"
         self.service.touch()
-        self.directory = SystemLogIns(
+        self.directory = SystemLogins(
             service="mailserver",
             reactor=Readers(),
             keep=lambda kind, start: self.process,  # type: ignore[arg-type,return-value]
@@ -152,7 +152,7 @@ class LogIns(SynchronousTestCase):
             verifyObject(interface, self.directory)
         services = Services(self.clock, maybeDeferred, None, None, "mx.example.org", "/etc", "/data")
         made = SystemDirectoryFactory().build(SystemDirectoryOptions(pam="mailserver", domains=("example.org",)), services)
-        self.assertIsInstance(made, SystemLogIns)
+        self.assertIsInstance(made, SystemLogins)
         made = SystemDirectoryFactory().build(SystemDirectoryOptions(), services)
         self.assertIs(type(made), SystemDirectory)
         self.assertFalse(ICredentialsChecker.providedBy(made))
@@ -264,7 +264,7 @@ class RealPAM(TestCase):
         folder.mkdir()
         self.service = PamService(folder, dict.fromkeys(("nobody", "root", NOBODY), "secret"))
         self.addCleanup(self.service.remove)
-        self.directory = SystemLogIns(
+        self.directory = SystemLogins(
             service=self.service.name,
             reactor=installed_reactor,
             clock=installed_reactor,  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-__all__ = ["ACCOUNT", "NETWORK", "PAIR", "Entry", "Selection", "key_of", "parts_of", "space_of"]
+__all__ = ["ACCOUNT", "NETWORK", "PAIR", "LockoutEntry", "LockoutSelection", "key_of", "parts_of", "space_of"]
 
 PAIR = "account-from-network"
 ACCOUNT = "account"
@@ -16,7 +16,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LockoutEntry:
     """What is held against one subject.
 
     `network` is "" for an account everywhere, `account` is "" for a network.
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class LockoutSelection:
     """Which entries are meant: those that fit all that is given.  `network` may be an address, or wider than the entries'."""
 
     account: str = ""

@@ -34,8 +34,8 @@ from mailserver.authentication.lockout.entries import (
     ACCOUNT,
     NETWORK,
     PAIR,
-    Entry,
-    Selection,
+    LockoutEntry,
+    LockoutSelection,
     key_of,
     parts_of,
     space_of,
@@ -143,7 +143,7 @@ class Lockout:
 
     # --- for the administrator ---
 
-    def entries(self, selection: Selection, *, locked_only: bool = True) -> list[Entry]:
+    def entries(self, selection: LockoutSelection, *, locked_only: bool = True) -> list[LockoutEntry]:
         """What is held against those who are meant; blocks for the disk."""
         now, found = self._clock.seconds(), []
         for scope in self._limits:
@@ -154,10 +154,10 @@ class Lockout:
                 until = tally.locked_until if tally.is_locked(now) else 0.0
                 lockouts = tally.remembered(now)
                 if (until or ((failures or lockouts) and not locked_only)) and selection.means(account, network):
-                    found.append(Entry(scope, account, network, failures, until, lockouts))
+                    found.append(LockoutEntry(scope, account, network, failures, until, lockouts))
         return found
 
-    def clear(self, selection: Selection, *, by: str = "") -> list[Entry]:
+    def clear(self, selection: LockoutSelection, *, by: str = "") -> list[LockoutEntry]:
         """Forget what is held against those who are meant, counts too, also of lockouts that are over; return what it was."""
         cleared = self.entries(selection, locked_only=False)
         for entry in cleared:

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.authentication.lockout.counting import LockoutRules
-from mailserver.authentication.lockout.entries import Selection
+from mailserver.authentication.lockout.entries import LockoutSelection
 from mailserver.authentication.lockout.lockout import Lockout, account_name
 from mailserver.mail.networks import Networks
 from mailserver.state_store import StateStore
@@ -208,7 +208,7 @@ class WhatCounts(LockoutCase):
             lockout.failed("192.0.2.2", ALICE, b"other %d" % n)
         lockout.succeeded(PEER, ALICE)
         counts = {
-            (one.account, one.network): one.failures for one in lockout.entries(Selection(), locked_only=False) if one.failures
+            (one.account, one.network): one.failures for one in lockout.entries(LockoutSelection(), locked_only=False) if one.failures
         }
         self.assertEqual(
             counts,
@@ -224,7 +224,7 @@ class WhatCounts(LockoutCase):
         for peer in ("unix", "local"):
             self.assertEqual([lockout.failed(peer, ALICE, b"") for _ in range(200)], [1.0] * 200)
             self.assertIsNone(refusal(lockout, peer, ALICE))
-        self.assertEqual(lockout.entries(Selection(), locked_only=False), [])
+        self.assertEqual(lockout.entries(LockoutSelection(), locked_only=False), [])
 
     def test_a_known_network_is_known_for_30_days(self) -> None:
         lockout = self.lockout(LockoutRules(account_failures_everywhere=1, window_seconds=60))
@@ -241,7 +241,7 @@ class WhatCounts(LockoutCase):
         for n in range(1000):
             refusal(lockout, PEER, ALICE)
             lockout.failed(f"10.0.{n >> 8}.{n & 255}", f"user{n}@example.org", b"wrong")
-        kept = lockout.entries(Selection(), locked_only=False)
+        kept = lockout.entries(LockoutSelection(), locked_only=False)
         self.assertEqual(len(kept), 300)
         self.assertIsNotNone(refusal(lockout, PEER, ALICE), "asked for again and again")
 
@@ -308,7 +308,7 @@ class WhateverHappens(LockoutCase):
         self.setUp()
         lockout = self.lockout(self.TIGHT)
         self.play(lockout, events)
-        lockout.clear(Selection())
+        lockout.clear(LockoutSelection())
         for peer in (PEER, "192.0.2.2", "2001:db8::1"):
             self.assertIsNone(refusal(lockout, peer, ALICE))
         self.play(lockout, events)
@@ -324,11 +324,11 @@ class ForTheAdministrator(LockoutCase):
         self.guess(lockout, 10, account=BOB)
         self.guess(lockout, 10, peer="2001:db8::1")
         self.guess(lockout, 3, account="carol@example.org", peer="203.0.113.1")
-        found = {(one.account, one.network) for one in lockout.entries(Selection())}
+        found = {(one.account, one.network) for one in lockout.entries(LockoutSelection())}
         self.assertEqual(found, {(ALICE, PEER), (BOB, PEER), (ALICE, "2001:db8::/64")})
-        self.assertEqual(len(lockout.entries(Selection(account=BOB), locked_only=False)), 2, "there, and everywhere")
-        self.assertEqual([one.account for one in lockout.entries(Selection(network="2001:db8::7"))], [ALICE])
-        cleared = lockout.clear(Selection(account=ALICE, network="192.0.2.0/24"), by="root")
+        self.assertEqual(len(lockout.entries(LockoutSelection(account=BOB), locked_only=False)), 2, "there, and everywhere")
+        self.assertEqual([one.account for one in lockout.entries(LockoutSelection(network="2001:db8::7"))], [ALICE])
+        cleared = lockout.clear(LockoutSelection(account=ALICE, network="192.0.2.0/24"), by="root")
         self.assertEqual([(one.account, one.network) for one in cleared], [(ALICE, PEER)])
         self.assertIsNone(refusal(lockout, PEER, ALICE))
         self.assertIsNotNone(refusal(lockout, "2001:db8::1", ALICE))
@@ -338,20 +338,20 @@ class ForTheAdministrator(LockoutCase):
         lockout = self.lockout()
         self.guess(lockout, 10)
         self.clock.advance(901)  # the lockout is over, and remembered for a day
-        [entry] = [one for one in lockout.entries(Selection(), locked_only=False) if one.network == PEER and one.account]
+        [entry] = [one for one in lockout.entries(LockoutSelection(), locked_only=False) if one.network == PEER and one.account]
         self.assertEqual((entry.failures, entry.locked_until, entry.lockouts), (0, 0.0, 1))
-        self.assertIn(entry, lockout.clear(Selection(account=ALICE)))
-        self.assertEqual(lockout.entries(Selection(account=ALICE), locked_only=False), [])
+        self.assertIn(entry, lockout.clear(LockoutSelection(account=ALICE)))
+        self.assertEqual(lockout.entries(LockoutSelection(account=ALICE), locked_only=False), [])
         now = self.clock.seconds()
         self.guess(lockout, 10)
-        [again] = lockout.entries(Selection(account=ALICE))
+        [again] = lockout.entries(LockoutSelection(account=ALICE))
         self.assertEqual((again.lockouts, again.locked_until - now), (1, 900.0))
 
     def test_a_lockout_of_the_day_before_is_listed_no_more(self) -> None:
         lockout = self.lockout()
         self.guess(lockout, 10)
         self.clock.advance(900 + 86400)
-        self.assertEqual(lockout.entries(Selection(), locked_only=False), [])
+        self.assertEqual(lockout.entries(LockoutSelection(), locked_only=False), [])
 
 
 class OverARestart(TestCase):
