@@ -52,8 +52,8 @@ from mailserver.queue.queue import Queue
 from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.judging import BoundFilter, Judging
-from mailserver.receive.profile import Limits, Profile
-from mailserver.receive.spooling import Spool
+from mailserver.receive.profile import ConnectionLimits, Profile
+from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.submission.allowance import Allowance, AllowanceLimits
 from mailserver.receive.submission.rules import Submission
 from mailserver.receive.submission.sender_rights import SenderRights
@@ -94,7 +94,7 @@ class Server:
         self.reactor = reactor
         self._begun_with = configuration
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
-        self.spool = Spool(
+        self.spool = SpoolBudget(
             one_octets_most=limits.memory_bytes, all_octets_most=limits.memory_bytes_total, run_in_thread=deferToThread
         )
         self.admission = Admission(
@@ -573,9 +573,9 @@ def _resolver(configuration: Configuration, reactor: Any) -> Resolver:
     )  # fmt: skip
 
 
-def _limits(configuration: Configuration, *, logs_in: bool) -> Limits:
+def _limits(configuration: Configuration, *, logs_in: bool) -> ConnectionLimits:
     limits = configuration.limits
-    return Limits(
+    return ConnectionLimits(
         message_octets=limits.message_bytes,
         header_octets=limits.header_bytes,
         stray_line_ends=limits.stray_line_ends,

@@ -19,7 +19,7 @@ from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.generation import Generation
 from mailserver.receive.profile import Profile
-from mailserver.receive.states import MOVES, READING, Move, State, Unread
+from mailserver.receive.states import MOVES, READING, ConnectionState, Move, Unread
 from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
@@ -37,7 +37,13 @@ log = Logger()
 LINGER_SECONDS = 30.0  # how long a peer may take to read our last words
 GOODBYE_SECONDS = 2.0  # how long a listener that goes away waits for the peers' goodbyes, where TLS has one
 # They are compared for each command, and a global is found sooner than a member of an enum.
-OPEN, ASKED, PENALTY, HANDSHAKE, ENDED = State.OPEN, State.ASKED, State.PENALTY, State.HANDSHAKE, State.ENDED
+OPEN, ASKED, PENALTY, HANDSHAKE, ENDED = (
+    ConnectionState.OPEN,
+    ConnectionState.ASKED,
+    ConnectionState.PENALTY,
+    ConnectionState.HANDSHAKE,
+    ConnectionState.ENDED,
+)
 SLOW_PEER, SLOW_DISK, AHEAD = Unread.SLOW_PEER, Unread.SLOW_DISK, Unread.AHEAD
 CLOSED = Wait.CLOSED
 AT_ONCE = frozenset({Reply, tuple, list})  # what a `Transaction` answers; to ask whether it is a Deferred takes ten times as long

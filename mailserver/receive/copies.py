@@ -19,13 +19,13 @@ from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, place_of
 from mailserver.mail.quick import quick
 
-__all__ = ["Copies", "Way", "copies_for", "copies_of"]
+__all__ = ["Copies", "RecipientRoute", "copies_for", "copies_of"]
 
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RecipientRoute:
     """From a recipient to a place.  `aside` says why what goes this way is put aside, "" where it is not."""
 
     recipient: Recipient
@@ -53,7 +53,7 @@ def copies_of(recipients: Sequence[Recipient], routes: Sequence[Sequence[Local |
     return Copies(tuple(destinations), NOTHING, NOTHING)
 
 
-def copies_for(ways: Sequence[Way]) -> Copies:
+def copies_for(ways: Sequence[RecipientRoute]) -> Copies:
     """The destinations for these ways, which stand in the order of RCPT."""
     free = {place_of(way.route) for way in ways if not way.aside}
     mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]

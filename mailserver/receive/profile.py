@@ -20,18 +20,18 @@ from mailserver.plugins.generation import Generation
 from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
 from mailserver.receive.judging import Asks, Judging
-from mailserver.receive.spooling import Spool
+from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.submission.rules import Submission
 from mailserver.receive.throttle import Pace, Patience
 from mailserver.receive.tls_rules import NO_TLS_RULES, TLSRules
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.smtp.server.session import Extensions, SessionLimits
 
-__all__ = ["Authenticator", "Limits", "Profile", "Router", "Store"]
+__all__ = ["OffersLogins", "ConnectionLimits", "Profile", "FindsRoutes", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Bounds on one connection; where each default comes from stands in docs/configuration.md."""
 
     message_octets: int = 52_428_800
@@ -66,7 +66,7 @@ class Store(Protocol):
     ) -> Deferred[None]: ...
 
 
-class Authenticator(Protocol):
+class OffersLogins(Protocol):
     """`IAuthenticator`."""
 
     def mechanisms(self, peer: Peer) -> Sequence[str]: ...
@@ -76,7 +76,7 @@ class Authenticator(Protocol):
     def granted_senders(self, account: str) -> Awaitable[Sequence[str]]: ...
 
 
-class Router(Protocol):
+class FindsRoutes(Protocol):
     """`IRouter`."""
 
     def route(self, address: Address) -> Awaitable[Sequence[Route]]: ...
@@ -100,20 +100,20 @@ class Profile:
 
     service: str
     hostname: str
-    limits: Limits
+    limits: ConnectionLimits
     judging: Judging
-    router: Router
+    router: FindsRoutes
     store: Store
     relays: bool
     relay_networks: Networks
     bare_lf_networks: Networks
     clock: Clock
     ids: IdSource
-    spool: Spool
+    spool: SpoolBudget
     note: Callable[..., None]
     encryption: Encryption | None = None
     tls_required: bool = False
-    authenticator: Authenticator | None = None
+    authenticator: OffersLogins | None = None
     failures_per_connection: int = 3
     relay_certificates: frozenset[str] = frozenset()
     hides_clients: bool = False

@@ -19,7 +19,7 @@ from mailserver.receive.connection import Connection
 from mailserver.receive.judging import PASSED, Judgement, note_findings
 from mailserver.receive.login_replies import reply_to
 from mailserver.receive.spooling import Spooling
-from mailserver.receive.states import Move, State
+from mailserver.receive.states import ConnectionState, Move
 from mailserver.receive.throttle import Progress
 from mailserver.receive.transaction import Transaction
 from mailserver.sasl.steps import Challenge, ChannelBindings
@@ -51,13 +51,13 @@ class ReceiveProtocol(Connection):
         refusal = self.factory.opened(self, self.peer.address)
         if profile.encryption is not None and profile.encryption.implicit:
             self._move(Move.SECURE)
-        if refusal is not None and self.state is State.HANDSHAKE:  # words would cost a handshake
+        if refusal is not None and self.state is ConnectionState.HANDSHAKE:  # words would cost a handshake
             profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(refusal), why="no room")
             self._abort()
             return
         if refusal is not None:
             self._turn_away(refusal, "no room for the connection")
-        elif self.state is State.OPEN:
+        elif self.state is ConnectionState.OPEN:
             self._welcome()
         self._run()
 
@@ -78,14 +78,14 @@ class ReceiveProtocol(Connection):
             self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
             let_go(self.transport, reason)
 
-    def _leave(self, state: State, reason: Failure) -> None:
+    def _leave(self, state: ConnectionState, reason: Failure) -> None:
         """Nobody is there any more: drop what has come of nothing, and leave what is being done to its end."""
-        if state is State.HANDSHAKE and self.profile.encryption is not None:
+        if state is ConnectionState.HANDSHAKE and self.profile.encryption is not None:
             why = self.profile.encryption.fault(self.transport, reason)
             self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
         if self.login is not None:
             self.login.cancel()
-        if state is not State.ASKED:  # what is being committed goes its way
+        if state is not ConnectionState.ASKED:  # what is being committed goes its way
             if self.transaction is not None:
                 self.transaction.abandon()
             self._let_go()
@@ -145,7 +145,7 @@ class ReceiveProtocol(Connection):
     def handshakeCompleted(self) -> None:
         """TLS is there (`IHandshakeListener`): all that was said before it is forgotten (RFC 3207 section 4.2)."""
         encryption, session = self.profile.encryption, self.session
-        if self.state is not State.HANDSHAKE or encryption is None:
+        if self.state is not ConnectionState.HANDSHAKE or encryption is None:
             return
         self._move(Move.SECURED)
         self.since = self.profile.seconds()

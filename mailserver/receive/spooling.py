@@ -1,7 +1,7 @@
 """Takes in the octets of a message: in memory while it is small, in a file of the spool once it is not.
 
 The file is written by a thread in large pieces.  While a piece is on its way and the next is full, `pause` stops the
-peer: a connection never holds more than two pieces, and all connections together no more than their `Spool` allows.
+peer: a connection never holds more than two pieces, and all connections together no more than their `SpoolBudget` allows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_directory
 
-__all__ = ["Spool", "Spooling"]
+__all__ = ["SpoolBudget", "Spooling"]
 
 log = Logger()
 
@@ -25,7 +25,7 @@ PIECE_OCTETS = 262_144
 SMALL_OCTETS = 65_536
 
 
-class Spool:
+class SpoolBudget:
     """What all incoming messages share: how much one may hold in memory, and how much all of them hold now."""
 
     __slots__ = ("all_octets_most", "octets", "one_octets_most", "run_in_thread")
@@ -49,7 +49,7 @@ class Spooling:
     _error: Failure | None = None
     _finished: Deferred[None] | None = None
 
-    def __init__(self, *, path: str, spool: Spool, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(self, *, path: str, spool: SpoolBudget, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self.size = 0
         self._path = path
         self._spool = spool

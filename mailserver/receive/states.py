@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-__all__ = ["MOVES", "READING", "Move", "State", "Unread"]
+__all__ = ["MOVES", "READING", "Move", "ConnectionState", "Unread"]
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     """Whose turn it is."""
 
     OPEN = "the peer's turn: its clock runs"
@@ -52,15 +52,15 @@ class Unread(enum.Enum):
 
 READING: frozenset[Unread] = frozenset()  # no reason
 
-MOVES: Mapping[State, Mapping[Move, State]] = {
-    State.OPEN: {
-        Move.ASK: State.ASKED,
-        Move.PENALISE: State.PENALTY,
-        Move.SECURE: State.HANDSHAKE,
-        Move.END: State.ENDED,
+MOVES: Mapping[ConnectionState, Mapping[Move, ConnectionState]] = {
+    ConnectionState.OPEN: {
+        Move.ASK: ConnectionState.ASKED,
+        Move.PENALISE: ConnectionState.PENALTY,
+        Move.SECURE: ConnectionState.HANDSHAKE,
+        Move.END: ConnectionState.ENDED,
     },
-    State.ASKED: {Move.ANSWER: State.OPEN, Move.END: State.ENDED},
-    State.PENALTY: {Move.FORGIVE: State.OPEN, Move.END: State.ENDED},
-    State.HANDSHAKE: {Move.SECURED: State.OPEN, Move.END: State.ENDED},
-    State.ENDED: {Move.END: State.ENDED},  # goodbye was said, then the connection goes
+    ConnectionState.ASKED: {Move.ANSWER: ConnectionState.OPEN, Move.END: ConnectionState.ENDED},
+    ConnectionState.PENALTY: {Move.FORGIVE: ConnectionState.OPEN, Move.END: ConnectionState.ENDED},
+    ConnectionState.HANDSHAKE: {Move.SECURED: ConnectionState.OPEN, Move.END: ConnectionState.ENDED},
+    ConnectionState.ENDED: {Move.END: ConnectionState.ENDED},  # goodbye was said, then the connection goes
 }

@@ -24,7 +24,7 @@ from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import FAULTS
-from mailserver.receive.copies import Copies, Way, copies_for, copies_of
+from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
 from mailserver.receive.judging import Judgement, note_findings
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
@@ -297,7 +297,7 @@ class Transaction:
         if self._quarantine or any(self._aside) or any(verdicts):
             copies = copies_for(
                 [
-                    Way(recipient, route, self._quarantine or self._aside[n])
+                    RecipientRoute(recipient, route, self._quarantine or self._aside[n])
                     for n, recipient in enumerate(self.recipients)
                     if verdicts[n] is None
                     for route in routes[n]

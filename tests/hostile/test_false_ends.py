@@ -12,7 +12,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.smtp.client.content import DotWriter
 from tests.receive.connections import Listener
 
@@ -38,7 +38,7 @@ LISTENERS = (("mx", "203.0.113.9"), ("submission", TRUSTED), ("mx", DEVICES), ("
 
 class FalseEnds(SynchronousTestCase):
     def listener(self, service: str, **limits: object) -> Listener:
-        return Listener(self.mktemp(), service=service, limits=Limits(**limits))  # type: ignore[arg-type]
+        return Listener(self.mktemp(), service=service, limits=ConnectionLimits(**limits))  # type: ignore[arg-type]
 
     def send(self, listener: Listener, address: str, end: bytes, false_end: bytes, *, chunking: bool) -> list[int]:
         """The codes from MAIL on; each command waits for its answer."""

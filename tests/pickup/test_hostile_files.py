@@ -21,7 +21,7 @@ from mailserver.pickup.folder import BAD_OF_A_USER, PIECE_OCTETS
 from mailserver.pickup.log_lines import TOLD_OF_A_USER
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
 from mailserver.pickup.user_names import ANSWER_SECONDS, REMEMBER_SECONDS, UserNames, in_thread_of_its_own
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.drops import BODY, DropCase
 from tests.receive.connections import Listener
 
@@ -67,7 +67,7 @@ class Reports(HostileCase):
 
 class Recipients(HostileCase):
     def test_who_names_thousands_is_not_served_in_the_square_of_their_number(self) -> None:
-        drop, listener = self.started(limits=Limits(recipients=3), relays=True)
+        drop, listener = self.started(limits=ConnectionLimits(recipients=3), relays=True)
         route, asked = listener.router.route, []
         listener.router.route = lambda address: asked.append(address) or route(address)  # type: ignore
         self.put(*[f"u{n}@elsewhere.example" for n in range(300)])
@@ -224,7 +224,7 @@ class Sizes(HostileCase):
         self.assertTrue(octets.endswith(b"more\r\n"))
 
     def test_one_that_grows_for_ever_is_refused_when_it_is_too_large(self) -> None:
-        drop, listener = self.started(limits=Limits(message_octets=len(LARGE) + 5000))
+        drop, listener = self.started(limits=ConnectionLimits(message_octets=len(LARGE) + 5000))
         self.put("alice@example.org", body=LARGE)
         self.before_work = self.grow
         drop.look()

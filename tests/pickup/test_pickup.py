@@ -28,7 +28,7 @@ from mailserver.pickup.folder import UNFINISHED_SECONDS, DropFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.submission.rules import Submission
 from tests.pickup.drops import BODY, DropCase
 
@@ -125,7 +125,7 @@ class Files(DropCase):
         self.assertEqual([envelope.id for envelope, _, _ in listener.store.taken], [name.partition(".")[0]])
 
     def test_more_recipients_than_the_limit_go_in_several_transactions(self) -> None:
-        drop, listener = self.started(limits=Limits(recipients=2), relays=True)
+        drop, listener = self.started(limits=ConnectionLimits(recipients=2), relays=True)
         self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
         drop.look()
         self.assertEqual([len(destinations) for _, _, destinations in listener.store.taken], [2, 2, 1])
@@ -153,7 +153,7 @@ class Files(DropCase):
         self.assertTrue(name.startswith("bad/"))
 
     def test_a_message_above_the_limit_is_refused(self) -> None:
-        drop, listener = self.started(limits=Limits(message_octets=1000))
+        drop, listener = self.started(limits=ConnectionLimits(message_octets=1000))
         self.put("bob@example.org", body=BODY + b"x" * 2000)
         drop.look()
         ((envelope, octets, _),) = listener.store.taken

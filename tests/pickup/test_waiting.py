@@ -15,7 +15,7 @@ from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.pickup.folder import DropFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.drops import EXPIRE_SECONDS, DropCase
 from tests.receive.connections import Listener
 
@@ -186,7 +186,7 @@ class Restarts(WaitingCase):
         self.assertEqual(self.files(), [])
 
     def test_several_transactions_that_a_crash_cut_short_are_not_made_twice(self) -> None:
-        drop, listener = self.drop(limits=Limits(recipients=2))
+        drop, listener = self.drop(limits=ConnectionLimits(recipients=2))
         self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
         commit = listener.store.commit
 
@@ -199,7 +199,7 @@ class Restarts(WaitingCase):
         self.assertEqual(len(self.served(listener)), 5, "the third hangs at its commit")
         self.stored = {envelope.id for envelope, _, _ in listener.store.taken[1:2]}
         drop._timer.cancel()
-        second, after = self.drop(limits=Limits(recipients=2))
+        second, after = self.drop(limits=ConnectionLimits(recipients=2))
         self.successResultOf(_started(second))
         self.assertEqual(self.served(after), ["u4@elsewhere.example"])
         self.stop(second)

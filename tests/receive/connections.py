@@ -22,9 +22,9 @@ from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.judging import BoundFilter, Judging
-from mailserver.receive.profile import Limits, Profile
+from mailserver.receive.profile import ConnectionLimits, Profile
 from mailserver.receive.protocol import ReceiveProtocol
-from mailserver.receive.spooling import Spool
+from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 
 NOTHING: Mapping[int, str] = {}
@@ -133,7 +133,7 @@ class Listener:
         directory: str,
         *,
         service: str = "mx",
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         filters: Sequence[BoundFilter] = (),
         relays: bool = False,
         admission: Admission | None = None,
@@ -150,7 +150,7 @@ class Listener:
         self.profile = Profile(
             service=service,
             hostname="mx.example.org",
-            limits=limits or Limits(),
+            limits=limits or ConnectionLimits(),
             judging=Judging(filters, clock=self.clock),
             router=self.router,
             store=self.store,
@@ -159,7 +159,7 @@ class Listener:
             bare_lf_networks=Networks([ipaddress.ip_network("198.51.100.0/24")]),
             clock=self.clock,
             ids=IdSource(self.clock.seconds),
-            spool=Spool(
+            spool=SpoolBudget(
                 one_octets_most=memory_octets,
                 all_octets_most=64 * memory_octets,
                 run_in_thread=run_in_thread or (lambda work, *arguments: succeed(work(*arguments))),

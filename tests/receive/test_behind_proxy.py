@@ -21,7 +21,7 @@ from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.filters.denylist import Denylist, DenylistOptions
 from mailserver.mail.networks import LOOPBACK, Networks
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.throttle import Admission, Pace
 from mailserver.testing.state import MemoryState
 from tests.receive.connections import Listener, Wire
@@ -82,7 +82,7 @@ class Header(ProxyCase):
             self.assertEqual(self.codes(wire, header + EHLO + MESSAGE + b"QUIT\r\n"), [220, 250, 250, 250, 354, 250, 221])
 
     def test_a_greeting_delay_begins_behind_it(self) -> None:
-        listener = self.listener(limits=Limits(greeting_delay_seconds=5))
+        listener = self.listener(limits=ConnectionLimits(greeting_delay_seconds=5))
         wire = self.wire(listener)
         listener.clock.advance(4)
         wire.protocol.dataReceived(tcp4())
@@ -93,7 +93,7 @@ class Header(ProxyCase):
 
     def test_without_one_in_time_the_connection_is_closed_without_a_word(self) -> None:
         for start in (b"", b"PRO", tcp4()[:-1], LOCAL[:-1]):
-            listener = self.listener(limits=Limits(proxy_header_seconds=5))
+            listener = self.listener(limits=ConnectionLimits(proxy_header_seconds=5))
             wire = self.wire(listener)
             wire.protocol.dataReceived(start)
             listener.clock.pump([1] * 4)
@@ -328,7 +328,7 @@ class LogIns(ProxyCase):
 
     def test_time_to_log_in_begins_with_the_header(self) -> None:
         listener = self.listener(
-            service="submission", limits=Limits(proxy_header_seconds=50, pace=Pace(login_seconds=60, command_seconds=300))
+            service="submission", limits=ConnectionLimits(proxy_header_seconds=50, pace=Pace(login_seconds=60, command_seconds=300))
         )
         wire = self.wire(listener)
         listener.clock.pump([1] * 40)

@@ -15,9 +15,9 @@ from mailserver.interfaces import Denial, Denied
 from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse
 from mailserver.mail.reply import Reply
 from mailserver.receive.judging import BoundFilter, Judging
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.protocol import ReceiveProtocol
-from mailserver.receive.states import State
+from mailserver.receive.states import ConnectionState
 from mailserver.receive.throttle import Admission, Pace, Patience
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from tests.receive.connections import Listener, Wire
@@ -30,11 +30,11 @@ SAID = (
     b"Subject: x\r\n\r\nx\r\n.\r\n", b"BDAT 3\r\nabc", b"BDAT 0 LAST\r\n", b"RSET\r\n", b"AUTH LOGIN\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"YQ==\r\n",
     b"*\r\n", b"?\r\n", b"X\r\n", ENVELOPE + b"DATA\r\n", MESSAGE,
 )  # fmt: skip
-PACE = Limits(pace=Pace(command_seconds=300, data_seconds=180, data_octets_per_second=500))
+PACE = ConnectionLimits(pace=Pace(command_seconds=300, data_seconds=180, data_octets_per_second=500))
 
 
-def patient(**patience: Any) -> Limits:
-    return Limits(patience=Patience(**{"soft_errors": 100, "hard_errors": 100, **patience}))
+def patient(**patience: Any) -> ConnectionLimits:
+    return ConnectionLimits(patience=Patience(**{"soft_errors": 100, "hard_errors": 100, **patience}))
 
 
 class Case(ConnectionCase):
@@ -87,7 +87,7 @@ class Notes(Case):
             self.assertEqual((listener.step("rejected")["reply"][:3], listener.step("rejected")["peer"]), ("421", "203.0.113.9"))
 
     def test_a_refused_command_and_a_goodbye_of_the_session_are_told(self) -> None:
-        listener = self.listener(limits=Limits(message_octets=1000))
+        listener = self.listener(limits=ConnectionLimits(message_octets=1000))
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"RCPT TO:<alice@example.org>\r\n")
         told = listener.step("rejected")
@@ -169,7 +169,7 @@ class Doors(Case):
 
     def test_a_greeting_delay_is_for_strangers_only(self) -> None:
         for service, said in (("mx", []), ("submission", [220]), ("lmtp", [220])):
-            _, wire = self.listener(service=service, limits=Limits(greeting_delay_seconds=5)).connect()
+            _, wire = self.listener(service=service, limits=ConnectionLimits(greeting_delay_seconds=5)).connect()
             self.assertEqual(wire.codes(), said, service)
 
     def test_without_a_greeting_delay_who_talks_first_is_welcome(self) -> None:
@@ -224,7 +224,7 @@ class Patiences(Case):
         self.assertEqual((protocol.errors, protocol.transaction), (2, None))
 
     def test_recipients_for_another_transaction_are_no_errors(self) -> None:
-        protocol, wire = self.listener(limits=Limits(recipients=1)).greeted()
+        protocol, wire = self.listener(limits=ConnectionLimits(recipients=1)).greeted()
         codes = self.say(protocol, wire, ENVELOPE + b"RCPT TO:<bob@example.org>\r\n" * 30)
         self.assertEqual(codes, [250, 250] + [452] * 30)
         self.assertEqual(protocol.errors, 0)
@@ -272,7 +272,7 @@ class Patiences(Case):
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_pauses_hold_the_reply_back_and_leave_the_peers_time_as_it_is(self) -> None:
-        limits = Limits(pace=Pace(command_seconds=10), patience=Patience(soft_errors=0, hard_errors=100, error_delay_seconds=60))
+        limits = ConnectionLimits(pace=Pace(command_seconds=10), patience=Patience(soft_errors=0, hard_errors=100, error_delay_seconds=60))
         listener = self.listener(limits=limits)
         protocol, wire = listener.greeted()
         listener.clock.pump([1] * 4)
@@ -284,7 +284,7 @@ class Patiences(Case):
         self.assertEqual(self.seconds_until(listener, wire), 10)
 
     def test_the_messages_of_a_connection_are_as_many_as_were_answered(self) -> None:
-        listener = self.listener(limits=Limits(messages_per_connection=1))
+        listener = self.listener(limits=ConnectionLimits(messages_per_connection=1))
         protocol, wire = listener.greeted()
         self.assertEqual(self.say(protocol, wire, ENVELOPE + b"RSET\r\n" + ENVELOPE + b"RSET\r\n"), [250] * 6)
         self.assertEqual(self.say(protocol, wire, MESSAGE + b"NOOP\r\nMAIL FROM:<>\r\n"), [250, 250, 354, 250, 250, 421])
@@ -323,7 +323,7 @@ class Times(Case):
         self.assertEqual(self.seconds_until(listener, wire), 300)
 
     def test_the_time_to_log_in_begins_with_the_connection(self) -> None:
-        limits = Limits(pace=Pace(login_seconds=60))
+        limits = ConnectionLimits(pace=Pace(login_seconds=60))
         listener = self.listener(service="submission", limits=limits)
         protocol, wire = listener.greeted()
         listener.clock.pump([1] * 30)
@@ -331,7 +331,7 @@ class Times(Case):
         self.assertEqual(self.seconds_until(listener, wire), 30)
 
     def test_a_handshake_has_its_own_time_and_the_first_command_all_of_its_own(self) -> None:
-        listener = self.listener(encryption=encryption(implicit=True), limits=Limits(pace=Pace(command_seconds=20)))
+        listener = self.listener(encryption=encryption(implicit=True), limits=ConnectionLimits(pace=Pace(command_seconds=20)))
         _, wire = listener.connect()
         self.assertEqual(self.seconds_until(listener, wire), 30)
         protocol, wire = listener.connect()
@@ -422,7 +422,7 @@ class Times(Case):
         self.assertEqual(protocol.unread, frozenset())
 
     def test_what_is_said_early_is_not_read_beyond_its_bound(self) -> None:
-        listener = self.listener(limits=Limits(pipelined_octets=100, greeting_delay_seconds=5))
+        listener = self.listener(limits=ConnectionLimits(pipelined_octets=100, greeting_delay_seconds=5))
         protocol, wire = listener.connect()
         protocol.dataReceived(b"x" * 100)
         self.assertFalse(wire.paused)
@@ -435,7 +435,7 @@ class Turns(Case):
         protocol, wire = self.listener().greeted()
         protocol.readConnectionLost()
         self.assertTrue(wire.disconnecting)
-        self.assertIs(protocol.state, State.ENDED)
+        self.assertIs(protocol.state, ConnectionState.ENDED)
 
     def test_a_peer_that_closes_the_other_half_is_cut(self) -> None:
         protocol, wire = self.listener().greeted()
@@ -464,7 +464,7 @@ class Turns(Case):
         self.assertEqual(self.say(protocol, wire, b"NOOP\r\n"), [])
 
     def test_reasons_not_to_read_go_one_by_one(self) -> None:
-        listener = self.listener(limits=Limits(pipelined_octets=10))
+        listener = self.listener(limits=ConnectionLimits(pipelined_octets=10))
         listener.router.later = later = Deferred()
         protocol, wire = listener.greeted()
         protocol.dataReceived(ENVELOPE)
@@ -477,7 +477,7 @@ class Turns(Case):
         self.assertEqual(wire.codes(), [250, 250, 250, 250])
 
     def test_a_peer_that_reads_again_is_not_read_beyond_the_bound_while_it_waits_for_an_answer(self) -> None:
-        listener = self.listener(limits=Limits(pipelined_octets=10))
+        listener = self.listener(limits=ConnectionLimits(pipelined_octets=10))
         listener.router.later = later = Deferred()
         protocol, wire = listener.greeted()
         protocol.dataReceived(ENVELOPE)
@@ -528,7 +528,7 @@ class Turns(Case):
             self.assertTrue(wire.disconnecting)
 
     def test_a_pause_and_a_stopping_server_end_together(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=0)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=0)))
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"X\r\n")
         listener.factory.shut_down()
@@ -572,7 +572,7 @@ class Reloads(Case):
         says = Says(Pass())
         listener = self.listener(
             filters=[BoundFilter("names", says)], authenticator=authenticator, encryption=encryption(), failures_per_connection=20,
-            limits=Limits(messages_per_connection=3, patience=Patience(soft_errors=5, hard_errors=30)), relays=True,
+            limits=ConnectionLimits(messages_per_connection=3, patience=Patience(soft_errors=5, hard_errors=30)), relays=True,
         )  # fmt: skip
         listener.store.hold = True
         protocol, _ = listener.greeted()

@@ -18,7 +18,7 @@ from mailserver.mail.answers import Local, Mailbox, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.receive.copies import Way, copies_for
+from mailserver.receive.copies import RecipientRoute, copies_for
 from tests.delivery.messages import files_below, read
 
 PEER = Peer("192.0.2.1", 25000, "mx")
@@ -29,10 +29,10 @@ ways = st.lists(
 )
 
 
-def way(number: int, user: str, folder: tuple[str, ...], aside: bool) -> Way:
+def way(number: int, user: str, folder: tuple[str, ...], aside: bool) -> RecipientRoute:
     recipient = Recipient(Address(f"r{number}", "example.org"))
     box = Mailbox(user, "example.org", folder, folder_must_exist=bool(folder))
-    return Way(recipient, Local(Address(f"r{number}", "example.org"), box), "odd" if aside else "")
+    return RecipientRoute(recipient, Local(Address(f"r{number}", "example.org"), box), "odd" if aside else "")
 
 
 class Copies(SynchronousTestCase):
@@ -89,8 +89,8 @@ class Copies(SynchronousTestCase):
         return wanted | {f"{user}/.Junk": f"r{min(numbers)}" for user, numbers in in_junk.items()}
 
     def test_another_host_is_held_only_where_every_way_to_the_address_is_put_aside(self) -> None:
-        def to(number: int, address: str, aside: str) -> Way:
-            return Way(Recipient(Address(f"r{number}", "example.org")), Remote(Address.parse(address)), aside)
+        def to(number: int, address: str, aside: str) -> RecipientRoute:
+            return RecipientRoute(Recipient(Address(f"r{number}", "example.org")), Remote(Address.parse(address)), aside)
 
         copies = copies_for(
             [to(0, "a@far.example", "odd"), to(1, "b@far.example", "odd"), to(2, "a@FAR.example", ""), to(3, "A@far.example", "odd")]

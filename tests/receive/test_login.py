@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.interfaces import Denial, Denied, LoggedIn
 from mailserver.mail.envelope import Peer
 from mailserver.receive.login_replies import reply_to
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Pace
 from mailserver.sasl.steps import Challenge, ChannelBindings
@@ -209,7 +209,7 @@ class Failures(LogInCase):
         self.assertEqual(len(self.authenticator.logins), 3)
 
     def test_a_client_that_does_not_log_in_is_not_waited_for(self) -> None:
-        limits = Limits(pace=Pace(login_seconds=60.0))
+        limits = ConnectionLimits(pace=Pace(login_seconds=60.0))
         listener = self.listener(ALICE, limits=limits)
         idle, idle_wire = self.secured(listener)
         busy, busy_wire = self.secured(listener)
@@ -223,7 +223,7 @@ class Failures(LogInCase):
         self.assertEqual(listener.step("timeout")["why"], "no log-in for too long")
 
     def test_who_may_relay_by_its_address_need_not_log_in(self) -> None:
-        listener = self.listener(limits=Limits(pace=Pace(login_seconds=60.0)))
+        listener = self.listener(limits=ConnectionLimits(pace=Pace(login_seconds=60.0)))
         _, wire = listener.greeted("192.0.2.7")
         listener.clock.pump([1.0] * 61)
         self.assertEqual(wire.codes(), [])

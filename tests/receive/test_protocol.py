@@ -18,7 +18,7 @@ from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive import connection as connection_module
 from mailserver.receive.connection import LINGER_SECONDS
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.throttle import Admission, Pace, Patience
 from tests.receive.connections import Listener, Wire
 
@@ -83,7 +83,7 @@ class Conversation(ConnectionCase):
         self.assertEqual(wire.codes(), [250, 550, 250])
 
     def test_what_a_peer_sends_meanwhile_is_bounded_by_not_reading(self) -> None:
-        listener = self.listener(limits=Limits(pipelined_octets=1000, patience=Patience(junk_commands=1000)))
+        listener = self.listener(limits=ConnectionLimits(pipelined_octets=1000, patience=Patience(junk_commands=1000)))
         listener.router.later = later = Deferred()
         protocol, wire = listener.greeted()
         protocol.dataReceived(ENVELOPE)
@@ -161,7 +161,7 @@ class Conversation(ConnectionCase):
         self.assertEqual(listener.step("mended")["what"], "stray line ends in the header")
 
     def test_where_they_are_refused_it_is_after_the_data_but_for_the_networks_named(self) -> None:
-        listener = self.listener(limits=Limits(stray_line_ends="refuse"))
+        listener = self.listener(limits=ConnectionLimits(stray_line_ends="refuse"))
         for address, code in (("203.0.113.9", 550), ("198.51.100.4", 250)):
             protocol, wire = listener.greeted(address)
             protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: x\n\nhello\r\n.\r\n")
@@ -203,7 +203,7 @@ class Doors(ConnectionCase):
         self.assertEqual(wire.codes(), [550, 503, 221])
 
     def test_a_greeting_delay_catches_those_who_talk_first(self) -> None:
-        listener = self.listener(limits=Limits(greeting_delay_seconds=5))
+        listener = self.listener(limits=ConnectionLimits(greeting_delay_seconds=5))
         _, wire = listener.connect()
         early, early_wire = listener.connect()
         early.dataReceived(b"EHLO me\r\n")
@@ -228,8 +228,8 @@ class Doors(ConnectionCase):
 class Patiences(ConnectionCase):
     """Time, errors, junk."""
 
-    def pace(self) -> Limits:
-        return Limits(pace=Pace(command_seconds=300, data_seconds=180, data_octets_per_second=500))
+    def pace(self) -> ConnectionLimits:
+        return ConnectionLimits(pace=Pace(command_seconds=300, data_seconds=180, data_octets_per_second=500))
 
     def test_a_peer_that_says_nothing_for_five_minutes_hears_421(self) -> None:
         listener = self.listener(limits=self.pace())
@@ -325,7 +325,7 @@ class Patiences(ConnectionCase):
         self.flushLoggedErrors(RuntimeError)
 
     def test_after_ten_errors_each_reply_takes_a_second(self) -> None:
-        limits = Limits(patience=Patience(soft_errors=2, hard_errors=5))
+        limits = ConnectionLimits(patience=Patience(soft_errors=2, hard_errors=5))
         listener = self.listener(limits=limits)
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"X\r\nX\r\nX\r\nX\r\n")
@@ -336,14 +336,14 @@ class Patiences(ConnectionCase):
         self.assertEqual(wire.codes(), [500])
 
     def test_too_many_errors_end_the_connection(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=100, hard_errors=3)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=100, hard_errors=3)))
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"X\r\n" * 10)
         self.assertEqual(wire.codes(), [500, 500, 500, 421])
         self.assertTrue(wire.disconnecting)
 
     def test_a_lost_connection_in_its_penalty_is_let_go(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=1, hard_errors=50)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=1, hard_errors=50)))
         protocol, _ = listener.greeted()
         protocol.dataReceived(b"X\r\nX\r\n")
         protocol.connectionLost(Failure(ConnectionDone()))
@@ -351,7 +351,7 @@ class Patiences(ConnectionCase):
         self.assertEqual(listener.factory.connections, 0)
 
     def test_endless_noops_are_errors(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=100, hard_errors=3, junk_commands=5)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=100, hard_errors=3, junk_commands=5)))
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"NOOP\r\n" * 20)
         codes = wire.codes()
@@ -359,7 +359,7 @@ class Patiences(ConnectionCase):
         self.assertLess(len(codes), 12)
 
     def test_an_accepted_message_makes_errors_forgotten(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=100, hard_errors=3)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=100, hard_errors=3)))
         protocol, wire = listener.greeted()
         for _ in range(5):
             protocol.dataReceived(b"X\r\nX\r\n" + MESSAGE)
@@ -367,7 +367,7 @@ class Patiences(ConnectionCase):
         self.assertEqual(len(listener.store.taken), 5)
 
     def test_messages_on_one_connection_are_bounded(self) -> None:
-        listener = self.listener(limits=Limits(messages_per_connection=2))
+        listener = self.listener(limits=ConnectionLimits(messages_per_connection=2))
         protocol, wire = listener.greeted()
         protocol.dataReceived(MESSAGE * 3)
         self.assertEqual(wire.codes()[-2:], [250, 421])

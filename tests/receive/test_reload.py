@@ -17,7 +17,7 @@ from mailserver.mail.answers import Pass, Route, Verdict
 from mailserver.mail.envelope import Peer
 from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.throttle import Pace
 from mailserver.sasl.steps import Challenge, ChannelBindings
@@ -114,7 +114,7 @@ class ReloadCase(ConnectionCase):
                 "filters": filters,
                 "authenticator": parts,
                 "generation": parts.generation,
-                "limits": Limits(pace=Pace(command_seconds=600)),
+                "limits": ConnectionLimits(pace=Pace(command_seconds=600)),
                 **more,
             }
         )
@@ -333,8 +333,8 @@ class Greetings(ReloadCase):
         self.assertEqual(self.parts[0].generation.uses, 0)
 
     def test_what_was_announced_holds_until_the_next_hello(self) -> None:
-        large = Limits(message_octets=1_000_000, pace=Pace(command_seconds=600))
-        small = Limits(message_octets=1000, pace=Pace(command_seconds=600))
+        large = ConnectionLimits(message_octets=1_000_000, pace=Pace(command_seconds=600))
+        small = ConnectionLimits(message_octets=1000, pace=Pace(command_seconds=600))
         self.listener_ = self.of(self.parts[0], limits=large)
         session = self.open()
         self.reload(limits=small)

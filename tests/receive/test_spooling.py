@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
-from mailserver.receive.spooling import PIECE_OCTETS, SMALL_OCTETS, Spool, Spooling
+from mailserver.receive.spooling import PIECE_OCTETS, SMALL_OCTETS, SpoolBudget, Spooling
 
 
 class SpoolingCase(SynchronousTestCase):
@@ -19,7 +19,7 @@ class SpoolingCase(SynchronousTestCase):
         os.makedirs(os.path.dirname(self.path))
         self.jobs: list[tuple[Deferred[Any], Any, tuple[Any, ...]]] = []
         self.stops = 0
-        self.spool = Spool(one_octets_most=100_000, all_octets_most=10_000_000, run_in_thread=self.run_in_thread)
+        self.spool = SpoolBudget(one_octets_most=100_000, all_octets_most=10_000_000, run_in_thread=self.run_in_thread)
 
     def run_in_thread(self, work: Any, *arguments: Any) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()

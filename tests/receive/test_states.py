@@ -13,8 +13,8 @@ from zope.interface import implementer
 from mailserver.interfaces import IRecipientContentFilter
 from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
-from mailserver.receive.states import MOVES, Move, State
+from mailserver.receive.profile import ConnectionLimits
+from mailserver.receive.states import MOVES, ConnectionState, Move
 from mailserver.receive.throttle import Pace, Patience
 from tests.receive.connections import Listener
 from tests.receive.test_protocol import ENVELOPE, MESSAGE, ConnectionCase
@@ -36,29 +36,29 @@ class Not:
 
 class Moves(SynchronousTestCase):
     def test_there_is_a_row_for_each_state_and_a_way_into_each(self) -> None:
-        self.assertEqual(set(MOVES), set(State))
-        self.assertEqual({state for row in MOVES.values() for state in row.values()}, set(State))
+        self.assertEqual(set(MOVES), set(ConnectionState))
+        self.assertEqual({state for row in MOVES.values() for state in row.values()}, set(ConnectionState))
 
     def test_every_state_can_come_to_its_end_and_none_comes_back_from_it(self) -> None:
         for state, row in MOVES.items():
-            self.assertIs(row[Move.END], State.ENDED, state)
-        self.assertEqual(set(MOVES[State.ENDED]), {Move.END})
+            self.assertIs(row[Move.END], ConnectionState.ENDED, state)
+        self.assertEqual(set(MOVES[ConnectionState.ENDED]), {Move.END})
 
     def test_only_its_answer_ends_the_wait_for_an_answer(self) -> None:
-        self.assertEqual(set(MOVES[State.ASKED]), {Move.ANSWER, Move.END})
-        for state in set(State) - {State.ASKED}:
+        self.assertEqual(set(MOVES[ConnectionState.ASKED]), {Move.ANSWER, Move.END})
+        for state in set(ConnectionState) - {ConnectionState.ASKED}:
             self.assertNotIn(Move.ANSWER, MOVES[state])
 
     def test_a_penalty_begins_only_where_nothing_is_awaited_and_ends_once(self) -> None:
-        self.assertEqual([state for state, row in MOVES.items() if Move.PENALISE in row], [State.OPEN])
-        self.assertEqual([state for state, row in MOVES.items() if Move.FORGIVE in row], [State.PENALTY])
+        self.assertEqual([state for state, row in MOVES.items() if Move.PENALISE in row], [ConnectionState.OPEN])
+        self.assertEqual([state for state, row in MOVES.items() if Move.FORGIVE in row], [ConnectionState.PENALTY])
 
 
 class RefusedInPart(ConnectionCase):
     """What speaks LMTP is a mail system: one message's refusals are one error."""
 
     def lmtp(self, *but: str, **patience: Any) -> Listener:
-        limits = Limits(patience=Patience(**patience), pace=Pace(command_seconds=300))
+        limits = ConnectionLimits(patience=Patience(**patience), pace=Pace(command_seconds=300))
         return self.listener(service="lmtp", filters=[BoundFilter("not", Not(*but))], limits=limits)
 
     def test_more_refusals_than_errors_are_allowed_do_not_end_the_connection(self) -> None:
@@ -101,7 +101,7 @@ class RefusedInPart(ConnectionCase):
         self.assertEqual(len(listener.clock.getDelayedCalls()), 2, "the look at the clock, and one pause")
         listener.clock.advance(1)
         self.assertEqual(wire.codes(), [250] * 4 + [354] + [550] * 3 + [250, 250, 354])
-        self.assertIs(protocol.state, State.ASKED)
+        self.assertIs(protocol.state, ConnectionState.ASKED)
         listener.clock.pump([10] * 60)
         self.assertEqual(wire.said(), "", "the commit takes its time, and nobody hears 421 for that")
         listener.store.waiting.pop().callback(None)
@@ -123,14 +123,14 @@ class RefusedInPart(ConnectionCase):
 
 class Errors(ConnectionCase):
     def test_refused_messages_are_not_forgotten_like_accepted_ones(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=100, hard_errors=3), header_octets=50))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=100, hard_errors=3), header_octets=50))
         protocol, wire = listener.greeted()
         for _ in range(3):
             protocol.dataReceived(ENVELOPE + b"DATA\r\nSubject: " + b"x" * 60 + b"\r\n\r\n.\r\n")
         self.assertEqual(wire.codes()[-1], 421)
 
     def test_an_error_behind_a_message_that_is_committed_waits_its_turn(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=0, hard_errors=100)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=0, hard_errors=100)))
         listener.store.hold = True
         protocol, wire = listener.greeted()
         protocol.dataReceived(MESSAGE + b"X\r\nX\r\n")
@@ -147,7 +147,7 @@ class Errors(ConnectionCase):
 
 class HelloAgain(ConnectionCase):
     def test_it_is_junk(self) -> None:
-        listener = self.listener(limits=Limits(patience=Patience(soft_errors=100, hard_errors=3, junk_commands=5)))
+        listener = self.listener(limits=ConnectionLimits(patience=Patience(soft_errors=100, hard_errors=3, junk_commands=5)))
         protocol, wire = listener.greeted()
         protocol.dataReceived(b"EHLO again.example\r\n" * 20)
         self.assertEqual(wire.codes(), [250] * 8 + [421])
@@ -165,7 +165,7 @@ class HelloAgain(ConnectionCase):
         self.assertEqual(protocol.junk, 0)
 
     def test_it_earns_no_time(self) -> None:
-        listener = self.listener(limits=Limits(pace=Pace(command_seconds=300)))
+        listener = self.listener(limits=ConnectionLimits(pace=Pace(command_seconds=300)))
         protocol, wire = listener.greeted()
         for _ in range(4):
             listener.clock.pump([1] * 80)
@@ -185,7 +185,7 @@ class HelloAgain(ConnectionCase):
                 return waiting[-1]
 
         slow = BoundFilter("slow", Slow(), deadline_seconds=1000)
-        listener = self.listener(filters=[slow], limits=Limits(pace=Pace(command_seconds=300)))
+        listener = self.listener(filters=[slow], limits=ConnectionLimits(pace=Pace(command_seconds=300)))
         protocol, wire = listener.connect()
         waiting.pop().callback(Pass())
         protocol.dataReceived(b"EHLO a.example\r\n")
@@ -202,7 +202,7 @@ class HelloAgain(ConnectionCase):
         self.assertEqual(wire.codes(), [421])
 
     def test_work_earns_time_anew(self) -> None:
-        listener = self.listener(limits=Limits(pace=Pace(command_seconds=300)))
+        listener = self.listener(limits=ConnectionLimits(pace=Pace(command_seconds=300)))
         protocol, wire = listener.greeted()
         for _ in range(4):
             listener.clock.pump([1] * 200)

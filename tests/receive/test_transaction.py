@@ -25,7 +25,7 @@ from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Ref
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
-from mailserver.receive.profile import Limits
+from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.transaction import WAYS_MOST
 from tests.receive.connections import Listener
@@ -118,11 +118,11 @@ class Recipients(TransactionCase):
         self.assertEqual(self.say(self.listener(relays=True), MAIL + b"RCPT TO:<away@example.org>\r\n"), [250, 250])
 
     def test_the_recipient_after_the_last_hears_452(self) -> None:
-        listener = self.listener(limits=Limits(recipients=1))
+        listener = self.listener(limits=ConnectionLimits(recipients=1))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 452, 354, 250])
 
     def test_recipients_too_many_are_no_errors_up_to_a_thousand_and_the_others_go_on(self) -> None:
-        listener = self.listener(limits=Limits(recipients=2))
+        listener = self.listener(limits=ConnectionLimits(recipients=2))
         many = ["alice@example.org"] * 1002
         self.assertEqual(self.send(listener, *many), [250, 250, 250, *[452] * 1000, 354, 250])
         self.assertEqual(len(listener.store.taken), 1)
@@ -141,7 +141,7 @@ class Recipients(TransactionCase):
         self.assertEqual(self.send(listener, "everybody@example.org", "all@example.org"), [250, 250, 452, 354, 250])
 
     def test_beyond_a_thousand_each_recipient_too_many_is_an_error(self) -> None:
-        listener = self.listener(limits=Limits(recipients=1))
+        listener = self.listener(limits=ConnectionLimits(recipients=1))
         codes = self.send(listener, *["alice@example.org"] * 1100)
         self.assertLess(len(codes), 1030)
         self.assertEqual(listener.store.taken, [])
@@ -223,7 +223,7 @@ class Contents(TransactionCase):
         self.assertEqual(listener.store.taken, [])
 
     def test_a_message_that_goes_round_is_refused(self) -> None:
-        listener = self.listener(limits=Limits(hops=3))
+        listener = self.listener(limits=ConnectionLimits(hops=3))
         data = b"Received: by a\r\n" * 4 + b"\r\nhello\r\n"
         self.assertEqual(self.send(listener, "alice@example.org", data=data)[-1], 554)
         data = b"Received: by a\r\n" * 3 + b"\r\nhello\r\n"
@@ -545,7 +545,7 @@ class Mended(TransactionCase):
                 self.assertEqual(done, ["the separator line of an mbox is a field", "an empty line before the text"])
 
     def test_a_text_longer_than_the_header_limit_is_no_header(self) -> None:
-        listener = self.listener(limits=Limits(header_octets=1000))
+        listener = self.listener(limits=ConnectionLimits(header_octets=1000))
         self.assertEqual(self.send(listener, "bob@example.org", data=b"Subject: x\r\n" + b"words of a report\r\n" * 100), [250, 250, 354, 250])
 
     def test_blind_copies_of_mail_in_transit_stay(self) -> None:
