@@ -41,8 +41,8 @@ from mailserver.control.queue import Questions
 from mailserver.control.server import CommandRefused, ControlServer, NotStarted
 from mailserver.mail.durable import make_directory
 from mailserver.mail.faults import StorageFault
-from mailserver.pickup.folder import DropFolder
-from mailserver.pickup.pickup import Drop
+from mailserver.pickup.folder import PickupFolder
+from mailserver.pickup.pickup import Pickup
 from mailserver.pickup.user_names import UserNames, in_thread_of_its_own
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.awaiting import later, within
@@ -171,8 +171,8 @@ class MailService(Service):
         self._door = Door(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
         self._password_server: ControlServer | None = None
-        self._drop = Drop(
-            folder=DropFolder(configuration.drop_path, configuration.drop.users),
+        self._drop = Pickup(
+            folder=PickupFolder(configuration.drop_path, configuration.drop.users),
             clock=reactor,
             run_in_thread=deferToThread,
             profile=lambda: self._door.dropped,

@@ -27,7 +27,7 @@ from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
-from mailserver.pickup.file_format import DropEnvelope, DropFault, drop_name
+from mailserver.pickup.file_format import PickupEnvelope, PickupFault, pickup_name
 
 __all__ = ["main", "write_file"]
 
@@ -190,7 +190,7 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     if not recipients:
         raise Unsent("there is no recipient in the header", EX_USAGE)
     now = time.time()
-    name = drop_name(int(now * 1_000_000), secrets.token_bytes(16))
+    name = pickup_name(int(now * 1_000_000), secrets.token_bytes(16))
     message_id = f"<{name.removesuffix('.mail')}@{configuration.hostname}>"
     fields = letter.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
@@ -208,22 +208,22 @@ def _ring(path: str) -> None:
             ask(path, "drop.look", timeout_seconds=2)
 
 
-def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Address]) -> DropEnvelope:
+def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Address]) -> PickupEnvelope:
     """The first line of the file."""
     everybody = addresses if sender is None else (*addresses, sender)
     parameters = MailParameters(
         body="8BITMIME", smtputf8=not all(one.is_ascii for one in everybody), ret=wishes.ret, envid=wishes.envid
     )
     recipients = tuple([Recipient(one, RecipientParameters(wishes.notify)) for one in dict.fromkeys(addresses)])
-    envelope = DropEnvelope(sender, recipients, parameters)
+    envelope = PickupEnvelope(sender, recipients, parameters)
     try:
-        DropEnvelope.decode(envelope.encode())
-    except DropFault as error:
+        PickupEnvelope.decode(envelope.encode())
+    except PickupFault as error:
         raise Unsent(f"the server would not take it: {error}", EX_DATAERR) from None
     return envelope
 
 
-def write_file(path: str, envelope: DropEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
+def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
     """The file under a name with a dot, synced; then its own name, synced."""
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f".{name}")
@@ -252,7 +252,7 @@ def write_file(path: str, envelope: DropEnvelope, fields: Sequence[bytes], lette
 
 
 def _write_message(
-    file: BinaryIO, envelope: DropEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int
+    file: BinaryIO, envelope: PickupEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int
 ) -> None:
     line = envelope.encode()
     file.write(line)

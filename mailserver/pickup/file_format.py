@@ -11,7 +11,7 @@ The first line is a JSON object in ASCII, closed by LF; all that follows is the 
     smtputf8     true where an address is not ASCII; absent: false
     ret          "FULL" or "HDRS", envid: a text, notify: a list of "SUCCESS", "FAILURE", "DELAY", or just "NEVER" (RFC 3461)
 
-The file's name is `drop_name`; it is written under another name that begins with a dot and renamed when it is complete.
+The file's name is `pickup_name`; it is written under another name that begins with a dot and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 
-__all__ = ["ENVELOPE_OCTETS", "DropEnvelope", "DropFault", "drop_name", "is_drop_name"]
+__all__ = ["ENVELOPE_OCTETS", "PickupEnvelope", "PickupFault", "pickup_name", "is_pickup_name"]
 
 VERSION = 1
 ENVELOPE_OCTETS = 1 << 20  # of the first line
@@ -35,22 +35,22 @@ KEYS = frozenset({"version", "sender", "recipients", "body", "smtputf8", "ret", 
 NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 
 
-class DropFault(ValueError):
+class PickupFault(ValueError):
     """The file is not what it should be; the words say why."""
 
 
-def drop_name(microseconds: int, random: bytes) -> str:
+def pickup_name(microseconds: int, random: bytes) -> str:
     """A name that nobody else has and nobody can guess: it begins with the time, 16 random octets follow."""
     return f"{microseconds:016x}-{random.hex()}.mail"
 
 
-def is_drop_name(name: str) -> bool:
+def is_pickup_name(name: str) -> bool:
     """The name is one of a complete file."""
     return NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class DropEnvelope:
+class PickupEnvelope:
     """The first line."""
 
     sender: Address | None
@@ -74,23 +74,23 @@ class DropEnvelope:
         return json.dumps({key: value for key, value in row.items() if value is not None}).encode("ascii") + b"\n"
 
     @classmethod
-    def decode(cls, line: bytes) -> DropEnvelope:
-        """Raises `DropFault` for what no program of ours has written."""
+    def decode(cls, line: bytes) -> PickupEnvelope:
+        """Raises `PickupFault` for what no program of ours has written."""
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DropFault(f"its first line is not JSON: {error}") from None
+            raise PickupFault(f"its first line is not JSON: {error}") from None
         if not isinstance(row, dict) or row.get("version") != VERSION:
-            raise DropFault(f"its first line is no envelope of version {VERSION}")
+            raise PickupFault(f"its first line is no envelope of version {VERSION}")
         if row.keys() - KEYS:
-            raise DropFault(f"its envelope has an unknown key {min(row.keys() - KEYS)!r}")
+            raise PickupFault(f"its envelope has an unknown key {min(row.keys() - KEYS)!r}")
         try:
             return cls._decoded(row)
         except AddressError as error:
-            raise DropFault(f"its envelope has what is no address: {error}") from None
+            raise PickupFault(f"its envelope has what is no address: {error}") from None
 
     @classmethod
-    def _decoded(cls, row: dict[str, Any]) -> DropEnvelope:
+    def _decoded(cls, row: dict[str, Any]) -> PickupEnvelope:
         sender, recipients = row.get("sender"), row.get("recipients")
         body, smtputf8, ret, envid = (
             row.get("body", "7BIT"),
@@ -99,15 +99,15 @@ class DropEnvelope:
             row.get("envid"),
         )
         if not isinstance(sender, str) or not isinstance(recipients, list) or not recipients:
-            raise DropFault("its envelope needs a sender and recipients")
+            raise PickupFault("its envelope needs a sender and recipients")
         if len(recipients) > RECIPIENTS:
-            raise DropFault(f"its envelope has more than {RECIPIENTS} recipients")
+            raise PickupFault(f"its envelope has more than {RECIPIENTS} recipients")
         if not all(isinstance(one, str) for one in recipients):
-            raise DropFault("its recipients must be texts")
+            raise PickupFault("its recipients must be texts")
         if body not in ("7BIT", "8BITMIME") or not isinstance(smtputf8, bool) or ret not in (None, "FULL", "HDRS"):
-            raise DropFault("its envelope has a body, smtputf8 or ret that is none")
+            raise PickupFault("its envelope has a body, smtputf8 or ret that is none")
         if envid is not None and not (isinstance(envid, str) and envid.isascii() and envid.isprintable()):
-            raise DropFault("its envelope id (envid) is not printable ASCII")
+            raise PickupFault("its envelope id (envid) is not printable ASCII")
         notify = _notify(row.get("notify"))
         recipient_parameters = RecipientParameters(notify)
         return cls(
@@ -129,8 +129,8 @@ def _notify(value: Any) -> frozenset[str] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise DropFault("its notify is none")
+        raise PickupFault("its notify is none")
     wanted = frozenset(value)
     if wanted - NOTIFY or ("NEVER" in wanted and len(wanted) > 1):
-        raise DropFault("its notify is none")
+        raise PickupFault("its notify is none")
     return wanted

@@ -16,15 +16,15 @@ from mailserver.mail.mending import mended
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import Original, RecipientReport, failure_report, parameters_for
-from mailserver.pickup.file_format import DropFault
-from mailserver.pickup.folder import PIECE_OCTETS, Opened
+from mailserver.pickup.file_format import PickupFault
+from mailserver.pickup.folder import PIECE_OCTETS, OpenedFile
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
 from mailserver.smtp.server.data import ChunkReader, normalized
 
-__all__ = ["Answers", "NotNow", "Visit"]
+__all__ = ["RecipientAnswers", "PickupDeferred", "FileTransaction"]
 
 ANOTHER_TRANSACTION = "4.5.3"  # too many recipients for one
 HEADER_OCTETS = 32_768  # of a refused message, in the report
@@ -32,12 +32,12 @@ HEADER_OCTETS = 32_768  # of a refused message, in the report
 Answered = tuple[Recipient, Reply]
 
 
-class NotNow(Exception):
+class PickupDeferred(Exception):
     """The message can be taken later; the words say why not now."""
 
 
 @dataclass(slots=True)
-class Answers:
+class RecipientAnswers:
     """What the recipients have heard.  `others` want a transaction of their own."""
 
     accepted: list[Recipient] = field(default_factory=list)
@@ -50,13 +50,13 @@ class Answers:
         (self.deferred if reply.is_transient else self.refused).extend([(one, reply) for one in recipients])
 
 
-class Visit:
+class FileTransaction:
     """A transaction for a file.  `user` is the name of whose file it is; `stops()` says that the server is about to end."""
 
     def __init__(
         self,
         profile: Profile,
-        opened: Opened,
+        opened: OpenedFile,
         *,
         id: str,
         user: str,
@@ -71,9 +71,9 @@ class Visit:
         self._peer = Peer("local", 0, "submission", hello=f"userid {opened.uid}", login=user)
         self._transaction = Transaction(profile, self._peer, "", id)
 
-    async def ask(self, recipients: Sequence[Recipient]) -> Answers:
+    async def ask(self, recipients: Sequence[Recipient]) -> RecipientAnswers:
         """MAIL and RCPT: what becomes of each recipient, before any of them has the message."""
-        envelope, answers = self._opened.envelope, Answers()
+        envelope, answers = self._opened.envelope, RecipientAnswers()
         self._profile.note(self.id, "handed_over", user=self._peer.login, uid=self._opened.uid)
         reply = await self._transaction.mail(envelope.sender, envelope.parameters)
         if not reply.is_positive:
@@ -92,7 +92,7 @@ class Visit:
         return answers
 
     async def content(self) -> Reply:
-        """Give the message to those who were accepted; the reply after the data.  Raises `NotNow`, OSError."""
+        """Give the message to those who were accepted; the reply after the data.  Raises `PickupDeferred`, OSError."""
         profile, opened = self._profile, self._opened
         flow = Flow()
         spooling = Spooling(
@@ -122,7 +122,7 @@ class Visit:
         at = 0 if opened.is_whole else os.lseek(opened.descriptor, 0, os.SEEK_CUR)
         while left > 0 and reader.fault is None:
             if self._stops():
-                raise NotNow("the server stops")
+                raise PickupDeferred("the server stops")
             piece = await self._run_in_thread(os.pread, opened.descriptor, min(PIECE_OCTETS, left), at)
             if not piece:
                 break
@@ -130,24 +130,24 @@ class Visit:
             spooling.write(reader.read(piece, is_last=left == 0))
             await flow.goes_on()
         if left != 0 or not opened.is_unchanged:
-            raise NotNow("somebody still writes to it")
+            raise PickupDeferred("somebody still writes to it")
         return reader
 
     async def report(self, told: Sequence[RecipientReport], *, id: str, now: float) -> None:
         """Tell the sender of recipients who will not get it.
 
-        Raises `DropFault` where there is nobody to tell, `StorageFault`, and whatever the router raises.
+        Raises `PickupFault` where there is nobody to tell, `StorageFault`, and whatever the router raises.
         """
         profile, sender = self._profile, self._opened.envelope.sender
         if sender is None:
-            raise DropFault("refused, and it has no sender")
+            raise PickupFault("refused, and it has no sender")
         original = Original(self._envelope(now), self._head(), False)
         octets = failure_report(original, told, id=id, hostname=profile.hostname, made_at=now)
         recipient = Recipient(sender)
         routes = await profile.router.route(sender)
         places = [one for one in routes if isinstance(one, Local) or (isinstance(one, Remote) and profile.relays)]
         if not places:
-            raise DropFault(f"refused ({told[0].reply}), and its sender {sender} cannot be told")
+            raise PickupFault(f"refused ({told[0].reply}), and its sender {sender} cannot be told")
         peer = Peer("127.0.0.1", 0, "report", profile.hostname)
         envelope = Envelope(id, peer, None, (recipient,), now, parameters_for(octets, sender))
         destinations = tuple([Destination(n, recipient, place) for n, place in enumerate(places)])

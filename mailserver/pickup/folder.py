@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.durable import make_directory, sync_directory
-from mailserver.pickup.file_format import ENVELOPE_OCTETS, DropEnvelope, DropFault, is_drop_name
-from mailserver.pickup.progress import Progress
+from mailserver.pickup.file_format import ENVELOPE_OCTETS, PickupEnvelope, PickupFault, is_pickup_name
+from mailserver.pickup.progress import PickupProgress
 
-__all__ = ["PIECE_OCTETS", "DropFolder", "Found", "Listing", "Opened"]
+__all__ = ["PIECE_OCTETS", "PickupFolder", "FoundFile", "Listing", "OpenedFile"]
 
 BAD, TAKEN = "bad", "taken"
 PROGRESS = ".progress"
@@ -43,7 +43,7 @@ BAD_OF_A_USER = 100  # a user's files in bad/; further ones stay where they are
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file in the folder, and whose it is."""
 
     name: str
@@ -58,20 +58,20 @@ class Listing:
     none of ours has, `odd` what is no file; of both the first `ODD_LISTED`.
     """
 
-    files: tuple[Found, ...]
-    misnamed: tuple[Found, ...]
-    odd: tuple[Found, ...]
+    files: tuple[FoundFile, ...]
+    misnamed: tuple[FoundFile, ...]
+    odd: tuple[FoundFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedFile:
     """A taken file: its envelope, whose it is, its open descriptor and the first octets of the message.
 
     `size` is the message's in octets when it was opened, `changed_at` the file's modification time in nanoseconds.  `is_whole`
     says that `start` is all of it; the descriptor is closed then.
     """
 
-    envelope: DropEnvelope
+    envelope: PickupEnvelope
     uid: int
     descriptor: int
     start: bytes
@@ -88,7 +88,7 @@ class Opened:
         return facts.st_mtime_ns == self.changed_at
 
 
-class DropFolder:
+class PickupFolder:
     """The folder `path`.  `users` is "owner" (root and the server's user), "group:NAME" or "all"."""
 
     def __init__(self, path: str, users: str) -> None:
@@ -119,8 +119,8 @@ class DropFolder:
     def listing(self) -> Listing:
         """Look at every entry, and take none.  Raises OSError where the folder cannot be read."""
         files: dict[int, list[str]] = {}
-        misnamed: list[Found] = []
-        odd: list[Found] = []
+        misnamed: list[FoundFile] = []
+        odd: list[FoundFile] = []
         with os.scandir(self.path) as entries:
             for entry in entries:
                 name = entry.name
@@ -132,10 +132,10 @@ class DropFolder:
                     continue
                 if not stat.S_ISREG(facts.st_mode):
                     if len(odd) < ODD_LISTED:
-                        odd.append(Found(name, facts.st_uid))
-                elif not is_drop_name(name):
+                        odd.append(FoundFile(name, facts.st_uid))
+                elif not is_pickup_name(name):
                     if len(misnamed) < ODD_LISTED:
-                        misnamed.append(Found(name, facts.st_uid))
+                        misnamed.append(FoundFile(name, facts.st_uid))
                 else:
                     own = files.setdefault(facts.st_uid, [])
                     own.append(name)
@@ -165,15 +165,15 @@ class DropFolder:
         sync_directory(os.path.join(self.path, TAKEN))
         sync_directory(self.path)
 
-    def left_over(self) -> list[Found]:
+    def left_over(self) -> list[FoundFile]:
         """What an earlier run took and did not bring to its end."""
-        found: list[Found] = []
+        found: list[FoundFile] = []
         names = sorted(os.listdir(os.path.join(self.path, TAKEN)))
         for name in names:
             path = self.taken_path(name)
             with contextlib.suppress(OSError):
                 if not name.endswith((PROGRESS, PROGRESS + ".new")):
-                    found.append(Found(name, os.lstat(path).st_uid))
+                    found.append(FoundFile(name, os.lstat(path).st_uid))
                 elif not os.path.lexists(path.partition(PROGRESS)[0]):
                     os.unlink(path)  # the file went first, and then the power
         return found
@@ -182,29 +182,29 @@ class DropFolder:
         """Where a taken file stands."""
         return os.path.join(self.path, TAKEN, name)
 
-    def open(self, name: str) -> Opened:
-        """Open a taken file.  Raises `DropFault` for what is no message, OSError."""
+    def open(self, name: str) -> OpenedFile:
+        """Open a taken file.  Raises `PickupFault` for what is no message, OSError."""
         try:
             descriptor = os.open(self.taken_path(name), READ)
         except PermissionError:
-            raise DropFault("the server's user may not read it") from None
+            raise PickupFault("the server's user may not read it") from None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
-                raise DropFault("it is no file") from None
+                raise PickupFault("it is no file") from None
             raise
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-                raise DropFault("it is no file of its own")  # a second name could make another's file a message
+                raise PickupFault("it is no file of its own")  # a second name could make another's file a message
             start = b""
             while b"\n" not in start and (piece := os.read(descriptor, PIECE_OCTETS)):
                 start += piece
                 if len(start) > ENVELOPE_OCTETS:
-                    raise DropFault("its first line is too long")
+                    raise PickupFault("its first line is too long")
             line, newline, rest = start.partition(b"\n")
             if not newline:
-                raise DropFault("it has no message")
-            envelope = DropEnvelope.decode(line)
+                raise PickupFault("it has no message")
+            envelope = PickupEnvelope.decode(line)
             is_whole = len(start) >= facts.st_size
         except BaseException:
             os.close(descriptor)
@@ -212,7 +212,7 @@ class DropFolder:
         if is_whole:
             os.close(descriptor)
         size = facts.st_size - len(line) - 1
-        return Opened(envelope, facts.st_uid, descriptor, rest, is_whole, size, facts.st_mtime_ns)
+        return OpenedFile(envelope, facts.st_uid, descriptor, rest, is_whole, size, facts.st_mtime_ns)
 
     def remove(self, name: str) -> None:
         """The message is the queue's now."""
@@ -220,7 +220,7 @@ class DropFolder:
             os.unlink(self.taken_path(name))
         self._forget(name)
 
-    def reject(self, found: Found, *, is_taken: bool) -> bool:
+    def reject(self, found: FoundFile, *, is_taken: bool) -> bool:
         """Keep the file for the administrator.  False where its user has too many there: it stays where it is."""
         folder = os.path.join(self.path, BAD)
         own = 0
@@ -236,15 +236,15 @@ class DropFolder:
             self._forget(found.name)
         return True
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> PickupProgress:
         """How far a taken file has come.  Raises OSError; ValueError where that is not legible any more."""
         try:
             with open(self.taken_path(name) + PROGRESS, "rb") as file:
-                return Progress.decode(file.read())
+                return PickupProgress.decode(file.read())
         except FileNotFoundError:
-            return Progress()
+            return PickupProgress()
 
-    def keep(self, name: str, progress: Progress) -> None:
+    def keep(self, name: str, progress: PickupProgress) -> None:
         """Write down how far it has come, durably.  Raises OSError."""
         path = self.taken_path(name) + PROGRESS
         descriptor = os.open(path + ".new", WRITE, 0o600)
@@ -283,8 +283,8 @@ def group_number(name: str) -> int:
         raise FileNotFoundError(errno.ENOENT, "there is no such group", name) from None
 
 
-def _by_turns(files: dict[int, list[str]]) -> tuple[Found, ...]:
+def _by_turns(files: dict[int, list[str]]) -> tuple[FoundFile, ...]:
     """Each user's oldest files, one of each user after the other; who has the oldest file begins."""
     oldest = {uid: heapq.nsmallest(LISTED_OF_A_USER, names) for uid, names in files.items()}
     placed = [(place, names[place], uid) for uid, names in oldest.items() for place in range(len(names))]
-    return tuple([Found(name, uid) for _, name, uid in sorted(placed)])
+    return tuple([FoundFile(name, uid) for _, name, uid in sorted(placed)])

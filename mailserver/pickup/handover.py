@@ -22,13 +22,13 @@ from mailserver.mail.envelope import Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.ids import time_of
 from mailserver.mail.report import RecipientReport, wants
-from mailserver.pickup.file_format import DropFault
-from mailserver.pickup.file_transaction import Answers, NotNow, Visit
-from mailserver.pickup.folder import DropFolder, Opened
-from mailserver.pickup.progress import Progress, Step
+from mailserver.pickup.file_format import PickupFault
+from mailserver.pickup.file_transaction import FileTransaction, PickupDeferred, RecipientAnswers
+from mailserver.pickup.folder import OpenedFile, PickupFolder
+from mailserver.pickup.progress import PickupProgress, PickupStep
 from mailserver.receive.profile import Profile
 
-__all__ = ["Handover"]
+__all__ = ["FileHandover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class _File:
     """
 
     name: str
-    opened: Opened
+    opened: OpenedFile
     profile: Profile  # the same for all its transactions, over a reload, too
     user: str
-    progress: Progress
+    progress: PickupProgress
     delivery_id: str
     report_id: str
     taken_at: float
@@ -51,7 +51,7 @@ class _File:
     is_told: bool
 
 
-class Handover:
+class FileHandover:
     """Brings files.  `profile()` is the present profile of `submission`; `next_id()` gives message ids, in the reactor's thread.
 
     `is_stored(id)` fires with whether the queue has a message; `user_of(uid)` with a user's name.
@@ -62,7 +62,7 @@ class Handover:
     def __init__(
         self,
         *,
-        folder: DropFolder,
+        folder: PickupFolder,
         clock: Clock,
         run_in_thread: Callable[..., Deferred[Any]],
         profile: Callable[[], Profile],
@@ -81,21 +81,21 @@ class Handover:
         self._user_of = user_of
         self._expire_seconds = expire_seconds
         self._stops = stops
-        self._progress: dict[str, Progress] = {}  # of files that wait, where it does not stand on the disk
+        self._progress: dict[str, PickupProgress] = {}  # of files that wait, where it does not stand on the disk
 
     async def bring(self, name: str, *, again: bool) -> None:
         """Bring a taken file into the queue; when this returns nothing of it is left to do, and it is gone from the folder.
 
-        `again` says that it was tried before, perhaps in an earlier run.  Raises `NotNow` or OSError where it has to wait, and
-        `DropFault` where it is to be kept for the administrator.
+        `again` says that it was tried before, perhaps in an earlier run.  Raises `PickupDeferred` or OSError where it
+        has to wait, and `PickupFault` where it is to be kept for the administrator.
         """
         delivery_id, _, report_id = name.partition(".")
         try:
             taken_at = time_of(delivery_id)
             time_of(report_id)
         except ValueError:
-            raise DropFault("its name is none of ours") from None
-        opened: Opened = await self._run_in_thread(self._folder.open, name)
+            raise PickupFault("its name is none of ours") from None
+        opened: OpenedFile = await self._run_in_thread(self._folder.open, name)
         try:
             progress = await self._so_far(name, again, delivery_id, report_id)
             asks = again and not progress.is_kept and name not in self._progress
@@ -114,7 +114,7 @@ class Handover:
                 os.close(opened.descriptor)
         self._progress[name] = progress  # should what follows fail, nothing is sent twice
         if progress.untold:
-            raise DropFault("it was refused, and its sender cannot be told")
+            raise PickupFault("it was refused, and its sender cannot be told")
         await self._run_in_thread(self._folder.remove, name)
         self.forget(name)
 
@@ -122,23 +122,23 @@ class Handover:
         """The file has gone."""
         self._progress.pop(name, None)
 
-    async def _keep(self, name: str, progress: Progress) -> None:
+    async def _keep(self, name: str, progress: PickupProgress) -> None:
         """It has to wait: remember who has it, on the disk where anybody has."""
         self._progress[name] = progress
         if progress.done or progress.told:
             await self._run_in_thread(self._folder.keep, name, progress)
             self.forget(name)
 
-    async def _so_far(self, name: str, again: bool, delivery_id: str, report_id: str) -> Progress:
+    async def _so_far(self, name: str, again: bool, delivery_id: str, report_id: str) -> PickupProgress:
         """How far it has come.  What was about to be committed is looked for in the queue."""
         known = self._progress.get(name)
         if known is not None or not again:
-            return known or Progress()
+            return known or PickupProgress()
         try:
-            progress: Progress = await self._run_in_thread(self._folder.progress, name)
+            progress: PickupProgress = await self._run_in_thread(self._folder.progress, name)
         except ValueError as error:
             self.log.error("{name}: who has it is not legible, all get it: {why}", name=name, why=str(error))
-            return Progress(used={delivery_id, report_id}, is_kept=True)
+            return PickupProgress(used={delivery_id, report_id}, is_kept=True)
         if progress.delivery is not None and await self._is_stored(progress.delivery.id):
             progress.done.update(progress.delivery.addresses)
         if progress.report is not None and await self._is_stored(progress.report.id):
@@ -146,7 +146,7 @@ class Handover:
         return progress
 
     async def _go_on(self, file: _File) -> None:
-        """Ask for all who do not have it yet.  Raises `NotNow` where some have to wait."""
+        """Ask for all who do not have it yet.  Raises `PickupDeferred` where some have to wait."""
         progress = file.progress
         waiting = [
             one
@@ -169,13 +169,13 @@ class Handover:
             await self._tell(file, visit, refused, some_wait=bool(deferred))
         if deferred:
             count = len(file.opened.envelope.recipients)
-            raise NotNow(f"{len(deferred)} of {count} recipients cannot be served now: {deferred[0].reply}")
+            raise PickupDeferred(f"{len(deferred)} of {count} recipients cannot be served now: {deferred[0].reply}")
 
-    async def _transaction(self, file: _File, recipients: list[Recipient]) -> tuple[Visit, Answers]:
+    async def _transaction(self, file: _File, recipients: list[Recipient]) -> tuple[FileTransaction, RecipientAnswers]:
         """One transaction for those who go together; who has it then is in the file's progress."""
         progress = file.progress
         id = self._next_id() if file.delivery_id in progress.used else file.delivery_id
-        visit = Visit(
+        visit = FileTransaction(
             file.profile,
             file.opened,
             id=id,
@@ -187,11 +187,11 @@ class Handover:
         if file.is_stored:
             served = [*answers.accepted, *answers.others, *[one for one, _ in answers.deferred]]
             progress.done.update([str(one.address) for one in served])
-            return visit, Answers(refused=answers.refused)
+            return visit, RecipientAnswers(refused=answers.refused)
         if not answers.accepted:
             return visit, answers
         if answers.deferred or answers.others or progress.is_kept:
-            progress.delivery = Step(id, tuple([str(one.address) for one in answers.accepted]))
+            progress.delivery = PickupStep(id, tuple([str(one.address) for one in answers.accepted]))
             progress.used.add(id)
             await self._run_in_thread(self._folder.keep, file.name, progress)
         reply = await visit.content()
@@ -202,7 +202,7 @@ class Handover:
             answers.file(answers.accepted, reply)
         return visit, answers
 
-    async def _tell(self, file: _File, visit: Visit, refused: list[RecipientReport], *, some_wait: bool) -> None:
+    async def _tell(self, file: _File, visit: FileTransaction, refused: list[RecipientReport], *, some_wait: bool) -> None:
         """Tell the sender, once, of those who will never get it."""
         progress = file.progress
         addresses = tuple([str(one.recipient.address) for one in refused])
@@ -210,15 +210,15 @@ class Handover:
         if file.opened.envelope.sender is not None and wanted and not file.is_told:
             id = self._next_id() if file.report_id in progress.used else file.report_id
             if some_wait or progress.is_kept:
-                progress.report = Step(id, addresses)
+                progress.report = PickupStep(id, addresses)
                 progress.used.add(id)
                 await self._run_in_thread(self._folder.keep, file.name, progress)
             try:
                 await visit.report(wanted, id=id, now=self._clock.seconds())
-            except DropFault as error:
+            except PickupFault as error:
                 self.log.error("{name} in the drop folder: {why}", name=file.name, why=str(error))
                 progress.untold = True
             except StorageFault as error:
-                raise NotNow(f"its sender cannot be told now: {error}") from error
+                raise PickupDeferred(f"its sender cannot be told now: {error}") from error
             progress.used.add(id)
         progress.told.update(addresses)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailserver.interfaces import Clock
-from mailserver.pickup.folder import Found
+from mailserver.pickup.folder import FoundFile
 
-__all__ = ["Told"]
+__all__ = ["PickupLog"]
 
 TOLD_OF_A_USER = 20  # lines about a user's entries …
 TOLD_SECONDS = 600.0  # … in this time
 USERS_MOST = 1000
 
 
-class Told:
+class PickupLog:
     """What was said about the entries of the folder: each once, and about one user's no more than some in ten minutes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: set[Found] = set()
+        self._entries: set[FoundFile] = set()
         self._lines: dict[int, tuple[float, int]] = {}  # by user: since when, how many
 
-    def once(self, found: Found, words: str, say: Callable[..., None]) -> None:
+    def once(self, found: FoundFile, words: str, say: Callable[..., None]) -> None:
         """Say it, unless it was said."""
         if found in self._entries:
             return
@@ -36,7 +36,7 @@ class Told:
         elif lines == TOLD_OF_A_USER:
             say("more entries of user {uid} in the drop folder are no messages; they are not told", uid=found.uid)
 
-    def forget_others(self, present: set[Found]) -> None:
+    def forget_others(self, present: set[FoundFile]) -> None:
         """Only these are still there; should another come back, it is told anew."""
         self._entries = {found for found in self._entries if not found.name or found in present}
         if len(self._lines) > USERS_MOST:

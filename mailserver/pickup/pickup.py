@@ -1,8 +1,8 @@
 """Watches the drop folder: mail that programs of this host hand over.
 
-Each file goes to `Handover`; this module says which one next.  Whatever others put into the folder, it keeps nobody else's mail
-from its turn: a user has at most some files under way and some waiting, each file and each entry is guarded for itself, and
-what is told is told once.
+Each file goes to `FileHandover`; this module says which one next.  Whatever others put into the folder, it keeps nobody
+else's mail from its turn: a user has at most some files under way and some waiting, each file and each entry is guarded
+for itself, and what is told is told once.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
-from mailserver.pickup.file_format import DropFault
-from mailserver.pickup.file_transaction import NotNow
-from mailserver.pickup.folder import DropFolder, Found
-from mailserver.pickup.handover import Handover
-from mailserver.pickup.log_lines import Told
+from mailserver.pickup.file_format import PickupFault
+from mailserver.pickup.file_transaction import PickupDeferred
+from mailserver.pickup.folder import FoundFile, PickupFolder
+from mailserver.pickup.handover import FileHandover
+from mailserver.pickup.log_lines import PickupLog
 from mailserver.receive.profile import Profile
 
-__all__ = ["Drop"]
+__all__ = ["Pickup"]
 
 LOOK_SECONDS = 1.0
 SETTLED_SECONDS = 2.0  # a change this young may be followed by another within the same tick of the file system's clock
@@ -38,10 +38,10 @@ BAD_FULL_SECONDS = 600.0  # a user's misnamed files are not counted again before
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingFile:
     """A taken file that could not be brought: when it is tried again, and how often it was tried."""
 
-    found: Found
+    found: FoundFile
     again_at: float
     tries: int
 
@@ -50,7 +50,7 @@ class Waiting:
         return not still_holds(self.again_at, now, AGAIN_SECONDS_MOST)
 
 
-class Drop:
+class Pickup:
     """Watches a folder and brings its files into the queue.
 
     `profile()` is the present profile of `submission`; `next_id()` gives message ids and is called in the reactor's thread alone;
@@ -63,7 +63,7 @@ class Drop:
     def __init__(
         self,
         *,
-        folder: DropFolder,
+        folder: PickupFolder,
         clock: Clock,
         run_in_thread: Callable[..., Deferred[Any]],
         profile: Callable[[], Profile],
@@ -76,7 +76,7 @@ class Drop:
         self._clock = clock
         self._run_in_thread = run_in_thread
         self._next_id = next_id
-        self._handover = Handover(
+        self._handover = FileHandover(
             folder=folder,
             clock=clock,
             run_in_thread=run_in_thread,
@@ -89,12 +89,12 @@ class Drop:
         )
         self._timer: Any = None
         self._seen = 0.0
-        self._plan: deque[Found] = deque()  # files of the last listing, still in the folder
-        self._active: dict[str, Found] = {}  # taken, being brought
-        self._waiting: dict[str, Waiting] = {}  # taken
+        self._plan: deque[FoundFile] = deque()  # files of the last listing, still in the folder
+        self._active: dict[str, FoundFile] = {}  # taken, being brought
+        self._waiting: dict[str, WaitingFile] = {}  # taken
         self._must_sync = True  # files were moved, by an earlier run perhaps, and a power cut could still bring them back
         self._bad_is_full: dict[int, float] = {}  # by user: until when nothing more is put there
-        self._told = Told(clock)
+        self._told = PickupLog(clock)
         self._last_failure = ""
         self._trouble = ""  # of the folder itself, told once
         self._is_working = False
@@ -109,7 +109,7 @@ class Drop:
         """Make the folder and take up what an earlier run left.  Raises OSError where it cannot be made."""
         await self._run_in_thread(self._folder.make)
         for found in await self._run_in_thread(self._folder.left_over):
-            self._waiting[found.name] = Waiting(found, 0.0, 0)
+            self._waiting[found.name] = WaitingFile(found, 0.0, 0)
         self._stopped = False
         self.look()
         self._timer = self._clock.callLater(LOOK_SECONDS, self._tick)
@@ -211,7 +211,7 @@ class Drop:
             await self._put_misnamed_aside(found)
         self._told.forget_others({*listing.odd, *listing.misnamed})
 
-    async def _put_misnamed_aside(self, found: Found) -> None:
+    async def _put_misnamed_aside(self, found: FoundFile) -> None:
         if still_holds(self._bad_is_full.get(found.uid, 0.0), self._clock.seconds(), BAD_FULL_SECONDS):
             return
         try:
@@ -224,19 +224,21 @@ class Drop:
         self._bad_is_full[found.uid] = self._clock.seconds() + BAD_FULL_SECONDS
         self._told.once(found, f"has no name of a message, and {why}", self.log.error)
 
-    def _reject(self, found: Found, is_taken: bool) -> bool:
+    def _reject(self, found: FoundFile, is_taken: bool) -> bool:
         return self._folder.reject(found, is_taken=is_taken)
 
-    def _choose(self) -> list[Found]:
+    def _choose(self) -> list[FoundFile]:
         """The next files of the plan, as far as there is room for them and for their users."""
         under_way = Counter([found.uid for found in self._active.values()])
         waiting = Counter([one.found.uid for one in self._waiting.values()])
-        chosen: list[Found] = []
-        kept: deque[Found] = deque()
+        chosen: list[FoundFile] = []
+        kept: deque[FoundFile] = deque()
         while self._plan:
             found = self._plan.popleft()
             if waiting[found.uid] >= WAITING_OF_A_USER:
-                self._told.once(Found("", found.uid), f"has {WAITING_OF_A_USER} files waiting: no more are taken", self.log.warn)
+                self._told.once(
+                    FoundFile("", found.uid), f"has {WAITING_OF_A_USER} files waiting: no more are taken", self.log.warn
+                )
                 continue
             if len(self._active) + len(chosen) >= AT_ONCE or under_way[found.uid] >= AT_ONCE_OF_A_USER:
                 kept.append(found)
@@ -246,7 +248,7 @@ class Drop:
         self._plan = kept
         return chosen
 
-    async def _take(self, chosen: list[Found]) -> int:
+    async def _take(self, chosen: list[FoundFile]) -> int:
         """Take files out of the folder and begin them; how many could be had."""
         if not chosen:
             return 0
@@ -254,11 +256,11 @@ class Drop:
         moves = [(found.name, name) for name, found in new.items()]
         taken, trouble = await self._run_in_thread(self._folder.take, moves)
         for name in taken:
-            found = Found(name, new[name].uid)
+            found = FoundFile(name, new[name].uid)
             if trouble is None:
                 self._begin(found, 0)
             else:
-                self._waiting[name] = Waiting(found, self._clock.seconds() + AGAIN_SECONDS, 0)
+                self._waiting[name] = WaitingFile(found, self._clock.seconds() + AGAIN_SECONDS, 0)
         if trouble is not None:
             self._must_sync = True
             self._tell_trouble(trouble)
@@ -285,27 +287,27 @@ class Drop:
 
     # --- one file ---
 
-    def _begin(self, found: Found, tries: int, *, again: bool = False) -> None:
+    def _begin(self, found: FoundFile, tries: int, *, again: bool = False) -> None:
         self._active[found.name] = found
         bringing: Deferred[None] = Deferred.fromCoroutine(self._bring(found, tries, again))
         bringing.addErrback(lambda failure: self.log.failure("{name} stumbled", failure, name=found.name))
         bringing.addBoth(self._brought, found)
 
-    def _brought(self, _: object, found: Found) -> None:
+    def _brought(self, _: object, found: FoundFile) -> None:
         del self._active[found.name]
         self._wake_up()
         self._end()
 
-    async def _bring(self, found: Found, tries: int, again: bool) -> None:
+    async def _bring(self, found: FoundFile, tries: int, again: bool) -> None:
         """Bring one taken file into the queue.  Whatever goes wrong, it stays on the disk and nobody else's waits for it."""
         name = found.name
         try:
             await self._handover.bring(name, again=again)
             self._last_failure = ""
             return
-        except NotNow as error:
+        except PickupDeferred as error:
             why = str(error)
-        except DropFault as error:
+        except PickupFault as error:
             why = await self._put_aside(found, str(error))
             if not why:
                 return
@@ -323,9 +325,9 @@ class Drop:
         if tries == 0:
             self._told.once(found, f"has to wait: {why}", self.log.warn)
         pause = min(AGAIN_SECONDS * 2.0 ** min(tries, 10), AGAIN_SECONDS_MOST)
-        self._waiting[name] = Waiting(found, self._clock.seconds() + pause, tries + 1)
+        self._waiting[name] = WaitingFile(found, self._clock.seconds() + pause, tries + 1)
 
-    async def _put_aside(self, found: Found, why: str) -> str:
+    async def _put_aside(self, found: FoundFile, why: str) -> str:
         """Into bad/: "", or why it stays where it is."""
         try:
             if not await self._run_in_thread(self._reject, found, True):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-__all__ = ["Progress", "Step"]
+__all__ = ["PickupProgress", "PickupStep"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PickupStep:
     """A commit that may or may not have been made: the message's id and the addresses that it serves."""
 
     id: str
@@ -23,7 +23,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Progress:
+class PickupProgress:
     """`done` are the addresses that the queue has, `told` those of which the sender has heard that they are refused.
 
     `delivery` and `report` are what may have been committed.  `used` are the two ids of the file's name that have served.
@@ -32,8 +32,8 @@ class Progress:
 
     done: set[str] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
-    delivery: Step | None = None
-    report: Step | None = None
+    delivery: PickupStep | None = None
+    report: PickupStep | None = None
     used: set[str] = field(default_factory=set)
     untold: bool = False
     is_kept: bool = False  # it stands on the disk
@@ -52,7 +52,7 @@ class Progress:
         return json.dumps(row).encode("ascii")
 
     @classmethod
-    def decode(cls, octets: bytes) -> Progress:
+    def decode(cls, octets: bytes) -> PickupProgress:
         """Raises ValueError for a file that is damaged."""
         try:
             row = json.loads(octets)
@@ -69,16 +69,16 @@ class Progress:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _row_of(step: Step | None) -> list[object] | None:
+def _row_of(step: PickupStep | None) -> list[object] | None:
     return None if step is None else [step.id, list(step.addresses)]
 
 
-def _step_of(row: object) -> Step | None:
+def _step_of(row: object) -> PickupStep | None:
     if row is None:
         return None
     if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], str):
         raise TypeError("an id and its addresses were expected")
-    return Step(row[0], tuple(sorted(_texts(row[1]))))
+    return PickupStep(row[0], tuple(sorted(_texts(row[1]))))
 
 
 def _texts(row: object) -> set[str]:

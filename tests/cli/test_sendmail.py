@@ -13,7 +13,7 @@ from mailserver.cli.letter import Letter
 from mailserver.cli.sendmail import write_file
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient
-from mailserver.pickup.file_format import DropEnvelope
+from mailserver.pickup.file_format import PickupEnvelope
 
 
 class AfterTheHandOver(SynchronousTestCase):
@@ -26,7 +26,7 @@ class AfterTheHandOver(SynchronousTestCase):
         self.patch(sendmail, "_sync_name", fails)
         folder = self.mktemp()
         os.mkdir(folder)
-        envelope = DropEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
+        envelope = PickupEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
             write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
@@ -39,7 +39,7 @@ class AfterTheHandOver(SynchronousTestCase):
 
         folder = self.mktemp()
         os.mkdir(folder)
-        envelope = DropEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
+        envelope = PickupEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
         self.patch(os, "fsync", fails)
         with self.assertRaises(OSError):
             write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)

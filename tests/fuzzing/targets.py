@@ -21,7 +21,7 @@ from mailserver.mail.headers import Headers
 from mailserver.mail.mime_parts import Part, parts_of
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import MemorySource
-from mailserver.pickup.file_format import DropEnvelope, DropFault
+from mailserver.pickup.file_format import PickupEnvelope, PickupFault
 from mailserver.receive.proxy_header import HeaderFault, read_header
 from mailserver.smtp.client.limits import ClientLimits
 from mailserver.smtp.client.replies import ReplyFault, ReplyReader
@@ -166,10 +166,10 @@ class IdleTimer:
 def drop(octets: bytes) -> None:
     """The first line of a file in the drop folder: what was read is written so that it can be read again."""
     try:
-        envelope = DropEnvelope.decode(octets)
-    except DropFault:
+        envelope = PickupEnvelope.decode(octets)
+    except PickupFault:
         return
-    assert DropEnvelope.decode(envelope.encode()) == envelope
+    assert PickupEnvelope.decode(envelope.encode()) == envelope
 
 
 def proxy(octets: bytes) -> None:

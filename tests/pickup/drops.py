@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.pickup.file_format import drop_name
-from mailserver.pickup.folder import DropFolder
-from mailserver.pickup.pickup import Drop
+from mailserver.pickup.file_format import pickup_name
+from mailserver.pickup.folder import PickupFolder
+from mailserver.pickup.pickup import Pickup
 from tests.receive.connections import Listener
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
@@ -26,14 +26,14 @@ class DropCase(SynchronousTestCase):
         self.in_thread = False
         self.before_work: Callable[..., None] = lambda function, arguments: None
         self.path = Path(self.mktemp()).resolve()
-        self.folder = DropFolder(str(self.path), "owner")
+        self.folder = PickupFolder(str(self.path), "owner")
         self.folder.make()
         self.stored: set[str] = set()
 
-    def drop(self, **options: Any) -> tuple[Drop, Listener]:
+    def drop(self, **options: Any) -> tuple[Pickup, Listener]:
         listener = Listener(self.mktemp(), service="submission", **options)
         self.addCleanup(listener.factory._stop_checking)
-        drop = Drop(
+        drop = Pickup(
             folder=self.folder,
             clock=listener.clock,
             run_in_thread=self.run_in_thread,
@@ -53,11 +53,11 @@ class DropCase(SynchronousTestCase):
         finally:
             self.in_thread = False
 
-    def stop(self, drop: Drop) -> None:
+    def stop(self, drop: Pickup) -> None:
         """As a server does that ends."""
         self.successResultOf(Deferred.fromCoroutine(drop.stop()))
 
-    def started(self, **options: Any) -> tuple[Drop, Listener]:
+    def started(self, **options: Any) -> tuple[Pickup, Listener]:
         drop, listener = self.drop(**options)
         self.successResultOf(Deferred.fromCoroutine(drop.start()))
         self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
@@ -66,7 +66,7 @@ class DropCase(SynchronousTestCase):
     def put(self, *recipients: str, sender: str = "alice@example.org", body: bytes = BODY, number: int = 1) -> None:
         names = ", ".join(f'"{one}"' for one in recipients)
         line = f'{{"version": 1, "sender": "{sender}", "recipients": [{names}]}}\n'.encode()
-        (self.path / drop_name(number, os.urandom(16))).write_bytes(line + body)
+        (self.path / pickup_name(number, os.urandom(16))).write_bytes(line + body)
 
     def next_id(self, listener: Listener) -> str:
         self.assertFalse(self.in_thread, "ids are made in the reactor's thread alone")

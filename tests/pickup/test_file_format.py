@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
-from mailserver.pickup.file_format import DropEnvelope, DropFault, drop_name, is_drop_name
+from mailserver.pickup.file_format import PickupEnvelope, PickupFault, is_pickup_name, pickup_name
 from tests.any_octets import any_octets
 
 GOOD: dict[str, Any] = {"version": 1, "sender": "a@example.org", "recipients": ["b@example.net"]}
@@ -25,24 +25,24 @@ class Envelope(SynchronousTestCase):
     def test_what_is_written_is_read(self) -> None:
         notify = RecipientParameters(frozenset({"FAILURE", "DELAY"}))
         for envelope in (
-            DropEnvelope(None, (Recipient(Address("a b", "example.org")),), MailParameters()),
-            DropEnvelope(
+            PickupEnvelope(None, (Recipient(Address("a b", "example.org")),), MailParameters()),
+            PickupEnvelope(
                 Address("ü", "example.org"),
                 (Recipient(Address("b", "example.org"), notify), Recipient(Address("c", "example.org"), notify)),
                 MailParameters(body="8BITMIME", smtputf8=True, ret="HDRS", envid="x y"),
             ),
         ):
             octets = envelope.encode()
-            self.assertEqual(DropEnvelope.decode(octets), envelope)
+            self.assertEqual(PickupEnvelope.decode(octets), envelope)
             self.assertEqual(octets.count(b"\n"), 1)
 
     def test_an_address_goes_on_as_it_came(self) -> None:
-        found = DropEnvelope.decode(line(recipients=["a..b@x.example", '"c..d"@x.example']))
-        again = DropEnvelope.decode(found.encode())
+        found = PickupEnvelope.decode(line(recipients=["a..b@x.example", '"c..d"@x.example']))
+        again = PickupEnvelope.decode(found.encode())
         self.assertEqual([one.address.path for one in again.recipients], ["a..b@x.example", '"c..d"@x.example'])
 
     def test_the_same_recipient_is_one(self) -> None:
-        self.assertEqual(len(DropEnvelope.decode(line(recipients=["b@x.example", "b@x.example"])).recipients), 1)
+        self.assertEqual(len(PickupEnvelope.decode(line(recipients=["b@x.example", "b@x.example"])).recipients), 1)
 
     def test_whatever_else_stands_there_is_a_fault(self) -> None:
         for wrong in (
@@ -69,24 +69,24 @@ class Envelope(SynchronousTestCase):
             line(notify=["SOON"]),
             line(login="root"),
         ):
-            with self.assertRaises(DropFault, msg=repr(wrong[:80])):
-                DropEnvelope.decode(wrong)
+            with self.assertRaises(PickupFault, msg=repr(wrong[:80])):
+                PickupEnvelope.decode(wrong)
 
     @given(any_octets(max_size=60) | st.text(max_size=60).map(lambda text: line(sender=text)))
     def test_nothing_but_a_fault_comes_of_anything(self, octets: bytes) -> None:
         try:
-            DropEnvelope.decode(octets)
-        except DropFault:
+            PickupEnvelope.decode(octets)
+        except PickupFault:
             pass
 
     def test_names(self) -> None:
-        self.assertTrue(is_drop_name(drop_name(1_795_000_000_000_000, bytes(16))))
-        self.assertLess(drop_name(9, bytes(16)), drop_name(10, bytes(16)))
+        self.assertTrue(is_pickup_name(pickup_name(1_795_000_000_000_000, bytes(16))))
+        self.assertLess(pickup_name(9, bytes(16)), pickup_name(10, bytes(16)))
         for name in (
             "bad",
             "x.mail",
-            f".{drop_name(1, bytes(16))}",
-            drop_name(1, bytes(16)) + "\n",
-            "../" + drop_name(1, bytes(16)),
+            f".{pickup_name(1, bytes(16))}",
+            pickup_name(1, bytes(16)) + "\n",
+            "../" + pickup_name(1, bytes(16)),
         ):
-            self.assertFalse(is_drop_name(name), name)
+            self.assertFalse(is_pickup_name(name), name)

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.file_format import pickup_name
 from mailserver.pickup.folder import BAD_OF_A_USER, PIECE_OCTETS
 from mailserver.pickup.log_lines import TOLD_OF_A_USER
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
@@ -80,7 +80,7 @@ class Recipients(HostileCase):
 
 class Entries(HostileCase):
     def test_what_is_no_file_is_never_moved_told_once_and_keeps_nobody_waiting(self) -> None:
-        name = drop_name(0, bytes(16))
+        name = pickup_name(0, bytes(16))
         for make in (Path.mkdir, lambda path: path.symlink_to("/etc/passwd"), os.mkfifo, _socket_at):
             path = self.path / name
             make(path)

@@ -23,8 +23,8 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
-from mailserver.pickup.file_format import DropEnvelope, drop_name
-from mailserver.pickup.folder import UNFINISHED_SECONDS, DropFolder
+from mailserver.pickup.file_format import PickupEnvelope, pickup_name
+from mailserver.pickup.folder import UNFINISHED_SECONDS, PickupFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, LOOK_SECONDS
 from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
@@ -174,7 +174,7 @@ class Folder(DropCase):
 
     def test_modes_follow_who_may_use_it(self) -> None:
         for users, mode in (("owner", 0o2700), ("all", 0o3733), (f"group:{os.getgid()}", None)):
-            folder = DropFolder(str(self.path), users)
+            folder = PickupFolder(str(self.path), users)
             if mode is None:
                 self.assertRaises(FileNotFoundError, folder.make)
                 continue
@@ -198,12 +198,12 @@ class Folder(DropCase):
         self.addCleanup(shutil.rmtree, top)
         top.chmod(0o755)
         self.path = top / "drop"
-        self.folder = DropFolder(str(self.path), "all")
+        self.folder = PickupFolder(str(self.path), "all")
         self.folder.make()
         self.put("bob@example.org")
         (name,) = self.files()
         (self.path / name).chmod(0o640)  # as sendmail leaves it
-        mine = drop_name(9, bytes(16))
+        mine = pickup_name(9, bytes(16))
 
         def attempts() -> list[str]:
             write_file(
@@ -226,8 +226,8 @@ class Folder(DropCase):
         self.assertEqual([envelope.peer.hello for envelope, _, _ in listener.store.taken][1:], [f"userid {NOBODY}"])
 
 
-def line_of(recipient: str) -> DropEnvelope:
-    return DropEnvelope(None, (Recipient(Address.parse(recipient)),), MailParameters(body="8BITMIME"))
+def line_of(recipient: str) -> PickupEnvelope:
+    return PickupEnvelope(None, (Recipient(Address.parse(recipient)),), MailParameters(body="8BITMIME"))
 
 
 def outcome(attempt: Callable[[], object]) -> str:

@@ -13,8 +13,8 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
-from mailserver.pickup.folder import DropFolder
-from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Drop
+from mailserver.pickup.folder import PickupFolder
+from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Pickup
 from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.drops import EXPIRE_SECONDS, DropCase
 from tests.receive.connections import Listener
@@ -27,7 +27,7 @@ class WaitingCase(DropCase):
         super().setUp()
         self.busy: set[str] = set()
 
-    def drop(self, **options: Any) -> tuple[Drop, Listener]:
+    def drop(self, **options: Any) -> tuple[Pickup, Listener]:
         drop, listener = super().drop(relays=True, **options)
         route = listener.router.route
 
@@ -223,13 +223,13 @@ class AfterTheCommit(WaitingCase):
         self.assertEqual((len(listener.store.taken), self.files()), (1, []))
 
 
-def _started(drop: Drop) -> Deferred[None]:
+def _started(drop: Pickup) -> Deferred[None]:
     return Deferred.fromCoroutine(drop.start())
 
 
 class Remains(SynchronousTestCase):
     def test_a_progress_that_a_power_cut_left_unfinished_goes_with_its_file(self):
-        folder = DropFolder(self.mktemp(), "owner")
+        folder = PickupFolder(self.mktemp(), "owner")
         folder.make()
         for end in ("", ".progress", ".progress.new"):
             with open(folder.taken_path("A.B") + end, "w"):

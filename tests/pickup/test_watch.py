@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 
 from mailserver.mail.faults import StorageBroken
 from mailserver.pickup import pickup as watch
-from mailserver.pickup.file_format import DropFault
-from mailserver.pickup.folder import Found, Listing
+from mailserver.pickup.file_format import PickupFault
+from mailserver.pickup.folder import FoundFile, Listing
 from mailserver.pickup.pickup import (
     AGAIN_SECONDS,
     AT_ONCE,
@@ -21,7 +21,7 @@ from mailserver.pickup.pickup import (
     BAD_FULL_SECONDS,
     LOOK_SECONDS,
     SETTLED_SECONDS,
-    Drop,
+    Pickup,
 )
 from tests.pickup.test_hostile_files import HostileCase
 from tests.receive.connections import Listener
@@ -64,7 +64,7 @@ class WatchCase(HostileCase):
         when = listener.clock.seconds() - seconds_ago
         os.utime(self.path, (when, when))
 
-    def quiet(self, **options: Any) -> tuple[Drop, Listener]:
+    def quiet(self, **options: Any) -> tuple[Pickup, Listener]:
         """A drop that has looked at its folder, which has not changed for long."""
         drop, listener = self.started(**options)
         self.changed(listener, LONG_AGO)
@@ -77,7 +77,7 @@ class WatchCase(HostileCase):
 
         def listed() -> Listing:
             found = listing()
-            return Listing(tuple(Found(one.name, int(one.name[:16], 16) % users) for one in found.files), found.misnamed, found.odd)
+            return Listing(tuple(FoundFile(one.name, int(one.name[:16], 16) % users) for one in found.files), found.misnamed, found.odd)
 
         self.patch(self.folder, "listing", listed)
 
@@ -221,7 +221,7 @@ class Room(WatchCase):
 
     def test_what_an_earlier_run_left_is_begun_with_the_same_room(self) -> None:
         for users, at_once in ((1, AT_ONCE_OF_A_USER), (5, AT_ONCE)):
-            left = [Found(f"{n}", n % users) for n in range(3 * AT_ONCE)]
+            left = [FoundFile(f"{n}", n % users) for n in range(3 * AT_ONCE)]
             drop, _ = self.drop()
             begun: list[tuple[str, Deferred[None]]] = []
 
@@ -383,7 +383,7 @@ class Aside(WatchCase):
         self.put("alice@example.org", number=1)
         drop.look()
         with (
-            mock.patch.object(self.folder, "open", side_effect=DropFault("no message")),
+            mock.patch.object(self.folder, "open", side_effect=PickupFault("no message")),
             mock.patch.object(self.folder, "reject", side_effect=ValueError),
         ):
             self.put("bob@example.org", number=2)

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.file_format import pickup_name
 from tests.proofs.clients import USERS, Clients
 from tests.proofs.scene import CONFIG, Scene
 from tests.proofs.small_processes import give_up_root
@@ -129,7 +129,7 @@ class Dropping(Scene):
         chance.shuffle(kinds)
         running = []
         for number, kind in enumerate(kinds):
-            name = drop_name(number, chance.randbytes(16)) if number % 3 else f"x{number}"
+            name = pickup_name(number, chance.randbytes(16)) if number % 3 else f"x{number}"
             text = STRAY.decode().encode("unicode_escape").decode()
             command = [python, "-S", "-c", kind, str(drop / name), text]
             running.append(subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL, **rights))

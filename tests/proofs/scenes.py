@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.file_format import pickup_name
 from tests.proofs.clients import PASSWORD, Clients
 from tests.proofs.damage import Damaging
 from tests.proofs.dropping import Dropping
@@ -73,7 +73,7 @@ class Strange(Scene):
         drop = server.work / "disk" / "data" / "drop"
         for number in range(12):
             time.sleep(chance.uniform(0.1, 0.4))
-            name = drop / drop_name(number, os.urandom(16))
+            name = drop / pickup_name(number, os.urandom(16))
             if number % 3 == 0:
                 name.mkdir()
             elif number % 3 == 1:

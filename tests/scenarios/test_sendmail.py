@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mailserver.pickup.file_format import drop_name
+from mailserver.pickup.file_format import pickup_name
 from tests.scenarios.support import BASIC, ID, ScenarioCase, Server, wait_until
 
 MESSAGE = b"To: alice@example.org\nSubject: hi\n\nhi\n"
@@ -40,7 +40,7 @@ class SendmailCase(ScenarioCase):
     def put(self, server: Server, content: bytes, number: int = 0) -> None:
         """A complete file, as a program would leave it."""
         folder = self.drop(server)
-        name = drop_name(number, os.urandom(16))
+        name = pickup_name(number, os.urandom(16))
         (folder / f".{name}").write_bytes(content)
         (folder / f".{name}").rename(folder / name)
 
@@ -90,10 +90,10 @@ class Running(SendmailCase):
         self.put(server, b"no JSON\n\n", 1)
         self.put(server, b'{"version": 1, "sender": "", "recipients": []}\nx', 2)
         self.put(server, good.replace(b"alice@", b"alice"), 3)
-        odd = [drop_name(number, bytes(16)) for number in (4, 6)]
+        odd = [pickup_name(number, bytes(16)) for number in (4, 6)]
         os.symlink(outside, self.drop(server) / odd[0])
         os.mkfifo(self.drop(server) / odd[1])
-        os.link(outside, self.drop(server) / drop_name(5, bytes(16)))
+        os.link(outside, self.drop(server) / pickup_name(5, bytes(16)))
         self.put(server, good + b"Subject: whole\r\n\r\nx\r\n", 7)
         self.assertEqual(server.wait_for_mail("alice")[0].header("Subject"), "whole")
         wait_until(
