@@ -57,6 +57,30 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {  # by the module's new name
     "mailserver.config.endpoints": {
         "Place": "EndpointPlace",
     },
+    "mailserver.config.lines": {
+        "Part": "TablePart",
+    },
+    "mailserver.mail.cached": {
+        "once": "cached",
+    },
+    "mailserver.mail.mime_parts": {
+        "Malformed": "MalformedMIME",
+    },
+    "mailserver.smtp.client.auth": {
+        "Exchange": "AuthExchange",
+    },
+    "mailserver.smtp.client.transaction": {
+        "Transaction": "ClientTransaction",
+    },
+    "mailserver.smtp.server.data": {
+        "Content": "ContentReader",
+    },
+    "mailserver.smtp.server.parameters": {
+        "Malformed": "MalformedParameters",
+    },
+    "mailserver.smtp.server.transaction": {
+        "Transaction": "ServerTransaction",
+    },
 }
 
 

@@ -20,7 +20,7 @@ from mailserver.tls import Certificates
 __all__ = ["make_notes"]
 
 
-class Parts(Protocol):
+class ServerParts(Protocol):
     """What is needed of the server."""
 
     reactor: Any
@@ -33,7 +33,7 @@ class Parts(Protocol):
 
 
 def make_notes(
-    configuration: Configuration, server: Parts, route: Callable[[Address], Awaitable[Sequence[Route]]]
+    configuration: Configuration, server: ServerParts, route: Callable[[Address], Awaitable[Sequence[Route]]]
 ) -> Notes:
     """The notes, which are not started yet."""
     queue = server.queue

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mailserver.config.lines import BARE_KEY, KeyPath, Part, key_places, parts_of
+from mailserver.config.lines import BARE_KEY, KeyPath, TablePart, key_places, parts_of
 
 __all__ = ["Draft", "Unchangeable"]
 
@@ -111,7 +111,7 @@ class Draft:
         gap = "" if before.endswith("\n") else self._line_end
         self.text = f"{before}{gap}{name} = {_written(value)}{self._line_end}{self.text[end:]}"
 
-    def _part(self, path: KeyPath) -> Part | None:
+    def _part(self, path: KeyPath) -> TablePart | None:
         return next((part for part in parts_of(self.text) if part.path == path and not part.is_header), None)
 
     def _cut(self, start: int, end: int) -> None:

@@ -12,7 +12,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["KeyPath", "Part", "key_places", "line_of", "lines_of", "parts_of"]
+from mailserver.former import former_names
+
+__all__ = ["KeyPath", "TablePart", "key_places", "line_of", "lines_of", "parts_of"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -46,7 +48,7 @@ def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TablePart:
     """A header of a table, or a key with its value: where it stands, in characters.  `value` is where the value begins."""
 
     path: KeyPath
@@ -56,25 +58,25 @@ class Part:
     end: int
 
 
-def parts_of(text: str) -> list[Part]:
+def parts_of(text: str) -> list[TablePart]:
     """Headers and keys in their order.  `text` must be valid TOML."""
-    scan, table, parts = _Scan(text), tuple[str | int, ...](), list[Part]()
+    scan, table, parts = _Scan(text), tuple[str | int, ...](), list[TablePart]()
     while scan.peek():
         start = scan.at
         if text.startswith("[", start):
             table = scan.header(2 if text.startswith("[[", start) else 1)
-            parts.append(Part(table, True, start, start, scan.at))
+            parts.append(TablePart(table, True, start, start, scan.at))
             continue
         key = scan.key()
         scan.at += 1  # the equals sign
         scan.peek()
         value, scan.at = scan.at, start
         scan.pair(table)
-        parts.append(Part((*table, *key), False, start, value, start + len(text[start : scan.at].rstrip())))
+        parts.append(TablePart((*table, *key), False, start, value, start + len(text[start : scan.at].rstrip())))
     return parts
 
 
-def key_places(text: str, part: Part) -> list[tuple[int, int]]:
+def key_places(text: str, part: TablePart) -> list[tuple[int, int]]:
     """Where each part of a dotted key stands, of a header or of a key."""
     scan = _Scan(text)
     scan.at = part.start
@@ -192,3 +194,6 @@ def _text_of(quoted: str) -> str:
     if quoted.startswith("'"):
         return quoted[1:-1]
     return ESCAPE.sub(lambda m: PLAIN_ESCAPES[m[3]] if m[3] else chr(int(m[1] or m[2], 16)), quoted[1:-1])
+
+
+__getattr__ = former_names(__name__)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
-__all__ = ["Remembering", "once"]
+__all__ = ["Remembering", "cached"]
 
 T = TypeVar("T")
 
 
-class once(Generic[T]):  # a decorator, as `property` is
+class cached(Generic[T]):  # a decorator, as `property` is
     """`functools.cached_property` without the lock that it takes before Python 3.12.
 
     Two threads that ask at the same time may both work it out; both get the same answer.
@@ -24,12 +24,12 @@ class once(Generic[T]):  # a decorator, as `property` is
         self._name = name
 
     @overload
-    def __get__(self, instance: None, owner: type) -> once[T]: ...
+    def __get__(self, instance: None, owner: type) -> cached[T]: ...
 
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
 
-    def __get__(self, instance: object | None, owner: type) -> once[T] | T:
+    def __get__(self, instance: object | None, owner: type) -> cached[T] | T:
         if instance is None:
             return self
         value = instance.__dict__[self._name] = self._work(instance)
@@ -37,6 +37,7 @@ class once(Generic[T]):  # a decorator, as `property` is
 
 
 class Remembering:
-    """Has `once` attributes besides its slots: what they keep stands in a dictionary that is made for the first of them."""
+    """Has `cached` attributes besides its slots: what they keep stands in a dictionary that is made for the first of
+    them."""
 
     __slots__ = ("__dict__",)

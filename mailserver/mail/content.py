@@ -9,7 +9,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailserver.mail.cached import Remembering, once
+from mailserver.mail.cached import Remembering, cached
 from mailserver.mail.headers import Headers
 from mailserver.mail.quick import quick
 
@@ -77,14 +77,14 @@ class Content(Remembering):
         if missing > 0:
             raise OSError(errno.EIO, f"the file is {missing} octets short", self.path)
 
-    @once
+    @cached
     def head(self) -> bytes:
         """The header section with the empty line that ends it, or the first 256 KiB where it does not end before."""
         if not self.prefix:
             return self.stored_head
         return self.prefix if self.has_whole_head_in_front else self.prefix + self.stored_head
 
-    @once
+    @cached
     def lower_head(self) -> bytes:
         """`head` in lower case, in which fields are found by their names.  Raises OSError as `chunks` does."""
         return self.head.lower()
@@ -100,7 +100,7 @@ class Content(Remembering):
         stored = b"" if self.has_whole_head_in_front else self.stored_head
         return len(stored) >= HEADER_OCTETS and not stored.endswith(b"\r\n\r\n")
 
-    @once
+    @cached
     def stored_head(self) -> bytes:
         """`head` without the prefix.  Raises OSError as `chunks` does."""
         if self.path is None:
@@ -114,7 +114,7 @@ class Content(Remembering):
         end = start.find(b"\r\n\r\n", 0, HEADER_OCTETS)
         return start[: end + 4] if end >= 0 else start[:HEADER_OCTETS]
 
-    @once
+    @cached
     def headers(self) -> Headers:
         """The header fields, with their bytes kept."""
         return Headers.parse(self.head)

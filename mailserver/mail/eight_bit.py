@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mailserver.mail.headers import Headers
-from mailserver.mail.mime_parts import CONTENT_TYPE, ENCODING, MESSAGE, VERSION, Malformed, Part, parts_of
+from mailserver.mail.mime_parts import CONTENT_TYPE, ENCODING, MESSAGE, VERSION, MalformedMIME, Part, parts_of
 from mailserver.mail.source import BLOCK_OCTETS, Source
 
 __all__ = ["LINE_OCTETS_MOST", "Conversion", "Facts", "Unconvertible", "Channel", "conversion_of", "facts_of", "is_signed"]
@@ -109,7 +109,7 @@ def conversion_of(source: Source, channel: Channel) -> Conversion | None:
     """How to make a message fit; None where nothing has to change.  Raises `Unconvertible`, and what `source` does."""
     try:
         root = parts_of(source)
-    except Malformed as fault:
+    except MalformedMIME as fault:
         raise Unconvertible(str(fault)) from None
     conversion = Conversion(source, channel)
     if not conversion.plan(root):

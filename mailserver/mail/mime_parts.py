@@ -3,9 +3,9 @@
     message = header CRLF body                 a multipart's body is preamble, parts between delimiters, epilogue;
     part    = header CRLF body                 a message/rfc822's body is a message
 
-Nothing is decoded and nothing is repaired.  What can be read in two ways (two Content-Type fields, a multipart whose boundary
-does not occur) or is beyond the bounds is a `Malformed`: whoever wanted to change something leaves it alone.  Only CRLF ends a
-line.
+Nothing is decoded and nothing is repaired.  What can be read in two ways (two Content-Type fields, a multipart whose
+boundary does not occur) or is beyond the bounds is a `MalformedMIME`: whoever wanted to change something leaves it
+alone.  Only CRLF ends a line.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mailserver.former import former_names
 from mailserver.mail.headers import Headers
 from mailserver.mail.source import Source
 
-__all__ = ["DEPTH_MOST", "HEADER_LINES_MOST", "PARTS_MOST", "Malformed", "Part", "parts_of"]
+__all__ = ["DEPTH_MOST", "HEADER_LINES_MOST", "PARTS_MOST", "MalformedMIME", "Part", "parts_of"]
 
 DEPTH_MOST = 20
 PARTS_MOST = 1000
@@ -35,7 +36,7 @@ MESSAGE = "message/rfc822"
 CONTENT_TYPE, ENCODING, VERSION = "Content-Type", "Content-Transfer-Encoding", "MIME-Version"
 
 
-class Malformed(Exception):
+class MalformedMIME(Exception):
     """The structure cannot be told.  The message says why."""
 
 
@@ -65,7 +66,7 @@ class Part:
 
 
 def parts_of(source: Source) -> Part:
-    """The structure of a message.  Raises `Malformed`, and what `source` does."""
+    """The structure of a message.  Raises `MalformedMIME`, and what `source` does."""
     return _Reading(source).entity(0, source.size, PLAIN_TEXT, 1, is_message=True)
 
 
@@ -81,7 +82,7 @@ class _Reading:
     def entity(self, start: int, end: int, usual_kind: str, depth: int, *, is_message: bool) -> Part:
         self._parts += 1
         if depth > DEPTH_MOST or self._parts > PARTS_MOST:
-            raise Malformed("it has too many parts, or they are too deep")
+            raise MalformedMIME("it has too many parts, or they are too deep")
         headers, body = self._header(start, end)
         kind, boundary = _kind(headers, usual_kind)
         encodings = headers.get_all(ENCODING)
@@ -103,14 +104,14 @@ class _Reading:
             return Headers([]), start + 2
         found = source.find(b"\r\n\r\n", start, min(end, start + HEADER_OCTETS_MOST))
         if found < 0 and end - start > HEADER_OCTETS_MOST:
-            raise Malformed("a header is too large")
+            raise MalformedMIME("a header is too large")
         octets = source.read(start, found if found >= 0 else end)
         self._lines += octets.count(b"\r\n")
         if self._lines > HEADER_LINES_MOST:
-            raise Malformed("its headers have too many lines")
+            raise MalformedMIME("its headers have too many lines")
         headers = Headers.parse(octets)
         if not all(field.name for field in headers):
-            raise Malformed("a line of a header is no field")
+            raise MalformedMIME("a line of a header is no field")
         return headers, end if found < 0 else found + 4
 
     def _ranges(
@@ -129,20 +130,20 @@ class _Reading:
                 found = None
                 self._like_delimiters += 1
                 if self._like_delimiters > LIKE_DELIMITERS_MOST:
-                    raise Malformed("too many lines are almost delimiters")
+                    raise MalformedMIME("too many lines are almost delimiters")
             else:
                 if begins < 0:
                     preamble = (start, max(start, at))
                 else:
                     ranges.append((begins, max(begins, at)))
                     if len(ranges) > PARTS_MOST:
-                        raise Malformed("it has too many parts")
+                        raise MalformedMIME("it has too many parts")
                 begins = line + found.end()
                 if found[1]:
                     return ranges, (preamble, (min(begins, end), end))
             at = self._next(mark, line if found is None else max(line, begins - 2), end)
         if begins < 0:
-            raise Malformed("the boundary of a multipart does not occur")
+            raise MalformedMIME("the boundary of a multipart does not occur")
         return [*ranges, (begins, end)], (preamble,)  # its end was cut off
 
     def _next(self, mark: bytes, start: int, end: int) -> int:
@@ -155,7 +156,7 @@ def _kind(headers: Headers, usual_kind: str) -> tuple[str, bytes]:
     if not fields:
         return usual_kind, b""
     if len(fields) > 1:
-        raise Malformed("two Content-Type fields")
+        raise MalformedMIME("two Content-Type fields")
     found = TYPE.match(fields[0])
     if found is None:
         return PLAIN_TEXT, b""
@@ -164,11 +165,14 @@ def _kind(headers: Headers, usual_kind: str) -> tuple[str, bytes]:
         return kind, b""
     boundaries = [value for name, value in PARAMETER.findall(fields[0], found.end()) if name.lower() == "boundary"]
     if len(boundaries) != 1:
-        raise Malformed("a multipart without a boundary, or with two")
+        raise MalformedMIME("a multipart without a boundary, or with two")
     boundary = boundaries[0]
     if boundary.startswith('"'):
         boundary = PAIR.sub(r"\1", boundary[1:-1])
     boundary = boundary.rstrip()
     if not boundary or not boundary.isascii() or len(boundary) > 200:
-        raise Malformed("a boundary that can be none")
+        raise MalformedMIME("a boundary that can be none")
     return kind, boundary.encode("ascii")
+
+
+__getattr__ = former_names(__name__)

@@ -24,7 +24,7 @@ from mailserver.mail.parcel import Destination
 from mailserver.mail.trace import date_time
 from mailserver.plugins.awaiting import later, within
 
-__all__ = ["Notes", "Trouble", "note_octets"]
+__all__ = ["Notes", "ServerTrouble", "note_octets"]
 
 LOOK_SECONDS = 60.0
 ROUTE_SECONDS = 30.0
@@ -42,7 +42,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ServerTrouble:
     """Something that a postmaster should know.
 
     `kind` and `subject` are its name: of two with one name the second is not told within a day.  `title` is the note's Subject,
@@ -76,7 +76,7 @@ class Notes:
         hostname: str,
         clock: Clock,
         state: IStateStore,
-        troubles: Callable[[], Awaitable[Sequence[Trouble]]],
+        troubles: Callable[[], Awaitable[Sequence[ServerTrouble]]],
         route: Callable[[Address], Awaitable[Sequence[Route]]],
         commit: Callable[[Envelope, Content, tuple[Destination, ...]], Awaitable[None]],
         has_room: Callable[[int], bool],
@@ -92,7 +92,7 @@ class Notes:
         self._has_room = has_room
         self._next_id = next_id
         self._note = note
-        self._waiting: dict[str, Trouble] = {}
+        self._waiting: dict[str, ServerTrouble] = {}
         self._remembered: dict[str, float] = {}  # until when; for a state store that does not answer
         self._timer: Any = None
         self._stopped = False
@@ -138,7 +138,7 @@ class Notes:
                 del self._waiting[name]
                 trouble.told()
 
-    async def _is_written(self, trouble: Trouble) -> bool:
+    async def _is_written(self, trouble: ServerTrouble) -> bool:
         id, now = self._next_id(), self._clock.seconds()
         octets = note_octets(trouble, id=id, hostname=self._hostname, made_at=now)
         if not self._has_room(len(octets)):
@@ -188,7 +188,7 @@ class Notes:
         self._state.put(SPACE, name, b"", seconds)
 
 
-def note_octets(trouble: Trouble, *, id: str, hostname: str, made_at: float) -> bytes:
+def note_octets(trouble: ServerTrouble, *, id: str, hostname: str, made_at: float) -> bytes:
     """The message, ASCII from end to end; `made_at` is seconds since the epoch."""
     lines = list(trouble.lines[:LINES_MOST])
     header = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.trace import date_time
-from mailserver.postmaster.notes import Trouble
+from mailserver.postmaster.notes import ServerTrouble
 from mailserver.queue.entry import EntrySummary
 from mailserver.queue.queue import Queue
 
@@ -43,7 +43,7 @@ class Troubles:
         self._missing_since: dict[str, float] = {}
         self._full_at: float | None = None
 
-    async def __call__(self) -> list[Trouble]:
+    async def __call__(self) -> list[ServerTrouble]:
         """All that there are now."""
         found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates()]
         try:
@@ -51,7 +51,7 @@ class Troubles:
         except StorageFault:  # its own trouble
             return found
 
-    def _of_disk(self) -> list[Trouble]:
+    def _of_disk(self) -> list[ServerTrouble]:
         self._queue.room_for(0)  # also where nobody sends
         full_at, before = self._queue.room.full_at, self._full_at
         if full_at is None or full_at == before:
@@ -63,21 +63,21 @@ class Troubles:
             "",
             "While that is so, mail is put off with 452 4.3.1. This note was written when there was room again.",
         )
-        return [Trouble("disk", "", "the disk of the queue was full", words)]
+        return [ServerTrouble("disk", "", "the disk of the queue was full", words)]
 
-    def _of_store(self) -> list[Trouble]:
+    def _of_store(self) -> list[ServerTrouble]:
         if self._queue.writable:
             return []
         when = date_time(int(self._clock.seconds()))
         words = (f"On {when} the store of the queue could not be written to, and no mail was accepted; the log says why.",)
-        return [Trouble("store", "", "the store of the queue was broken", words)]
+        return [ServerTrouble("store", "", "the store of the queue was broken", words)]
 
-    def _of_processes(self) -> list[Trouble]:
+    def _of_processes(self) -> list[ServerTrouble]:
         now = self._clock.seconds()
         missing = {name: why for name, why in self._missing().items() if why}
         self._missing_since = {name: min(now, self._missing_since.get(name, now)) for name in missing}
         return [
-            Trouble(
+            ServerTrouble(
                 "process",
                 name,
                 f"the process {name} is missing",
@@ -91,13 +91,18 @@ class Troubles:
             if now - since >= MISSING_SECONDS
         ]
 
-    def _of_certificates(self) -> list[Trouble]:
+    def _of_certificates(self) -> list[ServerTrouble]:
         return [
-            Trouble("certificate", doubt, "a certificate needs attention", (doubt, "", "Changed files are taken up as they are."))
+            ServerTrouble(
+                "certificate",
+                doubt,
+                "a certificate needs attention",
+                (doubt, "", "Changed files are taken up as they are."),
+            )
             for doubt in self._doubts()
         ]
 
-    async def _of_failures(self) -> list[Trouble]:
+    async def _of_failures(self) -> list[ServerTrouble]:
         numbers = list(self._queue.kept.untold)
         if not numbers:
             return []
@@ -116,7 +121,11 @@ class Troubles:
         if len(failed) > NAMED:
             words.append(f"... and {len(failed) - NAMED} more")
         words += ["", "`mailserver queue show ID` says all of one, `mailserver queue list --state failed` names them all."]
-        return [Trouble("failure", "", f"{len(failed)} undeliverable without a sender who could be told", tuple(words), told)]
+        return [
+            ServerTrouble(
+                "failure", "", f"{len(failed)} undeliverable without a sender who could be told", tuple(words), told
+            )
+        ]
 
     def _named(self, entry: EntrySummary) -> list[str]:
         return [f"    {one.recipient}: {one.reply or one.note}" for one in entry.destinations if one.state == "failed"][:1]

@@ -14,12 +14,12 @@ from mailserver.sasl.login import login
 from mailserver.sasl.plain import plain
 from mailserver.sasl.steps import Challenge, CheckPassword, Failed, Step, Succeeded, Trouble
 from mailserver.sink.captured import CapturedMessage
-from mailserver.sink.faults import FaultBook, HangUp, Refuse, Stage
+from mailserver.sink.faults import FaultBook, HangUp, RefuseFault, Stage
 from mailserver.smtp import events, replies
 from mailserver.smtp.events import Event
 from mailserver.smtp.server.extensions import Extensions
 
-__all__ = ["RECIPIENTS_MAX", "Action", "Answers", "Terms"]
+__all__ = ["RECIPIENTS_MAX", "SinkAction", "SinkAnswers", "Terms"]
 
 RECIPIENTS_MAX = 1000
 MECHANISMS = ("PLAIN", "LOGIN")
@@ -50,7 +50,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class SinkAction:
     """What to do, in this order: keep the message, wait, hang up or answer."""
 
     reply: Reply | None = None
@@ -60,7 +60,7 @@ class Action:
     keep: bool = False  # the message of this end of data
 
 
-class Answers:
+class SinkAnswers:
     """One client's session."""
 
     def __init__(self, terms: Terms, faults: FaultBook) -> None:
@@ -74,7 +74,7 @@ class Answers:
         self._login = ""
         self.tls = ""  # the version, once the connection is encrypted
 
-    def connected(self, greeting: Reply) -> Action:
+    def connected(self, greeting: Reply) -> SinkAction:
         """The client is there."""
         return self._unless("connect", greeting)
 
@@ -83,7 +83,7 @@ class Answers:
         self.tls = version
         self._hello = self._login = ""
 
-    def act(self, event: Event) -> Action:
+    def act(self, event: Event) -> SinkAction:
         """What to do about an event."""
         match event:
             case events.Hello(_, name):
@@ -98,12 +98,12 @@ class Answers:
             case events.Mail() | events.Rcpt() | events.Data() | events.Chunk() | events.EndOfData() | events.Reset():
                 return self._transact(event)
             case events.Verify():
-                return Action(replies.CANNOT_VERIFY)
+                return SinkAction(replies.CANNOT_VERIFY)
             case events.Expand():
-                return Action(replies.NO_EXPANSION)
-        return Action()
+                return SinkAction(replies.NO_EXPANSION)
+        return SinkAction()
 
-    def _transact(self, event: Event) -> Action:
+    def _transact(self, event: Event) -> SinkAction:
         match event:
             case events.Mail(sender):
                 self._forget()
@@ -119,7 +119,7 @@ class Answers:
                 return self._finish(fault)
             case events.Reset():
                 self._forget()
-        return Action()
+        return SinkAction()
 
     def _may_send(self) -> Reply:
         if self._terms.requires_tls and not self.tls:
@@ -128,18 +128,18 @@ class Answers:
             return LOGIN_REQUIRED
         return replies.SENDER_OK
 
-    def _add(self, address: Address, parameters: RecipientParameters) -> Action:
+    def _add(self, address: Address, parameters: RecipientParameters) -> SinkAction:
         is_full = len(self._recipients) >= RECIPIENTS_MAX
         action = self._unless("rcpt", TOO_MANY_RECIPIENTS if is_full else replies.RECIPIENT_OK, str(address))
         if action.reply is replies.RECIPIENT_OK:
             self._recipients.append((address, parameters))
         return action
 
-    def _finish(self, fault: Reply | None) -> Action:
+    def _finish(self, fault: Reply | None) -> SinkAction:
         message = self._message()
         self._forget()
         if fault is not None or message is None:
-            return Action(fault or replies.LOCAL_ERROR)
+            return SinkAction(fault or replies.LOCAL_ERROR)
         action = self._unless("end", replies.OK)
         return replace(action, message=message) if action.keep else action
 
@@ -165,18 +165,18 @@ class Answers:
 
     # --- AUTH ---
 
-    def _authenticate(self, mechanism: str, initial: bytes | None) -> Action:
+    def _authenticate(self, mechanism: str, initial: bytes | None) -> SinkAction:
         exchange = self._exchange = Exchange(plain() if mechanism == "PLAIN" else login())
         return self._step(exchange, exchange.respond(initial))
 
-    def _step(self, exchange: Exchange, step: Step) -> Action:
+    def _step(self, exchange: Exchange, step: Step) -> SinkAction:
         while isinstance(step, CheckPassword):
             is_own = step.authorization in ("", step.username)  # nobody acts for another one
             is_right = self._terms.users.get(step.username) == step.password
             step = exchange.answer(step.username if is_right and is_own else None)
         match step:
             case Challenge(data):
-                return Action(Reply.of(334, "", base64.b64encode(data).decode("ascii")))
+                return SinkAction(Reply.of(334, "", base64.b64encode(data).decode("ascii")))
             case Succeeded(username):
                 action = self._unless("auth", replies.AUTH_SUCCEEDED)
                 if action.reply is replies.AUTH_SUCCEEDED:
@@ -188,12 +188,12 @@ class Answers:
 
     # --- faults ---
 
-    def _unless(self, stage: Stage, reply: Reply, address: str = "") -> Action:
+    def _unless(self, stage: Stage, reply: Reply, address: str = "") -> SinkAction:
         """`reply`, unless a fault has been ordered."""
         seconds, fault = self._faults.take(stage, address)
         match fault:
-            case Refuse(refused):
-                return Action(refused, delay_seconds=seconds)
+            case RefuseFault(refused):
+                return SinkAction(refused, delay_seconds=seconds)
             case HangUp(keep):
-                return Action(delay_seconds=seconds, hang_up=True, keep=keep)
-        return Action(reply, delay_seconds=seconds, keep=stage == "end")
+                return SinkAction(delay_seconds=seconds, hang_up=True, keep=keep)
+        return SinkAction(reply, delay_seconds=seconds, keep=stage == "end")

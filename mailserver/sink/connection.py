@@ -1,4 +1,4 @@
-"""One connection of the capture server, in a thread of its own: the socket, TLS and the time; `Answers` decides."""
+"""One connection of the capture server, in a thread of its own: the socket, TLS and the time; `SinkAnswers` decides."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable
 
 from mailserver.mail.reply import Reply
-from mailserver.sink.answers import Action, Answers, Terms
+from mailserver.sink.answers import SinkAction, SinkAnswers, Terms
 from mailserver.sink.captured import CapturedMessage
 from mailserver.smtp.events import StartTLS, Wait
 from mailserver.smtp.server.limits import SessionLimits
 from mailserver.smtp.server.session import ServerSession
 
-__all__ = ["Connection"]
+__all__ = ["SinkConnection"]
 
 READ_OCTETS = 65536
 LINGER_SECONDS = 1.0
@@ -30,7 +30,7 @@ class HungUp(Exception):
     """The connection ends without another word."""
 
 
-class Connection:
+class SinkConnection:
     """Serves one client until it leaves, is sent away, or `stopping` is set and `cut` called.
 
     `keep(message)` stores a message, or returns False where there is no room.
@@ -39,7 +39,7 @@ class Connection:
     def __init__(
         self,
         sock: socket.socket,
-        answers: Answers,
+        answers: SinkAnswers,
         *,
         terms: Terms,
         hostname: str,
@@ -113,7 +113,7 @@ class Connection:
                 self._shake_hands()
                 session.tls_established()
 
-    def _done(self, action: Action) -> Reply | None:
+    def _done(self, action: SinkAction) -> Reply | None:
         """Do what has to be done before the reply, which is returned."""
         reply = action.reply
         if action.message is not None and not self._keep(action.message) and reply is not None:
@@ -121,7 +121,7 @@ class Connection:
         self._wait(action)
         return reply
 
-    def _wait(self, action: Action) -> None:
+    def _wait(self, action: SinkAction) -> None:
         if action.delay_seconds or action.hang_up:
             self._send()  # the answers to earlier commands are not late
         if action.delay_seconds and self._stopping.wait(action.delay_seconds):

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from mailserver.mail.reply import Reply
 
-__all__ = ["DELAY_SECONDS", "Delay", "Fault", "FaultBook", "HangUp", "Refuse", "Stage", "refusal"]
+__all__ = ["DELAY_SECONDS", "Delay", "Fault", "FaultBook", "HangUp", "RefuseFault", "Stage", "refusal"]
 
 Stage = Literal["connect", "hello", "starttls", "auth", "mail", "rcpt", "data", "end"]
 DELAY_SECONDS = 3600.0  # the longest pause
@@ -17,7 +17,7 @@ ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RefuseFault:
     """Answer with a reply of 4yz or 5yz."""
 
     reply: Reply
@@ -37,7 +37,7 @@ class Delay:
     seconds: float
 
 
-Fault = Refuse | HangUp | Delay
+Fault = RefuseFault | HangUp | Delay
 
 
 def refusal(code: int, text: str) -> Reply:
@@ -92,7 +92,7 @@ class FaultBook:
         with self._lock:
             self._orders.clear()
 
-    def take(self, stage: Stage, address: str = "") -> tuple[float, Refuse | HangUp | None]:
+    def take(self, stage: Stage, address: str = "") -> tuple[float, RefuseFault | HangUp | None]:
         """What happens now: a delay in seconds, and a refusal or hang-up.  The oldest order of either sort counts."""
         address = address.lower()
         with self._lock:

@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Literal
 
 from mailserver.mail.reply import Reply
-from mailserver.sink.answers import Answers, Terms
+from mailserver.sink.answers import SinkAnswers, Terms
 from mailserver.sink.captured import CapturedMessage
-from mailserver.sink.connection import Connection
-from mailserver.sink.faults import Delay, FaultBook, HangUp, Refuse, Stage, refusal
+from mailserver.sink.connection import SinkConnection
+from mailserver.sink.faults import Delay, FaultBook, HangUp, RefuseFault, Stage, refusal
 from mailserver.tls.self_signed import self_signed_pair
 
 __all__ = ["CaptureServer"]
@@ -87,7 +87,7 @@ class CaptureServer:
         self._faults = FaultBook()
         self._changed = threading.Condition()  # guards what follows
         self._messages: list[CapturedMessage] = []
-        self._connections: dict[threading.Thread, Connection] = {}
+        self._connections: dict[threading.Thread, SinkConnection] = {}
         self._leaving = threading.Event()  # nobody is let in any more
         self._stopping = threading.Event()  # and nobody may stay
         self._listener: socket.socket | None = None
@@ -196,7 +196,7 @@ class CaptureServer:
         `address`: at "mail" and "rcpt" for this one alone.  At "end" the message is not kept.  421 also ends the session.
         Raises ValueError for what cannot be.
         """
-        self._faults.order(stage, Refuse(refusal(code, text)), times=times, address=address)
+        self._faults.order(stage, RefuseFault(refusal(code, text)), times=times, address=address)
 
     def delay(self, stage: Stage, seconds: float, *, times: int | None = 1, address: str | None = None) -> None:
         """Answer `seconds` late.  At "end" the message is kept before the pause: the 250 comes too late for who hangs up.
@@ -227,9 +227,9 @@ class CaptureServer:
             self._serve(sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        connection = Connection(
+        connection = SinkConnection(
             sock,
-            Answers(self._terms, self._faults),
+            SinkAnswers(self._terms, self._faults),
             terms=self._terms,
             hostname=HOSTNAME,
             context=self._context,
@@ -255,7 +255,7 @@ class CaptureServer:
                 del self._connections[thread]
             sock.close()
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: SinkConnection) -> None:
         try:
             connection.serve()
         finally:

@@ -11,7 +11,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Failed, Local, Mailbox, Refused
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Trouble, note_octets
+from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, ServerTrouble, note_octets
 from mailserver.postmaster.troubles import Troubles
 from mailserver.testing import MemoryState
 from tests.queue.doubles import IDS, local
@@ -68,7 +68,7 @@ class NoteCase(SynchronousTestCase):
 
 
 def trouble(kind="disk", subject="", title="full", **more):
-    return Trouble(kind, subject, title, ("So it is.",), **more)
+    return ServerTrouble(kind, subject, title, ("So it is.",), **more)
 
 
 class Telling(NoteCase):

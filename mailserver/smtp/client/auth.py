@@ -8,13 +8,13 @@ from typing import Protocol
 
 from mailserver.mail.reply import Reply
 
-__all__ = ["AuthTalk", "Exchange"]
+__all__ = ["AuthTalk", "AuthExchange"]
 
 COMMAND_OCTETS = 512  # RFC 4954 section 4: with an initial response that does not fit, it is sent after the 334
 RESPONSE_OCTETS = 12288
 
 
-class Exchange(Protocol):
+class AuthExchange(Protocol):
     """One mechanism's part, as `mailserver.sasl.client` has it."""
 
     @property
@@ -34,7 +34,7 @@ class Exchange(Protocol):
 class AuthTalk:
     """One log-in.  `doubt` is why we have broken it off, "" where we have not."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: AuthExchange) -> None:
         self.doubt = ""
         self._exchange = exchange
         self._first = exchange.first()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.states import Command
-from mailserver.smtp.client.transaction import Transaction
+from mailserver.smtp.client.transaction import ClientTransaction
 
 __all__ = ["Dialogue"]
 
@@ -30,10 +30,10 @@ class Dialogue:
     def __init__(self) -> None:
         self._heard: list[tuple[Command | None, int, Reply]] = []
         self._opening = 0
-        self._transaction: Transaction | None = None
+        self._transaction: ClientTransaction | None = None
         self._unanswered: tuple[tuple[Command, int], ...] = ()
 
-    def begin(self, transaction: Transaction) -> None:
+    def begin(self, transaction: ClientTransaction) -> None:
         """A transaction begins; the one before is forgotten."""
         if self._transaction is None:
             self._opening = len(self._heard)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from mailserver.mail.answers import Deferred
 from mailserver.mail.reply import Reply
-from mailserver.smtp.client.auth import AuthTalk, Exchange
+from mailserver.smtp.client.auth import AuthExchange, AuthTalk
 from mailserver.smtp.client.dialogue import Dialogue
 from mailserver.smtp.client.events import (
     Authenticated,
@@ -38,7 +38,7 @@ from mailserver.smtp.client.offer import NOTHING_OFFERED, Offer
 from mailserver.smtp.client.replies import ReplyFault, ReplyReader
 from mailserver.smtp.client.request import Request
 from mailserver.smtp.client.states import CLIENT_MOVES, PHASES, STATE_PHASES, ClientInput, ClientState, Command
-from mailserver.smtp.client.transaction import LEFT_OVER, LOST, NOT_SMTP, UNCERTAIN, Transaction, refused
+from mailserver.smtp.client.transaction import LEFT_OVER, LOST, NOT_SMTP, UNCERTAIN, ClientTransaction, refused
 from mailserver.smtp.events import Wait
 from mailserver.smtp.faults import LocalProtocolError
 from mailserver.smtp.grammar import OWN_HELLO_NAME
@@ -119,7 +119,7 @@ class ClientSession:
         self._awaited: deque[tuple[Command, int]] = deque([(Command.CONNECT, ONLY)])  # what has no answer yet
         self._unsaid: deque[tuple[Command, int, bytes]] = deque()  # the commands to say one at a time
         self._auth: AuthTalk | None = None
-        self._transaction: Transaction | None = None
+        self._transaction: ClientTransaction | None = None
         self._needs_reset = False  # the peer has a MAIL of ours that came to nothing
         self._mails = 0
         self._ended = False
@@ -186,7 +186,7 @@ class ClientSession:
     def send(self, request: Request) -> None:
         """Begin a transaction.  It ends with `Done`, at once where the peer's offer does not meet what `request` needs."""
         self._move(ClientInput.SEND)
-        transaction = Transaction(request, self._offer, is_encrypted=self.is_encrypted)
+        transaction = ClientTransaction(request, self._offer, is_encrypted=self.is_encrypted)
         self._transaction = transaction
         self.dialogue.begin(transaction)
         if transaction.is_unfinished:
@@ -232,7 +232,7 @@ class ClientSession:
         self.offer = None
         self._say_hello()
 
-    def authenticate(self, exchange: Exchange) -> None:
+    def authenticate(self, exchange: AuthExchange) -> None:
         """Log in (RFC 4954), with a mechanism that the peer has offered, once in a session."""
         if self.is_authenticated or exchange.mechanism not in self._offer.auth:
             raise LocalProtocolError(f"{exchange.mechanism} is not offered, or the peer has let us in already")
@@ -308,7 +308,7 @@ class ClientSession:
         verb = Command.LHLO if self.lmtp else Command.EHLO
         self._say(verb, ONLY, f"{verb} {self.hello_name}\r\n".encode("ascii"))
 
-    def _start_part(self, transaction: Transaction) -> None:
+    def _start_part(self, transaction: ClientTransaction) -> None:
         """Say the envelope, all at once or its first command."""
         commands = [SAY_RSET] if self._needs_reset else []
         commands.append((Command.MAIL, ONLY, transaction.mail))
@@ -329,13 +329,13 @@ class ClientSession:
 
     # --- how things end ---
 
-    def _conclude(self, transaction: Transaction) -> None:
+    def _conclude(self, transaction: ClientTransaction) -> None:
         """The transaction is over and the connection is fit for the next one."""
         self._move(ClientInput.PART_OVER)
         self._transaction = None
         self._events.append(transaction.done())
 
-    def _finish_part(self, transaction: Transaction) -> None:
+    def _finish_part(self, transaction: ClientTransaction) -> None:
         """All of a part is answered: the next part, or the end."""
         transaction.ask_again()
         if transaction.is_unfinished and self._is_used_up:
@@ -542,7 +542,7 @@ class ClientSession:
             self._say(Command.EMPTY, ONLY, b".\r\n")
         return True
 
-    def _let_in(self, transaction: Transaction) -> None:
+    def _let_in(self, transaction: ClientTransaction) -> None:
         transaction.start_content()
         self._move(ClientInput.LET_IN)
         self._events.append(SEND_CONTENT)

@@ -14,7 +14,7 @@ from mailserver.smtp.client.limits import Phase
 from mailserver.smtp.client.offer import Offer
 from mailserver.smtp.client.request import Request, mail_command, needs_smtputf8, rcpt_command, unmet_need
 
-__all__ = ["LOST", "NOT_SMTP", "UNCERTAIN", "UNMET_NEED", "Transaction"]
+__all__ = ["LOST", "NOT_SMTP", "UNCERTAIN", "UNMET_NEED", "ClientTransaction"]
 
 # The note of an outcome: the peer has had all of the content and has not answered, so it may or may not have the message.
 UNCERTAIN = "all of the content was sent and no answer came: the message may have been delivered"
@@ -28,7 +28,7 @@ NOT_SMTP = Reply.of(451, "4.5.0", "The next host does not keep to the protocol")
 LEFT_OVER = Reply.of(451, "4.5.3", "The next host takes no more messages on this connection")
 
 
-class Transaction:
+class ClientTransaction:
     """The bookkeeping of one `ClientSession.send`."""
 
     __slots__ = (

@@ -55,7 +55,7 @@ def normalized(octets: bytes) -> bytes:
     return octets.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
 
 
-class Content:
+class ContentReader:
     """What DATA and BDAT have in common: checks, sizes and faults of the stretches of a message's content.
 
     `size` counts what comes out.  `stray_in_header` says that the header section had a CR or LF outside CRLF, since mended.
@@ -155,7 +155,7 @@ class Content:
             self._header_tail = b"\r\n " + window[-1:] if is_field else window[line_at:]
 
 
-class DotReader(Content):
+class DotReader(ContentReader):
     """The content of DATA: finds its end, undoes its dots (RFC 5321 section 4.5.2).
 
     `converts` mends stray line ends whatever the limits say: the peer is known to send such.
@@ -252,7 +252,7 @@ class LineFeedReader(DotReader):
         return content + more, end + before if end >= 0 else -1
 
 
-class ChunkReader(Content):
+class ChunkReader(ContentReader):
     """The content of BDAT (RFC 3030).  With `is_binary` (BODY=BINARYMIME) every octet is legal; `converts` as for `DotReader`."""
 
     __slots__ = ("_is_binary",)

@@ -36,7 +36,7 @@ NO_MAIL_PARAMETERS = MailParameters()
 NO_RECIPIENT_PARAMETERS = RecipientParameters()
 
 
-class Malformed(ValueError):
+class MalformedParameters(ValueError):
     """A parameter's value is not what its RFC allows."""
 
 
@@ -58,7 +58,7 @@ def mail_parameters(text: str, offered: Extensions, *, takes_auth: bool) -> Mail
     try:
         # Only the names in the table can be here, and each function returns what its field holds.
         return MailParameters(**{name.lower(): MAIL_VALUES[name](value) for name, value in words.items()})  # type: ignore[arg-type]
-    except Malformed:
+    except MalformedParameters:
         return replies.BAD_PARAMETER
 
 
@@ -72,7 +72,7 @@ def recipient_parameters(text: str, offered: Extensions, *, smtputf8: bool) -> R
             notify=_notify(words["NOTIFY"]) if "NOTIFY" in words else None,
             orcpt=_orcpt(words["ORCPT"], smtputf8) if "ORCPT" in words else None,
         )
-    except Malformed:
+    except MalformedParameters:
         return replies.BAD_PARAMETER
 
 
@@ -98,28 +98,28 @@ def _split(text: str, allowed: Mapping[str, bool]) -> dict[str, str] | Reply:
 def _size(value: str) -> int:
     """RFC 1870 section 4."""
     if SIZE_VALUE.fullmatch(value) is None:
-        raise Malformed
+        raise MalformedParameters
     return int(value)
 
 
 def _body(value: str) -> str:
     """RFC 6152 section 2, RFC 3030 section 3."""
     if value.upper() not in ("7BIT", "8BITMIME", "BINARYMIME"):
-        raise Malformed
+        raise MalformedParameters
     return value.upper()
 
 
 def _ret(value: str) -> str:
     """RFC 3461 section 4.3."""
     if value.upper() not in ("FULL", "HDRS"):
-        raise Malformed
+        raise MalformedParameters
     return value.upper()
 
 
 def _envid(value: str) -> str:
     """RFC 3461 section 4.4."""
     if len(value) > ENVID_CHARACTERS:
-        raise Malformed
+        raise MalformedParameters
     return _from_xtext(value)
 
 
@@ -130,7 +130,7 @@ def _auth(value: str) -> str:
         try:
             Address.parse(mailbox)
         except AddressError:
-            raise Malformed from None
+            raise MalformedParameters from None
     return mailbox
 
 
@@ -140,7 +140,7 @@ def _notify(value: str) -> frozenset[str]:
     if words == ["NEVER"]:
         return frozenset(words)
     if len(set(words)) != len(words) or not NOTIFY_WORDS.issuperset(words):
-        raise Malformed
+        raise MalformedParameters
     return frozenset(words)
 
 
@@ -148,34 +148,34 @@ def _orcpt(value: str, smtputf8: bool) -> tuple[str, str]:
     """RFC 3461 section 4.2, RFC 6533 section 3."""
     address_type, semicolon, address = value.partition(";")
     if not semicolon or len(value) > ORCPT_CHARACTERS or ADDRESS_TYPE.fullmatch(address_type) is None:
-        raise Malformed
+        raise MalformedParameters
     if address_type.lower() != "utf-8":
         return address_type, _from_xtext(address)
     if UTF8_ADDRESS.fullmatch(address) is None or not (smtputf8 or address.isascii()):
-        raise Malformed
+        raise MalformedParameters
     return address_type, _printable(EMBEDDED_CHARACTER.sub(lambda found: _character(found[1]), address))
 
 
 def _from_xtext(value: str) -> str:
     """Decode xtext (RFC 3461 section 4).  What it holds is printable ASCII, so it cannot break the lines of a report."""
     if not value or XTEXT.fullmatch(value) is None:
-        raise Malformed
+        raise MalformedParameters
     text = HEXCHAR.sub(lambda found: chr(int(found[1], 16)), value)
     if not text.isascii():
-        raise Malformed
+        raise MalformedParameters
     return _printable(text)
 
 
 def _character(digits: str) -> str:
     point = int(digits, 16)
     if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF:
-        raise Malformed
+        raise MalformedParameters
     return chr(point)
 
 
 def _printable(text: str) -> str:
     if CONTROLS.search(text) is not None:
-        raise Malformed
+        raise MalformedParameters
     return text
 
 

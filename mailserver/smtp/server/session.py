@@ -57,7 +57,7 @@ from mailserver.smtp.server.extensions import Extensions
 from mailserver.smtp.server.limits import SessionLimits
 from mailserver.smtp.server.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, OUT_OF_ORDER
 from mailserver.smtp.server.states import MOVES, Input, State
-from mailserver.smtp.server.transaction import Discard, Transaction
+from mailserver.smtp.server.transaction import Discard, ServerTransaction
 
 __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
 
@@ -118,7 +118,7 @@ class ServerSession:
         self._out: list[bytes] = []
         self._question: Event | None = None
         self._next: Event | None = None  # an event found together with the last one
-        self._transaction: Transaction | None = None
+        self._transaction: ServerTransaction | None = None
         self._discard: Discard | None = None
         self._ended = False
         self._secured = False
@@ -257,7 +257,7 @@ class ServerSession:
         self._question = self._next = self._transaction = self._discard = None
         self._buffer.clear()
 
-    def _open_transaction(self) -> Transaction:
+    def _open_transaction(self) -> ServerTransaction:
         """The transaction that there is in the states after MAIL."""
         if self._transaction is None:
             raise LocalProtocolError(f"no transaction in the state {self.state.name}")
@@ -473,7 +473,7 @@ class ServerSession:
     def _answer_mail(self, mail: Mail, reply: Reply) -> None:
         if reply.code < 300:
             self._say(reply)
-            self._transaction = Transaction(mail)
+            self._transaction = ServerTransaction(mail)
             self.state = MOVES[self.state]["MAIL"]
         else:
             self._say_final(reply)

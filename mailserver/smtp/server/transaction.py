@@ -10,10 +10,10 @@ from mailserver.smtp.server.buffer import ReceiveBuffer
 from mailserver.smtp.server.data import ChunkReader, DotReader, LineFeedReader
 from mailserver.smtp.server.limits import SessionLimits
 
-__all__ = ["Discard", "Transaction"]
+__all__ = ["Discard", "ServerTransaction"]
 
 
-class Transaction:
+class ServerTransaction:
     """What a session knows of a message while it comes in.
 
     `chunk_octets` are still to come of the current BDAT; `chunk_is_last` says that it ends the message, as the only part of
