@@ -33,7 +33,7 @@ from mailserver.assembly.retirement import Retirement
 from mailserver.assembly.server import Door, Server, StartError
 from mailserver.assembly.systemd import Systemd
 from mailserver.authentication.sealing import KeyPlace, make_folder
-from mailserver.config import Configuration, ConfigurationError, Listen, load
+from mailserver.config import Configuration, ConfigurationError, ListenTable, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path, insist
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control.password_socket import PasswordQuestions, password_server
@@ -331,7 +331,7 @@ class MailService(Service):
             if listen.endpoint not in self._ports:
                 await self._listen(listen, self._bound.pop(listen.endpoint, None))
 
-    def _listen(self, listen: Listen, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
+    def _listen(self, listen: ListenTable, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
         if endpoint is None:
             root_binds = self._server.processes.endpoint(listen.endpoint)
             endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))

@@ -11,7 +11,7 @@ from mailserver.authentication.checkers import make_checker
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
-from mailserver.config import Configuration, Listen
+from mailserver.config import Configuration, ListenTable
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.mail.networks import Networks
 from mailserver.routing.domains import Domains, LocalDomain
@@ -113,7 +113,7 @@ def login_domain(configuration: Configuration) -> str:
     return domains.names_of(configuration.authentication.domain or configuration.home_domain)
 
 
-def offers_logins(listen: Listen) -> bool:
+def offers_logins(listen: ListenTable) -> bool:
     """Whether clients may log in on this listener."""
     return listen.service == "submission" if listen.authentication is None else listen.authentication
 

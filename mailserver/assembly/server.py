@@ -23,7 +23,7 @@ from mailserver.assembly.logins import Logins, offers_logins
 from mailserver.assembly.notes import make_notes
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
-from mailserver.config import Configuration, Listen
+from mailserver.config import Configuration, ListenTable
 from mailserver.config.endpoints import is_proxied
 from mailserver.control.server import CommandRefused
 from mailserver.dns import NameServer, Resolver
@@ -360,7 +360,7 @@ class Door:
         self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
         self.dropped = self._profile("submission", None)
 
-    def _profile(self, service: str, listen: Listen | None) -> Profile:
+    def _profile(self, service: str, listen: ListenTable | None) -> Profile:
         """How a listener behaves; None: the drop folder, which has no connections."""
         configuration, server = self._configuration, self._server
         return Profile(
@@ -391,7 +391,7 @@ class Door:
             steady_seconds=time.monotonic,
         )  # fmt: skip
 
-    def _encryption(self, listen: Listen) -> Encryption | None:
+    def _encryption(self, listen: ListenTable) -> Encryption | None:
         certificates = self.certificates
         if listen.tls == "none" or certificates is None:
             return None
@@ -553,7 +553,7 @@ def _certificates(configuration: Configuration, server: Server) -> Certificates 
     return Certificates(sources=sources, clock=server.reactor, run_in_thread=deferToThread)
 
 
-def proxies_of(listen: Listen) -> Networks | None:
+def proxies_of(listen: ListenTable) -> Networks | None:
     """Whose PROXY headers are believed; None where none is awaited."""
     if not is_proxied(listen.endpoint):
         return None

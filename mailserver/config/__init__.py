@@ -31,25 +31,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mailserver.former import former_names
+
 if TYPE_CHECKING:
     from mailserver.config.fault import ConfigurationError, Fault
     from mailserver.config.options import Options
     from mailserver.config.reading import ComponentOptions, check_options, load, parse
     from mailserver.config.schema import (
-        DNS,
-        TLS,
-        Accounts,
+        AccountsTable,
         Configuration,
-        Delivery,
-        Domain,
-        Drop,
-        Filter,
-        Limits,
-        Listen,
-        Log,
-        Pattern,
-        Queue,
-        Relay,
+        DeliveryTable,
+        DNSTable,
+        DomainTable,
+        FilterTable,
+        LimitsTable,
+        ListenTable,
+        LogTable,
+        PatternTable,
+        PickupTable,
+        QueueTable,
+        RelayTable,
+        TLSTable,
     )
     from mailserver.config.values import (
         Count,
@@ -67,34 +69,34 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "DNS",
-    "TLS",
-    "Accounts",
+    "DNSTable",
+    "TLSTable",
+    "AccountsTable",
     "ComponentOptions",
     "Configuration",
     "ConfigurationError",
     "Count",
-    "Delivery",
-    "Domain",
+    "DeliveryTable",
+    "DomainTable",
     "DomainKey",
     "DomainName",
-    "Drop",
+    "PickupTable",
     "Duration",
     "Endpoint",
     "Fault",
     "FilePath",
-    "Filter",
+    "FilterTable",
     "HostName",
-    "Limits",
-    "Listen",
-    "Log",
+    "LimitsTable",
+    "ListenTable",
+    "LogTable",
     "MailAddress",
     "NameServer",
     "Network",
     "Options",
-    "Pattern",
-    "Queue",
-    "Relay",
+    "PatternTable",
+    "QueueTable",
+    "RelayTable",
     "Size",
     "SocketPath",
     "check_options",
@@ -122,6 +124,6 @@ VALUES = (
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return former_names(__name__)(name)
     module = LIGHT.get(name) or ("reading" if name in READING else "values" if name in VALUES else "schema")
     return getattr(importlib.import_module(f"mailserver.config.{module}"), name)

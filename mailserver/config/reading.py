@@ -14,12 +14,17 @@ from mailserver.config.endpoints import EndpointPlace, place_of
 from mailserver.config.faults import ConfigurationError, Fault, close_to, key_text, sentences
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
-from mailserver.config.schema import Accounts, Component, Configuration, Delivery, Filter, Relay
+from mailserver.config.schema import AccountsTable, Component, Configuration, DeliveryTable, FilterTable, RelayTable
 from mailserver.config.values import domain_key, host_name
 
 __all__ = ["ComponentOptions", "check_options", "load", "parse"]
 
-SECTIONS: Mapping[str, type[Component]] = {"accounts": Accounts, "delivery": Delivery, "relay": Relay, "filter": Filter}
+SECTIONS: Mapping[str, type[Component]] = {
+    "accounts": AccountsTable,
+    "delivery": DeliveryTable,
+    "relay": RelayTable,
+    "filter": FilterTable,
+}
 NO_RELAY = "none"  # no component
 
 

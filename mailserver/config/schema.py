@@ -30,29 +30,30 @@ from mailserver.config.values import (
     Network,
     Size,
 )
+from mailserver.former import former_names
 from mailserver.mail.address import normal_local
 
 __all__ = [
-    "DNS",
-    "TLS",
-    "Accounts",
-    "Authentication",
+    "DNSTable",
+    "TLSTable",
+    "AccountsTable",
+    "AuthenticationTable",
     "Component",
     "Configuration",
-    "Delivery",
-    "Domain",
-    "Drop",
-    "Filter",
-    "Limits",
-    "Listen",
-    "Lockout",
-    "Log",
+    "DeliveryTable",
+    "DomainTable",
+    "PickupTable",
+    "FilterTable",
+    "LimitsTable",
+    "ListenTable",
+    "LockoutTable",
+    "LogTable",
     "NamedCertificate",
-    "Pattern",
-    "Privacy",
-    "Queue",
-    "Relay",
-    "Submission",
+    "PatternTable",
+    "PrivacyTable",
+    "QueueTable",
+    "RelayTable",
+    "SubmissionTable",
 ]
 
 Time = Annotated[Duration, Field(gt=0)]
@@ -62,7 +63,7 @@ SEPARATORS = "+-_.=#~%!$&*/?^|"  # what may stand in a local part (RFC 5322 sect
 Service = Literal["mx", "submission", "lmtp"]
 
 
-class Listen(Options):
+class ListenTable(Options):
     """A port (or socket) on which the server listens."""
 
     service: Service
@@ -86,7 +87,7 @@ class Listen(Options):
     """Whether clients may log in (AUTH). Absent: on `submission` listeners only."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Listen:
+    def _fit_together(self) -> ListenTable:
         if self.tls == "none" and (self.require_tls or self.client_certificate != "ignore"):
             raise ValueError('require_tls and client_certificate need tls = "starttls" or "implicit"')
         on_unix_socket = bare_endpoint(self.endpoint).startswith("unix:")
@@ -108,7 +109,7 @@ class NamedCertificate(Options):
     """Its private key, PEM."""
 
 
-class TLS(Options):
+class TLSTable(Options):
     """Keys and certificates of the listeners. Changed files are taken up within seconds, and with SIGHUP; what is faulty then
     replaces nothing."""
 
@@ -132,7 +133,7 @@ class TLS(Options):
     """Recipients for whom mail is taken over encrypted connections alone: else 530 at RCPT."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> TLS:
+    def _fit_together(self) -> TLSTable:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together")
         if self.client_revocations is not None and self.client_authorities is None:
@@ -143,7 +144,7 @@ class TLS(Options):
 Mechanism = Literal["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN", "EXTERNAL"]
 
 
-class Authentication(Options):
+class AuthenticationTable(Options):
     """How users log in."""
 
     mechanisms: tuple[Mechanism, ...] | None = None
@@ -174,13 +175,13 @@ class Authentication(Options):
     """The group of the host that may ask there, with the server's user and root, such as `dovecot`. Absent: these two alone."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Authentication:
+    def _fit_together(self) -> AuthenticationTable:
         if self.socket_group is not None and self.socket is None:
             raise ValueError("socket_group without a socket")
         return self
 
 
-class Lockout(Options):
+class LockoutTable(Options):
     """What happens to those who guess passwords. The same wrong password again counts once."""
 
     account_failures: Count = 10
@@ -201,7 +202,7 @@ class Lockout(Options):
     """Networks that are never locked out."""
 
 
-class Submission(Options):
+class SubmissionTable(Options):
     """What users who have logged in may send."""
 
     senders: Literal["own", "any"] = "own"
@@ -226,14 +227,14 @@ class Submission(Options):
     """The same, within a day."""
 
 
-class Privacy(Options):
+class PrivacyTable(Options):
     """What is told to others about users."""
 
     received: Literal["minimal", "full"] = "minimal"
     """Whether the Received field of a message from a user who has logged in names the client's address and host."""
 
 
-class Limits(Options):
+class LimitsTable(Options):
     """Bounds. Every one can be raised; none can be switched off by accident."""
 
     message_bytes: Octets = 50 * MIB
@@ -296,7 +297,7 @@ class Limits(Options):
     CRLF, wait for each answer, and use neither TLS nor a log-in."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Limits:
+    def _fit_together(self) -> LimitsTable:
         if self.soft_errors > self.hard_errors:
             raise ValueError("soft_errors is above hard_errors, so that no reply would ever be slowed down")
         return self
@@ -311,7 +312,7 @@ class Component(Options):
     """All other keys, as the component's own checked options."""
 
 
-class Accounts(Component):
+class AccountsTable(Component):
     """Who exists and who may log in."""
 
     use: str = "file"
@@ -326,7 +327,7 @@ def _separators(value: str) -> str:
     return value
 
 
-class Pattern(Options):
+class PatternTable(Options):
     """A rule for addresses by convention. A name in braces stands for one character or more, in the domain for one label."""
 
     match: str
@@ -337,7 +338,7 @@ class Pattern(Options):
     """The folder below the inbox (`lists.{tag}`), with names in braces from `match`; empty: the inbox."""
 
 
-class Domain(Options):
+class DomainTable(Options):
     """A domain whose mail is delivered here. `[domain."*.example.org"]` stands for every name below example.org."""
 
     same_as: HostName | None = None
@@ -356,7 +357,7 @@ class Domain(Options):
     """`name = ["address", …]`; a name alone is in the same domain, one address may stand without brackets."""
     disabled_aliases: tuple[str, ...] = ()
     """Those of the aliases for which mail is refused with 550 5.2.1."""
-    pattern: tuple[Pattern, ...] = ()
+    pattern: tuple[PatternTable, ...] = ()
     """Rules for addresses by convention, tried in order after accounts and aliases."""
 
     @field_validator("aliases", mode="before")
@@ -382,14 +383,14 @@ def _listed(targets: Any) -> Any:
     return tuple(targets) if isinstance(targets, list) else targets
 
 
-class Delivery(Component):
+class DeliveryTable(Component):
     """How mail reaches its mailbox."""
 
     use: str = "maildir"
     """The delivery component: `maildir`, `lmtp`, `pipe`, `discard`, or a plugin's name."""
 
 
-class Relay(Component):
+class RelayTable(Component):
     """Mail for other hosts."""
 
     use: str = "none"
@@ -402,7 +403,7 @@ class Relay(Component):
     certificates. One that has expired or was revoked may not."""
 
 
-class DNS(Options):
+class DNSTable(Options):
     """Which name servers are asked, and how. They have to do the recursion."""
 
     servers: tuple[NameServer, ...] = Field(default=(), max_length=8)
@@ -423,7 +424,7 @@ class DNS(Options):
     """Ask with letters in random case, which makes answers harder to forge. A few name servers answer that wrongly."""
 
 
-class Queue(Options):
+class QueueTable(Options):
     """How often and for how long delivery is tried."""
 
     retry: tuple[Annotated[Duration, Field(ge=1)], ...] = Field(default=(60.0, 300.0, 900.0, 3600.0, 14400.0), min_length=1)
@@ -434,7 +435,7 @@ class Queue(Options):
     """The message is returned after this time (RFC 5321 section 4.5.4.1: at least 4 to 5 days)."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Queue:
+    def _fit_together(self) -> QueueTable:
         if self.warn > self.expire:
             raise ValueError("warn is later than expire, so that nobody would ever be warned")
         return self
@@ -446,7 +447,7 @@ def _drop_users(value: str) -> str:
     return value
 
 
-class Drop(Options):
+class PickupTable(Options):
     """The folder through which programs of this host hand mail over (`mailserver sendmail`)."""
 
     path: FilePath = "{data}/drop"
@@ -457,7 +458,7 @@ class Drop(Options):
     """Completes addresses without a domain. Absent: `hostname` if it is one of the domains, else the first of them."""
 
 
-class Log(Options):
+class LogTable(Options):
     """What the server writes down."""
 
     format: Literal["text", "json"] = "text"
@@ -477,7 +478,7 @@ class Log(Options):
     disk, a helper process that is missing. At most one note of one matter in 24 hours."""
 
 
-class Filter(Component):
+class FilterTable(Component):
     """A filter; several are asked in the order of the file."""
 
     use: str
@@ -519,22 +520,22 @@ class Configuration(Options):
     """The folder of secrets that belong into no backup of `data`; made when there is one to keep."""
     workers: Annotated[int, AfterValidator(_one_worker)] = 1
     """Processes that take mail."""
-    listen: tuple[Listen, ...] = Field(min_length=1)
-    tls: TLS = TLS()
-    authentication: Authentication = Authentication()
-    lockout: Lockout = Lockout()
-    submission: Submission = Submission()
-    privacy: Privacy = Privacy()
-    limits: Limits = Limits()
-    accounts: Accounts = Accounts()
-    domain: dict[DomainKey, Domain] = Field(default_factory=dict)
-    delivery: Delivery = Delivery()
-    relay: Relay = Relay()
-    dns: DNS = DNS()
-    queue: Queue = Queue()
-    drop: Drop = Drop()
-    log: Log = Log()
-    filter: tuple[Filter, ...] = ()
+    listen: tuple[ListenTable, ...] = Field(min_length=1)
+    tls: TLSTable = TLSTable()
+    authentication: AuthenticationTable = AuthenticationTable()
+    lockout: LockoutTable = LockoutTable()
+    submission: SubmissionTable = SubmissionTable()
+    privacy: PrivacyTable = PrivacyTable()
+    limits: LimitsTable = LimitsTable()
+    accounts: AccountsTable = AccountsTable()
+    domain: dict[DomainKey, DomainTable] = Field(default_factory=dict)
+    delivery: DeliveryTable = DeliveryTable()
+    relay: RelayTable = RelayTable()
+    dns: DNSTable = DNSTable()
+    queue: QueueTable = QueueTable()
+    drop: PickupTable = PickupTable()
+    log: LogTable = LogTable()
+    filter: tuple[FilterTable, ...] = ()
 
     @property
     def keys_path(self) -> str:
@@ -557,3 +558,6 @@ class Configuration(Options):
 
     directory: str = Field(default="", validation_alias=NOT_A_KEY)
     """The folder of the file, from which relative paths count."""
+
+
+__getattr__ = former_names(__name__)
