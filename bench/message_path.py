@@ -139,7 +139,7 @@ def count_calls(dialogue: Dialogue, messages: int, connect: bool, flush: Callabl
 
 def server_in(directory: str, reactor: Any) -> tuple[Any, Any]:
     """A server that listens nowhere, and its door."""
-    from mailserver.assembly.server import Door, Server
+    from mailserver.assembly.server import Policy, Server
     from mailserver.config import load
     from mailserver.plugins import catalogue as plugins
 
@@ -150,7 +150,7 @@ def server_in(directory: str, reactor: Any) -> tuple[Any, Any]:
     catalogue = plugins.discover()
     configuration = load(os.path.join(directory, "mailserver.toml"), catalogue.options_of)
     server = Server(configuration, catalogue=catalogue, reactor=reactor, owner=(-1, -1))
-    return server, Door(configuration, server)
+    return server, Policy(configuration, server)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from twisted.python.usage import UsageError
 from mailserver.assembly import sandbox
 from mailserver.assembly.daemon import Daemon, detached
 from mailserver.assembly.retirement import Retirement
-from mailserver.assembly.server import Door, Server, StartError
+from mailserver.assembly.server import Policy, Server, StartError
 from mailserver.assembly.systemd import Systemd
 from mailserver.authentication.sealing import KeyPlace, make_folder
 from mailserver.config import Configuration, ConfigurationError, ListenTable, load
@@ -168,14 +168,14 @@ class MailService(Service):
         self._leaving: list[ReceiveFactory] = []  # of ports that a reload has closed
         self._retirement = Retirement(reactor)
         self._server = Server(configuration, catalogue=catalogue, reactor=reactor, owner=self._owner)
-        self._door = Door(configuration, self._server)
+        self._policy = Policy(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
         self._password_server: ControlServer | None = None
         self._drop = Pickup(
             folder=PickupFolder(configuration.drop_path, configuration.drop.users),
             clock=reactor,
             run_in_thread=deferToThread,
-            profile=lambda: self._door.dropped,
+            profile=lambda: self._policy.dropped,
             next_id=self._server.ids.next,
             is_stored=lambda id: self._server.queue.show(id).addCallback(lambda entry: entry is not None),
             user_of=UserNames(clock=reactor, begin=in_thread_of_its_own(reactor.callFromThread)).name_of,
@@ -204,7 +204,7 @@ class MailService(Service):
             if os.geteuid() == 0 and self._owner[0] > 0:  # root is given up soon
                 self._server.processes.start_root(self._path)
             self._server.start_privileged()
-            self._door.start_privileged()
+            self._policy.start_privileged()
             self._bind()
         except (OSError, IdentityError, CannotListenError) as error:
             self.log.error("mailserver cannot start: {error}", error=str(error))
@@ -224,11 +224,11 @@ class MailService(Service):
             await listening
         self._look_at_privileges()
         self._control.start(self._reactor)
-        for start in (self._server.start, self._door.start, self._drop.start):
+        for start in (self._server.start, self._policy.start, self._drop.start):
             await start()
             if self._stops:
                 return
-        self._server.steps.observe_with(self._door.observers)
+        self._server.steps.observe_with(self._policy.observers)
         self._start_password_server()
         await self._open()
         self._sweeping.start(SWEEP_SECONDS)
@@ -270,7 +270,7 @@ class MailService(Service):
                 await self._end("a control socket", control.stop())
         await self._end("the drop folder", self._drop.stop())
         await self._end("what a reload has replaced", self._retirement.finish())
-        await self._end("the filters and the directory", self._door.stop())
+        await self._end("the filters and the directory", self._policy.stop())
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
 
     async def _end(self, what: str, ending: Awaitable[Any], seconds: float = END_SECONDS, *, is_told: bool = True) -> None:
@@ -295,7 +295,7 @@ class MailService(Service):
 
     def _start_password_server(self) -> None:
         """Where it is wanted, when the accounts can be asked.  Raises `StartError` and OSError."""
-        questions = PasswordQuestions(self._configuration, self._server, lambda: self._door)
+        questions = PasswordQuestions(self._configuration, self._server, lambda: self._policy)
         self._password_server = password_server(self._configuration, questions)
         if self._password_server is not None:
             self._password_server.start(self._reactor)
@@ -335,7 +335,7 @@ class MailService(Service):
         if endpoint is None:
             root_binds = self._server.processes.endpoint(listen.endpoint)
             endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))
-        factory = ReceiveFactory(self._door.profiles[listen.endpoint], self._server.admission)
+        factory = ReceiveFactory(self._policy.profiles[listen.endpoint], self._server.admission)
 
         def is_listening(port: IListeningPort) -> None:
             if self._stops:  # while root has bound it, say
@@ -403,35 +403,35 @@ class MailService(Service):
                 self._systemd.ready(status)
             self._reactor.callLater(0, self._follow_hang_up)
 
-    async def _started_door(self, configuration: Configuration) -> Door:
-        door = Door(configuration, self._server)
+    async def _started_door(self, configuration: Configuration) -> Policy:
+        policy = Policy(configuration, self._server)
         is_started = False
         try:
-            await door.start()
+            await policy.start()
             if self._stops:
                 raise StartError("the server stops")
             is_started = True
         finally:
             if not is_started:
-                await door.stop()
-        return door
+                await policy.stop()
+        return policy
 
     async def _exchange_door(self) -> dict[str, Any]:
         insist(self._path, is_named=True, say=self.log.warn)
         configuration = load(self._path, self._catalogue.options_of)
-        door = await self._started_door(configuration)
-        old_door, self._door = self._door, door
+        policy = await self._started_door(configuration)
+        old_door, self._policy = self._policy, policy
         self._configuration = configuration
         wanted = {listen.endpoint: listen for listen in configuration.listen}
         going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in wanted]
         self._leaving = [*[one for one in self._leaving if one.connections], *[factory for _, factory in going]]
         for endpoint, (_, factory) in self._ports.items():
-            factory.profile = door.profiles[endpoint]
+            factory.profile = policy.profiles[endpoint]
         for _, factory in going:
             factory.shut_down()
         self._retirement.retire(old_door, float(configuration.limits.shutdown_seconds))
         # From here on a stop may come between any two steps: it finds everything where it has to be.
-        self._server.steps.observe_with(door.observers)
+        self._server.steps.observe_with(policy.observers)
         self._server.change(configuration)
         faults = await self._change_ports(configuration, [port for port, _ in going])
         waiting = self._server.needs_restart(configuration)
@@ -492,7 +492,7 @@ class MailService(Service):
 
             return answer
 
-        questions = Questions(self._server, lambda: self._door)
+        questions = Questions(self._server, lambda: self._policy)
         own = {"reload": reload, "drop.look": look_into_drop}
         others = {**own, **self._server.commands(), **questions.commands()}
         return {"status": status} | {name: when_started(command) for name, command in others.items()}
@@ -501,15 +501,15 @@ class MailService(Service):
 
     def _look_for_dead_ends(self) -> None:
         """Tell what leads nowhere.  It asks the directory for each alias, so nobody waits for it."""
-        Deferred.fromCoroutine(self._tell_dead_ends(self._door)).addErrback(
+        Deferred.fromCoroutine(self._tell_dead_ends(self._policy)).addErrback(
             lambda failure: self.log.warn(
                 "whether every alias leads somewhere could not be found out: {why}", why=failure.getErrorMessage()
             )
         )
 
-    async def _tell_dead_ends(self, door: Door) -> None:
-        with door.generation:
-            faults = await door.router.faults(relays=self._server.remote is not None)
+    async def _tell_dead_ends(self, policy: Policy) -> None:
+        with policy.generation:
+            faults = await policy.router.faults(relays=self._server.remote is not None)
         for fault in faults[:DEAD_ENDS_TOLD]:
             self.log.warn("{fault}", fault=fault)
         if len(faults) > DEAD_ENDS_TOLD:

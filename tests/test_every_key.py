@@ -113,7 +113,7 @@ class EveryKey(TestCase):
             for port, factory in made._ports.values():
                 await maybeDeferred(port.stopListening)
                 await factory.shut_down()
-            await made._door.stop()
+            await made._policy.stop()
             made._server.logins.stop()
 
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))

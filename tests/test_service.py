@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver import service as service_module
-from mailserver.assembly.server import Door
+from mailserver.assembly.server import Policy
 from mailserver.config import load
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IComponent
@@ -66,7 +66,7 @@ class ServiceCase(SynchronousTestCase):
 class Doors(ServiceCase):
     def test_all_that_a_configuration_has_brought_is_counted_as_one(self) -> None:
         service = self.service()
-        door, server = service._door, service._server
+        door, server = service._policy, service._server
         self.assertEqual({id(one.generation) for one in (*door.profiles.values(), door.dropped)}, {id(door.generation)})
         server.route_with(door.router, door.generation)
         address, asked = Address("alice", "example.org"), Deferred[Any]()
@@ -136,7 +136,7 @@ class Ends(ServiceCase):
 
     def test_the_queue_has_its_end_though_a_filter_never_stops(self) -> None:
         service = self.service()
-        service._door._filters = (Hanging(),)  # type: ignore[assignment]
+        service._policy._filters = (Hanging(),)  # type: ignore[assignment]
         with capturedLogs() as events:
             self.assertEqual(self.stopped(service), ["queue"])
         said = [event for event in events if "nobody waits for it" in event["log_format"]]
@@ -148,16 +148,16 @@ class Ends(ServiceCase):
         async def raises() -> None:
             raise RuntimeError("no")
 
-        for part in (service._control, service._drop, service._retirement, service._door):
+        for part in (service._control, service._drop, service._retirement, service._policy):
             self.patch(part, "finish" if part is service._retirement else "stop", raises)
         self.assertEqual(self.stopped(service), ["queue"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 4)
 
     def test_a_component_that_never_starts_is_named_and_no_reload_waits_for_it(self) -> None:
         service = self.service()
-        before = service._door
+        before = service._policy
 
-        class WithHanging(Door):
+        class WithHanging(Policy):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
                 self._filters = (Hanging(),)  # type: ignore[assignment]
@@ -169,48 +169,48 @@ class Ends(ServiceCase):
                 service._reactor.advance(1)
         why = self.failureResultOf(reloaded, CommandRefused)
         self.assertIn("tests.test_service.Hanging has not started within", why.getErrorMessage())
-        self.assertIs(service._door, before)
+        self.assertIs(service._policy, before)
         self.assertFalse(service._reloading)
 
 
 class Reload(ServiceCase):
     def service(self) -> MailService:
-        async def start(_: Door) -> None: ...
+        async def start(_: Policy) -> None: ...
 
-        self.patch(Door, "start", start)
+        self.patch(Policy, "start", start)
         return super().service()
 
     def test_a_stop_amid_a_reload_opens_no_port_and_leaves_nothing_of_the_old_configuration(self) -> None:
         service = self.service()
-        old, asked, listened = service._door, Deferred[list[str]](), list[Any]()
+        old, asked, listened = service._policy, Deferred[list[str]](), list[Any]()
         self.patch(service, "_listen", listened.append)
         self.patch(service._server.processes, "read_again", lambda: asked)
         reloaded = Deferred.fromCoroutine(service._reload())
-        self.assertIsNot(service._door, old)
-        stopped: list[Door] = []
+        self.assertIsNot(service._policy, old)
+        stopped: list[Policy] = []
 
-        async def stop_door(door: Door) -> None:
+        async def stop_door(door: Policy) -> None:
             stopped.append(door)
 
         async def stop(within_seconds: float) -> None: ...
 
         self.patch(service._server, "stop", stop)
-        with mock.patch.object(Door, "stop", stop_door):
+        with mock.patch.object(Policy, "stop", stop_door):
             done = service.stopService()
         self.successResultOf(done)
         asked.callback([])
         self.successResultOf(reloaded)
         self.assertEqual(listened, [])
-        self.assertEqual(stopped, [service._door])
+        self.assertEqual(stopped, [service._policy])
 
     def test_what_is_open_takes_up_the_new_parts_before_anything_is_waited_for(self) -> None:
         service = self.service()
         [listen] = service._configuration.listen
-        factory = ReceiveFactory(service._door.profiles[listen.endpoint], service._server.admission)
+        factory = ReceiveFactory(service._policy.profiles[listen.endpoint], service._server.admission)
         service._ports[listen.endpoint] = (Port(), factory)  # type: ignore[assignment]
         self.patch(service._server.processes, "read_again", lambda: Deferred[list[str]]())
         Deferred.fromCoroutine(service._reload())
-        self.assertIs(factory.profile, service._door.profiles[listen.endpoint])
+        self.assertIs(factory.profile, service._policy.profiles[listen.endpoint])
 
 
 class Port:

@@ -1,7 +1,7 @@
 """Makes the parts from the configuration.
 
-A `Server` lives as long as the process: the log, the queue, the deliveries.  A `Door` is what a reload replaces: who exists,
-where recipients go, the filters and the limits.
+A `Server` lives as long as the process: the log, the queue, the deliveries.  A `Policy` is what a reload replaces: who
+exists, where recipients go, the filters and the limits.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from mailserver.routing.router import Router
 from mailserver.state_store import StateStore
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources, self_signed_pair
 
-__all__ = ["Door", "Server", "StartError", "proxies_of"]
+__all__ = ["Policy", "Server", "StartError", "proxies_of"]
 
 NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
 SOCKET_KEYS = ("authentication.socket", "authentication.socket_group")
@@ -318,7 +318,7 @@ def _lasting_part(configuration: Configuration, key: str) -> Any:
     return (table.use, table.options) if key == "relay" else table  # who may use the relay is the door's matter
 
 
-class Door:
+class Policy:
     """The parts that a reload replaces.  Raises `StartError` or `PluginError` where they do not fit together.
 
     `generation` counts what is under way with them.

@@ -23,7 +23,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver.assembly.server import Door, Server, StartError
+from mailserver.assembly.server import Policy, Server, StartError
 from mailserver.config import Configuration
 from mailserver.control.server import Bounds, ControlServer
 from mailserver.delivery.maildir import MaildirOptions
@@ -67,27 +67,27 @@ class PasswordQuestions:
 
     log = Logger()
 
-    def __init__(self, configuration: Configuration, server: Server, door: Callable[[], Door]) -> None:
+    def __init__(self, configuration: Configuration, server: Server, policy: Callable[[], Policy]) -> None:
         self._delivery = configuration.delivery.options
         self._data = configuration.data
         self._server = server
-        self._door = door
+        self._policy = policy
 
     def commands(self) -> Mapping[str, Any]:
         """The one that the socket has."""
         return {"check_password": self._check_password}
 
     async def _check_password(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        question, door = question_of(arguments), self._door()
+        question, policy = question_of(arguments), self._policy()
         if question is None:
             self.log.warn("a question on the authentication socket that is none: without the client's address, say")
             return LATER
-        with door.generation:
-            return await self._answer(question, door)
+        with policy.generation:
+            return await self._answer(question, policy)
 
-    async def _answer(self, question: PasswordQuestion, door: Door) -> dict[str, Any]:
+    async def _answer(self, question: PasswordQuestion, policy: Policy) -> dict[str, Any]:
         peer = Peer(address=question.client, port=0, service=question.service)
-        login = None if door.authenticator is None else door.authenticator.begin_trusted(peer)
+        login = None if policy.authenticator is None else policy.authenticator.begin_trusted(peer)
         if login is None:
             return LATER
         answer = await login.respond(b"\0".join((b"", question.user, question.password)))
@@ -95,15 +95,15 @@ class PasswordQuestions:
         if isinstance(answer, LoggedIn):
             who = {"peer": peer.address, "account": answer.account}
             note(id, "login", **who, method=answer.method, service=peer.service, note=answer.note)
-            return await self._let_in(answer.account, door)
+            return await self._let_in(answer.account, policy)
         if isinstance(answer, Denied):
             note(id, "login_failed", peer=peer.address, service=peer.service, username=answer.username, why=answer.why)
             return ANSWERS.get(answer.denial, NO)
         return LATER  # a challenge: PLAIN has none
 
-    async def _let_in(self, account: str, door: Door) -> dict[str, Any]:
+    async def _let_in(self, account: str, policy: Policy) -> dict[str, Any]:
         try:
-            mailbox = await door.mailbox(account)
+            mailbox = await policy.mailbox(account)
             if mailbox is None:
                 raise LookupError("it has no mailbox")
             place = await deferToThread(self._place, mailbox)  # the host's users may stand in a directory of the network

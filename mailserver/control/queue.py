@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.assembly.server import Door, Server
+from mailserver.assembly.server import Policy, Server
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
@@ -28,11 +28,11 @@ PAGE_MOST = 1000
 
 
 class Questions:
-    """The commands.  `door` gives the present door: a reload replaces it."""
+    """The commands.  `policy` gives the present door: a reload replaces it."""
 
-    def __init__(self, server: Server, door: Callable[[], Door]) -> None:
+    def __init__(self, server: Server, policy: Callable[[], Policy]) -> None:
         self._server = server
-        self._door = door
+        self._policy = policy
 
     def commands(self) -> Mapping[str, Any]:
         """Name and function."""
@@ -55,9 +55,9 @@ class Questions:
         to, routes = str(arguments.get("to", "")), tuple[Local | Remote, ...]()
         if verb is Verb.REDIRECT:
             address = parsed_address(to)
-            door = self._door()
-            with door.generation:
-                found = await door.router.route(address)
+            policy = self._policy()
+            with policy.generation:
+                found = await policy.router.route(address)
             routes = usable_routes(address, found, self._server.remote is not None)
         order = Order(verb, _selection(arguments), str(arguments.get("by", "")), to, routes)
         after, dry_run = int(arguments.get("after", 0)), bool(arguments.get("dry_run"))
@@ -73,14 +73,14 @@ class Questions:
 
     async def route(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`address`, `from` (an IP address or network, "" for nobody in particular)."""
-        door, server = self._door(), self._server
+        policy, server = self._policy(), self._server
         address = parsed_address(str(arguments.get("address", "")))
         try:
-            with door.generation:
-                routes, hops = await door.router.explain(address)
+            with policy.generation:
+                routes, hops = await policy.router.explain(address)
         except AddressError as error:
             raise CommandRefused(f"{address}: {error}") from error
-        networks = door.dropped.relay_networks
+        networks = policy.dropped.relay_networks
         answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
         for end, route in zip(answer["ends"], routes, strict=True):
             if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):

@@ -47,7 +47,7 @@ class WithSocket(TestCase):
         self.accounts = Accounts()
         self.lockout = Lockout(clock=self.clock, state=MemoryState(self.clock), rules=LockoutRules(delay_seconds=0))
         self.mailboxes: dict[str, Mailbox | None] = {ALICE: Mailbox("alice", "example.org")}
-        self.door = SimpleNamespace(authenticator=self.authenticator(), generation=Generation(), mailbox=self.mailbox)
+        self.policy = SimpleNamespace(authenticator=self.authenticator(), generation=Generation(), mailbox=self.mailbox)
         self.notes: list[tuple[str, dict[str, Any]]] = []
         server: Any = SimpleNamespace(
             steps=SimpleNamespace(note=lambda _, step, **fields: self.notes.append((step, fields))),
@@ -58,7 +58,7 @@ class WithSocket(TestCase):
             delivery=SimpleNamespace(options=MaildirOptions()),
             authentication=SimpleNamespace(socket=self.path, socket_group=GROUP),
         )
-        self.questions = PasswordQuestions(self.configuration, server, lambda: self.door)  # type: ignore[arg-type,return-value]
+        self.questions = PasswordQuestions(self.configuration, server, lambda: self.policy)  # type: ignore[arg-type,return-value]
         self.logged: list[LogEvent] = []
         globalLogPublisher.addObserver(self.logged.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
@@ -142,7 +142,7 @@ class WithSocket(TestCase):
         seen: list[str] = []
         find = self.accounts.requestAvatarId
         self.accounts.requestAvatarId = lambda asked: (seen.append((asked.service, asked.client)), find(asked))[1]  # type: ignore[method-assign,func-returns-value,arg-type]
-        self.door.authenticator = self.authenticator()
+        self.policy.authenticator = self.authenticator()
         await self.ask(service="pop3")
         self.assertEqual(seen, [("pop3", "192.0.2.7")])
 
@@ -155,9 +155,9 @@ class WithSocket(TestCase):
         self.assertEqual(await self.answer(), "later")
         self.accounts.answer = lambda _: Deferred.fromCoroutine(self.down())
         self.assertEqual(await self.answer(), "later")
-        self.door.authenticator = None  # type: ignore[assignment]
+        self.policy.authenticator = None  # type: ignore[assignment]
         self.assertEqual(await self.answer(), "later")
-        self.assertEqual(self.door.generation.uses, 0)
+        self.assertEqual(self.policy.generation.uses, 0)
 
     async def down(self) -> Any:
         raise OSError("the database is down")
