@@ -139,7 +139,8 @@ def count_calls(dialogue: Dialogue, messages: int, connect: bool, flush: Callabl
 
 def server_in(directory: str, reactor: Any) -> tuple[Any, Any]:
     """A server that listens nowhere, and its door."""
-    from mailserver.assembly.server import Policy, Server
+    from mailserver.assembly.policy import Policy
+    from mailserver.assembly.server import Server
     from mailserver.config import load
     from mailserver.plugins import catalogue as plugins
 

@@ -29,8 +29,9 @@ from twisted.python.usage import UsageError
 
 from mailserver.assembly import sandbox
 from mailserver.assembly.daemon import Daemon, detached
+from mailserver.assembly.policy import Policy
 from mailserver.assembly.retirement import Retirement
-from mailserver.assembly.server import Policy, Server, StartError
+from mailserver.assembly.server import Server
 from mailserver.assembly.systemd import Systemd
 from mailserver.authentication.sealing import KeyPlace, make_folder
 from mailserver.config import Configuration, ConfigurationError, ListenTable, load
@@ -46,6 +47,7 @@ from mailserver.pickup.pickup import Pickup
 from mailserver.pickup.user_names import UserNames, in_thread_of_its_own
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.awaiting import later, within
+from mailserver.plugins.life import StartError
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.tls import IdentityError

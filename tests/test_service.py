@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver import service as service_module
-from mailserver.assembly.server import Policy
+from mailserver.assembly.policy import Policy
 from mailserver.config import load
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IComponent

@@ -3,6 +3,13 @@
 In the order in which they are read:
 
 * `server`: makes the parts from the configuration
+* `policy`: what a reload replaces: who exists, where recipients go, the filters and the limits
+* `routing`: makes the router of the domains
+* `submission`: makes what submission asks of a message
+* `certificates`: makes the certificates of the listeners
+* `listeners`: what a listener's table says: who its proxies are, and the bounds on a connection
+* `steps`: makes the part that takes in the steps of all roads, and writes the log
+* `resolver`: makes the resolver
 * `logins`: what all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of
   the false keys
 * `notes`: joins the notes to postmaster to the server's parts

@@ -59,7 +59,8 @@ def change_lines(options: argparse.Namespace, change: Callable[[Draft], None], *
 
 def _routes(configuration: Configuration) -> str:
     """What only the start would find in the domains: aliases that go round."""
-    from mailserver.assembly.server import StartError, make_router
+    from mailserver.assembly.routing import make_router
+    from mailserver.plugins.life import StartError
 
     nobody: Any = None  # is asked before mail comes
     try:

@@ -13,9 +13,10 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+from mailserver.assembly.listeners import proxies_of
 from mailserver.assembly.logins import lets_anybody_in, login_domain
 from mailserver.assembly.root_plan import plan_of
-from mailserver.assembly.server import StartError, make_router, proxies_of
+from mailserver.assembly.routing import make_router
 from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
@@ -33,6 +34,7 @@ from mailserver.config.schema import Component
 from mailserver.control.client import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover
+from mailserver.plugins.life import StartError
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]

@@ -119,8 +119,9 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
 
 def _router(config: str) -> tuple[Configuration, Any]:
     """The router as the start would make it."""
-    from mailserver.assembly.server import StartError, make_router
+    from mailserver.assembly.routing import make_router
     from mailserver.plugins.catalogue import PluginError, build_component, discover
+    from mailserver.plugins.life import StartError
 
     catalogue = discover()
     configuration = load(config, catalogue.options_of)

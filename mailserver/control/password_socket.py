@@ -23,14 +23,15 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from mailserver.assembly.server import Policy, Server, StartError
 from mailserver.config import Configuration
+from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.server import Bounds, ControlServer
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
 from mailserver.interfaces import Denial, Denied, LoggedIn
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.envelope import Peer
+from mailserver.plugins.life import StartError
 
 __all__ = ["BOUNDS", "PasswordQuestions", "MailPlace", "PasswordQuestion", "password_server", "question_of"]
 
@@ -67,7 +68,7 @@ class PasswordQuestions:
 
     log = Logger()
 
-    def __init__(self, configuration: Configuration, server: Server, policy: Callable[[], Policy]) -> None:
+    def __init__(self, configuration: Configuration, server: RunningServer, policy: Callable[[], PolicyParts]) -> None:
         self._delivery = configuration.delivery.options
         self._data = configuration.data
         self._server = server
@@ -85,7 +86,7 @@ class PasswordQuestions:
         with policy.generation:
             return await self._answer(question, policy)
 
-    async def _answer(self, question: PasswordQuestion, policy: Policy) -> dict[str, Any]:
+    async def _answer(self, question: PasswordQuestion, policy: PolicyParts) -> dict[str, Any]:
         peer = Peer(address=question.client, port=0, service=question.service)
         login = None if policy.authenticator is None else policy.authenticator.begin_trusted(peer)
         if login is None:
@@ -101,7 +102,7 @@ class PasswordQuestions:
             return ANSWERS.get(answer.denial, NO)
         return LATER  # a challenge: PLAIN has none
 
-    async def _let_in(self, account: str, policy: Policy) -> dict[str, Any]:
+    async def _let_in(self, account: str, policy: PolicyParts) -> dict[str, Any]:
         try:
             mailbox = await policy.mailbox(account)
             if mailbox is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mailserver.assembly.server import Policy, Server
+from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IForgiving, IHostFinder
 from mailserver.mail.address import Address, AddressError
@@ -30,7 +30,7 @@ PAGE_MOST = 1000
 class Questions:
     """The commands.  `policy` gives the present door: a reload replaces it."""
 
-    def __init__(self, server: Server, policy: Callable[[], Policy]) -> None:
+    def __init__(self, server: RunningServer, policy: Callable[[], PolicyParts]) -> None:
         self._server = server
         self._policy = policy
 

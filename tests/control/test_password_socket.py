@@ -19,7 +19,6 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.assembly.server import StartError
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
@@ -29,6 +28,7 @@ from mailserver.control.server import Bounds, CommandRefused, ControlError, ask
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.mail.answers import Mailbox
 from mailserver.plugins.generation import Generation
+from mailserver.plugins.life import StartError
 from mailserver.testing.state import MemoryState
 from tests.authentication.lockout.test_guarded_network import ALICE, PASSWORD, Accounts
 from tests.control.test_server import without_bytes_warning
