@@ -163,7 +163,7 @@ class Ends(ServiceCase):
                 self._filters = (Hanging(),)  # type: ignore[assignment]
                 self._directory = object()  # the real one reads its file in a thread
 
-        with mock.patch.object(service_module, "Door", WithHanging):
+        with mock.patch.object(service_module, "Policy", WithHanging):
             reloaded = Deferred.fromCoroutine(service._reload())
             for _ in range(200):
                 service._reactor.advance(1)

@@ -87,7 +87,9 @@ class Policy:
         return Profile(
             service=service,
             hostname=configuration.hostname,
-            limits=connection_limits(configuration, logs_in=service == "submission" and listen is not None and offers_logins(listen)),
+            limits=connection_limits(
+                configuration, logs_in=service == "submission" and listen is not None and offers_logins(listen)
+            ),
             judging=self._judging,
             router=self.router,
             store=server.queue,

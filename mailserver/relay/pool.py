@@ -89,7 +89,7 @@ class ConnectionRecord:
         self.messages = 0  # transactions begun on it
 
     def __repr__(self) -> str:
-        return f"<Link {self.key} {self.state.value}, {self.messages} messages>"
+        return f"<ConnectionRecord {self.key} {self.state.value}, {self.messages} messages>"
 
 
 class Plan(NamedTuple, Generic[Job]):
@@ -154,8 +154,8 @@ class Pool(Generic[Job]):
     def __repr__(self) -> str:
         waiting = sum(len(destination.waiting) for destination in self._destinations.values())
         return (
-            f"<Pool: {waiting} waiting, {self.records} connections ({len(self._idle)} idle) to {len(self._destinations)} destinations, "
-            f"{self.counts.opened} opened, {self.counts.hit_rate:.0%} hits>"
+            f"<Pool: {waiting} waiting, {self.records} connections ({len(self._idle)} idle) "
+            f"to {len(self._destinations)} destinations, {self.counts.opened} opened, {self.counts.hit_rate:.0%} hits>"
         )
 
     # --- what is known ---

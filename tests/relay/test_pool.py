@@ -443,7 +443,7 @@ class Words(Case):
         pool.submit(key("2001:db8::1"), "a")
         self.assertIn("1 waiting, 0 connections", repr(pool))
         ((record, _),) = pool.assign(0.0).open
-        self.assertEqual(repr(record), "<Link [2001:db8::1]:25 opening, 0 messages>")
+        self.assertEqual(repr(record), "<ConnectionRecord [2001:db8::1]:25 opening, 0 messages>")
         pool.failed(record, 0.0, NO)
         self.assertIn("out of reach until 30: 451 4.4.1 Connection refused", repr(pool.lines[0]))
         self.assertIsInstance(record, ConnectionRecord)
