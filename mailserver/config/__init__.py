@@ -15,6 +15,7 @@ In the order in which they are read:
 * `faults`: what is wrong with a configuration, said so that it can be put right: file, line, key and a sentence
 * `lines`: where each key of a TOML text stands
 * `choice`: which configuration file is read: never one of the current folder, which may be anybody's
+* `defaults`: values that a command needs without the schema, which takes its time to import
 * `draft`: a TOML text and what it says, changed together: everything that people wrote around a change stays where it
   is
 * `editing`: a change to the configuration file by a command: its comments and its order stay, and the new text is

@@ -11,17 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.document import FILE_OCTETS, read_document
 from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.quantities import seconds
 
-__all__ = ["EXPIRE_SECONDS", "SYSTEM_FOLDERS", "Glance", "glance"]
-
-EXPIRE_SECONDS = 432000.0  # RFC 5321 section 4.5.4.1: at least 4 to 5 days
-SYSTEM_FOLDERS = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin /sys /tmp /usr /usr/bin /usr/lib "
-    "/usr/local /usr/share /var /var/lib /var/log /var/mail /var/run /var/spool /var/tmp".split()
-)
+__all__ = ["Glance", "glance"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.endpoints import bare_endpoint, is_proxied
-from mailserver.config.glance import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.values import (
     COUNT_MOST,
