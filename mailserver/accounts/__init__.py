@@ -13,8 +13,9 @@ In the order in which they are read:
 * `sql`: Accounts in a database: ``[accounts] use = "sql"``
 * `ldap_connection`: conversations with an LDAP server (RFC 4511), spoken by ldaptor's protocol
 * `ldap`: Accounts in an LDAP directory: ``[accounts] use = "ldap"``
-* `system`: the directory of the host's own users: ``[accounts] use = "system"``
+* `system_users`: the host's own users as a directory
 * `system_logins`: the host's own users, who log in with their passwords of the host: ``[accounts] use = "system"`` with
   ``pam``
+* `system`: the component for the host's own users: ``[accounts] use = "system"``
 * `rename`: accounts of the accounts file get other addresses, with all that they have
 """

@@ -1,92 +1,22 @@
-"""The directory of the host's own users: ``[accounts] use = "system"``.
+"""The component for the host's own users: ``[accounts] use = "system"``.
 
-Who is in the system's user table gets mail, except for root and for users below `uid_min`.  The table may be on another host
-(NSS), so a look-up runs in a thread, and its answer is kept for a minute.
+Who is in the system's user table gets mail, except for root and for users below `uid_min`.  With `pam` they log in, too.
 """
 
 from __future__ import annotations
 
 import functools
-import pwd
-import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import StringConstraints, model_validator
 from zope.interface import implementer
 
-from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.system_users import SystemDirectory
 from mailserver.config import Count, DomainName, Options
-from mailserver.interfaces import Clock, IAccountList, IComponentFactory, IDirectory, IHostAccounts, Services
-from mailserver.mail.answers import Mailbox
+from mailserver.interfaces import IComponentFactory, IDirectory, Services
 
-__all__ = ["SystemDirectory", "SystemDirectoryFactory", "SystemDirectoryOptions"]
-
-USER = re.compile(r"[a-z0-9_][a-z0-9_.\-]{0,63}")
-KNOWN_SECONDS = 60.0
-NO_LOGIN = ("/nologin", "/false", "/sync")
-
-
-@dataclass(frozen=True, slots=True)
-class UserTable:
-    """The system's look-ups; tests put their own in."""
-
-    by_name: Callable[[str], pwd.struct_passwd] = pwd.getpwnam
-    all: Callable[[], Sequence[pwd.struct_passwd]] = pwd.getpwall
-
-
-@implementer(IDirectory, IAccountList, IHostAccounts)
-class SystemDirectory:
-    """Users of the host, in each of `domains` (in any domain of the server where that is empty).
-
-    `uid_min` and `uid_max` bound the user numbers; `login_shell` asks for a shell that lets its user log in.
-    """
-
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        run_in_thread: Callable[..., Awaitable[Any]],
-        hostname: str,
-        domains: Collection[str] = (),
-        uid_min: int = 1000,
-        uid_max: int = 59999,
-        login_shell: bool = False,
-        users: UserTable = UserTable(),  # immutable
-    ) -> None:
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._hostname = hostname
-        self._domains = frozenset(domains)
-        self._uids = range(max(uid_min, 1), uid_max + 1)
-        self._login_shell = login_shell
-        self._users = users
-        self._known = Remembered(clock, KNOWN_SECONDS)
-
-    async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The user's mailbox.  An error of the look-up passes: nobody can tell then."""
-        if (self._domains and domain not in self._domains) or USER.fullmatch(local_part) is None:
-            return None
-        exists = await self._known.exists(local_part, lambda name: self._run_in_thread(self._exists, name))
-        return Mailbox(local_part, domain, (), True) if exists else None
-
-    async def accounts(self) -> Sequence[str]:
-        """The users that the system lists (a directory service may list none), as addresses of the first domain."""
-        domain = min(self._domains, default=self._hostname)
-        users = await self._run_in_thread(self._users.all)
-        return [f"{user.pw_name}@{domain}" for user in users if self._gets_mail(user) and USER.fullmatch(user.pw_name)]
-
-    def _exists(self, name: str) -> bool:
-        """Blocking."""
-        try:
-            user = self._users.by_name(name)
-        except KeyError:
-            return False
-        return user.pw_name == name and self._gets_mail(user)
-
-    def _gets_mail(self, user: pwd.struct_passwd) -> bool:
-        return user.pw_uid in self._uids and not (self._login_shell and user.pw_shell.endswith(NO_LOGIN))
+__all__ = ["SystemDirectoryFactory", "SystemDirectoryOptions"]
 
 
 class SystemDirectoryOptions(Options):

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts.system import SystemDirectory
+from mailserver.accounts.system_users import SystemDirectory
 from mailserver.authentication import pam
 from mailserver.authentication.checkers import AccountName
 from mailserver.authentication.denials import at_whole_second

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
+from mailserver.accounts.system import SystemDirectoryFactory, SystemDirectoryOptions
+from mailserver.accounts.system_users import SystemDirectory, UserTable
 from mailserver.interfaces import IAccountList, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
 from mailserver.plugins.awaiting import now_or_later

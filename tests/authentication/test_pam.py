@@ -23,8 +23,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts import system_logins
-from mailserver.accounts.system import SystemDirectory, SystemDirectoryFactory, SystemDirectoryOptions, UserTable
+from mailserver.accounts.system import SystemDirectoryFactory, SystemDirectoryOptions
 from mailserver.accounts.system_logins import CannotTell, SystemLogins
+from mailserver.accounts.system_users import SystemDirectory, UserTable
 from mailserver.authentication import pam
 from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.authentication.pam import NOBODY, PAMQuestion, parse_question
