@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the answer is no (faults found, no such message, no such a
 
 In the order in which they are read:
 
+* `command`: one command: its line, its run, what its faults mean as an exit code
 * `parsing`: the command line's own parser: what could have been meant, an example with every help, the version
 * `output`: what commands say: tables for people, JSON for programs
 * `asking`: ask the running server; where none runs, look into its files
@@ -54,118 +55,19 @@ In the order in which they are read:
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import io
-import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from mailserver.cli.output import Unable
-from mailserver.cli.parsing import Parser, Version
-from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
-from mailserver.config.fault import ConfigurationError
-from mailserver.control.client import CommandRefused, ControlError
-
-__all__ = ["COMMANDS", "main", "whole_parser"]
-
-EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
-COMMANDS = {
-    "check": "check the configuration and what it refers to",
-    "user": "add, list and remove accounts, set passwords",
-    "domain": "list, add and remove the domains whose mail is delivered here",
-    "alias": "list, add and remove names that lead to other addresses",
-    "lockouts": "list and clear the lockouts of those who failed to log in too often",
-    "status": "what the running server is doing, in figures",
-    "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
-    "backup": "copy the queue of a server that may be running, and what else it keeps",
-    "restore": "put a backup into a data folder that has no queue; all of it is held",
-    "checkpassword": "say whether a password is right, for Dovecot and others that ask in this way",
-    "sendmail": "hand a message over, as the sendmail of other mail systems does",
-    "route": "where a message for an address would go, and why",
-    "explain": "the road of a message, also of a refused one; or which ones may be meant",
-    "sink": "take every mail, keep none, print it: to try programs that send",
-    "plugins": "list components, check them, begin a new one",
-    "manual": "print the manual page, or completion for a shell",
-}
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without our signs, a name that is not UTF-8
     if words[:1] == ["sendmail"]:  # has a command line of its own, as old as mail
         from mailserver.cli.sendmail import main as sendmail
 
         return sendmail(words[1:])
-    options = _parser(words[:1]).parse_args(words)
-    if hasattr(options, "insist"):
-        options.insist(options)
-    try:
-        options.config = _configuration(options)
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
-    except ConfigurationError as error:
-        return _failed(str(error), EX_CONFIG)
-    except CommandRefused as error:
-        return _failed(str(error), EX_NO)
-    except ControlError as error:
-        return _failed(str(error), EX_UNAVAILABLE)
-    except Unable as error:
-        return _failed(str(error), error.code)
-    except BrokenPipeError:  # a reader such as `head` has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    from mailserver.cli.command import run_command
 
-
-def _configuration(options: argparse.Namespace) -> str:
-    """The path of the configuration file.  Raises `ConfigurationError`."""
-
-    def say(words: str) -> None:
-        print(f"mailserver: {words}", file=sys.stderr)
-
-    if options.config is None and not getattr(options, "needs_configuration", True):
-        return ""
-    options.names_config = options.config is not None
-    return chosen_path(options.config, say=say, environment=os.environ)
-
-
-def _failed(words: str, code: int) -> int:
-    print(f"mailserver: {words}" if "\n" not in words else words, file=sys.stderr)
-    return code
-
-
-def whole_parser() -> argparse.ArgumentParser:
-    """The command line with all that is in it, for manual pages and completion."""
-    return _parser(frozenset(COMMANDS))
-
-
-def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
-    """The command line.  Only the modules of the wanted commands are imported: `check` needs the whole server."""
-    common = Parser(add_help=False)
-    common.add_argument(
-        "--config",
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help=f"the configuration file (default: ${VARIABLE}, else {INSTALLED})",
-    )
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
-    parser = Parser(
-        prog="mailserver",
-        description="Looks after the mail server; `twistd mailserver` starts it.",
-        epilog="Exit codes: 0 done, 1 no, 2 wrong command line, 69 the server could not be asked, "
-        "74 a file cannot be read, 78 the configuration has faults.",
-    )
-    parser.set_defaults(config=None, json=False)
-    parser.add_argument("--version", action=Version)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        if name in wanted and name != "sendmail":
-            importlib.import_module(f"mailserver.cli.{name}").add_to(commands, common, summary)
-        else:
-            commands.add_parser(name, help=summary)
-    return parser
+    return run_command(words)

@@ -22,7 +22,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def print_manual(options: argparse.Namespace) -> int:
     """Print it."""
-    from mailserver.cli import whole_parser
+    from mailserver.cli.command import whole_parser
 
     say((_page if options.what == "page" else _completion)(whole_parser(), options.what))
     return 0

@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if called == "newaliases" or wishes.mode == "bi":
             return 0  # the aliases are in the configuration, and a reload is the administrator's
         if called == "mailq" or wishes.mode == "bp":
-            from mailserver.cli import main as command_line
+            from mailserver.cli.command import run_command
 
-            return command_line(["queue", "list", "--config", wishes.config or INSTALLED])
+            return run_command(["queue", "list", "--config", wishes.config or INSTALLED])
         if wishes.mode == "help":
             print(USAGE)
             raise SystemExit(0)  # as the other commands do

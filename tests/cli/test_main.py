@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 
-from mailserver.cli import COMMANDS, whole_parser
+from mailserver.cli.command import COMMANDS, whole_parser
 from mailserver.cli.examples import EXAMPLES
 from mailserver.config import choice, load
 from mailserver.config.glance import glance
