@@ -4,6 +4,7 @@ In the order in which they are read:
 
 * `factory`: a listener: makes a protocol for each connection, counts them, looks at the clock for them and sees them
   off
+* `listener`: what a connection needs of its listener, which is `mailserver.receive.factory`
 * `profile`: what the connections of one listener share
 * `connection`: what drives a connection: octets, turns, time, patience, back-pressure
 * `states`: where a connection stands, apart from what its session has to say: the states, the legal moves, the reasons

@@ -7,7 +7,7 @@ bounded buffer, and behind that in its own socket.  `mailserver.receive.states` 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -18,6 +18,7 @@ from mailserver.mail.envelope import Peer
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.generation import Generation
+from mailserver.receive.listener import Listener
 from mailserver.receive.profile import Profile
 from mailserver.receive.states import MOVES, READING, ConnectionState, Move, Unread
 from mailserver.receive.throttle import Progress
@@ -26,9 +27,6 @@ from mailserver.smtp import replies
 from mailserver.smtp.events import Hello, Wait
 from mailserver.smtp.server.session import ServerSession
 from mailserver.transport.writing import hang_up
-
-if TYPE_CHECKING:
-    from mailserver.receive.factory import ReceiveFactory
 
 __all__ = ["Connection"]
 
@@ -78,7 +76,7 @@ class Connection(Protocol):
         "via",
     )
 
-    factory: ReceiveFactory
+    factory: Listener
     transport: Any  # a TCP, Unix or TLS connection: more than ITransport says
     _write: Callable[[bytes], None]
     handshakeCompleted: Callable[[], None]  # TLS is there

@@ -7,17 +7,15 @@ STARTTLS, log-ins, limits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from mailserver.mail.envelope import NO_ADDRESS, Peer
+from mailserver.receive.listener import Listener
 from mailserver.receive.profile import Profile
 from mailserver.receive.proxy_header import HeaderFault, read_header
-
-if TYPE_CHECKING:
-    from mailserver.receive.factory import ReceiveFactory
 
 __all__ = ["Announced"]
 
@@ -25,7 +23,7 @@ __all__ = ["Announced"]
 class Announced(Protocol):
     """Waits for the header.  `proxy` is the proxy's own address, ``"unix"`` on a Unix socket."""
 
-    factory: ReceiveFactory
+    factory: Listener
     transport: Any
 
     def __init__(self, profile: Profile, proxy: str) -> None:
