@@ -96,7 +96,7 @@ def cut_off_is_damage() -> Iterator[None]:
     try:
         yield
     except apsw.IOError as error:
-        if error.extendedresult != apsw.SQLITE_IOERR_SHORT_READ:  # type: ignore[attr-defined]
+        if getattr(error, "extendedresult", None) != apsw.SQLITE_IOERR_SHORT_READ:  # none where apsw itself has raised it
             raise
         raise apsw.CorruptError("the file is cut off") from error
 

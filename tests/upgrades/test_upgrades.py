@@ -61,7 +61,7 @@ class OfC4f531c(ScenarioCase):
         server.command("queue", "retry", "--all")  # 1 where some of it is on its way by itself
         wait_until(lambda: server.status()["queue"]["depth"] == 0, lambda: f"{self.waiting(server)}\n{server.log()}", 60)
 
-        found = look(server.mail, USERS)
+        found = look({user: server.mail / user for user in USERS})
         self.assertEqual(found.torn, [])
         self.assertEqual(found.letters, Counter((number, user) for user, numbers in LOCAL.items() for number in numbers))
         self.assertEqual(found.reports, Counter(["told"]))
