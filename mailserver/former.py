@@ -149,7 +149,10 @@ class _Former:
     ) -> ModuleSpec | None:
         """The old module, None for any other name."""
         new = MODULES.get(name)
-        return None if new is None else ModuleSpec(name, _Moved(new), origin=new)  # type: ignore[arg-type]  # one by its methods
+        if new is None:
+            return None
+        is_package = any(other.startswith(f"{name}.") for other in MODULES)
+        return ModuleSpec(name, _Moved(new), origin=new, is_package=is_package)  # type: ignore[arg-type]  # one by its methods
 
 
 def understand() -> None:

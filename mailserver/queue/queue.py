@@ -160,17 +160,15 @@ class Queue:
         )
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
-        self._direct = self._make_unstored(local_deadline_seconds)
-        self._outcome_writer = self._make_ledger()
+        self._direct = self._make_direct(local_deadline_seconds)
+        self._outcome_writer = self._make_outcome_writer()
         common = (batch_messages, batch_octets, memory_window_octets)
         locally = ActiveQueueLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
         remotely = ActiveQueueLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-        runner.begin(
-            active_queues=(self._make_lane(False, locally), self._make_lane(True, remotely)),
-            outcome_writer=self._outcome_writer,
-        )
+        queues = (self._make_active_queue(False, locally), self._make_active_queue(True, remotely))
+        runner.begin(active_queues=queues, outcome_writer=self._outcome_writer)
         self._some_unstored = not all(item.stores for item in self._deliveries)
-        self.verbs = self._make_verbs()
+        self.verbs = self._make_orders()
         self._opening = self._make_opening()
 
     def _make_opening(self) -> Opening:
@@ -193,7 +191,7 @@ class Queue:
             works_again=lambda: self._clock_changes.works_again(),
         )
 
-    def _make_unstored(self, deadline_seconds: float) -> DirectDelivery:
+    def _make_direct(self, deadline_seconds: float) -> DirectDelivery:
         return DirectDelivery(
             deliveries=self._deliveries,
             clock=self._clock,
@@ -203,7 +201,7 @@ class Queue:
             remove=lambda id: self._run_in_thread(self._spool.remove, id),
         )
 
-    def _make_verbs(self) -> Orders:
+    def _make_orders(self) -> Orders:
         return Orders(
             runner=self._runner,
             reader=self._reader,
@@ -216,7 +214,7 @@ class Queue:
             owed=self._owed,
         )
 
-    def _make_ledger(self) -> OutcomeWriter:
+    def _make_outcome_writer(self) -> OutcomeWriter:
         return OutcomeWriter(
             clock=self._clock,
             do=self._writer.do,
@@ -226,7 +224,7 @@ class Queue:
             failed=self._health.failed,
         )
 
-    def _make_lane(self, remote: bool, limits: ActiveQueueLimits) -> ActiveQueue:
+    def _make_active_queue(self, remote: bool, limits: ActiveQueueLimits) -> ActiveQueue:
         delivery: Any = self._deliveries[remote]
         if IConcurrentDelivery.providedBy(delivery):
             limits = replace(limits, calls=delivery.calls_at_once, deadline_seconds=delivery.deadline_seconds)

@@ -51,7 +51,7 @@ networks = ["127.0.0.1"]
 )
 PORT = '\n[[listen]]\nservice = "mx"\nendpoint = "tcp:{port}:interface=127.0.0.1"\ntls = "none"\n'
 ROOT_PROCESS, LAUNCHER, COURIER, PAM = (
-    f"mailserver.{name}" for name in ("processes.root", "delivery.launcher", "delivery.courier", "accounts.pam")
+    f"mailserver.{name}" for name in ("processes.root", "delivery.launcher", "delivery.courier", "authentication.pam")
 )
 
 

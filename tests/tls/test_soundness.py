@@ -175,7 +175,7 @@ class Telling(SoundnessCase):
         def refused(*_: object) -> None:
             raise SSL.Error([("", "", "ee key too small")])
 
-        patched = self.patch(certificates_module, "Contexts", refused)
+        patched = self.patch(certificates_module, "ServerContexts", refused)
         AUTHORITY.leaf("mx.example.org").write(self.directory)
         self.clock.pump([5.0] * 10)
         self.assertEqual(len(self.said), 1)
