@@ -246,11 +246,14 @@ class Conversion:
             yield lines if at + BASE64_OCTETS < end or has_end else lines[:-2]
 
     def _wrapped(self, part: Part) -> Iterator[bytes]:
-        """Base64 whose lines are too long, with lines of 76."""
+        """Base64 whose lines are too long, with lines of 76.
+
+        Dashes are no base64, and nobody reads them there (RFC 2045 section 6.8): wherever lines end, none becomes a delimiter.
+        """
         has_end = self._source.read(max(part.body, part.end - 2), part.end) == b"\r\n"
         left = b""
         for block in self._copied(part.body, part.end):
-            left += block.translate(None, b"\r\n \t")
+            left += block.translate(None, b"\r\n \t-")
             whole = len(left) - len(left) % BASE64_LINE
             yield _lines_of(left[:whole])
             left = left[whole:]

@@ -250,6 +250,13 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(max(map(len, result.split(b"\r\n"))), 76)
             self.assertEqual(seen(result), seen(data))
 
+    def test_dashes_in_base64_make_no_delimiter_where_it_is_wrapped(self):
+        for mark in (b"--b", b"--b--", b"-\r\n-b"):
+            part = b"Content-Type: image/x\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b"QUJD" * 19 * 20 + mark
+            data = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + part + b"\r\n\r\n--b--\r\n"
+            lines = converted(data, LINES).split(b"\r\n")
+            self.assertEqual([line for line in lines if line.startswith(b"--")], [b"--b", b"--b--"], mark)
+
 
 class LargeTests(SynchronousTestCase):
     """In a file, block by block: the same octets as in memory."""
