@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from mailserver.accounts.file import FileDirectoryOptions
-from mailserver.accounts.table import AccountsFile, account_key
+from mailserver.accounts.table import AccountsFile, account_key, key_of
 from mailserver.cli.accounts import changing, opened
 from mailserver.cli.changing import add_change_options, change_configuration, domains_of, normal_domain_of
-from mailserver.cli.output import Unable, as_json, plain, say, table
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.cli.references import Renaming
 from mailserver.cli.renaming import Rename, add_rename_options, carry_out
-from mailserver.config import load
+from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
 from mailserver.plugins.catalogue import discover
 
@@ -113,11 +114,18 @@ def remove_domain(options: argparse.Namespace) -> int:
     if not options.yes:
         confirmed(f"{name} with {len(mail)} accounts", ", ".join(mail.values()) or "no Maildir")
     change_configuration(options, change)
+    left = []
     for one, path in mail.items():
-        changing(accounts, lambda one=one: accounts.remove(one))  # type: ignore[misc]
-        purged = purge(path)
+        try:
+            changing(accounts, lambda one=one: accounts.remove(one))  # type: ignore[misc]
+            purged = purge(path, configuration.data)
+        except Unable as error:
+            left.append(f"{plain(one)}: {error}")
+            continue
         if not options.json:
             say(f"{plain(one)}: {'removed, with its mail' if purged else 'removed; it had no mail'}")
+    if left:  # the others are gone all the same
+        raise Unable("; ".join(left), EX_IOERR)
     return 0
 
 
@@ -161,8 +169,12 @@ def rename_domain(options: argparse.Namespace) -> int:
             "then --mail-stays changes the configuration"
         )
     names = [] if accounts is None else _accounts_in(accounts, old)
+    renamed = {one: f"{one.rpartition('@')[0]}@{new}" for one in names}
+    is_rest = _is_rest(configuration, accounts, renamed, old, new)
 
     def change(draft: Draft) -> None:
+        if is_rest:
+            return
         written = _written(draft, old)
         second = domains_of(draft).get(new)
         if second is not None:
@@ -174,9 +186,20 @@ def rename_domain(options: argparse.Namespace) -> int:
         if options.alias:
             draft.add_table(("domain", old), {"same_as": new})
 
-    renamed = {one: f"{one.rpartition('@')[0]}@{new}" for one in names}
-    carry_out(options, Rename(configuration, accounts, renamed, change, frozenset() if options.alias else frozenset({old})))
+    words = frozenset() if options.alias else frozenset({old})
+    carry_out(options, Rename(configuration, accounts, renamed, change, words, is_rest))
     return 0
+
+
+def _is_rest(
+    configuration: Configuration, accounts: AccountsFile | None, renamed: Mapping[str, str], old: str, new: str
+) -> bool:
+    """An earlier try was cut off: the configuration has the new name, and each account stands under both."""
+    domains = configuration.domain
+    if accounts is None or not renamed or new not in domains or (old in domains and domains[old].same_as != new):
+        return False
+    found = changing(accounts, accounts.read)
+    return all(key_of(one) in found for one in renamed.values())
 
 
 def _accounts_in(accounts: AccountsFile, domain: str) -> list[str]:

@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from mailserver.cli.output import EX_IOERR, Unable, plain
+from mailserver.cli.purge import as_keeper_of
 from mailserver.mail.durable import sync_directory
-from mailserver.processes.identity import as_owner_of
 
 __all__ = ["Moves", "leads_to_another"]
 
@@ -25,35 +25,40 @@ CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 class Moves:
-    """Those that were made, from the old path to the new one, so that they can be taken back."""
+    """Those that were made, from the old path to the new one, so that they can be taken back.  `data`: as for `as_keeper_of`."""
 
-    def __init__(self) -> None:
-        self._made: list[tuple[str, str]] = []
+    def __init__(self, data: str) -> None:
+        self._data = data
+        self._made: list[tuple[str, str, bool]] = []  # and whether the new path led to the old one before
 
     @property
     def links(self) -> Sequence[str]:
         """The old paths."""
-        return [old for old, _ in self._made]
+        return [old for old, _, _ in self._made]
 
     def make(self, old: str, new: str) -> None:
         """One more; one that is made already (an earlier try was cut off) is taken as it is.  Raises `Unable`."""
         if old == new:
             return
         try:
-            with as_owner_of(_there(os.path.dirname(old))):
-                _move(old, new)
+            with as_keeper_of(self._data, *map(os.path.dirname, (old, new))):
+                led = os.path.islink(new) and os.path.realpath(new) == os.path.realpath(old)
+                _move(old, new, self._data)
         except OSError as error:
             raise Unable(f"{plain(old)}: {_why(error)}", EX_IOERR) from error
-        self._made.append((old, new))
+        self._made.append((old, new, led))
 
     def take_back(self) -> None:
         """Undo them, the last first.  Raises `Unable`."""
         while self._made:
-            old, new = self._made.pop()
+            old, new, led = self._made.pop()
             try:
-                with as_owner_of(os.path.dirname(old)):
+                with as_keeper_of(self._data, *map(os.path.dirname, (old, new))):
                     _exchange(old, new)
-                    os.unlink(new)
+                    if led:
+                        _lead(new, _target(old, new))
+                    else:
+                        os.unlink(new)
                     _sync(old, new)
             except OSError as error:
                 raise Unable(f"{plain(new)} could not be moved back to {plain(old)}: {_why(error)}", EX_IOERR) from error
@@ -65,26 +70,43 @@ def leads_to_another(path: str, others: Iterable[str]) -> str:
     return next((other for other in others if other != path and os.path.realpath(other) == real), "")
 
 
-def _move(old: str, new: str) -> None:
+def _move(old: str, new: str, data: str) -> None:
     _make_above(new)
     if os.path.islink(old) and os.path.realpath(old) == os.path.realpath(new) and not os.path.islink(new):
         return
-    if os.path.islink(new) and os.path.realpath(new) == os.path.realpath(old):
-        os.unlink(new)  # the account had this name before
-    elif os.path.lexists(new):
+    target = _target(new, old)
+    had_link = os.path.islink(new)
+    if had_link and os.path.realpath(new) != os.path.realpath(old) and os.readlink(new) != target:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
     if not os.path.lexists(old):
         _make_above(old)
         with contextlib.suppress(FileExistsError):  # its first mail is quicker
             os.mkdir(old, 0o700)
-    same_folder = os.path.dirname(old) == os.path.dirname(new)
-    os.symlink(os.path.basename(new) if same_folder else new, new)
+            if os.geteuid() == 0:
+                owner = os.stat(data)
+                os.chown(old, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    if had_link:  # the account had this name before, or an earlier try was cut off here: the name is missing at no time
+        _lead(new, target)
+    else:
+        os.symlink(target, new)
     try:
         _exchange(old, new)
     except OSError:
         os.unlink(new)
         raise
     _sync(old, new)
+
+
+def _target(path: str, other: str) -> str:
+    """What a link at `other` says that leads to `path`."""
+    return os.path.basename(path) if os.path.dirname(path) == os.path.dirname(other) else path
+
+
+def _lead(link: str, target: str) -> None:
+    """Let a link lead elsewhere, in one step."""
+    draft = f"{link}.{os.getpid()}.new"
+    os.symlink(target, draft)
+    os.rename(draft, link)
 
 
 def _exchange(one: str, other: str) -> None:
@@ -108,13 +130,6 @@ def _make_above(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     sync_directory(os.path.dirname(folder))
-
-
-def _there(folder: str) -> str:
-    """The folder, or the nearest above it that is there."""
-    while not os.path.isdir(folder) and folder != "/":
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def _sync(*paths: str) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from mailserver.accounts.table import account_key
 from mailserver.cli.output import EX_IOERR, Unable, plain
+from mailserver.config.ownership import why_not_of
 from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
 
-__all__ = ["confirmed", "maildir_of", "purge"]
+__all__ = ["as_keeper_of", "confirmed", "maildir_of", "purge"]
 
 
 def maildir_of(configuration: Configuration, address: str, what: str = "--purge") -> str:
@@ -46,17 +49,31 @@ def confirmed(address: str, path: str) -> None:
         raise Unable("nothing was changed")
 
 
-def purge(path: str) -> bool:
-    """Remove the Maildir; False where there is none.  Links are not followed.  Raises `Unable`.
+def as_keeper_of(data: str, *folders: str) -> AbstractContextManager[None]:
+    """For changes in folders of Maildirs: as the owner of the `data` folder, as whom the server works in them.
+
+    A folder's own owner is not asked: the server's user can put a link to one of root's in its place.  Root stays root where
+    the folders are root's alone.
+    """
+    try:
+        if all(not why_not_of(folder) for folder in folders):
+            return contextlib.nullcontext()
+    except OSError:  # one is not there
+        pass
+    return as_owner_of(data)
+
+
+def purge(path: str, data: str) -> bool:
+    """Remove the Maildir; False where there is none.  Links are not followed.  Raises `Unable`.  `data`: as for `as_keeper_of`.
 
     It is moved aside first, by a name that no user has: a delivery that is under way finds it whole, or not at all.
     """
-    if not os.path.lexists(path):
-        return False
     folder, name = os.path.split(path)
     aside = os.path.join(folder, f".removed-{os.getpid()}-{name}"[:255])
     try:
-        with as_owner_of(folder):
+        with as_keeper_of(data, folder):
+            if not os.path.lexists(path):
+                return False
             if os.path.islink(path) or not os.path.isdir(path):
                 raise Unable(f"the account is removed, but not its mail: {plain(path)} is no folder", EX_IOERR)
             os.rename(path, aside)

@@ -11,19 +11,22 @@ up leaves everything as it was:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mailserver.accounts.entry import Account
 from mailserver.accounts.rename import add_copies, become, remove_copies
-from mailserver.accounts.table import AccountsFile, account_key
+from mailserver.accounts.table import AccountsFile, account_key, key_of
 from mailserver.authentication.sealing import KeyPlace, Unsealable, read_key, seal, unseal
 from mailserver.cli.accounts import changing
 from mailserver.cli.asking import ask_server
 from mailserver.cli.changing import change_lines, reload_server
 from mailserver.cli.moving import Moves
-from mailserver.cli.output import Unable, as_json, plain, say
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
 from mailserver.cli.references import named
 from mailserver.config import Configuration, ConfigurationError, Fault
@@ -33,6 +36,9 @@ from mailserver.control.client import ControlError, NoServer
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["Rename", "add_rename_options", "carry_out"]
+
+LOCK = "rename.lock"
+EX_UNAVAILABLE = 69
 
 ByAddress = Mapping[str, str]
 
@@ -44,13 +50,17 @@ def add_rename_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Rename:
-    """`accounts` by address (old and new), `change` of the configuration, `words` that must not be named there any more."""
+    """`accounts` by address (old and new), `change` of the configuration, `words` that must not be named there any more.
+
+    `is_rest`: an earlier try was cut off when all of them stood under both names.
+    """
 
     configuration: Configuration
     file: AccountsFile | None
     accounts: ByAddress
     change: Callable[[Draft], None]
     words: frozenset[str]
+    is_rest: bool = False
     unsealed: list[str] = field(default_factory=list)
 
     def reseal(self, account: Account, new: str) -> str | None:
@@ -70,35 +80,75 @@ class Rename:
 def carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     """Do it, and say what was done; return the lines that have changed in the configuration.
 
-    Raises `Unable` and `ConfigurationError`, after everything was put back.
+    Raises `Unable` and `ConfigurationError`, after everything was put back.  Where nobody knows whether the server has taken the
+    new names up, everything stands under both, and the same command goes on from there.
     """
+    with contextlib.nullcontext() if options.dry_run else _alone(rename.configuration.data):
+        return _carry_out(options, rename)
+
+
+def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     paths = [] if options.mail_stays else [_paths(rename, old, new) for old, new in rename.accounts.items()]
     changes = _changes(options.config, rename.change)
     lines = change_lines(options, rename.change, dry_run=True) if changes else []
-    if changes and not options.reload and not options.dry_run and _runs(rename.configuration.data):
-        raise Unable(
-            f"{options.config} changes with it, and the running server has to take that up meanwhile: say --reload "
-            "(--dry-run shows the lines)"
-        )
     _try_file(rename)
-    moves = Moves()
+    was_cut_off = _stand_twice(rename)
+    if (changes or was_cut_off) and not options.reload and not options.dry_run and _runs(rename.configuration.data):
+        raise Unable(
+            f"{options.config} {'changes' if changes else 'has changed'} with it, and the running server has to take that up "
+            "meanwhile: say --reload (--dry-run shows the lines)"
+        )
+    moves = Moves(rename.configuration.data)
     if not options.dry_run:
         for old, new in paths:
             _or_back(moves, lambda old=old, new=new: moves.make(old, new))  # type: ignore[misc]
         if changes:
-            _or_back(moves, lambda: _change_both(options, rename))
+            _change_both(options, rename, moves)
+        elif was_cut_off and options.reload:
+            reload_server(options)
         if rename.file is not None and rename.accounts:
             file = rename.file
             try:
-                changing(file, lambda: become(file, rename.accounts, rename.reseal, over_copies=bool(changes)))
+                changing(file, lambda: become(file, rename.accounts, rename.reseal, over_copies=changes or rename.is_rest))
             except (Unable, ConfigurationError) as error:
-                if not changes:
+                if not changes and not was_cut_off:
                     moves.take_back()
                     raise
                 both = "the configuration has changed, and the accounts stand under both names: remove the old ones then"
                 raise Unable(f"{error}; {both}", getattr(error, "code", 1)) from error
     _tell(options, rename, lines, paths, moves)
     return lines
+
+
+@contextlib.contextmanager
+def _alone(data: str) -> Iterator[None]:
+    """One rename at a time: another one, of the same accounts, would take back what this one has moved.  Raises `Unable`."""
+    if not os.path.isdir(data):
+        yield
+        return
+    path = os.path.join(data, LOCK)
+    try:
+        with as_owner_of(data):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Unable(f"{path}: {error.strerror or error}", EX_IOERR) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Unable("another rename is going on: wait for its end", EX_UNAVAILABLE) from None
+    finally:
+        os.close(lock)
+
+
+def _stand_twice(rename: Rename) -> bool:
+    """An earlier try was cut off when accounts stood under both names; whether the server has taken that up is not known."""
+    file = rename.file
+    if file is None or not rename.accounts:
+        return False
+    found = changing(file, file.read)
+    keys = [(key_of(old), key_of(new)) for old, new in rename.accounts.items()]
+    return any(old != new and old in found and new in found for old, new in keys)
 
 
 def _paths(rename: Rename, old: str, new: str) -> tuple[str, str]:
@@ -126,35 +176,63 @@ def _try_file(rename: Rename) -> None:
     """All that the accounts file could have against it."""
     if rename.file is not None and rename.accounts:
         file = rename.file
-        changing(file, lambda: become(file, rename.accounts, rename.reseal, dry_run=True))
+        changing(file, lambda: become(file, rename.accounts, rename.reseal, over_copies=rename.is_rest, dry_run=True))
 
 
-def _change_both(options: argparse.Namespace, rename: Rename) -> None:
-    """The accounts under both names, then the configuration, taken up by the server.  Undone where one of the steps fails."""
-    file = rename.file
-    before = _text(options.config)
-    if file is not None and rename.accounts:
-        changing(file, lambda: add_copies(file, rename.accounts, rename.reseal))
-    changed = False
+def _change_both(options: argparse.Namespace, rename: Rename, moves: Moves) -> None:
+    """The accounts under both names, then the configuration, taken up by the server.
+
+    Undone where one of the steps fails, but for a server that does not say whether it has taken the configuration up: if it has,
+    it knows the new names alone.
+    """
+    texts = [_text(options.config)]
+    _or_back(moves, lambda: _copies(rename))
     try:
-        change_lines(options, rename.change)
-        changed = True
+        change_lines(options, lambda draft: _remember(draft, rename.change, texts))
         if options.reload:
             reload_server(options)
-    except (Unable, ConfigurationError) as error:
-        if changed:
-            change_lines(options, lambda draft: draft.become(before))
-        if file is not None and rename.accounts:
-            changing(file, lambda: remove_copies(file, rename.accounts))
+    except Exception as error:
+        if isinstance(error, Unable) and error.code == EX_UNAVAILABLE:
+            raise Unable(f"{error}; all stands under both names: say the same once more", error.code) from error
+        _put_back(options, rename, texts)
+        moves.take_back()
         if isinstance(error, Unable):
             raise Unable(f"{error}; it was put back, nothing is changed", error.code) from error
         raise
 
 
+def _copies(rename: Rename) -> None:
+    file = rename.file
+    if file is not None and rename.accounts:
+        changing(file, lambda: add_copies(file, rename.accounts, rename.reseal))
+
+
+def _remember(draft: Draft, change: Callable[[Draft], None], texts: list[str]) -> None:
+    change(draft)
+    texts[1:] = [draft.text]
+
+
+def _put_back(options: argparse.Namespace, rename: Rename, texts: list[str]) -> None:
+    """The text as it was, where it was changed and nobody else has changed it since; then no copies.  Raises `Unable`."""
+
+    def back(draft: Draft) -> None:
+        if draft.text not in texts:
+            raise Unable(
+                f"{options.config} was changed by somebody else meanwhile: take back there what names the new addresses, and "
+                "remove their accounts"
+            )
+        draft.become(texts[0])
+
+    change_lines(options, back)
+    file = rename.file
+    if file is not None and rename.accounts:
+        changing(file, lambda: remove_copies(file, rename.accounts))
+
+
 def _or_back(moves: Moves, step: Callable[[], None]) -> None:
     try:
         step()
-    except BaseException:
+    except Exception:
         moves.take_back()
         raise
 

@@ -103,14 +103,16 @@ def _has_no_mail_of_others(configuration: Configuration, accounts: AccountsFile,
     except (Unable, AddressError):
         return
     with as_owner_of(configuration.data):
-        if not os.path.islink(path):
+        if not os.path.lexists(path):
             return
     others = [maildir_of(configuration, one.address) for one in changing(accounts, accounts.list)]
     with as_owner_of(configuration.data):
         other, leads_nowhere = leads_to_another(path, others), not os.path.exists(path)
+        is_link = os.path.islink(path)
     if other or leads_nowhere:
         where = "that leads nowhere" if leads_nowhere else f"to the mail of another account ({other})"
-        raise Unable(f"{path} is a link {where}: remove the link first")
+        why = f"{path} is a link {where}" if is_link else f"{other}, another account's, is a link to {path}"
+        raise Unable(f"{why}: remove the link first")
 
 
 def _domain_of(address: str) -> str:
@@ -149,7 +151,7 @@ def remove_account(options: argparse.Namespace) -> int:
     if not options.yes:
         confirmed(options.address, path)
     changing(accounts, lambda: accounts.remove(options.address))
-    return done(options, "removed, with its mail" if purge(path) else "removed; it had no mail")
+    return done(options, "removed, with its mail" if purge(path, configuration.data) else "removed; it had no mail")
 
 
 def disable_account(options: argparse.Namespace) -> int:

@@ -158,6 +158,20 @@ class Changes(CommandCase):
         self.assertEqual(self.accounts.read_text().rstrip(), '# People.\n[account."alice@example.org"]')
         self.assertEqual([one.name for one in self.data.glob("mail/*/*")], ["alice"])
 
+    def test_one_account_whose_mail_does_not_go_keeps_no_other_one(self) -> None:
+        self.change("domain", "add", "b.example")
+        names = ("x", "y", "z")
+        self.accounts.write_text("".join(f'[account."{name}@b.example"]\n' for name in names))
+        mail = self.data / "mail" / "b.example"
+        for name in ("x", "z"):
+            (mail / name / "new").mkdir(parents=True)
+        (mail / "y").write_text("no folder")
+        said = self.command("domain", "remove", "b.example", "--purge", "--yes")
+        self.assertEqual(said.code, 74)
+        self.assertIn("y@b.example: the account is removed, but not its mail: ", said.err)
+        self.assertIn("z@b.example: removed, with its mail\n", said.out)
+        self.assertEqual((self.accounts.read_text().strip(), os.listdir(mail)), ("", ["y"]))
+
     def test_line_ends_a_mark_a_mode_and_a_link_are_kept(self) -> None:
         self.config.write_bytes(b"\xef\xbb\xbf" + COMMENTED.replace("\n", "\r\n").encode())
         os.chmod(self.config, 0o640)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -12,10 +15,12 @@ from twisted.trial.unittest import TestCase
 from mailserver.accounts.table import AccountsFile
 from mailserver.authentication.passwords import verify_password
 from mailserver.authentication.sealing import KeyPlace, read_key, unseal
-from mailserver.cli import moving
+from mailserver.cli import changing, moving, renaming
+from mailserver.control.client import ControlError
 from mailserver.control.server import CommandRefused, ControlServer
 from mailserver.sasl.scram_keys import decode_scram_keys
 from tests.cli.support import CONFIGURATION, CommandCase, Said, run
+from tests.requires import require_root
 
 ALICE, SMITH, BOB = "alice@example.org", "smith@example.org", "bob@example.org"
 TABLES = """\
@@ -116,6 +121,59 @@ class User(RenameCase):
         self.assertIn("is a link that leads nowhere", said.err)
         (self.mail / "alice").unlink()
         self.assertDone(self.command("user", "add", ALICE, "--no-password"))
+
+    def test_an_account_whose_mail_another_one_shares_is_not_added(self) -> None:
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertDone(self.command("user", "remove", SMITH))
+        self.assertDone(self.command("user", "add", ALICE, "--no-password"))
+        said = self.command("user", "add", SMITH, "--no-password")
+        self.assertEqual(said.code, 1)
+        self.assertIn(f"{self.mail}/alice, another account's, is a link to {self.mail}/smith: remove the link first", said.err)
+
+    def test_a_try_that_was_cut_off_before_the_exchange_is_no_obstacle(self) -> None:
+        os.symlink("smith", self.mail / "smith")
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.assertEqual((self.mail / "smith" / "new" / "1.x.y").read_text(), "kept")
+        self.assertEqual(os.readlink(self.mail / "alice"), "smith")
+
+    def test_the_link_of_an_earlier_name_stays_where_nothing_comes_of_it(self) -> None:
+        self.assertDone(self.command("user", "rename", ALICE, SMITH))
+        self.patch(renaming, "become", self.no_room)
+        self.assertEqual(self.command("user", "rename", SMITH, ALICE).code, 74)
+        self.assertEqual(sorted(os.listdir(self.mail)), ["alice", "smith"])
+        self.assertEqual(os.readlink(self.mail / "alice"), "smith")
+        self.assertEqual((self.mail / "smith" / "new" / "1.x.y").read_text(), "kept")
+
+    def no_room(self, *_: Any, dry_run: bool = False, **__: Any) -> None:
+        if not dry_run:
+            raise OSError(28, "No space left on device")
+
+    def test_there_is_one_rename_at_a_time(self) -> None:
+        def another(*words: Any, **__: Any) -> None:
+            said.append(self.command("user", "rename", ALICE, SMITH))
+
+        said: list[Said] = []
+        self.patch(renaming, "become", another)
+        self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
+        self.assertEqual([one.code for one in said], [69] * len(said))
+        self.assertIn("another rename is going on", said[0].err)
+        self.assertEqual((self.mail / "alice" / "new" / "1.x.y").read_text(), "kept")
+
+    def test_root_moves_and_removes_no_more_than_the_user_of_the_server_could(self) -> None:
+        require_root(self)
+        own = self.folder / "of-root"
+        (own / "passwd").mkdir(parents=True)
+        os.chmod(self.folder, 0o755)
+        for path in (self.data, self.data / "mail"):
+            os.chown(path, 65534, 65534)
+        shutil.rmtree(self.mail)
+        os.symlink(own, self.mail)
+        self.command("user", "add", "passwd@example.org", "--no-password")
+        self.assertEqual(self.command("user", "rename", "passwd@example.org", SMITH).code, 74)
+        said = self.command("user", "remove", "passwd@example.org", "--purge", "--yes")
+        self.assertEqual(said.code, 74)
+        self.assertIn("Permission denied", said.err)
+        self.assertEqual(os.listdir(own), ["passwd"])
 
     def test_mail_of_nobody_yet_goes_where_it_should(self) -> None:
         self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
@@ -229,6 +287,31 @@ class Domain(RenameCase):
         self.assertEqual(found, {"second.example": "", "example.org": "second.example"})
         self.assertIn(": no faults", self.command("check").out)
 
+    def test_what_was_cut_off_with_both_names_goes_on(self) -> None:
+        for words in ((), ("--alias",)):
+            old, new = ("example.org", "new.example") if not words else ("new.example", "newer.example")
+            with self.patched_to_end_before("become"):
+                self.assertEqual(self.command("domain", "rename", old, new, *words).code, 130)
+            names = [one.address for one in AccountsFile(str(self.accounts)).list()]
+            self.assertEqual(sorted(names), sorted(f"{user}@{domain}" for user in ("alice", "bob") for domain in (old, new)))
+            self.assertDone(self.command("domain", "rename", old, new, *words))
+            names = [one.address for one in AccountsFile(str(self.accounts)).list()]
+            self.assertEqual(sorted(names), [f"alice@{new}", f"bob@{new}"])
+            self.assertEqual((self.data / "mail" / new / "alice" / "new" / "1.x.y").read_text(), "kept")
+
+    @contextlib.contextmanager
+    def patched_to_end_before(self, step: str) -> Iterator[None]:
+        def end(*_: Any, dry_run: bool = False, **__: Any) -> None:
+            if not dry_run:
+                raise KeyboardInterrupt
+
+        before = getattr(renaming, step)
+        setattr(renaming, step, end)
+        try:
+            yield
+        finally:
+            setattr(renaming, step, before)
+
     def test_a_domain_that_is_there_is_not_taken(self) -> None:
         self.command("domain", "add", "b.example")
         text = self.config.read_text()
@@ -261,14 +344,14 @@ class OtherStores(CommandCase):
 class Running(RenameCase, TestCase):
     tables = TABLES
 
-    def serve(self, refuse: bool) -> list[tuple[str, list[str]]]:
+    def serve(self, refuse: bool | Exception) -> list[tuple[str, list[str]]]:
         self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
         seen: list[tuple[str, list[str]]] = []
 
         async def reload(_: dict[str, Any]) -> dict[str, Any]:
             seen.append((self.config.read_text(), [one.address for one in AccountsFile(str(self.accounts)).list()]))
             if refuse:
-                raise CommandRefused("the port is taken")
+                raise refuse if isinstance(refuse, Exception) else CommandRefused("the port is taken")
             return {}
 
         async def status(_: dict[str, Any]) -> dict[str, Any]:
@@ -303,3 +386,42 @@ class Running(RenameCase, TestCase):
         self.assertEqual((self.config.read_text(), self.accounts.read_text()), before)
         self.assertEqual(os.listdir(self.mail), ["alice"])
         self.assertFalse((self.mail / "alice").is_symlink())
+
+    async def test_where_nobody_knows_what_the_server_has_done_both_names_stay_and_the_next_try_goes_on(self) -> None:
+        seen = self.serve(refuse=False)
+
+        def no_answer(*_: Any, **__: Any) -> None:
+            raise ControlError("the server gave no answer within 120 s")
+
+        before, changing.ask_server = changing.ask_server, no_answer
+        try:
+            said = await self.rename("--reload")
+        finally:
+            changing.ask_server = before
+        self.assertEqual((said.code, seen), (69, []))
+        self.assertIn("all stands under both names: say the same once more", said.err)
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [ALICE, BOB, SMITH])
+        self.assertTrue(self.config.read_text().endswith(FOLLOWED))
+        self.assertEqual(os.readlink(self.mail / "alice"), "smith")
+        said = await self.rename()
+        self.assertEqual((said.code, seen), (1, []))
+        self.assertIn("has changed with it, and the running server has to take that up", said.err)
+        self.assertDone(await self.rename("--reload"))
+        self.assertEqual([names for _, names in seen], [[ALICE, BOB, SMITH]])
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [SMITH, BOB])
+
+    async def test_what_somebody_else_wrote_meanwhile_is_not_put_back(self) -> None:
+        other = "# Somebody else's.\n"
+
+        class Edits(CommandRefused):
+            def __str__(edits) -> str:
+                if not self.config.read_text().endswith(other):
+                    self.config.write_text(self.config.read_text() + other)
+                return "the port is taken"
+
+        self.serve(refuse=Edits())
+        said = await self.rename("--reload")
+        self.assertEqual(said.code, 1)
+        self.assertIn("was changed by somebody else meanwhile", said.err)
+        self.assertTrue(self.config.read_text().endswith(other))
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [ALICE, BOB, SMITH])
