@@ -100,6 +100,22 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {  # by the module's new name
     "mailserver.mail.mime_parts": {
         "Malformed": "MalformedMIME",
     },
+    "mailserver.pickup.file_format": {
+        "DropEnvelope": "PickupEnvelope",
+        "DropFault": "PickupFault",
+        "drop_name": "pickup_name",
+        "is_drop_name": "is_pickup_name",
+    },
+    "mailserver.sink.answers": {
+        "Action": "SinkAction",
+        "Answers": "SinkAnswers",
+    },
+    "mailserver.sink.connection": {
+        "Connection": "SinkConnection",
+    },
+    "mailserver.sink.faults": {
+        "Refuse": "RefuseFault",
+    },
     "mailserver.smtp.client.auth": {
         "Exchange": "AuthExchange",
     },
@@ -142,7 +158,7 @@ class _Moved:
 
 
 class _Former:
-    """Asked after all others: what still exists is never looked for here."""
+    """Asked before all others: an update may leave an empty folder of the old name, and Python would take that for a package."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -158,7 +174,7 @@ class _Former:
 def understand() -> None:
     """Find the old names from now on."""
     if not any(isinstance(finder, _Former) for finder in sys.meta_path):
-        sys.meta_path.append(_Former())
+        sys.meta_path.insert(0, _Former())
 
 
 def former_names(module: str) -> Callable[[str], Any]:

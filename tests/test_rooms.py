@@ -15,6 +15,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import mailserver
 from mailserver.former import MEMBERS, MODULES
 from tests.rfc_index import ROOT
 
@@ -102,6 +103,8 @@ class FormerNames(SynchronousTestCase):
             present = importlib.import_module(new)
             for name in getattr(present, "__all__", ()):
                 self.assertIs(getattr(module, name), getattr(present, name), f"{old}.{name}")
+            for name, now in MEMBERS.get(new, {}).items():
+                self.assertIs(getattr(module, name), getattr(present, now), f"{old}.{name}")
             sys.modules.pop(old, None)
 
     def test_each_member_leads_to_the_present_one(self) -> None:
@@ -114,6 +117,17 @@ class FormerNames(SynchronousTestCase):
                     warnings.simplefilter("always")
                     self.assertIs(getattr(present, old), getattr(present, new), f"{module}.{old}")
                 self.assertEqual([str(one.message) for one in caught], [f"{module}.{old} is now {new}"])
+
+    def test_a_folder_that_an_update_has_left_is_not_taken_for_a_package(self) -> None:
+        left = Path(self.mktemp())
+        (left / "capturing" / "__pycache__").mkdir(parents=True)
+        self.patch(mailserver, "__path__", [*mailserver.__path__, str(left)])
+        sys.modules.pop("mailserver.capturing", None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("mailserver.capturing")
+        self.assertIs(module.CaptureServer, importlib.import_module("mailserver.sink").CaptureServer)
+        sys.modules.pop("mailserver.capturing", None)
 
     def test_what_never_existed_is_not_found(self) -> None:
         self.assertRaises(ModuleNotFoundError, importlib.import_module, "mailserver.mail.nothing_of_the_kind")
@@ -146,6 +160,8 @@ def circles() -> list[list[str]]:
                 for alias in node.names:
                     whole = f"{node.module}.{alias.name}"
                     edges[name].add(whole if whole in found else node.module)
+            elif isinstance(node, ast.Import):
+                edges[name].update(alias.name for alias in node.names if alias.name in found)
     number: dict[str, int] = {}
     least: dict[str, int] = {}
     stack: list[str] = []
