@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+import string
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -34,6 +36,7 @@ from twisted.scripts.twistd import run
 run()
 """
 FILE_LINES, FUNCTION_LINES = 600, 60  # the outer bounds; the aim is 300 and a screen
+LEVELS = {level.name for level in LogLevel.iterconstants()}
 MEANINGLESS = {"util", "utils", "helper", "helpers", "manager", "handler", "processor", "base", "misc", "common"}
 
 
@@ -157,6 +160,30 @@ class Contracts(SynchronousTestCase):
                 self.assertNotIn("pickle", names, str(path))
                 if isinstance(node, ast.ExceptHandler):
                     self.assertIsNotNone(node.type, f"{path}:{node.lineno}: a bare except")
+
+    def test_what_a_log_line_names_is_given_to_it(self) -> None:
+        """Twisted would write "unable to format event" in place of the sentence."""
+        missing = {}
+        for path in sources():
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and (sentence := logged(node)):
+                    named = {re.split(r"[.\[(]", name)[0] for _, name, _, _ in string.Formatter().parse(sentence) if name}
+                    given = {keyword.arg for keyword in node.keywords}
+                    if None not in given and not named <= given:
+                        missing[f"{path}:{node.lineno}"] = named - given
+        self.assertEqual(missing, {})
+
+
+def logged(call: ast.Call) -> str:
+    """The sentence of a call of a logger's method, "" for any other call."""
+    method = call.func
+    if not isinstance(method, ast.Attribute) or method.attr not in {*LEVELS, "failure"} or not call.args:
+        return ""
+    owner = method.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    sentence = call.args[0]
+    is_text = isinstance(sentence, ast.Constant) and isinstance(sentence.value, str)
+    return sentence.value if is_text and name.endswith("log") else ""  # type: ignore[attr-defined]
 
 
 def at_import(node: ast.AST) -> list[ast.AST]:

@@ -295,7 +295,7 @@ class Connections:
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> None:
         """Never became ready because of TLS: the next one does without."""
-        self.log.warn("{way}: {why}; mail goes there in the clear for a while", target=str(connection.target), why=why)
+        self.log.warn("{host}: {why}; mail goes there in the clear for a while", host=str(connection.target), why=why)
         self._clear_text.add(connection.record.key)
         self.pool.gone(connection.record)
         self.decide()

@@ -143,8 +143,8 @@ class Conversions:
         if not 0 <= now - self._told_at < TOLD_SECONDS:
             self._told_at = now
             self.log.warn(
-                "8-bit messages that cannot be converted for {way} wait: {why}",
-                target=str(transmission.target),
+                "8-bit messages that cannot be converted for {host} wait: {why}",
+                host=str(transmission.target),
                 why=why,
             )
         transmission.give_up(Deferred(NO_ROOM, "not sent"))

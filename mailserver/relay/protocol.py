@@ -279,7 +279,7 @@ class RelayProtocol(TwistedProtocol):
         try:
             exchange = login.exchange((session.offer or NOTHING_OFFERED).auth)
         except (OSError, ValueError) as error:
-            log.error("the relay cannot log in to {way}: {error}", target=str(self.target), error=error)
+            log.error("the relay cannot log in to {host}: {error}", host=str(self.target), error=error)
             self._turn_away(UNREADABLE_PASSWORD)
             return
         if exchange is None:
@@ -292,7 +292,7 @@ class RelayProtocol(TwistedProtocol):
 
     def _on_auth_refused(self, event: events.AuthRefused) -> None:
         why = event.doubt or str(event.reply)
-        log.warn("{way} does not let the relay log in: {why}", target=str(self.target), why=why)
+        log.warn("{host} does not let the relay log in: {why}", host=str(self.target), why=why)
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
