@@ -9,13 +9,13 @@ In the order in which they are read:
 * `interfaces`: everything that a plugin author implements, and nothing else
 * `mail/`: values and formats, pure: what the parts say to each other
 * `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
-* `sasl/`: the exchanges of a log-in, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
+* `sasl/`: the exchanges of a login, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
 * `config/`: the configuration file: TOML in, typed values or all faults out
 * `plugins/`: components: found by interface and name, built, run and ended
 * `processes/`: small processes beside the server, those that keep the privileges among them
 * `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
-* `state_store`: small expiring facts in SQLite: greylists, rates, reputation (`IStateStore`)
+* `state_store`: small facts that expire, in SQLite: greylists, rates, reputation (`IStateStore`)
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
@@ -28,17 +28,15 @@ In the order in which they are read:
 * `delivery/`: how mail gets to where it leads on this host: Maildirs, commands, nowhere
 * `relay/`: mail for other hosts: where it goes, over which connections, how, with what outcome
 * `filters/`: the filters that come with the server; each is a plugin like any other
-* `sink/`: a mail server that takes every mail and delivers none: `mailserver.testing.CaptureServer` and the command
-  `mailserver sink`
-* `postmaster/`: what is wrong with this server, told to whom it concerns: notes to postmaster (Postfix: notify_classes)
+* `sink/`: a mail server that takes every mail and delivers none, for tests of programs that send
+* `postmaster/`: notes to postmaster about what is wrong with this server (Postfix: notify_classes)
 * `control/`: how people ask the running server: a socket in the data folder, and the commands by subject
-* `assembly/`: joins the parts, and knows all of them: what lives as long as the process, and what a reload replaces
+* `assembly/`: joins the parts: what lives as long as the process, and what a reload replaces
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
 * `cli/`: the command ``mailserver``
-* `testing/`: for those who write filters and other components: test them without sockets, without a network and without
-  waiting
-* `pytest_plugin`: for pytest: the fixture `smtp_server`, found by itself where mailserver is installed
-* `former`: names that have moved: the old ones are understood for one version more, and warn
+* `testing/`: tests of components without sockets and waiting, and a server that captures mail
+* `pytest_plugin`: pytest's fixture `smtp_server`
+* `former`: old names of what has moved
 """
 
 from mailserver.former import understand

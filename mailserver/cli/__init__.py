@@ -6,51 +6,43 @@ Exit codes: 0 done; 1 the answer is no (faults found, no such message, no such a
 
 In the order in which they are read:
 
-* `command`: one command: its line, its run, what its faults mean as an exit code
-* `parsing`: the command line's own parser: what could have been meant, an example with every help, the version
+* `command`: one command: its line, its run, its exit code
+* `parsing`: the parser of the command line: suggestions, examples with every help, the version
+* `examples`: an example or two for each command, shown with its help
 * `output`: what commands say: tables for people, JSON for programs
 * `asking`: ask the running server; where none runs, look into its files
 * `offline`: components without a server: what a command lends them, and how it hears their answers
+* `check`: ``mailserver check``: everything that is wrong and can be known before the start
+* `check_tls`: what ``mailserver check`` says of certificates
+* `user`: ``mailserver user``: add, list and remove accounts, set passwords
+* `accounts`: the accounts file as ``mailserver user`` sees it
 * `access`: ``mailserver user app-password|certificate|sender``: what an account has besides its password
-* `accounts`: the accounts file as the commands of `mailserver user` see it
-* `alias`: ``mailserver alias``: names that lead to other addresses
-* `backup`: ``mailserver backup``: the queue of a server that may be running, and what else it keeps
-* `cat`: ``mailserver queue cat``: a message that waits, as it is kept
-* `changing`: what `mailserver domain` and `mailserver alias` share: a change of the configuration file, told, and taken
-  up by the server
-* `check`: ``mailserver check``: everything that can be known to be wrong before the server starts
-* `check_tls`: what ``mailserver check`` says of certificates: the files as the start would read them, and what their
-  clients would think
-* `checkpassword`: ``mailserver checkpassword``: whether a password is right, asked in the way of DJB's checkpassword,
-  as Dovecot does
+* `renaming`: ``mailserver user rename``: other names for accounts, under a running server
+* `moving`: moves an account's Maildir while mail is being delivered into it
+* `references`: which keys of the configuration name an address or a domain
+* `purge`: removes a removed account's Maildir for good
 * `domain`: ``mailserver domain``: which domains' mail is delivered here
-* `examples`: an example or two for each command, shown with its help
-* `explain`: ``mailserver explain``: the whole road of a message or a connection; and which one it may have been
-* `letter`: a message as a program types it, made into one that can travel: line ends, recipients from its header, what
-  is missing
+* `alias`: ``mailserver alias``: names that lead to other addresses
+* `changing`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
-* `manual`: ``mailserver manual``: the manual page, and completion for a shell, made of the one parser that there is
-* `moving`: an account's Maildir under another name, while mail is being delivered into it
-* `plugins`: ``mailserver plugins``: which components there are, what is wrong with some, and a new one to start from
-* `purge`: a removed account's Maildir, removed as well: for good
-* `queue`: ``mailserver queue``: what is waiting, since when, and why
-* `references`: what in the configuration names an address or a domain: changed with it, or told
-* `renaming`: accounts get other names, under a server that runs: their mail, what they log in with, and whatever names
-  them
-* `restore`: ``mailserver restore``: a backup's queue into a data folder that has none; all of it is held, and told
-* `route`: ``mailserver route ADDRESS``: where a message would go, and why
-* `salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read
-* `selecting`: the filters of the queue's commands
-* `sendmail`: ``mailserver sendmail``: what programs of the host call to send mail, with the command line that all of
-  them know
-* `since`: what of a backup's mail has been delivered since, by what can be seen: the Maildirs that are here, and the
-  roads
-* `sink`: ``mailserver sink``: take every mail, keep none, print it
-* `skeleton`: what ``mailserver plugins new NAME`` writes: a package that pip can install, with a filter and a test that
-  passes
 * `status`: ``mailserver status``: what the running server is doing, in figures
-* `user`: ``mailserver user``: accounts in the accounts file
-* `verbs`: ``mailserver queue retry | hold | release | bounce | drop | redirect``: a person's hand on waiting mail
+* `queue`: ``mailserver queue``: what is waiting, since when, and why
+* `selecting`: the filters of the queue's commands
+* `verbs`: ``mailserver queue retry | hold | release | bounce | drop | redirect``
+* `cat`: ``mailserver queue cat``: a message that waits, as it is kept
+* `salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read
+* `backup`: ``mailserver backup``: the queue of a server that may be running, and what else it keeps
+* `restore`: ``mailserver restore``: a backup into a data folder that has no queue; all of it is held
+* `since`: which of a backup's messages have been delivered since
+* `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it
+* `sendmail`: ``mailserver sendmail``: the command line of other systems' sendmail
+* `letter`: a message as a program types it, completed so that it can travel
+* `route`: ``mailserver route ADDRESS``: where a message would go, and why
+* `explain`: ``mailserver explain``: the road of a message or a connection
+* `sink`: ``mailserver sink``: take every mail, keep none, print it
+* `plugins`: ``mailserver plugins``: list components, check them, begin a new one
+* `skeleton`: the package that ``mailserver plugins new NAME`` writes
+* `manual`: ``mailserver manual``: the manual page, and completion for a shell
 """
 
 from __future__ import annotations

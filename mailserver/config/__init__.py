@@ -8,23 +8,21 @@ In the order in which they are read:
 
 * `schema`: every table and key of the configuration file, with its type, its default and its meaning
 * `values`: the types of configuration values: what a person writes in TOML, and what the server gets
-* `options`: the class that every table of the configuration, a plugin's options included, is made from
-* `reading`: from a TOML file to a `Configuration`, or to a list of all its faults
-* `document`: from the octets of a file to a TOML document that is small enough to be looked at, whatever stands in it
-* `fault`: one thing that is wrong with a configuration, and the exception that holds all of them
-* `faults`: what is wrong with a configuration, said so that it can be put right: file, line, key and a sentence
-* `lines`: where each key of a TOML text stands
-* `choice`: which configuration file is read: never one of the current folder, which may be anybody's
-* `defaults`: values that a command needs without the schema, which takes its time to import
-* `draft`: a TOML text and what it says, changed together: everything that people wrote around a change stays where it
-  is
-* `editing`: a change to the configuration file by a command: its comments and its order stay, and the new text is
-  checked before it counts
-* `endpoints`: the syntax of endpoint strings, checked without opening anything
-* `glance`: the few keys that a command needs in order to ask the server, read without a look at the rest of the file
-* `ownership`: whether a file is root's word alone: nobody else may write it, nor put another in its place
-* `password_file`: files with a password of ours for somebody else: a smarthost, a directory
 * `quantities`: sizes and times as people write them
+* `endpoints`: the syntax of endpoint strings, checked without opening anything
+* `options`: the base class of every table, a plugin's options included
+* `defaults`: values that a command needs without the schema, which takes its time to import
+* `document`: from a file's octets to a TOML document of bearable size
+* `lines`: where each key of a TOML text stands
+* `fault`: one fault of a configuration, and the exception that holds all of them
+* `faults`: faults in words: file, line, key and a sentence
+* `reading`: from a TOML file to a `Configuration`, or to a list of all its faults
+* `glance`: the few keys that a command needs to ask the server, without the rest of the file
+* `choice`: which configuration file is read; never one of the current folder
+* `ownership`: whether nobody but root can change a file
+* `password_file`: files with a password of ours for another server: a smarthost, a directory
+* `draft`: a TOML text changed together with what it says; all around a change stays
+* `editing`: a command's change to the configuration file, checked before it counts
 """
 
 from __future__ import annotations

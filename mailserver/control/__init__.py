@@ -2,12 +2,10 @@
 
 In the order in which they are read:
 
-* `client`: the asking side of the control socket, without a reactor: it blocks, as a command line may
-* `server`: the control socket: how the command line speaks with the running server
-* `parts`: what the commands need of the server and of its policy, which a reload replaces
-* `queue`: what the command line may ask the running server about routes and waiting mail, beside what `assembly`
-  answers itself
-* `lockouts`: what the command line may ask about lockouts: the same of a running server and of a file without one
-* `password_socket`: the authentication socket: another program of this host, such as Dovecot, asks whether a password
-  is right
+* `client`: the asking side of the socket; it blocks and needs no reactor
+* `server`: the answering side of the socket
+* `parts`: what the commands need of the server and of its policy
+* `queue`: the commands on waiting mail and on routes
+* `lockouts`: the commands on lockouts, of a running server and of a file without one
+* `password_socket`: a socket for other programs, such as Dovecot, that ask whether a password is right
 """

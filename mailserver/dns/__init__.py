@@ -2,18 +2,16 @@
 
 In the order in which they are read:
 
-* `resolver`: the resolver: answers from its cache, puts each other question to a name server once, however many ask for
-  it
+* `resolver`: answers from the cache; asks each other question once, however many ask for it
 * `cache`: answers that are still true
-* `lookup`: one question on its way: whom it was put to, where its chain of CNAMEs has led, what is to be done next
-* `servers`: the name servers: which there are, which is asked next, which are given a rest
-* `edns`: which name servers are asked without EDNS for a while: those that are silent, or refuse, only where a question
-  has it
-* `datagrams`: questions by UDP: a handful of connected sockets for each server
-* `streams`: questions by TCP, for answers that do not fit into a datagram (RFC 7766): a connection for each
+* `lookup`: the state of one question: servers asked, CNAMEs followed, the next step
+* `servers`: which name servers there are, which is asked next, which rests
+* `edns`: which name servers are asked without EDNS for a while
+* `datagrams`: questions by UDP over a few connected sockets for each server
+* `streams`: questions by TCP, for answers too large for a datagram (RFC 7766)
 * `wire`: DNS messages as octets (RFC 1035 section 4): a question out, the records of an answer in
-* `reading`: what a message says about a name: an answer, a name under which to ask on, or that this server cannot tell
-* `special`: names that no name server elsewhere is asked about (RFC 6761 section 6): localhost, .invalid, .test
+* `reading`: what a message says about a name: an answer, another name to ask for, or nothing
+* `special`: names that are never asked about elsewhere (RFC 6761 section 6): localhost, .invalid, .test
 """
 
 from mailserver.dns.reading import reverse_name

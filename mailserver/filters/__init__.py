@@ -3,6 +3,5 @@
 In the order in which they are read:
 
 * `denylist`: refuses or defers peers by network or HELO name, and senders by address or domain
-* `null_mx`: refuses senders whose domain says that it takes no mail: nobody could ever answer them (RFC 7505 section
-  4.2)
+* `null_mx`: refuses senders whose domain takes no mail (RFC 7505 section 4.2)
 """

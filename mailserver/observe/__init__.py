@@ -2,15 +2,14 @@
 
 In the order in which they are read:
 
-* `steps`: the steps of all roads: taken in at once, written down a little later by a thread of their own
+* `steps`: takes in the steps of all roads at once; a thread writes them down a little later
 * `roads`: the road of each message, kept for `mailserver explain`
 * `table`: a road as a table for people
-* `search`: which messages a person may mean who knows no id: looked for among the roads, the newest first
+* `search`: looks among the roads for messages whose id a person does not know
 * `lines`: one step or one log event as a line of text or of JSON
 * `redaction`: how much of a mail address the log and the roads keep
 * `output`: where log lines go: a file, or standard output
-* `events`: everything else that is logged, in the same stream: Twisted's own events, warnings, failures with their
-  tracebacks
+* `events`: other events in the same log: Twisted's own, warnings, tracebacks
 """
 
 from mailserver.observe.events import LogObserver

@@ -3,8 +3,8 @@
 In the order in which they are read:
 
 * `catalogue`: finds components by name and builds them
-* `life`: the life of a component: its start and its stop, each of which has its time
-* `awaiting`: run what a component returns, without a reactor turn where nothing has to be waited for
-* `threads`: a few threads for one kind of waiting
-* `generation`: which parts serve whom over a reload
+* `life`: starts and stops a component, each within its time
+* `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
+* `threads`: a few threads for one kind of call that may block
+* `generation`: which parts serve a transaction that a reload overtakes
 """

@@ -2,7 +2,6 @@
 
 In the order in which they are read:
 
-* `troubles`: what is wrong with this server now, as far as a postmaster has to do something about it
-* `notes`: notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate
-  that expires
+* `troubles`: what is wrong now, as far as a postmaster can do something about it
+* `notes`: what else only the log would say: a report that reached nobody, a certificate that expires
 """

@@ -2,24 +2,19 @@
 
 In the order in which they are read:
 
-* `small`: the server's small processes: who starts them, and what is known of them
-* `spawning`: modules of ours that run as programs beside the server
-* `version`: what this program is, as it stands on the disk at this moment
-* `frames`: frames on a Unix stream socket: four octets of length, then that many; with the first octet may travel
-  descriptors
-* `exchange`: questions to a process beside us, and its answers, over a socket that the reactor serves: no thread waits
-  for them
-* `kept`: the server's end of a small process that is kept running: one that has died is replaced
-* `watching`: the reactor's eye on the small processes: a death is told at once, and a successor started though nobody
-  asks for it
-* `answer`: an answer that is on its way from another process
-* `privileged`: what the small processes that keep the privileges have in common: how they take requests, and become
-  others
-* `root`: the root process: all that keeps root's privileges where the server gives them up, and it does next to nothing
-* `root_link`: the server's end of the root process (`root`)
-* `binding`: Addresses, bound and not listened on yet
-* `bound`: listening on addresses that were bound before: by ourselves while we were root, by the root process at a
-  reload, by systemd
-* `identity`: root acts as somebody else for a while, where what it opens lies in that user's hand
-* `unix_port`: taking the connections of a Unix socket that somebody else has bound
+* `small`: who starts the processes, and what is known of them
+* `spawning`: starts a module of ours as a program
+* `version`: the version of the program on the disk now
+* `frames`: frames on a Unix stream socket: a length, octets, descriptors with the first
+* `exchange`: questions to a process over a socket that the reactor serves
+* `kept`: the server's end of a process that is replaced when it dies
+* `watching`: notices a death at once and starts a successor
+* `answer`: an answer that is awaited from another process
+* `privileged`: what the privileged processes share: how they take requests and change identity
+* `root`: the root process: keeps root's privileges where the server gives them up
+* `root_link`: the server's end of the root process
+* `binding`: addresses, bound and not listened on yet
+* `bound`: listens on addresses bound before: by us as root, by the root process, by systemd
+* `unix_port`: accepts connections of a Unix socket that somebody else has bound
+* `identity`: root acts as another user for a while
 """

@@ -2,7 +2,7 @@
 
 In the order in which they are read:
 
-* `router`: says where a recipient goes
-* `domains`: the domains whose mail is delivered here, and their aliases, checked once when they are loaded
+* `router`: where a recipient goes
+* `domains`: the domains that are delivered here, and their aliases, checked once
 * `patterns`: rules for addresses by convention: ``{user}.{tag}``, ``{tag}@{user}.example.org``
 """

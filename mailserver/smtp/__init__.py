@@ -5,7 +5,7 @@ In the order in which they are read:
 * `grammar`: the syntax of command lines, each production above the pattern that translates it
 * `replies`: the one catalogue of replies
 * `events`: what a peer did, as values
-* `faults`: what goes wrong on our own side of a session
+* `faults`: errors of a caller on our own side of a session
 * `server/`: the server's side of SMTP and LMTP
 * `client/`: the client's side of SMTP and LMTP
 """

@@ -7,8 +7,8 @@ In the order in which they are read:
 * `contexts`: OpenSSL's contexts for one set of certificates: one for each name and each way to ask clients for
   certificates
 * `facts`: what is known of a connection after its handshake, and why one has failed
-* `soundness`: what is doubtful about certificates that can be used: each doubt is a sentence that names the file
-* `self_signed`: a certificate of our own making, where none is configured
+* `soundness`: doubts about usable certificates: each is a sentence that names the file
+* `self_signed`: a self-signed certificate where none is configured
 """
 
 from mailserver.tls.certificates import Certificates, Sources

@@ -2,6 +2,6 @@
 
 In the order in which they are read:
 
-* `verified`: TLS as a client that believes a certificate of the right name alone
-* `writing`: writes straight to the socket where nothing is waiting to be written
+* `verified`: a TLS client that accepts a certificate of the right name alone
+* `writing`: writes straight to the socket where nothing waits to be written
 """

@@ -2,12 +2,10 @@
 
 In the order in which they are read:
 
-* `orders`: Retry, hold, release, bounce, drop, redirect: what a person does to waiting mail while the queue works, and
-  while none runs
-* `selection`: which messages of the queue a person means, and which of their destinations
+* `orders`: retry, hold, release, bounce, drop, redirect: with and without a running server
+* `selection`: which messages and destinations a person means
 * `states`: the names of states that can be asked for
-* `changes`: what a person's verb changes about one message
-* `backup`: a copy of a queue that may be at work: one moment of its store, and the files of the messages that stand in
-  it
-* `salvage`: what can still be read of a damaged queue, written into a new one
+* `changes`: what an order changes about one message
+* `backup`: a copy of a queue that may be at work
+* `salvage`: reads what it can of a damaged queue into a new one
 """

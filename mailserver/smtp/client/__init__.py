@@ -8,11 +8,11 @@ In the order in which they are read:
 * `request`: what a caller wants sent, held against what the peer offers, and the commands that say it
 * `offer`: what a peer offers in its answer to EHLO or LHLO (RFC 5321 section 4.1.1.1)
 * `replies`: replies as a peer says them, read with bounds
-* `transaction`: one request on its way: who has an outcome, who is being asked about, who comes later
-* `content`: content on its way out: DATA with its dots and its end, or the one chunk of a BDAT
-* `auth`: a client's log-in (RFC 4954): the words around a SASL exchange, whose content is the caller's
-* `limits`: how much a client takes from its peer, and how long it waits for it
-* `dialogue`: what was said on a connection, for people: commands and replies, without content and without secrets
+* `transaction`: one request: which recipients have an outcome, which is being asked about, which come later
+* `content`: content on its way out: DATA with its dots and its end, or one chunk of BDAT
+* `auth`: AUTH (RFC 4954), around a SASL exchange of the caller's
+* `limits`: how much a client takes from its peer, and how long it waits
+* `dialogue`: the commands and replies of a connection for people, without content and secrets
 """
 
 from mailserver.smtp.client.session import (

@@ -9,10 +9,10 @@ In the order in which they are read:
 * `parameters`: the parameters of MAIL and RCPT (RFC 5321 section 4.1.2; each keyword's own RFC is named at its
   function)
 * `data`: the content of a message on the wire: DATA with its dots and its end, BDAT with its counts
-* `transaction`: one message from MAIL to its end, and the octets of a message that nobody wants
+* `transaction`: one message from MAIL to its end, and content that is thrown away
 * `extensions`: what a server offers, and how EHLO and LHLO announce it (RFC 5321 section 4.1.1.1)
 * `limits`: how much a session takes from its peer
-* `refusals`: what a server's session answers by itself to lines that are none, and to commands that may not come now
+* `refusals`: what the session answers by itself: to invalid lines, and to commands out of order
 """
 
 from mailserver.smtp.server.session import (
