@@ -26,17 +26,17 @@ Reseal = Callable[[Account, str], str | None]
 ByKey = Mapping[tuple[str, str], Account]
 
 
-def add_copies(accounts: AccountsFile, renamed: Renamed, reseal: Reseal) -> None:
+def add_copies(accounts: AccountsFile, renamed: Renamed, reseal: Reseal, *, over_copies: bool = False) -> None:
     """Let each account stand under its new address, too, but for certificates, which stand for one account.
 
-    A copy that an earlier try has left is taken as it is.  Raises `NoSuchAccount`, `AccountExists`, `AddressError`, OSError and
-    `ConfigurationError`.
+    A copy that an earlier try has left is taken as it is; `over_copies`: it is known that there was one.  Raises `NoSuchAccount`,
+    `AccountExists`, `AddressError`, OSError and `ConfigurationError`.
     """
 
     def change(text: str, found: ByKey) -> tuple[str, dict[str, Account]]:
         wanted = {one.address: one for one in found.values()}
         line_end = "\r\n" if "\r\n" in text else "\n"
-        for old, new in _pairs(found, renamed):
+        for old, new in _pairs(found, renamed, over_copies):
             if key_of(new) in found:
                 continue
             copy = _copy(old, new, reseal)

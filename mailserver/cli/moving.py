@@ -25,9 +25,13 @@ CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 class Moves:
-    """Those that were made, from the old path to the new one, so that they can be taken back.  `data`: as for `as_keeper_of`."""
+    """Those that were made, from the old path to the new one, so that they can be taken back.  `data`: as for `as_keeper_of`.
+
+    `stay` is set where an earlier try has come so far that nothing may be taken back: both names have their accounts.
+    """
 
     def __init__(self, data: str) -> None:
+        self.stay = False
         self._data = data
         self._made: list[tuple[str, str, bool]] = []  # and whether the new path led to the old one before
 
@@ -48,9 +52,14 @@ class Moves:
             raise Unable(f"{plain(old)}: {_why(error)}", EX_IOERR) from error
         self._made.append((old, new, led))
 
+    def were_made(self, pairs: Sequence[tuple[str, str]]) -> bool:
+        """An earlier try has made all of these."""
+        with as_keeper_of(self._data, *{os.path.dirname(path) for pair in pairs for path in pair}):
+            return all(_is_made(old, new) for old, new in pairs)
+
     def take_back(self) -> None:
         """Undo them, the last first.  Raises `Unable`."""
-        while self._made:
+        while self._made and not self.stay:
             old, new, led = self._made.pop()
             try:
                 with as_keeper_of(self._data, *map(os.path.dirname, (old, new))):
@@ -72,7 +81,7 @@ def leads_to_another(path: str, others: Iterable[str]) -> str:
 
 def _move(old: str, new: str, data: str) -> None:
     _make_above(new)
-    if os.path.islink(old) and os.path.realpath(old) == os.path.realpath(new) and not os.path.islink(new):
+    if _is_made(old, new):
         return
     target = _target(new, old)
     had_link = os.path.islink(new)
@@ -97,6 +106,10 @@ def _move(old: str, new: str, data: str) -> None:
     _sync(old, new)
 
 
+def _is_made(old: str, new: str) -> bool:
+    return os.path.islink(old) and os.path.realpath(old) == os.path.realpath(new) and not os.path.islink(new)
+
+
 def _target(path: str, other: str) -> str:
     """What a link at `other` says that leads to `path`."""
     return os.path.basename(path) if os.path.dirname(path) == os.path.dirname(other) else path
@@ -104,7 +117,9 @@ def _target(path: str, other: str) -> str:
 
 def _lead(link: str, target: str) -> None:
     """Let a link lead elsewhere, in one step."""
-    draft = f"{link}.{os.getpid()}.new"
+    draft = os.path.join(os.path.dirname(link), f".renamed-{os.path.basename(link)}"[:255])  # a name that no user has
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
     os.symlink(target, draft)
     os.rename(draft, link)
 

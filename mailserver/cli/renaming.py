@@ -91,14 +91,16 @@ def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     paths = [] if options.mail_stays else [_paths(rename, old, new) for old, new in rename.accounts.items()]
     changes = _changes(options.config, rename.change)
     lines = change_lines(options, rename.change, dry_run=True) if changes else []
+    moves = Moves(rename.configuration.data)
+    moves.stay = was_cut_off = _stand_twice(rename)
+    # Accounts that have nothing look like copies of each other: then it is the mail that tells.
+    rename.is_rest = rename.is_rest or (was_cut_off and bool(paths) and moves.were_made(paths))
     _try_file(rename)
-    was_cut_off = _stand_twice(rename)
     if (changes or was_cut_off) and not options.reload and not options.dry_run and _runs(rename.configuration.data):
         raise Unable(
             f"{options.config} {'changes' if changes else 'has changed'} with it, and the running server has to take that up "
             "meanwhile: say --reload (--dry-run shows the lines)"
         )
-    moves = Moves(rename.configuration.data)
     if not options.dry_run:
         for old, new in paths:
             _or_back(moves, lambda old=old, new=new: moves.make(old, new))  # type: ignore[misc]
@@ -204,7 +206,7 @@ def _change_both(options: argparse.Namespace, rename: Rename, moves: Moves) -> N
 def _copies(rename: Rename) -> None:
     file = rename.file
     if file is not None and rename.accounts:
-        changing(file, lambda: add_copies(file, rename.accounts, rename.reseal))
+        changing(file, lambda: add_copies(file, rename.accounts, rename.reseal, over_copies=rename.is_rest))
 
 
 def _remember(draft: Draft, change: Callable[[Draft], None], texts: list[str]) -> None:

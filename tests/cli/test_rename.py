@@ -252,6 +252,16 @@ class Named(RenameCase):
         self.assertEqual(said.code, 1)
         self.assertIn("is an alias", said.err)
 
+    def test_an_account_that_has_nothing_goes_on_where_a_try_was_cut_off_too(self) -> None:
+        new = "b@example.org"
+        self.assertDone(self.command("user", "add", new, "--no-password"))
+        self.assertEqual(self.command("user", "rename", BOB, new).code, 1, "another account")
+        (self.mail / "b").mkdir()
+        os.symlink("b", self.mail / "bob")
+        self.assertDone(self.command("user", "rename", BOB, new))
+        self.assertIn('"alice@second.example", "b"]', self.config.read_text())
+        self.assertEqual((self.account(BOB), self.account(new).address), (None, new))
+
     def test_what_is_still_named_is_told(self) -> None:
         self.configure(self.config.read_text() + '[[filter]]\nuse = "denylist"\nsenders = ["x@y.example", "alice@example.org"]\n')
         said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
