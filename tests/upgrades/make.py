@@ -181,8 +181,9 @@ def main(checkout: str, archive: str) -> None:
         (server.mail / "carol").unlink()
         (work / "expected.json").write_text(json.dumps(expected, indent=1))
         with tarfile.open(archive, "w:xz") as packed:
-            for name in ("data", "mail", "accounts.toml", "expected.json"):
-                packed.add(work / name, name, filter=plain)
+            for name in ("data", "data-keys", "mail", "accounts.toml", "expected.json"):
+                if (work / name).exists():  # releases before had their keys in data
+                    packed.add(work / name, name, filter=plain)
 
 
 def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

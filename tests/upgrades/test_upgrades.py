@@ -106,3 +106,9 @@ class OfC4f531c(ScenarioCase):
                 client.user, client.password = "alice@example.org", password
                 name = "auth_" + method.lower().replace("-", "_")
                 self.assertEqual(client.auth(method, getattr(client, name), initial_response_ok=method == "PLAIN")[0], 235, f"{method}")
+
+
+class OfBbc5a6d(OfC4f531c):
+    """The same: sizes in the names of Maildir files, one copy for each mailbox, a mark beside the queue."""
+
+    archive = HERE / "of_bbc5a6d.tar.xz"
