@@ -173,11 +173,11 @@ class MailService(Service):
         self._policy = Policy(configuration, self._server)
         self._control = ControlServer(os.path.join(configuration.data, "control.sock"), self._commands())
         self._password_server: ControlServer | None = None
-        self._drop = Pickup(
-            folder=PickupFolder(configuration.drop_path, configuration.drop.users),
+        self._pickup = Pickup(
+            folder=PickupFolder(configuration.pickup_path, configuration.pickup.users),
             clock=reactor,
             run_in_thread=deferToThread,
-            profile=lambda: self._policy.dropped,
+            profile=lambda: self._policy.pickup_profile,
             next_id=self._server.ids.next,
             is_stored=lambda id: self._server.queue.show(id).addCallback(lambda entry: entry is not None),
             user_of=UserNames(clock=reactor, begin=in_thread_of_its_own(reactor.callFromThread)).name_of,
@@ -226,7 +226,7 @@ class MailService(Service):
             await listening
         self._look_at_privileges()
         self._control.start(self._reactor)
-        for start in (self._server.start, self._policy.start, self._drop.start):
+        for start in (self._server.start, self._policy.start, self._pickup.start):
             await start()
             if self._stops:
                 return
@@ -270,7 +270,7 @@ class MailService(Service):
         for control in (self._password_server, self._control):
             if control is not None:
                 await self._end("a control socket", control.stop())
-        await self._end("the drop folder", self._drop.stop())
+        await self._end("the pickup folder", self._pickup.stop())
         await self._end("what a reload has replaced", self._retirement.finish())
         await self._end("the filters and the directory", self._policy.stop())
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
@@ -287,7 +287,7 @@ class MailService(Service):
 
     async def _sweep(self) -> None:
         """Once a day.  Whatever one part meets with, the others are swept, and all of them tomorrow."""
-        for what, sweep in (("the server", self._server.sweep), ("the drop folder", self._drop.sweep)):
+        for what, sweep in (("the server", self._server.sweep), ("the pickup folder", self._pickup.sweep)):
             try:
                 await sweep()
             except OSError as error:
@@ -481,8 +481,8 @@ class MailService(Service):
                 **self._server.status(),
             }
 
-        async def look_into_drop(_: dict[str, Any]) -> dict[str, Any]:
-            self._drop.look()
+        async def look_for_files(_: dict[str, Any]) -> dict[str, Any]:
+            self._pickup.look()
             return {}
 
         def when_started(command: Any) -> Any:
@@ -495,7 +495,8 @@ class MailService(Service):
             return answer
 
         questions = Questions(self._server, lambda: self._policy)
-        own = {"reload": reload, "drop.look": look_into_drop}
+        # "drop.look" is how a sendmail of the former version asks, which an upgrade may leave in use.
+        own = {"reload": reload, "pickup.look": look_for_files, "drop.look": look_for_files}
         others = {**own, **self._server.commands(), **questions.commands()}
         return {"status": status} | {name: when_started(command) for name, command in others.items()}
 

@@ -50,7 +50,7 @@ use = "none"
 [dns]
 servers = ["127.0.0.1"]
 [queue]
-[drop]
+[pickup]
 [log]
 [domain."example.org"]
 [[domain."example.org".pattern]]
@@ -151,7 +151,7 @@ class EveryKey(TestCase):
             .replace('use = "none"', 'use = "capture"\npath = "{work}/out"')
             .replace('["127.0.0.1"]', '["127.0.0.2"]')
             .replace("[queue]", '[queue]\nexpire = "9d"')
-            .replace("[drop]", '[drop]\nusers = "all"')
+            .replace("[pickup]", '[pickup]\nusers = "all"')
             .replace("[log]", '[log]\nlevel = "warn"')
         )
         everything = sorted({*NEEDS_RESTART, *SOCKET_KEYS} - {"workers"})  # of which there is one value only

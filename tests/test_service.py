@@ -67,7 +67,7 @@ class Doors(ServiceCase):
     def test_all_that_a_configuration_has_brought_is_counted_as_one(self) -> None:
         service = self.service()
         door, server = service._policy, service._server
-        self.assertEqual({id(one.generation) for one in (*door.profiles.values(), door.dropped)}, {id(door.generation)})
+        self.assertEqual({id(one.generation) for one in (*door.profiles.values(), door.pickup_profile)}, {id(door.generation)})
         server.route_with(door.router, door.generation)
         address, asked = Address("alice", "example.org"), Deferred[Any]()
         self.patch(door.router, "route", lambda _: asked)
@@ -90,17 +90,17 @@ class Sweep(ServiceCase):
             raise RuntimeError("a plugin's fault")
 
         async def folder() -> None:
-            swept.append("drop folder")
+            swept.append("pickup folder")
             raise ValueError("not even an OSError")
 
         self.patch(service._server.queue, "tidy", stumble)
         self.patch(service._server.local, "sweep", plugin)
-        self.patch(service._drop, "sweep", folder)
+        self.patch(service._pickup, "sweep", folder)
         service._sweeping.clock = service._reactor
         service._sweeping.start(SWEEP_SECONDS)
         service._reactor.advance(SWEEP_SECONDS)
         service._reactor.advance(SWEEP_SECONDS)
-        self.assertEqual(swept, ["delivery", "drop folder"] * 3)
+        self.assertEqual(swept, ["delivery", "pickup folder"] * 3)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 6)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
 
@@ -148,10 +148,18 @@ class Ends(ServiceCase):
         async def raises() -> None:
             raise RuntimeError("no")
 
-        for part in (service._control, service._drop, service._retirement, service._policy):
+        for part in (service._control, service._pickup, service._retirement, service._policy):
             self.patch(part, "finish" if part is service._retirement else "stop", raises)
         self.assertEqual(self.stopped(service), ["queue"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 4)
+
+    def test_a_sendmail_of_this_version_and_of_the_former_one_may_ask_for_a_look(self) -> None:
+        service, looked = self.service(), []
+        service._has_started = True
+        self.patch(service._pickup, "look", lambda: looked.append("look"))
+        for name in ("pickup.look", "drop.look"):
+            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(service._commands()[name]({}))), {})
+        self.assertEqual(looked, ["look"] * 2)
 
     def test_a_component_that_never_starts_is_named_and_no_reload_waits_for_it(self) -> None:
         service = self.service()

@@ -79,10 +79,10 @@ class Policy:
         self._relay_networks = Networks(configuration.relay.networks)
         self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
         self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
-        self.dropped = self._profile("submission", None)
+        self.pickup_profile = self._profile("submission", None)
 
     def _profile(self, service: str, listen: ListenTable | None) -> Profile:
-        """How a listener behaves; None: the drop folder, which has no connections."""
+        """How a listener behaves; None: the pickup folder, which has no connections."""
         configuration, server = self._configuration, self._server
         return Profile(
             service=service,

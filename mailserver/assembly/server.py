@@ -49,7 +49,7 @@ from mailserver.tls import Certificates
 
 __all__ = ["Server"]
 
-NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "drop", "log")
+NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "pickup", "log")
 SOCKET_KEYS = ("authentication.socket", "authentication.socket_group")
 Owner = tuple[int, int]
 

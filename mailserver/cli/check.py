@@ -27,6 +27,7 @@ from mailserver.cli.plugins import plugin_faults
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
 from mailserver.config.faults import key_text
+from mailserver.config.former_keys import FORMER_TABLES
 from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of
 from mailserver.config.ownership import why_not_of
@@ -54,6 +55,7 @@ def check_configuration(options: argparse.Namespace) -> int:
     look = _Look(options.config)
     configuration = look.configuration(catalogue)
     if configuration is not None:
+        look.at_former_names()
         look.at_components(configuration, catalogue)
         look.at_checkers(configuration)
         look.at_certificates(configuration)
@@ -94,6 +96,11 @@ class _Look:
         with open(self.file, encoding="utf-8") as file:
             self.lines = {key_text(path): line for path, line in lines_of(file.read()).items()}
         return configuration
+
+    def at_former_names(self) -> None:
+        """Tables under names that they had: they are understood."""
+        former = [(old, now) for old, now in FORMER_TABLES.items() if old in self.lines]
+        self.warnings += [f"{old}: is the former name of {now}: rename it" for old, now in former]
 
     def fault(self, key: str, message: str) -> None:
         self.faults.append(Fault(self.file, self.lines.get(key, 1), key, message))

@@ -14,7 +14,7 @@ from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 __all__ = ["Renaming", "lead", "named", "take_alias"]
 
 ADDRESSES = ("catch_all", "postmaster")
-DOMAIN_KEYS = (("authentication", "domain"), ("drop", "domain"))
+DOMAIN_KEYS = (("authentication", "domain"), ("pickup", "domain"), ("drop", "domain"))  # the last: its former name
 
 
 class Renaming:

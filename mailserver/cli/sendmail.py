@@ -1,6 +1,6 @@
 """``mailserver sendmail``: what programs of the host call to send mail, with the command line that all of them know.
 
-The message goes into the drop folder (`mailserver.pickup.file_format`), synced, so that it needs no running server; one
+The message goes into the pickup folder (`mailserver.pickup.file_format`), synced, so that it needs no running server; one
 that runs is told at once where this user may, and else looks within a second.  Under the names ``mailq`` and
 ``newaliases`` it does what those do.
 
@@ -174,7 +174,7 @@ def _take(wishes: Wishes, option: str, value: str) -> None:
 
 
 def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
-    """Read the message and put it into the drop folder."""
+    """Read the message and put it into the pickup folder."""
     if not wishes.recipients and not wishes.from_header:
         raise Unsent("who shall get it? Give recipients, or -t to take them from the header", EX_USAGE)
     # Programs of the host call this with whatever environment they have: it chooses nothing.
@@ -194,7 +194,7 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     message_id = f"<{name.removesuffix('.mail')}@{configuration.hostname}>"
     fields = letter.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
-    path = os.path.join(configuration.drop_path, name)
+    path = os.path.join(configuration.pickup_path, name)
     write_file(path, envelope, fields, letter, octets_most)
     _ring(os.path.join(configuration.data, "control.sock"))
 
@@ -202,10 +202,13 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
 def _ring(path: str) -> None:
     """Tell the server, where this user may and somebody is in; else it finds the file within a second."""
     if os.access(path, os.W_OK):
-        from mailserver.control.client import ControlError, ask
+        from mailserver.control.client import CommandRefused, ControlError, ask
 
         with contextlib.suppress(ControlError, OSError):
-            ask(path, "drop.look", timeout_seconds=2)
+            try:
+                ask(path, "pickup.look", timeout_seconds=2)
+            except CommandRefused:  # a server that has not been restarted since the upgrade
+                ask(path, "drop.look", timeout_seconds=2)
 
 
 def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Address]) -> PickupEnvelope:
@@ -232,7 +235,7 @@ def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], let
     except FileNotFoundError:
         raise Unsent(f"{folder} is not there: the server makes it at its first start", EX_TEMPFAIL) from None
     except PermissionError:
-        raise Unsent(f"this user may not write to {folder} ([drop] users)", EX_NOPERM) from None
+        raise Unsent(f"this user may not write to {folder} ([pickup] users)", EX_NOPERM) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             _write_message(file, envelope, fields, letter, octets_most)
@@ -297,7 +300,7 @@ def _sync_name(folder: str, descriptor: int) -> None:
 
 def domain_of(configuration: Configuration) -> str:
     """What completes an address that has no domain."""
-    return configuration.drop.domain or configuration.home_domain
+    return configuration.pickup.domain or configuration.home_domain
 
 
 def whoami() -> tuple[str, str]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mailserver.config.document import FILE_OCTETS, parse_document, read_document
 from mailserver.config.endpoints import EndpointPlace, place_of
 from mailserver.config.faults import ConfigurationError, Fault, close_to, key_text, sentences
+from mailserver.config.former_keys import FORMER_TABLES, with_present_names
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
 from mailserver.config.schema import AccountsTable, Component, Configuration, DeliveryTable, FilterTable, RelayTable
@@ -79,7 +80,7 @@ class _Reading:
     """One file on its way; collects faults from the core's tables and from each component's."""
 
     def __init__(self, document: dict[str, Any], text: str, file: str, directory: str) -> None:
-        self.document = document
+        self.document, self.former = with_present_names(document)
         self.file = file
         self.directory = directory
         self.lines = lines_of(text)
@@ -87,6 +88,10 @@ class _Reading:
 
     def result(self, options_of: ComponentOptions | None) -> Configuration:
         core, components = _split(self.document)
+        for old, now in FORMER_TABLES.items():
+            if old in core:
+                del core[old]
+                self.fault((old,), f"is the former name of {now}, which is there, too: keep one of them")
         configuration = self.checked((), Configuration, core)
         options = {
             place: self.component_options(place, use, table, options_of) for place, (use, table) in components.items()
@@ -171,6 +176,9 @@ class _Reading:
             return None
 
     def fault(self, path: KeyPath, message: str) -> None:
+        """Note a fault, under the names that the file has."""
+        if path:
+            path = (self.former.get(str(path[0]), path[0]), *path[1:])
         self.faults.append(Fault(self.file, line_of(path, self.lines), key_text(path), message))
 
 

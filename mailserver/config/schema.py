@@ -441,18 +441,21 @@ class QueueTable(Options):
         return self
 
 
-def _drop_users(value: str) -> str:
+def _pickup_users(value: str) -> str:
     if value not in ("owner", "all") and not (value.startswith("group:") and len(value) > len("group:")):
         raise ValueError('must be "owner", "all" or "group:" and a name')
     return value
 
 
 class PickupTable(Options):
-    """The folder through which programs of this host hand mail over (`mailserver sendmail`)."""
+    """The folder through which programs of this host hand mail over (`mailserver sendmail`).
+
+    The table's former name, `[drop]`, is understood, too.
+    """
 
     path: FilePath = "{data}/drop"
     """Where it is. Users who shall write into it must be able to reach it."""
-    users: Annotated[str, AfterValidator(_drop_users)] = "owner"
+    users: Annotated[str, AfterValidator(_pickup_users)] = "owner"
     """Who may put mail into it: `owner` (root and the server's user), `group:NAME`, or `all` users of the host."""
     domain: HostName | None = None
     """Completes addresses without a domain. Absent: `hostname` if it is one of the domains, else the first of them."""
@@ -533,7 +536,7 @@ class Configuration(Options):
     relay: RelayTable = RelayTable()
     dns: DNSTable = DNSTable()
     queue: QueueTable = QueueTable()
-    drop: PickupTable = PickupTable()
+    pickup: PickupTable = PickupTable()
     log: LogTable = LogTable()
     filter: tuple[FilterTable, ...] = ()
 
@@ -543,9 +546,9 @@ class Configuration(Options):
         return self.keys.replace("{data}", self.data.rstrip("/"), 1)
 
     @property
-    def drop_path(self) -> str:
-        """`drop.path` with the data folder put in."""
-        return self.drop.path.replace("{data}", self.data.rstrip("/"), 1)
+    def pickup_path(self) -> str:
+        """`pickup.path` with the data folder put in."""
+        return self.pickup.path.replace("{data}", self.data.rstrip("/"), 1)
 
     @property
     def home_domain(self) -> str:

@@ -80,7 +80,7 @@ class Questions:
                 routes, hops = await policy.router.explain(address)
         except AddressError as error:
             raise CommandRefused(f"{address}: {error}") from error
-        networks = policy.dropped.relay_networks
+        networks = policy.pickup_profile.relay_networks
         answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
         for end, route in zip(answer["ends"], routes, strict=True):
             if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):

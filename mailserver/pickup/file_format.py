@@ -1,4 +1,4 @@
-"""The form of a file in the drop folder: a message that a program of this host hands over.
+"""The format of a file in the pickup folder: a message that a program of this host hands over.
 
 The first line is a JSON object in ASCII, closed by LF; all that follows is the message, its lines closed by CRLF.
 

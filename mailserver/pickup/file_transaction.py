@@ -1,4 +1,4 @@
-"""One file of the drop folder in one transaction, as a connection has one: the same router, filters and limits."""
+"""One file of the pickup folder in one transaction, as a connection has one: the same router, filters and limits."""
 
 from __future__ import annotations
 

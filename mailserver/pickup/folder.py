@@ -1,4 +1,4 @@
-"""The drop folder on the disk: who may put files into it, and how one is taken out.
+"""The pickup folder on the disk: who may put files into it, and how one is taken out.
 
     {path}/                 complete files, and under names with a dot those that are being written
     {path}/taken/           those that the server is bringing into the queue: "ID.ID of a report"; "….progress" beside some

@@ -1,4 +1,4 @@
-"""Brings one file of the drop folder into the queue, through as many transactions as its recipients need.
+"""Brings one file of the pickup folder into the queue, through as many transactions as its recipients need.
 
 A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply; a 4yz holds back this recipient
 alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.
@@ -216,7 +216,7 @@ class FileHandover:
             try:
                 await visit.report(wanted, id=id, now=self._clock.seconds())
             except PickupFault as error:
-                self.log.error("{name} in the drop folder: {why}", name=file.name, why=str(error))
+                self.log.error("{name} in the pickup folder: {why}", name=file.name, why=str(error))
                 progress.untold = True
             except StorageFault as error:
                 raise PickupDeferred(f"its sender cannot be told now: {error}") from error

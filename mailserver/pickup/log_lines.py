@@ -1,4 +1,4 @@
-"""What is said in the log about the entries of the drop folder, so that nobody can flood it."""
+"""What is said in the log about the entries of the pickup folder, so that nobody can flood it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class PickupLog:
             since, lines = self._clock.seconds(), 0
         self._lines[found.uid] = since, lines + 1
         if lines < TOLD_OF_A_USER:
-            say("{name} of user {uid} in the drop folder {words}", name=ascii(found.name), uid=found.uid, words=words)
+            say("{name} of user {uid} in the pickup folder {words}", name=ascii(found.name), uid=found.uid, words=words)
         elif lines == TOLD_OF_A_USER:
-            say("more entries of user {uid} in the drop folder are no messages; they are not told", uid=found.uid)
+            say("more entries of user {uid} in the pickup folder are no messages; they are not told", uid=found.uid)
 
     def forget_others(self, present: set[FoundFile]) -> None:
         """Only these are still there; should another come back, it is told anew."""

@@ -1,4 +1,4 @@
-"""Watches the drop folder: mail that programs of this host hand over.
+"""Watches the pickup folder: mail that programs of this host hand over.
 
 Each file goes to `FileHandover`; this module says which one next.  Whatever others put into the folder, it keeps nobody
 else's mail from its turn: a user has at most some files under way and some waiting, each file and each entry is guarded
@@ -158,14 +158,14 @@ class Pickup:
     def _tell_trouble(self, error: OSError) -> None:
         if str(error) != self._trouble:
             self._trouble = str(error)
-            self.log.error("the drop folder cannot be read, it is tried again: {error}", error=error)
+            self.log.error("the pickup folder cannot be read, it is tried again: {error}", error=error)
 
     def _stumbled(self, failure: Failure) -> None:
         self._seen = -1.0  # look again soon
         if failure.check(OSError):
             self._tell_trouble(failure.value)  # type: ignore[arg-type]
         else:
-            self.log.failure("the drop folder cannot be worked on; it is tried again", failure)
+            self.log.failure("the pickup folder cannot be worked on; it is tried again", failure)
 
     def _worked(self, _: None) -> None:
         self._is_working = False
@@ -312,7 +312,7 @@ class Pickup:
             if not why:
                 return
         except FileNotFoundError:
-            self.log.error("{name} has gone from the drop folder", name=name)
+            self.log.error("{name} has gone from the pickup folder", name=name)
             self._handover.forget(name)
             return
         except OSError as error:
@@ -321,7 +321,7 @@ class Pickup:
             why = type(error).__name__
             if why != self._last_failure:
                 self._last_failure = why
-                self.log.failure("{name} in the drop folder cannot be handed over", name=name)
+                self.log.failure("{name} in the pickup folder cannot be handed over", name=name)
         if tries == 0:
             self._told.once(found, f"has to wait: {why}", self.log.warn)
         pause = min(AGAIN_SECONDS * 2.0 ** min(tries, 10), AGAIN_SECONDS_MOST)

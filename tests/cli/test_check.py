@@ -50,6 +50,11 @@ class Check(CheckCase):
         self.assertEqual([(fault["line"], fault["key"]) for fault in found["faults"]], [(9, 'domain."example.org".x')])
         self.assertEqual(found["warnings"], [])
 
+    def test_a_table_under_its_former_name_is_a_warning_and_said_once(self) -> None:
+        said = self.check('[drop]\nusers = "all"\n')
+        self.assertEqual((said.code, said.out.count("drop")), (0, 1), said.out)
+        self.assertIn("warning: drop: is the former name of pickup: rename it\n", said.out)
+
     def test_aliases_that_go_round_are_a_fault_at_their_domain(self) -> None:
         said = self.check('[domain."example.org".aliases]\na = "b@example.org"\nb = "a@example.org"\n')
         self.assertFault(said, 9, 'domain."example.org".aliases: ')

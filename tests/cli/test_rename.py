@@ -291,6 +291,15 @@ class Domain(RenameCase):
         self.assertEqual(os.path.realpath(self.mail / "alice"), str(self.data / "mail" / "new.example" / "alice"))
         self.assertIn(": no faults", self.command("check").out)
 
+    def test_what_completes_addresses_follows_under_either_name_of_its_table(self) -> None:
+        text = self.config.read_text()
+        for table in ("[pickup]\ndomain = ", "[drop]  # since long\ndomain = ", "drop.domain = "):
+            more = f'{table}"example.org"  # for cron'
+            self.configure(f"{more}\n{text}" if table.startswith("drop") else f"{text}\n{more}\n")
+            self.assertDone(self.command("domain", "rename", "example.org", "new.example"))
+            self.assertIn(more.replace("example.org", "new.example"), self.config.read_text())
+            self.assertDone(self.command("domain", "rename", "new.example", "example.org"))
+
     def test_the_old_name_goes_on_as_a_second_one_and_a_second_one_becomes_the_first(self) -> None:
         self.assertDone(self.command("domain", "rename", "example.org", "second.example", "--alias"))
         found = {one["domain"]: one["same_as"] for one in self.command("domain", "list", "--json").json}

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor, unix
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.cli import sendmail
 from mailserver.cli.letter import Letter
 from mailserver.cli.sendmail import write_file
+from mailserver.control.server import ControlServer
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.pickup.file_format import PickupEnvelope
@@ -44,3 +48,31 @@ class AfterTheHandOver(SynchronousTestCase):
         with self.assertRaises(OSError):
             write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
         self.assertEqual(os.listdir(folder), [])
+
+
+class Ringing(TestCase):
+    async def ring(self, command: str) -> list[str]:
+        """Ring at a server that knows `command` alone; what it was asked for."""
+        self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
+        path = os.path.join(self.mktemp(), "control.sock")
+        os.mkdir(os.path.dirname(path))
+        asked = []
+
+        async def answer(_: dict[str, Any]) -> dict[str, Any]:
+            asked.append(command)
+            return {}
+
+        server = ControlServer(path, {command: answer})
+        server.start(reactor)
+        try:
+            await deferToThread(sendmail._ring, path)
+        finally:
+            await server.stop()
+        return asked
+
+    async def test_a_server_of_this_version_and_of_the_former_one_look_at_once(self) -> None:
+        for command in ("pickup.look", "drop.look"):
+            self.assertEqual(await self.ring(command), [command])
+
+    async def test_a_server_that_knows_neither_finds_the_file_by_itself(self) -> None:
+        self.assertEqual(await self.ring("status"), [])

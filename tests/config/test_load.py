@@ -228,6 +228,33 @@ class Faults(SynchronousTestCase):
         self.assertRegex(fault, "^2 : is not valid TOML: cannot overwrite")
 
 
+class FormerNames(SynchronousTestCase):
+    def test_a_table_under_its_former_name_says_what_it_says_under_the_present_one(self) -> None:
+        for table in ("[pickup]\n", "[drop]\n"):
+            configuration = with_more(table + 'users = "all"\npath = "{data}/in"\ndomain = "b.example"\n')
+            found = configuration.pickup.users, configuration.pickup_path, configuration.pickup.domain
+            self.assertEqual(found, ("all", "/etc/mail/data/in", "b.example"), table)
+
+    def test_mail_lies_where_it_lay(self) -> None:
+        self.assertEqual([with_more(one).pickup_path for one in ("", "[drop]\n", "[pickup]\n")], ["/etc/mail/data/drop"] * 3)
+
+    def test_both_names_are_a_fault_whichever_comes_first(self) -> None:
+        words = "is the former name of pickup, which is there, too: keep one of them"
+        self.assertEqual(faults(LEAST + "[pickup]\n[drop]\n"), [f"7 drop: {words}"])
+        self.assertEqual(faults(LEAST + '[drop]\nusers = "all"\n[pickup]\n'), [f"6 drop: {words}"])
+
+    def test_faults_are_told_under_the_name_that_the_file_has(self) -> None:
+        for table in ("drop", "pickup"):
+            self.assertEqual(
+                faults(LEAST + f'[{table}]\nuser = "all"\nusers = "some"\n'),
+                [
+                    f"7 {table}.user: is not a key that is known here; did you mean 'users'?",
+                    f'8 {table}.users: must be "owner", "all" or "group:" and a name',
+                ],
+            )
+        self.assertEqual(faults("drop = 5\n" + LEAST), ["1 drop: must be a table"])
+
+
 class Spam(Options):
     limit: Count = 3
     words: tuple[str, ...] = ()

@@ -163,8 +163,8 @@ class IdleTimer:
         pass
 
 
-def drop(octets: bytes) -> None:
-    """The first line of a file in the drop folder: what was read is written so that it can be read again."""
+def pickup(octets: bytes) -> None:
+    """The first line of a file in the pickup folder: what was read is written so that it can be read again."""
     try:
         envelope = PickupEnvelope.decode(octets)
     except PickupFault:
@@ -223,5 +223,5 @@ def envelope(octets: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
-    for one in (address, command, replies, header, dns, dns_name, configuration, control, drop, proxy, mime, envelope)
+    for one in (address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope)
 }

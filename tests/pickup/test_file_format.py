@@ -1,4 +1,4 @@
-"""The first line of a file in the drop folder."""
+"""The first line of a file in the pickup folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drop folder among users who mean harm, or whose programs do: each entry harms nobody but its owner."""
+"""The pickup folder among users who mean harm, or whose programs do: each entry harms nobody but its owner."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from mailserver.pickup.log_lines import TOLD_OF_A_USER
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
 from mailserver.pickup.user_names import ANSWER_SECONDS, REMEMBER_SECONDS, UserNames, in_thread_of_its_own
 from mailserver.receive.profile import ConnectionLimits
-from tests.pickup.drops import BODY, DropCase
+from tests.pickup.case import BODY, PickupCase
 from tests.receive.connections import Listener
 
 LARGE = BODY + b"x" * 70 + b"\r\n" + (b"y" * 998 + b"\r\n") * (2 * PIECE_OCTETS // 1000)
 
 
-class HostileCase(DropCase):
+class HostileCase(PickupCase):
     def setUp(self) -> None:
         super().setUp()
         self.said: list[str] = []
@@ -51,11 +51,11 @@ class HostileCase(DropCase):
 
 class Reports(HostileCase):
     def test_no_line_end_of_a_users_ends_a_line_of_the_report(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         smuggled = b"Subject: x\n.\nMAIL FROM:<ceo@example.org>\n\n\0text\r\n.\n"
         self.put("nobody@example.org", body=smuggled)
         self.put("nobody@example.org", body=b"A: \0\r.\r\n" + smuggled)
-        drop.look()
+        pickup.look()
         reports = [octets for envelope, octets, _ in listener.store.taken if envelope.sender is None]
         self.assertEqual(len(reports), 2)
         for report in reports:
@@ -67,11 +67,11 @@ class Reports(HostileCase):
 
 class Recipients(HostileCase):
     def test_who_names_thousands_is_not_served_in_the_square_of_their_number(self) -> None:
-        drop, listener = self.started(limits=ConnectionLimits(recipients=3), relays=True)
+        pickup, listener = self.started(limits=ConnectionLimits(recipients=3), relays=True)
         route, asked = listener.router.route, []
         listener.router.route = lambda address: asked.append(address) or route(address)  # type: ignore
         self.put(*[f"u{n}@elsewhere.example" for n in range(300)])
-        drop.look()
+        pickup.look()
         self.assertEqual(sum(len(destinations) for _, _, destinations in listener.store.taken), 300)
         refused = [step for _, step, _ in listener.steps if step == "refused"]
         self.assertLessEqual(len(refused), 100)
@@ -84,14 +84,14 @@ class Entries(HostileCase):
         for make in (Path.mkdir, lambda path: path.symlink_to("/etc/passwd"), os.mkfifo, _socket_at):
             path = self.path / name
             make(path)
-            drop, listener = self.started()
+            pickup, listener = self.started()
             self.put("alice@example.org")
-            drop.look()
+            pickup.look()
             self.wait(listener, 600)
             self.assertEqual(self.served(listener), 1)
             self.assertEqual(self.files(), [name])
             self.assertEqual(sum(name in line for line in self.said), 1, self.said)
-            self.stop(drop)
+            self.stop(pickup)
             path.rmdir() if stat.S_ISDIR(path.lstat().st_mode) else path.unlink()
             self.said.clear()
 
@@ -104,17 +104,17 @@ class Entries(HostileCase):
             rename(old, new)
 
         self.patch(os, "rename", second_fails)
-        drop, listener = self.started()
+        pickup, listener = self.started()
         for number in (1, 2, 3):
             self.put("alice@example.org", number=number)
-        drop.look()
+        pickup.look()
         self.assertEqual((self.served(listener), len(self.files())), (2, 1))
         self.patch(os, "rename", rename)
         listener.clock.pump([LOOK_SECONDS] * 3)
         self.assertEqual((self.served(listener), self.files()), (3, []))
 
     def test_a_file_that_the_server_may_not_read_is_put_aside(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", number=1)
         self.put("alice@example.org", number=2)
         opens, barred = self.folder.open, []
@@ -131,14 +131,14 @@ class Entries(HostileCase):
 
         os_open = os.open
         self.patch(self.folder, "open", open_)
-        drop.look()
+        pickup.look()
         self.wait(listener, 600)
         self.assertEqual(self.served(listener), 1)
         self.assertEqual(self.files(), [f"bad/{barred[0]}"])
         self.assertEqual(sum("may not read" in line for line in self.said), 1)
 
     def test_moves_that_are_not_durable_are_not_committed_before_they_are(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         sync, broken = self.folder.sync, [True]
 
         def may_fail() -> None:
@@ -148,7 +148,7 @@ class Entries(HostileCase):
 
         self.patch(self.folder, "sync", may_fail)
         self.put("alice@example.org")
-        drop.look()
+        pickup.look()
         self.wait(listener, 2 * AGAIN_SECONDS)
         self.assertEqual(self.served(listener), 0)
         broken.clear()
@@ -173,9 +173,9 @@ class Entries(HostileCase):
     def test_names_that_are_none_go_to_bad_up_to_a_bound(self) -> None:
         for n in range(BAD_OF_A_USER + 30):
             (self.path / f"junk{n}").write_bytes(b"")
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org")
-        drop.look()
+        pickup.look()
         self.wait(listener, 60)
         self.assertEqual(self.served(listener), 1)
         self.assertEqual(len(list((self.path / "bad").iterdir())), BAD_OF_A_USER)
@@ -183,8 +183,8 @@ class Entries(HostileCase):
 
     def test_a_name_with_escapes_is_told_in_a_form_that_a_terminal_bears(self) -> None:
         (self.path / "\x1b[2J\u202e").write_bytes(b"")
-        drop, _ = self.started()
-        drop.look()
+        pickup, _ = self.started()
+        pickup.look()
         self.assertFalse([line for line in self.said if not line.isprintable()], self.said)
         self.assertTrue(self.said)
 
@@ -193,18 +193,18 @@ class Sizes(HostileCase):
     def test_a_sparse_file_of_a_tebibyte_is_refused_unread(self) -> None:
         read = []
         self.before_work = lambda function, arguments: read.append(function) if function is os.pread else None
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org")
         (name,) = self.files()
         os.truncate(self.path / name, 1 << 40)
-        drop.look()
+        pickup.look()
         ((envelope, report, _),) = listener.store.taken
         self.assertIsNone(envelope.sender)
         self.assertIn(b"5.3.4", report)
         self.assertEqual((read, self.files()), ([], []))
 
     def test_a_file_that_grows_while_it_is_read_waits_until_it_is_complete(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", body=LARGE)
 
         def grow(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -216,7 +216,7 @@ class Sizes(HostileCase):
                 os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))  # some file systems have coarse clocks
 
         self.before_work = grow
-        drop.look()
+        pickup.look()
         self.assertEqual(self.served(listener), 0)
         self.before_work = lambda function, arguments: None
         self.wait(listener, AGAIN_SECONDS + 60)
@@ -224,10 +224,10 @@ class Sizes(HostileCase):
         self.assertTrue(octets.endswith(b"more\r\n"))
 
     def test_one_that_grows_for_ever_is_refused_when_it_is_too_large(self) -> None:
-        drop, listener = self.started(limits=ConnectionLimits(message_octets=len(LARGE) + 5000))
+        pickup, listener = self.started(limits=ConnectionLimits(message_octets=len(LARGE) + 5000))
         self.put("alice@example.org", body=LARGE)
         self.before_work = self.grow
-        drop.look()
+        pickup.look()
         self.wait(listener, 3600)
         ((envelope, _, _),) = listener.store.taken
         self.assertIsNone(envelope.sender)
@@ -240,7 +240,7 @@ class Sizes(HostileCase):
                     file.write(b"more\r\n" * 1000)
 
     def test_one_that_shrinks_while_it_is_read_waits(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", body=LARGE)
 
         def shrink(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -249,14 +249,14 @@ class Sizes(HostileCase):
                 os.truncate(path, PIECE_OCTETS)
 
         self.before_work = shrink
-        drop.look()
+        pickup.look()
         self.assertEqual((listener.store.taken, len(self.files())), ([], 1))
 
     def test_the_end_of_the_server_does_not_wait_for_a_large_file(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", body=LARGE + LARGE)
         reading: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
-        at_once = drop._handover._run_in_thread
+        at_once = pickup._handover._run_in_thread
 
         def run(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
             if function is not os.pread or reading:
@@ -264,9 +264,9 @@ class Sizes(HostileCase):
             reading.append((Deferred(), function, arguments))
             return reading[0][0]
 
-        drop._handover._run_in_thread = run
-        drop.look()
-        stopped = Deferred.fromCoroutine(drop.stop())
+        pickup._handover._run_in_thread = run
+        pickup.look()
+        stopped = Deferred.fromCoroutine(pickup.stop())
         self.assertNoResult(stopped)
         later, function, arguments = reading[0]
         later.callback(function(*arguments))
@@ -278,17 +278,17 @@ class Floods(HostileCase):
     def test_a_user_whose_files_hang_leaves_others_their_turn(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("needs root, to give files to others")
-        drop, listener = self.started()
+        pickup, listener = self.started()
         for number in range(3 * AT_ONCE):
             self.put("alice@example.org", number=number)
         for path in self.path.glob("*.mail"):
             os.chown(path, 4711, -1)
         listener.store.hold = True
-        drop.look()
+        pickup.look()
         self.assertEqual(len(listener.store.taken), AT_ONCE_OF_A_USER)
         listener.store.hold = False
         self.put("bob@example.org", number=10**6)
-        drop.look()
+        pickup.look()
         self.assertEqual(self.served(listener), AT_ONCE_OF_A_USER + 1)
         self.assertEqual(str(listener.store.taken[-1][2][0].recipient.address), "bob@example.org")
         for waiting in listener.store.waiting:
@@ -296,14 +296,14 @@ class Floods(HostileCase):
         self.assertEqual((self.served(listener), self.files()), (3 * AT_ONCE + 1, []))
 
     def test_files_by_the_thousand_that_have_to_wait_are_told_in_some_lines(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         listener.router.error = RuntimeError("no directory")
         for number in range(100):
             self.put("alice@example.org", number=number)
-        drop.look()
+        pickup.look()
         self.wait(listener, 600)
         self.flushLoggedErrors(RuntimeError)
-        self.assertLess(sum("drop folder" in line for line in self.said), 2 * TOLD_OF_A_USER + 5)
+        self.assertLess(sum("pickup folder" in line for line in self.said), 2 * TOLD_OF_A_USER + 5)
         listener.router.error = None
         self.wait(listener, AGAIN_SECONDS_MOST + 60)
         self.assertEqual((self.served(listener), self.files()), (100, []))

@@ -1,4 +1,4 @@
-"""The drop folder: what becomes of each file, in virtual time; and who may do what in the folder."""
+"""The pickup folder: what becomes of each file, in virtual time; and who may do what in the folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.submission.rules import Submission
-from tests.pickup.drops import BODY, DropCase
+from tests.pickup.case import BODY, PickupCase
 
 NOBODY = 65534
 
@@ -41,13 +41,13 @@ class NotBob:
         return Refuse("not bob") if recipient.address.local == "bob" else Pass()
 
 
-class Files(DropCase):
+class Files(PickupCase):
     def test_one_that_is_under_way_keeps_the_parts_with_which_it_began_over_a_reload(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         listener.store.hold = True
         old = listener.profile
         self.put("alice@example.org", "nobody@example.org")
-        drop.look()
+        pickup.look()
         self.assertEqual(old.generation.uses, 1)
         listener.profile = replace(old, generation=Generation(), router=None)  # type: ignore[arg-type]
         while listener.store.waiting:  # the message, then its report, which has to find its way
@@ -69,27 +69,27 @@ class Files(DropCase):
 
     def test_its_header_is_mended_and_its_blind_copies_are_taken_away(self) -> None:
         submission = Submission(hostname="mx.example.org", clock=Clock(), rights=None, allowance=None, complete=False)
-        drop, listener = self.started(submission=submission)
+        pickup, listener = self.started(submission=submission)
         self.put("bob@example.org", body=b"Subject: x\r\nBcc: secret@x.example\r\nDisk full\r\n")
-        drop.look()
+        pickup.look()
         ((_, octets, _),) = listener.store.taken
         self.assertTrue(octets.endswith(b"\r\nSubject: x\r\n\r\nDisk full\r\n"), octets)
 
     def test_a_ring_makes_it_look_at_once_and_the_oldest_goes_first(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("bob@example.org", body=b"Subject: second\r\n\r\n", number=2)
         self.put("bob@example.org", body=b"Subject: first\r\n\r\n", number=1)
-        drop.look()
+        pickup.look()
         self.assertEqual(
             [octets.split(b"\r\n")[-3] for _, octets, _ in listener.store.taken],
             [b"Subject: first", b"Subject: second"],
         )
 
     def test_a_store_that_cannot_take_it_now_is_asked_again(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         listener.store.answer = StorageBroken("no disk")
         self.put("bob@example.org")
-        drop.look()
+        pickup.look()
         self.assertEqual(len(self.files()), 1)
         listener.store.answer = None
         listener.clock.pump([LOOK_SECONDS] * int(AGAIN_SECONDS + 2))
@@ -97,76 +97,76 @@ class Files(DropCase):
         self.assertEqual(self.files(), [])
 
     def test_a_router_that_fails_keeps_the_message_here(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         listener.router.error = RuntimeError("no directory")
         self.put("bob@example.org")
-        drop.look()
+        pickup.look()
         self.flushLoggedErrors(RuntimeError)
         self.assertEqual((len(self.files()), listener.store.taken), (1, []))
 
     def test_what_was_committed_before_a_crash_is_not_committed_again(self) -> None:
-        drop, listener = self.drop()
+        pickup, listener = self.pickup()
         self.put("bob@example.org", "nobody@example.org")
         name = self.take(listener)
         self.stored.add(name.partition(".")[0])
-        self.successResultOf(Deferred.fromCoroutine(drop.start()))
-        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        self.successResultOf(Deferred.fromCoroutine(pickup.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(pickup.stop())))
         ((envelope, octets, _),) = listener.store.taken
         self.assertIsNone(envelope.sender, "the report, which is still owed")
         self.assertIn(b"nobody@example.org", octets)
         self.assertEqual(self.files(), [])
 
     def test_what_was_taken_before_a_crash_and_not_committed_is_committed_under_its_id(self) -> None:
-        drop, listener = self.drop()
+        pickup, listener = self.pickup()
         self.put("bob@example.org")
         name = self.take(listener)
-        self.successResultOf(Deferred.fromCoroutine(drop.start()))
-        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
+        self.successResultOf(Deferred.fromCoroutine(pickup.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(pickup.stop())))
         self.assertEqual([envelope.id for envelope, _, _ in listener.store.taken], [name.partition(".")[0]])
 
     def test_more_recipients_than_the_limit_go_in_several_transactions(self) -> None:
-        drop, listener = self.started(limits=ConnectionLimits(recipients=2), relays=True)
+        pickup, listener = self.started(limits=ConnectionLimits(recipients=2), relays=True)
         self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
-        drop.look()
+        pickup.look()
         self.assertEqual([len(destinations) for _, _, destinations in listener.store.taken], [2, 2, 1])
 
     def test_a_filter_that_judges_for_each_recipient_decides_for_each(self) -> None:
-        drop, listener = self.started(filters=[BoundFilter("notbob", NotBob())])
+        pickup, listener = self.started(filters=[BoundFilter("notbob", NotBob())])
         self.put("alice@example.org", "bob@example.org")
-        drop.look()
+        pickup.look()
         message, report = listener.store.taken
         self.assertEqual([str(one.recipient.address) for one in message[2]], ["alice@example.org"])
         self.assertIsNone(report[0].sender)
         self.assertIn(b"rfc822; bob@example.org", report[1])
 
     def test_a_refused_message_of_the_null_sender_is_reported_to_nobody(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("nobody@example.org", sender="")
-        drop.look()
+        pickup.look()
         self.assertEqual((listener.store.taken, self.files()), ([], []))
 
     def test_a_refused_message_whose_sender_cannot_be_told_is_put_aside(self) -> None:
-        drop, _ = self.started()
+        pickup, _ = self.started()
         self.put("nobody@example.org", sender="nobody2@example.org")
-        drop.look()
+        pickup.look()
         (name,) = self.files()
         self.assertTrue(name.startswith("bad/"))
 
     def test_a_message_above_the_limit_is_refused(self) -> None:
-        drop, listener = self.started(limits=ConnectionLimits(message_octets=1000))
+        pickup, listener = self.started(limits=ConnectionLimits(message_octets=1000))
         self.put("bob@example.org", body=BODY + b"x" * 2000)
-        drop.look()
+        pickup.look()
         ((envelope, octets, _),) = listener.store.taken
         self.assertIsNone(envelope.sender)
         self.assertIn(b"5.3.4", octets)
 
 
-class Folder(DropCase):
+class Folder(PickupCase):
     def test_an_unfinished_file_is_left_alone_for_a_while(self) -> None:
-        drop, _ = self.started()
+        pickup, _ = self.started()
         unfinished = self.path / ".half"
         unfinished.write_bytes(b"x")
-        drop.look()
+        pickup.look()
         now = unfinished.stat().st_mtime
         self.assertEqual(self.folder.sweep(now + 60), 0)
         self.assertEqual(self.folder.sweep(now + UNFINISHED_SECONDS + 1), 1)
@@ -183,21 +183,21 @@ class Folder(DropCase):
             self.assertEqual((self.path / "taken").stat().st_mode & 0o777, 0o700)
 
     def test_a_file_with_a_second_name_is_no_message(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("bob@example.org")
         (name,) = self.files()
         os.link(self.path / name, self.path / ".second")
-        drop.look()
+        pickup.look()
         self.assertEqual(listener.store.taken, [])
         self.assertEqual(sum(one.startswith("bad/") for one in self.files()), 1)
 
-    def test_another_user_may_drop_but_neither_list_nor_remove(self) -> None:
+    def test_another_user_may_hand_over_but_neither_list_nor_remove(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("needs root, to become another user")
         top = Path(tempfile.mkdtemp())  # the test's own folder is closed to others
         self.addCleanup(shutil.rmtree, top)
         top.chmod(0o755)
-        self.path = top / "drop"
+        self.path = top / "pickup"
         self.folder = PickupFolder(str(self.path), "all")
         self.folder.make()
         self.put("bob@example.org")

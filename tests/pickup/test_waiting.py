@@ -1,4 +1,4 @@
-"""The drop folder: a recipient who cannot be served now holds back no other, and is not asked for for ever."""
+"""The pickup folder: a recipient who cannot be served now holds back no other, and is not asked for for ever."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mailserver.mail.reply import Reply
 from mailserver.pickup.folder import PickupFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Pickup
 from mailserver.receive.profile import ConnectionLimits
-from tests.pickup.drops import EXPIRE_SECONDS, DropCase
+from tests.pickup.case import EXPIRE_SECONDS, PickupCase
 from tests.receive.connections import Listener
 
 BUSY = Refused(Reply.of(450, "4.2.1", "Not now"), "the mailbox is busy")
 
 
-class WaitingCase(DropCase):
+class WaitingCase(PickupCase):
     def setUp(self) -> None:
         super().setUp()
         self.busy: set[str] = set()
 
-    def drop(self, **options: Any) -> tuple[Pickup, Listener]:
-        drop, listener = super().drop(relays=True, **options)
+    def pickup(self, **options: Any) -> tuple[Pickup, Listener]:
+        pickup, listener = super().pickup(relays=True, **options)
         route = listener.router.route
 
         async def routes(address: Address) -> Sequence[Route]:
             return (BUSY,) if address.local in self.busy else await route(address)
 
         listener.router.route = routes  # type: ignore[method-assign]
-        return drop, listener
+        return pickup, listener
 
     def served(self, listener: Listener) -> list[str]:
         """The recipients of what was committed, reports apart."""
@@ -54,9 +54,9 @@ class WaitingCase(DropCase):
 class OneWaits(WaitingCase):
     def test_the_others_have_it_at_once_and_the_one_when_he_can_be_served(self) -> None:
         self.busy = {"carol"}
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", "carol@elsewhere.example", "bob@example.org")
-        drop.look()
+        pickup.look()
         self.assertEqual(self.served(listener), ["alice@example.org", "bob@example.org"])
         self.busy = set()
         self.wait(listener, AGAIN_SECONDS + 2)
@@ -66,9 +66,9 @@ class OneWaits(WaitingCase):
 
     def test_a_refused_one_is_reported_at_once_and_once(self) -> None:
         self.busy = {"carol"}
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("nobody@example.org", "carol@elsewhere.example", "bob@example.org")
-        drop.look()
+        pickup.look()
         (report,) = self.reports(listener)
         self.assertIn(b"rfc822; nobody@example.org", report)
         self.assertNotIn(b"carol", report.partition(b"Subject: x")[0])
@@ -78,9 +78,9 @@ class OneWaits(WaitingCase):
 
     def test_who_waits_until_the_queue_would_give_up_is_reported_and_the_file_goes(self) -> None:
         self.busy = {"carol"}
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org", "carol@elsewhere.example")
-        drop.look()
+        pickup.look()
         self.wait(listener, EXPIRE_SECONDS - 60)
         self.assertEqual(self.reports(listener), [])
         self.wait(listener, AGAIN_SECONDS_MOST + 120)
@@ -92,10 +92,10 @@ class OneWaits(WaitingCase):
         self.assertEqual(self.served(listener), ["alice@example.org"])
 
     def test_a_deferral_after_the_data_ends_in_a_report_too(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         listener.store.answer = StorageBroken("no disk")
         self.put("alice@example.org")
-        drop.look()
+        pickup.look()
         listener.clock.advance(EXPIRE_SECONDS)
         self.assertEqual(len(self.files()), 1, "the report cannot be kept either: nothing is lost")
         listener.store.answer = None
@@ -105,9 +105,9 @@ class OneWaits(WaitingCase):
 
     def test_tries_become_rarer(self) -> None:
         self.busy = {"alice"}
-        drop, listener = self.started()
+        pickup, listener = self.started()
         self.put("alice@example.org")
-        drop.look()
+        pickup.look()
         asked = len(listener.steps)
         self.wait(listener, 18_000)
         tries = sum(step == "handed_over" for _, step, _ in listener.steps[asked:])
@@ -118,10 +118,10 @@ class OneWaits(WaitingCase):
 class Restarts(WaitingCase):
     def test_after_a_restart_only_those_who_wait_are_asked_for(self) -> None:
         self.busy = {"carol"}
-        drop, _ = self.started()
+        pickup, _ = self.started()
         self.put("alice@example.org", "carol@elsewhere.example", "nobody@example.org")
-        drop.look()
-        self.stop(drop)
+        pickup.look()
+        self.stop(pickup)
         self.busy = set()
         _, after = self.started()
         self.assertEqual(self.served(after), ["carol@elsewhere.example"])
@@ -131,15 +131,15 @@ class Restarts(WaitingCase):
     def test_what_was_being_committed_at_a_crash_is_asked_of_the_queue(self) -> None:
         for is_stored in (True, False):
             self.busy = {"carol"}
-            drop, listener = self.drop()
+            pickup, listener = self.pickup()
             self.put("alice@example.org", "carol@elsewhere.example")
             listener.store.hold = True
-            self.successResultOf(_started(drop))
+            self.successResultOf(_started(pickup))
             ((envelope, _, _),) = listener.store.taken
             self.stored = {envelope.id} if is_stored else set()
-            drop._timer.cancel()  # the server dies here
+            pickup._timer.cancel()  # the server dies here
             self.busy = set()
-            second, after = self.drop()
+            second, after = self.pickup()
             self.successResultOf(_started(second))
             expected = ["carol@elsewhere.example"] if is_stored else ["alice@example.org", "carol@elsewhere.example"]
             self.assertEqual(self.served(after), expected)
@@ -148,37 +148,37 @@ class Restarts(WaitingCase):
 
     def test_a_crash_after_the_report_makes_no_second_one(self) -> None:
         self.busy = {"carol"}
-        drop, listener = self.drop()
+        pickup, listener = self.pickup()
         self.put("nobody@example.org", "carol@elsewhere.example")
         listener.store.hold = True
-        self.successResultOf(_started(drop))
+        self.successResultOf(_started(pickup))
         self.stored = {listener.store.taken[0][0].id}
-        drop._timer.cancel()
-        second, after = self.drop()
+        pickup._timer.cancel()
+        second, after = self.pickup()
         self.successResultOf(_started(second))
         self.assertEqual(self.reports(after), [])
         self.stop(second)
 
     def test_progress_that_is_not_legible_loses_nobody(self) -> None:
         self.busy = {"carol"}
-        drop, _ = self.started()
+        pickup, _ = self.started()
         self.put("alice@example.org", "carol@elsewhere.example")
-        drop.look()
-        self.stop(drop)
+        pickup.look()
+        self.stop(pickup)
         for damage in (b"", b"[]", b'{"done": 5}', b"\0" * 100, b"[" * 100_000):
             (progress,) = (self.path / "taken").glob("*.progress")
             progress.write_bytes(damage)
-            again, after = self.drop()
+            again, after = self.pickup()
             self.successResultOf(_started(again))
             self.assertEqual(self.served(after), ["alice@example.org"])
             self.stop(again)
 
     def test_progress_without_its_file_goes(self) -> None:
         self.busy = {"carol"}
-        drop, _ = self.started()
+        pickup, _ = self.started()
         self.put("alice@example.org", "carol@elsewhere.example")
-        drop.look()
-        self.stop(drop)
+        pickup.look()
+        self.stop(pickup)
         for path in (self.path / "taken").iterdir():
             if not path.name.endswith(".progress"):
                 path.unlink()
@@ -186,7 +186,7 @@ class Restarts(WaitingCase):
         self.assertEqual(self.files(), [])
 
     def test_several_transactions_that_a_crash_cut_short_are_not_made_twice(self) -> None:
-        drop, listener = self.drop(limits=ConnectionLimits(recipients=2))
+        pickup, listener = self.pickup(limits=ConnectionLimits(recipients=2))
         self.put(*[f"u{n}@elsewhere.example" for n in range(5)])
         commit = listener.store.commit
 
@@ -195,11 +195,11 @@ class Restarts(WaitingCase):
             return commit(*arguments)
 
         listener.store.commit = third_hangs  # type: ignore[method-assign]
-        self.successResultOf(_started(drop))
+        self.successResultOf(_started(pickup))
         self.assertEqual(len(self.served(listener)), 5, "the third hangs at its commit")
         self.stored = {envelope.id for envelope, _, _ in listener.store.taken[1:2]}
-        drop._timer.cancel()
-        second, after = self.drop(limits=ConnectionLimits(recipients=2))
+        pickup._timer.cancel()
+        second, after = self.pickup(limits=ConnectionLimits(recipients=2))
         self.successResultOf(_started(second))
         self.assertEqual(self.served(after), ["u4@elsewhere.example"])
         self.stop(second)
@@ -207,7 +207,7 @@ class Restarts(WaitingCase):
 
 class AfterTheCommit(WaitingCase):
     def test_a_file_that_cannot_be_removed_is_not_sent_again(self) -> None:
-        drop, listener = self.started()
+        pickup, listener = self.started()
         unlink = os.unlink
 
         def cannot(path: str) -> None:
@@ -215,7 +215,7 @@ class AfterTheCommit(WaitingCase):
 
         self.patch(os, "unlink", cannot)
         self.put("alice@example.org", "bob@example.org")
-        drop.look()
+        pickup.look()
         self.wait(listener, 120)
         self.assertEqual(len(listener.store.taken), 1)
         self.patch(os, "unlink", unlink)
@@ -223,8 +223,8 @@ class AfterTheCommit(WaitingCase):
         self.assertEqual((len(listener.store.taken), self.files()), (1, []))
 
 
-def _started(drop: Pickup) -> Deferred[None]:
-    return Deferred.fromCoroutine(drop.start())
+def _started(pickup: Pickup) -> Deferred[None]:
+    return Deferred.fromCoroutine(pickup.start())
 
 
 class Remains(SynchronousTestCase):

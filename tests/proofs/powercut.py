@@ -283,15 +283,15 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def is_idle(disk: Path, scene: Scene) -> bool:
-    """Nothing is in the queue, the spool and the drop folder."""
+    """Nothing is in the queue, the spool and the pickup folder."""
     return not left_over(disk, scene)
 
 
 def left_over(disk: Path, scene: Scene) -> list[str]:
     """What waits there; a file that a program has not finished, and what is no file, waits for nobody."""
-    data, drop = disk / "data", disk / scene.drop
+    data, pickup = disk / "data", disk / scene.pickup
     # Where the queue was put back, entries may be there again whose files went when they had been delivered.
-    files = [*drop.glob("[!.]*.mail"), *(drop / "taken").glob("*"), *(data / "spool").glob("*")]
+    files = [*pickup.glob("[!.]*.mail"), *(pickup / "taken").glob("*"), *(data / "spool").glob("*")]
     return [str(path.relative_to(disk)) for path in files if path.is_file()] + [
         str(entry) for entry in list_entries(str(data)) if not (isinstance(scene, Damaging) and entry.state == "damaged")
     ]

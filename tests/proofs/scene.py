@@ -117,7 +117,7 @@ class Scene:
     clocks: tuple[str, ...] = ()  # by how much the clock is wrong after the cut: the first cut has the first
     users: tuple[str, ...] = USERS
     box = "mail/{user}"  # a user's Maildir, below WORK/disk
-    drop = "data/drop"
+    pickup = "data/drop"
 
     def equip(self, server: Server, cut: int | None) -> None:
         """What the server needs besides, before each start: in the record (`cut` None), and on what that cut has left."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from mailserver.pickup.file_format import pickup_name
 from tests.proofs.clients import PASSWORD, Clients
 from tests.proofs.damage import Damaging
-from tests.proofs.dropping import Dropping
+from tests.proofs.local_programs import LocalPrograms
 from tests.proofs.scene import CONFIG, SUBMISSION, Scene, prepared
 from tests.proofs.small_processes import SmallProcesses
 from tests.scenarios.support import ROOT, Server, family
@@ -62,7 +62,7 @@ class Kills(Scene):
 
 
 class Strange(Scene):
-    """A delivery answers what is no answer at all; the drop folder has entries that are no messages."""
+    """A delivery answers what is no answer at all; the pickup folder has entries that are no messages."""
 
     config = CONFIG.replace('use = "elsewhere"', 'use = "strange"')
 
@@ -70,10 +70,10 @@ class Strange(Scene):
         server.start()
         clients.besides = ("one@elsewhere.example", "two@elsewhere.example")
         clients.start(3, 20, sendmails=5, bounces=0.5)
-        drop = server.work / "disk" / "data" / "drop"
+        pickup = server.work / "disk" / "data" / "drop"
         for number in range(12):
             time.sleep(chance.uniform(0.1, 0.4))
-            name = drop / pickup_name(number, os.urandom(16))
+            name = pickup / pickup_name(number, os.urandom(16))
             if number % 3 == 0:
                 name.mkdir()
             elif number % 3 == 1:
@@ -303,7 +303,7 @@ SHORT = Short()
 SCENES: dict[str, Scene] = {
     "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "full-files": FullFiles(), "failing-sync": FailingSync(),
     "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(), "clock": ClockJumps(),
-    "drop": Dropping(), "small-processes": SmallProcesses(), "damage": Damaging(),
+    "pickup": LocalPrograms(), "small-processes": SmallProcesses(), "damage": Damaging(),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``mailserver sendmail`` and the drop folder: programs of the host hand mail over, whether the server runs or not."""
+"""``mailserver sendmail`` and the pickup folder: programs of the host hand mail over, whether the server runs or not."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class SendmailCase(ScenarioCase):
         self.assertEqual(said.returncode, code, said.stderr.decode())
         return said
 
-    def drop(self, server: Server) -> Path:
+    def pickup(self, server: Server) -> Path:
         return server.work / "data" / "drop"
 
     def files(self, server: Server) -> list[str]:
         """What is left in the folder: nothing but the two below it when all is done."""
-        found = [str(path.relative_to(self.drop(server))) for path in self.drop(server).rglob("*")]
+        found = [str(path.relative_to(self.pickup(server))) for path in self.pickup(server).rglob("*")]
         return sorted(set(found) - {"bad", "taken"})
 
     def put(self, server: Server, content: bytes, number: int = 0) -> None:
         """A complete file, as a program would leave it."""
-        folder = self.drop(server)
+        folder = self.pickup(server)
         name = pickup_name(number, os.urandom(16))
         (folder / f".{name}").write_bytes(content)
         (folder / f".{name}").rename(folder / name)
@@ -91,9 +91,9 @@ class Running(SendmailCase):
         self.put(server, b'{"version": 1, "sender": "", "recipients": []}\nx', 2)
         self.put(server, good.replace(b"alice@", b"alice"), 3)
         odd = [pickup_name(number, bytes(16)) for number in (4, 6)]
-        os.symlink(outside, self.drop(server) / odd[0])
-        os.mkfifo(self.drop(server) / odd[1])
-        os.link(outside, self.drop(server) / pickup_name(5, bytes(16)))
+        os.symlink(outside, self.pickup(server) / odd[0])
+        os.mkfifo(self.pickup(server) / odd[1])
+        os.link(outside, self.pickup(server) / pickup_name(5, bytes(16)))
         self.put(server, good + b"Subject: whole\r\n\r\nx\r\n", 7)
         self.assertEqual(server.wait_for_mail("alice")[0].header("Subject"), "whole")
         wait_until(
@@ -144,7 +144,7 @@ class NotRunning(SendmailCase):
         server.stop()
         self.sendmail(server, "-t")
         self.assertEqual(len(self.files(server)), 1)
-        self.assertEqual(os.stat(self.drop(server) / self.files(server)[0]).st_mode & 0o777, 0o640)
+        self.assertEqual(os.stat(self.pickup(server) / self.files(server)[0]).st_mode & 0o777, 0o640)
         server.restart()
         server.wait_for_mail("alice")
         wait_until(lambda: self.files(server) == [], lambda: str(self.files(server)))
@@ -156,12 +156,12 @@ class NotRunning(SendmailCase):
         id = listed[0]["id"]
         server.kill()
         envelope = b'{"version": 1, "sender": "", "recipients": ["far@elsewhere.example"]}\n'
-        (self.drop(server) / "taken" / f"{id}.{id[:-1]}0").write_bytes(envelope + b"Subject: x\r\n\r\nx\r\n")
+        (self.pickup(server) / "taken" / f"{id}.{id[:-1]}0").write_bytes(envelope + b"Subject: x\r\n\r\nx\r\n")
         server.restart()
         wait_until(lambda: self.files(server) == [], lambda: str(self.files(server)))
         self.assertEqual([one["id"] for one in json.loads(server.command("queue", "list", "--json").stdout)], [id])
 
-    def test_kill_between_drop_and_commit_loses_nothing_and_doubles_nothing(self) -> None:
+    def test_kill_between_the_hand_over_and_commit_loses_nothing_and_doubles_nothing(self) -> None:
         server = self.serve()
         wanted = {f"letter {n}" for n in range(120)}
 

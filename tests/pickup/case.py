@@ -1,4 +1,4 @@
-"""A drop folder in a test: real files, virtual time, no threads."""
+"""A pickup folder in a test: real files, virtual time, no threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODY = b"Subject: x\r\n\r\nhello\r\n"
 EXPIRE_SECONDS = 6 * 3600.0
 
 
-class DropCase(SynchronousTestCase):
+class PickupCase(SynchronousTestCase):
     """`in_thread` is true while work of a thread runs; `before_work(function, arguments)` is called before it."""
 
     def setUp(self) -> None:
@@ -30,10 +30,10 @@ class DropCase(SynchronousTestCase):
         self.folder.make()
         self.stored: set[str] = set()
 
-    def drop(self, **options: Any) -> tuple[Pickup, Listener]:
+    def pickup(self, **options: Any) -> tuple[Pickup, Listener]:
         listener = Listener(self.mktemp(), service="submission", **options)
         self.addCleanup(listener.factory._stop_checking)
-        drop = Pickup(
+        pickup = Pickup(
             folder=self.folder,
             clock=listener.clock,
             run_in_thread=self.run_in_thread,
@@ -43,7 +43,7 @@ class DropCase(SynchronousTestCase):
             user_of=lambda uid: succeed(f"user{uid}"),
             expire_seconds=EXPIRE_SECONDS,
         )
-        return drop, listener
+        return pickup, listener
 
     def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         self.before_work(function, arguments)
@@ -53,15 +53,15 @@ class DropCase(SynchronousTestCase):
         finally:
             self.in_thread = False
 
-    def stop(self, drop: Pickup) -> None:
+    def stop(self, pickup: Pickup) -> None:
         """As a server does that ends."""
-        self.successResultOf(Deferred.fromCoroutine(drop.stop()))
+        self.successResultOf(Deferred.fromCoroutine(pickup.stop()))
 
     def started(self, **options: Any) -> tuple[Pickup, Listener]:
-        drop, listener = self.drop(**options)
-        self.successResultOf(Deferred.fromCoroutine(drop.start()))
-        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(drop.stop())))
-        return drop, listener
+        pickup, listener = self.pickup(**options)
+        self.successResultOf(Deferred.fromCoroutine(pickup.start()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(pickup.stop())))
+        return pickup, listener
 
     def put(self, *recipients: str, sender: str = "alice@example.org", body: bytes = BODY, number: int = 1) -> None:
         names = ", ".join(f'"{one}"' for one in recipients)

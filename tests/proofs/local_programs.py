@@ -1,4 +1,4 @@
-"""The drop folder in a scene: recipients who hear 4yz, and what else users of the host put there."""
+"""The pickup folder in a scene: recipients who hear 4yz, and what else users of the host put there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.proofs.small_processes import give_up_root
 from tests.scenarios.support import Server
 from tests.scenarios.test_unprivileged import python_for_everybody
 
-__all__ = ["Dropping"]
+__all__ = ["LocalPrograms"]
 
 OTHER_USER = 54398
 HESITANT = """
@@ -79,18 +79,18 @@ PIPE = "import os, sys; os.mkfifo(sys.argv[1])"
 NOISE = "import os, sys; open(sys.argv[1], 'wb').write(os.urandom(70000))"
 
 
-class Dropping(Scene):
+class LocalPrograms(Scene):
     """Local programs hand mail over, half of it with one recipient who hears 4yz; a user of the host puts all else there that he can.
 
     As root the server gives its rights up, and that user is another one.  After every other cut the 4yz ends, else it goes on.
     """
 
     users = (*USERS, "dave", "stray")
-    drop = "drop"
+    pickup = "drop"
 
     def __init__(self) -> None:
         self.config = CONFIG.replace(
-            'carol@example.org"]\n', 'carol@example.org"]\nlate = ["dave@example.org"]\n\n[drop]\npath = "{work}/disk/drop"\nusers = "all"\n'
+            'carol@example.org"]\n', 'carol@example.org"]\nlate = ["dave@example.org"]\n\n[pickup]\npath = "{work}/disk/drop"\nusers = "all"\n'
         )
 
     def equip(self, server: Server, cut: int | None) -> None:
@@ -122,7 +122,7 @@ class Dropping(Scene):
         clients.wait()
         hand.join(60)
 
-    def _litter(self, drop: Path, user: int | None, chance: random.Random) -> None:
+    def _litter(self, pickup: Path, user: int | None, chance: random.Random) -> None:
         python = python_for_everybody()[0] if user is not None else sys.executable
         rights = {} if user is None else {"user": user, "group": user, "extra_groups": []}
         kinds = [GROWING, SPARSE, UNREADABLE, FOLDER, PIPE, NOISE] * 2
@@ -131,7 +131,7 @@ class Dropping(Scene):
         for number, kind in enumerate(kinds):
             name = pickup_name(number, chance.randbytes(16)) if number % 3 else f"x{number}"
             text = STRAY.decode().encode("unicode_escape").decode()
-            command = [python, "-S", "-c", kind, str(drop / name), text]
+            command = [python, "-S", "-c", kind, str(pickup / name), text]
             running.append(subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL, **rights))
             time.sleep(chance.uniform(0.05, 0.3))
         for program in running:
