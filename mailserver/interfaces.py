@@ -125,7 +125,7 @@ class IComponent(Interface):
     def stop() -> Awaitable[None]:
         """Called once: when the server stops; after a reload that has replaced the component, when nothing uses it any more.
 
-        What began with it is a message, a log-in or the look at a peer.  It has `limits.shutdown_seconds`.  After twenty seconds
+        What began with it is a message, a login or the look at a peer.  It has `limits.shutdown_seconds`.  After twenty seconds
         nobody waits for this any more.
         """
 
@@ -291,7 +291,7 @@ class LoggedIn:
 
 
 class Denial(enum.Enum):
-    """Why a log-in is refused, as far as the client may know."""
+    """Why a login is refused, as far as the client may know."""
 
     CREDENTIALS = "the credentials are wrong, or there is no such account"
     MALFORMED = "the response is not well formed"

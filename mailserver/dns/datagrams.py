@@ -27,7 +27,7 @@ SOCKET_STRAYS = 10  # answers of which nobody knows
 class QueryAttempt:
     """One question put to one server.  `lookup` is the caller's; `question` the section as it was sent."""
 
-    __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "way")
+    __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "waits_in")
 
     def __init__(self, lookup: Any, server: NameServer, question: bytes, *, edns: bool, exactly: bool, by_tcp: bool) -> None:
         self.lookup = lookup
@@ -38,7 +38,7 @@ class QueryAttempt:
         self.by_tcp = by_tcp
         self.id = b""
         self.deadline = 0.0
-        self.way: Any = None  # where it waits: has `forget(attempt)`
+        self.waits_in: Any = None  # a socket or a stream, which has `forget(attempt)`
 
 
 Replied = Callable[[QueryAttempt, bytes], None]
@@ -74,7 +74,7 @@ class Datagrams:
         while id in socket.waiting:
             id = self._random_octets(2)
         attempt.id = id
-        attempt.way = socket
+        attempt.waits_in = socket
         socket.waiting[id] = attempt
         socket.uses += 1
         try:

@@ -1,4 +1,4 @@
-"""One question on its way: whom it was put to, where its chain of CNAMEs has led, what is to be done next.
+"""The state of one question: the servers asked, the CNAMEs followed, the next step.
 
 No I/O here: `Lookup` gets messages and failures and says what follows.
 """
@@ -128,7 +128,7 @@ class Lookup:
         return alias
 
     def whole(self, answer: Answer) -> Answer:
-        """The answer to the question as it was asked: with what the CNAMEs on the way say."""
+        """The answer to the question as it was asked: with what the CNAMEs before it say."""
         if self._ttl_seconds is None:
             return answer
         return replace(

@@ -323,7 +323,7 @@ class Resolver:
 
     def _too_late(self, attempt: QueryAttempt) -> None:
         self.counts.timeouts += 1
-        attempt.way.forget(attempt)
+        attempt.waits_in.forget(attempt)
         if not attempt.by_tcp:
             self._edns.failed(attempt.server, edns=attempt.edns)
             if attempt.edns:  # some firewalls drop what has an OPT record
@@ -351,7 +351,7 @@ class Resolver:
                 attempt = lookup.attempt
                 if attempt is not None:
                     self._over(attempt)
-                    attempt.way.forget(attempt)
+                    attempt.waits_in.forget(attempt)
                 lookup.why = f"no answer in {self._question_seconds:g} s; last {lookup.why}"
                 self._finish(lookup, None)
 

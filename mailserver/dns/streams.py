@@ -41,7 +41,7 @@ class Streams:
         if len(self._open) >= self._connections_most:
             raise OSError("too many connections to name servers")
         attempt.id = self._random_octets(2)
-        attempt.way = stream = _Stream(self, attempt)
+        attempt.waits_in = stream = _Stream(self, attempt)
         self._open.add(stream)
         address = attempt.server.address
         stream.connector = self._reactor.connectTCP(address.host, address.port, stream, timeout_seconds)

@@ -30,7 +30,7 @@ class DenylistOptions(Options):
     sender_domains: tuple[DomainName, ...] = ()
     """Domains of senders, with every name below them."""
     verdict: Literal["refuse", "defer"] = "refuse"
-    """Whether they hear a permanent no (5yz) or are put off (4yz)."""
+    """Whether they are refused (5yz) or deferred (4yz)."""
 
 
 @implementer(IPeerFilter, ISenderFilter)

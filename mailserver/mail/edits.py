@@ -36,7 +36,7 @@ VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*(?:\r\n[ \t]+[^\x00-\x20\x7f][^\x
 
 
 class EditError(ValueError):
-    """An edit that cannot be made: a name or value that is no header field, or a header section without an end."""
+    """An edit that cannot be made: an invalid field name or value, or a header section without an end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ encode_json = json.JSONEncoder(ensure_ascii=True, check_circular=False, separato
 
 
 class UnreadableEnvelope(ValueError):
-    """The octets are no envelope."""
+    """The octets are not an envelope."""
 
 
 class UnknownVersion(UnreadableEnvelope):

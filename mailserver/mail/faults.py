@@ -1,4 +1,4 @@
-"""Expected failures of storage, as the door must tell them to the peer."""
+"""Expected failures of storage, as the receiving side tells them to the peer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Header fields that keep their bytes (RFC 5322 section 2.2).
 
 A field here is all its octets, name and folding included, without the CRLF that ends it: ``b"Subject: a\\r\\n b"``.  Joining the
-fields with CRLF gives back what came in, so a signature over them stays good.  A line that is no field (no colon, a blank in
+fields with CRLF gives back what came in, so a signature over them stays good.  A line that is not a field (no colon, a blank in
 the name) is kept in its place with the name ``b""``.
 """
 
@@ -16,14 +16,14 @@ __all__ = ["NO_FIELD", "HeaderField", "Headers"]
 FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on
 FOLD = re.compile(rb"\r\n(?=[ \t])")
 NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
-# The end of a line, and the beginning of one that is no field and continues none (section 4.5: blanks before the colon).  It
-# matches only what can be told from the octets that are there: not where the line may yet become a field.
+# The end of a line, and the beginning of one that neither is a field nor continues one (section 4.5: blanks before the colon).
+# It matches only what can be told from the octets that are there: not where the line may yet become a field.
 NO_FIELD = re.compile(rb"\r\n(?:(?![ \t\r])[!-9;-~]*+[ \t]*+[^:]|:)")
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderField:
-    """One field as it came: `raw` without its last CRLF, `name` in lower case, b"" where the line is no field."""
+    """One field as it came: `raw` without its last CRLF, `name` in lower case, b"" where the line is not a field."""
 
     name: bytes
     raw: bytes

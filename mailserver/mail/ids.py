@@ -50,7 +50,7 @@ class IdSource:
 
 
 def time_of(id: str) -> float:
-    """Seconds since the epoch at which the id was given.  Raises ValueError for what is no id."""
+    """Seconds since the epoch at which the id was given.  Raises ValueError for an invalid id."""
     if len(id) != 16:
         raise ValueError("an id has sixteen characters")
     n = 0

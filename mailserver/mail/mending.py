@@ -1,10 +1,10 @@
 """Header sections that are not quite what RFC 5322 wants, as many programs write them: made into what their authors meant.
 
 * Text that follows the fields without an empty line (section 2.1) would be read as header, and the reader would see an empty
-  mail.  The empty line is put before the first line that is no field.
+  mail.  The empty line is put before the first line that is not a field.
 * The separator line of an mbox in front, ``From `` with or without ``>`` before it, becomes a field, as Postfix does it.
 
-Blanks before the colon (section 4.5, obs-optional) are no fault.
+Blanks before the colon (section 4.5, obs-optional) are allowed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def mended(content: Content) -> tuple[Content, tuple[str, ...]]:
 
 
 def _text_in(head: bytes, at: int) -> int:
-    """Where, from `at` on, the first line stands that is no field; -1 where there is none."""
+    """Where, from `at` on, the first line stands that is not a field; -1 where there is none."""
     if head[at : at + 1] in (b" ", b"\t"):  # it continues no field
         return at
     is_cut = len(head) >= HEADER_OCTETS

@@ -24,7 +24,7 @@ DEPTH_MOST = 20
 PARTS_MOST = 1000
 HEADER_OCTETS_MOST = 262_144
 HEADER_LINES_MOST = 50_000  # of all parts: each field is an object, and a message can hold ten million
-LIKE_DELIMITERS_MOST = 10 * PARTS_MOST  # lines that begin as a delimiter does and are none
+LIKE_DELIMITERS_MOST = 10 * PARTS_MOST  # lines that begin as a delimiter does and are not one
 
 TYPE = re.compile(r"\s*([!#-'*+\-.0-9A-Z^-~]+)\s*/\s*([!#-'*+\-.0-9A-Z^-~]+)\s*", re.IGNORECASE)
 PARAMETER = re.compile(r';\s*([!-\'*+\-.0-9A-Z^-~]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s;"]*)', re.IGNORECASE)

@@ -5,7 +5,7 @@
     mailbox-list  = (mailbox *("," mailbox))
     mailbox       = [display-name] "<" addr-spec ">" / addr-spec
 
-What other programs could read in another way than we do is not understood at all: several fields of a name, lines that are no
+What other programs could read differently is not understood at all: several fields of a name, lines that are no
 field, groups, routes, comments inside an address, and names that look like an address in angle brackets.  What can have been
 meant in one way only is mended (`mailserver.mail.display_names`).
 """

@@ -17,11 +17,11 @@ __all__ = ["Destination", "Parcel", "one_for_each", "place_of"]
 @quick
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One way by which a message goes.
+    """One recipient of a message and one route that it has.
 
     `index` counts the destinations of a message from 0 and never changes.  `recipient` is the accepted forward-path that led
-    here (several destinations may share one, through an alias).  Several ways may end at one place: it gets one copy, that of the
-    first of them (`one_for_each`), and all have its outcome.
+    here (several destinations may share one, through an alias).  Several destinations may end at one place: it gets one copy,
+    that of the first of them (`one_for_each`), and all have its outcome.
 
     The message id and the mailbox name the file in a Maildir; where `named_by_index`, the message id and the index do: a release
     before this rule took the message, and may have written the file already.

@@ -3,9 +3,9 @@
 A report is a multipart/report (RFC 6522): words for people, fields for programs (RFC 3464), and the header of the message, or all
 of it where a failure is told and RET=FULL asked for it (RFC 3461 section 4.3).
 
-A report is never lost for what its way does not carry.  It is ASCII from end to end, what it returns encoded by part, or its
-header alone where that cannot be.  Only a sender who has an address outside ASCII himself, whom SMTPUTF8 alone reaches, gets the
-forms of RFC 6533, and each of them only where a field needs it.
+A report is never lost because a host does not take its content.  It is ASCII from end to end: what it returns is encoded by
+part, or is the header alone where that cannot be.  Only a sender who has an address outside ASCII himself, whom SMTPUTF8
+alone reaches, gets the forms of RFC 6533, and each of them only where a field needs it.
 
     failure   never without FAILURE in a NOTIFY that is there
     delay     never without DELAY in a NOTIFY that is there

@@ -39,8 +39,8 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
 
     `hostname` is our name, `reverse_name` the client's name where the DNS confirms it.  The *for* clause appears only where
     there is exactly one recipient (section 7.6: it would give away the others) whose address is ASCII, since the field must
-    not be what makes a message need SMTPUTF8 on its further way; the *tls* clause of RFC 8314 section 4.3 on
-    an encrypted connection.  `hide_client` keeps a submitting user's address and host out.
+    not be what makes a message need SMTPUTF8 on its next hop; the *tls* clause of RFC 8314 section 4.3 on an encrypted
+    connection.  `hide_client` keeps a submitting user's address and host out.
     """
     peer = envelope.peer
     if peer.address == "local":

@@ -1,4 +1,4 @@
-"""Moments of a clock that people and time servers set."""
+"""Deadlines on the wall clock, which people and time servers set."""
 
 from __future__ import annotations
 

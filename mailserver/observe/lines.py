@@ -137,7 +137,7 @@ def text_value(value: Any, is_address: bool = False) -> str:
 
 
 def json_event(stamp: str, level: str, namespace: str, text: str, traceback: str) -> str:
-    """A line of JSON for what is no step: starts, warnings, failures.  The traceback is one field."""
+    """A line of JSON for an event that is not a step: starts, warnings, failures.  The traceback is one field."""
     event = {"time": stamp, "level": level, "logger": namespace, "text": text}
     if traceback:
         event["traceback"] = traceback

@@ -106,7 +106,7 @@ class Steps:
             self.dropped += 1
 
     def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
-        """Record what is no step.  From any thread; written at once where the writer thread does not run."""
+        """Record what is not a step.  From any thread; written at once where the writer thread does not run."""
         if len(self._waiting) < self._waiting_max:
             self._waiting.append((moment, None, level, (namespace, text, traceback)))
         else:

@@ -197,7 +197,7 @@ def discover() -> Catalogue:
         try:
             _check(thing)
             if any(thing is known.factory for known in found):
-                continue  # one object, seen by both ways
+                continue  # one object, found by both searches
             found.append(FoundPlugin(thing, source))
         except PluginError as error:
             broken.append(BrokenPlugin(source, str(error)))

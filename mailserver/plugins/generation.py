@@ -1,4 +1,4 @@
-"""Which parts serve whom over a reload.
+"""Which parts serve a transaction that a reload overtakes.
 
 A reload brings a new directory, new filters, a new authenticator.  What has begun with the old ones (a transaction, an
 exchange of AUTH, a filter's look at a peer) ends with them; whatever begins after that takes the new ones, on open connections,

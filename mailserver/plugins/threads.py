@@ -24,7 +24,7 @@ class AllHang(OSError):
 
 
 class ThreadCall:
-    """One function on its way through a thread."""
+    """One function that a thread calls."""
 
     __slots__ = ("arguments", "done", "function", "given_up")
 

@@ -27,7 +27,7 @@ SERVER_FINAL = re.compile(r"v=([A-Za-z0-9+/]{43}=)(?:,.*)?", re.DOTALL)
 
 
 class ClientExchange:
-    """One log-in.  What a mechanism does not need raises ValueError: the server asks for more than there is."""
+    """One login.  What a mechanism does not need raises ValueError: the server asks for more than there is."""
 
     mechanism = ""
     is_complete = True
@@ -137,7 +137,7 @@ CLIENT_MECHANISMS = tuple(kind.mechanism for kind in KINDS)
 
 
 class Credentials:
-    """A name and its password, for many log-ins.  Raises ValueError for what no mechanism can say."""
+    """A name and its password, for many logins.  Raises ValueError for what no mechanism can say."""
 
     def __init__(self, username: str, password: str) -> None:
         if not username or not password or "\0" in username + password:

@@ -105,7 +105,7 @@ def proves(proof: bytes | None, keys: ScramKeys, auth_message: bytes) -> bool:
 
 
 def saslname(text: str) -> str | None:
-    """A name with ``=2C`` and ``=3D`` undone, prepared; None where it is none."""
+    """A name with ``=2C`` and ``=3D`` undone, prepared; None where it is malformed."""
     if SASLNAME.fullmatch(text) is None:
         return None
     try:

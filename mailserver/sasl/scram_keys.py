@@ -33,7 +33,7 @@ __all__ = [
     "usual_form",
 ]
 
-ITERATIONS = 10_000  # RFC 7677 section 4 asks for 4096 at least; the client does the work at each log-in
+ITERATIONS = 10_000  # RFC 7677 section 4 asks for 4096 at least; the client does the work at each login
 ITERATIONS_MOST = 1_000_000
 SALT_OCTETS = 16
 KEY_OCTETS = 32

@@ -1,4 +1,4 @@
-"""What the capture server says to one client, without I/O: an event of the SMTP core in, an action out."""
+"""What the sink says to one client, without I/O: an event of the SMTP core in, an action out."""
 
 from __future__ import annotations
 

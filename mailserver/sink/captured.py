@@ -1,4 +1,4 @@
-"""A message that the capture server has taken."""
+"""A message that the sink has taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection of the capture server, in a thread of its own: the socket, TLS and the time; `SinkAnswers` decides."""
+"""One connection of the sink, in a thread of its own: the socket, TLS and the time; `SinkAnswers` decides."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class SinkConnection:
             raise HungUp
         secured = self._context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
         self._socket = secured
-        if self._stopping.is_set():  # `cut` may have met the socket that is none any more
+        if self._stopping.is_set():  # `cut` may have met the socket that is already closed
             raise HungUp
         secured.do_handshake()
         self._answers.secured(secured.version() or "TLS")

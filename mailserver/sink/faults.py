@@ -1,4 +1,4 @@
-"""Faults that a test orders from the capture server: a refusal, a slow answer, a connection that drops."""
+"""Faults that a test orders from the sink: a refusal, a slow answer, a connection that drops."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class CaptureServer:
     # --- life ---
 
     def start(self) -> None:
-        """Listen.  Connections are taken from now on.  Raises OSError for a port in use, OverflowError for what is no port,
+        """Listen.  Connections are taken from now on.  Raises OSError for a port in use, OverflowError for an invalid port,
         RuntimeError where it runs already.
         """
         if self._listener is not None:

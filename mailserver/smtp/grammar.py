@@ -34,7 +34,7 @@ __all__ = [
 # Never part of a command: C0, DEL, C1 and the two Unicode line ends (RFC 5198 section 2, RFC 6532 section 3.1 leaves out more).
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-# --- RFC 5321 section 4.1.1.1, read loosely: half of the world's clients have a name that is no domain ---
+# --- RFC 5321 section 4.1.1.1, read loosely: half of the world's clients have a name that is not a domain ---
 #
 #   ehlo = "EHLO" SP ( Domain / address-literal ) CRLF
 #

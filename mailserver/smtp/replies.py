@@ -172,7 +172,7 @@ TLS_READY = Reply.of(220, "2.0.0", "Ready to start TLS")
 TLS_UNAVAILABLE = Reply.of(454, "4.7.0", "TLS is not available now")  # RFC 3207 section 4
 TLS_REQUIRED = Reply.of(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
 
-# The door: what a transaction and a connection are told.
+# What a connection and a transaction are told.
 SENDER_OK = Reply.of(250, "2.1.0", "Sender OK")
 RECIPIENT_OK = Reply.of(250, "2.1.5", "Recipient OK")
 CANNOT_VERIFY = Reply.of(252, "2.1.5", "Cannot verify; send a message and see")  # RFC 5321 section 3.5.3

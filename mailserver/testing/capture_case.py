@@ -1,4 +1,4 @@
-"""The capture server for test cases of unittest and trial."""
+"""`CaptureServer` for test cases of unittest and trial."""
 
 from __future__ import annotations
 

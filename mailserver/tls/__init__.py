@@ -4,7 +4,7 @@ In the order in which they are read:
 
 * `identity`: a certificate with its chain and its private key, read from PEM files and checked
 * `certificates`: the certificates of the listeners: read at the start, and again whenever their files change
-* `contexts`: OpenSSL's contexts for one set of certificates: one for each name and each way to ask clients for
+* `contexts`: OpenSSL's contexts for one set of certificates: one for each name and each mode of asking clients for
   certificates
 * `facts`: what is known of a connection after its handshake, and why one has failed
 * `soundness`: doubts about usable certificates: each is a sentence that names the file

@@ -1,4 +1,4 @@
-"""OpenSSL's contexts for one set of certificates: one for each name and each way to ask clients for certificates.
+"""OpenSSL's contexts for one set of certificates: one for each name and each mode of asking clients for certificates.
 
 A connection begins with the context of the default certificate; the name that the client asks for (SNI, RFC 6066 section 3) picks
 another one.  The floor is TLS 1.2 (RFC 5246; 1.3 is RFC 8446) with forward secrecy and authenticated encryption (RFC 9325).

@@ -3,7 +3,7 @@
 Twisted's transports put octets into a buffer, ask epoll for the moment when they can be sent and send them a turn later: two
 system calls and a turn more than needed for a reply of forty octets; with TLS another turn goes by before they are encrypted.
 A TCP or Unix connection whose buffers are empty is written at once, encrypted or not; every other transport, and every
-remainder, takes Twisted's way.
+remainder, goes through Twisted's buffer.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ class Failures(ResolverCase):
         def stumble(_: object) -> None:
             raise RuntimeError("a fault of ours")
 
-        attempts[1].way = mock.Mock(forget=stumble)
+        attempts[1].waits_in = mock.Mock(forget=stumble)
         for _ in range(4):
             self.network.advance(3)
         for found in (first, second, third):

@@ -1,4 +1,4 @@
-"""A client's log-in (RFC 4954): the words around a SASL exchange, whose content is the caller's."""
+"""A client's login (RFC 4954): the words around a SASL exchange, whose content is the caller's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AuthExchange(Protocol):
 
 
 class AuthTalk:
-    """One log-in.  `doubt` is why we have broken it off, "" where we have not."""
+    """One login.  `doubt` is why we have broken it off, "" where we have not."""
 
     def __init__(self, exchange: AuthExchange) -> None:
         self.doubt = ""

@@ -66,7 +66,7 @@ class Authenticated:
 class AuthRefused:
     """The peer does not let us in; the session is where it was before AUTH.
 
-    `doubt` is why we have broken the log-in off ourselves, "" where the peer has refused it.
+    `doubt` is why we have broken the login off ourselves, "" where the peer has refused it.
     """
 
     reply: Reply

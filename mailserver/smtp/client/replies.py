@@ -27,7 +27,7 @@ REMEMBERED_OCTETS = 80
 
 
 class ReplyFault(Exception):
-    """What came is no reply, or is too long for one.  The message says why, in words fit for a log."""
+    """What came is not a reply, or is too long for one.  The message says why, in words fit for a log."""
 
 
 class ReplyReader:

@@ -17,7 +17,7 @@ STRAY_CR = re.compile(rb"\r[^\n]")
 
 
 class LineFault(enum.Enum):
-    """Why a line is none.  All of it, up to its CRLF, is thrown away."""
+    """Why a line is invalid.  All of it, up to its CRLF, is thrown away."""
 
     STRAY_LINE_END = "CR or LF inside the line"
     TOO_LONG = "the line is too long"

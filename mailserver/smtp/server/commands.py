@@ -173,7 +173,7 @@ def parse_question(verb: str, argument: str, offered: Extensions) -> Verify | Ex
 
 
 def parse_base64(line: bytes) -> bytes | None:
-    """Decode base64 strictly (RFC 4648 section 4), but for blanks behind it; None where it is none."""
+    """Decode base64 strictly (RFC 4648 section 4), but for blanks behind it; None where it is invalid."""
     try:
         return binascii.a2b_base64(line.rstrip(b" \t"), strict_mode=True)
     except binascii.Error:

@@ -32,8 +32,8 @@ STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 LF_END = b"\n.\n"
 LF_LINE_DOT = re.compile(rb"\n\.(?!\Z)")
 HEADER_END = b"\r\n\r\n"
-NAME_OCTETS = 1000  # what begins a line and has no colon by then is no field
-# Where the header section ends: behind the empty line, or behind the line before the first one that is no field.
+NAME_OCTETS = 1000  # what begins a line and has no colon by then is not a field
+# Where the header section ends: behind the empty line, or behind the line before the first one that is not a field.
 HEADER_LAST = re.compile(
     rb"\r\n(?:\r\n|(?=%b|(?![ \t\r])[^:\r]{%d}))" % (NO_FIELD.pattern.removeprefix(rb"\r\n"), NAME_OCTETS)
 )
@@ -127,7 +127,7 @@ class ContentReader:
         return octets if self.fault is None else b""
 
     def _watch_header(self, tail: bytes, octets: bytes, stray: int) -> None:
-        """Look for the end of the header section: the empty line, or where none comes in time the first line that is no field."""
+        """Look for the end of the header section: the empty line, else the first line that is not a field."""
         most, window = self._limits.header_octets, tail + octets
         before = self.size - len(window)
         stray = stray + len(tail) if stray >= 0 else 2 if self._stray_in_line else -1  # behind the CRLF of the tail

@@ -1,4 +1,4 @@
-"""What a server's session answers by itself to lines that are none, and to commands that may not come now."""
+"""What a server's session answers by itself: to invalid lines, and to commands out of order."""
 
 from __future__ import annotations
 

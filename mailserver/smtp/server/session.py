@@ -73,7 +73,7 @@ class ServerSession:
 
     `lf_lines` is for peers known to end their lines with LF alone: LF ends command lines, and stray line ends are mended whatever
     the limits say.  While `lf_ends_data` is true, LF.LF ends the data, too.  It is so at first with `lf_lines`, and never again
-    after a CRLF, a log-in, TLS, BDAT, or octets that came before the answer to those before them; the caller may set it to False.
+    after a CRLF, a login, TLS, BDAT, or octets that came before the answer to those before them; the caller may set it to False.
 
     `data_was_early` says of the last DATA that octets had come after it before 354 was said (RFC 2920 section 3.1).
     """
@@ -166,7 +166,7 @@ class ServerSession:
                 event = NEED_DATA
             else:
                 event = READERS[self.state](self)
-            if event is None:  # something was done that is no event
+            if event is None:  # what was done is not an event
                 continue
             if type(event) in ANSWERS:
                 self._question = event  # type: ignore[assignment]
