@@ -5,7 +5,7 @@ In the order in which they are read:
 * `maildir`: delivery into Maildirs: the component
 * `names`: file names: what an address or a configuration may put into a path
 * `maildir_format`: a message's form in a Maildir: trace fields of the final delivery, lines that end with LF
-* `batch_format`: a batch as octets, for the thread or the process that writes it, and its answer
+* `batch_format`: a batch for the thread or the process that writes it, and the report that comes back
 * `batch_frames`: a large batch in pieces, and the answers put together again
 * `open_maildirs`: directory descriptors of Maildirs in use
 * `writer`: writes messages into Maildirs: ``tmp/``, then renamed into ``new/``

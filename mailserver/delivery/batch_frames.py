@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mailserver.delivery.batch_format import Letter
+from mailserver.delivery.batch_format import BatchMessage
 
 __all__ = ["Frame", "frames"]
 
-CARRIED_OCTETS = 4 * 1024 * 1024  # what of a frame crosses in memory; one large letter may exceed it
+CARRIED_OCTETS = 4 * 1024 * 1024  # what of a frame crosses in memory; one large message may exceed it
 WRITTEN_OCTETS = 64 * 1024 * 1024  # what the disk has to take for a frame; one large copy may exceed it
 SYNCED_COPIES = 32  # those that come again are synced one by one
 
 
 @dataclass(slots=True)
 class Frame:
-    """Some letters, each perhaps with a part of its copies.
+    """Some messages, each perhaps with a part of its copies.
 
     `numbers` are their places in the batch, `octets` is what they weigh on the disk, `synced` how many copies are synced.
     """
 
-    letters: list[Letter]
+    messages: list[BatchMessage]
     numbers: list[int]
     octets: int = 0
     synced: int = 0
@@ -35,24 +35,25 @@ class Frame:
         room = (WRITTEN_OCTETS - self.octets) // size
         if again:
             room = min(room, SYNCED_COPIES - self.synced)
-        return max(room, 0 if self.letters else 1)
+        return max(room, 0 if self.messages else 1)
 
 
-def frames(letters: Sequence[Letter]) -> Iterator[Frame]:
-    """In the order of the letters.  Every copy is in one frame."""
+def frames(messages: Sequence[BatchMessage]) -> Iterator[Frame]:
+    """In the order of the messages.  Every copy is in one frame."""
     frame, carried = Frame([], []), 0
-    for number, letter in enumerate(letters):
-        again, data, copies = letter[0], letter[2], letter[7]
-        weight, size = len(data or b""), max(letter[4], 1)
-        if frame.letters and carried + weight > CARRIED_OCTETS:
+    for number, message in enumerate(messages):
+        again, copies = message.again, message.copies
+        weight, size = len(message.data or b""), max(message.stored_size, 1)
+        if frame.messages and carried + weight > CARRIED_OCTETS:
             yield frame
             frame, carried = Frame([], []), 0
         carried += weight
         while True:
             fit = frame.room(size, again)
-            some, left = copies[:fit], copies[fit:]
+            some, left = (copies, []) if fit >= len(copies) else (copies[:fit], copies[fit:])
             if some or not left:
-                frame.letters.append(letter if len(some) == len(letter[7]) else (again, *letter[1:7], some))
+                is_whole = some is message.copies
+                frame.messages.append(message if is_whole else message._replace(again=again, copies=some))
                 frame.numbers.append(number)
                 frame.octets += size * len(some)
                 frame.synced += again * len(some)
@@ -60,6 +61,6 @@ def frames(letters: Sequence[Letter]) -> Iterator[Frame]:
                 break
             yield frame
             frame, carried, copies = Frame([], []), weight, left
-            again = again or bool(some)  # a mailbox to which several ways lead may have its copy already
-    if frame.letters:
+            again = again or bool(some)  # a mailbox that several recipients share may have its copy already
+    if frame.messages:
         yield frame

@@ -10,7 +10,7 @@ import functools
 from zope.interface import implementer
 
 from mailserver.config import FilePath, Options
-from mailserver.delivery.batch_format import Copy, Letter
+from mailserver.delivery.batch_format import BatchCopy, BatchMessage, with_copies
 from mailserver.delivery.durability import Disk, find_syncfs
 from mailserver.delivery.maildir import MaildirDelivery, WriterThread
 from mailserver.delivery.maildir_format import field_lines
@@ -19,14 +19,14 @@ from mailserver.interfaces import IBatchDelivery, IComponentFactory, Services
 from mailserver.mail.parcel import Parcel
 from mailserver.plugins.threads import Threads
 
-__all__ = ["CaptureFactory", "CaptureOptions", "captured_letter_of"]
+__all__ = ["CaptureFactory", "CaptureOptions", "captured_message_of"]
 
 
-def captured_letter_of(parcel: Parcel, host: str) -> Letter:
+def captured_message_of(parcel: Parcel, host: str) -> BatchMessage:
     """Every destination of a parcel, with the envelope in header fields."""
     envelope, content = parcel.envelope, parcel.content
-    copies: list[Copy] = [
-        (
+    copies = [
+        BatchCopy(
             destination.index,
             "",
             "",
@@ -40,8 +40,7 @@ def captured_letter_of(parcel: Parcel, host: str) -> Letter:
         )
         for destination in parcel.destinations
     ]
-    size, prefix, skip = content.stored_size, content.prefix, content.skip
-    return parcel.again, content.binary, content.data, content.path, size, prefix, skip, copies
+    return with_copies(parcel, copies)
 
 
 class CaptureOptions(Options):
@@ -80,5 +79,5 @@ class CaptureFactory:
             hostname=services.hostname,
             root=path,
             depth=0,
-            letter_of=captured_letter_of,
+            message_of=captured_message_of,
         )

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.delivery import errno_outcomes
-from mailserver.delivery.batch_format import Copy, Letter, Result, letter_of, outcomes_of
+from mailserver.delivery.batch_format import BatchCopy, BatchMessage, CopyResult, message_of, outcomes_of
 from mailserver.delivery.courier import FIELDS_OCTETS, answer_of
 from mailserver.delivery.home_queues import HomeQueues, NoTurn
 from mailserver.delivery.maildir_format import local_form
@@ -51,10 +51,10 @@ class CourierClient:
     def __init__(self, process: KeptProcess) -> None:
         self.process = process
 
-    def hand_over(self, copy: Copy, letter: Letter, reply: socket.socket) -> None:
+    def hand_over(self, copy: BatchCopy, message: BatchMessage, reply: socket.socket) -> None:
         """In a thread: ask for one file, and close our copy of the reply's other end.  Raises OSError."""
-        with reply, _content_of(letter) as content:
-            self.process.send(_request_of(copy, letter), [reply.fileno(), content.fileno()])
+        with reply, _content_of(message) as content:
+            self.process.send(_request_of(copy, message), [reply.fileno(), content.fileno()])
 
 
 def courier_start(template: str, uid_min: int) -> ProcessStart:
@@ -94,7 +94,7 @@ class HomeDelivery:
         self._keep = keep
         self._identity = identity
         self._courier: CourierClient | None = None
-        self._turns = HomeQueues(clock=clock, at_once=AT_ONCE)
+        self._home_queues = HomeQueues(clock=clock, at_once=AT_ONCE)
 
     def start_privileged(self) -> None:
         """Start the courier while the server is still root.  Raises OSError, also where it is not."""
@@ -126,49 +126,49 @@ class HomeDelivery:
     async def deliver_batch(self, parcels: Sequence[Parcel]) -> Sequence[Mapping[int, Outcome]]:
         """Users side by side, the messages of one user in their order."""
         last_start = self._clock.seconds() + LAST_START_SECONDS
-        letters = [letter_of(parcel, self._host) for parcel in parcels]
+        messages = [message_of(parcel, self._host) for parcel in parcels]
         results = await gatherResults(
             [
                 gatherResults(
-                    [Deferred.fromCoroutine(self._deliver_copy(copy, own, last_start)) for copy, own in _each_copy(letter)]
+                    [Deferred.fromCoroutine(self._deliver_copy(copy, own, last_start)) for copy, own in _each_copy(message)]
                 )
-                for letter in letters
+                for message in messages
             ]
         )
         return [
-            outcomes_of(parcel, _for_all(letter, found))
-            for parcel, letter, found in zip(parcels, letters, results, strict=True)
+            outcomes_of(parcel, _for_all(message, found))
+            for parcel, message, found in zip(parcels, messages, results, strict=True)
         ]
 
     async def flush(self) -> None:
         """The courier has synced each file."""
 
-    async def _deliver_copy(self, copy: Copy, letter: Letter, last_start: float) -> Result:
+    async def _deliver_copy(self, copy: BatchCopy, message: BatchMessage, last_start: float) -> CopyResult:
         """Never raises: each copy has its own outcome."""
         courier = self._courier
         if courier is None:
-            return copy[0], errno_outcomes.NO_ERRNO, "the courier was not started"
+            return copy.destination, errno_outcomes.NO_ERRNO, "the courier was not started"
         try:
-            number, note = await self._turns.serve(
-                copy[1], lambda: self._asked(courier, copy, letter), last_start=last_start
+            number, note = await self._home_queues.serve(
+                copy.user, lambda: self._asked(courier, copy, message), last_start=last_start
             )
         except NoTurn as error:
-            return copy[0], errno_outcomes.NO_ERRNO, str(error)
+            return copy.destination, errno_outcomes.NO_ERRNO, str(error)
         except (OSError, ValueError) as error:
-            return copy[0], errno_outcomes.NO_ERRNO, f"the courier: {error}"
+            return copy.destination, errno_outcomes.NO_ERRNO, f"the courier: {error}"
         except CancelledError:
-            return copy[0], errno_outcomes.NO_ERRNO, "the server did not wait any longer"
+            return copy.destination, errno_outcomes.NO_ERRNO, "the server did not wait any longer"
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the batch's other mailboxes
             self.log.failure("a message could not be given to the courier")
-            return copy[0], errno_outcomes.NO_ERRNO, f"{type(error).__name__}: {error}"
-        return copy[0], number, note
+            return copy.destination, errno_outcomes.NO_ERRNO, f"{type(error).__name__}: {error}"
+        return copy.destination, number, note
 
-    async def _asked(self, courier: CourierClient, copy: Copy, letter: Letter) -> tuple[int, str]:
+    async def _asked(self, courier: CourierClient, copy: BatchCopy, message: BatchMessage) -> tuple[int, str]:
         """Have one file written, durably.  Raises OSError, ValueError, and Twisted's TimeoutError."""
         ours, theirs = socket.socketpair()
         answer = PendingAnswer(self._reactor, ours)
         try:
-            await self._run_in_thread(courier.hand_over, copy, letter, theirs)
+            await self._run_in_thread(courier.hand_over, copy, message, theirs)
             octets = await answer.within(WAIT_SECONDS, self._clock)
         finally:
             answer.close()  # who still writes sees that nobody waits
@@ -177,61 +177,60 @@ class HomeDelivery:
         return answer_of(octets)
 
 
-def _each_copy(letter: Letter) -> Iterator[tuple[Copy, Letter]]:
-    """The copies of a letter, one for each folder that they ask for, each with the letter in the form that it needs.
+def _each_copy(message: BatchMessage) -> Iterator[tuple[BatchCopy, BatchMessage]]:
+    """The copies of a message, one for each folder that they ask for, each with the message in the form that it needs.
 
-    Several ways may lead to one user.  Where they end in one folder, the first one's copy stands there when the second one comes.
+    Several recipients may be one user.  Where they share a folder, too, the first one's copy stands there when the second comes.
     """
     users: set[str] = set()
     asked: set[Hashable] = set()
-    for copy in letter[-1]:
+    for copy in message.copies:
         if _asks_for(copy) not in asked:
-            yield copy, (True, *letter[1:]) if copy[1] in users else letter
-        users.add(copy[1])
+            yield copy, message.once_more() if copy.user in users else message
+        users.add(copy.user)
         asked.add(_asks_for(copy))
 
 
-def _for_all(letter: Letter, results: Sequence[Result]) -> list[Result]:
+def _for_all(message: BatchMessage, results: Sequence[CopyResult]) -> list[CopyResult]:
     """A result for each copy: copies that ask for the same have the same."""
-    firsts = [copy for copy, _ in _each_copy(letter)]
+    firsts = [copy for copy, _ in _each_copy(message)]
     answers = {_asks_for(copy): result for copy, result in zip(firsts, results, strict=True)}
-    return [(copy[0], *answers[_asks_for(copy)][1:]) for copy in letter[-1]]
+    return [(copy.destination, *answers[_asks_for(copy)][1:]) for copy in message.copies]
 
 
-def _asks_for(copy: Copy) -> Hashable:
-    return copy[1:6]
+def _asks_for(copy: BatchCopy) -> Hashable:
+    return copy.user, copy.domain, copy.folder, copy.folder_must_exist, copy.junk
 
 
-def _request_of(copy: Copy, letter: Letter) -> bytes:
-    _, user, domain, folder, must_exist, junk, name, fields = copy
-    if _prefix_fits(letter):
-        fields += letter[5] if letter[1] else b"".join(local_form([letter[5]]))
+def _request_of(copy: BatchCopy, message: BatchMessage) -> bytes:
+    fields = copy.fields
+    if _prefix_fits(message):
+        fields += message.prefix if message.binary else b"".join(local_form([message.prefix]))
     members = {
-        "user": user,
-        "domain": domain,
-        "folder": folder,
-        "must_exist": must_exist,
-        "junk": junk,
-        "name": name,
+        "user": copy.user,
+        "domain": copy.domain,
+        "folder": copy.folder,
+        "must_exist": copy.folder_must_exist,
+        "junk": copy.junk,
+        "name": copy.name,
         "fields": fields.decode("latin-1"),
-        "binary": letter[1],
-        "again": letter[0],
+        "binary": message.binary,
+        "again": message.again,
     }
     return json.dumps(members, ensure_ascii=True).encode("ascii")
 
 
-def _prefix_fits(letter: Letter) -> bool:
-    return len(letter[5]) <= FIELDS_OCTETS // 2
+def _prefix_fits(message: BatchMessage) -> bool:
+    return len(message.prefix) <= FIELDS_OCTETS // 2
 
 
-def _content_of(letter: Letter) -> BinaryIO:
+def _content_of(message: BatchMessage) -> BinaryIO:
     """A file that holds the content, without the prefix where that travels in the request."""
-    _, binary, data, path, size, prefix, skip, _ = letter
-    if path is not None and not skip and _prefix_fits(letter):
-        return open(path, "rb", buffering=0)
+    if message.path is not None and not message.skip and _prefix_fits(message):
+        return open(message.path, "rb", buffering=0)
     file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # the caller closes it
     try:
-        content = Content(data, path, size, b"" if _prefix_fits(letter) else prefix, binary, skip)
+        content = (message._replace(prefix=b"") if _prefix_fits(message) else message).content()
         for piece in content.chunks():
             view = memoryview(piece)
             while view:

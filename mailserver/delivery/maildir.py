@@ -1,7 +1,7 @@
 """Delivery into Maildirs: the component.
 
-A batch crosses to the writer in a few pieces (`process` says why that is a process), `flush` syncs whole file systems.  The disk
-may hang: whatever waits for it has a thread or a process of its own, and the rest of the server goes on.
+A batch crosses to the writer in a few pieces (`writer_process` says why that is a process), `flush` syncs whole file systems.
+The disk may hang: whatever waits for it has a thread or a process of its own, and the rest of the server goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from mailserver.config import Count, FilePath, Options
 from mailserver.delivery import errno_outcomes
-from mailserver.delivery.batch_format import Letter, Report, letter_of, outcomes_of
+from mailserver.delivery.batch_format import BatchMessage, BatchReport, message_of, outcomes_of
 from mailserver.delivery.courier_client import HomeDelivery
 from mailserver.delivery.durability import Disk, Touched, find_syncfs
 from mailserver.delivery.names import PathTemplate, host_part
@@ -82,11 +82,11 @@ class WriterThread:
         """Whether a call that was given up has not ended."""
         return self._thread.hanging
 
-    async def write(self, letters: list[Letter]) -> Report:
+    async def write(self, messages: list[BatchMessage]) -> BatchReport:
         """As `MaildirWriter.write`."""
         self._given_up = False
         try:
-            report: Report = await self._thread.run(self._writer.write, letters)
+            report: BatchReport = await self._thread.run(self._writer.write, messages)
         except CancelledError:
             self._given_up = True
             raise
@@ -107,7 +107,7 @@ class WriterThread:
 class MaildirDelivery:
     """Delivers batches through a `writer`; `disk` makes them durable.
 
-    `letter_of(parcel, host)` gives a parcel the form that the writer takes.  `sweep` looks through the Maildirs that lie `depth`
+    `message_of(parcel, host)` gives a parcel the form that the writer takes.  `sweep` looks through the Maildirs that lie `depth`
     levels below `root`.  `path_of` gives the path of a mailbox, for `prepare`.  `threads(name)` makes a thread for one kind of
     waiting.
     """
@@ -126,7 +126,7 @@ class MaildirDelivery:
         root: str,
         depth: int,
         path_of: Callable[[Mailbox], str] | None = None,
-        letter_of: Callable[[Parcel, str], Letter] = letter_of,
+        message_of: Callable[[Parcel, str], BatchMessage] = message_of,
     ) -> None:
         self._writer = WatchedWriter(writer=writer, clock=clock)
         self._begin = writer.start if isinstance(writer, WriterProcess) else None
@@ -138,7 +138,7 @@ class MaildirDelivery:
         self._host = host_part(hostname)
         self._sweep = SweepProcess(root, depth)
         self._path_of = path_of
-        self._letter_of = letter_of
+        self._message_of = message_of
         self._touched = Touched()
         self._writing = DeferredLock()
         self._flushing = DeferredLock()
@@ -176,9 +176,9 @@ class MaildirDelivery:
         if self._syncing.hanging:
             why = "the mailbox disk does not answer: an earlier sync has not ended"
             return [{each.index: errno_outcomes.deferred(why) for each in parcel.destinations} for parcel in parcels]
-        letters = [self._letter_of(parcel, self._host) for parcel in parcels]
+        messages = [self._message_of(parcel, self._host) for parcel in parcels]
         async with self._writing:
-            results, touched = await self._writer.write(letters)
+            results, touched = await self._writer.write(messages)
         self._touched.add(touched)
         return [outcomes_of(parcel, found) for parcel, found in zip(parcels, results, strict=True)]
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
 from mailserver.delivery import errno_outcomes
-from mailserver.delivery.batch_format import Letter, Report, Result, touched_of
+from mailserver.delivery.batch_format import BatchMessage, BatchReport, CopyResult, touched_of
 from mailserver.delivery.batch_frames import Frame, frames
 from mailserver.delivery.durability import Touched
 from mailserver.interfaces import Clock
@@ -32,7 +32,7 @@ PAUSE_SECONDS = 60.0
 
 
 class BatchWriter(Protocol):
-    """Writes letters, one call at a time.  A call that is cancelled is given up, and counts as hanging until it has ended."""
+    """Writes messages, one call at a time.  A call that is cancelled is given up, and counts as hanging until it has ended."""
 
     @property
     def hanging(self) -> int: ...
@@ -41,7 +41,7 @@ class BatchWriter(Protocol):
     def hanging_most(self) -> int:
         """With so many nothing is written."""
 
-    async def write(self, letters: list[Letter]) -> Report:
+    async def write(self, messages: list[BatchMessage]) -> BatchReport:
         """Raises OSError where the writer itself has a fault."""
 
     async def close(self) -> None: ...
@@ -59,24 +59,24 @@ class WatchedWriter:
         self._next_try = 0.0
         self._told = False
 
-    async def write(self, letters: Sequence[Letter]) -> tuple[list[list[Result]], Touched]:
-        """The results of each letter, and what has to be synced.  One call at a time; raises nothing but CancelledError."""
-        results: list[list[Result]] = [[] for _ in letters]
+    async def write(self, messages: Sequence[BatchMessage]) -> tuple[list[list[CopyResult]], Touched]:
+        """The results of each message, and what has to be synced.  One call at a time; raises nothing but CancelledError."""
+        results: list[list[CopyResult]] = [[] for _ in messages]
         touched = Touched()
         end = self._clock.seconds() + BATCH_SECONDS
         why = ""
-        for frame in frames(letters):
-            why = why or self._trouble(end) or await self._write(frame, results, touched)
+        for frame in frames(messages):
+            why = why or self._hindrance(end) or await self._write(frame, results, touched)
             if why:
-                for number, letter in zip(frame.numbers, frame.letters, strict=True):
-                    results[number] += [(copy[0], errno_outcomes.NO_ERRNO, why) for copy in letter[7]]
+                for number, message in zip(frame.numbers, frame.messages, strict=True):
+                    results[number] += [(copy.destination, errno_outcomes.NO_ERRNO, why) for copy in message.copies]
         return results, touched
 
     async def close(self) -> None:
         """End the writer."""
         await self._writer.close()
 
-    def _trouble(self, end: float) -> str:
+    def _hindrance(self, end: float) -> str:
         """Why nothing can be written now; "" where it can be tried."""
         now = self._clock.seconds()
         if now >= end:
@@ -93,10 +93,10 @@ class WatchedWriter:
             )
         return "the mailbox disk does not answer"
 
-    async def _write(self, frame: Frame, results: list[list[Result]], touched: Touched) -> str:
+    async def _write(self, frame: Frame, results: list[list[CopyResult]], touched: Touched) -> str:
         """Have one frame written.  Returns what hindered it, "" for nothing."""
         seconds = FRAME_SECONDS + frame.octets / SLOWEST_OCTETS_PER_SECOND + frame.synced * SLOWEST_SYNC_SECONDS
-        answer = Deferred.fromCoroutine(self._writer.write(frame.letters))
+        answer = Deferred.fromCoroutine(self._writer.write(frame.messages))
         answer.addTimeout(seconds, self._clock)  # type: ignore[arg-type]
         try:
             report = await answer
@@ -114,7 +114,7 @@ class WatchedWriter:
         if self._told:
             self._told = False
             self.log.warn("the mailbox disk answers again")
-        for number, found in zip(frame.numbers, report[0], strict=True):
+        for number, found in zip(frame.numbers, report.results, strict=True):
             results[number] += found
         touched.add(touched_of(report))
         return ""

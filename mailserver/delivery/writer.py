@@ -16,7 +16,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from mailserver.delivery.batch_format import Copy, Letter, Report, Result
+from mailserver.delivery.batch_format import BatchCopy, BatchMessage, BatchReport, CopyResult
 from mailserver.delivery.durability import sync_fd
 from mailserver.delivery.errno_outcomes import NO_ERRNO
 from mailserver.delivery.maildir_format import Body
@@ -51,38 +51,39 @@ class MaildirWriter:
         self._syncs_files = syncs_files
         self._go_on = go_on
 
-    def write(self, letters: Sequence[Letter]) -> Report:
-        """Try every copy of every letter.  One mailbox's trouble is its own.  Raises `NobodyWaits`."""
-        every: list[list[Result]] = []
+    def write(self, messages: Sequence[BatchMessage]) -> BatchReport:
+        """Try every copy of every message.  One mailbox's fault is its own.  Raises `NobodyWaits`."""
+        every: list[list[CopyResult]] = []
         devices: dict[int, str] = {}
         files: list[tuple[str, str]] = []
         earlier = Earlier()
-        for again, binary, data, path, size, prefix, skip, copies in letters:
-            final = bool(copies) and copies[0][-1].startswith(RETURN_PATH)
-            body = _body(Content(data, path, size, prefix, binary, skip), final)
-            results: list[Result] = []
+        for message in messages:
+            copies = message.copies
+            final = bool(copies) and copies[0].fields.startswith(RETURN_PATH)
+            body = _body(message.content(), final)
+            results: list[CopyResult] = []
             written: Written = {}
             for copy in copies:
                 try:
-                    maildir, place = self._write(copy, body, earlier if again else None, written)
+                    maildir, place = self._write(copy, body, earlier if message.again else None, written)
                 except OSError as error:
                     where = f": {error.filename}" if error.filename else ""
-                    results.append((copy[0], error.errno or NO_ERRNO, f"{error.strerror}{where}"))
+                    results.append((copy.destination, error.errno or NO_ERRNO, f"{error.strerror}{where}"))
                 except NobodyWaits:
                     raise
                 except Exception as error:  # noqa: BLE001  # whatever it is, it must not reach the batch's other mailboxes
-                    results.append((copy[0], NO_ERRNO, f"{type(error).__name__}: {error}"))
+                    results.append((copy.destination, NO_ERRNO, f"{type(error).__name__}: {error}"))
                 else:
-                    results.append((copy[0], 0, f"{maildir.path}/{place}"))
+                    results.append((copy.destination, 0, f"{maildir.path}/{place}"))
                     devices[maildir.device] = maildir.path
                     if self._syncs_files:
                         files.append((maildir.path, place))
             every.append(results)
         made = self._maildirs.take_made()
-        return every, devices, files, made if self._syncs_files else []
+        return BatchReport(every, devices, files, made if self._syncs_files else [])
 
-    def _write(self, copy: Copy, body: Body, earlier: Earlier | None, written: Written) -> tuple[Maildir, str]:
-        """Write a copy, unless another one of the letter has come to the same Maildir."""
+    def _write(self, copy: BatchCopy, body: Body, earlier: Earlier | None, written: Written) -> tuple[Maildir, str]:
+        """Write a copy, unless another one of the message has come to the same Maildir."""
         _, user, domain, folder, must_exist, junk, name, fields = copy
 
         def stands(maildir: Maildir) -> bool:
@@ -105,7 +106,7 @@ class MaildirWriter:
 
 
 Written = dict[tuple[int, int, str], str]
-"""The files of one letter: device and inode of the Maildir, the name; and its place there."""
+"""The files of one message: device and inode of the Maildir, the name; and its place there."""
 
 Place = tuple[str, str]
 """``new`` or ``cur``, and a name in it."""

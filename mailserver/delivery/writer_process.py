@@ -8,7 +8,7 @@ server's end of the socket closes, and is started again when it has died.
 No thread of the server waits for it.  Where a disk hangs, the process is given up: its socket is closed, it is killed as soon
 as the kernel lets go of it, and another one takes its place.
 
-A frame is a `marshal` of letters or of a report.  Both ends are one program and trust each other; after an upgrade on the disk a
+A frame is a `marshal` of messages or of a report.  Both ends are one program and trust each other; after an upgrade on the disk a
 new process would not be that program, and answers with a sentence in place of a report.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from mailserver.delivery.batch_format import Letter, Report
+from mailserver.delivery.batch_format import BatchMessage, BatchReport, messages_of, plain_messages
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
@@ -80,16 +80,16 @@ class WriterProcess:
         """Note what the program is now, while it is the one that runs.  No process is started yet."""
         self._version = await self._run_in_thread(version)
 
-    async def write(self, letters: list[Letter]) -> Report:
+    async def write(self, messages: list[BatchMessage]) -> BatchReport:
         """As `MaildirWriter.write`; one call at a time.  A process that dies meanwhile is replaced once; then OSError.
 
         Cancelled, it gives the process up.
         """
         with contextlib.suppress(EOFError):
-            return await self._ask(letters)
+            return await self._ask(messages)
         # What it had written before it died is found again by its name.
         try:
-            return await self._ask([(True, *letter[1:]) for letter in letters])
+            return await self._ask([message.once_more() for message in messages])
         except EOFError:
             raise OSError("the process that writes into Maildirs has died, twice") from None
 
@@ -100,25 +100,26 @@ class WriterProcess:
             self._close(self._dying)
         await self._run_in_thread(_see_them_end, self._dying)
 
-    async def _ask(self, letters: list[Letter]) -> Report:
+    async def _ask(self, messages: list[BatchMessage]) -> BatchReport:
         if self._exchange is None:
             self._process, end = spawn("mailserver.delivery.writer_process", (*self._arguments, self._version.decode("ascii")))
             self._exchange = ProcessExchange(self._reactor, end)
         try:
-            report: Report | str = marshal.loads(await self._exchange.ask(marshal.dumps(letters)))  # noqa: S302  # our own process
+            answer = await self._exchange.ask(marshal.dumps(plain_messages(messages)))
         except CancelledError:
             self._close(self._given_up, kill=True)
             raise
         except EOFError:
             self._close(self._dying, kill=True)
             raise
+        report: tuple[Any, ...] | str = marshal.loads(answer)  # noqa: S302  # our own process
         if isinstance(report, str):
             self._close(self._dying)
             if not self._told:
                 self._told = True
                 self.log.critical("no mail can be written into Maildirs: {why}", why=report)
             raise OSError(report)
-        return report
+        return BatchReport(*report)
 
     def _close(self, where: list[subprocess.Popen[bytes]], *, kill: bool = False) -> None:
         """Part from the process; it is kept in mind until it has ended."""
@@ -167,7 +168,8 @@ def main(arguments: Sequence[str]) -> None:
         writer = MaildirWriter(maildirs=maildirs, syncs_files=bool(files), go_on=go_on)
         while True:
             try:
-                send_frame(server, marshal.dumps(writer.write(marshal.loads(receive_frame(server)))))  # noqa: S302
+                report = writer.write(messages_of(marshal.loads(receive_frame(server))))  # noqa: S302  # the server is our own
+                send_frame(server, marshal.dumps(tuple(report)))
             except (EOFError, ConnectionError, NobodyWaits):  # what was written, the server will have written again
                 return
 

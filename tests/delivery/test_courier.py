@@ -20,7 +20,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.delivery import courier, courier_client
-from mailserver.delivery.batch_format import Copy, Letter, letter_of
+from mailserver.delivery.batch_format import BatchCopy, BatchMessage, message_of
 from mailserver.delivery.courier import CourierRequest, parse_request
 from mailserver.delivery.courier_client import CourierClient, HomeDelivery, _each_copy, _for_all
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
@@ -129,18 +129,18 @@ class RootCase(SynchronousTestCase):
         process.wait()
 
     def deliver(self, one: Parcel) -> list[tuple[int, int, str]]:
-        letter = letter_of(one, HOST)
-        return [self.asked(copy, letter) for copy in letter[-1]]
+        message = message_of(one, HOST)
+        return [self.asked(copy, message) for copy in message.copies]
 
-    def asked(self, copy: Copy, letter: Letter) -> tuple[int, int, str]:
+    def asked(self, copy: BatchCopy, message: BatchMessage) -> tuple[int, int, str]:
         ours, theirs = socket.socketpair()
         with ours:
             try:
-                self.courier.hand_over(copy, letter, theirs)
+                self.courier.hand_over(copy, message, theirs)
             except OSError as error:
-                return copy[0], -1, str(error)
+                return copy.destination, -1, str(error)
             ours.settimeout(30)
-            return (copy[0], *courier.answer_of(ours.recv(65536)))
+            return (copy.destination, *courier.answer_of(ours.recv(65536)))
 
     def new(self, user: str = "nobody", maildir: str = "Maildir") -> list[str]:
         path = f"{self.homes[user]}/{maildir}/new"
@@ -213,10 +213,10 @@ class AsRoot(RootCase):
 
     def copies(self, *mailboxes: Mailbox, id: str = "0123456789ABCDEF", again: bool = False) -> list[int]:
         """Deliver to several mailboxes of a message; how many files nobody has then in the inbox, x and Junk."""
-        letter = letter_of(parcel(*mailboxes, id=id, again=again), HOST)
-        results = [self.asked(copy, own) for copy, own in _each_copy(letter)]
+        message = message_of(parcel(*mailboxes, id=id, again=again), HOST)
+        results = [self.asked(copy, own) for copy, own in _each_copy(message)]
         self.assertEqual([result[1] for result in results], [0] * len(results), results)
-        self.assertEqual([result[0] for result in _for_all(letter, results)], list(range(len(mailboxes))))
+        self.assertEqual([result[0] for result in _for_all(message, results)], list(range(len(mailboxes))))
         return [len(self.new(maildir=f"Maildir{folder}")) for folder in ("", "/.x", "/.Junk")]
 
     def test_ways_that_end_in_one_folder_are_one_file_with_the_lines_of_the_first(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.batch_format import letter_of
+from mailserver.delivery.batch_format import message_of
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter
 from mailserver.mail.content import Content
@@ -37,8 +37,8 @@ class Names(SynchronousTestCase):
         self.writer = MaildirWriter(maildirs=self.maildirs)
 
     def deliver(self, *contents: Content, again: bool = False) -> None:
-        letters = [letter_of(parcel(ALICE, id=f"{n:016}", content=one, again=again), "mx.example.org") for n, one in enumerate(contents)]
-        self.assertEqual([result[1] for results in self.writer.write(letters)[0] for result in results], [0] * len(letters))
+        messages = [message_of(parcel(ALICE, id=f"{n:016}", content=one, again=again), "mx.example.org") for n, one in enumerate(contents)]
+        self.assertEqual([result[1] for results in self.writer.write(messages).results for result in results], [0] * len(messages))
 
     def files(self) -> list[str]:
         return [f"{self.base}/alice/{part}/{name}" for part in ("new", "cur") for name in os.listdir(f"{self.base}/alice/{part}")]

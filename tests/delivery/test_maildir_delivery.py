@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.delivery import batch_frames, watched_writer
-from mailserver.delivery.batch_format import Letter, Report
-from mailserver.delivery.capture import CaptureFactory, CaptureOptions, captured_letter_of
+from mailserver.delivery.batch_format import BatchMessage, BatchReport
+from mailserver.delivery.capture import CaptureFactory, CaptureOptions, captured_message_of
 from mailserver.delivery.courier_client import HomeDelivery
 from mailserver.delivery.discard import DiscardFactory, DiscardOptions
 from mailserver.delivery.durability import Disk
@@ -148,16 +148,16 @@ class PacedWriter:
     hanging_most = 3
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Deferred[Report], list[Letter]]] = []
+        self.waiting: list[tuple[Deferred[BatchReport], list[BatchMessage]]] = []
         self.closed = False
 
-    async def write(self, letters: list[Letter]) -> Report:
-        done: Deferred[Report] = Deferred()
-        self.waiting.append((done, letters))
+    async def write(self, messages: list[BatchMessage]) -> BatchReport:
+        done: Deferred[BatchReport] = Deferred()
+        self.waiting.append((done, messages))
         try:
             return await done
         except CancelledError:
-            self.waiting.remove((done, letters))
+            self.waiting.remove((done, messages))
             self.hanging += 1
             raise
 
@@ -165,8 +165,9 @@ class PacedWriter:
         self.closed = True
 
     def finish(self) -> None:
-        done, letters = self.waiting.pop(0)
-        done.callback(([[(copy[0], 0, "x") for copy in letter[-1]] for letter in letters], {1: "/"}, [], []))
+        done, messages = self.waiting.pop(0)
+        results = [[(copy.destination, 0, "x") for copy in message.copies] for message in messages]
+        done.callback(BatchReport(results, {1: "/"}, [], []))
 
 
 class PacedCase(SynchronousTestCase):
@@ -429,7 +430,7 @@ class InAThread(TestCase):
         assert isinstance(made, MaildirDelivery)
         pipe = os.path.abspath(self.mktemp())
         os.mkfifo(pipe)
-        self.patch(made, "_letter_of", captured_letter_of)  # without a Return-Path nobody looks at the header first
+        self.patch(made, "_message_of", captured_message_of)  # without a Return-Path nobody looks at the header first
         hangs = parcel(ALICE, content=Content.at(pipe, 8))
         batch = Deferred.fromCoroutine(made.deliver_batch([hangs, parcel(BOB, id="0000000000000002")]))
         while not files_below(data):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailserver.delivery import writer
-from mailserver.delivery.batch_format import letter_of, outcomes_of
+from mailserver.delivery.batch_format import message_of, outcomes_of
 from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import PathTemplate, number_of_mailbox
 from mailserver.delivery.open_maildirs import TRUSTED_SECONDS, Maildirs
@@ -50,8 +50,8 @@ class WriterCase(SynchronousTestCase):
         self.writer = MaildirWriter(maildirs=self.maildirs, syncs_files=True)
 
     def deliver(self, *parcels: Parcel) -> list[dict[int, Outcome]]:
-        self.report = self.writer.write([letter_of(one, HOST) for one in parcels])
-        return [outcomes_of(one, results) for one, results in zip(parcels, self.report[0], strict=True)]
+        self.report = self.writer.write([message_of(one, HOST) for one in parcels])
+        return [outcomes_of(one, results) for one, results in zip(parcels, self.report.results, strict=True)]
 
     def files(self) -> list[str]:
         return files_below(self.data) if os.path.isdir(self.data) else []
@@ -230,7 +230,7 @@ class OneCopy(WriterCase):
     def test_one_maildir_for_several_domains_gets_one_copy(self) -> None:
         maildirs = Maildirs(path_of=lambda box: f"{self.data}/{box.user}", open_at_most=4)
         boxes = ALICE, Mailbox("alice", "example.net"), Mailbox("alice", "example.com", junk=True)
-        MaildirWriter(maildirs=maildirs).write([letter_of(parcel(*boxes), HOST)])
+        MaildirWriter(maildirs=maildirs).write([message_of(parcel(*boxes), HOST)])
         maildirs.close()
         self.assertEqual(len(files_below(self.data)), 1)
 
@@ -552,12 +552,12 @@ class Troubles(WriterCase):
         self.assertIsInstance(good[0], Delivered)
 
     def test_an_error_of_our_own_defers_its_message_alone(self) -> None:
-        broken = letter_of(parcel(ALICE), HOST)
-        copy = broken[-1][0]
-        broken = (*broken[:-1], [(copy[0], None, *copy[2:])])  # type: ignore[list-item]
-        report = self.writer.write([broken, letter_of(parcel(BOB), HOST)])
-        self.assertEqual([results[0][1] for results in report[0]], [-1, 0])
-        self.assertIn("TypeError", report[0][0][0][2])
+        broken = message_of(parcel(ALICE), HOST)
+        [copy] = broken.copies
+        broken = broken._replace(copies=[copy._replace(user=None)])  # type: ignore[arg-type]
+        report = self.writer.write([broken, message_of(parcel(BOB), HOST)])
+        self.assertEqual([results[0][1] for results in report.results], [-1, 0])
+        self.assertIn("TypeError", report.results[0][0][2])
 
     def test_a_destination_on_another_host_is_not_ours(self) -> None:
         from mailserver.mail.address import Address

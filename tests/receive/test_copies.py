@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.delivery.batch_format import letter_of
+from mailserver.delivery.batch_format import message_of
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter
 from mailserver.mail.address import Address
@@ -61,7 +61,7 @@ class Copies(SynchronousTestCase):
         envelope = Envelope("0123456789ABCDEF", PEER, None, (), 1700000000.0)
         parcel = Parcel(envelope, Content.of(b"Subject: x\r\n\r\n"), destinations, again)
         maildirs = Maildirs(path_of=lambda box: f"{root}/{box.user}", open_at_most=2)
-        [results] = MaildirWriter(maildirs=maildirs).write([letter_of(parcel, "mx")])[0]
+        [results] = MaildirWriter(maildirs=maildirs).write([message_of(parcel, "mx")]).results
         maildirs.close()
         self.assertEqual([(index, error) for index, error, _ in results], [(one.index, 0) for one in destinations])
 
