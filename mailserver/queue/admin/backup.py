@@ -7,6 +7,7 @@ success that were owed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -90,14 +91,21 @@ def restore(source: str, data: str) -> Backup:
         copy_file(os.path.join(source, SPOOL, name), os.path.join(spool, name))
     sync_directory(spool)
     if os.path.exists(os.path.join(source, STATE)) and not os.path.exists(os.path.join(data, STATE)):
-        copy_file(os.path.join(source, STATE), os.path.join(data, STATE))
+        _put(os.path.join(source, STATE), os.path.join(data, STATE))
     if os.path.exists(os.path.join(source, DATABASE)):
-        draft = os.path.join(data, f"{DATABASE}.restored")
-        copy_file(os.path.join(source, DATABASE), draft)
-        os.rename(draft, os.path.join(data, DATABASE))  # from here on there is a queue
+        _put(os.path.join(source, DATABASE), os.path.join(data, DATABASE))  # from here on there is a queue
         write_mark(data, End.CHANGED)
     sync_directory(data)
     return found
+
+
+def _put(source: str, target: str) -> None:
+    """A copy that is there as a whole, or not at all; what an earlier try has left of it makes way.  Raises OSError."""
+    draft = f"{target}.restored"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    copy_file(source, draft)
+    os.rename(draft, target)
 
 
 def read_manifest(folder: str) -> Backup:

@@ -121,6 +121,29 @@ class Backups(VerbsCase):
         with self.assertRaisesRegex(NoBackup, "no whole backup"):
             restore(self.target, self.folder())
 
+    async def test_a_restore_that_was_cut_off_in_a_file_leaves_no_half_of_it_and_can_be_said_again(self):
+        queue = await self.started()
+        [id] = [await self.deferred(queue, remote(0))]
+        with open(os.path.join(self.directory, "state.db"), "wb"):
+            pass  # an empty database
+        back_up(self.directory, self.target, 1000.0)
+        whole, new = backup.copy_file, self.folder()
+
+        def half(source, target):
+            whole(source, target)
+            if os.path.basename(source) == cut:
+                os.truncate(target, 10)
+                raise OSError(5, "cut off")
+
+        self.patch(backup, "copy_file", half)
+        for cut in ("state.db", "queue.db"):
+            self.assertRaises(OSError, restore, self.target, new)
+            self.assertNotIn(cut, os.listdir(new))
+        cut = ""
+        restore(self.target, new)
+        self.assertEqual(self.copied(new), {id: ["held"]})
+        self.assertEqual(sorted(os.listdir(new)), ["queue.db", "queue.mark", "spool", "state.db"])
+
     def test_where_there_has_never_been_a_queue_there_is_nothing_to_hold(self):
         data = self.folder()
         self.assertEqual(back_up(data, self.target, 1.0).messages, 0)
