@@ -117,6 +117,17 @@ def take_alias(draft: Draft, old: str, new: str) -> None:
                 raise Unable(f"{new} is an alias: remove it first, or let it lead to the account")
             if all(own):
                 draft.remove(("domain", name, "aliases", alias))
+                _enable(draft, name, alias)
+
+
+def _enable(draft: Draft, domain: str, alias: str) -> None:
+    """An alias that is gone is not disabled, either: what is called so next is another one."""
+    names = draft.document["domain"][domain].get("disabled_aliases", [])
+    others = [one for one in names if normal_local(one) != normal_local(alias)]
+    if others and others != names:
+        draft.set(("domain", domain), "disabled_aliases", others)
+    elif names and not others:
+        draft.remove(("domain", domain, "disabled_aliases"))
 
 
 def lead(draft: Draft, old: str, new: str) -> None:

@@ -262,6 +262,16 @@ class Named(RenameCase):
         self.assertIn('"alice@second.example", "b"]', self.config.read_text())
         self.assertEqual((self.account(BOB), self.account(new).address), (None, new))
 
+    def test_a_disabled_alias_that_makes_way_leaves_the_accounts_own_one_as_it_was(self) -> None:
+        for others in ((), ("help@example.org",)):
+            self.command("alias", "add", SMITH, "alice")
+            for one in (SMITH, *others):
+                self.assertDone(self.command("alias", "disable", one))
+            self.assertDone(self.command("user", "rename", ALICE, SMITH))
+            found = {one["alias"]: one["disabled"] for one in self.command("alias", "list", "--json").json}
+            self.assertEqual((found[SMITH], found["help@example.org"]), (False, bool(others)))
+            self.assertDone(self.command("user", "rename", SMITH, ALICE))
+
     def test_what_is_still_named_is_told(self) -> None:
         self.configure(self.config.read_text() + '[[filter]]\nuse = "denylist"\nsenders = ["x@y.example", "alice@example.org"]\n')
         said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
