@@ -53,6 +53,6 @@ bench: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* sandbox
-	rm -rf _trial_temp* proofs
+	rm -rf _trial_temp* proofs .peers
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache twistd.log twistd.pid

@@ -161,6 +161,19 @@ class Mechanisms(LogInCase):
         self.sent(server)
         wait_until(lambda: "method=SCRAM-SHA-256" in server.log(), server.log)
 
+    def test_gsasl_logs_in_by_scram_bound_to_its_own_connection(self) -> None:
+        # RFC 5802 section 6, RFC 9266: it exports the binding from its TLS, we from ours
+        server = self.with_password()
+        for mechanism, options in (("SCRAM-SHA-256-PLUS", ()), ("SCRAM-SHA-256", ("--no-cb",))):
+            done = subprocess.run(
+                [require_tool("gsasl"), "--client", "--smtp", "--verbose", f"--connect=127.0.0.1:{server.port}",
+                 "--x509-ca-file=", "-m", mechanism, "-a", ALICE, "-p", PASSWORD, *options],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertIn("server trusted", done.stderr)
+            wait_until(lambda line=f"method={mechanism}\n": line in server.log(), server.log)
+
     def test_an_app_password_logs_in_and_its_use_is_shown(self) -> None:
         server = self.with_password()
         word = new_app_password()
