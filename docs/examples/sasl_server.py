@@ -1,4 +1,4 @@
-"""Log-ins around mailserver's SASL exchanges and its SMTP core.
+"""Logins around mailserver's SASL exchanges and its SMTP core.
 
 Nothing here has I/O.  `Accounts` answers the questions of an exchange from memory; a real one would ask a database or a thread
 that hashes, and answer later.  `Conversation` is a connection whose TLS handshake is over, as on port 465: octets in, octets out.
