@@ -32,6 +32,7 @@ def measure(directory: str, dead: int, living: int) -> None:
     from mailserver.mail.ids import IdSource
     from mailserver.mail.parcel import Destination
     from mailserver.mail.reply import Reply
+    from mailserver.queue.limits import QueueLimits
     from mailserver.queue.queue import Queue
 
     reactor: Any = installed
@@ -80,9 +81,7 @@ def measure(directory: str, dead: int, living: int) -> None:
         note=lambda id, step, **fields: None,
         run_in_thread=threads.deferToThread,
         call_from_thread=reactor.callFromThread,
-        retry_seconds=[3600],
-        expire_seconds=864_000,
-        warn_seconds=432_000,
+        limits=QueueLimits(retry_seconds=[3600], expire_seconds=864_000, warn_seconds=432_000),
         route=route,
     )
 

@@ -38,6 +38,7 @@ def measure_queue(directory: str, committers: int, size: int, messages: int) -> 
     from mailserver.mail.envelope import Envelope, Peer, Recipient
     from mailserver.mail.ids import IdSource
     from mailserver.mail.parcel import Destination
+    from mailserver.queue.limits import QueueLimits
     from mailserver.queue.queue import Queue
 
     @implementer(IBatchDelivery)
@@ -68,8 +69,7 @@ def measure_queue(directory: str, committers: int, size: int, messages: int) -> 
         note=lambda id, step, **fields: None,
         run_in_thread=threads.deferToThread,
         call_from_thread=reactor.callFromThread,
-        retry_seconds=[60],
-        expire_seconds=86400,
+        limits=QueueLimits(retry_seconds=[60], expire_seconds=86400),
     )
     left, right = socket.socketpair()
 

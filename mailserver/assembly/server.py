@@ -40,6 +40,7 @@ from mailserver.plugins.life import StartError, start_component, stop_component
 from mailserver.plugins.threads import Threads
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
+from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
@@ -114,14 +115,16 @@ class Server:
             note=note,
             run_in_thread=deferToThread,
             call_from_thread=reactor.callFromThread,
-            retry_seconds=configuration.queue.retry,
-            expire_seconds=configuration.queue.expire,
-            warn_seconds=configuration.queue.warn,
+            limits=QueueLimits(
+                retry_seconds=configuration.queue.retry,
+                expire_seconds=configuration.queue.expire,
+                warn_seconds=configuration.queue.warn,
+                minimum_free_bytes=limits.minimum_free_bytes,
+                memory_window_octets=limits.memory_bytes_total,
+            ),
             hostname=configuration.hostname,
             route=self._route,
             next_id=self.ids.next,
-            minimum_free_bytes=limits.minimum_free_bytes,
-            memory_window_octets=limits.memory_bytes_total,
             boot_seconds=boot_seconds,
         )
         self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None

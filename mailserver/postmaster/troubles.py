@@ -103,14 +103,14 @@ class Troubles:
         ]
 
     async def _of_failures(self) -> list[ServerTrouble]:
-        numbers = list(self._queue.kept.untold)
+        numbers = list(self._queue.undeliverable.untold)
         if not numbers:
             return []
         entries: Sequence[EntrySummary] = await self._queue.summaries(numbers)
         failed = [one for one in entries if one.state == "failed" and not self._is_own(one.id)]
 
         def told() -> None:
-            self._queue.kept.told(numbers)
+            self._queue.undeliverable.told(numbers)
 
         if not failed:
             told()

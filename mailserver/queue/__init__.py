@@ -4,10 +4,12 @@ In the order in which they are read:
 
 * `queue`: the queue as the rest of the server sees it: commit, list, show, start and stop
 * `entry`: what the queue keeps of a message, as values and as octets
+* `limits`: the bounds and times of the queue, as one value
 * `commit`: group commit: one thread writes, and what arrives while it syncs is the next batch
 * `store`: the embedded store of the queue: SQLite in WAL mode, through apsw
 * `reader`: a second connection to the store, so that reading never waits for a commit
 * `runner`: after the commit: deliver, remember what could not be delivered, settle what could
+* `acceptance`: what follows a commit: the senders hear 250, then the runner gets the messages
 * `active`: the active queue of one delivery: what waits, what is under way, what is not flushed yet
 * `fairness`: whose turn it is among destinations, and how much one of them may take
 * `store_window`: the range of the store's numbers in which entries still wait for one delivery

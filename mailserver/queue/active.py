@@ -57,7 +57,7 @@ class ActiveMessage:
 
 @dataclass(slots=True)
 class ActiveParcel:
-    """A parcel on its lane.  `key` says which others it shares its turns with."""
+    """A parcel in its active queue.  `key` says which others it shares its turns with."""
 
     entry: ActiveMessage
     parcel: Parcel
@@ -69,7 +69,7 @@ Backlogged = tuple[str, tuple[int, bool]]
 """What waits in the store alone: its key, "" where it is not known yet; its number, and whether it comes again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveQueueLimits:
     """`calls` deliveries at once; a batch has at most so many messages and octets; `window_octets` wait in memory.
 
@@ -94,9 +94,9 @@ class ActiveQueue:
     makes several calls at once here; and no domain and no user takes all calls or all of the window: a slow one holds up nobody
     else.  All others keep their order.
 
-    `answered(lane, leg, answer, why)` is told each answer as it came, or with `why` that there was none, `flushed(deliveries)`
-    what has become durable, `unflushed(lane, deliveries, why)` what has not; `changed()` ends each of these rounds.  While
-    `may_begin()` says no, no call begins; `pump` looks again.
+    `answered(active_queue, parcel, answer, why)` is told each answer as it came, or with `why` that there was none;
+    `flushed(deliveries)` what has become durable, `unflushed(active_queue, deliveries, why, pause_seconds)` what has not.
+    `changed()` ends each of these rounds.  While `may_begin()` says no, no call begins; `pump` looks again.
     """
 
     log = Logger()
@@ -262,8 +262,8 @@ class ActiveQueue:
     def wait(self, key: str, number: int, again: bool, older: bool = False) -> None:
         """An entry waits in the store: keep its number, as long as there is a place for it.
 
-        As of everything, no key has all places.  A lane without keys keeps its order: what comes behind an overflow joins it,
-        but for what was itself in one (`older`).
+        As of everything, no key has all places.  An active queue without keys keeps its order: what comes behind an overflow
+        joins it, but for what was itself in one (`older`).
         """
         free = BACKLOG_MOST - len(self.backlog)
         has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_key else older or self.store_window.is_empty
@@ -273,7 +273,10 @@ class ActiveQueue:
             self.store_window.add_range(number, number)
 
     def take_back(self, entry: ActiveMessage, parcel: Parcel) -> None:
-        """A parcel that was read back for this lane.  What comes again, and whose domain has all the calls it may, waits on."""
+        """A parcel that was read back for this active queue.
+
+        What comes again, and whose domain has all the calls that it may have, waits on.
+        """
         key = self.key_of(parcel.destinations)
         if parcel.again and key and self._places.room(key) <= self.ready.waiting(key):
             self.retries.add(key, (entry.number, True))
@@ -297,13 +300,13 @@ class ActiveQueue:
 
     def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
         """Take back what waits here of these entries: number, again."""
-        found = self.ready.withdraw(lambda leg: leg.entry.number in numbers)
-        for leg in found:
-            for destination in leg.parcel.destinations:
-                leg.entry.active &= ~(1 << destination.index)
-            self._memory.give_back(leg.key, leg.octets)
-            self._again_ready -= leg.parcel.again
-        return [(leg.entry.number, leg.parcel.again) for leg in found]
+        found = self.ready.withdraw(lambda one: one.entry.number in numbers)
+        for one in found:
+            for destination in one.parcel.destinations:
+                one.entry.active &= ~(1 << destination.index)
+            self._memory.give_back(one.key, one.octets)
+            self._again_ready -= one.parcel.again
+        return [(one.entry.number, one.parcel.again) for one in found]
 
     # --- delivering ---
 
@@ -315,50 +318,50 @@ class ActiveQueue:
         try:
             most = self.limits.flush_messages * UNFLUSHED_FLUSHES
             while self.ready and self.running < self.limits.calls and len(self.delivered) < most:
-                legs = self._next_legs()
-                if not legs:
+                parcels = self._next_parcels()
+                if not parcels:
                     break
-                self._call(legs)
+                self._call(parcels)
         finally:
             self._pumping = False
 
-    def _next_legs(self) -> list[ActiveParcel]:
+    def _next_parcels(self) -> list[ActiveParcel]:
         ready, limits = self.ready, self.limits
         next = ready.take(self._places.allows if self._by_key else None)
         if next is None:
             return []
-        legs = [next[1]]
+        parcels = [next[1]]
         if self._in_batches:
-            octets = legs[0].octets
-            while ready and len(legs) < limits.batch_messages and octets + ready.peek().octets <= limits.batch_octets:
-                leg = ready.take()[1]  # type: ignore[index]  # there is one
-                octets += leg.octets
-                legs.append(leg)
+            octets = parcels[0].octets
+            while ready and len(parcels) < limits.batch_messages and octets + ready.peek().octets <= limits.batch_octets:
+                one = ready.take()[1]  # type: ignore[index]  # there is one
+                octets += one.octets
+                parcels.append(one)
         if self._again_ready:
-            self._again_ready -= sum([leg.parcel.again for leg in legs])
-        return legs
+            self._again_ready -= sum([one.parcel.again for one in parcels])
+        return parcels
 
-    def _call(self, legs: list[ActiveParcel]) -> None:
+    def _call(self, parcels: list[ActiveParcel]) -> None:
         self.running += 1
         if self._by_key:
-            self._places.take(legs[0].key, 1)
+            self._places.take(parcels[0].key, 1)
         try:
             if self._in_batches:
-                answer: Any = now_or_later(self._batch_delivery.deliver_batch([leg.parcel for leg in legs]))
+                answer: Any = now_or_later(self._batch_delivery.deliver_batch([one.parcel for one in parcels]))
             else:
-                parcel = legs[0].parcel
+                parcel = parcels[0].parcel
                 answer = now_or_later(self._delivery.deliver(parcel.envelope, parcel.content, parcel.destinations))
         except FAULTS:  # a delivery that raises defers (IDelivery)
-            self._failed(legs, Failure())
+            self._failed(parcels, Failure())
             return
         if not isinstance(answer, Deferred):
-            self._done(legs, answer)
+            self._done(parcels, answer)
             return
         self._await(
             answer,
             self.limits.deadline_seconds,
-            lambda result: self._done(legs, result),
-            lambda failure: self._failed(legs, failure),
+            lambda result: self._done(parcels, result),
+            lambda failure: self._failed(parcels, failure),
         )
 
     def _await(
@@ -367,32 +370,32 @@ class ActiveQueue:
         call = DeliveryCall(answer, self._calls, done, failed)
         call.begin(self._clock, seconds)
 
-    def _done(self, legs: list[ActiveParcel], answer: Any) -> None:
+    def _done(self, parcels: list[ActiveParcel], answer: Any) -> None:
         try:  # what a plugin calls a sequence may be one in name only
             answers = list(answer) if self._in_batches and isinstance(answer, Sequence) else [answer]
         except Exception:  # noqa: BLE001
             answers = []
-        if len(answers) != len(legs) or (self._in_batches and not isinstance(answer, Sequence)):
-            self._finish(legs, [None] * len(legs), "the delivery did not answer for every message")
+        if len(answers) != len(parcels) or (self._in_batches and not isinstance(answer, Sequence)):
+            self._finish(parcels, [None] * len(parcels), "the delivery did not answer for every message")
         else:
-            self._finish(legs, answers, "")
+            self._finish(parcels, answers, "")
 
-    def _failed(self, legs: list[ActiveParcel], failure: Failure) -> None:
+    def _failed(self, parcels: list[ActiveParcel], failure: Failure) -> None:
         why = clean_text(failure.getErrorMessage()) or "the delivery raised an error"
         if failure.check(DeadlinePassed) is None:
             self.log.failure("a delivery raised an error; its messages are deferred", failure)
-        self._finish(legs, [None] * len(legs), why)
+        self._finish(parcels, [None] * len(parcels), why)
 
-    def _finish(self, legs: list[ActiveParcel], answers: Sequence[Any], why: str) -> None:
+    def _finish(self, parcels: list[ActiveParcel], answers: Sequence[Any], why: str) -> None:
         self.running -= 1
         if self._by_key:
-            self._places.give_back(legs[0].key, 1)
-        for leg, outcomes in zip(legs, answers, strict=True):
-            self._memory.give_back(leg.key, leg.octets)
+            self._places.give_back(parcels[0].key, 1)
+        for one, outcomes in zip(parcels, answers, strict=True):
+            self._memory.give_back(one.key, one.octets)
             try:
-                self._answered(self, leg, outcomes, why)
+                self._answered(self, one, outcomes, why)
             except Exception:  # noqa: BLE001  one message's trouble is not the others'
-                self.log.failure("the queue stumbled over the answer for {id}", id=leg.entry.envelope.id)
+                self.log.failure("the queue stumbled over the answer for {id}", id=one.entry.envelope.id)
         if self.delivered:
             self._flush_when_due()
         self.pump()
@@ -456,7 +459,7 @@ class ActiveQueue:
         self._flush_failures = 0
         try:
             self._flushed(deliveries)
-        except Exception:  # noqa: BLE001  the lane goes on
+        except Exception:  # noqa: BLE001  the active queue goes on
             self.log.failure("the queue stumbled over what is durable now")
         self._flush_when_due()
         self.pump()

@@ -79,11 +79,11 @@ class FairQueue(Generic[Item]):
         """Remove the unwanted items and return them."""
         found: list[Item] = []
         for key in list(self._queues):
-            kept: deque[Item] = deque()
+            left: deque[Item] = deque()
             for item in self._queues[key]:
-                (found if unwanted(item) else kept).append(item)
-            if kept:
-                self._queues[key] = kept
+                (found if unwanted(item) else left).append(item)
+            if left:
+                self._queues[key] = left
             else:
                 del self._queues[key]
         self._length -= len(found)

@@ -1,7 +1,7 @@
 """What becomes of entries, on its way into the store: settled ones, and attempts to remember.
 
 What cannot be written now is kept here and tried again: a disk that is full for an hour costs no message its outcome.  While that
-lasts the lanes begin nothing new, so that little is delivered whose delivery is not written down.  What the store refuses for
+lasts no delivery begins, so that little is delivered whose delivery is not written down.  What the store refuses for
 itself is written in ever smaller parts, and the one row that it will not take keeps no other from being written.
 """
 
@@ -33,13 +33,13 @@ NOT_WRITTEN = "what became of the attempt could not be written down"
 class WrittenOutcomes:
     """What the store took.
 
-    `finished`: entries that waited for nothing else.  `kept`: the attempts as they were written, which is not always as they
-    were.  `refused` has what could not be written in any form: (number, why); `unsettled` those of them that could not be
+    `finished`: entries that waited for nothing else.  `attempts_written`: the attempts as they were written, which is not always
+    as they were.  `refused` has what could not be written in any form: (number, why); `unsettled` those of them that could not be
     forgotten.  `fault` ended it early; `entries` and `attempts` are left then.
     """
 
     finished: list[Settled] = field(default_factory=list)
-    kept: list[Attempt] = field(default_factory=list)
+    attempts_written: list[Attempt] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     unsettled: set[int] = field(default_factory=set)
     entries: list[Settled] = field(default_factory=list)
@@ -135,8 +135,8 @@ class OutcomeWriter:
             self._put_back(Failure(written.fault), written.entries, written.attempts)
         else:
             self._send()
-        if written.kept:
-            self._recorded(written.kept)
+        if written.attempts_written:
+            self._recorded(written.attempts_written)
         self._settled(gone + written.finished)
 
     def _not_sent(self, failure: Failure, entries: list[Settled], attempts: list[Attempt]) -> None:
@@ -204,7 +204,7 @@ def _in_parts(
         except Exception as error:  # noqa: BLE001  a value that no column holds: whatever SQLite's wrapper makes of it
             why = f"{type(error).__name__}: {error}"
         else:
-            written.kept += attempts
+            written.attempts_written += attempts
             return
     if written.fault is not None:
         written.entries += entries
@@ -217,7 +217,7 @@ def _in_parts(
     else:
         written.refused.append((entries[0][0] if entries else attempts[0].number, why))
         written.unsettled.update([entry[0] for entry in entries])
-        written.kept += attempts  # nobody waits for it any more; the next start reads what the store knows
+        written.attempts_written += attempts  # nobody waits for it any more; the next start reads what the store knows
 
 
 def bare(attempt: Attempt, again: float) -> Attempt:

@@ -26,6 +26,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
+from mailserver.queue.acceptance import Acceptance, Waiter
 from mailserver.queue.active import ActiveQueue, ActiveQueueLimits
 from mailserver.queue.admin.changes import held_attempts
 from mailserver.queue.admin.orders import Orders
@@ -35,13 +36,14 @@ from mailserver.queue.counts import QueueCounts
 from mailserver.queue.direct import DirectDelivery
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
+from mailserver.queue.limits import QueueLimits
 from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.opening import Opening
 from mailserver.queue.outcome_writer import OutcomeWriter, remove_files
 from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, show_entry
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers, tidy_spool
-from mailserver.queue.reports import Report, Reporter
+from mailserver.queue.reports import Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import Settlement
@@ -51,7 +53,6 @@ from mailserver.queue.undeliverable import Undeliverable
 
 __all__ = ["QueueCounts", "Queue", "QueueInUse"]
 
-MEBIBYTE = 1 << 20
 CLOSE_SECONDS = 10.0
 DATABASE = "queue.db"
 NOTHING_HELD: Mapping[int, str] = MappingProxyType({})
@@ -63,14 +64,15 @@ Gone = list[Settled]
 class Queue:
     """Keeps each message from its commit until each of its destinations has been reached.
 
-    `local` serves the destinations with a `Local` route, `remote` those with a `Remote` one.  `note(id, step, **fields)` is told
-    `delivered`, `deferred`, `failed` (recipient, destination, attempt, ms since the acceptance, note, reply), `settled` and
-    `damaged`.  `run_in_thread(function, *args)` returns a Deferred; `call_from_thread(function, *args)` calls it in the reactor's
-    thread.  Everything else is called in the reactor's thread.
+    `local` serves the destinations with a `Local` route, `remote` those with a `Remote` one; None is no relay.  `limits` has the
+    bounds and times.  `note(id, step, **fields)` is told `delivered`, `deferred`, `failed` (recipient, destination, attempt, ms
+    since the acceptance, note, reply), `settled` and `damaged`.
 
-    `route(address)` says where a report to a sender goes; without it no reports are made.  They are messages of `hostname`, with
-    ids of `next_id`.  A delay is told after `warn_seconds`.  Of the failures that nobody can be told of, at most `failures_kept`
-    stay, for `failures_kept_seconds`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).
+    `run_in_thread(function, *args)` returns a Deferred.  `call_from_thread(function, *args)` calls it in the reactor's thread.
+    Everything else is called in the reactor's thread.
+
+    `route(address)` says where a report to a sender goes; without it no reports are made.  Reports are messages of `hostname`,
+    with ids of `next_id`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).
     """
 
     log = Logger()
@@ -90,25 +92,10 @@ class Queue:
         note: Callable[..., None],
         run_in_thread: Callable[..., Any],
         call_from_thread: Callable[..., Any],
-        retry_seconds: Sequence[float],
-        expire_seconds: float,
-        minimum_free_bytes: int = 64 * MEBIBYTE,
-        memory_window_octets: int = 64 * MEBIBYTE,
-        flush_seconds: float = 1.0,
-        flush_messages: int = 1000,
-        remote_flush_seconds: float = 0.05,
-        batch_messages: int = 256,
-        batch_octets: int = 8 * MEBIBYTE,
-        local_batches: int = 1,
-        remote_deliveries: int = 500,
-        local_deadline_seconds: float = 300.0,
-        remote_deadline_seconds: float = 3600.0,
+        limits: QueueLimits,
         hostname: str = "localhost",
         route: Callable[[Address], Awaitable[Sequence[Route]]] | None = None,
         next_id: Callable[[], str] | None = None,
-        warn_seconds: float | None = None,
-        failures_kept: int = 1000,
-        failures_kept_seconds: float = 14 * 86_400.0,
         boot_seconds: Callable[[], float] | None = None,
     ) -> None:
         self.data_directory = os.path.abspath(data_directory)
@@ -118,21 +105,21 @@ class Queue:
         self._note = note
         self._run_in_thread, self._call_from_thread = run_in_thread, call_from_thread
         self._spool = Spool(os.path.join(self.data_directory, "spool"))
-        self.room = Room(directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=minimum_free_bytes)
-        self._reader = SqliteReader(
-            path=self.store_path,
-            spool=self._spool,
-            damaged=self._say_damaged,
+        self.room = Room(
+            directory=self.data_directory, seconds=clock.seconds, minimum_free_bytes=limits.minimum_free_bytes
         )
+        self._reader = SqliteReader(path=self.store_path, spool=self._spool, damaged=self._say_damaged)
         self._writer = CommitWriter(
             store=SqliteStore(self.store_path),
             call_from_thread=call_from_thread,
             committed=self._committed,
-            batch_messages=batch_messages,
-            batch_octets=batch_octets,
+            batch_messages=limits.batch_messages,
+            batch_octets=limits.batch_octets,
         )
         self._health = self._make_health()
-        schedule = Schedule(retry_seconds=retry_seconds, expire_seconds=expire_seconds, warn_seconds=warn_seconds)
+        schedule = Schedule(
+            retry_seconds=limits.retry_seconds, expire_seconds=limits.expire_seconds, warn_seconds=limits.warn_seconds
+        )
         self._clock_changes = ClockChanges(
             clock=clock,
             boot_seconds=boot_seconds,
@@ -150,22 +137,20 @@ class Queue:
             count=self._count,
             since=self._clock_changes.since,
         )
-        self.kept = Undeliverable(
+        self.undeliverable = Undeliverable(
             clock=clock,
             do=self._forgetting,
             dropped=runner.settled,
-            most=failures_kept,
-            seconds=failures_kept_seconds,
+            most=limits.undeliverable_messages,
+            seconds=limits.undeliverable_seconds,
             is_steady=lambda: self._clock_changes.is_steady,
         )
+        self._acceptance = Acceptance(counts=self.counts, health=self._health, runner=runner, note=note)
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
-        self._direct = self._make_direct(local_deadline_seconds)
+        self._direct = self._make_direct(limits.local_deadline_seconds)
         self._outcome_writer = self._make_outcome_writer()
-        common = (batch_messages, batch_octets, memory_window_octets)
-        locally = ActiveQueueLimits(local_batches, *common, local_deadline_seconds, flush_seconds, flush_messages)
-        remotely = ActiveQueueLimits(remote_deliveries, *common, remote_deadline_seconds, remote_flush_seconds, flush_messages)
-        queues = (self._make_active_queue(False, locally), self._make_active_queue(True, remotely))
+        queues = (self._make_active_queue(False, limits), self._make_active_queue(True, limits))
         runner.begin(active_queues=queues, outcome_writer=self._outcome_writer)
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self.verbs = self._make_orders()
@@ -224,8 +209,9 @@ class Queue:
             failed=self._health.failed,
         )
 
-    def _make_active_queue(self, remote: bool, limits: ActiveQueueLimits) -> ActiveQueue:
+    def _make_active_queue(self, remote: bool, queue_limits: QueueLimits) -> ActiveQueue:
         delivery: Any = self._deliveries[remote]
+        limits = active_queue_limits(queue_limits, remote)
         if IConcurrentDelivery.providedBy(delivery):
             limits = replace(limits, calls=delivery.calls_at_once, deadline_seconds=delivery.deadline_seconds)
         runner = self._runner
@@ -258,9 +244,9 @@ class Queue:
             read=self._runner.read,
             do=self._forgetting,
             entering=self._entering,
-            entered=self._entered,
+            entered=self._acceptance.reported,
             finished=self._runner.settled,
-            kept=self.kept.cannot_be_told,
+            cannot_be_told=self.undeliverable.cannot_be_told,
             damaged=self._runner.damaged,
             since=self._clock_changes.since,
         )
@@ -314,7 +300,7 @@ class Queue:
             self._health.found_damage(str(fault))
             return
         self._take_up(left)
-        await self.kept.tidy()
+        await self.undeliverable.tidy()
 
     async def _tidy_spool(self) -> None:
         """Remove what belongs to no message: where it is sure what does."""
@@ -455,13 +441,13 @@ class Queue:
         if self._recovery is not None:
             self._recovery.commits(number)
         done: Deferred[None] = Deferred()
-        self._writer.commit(PendingCommit(number, packed, (done, envelope, content, destinations), attempts))
+        self._writer.commit(PendingCommit(number, packed, Waiter(done, envelope, content, destinations), attempts))
         return done
 
     def tidy(self) -> None:
         """Once a day: forget failures that nobody can be told of and that are too old."""
         if self._health.works:
-            self.kept.tidy()
+            self.undeliverable.tidy()
 
     # --- for people ---
 
@@ -493,66 +479,15 @@ class Queue:
         """From any thread."""
         self._call_from_thread(self._health.found_damage, why)
 
-    # --- what the writer reports ---
+    # --- what the parts tell each other ---
 
     def _committed(self, batch: Sequence[PendingCommit], faults: Sequence[StorageFault | None] | None) -> None:
-        counts = self.counts
-        counts.batches += 1
-        good, bad = batch, list[tuple[PendingCommit, StorageFault]]()
-        if faults is not None:
-            good = [waiting for waiting, fault in zip(batch, faults, strict=True) if fault is None]
-            bad = [(waiting, fault) for waiting, fault in zip(batch, faults, strict=True) if fault is not None]
-        counts.committed += len(good)
-        counts.depth += len(good)
-        for waiting in good:  # all the 250s first: nothing that follows may change them
-            self._answer(waiting, waiting.owner[0].callback, None)
-        for waiting, fault in bad:
-            self._refuse(waiting, fault)
-        for waiting in good:
-            _, envelope, content, destinations = waiting.owner
-            self._take_over(waiting.number, envelope, content, destinations, waiting.attempts)
-        self._runner.pump()
-
-    def _answer(self, waiting: PendingCommit, tell: Callable[[Any], None], answer: Any) -> None:
-        """One who cannot be told keeps no other from being told."""
-        try:
-            tell(answer)
-        except Exception:  # noqa: BLE001  whatever hangs on the answer is the caller's
-            self.log.failure("the answer on {id} came to nobody", id=waiting.owner[1].id)
-
-    def _take_over(
-        self,
-        number: int,
-        envelope: Envelope,
-        content: Content,
-        destinations: tuple[Destination, ...],
-        held: tuple[Attempt, ...] = (),
-    ) -> None:
-        """It is durable: hand it to the lanes.  One message's trouble is not that of the others in its batch."""
-        try:
-            self._runner.committed(number, envelope, content, destinations, held)
-        except Exception:  # noqa: BLE001  as above
-            self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
-            self._runner.read_again(number)
+        self._acceptance.committed(batch, faults)
 
     def _entering(self, number: int) -> None:
         """A report is about to be committed."""
         if self._recovery is not None:
             self._recovery.commits(number)
-
-    def _entered(self, reports: Sequence[Report]) -> None:
-        """Reports are messages of the queue now."""
-        self.counts.committed += len(reports)
-        self.counts.depth += len(reports)
-        for report in reports:
-            to = [str(recipient.address) for recipient in report.envelope.recipients]
-            self._note(report.about, "reported", condition=report.condition, report=report.envelope.id, recipient=to[0])
-            self._note(
-                report.envelope.id, "accepted", sender="", recipients=to, size=report.content.size, about=report.about
-            )
-            self._take_over(report.number, report.envelope, report.content, report.destinations)
-        if reports:
-            self._runner.pump()
 
     def _owed(self, attempts: Attempts) -> None:
         if self._reporter is not None:
@@ -561,7 +496,7 @@ class Queue:
     def _recorded(self, attempts: Attempts) -> None:
         self._runner.recorded(attempts)
         self._owed(attempts)
-        self.kept.recorded(attempts)
+        self.undeliverable.recorded(attempts)
 
     def _forgetting(self, work: Callable[[SqliteStore], Gone]) -> Deferred[Gone]:
         """Do in the store's thread what ends entries, and remove their files."""
@@ -572,15 +507,6 @@ class Queue:
             return gone
 
         return self._writer.do(do)
-
-    def _refuse(self, waiting: PendingCommit, fault: StorageFault) -> None:
-        self.counts.refused += 1
-        failure = Failure(fault)
-        try:
-            self._health.failed(failure)
-        except Exception:  # noqa: BLE001  the peer must have its answer
-            self.log.failure("the queue stumbled over a fault of its store")
-        self._answer(waiting, waiting.owner[0].errback, failure)
 
     def _recovered(self, message: ReadMessage) -> None:
         if not message.attempts:
@@ -593,6 +519,19 @@ class Queue:
             counts.depth -= number
         else:
             setattr(counts, name, getattr(counts, name) + number)
+
+
+def active_queue_limits(limits: QueueLimits, remote: bool) -> ActiveQueueLimits:
+    """Those of the local active queue, or of the remote one."""
+    return ActiveQueueLimits(
+        calls=limits.remote_deliveries if remote else limits.local_batches,
+        batch_messages=limits.batch_messages,
+        batch_octets=limits.batch_octets,
+        window_octets=limits.memory_window_octets,
+        deadline_seconds=limits.remote_deadline_seconds if remote else limits.local_deadline_seconds,
+        flush_seconds=limits.remote_flush_seconds if remote else limits.flush_seconds,
+        flush_messages=limits.flush_messages,
+    )
 
 
 def first_of(*waited: Deferred[Any]) -> Deferred[Any]:

@@ -51,7 +51,7 @@ def tidy_spool(reader: SqliteReader, spool: Spool, names: Iterable[str]) -> int:
 
 
 class Recovery:
-    """Reads the entries of an earlier run, page by page in the order of their ids, as the lanes have room."""
+    """Reads the entries of an earlier run, page by page in the order of their ids, as the active queues have room."""
 
     log = Logger()
 

@@ -78,8 +78,8 @@ class Reporter:
 
     `route(address)` says where a report goes; `next_id()` gives message ids; `read(function, *args)` runs in a thread,
     `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
-    with the entries that waited for nothing else, `kept(numbers)` where senders cannot be told, `damaged` with what cannot be
-    read.  No delay is told before an attempt has been made after `since()`.
+    with the entries that waited for nothing else, `cannot_be_told(numbers)` where senders cannot be told, `damaged` with what
+    cannot be read.  No delay is told before an attempt has been made after `since()`.
     """
 
     log = Logger()
@@ -98,7 +98,7 @@ class Reporter:
         entering: Callable[[int], None],
         entered: Callable[[list[Report]], None],
         finished: Callable[[list[Settled]], None],
-        kept: Callable[[list[int]], object],
+        cannot_be_told: Callable[[list[int]], object],
         damaged: Callable[[Unreadable], None],
         since: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -113,7 +113,7 @@ class Reporter:
         self._entering = entering
         self._entered = entered
         self._finished = finished
-        self._kept = kept
+        self._cannot_be_told = cannot_be_told
         self._damaged = damaged
         self._since = since
         self._due = RetryTimer(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
@@ -242,9 +242,9 @@ class Reporter:
         later = [mark.report for mark in marks if mark.report is not None]
         if later:
             self._due.expect(min(later))
-        kept = [mark.number for mark in marks if mark.state is EntryState.FAILED and mark.report is None]
-        if kept:
-            self._kept(kept)
+        untold = [mark.number for mark in marks if mark.state is EntryState.FAILED and mark.report is None]
+        if untold:
+            self._cannot_be_told(untold)
 
     def _owed(self, message: ReadMessage) -> list[Attempt]:
         since, now = self._since(), self._clock.seconds()

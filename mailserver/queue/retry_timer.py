@@ -51,7 +51,7 @@ class RetryTimer:
         self._timer: Any = None
         self._timer_at = 0.0
         self._asking = False
-        self._once_more = False
+        self._ask_again = False
         self._stopped = False
 
     def look(self) -> None:
@@ -62,10 +62,10 @@ class RetryTimer:
         if self._paused:
             return
         if self._asking:
-            self._once_more = True  # what fell due since the question is in no answer yet
+            self._ask_again = True  # what fell due since the question is in no answer yet
             return
         self._asking = True
-        self._once_more = False
+        self._ask_again = False
         self._written = END
         asked = self._ask(self._seen, self._clock.seconds(), PAGE)
         asked.addCallbacks(self._answered, self._not_answered).addErrback(self._stumbled)
@@ -105,7 +105,7 @@ class RetryTimer:
         if places:
             self._seen = min(places[-1], self._written)
             self._found(list(dict.fromkeys((number, remote) for _, number, remote in places)))
-        if len(places) == PAGE or self._once_more:
+        if len(places) == PAGE or self._ask_again:
             self.look()
         elif next_due is not None:
             self._look_at(next_due)

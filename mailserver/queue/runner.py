@@ -1,7 +1,8 @@
 """After the commit: deliver, remember what could not be delivered, settle what could.
 
-Each entry's destinations are split over two lanes, the local delivery and the remote one.  What has been delivered and flushed is
-settled; what was deferred gets a due time in the store and leaves memory; what failed for good stays in the store, visible.
+Each entry's destinations are split over two active queues, one for the local delivery and one for the remote one.  What has been
+delivered and flushed is settled.  What was deferred gets a due time in the store and leaves memory.  What failed for good stays
+in the store, visible, until its sender has been told.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Runner:
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
-        self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the lanes to which to give them back: remote, again
+        self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the active queues to which to give them back: remote, again
         self._stopping = False
         self._idle: list[Deferred[None]] = []
         self._unsound_said: dict[str, float] = {}  # when
@@ -112,7 +113,7 @@ class Runner:
         if attempts:
             destinations = self._without_held(envelope, destinations, attempts)
         if len(destinations) == 1:
-            self._lane_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
+            self._active_queue_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
         else:
             for active_queue in self.active_queues:
                 part = tuple([d for d in destinations if isinstance(d.route, Remote) is active_queue.remote])
@@ -179,18 +180,18 @@ class Runner:
             self.live[number] = entry
 
     def resize_windows(self, octets: int) -> None:
-        """So much may wait in the memory of each lane."""
+        """So much may wait in the memory of each active queue."""
         for active_queue in self.active_queues:
             active_queue.resize_window(octets)
 
     def pump(self) -> None:
-        """Let the lanes run, and read back what they have room for."""
+        """Let the active queues run, and read back what they have room for."""
         for active_queue in self.active_queues:
             active_queue.pump()
         self.changed()
 
     def changed(self) -> None:
-        """A lane has more room, or less to do."""
+        """An active queue has more room, or less to do."""
         for active_queue in self.active_queues:
             if not self._stopping:
                 if active_queue.wants_numbers and self._recovery is None:
@@ -209,7 +210,7 @@ class Runner:
                 waiting.callback(None)
 
     def recover_with(self, more: Callable[[], None] | None) -> None:
-        """Call `more` whenever a lane has room for entries of an earlier run; None when there are no more."""
+        """Call `more` whenever an active queue has room for entries of an earlier run; None when there are no more."""
         self._recovery = more
 
     def _new_entry(
@@ -232,17 +233,17 @@ class Runner:
                     entry.open &= ~(1 << attempt.destination)
         return entry
 
-    def _lane_of(self, destination: Destination) -> ActiveQueue:
+    def _active_queue_of(self, destination: Destination) -> ActiveQueue:
         return self.active_queues[1] if isinstance(destination.route, Remote) else self.active_queues[0]
 
     # --- out ---
 
-    def answered(self, active_queue: ActiveQueue, leg: ActiveParcel, answer: object, why: str) -> None:
+    def answered(self, active_queue: ActiveQueue, parcel: ActiveParcel, answer: object, why: str) -> None:
         """A delivery has answered for a parcel, or has not: `why` says so then.  The answer may be anything."""
-        entry = leg.entry
+        entry = parcel.entry
         attempts: list[Attempt] = []
         chance = random.random()  # one for all: what failed together is read back together
-        for destination in leg.parcel.destinations:
+        for destination in parcel.parcel.destinations:
             outcome, reason = None, why
             if not why:
                 try:
@@ -257,7 +258,7 @@ class Runner:
                 self._tell(entry, destination, "delivered", note=outcome.note)
             else:
                 attempts.append(self._not_delivered(active_queue, entry, destination, outcome, reason, chance))
-        self._count("delivered", len(leg.parcel.destinations) - len(attempts))
+        self._count("delivered", len(parcel.parcel.destinations) - len(attempts))
         if attempts:
             entry.recorded = True
             entry.writing += len(attempts)
@@ -399,7 +400,7 @@ class Runner:
     # --- for a person's hand ---
 
     def claim(self, numbers: set[int]) -> set[int]:
-        """Take entries out of the lanes, so that a person may change them; those that could be had.
+        """Take entries out of the active queues, so that a person may change them; those that could be had.
 
         Not to be had is what is being delivered, not yet flushed, not yet written down, or settled already.
         """

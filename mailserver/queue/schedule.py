@@ -38,9 +38,9 @@ class Schedule:
         end = received_at + self._expire
         if now >= end:
             return None
-        return min(self.once_more(attempts=attempts, now=now, chance=chance), end)
+        return min(self.after_pause(attempts=attempts, now=now, chance=chance), end)
 
-    def once_more(self, *, attempts: int, now: float, chance: float) -> float:
+    def after_pause(self, *, attempts: int, now: float, chance: float) -> float:
         """When the next attempt is due, whatever the age of the message."""
         pause = self._retry[min(attempts, len(self._retry)) - 1]
         return now + pause * (1 - JITTER + 2 * JITTER * chance)

@@ -54,7 +54,7 @@ class Settlement:
         if not isinstance(outcome, Failed):
             due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
             if due is None and (before is None or not before.was_made(since, now)):
-                due = self._schedule.once_more(attempts=made, now=now, chance=chance)
+                due = self._schedule.after_pause(attempts=made, now=now, chance=chance)
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:

@@ -264,8 +264,8 @@ class SqliteStore:
         connection = self._trusted_connection()
         dropped: list[Settled] = []
         with self._faults(), connection:
-            kept = settled_rows(connection.execute(GIVEN_UP))
-            dropped = [entry for place, entry in enumerate(kept) if place < len(kept) - most or entry[0] < before]
+            failed = settled_rows(connection.execute(GIVEN_UP))
+            dropped = [entry for place, entry in enumerate(failed) if place < len(failed) - most or entry[0] < before]
             self._forget(connection, dropped)
         return dropped
 
@@ -300,10 +300,10 @@ class SqliteStore:
             if gone:
                 connection.execute(DELETE, (numbers_array(gone),))
                 connection.execute(DELETE_ATTEMPTS, (numbers_array(gone),))
-            kept = [attempt for attempt in attempts if attempt.number in found]
-            if kept:
-                connection.executemany(UPSERT, [attempt_row(attempt) for attempt in kept])
-            finished = self._finish(connection, {one.number for one in kept if one.state in CLOSED})
+            written = [attempt for attempt in attempts if attempt.number in found]
+            if written:
+                connection.executemany(UPSERT, [attempt_row(attempt) for attempt in written])
+            finished = self._finish(connection, {one.number for one in written if one.state in CLOSED})
         return found, finished
 
     def mend_times(self, now: float, pauses: Sequence[float], warn_seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""What a lane has to do beyond the numbers that it keeps in memory: between which of the store's numbers it stands.  Pure."""
+"""What an active queue has yet to find in the store, beyond the numbers in its backlog: a range of numbers.  Pure."""
 
 from __future__ import annotations
 

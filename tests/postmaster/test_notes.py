@@ -270,9 +270,9 @@ class WithAQueue(ReportCase):
         self.clock.advance(1)
         await self.quiet(queue)
         self.assertEqual([entry.state for entry in await queue.list()], ["failed"])
-        self.assertEqual(len(queue.kept.untold), 1)
+        self.assertEqual(len(queue.undeliverable.untold), 1)
         self.assertEqual(await self.told(queue, notes), [])
-        self.assertEqual(len(queue.kept.untold), 0)
+        self.assertEqual(len(queue.undeliverable.untold), 0)
         self.assertEqual(len(await queue.list()), 1)
 
     async def test_a_full_disk_is_told_of_when_there_is_room(self):

@@ -30,7 +30,7 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.reply import Reply
 from mailserver.queue.clock_watch import boot_seconds
 from mailserver.queue.queue import Queue
-from tests.queue.doubles import envelope, local
+from tests.queue.doubles import envelope, local, with_limits
 
 COMMITTERS = 20
 IDS = IdSource(time.time)
@@ -84,7 +84,7 @@ async def route(address):
 
 
 def make_queue(directory, delivery=Appending, **changes):
-    options = {"minimum_free_bytes": 0, "flush_seconds": 0.05, "memory_window_octets": 300_000}
+    options = {"minimum_free_bytes": 0, "flush_seconds": 0.05, "memory_window_octets": 300_000, "retry_seconds": [1]}
     return Queue(
         data_directory=os.path.join(directory, "data"),
         clock=reactor,
@@ -93,9 +93,8 @@ def make_queue(directory, delivery=Appending, **changes):
         note=lambda id, step, **fields: None,
         run_in_thread=threads.deferToThread,
         call_from_thread=reactor.callFromThread,
-        expire_seconds=4 * 86400,
         boot_seconds=boot_seconds,
-        **{"retry_seconds": [1], **options, **changes},
+        **with_limits({"expire_seconds": 4 * 86400, **options, **changes}),
     )
 
 

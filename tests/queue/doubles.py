@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import fields
 from typing import Any
 
 from twisted.internet import reactor, threads
@@ -20,6 +21,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
+from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
 
 PEER = Peer("192.0.2.1", 2525, "mx", "client.example", "EHLO")
@@ -160,6 +162,13 @@ class Steps:
         return sum(1 for _, s, _ in self.noted if s == step)
 
 
+def with_limits(options):
+    """The arguments of `Queue`: those of `QueueLimits` gathered in one."""
+    names = {field.name for field in fields(QueueLimits)}
+    limits = QueueLimits(**{name: value for name, value in options.items() if name in names})
+    return {**{name: value for name, value in options.items() if name not in names}, "limits": limits}
+
+
 class QueueCase(TestCase):
     """A queue in a directory of its own, with real threads and a clock that the test moves."""
 
@@ -187,9 +196,9 @@ class QueueCase(TestCase):
             "retry_seconds": [60, 300],
             "expire_seconds": 3600,
             "minimum_free_bytes": 0,
-            "failures_kept_seconds": 1e9,  # the ids tell the time of day, the clock another
+            "undeliverable_seconds": 1e9,  # the ids tell the time of day, the clock another
         }
-        queue = Queue(**{**options, **changes})
+        queue = Queue(**with_limits({**options, **changes}))
         self.queues.append(queue)
         return queue
 

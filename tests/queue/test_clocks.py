@@ -193,12 +193,12 @@ class Set(ReportCase):
 
     async def test_what_is_kept_for_the_postmaster_does_not_grow_old_by_a_clock_that_was_just_read(self):
         self.delivery.answers["alice"] = Failed(NO)
-        queue = await self.started(failures_kept_seconds=60.0)
+        queue = await self.started(undeliverable_seconds=60.0)
         self.clock.rightNow = time_of(IDS.next())
         id = await self.send(queue, local(), sender=False)
         await self.stop(queue)
         self.set_clock(YEAR)
-        queue = await self.started(failures_kept_seconds=60.0)
+        queue = await self.started(undeliverable_seconds=60.0)
         await self.quiet(queue)
         self.assertEqual([entry.id for entry in list_entries(self.directory)], [id])
         self.clock.advance(3600)

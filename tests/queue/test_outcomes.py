@@ -215,19 +215,19 @@ class WriteDown(QueueCase):
     def test_a_good_batch_is_one_transaction(self):
         attempts = [self.attempt(n) for n in range(5)]
         written = write_down(self.store(), [(7, "ID", False, False)], attempts, 100.0)
-        self.assertEqual((written.kept, written.refused, len(self.seen)), (attempts, [], 1))
+        self.assertEqual((written.attempts_written, written.refused, len(self.seen)), (attempts, [], 1))
 
     def test_the_bad_one_is_kept_bare_and_all_others_as_they_are(self):
         attempts = [self.attempt(n, "bad" if n == 40 else "good") for n in range(50)]
         written = write_down(self.store(), [(70, "ID", False, False)], attempts, 100.0)
-        self.assertEqual(written.kept[:40] + written.kept[41:], attempts[:40] + attempts[41:])
-        self.assertEqual(written.kept[40], Attempt(40, 0, False, EntryState.DEFERRED, 1, 100.0, None, NOT_WRITTEN))
+        self.assertEqual(written.attempts_written[:40] + written.attempts_written[41:], attempts[:40] + attempts[41:])
+        self.assertEqual(written.attempts_written[40], Attempt(40, 0, False, EntryState.DEFERRED, 1, 100.0, None, NOT_WRITTEN))
         self.assertEqual((written.refused, written.fault), ([], None))
         self.assertLess(len(self.seen), 20, "in halves, not row by row")
 
     def test_what_was_done_stays_done_without_its_words(self):
         done = Attempt(3, 0, False, EntryState.DELIVERED, 1, None, None, "bad")
-        (kept,) = write_down(self.store(), [], [done], 100.0).kept
+        (kept,) = write_down(self.store(), [], [done], 100.0).attempts_written
         self.assertEqual((kept.state, kept.note), (EntryState.DELIVERED, NOT_WRITTEN))
 
     def test_an_entry_that_cannot_be_forgotten_is_named_and_keeps_its_file(self):
@@ -240,7 +240,7 @@ class WriteDown(QueueCase):
         attempts = [self.attempt(0, "bad"), self.attempt(1, "full"), self.attempt(2)]
         written = write_down(self.store(), [], attempts, 100.0)
         self.assertIsInstance(written.fault, StorageFull)
-        self.assertEqual([attempt.number for attempt in written.kept], [0])
+        self.assertEqual([attempt.number for attempt in written.attempts_written], [0])
         self.assertEqual(written.attempts, attempts[1:])
 
     def test_a_full_disk_writes_nothing_in_parts(self):

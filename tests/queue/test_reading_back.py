@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from mailserver.mail.answers import Deferred as Later
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
-from mailserver.queue import active as lane_module
+from mailserver.queue import active as active_module
 from mailserver.queue import runner as runner_module
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
@@ -75,7 +75,7 @@ class ReadingCase(QueueCase):
         return id
 
     def hold_next_read(self, queue, active_queue):
-        """Of that lane.  All other reads wait behind it."""
+        """Of that active queue.  All other reads wait behind it."""
         runner, held = queue._runner, Held(threads.deferToThread)
 
         def run_in_thread(function, *arguments):
@@ -213,11 +213,11 @@ class ReadingBack(ReadingCase):
 
 
 class Overflowing(ReadingCase):
-    """A lane's backlog has a place for some numbers only; the others are found in the store when there is room again."""
+    """The backlog of an active queue has a place for some numbers only; the others are found in the store when there is room again."""
 
     def setUp(self):
         super().setUp()
-        self.patch(lane_module, "BACKLOG_MOST", 20)
+        self.patch(active_module, "BACKLOG_MOST", 20)
         self.patch(runner_module, "REFILL", 7)
 
     async def send_while_blocked(self, queue, delivery, make, count=100):

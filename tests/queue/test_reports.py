@@ -359,7 +359,7 @@ class NobodyToTell(ReportCase):
 
     async def test_of_such_failures_only_so_many_are_kept(self):
         self.delivery.answers["alice"] = Failed(FULL)
-        queue = await self.started(failures_kept=2)
+        queue = await self.started(undeliverable_messages=2)
         ids = [await self.send(queue, local(), sender=False) for _ in range(4)]
         await self.quiet(queue)
         self.assertEqual([entry.id for entry in await queue.list()], ids[2:])
@@ -370,7 +370,7 @@ class NobodyToTell(ReportCase):
         queue = await self.started()
         id = await self.send(queue, local(), sender=False)
         await self.stop(queue)
-        queue = await self.started(failures_kept_seconds=60.0)
+        queue = await self.started(undeliverable_seconds=60.0)
         await self.quiet(queue)
         self.assertIsNone(await queue.show(id))
         self.assertEqual(queue.depth, 0)

@@ -1,8 +1,8 @@
 """Retry, hold, release, bounce, drop, redirect: what a person does to waiting mail while the queue works, and while none runs.
 
-A page of entries is looked through at a time.  Those that are meant are claimed: taken out of the lanes, so that nothing delivers
-them meanwhile.  What is being delivered cannot be claimed and is left as it is.  Then the change is one transaction of the store,
-and the entries are given back.
+A page of entries is looked through at a time.  Those that are meant are claimed: taken out of the active queues, so that
+nothing delivers them meanwhile.  What is being delivered cannot be claimed and is left as it is.  Then the change is one
+transaction of the store, and the entries are given back.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def select(
 
 
 class Orders:
-    """The verbs of a queue that runs.  `do` is `BatchWriter.do`; the rest is what the queue itself works with."""
+    """The verbs of a queue that runs.  `do` is `CommitWriter.do`; the rest is what the queue itself works with."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class Store:
         return self.finishes
 
 
-class LedgerCase(SynchronousTestCase):
+class OutcomeWriterCase(SynchronousTestCase):
     """`work` is what waits for the writer thread; `do_all` does it."""
 
     def setUp(self) -> None:
@@ -99,7 +99,7 @@ class LedgerCase(SynchronousTestCase):
         return refuses
 
 
-class HandingOver(LedgerCase):
+class HandingOver(OutcomeWriterCase):
     def test_it_is_empty_and_nothing_is_handed_over_until_something_comes(self) -> None:
         self.assertTrue(self.outcome_writer.is_empty)
         self.outcome_writer.add([], [])
@@ -147,7 +147,7 @@ class HandingOver(LedgerCase):
         self.assertEqual((kept.due, kept.note), (1000 + UNSOUND_AGAIN_SECONDS, NOT_WRITTEN))
 
 
-class Refusals(LedgerCase):
+class Refusals(OutcomeWriterCase):
     def test_what_cannot_be_written_now_is_tried_again_with_what_came_meanwhile(self) -> None:
         self.store.refuses = self.refusing(1, error=StorageFull("no"))
         self.outcome_writer.add([entry(1)], [attempt(2)])
@@ -214,7 +214,7 @@ class Refusals(LedgerCase):
         self.assertEqual((self.work, self.outcome_writer.is_empty), ([], False))
 
 
-class Stumbling(LedgerCase):
+class Stumbling(OutcomeWriterCase):
     def test_who_is_told_and_fails_keeps_nothing_from_being_written(self) -> None:
         self.outcome_writer._settled = mock.Mock(side_effect=ValueError)
         self.outcome_writer.add([entry(1)], [])
@@ -245,7 +245,7 @@ class Stumbling(LedgerCase):
         self.assertEqual(self.gone, [[2]])
 
 
-class InParts(LedgerCase):
+class InParts(OutcomeWriterCase):
     def test_a_store_that_is_not_trusted_any_more_writes_nothing_in_parts(self) -> None:
         self.store.trusted = False
         self.store.refuses = self.refusing(1, error=OverflowError("no"))
@@ -258,13 +258,13 @@ class InParts(LedgerCase):
         self.store.refuses = self.refusing(3, error=OverflowError("too large"))
         written = write_down(self.store, [], [attempt(2), attempt(3), attempt(4)], 5.0)
         self.assertEqual(written.refused, [(3, "OverflowError: too large")])
-        self.assertEqual([(one.number, one.note) for one in written.kept], [(2, "busy"), (3, NOT_WRITTEN), (4, "busy")])
+        self.assertEqual([(one.number, one.note) for one in written.attempts_written], [(2, "busy"), (3, NOT_WRITTEN), (4, "busy")])
         self.assertEqual((written.unsettled, self.store.attempts), (set(), [attempt(2), attempt(4)]))
 
     def test_an_entry_that_is_refused_has_the_stores_words(self) -> None:
         self.store.refuses = self.refusing(3, error=MessageRefused("not that one"))
         written = write_down(self.store, [entry(3)], [attempt(4)], 5.0)
-        self.assertEqual((written.refused, written.unsettled, written.kept), ([(3, "not that one")], {3}, [attempt(4)]))
+        self.assertEqual((written.refused, written.unsettled, written.attempts_written), ([(3, "not that one")], {3}, [attempt(4)]))
 
     def test_a_file_that_was_never_written_is_not_removed(self) -> None:
         remove_files(self.spool, [entry(1, spooled=False), entry(2)])
