@@ -1,4 +1,4 @@
-"""Questions by UDP: a handful of connected sockets for each server.
+"""Questions by UDP over a few connected sockets for each server.
 
 An answer is believed only where address, port, id and question are those of an attempt that waits.  A forger far away has
 to guess the port and the id (RFC 5452): both are random, sockets are used in random order and are replaced by new ones after

@@ -1,4 +1,4 @@
-"""What a message says about a name: an answer, a name under which to ask on, or that this server cannot tell."""
+"""What a message says about a name: an answer, another name to ask for, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resolver: answers from its cache, puts each other question to a name server once, however many ask for it."""
+"""The resolver: answers from its cache and asks each other question once, however many ask for it."""
 
 from __future__ import annotations
 

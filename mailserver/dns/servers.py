@@ -1,4 +1,4 @@
-"""The name servers: which there are, which is asked next, which are given a rest.
+"""The name servers: which there are, which is asked next, which rests.
 
 Decisions only; the time is handed in.
 """

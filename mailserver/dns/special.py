@@ -1,4 +1,4 @@
-"""Names that no name server elsewhere is asked about (RFC 6761 section 6): localhost, .invalid, .test."""
+"""Names that are never asked about elsewhere (RFC 6761 section 6): localhost, .invalid, .test."""
 
 from __future__ import annotations
 

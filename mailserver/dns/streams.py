@@ -1,4 +1,4 @@
-"""Questions by TCP, for answers that do not fit into a datagram (RFC 7766): a connection for each."""
+"""Questions by TCP, for answers too large for a datagram (RFC 7766): a connection for each."""
 
 from __future__ import annotations
 

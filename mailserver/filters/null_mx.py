@@ -1,4 +1,4 @@
-"""Refuses senders whose domain says that it takes no mail: nobody could ever answer them (RFC 7505 section 4.2)."""
+"""Refuses senders whose domain takes no mail and so could never be answered (RFC 7505 section 4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attribute that is worked out when it is first asked for."""
+"""An attribute that is computed when it is first asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a submission server adds to a message that lacks it (RFC 6409 section 8)."""
+"""Adds what a submitted message lacks (RFC 6409 section 8)."""
 
 from __future__ import annotations
 

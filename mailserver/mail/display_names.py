@@ -1,4 +1,4 @@
-"""From fields as mail programs write them, made into what RFC 5322 can hold (sections 3.2.5 and 3.4).
+"""From fields as mail programs write them, made valid (RFC 5322 sections 3.2.5 and 3.4).
 
 Commas, dots and ``@`` stand without quotes in names; a list ends with a comma; a whole address is written as an encoded word,
 where RFC 2047 section 5 allows only its name.  Where the text can only be meant as one name and one address, the name is quoted

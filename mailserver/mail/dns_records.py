@@ -1,4 +1,4 @@
-"""What a resolver is asked and what it answers."""
+"""The questions that a resolver is asked, and its answers."""
 
 from __future__ import annotations
 

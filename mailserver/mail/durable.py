@@ -1,4 +1,4 @@
-"""Making names durable: a file that was synced can still lose its name with the power."""
+"""Syncs the names of files: a file that was synced can still lose its name with the power."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a modifier may ask for, and how the edits of a header section are made.
+"""The changes that a modifier may ask for, and how they are made to a header section.
 
 The edits of a message in a file leave the file alone: its header section is replaced by an edited one in front of it.
 

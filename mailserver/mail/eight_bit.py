@@ -1,4 +1,4 @@
-"""Content made fit for a channel that does not carry all octets: by part, with quoted-printable or base64 (RFC 2045 section 6).
+"""8-bit content encoded by part, with quoted-printable or base64 (RFC 2045 section 6), for a host that takes 7 bits.
 
     with source_of(content) as source:
         conversion = conversion_of(source, Channel(eight_bit=False))    # None: it fits as it is

@@ -1,4 +1,4 @@
-"""Who is connected, who sends, who shall receive: the envelope of RFC 5321 section 2.3.1."""
+"""Who is connected, who sends, who receives: the envelope of RFC 5321 section 2.3.1."""
 
 from __future__ import annotations
 

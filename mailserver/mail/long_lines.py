@@ -1,4 +1,4 @@
-"""Lines that are longer than mail may have them (RFC 5322 section 2.1.1: 998 octets), encoded away where mail is handed in.
+"""Lines above 998 octets (RFC 5322 section 2.1.1), encoded where mail is submitted.
 
 Some hosts cut such lines, and whoever cuts one breaks the signatures over it.  So a user's message has none before it is signed
 or sent.  The parts that have such lines become quoted-printable or base64, and lines of base64 that are too long are wrapped;

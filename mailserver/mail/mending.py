@@ -1,4 +1,4 @@
-"""Header sections that are not quite what RFC 5322 wants, as many programs write them: made into what their authors meant.
+"""Header sections that are nearly valid, as many programs write them, made valid.
 
 * Text that follows the fields without an empty line (section 2.1) would be read as header, and the reader would see an empty
   mail.  The empty line is put before the first line that is not a field.

@@ -1,4 +1,4 @@
-"""Which addresses belong together, and sets of networks."""
+"""Networks: which addresses belong to one, and sets of them."""
 
 from __future__ import annotations
 

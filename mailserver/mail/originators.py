@@ -1,4 +1,4 @@
-"""Who a message says that it is from: the From and Sender fields (RFC 5322 section 3.6.2), read strictly.
+"""The originator fields From and Sender (RFC 5322 section 3.6.2), read strictly.
 
     from          = "From:" mailbox-list CRLF
     sender        = "Sender:" mailbox CRLF

@@ -1,4 +1,4 @@
-"""A delivery's answer made sound, in one place: what a plugin returns goes into the store, into reports and into the log.
+"""Checks what a plugin's delivery returns before it goes into the store, into reports and into the log.
 
 An outcome with a member of a wrong type is unsound, and whoever asked defers that destination alone.  Text is cleaned and cut.
 Of a `Delivered` nothing but words can be wrong, and it stays one: what was delivered is not delivered again for a word's sake.

@@ -1,4 +1,4 @@
-"""What a delivery is handed: one message and the destinations that it serves."""
+"""What a delivery is given: one message and the destinations that it serves."""
 
 from __future__ import annotations
 

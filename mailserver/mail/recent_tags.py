@@ -1,4 +1,4 @@
-"""Who was met lately: a bounded set of short tags with the day of the last time, in one run of octets.
+"""A bounded set of short tags with the day on which each was last seen, in one run of octets.
 
 An entry is six octets of a hash and two of the day (since 1970).  The entries are in the order in which they were met, so the
 oldest stand in front: they leave when their days are over, and when there is no more room.  Nothing is unpacked to look one up.

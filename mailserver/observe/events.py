@@ -1,4 +1,4 @@
-"""Everything else that is logged, in the same stream: Twisted's own events, warnings, failures with their tracebacks."""
+"""Other events in the same log: Twisted's own, warnings, failures with their tracebacks."""
 
 from __future__ import annotations
 

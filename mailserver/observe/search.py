@@ -1,4 +1,4 @@
-"""Which messages a person may mean who knows no id: looked for among the roads, the newest first."""
+"""Looks among the roads, the newest first, for messages whose id a person does not know."""
 
 from __future__ import annotations
 

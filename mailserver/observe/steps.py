@@ -1,4 +1,4 @@
-"""The steps of all roads: taken in at once, written down a little later by a thread of their own.
+"""The steps of all roads: taken in at once, written down a little later by a thread.
 
 `Steps.note` only appends to a bounded queue.  Four times a second the writer thread takes what is there, writes a log line for
 each step and one batch into the road store, and hands the steps to the observers.  It does so in small portions with a pause

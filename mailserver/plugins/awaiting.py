@@ -1,4 +1,4 @@
-"""Run what a component returns, without a reactor turn where nothing has to be waited for.
+"""Runs a component's coroutine, without a reactor turn where it has nothing to wait for.
 
 A component's method is an ``async def`` or returns a Deferred.  Most answer at once; `now_or_later` then hands back the plain
 value, so that the caller pays for a Deferred only where there is something to wait for.

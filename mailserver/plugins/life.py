@@ -1,4 +1,4 @@
-"""The life of a component: its start and its stop, each of which has its time."""
+"""Starts and stops a component, each within its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few threads for one kind of waiting.
+"""A few threads for one kind of call that may block.
 
 A deadline gives up the waiting, not the thread: a call to a disk that hangs keeps its thread for as long as the kernel keeps the
 call.  So whatever may hang has threads of its own, and nobody else waits for one of those.  They are daemons: a call that hangs

@@ -1,4 +1,4 @@
-"""Notes to postmaster: what else only the log would say, such as a report that reached nobody, or a certificate that expires.
+"""Notes to postmaster about what else only the log would say: a report that reached nobody, a certificate that expires.
 
 A note is a message of the queue like any other, with the null reverse-path: it is reported on to nobody, and of its own failure
 there is no note (`is_own`).  One of a kind and subject is enough for a day, over restarts too.  Nothing waits for a note: where

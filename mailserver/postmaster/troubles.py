@@ -1,4 +1,4 @@
-"""What is wrong with this server now, as far as a postmaster has to do something about it."""
+"""What is wrong with this server now, as far as a postmaster can do something about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The misuse of an exchange by its caller."""
+"""Errors of a caller that misuses an exchange."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection of the sink, in a thread of its own: the socket, TLS and the time; `SinkAnswers` decides."""
+"""One connection of the sink, in a thread: the socket, TLS and the time; `SinkAnswers` decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong on our own side of a session."""
+"""Errors of a caller on our own side of a session."""
 
 from __future__ import annotations
 

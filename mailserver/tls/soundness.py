@@ -1,4 +1,4 @@
-"""What is doubtful about certificates that can be used: each doubt is a sentence that names the file.
+"""Doubts about certificates that can be used: each is a sentence that names the file.
 
 Nothing here refuses anything: old mail servers take any certificate, and an expired one is better than none.
 """

@@ -1,4 +1,4 @@
-"""TLS as a client that believes a certificate of the right name alone."""
+"""A TLS client that accepts a certificate of the right name alone."""
 
 from __future__ import annotations
 

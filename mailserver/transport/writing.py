@@ -1,4 +1,4 @@
-"""Writes straight to the socket where nothing is waiting to be written.
+"""Writes straight to the socket where nothing waits to be written.
 
 Twisted's transports put octets into a buffer, ask epoll for the moment when they can be sent and send them a turn later: two
 system calls and a turn more than needed for a reply of forty octets; with TLS another turn goes by before they are encrypted.

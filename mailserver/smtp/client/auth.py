@@ -1,4 +1,4 @@
-"""A client's login (RFC 4954): the words around a SASL exchange, whose content is the caller's."""
+"""AUTH (RFC 4954) from the client's side: the lines around a SASL exchange, whose content is the caller's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content on its way out: DATA with its dots and its end, or the one chunk of a BDAT.
+"""Content on its way to the peer: DATA with its dots and its end, or one chunk of BDAT.
 
 No line is looked at: dots are found by searching, and over the border between two pieces by the last two octets.
 """

@@ -1,4 +1,4 @@
-"""What was said on a connection, for people: commands and replies, without content and without secrets.
+"""The commands and replies of a connection for people, without content and without secrets.
 
 While all goes well this costs one tuple for each reply; the words are put together where somebody asks for them.
 """

@@ -1,4 +1,4 @@
-"""Replies as a peer says them, read with bounds.
+"""Replies of the peer, parsed within bounds.
 
     Greeting   = ( "220 " Domain [ SP textstring ] CRLF ) / ( "220-" ... )
     Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF

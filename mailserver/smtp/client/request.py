@@ -1,4 +1,4 @@
-"""What a caller wants sent, held against what the peer offers, and the commands that say it.
+"""What a caller wants sent, checked against what the peer offers, and the commands for it.
 
 A need that the peer cannot meet is a permanent answer in our own words: nothing is ever sent with less than was asked for.
 The parameters of DSN alone may be dropped (RFC 3461 section 5.2.2); who asked for a report gets it from the caller.

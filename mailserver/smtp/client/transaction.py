@@ -1,4 +1,4 @@
-"""One request on its way: who has an outcome, who is being asked about, who comes later.
+"""One request: which recipients have an outcome, which is being asked about, which come later.
 
 A peer may take fewer recipients at a time than there are: it says so with RCPTMAX (RFC 9422), or with 452 to the RCPT that
 is too many (RFC 5321 section 4.5.3.1.10).  So a transaction has parts, each with a MAIL, RCPTs and content of its own.

@@ -1,4 +1,4 @@
-"""What a server offers, and how EHLO and LHLO announce it (RFC 5321 section 4.1.1.1).
+"""The extensions that a server offers, and how EHLO and LHLO announce them (RFC 5321 section 4.1.1.1).
 
     ehlo-line      = ehlo-keyword *( SP ehlo-param )
     ehlo-keyword   = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")

@@ -1,4 +1,4 @@
-"""One message from MAIL to its end, and the octets of a message that nobody wants."""
+"""One message from MAIL to its end, and content that is thrown away."""
 
 from __future__ import annotations
 
