@@ -29,7 +29,7 @@ from mailserver.delivery.courier_client import courier_start
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
 from mailserver.delivery.pipe import PipeOptions, launch_of
-from mailserver.processes.spawning import ProcessStart, name_version, outlive_signals
+from mailserver.processes.spawning import STARTER_GONE, ProcessStart, name_version, outlive_signals
 
 __all__ = ["main", "plan_of", "read"]
 
@@ -103,7 +103,11 @@ def main(arguments: Sequence[str]) -> None:
     os.umask(0o077)
     with socket.socket(fileno=int(number)) as pipe:
         name_version(pipe)
-        pipe.sendall(json.dumps(read(path)).encode("ascii"))
+        plan = json.dumps(read(path)).encode("ascii")
+        try:
+            pipe.sendall(plan)
+        except ConnectionError:  # the root process has gone, or waits no longer
+            sys.exit(STARTER_GONE)
 
 
 if __name__ == "__main__":

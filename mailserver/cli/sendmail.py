@@ -26,6 +26,7 @@ from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs
 from mailserver.mail.address import Address
+from mailserver.mail.durable import sync_directory
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 from mailserver.pickup.file_format import PickupEnvelope, PickupFault, pickup_name
 
@@ -284,18 +285,13 @@ def _write_message(
 def _sync_name(folder: str, descriptor: int) -> None:
     """Make the new name durable.  A folder that this user may not read cannot be synced by itself: then its file system is."""
     try:
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        sync_directory(folder)
     except PermissionError:
         syncfs = find_syncfs()
         if syncfs is None:
             os.sync()
         else:
             syncfs(descriptor)
-        return
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def domain_of(configuration: Configuration) -> str:

@@ -27,13 +27,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.delivery.durability import sync_directory
 from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.open_maildirs import Maildir, Maildirs
 from mailserver.delivery.sweep import sweep_tmp
 from mailserver.delivery.writer import Earlier, store
 from mailserver.mail.answers import Mailbox
+from mailserver.mail.durable import sync_directory
 from mailserver.processes import privileged
 from mailserver.processes.privileged import Lookup, RequestError, account_of, become, server_waits
 from mailserver.processes.spawning import name_version, outlive_signals
@@ -139,7 +139,7 @@ def write(request: CourierRequest, home: str, template: PathTemplate, reply: int
         body = Body(lambda: _pieces(content), binary=request.binary, in_memory=False)
         place = store(maildir, request.name, request.fields, body, earlier, go_on=go_on, sync=True)
     for directory in {f"{maildir.path}/{place.partition('/')[0]}", *maildirs.take_made()}:
-        sync_directory(directory)
+        sync_directory(directory, missing_ok=True)
     sweep_tmp(maildir.tmp, now=time.time())
     return f"{maildir.path}/{place}"
 

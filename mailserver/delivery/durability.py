@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from mailserver.delivery.names import marker_in
+from mailserver.mail.durable import sync_directory, sync_fd
 
 __all__ = ["Disk", "Touched", "find_syncfs"]
 
@@ -74,7 +74,7 @@ class Disk:
             return
         _side_by_side(_sync_message, touched.files)
         parts = {f"{maildir}/{name.partition('/')[0]}" for maildir, name in touched.files}
-        _side_by_side(sync_directory, parts | touched.directories)
+        _side_by_side(partial(sync_directory, missing_ok=True), parts | touched.directories)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -90,26 +90,6 @@ class Disk:
                 raise OSError(errno.ENOENT, "no way leads to the file system any more", path)
             self._devices[device] = fd
         return self._devices[device]
-
-
-def sync_fd(fd: int) -> None:
-    """fsync; on macOS the call that reaches the platter."""
-    if sys.platform == "darwin":
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(fd)
-
-
-def sync_directory(path: str) -> None:
-    """Make a directory's entries durable.  One that is gone has none."""
-    try:
-        fd = os.open(path, DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        sync_fd(fd)
-    finally:
-        os.close(fd)
 
 
 def _sync_message(file: tuple[str, str]) -> None:

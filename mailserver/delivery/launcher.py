@@ -273,7 +273,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
         name_version(control)
         try:
             launch = Launch.decoded(privileged.instructions(control))
-        except EOFError:  # whoever started us has gone
+        except (EOFError, ConnectionError):  # whoever started us has gone
             return
         template = CommandTemplate(launch.command)
         privileged.serve(

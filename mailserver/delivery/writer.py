@@ -17,13 +17,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from mailserver.delivery.batch_format import BatchCopy, BatchMessage, BatchReport, CopyResult
-from mailserver.delivery.durability import sync_fd
 from mailserver.delivery.errno_outcomes import NO_ERRNO
 from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import marker_in, resized, sized
 from mailserver.delivery.open_maildirs import BELOW, Maildir, Maildirs
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_fd
 from mailserver.mail.edits import without_return_path
 
 __all__ = ["Earlier", "MaildirWriter", "NobodyWaits", "store"]

@@ -31,7 +31,8 @@ from mailserver.delivery.batch_format import BatchMessage, BatchReport, messages
 from mailserver.delivery.names import PathTemplate
 from mailserver.delivery.open_maildirs import Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
-from mailserver.processes.exchange import ProcessExchange, receive_frame, send_frame
+from mailserver.processes import frames
+from mailserver.processes.exchange import ProcessExchange
 from mailserver.processes.spawning import outlive_signals, spawn
 from mailserver.processes.version import version
 
@@ -155,8 +156,8 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=int(number)) as server:
         if expected and version().decode("ascii") != expected:
             with contextlib.suppress(EOFError, ConnectionError):
-                receive_frame(server)
-                send_frame(server, marshal.dumps(OTHER_VERSION))
+                frames.receive(server, octets_most=frames.LONGEST_OCTETS)
+                frames.send(server, marshal.dumps(OTHER_VERSION))
             return
         closes = select.poll()
         closes.register(server, 0)
@@ -168,8 +169,9 @@ def main(arguments: Sequence[str]) -> None:
         writer = MaildirWriter(maildirs=maildirs, syncs_files=bool(files), go_on=go_on)
         while True:
             try:
-                report = writer.write(messages_of(marshal.loads(receive_frame(server))))  # noqa: S302  # the server is our own
-                send_frame(server, marshal.dumps(tuple(report)))
+                octets, _ = frames.receive(server, octets_most=frames.LONGEST_OCTETS)
+                report = writer.write(messages_of(marshal.loads(octets)))  # noqa: S302  # the server is our own program
+                frames.send(server, marshal.dumps(tuple(report)), octets_most=frames.LONGEST_OCTETS)
             except (EOFError, ConnectionError, NobodyWaits):  # what was written, the server will have written again
                 return
 

@@ -5,22 +5,39 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["locked_directory", "make_directory", "replace_file", "sync_directory"]
+__all__ = ["locked_directory", "make_directory", "replace_file", "sync_directory", "sync_fd"]
 
 LOCK_SECONDS = 10.0
 LOCK_TRY_SECONDS = 0.002  # a writer that writes without end leaves the lock free for moments only
 
 
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable.  Blocking.  Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_fd(fd: int) -> None:
+    """fsync(2); on macOS the call that reaches the platter.  Blocking.  Raises OSError."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def sync_directory(path: str, *, missing_ok: bool = False) -> None:
+    """Make the names in a directory durable.  Blocking.  Raises OSError.
+
+    With `missing_ok` a directory that is gone has no names to lose.
+    """
     try:
-        os.fsync(descriptor)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if missing_ok:
+            return
+        raise
+    try:
+        sync_fd(fd)
     finally:
-        os.close(descriptor)
+        os.close(fd)
 
 
 def make_directory(path: str, mode: int = 0o700) -> None:

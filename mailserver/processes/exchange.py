@@ -11,16 +11,16 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.processes.frames import LENGTH, exactly
+from mailserver.processes.frames import LENGTH
 
-__all__ = ["ProcessExchange", "receive_frame", "send_frame"]
+__all__ = ["ProcessExchange"]
 
 PIECE_OCTETS = 256 * 1024
 
 
 @implementer(IReadWriteDescriptor)
 class ProcessExchange:
-    """Our end.  A frame is four octets of length and so many octets; each question is one, and so is its answer."""
+    """Our end.  Each question is a frame (`frames`), and so is its answer."""
 
     def __init__(self, reactor: Any, end: socket.socket) -> None:
         end.setblocking(False)
@@ -106,17 +106,3 @@ class ProcessExchange:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.called:
             answer.callback(result)
-
-
-# --- the other end, which may wait ---
-
-
-def send_frame(end: socket.socket, octets: bytes) -> None:
-    """Blocking.  Raises OSError."""
-    end.sendall(LENGTH.pack(len(octets)))
-    end.sendall(octets)
-
-
-def receive_frame(end: socket.socket) -> bytes:
-    """Blocking.  Raises OSError, and EOFError where the other end closes."""
-    return exactly(end, LENGTH.unpack(exactly(end, LENGTH.size))[0])

@@ -28,8 +28,7 @@ from typing import Any
 
 from mailserver.processes import frames
 from mailserver.processes.binding import bound_socket, bound_unix_socket
-from mailserver.processes.spawning import ProcessStart, begin, outlive_signals
-from mailserver.processes.version import version
+from mailserver.processes.spawning import ProcessStart, begin, name_version, outlive_signals
 
 __all__ = ["KINDS", "READING", "RootPlan", "Root", "main"]
 
@@ -190,9 +189,7 @@ def main(arguments: Sequence[str]) -> None:
     os.umask(0o077)
     with socket.socket(fileno=int(number)) as link:
         link.set_inheritable(False)
-        ours = version()
-        link.sendall(ours)
-        Root(path=path, ours=ours).serve(link)
+        Root(path=path, ours=name_version(link)).serve(link)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ import mailserver
 from mailserver.processes import frames
 from mailserver.processes.version import VERSION_OCTETS, version
 
-__all__ = ["OtherVersion", "ProcessStart", "begin", "name_version", "outlive_signals", "program", "spawn"]
+__all__ = ["STARTER_GONE", "OtherVersion", "ProcessStart", "begin", "name_version", "outlive_signals", "program", "spawn"]
 
 BUFFER_OCTETS = 1024 * 1024
 START_SECONDS = 20.0
+STARTER_GONE = os.EX_UNAVAILABLE  # the status of a program that nobody waits for
 
 
 class OtherVersion(OSError):
@@ -89,9 +90,17 @@ def begin(start: ProcessStart, expected: bytes) -> tuple[subprocess.Popen[bytes]
     return process, control
 
 
-def name_version(control: socket.socket) -> None:
-    """In the program: the first that it says, once it can work.  Raises OSError."""
-    control.sendall(version())
+def name_version(control: socket.socket) -> bytes:
+    """In the program: the first that it says, once it can work.  Returns the version.
+
+    Where whoever started it has gone meanwhile, it ends, with a status and without a word.  Raises OSError.
+    """
+    ours = version()
+    try:
+        control.sendall(ours)
+    except ConnectionError:
+        sys.exit(STARTER_GONE)
+    return ours
 
 
 def outlive_signals() -> None:

@@ -20,7 +20,7 @@ from mailserver.delivery.batch_format import BatchMessage, BatchReport, message_
 from mailserver.delivery.writer_process import WriterProcess
 from mailserver.mail.answers import Delivered, Mailbox
 from mailserver.mail.content import Content
-from mailserver.processes.exchange import send_frame
+from mailserver.processes import frames
 from mailserver.processes.spawning import spawn
 from tests.delivery.messages import ALICE, BOB, files_below, only, parcel, read
 
@@ -198,7 +198,7 @@ class Hangs(ProcessCase):
         pipe, hangs = self.message_that_hangs()
         made, end = spawn("mailserver.delivery.writer_process", ["{data}/{domain}/{user}", self.data, "16", "", ""])
         with end:
-            send_frame(end, marshal.dumps(plain_messages([hangs, message_of(parcel(BOB), HOST)])))
+            frames.send(end, marshal.dumps(plain_messages([hangs, message_of(parcel(BOB), HOST)])))
             await self.until_it_hangs()
         await self.answer(pipe)
         self.assertEqual(await deferToThread(made.wait, 30), 0)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.processes import frames
 from mailserver.processes.answer import REPLY_OCTETS, PendingAnswer
-from mailserver.processes.exchange import ProcessExchange, receive_frame, send_frame
+from mailserver.processes.exchange import ProcessExchange
 from mailserver.processes.frames import DESCRIPTORS, FRAME_OCTETS, LENGTH
 
 LARGE = b"q" * (4 << 20)  # more than a socket takes at once
@@ -44,8 +44,8 @@ class Questions(EndsCase):
     def test_one_after_the_other_has_its_own_answer(self) -> None:
         for question, reply in ((b"who?", b"alice"), (b"", b""), (b"and?", b"bob")):
             answer = self.exchange.ask(question)
-            self.assertEqual(receive_frame(self.theirs), question)
-            send_frame(self.theirs, reply)
+            self.assertEqual(frames.receive(self.theirs)[0], question)
+            frames.send(self.theirs, reply)
             self.exchange.doRead()
             self.assertEqual(self.successResultOf(answer), reply)
             self.assertEqual((self.reactor.readers, self.reactor.writers), (set(), set()))
@@ -77,7 +77,7 @@ class Questions(EndsCase):
     def test_a_question_that_is_given_up_ends_the_exchange_at_once_whoever_else_has_the_socket(self) -> None:
         with self.ours.dup():
             answer = self.exchange.ask(b"who?")
-            receive_frame(self.theirs)
+            frames.receive(self.theirs)
             answer.cancel()
             self.failureResultOf(answer, CancelledError)
             self.theirs.setblocking(False)
