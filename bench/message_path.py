@@ -138,7 +138,7 @@ def count_calls(dialogue: Dialogue, messages: int, connect: bool, flush: Callabl
 
 
 def server_in(directory: str, reactor: Any) -> tuple[Any, Any]:
-    """A server that listens nowhere, and its door."""
+    """A server that listens nowhere, and its policy."""
     from mailserver.assembly.policy import Policy
     from mailserver.assembly.server import Server
     from mailserver.config import load
@@ -165,15 +165,15 @@ def main() -> None:
     from twisted.internet import task
     from twisted.internet.defer import Deferred
 
+    from mailserver.assembly.host import COLLECTOR_THRESHOLDS
     from mailserver.receive.factory import ReceiveFactory
-    from mailserver.service import COLLECTOR_THRESHOLDS
 
     async def run(reactor: Any) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            server, door = server_in(directory, reactor)
+            server, policy = server_in(directory, reactor)
             await server.start()
-            await door.start()
-            (profile,) = door.profiles.values()
+            await policy.start()
+            (profile,) = policy.profiles.values()
             dialogue = Dialogue(ReceiveFactory(profile, server.admission), options.octets)
             if not options.connect:
                 dialogue.open()
@@ -190,7 +190,7 @@ def main() -> None:
             if options.calls:
                 for name, number in calls.most_common():
                     print(f"{number / MESSAGES:8.2f}  {name}")
-            await door.stop()
+            await policy.stop()
             await server.stop(5)
 
     task.react(lambda reactor: Deferred.fromCoroutine(run(reactor)))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from mailserver import service
+from mailserver.assembly import reload
 from mailserver.assembly.server import NEEDS_RESTART, SOCKET_KEYS
 from mailserver.config import Configuration, Options, load
 from mailserver.config.options import keys_of
@@ -110,10 +110,9 @@ class EveryKey(TestCase):
         made = MailService(self.configuration(), path=path, catalogue=self.catalogue, reactor=reactor)
 
         async def stop() -> None:
-            for port, factory in made._ports.values():
-                await maybeDeferred(port.stopListening)
-                await factory.shut_down()
-            await made._policy.stop()
+            await made._in_force.ports.stop_listening()
+            await made._in_force.ports.say_goodbye()
+            await made._in_force.policy.stop()
             made._server.logins.stop()
 
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
@@ -121,7 +120,7 @@ class EveryKey(TestCase):
 
     async def reload(self, made: MailService, text: str) -> dict[str, Any]:
         self.configuration(text)
-        return await made._reload()
+        return await made._in_force.reload()
 
     async def test_a_reload_reads_each_key_or_names_it_as_waiting_for_a_restart(self) -> None:
         made = self.service()
@@ -132,9 +131,9 @@ class EveryKey(TestCase):
             read.add((id(table), name))
             return super(Options, table).__getattribute__(name)
 
-        self.patch(service, "load", lambda *_: new)
+        self.patch(reload, "load", lambda *_: new)
         self.patch(Options, "__getattribute__", noted)
-        await made._reload()
+        await made._in_force.reload()
         places = keys(new)
         self.assertGreater(len(places), 90)
         unread = {name for name, here in places.items() if not here & read and not {name, name.split(".")[0]} & {*NEEDS_RESTART, *SOCKET_KEYS}}

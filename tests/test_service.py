@@ -14,12 +14,14 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver import service as service_module
+from mailserver.assembly import ports as ports_module
+from mailserver.assembly import reload as reload_module
 from mailserver.assembly.policy import Policy
 from mailserver.config import load
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
+from mailserver.pickup.pickup import Pickup
 from mailserver.plugins import catalogue as plugins
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.service import SWEEP_SECONDS, MailService
@@ -63,18 +65,18 @@ class ServiceCase(SynchronousTestCase):
         return service
 
 
-class Doors(ServiceCase):
+class OfAPolicy(ServiceCase):
     def test_all_that_a_configuration_has_brought_is_counted_as_one(self) -> None:
         service = self.service()
-        door, server = service._policy, service._server
-        self.assertEqual({id(one.generation) for one in (*door.profiles.values(), door.pickup_profile)}, {id(door.generation)})
-        server.route_with(door.router, door.generation)
+        policy, server = service._in_force.policy, service._server
+        self.assertEqual({id(one.generation) for one in (*policy.profiles.values(), policy.pickup_profile)}, {id(policy.generation)})
+        server.route_with(policy.router, policy.generation)
         address, asked = Address("alice", "example.org"), Deferred[Any]()
-        self.patch(door.router, "route", lambda _: asked)
+        self.patch(policy.router, "route", lambda _: asked)
         found = Deferred.fromCoroutine(server._route(address))  # for a report
-        self.assertEqual(door.generation.uses, 1)
+        self.assertEqual(policy.generation.uses, 1)
         asked.callback(())
-        self.assertEqual((self.successResultOf(found), door.generation.uses), ((), 0))
+        self.assertEqual((self.successResultOf(found), policy.generation.uses), ((), 0))
 
 
 class Sweep(ServiceCase):
@@ -136,7 +138,7 @@ class Ends(ServiceCase):
 
     def test_the_queue_has_its_end_though_a_filter_never_stops(self) -> None:
         service = self.service()
-        service._policy._filters = (Hanging(),)  # type: ignore[assignment]
+        service._in_force.policy._filters = (Hanging(),)  # type: ignore[assignment]
         with capturedLogs() as events:
             self.assertEqual(self.stopped(service), ["queue"])
         said = [event for event in events if "nobody waits for it" in event["log_format"]]
@@ -148,22 +150,24 @@ class Ends(ServiceCase):
         async def raises() -> None:
             raise RuntimeError("no")
 
-        for part in (service._control, service._pickup, service._retirement, service._policy):
-            self.patch(part, "finish" if part is service._retirement else "stop", raises)
+        for part in (service._control, service._pickup, service._in_force.retirement, service._in_force.policy):
+            self.patch(part, "finish" if part is service._in_force.retirement else "stop", raises)
         self.assertEqual(self.stopped(service), ["queue"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 4)
 
     def test_a_sendmail_of_this_version_and_of_the_former_one_may_ask_for_a_look(self) -> None:
-        service, looked = self.service(), []
+        looked: list[str] = []
+        self.patch(Pickup, "look", lambda _: looked.append("look"))
+        service = self.service()
         service._has_started = True
-        self.patch(service._pickup, "look", lambda: looked.append("look"))
         for name in ("pickup.look", "drop.look"):
-            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(service._commands()[name]({}))), {})
+            answered = Deferred.fromCoroutine(service._control._commands[name]({}))  # type: ignore[arg-type]
+            self.assertEqual(self.successResultOf(answered), {})
         self.assertEqual(looked, ["look"] * 2)
 
     def test_a_component_that_never_starts_is_named_and_no_reload_waits_for_it(self) -> None:
         service = self.service()
-        before = service._policy
+        before = service._in_force.policy
 
         class WithHanging(Policy):
             def __init__(self, *arguments: Any) -> None:
@@ -171,14 +175,14 @@ class Ends(ServiceCase):
                 self._filters = (Hanging(),)  # type: ignore[assignment]
                 self._directory = object()  # the real one reads its file in a thread
 
-        with mock.patch.object(service_module, "Policy", WithHanging):
-            reloaded = Deferred.fromCoroutine(service._reload())
+        with mock.patch.object(reload_module, "Policy", WithHanging):
+            reloaded = Deferred.fromCoroutine(service._in_force.reload())
             for _ in range(200):
                 service._reactor.advance(1)
         why = self.failureResultOf(reloaded, CommandRefused)
         self.assertIn("tests.test_service.Hanging has not started within", why.getErrorMessage())
-        self.assertIs(service._policy, before)
-        self.assertFalse(service._reloading)
+        self.assertIs(service._in_force.policy, before)
+        self.assertFalse(service._in_force._is_reloading)
 
 
 class Reload(ServiceCase):
@@ -190,36 +194,70 @@ class Reload(ServiceCase):
 
     def test_a_stop_amid_a_reload_opens_no_port_and_leaves_nothing_of_the_old_configuration(self) -> None:
         service = self.service()
-        old, asked, listened = service._policy, Deferred[list[str]](), list[Any]()
-        self.patch(service, "_listen", listened.append)
+        old, asked, listened = service._in_force.policy, Deferred[list[str]](), list[Any]()
+        self.patch(service._in_force.ports, "_listen", listened.append)
         self.patch(service._server.processes, "read_again", lambda: asked)
-        reloaded = Deferred.fromCoroutine(service._reload())
-        self.assertIsNot(service._policy, old)
+        reloaded = Deferred.fromCoroutine(service._in_force.reload())
+        self.assertIsNot(service._in_force.policy, old)
         stopped: list[Policy] = []
 
-        async def stop_door(door: Policy) -> None:
-            stopped.append(door)
+        async def stop_policy(policy: Policy) -> None:
+            stopped.append(policy)
 
         async def stop(within_seconds: float) -> None: ...
 
         self.patch(service._server, "stop", stop)
-        with mock.patch.object(Policy, "stop", stop_door):
+        with mock.patch.object(Policy, "stop", stop_policy):
             done = service.stopService()
         self.successResultOf(done)
         asked.callback([])
         self.successResultOf(reloaded)
         self.assertEqual(listened, [])
-        self.assertEqual(stopped, [service._policy])
+        self.assertEqual(stopped, [service._in_force.policy])
 
     def test_what_is_open_takes_up_the_new_parts_before_anything_is_waited_for(self) -> None:
         service = self.service()
-        [listen] = service._configuration.listen
-        factory = ReceiveFactory(service._policy.profiles[listen.endpoint], service._server.admission)
-        service._ports[listen.endpoint] = (Port(), factory)  # type: ignore[assignment]
+        [listen] = service._in_force.configuration.listen
+        factory = ReceiveFactory(service._in_force.policy.profiles[listen.endpoint], service._server.admission)
+        service._in_force.ports._ports[listen.endpoint] = (Port(), factory)  # type: ignore[assignment]
         self.patch(service._server.processes, "read_again", lambda: Deferred[list[str]]())
-        Deferred.fromCoroutine(service._reload())
-        self.assertIs(factory.profile, service._policy.profiles[listen.endpoint])
+        Deferred.fromCoroutine(service._in_force.reload())
+        self.assertIs(factory.profile, service._in_force.policy.profiles[listen.endpoint])
 
 
 class Port:
     def stopListening(self) -> None: ...
+
+
+class SlowPort(Port):
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    def stopReading(self) -> None:
+        self.did.append("waits")
+
+    def startReading(self) -> None:
+        self.did.append("accepts")
+
+
+class Opening(ServiceCase):
+    def test_an_endpoint_that_listens_late_accepts_nobody_before_the_queue_is_ready(self) -> None:
+        service = self.service()
+        ports, listening, port = service._in_force.ports, Deferred[Any](), SlowPort()
+        [listen] = service._in_force.configuration.listen
+
+        class Endpoint:
+            def listen(self, factory: ReceiveFactory) -> Deferred[Any]:
+                return listening
+
+        self.patch(ports_module, "bound_here", lambda *_: None)
+        self.patch(ports_module, "path_bound_here", lambda *_: Endpoint())
+        ports.bind([listen])
+        service.running = 1  # as twistd's startService leaves it
+        bound = Deferred.fromCoroutine(ports.bound())
+        self.assertNoResult(bound)
+        listening.callback(port)
+        self.successResultOf(bound)
+        self.assertEqual(port.did, ["waits"])
+        self.successResultOf(Deferred.fromCoroutine(ports.open([listen])))
+        self.assertEqual(port.did, ["waits", "accepts"])

@@ -4,18 +4,22 @@ In the order in which they are read:
 
 * `server`: the parts that live as long as the process
 * `policy`: the parts that a reload replaces: who exists, where recipients go, the filters and the limits
-* `routing`: makes the router
-* `submission`: makes the rules of submission
-* `certificates`: makes the listeners' certificates
-* `listeners`: a listener's table: who its proxies are, and the bounds on a connection
-* `steps`: makes the log and the roads
-* `resolver`: makes the resolver
-* `logins`: what all listeners share of logging in: the threads that compare passwords, the lockout, the secret of false
-  keys
-* `notes`: joins the notes to postmaster to the server's parts
+* `reload`: the policy in force, and the reload that puts another one in its place
 * `retirement`: stops what a reload has replaced once nothing uses it any more
+* `ports`: the listeners' ports: bound, opened, changed by a reload, closed
+* `listeners`: a listener's table: who its proxies are, and the bounds on a connection
+* `certificates`: makes the listeners' certificates
+* `routing`: makes the router
+* `dead_ends`: tells the log which aliases lead nowhere
+* `submission`: makes the rules of submission
+* `logins`: what all listeners share of logins: the threads that compare passwords, the lockout, the secret of false keys
+* `pickup`: makes the pickup of local programs' mail
+* `resolver`: makes the resolver
+* `steps`: makes the log and the roads
+* `notes`: joins the notes to postmaster to the server's parts
+* `host`: what the start asks of the host: folders, a Python that the server's user may run, memory
+* `root_plan`: what the root process may do, read from the configuration by a short-lived program
 * `daemon`: daemon mode: the process that was typed waits for the real start and ends with its status
 * `systemd`: tells systemd of start, reload and stop, and that the reactor turns (sd_notify(3))
 * `sandbox`: a server to play with: loopback only, high ports, one account; mail for elsewhere is caught
-* `root_plan`: what the root process may do, read from the configuration by a short-lived program
 """

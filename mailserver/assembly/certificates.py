@@ -13,7 +13,6 @@ from mailserver.tls import Certificates, Pair, Sources, self_signed_pair
 __all__ = ["make_certificates"]
 
 
-
 def make_certificates(configuration: Configuration, server: Server) -> Certificates | None:
     """The certificates of the listeners, None where no listener has TLS."""
     if all(listen.tls == "none" for listen in configuration.listen):

@@ -13,7 +13,6 @@ from mailserver.receive.throttle import Pace, Patience
 __all__ = ["connection_limits", "proxies_of"]
 
 
-
 def proxies_of(listen: ListenTable) -> Networks | None:
     """Whose PROXY headers are believed; None where none is awaited."""
     if not is_proxied(listen.endpoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from mailserver.authentication.authenticator import Authenticator
@@ -12,7 +12,6 @@ from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
 from mailserver.config import Configuration, ListenTable
-from mailserver.control.lockouts import LockoutCommands
 from mailserver.mail.networks import Networks
 from mailserver.routing.domains import Domains, LocalDomain
 
@@ -22,7 +21,7 @@ TEN_YEARS_SECONDS = 3650 * 86_400.0
 
 
 class Logins:
-    """Lives as long as the server.  `state` is its `IStateStore`."""
+    """Lives as long as the server.  `state` is its `IStateStore`; `lockout` is also for the control socket."""
 
     def __init__(
         self, configuration: Configuration, *, reactor: Any, state: Any, note: Callable[..., None], next_id: Callable[[], str]
@@ -38,7 +37,7 @@ class Logins:
         self.checks = PasswordChecks(
             run=self._threads.run, clock=reactor, remember_seconds=authentication.remember
         )
-        self._lockout = Lockout(
+        self.lockout = Lockout(
             clock=reactor,
             state=state,
             rules=LockoutRules(
@@ -76,10 +75,6 @@ class Logins:
         """End the threads."""
         self._threads.stop()
 
-    def commands(self) -> Mapping[str, Any]:
-        """The commands of the control socket."""
-        return LockoutCommands(self._lockout).commands()
-
     def authenticator(self, configuration: Configuration, accounts: Any) -> Authenticator | None:
         """Who may log in, by this configuration; None where nobody can.  Raises `CheckerError`."""
         if not lets_anybody_in(configuration):
@@ -89,7 +84,7 @@ class Logins:
         return Authenticator(
             accounts=accounts,
             checkers=[make_checker(description, domain) for description in authentication.checkers],
-            lockout=self._lockout,
+            lockout=self.lockout,
             clock=self._reactor,
             login_domain=domain,
             hostname=configuration.hostname,

@@ -18,11 +18,7 @@ from mailserver.assembly.submission import make_submission
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, ListenTable
-from mailserver.interfaces import (
-    IAccountList,
-    IObserver,
-    IPreparing,
-)
+from mailserver.interfaces import IAccountList, IObserver, IPreparing
 from mailserver.mail.address import Address, AddressError, normal_local
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
@@ -36,7 +32,6 @@ from mailserver.receive.tls_rules import TLSRules
 from mailserver.tls import ClientCertificates
 
 __all__ = ["Policy"]
-
 
 
 class Policy:

@@ -11,7 +11,6 @@ from mailserver.dns import NameServer, Resolver
 __all__ = ["make_resolver"]
 
 
-
 def make_resolver(configuration: Configuration, reactor: Any) -> Resolver:
     dns = configuration.dns
     return Resolver(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from mailserver.config import Configuration
-from mailserver.interfaces import (
-    IDirectory,
-)
+from mailserver.interfaces import IDirectory
 from mailserver.plugins.life import StartError
 from mailserver.routing.domains import LocalDomain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
 from mailserver.routing.router import Router
 
 __all__ = ["make_router"]
-
 
 
 def make_router(configuration: Configuration, directory: IDirectory) -> Router:

@@ -10,11 +10,14 @@ import os
 import secrets
 import shlex
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mailserver.accounts.kept_password import keep_password
+from mailserver.config import Configuration
 
-__all__ = ["SANDBOX_USER", "prepare", "sandbox_password", "what_to_type"]
+__all__ = ["SANDBOX_USER", "prepare", "sandbox_password", "say_what_to_type", "what_to_type"]
 
 SANDBOX_USER = "alice@example.test"  # .test is nobody's (RFC 6761 section 6.2)
 FIRST_PORTS = {"mx": 2525, "submission": 2587, "submissions": 2465, "lmtp": 2424}
@@ -89,6 +92,25 @@ def prepare(directory: str) -> str:
         _write(os.path.join(directory, PASSWORD_FILE), password + "\n")
     _write(path, CONFIGURATION.format(file=path, **ports))
     return path
+
+
+def say_what_to_type(configuration: Configuration, path: str, host_of: Callable[[str], Any]) -> None:
+    """On the screen of who has started it.  `host_of` gives the address on which the listener of an endpoint listens."""
+    screen = sys.__stdout__  # sys.stdout is the log by now
+    if screen is None:
+        return
+    listeners = []
+    for listen in configuration.listen:
+        host = host_of(listen.endpoint)
+        tls = {"none": "", "starttls": "STARTTLS", "implicit": "TLS"}[listen.tls]
+        listeners.append((listen.service, str(getattr(host, "host", host)), int(getattr(host, "port", 0)), tls))
+    local, _, domain = SANDBOX_USER.partition("@")
+    data = configuration.data
+    folder, outbound = os.path.join(data, "mail", domain, local), os.path.join(data, "outbound")
+    password = sandbox_password(os.path.dirname(path))
+    command = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "mailserver")
+    screen.write(what_to_type(listeners, folder, outbound, password, command, path))
+    screen.flush()
 
 
 def what_to_type(

@@ -1,8 +1,4 @@
-"""Makes the parts from the configuration.
-
-A `Server` lives as long as the process: the log, the queue, the deliveries.  A `Policy` is what a reload replaces: who
-exists, where recipients go, the filters and the limits.
-"""
+"""What lives as long as the process: the log, the state, the deliveries, the queue.  `policy` is what a reload replaces."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ import functools
 import operator
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,17 +19,11 @@ from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.config import Configuration
-from mailserver.control.server import CommandRefused
-from mailserver.interfaces import (
-    ICounting,
-    IPrivilegedComponent,
-    ISweeping,
-    Services,
-)
+from mailserver.interfaces import IPrivilegedComponent, ISweeping, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
-from mailserver.observe import AmbiguousId, LogFile, LogObserver, UnknownId, read_road
+from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError, start_component, stop_component
@@ -63,7 +53,7 @@ class Server:
 
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
-    _router: Router | None = None  # of the door that has been started last
+    _router: Router | None = None  # of the policy that has been started last
     certificates: Certificates | None = None  # as above
     _clock_watch: ClockWatch | None = None
     _generation: Generation
@@ -84,6 +74,7 @@ class Server:
             stress_percent=limits.stress_percent,
         )
         self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=deferToThread)
+        self.roads_path = os.path.join(data, ROADS)
         self._log_file = LogFile(log.path, owner=owner)
         self.steps = make_steps(configuration, self._log_file, reactor)
         self.log_observer = LogObserver(self.steps, level=log.level)
@@ -211,20 +202,20 @@ class Server:
         self._log_file.close()
 
     async def _route(self, address: Address) -> Sequence[Route]:
-        """Where a report to a sender goes: by the router of the door that is open now, or will be in a moment."""
+        """Where a report to a sender goes: by the router of the policy in force, which at the start comes in a moment."""
         while self._router is None:
-            opened: Deferred[None] = Deferred()
-            self._wait_for_router.append(opened)
-            await opened
+            started: Deferred[None] = Deferred()
+            self._wait_for_router.append(started)
+            await started
         with self._generation:
             return await self._router.route(address)
 
     def route_with(self, router: Router, generation: Generation) -> None:
-        """A door has been opened."""
+        """A policy has been started; it is the one in force from now on."""
         self._router, self._generation = router, generation
         waiting, self._wait_for_router = self._wait_for_router, []
-        for opened in waiting:
-            opened.callback(None)
+        for started in waiting:
+            started.callback(None)
 
     async def sweep(self) -> None:
         """Once a day: remove what cut-off deliveries left behind, and old failures from the queue."""
@@ -255,49 +246,9 @@ class Server:
         accounts = [] if self._accounts is None else [self._accounts[1]]
         return [one for one in (self.local, self.remote, *accounts) if one is not None]
 
-    # --- what the command line may ask ---
-
-    def status(self) -> dict[str, Any]:
-        """Figures for `status` on the control socket."""
-        figures: dict[str, Any] = {
-            "queue": asdict(self.queue.counts),
-            "dns": asdict(self.resolver.counts),
-            "steps": dict(self.steps.counts),
-            "steps_dropped": self.steps.dropped,
-            "processes": dict(self.processes.missing()),
-        }
-        if ICounting.providedBy(self.remote):
-            figures["relay"] = dict(self.remote.counts())
-        return figures
-
-    def commands(self) -> Mapping[str, Any]:
-        """The commands of the control socket that this part answers."""
-        own = {"queue.list": self._queue_list, "queue.show": self._queue_show, "explain": self._explain}
-        return {**own, **self.logins.commands()}
-
-    async def _queue_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        after, limit = str(arguments.get("after", "")), int(arguments.get("limit", 1000))
-        return {"entries": [asdict(entry) for entry in await self.queue.list(after, limit)], "depth": self.queue.depth}
-
-    async def _queue_show(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        entry = await self.queue.show(str(arguments.get("id", "")))
-        return {"entry": None if entry is None else asdict(entry)}
-
-    async def _explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        id = str(arguments.get("id", ""))
-        try:
-            steps = await deferToThread(self._road, id)
-        except (AmbiguousId, UnknownId) as error:
-            raise CommandRefused(str(error)) from error
-        return {"steps": [asdict(step) for step in steps]}
-
-    def _road(self, id: str) -> Sequence[Any]:
-        self.steps.flush()
-        return read_road(os.path.join(self.data, ROADS), id)
-
 
 def _lasting_part(configuration: Configuration, key: str) -> Any:
     table = operator.attrgetter(key)(configuration)
-    return (table.use, table.options) if key == "relay" else table  # who may use the relay is the door's matter
+    return (table.use, table.options) if key == "relay" else table  # who may use the relay is the policy's matter
 
 

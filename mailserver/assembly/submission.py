@@ -15,7 +15,6 @@ from mailserver.routing.router import Router
 __all__ = ["make_submission"]
 
 
-
 def make_submission(
     configuration: Configuration, server: Server, router: Router, authenticator: Authenticator | None
 ) -> Submission:

@@ -62,7 +62,7 @@ def show_route(options: argparse.Namespace) -> int:
 
 def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
     """Where mail for the address goes, found out without a server.  Raises `Unable` or `CommandRefused`."""
-    from mailserver.control.queue import parsed_address, usable_routes
+    from mailserver.control.route import parsed_address, usable_routes
 
     configuration, router = _router(config)
     parsed = parsed_address(address)
@@ -104,7 +104,7 @@ def _ask(configuration: Configuration, address: str, peer: str | None) -> dict[s
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
-    from mailserver.control.queue import itinerary, parsed_address
+    from mailserver.control.route import itinerary, parsed_address
     from mailserver.mail.networks import Networks
 
     configuration, router = _router(options.config)

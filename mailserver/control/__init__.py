@@ -5,7 +5,12 @@ In the order in which they are read:
 * `client`: the asking side of the socket; it blocks and needs no reactor
 * `server`: the answering side of the socket
 * `parts`: what the commands need of the server and of its policy
-* `queue`: the commands on waiting mail and on routes
+* `queue`: the commands on waiting mail
+* `route`: the command on an address: where it leads, and what a peer would hear at RCPT
 * `lockouts`: the commands on lockouts, of a running server and of a file without one
+* `status`: the commands on the server as a whole: status, reload, explain, a look into the pickup folder
+* `commands`: all commands by name, and which of them a server answers that is starting
 * `password_socket`: a socket for other programs, such as Dovecot, that ask whether a password is right
+
+Accounts and plugins have no commands here: both are read from files and packages, with or without a server.
 """

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mailserver.authentication.lockout.lockout import Lockout
+from mailserver.dns import Resolver
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
 from mailserver.plugins.generation import Generation
+from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
+from mailserver.receive.throttle import Admission
 from mailserver.routing.router import Router
 
-__all__ = ["PolicyParts", "RunningServer"]
+__all__ = ["ListenerFigures", "LoginParts", "PolicyParts", "RunningServer"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerFigures:
+    """A port that listens, and how many connections are open on it."""
+
+    service: str
+    endpoint: str
+    connections: int
+
+
+class LoginParts(Protocol):
+    """What all listeners share of logging in."""
+
+    @property
+    def lockout(self) -> Lockout: ...
 
 
 class RunningServer(Protocol):
-    """`local` and `remote` are its deliveries."""
+    """`local` and `remote` are its deliveries; `roads_path` is where the steps of all roads are kept."""
 
-    queue: Queue
-    local: Any
-    remote: Any
-    steps: Steps
+    admission: Admission
     ids: IdSource
+    local: Any
+    processes: SmallProcesses
+    queue: Queue
+    remote: Any
+    resolver: Resolver
+    roads_path: str
+    steps: Steps
+
+    @property
+    def logins(self) -> LoginParts: ...
 
 
 class PolicyParts(Protocol):

@@ -1,7 +1,7 @@
 """The authentication socket: another program of this host, such as Dovecot, asks whether a password is right.
 
 It is a socket beside the control socket, for a group of its own, on which one question exists: ``check_password``.  The client is
-the one that the other program serves: the lockout counts by its address, and the same rules hold as for a log-in here.
+the one that the other program serves: the lockout counts by its address, and the same rules hold as for a login here.
 
     question    {"user": …, "password": …, "service": "imap" or "pop3", "client": numeric address}
     answer      {"answer": "ok", "account": …, "maildir": …, "home": …, "uid": …, "gid": …},
@@ -64,7 +64,7 @@ class MailPlace:
 
 
 class PasswordQuestions:
-    """Answers with the accounts that the door, which a reload replaces, has now."""
+    """Answers with the accounts of the policy in force."""
 
     log = Logger()
 

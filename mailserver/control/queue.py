@@ -1,34 +1,28 @@
-"""What the command line may ask the running server about routes and waiting mail, beside what `assembly` answers itself.
-
-Each command takes a JSON object and returns one.  The words of a `CommandRefused` are for the person who asked.
-"""
+"""The commands about waiting mail: list, show, select, change (retry, hold, release, redirect, drop …)."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from mailserver.control.parts import PolicyParts, RunningServer
+from mailserver.control.route import parsed_address, usable_routes
 from mailserver.control.server import CommandRefused
-from mailserver.interfaces import IForgiving, IHostFinder
-from mailserver.mail.address import Address, AddressError
-from mailserver.mail.answers import Local, Refused, Remote, Route
+from mailserver.interfaces import IForgiving
+from mailserver.mail.answers import Local, Remote
 from mailserver.mail.faults import StorageFault
-from mailserver.mail.networks import Networks
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, Page
 from mailserver.queue.admin.selection import Selection, SelectionError
-from mailserver.routing.router import Hop
 
-__all__ = ["Questions", "itinerary", "page_as_json", "parsed_address", "usable_routes"]
+__all__ = ["QueueCommands", "page_as_json"]
 
 PAGE_MOST = 1000
 
 
-class Questions:
-    """The commands.  `policy` gives the present door: a reload replaces it."""
+class QueueCommands:
+    """``queue.list``, ``queue.show``, ``queue.select`` and ``queue.change``.  `policy` gives the one in force."""
 
     def __init__(self, server: RunningServer, policy: Callable[[], PolicyParts]) -> None:
         self._server = server
@@ -36,7 +30,23 @@ class Questions:
 
     def commands(self) -> Mapping[str, Any]:
         """Name and function."""
-        return {"queue.select": self.select, "queue.change": self.change, "route": self.route}
+        return {
+            "queue.list": self.list,
+            "queue.show": self.show,
+            "queue.select": self.select,
+            "queue.change": self.change,
+        }
+
+    async def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`after` (an id), `limit`: the next `entries`, the oldest first, and the queue's `depth`."""
+        queue = self._server.queue
+        after, limit = str(arguments.get("after", "")), int(arguments.get("limit", PAGE_MOST))
+        return {"entries": [asdict(entry) for entry in await queue.list(after, limit)], "depth": queue.depth}
+
+    async def show(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`id`: its `entry`, None where the queue has no such message."""
+        entry = await self._server.queue.show(str(arguments.get("id", "")))
+        return {"entry": None if entry is None else asdict(entry)}
 
     async def select(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`selection`, `after` (a number), `limit`: the entries that are meant, and where to go on."""
@@ -71,59 +81,6 @@ class Questions:
             raise CommandRefused(f"the store of the queue cannot be written: {error}") from error
         return page_as_json(page) | {"depth": self._server.queue.depth}
 
-    async def route(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`address`, `from` (an IP address or network, "" for nobody in particular)."""
-        policy, server = self._policy(), self._server
-        address = parsed_address(str(arguments.get("address", "")))
-        try:
-            with policy.generation:
-                routes, hops = await policy.router.explain(address)
-        except AddressError as error:
-            raise CommandRefused(f"{address}: {error}") from error
-        networks = policy.pickup_profile.relay_networks
-        answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
-        for end, route in zip(answer["ends"], routes, strict=True):
-            if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):
-                end |= await self._hosts(route.address)
-        return answer
-
-    async def _hosts(self, address: Address) -> dict[str, Any]:
-        remote: Any = self._server.remote
-        try:
-            found = await remote.hosts_for(address)
-        except AddressError as error:
-            return {"fault": str(error)}
-        if isinstance(found, Sequence):
-            return {"hosts": [asdict(one) for one in found]}
-        return {"fault": f"{found.reply} ({found.note})"}
-
-
-def _selection(arguments: Mapping[str, Any]) -> Selection:
-    try:
-        return Selection.from_json(arguments.get("selection") or {})
-    except SelectionError as error:
-        raise CommandRefused(str(error)) from error
-
-
-def parsed_address(text: str) -> Address:
-    """Raises `CommandRefused` for what is no address."""
-    try:
-        return Address.parse(text, utf8=True) if text.lower() != "postmaster" else Address(text, "")
-    except AddressError as error:
-        raise CommandRefused(f"{text!r} is not an address: {error}") from error
-
-
-def usable_routes(address: Address, routes: Sequence[Route], relays: bool) -> tuple[Local | Remote, ...]:
-    """The routes for a redirected message.  Raises `CommandRefused` where mail cannot go there."""
-    usable: list[Local | Remote] = []
-    for route in routes:
-        if isinstance(route, Refused):
-            raise CommandRefused(f"{address}: {route.why}")
-        if isinstance(route, Remote) and not relays:
-            raise CommandRefused(f'{address}: it is elsewhere, and there is no relay ([relay] use = "none")')
-        usable.append(route)
-    return tuple(usable)
-
 
 def page_as_json(page: Page) -> dict[str, Any]:
     """For the control socket."""
@@ -135,56 +92,8 @@ def page_as_json(page: Page) -> dict[str, Any]:
     }
 
 
-def itinerary(
-    address: Address, routes: Sequence[Route], hops: Sequence[Hop], peer: str, networks: Networks, relays: bool
-) -> dict[str, Any]:
-    """Where the address leads, and what a peer would hear at RCPT (`accepted` and `reply`), "" for a peer without rights."""
-    refusal, partly = "", False
-    for route in routes:
-        if isinstance(route, Refused):
-            refusal = str(route.reply)
-        elif isinstance(route, Remote) and not relays:
-            refusal = "550 5.7.1 Relaying denied: there is no relay"
-        elif isinstance(route, Remote) and route.address == address and not may_relay(peer, networks):
-            refusal = "550 5.7.1 Relaying denied: only [relay] networks and users who have logged in may send there"
-            partly = bool(peer) and networks.overlaps(ipaddress.ip_network(peer, strict=False))
-        if refusal:
-            break
-    return {
-        "address": str(address),
-        "from": peer,
-        "accepted": not refusal,
-        "reply": refusal or "250 2.1.5 OK",
-        "partly": partly,  # some addresses of the peer's network may, others not
-        "hops": [_hop(hop) for hop in hops],
-        "ends": [_end(route) for route in routes],
-    }
-
-
-def may_relay(peer: str, networks: Networks) -> bool:
-    """Every address of the peer's network may."""
-    if not peer:
-        return False
-    return networks.covers(ipaddress.ip_network(peer, strict=False))
-
-
-def _hop(hop: Hop) -> dict[str, Any]:
-    further = [str(address) for address in hop.leads_to] if isinstance(hop.leads_to, tuple) else []
-    return {"address": str(hop.address), "how": hop.how, "leads_to": further}
-
-
-def _end(route: Route) -> dict[str, Any]:
-    if isinstance(route, Refused):
-        return {"kind": "refused", "reply": str(route.reply), "why": route.why}
-    if isinstance(route, Remote):
-        return {"kind": "remote", "address": str(route.address), "domain": route.address.domain_key}
-    box = route.mailbox
-    name = f"{box.user}@{box.domain}" if box.domain else box.user
-    return {
-        "kind": "local",
-        "address": str(route.address),
-        "mailbox": name,
-        "folder": "/".join(box.folder),
-        "if_there": box.folder_must_exist,
-        "system_user": box.system,
-    }
+def _selection(arguments: Mapping[str, Any]) -> Selection:
+    try:
+        return Selection.from_json(arguments.get("selection") or {})
+    except SelectionError as error:
+        raise CommandRefused(str(error)) from error

@@ -13,7 +13,7 @@ from twisted.internet import reactor, unix
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.assembly import server
+from mailserver.assembly import steps
 from mailserver.cli.explain import ROADS
 from mailserver.cli.output import age, plain, size, table
 from mailserver.control.server import CommandRefused, ControlServer
@@ -158,7 +158,7 @@ class WithoutServer(CommandCase):
         self.assertIn("no mail has come here yet", said.err)
 
     def test_the_file_of_the_roads_is_where_the_server_writes_it(self) -> None:
-        self.assertEqual(ROADS, server.ROADS)
+        self.assertEqual(ROADS, steps.ROADS)
 
 
 class WithServer(CommandCase, TestCase):

@@ -1,0 +1,185 @@
+"""The ports of all listeners: bound while we may, opened when all is ready, changed by a reload, closed at the stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.config import ListenTable
+from mailserver.config.endpoints import bare_endpoint
+from mailserver.control.parts import ListenerFigures
+from mailserver.plugins.awaiting import within
+from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
+from mailserver.processes.small import SmallProcesses
+from mailserver.receive.factory import ReceiveFactory
+from mailserver.receive.profile import Profile
+from mailserver.receive.throttle import Admission
+
+__all__ = ["Ports"]
+
+CLOSE_SECONDS = 25.0  # of one port: an endpoint is anybody's plugin
+
+
+class Ports:
+    """`profile` gives how the listener of an endpoint behaves by the policy in force.
+
+    An endpoint's string is the key throughout: a listener whose endpoint stays keeps its port over a reload.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, *, processes: SmallProcesses, admission: Admission, profile: Callable[[str], Profile]
+    ) -> None:
+        self._reactor = reactor
+        self._processes = processes
+        self._admission = admission
+        self._profile = profile
+        self._bound: dict[str, BoundHere] = {}  # listened on when all is ready
+        self._listening: list[Deferred[None]] = []  # of endpoints that take their time
+        self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}
+        self._leaving: list[ReceiveFactory] = []  # of ports that are closed
+        self._are_open = False
+        self._are_closed = False
+
+    # --- the start ---
+
+    def bind(self, listeners: Iterable[ListenTable]) -> None:
+        """Bind ports and Unix sockets; nobody is served before `open`.  Other endpoints can only be listened on.
+
+        Raises OSError and CannotListenError.
+        """
+        for listen in listeners:
+            bound = bound_here(self._reactor, listen.endpoint)
+            if bound is not None:
+                self._bound[listen.endpoint] = bound
+                continue
+            failed: list[Failure] = []
+            listening = self._listen(listen)
+            if listening.called:
+                listening.addErrback(failed.append)
+            else:
+                self._listening.append(listening)  # a plugin's, which takes its time
+            if failed:
+                failed[0].raiseException()
+
+    async def bound(self) -> None:
+        """Wait for the endpoints that take their time.  Raises what the first of them has met with."""
+        for listening in self._listening:
+            await listening
+
+    async def open(self, listeners: Iterable[ListenTable]) -> None:
+        """After all that can fail.  Raises OSError where somebody else has begun to listen meanwhile."""
+        for bound in self._bound.values():
+            bound.open()
+        self._are_open = True
+        for port, _ in self._ports.values():
+            _accept(port)
+        for listen in listeners:
+            if listen.endpoint not in self._ports:
+                await self._listen(listen, self._bound.pop(listen.endpoint, None))
+
+    def _listen(self, listen: ListenTable, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
+        if endpoint is None:
+            root_binds = self._processes.endpoint(listen.endpoint)
+            endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))
+        factory = ReceiveFactory(self._profile(listen.endpoint), self._admission)
+
+        def is_listening(port: IListeningPort) -> None:
+            if self._are_closed:  # while root has bound it, say
+                maybeDeferred(port.stopListening)
+                return
+            self._ports[listen.endpoint] = (port, factory)
+            if not self._are_open:
+                _wait(port)  # connections stay in the backlog until the queue is ready
+
+        listening: Deferred[None] = endpoint.listen(factory).addCallback(is_listening)
+        return listening
+
+    def _made(self, text: str) -> IStreamServerEndpoint:
+        try:
+            made: IStreamServerEndpoint = handed_over(self._reactor, serverFromString(self._reactor, text))
+        except LookupError as error:
+            if not text.startswith("systemd:"):
+                raise
+            why = "systemd has handed over no such socket; start its .socket unit first"
+            raise OSError(f"cannot listen on {text}: {why}") from error
+        return made
+
+    # --- while they listen ---
+
+    def figures(self) -> list[ListenerFigures]:
+        """Of the ports that listen now."""
+        return [
+            ListenerFigures(factory.profile.service, endpoint, factory.connections)
+            for endpoint, (_, factory) in self._ports.items()
+        ]
+
+    def host(self, endpoint: str) -> Any:
+        """The address on which it listens, as Twisted has it."""
+        return self._ports[endpoint][0].getHost()
+
+    def take_up(self, listeners: Sequence[ListenTable]) -> list[IListeningPort]:
+        """Give those that stay the profiles of the policy now in force, and end the connections of those that go.
+
+        Nothing is waited for.  What is returned are the ports of those that go; `change` closes them.
+        """
+        wanted = {listen.endpoint for listen in listeners}
+        going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in wanted]
+        self._leaving = [*[one for one in self._leaving if one.connections], *[factory for _, factory in going]]
+        for endpoint, (_, factory) in self._ports.items():
+            factory.profile = self._profile(endpoint)
+        for _, factory in going:
+            factory.shut_down()
+        return [port for port, _ in going]
+
+    async def change(self, listeners: Iterable[ListenTable], going: Iterable[IListeningPort]) -> list[str]:
+        """Listen where nobody does yet, and no more on these.  What could not be done.  A stop, which closes all, ends it."""
+        faults: list[str] = []
+        for port in going:
+            try:
+                await within(CLOSE_SECONDS, maybeDeferred(port.stopListening), self._reactor)
+            except Exception as error:  # noqa: BLE001  # an endpoint is anybody's plugin
+                faults.append(f"a listener does not stop: {error}")
+                self.log.failure("a listener that a reload has taken away did not stop well")
+        faults += await self._processes.read_again()
+        for listen in listeners:
+            if listen.endpoint in self._ports or self._are_closed:
+                continue
+            try:
+                await self._listen(listen)
+            except Exception as error:  # noqa: BLE001  # as above
+                faults.append(f"cannot listen on {listen.endpoint}: {error}")
+                self.log.error("cannot listen on {endpoint}: {error}", endpoint=listen.endpoint, error=error)
+        return faults
+
+    # --- the stop ---
+
+    def stop_listening(self) -> Deferred[Any]:
+        """Close all ports; fires when they are closed.  Connections stay."""
+        self._are_closed = True
+        for bound in self._bound.values():
+            bound.close()
+        ports, self._ports = list(self._ports.values()), {}
+        self._leaving += [factory for _, factory in ports]
+        return gatherResults([maybeDeferred(port.stopListening) for port, _ in ports], consumeErrors=True)
+
+    def say_goodbye(self) -> Deferred[Any]:
+        """End the connections of all ports that are closed; fires when they are gone."""
+        return gatherResults([factory.shut_down() for factory in self._leaving], consumeErrors=True)
+
+
+def _wait(port: Any) -> None:
+    if hasattr(port, "stopReading"):
+        port.stopReading()
+
+
+def _accept(port: Any) -> None:
+    if hasattr(port, "startReading"):
+        port.startReading()

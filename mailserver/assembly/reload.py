@@ -1,0 +1,144 @@
+"""The policy in force, and the reload that puts another one in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailserver.assembly.dead_ends import look_for_dead_ends
+from mailserver.assembly.policy import Policy
+from mailserver.assembly.ports import Ports
+from mailserver.assembly.retirement import Retirement
+from mailserver.assembly.server import Server
+from mailserver.assembly.systemd import Systemd
+from mailserver.config import Configuration, ConfigurationError, load
+from mailserver.config.choice import insist
+from mailserver.control.server import CommandRefused
+from mailserver.plugins.catalogue import PluginError
+from mailserver.plugins.life import StartError
+from mailserver.tls import IdentityError
+
+__all__ = ["PolicyInForce"]
+
+
+class PolicyInForce:
+    """`configuration` and `policy` are the present ones.
+
+    Raises `StartError` or `PluginError` where the parts of the first policy do not fit together.
+    """
+
+    log = Logger()
+
+    def __init__(self, configuration: Configuration, *, path: str, server: Server, systemd: Systemd, reactor: Any) -> None:
+        self.configuration = configuration
+        self.policy = Policy(configuration, server)
+        self.retirement = Retirement(reactor)
+        self._path = path
+        self._server = server
+        self._systemd = systemd
+        self._reactor = reactor
+        self.ports = Ports(
+            reactor,
+            processes=server.processes,
+            admission=server.admission,
+            profile=lambda endpoint: self.policy.profiles[endpoint],
+        )
+        self._may_reload = False  # between the start's end and the stop's begin
+        self._is_reloading = False
+        self._hung_up = False
+        self._stops = False
+
+    def has_started(self) -> None:
+        """From now on it may be replaced."""
+        self._may_reload = True
+        self.look_for_dead_ends()
+        self._follow_hang_up()
+
+    def stops(self) -> None:
+        """From now on nothing new begins.  A reload that is under way may be anywhere; it opens no port any more."""
+        self._stops = True
+        self._may_reload = False
+
+    def look_for_dead_ends(self) -> None:
+        """Tell what leads nowhere."""
+        look_for_dead_ends(self.policy, relays=self._server.remote is not None)
+
+    # --- reload ---
+
+    def hang_up(self) -> None:
+        """SIGHUP: reload, as soon as the start, or the reload that is under way, has ended: the file may have changed since."""
+        self._hung_up = True
+        self._follow_hang_up()
+
+    def _follow_hang_up(self) -> None:
+        if self._hung_up and self._may_reload and not self._is_reloading:
+            self._hung_up = False
+            Deferred.fromCoroutine(self.reload()).addErrback(lambda failure: failure.trap(CommandRefused))  # the log has it
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again, for what begins from now on.
+
+        Where that fails, the old one stays: raises `CommandRefused`.
+        """
+        if self._is_reloading:
+            raise CommandRefused("a reload is under way")
+        self._is_reloading = True
+        self._systemd.reloading()
+        status = "serves; a reload failed, the old configuration stays"
+        try:
+            answer = await self._replace()
+            status = "serves"
+            return answer
+        except (ConfigurationError, PluginError, StartError, IdentityError, OSError) as error:
+            if self._stops:
+                self.log.info("a reload was broken off: {error}", error=str(error))
+            else:
+                self.log.error("the configuration is refused, the old one stays:\n{error}", error=str(error))
+            raise CommandRefused(str(error)) from error
+        except Exception as error:  # a plugin's
+            self.log.failure("the reload failed, the old configuration stays")
+            raise CommandRefused(f"{type(error).__name__}, which the log explains") from error
+        finally:
+            self._is_reloading = False
+            if not self._stops:
+                self._systemd.ready(status)
+            self._reactor.callLater(0, self._follow_hang_up)
+
+    async def _replace(self) -> dict[str, Any]:
+        """What the control socket answers.
+
+        A stop may come at each `await`.  Up to the exchange the new policy is nobody's but ours: it is stopped where it is.  The
+        exchange is one step without an `await`: the stop finds either policy in force, and the other in the retirement or
+        nowhere.  After it only ports are opened, and each of those steps asks whether the server stops.
+        """
+        insist(self._path, is_named=True, say=self.log.warn)
+        configuration = load(self._path, self._server.catalogue.options_of)
+        policy = await self._started(configuration)
+        old, self.policy, self.configuration = self.policy, policy, configuration
+        going = self.ports.take_up(configuration.listen)
+        self.retirement.retire(old, float(configuration.limits.shutdown_seconds))
+        self._server.steps.observe_with(policy.observers)
+        self._server.change(configuration)
+        faults = await self.ports.change(configuration.listen, going)
+        waiting = self._server.needs_restart(configuration)
+        if waiting:
+            self.log.warn("these changes need a restart: {keys}", keys=", ".join(waiting))
+        self.log.info("the configuration was reloaded")
+        self.look_for_dead_ends()
+        return {"reloaded": True, "faults": faults, "needs_restart": waiting}
+
+    async def _started(self, configuration: Configuration) -> Policy:
+        """A policy that nobody uses yet; one that cannot start is stopped, and the error raised."""
+        policy = Policy(configuration, self._server)
+        is_started = False
+        try:
+            await policy.start()
+            if self._stops:
+                raise StartError("the server stops")
+            is_started = True
+        finally:
+            if not is_started:
+                await policy.stop()
+        return policy

@@ -1,0 +1,90 @@
+"""The commands about the server as a whole: status, reload, a message's road, a look into the pickup folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from mailserver.control.parts import ListenerFigures, RunningServer
+from mailserver.control.server import CommandRefused
+from mailserver.interfaces import ICounting
+from mailserver.observe import AmbiguousId, UnknownId, read_road
+
+__all__ = ["StatusCommands"]
+
+
+class StatusCommands:
+    """``status``, ``reload``, ``explain`` and ``pickup.look``.
+
+    `hostname` gives the one in force and `listeners` those that listen now.  `reload` raises `CommandRefused`, and
+    `look_for_files` makes the pickup look into its folder at once.
+    """
+
+    def __init__(
+        self,
+        server: RunningServer,
+        *,
+        hostname: Callable[[], str],
+        listeners: Callable[[], Sequence[ListenerFigures]],
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+        look_for_files: Callable[[], None],
+    ) -> None:
+        self._server = server
+        self._hostname = hostname
+        self._listeners = listeners
+        self._reload = reload
+        self._look_for_files = look_for_files
+
+    def commands(self) -> Mapping[str, Any]:
+        """Name and function."""
+        return {
+            "status": self.status,
+            "reload": self.reload,
+            "explain": self.explain,
+            "pickup.look": self.look_for_files,
+            "drop.look": self.look_for_files,  # as a sendmail of the former version asks, which an upgrade may leave in use
+        }
+
+    async def status(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The figures, which a server that is starting has, too."""
+        server = self._server
+        figures: dict[str, Any] = {
+            "hostname": self._hostname(),
+            "pid": os.getpid(),
+            "connections": server.admission.connections,
+            "listeners": [asdict(one) for one in self._listeners()],
+            "queue": asdict(server.queue.counts),
+            "dns": asdict(server.resolver.counts),
+            "steps": dict(server.steps.counts),
+            "steps_dropped": server.steps.dropped,
+            "processes": dict(server.processes.missing()),
+        }
+        if ICounting.providedBy(server.remote):
+            figures["relay"] = dict(server.remote.counts())
+        return figures
+
+    async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
+        """`reloaded`, the `faults` of single listeners, and the keys that a restart is needed for (`needs_restart`)."""
+        return await self._reload()
+
+    async def explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`id`, or the beginning of one: the `steps` of its road."""
+        id = str(arguments.get("id", ""))
+        try:
+            steps = await deferToThread(self._road, id)
+        except (AmbiguousId, UnknownId) as error:
+            raise CommandRefused(str(error)) from error
+        return {"steps": [asdict(step) for step in steps]}
+
+    def _road(self, id: str) -> Sequence[Any]:
+        self._server.steps.flush()
+        return read_road(self._server.roads_path, id)
+
+    async def look_for_files(self, _: dict[str, Any]) -> dict[str, Any]:
+        """A local program has written one, and does not want to wait for the next look."""
+        self._look_for_files()
+        return {}
