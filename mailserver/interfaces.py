@@ -25,6 +25,7 @@ from mailserver.sasl.scram_keys import ScramForm
 from mailserver.sasl.steps import Challenge, ChannelBindings, ScramKeys
 
 __all__ = [
+    "CannotTell",
     "Clock",
     "Denial",
     "Denied",
@@ -210,13 +211,21 @@ class IObserver(Interface):
         """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields."""
 
 
+class CannotTell(OSError):
+    """What a directory or a checker raises that cannot be asked now: a database that is gone, an answer that never came.
+
+    It is neither yes nor no.  A recipient is deferred, a login hears a temporary failure, and where the start needs the answer,
+    the server does not start.  Any other error of theirs means the same; this one says so.
+    """
+
+
 class IDirectory(Interface):
     """Knows who exists."""
 
     def find(local_part: str, domain: str) -> Awaitable[Mailbox | None]:
         """Return the mailbox of the account with exactly this name (domain in lower case), None where there is none.
 
-        An error means "cannot tell": the recipient is deferred, never refused.
+        `CannotTell`, like any other error: the recipient is deferred, never refused.
         """
 
 
@@ -232,7 +241,8 @@ class IAccountList(Interface):
 
 
 # --- Who may log in.  Passwords are checked by `twisted.cred.checkers.ICredentialsChecker`s for `IUsernamePassword`: what
-# `[accounts] use` names, where it provides that interface, and strcred's. ---
+# `[accounts] use` names, where it provides that interface, and strcred's.  `UnauthorizedLogin` is their no; where they cannot
+# be asked, they raise `CannotTell`. ---
 
 
 class IScramAccounts(Interface):

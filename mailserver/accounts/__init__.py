@@ -9,7 +9,7 @@ In the order in which they are read:
 * `kept_password`: everything that an account keeps of its password
 * `rename`: other addresses for accounts of the accounts file, with all that they have
 * `cached_directory`: who exists, remembered for a while, since each recipient of each message asks
-* `directory_faults`: the error of a directory that cannot be asked
+* `directory_faults`: two kinds of `CannotTell`, after which another try may be worth it
 * `sql_sources`: the databases that accounts are read from: SQLite and PostgreSQL
 * `sql`: accounts in a database: ``[accounts] use = "sql"``
 * `ldap_connection`: conversations with an LDAP server (RFC 4511), spoken by ldaptor's protocol

@@ -1,17 +1,15 @@
-"""A directory that cannot be asked."""
+"""Two kinds of `CannotTell`, after which another try may be worth it."""
 
 from __future__ import annotations
 
-__all__ = ["DirectoryGone", "DirectorySilent", "DirectoryTrouble"]
+from mailserver.interfaces import CannotTell
+
+__all__ = ["DirectoryGone", "DirectorySilent"]
 
 
-class DirectoryTrouble(OSError):
-    """The directory does not answer, or not so that anybody could tell who exists."""
-
-
-class DirectorySilent(DirectoryTrouble):
+class DirectorySilent(CannotTell):
     """There was no answer in time."""
 
 
-class DirectoryGone(DirectoryTrouble):
+class DirectoryGone(CannotTell):
     """The connection ended; a new one may do better."""

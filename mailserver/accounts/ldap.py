@@ -25,13 +25,14 @@ from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertif
 from zope.interface import implementer
 
 from mailserver.accounts.cached_directory import Remembered
-from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
 from mailserver.authentication.checkers import AccountName
 from mailserver.authentication.denials import at_whole_second
 from mailserver.config import Duration, FilePath, Options
 from mailserver.config.endpoints import socket_path
 from mailserver.config.password_file import password_of
 from mailserver.interfaces import (
+    CannotTell,
     Clock,
     IAccountList,
     IComponent,
@@ -133,7 +134,7 @@ def _trust(path: str | None) -> Any:
     try:
         found = x509.load_pem_x509_certificates(octets)
     except ValueError:
-        raise DirectoryTrouble(f"{path}: there is no certificate in it that could be read") from None
+        raise CannotTell(f"{path}: there is no certificate in it that could be read") from None
     return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])
 
 
@@ -157,15 +158,15 @@ class LdapDirectory:
         self._filter: Any = None
 
     async def start(self) -> None:
-        """Ask once, so that wrong options or a directory that is not there stop the start.  Raises `DirectoryTrouble`."""
+        """Ask once, so that wrong options or a directory that is not there stop the start.  Raises `CannotTell`."""
         try:
             from mailserver.accounts.ldap_connection import SearchFilter
         except ImportError as error:
-            raise DirectoryTrouble("ldaptor is not installed; docs/accounts.md says how") from error
+            raise CannotTell("ldaptor is not installed; docs/accounts.md says how") from error
         try:
             self._filter = SearchFilter(self._options.filter)
         except ValueError as error:
-            raise DirectoryTrouble(f"filter {error}") from error
+            raise CannotTell(f"filter {error}") from error
         self._place = await self._run_in_thread(LDAPServer, self._options, self._reactor)
         await self._entry("nobody@invalid.invalid")
 
@@ -179,7 +180,7 @@ class LdapDirectory:
     # --- who exists ---
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The account's mailbox.  `DirectoryTrouble` passes: nobody can tell then."""
+        """The account's mailbox.  `CannotTell` passes: nobody can tell then."""
         exists = await self._known.exists(f"{local_part}@{domain}", self._exists)
         return Mailbox(local_part, domain) if exists else None
 
@@ -196,7 +197,7 @@ class LdapDirectory:
         everybody = SearchFilter(re.sub(r"\{(address|local|domain)\}", "*", self._options.filter))
         try:
             found = await self._search(everybody.filled({}), [attribute], at_most=0)
-        except DirectoryTrouble:
+        except CannotTell:
             return []
         addresses = [address for entry in found for address in entry.values.get(attribute.lower(), ()) if "@" in address]
         for address in addresses:
@@ -212,7 +213,7 @@ class LdapDirectory:
     # --- logging in ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """`ICredentialsChecker`.  `DirectoryTrouble` passes."""
+        """`ICredentialsChecker`.  `CannotTell` passes."""
         return Deferred.fromCoroutine(self._log_in(credentials))
 
     async def _log_in(self, credentials: Any) -> AccountName:
@@ -236,7 +237,7 @@ class LdapDirectory:
             return True
         if code in NO:
             return False
-        raise DirectoryTrouble(f"the directory answers a log-in with result {code}")
+        raise CannotTell(f"the directory answers a log-in with result {code}")
 
     # --- asking ---
 
@@ -247,7 +248,7 @@ class LdapDirectory:
         attributes = [self._options.senders_attribute or "1.1"]  # RFC 4511 section 4.5.1.8: no attributes
         found = await self._search(wanted, attributes, at_most=2)
         if len(found) > 1:
-            raise DirectoryTrouble(f"more than one entry is {address}")
+            raise CannotTell(f"more than one entry is {address}")
         return found[0] if found else None
 
     async def _search(self, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[Any]:
@@ -283,17 +284,17 @@ class LdapDirectory:
         try:
             password = await self._run_in_thread(password_of, path)
         except (OSError, ValueError) as error:
-            raise DirectoryTrouble(f"bind_password_file: {error}") from error
+            raise CannotTell(f"bind_password_file: {error}") from error
         code = await connection.bind(self._options.bind_dn, password)
         if code != SUCCESS:
-            raise DirectoryTrouble(f"the directory does not let {self._options.bind_dn} in (result {code})")
+            raise CannotTell(f"the directory does not let {self._options.bind_dn} in (result {code})")
 
     async def _connect(self) -> Any:
         from mailserver.accounts.ldap_connection import connect
 
         place = self._place
         if place is None:
-            raise DirectoryTrouble("the directory is not in use")
+            raise CannotTell("the directory is not in use")
         return await connect(
             place.endpoint, starttls=place.starttls(), clock=self._clock, seconds=self._options.timeout
         )

@@ -17,7 +17,8 @@ from ldaptor.protocols.ldap.ldaperrors import LDAPException
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.protocol import Factory
 
-from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
+from mailserver.interfaces import CannotTell
 
 __all__ = ["LDAPConnection", "LDAPEntry", "SearchFilter", "connect"]
 
@@ -157,14 +158,14 @@ class LDAPConnection:
         answer = await self._within(ask)
         if answer.resultCode == SUCCESS or (answer.resultCode == SIZE_EXCEEDED and len(found) == at_most > 0):
             return found
-        raise DirectoryTrouble(f"the directory answers a search with result {answer.resultCode} {_words(answer)}".rstrip())
+        raise CannotTell(f"the directory answers a search with result {answer.resultCode} {_words(answer)}".rstrip())
 
     async def start_tls(self, creator: Any) -> None:
         """RFC 4511 section 4.14.  Whether the certificate is good shows with the next operation."""
         await self._within(self._client.startTLS, creator)
         if self._client.buffer:  # said in the clear by somebody who hoped that it would be taken for encrypted
             self.close()
-            raise DirectoryTrouble("octets came between StartTLS and its handshake")
+            raise CannotTell("octets came between StartTLS and its handshake")
 
     def close(self) -> None:
         """End it; nobody waits."""
@@ -181,19 +182,19 @@ class LDAPConnection:
             self.close()
             raise DirectorySilent(f"the directory has not answered within {self._seconds:g} seconds") from None
         except LDAPException as error:
-            raise DirectoryTrouble(f"the directory: {error}") from error
+            raise CannotTell(f"the directory: {error}") from error
         except Exception as error:  # the end of the connection, a certificate, or an odd answer
             self.close()
             raise DirectoryGone(f"the directory: {str(error) or type(error).__name__}") from error
 
 
 async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -> LDAPConnection:
-    """Open a connection; `starttls` is what makes its TLS, None where it needs none.  Raises `DirectoryTrouble`."""
+    """Open a connection; `starttls` is what makes its TLS, None where it needs none.  Raises `CannotTell`."""
     try:
         connecting: Awaitable[Any] = endpoint.connect(Factory.forProtocol(_Client)).addTimeout(seconds, clock)
         client = await connecting
     except Exception as error:  # an endpoint's
-        raise DirectoryTrouble(f"the directory cannot be reached: {str(error) or type(error).__name__}") from error
+        raise CannotTell(f"the directory cannot be reached: {str(error) or type(error).__name__}") from error
     connection = LDAPConnection(client, clock=clock, seconds=seconds)
     if starttls is not None:
         await connection.start_tls(starttls)

@@ -24,7 +24,6 @@ from mailserver.accounts.sql_sources import (
     STATEMENT_SECONDS,
     AccountSource,
     DatabaseBusy,
-    DatabaseTrouble,
     FoundAccount,
     PostgresSource,
     SqliteSource,
@@ -35,6 +34,7 @@ from mailserver.authentication.by_password import account_by_password
 from mailserver.authentication.checkers import AccountName
 from mailserver.config import FilePath, Options
 from mailserver.interfaces import (
+    CannotTell,
     Clock,
     IAccountList,
     ICertificateAccounts,
@@ -130,7 +130,7 @@ class SqlDirectory:
         self._told: set[str] = set()
 
     async def start(self) -> None:
-        """Ask each query once: a wrong one, or a database that is not there, stops the start.  Raises `DatabaseTrouble`."""
+        """Ask each query once: a wrong one, or a database that is not there, stops the start.  Raises `CannotTell`."""
         options, nobody = self._options, "nobody@invalid.invalid"
         await self._look("query_account", 1, 2, address=nobody)
         await self._look("query_senders", 1, 1, address=nobody)
@@ -146,7 +146,7 @@ class SqlDirectory:
         found = await self._ask(query, parameters) if query else FoundAccount(fewest, [])
         if not fewest <= found.columns <= most:
             wanted = str(most) if fewest == most else f"{fewest} to {most}"
-            raise DatabaseTrouble(f"{name} finds {found.columns} columns, and {wanted} are wanted")
+            raise CannotTell(f"{name} finds {found.columns} columns, and {wanted} are wanted")
         return found.rows
 
     async def _tell_of_capitals(self, addresses: Sequence[str]) -> None:
@@ -168,7 +168,7 @@ class SqlDirectory:
     # --- who exists ---
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The account's mailbox.  `DatabaseTrouble` passes: nobody can tell then."""
+        """The account's mailbox.  `CannotTell` passes: nobody can tell then."""
         exists = await self._known.exists(f"{local_part}@{domain}", self._exists)
         return Mailbox(local_part, domain) if exists else None
 
@@ -289,7 +289,7 @@ class Silence:
         except DatabaseBusy:
             self._is_silent = True
             raise
-        except DatabaseTrouble:
+        except CannotTell:
             self._is_silent = False
             raise
         finally:

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import apsw
 from apsw.ext import query_info
 
+from mailserver.interfaces import CannotTell
+
 __all__ = [
     "STATEMENT_SECONDS",
     "DatabaseBusy",
-    "DatabaseTrouble",
     "FoundAccount",
     "PostgresSource",
     "AccountSource",
@@ -42,11 +43,7 @@ PATIENCE = {  # for a host that is silent; the administrator's own words come fi
 }
 
 
-class DatabaseTrouble(OSError):
-    """The database cannot be asked, or a query is wrong: nobody can tell who exists."""
-
-
-class DatabaseBusy(DatabaseTrouble):
+class DatabaseBusy(CannotTell):
     """Somebody else keeps it from answering; who asks at once would wait as long for nothing."""
 
 
@@ -65,7 +62,7 @@ class AccountSource(Protocol):
     """How many may ask at once."""
 
     def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
-        """What the query finds.  Blocks; from any thread.  Raises `DatabaseTrouble`."""
+        """What the query finds.  Blocks; from any thread.  Raises `CannotTell`."""
 
     def cut(self, seconds: float) -> None:
         """End what has been under way for so long, from another thread.  Does not block."""
@@ -96,7 +93,7 @@ class SqliteSource:
         except apsw.BusyError as error:
             raise DatabaseBusy(f"{self._path}: {error}") from error
         except (apsw.Error, OSError) as error:
-            raise DatabaseTrouble(f"{self._path}: {error}") from error
+            raise CannotTell(f"{self._path}: {error}") from error
 
     def cut(self, seconds: float) -> None:
         """As `AccountSource`: whatever it does."""
@@ -113,7 +110,7 @@ class SqliteSource:
 
     def _opened(self) -> apsw.Connection:
         if self._closed:
-            raise DatabaseTrouble("it is not in use any more")
+            raise CannotTell("it is not in use any more")
         status = os.stat(self._path)
         place = (status.st_dev, status.st_ino)
         if self._connection is None or place != self._place:
@@ -184,7 +181,7 @@ class PostgresSource:
             if was_idle and is_lost and isinstance(error, psycopg.Error):
                 return self._ask(query, parameters)  # it was lost while nobody used it
             if isinstance(error, psycopg.Error):
-                raise DatabaseTrouble(f"PostgreSQL: {' '.join(str(error).split())}") from error
+                raise CannotTell(f"PostgreSQL: {' '.join(str(error).split())}") from error
             raise
         self._give_back(connection, is_good=True)
         return found
@@ -192,7 +189,7 @@ class PostgresSource:
     def _taken(self, psycopg: Any) -> tuple[Any, bool]:
         with self._lock:
             if self._closed:
-                raise DatabaseTrouble("PostgreSQL: it is not in use any more")
+                raise CannotTell("PostgreSQL: it is not in use any more")
             connection = self._idle.pop() if self._idle else None
             if connection is not None:
                 self._busy[connection] = time.monotonic()
@@ -201,7 +198,7 @@ class PostgresSource:
             wanted = {**PATIENCE, **psycopg.conninfo.conninfo_to_dict(self._dsn)}
             connection = psycopg.connect(**wanted, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
-            raise DatabaseTrouble(f"PostgreSQL: {' '.join(str(error).split())}") from error
+            raise CannotTell(f"PostgreSQL: {' '.join(str(error).split())}") from error
         with self._lock:
             self._busy[connection] = time.monotonic()
         return connection, False
@@ -222,5 +219,5 @@ def _psycopg() -> Any:
     try:
         import psycopg
     except ImportError as error:
-        raise DatabaseTrouble("the package psycopg is not installed; mailserver[pg] brings it") from error
+        raise CannotTell("the package psycopg is not installed; mailserver[pg] brings it") from error
     return psycopg

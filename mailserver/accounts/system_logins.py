@@ -20,22 +20,18 @@ from mailserver.accounts.system_users import SystemDirectory
 from mailserver.authentication import pam
 from mailserver.authentication.checkers import AccountName
 from mailserver.authentication.denials import at_whole_second
-from mailserver.interfaces import IComponent, IPrivilegedComponent
+from mailserver.interfaces import CannotTell, IComponent, IPrivilegedComponent
 from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
 from mailserver.processes.spawning import ProcessStart
 
-__all__ = ["CannotTell", "SystemLogins", "pam_start"]
+__all__ = ["SystemLogins", "pam_start"]
 
 WAIT_SECONDS = 40.0
 AT_ONCE_FOR_A_USER = 4
 WAITING_MOST = 200
 SERVICE_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d")
-
-
-class CannotTell(OSError):
-    """PAM has no answer."""
 
 
 @implementer(ICredentialsChecker, IComponent, IPrivilegedComponent)

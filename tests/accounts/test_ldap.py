@@ -21,11 +21,19 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.accounts import ldap, ldap_connection
-from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent, DirectoryTrouble
+from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
 from mailserver.accounts.ldap import LdapDirectory, LdapDirectoryFactory, LdapDirectoryOptions
 from mailserver.accounts.ldap_connection import ANSWER_OCTETS, LDAPConnection, SearchFilter, _Client
 from mailserver.authentication.checkers import PasswordCredentials
-from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, ISenderGrants, Services
+from mailserver.interfaces import (
+    CannotTell,
+    IAccountList,
+    IComponent,
+    IComponentFactory,
+    IDirectory,
+    ISenderGrants,
+    Services,
+)
 from mailserver.mail.answers import Mailbox
 from tests.accounts.slapd import BASE, Slapd
 from tests.silence import Forwarding, drop_packets
@@ -97,7 +105,7 @@ class Talk(SynchronousTestCase):
     def test_no_answer_in_time_is_trouble_and_ends_the_connection(self) -> None:
         asked = self.search()
         self.clock.advance(5)
-        self.failureResultOf(asked, DirectoryTrouble)
+        self.failureResultOf(asked, CannotTell)
         self.assertFalse(self.connection.is_open)
         self.assertTrue(self.transport.disconnected)
 
@@ -129,14 +137,14 @@ class Talk(SynchronousTestCase):
         for code in (1, 4, 10, 32, 51, 52, 80):
             asked = self.search()
             self.say(LDAPSearchResultDone(resultCode=code))
-            self.failureResultOf(asked, DirectoryTrouble)
+            self.failureResultOf(asked, CannotTell)
 
     def test_octets_between_starttls_and_the_handshake_end_it(self) -> None:
         # RFC 4511 section 4.14.2; whoever stands in between could else say in the clear what is then taken for encrypted
         self.patch(self.client, "startTLS", lambda creator: succeed(None))
         self.successResultOf(ensureDeferred(self.connection.start_tls(None)))
         self.client.buffer = b"\x30\x0c"
-        self.failureResultOf(ensureDeferred(self.connection.start_tls(None)), DirectoryTrouble)
+        self.failureResultOf(ensureDeferred(self.connection.start_tls(None)), CannotTell)
         self.assertFalse(self.connection.is_open)
 
     def test_a_bind_without_a_password_is_not_sent(self) -> None:
@@ -184,11 +192,11 @@ class Firewall(SynchronousTestCase):
         directory = self.directory(Gone(is_idle=True), Gone(answers=True))
         self.assertIsNone(self.successResultOf(self.find(directory)))
         directory = self.directory(Gone(is_idle=True), Gone(), Gone(answers=True))
-        self.failureResultOf(self.find(directory), DirectoryTrouble)
+        self.failureResultOf(self.find(directory), CannotTell)
 
     def test_silence_on_a_connection_that_was_in_use_is_the_directorys(self) -> None:
         for kept, next_one in ((Gone(), Gone(answers=True)), (None, Gone(is_idle=True))):
-            self.failureResultOf(self.find(self.directory(kept, next_one)), DirectoryTrouble)
+            self.failureResultOf(self.find(self.directory(kept, next_one)), CannotTell)
 
     def test_a_connection_idles_when_nothing_has_come_over_it_for_a_minute(self) -> None:
         clock, client = Clock(), _Client()
@@ -211,7 +219,7 @@ class Firewall(SynchronousTestCase):
             self.assertIs(self.successResultOf(ensureDeferred(taken)), answer)
         for code in (19, 53, 51, 52, 80, 8):
             taken = self.directory(None, Gone(code=code))._takes("cn=alice", "secret")
-            self.failureResultOf(ensureDeferred(taken), DirectoryTrouble)
+            self.failureResultOf(ensureDeferred(taken), CannotTell)
 
 
 class Options(SynchronousTestCase):
@@ -266,7 +274,7 @@ class LdapCase(TestCase):
         return made
 
     async def fault(self, **options: Any) -> str:
-        return str(await self.assertFailure(ensureDeferred(self.directory(**options)), DirectoryTrouble))
+        return str(await self.assertFailure(ensureDeferred(self.directory(**options)), CannotTell))
 
     async def logs_in(self, directory: LdapDirectory, account: str, password: str) -> bool:
         try:
@@ -287,8 +295,8 @@ class Asking(LdapCase):
 
     async def test_two_of_one_address_are_cannot_tell(self) -> None:
         directory = await self.directory()
-        await self.assertFailure(ensureDeferred(directory.find("twin", "example.org")), DirectoryTrouble)
-        await self.assertFailure(ensureDeferred(self.logs_in(directory, "twin@example.org", "secret")), DirectoryTrouble)
+        await self.assertFailure(ensureDeferred(directory.find("twin", "example.org")), CannotTell)
+        await self.assertFailure(ensureDeferred(self.logs_in(directory, "twin@example.org", "secret")), CannotTell)
 
     async def test_the_right_password_logs_in_and_no_other(self) -> None:
         directory = await self.directory()
@@ -378,8 +386,8 @@ class Trouble(LdapCase):
     async def test_a_directory_that_went_and_came_is_asked_again(self) -> None:
         directory = await self.directory()
         self.slapd.kill()
-        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), DirectoryTrouble)
-        await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), DirectoryTrouble)
+        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), CannotTell)
+        await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), CannotTell)
         self.slapd.start()
         self.assertIsNotNone(await directory.find("alice", "example.org"))
         self.slapd.kill()
@@ -389,13 +397,13 @@ class Trouble(LdapCase):
     async def test_after_the_stop_nothing_is_opened(self) -> None:
         directory = await self.directory()
         await directory.stop()
-        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), DirectoryTrouble)
+        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), CannotTell)
 
     async def test_a_directory_that_hangs_is_cannot_tell(self) -> None:
         directory = await self.directory(timeout="1500ms")
         self.slapd.halt()
-        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), DirectoryTrouble)
-        await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), DirectoryTrouble)
+        await self.assertFailure(ensureDeferred(directory.find("alice", "example.org")), CannotTell)
+        await self.assertFailure(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")), CannotTell)
         self.slapd.go_on()
         self.assertIsNotNone(await directory.find("alice", "example.org"))
 
@@ -412,7 +420,7 @@ class Trouble(LdapCase):
         async def ask(name: str) -> None:
             try:
                 ended.append(str(await directory.find(name, "example.org") is not None))
-            except DirectoryTrouble:
+            except CannotTell:
                 ended.append("trouble")
 
         async def beside() -> list[str]:
@@ -441,9 +449,9 @@ class Trouble(LdapCase):
         asked = [ensureDeferred(directory.find("alice", "example.org")) for _ in range(5)]
         asked.append(ensureDeferred(self.logs_in(directory, "alice@example.org", "sécret")))
         for one in asked:
-            one.addErrback(lambda failure: ended.append(failure.trap(DirectoryTrouble).__name__))
+            one.addErrback(lambda failure: ended.append(failure.trap(CannotTell).__name__))
         await gatherResults([*asked, *[deferToThread(ended.append, "unrelated") for _ in range(15)]])
-        self.assertEqual(ended, ["unrelated"] * 15 + ["DirectoryTrouble"] * 6)
+        self.assertEqual(ended, ["unrelated"] * 15 + ["CannotTell"] * 6)
 
     async def test_many_at_once_share_a_connection_and_each_has_its_answer(self) -> None:
         directory = await self.directory()

@@ -25,11 +25,12 @@ from zope.interface.verify import verifyObject
 
 from mailserver.accounts import sql, sql_sources
 from mailserver.accounts.sql import SqlDirectory, SqlDirectoryFactory, SqlDirectoryOptions, app_password_of
-from mailserver.accounts.sql_sources import AccountSource, DatabaseBusy, DatabaseTrouble, PostgresSource, SqliteSource
+from mailserver.accounts.sql_sources import AccountSource, DatabaseBusy, PostgresSource, SqliteSource
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.authentication.passwords import verify_password
 from mailserver.interfaces import (
+    CannotTell,
     IAccountList,
     ICertificateAccounts,
     IComponentFactory,
@@ -127,7 +128,7 @@ class SqlCase(SynchronousTestCase):
         self.result(self.directory.start())
         for name in ("account", "senders", "certificate", "app_passwords"):
             directory = self.make(SqlDirectoryOptions(path="x", **{f"query_{name}": "SELECT nothing FROM nowhere"}))
-            self.failureResultOf(Deferred.fromCoroutine(directory.start()), DatabaseTrouble)
+            self.failureResultOf(Deferred.fromCoroutine(directory.start()), CannotTell)
         empty = dict.fromkeys(("query_senders", "query_certificate", "query_app_passwords"), "")
         self.result(self.make(SqlDirectoryOptions(path="x", **empty)).start())
 
@@ -188,14 +189,14 @@ class SqlCase(SynchronousTestCase):
 
     def test_the_source_cannot_write(self) -> None:
         for statement in ("DELETE FROM sender", "INSERT INTO account VALUES ('x@example.org', NULL, NULL) RETURNING address"):
-            self.assertRaises(DatabaseTrouble, self.source.ask, statement, {})
+            self.assertRaises(CannotTell, self.source.ask, statement, {})
         self.assertEqual(len(self.source.ask("SELECT address FROM account", {}).rows), 2)
 
     def test_queries_with_the_wrong_columns_stop_the_start(self) -> None:
         for name, columns in (("account", "address, 1, 2"), ("senders", "1, 2"), ("app_passwords", "address"), ("accounts", "address, 1")):
             where = "" if name == "accounts" else " WHERE address = :address"
             directory = self.make(SqlDirectoryOptions(path="x", **{f"query_{name}": f"SELECT {columns} FROM account{where}"}))
-            failure = self.failureResultOf(Deferred.fromCoroutine(directory.start()), DatabaseTrouble)
+            failure = self.failureResultOf(Deferred.fromCoroutine(directory.start()), CannotTell)
             self.assertIn(f"query_{name} finds", str(failure.value))
 
     def test_a_row_that_cannot_be_used_stops_no_account_and_is_told_once(self) -> None:
@@ -233,7 +234,7 @@ class SqlCase(SynchronousTestCase):
     def test_once_closed_it_opens_no_connection_any_more(self) -> None:
         self.result(self.directory.accounts())
         self.result(self.directory.stop())
-        self.failureResultOf(Deferred.fromCoroutine(self.directory.accounts()), DatabaseTrouble)
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.accounts()), CannotTell)
 
 
 class Sqlite(SqlCase):
@@ -245,7 +246,7 @@ class Sqlite(SqlCase):
     def test_a_file_that_is_gone_is_nobody_can_tell_and_a_new_one_is_found(self) -> None:
         self.result(self.directory.accounts())
         os.rename(self.path, self.path + ".away")
-        self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), DatabaseTrouble)
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), CannotTell)
         os.rename(self.path + ".away", self.path)
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
 
@@ -300,7 +301,7 @@ class PostgreSQL(SqlCase):
         assert self.server is not None
         self.result(self.directory.accounts())
         self.server.halt()
-        self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), DatabaseTrouble)
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), CannotTell)
         self.server.go_on()
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
 
@@ -335,13 +336,13 @@ class PostgreSQL(SqlCase):
             query = "SELECT address, pg_sleep(0.001) FROM account WHERE address = :address"
             found = threads.map(lambda _: source.ask(query, {"address": "bob@example.org"}).rows[0][0], range(100))
         self.assertEqual(found, ["bob@example.org"] * 100)
-        self.assertRaises(DatabaseTrouble, source.ask, "DELETE FROM sender", {})
+        self.assertRaises(CannotTell, source.ask, "DELETE FROM sender", {})
         self.assertEqual(source.ask("SHOW statement_timeout", {}).rows, [("4s",)])
 
     def answers(self, source: AccountSource) -> bool:
         try:
             return source.ask("SELECT 1", {}).rows == [(1,)]
-        except DatabaseTrouble:
+        except CannotTell:
             return False
 
     def test_a_connection_that_was_lost_while_nobody_used_it_is_made_again_and_a_long_question_ends(self) -> None:
@@ -349,7 +350,7 @@ class PostgreSQL(SqlCase):
         self.assertEqual(self.ours("pg_terminate_backend(pid)"), [(True,)])
         self.assertEqual(self.source.ask("SELECT 1", {}).rows, [(1,)])
         self.patch(sql_sources, "STATEMENT_SECONDS", 0.05)
-        error = self.assertRaises(DatabaseTrouble, self.source.ask, "SELECT pg_sleep(60)", {})
+        error = self.assertRaises(CannotTell, self.source.ask, "SELECT pg_sleep(60)", {})
         self.assertIn("statement timeout", str(error))
         self.source.ask("SELECT 1", {})
         self.source.close()
@@ -380,7 +381,7 @@ class LockedSQLite(TestCase):
         ended: list[str] = []
         asked = [Deferred.fromCoroutine(directory.find(f"b{n}", "example.org")) for n in range(30)]
         for one in asked:
-            one.addErrback(lambda failure: ended.append(failure.trap(DatabaseTrouble).__name__))
+            one.addErrback(lambda failure: ended.append(failure.trap(CannotTell).__name__))
         await gatherResults([deferToThread(ended.append, "unrelated") for _ in range(15)])
         self.assertIn("unrelated", ended)
         self.assertLess(len(ended), 45, "the first question still waits for the lock: the others have not waited for it")
@@ -391,7 +392,7 @@ class LockedSQLite(TestCase):
             try:
                 self.assertIsNotNone(await directory.find("e", "example.org"))
                 break
-            except DatabaseTrouble:  # the thread of a question that was given up is given back when SQLite looks again
+            except CannotTell:  # the thread of a question that was given up is given back when SQLite looks again
                 await deferLater(reactor, 0.05)
         await directory.stop()
 
@@ -421,7 +422,7 @@ class SilentPostgreSQL(TestCase):
         ended: list[str] = []
         asked = [Deferred.fromCoroutine(directory.find(f"b{n}", "example.org")) for n in range(30)]
         for one in asked:
-            one.addErrback(lambda failure: ended.append(failure.trap(DatabaseTrouble).__name__))
+            one.addErrback(lambda failure: ended.append(failure.trap(CannotTell).__name__))
         unrelated = gatherResults([deferToThread(ended.append, "unrelated") for _ in range(15)])
         await gatherResults([*asked, unrelated])
         self.assertEqual(ended[:15], ["unrelated"] * 15)
@@ -431,7 +432,7 @@ class SilentPostgreSQL(TestCase):
             try:
                 self.assertIsNotNone(await directory.find("e", "example.org"))
                 break
-            except DatabaseTrouble:  # connections that were cut are given back by their threads
+            except CannotTell:  # connections that were cut are given back by their threads
                 await deferLater(reactor, 0.05)
         await directory.stop()
         with psycopg.connect(server.dsn) as connection:

@@ -24,12 +24,12 @@ from zope.interface.verify import verifyObject
 
 from mailserver.accounts import system_logins
 from mailserver.accounts.system import SystemDirectoryFactory, SystemDirectoryOptions
-from mailserver.accounts.system_logins import CannotTell, SystemLogins
+from mailserver.accounts.system_logins import SystemLogins
 from mailserver.accounts.system_users import SystemDirectory, UserTable
 from mailserver.authentication import pam
 from mailserver.authentication.checkers import PasswordCredentials
 from mailserver.authentication.pam import NOBODY, PAMQuestion, parse_question
-from mailserver.interfaces import IComponent, IDirectory, IPrivilegedComponent, Services
+from mailserver.interfaces import CannotTell, IComponent, IDirectory, IPrivilegedComponent, Services
 from mailserver.processes.privileged import RequestError
 from tests.accounts.test_system import user
 from tests.authentication.pam_service import PamService
