@@ -83,7 +83,8 @@ def carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     Raises `Unable` and `ConfigurationError`, after everything was put back.  Where nobody knows whether the server has taken the
     new names up, everything stands under both, and the same command goes on from there.
     """
-    with contextlib.nullcontext() if options.dry_run else _alone(rename.configuration.data):
+    moves_mail = not options.dry_run and not options.mail_stays
+    with _alone(rename.configuration.data) if moves_mail else contextlib.nullcontext():
         return _carry_out(options, rename)
 
 
