@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mailserver.config.lines import BARE_KEY, KeyPath, TablePart, key_places, parts_of
+from mailserver.config.lines import BARE_KEY, KeyPath, TablePart, element_places, key_places, parts_of
 
 __all__ = ["Draft", "Unchangeable"]
 
@@ -27,14 +27,27 @@ class Draft:
         self._line_end = "\r\n" if "\r\n" in text else "\n"
 
     def set(self, table: KeyPath, key: str, value: Value) -> None:
-        """Give a key of a table (which is there) this value."""
+        """Give a key of a table (which is there) this value.  In a list as long as before only texts that differ change."""
         found = self._part((*table, key))
-        if found is not None:
+        if found is not None and self._replace_texts(found, self._at(table)[key], value):
+            pass
+        elif found is not None:
             self.text = self.text[: found.value] + _written(value) + self.text[found.end :]
         else:
             self._insert(table, key, value)
         self._at(table)[key] = _plain(value)
         self._agree()
+
+    def _replace_texts(self, part: TablePart, old: object, new: Value) -> bool:
+        """Comments may stand between the texts of a list.  False where it is none, or has as many no longer."""
+        if isinstance(new, bool | str) or not isinstance(old, list) or len(old) != len(new):
+            return False
+        if not all(isinstance(one, str) for one in old):
+            return False
+        for (start, end), before, after in reversed([*zip(element_places(self.text, part), old, new, strict=True)]):
+            if before != after:
+                self.text = self.text[:start] + _written(after) + self.text[end:]
+        return True
 
     def remove(self, path: KeyPath) -> None:
         """Remove a key with the lines on which it stands."""

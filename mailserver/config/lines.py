@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mailserver.former import former_names
 
-__all__ = ["KeyPath", "TablePart", "key_places", "line_of", "lines_of", "parts_of"]
+__all__ = ["KeyPath", "TablePart", "element_places", "key_places", "line_of", "lines_of", "parts_of"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -84,6 +84,23 @@ def key_places(text: str, part: TablePart) -> list[tuple[int, int]]:
         scan.at += 2 if text.startswith("[[", part.start) else 1
     scan.key()
     return scan.places
+
+
+def element_places(text: str, part: TablePart) -> list[tuple[int, int]]:
+    """Where each element of a key's array stands; none where the value is no array."""
+    scan = _Scan(text)
+    scan.at = part.value
+    places: list[tuple[int, int]] = []
+    if scan.peek() != "[":
+        return places
+    scan.at += 1
+    while scan.peek() != "]":
+        start = scan.at
+        scan.value(())
+        places.append((start, scan.at))
+        if scan.peek() == ",":
+            scan.at += 1
+    return places
 
 
 class _Scan:

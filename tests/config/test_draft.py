@@ -40,6 +40,15 @@ class Drafts(SynchronousTestCase):
             draft.remove((*table, name))
             self.assertEqual(draft.text, SAMPLE)
 
+    def test_what_stands_between_the_texts_of_a_list_stays_where_some_of_them_change(self) -> None:
+        text = 'x = [ # who\n "a", # the boss ]\n # and\n \'b\', """c""" ,\n] # end\ny = [[], 1]\n'
+        draft = Draft(text)
+        draft.set((), "x", ["n", "b", "m]"])
+        self.assertEqual(draft.text, text.replace('"a"', '"n"').replace('"""c"""', '"m]"'))
+        draft.set((), "x", ["n"])
+        draft.set((), "y", ["o", "p"])
+        self.assertEqual(draft.text, 'x = ["n"] # end\ny = ["o", "p"]\n')
+
     @given(NAMES)
     def test_what_is_renamed_goes_by_its_new_name_alone_and_back(self, name: str) -> None:
         for path in (("domain", "example.org"), ("domain", "example.org", "aliases", "sales")):
