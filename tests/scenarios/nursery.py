@@ -97,7 +97,7 @@ def _start() -> socket.socket:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_OCTETS)
         os.set_inheritable(theirs.fileno(), True)
         command = [sys.executable, "-m", "tests.scenarios.nursery", str(theirs.fileno())]
-        os.posix_spawn(sys.executable, command, {key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+        os.posix_spawn(sys.executable, command, os.environ)
     return ours
 
 
