@@ -1,8 +1,8 @@
 """Mutants of one module: does any test see that it is wrong?
 
 A mutant differs in one place of the syntax tree: a comparison, an operator, a constant, a condition, a statement that is gone.  It lives in
-the memory of the process that runs the tests, and of the Python processes that these start (`FOR_ALL`); no file of ours changes.  Servers that
-the nursery of `tests.scenarios` brings forth have the module as it is.
+the memory of the process that runs the tests, and of the Python processes that these start (`FOR_ALL`), the servers of the scenarios among them; no
+file of ours changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.side_by_side import ROOT
 
-__all__ = ["TESTS", "changes", "path_of", "put_in_place"]
+__all__ = ["IN_SERVERS", "TESTS", "changes", "path_of", "put_in_place"]
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -45,6 +45,28 @@ TESTS = {
         "tests.smtp.server.test_content", "tests.smtp.test_header_section", "tests.smtp.server.test_bdat", "tests.smtp.server.test_smuggling", "tests.smtp.server.test_splits",
     ),
 }  # fmt: skip  # the quick ones that mean the module; for others, all of its package
+OPERATING, ORDERED = "tests.scenarios.test_operation", "tests.scenarios.test_queue_verbs.Verbs"
+STARTING = ("tests.scenarios.test_recipients", f"{OPERATING}.Reload", f"{OPERATING}.Signals", "tests.scenarios.test_daemon")
+IN_SERVERS = {
+    "assembly/": STARTING,
+    "assembly/certificates": ("tests.scenarios.test_tls.Faults", "tests.scenarios.test_tls.Renewal.test_a_renewed_pair_is_found_without_a_signal"),
+    "assembly/listeners": ("tests.scenarios.test_tls.Faults", "tests.scenarios.test_proxy", "tests.scenarios.test_root_process.Ports"),
+    "assembly/logins": ("tests.scenarios.test_login.FirstListener", "tests.scenarios.test_login.Strangers", "tests.scenarios.test_other_accounts"),
+    "assembly/policy": (*STARTING, "tests.scenarios.test_filters", f"{OPERATING}.ReloadThatTakesTime"),
+    "assembly/retirement": (f"{OPERATING}.ReloadThatTakesTime", f"{OPERATING}.Signals"),
+    "assembly/root_plan": ("tests.scenarios.test_root_process.Ports", "tests.scenarios.test_root_process.UnixSockets", "tests.scenarios.test_unprivileged"),
+    "assembly/routing": ("tests.scenarios.test_recipients", f"{OPERATING}.DeadEnds", "tests.scenarios.test_other_deliveries"),
+    "assembly/sandbox": ("tests.scenarios.test_sandbox",),
+    "assembly/submission": ("tests.scenarios.test_submission",),
+    "control/": (
+        f"{ORDERED}.test_hold_release_redirect_drop_while_the_server_runs", "tests.scenarios.test_queue_verbs.Route",
+        f"{ORDERED}.test_a_message_is_read_while_the_server_runs_and_bounced_to_its_sender", f"{ORDERED}.test_retry_tries_at_once",
+        "tests.scenarios.test_login.Strangers",
+    ),
+    "plugins/": STARTING,
+    "service": (*STARTING, f"{OPERATING}.ReloadThatTakesTime", "tests.scenarios.test_unprivileged", "tests.scenarios.test_root_process.Ports"),
+    "state_store": ("tests.scenarios.test_login.Strangers",),
+}  # fmt: skip  # what servers of the scenarios execute, where no other test of the package has seen it
 # Python runs it at its start, where it finds it.
 FOR_ALL = """
 import importlib.machinery

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.proofs.brood import ROOT, Brood
-from tests.proofs.mutants import TESTS, changes, path_of
+from tests.proofs.mutants import IN_SERVERS, TESTS, changes, path_of
 from tests.side_by_side import durations, modules
 
 __all__ = ["Reach", "Sampled", "every", "explanation", "is_package", "prove", "sample", "touched"]
@@ -187,6 +187,11 @@ def test_modules(package: str) -> list[str]:
     return found
 
 
+def in_servers(module: str) -> tuple[str, ...]:
+    """Scenarios whose servers execute the module: its own, else its package's."""
+    return IN_SERVERS.get(module) or IN_SERVERS.get(f"{module.partition('/')[0]}/", ())
+
+
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
@@ -209,6 +214,8 @@ def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str],
                 tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * (AGAIN if one.key in kept else 1))
                 if one.module.startswith(IN_PROCESSES) or not tests:
                     tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
+                if one.module.startswith(tuple(IN_SERVERS)):
+                    tests += [(name, TESTS_SECONDS) for name in in_servers(one.module)]
                 killer = kept[one.key] = brood.killer(one.module, one.number, tests) if tests else None
                 kept_at.write_text(json.dumps(kept, indent=1))
                 if killer is not None:

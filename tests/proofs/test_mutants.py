@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proofs.brood import Brood
-from tests.proofs.mutants import ROOT, TESTS, changes, path_of
+from tests.proofs.mutants import IN_SERVERS, ROOT, TESTS, changes, path_of
 from tests.proofs.sample import SIZE, WHOLE, Reach, Sampled, every, explained, explanation, sample, touched
 
 
@@ -30,6 +31,9 @@ class Mutants(SynchronousTestCase):
         for module, tests in TESTS.items():
             for path in (path_of(module), *[ROOT / f"{name.replace('.', '/')}.py" for name in tests]):
                 self.assertTrue(path.exists(), path)
+        loader = TestLoader()
+        for name in {name for names in IN_SERVERS.values() for name in names}:
+            self.assertGreater(loader.loadByName(name).countTestCases(), 0, name)
 
     def test_a_mutant_that_no_test_could_miss_is_seen(self) -> None:
         brood = Brood(list(TESTS["sasl/cram_md5"]))
