@@ -209,6 +209,11 @@ class SqlCase(SynchronousTestCase):
                 self.assertEqual(self.log_in("alice@example.org", APP), "alice@example.org")
         self.assertEqual(sorted(event["what"] for event in events), ["SCRAM keys", "app password"])
 
+    def test_of_what_is_no_text_nothing_is_granted(self) -> None:
+        asked = "SELECT NULL UNION ALL SELECT '@example.net'"
+        self.directory = self.make(SqlDirectoryOptions(path="x", query_senders=asked))
+        self.assertEqual(self.result(self.directory.granted_senders("alice@example.org")), ["@example.net"])
+
     def test_the_end_of_an_app_password_may_be_a_date_or_a_time(self) -> None:
         zone = datetime.timezone(datetime.timedelta(hours=-5))
         day = datetime.date(2027, 1, 2)
@@ -249,6 +254,13 @@ class Sqlite(SqlCase):
         self.failureResultOf(Deferred.fromCoroutine(self.directory.granted_senders("alice@example.org")), CannotTell)
         os.rename(self.path + ".away", self.path)
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
+
+    def test_a_question_that_takes_too_long_is_cut(self) -> None:
+        endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 20000000) SELECT max(n) FROM c"
+        with ThreadPool(1) as threads:
+            asked = threads.apply_async(self.source.ask, (endless, {}))
+            wait_until(lambda: self.source.cut(0.0) or asked.ready(), lambda: "the question goes on")
+            self.assertRaises(DatabaseTrouble, asked.get)
 
     def test_one_whom_another_keeps_locked_is_asked_by_one_at_a_time(self) -> None:
         self.patch(sql_sources, "BUSY_MILLISECONDS", 1)

@@ -83,6 +83,13 @@ class Reading(FileCase):
     def test_broken_toml_is_told_with_its_line(self) -> None:
         error = self.assertRaises(ConfigurationError, parse_accounts, '\n\n[account."a@b.example"\n', "f")
         self.assertEqual(error.faults[0].line, 3)
+        error = self.assertRaises(ConfigurationError, parse_accounts, "a = 1\nb = [\n", "f")
+        self.assertEqual(error.faults[0].line, 3, "where it ends")
+
+    def test_a_key_of_an_app_password_that_is_none_is_told(self) -> None:
+        text = f'[account."a@b.example".app_password."phone"]\npassword = "{HASH}"\nscope = ["imap"]\n'
+        error = self.assertRaises(ConfigurationError, parse_accounts, text, "f")
+        self.assertEqual([(fault.line, "is not a key of an app password" in str(fault)) for fault in error.faults], [(3, True)])
 
     def test_other_shapes_are_faults_and_no_crash(self) -> None:
         for text in ("account = 3", "account = [1]", '[account]\n"a@b.example" = 3', "[[account]]\nx=1"):

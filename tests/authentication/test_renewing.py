@@ -145,6 +145,19 @@ class Renewing(SynchronousTestCase):
         self.assertEqual(set(self.kept().values()), {NEW})
         self.assertEqual(self.under_way_most, 1)
 
+    def test_one_that_logs_in_many_times_at_once_is_renewed_once_and_after_a_change_again(self) -> None:
+        self.start("alice@example.org", "bob@example.org")
+        self.held = []
+        for name in ("bob", "alice", "alice", "alice"):  # one waits for the other
+            self.log_in(f"{name}@example.org")
+        self.let_threads_run()
+        self.assertEqual(self.made, ["bob@example.org", "alice@example.org"])
+        self.held = None
+        self.file.set_password("alice@example.org", Password(OTHER))
+        self.clock.advance(60)
+        self.log_in("alice@example.org")
+        self.assertEqual(self.made[2:], ["alice@example.org"])
+
     def test_where_the_file_cannot_be_written_everybody_logs_in_all_the_same(self) -> None:
         self.start("alice@example.org", "bob@example.org")
 

@@ -203,7 +203,8 @@ class Check(CheckCase):
         self.assertFault(self.command("check"), 6, f"accounts: {self.folder}/accounts.db: no such column: it")
 
     def test_a_checker_that_cannot_be_used_is_a_fault(self) -> None:
-        said = self.check('[authentication]\ncheckers = ["file:/etc/passwd", "nonsense:x"]\n')
+        said = self.check('[authentication]\ncheckers = ["file:/etc/passwd", "nonsense:x", "anonymous"]\n')
+        self.assertIn("authentication.checkers: 'anonymous' cannot check passwords\n", said.out)
         self.assertFault(said, 10, "authentication.checkers: 'nonsense:x': strcred knows no checker of this kind")
 
     def test_a_file_with_a_password_must_be_there_and_should_be_closed(self) -> None:

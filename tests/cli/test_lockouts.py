@@ -72,6 +72,7 @@ class WithoutServer(CommandCase):
         cleared = self.command("lockouts", "clear", "--account", ALICE, "--network", "192.0.2.0/24")
         self.assertEqual(cleared.code, 0, cleared.err)
         self.assertTrue(cleared.out.endswith("1 cleared.\n"))
+        self.assertRegex(cleared.out, r"(?m)^alice@example.org +192.0.2.1 ")
         left = self.command("lockouts", "list", "--json").json
         self.assertEqual({(one["account"], one["network"]) for one in left}, {(ALICE, "2001:db8::/64"), ("", "203.0.113.1")})
         self.assertEqual(self.command("lockouts", "clear", "--all").code, 0)

@@ -55,6 +55,10 @@ class Plugins(CommandCase):
         self.assertEqual(said.code, 0)
         self.assertTrue((self.folder / "mailserver-no-ads" / "mailserver_no_ads" / "__init__.py").exists())
         self.assertIn("pip install", said.out)
+        made = run("plugins", "new", "no-news", "--directory", str(self.folder), "--json").json
+        self.assertEqual(made["directory"], str(self.folder / "mailserver-no-news"))
+        for file in made["files"]:
+            self.assertTrue((self.folder / "mailserver-no-news" / file).is_file(), file)
         again = run("plugins", "new", "no-ads", "--directory", str(self.folder))
         self.assertEqual(again.code, 1)
         self.assertIn("is there already", again.err)

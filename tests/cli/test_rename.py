@@ -176,7 +176,8 @@ class User(RenameCase):
         self.assertEqual(os.listdir(own), ["passwd"])
 
     def test_mail_of_nobody_yet_goes_where_it_should(self) -> None:
-        self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
+        said = self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
+        self.assertNotIn("CRAM-MD5", said.out, "there was no password that could be lost")
         self.assertTrue((self.mail / "b").is_dir())
         self.assertEqual(os.readlink(self.mail / "bob"), "b")
 
@@ -300,6 +301,15 @@ class Domain(RenameCase):
         self.assertEqual((self.data / "mail" / "new.example" / "alice" / "new" / "1.x.y").read_text(), "kept")
         self.assertEqual(os.path.realpath(self.mail / "alice"), str(self.data / "mail" / "new.example" / "alice"))
         self.assertIn(": no faults", self.command("check").out)
+
+    def test_a_pattern_for_users_of_the_domain_follows_and_one_for_others_stays(self) -> None:
+        more = "".join(f'[[domain."second.example".pattern]]\nmatch = "{name}-{{tag}}"\nuser = "{user}"\n' for name, user in (
+            ("own", "{tag}@example.org"), ("plain", "{tag}"), ("other", "{tag}@other.example"),
+        ))  # fmt: skip
+        self.configure(self.config.read_text().replace('same_as = "example.org"\n', f'\n{more}[domain."other.example"]\n'))
+        self.assertDone(self.command("domain", "rename", "example.org", "new.example"))
+        for user in ("{tag}@new.example", "{tag}", "{tag}@other.example"):
+            self.assertIn(f'user = "{user}"\n', self.config.read_text())
 
     def test_what_completes_addresses_follows_under_either_name_of_its_table(self) -> None:
         text = self.config.read_text()

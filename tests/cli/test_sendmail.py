@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pwd
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -48,6 +49,13 @@ class AfterTheHandOver(SynchronousTestCase):
         with self.assertRaises(OSError):
             write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
         self.assertEqual(os.listdir(folder), [])
+
+
+class Whoever(SynchronousTestCase):
+    def test_the_name_is_what_stands_before_the_first_comma_and_an_ampersand_in_it_the_users(self) -> None:
+        entry = pwd.struct_passwd(("alice", "x", 1000, 1000, "& Smith,Room 5,555", "/home/alice", "/bin/sh"))
+        self.patch(pwd, "getpwuid", lambda uid: entry)
+        self.assertEqual(sendmail.whoami(), ("alice", "Alice Smith"))
 
 
 class Ringing(TestCase):

@@ -81,11 +81,13 @@ class User(CommandCase):
         self.assertIn("the account is removed, but not its mail", said.err)
         self.assertTrue(other.exists())
         self.user("add", ALICE, "--no-password")
-        self.configure(self.config.read_text() + '[delivery]\nuse = "discard"\n')
-        said = self.user("remove", ALICE, "--purge", "--yes")
-        self.assertEqual(said.code, 1)
-        self.assertIn("nothing was changed", said.err)
-        self.assertEqual(len(self.user("list", "--json").json), 1)
+        text = self.config.read_text()
+        for delivery in ('use = "discard"', 'use = "maildir"\npath = "{home}/Maildir"'):
+            self.configure(f"{text}[delivery]\n{delivery}\n")
+            said = self.user("remove", ALICE, "--purge", "--yes")
+            self.assertEqual(said.code, 1)
+            self.assertIn("nothing was changed", said.err)
+            self.assertEqual(len(self.user("list", "--json").json), 1)
 
     def test_an_account_that_exists_is_not_added_again(self) -> None:
         self.user("add", ALICE, "--no-password")

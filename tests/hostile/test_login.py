@@ -33,6 +33,7 @@ from mailserver.config import ConfigurationError
 from mailserver.interfaces import Denial, Denied, IStateStore, LoggedIn
 from mailserver.mail.envelope import Peer, TLSFacts
 from mailserver.sasl.exchanges import MECHANISMS
+from mailserver.sasl.faults import LocalSASLError
 from mailserver.sasl.scram_keys import derive_scram_keys, encode_scram_keys
 from mailserver.sasl.steps import Challenge, ChannelBindings
 from tests.any_octets import any_octets
@@ -437,6 +438,50 @@ class Comparing(SynchronousTestCase):
     def test_the_hash_of_nobody_takes_the_work_that_a_new_accounts_hash_takes(self) -> None:
         self.assertFalse(needs_update(password_checks.nobodys_hash()))  # the parameters are the same
         self.assertTrue(needs_update("{SSHA}rkpylcVUXjyYnPYjaTj+2uU1kW3NuZeS"))
+
+
+class Attempts(Case):
+    def attempt(self) -> tuple[Any, Deferred[Any]]:
+        """A wrong password whose answer has a pause of five seconds; the pause has begun."""
+
+        class Slow(Counting):
+            def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+                return super().failed(peer_address, account, evidence) + 5.0
+
+        self.lockout, self.held = Slow(), []
+        login = self.authenticator().begin("PLAIN", peer(), BINDING)
+        return login, Deferred.fromCoroutine(login.respond(b"\0alice\0wrong"))
+
+    def test_a_failure_is_told_after_its_pause_and_without_one_where_nobody_waits_any_more(self) -> None:
+        for is_cancelled in (False, True):
+            login, answer = self.attempt()
+            if is_cancelled:
+                login.cancel()
+            self.held[0].callback(None)
+            if not is_cancelled:
+                self.assertNoResult(answer)
+                self.clock.advance(5)
+            self.assertEqual(self.now(answer).denial, Denial.CREDENTIALS)
+            self.assertEqual(len(self.lockout.failures), 1)
+
+    def test_a_response_after_the_end_is_the_callers_fault_and_not_an_answer(self) -> None:
+        login = self.authenticator().begin("PLAIN", peer(), BINDING)
+        respond = b"\0alice\0" + PASSWORD.encode()
+        self.assertIsInstance(self.now(Deferred.fromCoroutine(login.respond(respond))), LoggedIn)
+        self.failureResultOf(Deferred.fromCoroutine(login.respond(respond)), LocalSASLError)
+
+    def test_why_a_guarded_network_says_no_is_for_the_log_and_the_same_words_are_said_once(self) -> None:
+        class Guarded(Counting):
+            def standing(self, peer_address: str, account: str) -> Standing:
+                return Standing("guessers are here", lets_in=account.startswith("alice"), is_guarded=True, answer_seconds=5.0)
+
+        self.lockout = Guarded()
+        whys = []
+        for name, password in (("alice", "wrong"), ("bob", PASSWORD)):
+            answer = self.now(self.plain(name, password))
+            self.assertEqual(answer.denial, Denial.SLOW_DOWN)
+            whys.append(answer.why)
+        self.assertTrue(all(why.startswith("guessers are here; ") for why in whys), whys)
 
 
 class OtherCheckers(Case):

@@ -29,6 +29,8 @@ RECEIVING = (
     "tests.receive.test_login", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
 )  # fmt: skip
 TESTS = {
+    "accounts/system_logins": ("tests.authentication.test_pam", "tests.accounts.test_system"),
+    "authentication/pam": ("tests.authentication.test_pam",),
     "delivery/watched_writer": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
     "delivery/launcher": ("tests.delivery.test_pipe",),

@@ -28,7 +28,7 @@ WHOLE = {
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
-IN_PROCESSES = ("processes/", "delivery/")  # what these execute in processes of their own, no record has
+IN_PROCESSES = ("processes/", "delivery/", "authentication/pam", "accounts/system_logins")  # what these execute in processes of their own, no record has
 TESTED_IN = {"sink": "testing"}  # where the tests of a package are not in the folder of its name
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios")
 

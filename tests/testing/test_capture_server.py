@@ -100,6 +100,16 @@ class Capturing(Case):
         client.sendmail(SENDER, [ANN], TEXT)
         self.assertEqual(len(self.smtp_server.messages), 1)
 
+    def test_who_takes_the_messages_itself_gets_each_and_the_client_hears_250(self) -> None:
+        taken: list[Any] = []
+        with CaptureServer(tls="none", take=taken.append) as server:
+            self.assertEqual(server.certificate, "")
+            with smtplib.SMTP(server.hostname, server.port, timeout=SECONDS) as client:
+                for _ in range(2):
+                    client.sendmail(SENDER, [ANN], TEXT)
+            self.assertEqual([one.content for one in taken], [TEXT, TEXT])
+            self.assertEqual(server.messages, [])
+
     def test_it_listens_on_loopback_only(self) -> None:
         self.assertEqual(self.smtp_server._listener.getsockname()[0], "127.0.0.1")
 
@@ -274,6 +284,19 @@ class Faults(Case):
         client = self.client()
         client.ehlo()
         self.assertEqual(client.mail(SENDER), (451, b"4.0.0 Later"))
+
+    def test_any_code_of_a_refusal_may_be_ordered(self) -> None:
+        for code in (400, 499, 500, 599):
+            self.smtp_server.refuse("mail", code, "no")
+            self.assertEqual(self.code(), code)
+
+    def test_of_two_delays_each_has_its_turn(self) -> None:
+        self.smtp_server.delay("mail", 0.01)
+        self.smtp_server.delay("mail", 3600)
+        self.assertEqual(self.client().docmd("EHLO there")[0], 250)
+        client = self.client()
+        client.ehlo()
+        self.assertEqual(client.mail(SENDER)[0], 250)
 
     def test_421_ends_the_session(self) -> None:
         self.smtp_server.refuse("rcpt", 421, "4.3.2 Going down")

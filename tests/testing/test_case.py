@@ -10,9 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailserver.dns.reading import CHAIN_NAMES
 from mailserver.interfaces import IPeerFilter, IResolver, IStateStore
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.dns_records import LookupFailed
+from mailserver.mail.envelope import MailParameters
 from mailserver.testing import FakeResolver, FilterCase, MemoryState
 
 
@@ -99,6 +101,17 @@ class Making(FilterCase):
         self.assertEqual(self.answer(self.services.run_in_thread(divmod, 7, 2)), (3, 1))
 
 
+class Given(FilterCase):
+    def test_the_time_looks_like_one_and_a_peer_that_has_greeted_has_said_ehlo(self) -> None:
+        self.assertGreater(self.clock.seconds(), 1_700_000_000)
+        self.assertEqual((self.peer().hello, self.peer().hello_verb), ("client.example.net", "EHLO"))
+
+    def test_what_a_message_is_given_is_kept_and_an_address_may_be_international(self) -> None:
+        parameters = MailParameters(body="8BITMIME", envid="x")
+        self.assertEqual(self.envelope(parameters=parameters).parameters, parameters)
+        self.assertEqual(self.envelope("jürgen@example.net", ["jürgen@example.org"]).recipients[0].address.local, "jürgen")
+
+
 @implementer(IPeerFilter)
 class Broken:
     async def judge_peer(self, peer: Any) -> Any:
@@ -132,6 +145,7 @@ class State(FilterCase):
         self.assertIsNone(self.state.get("rates", "k"))
         self.clock.advance(60)
         self.assertIsNone(self.state.get("greylist", "k"))
+        self.assertEqual(list(self.state.items("greylist")), [])
 
     def test_a_fact_can_be_dropped_and_must_be_bytes(self) -> None:
         state = MemoryState(self.clock)
@@ -158,6 +172,15 @@ class Resolver(FilterCase):
         self.assertEqual(self.answer(resolver.query("a.example", "CNAME")).records, ("B.example.",))
         with self.assertRaises(LookupFailed):
             self.answer(resolver.query("c.example", "A"))
+
+    def test_eight_names_in_a_chain_are_followed_and_no_more_as_the_server_does(self) -> None:
+        zones: dict[str, Any] = {f"{n}.example": {"CNAME": [f"{n - 1}.example"]} for n in range(1, 10)}
+        resolver = FakeResolver({**zones, "0.example": {"A": ["192.0.2.1"]}})
+        found = self.answer(resolver.query(f"{CHAIN_NAMES}.example", "A"))
+        self.assertEqual((found.records, found.canonical_name, found.authenticated), (("192.0.2.1",), "0.example", False))
+        with self.assertRaises(LookupFailed):
+            self.answer(resolver.query(f"{CHAIN_NAMES + 1}.example", "A"))
+        self.assertTrue(self.answer(FakeResolver(zones, authenticated=True).query("1.example", "CNAME")).authenticated)
 
     def test_no_such_type_no_such_name_and_no_answer_are_three_things(self) -> None:
         resolver = FakeResolver({"example.org": {"A": ["192.0.2.1"]}}, failing=["dead.example"])
