@@ -260,7 +260,7 @@ class Sqlite(SqlCase):
         with ThreadPool(1) as threads:
             asked = threads.apply_async(self.source.ask, (endless, {}))
             wait_until(lambda: self.source.cut(0.0) or asked.ready(), lambda: "the question goes on")
-            self.assertRaises(DatabaseFault, asked.get)
+            self.assertRaises(CannotTell, asked.get)
 
     def test_one_whom_another_keeps_locked_is_asked_by_one_at_a_time(self) -> None:
         self.patch(sql_sources, "BUSY_MILLISECONDS", 1)

@@ -234,6 +234,14 @@ class Changes(CommandCase):
         self.assertIn("edit it by hand", said.err)
         self.assertEqual(self.config.read_text(), text)
 
+    def test_a_file_in_another_encoding_is_told_and_left_alone(self) -> None:
+        octets = COMMENTED.encode().replace(b"since", b"\xfcber")
+        self.config.write_bytes(octets)
+        said = self.command("alias", "add", "info@example.org", "alice")
+        self.assertEqual(said.code, 78)
+        self.assertIn("is not UTF-8", said.err)
+        self.assertEqual(self.config.read_bytes(), octets)
+
     def test_dry_run_only_shows_it(self) -> None:
         said = self.command("alias", "add", "info@example.org", "alice", "--dry-run")
         self.assertEqual((said.code, said.out), (0, '+info = ["alice"]\n'))

@@ -49,6 +49,11 @@ class Drafts(SynchronousTestCase):
         draft.set((), "y", ["o", "p"])
         self.assertEqual(draft.text, 'x = ["n"] # end\ny = ["o", "p"]\n')
 
+    def test_what_is_not_there_cannot_be_removed(self) -> None:
+        draft = Draft("a = 1\n")
+        self.assertRaises(Unchangeable, draft.remove, ("b",))
+        self.assertEqual(draft.text, "a = 1\n")
+
     @given(NAMES)
     def test_what_is_renamed_goes_by_its_new_name_alone_and_back(self, name: str) -> None:
         for path in (("domain", "example.org"), ("domain", "example.org", "aliases", "sales")):

@@ -82,6 +82,7 @@ class Names(SynchronousTestCase):
 
     def test_addresses_keep_their_local_part(self) -> None:
         self.assertEqual(mail_address("Alice@Example.ORG"), Address("Alice", "example.org"))
+        self.assertEqual(mail_address("jürgen@exämple.org"), Address("jürgen", "xn--exmple-cua.org"))
         for wrong in ("alice", "@example.org", "", 7, "a b@example.org"):
             self.assertRaises(ValueError, mail_address, wrong)
 
