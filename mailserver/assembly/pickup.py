@@ -9,6 +9,7 @@ from twisted.internet.threads import deferToThread
 from mailserver.assembly.server import Server
 from mailserver.config import Configuration
 from mailserver.pickup.folder import PickupFolder
+from mailserver.pickup.handover import PickupParts
 from mailserver.pickup.pickup import Pickup
 from mailserver.pickup.user_names import UserNames, in_thread_of_its_own
 from mailserver.receive.profile import Profile
@@ -19,7 +20,7 @@ __all__ = ["make_pickup"]
 def make_pickup(configuration: Configuration, server: Server, profile: Callable[[], Profile]) -> Pickup:
     """The pickup, which is not started yet.  `profile` gives the one of the policy in force."""
     reactor, queue = server.reactor, server.queue
-    return Pickup(
+    parts = PickupParts(
         folder=PickupFolder(configuration.pickup_path, configuration.pickup.users),
         clock=reactor,
         run_in_thread=deferToThread,
@@ -29,3 +30,4 @@ def make_pickup(configuration: Configuration, server: Server, profile: Callable[
         user_of=UserNames(clock=reactor, begin=in_thread_of_its_own(reactor.callFromThread)).name_of,
         expire_seconds=configuration.queue.expire,
     )
+    return Pickup(parts)

@@ -1,15 +1,13 @@
-"""The folder through which programs of this host hand mail over (Postfix: pickup, postdrop).
+"""The folder through which programs of this host hand over mail (Postfix: pickup, maildrop).
 
 In the order in which they are read:
 
-* `pickup`: watches the pickup folder: mail that programs of this host hand over
-* `folder`: the pickup folder on the disk: who may put files into it, and how one is taken out
-* `file_format`: the form of a file in the pickup folder: a message that a program of this host hands over
-* `handover`: brings one file of the pickup folder into the queue, through as many transactions as its recipients need
-* `file_transaction`: one file of the pickup folder in one transaction, as a connection has one: the same router, filters
-  and limits
-* `progress`: how far a file of the pickup folder has come, where one transaction was not enough for all its recipients
-* `user_names`: Users' names, asked of the host's name service outside the reactor: a directory server that hangs costs
-  a pause, no more
-* `log_lines`: what is said in the log about the entries of the pickup folder, so that nobody can flood it
+* `file_format`: the format of a file: its first line is the envelope, the message follows
+* `folder`: the folder on the disk: who may put files into it, how one is taken out
+* `pickup`: watches the folder and says which file is next
+* `handover`: one file into the queue, through as many transactions as its recipients need
+* `file_transaction`: one transaction for a file: the router, the filters and the limits of a connection's
+* `progress`: who has a file's message already, where some recipients have to wait; survives a crash
+* `user_names`: users' names by number, from a name service that may hang
+* `log_lines`: log lines about entries of the folder, so few that no user can flood the log
 """

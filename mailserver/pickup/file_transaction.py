@@ -45,8 +45,8 @@ class RecipientAnswers:
     refused: list[Answered] = field(default_factory=list)
     others: list[Recipient] = field(default_factory=list)
 
-    def file(self, recipients: Sequence[Recipient], reply: Reply) -> None:
-        """Recipients who all hear a reply that is no yes."""
+    def add(self, recipients: Sequence[Recipient], reply: Reply) -> None:
+        """Recipients who all hear the same negative reply."""
         (self.deferred if reply.is_transient else self.refused).extend([(one, reply) for one in recipients])
 
 
@@ -77,7 +77,7 @@ class FileTransaction:
         self._profile.note(self.id, "handed_over", user=self._peer.login, uid=self._opened.uid)
         reply = await self._transaction.mail(envelope.sender, envelope.parameters)
         if not reply.is_positive:
-            answers.file(recipients, reply)
+            answers.add(recipients, reply)
             return answers
         for place, one in enumerate(recipients):
             reply = await self._transaction.recipient(one.address, one.parameters)
@@ -88,7 +88,7 @@ class FileTransaction:
             if reply.is_positive:
                 answers.accepted.append(one)
             else:
-                answers.file([one], reply)
+                answers.add([one], reply)
         return answers
 
     async def content(self) -> Reply:

@@ -28,7 +28,27 @@ from mailserver.pickup.folder import OpenedFile, PickupFolder
 from mailserver.pickup.progress import PickupProgress, PickupStep
 from mailserver.receive.profile import Profile
 
-__all__ = ["FileHandover"]
+__all__ = ["FileHandover", "PickupParts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PickupParts:
+    """What the watch of the folder and the hand-over of each file work with.
+
+    `run_in_thread(function, *arguments)` fires with the result: the folder's functions block.  `profile()` is the present
+    profile of `submission`.  `next_id()` gives message ids; it is called in the reactor's thread alone.  `is_stored(id)` fires
+    with whether the queue has a message, `user_of(uid)` with a user's name.  A recipient who cannot be served is given up
+    `expire_seconds` after the file was taken, with a report to the sender.
+    """
+
+    folder: PickupFolder
+    clock: Clock
+    run_in_thread: Callable[..., Deferred[Any]]
+    profile: Callable[[], Profile]
+    next_id: Callable[[], str]
+    is_stored: Callable[[str], Deferred[bool]]
+    user_of: Callable[[int], Deferred[str]]
+    expire_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +72,19 @@ class _File:
 
 
 class FileHandover:
-    """Brings files.  `profile()` is the present profile of `submission`; `next_id()` gives message ids, in the reactor's thread.
-
-    `is_stored(id)` fires with whether the queue has a message; `user_of(uid)` with a user's name.
-    """
+    """Hands files over to the queue.  `stops()`: the server is about to end, and a long file waits for its next start."""
 
     log = Logger()
 
-    def __init__(
-        self,
-        *,
-        folder: PickupFolder,
-        clock: Clock,
-        run_in_thread: Callable[..., Deferred[Any]],
-        profile: Callable[[], Profile],
-        next_id: Callable[[], str],
-        is_stored: Callable[[str], Deferred[bool]],
-        user_of: Callable[[int], Deferred[str]],
-        expire_seconds: float,
-        stops: Callable[[], bool],
-    ) -> None:
-        self._folder = folder
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._profile = profile
-        self._next_id = next_id
-        self._is_stored = is_stored
-        self._user_of = user_of
-        self._expire_seconds = expire_seconds
+    def __init__(self, parts: PickupParts, *, stops: Callable[[], bool]) -> None:
+        self._folder = parts.folder
+        self._clock = parts.clock
+        self._run_in_thread = parts.run_in_thread
+        self._profile = parts.profile
+        self._next_id = parts.next_id
+        self._is_stored = parts.is_stored
+        self._user_of = parts.user_of
+        self._expire_seconds = parts.expire_seconds
         self._stops = stops
         self._progress: dict[str, PickupProgress] = {}  # of files that wait, where it does not stand on the disk
 
@@ -155,9 +160,9 @@ class FileHandover:
         ]
         deferred: list[RecipientReport] = []
         refused: list[RecipientReport] = []
-        visit = None
+        transaction = None
         while waiting:
-            visit, answers = await self._transaction(file, waiting)
+            transaction, answers = await self._ask(file, waiting)
             now = self._clock.seconds()
             deferred += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.deferred]
             refused += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.refused]
@@ -165,17 +170,17 @@ class FileHandover:
         if self._clock.seconds() >= file.taken_at + self._expire_seconds:
             refused += [replace(one, expired=True) for one in deferred]
             deferred = []
-        if refused and visit is not None:
-            await self._tell(file, visit, refused, some_wait=bool(deferred))
+        if refused and transaction is not None:
+            await self._tell(file, transaction, refused, some_wait=bool(deferred))
         if deferred:
             count = len(file.opened.envelope.recipients)
             raise PickupDeferred(f"{len(deferred)} of {count} recipients cannot be served now: {deferred[0].reply}")
 
-    async def _transaction(self, file: _File, recipients: list[Recipient]) -> tuple[FileTransaction, RecipientAnswers]:
+    async def _ask(self, file: _File, recipients: list[Recipient]) -> tuple[FileTransaction, RecipientAnswers]:
         """One transaction for those who go together; who has it then is in the file's progress."""
         progress = file.progress
         id = self._next_id() if file.delivery_id in progress.used else file.delivery_id
-        visit = FileTransaction(
+        transaction = FileTransaction(
             file.profile,
             file.opened,
             id=id,
@@ -183,26 +188,28 @@ class FileHandover:
             run_in_thread=self._run_in_thread,
             stops=self._stops,
         )
-        answers = await visit.ask(recipients)
+        answers = await transaction.ask(recipients)
         if file.is_stored:
             served = [*answers.accepted, *answers.others, *[one for one, _ in answers.deferred]]
             progress.done.update([str(one.address) for one in served])
-            return visit, RecipientAnswers(refused=answers.refused)
+            return transaction, RecipientAnswers(refused=answers.refused)
         if not answers.accepted:
-            return visit, answers
+            return transaction, answers
         if answers.deferred or answers.others or progress.is_kept:
             progress.delivery = PickupStep(id, tuple([str(one.address) for one in answers.accepted]))
             progress.used.add(id)
             await self._run_in_thread(self._folder.keep, file.name, progress)
-        reply = await visit.content()
+        reply = await transaction.content()
         if reply.is_positive:
             progress.done.update([str(one.address) for one in answers.accepted])
             progress.used.add(id)
         else:
-            answers.file(answers.accepted, reply)
-        return visit, answers
+            answers.add(answers.accepted, reply)
+        return transaction, answers
 
-    async def _tell(self, file: _File, visit: FileTransaction, refused: list[RecipientReport], *, some_wait: bool) -> None:
+    async def _tell(
+        self, file: _File, transaction: FileTransaction, refused: list[RecipientReport], *, some_wait: bool
+    ) -> None:
         """Tell the sender, once, of those who will never get it."""
         progress = file.progress
         addresses = tuple([str(one.recipient.address) for one in refused])
@@ -214,7 +221,7 @@ class FileHandover:
                 progress.used.add(id)
                 await self._run_in_thread(self._folder.keep, file.name, progress)
             try:
-                await visit.report(wanted, id=id, now=self._clock.seconds())
+                await transaction.report(wanted, id=id, now=self._clock.seconds())
             except PickupFault as error:
                 self.log.error("{name} in the pickup folder: {why}", name=file.name, why=str(error))
                 progress.untold = True

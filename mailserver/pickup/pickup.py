@@ -8,7 +8,6 @@ for itself, and what is told is told once.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 from mailserver.pickup.file_format import PickupFault
 from mailserver.pickup.file_transaction import PickupDeferred
-from mailserver.pickup.folder import FoundFile, PickupFolder
-from mailserver.pickup.handover import FileHandover
+from mailserver.pickup.folder import FoundFile
+from mailserver.pickup.handover import FileHandover, PickupParts
 from mailserver.pickup.log_lines import PickupLog
-from mailserver.receive.profile import Profile
 
 __all__ = ["Pickup"]
 
@@ -51,57 +48,34 @@ class WaitingFile:
 
 
 class Pickup:
-    """Watches a folder and brings its files into the queue.
-
-    `profile()` is the present profile of `submission`; `next_id()` gives message ids and is called in the reactor's thread alone;
-    `is_stored(id)` fires with whether the queue has a message; `user_of(uid)` with a user's name.  What some recipient cannot get
-    for `expire_seconds` is given up, with a report to the sender.
-    """
+    """Watches a folder and brings its files into the queue."""
 
     log = Logger()
 
-    def __init__(
-        self,
-        *,
-        folder: PickupFolder,
-        clock: Clock,
-        run_in_thread: Callable[..., Deferred[Any]],
-        profile: Callable[[], Profile],
-        next_id: Callable[[], str],
-        is_stored: Callable[[str], Deferred[bool]],
-        user_of: Callable[[int], Deferred[str]],
-        expire_seconds: float,
-    ) -> None:
-        self._folder = folder
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._next_id = next_id
-        self._handover = FileHandover(
-            folder=folder,
-            clock=clock,
-            run_in_thread=run_in_thread,
-            profile=profile,
-            next_id=next_id,
-            is_stored=is_stored,
-            user_of=user_of,
-            expire_seconds=expire_seconds,
-            stops=lambda: self._stopped,
-        )
+    def __init__(self, parts: PickupParts) -> None:
+        self._folder = parts.folder
+        self._clock = parts.clock
+        self._run_in_thread = parts.run_in_thread
+        self._next_id = parts.next_id
+        self._handover = FileHandover(parts, stops=lambda: self._stopped)
         self._timer: Any = None
-        self._seen = 0.0
+        self._seen = 0.0  # the folder's modification time at the last look; -1: look again whatever it says
         self._plan: deque[FoundFile] = deque()  # files of the last listing, still in the folder
         self._active: dict[str, FoundFile] = {}  # taken, being brought
         self._waiting: dict[str, WaitingFile] = {}  # taken
-        self._must_sync = True  # files were moved, by an earlier run perhaps, and a power cut could still bring them back
+        # Moves into taken/ may not be durable yet, those of an earlier run among them.  A file that was brought before they are
+        # could be back in the folder after a power cut, and be brought again under another id.
+        self._must_sync = True
         self._bad_is_full: dict[int, float] = {}  # by user: until when nothing more is put there
-        self._told = PickupLog(clock)
+        self._lines = PickupLog(parts.clock)
         self._last_failure = ""
-        self._trouble = ""  # of the folder itself, told once
-        self._is_working = False
-        self._wake: Deferred[None] | None = None
-        self._ended: Deferred[None] | None = None
+        self._error_told = ""  # of the folder itself, told once
+        self._is_working = False  # `_work` runs: there is never a second one, which could take a file that the first has chosen
+        self._wake: Deferred[None] | None = None  # `_work` waits for a look, or for a file to end
+        # Somebody called `look` while `_work` was amid a listing that may not show the new file: it lists once more.
         self._once_more = False
-        self._stopped = True
+        self._stopped = True  # begin nothing more; before `start` nothing either
+        self._ended: Deferred[None] | None = None  # `stop` waits for `_work` and for the files under way
 
     # --- life ---
 
@@ -132,7 +106,7 @@ class Pickup:
             return
         self._is_working = True
         working: Deferred[None] = Deferred.fromCoroutine(self._work())
-        working.addErrback(self._stumbled).addCallback(self._worked)
+        working.addErrback(self._work_failed).addCallback(self._worked)
 
     async def sweep(self) -> None:
         """Once a day: remove what was begun and never completed."""
@@ -143,7 +117,7 @@ class Pickup:
         try:
             changed_at = self._folder.changed_at()
         except OSError as error:
-            self._tell_trouble(error)
+            self._tell_error(error)
             self._seen = -1.0
             return
         now = self._clock.seconds()
@@ -155,15 +129,15 @@ class Pickup:
             self._seen = changed_at
             self.look()
 
-    def _tell_trouble(self, error: OSError) -> None:
-        if str(error) != self._trouble:
-            self._trouble = str(error)
+    def _tell_error(self, error: OSError) -> None:
+        if str(error) != self._error_told:
+            self._error_told = str(error)
             self.log.error("the pickup folder cannot be read, it is tried again: {error}", error=error)
 
-    def _stumbled(self, failure: Failure) -> None:
+    def _work_failed(self, failure: Failure) -> None:
         self._seen = -1.0  # look again soon
         if failure.check(OSError):
-            self._tell_trouble(failure.value)  # type: ignore[arg-type]
+            self._tell_error(failure.value)  # type: ignore[arg-type]
         else:
             self.log.failure("the pickup folder cannot be worked on; it is tried again", failure)
 
@@ -203,26 +177,26 @@ class Pickup:
 
     async def _list(self) -> None:
         listing = await self._run_in_thread(self._folder.listing)
-        self._trouble = ""
+        self._error_told = ""
         self._plan = deque(listing.files)
         for found in listing.odd:
-            self._told.once(found, "is no file: it is left where it is", self.log.error)
+            self._lines.once(found, "is no file: it is left where it is", self.log.error)
         for found in listing.misnamed:
             await self._put_misnamed_aside(found)
-        self._told.forget_others({*listing.odd, *listing.misnamed})
+        self._lines.forget_others({*listing.odd, *listing.misnamed})
 
     async def _put_misnamed_aside(self, found: FoundFile) -> None:
         if still_holds(self._bad_is_full.get(found.uid, 0.0), self._clock.seconds(), BAD_FULL_SECONDS):
             return
         try:
             if await self._run_in_thread(self._reject, found, False):
-                self._told.once(found, "has no name of a message: it is in bad/ now", self.log.error)
+                self._lines.once(found, "has no name of a message: it is in bad/ now", self.log.error)
                 return
             why = "its user has too many files in bad/"
         except OSError as error:
             why = f"it cannot be put into bad/: {error.strerror}"
         self._bad_is_full[found.uid] = self._clock.seconds() + BAD_FULL_SECONDS
-        self._told.once(found, f"has no name of a message, and {why}", self.log.error)
+        self._lines.once(found, f"has no name of a message, and {why}", self.log.error)
 
     def _reject(self, found: FoundFile, is_taken: bool) -> bool:
         return self._folder.reject(found, is_taken=is_taken)
@@ -236,7 +210,7 @@ class Pickup:
         while self._plan:
             found = self._plan.popleft()
             if waiting[found.uid] >= WAITING_OF_A_USER:
-                self._told.once(
+                self._lines.once(
                     FoundFile("", found.uid), f"has {WAITING_OF_A_USER} files waiting: no more are taken", self.log.warn
                 )
                 continue
@@ -254,16 +228,16 @@ class Pickup:
             return 0
         new = {f"{self._next_id()}.{self._next_id()}": found for found in chosen}
         moves = [(found.name, name) for name, found in new.items()]
-        taken, trouble = await self._run_in_thread(self._folder.take, moves)
+        taken, error = await self._run_in_thread(self._folder.take, moves)
         for name in taken:
             found = FoundFile(name, new[name].uid)
-            if trouble is None:
+            if error is None:
                 self._begin(found, 0)
             else:
                 self._waiting[name] = WaitingFile(found, self._clock.seconds() + AGAIN_SECONDS, 0)
-        if trouble is not None:
+        if error is not None:
             self._must_sync = True
-            self._tell_trouble(trouble)
+            self._tell_error(error)
         return len(taken)
 
     async def _begin_waiting(self) -> int:
@@ -290,8 +264,12 @@ class Pickup:
     def _begin(self, found: FoundFile, tries: int, *, again: bool = False) -> None:
         self._active[found.name] = found
         bringing: Deferred[None] = Deferred.fromCoroutine(self._bring(found, tries, again))
-        bringing.addErrback(lambda failure: self.log.failure("{name} stumbled", failure, name=found.name))
+        bringing.addErrback(self._not_brought, found)
         bringing.addBoth(self._brought, found)
+
+    def _not_brought(self, failure: Failure, found: FoundFile) -> None:
+        """A fault of ours: the file stays in taken/, where the next start finds it."""
+        self.log.failure("{name} in the pickup folder cannot be handed over", failure, name=found.name)
 
     def _brought(self, _: object, found: FoundFile) -> None:
         del self._active[found.name]
@@ -323,7 +301,7 @@ class Pickup:
                 self._last_failure = why
                 self.log.failure("{name} in the pickup folder cannot be handed over", name=name)
         if tries == 0:
-            self._told.once(found, f"has to wait: {why}", self.log.warn)
+            self._lines.once(found, f"has to wait: {why}", self.log.warn)
         pause = min(AGAIN_SECONDS * 2.0 ** min(tries, 10), AGAIN_SECONDS_MOST)
         self._waiting[name] = WaitingFile(found, self._clock.seconds() + pause, tries + 1)
 
@@ -335,5 +313,5 @@ class Pickup:
         except OSError as error:
             return f"{why}; and it cannot be put into bad/: {error.strerror}"
         self._handover.forget(found.name)
-        self._told.once(found, f"is in bad/ now: {why}", self.log.error)
+        self._lines.once(found, f"is in bad/ now: {why}", self.log.error)
         return ""

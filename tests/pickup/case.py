@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.pickup.file_format import pickup_name
 from mailserver.pickup.folder import PickupFolder
+from mailserver.pickup.handover import PickupParts
 from mailserver.pickup.pickup import Pickup
 from tests.receive.connections import Listener
 
@@ -33,7 +34,7 @@ class PickupCase(SynchronousTestCase):
     def pickup(self, **options: Any) -> tuple[Pickup, Listener]:
         listener = Listener(self.mktemp(), service="submission", **options)
         self.addCleanup(listener.factory._stop_checking)
-        pickup = Pickup(
+        parts = PickupParts(
             folder=self.folder,
             clock=listener.clock,
             run_in_thread=self.run_in_thread,
@@ -43,7 +44,7 @@ class PickupCase(SynchronousTestCase):
             user_of=lambda uid: succeed(f"user{uid}"),
             expire_seconds=EXPIRE_SECONDS,
         )
-        return pickup, listener
+        return Pickup(parts), listener
 
     def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         self.before_work(function, arguments)
