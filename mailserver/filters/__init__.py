@@ -2,6 +2,6 @@
 
 In the order in which they are read:
 
-* `denylist`: refuses or defers peers by network or HELO name, and senders by address or domain
-* `null_mx`: refuses senders whose domain takes no mail (RFC 7505 section 4.2)
+* `denylist`: refuses or defers peers by network or HELO name, senders by address or domain
+* `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

@@ -1,23 +1,24 @@
-"""From a socket to the queue: one connection, its transactions, the filters that are asked.
+"""From a socket to the queue: connections, transactions, and the filters that are asked.
 
 In the order in which they are read:
 
-* `factory`: a listener: makes a protocol for each connection, counts them, times them, ends them
-* `listener`: what a connection needs of its listener
-* `profile`: what the connections of one listener share
-* `connection`: what drives a connection: octets, turns, time, patience, back-pressure
-* `states`: states of a connection, its legal moves, and reasons not to read
-* `protocol`: what is said on a connection: the greeting, STARTTLS, AUTH, and a `Transaction`'s answers
-* `transaction`: one mail transaction (RFC 5321 section 3.3): from MAIL to the reply after the data
-* `judging`: asks the filters of a stage side by side, each with a deadline, for one judgement
+* `states`: the states of a connection, the legal moves, the reasons not to read
+* `connection`: drives a connection: octets, turns, time-outs, back-pressure
+* `protocol`: what a connection says: the greeting, encryption, log-ins, the answers of a transaction
+* `transaction`: one mail transaction (RFC 5321 section 3.3), from MAIL to the reply after the data
+* `judging`: asks the filters of a stage side by side, each with a deadline; one judgement comes out
+* `verdicts`: a filter's answer, checked, as one of our own values
 * `copies`: the copies of an accepted message, from the routes of its recipients
-* `spooling`: takes in the octets of a message: in memory, above a threshold in a file
-* `throttle`: how much a peer may ask for: connections, patience with errors, and time
-* `encryption`: TLS of a listener: the handshake, its facts, for what it is required
+* `spooling`: takes in the content: in memory while it is small, in a file once it is not
+* `throttle`: limits on what a peer may use: connections, errors, time
+* `profile`: what the connections of one listener share: limits, parts, policy
+* `listener`: what a connection needs of its listener
+* `factory`: a listener: makes the connections, counts them, ends them
+* `encryption`: what a listener knows of TLS
 * `tls_rules`: senders and recipients whose mail is taken over encrypted connections alone
-* `login_replies`: what a client hears that wants to log in (RFC 4954)
-* `absence`: recipients whose delivery cannot take mail now: they are deferred at RCPT
-* `proxied`: a connection from a proxy, until the proxy has said whom it brings
-* `proxy_header`: the header of the PROXY protocol, versions 1 and 2
+* `login_replies`: the reply to each outcome of a log-in (RFC 4954)
+* `absence`: whether the delivery of a recipient's mail is missing now: such a recipient is deferred at RCPT
+* `proxied`: a connection from a proxy, until its header is there
+* `proxy_header`: the header of the PROXY protocol, versions 1 and 2, read without I/O
 * `submission/`: what users may send (RFC 6409)
 """

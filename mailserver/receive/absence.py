@@ -18,7 +18,7 @@ class Absence:
         self._remote = remote
 
     def why(self, route: Local | Remote) -> str:
-        """Why nobody would take mail that way now, "" where somebody would.  What a plugin raises passes."""
+        """Why no delivery would take mail for the route now, "" where one would.  What a plugin raises passes."""
         delivery = self._local if isinstance(route, Local) else self._remote
         return "" if delivery is None else delivery.missing()
 

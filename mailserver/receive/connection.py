@@ -1,7 +1,7 @@
-"""What drives a connection: octets, turns, time, patience, back-pressure.  `mailserver.receive.protocol` says what is answered.
+"""Drives a connection: octets, turns, time, patience, back-pressure.  `mailserver.receive.protocol` says what is answered.
 
 While a question is open the session is paused, so that replies leave in order; what the peer sends meanwhile waits in a
-bounded buffer, and behind that in its own socket.  `mailserver.receive.states` has whose turn it is.
+bounded buffer, and behind that in its own socket.  `mailserver.receive.states` says whose turn it is, and why.
 """
 
 from __future__ import annotations
@@ -89,12 +89,17 @@ class Connection(Protocol):
         self.via = via  # the proxy's address, where there is one between us
         self.connection = profile.ids.next()
         self.transaction: Transaction | None = None
-        self.blamed: Transaction | None = None  # the transaction one of whose refusals has been counted (LMTP)
-        self.began = self.since = 0.0  # `since`: when the peer's time to give a command, or to read our last words, began
+        self.blamed: Transaction | None = None  # LMTP: a refusal of this transaction has been counted, and no other will be
+        # `since`: when the peer's time for a command, or for reading our last words, began.  A wait of ours moves it on.
+        self.began = self.since = 0.0
         self.state = OPEN
-        self.uses: Generation | None = None  # the parts with which a transaction or an exchange has begun
+        # Held from the first question of a greeting, a log-in or a transaction to its end.  A reload stops the parts that it
+        # has replaced when nobody holds them: else a filter that MAIL has asked could be gone at the end of the data.
+        self.uses: Generation | None = None
         self.unread = READING
-        self.progress: Progress | None = None  # of the data that come in
+        # Between DATA and the end of the data: the times of data hold in place of those of commands, and a listener that goes
+        # away lets the message come to its end.
+        self.progress: Progress | None = None
         self.messages = self.errors = self.junk = self.denials = 0
         self.quarantine = ""  # why every message of this connection is put aside
         self.login: Any = None  # the exchange that is going on (`ILogin`)
@@ -120,7 +125,7 @@ class Connection(Protocol):
             elif self.factory.is_leaving and now >= self.since + GOODBYE_SECONDS:
                 hang_up(self.transport)
             return
-        if state is ASKED or state is PENALTY:
+        if state is ASKED or state is PENALTY:  # we are the ones who are waited for
             return
         if self.progress is not None:
             slowness = None if SLOW_DISK in self.unread else self.progress.slowness(now, stress=stress)
@@ -143,14 +148,14 @@ class Connection(Protocol):
             self._abort()
             return
         self.session.close(replies.TIMEOUT)
-        self.unread -= {SLOW_PEER}  # it will not read this either, but the end must come
+        self.unread -= {SLOW_PEER}  # else `_run` would take no event, and a peer that reads nothing would never be ended
         self._run()
 
     # --- octets ---
 
     def dataReceived(self, data: bytes) -> None:
         session = self.session
-        if self.state is HANDSHAKE:  # a wrapper in between has kept the end of the handshake to itself
+        if self.state is HANDSHAKE:  # deciphered octets: it is done, and what wraps the transport has not told
             self.handshakeCompleted()
         session.receive_data(data)
         if self.state is OPEN:
@@ -194,14 +199,16 @@ class Connection(Protocol):
             kind = event.__class__
             if kind is Wait:
                 break
-            if kind is not Hello or not self.peer.hello:  # EHLO over and over earns no time
+            if kind is not Hello or not self.peer.hello:  # a peer that only repeats EHLO gets no new time
                 is_new = True
             answers[kind](self, event)
         if is_new:
             self.since = self.profile.seconds()
         state = self.state
+        # ENDED: the connection was lost amid this turn.  PENALTY: the reply that is ready is held back.
         if state is ENDED or state is PENALTY:
             return
+        # Not in ASKED: the peer hears its answer first.  Not amid data: see `progress`.  Not after CLOSED: goodbye is said.
         if self.factory.is_leaving and state is OPEN and self.progress is None and event is not CLOSED:
             session.close(replies.SHUTTING_DOWN)
             event = CLOSED
@@ -210,7 +217,7 @@ class Connection(Protocol):
             self._write(ready)
         if event is CLOSED:
             self._end()
-        elif state is OPEN and AHEAD in self.unread:
+        elif state is OPEN and AHEAD in self.unread:  # the session has used what waited
             self.unread -= {AHEAD}
             self._read_again()
 
@@ -239,8 +246,8 @@ class Connection(Protocol):
         if self._has_waited(Move.ANSWER):
             answered(answer)
             self._run()
-        else:
-            self._let_go()
+        else:  # the connection was lost meanwhile; `_leave` has left the profile to us
+            self._release_profile()
 
     def _not_answered(self, failure: Failure, answered: Callable[[Any], None]) -> None:
         log.failure("{id}: a question of the peer could not be answered", failure, id=self.connection)
@@ -260,28 +267,31 @@ class Connection(Protocol):
         return True
 
     def _broken(self, failure: Failure) -> None:
-        """A fault of ours beside an answer ends the connection, as it does amid `dataReceived`: nobody would go on with it."""
+        """A fault of ours while an answer is worked on.  Nothing would drive the connection any further, so it is cut.
+
+        Twisted does the same for what `dataReceived` raises.
+        """
         log.failure("{id}: the connection cannot go on", failure, id=self.connection)
         self.transport.abortConnection()
 
-    # --- the parts that serve now ---
+    # --- the profile that serves now ---
 
-    def _take_up(self) -> bool:
-        """What begins now is done by the parts that the last reload has brought, and those stay until `_let_go`.
+    def _hold_profile(self) -> bool:
+        """Serve what begins now with the profile that the last reload has brought; its parts stay until `_release_profile`.
 
-        False where nothing may begin any more, since the listener goes away or is of another service now: goodbye is said.
+        False where nothing may begin any more, and goodbye is said: the listener goes away, or is one of another service now.
         """
         profile = self.factory.profile
         if self.factory.is_leaving or profile.service != self.profile.service:
             self.session.close(replies.SHUTTING_DOWN)
             return False
-        self.profile = profile  # what EHLO has announced holds until the next EHLO
+        self.profile = profile  # but for what EHLO has announced: that is the session's until the next EHLO
         self.uses = profile.generation
         self.uses.begin()
         return True
 
-    def _let_go(self) -> None:
-        """What had begun has ended."""
+    def _release_profile(self) -> None:
+        """What had begun has ended.  Again, or with nothing held, it does nothing: a loss and an answer may both come here."""
         uses, self.uses = self.uses, None
         if uses is not None:
             uses.end()
@@ -308,7 +318,7 @@ class Connection(Protocol):
             self.session.close(replies.TOO_MANY_ERRORS)
             return
         delay = patience.delay_seconds(self.errors)
-        if delay and self.state is OPEN:  # one pause at a time
+        if delay and self.state is OPEN:  # two errors in one turn (EHLO that is junk and refused) make one pause
             self._wait(Move.PENALISE)
             self.profile.clock.callLater(delay, self._forgive)
 

@@ -1,10 +1,10 @@
-"""The copies of an accepted message: what its recipients' ways come to.  Pure.
+"""The copies of an accepted message, from the routes of its recipients.  Pure.
 
-Several ways may lead to one mailbox and folder: two recipients, an alias beside its member, a name in other letters.  It gets
-one copy.  Each way stays a destination of its own, so that each recipient has an answer, a report, a line in the queue; the
-delivery makes one copy for all that lead to one place.  The mildest verdict among the ways holds for the copy: what one
-recipient's way would put aside and another's would not is not put aside.  The header lines of the copy are those of its first
-destination, so the mildest ways come first, in the order of RCPT.
+Several routes may lead to one mailbox and folder: two recipients, an alias beside its member, a name in other letters.  It gets
+one copy.  Each route stays a destination of its own, so that each recipient has an answer, a report, a line in the queue; the
+delivery makes one copy for all destinations in one place.  The mildest verdict among them holds for the copy: it is put aside
+only where it would be by every route.  The header lines of the copy are those of its first destination, so the mildest routes
+come first, in the order of RCPT.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RecipientRoute:
-    """From a recipient to a place.  `aside` says why what goes this way is put aside, "" where it is not."""
+    """One route of a recipient.  `aside` says why the copy that goes there is put aside, "" where it is not."""
 
     recipient: Recipient
     route: Local | Remote
@@ -53,20 +53,20 @@ def copies_of(recipients: Sequence[Recipient], routes: Sequence[Sequence[Local |
     return Copies(tuple(destinations), NOTHING, NOTHING)
 
 
-def copies_for(ways: Sequence[RecipientRoute]) -> Copies:
-    """The destinations for these ways, which stand in the order of RCPT."""
-    free = {place_of(way.route) for way in ways if not way.aside}
-    mildest_first = [*[way for way in ways if not way.aside], *[way for way in ways if way.aside]]
+def copies_for(routes: Sequence[RecipientRoute]) -> Copies:
+    """The destinations for these routes, which stand in the order of RCPT."""
+    free = {place_of(one.route) for one in routes if not one.aside}
+    mildest_first = [*[one for one in routes if not one.aside], *[one for one in routes if one.aside]]
     held: dict[int, str] = {}
     in_junk: dict[str, list[str]] = {}
     ordered: list[Destination] = []
-    for index, way in enumerate(mildest_first):
-        route = way.route
-        if way.aside and place_of(route) not in free:
+    for index, one in enumerate(mildest_first):
+        route = one.route
+        if one.aside and place_of(route) not in free:
             if isinstance(route, Local):
                 route = Local(route.address, replace(route.mailbox, junk=True))
-                in_junk.setdefault(way.aside, []).append(str(way.recipient.address))
+                in_junk.setdefault(one.aside, []).append(str(one.recipient.address))
             else:
-                held[index] = way.aside
-        ordered.append(Destination(index, way.recipient, route))
+                held[index] = one.aside
+        ordered.append(Destination(index, one.recipient, route))
     return Copies(tuple(ordered), held, in_junk)

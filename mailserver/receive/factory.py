@@ -18,7 +18,7 @@ from mailserver.mail.reply import Reply
 from mailserver.receive.connection import Connection
 from mailserver.receive.profile import Profile
 from mailserver.receive.protocol import ReceiveProtocol
-from mailserver.receive.proxied import Announced
+from mailserver.receive.proxied import ProxiedConnection
 from mailserver.receive.throttle import Admission
 from mailserver.smtp.server.session import ServerSession
 
@@ -42,7 +42,7 @@ class ReceiveFactory(ServerFactory):
     def __init__(self, profile: Profile, admission: Admission) -> None:
         self.profile = profile
         self.admission = admission
-        self._open: dict[Connection | Announced, str | None] = {}  # the address under which each was admitted
+        self._open: dict[Connection | ProxiedConnection, str | None] = {}  # the address under which each was admitted
         self._strangers: set[bytes] = set()
         self._check = LoopingCall(self._check_all)
         self._check.clock = profile.clock  # type: ignore[assignment]
@@ -61,9 +61,9 @@ class ReceiveFactory(ServerFactory):
         if peer.address != "unix" and peer.address not in profile.proxies:
             self._tell_of_stranger(peer.address)
             return None  # Twisted closes it
-        announced = Announced(profile, peer.address)
-        announced.factory = self
-        return announced
+        proxied = ProxiedConnection(profile, peer.address)
+        proxied.factory = self
+        return proxied
 
     def connection_of(self, peer: Peer, *, via: str = "") -> Any:
         """What drives a connection, with a layer of TLS around it where the listener has implicit TLS."""
@@ -113,13 +113,13 @@ class ReceiveFactory(ServerFactory):
         """How many connections are open."""
         return len(self._open)
 
-    def opened(self, protocol: Connection | Announced, address: str) -> Reply | None:
+    def opened(self, protocol: Connection | ProxiedConnection, address: str) -> Reply | None:
         """A connection is there: None, or the refusal to greet it with."""
         refusal = self.admission.admit(address)
         self._open[protocol] = address if refusal is None else None
         return refusal
 
-    def closed(self, protocol: Connection | Announced) -> None:
+    def closed(self, protocol: Connection | ProxiedConnection) -> None:
         """A connection is gone."""
         address = self._open.pop(protocol, None)
         if address is not None:
@@ -163,7 +163,7 @@ class ReceiveFactory(ServerFactory):
                 _cut(protocol)
 
 
-def _cut(protocol: Connection | Announced) -> None:
+def _cut(protocol: Connection | ProxiedConnection) -> None:
     try:
         protocol.transport.abortConnection()
     except Exception:  # noqa: BLE001  # it may be half gone already

@@ -10,7 +10,6 @@ Reply texts are not made here.  Where no filter has to wait, no Deferred is made
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,16 +31,14 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient, checked_edit
+from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.awaiting import FAULTS, now_or_later
+from mailserver.receive.verdicts import PASS, STRONGEST_FIRST, read_edits, read_verdict
 
 __all__ = ["PASSED", "Asks", "BoundFilter", "Finding", "Judgement", "Judging", "note_findings"]
 
-PASS = Pass()
 ERROR_CHARACTERS = 500
-WORDS_CHARACTERS = 1000
-STRONGEST_FIRST = (Accept, Refuse, Defer, Quarantine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +93,6 @@ class Judgement:
         """Why it is to be put aside, "" where it is not."""
         verdict = self.verdict
         return verdict.why or "quarantine" if isinstance(verdict, Quarantine) else ""
-
-    @property
-    def decisive(self) -> Finding | None:
-        """The finding whose verdict won, None where nothing but passes and signals came."""
-        return next((finding for finding in self.findings if finding.verdict is self.verdict), None)
 
 
 PASSED = Judgement(PASS, ())
@@ -238,7 +230,7 @@ class _Question:
         self.bound = bound
         self.ask = ask
         self.seconds = clock.seconds
-        self.reading = _read_edits if stage == "edits" else _read_verdict
+        self.reading = read_edits if stage == "edits" else read_verdict
 
     def answered(self, answer: object, began: float) -> Finding:
         try:
@@ -260,8 +252,17 @@ class _Question:
         return Finding(bound.name, self.stage, verdict, (self.seconds() - began) * 1000, words)
 
 
-class _Round:
-    """A stage of which at least one filter has not answered yet.  Ends once; what comes later is not heard."""
+class _OpenStage:
+    """A stage of which at least one filter has not answered yet.  It ends once.
+
+    `findings` has a place for each filter that was asked, None until it has answered or is late.  Once the place is filled,
+    nothing more is heard of that filter.  That guards against three orders of events: a Deferred that has fired already calls
+    `_heard` amid `wait`, before there is a deadline to cancel; cancelling a late filter calls `_heard` amid `_late`; and a
+    filter that ignores being cancelled answers whenever it likes.
+
+    `ended`: the judgement is known, or nobody waits for it any more.  `end` is what the caller waits for.  An Accept may come
+    amid `_ask`, when `end` is None: `_ask` then finds the stage ended, asks nobody else and returns the judgement itself.
+    """
 
     __slots__ = ("_clock", "_open", "end", "ended", "findings")
 
@@ -330,7 +331,7 @@ class _Round:
 
 def _ask(questions: tuple[_Question, ...], clock: Clock, *arguments: object) -> Judgement | Deferred[Judgement]:
     findings: list[Finding | None] = []
-    waiting: _Round | None = None
+    waiting: _OpenStage | None = None
     for position, question in enumerate(questions):
         if waiting is not None and waiting.ended:
             break
@@ -343,7 +344,7 @@ def _ask(questions: tuple[_Question, ...], clock: Clock, *arguments: object) -> 
             continue
         if isinstance(answer, Deferred):
             if waiting is None:
-                waiting = _Round(clock, findings)
+                waiting = _OpenStage(clock, findings)
             waiting.wait(position, question, answer, began)
             continue
         finding = findings[position] = question.answered(answer, began)
@@ -367,55 +368,3 @@ def _judgement_of(answers: Sequence[Finding | None]) -> Judgement:
             rank = STRONGEST_FIRST.index(kind)
             best = finding.verdict
     return Judgement(best, findings)
-
-
-def _read_verdict(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
-    """One of our own verdicts.  What is several of them counts as the worst, what lacks its words is still what it is."""
-    if type(answer) is Pass:
-        return answer, ()
-    try:
-        said = getattr(answer, "why", "")
-    except Exception:
-        if not isinstance(answer, STRONGEST_FIRST):
-            raise
-        said = ""
-    why = _words(said)
-    if type(answer) in STRONGEST_FIRST and why is said:
-        return answer, ()  # type: ignore[return-value]
-    verdict: Verdict
-    if isinstance(answer, Refuse):
-        try:
-            verdict = Refuse(why, answer.enhanced)
-        except Exception:  # noqa: BLE001  # a plugin's property: whatever it raises
-            verdict = Refuse(why)
-    elif isinstance(answer, Defer):
-        verdict = Defer(why)
-    elif isinstance(answer, Quarantine):
-        verdict = Quarantine(why)
-    elif isinstance(answer, Accept):
-        verdict = Accept(why)
-    elif isinstance(answer, Signal):
-        if not math.isfinite(answer.score):  # TypeError where it is no number
-            raise ValueError("a signal's score must be a finite number")
-        verdict = Signal(_words(answer.name), float(answer.score), why)
-    elif isinstance(answer, Pass):
-        verdict = PASS
-    else:
-        raise TypeError(f"a verdict was expected, not {type(answer).__name__}")
-    return verdict, ()
-
-
-def _words(text: object) -> str:
-    """Words of a plugin, as the log and the queue can keep them."""
-    words = text if type(text) is str else safe_str(text)
-    words = words[:WORDS_CHARACTERS]
-    return words if words.isascii() else words.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _read_edits(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
-    if not isinstance(answer, list | tuple):
-        raise TypeError(f"a sequence of edits was expected, not {type(answer).__name__}")
-    for edit in answer:
-        if not isinstance(edit, AddHeader | DropHeader | ReplaceRecipient):
-            raise TypeError(f"an edit was expected, not {type(edit).__name__}")
-    return PASS, tuple(map(checked_edit, answer))

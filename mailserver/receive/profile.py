@@ -48,7 +48,7 @@ class ConnectionLimits:
 
 
 class Store(Protocol):
-    """The queue, as far as the door sees it."""
+    """The queue, as far as a listener needs it."""
 
     @property
     def writable(self) -> bool: ...

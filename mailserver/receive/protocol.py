@@ -1,4 +1,4 @@
-"""What is said on one connection: the greeting, encryption, log-ins, and the answers that a `Transaction` gives."""
+"""What one connection says: the greeting, encryption, log-ins, and the answers of a `Transaction`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ReceiveProtocol(Connection):
 
     def _welcome(self) -> None:
         """The peer is there, encrypted if it has to be from the start: ask who it is, and greet it."""
-        if self.profile.asks.peer and self._take_up():
+        if self.profile.asks.peer and self._hold_profile():
             self._hear(self.profile.judging.peer(self.peer), self._peer_judged)
         elif self.session.state is SessionState.GREETING:
             self._greet_in_time()
@@ -79,16 +79,16 @@ class ReceiveProtocol(Connection):
             let_go(self.transport, reason)
 
     def _leave(self, state: ConnectionState, reason: Failure) -> None:
-        """Nobody is there any more: drop what has come of nothing, and leave what is being done to its end."""
+        """The peer has gone: abandon what is not complete, leave to its end what is being answered."""
         if state is ConnectionState.HANDSHAKE and self.profile.encryption is not None:
             why = self.profile.encryption.fault(self.transport, reason)
             self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
         if self.login is not None:
             self.login.cancel()
-        if state is not ConnectionState.ASKED:  # what is being committed goes its way
+        if state is not ConnectionState.ASKED:  # a message that is being committed goes on; `_answered` releases the profile
             if self.transaction is not None:
                 self.transaction.abandon()
-            self._let_go()
+            self._release_profile()
         self.transaction = self.blamed = self.login = None
 
     def readConnectionLost(self) -> None:
@@ -99,7 +99,7 @@ class ReceiveProtocol(Connection):
     # --- greeting ---
 
     def _peer_judged(self, judgement: Judgement | None) -> None:
-        self._let_go()
+        self._release_profile()
         if judgement is None:
             self._turn_away(replies.LOCAL_ERROR_CLOSING, "a filter failed")
             return
@@ -161,12 +161,12 @@ class ReceiveProtocol(Connection):
     # --- logging in ---
 
     def _on_authenticate(self, event: events.Authenticate) -> None:
-        if not self._take_up():
+        if not self._hold_profile():
             return
         authenticator, encryption = self.profile.authenticator, self.profile.encryption
         # A reload may have taken away what EHLO had announced.
         if authenticator is None or event.mechanism not in authenticator.mechanisms(self.peer):
-            self._let_go()
+            self._release_profile()
             self._reply(replies.AUTH_UNAVAILABLE)
             return
         encrypted = encryption is not None and self.peer.tls is not None
@@ -183,7 +183,7 @@ class ReceiveProtocol(Connection):
             self.session.reply(reply)
             return
         self.login = None
-        self._let_go()
+        self._release_profile()
         if isinstance(answer, LoggedIn):
             self.peer = replace(self.peer, login=answer.account)
             profile.note(
@@ -209,12 +209,12 @@ class ReceiveProtocol(Connection):
         login, self.login = self.login, None
         if login is not None:
             login.cancel()
-            self._let_go()
+            self._release_profile()
 
     # --- events ---
 
     def _on_hello(self, event: events.Hello) -> None:
-        if not self._take_up():
+        if not self._hold_profile():
             return
         answered = self._hello_judged if not self.peer.hello else self._hello_again_judged
         self.peer = replace(self.peer, hello=event.name, hello_verb=event.verb)
@@ -228,7 +228,7 @@ class ReceiveProtocol(Connection):
         self._count_junk()
 
     def _hello_judged(self, judgement: Judgement | None) -> None:
-        self._let_go()
+        self._release_profile()
         reply = replies.LOCAL_ERROR
         if judgement is not None:
             note_findings(self.profile.note, self.connection, judgement)
@@ -242,7 +242,7 @@ class ReceiveProtocol(Connection):
         self._reply(reply)
 
     def _on_mail(self, event: events.Mail) -> None:
-        if not self._take_up():
+        if not self._hold_profile():
             return
         if self.messages >= self.profile.limits.messages_per_connection:
             self.session.close(replies.TOO_MANY_MESSAGES)
@@ -261,7 +261,7 @@ class ReceiveProtocol(Connection):
 
     def _forget_transaction(self) -> None:
         self.transaction = self.blamed = None
-        self._let_go()
+        self._release_profile()
 
     def _on_rcpt(self, event: events.Rcpt) -> None:
         if self.transaction is None:

@@ -17,10 +17,10 @@ from mailserver.receive.listener import Listener
 from mailserver.receive.profile import Profile
 from mailserver.receive.proxy_header import HeaderFault, read_header
 
-__all__ = ["Announced"]
+__all__ = ["ProxiedConnection"]
 
 
-class Announced(Protocol):
+class ProxiedConnection(Protocol):
     """Waits for the header.  `proxy` is the proxy's own address, ``"unix"`` on a Unix socket."""
 
     factory: Listener

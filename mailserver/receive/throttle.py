@@ -75,10 +75,6 @@ class Admission:
         """How many networks are connected."""
         return len(self._networks)
 
-    def connections_from(self, address: str) -> int:
-        """Connections of the network that `address` belongs to; 0 for a Unix socket."""
-        return self._networks.get(network_of(address), 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -145,18 +141,16 @@ class Pace:
 class Progress:
     """One message's data coming in.  Times are seconds of one monotonic clock."""
 
-    __slots__ = ("_last", "_pace", "_window_octets", "_window_started", "octets", "started")
+    __slots__ = ("_last", "_pace", "_window_octets", "_window_started", "started")
 
     def __init__(self, pace: Pace, now: float) -> None:
         self._pace = pace
         self._last = self._window_started = self.started = now
         self._window_octets = 0
-        self.octets = 0
 
     def received(self, octets: int, now: float) -> None:
         """Some of the data have come."""
         self._last = now
-        self.octets += octets
         self._window_octets += octets
 
     def excuse(self, seconds: float) -> None:
@@ -164,15 +158,6 @@ class Progress:
         self.started += seconds
         self._last += seconds
         self._window_started += seconds
-
-    def deadline(self, *, stress: bool = False) -> float:
-        """When `slowness` has to be asked next."""
-        pace = self._pace
-        return min(
-            self.started + pace.message_seconds,
-            self._last + pace.data_seconds,
-            self._window_started + (pace.stress_window_seconds if stress else pace.window_seconds),
-        )
 
     def slowness(self, now: float, *, stress: bool = False) -> Slowness | None:
         """Why to give up now, or None.  Begins the next window where one has ended well."""

@@ -31,14 +31,14 @@ from mailserver.receive.spooling import Spooling
 from mailserver.receive.submission.rules import Objection
 from mailserver.smtp import replies
 
-__all__ = ["WAYS_MOST", "Transaction"]
+__all__ = ["ROUTES_MOST", "Transaction"]
 
 log = Logger()
 
 SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
-# Ways that the recipients of one message may lead, but for the first one's (more where more recipients are allowed): aliases
-# multiply them, and what is done for each of them is done while others wait.
-WAYS_MOST = 5000
+# Routes of all recipients of one message, but for the first one's (more where more recipients are allowed): aliases multiply
+# them, and what is done for each route is done while other connections wait.
+ROUTES_MOST = 5000
 
 
 class Transaction:
@@ -49,11 +49,11 @@ class Transaction:
 
     __slots__ = (
         "_aside",
-        "_is_queues",
+        "_file_is_queues",
         "_posting",
         "_quarantine",
         "_surplus",
-        "_ways",
+        "_route_count",
         "connection",
         "id",
         "parameters",
@@ -75,11 +75,13 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.routes: list[Sequence[Local | Remote]] = []
         self.spooling: Spooling | None = None
-        self._is_queues = False  # the content's file is the queue's, or may be
+        # From the call of the commit on, the content's file may be the queue's.  It is removed only where the commit says that it
+        # has failed: when the waiting is cancelled nobody knows, and a message that is stored without its file is lost.
+        self._file_is_queues = False
         self._quarantine = quarantine  # why the whole message is put aside
         self._aside: list[str] = []  # why the copies of each recipient are
-        self._surplus = 0
-        self._ways = 0
+        self._surplus = 0  # recipients who were sent to another transaction
+        self._route_count = 0
         self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self._note)
 
     # --- the questions ---
@@ -126,7 +128,7 @@ class Transaction:
         usable = await self._usable_routes(address)
         if isinstance(usable, Reply):
             return usable
-        if self.recipients and self._ways + len(usable) > max(WAYS_MOST, profile.limits.recipients):
+        if self.recipients and self._route_count + len(usable) > max(ROUTES_MOST, profile.limits.recipients):
             self._surplus += 1
             return self._refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
@@ -145,7 +147,7 @@ class Transaction:
                 return self._refused("rcpt", objection.reply, objection.why, address)
         self.recipients.append(recipient)
         self.routes.append(usable)
-        self._ways += len(usable)
+        self._route_count += len(usable)
         self._aside.append(aside)
         return replies.RECIPIENT_OK
 
@@ -224,7 +226,7 @@ class Transaction:
             return await self._judge_and_commit(content)
         finally:
             self._afterwards(spooling.release)
-            if content.path is not None and not self._is_queues:
+            if content.path is not None and not self._file_is_queues:
                 self._afterwards(spooling.discard_file)
 
     def abandon(self) -> None:
@@ -328,13 +330,13 @@ class Transaction:
             if objection is not None:
                 return self._refused("commit", objection.reply, objection.why)
         answer = replies.queued(self.id)
-        self._is_queues = True
+        self._file_is_queues = True
         try:
             await self.profile.store.commit(envelope, content, copies.destinations, copies.held)
         except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
-            self._is_queues = False
+            self._file_is_queues = False
             answer = self._not_committed(error)
         if posting is not None:
             self._afterwards(posting.settle, answer.code < 400)

@@ -12,7 +12,6 @@ from mailserver.routing.patterns import Pattern, RoutingError
 __all__ = ["LocalDomain", "Domains", "RoutingError", "subaddresses"]
 
 SEPARATORS_TRIED = 4  # an address with more of them gets no more look-ups than this
-NO_ALIASES: Mapping[str, Sequence[Address]] = {}
 
 
 @dataclass(frozen=True, slots=True)

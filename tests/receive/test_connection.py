@@ -73,12 +73,12 @@ class Notes(Case):
         self.assertNotIn("handshake_failed", [step for _, step, _ in listener.steps])
 
     def test_who_is_turned_away_is_told_with_the_reason(self) -> None:
-        for verdict, code, why in ((Refuse("listed"), "554", "listed"), (Defer("busy"), "421", "busy"), (None, "421", "the filter door failed")):
-            listener = self.listener(filters=[BoundFilter("door", Says(verdict))])  # type: ignore[arg-type]
+        for verdict, code, why in ((Refuse("listed"), "554", "listed"), (Defer("busy"), "421", "busy"), (None, "421", "the filter peers failed")):
+            listener = self.listener(filters=[BoundFilter("peers", Says(verdict))])  # type: ignore[arg-type]
             listener.connect()
             told = listener.step("rejected")
             self.assertEqual((told["peer"], told["reply"][:3], told["why"]), ("203.0.113.9", code, why))
-            self.assertEqual(listener.step("filter")["filter"], "door")
+            self.assertEqual(listener.step("filter")["filter"], "peers")
 
     def test_a_connection_too_many_is_told(self) -> None:
         for implicit in (False, True):
@@ -111,7 +111,7 @@ class Notes(Case):
         self.assertEqual([fields["why"] for _, step, fields in listener.steps if step == "filter"][-1:], ["liar"])
 
 
-class Doors(Case):
+class Greetings(Case):
     def test_a_connection_sends_small_replies_at_once(self) -> None:
         listener = self.listener()
         protocol, wire, said = listener.factory.protocol_for(listener.connect()[0].peer), Wire(), []
@@ -137,7 +137,7 @@ class Doors(Case):
 
     def test_where_judging_itself_breaks_the_peer_comes_again_later(self) -> None:
         later: Deferred[Any] = Deferred()
-        listener = self.listener(filters=[BoundFilter("door", Says(Pass()))])
+        listener = self.listener(filters=[BoundFilter("peers", Says(Pass()))])
         self.patch(Judging, "peer", lambda *_: later)
         _, wire = listener.connect()
         later.errback(RuntimeError("a fault of ours"))
@@ -147,7 +147,7 @@ class Doors(Case):
 
     def test_where_judging_itself_breaks_at_a_name_the_name_hears_451(self) -> None:
         later: Deferred[Any] = Deferred()
-        protocol, wire = self.listener(filters=[BoundFilter("door", Says(Pass()))]).connect()
+        protocol, wire = self.listener(filters=[BoundFilter("peers", Says(Pass()))]).connect()
         self.patch(Judging, "peer", lambda *_: later)
         self.assertEqual(self.say(protocol, wire, b"EHLO a.example\r\nNOOP\r\n"), [])
         later.errback(RuntimeError("a fault of ours"))
@@ -519,7 +519,7 @@ class Turns(Case):
         self.assertEqual((wire.said(), wire.aborted), ("", True))
 
     def test_who_comes_while_the_server_leaves_hears_421(self) -> None:
-        for filters in ([], [BoundFilter("door", Says(Pass()))]):
+        for filters in ([], [BoundFilter("peers", Says(Pass()))]):
             listener = self.listener(filters=filters)
             listener.greeted()
             listener.factory.shut_down()
@@ -559,7 +559,7 @@ class Reloads(Case):
 
     def test_a_peer_that_was_judged_uses_nothing_until_it_speaks(self) -> None:
         for verdict in (Pass(), Refuse("no"), None):
-            listener = self.listener(filters=[BoundFilter("door", Says(verdict))])  # type: ignore[arg-type]
+            listener = self.listener(filters=[BoundFilter("peers", Says(verdict))])  # type: ignore[arg-type]
             listener.connect()
             self.assertEqual(listener.profile.generation.uses, 0, verdict)
 
@@ -576,14 +576,14 @@ class Reloads(Case):
         )  # fmt: skip
         listener.store.hold = True
         protocol, _ = listener.greeted()
-        taken_up = protocol._take_up
+        held = protocol._hold_profile
         began: list[object] = []
 
-        def take_up() -> bool:
+        def hold_profile() -> bool:
             began.append(protocol.uses)
-            return taken_up()
+            return held()
 
-        with mock.patch.object(type(protocol), "_take_up", lambda _: take_up()):
+        with mock.patch.object(type(protocol), "_hold_profile", lambda _: hold_profile()):
             for octets in data.draw(st.lists(st.sampled_from(SAID), max_size=25)):
                 says.verdict = data.draw(st.sampled_from([Pass(), Pass(), Pass(), Refuse("x"), Defer("x"), Quarantine("x")]))
                 protocol.dataReceived(octets)

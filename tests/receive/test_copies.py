@@ -1,4 +1,4 @@
-"""Whatever ways lead to a user's folders: each folder has one copy, put aside only where every way to it is."""
+"""Whatever routes lead to a user's folders: each folder has one copy, put aside only where every route to it is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.delivery.messages import files_below, read
 PEER = Peer("192.0.2.1", 25000, "mx")
 FOLDERS = ((), ("x",), ("y",), ("x", "z"))
 
-ways = st.lists(
+routes = st.lists(
     st.tuples(st.sampled_from(["alice", "bob"]), st.sampled_from(FOLDERS), st.booleans()), min_size=1, max_size=8
 )
 
 
-def way(number: int, user: str, folder: tuple[str, ...], aside: bool) -> RecipientRoute:
+def route(number: int, user: str, folder: tuple[str, ...], aside: bool) -> RecipientRoute:
     recipient = Recipient(Address(f"r{number}", "example.org"))
     box = Mailbox(user, "example.org", folder, folder_must_exist=bool(folder))
     return RecipientRoute(recipient, Local(Address(f"r{number}", "example.org"), box), "odd" if aside else "")
@@ -37,11 +37,11 @@ def way(number: int, user: str, folder: tuple[str, ...], aside: bool) -> Recipie
 
 class Copies(SynchronousTestCase):
     @settings(max_examples=80)
-    @given(ways, st.sets(st.sampled_from([".x", ".y", ".x.z"])), st.integers(0, 8))
-    def test_each_folder_has_one_copy_with_the_lines_of_its_mildest_and_first_way(
+    @given(routes, st.sets(st.sampled_from([".x", ".y", ".x.z"])), st.integers(0, 8))
+    def test_each_folder_has_one_copy_with_the_lines_of_its_mildest_and_first_route(
         self, given: list[tuple[str, tuple[str, ...], bool]], there: set[str], cut: int
     ) -> None:
-        copies = copies_for([way(number, *one) for number, one in enumerate(given)])
+        copies = copies_for([route(number, *one) for number, one in enumerate(given)])
         root = tempfile.mkdtemp()
         try:
             for user in ("alice", "bob"):

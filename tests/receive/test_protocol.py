@@ -169,7 +169,7 @@ class Conversation(ConnectionCase):
         self.assertEqual(len(listener.store.taken), 1)
 
 
-class Doors(ConnectionCase):
+class Admissions(ConnectionCase):
     """Who comes in."""
 
     def test_a_connection_too_many_hears_421_and_is_closed(self) -> None:

@@ -6,10 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.mail.networks import network_of
 from mailserver.mail.reply import Reply
 from mailserver.receive.throttle import Admission, Pace, Patience, Progress, Slowness
 
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "unix"]
+
+
+def deadline_of(progress: Progress, *, stress: bool = False) -> float:
+    """Before this time nothing can be slow: the earliest of the bounds that the pace sets."""
+    pace, window = progress._pace, progress._window_started
+    window += pace.stress_window_seconds if stress else pace.window_seconds
+    return min(progress.started + pace.message_seconds, progress._last + pace.data_seconds, window)
 
 
 class AdmissionOfConnections(SynchronousTestCase):
@@ -49,7 +57,7 @@ class AdmissionOfConnections(SynchronousTestCase):
         admission = Admission(connections=3, connections_per_network=1)
         for _ in range(3):
             self.assertIsNone(admission.admit("unix"))
-        self.assertEqual(admission.connections_from("unix"), 0)
+        self.assertEqual(admission.networks, 0)
         self.assertEqual(self.refused(admission, "unix").enhanced, "4.3.2")
 
     def test_a_refused_connection_leaves_no_trace(self) -> None:
@@ -85,7 +93,7 @@ class AdmissionOfConnections(SynchronousTestCase):
         self.assertEqual(admission.connections, len(inside))
         self.assertLessEqual(len(inside), 40)
         for address in set(inside) - {"unix"}:
-            self.assertLessEqual(admission.connections_from(address), 6)
+            self.assertLessEqual(sum(network_of(one) == network_of(address) for one in inside), 6)
         for address in inside:
             admission.release(address)
         self.assertEqual((admission.connections, admission.networks), (0, 0))
@@ -134,9 +142,9 @@ class PaceOfData(SynchronousTestCase):
         """RFC 5321 section 4.5.3.2.5."""
         progress = Progress(self.pace, 0.0)
         progress.received(10_000_000, 50.0)
-        self.assertEqual(progress.deadline(), 200.0)
+        self.assertEqual(deadline_of(progress), 200.0)
         self.assertIsNone(progress.slowness(200.0))
-        self.assertEqual(progress.deadline(), 230.0)
+        self.assertEqual(deadline_of(progress), 230.0)
         self.assertEqual(progress.slowness(230.0), Slowness.STALLED)
 
     def test_octet_by_octet_is_too_slow_after_one_window(self) -> None:
@@ -175,7 +183,7 @@ class PaceOfData(SynchronousTestCase):
     def test_stress_shortens_the_window(self) -> None:
         progress = Progress(self.pace, 0.0)
         progress.received(400, 9.0)
-        self.assertEqual(progress.deadline(stress=True), 10.0)
+        self.assertEqual(deadline_of(progress, stress=True), 10.0)
         self.assertIsNone(progress.slowness(10.0))
         self.assertEqual(progress.slowness(10.0, stress=True), Slowness.TOO_SLOW)
 
@@ -190,11 +198,11 @@ class PaceOfData(SynchronousTestCase):
     def test_before_its_deadline_no_progress_is_slow(self, pieces: list[tuple[float, int]], stress: bool) -> None:
         progress, now = Progress(self.pace, 0.0), 0.0
         for wait, octets in pieces:
-            deadline = progress.deadline(stress=stress)
+            deadline = deadline_of(progress, stress=stress)
             now += wait
             slowness = progress.slowness(now, stress=stress)
             if slowness is not None:
                 self.assertGreaterEqual(now, deadline)
                 return
             progress.received(octets, now)
-        self.assertGreater(progress.deadline(stress=stress), now)
+        self.assertGreater(deadline_of(progress, stress=stress), now)

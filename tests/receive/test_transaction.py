@@ -27,7 +27,7 @@ from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.spooling import Spooling
-from mailserver.receive.transaction import WAYS_MOST
+from mailserver.receive.transaction import ROUTES_MOST
 from tests.receive.connections import Listener
 
 MAIL = b"MAIL FROM:<carol@example.net>\r\n"
@@ -131,12 +131,12 @@ class Recipients(TransactionCase):
         listener = self.listener()
 
         async def routes(address: Address) -> Sequence[Local]:
-            count = WAYS_MOST + 1 if address.local == "everybody" else WAYS_MOST // 3
+            count = ROUTES_MOST + 1 if address.local == "everybody" else ROUTES_MOST // 3
             return [Local(address, Mailbox(f"user{n}", "example.org")) for n in range(count)]
 
         listener.router.route = routes  # type: ignore[method-assign]
         self.assertEqual(self.send(listener, *["all@example.org"] * 5), [250, *[250] * 3, 452, 452, 354, 250])
-        self.assertEqual(len(listener.store.taken[0][2]), WAYS_MOST // 3 * 3)
+        self.assertEqual(len(listener.store.taken[0][2]), ROUTES_MOST // 3 * 3)
         self.assertEqual(listener.step("refused")["why"], "they lead too many ways")
         self.assertEqual(self.send(listener, "everybody@example.org", "all@example.org"), [250, 250, 452, 354, 250])
 
