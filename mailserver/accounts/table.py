@@ -30,7 +30,7 @@ from mailserver.authentication.app_passwords import AppPassword
 from mailserver.config.draft import Unchangeable
 from mailserver.config.faults import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
-from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.durable import locked_directory, replace_file
 
 __all__ = [
@@ -129,7 +129,7 @@ def key_of(name: str) -> tuple[str, str]:
     address = Address.parse(name, utf8=True)
     if address.bare:
         raise AddressError("not a local part")
-    return normal_local(address.local), address.domain_key
+    return normal_names(address)
 
 
 class AccountsFile:

@@ -19,7 +19,7 @@ from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, ListenTable
 from mailserver.interfaces import IAccountList, IObserver, IPreparing
-from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
 from mailserver.plugins.generation import Generation
@@ -145,7 +145,7 @@ class Policy:
             except AddressError as error:  # of a database, say, that nobody checks
                 self.log.warn("{text} cannot be an account: {error}", text=text, error=error)
             else:
-                found.append(await directory.find(normal_local(name.local), name.domain_key))
+                found.append(await directory.find(*normal_names(name)))
         await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def mailbox(self, account: str) -> Mailbox | None:

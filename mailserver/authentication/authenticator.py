@@ -37,7 +37,7 @@ from mailserver.interfaces import (
     IUsualScramForm,
     LoggedIn,
 )
-from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.address import Address, AddressError, normal_name
 from mailserver.mail.envelope import Peer
 from mailserver.sasl.exchanges import Need, Start, begin, offered
 from mailserver.sasl.faults import LocalSASLError
@@ -85,7 +85,7 @@ def account_name(username: str, login_domain: str) -> str | None:
         address = Address.parse(text if "@" in text else f"{text}@{login_domain}", utf8=True)
     except AddressError:
         return None
-    return f"{normal_local(address.local)}@{address.domain_key}"
+    return normal_name(address)
 
 
 @implementer(IAuthenticator)

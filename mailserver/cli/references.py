@@ -8,7 +8,7 @@ from typing import Any
 from mailserver.cli.output import Unable
 from mailserver.config.draft import Draft
 from mailserver.config.lines import KeyPath
-from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
+from mailserver.mail.address import Address, AddressError, normal_domain, normal_local, normal_name
 from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 
 __all__ = ["Renaming", "lead", "named", "take_alias"]
@@ -143,7 +143,7 @@ def lead(draft: Draft, old: str, new: str) -> None:
 def _is_address(text: str, wanted: str, here: str) -> bool:
     try:
         address = Address.parse(text if "@" in text else f"{text}@{_plain(here)}", utf8=True)
-        return f"{normal_local(address.local)}@{address.domain_key}" == wanted
+        return normal_name(address) == wanted
     except AddressError:
         return False
 

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from mailserver.config import DomainName, MailAddress, Network, Options
 from mailserver.interfaces import IComponentFactory, IPeerFilter, ISenderFilter, Services
+from mailserver.mail.address import normal_names
 from mailserver.mail.answers import Defer, Pass, Refuse, Verdict
 from mailserver.mail.envelope import Envelope, Peer
 
@@ -40,7 +41,7 @@ class Denylist:
     def __init__(self, options: DenylistOptions) -> None:
         self._networks = options.networks
         self._hello_names = frozenset(options.hello_names)
-        self._senders = frozenset((address.local.lower(), address.domain) for address in options.senders)
+        self._senders = frozenset(map(normal_names, options.senders))
         self._sender_domains = frozenset(options.sender_domains)
         self._no = Refuse if options.verdict == "refuse" else Defer
 
@@ -60,7 +61,7 @@ class Denylist:
         sender = envelope.sender
         if sender is None:
             return Pass()
-        if (sender.local.lower(), sender.domain_key) in self._senders:
+        if normal_names(sender) in self._senders:
             return self._no(f"the sender {sender} is listed")
         if _is_listed(sender.domain_key, self._sender_domains):
             return self._no(f"the sender's domain {sender.domain} is listed")

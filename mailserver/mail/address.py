@@ -24,7 +24,7 @@ import idna
 
 from mailserver.mail.quick import quick
 
-__all__ = ["Address", "AddressError", "normal_domain", "normal_local", "parse_domain"]
+__all__ = ["Address", "AddressError", "normal_domain", "normal_local", "normal_name", "normal_names", "parse_domain"]
 
 LOCAL_PART_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
 DOMAIN_OCTETS = 255  # section 4.5.3.1.2
@@ -133,6 +133,16 @@ def normal_local(local: str) -> str:
         return str(get_profile("UsernameCaseMapped").enforce(local))
     except UnicodeError:  # a character that no user name may hold: still one form, so that a catch-all can take it
         return unicodedata.normalize("NFC", local).lower()
+
+
+def normal_names(address: Address) -> tuple[str, str]:
+    """Local part and domain as our own look-ups compare them.  Raises `AddressError` for an impossible domain."""
+    return normal_local(address.local), address.domain_key
+
+
+def normal_name(address: Address) -> str:
+    """The address as our own look-ups compare it.  Raises `AddressError` for an impossible domain."""
+    return f"{normal_local(address.local)}@{address.domain_key}"
 
 
 def parse_domain(text: str, utf8: bool = False) -> str:

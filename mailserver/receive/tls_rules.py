@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
+from mailserver.mail.address import Address, AddressError, normal_domain, normal_name
 
 __all__ = ["NO_TLS_RULES", "TLSRules"]
 
@@ -32,8 +32,7 @@ class TLSRules:
 
 def _rule(text: str) -> str:
     if "@" in text:
-        address = Address.parse(text, utf8=True)
-        return f"{normal_local(address.local)}@{address.domain_key}"
+        return normal_name(Address.parse(text, utf8=True))
     return "*." + normal_domain(text[2:]) if text.startswith("*.") else normal_domain(text)
 
 
@@ -42,7 +41,7 @@ def _fits(rules: frozenset[str], address: Address) -> bool:
         domain = address.domain_key
     except AddressError:
         return False  # nothing can be sent from there or to there
-    if domain in rules or f"{normal_local(address.local)}@{domain}" in rules:
+    if domain in rules or normal_name(address) in rules:
         return True
     above = domain
     while "." in above and not above.startswith("["):

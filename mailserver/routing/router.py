@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
-from mailserver.mail.address import Address, normal_domain, normal_local
+from mailserver.mail.address import Address, normal_domain, normal_local, normal_names
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.mail.reply import Reply
 from mailserver.routing.domains import Domains, LocalDomain, subaddresses
@@ -89,7 +89,7 @@ class Router:
 
     async def route(self, address: Address) -> Sequence[Route]:
         """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
-        domain_key, local = address.domain_key, normal_local(address.local)
+        local, domain_key = normal_names(address)
         if self._domains.begins_with_accounts(domain_key, local):
             mailbox = await self._find(local, domain_key)
             if mailbox is not None:
@@ -189,7 +189,7 @@ class Router:
                 if tell is not None:
                     tell(Hop(at.address, "account", at))
                 continue
-            name = (normal_local(at.local), at.domain_key)
+            name = normal_names(at)
             if name in seen:
                 continue
             seen.add(name)
@@ -309,7 +309,7 @@ class Router:
         if IAccountList.providedBy(self._directory):
             for account in (await self._directory.accounts())[:1]:
                 address = Address.parse(account, utf8=True)
-                mailbox = await self._find(normal_local(address.local), address.domain_key)
+                mailbox = await self._find(*normal_names(address))
                 if mailbox is not None:
                     return (Local(address, mailbox),)
         return refused[:1] or (Refused(NO_SUCH_USER, "there is no postmaster and no account"),)

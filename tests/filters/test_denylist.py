@@ -61,6 +61,9 @@ class Senders(FilterCase):
         self.assertPassed(self.verdict("good@example.net", senders=["bad@example.net"]))
         self.assertPassed(self.verdict("bad@sub.example.net", senders=["bad@example.net"]))
 
+    def test_an_international_address_is_listed_in_all_its_forms(self) -> None:
+        self.assertRefused(self.verdict("Ju\u0308rgen@bücher.example", senders=["jürgen@xn--bcher-kva.example"]), "is listed")
+
     def test_a_domain_is_listed_with_all_names_below_it(self) -> None:
         self.assertRefused(self.verdict("x@spam.example", sender_domains=["spam.example"]))
         self.assertRefused(self.verdict("x@deep.spam.example", sender_domains=["spam.example"]))

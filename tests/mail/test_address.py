@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.address import Address, AddressError, normal_domain, parse_domain
+from mailserver.mail.address import Address, AddressError, normal_domain, normal_name, normal_names, parse_domain
 
 LABEL_63 = "a" * 63
 
@@ -161,6 +161,14 @@ class InternationalTests(SynchronousTestCase):
     def test_a_u_label_and_its_a_label_are_one_name_rfc5890(self) -> None:
         for domain in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.Example", "bücher。example"):
             self.assertEqual(normal_domain(domain), "xn--bcher-kva.example")
+
+    def test_an_address_has_one_name_for_look_ups_however_it_is_written(self) -> None:
+        for text in ("jürgen@bücher.example", "JÜRGEN@BÜCHER.example", "ju\u0308rgen@xn--bcher-kva.Example"):
+            address = Address.parse(text, utf8=True)
+            self.assertEqual(normal_name(address), "jürgen@xn--bcher-kva.example")
+            self.assertEqual(normal_names(address), ("jürgen", "xn--bcher-kva.example"))
+        self.assertRaises(AddressError, normal_name, Address("a", "☃.example"))
+        self.assertRaises(AddressError, normal_names, Address("a", "☃.example"))
 
     def test_sharp_s_is_a_letter_of_its_own_idna_2008(self) -> None:
         self.assertEqual(normal_domain("faß.example"), "xn--fa-hia.example")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailserver.interfaces import Clock
-from mailserver.mail.address import Address, AddressError, normal_local
+from mailserver.mail.address import Address, AddressError, normal_name
 from mailserver.mail.recent_tags import TAG_OCTETS, day_of, is_recent, with_recent
 from mailserver.receive.submission.usage import DAY_SLOTS, HOUR_SLOTS, SLOT_SECONDS, Sent, Usage
 
@@ -113,7 +113,7 @@ class Allowance:
             self._key = self._state.get(KEY_SPACE, "") or secrets.token_bytes(32)
             self._state.put(KEY_SPACE, "", self._key, KEY_SECONDS)
         try:
-            name = f"{normal_local(address.local)}@{address.domain_key}"
+            name = normal_name(address)
         except AddressError:
             name = str(address)
         octets = name.encode("utf-8", "surrogatepass")

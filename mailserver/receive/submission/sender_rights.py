@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from mailserver.interfaces import Clock
-from mailserver.mail.address import Address, AddressError, normal_domain, normal_local
+from mailserver.mail.address import Address, AddressError, normal_domain, normal_names
 from mailserver.mail.answers import Local, Mailbox, Route
 from mailserver.mail.until import still_holds
 
@@ -85,7 +85,7 @@ class SenderRights:
 def name_of(address: Address) -> Name | None:
     """What is compared; None for an impossible domain."""
     try:
-        return normal_local(address.local), address.domain_key
+        return normal_names(address)
     except AddressError:
         return None
 
