@@ -10,6 +10,8 @@ In the order in which they are read:
 * `reader`: a second connection to the store, so that reading never waits for a commit
 * `runner`: after the commit: deliver, remember what could not be delivered, settle what could
 * `acceptance`: what follows a commit: the senders hear 250, then the runner gets the messages
+* `active_message`: a message in memory, and what of it is on its way
+* `delivery_call`: a delivery's answer that is waited for, but not for ever
 * `active`: the active queue of one delivery: what waits, what is under way, what is not flushed yet
 * `fairness`: whose turn it is among destinations, and how much one of them may take
 * `store_window`: the range of the store's numbers in which entries still wait for one delivery

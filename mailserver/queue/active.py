@@ -12,15 +12,15 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, IDelivery
 from mailserver.mail.answers import Local
-from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.plugins.awaiting import FAULTS, now_or_later
-from mailserver.queue.entry import Attempt
+from mailserver.queue.active_message import ActiveMessage, ActiveParcel, Backlogged, Unflushed, WaitingEntry
+from mailserver.queue.delivery_call import DeadlinePassed, DeliveryCall
 from mailserver.queue.fairness import GENEROSITY, FairQueue, Share
 from mailserver.queue.store_window import StoreWindow
 
-__all__ = ["ActiveMessage", "ActiveQueue", "ActiveQueueLimits", "ActiveParcel", "Backlogged"]
+__all__ = ["ActiveQueue", "ActiveQueueLimits"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
 FREE_FOR_READING = 16  # no more is read back where less than one part in so many of the window is free
@@ -30,43 +30,6 @@ RETRIES_MOST = 200_000  # of what was deferred, those that wait by domain among 
 UNFLUSHED_FLUSHES = 10  # deliver no more while so many flushes' worth waits for a slow disk
 FLUSH_AGAIN_SECONDS = 10.0
 FLUSH_AGAIN_SECONDS_MOST = 300.0
-
-
-class ActiveMessage:
-    """One message while any of its destinations is in memory.
-
-    Three masks have a bit for each destination index.  `open`: not yet delivered for good.  `active`: waiting here, under
-    way, or delivered and not yet flushed.  `shelved`: deferred or failed.  `writing` counts its attempts that the store has
-    not yet taken; until then the masks know more than the store.
-    """
-
-    __slots__ = ("active", "attempts", "envelope", "number", "open", "passed_on", "recorded", "shelved", "spooled", "writing")
-
-    def __init__(self, *, number: int, envelope: Envelope, open: int, spooled: bool) -> None:
-        self.number = number
-        self.envelope = envelope
-        self.open = open
-        self.active = 0
-        self.shelved = 0
-        self.passed_on = 0
-        self.writing = 0
-        self.spooled = spooled
-        self.recorded = False
-        self.attempts: dict[int, Attempt] | None = None  # the last one of each destination that has had any
-
-
-@dataclass(slots=True)
-class ActiveParcel:
-    """A parcel in its active queue.  `key` says which others it shares its turns with."""
-
-    entry: ActiveMessage
-    parcel: Parcel
-    octets: int
-    key: str
-
-
-Backlogged = tuple[str, tuple[int, bool]]
-"""What waits in the store alone: its key, "" where it is not known yet; its number, and whether it comes again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +72,17 @@ class ActiveQueue:
         clock: Clock,
         limits: ActiveQueueLimits,
         answered: Callable[[ActiveQueue, ActiveParcel, object, str], None],
-        flushed: Callable[[list[tuple[ActiveMessage, Destination]]], None],
-        unflushed: Callable[[ActiveQueue, list[tuple[ActiveMessage, Destination]], str, float], None],
+        flushed: Callable[[list[Unflushed]], None],
+        unflushed: Callable[[ActiveQueue, list[Unflushed], str, float], None],
         changed: Callable[[], None],
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self.remote = remote
         self.ready: FairQueue[ActiveParcel] = FairQueue()
-        self.backlog: FairQueue[tuple[int, bool]] = FairQueue()  # number, again: what waits in the store alone
-        self.retries: FairQueue[tuple[int, bool]] = FairQueue()  # the same, of what was deferred and is due
+        self.backlog: FairQueue[WaitingEntry] = FairQueue()  # what waits in the store alone
+        self.retries: FairQueue[WaitingEntry] = FairQueue()  # the same, of what was deferred and is due
         self.store_window = StoreWindow()  # what waits in the store, where the backlog has no place for its number
-        self.delivered: list[tuple[ActiveMessage, Destination]] = []  # and not flushed
+        self.delivered: list[Unflushed] = []
         self.reading = False
         self.running = 0
         self.limits = limits
@@ -205,7 +168,7 @@ class ActiveQueue:
         if not found:
             self._retried_last = False
             found = self._take(self.backlog, page)
-            self._being_read = frozenset([key for key, _ in found])
+            self._being_read = frozenset([one.key for one in found])
         self.reading = bool(found)
         self._outrun.clear()
         return found
@@ -219,7 +182,7 @@ class ActiveQueue:
         """What was just read of this entry may be older than what the store knows."""
         return number in self._outrun
 
-    def _take(self, turns: FairQueue[tuple[int, bool]], page: int) -> list[Backlogged]:
+    def _take(self, waiting: FairQueue[WaitingEntry], page: int) -> list[Backlogged]:
         """In turns; of each domain no more than it may soon call, and none that fills the window with what is here already."""
         found: list[Backlogged] = []
         taken: dict[str, int] = {}
@@ -229,9 +192,9 @@ class ActiveQueue:
                 return False
             return not key or self._places.room(key) > self.ready.waiting(key) + taken.get(key, 0)
 
-        while len(found) < page and (next := turns.take(may)) is not None:
-            found.append(next)
-            taken[next[0]] = taken.get(next[0], 0) + 1
+        while len(found) < page and (next := waiting.take(may)) is not None:
+            found.append(Backlogged(*next))
+            taken[next.key] = taken.get(next.key, 0) + 1
         return found
 
     def read_ended(self, unread: Sequence[Backlogged]) -> None:
@@ -239,8 +202,8 @@ class ActiveQueue:
         self.reading = False
         self._being_read = frozenset()
         place = self.retries if self._retried_last else self.backlog
-        for key, waiting in reversed(unread):
-            place.give_back(key, waiting)
+        for one in reversed(unread):
+            place.give_back(one.key, one.entry)
 
     def key_of(self, destinations: Sequence[Destination]) -> str:
         """Who shares their turns: messages for the same domains, or here for the same users."""
@@ -268,7 +231,7 @@ class ActiveQueue:
         free = BACKLOG_MOST - len(self.backlog)
         has_place = self.backlog.waiting(key) < GENEROSITY * free if self._by_key else older or self.store_window.is_empty
         if free > 0 and has_place:
-            self.backlog.add(key, (number, again))
+            self.backlog.add(key, WaitingEntry(number, again))
         else:
             self.store_window.add_range(number, number)
 
@@ -279,7 +242,7 @@ class ActiveQueue:
         """
         key = self.key_of(parcel.destinations)
         if parcel.again and key and self._places.room(key) <= self.ready.waiting(key):
-            self.retries.add(key, (entry.number, True))
+            self.retries.add(key, WaitingEntry(entry.number, True))
         else:
             self._add(entry, parcel, key, len(parcel.content.data or b"") + ENTRY_OCTETS)
 
@@ -298,15 +261,15 @@ class ActiveQueue:
         self._again_ready += parcel.again
         self.ready.add(key, ActiveParcel(entry, parcel, octets, key))
 
-    def withdraw(self, numbers: set[int]) -> list[tuple[int, bool]]:
-        """Take back what waits here of these entries: number, again."""
+    def withdraw(self, numbers: set[int]) -> list[WaitingEntry]:
+        """Take back what waits here of these entries."""
         found = self.ready.withdraw(lambda one: one.entry.number in numbers)
         for one in found:
             for destination in one.parcel.destinations:
                 one.entry.active &= ~(1 << destination.index)
             self._memory.give_back(one.key, one.octets)
             self._again_ready -= one.parcel.again
-        return [(one.entry.number, one.parcel.again) for one in found]
+        return [WaitingEntry(one.entry.number, one.parcel.again) for one in found]
 
     # --- delivering ---
 
@@ -330,11 +293,11 @@ class ActiveQueue:
         next = ready.take(self._places.allows if self._by_key else None)
         if next is None:
             return []
-        parcels = [next[1]]
+        parcels = [next.item]
         if self._in_batches:
             octets = parcels[0].octets
             while ready and len(parcels) < limits.batch_messages and octets + ready.peek().octets <= limits.batch_octets:
-                one = ready.take()[1]  # type: ignore[index]  # there is one
+                one = ready.take().item  # type: ignore[union-attr]  # there is one
                 octets += one.octets
                 parcels.append(one)
         if self._again_ready:
@@ -454,7 +417,7 @@ class ActiveQueue:
             lambda failure: self._flush_failed(deliveries, failure),
         )
 
-    def _flush_done(self, deliveries: list[tuple[ActiveMessage, Destination]]) -> None:
+    def _flush_done(self, deliveries: list[Unflushed]) -> None:
         self._flushing = False
         self._flush_failures = 0
         try:
@@ -465,7 +428,7 @@ class ActiveQueue:
         self.pump()
         self._changed()
 
-    def _flush_failed(self, deliveries: list[tuple[ActiveMessage, Destination]], failure: Failure) -> None:
+    def _flush_failed(self, deliveries: list[Unflushed], failure: Failure) -> None:
         self._flushing = False
         pause = min(FLUSH_AGAIN_SECONDS * 2**self._flush_failures, FLUSH_AGAIN_SECONDS_MOST)
         self._flush_failures = min(self._flush_failures + 1, 10)
@@ -480,61 +443,3 @@ def turn_of(destination: Destination) -> str:
     """The domain of the next host, or the user, with whom the turns go."""
     route = destination.route
     return f"{route.mailbox.user}@{route.mailbox.domain}" if isinstance(route, Local) else route.address.domain_key
-
-
-class DeadlinePassed(Exception):
-    """A delivery has not answered in time."""
-
-
-class DeliveryCall:
-    """A delivery's answer that is waited for, but not for ever.  What comes after the deadline is dropped."""
-
-    __slots__ = ("_answer", "_calls", "_done", "_failed", "_timer")
-
-    def __init__(
-        self, answer: Deferred[Any], calls: set[DeliveryCall], done: Callable[[Any], None], failed: Callable[[Failure], None]
-    ) -> None:
-        self._answer = answer
-        self._calls = calls
-        self._done = done
-        self._failed = failed
-        self._timer: Any = None
-
-    def begin(self, clock: Clock, seconds: float) -> None:
-        """Wait so long."""
-        self._calls.add(self)
-        self._timer = clock.callLater(seconds, self._late, seconds)
-        self._answer.addCallbacks(self._answered, self._raised)
-        self._answer.addErrback(lambda failure: ActiveQueue.log.failure("the queue stumbled over an answer", failure))
-
-    def abandon(self) -> bool:
-        """Wait no longer.  False where the answer was there already."""
-        if self not in self._calls:
-            return False
-        self._calls.discard(self)
-        if self._timer.active():
-            self._timer.cancel()
-        try:
-            self._answer.cancel()
-        except Exception:  # noqa: BLE001  a plugin's canceller: what it was to give up counts as given up
-            ActiveQueue.log.failure("a delivery that was given up raised an error")
-        return True
-
-    def _late(self, seconds: float) -> None:
-        if self.abandon():
-            self._failed(Failure(DeadlinePassed(f"no answer within {seconds:g} seconds")))
-
-    def _answered(self, result: Any) -> None:
-        if self._closes():
-            self._done(result)
-
-    def _raised(self, failure: Failure) -> None:
-        if self._closes():
-            self._failed(failure)
-
-    def _closes(self) -> bool:
-        if self not in self._calls:
-            return False
-        self._calls.discard(self)
-        self._timer.cancel()
-        return True

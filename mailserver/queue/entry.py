@@ -11,6 +11,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mailserver.mail.answers import Local
 from mailserver.mail.content import Content
@@ -29,6 +30,7 @@ __all__ = [
     "WHOLE_ENTRY",
     "Attempt",
     "DestinationSummary",
+    "DuePlace",
     "EntrySummary",
     "Mark",
     "Settled",
@@ -69,10 +71,25 @@ DIALOGUE_LINES = 30
 REPORT_HELD = -1.0
 """When a report is owed that waits until a person releases it."""
 
-Settled = tuple[int, str, bool, bool]  # number, message id, has attempts in the store, has a file in the spool
-
 WHOLE_ENTRY = -1
 """The destination of an attempt that speaks of the entry as a whole (damaged)."""
+
+
+class Settled(NamedTuple):
+    """An entry of which nothing is left to do.  `has_attempts`: in the store; `spooled`: its content is a file."""
+
+    number: int
+    id: str
+    has_attempts: bool
+    spooled: bool
+
+
+class DuePlace(NamedTuple):
+    """A place in the store's index of due times.  `due` is seconds since the epoch; `remote` says for which delivery."""
+
+    due: float
+    number: int
+    remote: bool
 
 
 class UnreadableEntry(ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["GENEROSITY", "Share", "FairQueue"]
 
@@ -16,6 +16,13 @@ GENEROSITY = 3
 """One key alone may take three quarters of a share; `n` keys leave one part in `1 + 3 n` free."""
 
 Item = TypeVar("Item")
+
+
+class Taken(NamedTuple, Generic[Item]):
+    """What a queue has given: the key whose turn it was, and its item."""
+
+    key: str
+    item: Item
 
 
 class FairQueue(Generic[Item]):
@@ -55,7 +62,7 @@ class FairQueue(Generic[Item]):
         queue.appendleft(item)
         self._length += 1
 
-    def take(self, may: Callable[[str], bool] | None = None) -> tuple[str, Item] | None:
+    def take(self, may: Callable[[str], bool] | None = None) -> Taken[Item] | None:
         """The next item of the first key in turn that `may` have one; None where there is none."""
         key = next((key for key in self._queues if may is None or may(key)), None)
         if key is None:
@@ -67,7 +74,7 @@ class FairQueue(Generic[Item]):
             del self._queues[key]
             if queue:
                 self._queues[key] = queue
-        return key, item
+        return Taken(key, item)
 
     def peek(self) -> Item:
         """What `take` would give where every key may.  Raises IndexError where nothing waits."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import os
+from typing import NamedTuple
 
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken
 
-__all__ = ["End", "QueueGone", "has_lost_log", "read_mark", "required_files", "write_mark"]
+__all__ = ["End", "QueueFiles", "QueueGone", "has_lost_log", "read_mark", "required_files", "write_mark"]
 
 DATABASE, LOG, MARK = "queue.db", "queue.db-wal", "queue.mark"
 WIDTH = 8  # all marks are equally long: on a full disk one is written over another
@@ -24,6 +25,13 @@ class End(enum.StrEnum):
     CLOSING = "closing"
     CLOSED = "closed"
     CHANGED = "changed"
+
+
+class QueueFiles(NamedTuple):
+    """How the last user of a queue ended, None where there has been none; and the octets of its file, 0 where there is none."""
+
+    mark: End | None
+    octets: int
 
 
 class QueueGone(StorageBroken):
@@ -54,13 +62,13 @@ def write_mark(directory: str, end: End) -> None:
         sync_directory(directory)
 
 
-def required_files(directory: str) -> tuple[End | None, int]:
+def required_files(directory: str) -> QueueFiles:
     """The mark, and the octets of the queue's file: 0 where there has been no queue.  Raises `QueueGone`."""
     mark = read_mark(directory)
     path = os.path.join(directory, DATABASE)
     octets = octets_of(path)
     if octets:
-        return mark, octets
+        return QueueFiles(mark, octets)
     state = "is missing" if octets is None else "is empty"
     if mark is not None:
         raise QueueGone(
@@ -72,7 +80,7 @@ def required_files(directory: str) -> tuple[End | None, int]:
             f"{path} {state}, but its log {path}-wal is there: mail that was acknowledged may be in it. Put the file back;"
             " or, to begin with an empty queue, move the log away"
         )
-    return None, 0
+    return QueueFiles(None, 0)
 
 
 def has_lost_log(directory: str, mark: End | None) -> bool:

@@ -92,7 +92,7 @@ class OutcomeWriter:
         """Take these along.  An entry that is settled needs no attempts."""
         self._entries += entries
         self._attempts += attempts
-        self.settling.update([entry[0] for entry in entries])
+        self.settling.update([entry.number for entry in entries])
         if not self._sending and self._delayed is None:
             self._send()
 
@@ -108,7 +108,7 @@ class OutcomeWriter:
         attempts, self._attempts = self._attempts, []
         if not entries and not attempts:
             return
-        gone = {entry[0] for entry in entries}
+        gone = {entry.number for entry in entries}
         attempts = [attempt for attempt in attempts if attempt.number not in gone]
         self._sending = True
         spool, again = self._spool, self._clock.seconds() + UNSOUND_AGAIN_SECONDS
@@ -130,7 +130,7 @@ class OutcomeWriter:
                 "the store will not take what became of entry {number}, which is left out: {why}", number=number, why=why
             )
         gone = gone_of(entries, written)
-        self.settling.difference_update([entry[0] for entry in gone])
+        self.settling.difference_update([entry.number for entry in gone])
         if written.fault is not None:
             self._put_back(Failure(written.fault), written.entries, written.attempts)
         else:
@@ -178,13 +178,13 @@ def write_down(store: SqliteStore, entries: list[Settled], attempts: list[Attemp
 
 def gone_of(entries: list[Settled], written: WrittenOutcomes) -> list[Settled]:
     """Those of `entries` that the store has forgotten."""
-    left = written.unsettled.union([entry[0] for entry in written.entries])
-    return [entry for entry in entries if entry[0] not in left] if left else entries
+    left = written.unsettled.union([entry.number for entry in written.entries])
+    return [entry for entry in entries if entry.number not in left] if left else entries
 
 
 def _settle(store: SqliteStore, entries: list[Settled], attempts: list[Attempt]) -> list[Settled]:
-    recorded = [number for number, _, has_attempts, _ in entries if has_attempts]
-    return store.settle([entry[0] for entry in entries], recorded, attempts)
+    recorded = [entry.number for entry in entries if entry.has_attempts]
+    return store.settle([entry.number for entry in entries], recorded, attempts)
 
 
 def _in_parts(
@@ -215,8 +215,8 @@ def _in_parts(
     elif attempts and not is_bare(attempts[0]):
         _in_parts(store, [], [bare(attempts[0], again)], written, again)
     else:
-        written.refused.append((entries[0][0] if entries else attempts[0].number, why))
-        written.unsettled.update([entry[0] for entry in entries])
+        written.refused.append((entries[0].number if entries else attempts[0].number, why))
+        written.unsettled.update([entry.number for entry in entries])
         written.attempts_written += attempts  # nobody waits for it any more; the next start reads what the store knows
 
 
@@ -238,9 +238,11 @@ def remove_files(spool: Spool, entries: list[Settled]) -> None:
 
     So does one that cannot be removed, which is told: the entries are gone, whatever becomes of their files.
     """
-    for _, id, _, spooled in entries:
-        if spooled:
+    for entry in entries:
+        if entry.spooled:
             try:
-                spool.remove(id)
+                spool.remove(entry.id)
             except OSError as error:
-                OutcomeWriter.log.error("the spool file of {id}, which is done with, cannot be removed: {why}", id=id, why=error)
+                OutcomeWriter.log.error(
+                    "the spool file of {id}, which is done with, cannot be removed: {why}", id=entry.id, why=error
+                )

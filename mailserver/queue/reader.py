@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -26,6 +26,7 @@ from mailserver.queue.entry import (
     WHOLE_ENTRY,
     Attempt,
     DestinationSummary,
+    DuePlace,
     EntryState,
     EntrySummary,
     UnreadableEntry,
@@ -67,8 +68,26 @@ class ReadMessage:
     attempts: tuple[Attempt, ...]
 
 
-OpenEntry = tuple[int, tuple[Destination, ...], frozenset[int]]
-"""A number, the destinations (none where they cannot be read), and the indexes of those of which something is recorded."""
+class OpenEntry(NamedTuple):
+    """Where an entry goes: no destinations where they cannot be read; `attempted` are indexes of those with a record."""
+
+    number: int
+    destinations: tuple[Destination, ...]
+    attempted: frozenset[int]
+
+
+class StoredDestinations(NamedTuple):
+    """Where an entry goes, and what is recorded of that."""
+
+    destinations: tuple[Destination, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class NumberedSummary(NamedTuple):
+    """An entry for people, with its number."""
+
+    number: int
+    entry: EntrySummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +175,20 @@ class SqliteReader:
         numbers = self.unattempted(after, up_to, limit)
         known = self.without_content(numbers)
         return [
-            (number, destinations, frozenset([attempt.destination for attempt in attempts]))
+            OpenEntry(number, destinations, frozenset([attempt.destination for attempt in attempts]))
             for number in numbers
-            for destinations, attempts in (known.get(number, ((), ())),)
+            for destinations, attempts in (known.get(number, StoredDestinations((), ())),)
         ]
 
-    def due(self, after: tuple[float, int, bool], now: float, limit: int) -> list[tuple[float, int, bool]]:
+    def due(self, after: DuePlace, now: float, limit: int) -> list[DuePlace]:
         """Deferred entries whose time has come: (due, number, remote), in order, beyond the place `after`."""
         with self._reading() as connection:
             return [
-                (due, number, bool(remote))
+                DuePlace(due, number, bool(remote))
                 for due, number, remote in connection.execute(
                     "SELECT DISTINCT due, number, remote FROM attempt INDEXED BY attempt_due WHERE due IS NOT NULL"
                     " AND due >= ? AND due <= ? AND (due, number, remote) > (?, ?, ?) ORDER BY due, number, remote LIMIT ?",
-                    (after[0], now, *after, limit),
+                    (after.due, now, *after, limit),
                 )
             ]
 
@@ -182,23 +201,23 @@ class SqliteReader:
             return next((due for (due,) in rows), None)
 
     def due_now(
-        self, after: tuple[float, int, bool], now: float, limit: int
-    ) -> tuple[list[tuple[float, int, bool]], float | None]:
+        self, after: DuePlace, now: float, limit: int
+    ) -> tuple[list[DuePlace], float | None]:
         """`due`, and where that was all of it the next time that something is due."""
         places = self.due(after, now, limit)
         return places, self.next_due(now) if len(places) < limit else None
 
     def reports_due(
-        self, after: tuple[float, int, bool], now: float, limit: int
-    ) -> tuple[list[tuple[float, int, bool]], float | None]:
-        """Entries that owe a report: as `due_now`, the third member without a meaning."""
+        self, after: DuePlace, now: float, limit: int
+    ) -> tuple[list[DuePlace], float | None]:
+        """Entries that owe a report: as `due_now`, `remote` without a meaning."""
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT report, number FROM attempt INDEXED BY attempt_report WHERE report IS NOT NULL"
                 " AND report >= ? AND report <= ? AND (report, number) > (?, ?) ORDER BY report, number LIMIT ?",
-                (after[0], now, after[0], after[1], limit),
+                (after.due, now, after.due, after.number, limit),
             )
-            places = [(report, number, False) for report, number in rows]
+            places = [DuePlace(report, number, False) for report, number in rows]
             if len(places) == limit:
                 return places, None
             later = connection.execute(
@@ -247,14 +266,14 @@ class SqliteReader:
 
     def list(self, after: str = "", limit: int = 1000) -> list[EntrySummary]:
         """Summaries in the order of the ids, from the one after `after`."""
-        return [entry for _, entry in self.page(number_of(after) if after else 0, HIGHEST, limit)]
+        return [one.entry for one in self.page(number_of(after) if after else 0, HIGHEST, limit)]
 
-    def page(self, after: int, up_to: int, limit: int) -> Sequence[tuple[int, EntrySummary]]:
+    def page(self, after: int, up_to: int, limit: int) -> Sequence[NumberedSummary]:
         """Numbers and summaries in the order of the numbers, from the one after `after`.
 
         Where damage bars the way, the last one says so; at the very beginning that is an error.
         """
-        found: list[tuple[int, EntrySummary]] = []
+        found: list[NumberedSummary] = []
         with self._reading() as connection:
             numbers: list[Any] = []
             try:
@@ -270,9 +289,11 @@ class SqliteReader:
                 why = f"the list cannot be read further: {error}"
             else:
                 barred, why = None, ""
-            found = [(number, self._summary(connection, number, with_history=False)) for number in numbers]
+            found = [
+                NumberedSummary(number, self._summary(connection, number, with_history=False)) for number in numbers
+            ]
         if barred is not None:
-            found.append((barred, damaged_summary(barred, "", why)))
+            found.append(NumberedSummary(barred, damaged_summary(barred, "", why)))
         return found
 
     def _summary(self, connection: apsw.Connection, number: int, with_history: bool = True) -> EntrySummary:
@@ -288,14 +309,14 @@ class SqliteReader:
         self._damaged(why)
         return why
 
-    def without_content(self, numbers: Sequence[int]) -> dict[int, tuple[tuple[Destination, ...], tuple[Attempt, ...]]]:
+    def without_content(self, numbers: Sequence[int]) -> dict[int, StoredDestinations]:
         """The destinations of entries and what is recorded of them; an entry that is gone or cannot be read is left out."""
         found = {}
         with self._reading() as connection:
             for number in numbers:
                 with contextlib.suppress(apsw.SQLError, apsw.CorruptError, *ROW_FAULTS):
                     _, _, _, destinations = front_of(connection, number)
-                    found[number] = (destinations, attempts_of(connection, number))
+                    found[number] = StoredDestinations(destinations, attempts_of(connection, number))
         return found
 
     def show(self, id: str) -> EntrySummary | None:
@@ -482,8 +503,7 @@ def show_entry(data_directory: str, id: str, damaged: Callable[[str], object] = 
 def closing_reader(data_directory: str, damaged: Callable[[str], object] = not_told) -> Iterator[Any]:
     """A reader for one question; None where there has never been a queue.  Raises `QueueGone` where there has been one."""
     path = os.path.join(data_directory, "queue.db")
-    _, octets = required_files(data_directory)
-    if not octets:
+    if not required_files(data_directory).octets:
         yield None
         return
     reader = SqliteReader(path=path, spool=Spool(os.path.join(data_directory, "spool")), damaged=damaged)

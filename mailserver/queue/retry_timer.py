@@ -12,16 +12,16 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageDamaged
+from mailserver.queue.entry import DuePlace
 
-__all__ = ["DuePlace", "RetryTimer"]
+__all__ = ["RetryTimer"]
 
 PAGE = 200
 AGAIN_SECONDS = 5.0
 TIMER_SECONDS_MOST = 3600.0
 
-DuePlace = tuple[float, int, bool]  # due (seconds since the epoch), number, remote
-START: DuePlace = (0.0, 0, False)
-END: DuePlace = (math.inf, 0, False)
+START = DuePlace(0.0, 0, False)
+END = DuePlace(math.inf, 0, False)
 
 
 class RetryTimer:
@@ -77,7 +77,7 @@ class RetryTimer:
 
     def expect(self, due: float) -> None:
         """The store has learnt of a due time."""
-        self._go_back((due, 0, False))
+        self._go_back(DuePlace(due, 0, False))
         self._look_at(due)
 
     def look_from_the_start(self, seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
@@ -22,7 +22,8 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageDamaged
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
-from mailserver.queue.active import ActiveMessage, ActiveParcel, ActiveQueue, Backlogged
+from mailserver.queue.active import ActiveQueue
+from mailserver.queue.active_message import ActiveMessage, ActiveParcel, Backlogged, Unflushed, WaitingEntry
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, destination_name
 from mailserver.queue.outcome_writer import OutcomeWriter, Settled
 from mailserver.queue.reader import OpenEntry, ReadMessage, SqliteReader, Unreadable
@@ -37,6 +38,13 @@ READ_AGAIN_SECONDS = 5.0
 REFILL = 1000  # numbers that are read at once for a backlog that had outgrown its place in memory
 UNSOUND_SAID_SECONDS = 3600.0
 UNSOUND_KINDS = 20
+
+
+class Claimed(NamedTuple):
+    """To which active queue an entry that a person has claimed is given back, and whether it comes again then."""
+
+    remote: bool
+    again: bool
 
 
 class Runner:
@@ -77,7 +85,7 @@ class Runner:
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
-        self._claimed: dict[int, set[tuple[bool, bool]]] = {}  # the active queues to which to give them back: remote, again
+        self._claimed: dict[int, set[Claimed]] = {}
         self._stopping = False
         self._idle: list[Deferred[None]] = []
         self._unsound_said: dict[str, float] = {}  # when
@@ -134,7 +142,7 @@ class Runner:
     def read_again(self, number: int) -> None:
         """What the store has of this entry is to be delivered, and nothing of it is in memory."""
         for active_queue in self.active_queues:
-            active_queue.backlog.add("", (number, True))
+            active_queue.backlog.add("", WaitingEntry(number, True))
 
     def adopt(
         self, message: ReadMessage, active_queues: tuple[ActiveQueue, ...], again: bool, window_counts: bool = True
@@ -142,14 +150,14 @@ class Runner:
         """An entry read back: give `active_queues` those of its destinations that are theirs, due and not on their way."""
         number = message.number
         if number in self._claimed:  # what was read may have changed: read it again afterwards
-            self._claimed[number].update((active_queue.remote, again) for active_queue in active_queues)
+            self._claimed[number].update([Claimed(active_queue.remote, again) for active_queue in active_queues])
             return
         if number in self.outcome_writer.settling:
             return  # all is delivered
         entry = self.live.get(number) or self._new_entry(
             number, message.envelope, message.content, message.destinations, message.attempts
         )
-        waits = entry.active | ~entry.open | (entry.shelved if entry.writing else 0)
+        waits = entry.not_to_be_taken
         now = self._clock.seconds()
         for attempt in message.attempts:
             if attempt.destination == WHOLE_ENTRY:
@@ -160,7 +168,7 @@ class Runner:
                     self.due.expect(attempt.due)  # it was found before its time where the clock has gone back
         for active_queue in active_queues:
             if active_queue.is_outdated(number):
-                active_queue.backlog.add("", (number, again))
+                active_queue.backlog.add("", WaitingEntry(number, again))
                 continue
             part = tuple(
                 [
@@ -252,7 +260,7 @@ class Runner:
                     reason = str(unsound)
                     self._say_unsound(entry, reason)
             if isinstance(outcome, Delivered):
-                active_queue.delivered.append((entry, destination))
+                active_queue.delivered.append(Unflushed(entry, destination))
                 if outcome.notifies:
                     entry.passed_on |= 1 << destination.index
                 self._tell(entry, destination, "delivered", note=outcome.note)
@@ -261,7 +269,6 @@ class Runner:
         self._count("delivered", len(parcel.parcel.destinations) - len(attempts))
         if attempts:
             entry.recorded = True
-            entry.writing += len(attempts)
             self.outcome_writer.add([], attempts)
 
     def _say_unsound(self, entry: ActiveMessage, why: str) -> None:
@@ -273,7 +280,7 @@ class Runner:
             self._unsound_said[why] = now
             self.log.error("{why}; {id} is deferred, as all of which this is true", why=why, id=entry.envelope.id)
 
-    def flushed(self, deliveries: list[tuple[ActiveMessage, Destination]]) -> None:
+    def flushed(self, deliveries: list[Unflushed]) -> None:
         """These are durable where they went: settle the entries of which nothing is left."""
         touched: dict[int, ActiveMessage] = {}
         tells_success = self._settlement.tells_success
@@ -288,36 +295,36 @@ class Runner:
         live = self.live
         for number, entry in touched.items():
             if not entry.open:
-                settled.append((number, entry.envelope.id, entry.recorded, entry.spooled))
+                settled.append(Settled(number, entry.envelope.id, entry.recorded, entry.spooled))
                 live.pop(number, None)
         if len(settled) < len(touched):
             for entry, destination in deliveries:
                 if entry.open:
                     entry.recorded = True
-                    entry.writing += 1
+                    entry.unwritten |= 1 << destination.index
                     attempts.append(self._settlement.delivered(entry, destination, now=self._clock.seconds()))
         self.outcome_writer.add(settled, attempts)
 
     def unflushed(
         self,
         active_queue: ActiveQueue,
-        deliveries: list[tuple[ActiveMessage, Destination]],
+        deliveries: list[Unflushed],
         why: str,
         pause_seconds: float,
     ) -> None:
         """None of these counts as delivered: after a pause they are delivered again."""
-        numbers: dict[int, bool] = {}
+        numbers: dict[int, None] = {}  # each once, in order
         for entry, destination in deliveries:
             entry.active &= ~(1 << destination.index)
             self._leave(entry)
-            numbers[entry.number] = True
+            numbers[entry.number] = None
             self._tell(entry, destination, "deferred", note=f"not durable: {why}")
         self._count("deferred", len(deliveries))
 
         def again() -> None:
             self._postponed.discard(timer)
-            for waiting in numbers.items():
-                active_queue.backlog.add("", waiting)
+            for number in numbers:
+                active_queue.backlog.add("", WaitingEntry(number, True))
             self.changed()
 
         timer = self._clock.callLater(pause_seconds, again)
@@ -327,10 +334,10 @@ class Runner:
         """The store has forgotten them."""
         self._count("settled", len(entries))
         for active_queue in self.active_queues:
-            active_queue.outrun(number for number, *_ in entries)
+            active_queue.outrun([entry.number for entry in entries])
         note = self._note
-        for _, id, _, _ in entries:
-            note(id, "settled")
+        for entry in entries:
+            note(entry.id, "settled")
         self.pump()
 
     def recorded(self, attempts: list[Attempt]) -> None:
@@ -338,7 +345,9 @@ class Runner:
         for attempt in attempts:
             entry = self.live.get(attempt.number)
             if entry is not None and attempt.destination >= 0:
-                entry.writing -= 1
+                entry.unwritten &= ~(1 << attempt.destination)
+                for active_queue in self.active_queues:
+                    active_queue.outrun((attempt.number,))
                 self._leave(entry)
         due = min((attempt.due for attempt in attempts if attempt.due is not None), default=None)
         if due is not None:
@@ -364,7 +373,7 @@ class Runner:
         """Keep in mind what becomes of a destination that was not reached."""
         bit = 1 << destination.index
         entry.active &= ~bit
-        entry.shelved |= bit
+        entry.unwritten |= bit
         attempt = self._settlement.not_delivered(
             entry, destination, outcome, why, now=self._clock.seconds(), chance=chance, since=self._since()
         )
@@ -378,7 +387,7 @@ class Runner:
 
     def _leave(self, entry: ActiveMessage) -> None:
         """Nothing of it is in memory any more; the store knows the rest."""
-        if not entry.active and not entry.writing:
+        if entry.is_over:
             self.live.pop(entry.number, None)
             for active_queue in self.active_queues:
                 active_queue.outrun((entry.number,))
@@ -404,11 +413,11 @@ class Runner:
 
         Not to be had is what is being delivered, not yet flushed, not yet written down, or settled already.
         """
-        claimed = {number: set[tuple[bool, bool]]() for number in numbers if number not in self._claimed}
+        claimed = {number: set[Claimed]() for number in numbers if number not in self._claimed}
         live = {number for number in claimed if number in self.live}
         for active_queue in self.active_queues if live else ():
             for number, again in active_queue.withdraw(live):
-                claimed[number].add((active_queue.remote, again))
+                claimed[number].add(Claimed(active_queue.remote, again))
         for number in live:
             self._leave(self.live[number])
         busy = {number for number in claimed if number in self.live or number in self.outcome_writer.settling}
@@ -420,7 +429,7 @@ class Runner:
         """Give claimed entries back: what is to be done with them is read from the store."""
         for number in numbers:
             for remote, again in self._claimed.pop(number, ()):
-                self.active_queues[remote].backlog.add("", (number, again))
+                self.active_queues[remote].backlog.add("", WaitingEntry(number, again))
         if not self._stopping:
             self.changed()
 
@@ -430,7 +439,7 @@ class Runner:
         asked = active_queue.next_to_read(PAGE, RETRIES_PAGE)
         if not asked:
             return
-        numbers = [number for _, (number, _) in asked]
+        numbers = [one.entry.number for one in asked]
         answer = self.read(self._reader.read, numbers, active_queue.free_octets)
         answer.addCallbacks(self._read, self._not_read, callbackArgs=(active_queue, asked), errbackArgs=(active_queue, asked))
         answer.addErrback(self._stumbled)
@@ -444,7 +453,7 @@ class Runner:
             self.changed()
             return
         active_queue.read_ended(asked[taken:])
-        again = dict([waiting for _, waiting in asked])
+        again = {one.entry.number: one.entry.again for one in asked}
         for message in messages:
             try:
                 if isinstance(message, Unreadable):
@@ -482,7 +491,7 @@ class Runner:
         active_queue.store_window.reading = False
         for number, destinations, attempted in found:
             entry = self.live.get(number)
-            busy = 0 if entry is None else entry.active | ~entry.open | (entry.shelved if entry.writing else 0)
+            busy = 0 if entry is None else entry.not_to_be_taken
             part = [
                 d
                 for d in destinations
@@ -492,7 +501,7 @@ class Runner:
             if (part or not destinations) and number not in self.outcome_writer.settling:
                 active_queue.wait(active_queue.key_of(part) if part else "", number, not active_queue.remote, older=True)
         if len(found) == REFILL:
-            active_queue.store_window.add_range(found[-1][0] + 1, high)
+            active_queue.store_window.add_range(found[-1].number + 1, high)
         self.changed()
 
     def _not_refilled(self, failure: Failure, active_queue: ActiveQueue, low: int, high: int) -> None:
@@ -512,7 +521,7 @@ class Runner:
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:
-            self.active_queues[remote].retries.add("", (number, True))
+            self.active_queues[remote].retries.add("", WaitingEntry(number, True))
         self.changed()
 
     def _stumbled(self, failure: Failure) -> None:

@@ -10,7 +10,7 @@ from mailserver.mail.answers import Deferred, Failed, Outcome, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.queue.active import ActiveMessage
+from mailserver.queue.active_message import ActiveMessage
 from mailserver.queue.entry import Attempt, EntryState, Trial
 from mailserver.queue.schedule import Schedule
 

@@ -265,7 +265,7 @@ class SqliteStore:
         dropped: list[Settled] = []
         with self._faults(), connection:
             failed = settled_rows(connection.execute(GIVEN_UP))
-            dropped = [entry for place, entry in enumerate(failed) if place < len(failed) - most or entry[0] < before]
+            dropped = [entry for place, entry in enumerate(failed) if place < len(failed) - most or entry.number < before]
             self._forget(connection, dropped)
         return dropped
 
@@ -278,7 +278,7 @@ class SqliteStore:
 
     def _forget(self, connection: apsw.Connection, entries: Sequence[Settled]) -> None:
         if entries:
-            numbers = [entry[0] for entry in entries]
+            numbers = [entry.number for entry in entries]
             connection.execute(DELETE, (numbers_array(numbers),))
             connection.execute(DELETE_ATTEMPTS, (numbers_array(numbers),))
 
@@ -455,4 +455,4 @@ def mark_row(mark: Mark) -> tuple[int | float | str | None, ...]:
 
 def settled_rows(rows: Iterable[Any]) -> list[Settled]:
     """Rows of number, id and spooled."""
-    return [(number, id.decode("ascii", "replace"), True, bool(spooled)) for number, id, spooled in rows]
+    return [Settled(number, id.decode("ascii", "replace"), True, bool(spooled)) for number, id, spooled in rows]

@@ -79,8 +79,8 @@ class Undeliverable:
 
     def _tidied(self, entries: list[Settled]) -> None:
         self._tidying = False
-        for _, id, _, _ in entries:
-            self.log.warn("dropped {id}: it failed, and its sender cannot be told", id=id)
+        for entry in entries:
+            self.log.warn("dropped {id}: it failed, and its sender cannot be told", id=entry.id)
         if entries:
             self._dropped(entries)
 

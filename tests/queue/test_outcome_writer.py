@@ -26,7 +26,7 @@ from mailserver.queue.store import MessageRefused
 
 
 def entry(number: int, *, has_attempts: bool = False, spooled: bool = True) -> Settled:
-    return number, f"ID{number}", has_attempts, spooled
+    return Settled(number, f"ID{number}", has_attempts, spooled)
 
 
 def attempt(number: int, note: str = "busy") -> Attempt:
@@ -70,7 +70,7 @@ class OutcomeWriterCase(SynchronousTestCase):
             clock=self.clock,
             do=self.do,
             spool=self.spool,
-            settled=lambda entries: self.gone.append([one[0] for one in entries]),
+            settled=lambda entries: self.gone.append([one.number for one in entries]),
             recorded=self.kept.append,
             failed=lambda failure: self.faults.append(failure.type),  # type: ignore[arg-type]
         )

@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults
 from mailserver.mail.answers import Deferred, Delivered, Failed
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.queue.entry import Attempt, EntryState, number_of
+from mailserver.queue.entry import Attempt, EntryState, Settled, number_of
 from mailserver.queue.outcome_writer import NOT_WRITTEN, remove_files, write_down
 from mailserver.queue.reader import list_entries, show_entry
 from mailserver.queue.store import MessageRefused, SqliteStore
@@ -204,7 +204,7 @@ class WriteDown(QueueCase):
                     raise StorageFull("no")
             if 13 in numbers:
                 raise OverflowError("no")
-            return [(number, "ID", True, False) for number in numbers if number == 99]
+            return [Settled(number, "ID", True, False) for number in numbers if number == 99]
 
         store.settle = settle
         return store
@@ -214,12 +214,12 @@ class WriteDown(QueueCase):
 
     def test_a_good_batch_is_one_transaction(self):
         attempts = [self.attempt(n) for n in range(5)]
-        written = write_down(self.store(), [(7, "ID", False, False)], attempts, 100.0)
+        written = write_down(self.store(), [Settled(7, "ID", False, False)], attempts, 100.0)
         self.assertEqual((written.attempts_written, written.refused, len(self.seen)), (attempts, [], 1))
 
     def test_the_bad_one_is_kept_bare_and_all_others_as_they_are(self):
         attempts = [self.attempt(n, "bad" if n == 40 else "good") for n in range(50)]
-        written = write_down(self.store(), [(70, "ID", False, False)], attempts, 100.0)
+        written = write_down(self.store(), [Settled(70, "ID", False, False)], attempts, 100.0)
         self.assertEqual(written.attempts_written[:40] + written.attempts_written[41:], attempts[:40] + attempts[41:])
         self.assertEqual(written.attempts_written[40], Attempt(40, 0, False, EntryState.DEFERRED, 1, 100.0, None, NOT_WRITTEN))
         self.assertEqual((written.refused, written.fault), ([], None))
@@ -231,7 +231,7 @@ class WriteDown(QueueCase):
         self.assertEqual((kept.state, kept.note), (EntryState.DELIVERED, NOT_WRITTEN))
 
     def test_an_entry_that_cannot_be_forgotten_is_named_and_keeps_its_file(self):
-        entries = [(n, f"ID{n}", False, True) for n in range(10, 16)]
+        entries = [Settled(n, f"ID{n}", False, True) for n in range(10, 16)]
         written = write_down(self.store(), entries, [], 100.0)
         self.assertEqual([number for number, _ in written.refused], [13])
         self.assertEqual(written.unsettled, {13})
@@ -248,7 +248,7 @@ class WriteDown(QueueCase):
 
     def test_a_file_that_cannot_be_removed_is_no_error(self):
         spool = mock.Mock(remove=mock.Mock(side_effect=[OSError("no"), None]))
-        remove_files(spool, [(1, "A", False, True), (2, "B", False, True)])
+        remove_files(spool, [Settled(1, "A", False, True), Settled(2, "B", False, True)])
         self.assertEqual([call.args for call in spool.remove.mock_calls], [("A",), ("B",)])
 
 

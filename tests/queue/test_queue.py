@@ -471,7 +471,7 @@ class Window(QueueCase):
         await self.commit(queue, id=id, data=b"x" * 5000)
         await delivered
 
-    async def test_a_full_remote_lane_does_not_hold_up_local_mail(self):
+    async def test_a_full_remote_active_queue_does_not_hold_up_local_mail(self):
         self.relay.hold = True
         queue = await self.started(memory_window_octets=10_000, remote_deliveries=1)
         for _ in range(20):
@@ -914,7 +914,7 @@ class OneBadElement(QueueCase):
         self.assertEqual({entry.id for entry in list_entries(self.directory)}, set(ids))
         self.assertEqual(len(self.flushLoggedErrors(AlreadyCalledError)), 1)
 
-    async def test_one_that_the_lanes_cannot_take_keeps_no_other_from_its_delivery(self):
+    async def test_one_that_the_active_queues_cannot_take_keeps_no_other_from_its_delivery(self):
         queue = await self.started()
         ids = [IDS.next() for _ in range(3)]
         committed = queue._runner.committed

@@ -1,5 +1,6 @@
 """What a thread has read of the store may be old when its answer comes: meanwhile messages are delivered, deferred, retried by hand."""
 
+from dataclasses import replace
 from unittest import mock
 
 from twisted.internet import reactor, threads
@@ -7,10 +8,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from mailserver.mail.answers import Deferred as Later
+from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.queue import active as active_module
 from mailserver.queue import runner as runner_module
+from mailserver.queue.active_message import WaitingEntry
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
@@ -18,6 +21,10 @@ from mailserver.queue.entry import number_of
 from tests.queue.doubles import IDS, QueueCase, local, remote
 
 BUSY = Later(Reply.of(451, "4.2.1", "The mailbox is busy"))
+
+
+async def route(address):
+    return [local().route]
 
 
 class Held:
@@ -100,7 +107,7 @@ class ReadingCase(QueueCase):
 
     def find_once_more(self, queue, id):
         """As when a place behind what was taken is looked at again."""
-        queue._runner.active_queues[1].retries.add("", (number_of(id), True))
+        queue._runner.active_queues[1].retries.add("", WaitingEntry(number_of(id), True))
         queue._runner.changed()
 
     async def reading_once_more(self, queue, id):
@@ -174,7 +181,7 @@ class ReadingBack(ReadingCase):
         self.clock.advance(70)
         await delivered
 
-    async def test_what_left_memory_meanwhile_is_read_again_for_the_other_lane(self):
+    async def test_what_left_memory_meanwhile_is_read_again_for_the_other_active_queue(self):
         queue = await self.started()
         id = await self.deferred(queue, local(0), remote(1))
         del self.relay.answers["carol"]
@@ -186,6 +193,72 @@ class ReadingBack(ReadingCase):
             await self.turn()
         held.let_go()
         await delivered
+
+    async def half_deferred(self, queue):
+        """A message whose local destination is deferred, in the store, while its remote one is under way."""
+        self.delivery.answers["alice"] = self.relay.answers["carol"] = BUSY
+        self.relay.hold = True
+        id = await self.commit(queue, local(0), remote(1))
+        while not self.steps.of(id) or not self.relay.held or not queue._runner.outcome_writer.is_empty:
+            await self.turn()
+        return id
+
+    async def read_by(self, active_queue):
+        while active_queue.reading or active_queue.backlog or active_queue.retries:
+            await self.turn()
+
+    async def test_what_is_due_while_an_attempt_for_another_destination_is_written_is_not_passed_over(self):
+        queue = await self.started()
+        id = await self.half_deferred(queue)
+        self.delivery.answers.clear()
+        self.clock.advance(30)
+        writing = queue._runner.outcome_writer._do = Gate(queue._runner.outcome_writer._do)
+        self.relay.let_go()
+        self.assertEqual((self.steps.of(id), writing.knocked), (["deferred", "deferred"], True))
+        delivered = self.steps.wait(id, "delivered")
+        self.clock.advance(40)  # the local one is due, the remote one is not
+        await self.turn()
+        await self.read_by(queue._runner.active_queues[0])
+        writing.open()
+        await delivered
+
+    async def test_what_was_read_before_its_attempt_was_written_is_not_tried_again_at_once(self):
+        queue = await self.started()
+        id = await self.half_deferred(queue)
+        here = queue._runner.active_queues[0]
+        self.delivery.hold = True
+        self.clock.advance(70)
+        while not self.delivery.held:
+            await self.turn()
+        self.delivery.hold = False
+        held = self.hold_next_read(queue, here)
+        here.retries.add("", WaitingEntry(number_of(id), True))
+        queue._runner.changed()
+        await held.made
+        self.delivery.let_go()
+        while not queue._runner.outcome_writer.is_empty:
+            await self.turn()
+        held.let_go()
+        await self.read_by(here)
+        self.assertEqual(self.steps.of(id), ["deferred", "deferred"])
+
+    async def test_what_owes_a_report_of_its_success_is_not_delivered_again_before_that_is_written(self):
+        queue = await self.started(route=route)
+        asking = replace(local(), recipient=Recipient(local().recipient.address, RecipientParameters(notify=frozenset({"SUCCESS"}))))
+        writing = queue._runner.outcome_writer._do = Gate(queue._runner.outcome_writer._do)
+        here = queue._runner.active_queues[0]
+        id = await self.commit(queue, asking)
+        while not writing.knocked:
+            await self.turn()
+            self.clock.advance(1)  # flushed
+        here.backlog.add("", WaitingEntry(number_of(id), True))
+        queue._runner.changed()
+        await self.read_by(here)
+        self.assertEqual(self.steps.of(id), ["delivered"])
+        settled = self.steps.wait(id, "settled")
+        writing.open()
+        while not settled.called:
+            await self.turn()
 
     async def test_what_is_retried_while_others_fall_due_is_not_passed_over(self):
         queue = await self.started()
@@ -236,7 +309,7 @@ class Overflowing(ReadingCase):
         self.assertEqual(sorted([id for id, step, _ in self.steps.noted if step == "settled"]), sorted(ids))
         self.assertEqual(sorted(parcel[0] for parcel in delivery.parcels), sorted(ids), "each once")
 
-    async def test_a_blocked_lane_keeps_some_numbers_and_delivers_all_in_their_order(self):
+    async def test_a_blocked_active_queue_keeps_some_numbers_and_delivers_all_in_their_order(self):
         queue = await self.started(memory_window_octets=10_000, batch_messages=5)
         ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())
         (active_queue, _) = queue._runner.active_queues
@@ -287,7 +360,7 @@ class Overflowing(ReadingCase):
         self.clock.advance(5)
         await self.drain(queue, self.delivery, ids)
 
-    async def test_a_message_for_both_lanes_waits_for_the_blocked_one_alone(self):
+    async def test_a_message_for_both_active_queues_waits_for_the_blocked_one_alone(self):
         queue = await self.started(memory_window_octets=10_000, batch_messages=5)
         self.relay.hold = True
         ids = []

@@ -212,7 +212,7 @@ class Failures(ReportCase):
         self.assertIn(b"one of the addresses that it stands for", self.delivery.parcels[-1][1])
         self.assertNotIn(b"hidden.example", self.delivery.parcels[-1][1])
 
-    async def test_a_report_for_another_host_takes_the_remote_lane(self):
+    async def test_a_report_for_another_host_takes_the_remote_active_queue(self):
         self.routes = [Remote(Address("bob", "example.com"))]
         self.delivery.answers["alice"] = Failed(FULL)
         queue = await self.started()

@@ -41,7 +41,7 @@ class Due(SynchronousTestCase):
         self.assertEqual(self.questions[1][0], page[-1])
         self.assertEqual(len(self.found), PAGE)
 
-    def test_an_entry_with_several_due_destinations_is_found_once_for_each_lane(self):
+    def test_an_entry_with_several_due_destinations_is_found_once_for_each_active_queue(self):
         self.times.look()
         self.answer.callback(([(1.0, 7, False), (2.0, 7, False), (2.0, 7, True)], None))
         self.assertEqual(self.found, [(7, False), (7, True)])

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.answers import Deferred, Failed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
-from mailserver.queue.active import ActiveMessage
+from mailserver.queue.active_message import ActiveMessage
 from mailserver.queue.entry import TRIALS_KEPT, EntryState, number_of
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settlement import GIVEN_UP, NO_ANSWER, Settlement

@@ -8,7 +8,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue import reader
-from mailserver.queue.entry import Attempt, EntryState, Mark, Trial, decode_history, encode_history, number_of, pack
+from mailserver.queue.entry import (
+    Attempt,
+    DuePlace,
+    EntryState,
+    Mark,
+    Trial,
+    decode_history,
+    encode_history,
+    number_of,
+    pack,
+)
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SCHEMA_VERSION, MessageRefused, SqliteStore
@@ -318,10 +328,10 @@ class Reports(StoreCase):
         one, two, three = self.add(1, 1, 1)
         owed = [(one, 0, 30.0), (two, 0, 10.0), (two, 1, 10.0), (three, 0, 99.0)]
         self.store.settle([], [], [self.owed(n, d, EntryState.FAILED, at) for n, d, at in owed])
-        everything = [(10.0, two, False), (30.0, one, False)]
-        self.assertEqual(self.reader.reports_due((0.0, 0, False), 50.0, 10), (everything, 99.0))
+        everything = [DuePlace(10.0, two, False), DuePlace(30.0, one, False)]
+        self.assertEqual(self.reader.reports_due(DuePlace(0.0, 0, False), 50.0, 10), (everything, 99.0))
         self.assertEqual(self.reader.reports_due(everything[0], 50.0, 10), (everything[1:], 99.0))
-        self.assertEqual(self.reader.reports_due((0.0, 0, False), 50.0, 1), (everything[:1], None))
+        self.assertEqual(self.reader.reports_due(DuePlace(0.0, 0, False), 50.0, 1), (everything[:1], None))
 
     def test_of_the_failures_that_cannot_be_told_the_oldest_are_dropped(self):
         numbers = self.add(1, 1, 1, 1, 1)
@@ -365,7 +375,7 @@ class Reading(StoreCase):
         self.assertEqual(self.reader.unattempted(0, four, 2), [one, two])
         self.assertEqual(self.reader.unattempted(one, two, 10), [two])
 
-    def test_what_is_due_comes_in_the_order_of_time_and_once_for_each_lane(self):
+    def test_what_is_due_comes_in_the_order_of_time_and_once_for_each_active_queue(self):
         one, two, three = self.add(1, 1, 1)
         self.store.settle(
             [],
@@ -378,8 +388,8 @@ class Reading(StoreCase):
                 self.attempt(three, 1, EntryState.FAILED),
             ],
         )
-        everything = [(10.0, two, False), (10.0, two, True), (30.0, one, False)]
-        self.assertEqual(self.reader.due((0.0, 0, False), 50.0, 10), everything)
+        everything = [DuePlace(10.0, two, False), DuePlace(10.0, two, True), DuePlace(30.0, one, False)]
+        self.assertEqual(self.reader.due(DuePlace(0.0, 0, False), 50.0, 10), everything)
         self.assertEqual(self.reader.due(everything[0], 50.0, 10), everything[1:])
         self.assertEqual(self.reader.due(everything[2], 50.0, 10), [])
         self.assertEqual(self.reader.next_due(50.0), 99.0)

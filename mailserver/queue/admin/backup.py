@@ -61,7 +61,7 @@ def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Ba
         raise NoBackup(f"{target} is not empty")
     os.mkdir(os.path.join(target, SPOOL), 0o700)
     gone = damaged = reports = 0
-    if required_files(data)[1]:
+    if required_files(data).octets:
         _copy_database(os.path.join(data, DATABASE), os.path.join(target, DATABASE))
         lost = [id for id in _spooled(target) if not _copy_spooled(data, target, id)]
         settled = [id for id in lost if not _is_there(data, id)]

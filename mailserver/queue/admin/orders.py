@@ -101,7 +101,7 @@ def select(
             found.append(entry)
             if len(found) == limit:
                 return found, number
-    return found, rows[-1][0] if len(rows) == PAGE else None
+    return found, rows[-1].number if len(rows) == PAGE else None
 
 
 class Orders:
@@ -203,12 +203,12 @@ class StoppedQueue:
 
         Raises `QueueInUse` where a server has it, `StorageFault` (`QueueGone` where the file of an earlier queue is missing).
         """
-        if not required_files(data_directory)[1]:
+        if not required_files(data_directory).octets:
             yield None
             return
         lock = lock_directory(data_directory)
         try:
-            mark, _ = required_files(data_directory)
+            mark = required_files(data_directory).mark
             queue = cls(data_directory)
             queue._store.open(must_exist=True)
             write_mark(data_directory, End.CHANGED)  # this may be killed, too
@@ -270,7 +270,7 @@ def _look_through(reader: SqliteReader, order: Order, after: int, now: float) ->
     low, high = order.selection.numbers
     rows = reader.page(max(after, low - 1), high, PAGE)
     page.scanned = len(rows)
-    page.next = rows[-1][0] if len(rows) == PAGE else None
+    page.next = rows[-1].number if len(rows) == PAGE else None
     meant: list[_Meant] = []
     for number, entry in rows:
         indexes = order.selection.chosen(entry, now)
@@ -317,8 +317,8 @@ def _changed(reader: SqliteReader, order: Order, meant: list[_Meant], now: float
         change_states(
             order.verb,
             number=one.number,
-            destinations=found[one.number][0],
-            attempts=found[one.number][1],
+            destinations=found[one.number].destinations,
+            attempts=found[one.number].attempts,
             indexes=one.indexes,
             now=now,
             note=order.note,
@@ -351,9 +351,9 @@ def _alter(
         [(change.number, *change.row) for change in changes if change.row is not None],
         [attempt for change in changes for attempt in change.attempts],
     )
-    forgotten: list[Settled] = [*finished, *((one.number, one.entry.id, True, is_id(one.entry.id)) for one in damaged)]
+    forgotten: list[Settled] = [*finished, *(Settled(one.number, one.entry.id, True, is_id(one.entry.id)) for one in damaged)]
     remove_files(spool, forgotten)
-    return found, {one[0] for one in forgotten}
+    return found, {one.number for one in forgotten}
 
 
 def is_id(text: str) -> bool:

@@ -55,7 +55,7 @@ def salvage(data_directory: str, now: float) -> Salvaged:
     path, fresh = os.path.join(data_directory, "queue.db"), os.path.join(data_directory, "queue.db.new")
     lock = lock_directory(data_directory)
     try:
-        if not required_files(data_directory)[1]:
+        if not required_files(data_directory).octets:
             raise StorageBroken(f"{path}: there is no queue here")
         while os.path.exists(place := f"{path}.damaged-{int(now)}"):
             now += 1
