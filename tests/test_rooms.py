@@ -89,6 +89,31 @@ class Rooms(SynchronousTestCase):
         self.assertEqual(script["ROAD_PICTURE"].read_text(), drawn, "run `python docs/draw_road.py`")
 
 
+class Documents(SynchronousTestCase):
+    def test_every_link_leads_to_a_file_and_a_heading(self) -> None:
+        dead = []
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+            for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+                path, _, anchor = target.partition("#")
+                there = page.parent / path if path else page
+                if re.match(r"\w+:", target) is None and not (there.exists() and (not anchor or anchor in anchors(there))):
+                    dead.append(f"{page.relative_to(ROOT)}: {target}")
+        self.assertEqual(dead, [])
+
+    def test_a_word_is_defined_where_the_page_of_words_says(self) -> None:
+        for row in (ROOT / "docs" / "words.md").read_text().splitlines():
+            if row.startswith("| ") and "](" in row:
+                words, places, _ = row.strip("| ").split(" | ")
+                text = "".join((TOP.parent / "docs" / path).read_text() for path in re.findall(r"\]\(([^)]+)\)", places))
+                for name in re.findall(r"`([A-Z]\w+)`", words + places):
+                    self.assertRegex(text, rf"(?m)^(class {name}\b|{name} = )", f"{name}: {row}")
+
+    def test_the_page_of_words_names_no_word_twice(self) -> None:
+        rows = [row for row in (ROOT / "docs" / "words.md").read_text().splitlines() if row.startswith("| ") and "](" in row]
+        words = [word for row in rows for word in re.split(r", | \(", row.strip("| ").split(" | ")[0])]
+        self.assertEqual(sorted(set(words)), sorted(words))
+
+
 class FormerNames(SynchronousTestCase):
     def test_each_leads_to_the_present_module_and_warns_once(self) -> None:
         for old, new in MODULES.items():
@@ -149,6 +174,17 @@ class FormerNames(SynchronousTestCase):
                 if path.name not in ("former.py", "test_rooms.py") and names.search(path.read_text()):
                     guilty.append(str(path.relative_to(ROOT)))
         self.assertEqual(guilty, [])
+
+
+def prose(page: Path) -> str:
+    """A document without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a document as a link names them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
 def circles() -> list[list[str]]:
