@@ -99,7 +99,7 @@ class Conversation:
         return self.session.data_to_send()
 
     def answer(self, event: Event) -> Reply | None:
-        """The reply to a question, None for an event that is none."""
+        """The reply to a question, None for any other event."""
         match event:
             case events.Hello():
                 return OK
