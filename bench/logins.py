@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measure log-ins that come all at once: how long the reactor stands still, and when the last one is answered.
+"""Measure logins that come all at once: how long the reactor stands still, and when the last one is answered.
 
-    bench/logins.py                         300 log-ins of 300 accounts, each case in a process of its own
+    bench/logins.py                         300 logins of 300 accounts, each case in a process of its own
     bench/logins.py --logins 1000 --threads 4
     bench/logins.py --case right            one case alone
 
-Each log-in is a SASL exchange of its own with an `Authenticator` and the file realm, as a listener has it, without the network.
+Each login is a SASL exchange of its own with an `Authenticator` and the file realm, as a listener has it, without the network.
 Beside it a timer of one millisecond runs; `stall` is the longest that it was late: so long every other connection waited at most.
-`first` is the answer to the first log-in, `all` to the last; `cpu` is processor time of the whole process for one log-in.
+`first` is the answer to the first login, `all` to the last; `cpu` is processor time of the whole process for one login.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def scram_client(name: str) -> tuple[bytes, Callable[[bytes], bytes]]:
 SALTED = b""
 
 
-async def log_in(authenticator: Any, case: str, name: str, password: str) -> Any:
+async def login(authenticator: Any, case: str, name: str, password: str) -> Any:
     """One exchange to its end."""
     from mailserver.mail.envelope import Peer, TLSFacts
     from mailserver.sasl.steps import ChannelBindings
@@ -156,7 +156,7 @@ def measure(case: str, *, count: int, threads: int, directory: str) -> None:
 
     reactor: Any = installed
     path = os.path.join(directory, "accounts.toml")
-    # In another process: what it imports is not to be there yet when the first log-in comes.
+    # In another process: what it imports is not to be there yet when the first login comes.
     found = subprocess.run(
         [sys.executable, __file__, "--write", path, "--case", case, "--logins", str(count)], check=True, capture_output=True
     )
@@ -179,12 +179,12 @@ def measure(case: str, *, count: int, threads: int, directory: str) -> None:
             secret=lambda: b"a secret",
         )
         if case == "again":
-            await all_at_once(lambda name: log_in(authenticator, case, name, words[name]), words)
+            await all_at_once(lambda name: login(authenticator, case, name, words[name]), words)
         ticker, cpu = Ticker(reactor), processor_seconds()
         ticker.start()
         await task.deferLater(reactor, 0.05)
         ticker.late_most = 0.0
-        answers, first, last = await all_at_once(lambda name: log_in(authenticator, case, name, words[name]), words)
+        answers, first, last = await all_at_once(lambda name: login(authenticator, case, name, words[name]), words)
         if case == "renewed":
             while accounts._renewing:
                 await task.deferLater(reactor, 0.05)
@@ -243,7 +243,7 @@ def main() -> None:
             measure(options.case, count=options.logins, threads=options.threads, directory=directory)
         return
     print("\n".join(describe(Path(options.directory))))
-    print(f"{options.logins} log-ins at once, {options.threads} threads\n")
+    print(f"{options.logins} logins at once, {options.threads} threads\n")
     print(f"{'':<70}{'stall ms':>8}{'first ms':>9}{'all s':>8}{'cpu ms':>9}")
     shared = ["--logins", str(options.logins), "--threads", str(options.threads), "--directory", options.directory, "--row"]
     for case in [options.case] if options.case else CASES:

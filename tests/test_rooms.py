@@ -23,7 +23,7 @@ TOP = ROOT / "mailserver"
 BESIDE = {"interfaces", "api", "service"}  # these have to stand at the top
 LOOSE_MOST = 3
 TWICE = {
-    "Failed": "an attempt at a recipient, and a log-in: each in the words of its RFC, and neither meets the other",
+    "Failed": "an attempt at a recipient, and a login: each in the words of its RFC, and neither meets the other",
     "Refused": "a route that leads nowhere, and a client's event: the client core is a library of its own",
     "Options": "twistd asks the service for a class of this name",
 }

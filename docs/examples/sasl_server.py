@@ -31,7 +31,7 @@ from mailserver.smtp.server import Extensions, ServerSession, SessionLimits
 HOSTNAME = "mail.example.org"
 GREETING = Reply.of(220, "", f"{HOSTNAME} ESMTP")
 OK = Reply.of(250, "2.0.0", "OK")
-LOG_IN_FIRST = Reply.of(530, "5.7.0", "Authentication required")
+LOGIN_FIRST = Reply.of(530, "5.7.0", "Authentication required")
 NO_MAIL_HERE = Reply.of(451, "4.3.0", "This example takes no mail")
 
 
@@ -110,9 +110,9 @@ class Conversation:
             case events.AuthResponse(data) if self.exchange is not None:
                 return self.proceed(self.exchange, data)
             case events.Mail():
-                return NO_MAIL_HERE if self.username else LOG_IN_FIRST
+                return NO_MAIL_HERE if self.username else LOGIN_FIRST
             case events.Verify() | events.Expand():
-                return LOG_IN_FIRST
+                return LOGIN_FIRST
         return None
 
     def proceed(self, exchange: Exchange, response: bytes | None) -> Reply:

@@ -1,7 +1,7 @@
 -- The tables of [accounts] use = "sql", as its own queries expect them.  SQLite and PostgreSQL take this as it is.
 CREATE TABLE account (
     address  TEXT PRIMARY KEY,                  -- lower case, the domain in A-labels
-    password TEXT,                              -- a hash, as `mailserver user` makes them; NULL: no log-in
+    password TEXT,                              -- a hash, as `mailserver user` makes them; NULL: no login
     scram    TEXT                               -- SCRAM-SHA-256$…, or NULL
 );
 CREATE TABLE sender (

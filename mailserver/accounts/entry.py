@@ -50,8 +50,8 @@ class Account:
     disabled: bool = False
 
     @property
-    def for_log_ins(self) -> Account:
-        """What a log-in sees: a disabled account gets mail as before, and has nothing with which anybody could log in."""
+    def for_logins(self) -> Account:
+        """What a login sees: a disabled account gets mail as before, and has nothing with which anybody could log in."""
         return Account(self.address, senders=self.senders, disabled=True) if self.disabled else self
 
 

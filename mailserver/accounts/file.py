@@ -1,8 +1,8 @@
 """The directory whose accounts stand in a file: ``[accounts] use = "file"``.
 
-Every log-in, and mail for somebody who is not known, looks whether the file has changed, by its time and size, and where it has,
+Every login, and mail for somebody who is not known, looks whether the file has changed, by its time and size, and where it has,
 waits until it is read, in a thread: an account is there with the end of the command that made it, and what was taken from one is
-gone with the next log-in.  Mail for those who are known looks once a second and does not wait.  While the file has faults, what
+gone with the next login.  Mail for those who are known looks once a second and does not wait.  While the file has faults, what
 was read before stays.
 """
 
@@ -137,13 +137,13 @@ class FileDirectory:
         """The addresses in the file's order."""
         return [account.address for account in self._accounts.values()]
 
-    # --- logging in ---
+    # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """`ICredentialsChecker`: the account, by its password or one of its app passwords."""
-        return Deferred.fromCoroutine(self._log_in(credentials))
+        return Deferred.fromCoroutine(self._login(credentials))
 
-    async def _log_in(self, credentials: Any) -> AccountName:
+    async def _login(self, credentials: Any) -> AccountName:
         account = await self._account(credentials.username.decode("utf-8"))
         name = await account_by_password(
             credentials,
@@ -260,7 +260,7 @@ class FileDirectory:
             self.log.info("{count} accounts read", count=len(self._accounts))
 
     def _take(self, accounts: dict[tuple[str, str], Account]) -> None:
-        self._accounts = {key: one.for_log_ins for key, one in accounts.items()}
+        self._accounts = {key: one.for_logins for key, one in accounts.items()}
         self._scram_form = None
         self._mailboxes = {key: Mailbox(*key) for key in accounts}
         names = {f"{local}@{domain}" for local, domain in accounts}

@@ -1,7 +1,7 @@
 """Accounts in an LDAP directory: ``[accounts] use = "ldap"``.
 
-Who exists is searched with the server's own log-in; a password is right where the directory takes a bind with it (RFC 4513
-section 5.1).  A directory that cannot be asked means "nobody can tell": recipients and log-ins are deferred, never refused.
+Who exists is searched with the server's own login; a password is right where the directory takes a bind with it (RFC 4513
+section 5.1).  A directory that cannot be asked means "nobody can tell": recipients and logins are deferred, never refused.
 """
 
 from __future__ import annotations
@@ -210,13 +210,13 @@ class LdapDirectory:
         entry = await self._entry(account) if attribute else None
         return () if entry is None else [one.lower() for one in entry.values.get(attribute.lower(), ()) if "@" in one]
 
-    # --- logging in ---
+    # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """`ICredentialsChecker`.  `CannotTell` passes."""
-        return Deferred.fromCoroutine(self._log_in(credentials))
+        return Deferred.fromCoroutine(self._login(credentials))
 
-    async def _log_in(self, credentials: Any) -> AccountName:
+    async def _login(self, credentials: Any) -> AccountName:
         since = self._clock.seconds()
         account, password = credentials.username.decode("utf-8"), credentials.password.decode("utf-8")
         entry = await self._entry(account)
@@ -237,7 +237,7 @@ class LdapDirectory:
             return True
         if code in NO:
             return False
-        raise CannotTell(f"the directory answers a log-in with result {code}")
+        raise CannotTell(f"the directory answers a login with result {code}")
 
     # --- asking ---
 

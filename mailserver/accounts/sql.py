@@ -1,7 +1,7 @@
 """Accounts in a database: ``[accounts] use = "sql"``.
 
 The tables stand in ``accounts.sql``; where a database has others, its own queries say the same.  A database that cannot be asked
-means "nobody can tell": recipients and log-ins are deferred, never refused.
+means "nobody can tell": recipients and logins are deferred, never refused.
 """
 
 from __future__ import annotations
@@ -183,13 +183,13 @@ class SqlDirectory:
                 self._known.note(address)
         return addresses
 
-    # --- logging in ---
+    # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """`ICredentialsChecker`: the account, by its password or one of its app passwords."""
-        return Deferred.fromCoroutine(self._log_in(credentials))
+        return Deferred.fromCoroutine(self._login(credentials))
 
-    async def _log_in(self, credentials: Any) -> AccountName:
+    async def _login(self, credentials: Any) -> AccountName:
         address = credentials.username.decode("utf-8")
         found = await self._account(address)
         rows = [] if found is None else await self._rows(self._options.query_app_passwords, address=address)

@@ -99,13 +99,13 @@ class SystemLogins(SystemDirectory):
         if not any(map(os.path.exists, places)):
             raise CannotTell(f"there is no PAM service {self._service} ({places[0]}); etc/pam.d/mailserver is one")
 
-    # --- logging in ---
+    # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """`ICredentialsChecker`.  `CannotTell` passes."""
-        return Deferred.fromCoroutine(self._log_in(credentials))
+        return Deferred.fromCoroutine(self._login(credentials))
 
-    async def _log_in(self, credentials: Any) -> AccountName:
+    async def _login(self, credentials: Any) -> AccountName:
         since = self._clock.seconds()
         address, password = credentials.username.decode("utf-8"), credentials.password.decode("utf-8")
         user, _, domain = address.rpartition("@")

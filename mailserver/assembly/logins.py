@@ -1,4 +1,4 @@
-"""What all listeners share of logging in: the threads that compare passwords, the lockout, and the secret of the false keys."""
+"""What all listeners share of logins: the threads that compare passwords, the lockout, and the secret of the false keys."""
 
 from __future__ import annotations
 
@@ -114,5 +114,5 @@ def offers_logins(listen: ListenTable) -> bool:
 
 
 def lets_anybody_in(configuration: Configuration) -> bool:
-    """Whether there is a listener for log-ins, or a socket on which another program asks about passwords."""
+    """Whether there is a listener for logins, or a socket on which another program asks about passwords."""
     return configuration.authentication.socket is not None or any(map(offers_logins, configuration.listen))

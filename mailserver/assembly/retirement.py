@@ -57,7 +57,7 @@ class Retirement:
         self._waiting.discard(unused)
         if parts.generation.uses:
             self.log.warn(
-                "{uses} transactions or log-ins that began before a reload have not ended; their parts stop now",
+                "{uses} transactions or logins that began before a reload have not ended; their parts stop now",
                 uses=parts.generation.uses,
             )
         try:

@@ -1,7 +1,7 @@
 """App passwords: one for each program, made by us, named, bounded in what it may do and for how long.
 
 They are random, 100 bits, so a quick salted hash keeps them as well as a slow one would: nobody can try 2^100.  A slow one
-would only make each log-in cost as many times 20 ms as the account has programs.
+would only make each login cost as many times 20 ms as the account has programs.
 """
 
 from __future__ import annotations

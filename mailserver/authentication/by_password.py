@@ -1,4 +1,4 @@
-"""A log-in by password, against what an account has: its app passwords, then its hash."""
+"""A login by password, against what an account has: its app passwords, then its hash."""
 
 from __future__ import annotations
 

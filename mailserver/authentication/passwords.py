@@ -68,7 +68,7 @@ def _normal(password: str) -> str:
 
 @functools.cache
 def _context() -> Any:
-    from passlib.context import CryptContext  # takes 50 ms, which a server without log-ins need not spend
+    from passlib.context import CryptContext  # takes 50 ms, which a server without logins need not spend
 
     return CryptContext(
         schemes=SCHEMES,

@@ -217,7 +217,7 @@ class _Look:
         log, data = configuration.log, configuration.data
         if log.level in ("warn", "error") and lets_anybody_in(configuration):
             self.warnings.append(
-                f'log.level: "{log.level}" leaves out the steps, login_failed among them: fail2ban sees no log-in that fails'
+                f'log.level: "{log.level}" leaves out the steps, login_failed among them: fail2ban sees no login that fails'
             )
         if log.path is None:
             return

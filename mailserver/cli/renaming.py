@@ -267,6 +267,6 @@ def _tell(
     for path in moves.links:
         say(f"{plain(path)} is a link now, for mail on its way by the old name: leave it some days, then remove it.")
     for account in rename.unsealed:
-        say(f"{plain(account)}: no CRAM-MD5 until the next log-in by PLAIN: the readable password could not be opened.")
+        say(f"{plain(account)}: no CRAM-MD5 until the next login by PLAIN: the readable password could not be opened.")
     for place in left:
         say(f"{plain(options.config)} still names it: {plain(place)}")

@@ -165,9 +165,9 @@ class AuthenticationTable(Options):
     """A password that was right is remembered this long as a keyed hash, in memory alone, so that a client that logs in
     again and again costs little. 0: never."""
     login_seconds: Time = 60.0
-    """How long a client that may not send without a log-in has until it has logged in; then 421."""
+    """How long a client that may not send without a login has until it has logged in; then 421."""
     failures_per_connection: Count = 3
-    """Failed log-ins on a connection; then 421."""
+    """Failed logins on a connection; then 421."""
     socket: FilePath | None = None
     """A Unix socket on which another program of this host asks whether a password is right, for `mailserver checkpassword`:
     `/run/mailserver/auth.sock`. Absent: there is none."""
@@ -294,7 +294,7 @@ class LimitsTable(Options):
     CRLF.CRLF ends the data."""
     bare_lf_networks: tuple[Network, ...] = ()
     """Networks of devices that end their lines with LF alone, in commands too. LF.LF ends their data as long as they have sent no
-    CRLF, wait for each answer, and use neither TLS nor a log-in."""
+    CRLF, wait for each answer, and use neither TLS nor a login."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> LimitsTable:

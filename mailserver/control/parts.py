@@ -29,7 +29,7 @@ class ListenerFigures:
 
 
 class LoginParts(Protocol):
-    """What all listeners share of logging in."""
+    """What all listeners share of logins."""
 
     @property
     def lockout(self) -> Lockout: ...

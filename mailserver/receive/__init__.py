@@ -4,7 +4,7 @@ In the order in which they are read:
 
 * `states`: the states of a connection, the legal moves, the reasons not to read
 * `connection`: drives a connection: octets, turns, time-outs, back-pressure
-* `protocol`: what a connection says: the greeting, encryption, log-ins, the answers of a transaction
+* `protocol`: what a connection says: the greeting, encryption, logins, the answers of a transaction
 * `transaction`: one mail transaction (RFC 5321 section 3.3), from MAIL to the reply after the data
 * `judging`: asks the filters of a stage side by side, each with a deadline; one judgement comes out
 * `verdicts`: a filter's answer, checked, as one of our own values
@@ -16,7 +16,7 @@ In the order in which they are read:
 * `factory`: a listener: makes the connections, counts them, ends them
 * `encryption`: what a listener knows of TLS
 * `tls_rules`: senders and recipients whose mail is taken over encrypted connections alone
-* `login_replies`: the reply to each outcome of a log-in (RFC 4954)
+* `login_replies`: the reply to each outcome of a login (RFC 4954)
 * `absence`: whether the delivery of a recipient's mail is missing now: such a recipient is deferred at RCPT
 * `proxied`: a connection from a proxy, until its header is there
 * `proxy_header`: the header of the PROXY protocol, versions 1 and 2, read without I/O

@@ -93,7 +93,7 @@ class Connection(Protocol):
         # `since`: when the peer's time for a command, or for reading our last words, began.  A wait of ours moves it on.
         self.began = self.since = 0.0
         self.state = OPEN
-        # Held from the first question of a greeting, a log-in or a transaction to its end.  A reload stops the parts that it
+        # Held from the first question of a greeting, a login or a transaction to its end.  A reload stops the parts that it
         # has replaced when nobody holds them: else a filter that MAIL has asked could be gone at the end of the data.
         self.uses: Generation | None = None
         self.unread = READING
@@ -140,7 +140,7 @@ class Connection(Protocol):
         elif now >= self.profile.limits.pace.command_deadline(self.since, stress=stress):
             why = "no command for too long"
         elif now >= self.began + self.profile.limits.pace.login_seconds and not self.profile.may_relay(self.peer):
-            why = "no log-in for too long"
+            why = "no login for too long"
         else:
             return
         self.profile.note(self.connection, "timeout", peer=self.peer.address, why=why)

@@ -1,4 +1,4 @@
-"""What one connection says: the greeting, encryption, log-ins, and the answers of a `Transaction`."""
+"""What one connection says: the greeting, encryption, logins, and the answers of a `Transaction`."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class ReceiveProtocol(Connection):
             self._welcome()
         self._run()
 
-    # --- logging in ---
+    # --- login ---
 
     def _on_authenticate(self, event: events.Authenticate) -> None:
         if not self._hold_profile():

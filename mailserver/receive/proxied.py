@@ -2,7 +2,7 @@
 
 Nothing is said, counted against a network or judged before the header is whole.  Then the connection that the header announces
 takes this one's place on the transport, and this one is gone; so behind a proxy everything is as without one: implicit TLS,
-STARTTLS, log-ins, limits.
+STARTTLS, logins, limits.
 """
 
 from __future__ import annotations

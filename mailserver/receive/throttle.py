@@ -117,7 +117,7 @@ class Slowness(enum.Enum):
 class Pace:
     """How much time a peer has (RFC 5321 section 4.5.3.2).
 
-    `command_seconds` between commands (section 4.5.3.2.7: at least 5 minutes), `login_seconds` from the connection to the log-in
+    `command_seconds` between commands (section 4.5.3.2.7: at least 5 minutes), `login_seconds` from the connection to the login
     of a peer that may do nothing without one, `data_seconds` between pieces of the data (section
     4.5.3.2.5: 3 minutes), `message_seconds` for the whole of the data.  In each window of `window_seconds` at least
     `data_octets_per_second` on average must come, which is what ends a sender that trickles octet by octet; the first window

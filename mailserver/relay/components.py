@@ -102,7 +102,7 @@ class SmarthostOptions(RelayOptions):
     username: str = ""
     """Log in to `host` as this user."""
     password_file: FilePath | None = None
-    """A file whose first line is the password; it is read at each log-in."""
+    """A file whose first line is the password; it is read at each login."""
     mechanisms: tuple[Literal["SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"], ...] = (
         "SCRAM-SHA-256",
         "PLAIN",
@@ -116,7 +116,7 @@ class SmarthostOptions(RelayOptions):
         if bool(self.username) != (self.password_file is not None):
             raise ValueError("username and password_file need each other")
         if (self.username or self.implicit_tls) and self.tls not in ("required", "verified"):
-            raise ValueError('a log-in and implicit_tls need tls = "verified" (or "required", which believes any certificate)')
+            raise ValueError('a login and implicit_tls need tls = "verified" (or "required", which believes any certificate)')
         return self
 
 

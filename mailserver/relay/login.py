@@ -10,7 +10,7 @@ __all__ = ["RelayLogin"]
 
 
 class RelayLogin:
-    """A user name, and `read_password`, which is asked at each log-in: a new password needs no restart."""
+    """A user name, and `read_password`, which is asked at each login: a new password needs no restart."""
 
     def __init__(
         self, username: str, read_password: Callable[[], str], among: Collection[str] = CLIENT_MECHANISMS

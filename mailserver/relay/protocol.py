@@ -34,7 +34,7 @@ from mailserver.transport.writing import let_go, writer
 __all__ = ["Owner", "RelayProtocol"]
 
 NO_TLS = Reply.of(451, "4.7.4", "The host does not offer the encryption that is wanted of it")
-NO_LOG_IN = Reply.of(451, "4.7.0", "The host offers no way to log in that we know")
+NO_LOGIN = Reply.of(451, "4.7.0", "The host offers no way to log in that we know")
 NOT_ENCRYPTED = Reply.of(451, "4.7.0", "Without encryption the relay does not log in")
 LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
 UNREADABLE_PASSWORD = Reply.of(451, "4.3.5", "The password for the host cannot be read")
@@ -268,7 +268,7 @@ class RelayProtocol(TwistedProtocol):
             self._turn_away(NO_TLS)
 
     def _login(self) -> None:
-        """All is there but the log-in, where one is wanted."""
+        """All is there but the login, where one is wanted."""
         session, login = self.session, self.owner.login
         if login is None:
             self.owner.opened(self)
@@ -283,7 +283,7 @@ class RelayProtocol(TwistedProtocol):
             self._turn_away(UNREADABLE_PASSWORD)
             return
         if exchange is None:
-            self._turn_away(NO_LOG_IN)
+            self._turn_away(NO_LOGIN)
         else:
             session.authenticate(exchange)
 

@@ -39,12 +39,12 @@ class Terms:
 
     def extensions(self, *, secured: bool) -> Extensions:
         """What EHLO announces."""
-        may_log_in = bool(self.users) and (secured or not self.requires_tls)
+        offers_login = bool(self.users) and (secured or not self.requires_tls)
         return Extensions(
             size=self.message_octets,
             starttls=self.offers_starttls and not secured,
-            auth=MECHANISMS if may_log_in else (),
-            auth_needs_tls=bool(self.users) and not may_log_in,
+            auth=MECHANISMS if offers_login else (),
+            auth_needs_tls=bool(self.users) and not offers_login,
             recipients_max=RECIPIENTS_MAX,
         )
 

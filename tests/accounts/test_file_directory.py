@@ -79,23 +79,23 @@ class Directory(SynchronousTestCase):
         self.file.change_senders("alice@example.org", lambda _: ("sales@example.org",))
         self.file.add_app_password("alice@example.org", AppPassword("phone", HASH, ("smtp",), None))
 
-        def log_in() -> Any:
+        def login() -> Any:
             return self.directory.requestAvatarId(PasswordCredentials("alice@example.org", "x", "submission"))
 
         directory, name = self.directory, "alice@example.org"
-        self.assertEqual(self.successResultOf(log_in()), name)
+        self.assertEqual(self.successResultOf(login()), name)
         self.assertIsNotNone(self.result(directory.scram_keys(name)))
         self.assertEqual(self.result(directory.account_of_certificate(fingerprint, ())), name)
         self.assertTrue(self.file.set_disabled(name, True))
         self.assertFalse(self.file.set_disabled(name, True))
-        self.failureResultOf(log_in(), UnauthorizedLogin)
+        self.failureResultOf(login(), UnauthorizedLogin)
         self.assertIsNone(self.result(directory.scram_keys(name)))
         self.assertIsNone(self.result(directory.secret(name)))
         self.assertIsNone(self.result(directory.account_of_certificate(fingerprint, ())))
         self.assertEqual(self.find("alice"), Mailbox("alice", "example.org"))
         self.assertEqual(self.result(directory.granted_senders(name)), ("sales@example.org",))
         self.assertTrue(self.file.set_disabled(name, False))
-        self.assertEqual(self.successResultOf(log_in()), name)
+        self.assertEqual(self.successResultOf(login()), name)
         self.assertIsNotNone(self.result(directory.scram_keys(name)))
 
     def test_what_is_no_truth_value_is_a_fault(self) -> None:
@@ -128,17 +128,17 @@ class Directory(SynchronousTestCase):
         self.file.change_senders("alice@example.org", lambda old: ())
         self.assertEqual(list(senders()), [])
 
-    def test_a_log_in_waits_for_the_file_that_is_being_read(self) -> None:
+    def test_a_login_waits_for_the_file_that_is_being_read(self) -> None:
         self.held = []
         self.file.set_password("alice@example.org", None)
-        asked = [self.log_in(), self.log_in()]
+        asked = [self.login(), self.login()]
         self.assertNoResult(asked[0])
         [(waiting, function)] = self.held
         waiting.callback(function())
         for one in asked:
             self.failureResultOf(one, UnauthorizedLogin)
 
-    def log_in(self) -> Deferred[Any]:
+    def login(self) -> Deferred[Any]:
         return self.directory.requestAvatarId(PasswordCredentials("alice@example.org", "secret", "submission"))
 
     def test_an_unchanged_file_is_not_read_again(self) -> None:

@@ -105,7 +105,7 @@ class SqlCase(SynchronousTestCase):
     def result(self, awaitable: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(awaitable))
 
-    def log_in(self, account: str, password: str, service: str = "submission") -> Any:
+    def login(self, account: str, password: str, service: str = "submission") -> Any:
         found: list[Any] = []
         self.directory.requestAvatarId(PasswordCredentials(account, password, service)).addBoth(found.append)
         return found[0] if isinstance(found[0], str) else found[0].check(UnauthorizedLogin)
@@ -140,10 +140,10 @@ class SqlCase(SynchronousTestCase):
         self.assertEqual(self.result(self.directory.accounts()), ["alice@example.org", "bob@example.org"])
 
     def test_passwords_keys_certificates_and_grants(self) -> None:
-        self.assertEqual(self.log_in("alice@example.org", "secret"), "alice@example.org")
-        self.assertIs(self.log_in("alice@example.org", "guess"), UnauthorizedLogin)
-        self.assertIs(self.log_in("bob@example.org", "secret"), UnauthorizedLogin)
-        self.assertIs(self.log_in("nobody@example.org", "secret"), UnauthorizedLogin)
+        self.assertEqual(self.login("alice@example.org", "secret"), "alice@example.org")
+        self.assertIs(self.login("alice@example.org", "guess"), UnauthorizedLogin)
+        self.assertIs(self.login("bob@example.org", "secret"), UnauthorizedLogin)
+        self.assertIs(self.login("nobody@example.org", "secret"), UnauthorizedLogin)
         self.assertEqual(self.result(self.directory.scram_keys("alice@example.org")), KEYS)
         self.assertIsNone(self.result(self.directory.scram_keys("bob@example.org")))
         ask = self.directory.account_of_certificate
@@ -153,10 +153,10 @@ class SqlCase(SynchronousTestCase):
         self.assertEqual(self.result(self.directory.granted_senders("alice@example.org")), ["@example.net"])
 
     def test_app_passwords_have_their_scope_and_their_end(self) -> None:
-        self.assertEqual(self.log_in("alice@example.org", APP), "alice@example.org")
+        self.assertEqual(self.login("alice@example.org", APP), "alice@example.org")
         self.assertEqual(self.used, [("alice@example.org", "phone")])
-        self.assertIs(self.log_in("alice@example.org", APP, "imap"), UnauthorizedLogin)
-        self.assertIs(self.log_in("bob@example.org", APP), UnauthorizedLogin)
+        self.assertIs(self.login("alice@example.org", APP, "imap"), UnauthorizedLogin)
+        self.assertIs(self.login("bob@example.org", APP), UnauthorizedLogin)
 
     def test_a_query_of_ones_own_is_asked_and_an_empty_one_is_not(self) -> None:
         options = SqlDirectoryOptions(
@@ -168,8 +168,8 @@ class SqlCase(SynchronousTestCase):
             query_accounts="",
         )
         self.directory = self.make(options)
-        self.assertEqual(self.log_in("alice@example.org", "secret"), "alice@example.org")
-        self.assertIs(self.log_in("alice@example.org", APP), UnauthorizedLogin)
+        self.assertEqual(self.login("alice@example.org", "secret"), "alice@example.org")
+        self.assertIs(self.login("alice@example.org", APP), UnauthorizedLogin)
         self.assertEqual(self.result(self.directory.granted_senders("alice@example.org")), [])
         self.assertEqual(self.result(self.directory.accounts()), [])
         self.assertIsNone(self.result(self.directory.account_of_certificate("ab" * 32, ())))
@@ -205,8 +205,8 @@ class SqlCase(SynchronousTestCase):
         with capturedLogs() as events:
             for _ in range(2):
                 self.assertIsNone(self.result(self.directory.scram_keys("alice@example.org")))
-                self.assertEqual(self.log_in("alice@example.org", "secret"), "alice@example.org")
-                self.assertEqual(self.log_in("alice@example.org", APP), "alice@example.org")
+                self.assertEqual(self.login("alice@example.org", "secret"), "alice@example.org")
+                self.assertEqual(self.login("alice@example.org", APP), "alice@example.org")
         self.assertEqual(sorted(event["what"] for event in events), ["SCRAM keys", "app password"])
 
     def test_of_what_is_no_text_nothing_is_granted(self) -> None:

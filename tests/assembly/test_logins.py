@@ -1,4 +1,4 @@
-"""What all listeners share of logging in, as it is made from the configuration."""
+"""What all listeners share of logins, as it is made from the configuration."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Readers:
     def removeReader(self, reader: Any) -> None: ...
 
 
-class LogIns(SynchronousTestCase):
+class Logins(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.process = Process()
@@ -278,13 +278,13 @@ class RealPAM(TestCase):
         self.directory.start_privileged()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.directory.stop()))
 
-    def log_in(self, name: str, password: str) -> Deferred[Any]:
+    def login(self, name: str, password: str) -> Deferred[Any]:
         credentials = PasswordCredentials(f"{name}@example.org", password, "submission", "2001:db8::1")
         return self.directory.requestAvatarId(credentials)
 
     async def is_denied(self, name: str, password: str) -> bool:
         try:
-            await self.log_in(name, password)
+            await self.login(name, password)
         except UnauthorizedLogin:
             return True
         return False
@@ -292,12 +292,12 @@ class RealPAM(TestCase):
     async def test_passwords_are_right_or_wrong_also_without_the_privileges(self) -> None:
         os.seteuid(self.user.pw_uid)
         self.addCleanup(os.seteuid, 0)
-        self.assertEqual(await self.log_in("nobody", "secret"), "nobody@example.org")
+        self.assertEqual(await self.login("nobody", "secret"), "nobody@example.org")
         for name, password in (("nobody", "Secret"), ("nobody", "secre"), ("root", "secret"), (NOBODY, "secret"), ("eve", "secret")):
             self.assertTrue(await self.is_denied(name, password), name)
 
     async def test_many_at_once_are_answered(self) -> None:
-        found = await gatherResults([self.log_in("nobody", "secret") for _ in range(40)])
+        found = await gatherResults([self.login("nobody", "secret") for _ in range(40)])
         self.assertEqual(set(found), {"nobody@example.org"})
         self.assertEqual(self.directory._slots_of, {})
 
@@ -307,14 +307,14 @@ class RealPAM(TestCase):
 
     async def test_a_service_that_is_broken_is_cannot_tell(self) -> None:
         self.service.write("auth required /no/such/module.so\naccount required pam_permit.so\n")
-        await self.assertFailure(self.log_in("nobody", "secret"), CannotTell)
+        await self.assertFailure(self.login("nobody", "secret"), CannotTell)
 
     async def test_a_process_that_was_killed_is_started_again_while_the_privileges_are_there(self) -> None:
         process = self.directory._process
         assert process is not None
         process._process.send_signal(signal.SIGKILL)
         process._process.wait()
-        self.assertEqual(await self.log_in("nobody", "secret"), "nobody@example.org")
+        self.assertEqual(await self.login("nobody", "secret"), "nobody@example.org")
 
     def test_a_server_that_is_not_root_does_not_start_with_them(self) -> None:
         self.directory._identity = lambda: 1000
@@ -327,5 +327,5 @@ class RealPAM(TestCase):
         process._process.wait()
         os.seteuid(self.user.pw_uid)
         self.addCleanup(os.seteuid, 0)
-        failure = await self.assertFailure(self.log_in("nobody", "secret"), CannotTell)
+        failure = await self.assertFailure(self.login("nobody", "secret"), CannotTell)
         self.assertIn("restart the server", str(failure))

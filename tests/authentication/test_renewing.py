@@ -72,7 +72,7 @@ class Renewing(SynchronousTestCase):
         done.callback(hash is not None and password == "secret")
         return done
 
-    def log_in(self, account: str, password: str = "secret") -> bool:
+    def login(self, account: str, password: str = "secret") -> bool:
         asked = self.directory.requestAvatarId(PasswordCredentials(account, password, "submission"))
         outcomes: list[bool] = []
         asked.addCallback(lambda _: True).addErrback(lambda failure: failure.trap(UnauthorizedLogin) and False)
@@ -84,54 +84,54 @@ class Renewing(SynchronousTestCase):
 
     def test_an_outdated_hash_gives_way_to_a_new_one_and_scram_keys_come_beside(self) -> None:
         self.start("Alice@example.org")
-        self.assertTrue(self.log_in("alice@example.org"))
+        self.assertTrue(self.login("alice@example.org"))
         (account,) = self.file.list()
         self.assertEqual((account.password, account.scram), (NEW, SCRAM))
 
     def test_what_is_kept_in_todays_way_is_not_made_anew(self) -> None:
         self.keeps = Password(hash_password("secret"), SCRAM)
         self.start("alice@example.org")
-        self.log_in("alice@example.org")
+        self.login("alice@example.org")
         made = len(self.made)
-        self.assertTrue(self.log_in("alice@example.org"))
+        self.assertTrue(self.login("alice@example.org"))
         self.assertEqual((made, len(self.made)), (1, 1))
 
     def test_a_wrong_password_changes_nothing(self) -> None:
         self.start("alice@example.org")
-        self.assertFalse(self.log_in("alice@example.org", "wrong"))
+        self.assertFalse(self.login("alice@example.org", "wrong"))
         self.assertEqual((self.made, self.kept()), ([], {"alice@example.org": OLD}))
 
-    def log_in_while(self, change: Callable[[], None]) -> None:
+    def login_while(self, change: Callable[[], None]) -> None:
         """`change` happens while the new hash is made."""
         self.held = []
-        self.log_in("alice@example.org")
+        self.login("alice@example.org")
         change()
         self.let_threads_run()
         self.assertEqual(self.made, ["alice@example.org"])
 
     def test_a_password_that_was_changed_meanwhile_stays_changed(self) -> None:
         self.start("alice@example.org")
-        self.log_in_while(lambda: self.file.set_password("alice@example.org", Password(OTHER)))
+        self.login_while(lambda: self.file.set_password("alice@example.org", Password(OTHER)))
         self.assertEqual(self.kept(), {"alice@example.org": OTHER})
 
     def test_a_password_that_was_taken_away_meanwhile_stays_away(self) -> None:
         self.start("alice@example.org")
-        self.log_in_while(lambda: self.file.set_password("alice@example.org", None))
+        self.login_while(lambda: self.file.set_password("alice@example.org", None))
         self.assertEqual(self.kept(), {"alice@example.org": None})
 
     def test_a_password_that_scram_cannot_have_is_written_once(self) -> None:
         self.keeps = Password(NEW)
         self.start("alice@example.org", hash=NEW)
         for _ in range(3):
-            self.log_in("alice@example.org")
+            self.login("alice@example.org")
             self.clock.advance(2)
         self.assertLessEqual(len(self.made), 1)
 
     def test_an_account_that_is_gone_keeps_no_other_from_being_renewed(self) -> None:
         self.start("alice@example.org", "bob@example.org")
         self.file.remove("alice@example.org")
-        self.log_in("alice@example.org")
-        self.log_in("bob@example.org")
+        self.login("alice@example.org")
+        self.login("bob@example.org")
         self.assertEqual(self.kept(), {"bob@example.org": NEW})
 
     def test_many_that_log_in_at_once_are_renewed_one_after_the_other(self) -> None:
@@ -139,7 +139,7 @@ class Renewing(SynchronousTestCase):
         self.start(*names)
         self.held = []
         for name in names:
-            self.log_in(name)
+            self.login(name)
         self.assertEqual(self.under_way_most, 1)
         self.let_threads_run()
         self.assertEqual(set(self.kept().values()), {NEW})
@@ -149,13 +149,13 @@ class Renewing(SynchronousTestCase):
         self.start("alice@example.org", "bob@example.org")
         self.held = []
         for name in ("bob", "alice", "alice", "alice"):  # one waits for the other
-            self.log_in(f"{name}@example.org")
+            self.login(f"{name}@example.org")
         self.let_threads_run()
         self.assertEqual(self.made, ["bob@example.org", "alice@example.org"])
         self.held = None
         self.file.set_password("alice@example.org", Password(OTHER))
         self.clock.advance(60)
-        self.log_in("alice@example.org")
+        self.login("alice@example.org")
         self.assertEqual(self.made[2:], ["alice@example.org"])
 
     def test_where_the_file_cannot_be_written_everybody_logs_in_all_the_same(self) -> None:
@@ -165,7 +165,7 @@ class Renewing(SynchronousTestCase):
             raise PermissionError(13, "Permission denied")
 
         self.patch(AccountsFile, "_replace", replace)
-        self.assertTrue(self.log_in("alice@example.org"))
-        self.assertTrue(self.log_in("bob@example.org"))
-        self.assertTrue(self.log_in("bob@example.org"))
+        self.assertTrue(self.login("alice@example.org"))
+        self.assertTrue(self.login("bob@example.org"))
+        self.assertTrue(self.login("bob@example.org"))
         self.assertLessEqual(len(self.made), 1)  # it does not try for ever

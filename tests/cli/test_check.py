@@ -165,7 +165,7 @@ class Check(CheckCase):
         (self.folder / "secret").chmod(0o640)
         self.assertEqual(self.command("check").code, 0)
 
-    def test_a_level_that_hides_failed_log_ins_from_fail2ban_is_a_warning(self) -> None:
+    def test_a_level_that_hides_failed_logins_from_fail2ban_is_a_warning(self) -> None:
         quiet = '[log]\nlevel = "warn"\n'
         self.assertNotIn("fail2ban", self.check(quiet).out)
         submission = '[[listen]]\nservice = "submission"\nendpoint = "tcp:0:interface=127.0.0.1"\n'

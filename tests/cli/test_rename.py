@@ -90,7 +90,7 @@ class User(RenameCase):
     def test_a_readable_password_that_cannot_be_opened_goes_and_is_told(self) -> None:
         os.unlink(f"{self.data}-keys/accounts.key")
         said = self.assertDone(self.command("user", "rename", ALICE, SMITH))
-        self.assertIn("no CRAM-MD5 until the next log-in by PLAIN", said.out)
+        self.assertIn("no CRAM-MD5 until the next login by PLAIN", said.out)
         self.assertEqual((self.account(SMITH).secret, self.account(SMITH).password is not None), (None, True))
 
     def test_the_mail_is_moved_and_the_old_path_leads_there(self) -> None:

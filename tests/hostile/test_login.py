@@ -278,7 +278,7 @@ class Enumeration(Case):
 class Octets(Case):
     @settings(max_examples=300)
     @given(st.sampled_from(sorted(MECHANISMS)), st.lists(any_octets(max_size=60) | st.none(), min_size=1, max_size=4))
-    def test_octets_that_are_no_credentials_end_in_no_log_in_and_no_error(self, mechanism: str, responses: list[Any]) -> None:
+    def test_octets_that_are_no_credentials_end_in_no_login_and_no_error(self, mechanism: str, responses: list[Any]) -> None:
         authenticator = self.authenticator()
         client = peer(client_certificate="cd" * 32)
         if mechanism not in authenticator.mechanisms(client):
@@ -315,21 +315,21 @@ class Authorization(Case):
 
 
 class AppPasswords(Case):
-    def log_in(self, service: str) -> Any:
+    def login(self, service: str) -> Any:
         login = self.authenticator().begin("PLAIN", Peer("192.0.2.7", 1, service, tls=peer().tls), BINDING)
         return self.now(Deferred.fromCoroutine(login.respond(f"\0alice\0{self.app_password}".encode())))
 
     def test_an_app_password_is_good_for_its_services_alone(self) -> None:
-        self.assertEqual(self.log_in("submission"), LoggedIn("alice@example.org", "PLAIN", "app password phone"))
+        self.assertEqual(self.login("submission"), LoggedIn("alice@example.org", "PLAIN", "app password phone"))
         for service in ("imap", "pop3", "lmtp", "web", ""):
-            self.assertEqual((service, self.log_in(service).denial), (service, Denial.CREDENTIALS))
+            self.assertEqual((service, self.login(service).denial), (service, Denial.CREDENTIALS))
 
     def test_an_app_password_is_nobody_elses(self) -> None:
         self.assertEqual(self.now(self.plain("nologin", self.app_password)).denial, Denial.CREDENTIALS)
 
     def test_an_app_password_of_yesterday_is_no_good_today(self) -> None:
         self.accounts._today = lambda: datetime.date(2027, 1, 1)
-        self.assertEqual(self.log_in("submission").denial, Denial.CREDENTIALS)
+        self.assertEqual(self.login("submission").denial, Denial.CREDENTIALS)
 
     def test_a_use_that_cannot_be_noted_keeps_nobody_out(self) -> None:
         class State:
@@ -337,7 +337,7 @@ class AppPasswords(Case):
                 raise OSError("the disk is gone")
 
         self.open(used=AppPasswordUses(cast(IStateStore, State())).note)
-        self.assertIsInstance(self.log_in("submission"), LoggedIn)
+        self.assertIsInstance(self.login("submission"), LoggedIn)
         self.flushLoggedErrors(OSError)
 
 
@@ -497,7 +497,7 @@ class OtherCheckers(Case):
         answer = self.now(self.plain("bob", PASSWORD, accounts=object(), checkers=[checker]))
         self.assertEqual(answer.account, "bob@example.org")
 
-    def test_a_bare_name_is_the_log_in_domains_alone(self) -> None:
+    def test_a_bare_name_is_the_login_domains_alone(self) -> None:
         checker = make_checker(f"memory:bob:{'secret'}", "example.org")
         for name, is_in in (("bob", True), ("bob@example.org", True), ("bob@elsewhere.example", False)):
             answer = self.now(self.plain(name, "secret", checkers=[checker]))

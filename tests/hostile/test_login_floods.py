@@ -1,4 +1,4 @@
-"""More log-ins at once than can be compared, and passwords that are remembered: what is bounded, and what is forgotten."""
+"""More logins at once than can be compared, and passwords that are remembered: what is bounded, and what is forgotten."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.hostile.test_login import BINDING, HASH, PASSWORD, SECRET, Counting, 
 
 
 class Floods(TestCase):
-    """More log-ins than threads; real ones."""
+    """More logins than threads; real ones."""
 
     def setUp(self) -> None:
         from twisted.internet import reactor

@@ -1,4 +1,4 @@
-"""The filter in etc/fail2ban finds failed log-ins in lines of our own writer, and nothing that a peer makes look like one."""
+"""The filter in etc/fail2ban finds failed logins in lines of our own writer, and nothing that a peer makes look like one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Filter(SynchronousTestCase):
         steps.note(ID, "lockout", scope="network", account="", network="203.0.113.3", failures=30, seconds=900, lockouts=1)
         steps.note(ID, "closed", messages=0, errors=1)
 
-    def test_failed_log_ins_are_found_in_text_and_json(self) -> None:
+    def test_failed_logins_are_found_in_text_and_json(self) -> None:
         for form in ("text", "json"):
             self.assertEqual(self.found(lines(form, self.fill)), ["192.0.2.1", "2001:db8::5"], form)
 

@@ -83,7 +83,7 @@ class Strange(Scene):
         clients.wait()
 
 
-class LogIns(Scene):
+class Logins(Scene):
     """A user logs in and sends, while the store of what users have sent is locked by somebody else now and then."""
 
     config = CONFIG + SUBMISSION
@@ -302,7 +302,7 @@ class Short(Scene):
 SHORT = Short()
 SCENES: dict[str, Scene] = {
     "mail": Mail(), "kills": Kills(), "full-disk": FullDisk(), "quota": Quota(), "full-files": FullFiles(), "failing-sync": FailingSync(),
-    "out-of-memory": OutOfMemory(), "strange": Strange(), "log-ins": LogIns(), "clock": ClockJumps(),
+    "out-of-memory": OutOfMemory(), "strange": Strange(), "logins": Logins(), "clock": ClockJumps(),
     "pickup": LocalPrograms(), "small-processes": SmallProcesses(), "damage": Damaging(),
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def give_up_root(server: Server, *before: str) -> None:
 
 
 class SmallProcesses(Scene):
-    """System users' homes (the courier), a command (the launcher), log-ins of system users (PAM): each of these processes, their
+    """System users' homes (the courier), a command (the launcher), logins of system users (PAM): each of these processes, their
     children and the root process are killed; where the root process was, the server is started again.
     """
 

@@ -271,7 +271,7 @@ class Nobody:
         return fail(UnauthorizedLogin())
 
 
-class LogIns(ProxyCase):
+class Logins(ProxyCase):
     def authenticated(self, **options: Any) -> Listener:
         self.clock = Clock()
         lockout = Lockout(

@@ -289,7 +289,7 @@ class Patiences(Case):
         self.assertEqual(self.say(protocol, wire, ENVELOPE + b"RSET\r\n" + ENVELOPE + b"RSET\r\n"), [250] * 6)
         self.assertEqual(self.say(protocol, wire, MESSAGE + b"NOOP\r\nMAIL FROM:<>\r\n"), [250, 250, 354, 250, 250, 421])
 
-    def test_failed_log_ins_are_errors_and_an_account_that_cannot_be_asked_is_no_wrong_password(self) -> None:
+    def test_failed_logins_are_errors_and_an_account_that_cannot_be_asked_is_no_wrong_password(self) -> None:
         wrong = Denied(Denial.CREDENTIALS, "wrong password", "alice")
         for answer, told in ((wrong, 1), (RuntimeError("no accounts"), 0)):
             authenticator = Authenticator(answer)

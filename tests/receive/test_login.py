@@ -62,7 +62,7 @@ class Authenticator:
         return ()
 
 
-class LogInCase(SynchronousTestCase):
+class LoginCase(SynchronousTestCase):
     def listener(self, *answers: Any, service: str = "submission", **more: Any) -> Listener:
         self.authenticator = Authenticator(*answers)
         return Listener(
@@ -82,7 +82,7 @@ class LogInCase(SynchronousTestCase):
         return wire.codes()
 
 
-class Offer(LogInCase):
+class Offer(LoginCase):
     def test_mechanisms_are_offered_under_tls_alone(self) -> None:
         listener = self.listener()
         protocol, wire = listener.connect()
@@ -108,7 +108,7 @@ class Offer(LogInCase):
         self.assertEqual(self.say(protocol, wire, b"AUTH PLAIN AGEAYg==\r\n"), [502])
 
 
-class Exchange(LogInCase):
+class Exchange(LoginCase):
     def test_success_makes_the_peer_somebody_who_may_relay(self) -> None:
         listener = self.listener(ALICE)
         protocol, wire = self.secured(listener)
@@ -190,7 +190,7 @@ class Exchange(LogInCase):
         )
 
 
-class Failures(LogInCase):
+class Failures(LoginCase):
     def test_a_failure_is_told_in_the_log_and_not_to_the_client(self) -> None:
         listener = self.listener(WRONG)
         protocol, wire = self.secured(listener)
@@ -220,16 +220,16 @@ class Failures(LogInCase):
             listener.clock.advance(1.0)
             idle.dataReceived(b"")
         self.assertEqual((idle_wire.codes(), busy_wire.codes()), ([421], []))
-        self.assertEqual(listener.step("timeout")["why"], "no log-in for too long")
+        self.assertEqual(listener.step("timeout")["why"], "no login for too long")
 
-    def test_who_may_relay_by_its_address_need_not_log_in(self) -> None:
+    def test_who_may_relay_by_its_address_need_not_login(self) -> None:
         listener = self.listener(limits=ConnectionLimits(pace=Pace(login_seconds=60.0)))
         _, wire = listener.greeted("192.0.2.7")
         listener.clock.pump([1.0] * 61)
         self.assertEqual(wire.codes(), [])
 
 
-class Bindings(LogInCase):
+class Bindings(LoginCase):
     def test_the_exchange_gets_the_bindings_of_its_connection(self) -> None:
         self.authenticator = Authenticator(ALICE)
         with_bindings = encryption()

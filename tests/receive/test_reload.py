@@ -268,7 +268,7 @@ class Sessions(ReloadCase):
 
 
 class Exchanges(ReloadCase):
-    def test_a_log_in_ends_where_it_began_and_the_next_begins_anew(self) -> None:
+    def test_a_login_ends_where_it_began_and_the_next_begins_anew(self) -> None:
         session = self.open()
         self.assertEqual(self.say(session, b"AUTH LOGIN\r\n"), [334])
         new = self.reload()

@@ -48,8 +48,8 @@ class Components(FilterCase):
             ({"host": "127.0.0.1", "source_ipv4": "::1"}, "source_ipv4: '::1' is no IPv4 address"),
             ({"host": "127.0.0.1", "username": "us"}, "username and password_file need each other"),
             ({"host": "127.0.0.1", "password_file": "/x"}, "username and password_file need each other"),
-            ({"host": "127.0.0.1", "username": "us", "password_file": "/x"}, 'a log-in and implicit_tls need tls = "verified"'),
-            ({"host": "127.0.0.1", "implicit_tls": True}, 'a log-in and implicit_tls need tls = "verified"'),
+            ({"host": "127.0.0.1", "username": "us", "password_file": "/x"}, 'a login and implicit_tls need tls = "verified"'),
+            ({"host": "127.0.0.1", "implicit_tls": True}, 'a login and implicit_tls need tls = "verified"'),
             ({"host": "127.0.0.1", "mechanisms": ["XOAUTH2"]}, "mechanisms[0]: must be one of: SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5"),
             ({"host": "127.0.0.1", "probe": 0}, "probe: must be more than 0"),
         ):

@@ -28,7 +28,7 @@ class Handler:
         return "250 2.0.0 Kept"
 
 
-class LogInCase(SocketCase):
+class LoginCase(SocketCase):
     def setUp(self):
         super().setUp()
         self.folder = Path(self.mktemp()).absolute()
@@ -45,7 +45,7 @@ class LogInCase(SocketCase):
             self.assertIn(one, str(outcome.reply))
 
 
-class Aiosmtpd(LogInCase):
+class Aiosmtpd(LoginCase):
     async def serve(self, implicit=False, **more):
         Authority().leaf("sink.example").write(str(self.folder))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -72,7 +72,7 @@ class Aiosmtpd(LogInCase):
         right = isinstance(data, LoginPassword) and (data.login, data.password) == (USER.encode(), PASSWORD.encode())
         return AuthResult(success=right, handled=False, auth_data=data.login if right else None)
 
-    async def test_a_message_is_sent_after_a_log_in_once_for_each_connection(self):
+    async def test_a_message_is_sent_after_a_login_once_for_each_connection(self):
         await self.serve()
         relay = await self.logging_in()
         for _ in range(3):
@@ -125,8 +125,8 @@ class Aiosmtpd(LogInCase):
         self.flushLoggedErrors()
 
 
-class Offers(LogInCase):
-    async def test_a_host_that_offers_no_log_in_gets_no_mail(self):
+class Offers(LoginCase):
+    async def test_a_host_that_offers_no_login_gets_no_mail(self):
         self.sink.tls = ServerSide(certificate("sink.example"))
         self.assertDeferred(await self.deliver(await self.logging_in()), "4.7.0 The host offers no way to log in that we know")
         self.assertEqual(self.sink.messages, [])

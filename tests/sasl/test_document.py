@@ -46,7 +46,7 @@ class Example(SynchronousTestCase):
     def plain(self, password: bytes) -> bytes:
         return b"AUTH PLAIN " + base64.b64encode(b"\0alice\0" + password)
 
-    def test_a_log_in_opens_the_door_and_a_wrong_one_does_not(self) -> None:
+    def test_a_login_opens_the_door_and_a_wrong_one_does_not(self) -> None:
         mail = b"MAIL FROM:<alice@example.org>"
         self.assertEqual(self.say(b"EHLO c.example", mail, self.plain(b"secret"), mail), [b"250", b"530", b"235", b"451"])
         self.assertEqual(self.say(b"EHLO c.example", self.plain(b"guess"), mail), [b"250", b"535", b"530"])

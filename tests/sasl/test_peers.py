@@ -66,7 +66,7 @@ def said(output: IO[bytes]) -> bytes:
 class GNUSASL(SynchronousTestCase):
     """`gsasl --client` writes the mechanism's name and then its messages in base64, a line each, and reads ours."""
 
-    def log_in(
+    def login(
         self, mechanism: str, *, password: str = "pencil", typed: bytes | None = None, waits: bool = False
     ) -> tuple[Succeeded | Failed, bool]:
         """How it ended, and whether the client was content: it trusts the server, and nothing is left to be said.
@@ -104,16 +104,16 @@ class GNUSASL(SynchronousTestCase):
 
     def test_each_mechanism_logs_in(self) -> None:
         for mechanism in MECHANISMS:
-            self.assertEqual(self.log_in(mechanism), (Succeeded("user"), True), mechanism)
+            self.assertEqual(self.login(mechanism), (Succeeded("user"), True), mechanism)
 
     def test_without_an_initial_response_too(self) -> None:
         for mechanism in ("PLAIN", "LOGIN", "EXTERNAL", "CRAM-MD5"):
-            self.assertEqual(self.log_in(mechanism, waits=True), (Succeeded("user"), True), mechanism)
+            self.assertEqual(self.login(mechanism, waits=True), (Succeeded("user"), True), mechanism)
 
     def test_a_wrong_password_fails(self) -> None:
         for mechanism in MECHANISMS:
             if mechanism != "EXTERNAL":
-                ended, is_content = self.log_in(mechanism, password="Pencil")
+                ended, is_content = self.login(mechanism, password="Pencil")
                 assert isinstance(ended, Failed), mechanism
                 self.assertEqual(
                     (ended.trouble, ended.username, is_content), (Trouble.CREDENTIALS, "user", False), mechanism
@@ -122,7 +122,7 @@ class GNUSASL(SynchronousTestCase):
     def test_plus_over_another_channel_fails(self) -> None:
         # RFC 9266: what the client exports from its own connection
         typed = base64.b64encode(b"x" * 32) + b"\n"
-        ended, is_content = self.log_in("SCRAM-SHA-256-PLUS", typed=typed)
+        ended, is_content = self.login("SCRAM-SHA-256-PLUS", typed=typed)
         self.assertEqual((ended, is_content), (Failed(Trouble.CHANNEL_BINDING, "user"), False))
 
     def test_keys_are_what_it_makes_of_a_password(self) -> None:
@@ -155,7 +155,7 @@ class Joined(smtplib.SMTP):
 
 
 class SMTPLib(SynchronousTestCase):
-    def log_in(self, mechanism: str, password: str, has_initial: bool) -> tuple[int, bytes]:
+    def login(self, mechanism: str, password: str, has_initial: bool) -> tuple[int, bytes]:
         client = Joined(local_hostname="client.example")
         client.user, client.password = "user", password  # type: ignore[attr-defined]
         respond = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login, "CRAM-MD5": client.auth_cram_md5}[mechanism]
@@ -164,9 +164,9 @@ class SMTPLib(SynchronousTestCase):
     def test_each_mechanism_that_it_has_logs_in(self) -> None:
         for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
             for has_initial in (True, False):
-                self.assertEqual(self.log_in(mechanism, "pencil", has_initial), (235, b"user"), mechanism)
+                self.assertEqual(self.login(mechanism, "pencil", has_initial), (235, b"user"), mechanism)
 
     def test_a_wrong_password_fails(self) -> None:
         for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
-            refused = self.assertRaises(smtplib.SMTPAuthenticationError, self.log_in, mechanism, "Pencil", True)
+            refused = self.assertRaises(smtplib.SMTPAuthenticationError, self.login, mechanism, "Pencil", True)
             self.assertEqual((refused.smtp_code, refused.smtp_error), (535, b"CREDENTIALS"), mechanism)

@@ -42,7 +42,7 @@ def server(*, plus: bool = False, offers_plus: bool = False) -> Exchange:
     return Exchange(scram_sha_256(plus=plus, nonce="snonce", bindings=BINDINGS, offers_plus=offers_plus))
 
 
-def log_in(exchange: Exchange, client: ScramClient, keys: ScramKeys = KEYS, wire: Wire = untouched) -> Step:
+def login(exchange: Exchange, client: ScramClient, keys: ScramKeys = KEYS, wire: Wire = untouched) -> Step:
     """The step at which the exchange ends.  Raises ScramException where the client does not trust the server."""
     step = exchange.respond(wire(0, client.get_client_first()).encode())
     if not isinstance(step, FindScramKeys):
@@ -80,9 +80,9 @@ TABLES = "\u0221\ufe00\u1680\x07\x80\ue000\ufdd0\ud800\ufffd\u2ff0\u0340\u200e\U
 class Scramp(SynchronousTestCase):
     @settings(max_examples=60)
     @given(PREPARABLE, PREPARABLE)
-    def test_whatever_a_name_and_a_password_are_they_log_in(self, username: str, password: str) -> None:
+    def test_whatever_a_name_and_a_password_are_they_login(self, username: str, password: str) -> None:
         keys = derive_scram_keys(password, salt=SALT, iterations=4096)
-        ended = log_in(server(), client(password, username), keys)
+        ended = login(server(), client(password, username), keys)
         self.assertEqual(ended, Succeeded(saslprep(username)))
 
     @settings(max_examples=30)
@@ -94,23 +94,23 @@ class Scramp(SynchronousTestCase):
 
     def test_a_wrong_password_and_a_false_key_fail(self) -> None:
         wrong = Failed(Trouble.CREDENTIALS, "user")
-        self.assertEqual(log_in(server(), client("Pencil")), wrong)
-        self.assertEqual(log_in(server(), client(), false_scram_keys("user", b"secret")), wrong)
+        self.assertEqual(login(server(), client("Pencil")), wrong)
+        self.assertEqual(login(server(), client(), false_scram_keys("user", b"secret")), wrong)
 
     def test_a_server_that_does_not_know_the_password_is_not_trusted(self) -> None:
         impostor = ScramKeys(KEYS.iterations, KEYS.salt, KEYS.stored_key, bytes(32))
-        self.assertRaises(ScramException, log_in, server(), client(), impostor)
+        self.assertRaises(ScramException, login, server(), client(), impostor)
 
     def test_plus_binds_to_the_channel(self) -> None:
         for data, ended in ((END_POINT[1], Succeeded("user")), (b"x" * 32, Failed(Trouble.CHANNEL_BINDING, "user"))):
             bound = ScramClient(["SCRAM-SHA-256-PLUS"], "user", "pencil", (END_POINT[0], data))
-            self.assertEqual(log_in(server(plus=True, offers_plus=True), bound), ended)
+            self.assertEqual(login(server(plus=True, offers_plus=True), bound), ended)
 
     def test_a_client_that_was_not_shown_our_plus_is_turned_away(self) -> None:
         # RFC 5802 section 6: it could bind, and so says "y"
         for offers_plus, ended in ((False, Succeeded("user")), (True, Failed(Trouble.CHANNEL_BINDING, "user"))):
             able = ScramClient(["SCRAM-SHA-256"], "user", "pencil", END_POINT)
-            self.assertEqual(log_in(server(offers_plus=offers_plus), able), ended)
+            self.assertEqual(login(server(offers_plus=offers_plus), able), ended)
 
     @settings(max_examples=200)
     @given(st.data(), st.integers(0, 3), st.characters(max_codepoint=0xFF), st.booleans())
@@ -126,7 +126,7 @@ class Scramp(SynchronousTestCase):
             return other
 
         try:
-            ended = log_in(server(), client(), wire=wire)
+            ended = login(server(), client(), wire=wire)
         except ScramException:
             return  # the client has gone
         self.assertIsInstance(ended, Failed)

@@ -68,15 +68,15 @@ def _with_a_full_name() -> list[str]:
 
 
 class Sendmail:
-    """Sends to `port` of this machine.  With a log-in it authenticates itself, by the mechanism that is named."""
+    """Sends to `port` of this machine.  With a login it authenticates itself, by the mechanism that is named."""
 
-    def __init__(self, port: int, log_in: tuple[str, str, str] | None = None) -> None:
+    def __init__(self, port: int, login: tuple[str, str, str] | None = None) -> None:
         self.program = _unpacked("usr/lib*/sendmail/sendmail")
         self.named = _with_a_full_name()
         self.top = Path(tempfile.mkdtemp(prefix="sendmail")).resolve()
         (self.top / "queue").mkdir(mode=0o700)
         (self.top / "authinfo").write_text(
-            'AuthInfo:|"U:{0}" "I:{0}" "P:{1}" "M:{2}"\n'.format(*log_in) if log_in else ""
+            'AuthInfo:|"U:{0}" "I:{0}" "P:{1}" "M:{2}"\n'.format(*login) if login else ""
         )
         (self.top / "authinfo").chmod(0o600)
         made = subprocess.run(

@@ -144,7 +144,7 @@ class Dovecot(ScenarioCase):
     def said(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def log_in(self, port: int, password: str, client: str = "127.0.0.2", user: str = ALICE) -> str:
+    def login(self, port: int, password: str, client: str = "127.0.0.2", user: str = ALICE) -> str:
         """ "" where it was right; else what the client hears."""
         connection = From(client, port)
         self.addCleanup(connection.shutdown)
@@ -161,25 +161,25 @@ class Dovecot(ScenarioCase):
         server.wait_for_mail("alice")
         port = self.imap(server)
 
-        self.assertEqual(self.log_in(port, PASSWORD), "", self.said())
+        self.assertEqual(self.login(port, PASSWORD), "", self.said())
         self.assertEqual(self.session.select("INBOX"), ("OK", [b"1"]))
         self.assertIn(b"Subject: for imap", self.session.fetch("1", "(BODY[HEADER])")[1][0][1])  # type: ignore[index]
         [mail] = server.messages("alice")
         self.assertEqual(mail.path.stat().st_uid, USER.pw_uid)
 
-        self.assertEqual(self.log_in(port, self.word["imap"]), "")
-        self.assertIn("AUTHENTICATIONFAILED", self.log_in(port, self.word["smtp"], "127.0.0.3"))
-        self.assertIn("AUTHENTICATIONFAILED", self.log_in(port, PASSWORD, user="carol@example.org"))
+        self.assertEqual(self.login(port, self.word["imap"]), "")
+        self.assertIn("AUTHENTICATIONFAILED", self.login(port, self.word["smtp"], "127.0.0.3"))
+        self.assertIn("AUTHENTICATIONFAILED", self.login(port, PASSWORD, user="carol@example.org"))
 
         for n in range(3):
-            self.assertIn("AUTHENTICATIONFAILED", self.log_in(port, f"wrong{n}", "127.0.0.4"))
-        self.assertIn("AUTHENTICATIONFAILED", self.log_in(port, PASSWORD, "127.0.0.4"), "locked")
-        self.assertEqual(self.log_in(port, PASSWORD, "127.0.0.5"), "")
+            self.assertIn("AUTHENTICATIONFAILED", self.login(port, f"wrong{n}", "127.0.0.4"))
+        self.assertIn("AUTHENTICATIONFAILED", self.login(port, PASSWORD, "127.0.0.4"), "locked")
+        self.assertEqual(self.login(port, PASSWORD, "127.0.0.5"), "")
         wait_until(lambda: "login_failed peer=127.0.0.4 service=imap" in server.log(), server.log)
 
         self.assertEqual(server.stop(), 0)
-        self.assertIn("UNAVAILABLE", self.log_in(port, PASSWORD, "127.0.0.5"))
+        self.assertIn("UNAVAILABLE", self.login(port, PASSWORD, "127.0.0.5"))
         server.restart()
-        self.assertEqual(self.log_in(port, PASSWORD, "127.0.0.5"), "")
+        self.assertEqual(self.login(port, PASSWORD, "127.0.0.5"), "")
         for secret in (PASSWORD, "wrong1", *self.word.values()):
             self.assertNotIn(secret, server.log() + self.said())

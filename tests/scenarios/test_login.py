@@ -39,7 +39,7 @@ ALICE, PASSWORD = "alice@example.org", "correct horse battery staple"
 MESSAGE = b"From: alice@example.org\r\nTo: bob@elsewhere.example\r\nSubject: out\r\n\r\nyes\r\n"
 
 
-class LogInCase(ScenarioCase):
+class LoginCase(ScenarioCase):
     def with_password(self, config: str = SUBMISSION) -> Server:
         server = self.prepare(config)
         self.certify(server)
@@ -80,7 +80,7 @@ def server_command(server: Server, *arguments: str) -> list[str]:
     return [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(server.config_path)]
 
 
-class OwnRelay(LogInCase):
+class OwnRelay(LoginCase):
     def test_another_server_of_ours_logs_in_as_to_a_smarthost(self) -> None:
         smarthost = self.with_password()
         (smarthost.work / "password").write_text(PASSWORD + "\n")
@@ -104,8 +104,8 @@ password_file = "{smarthost.work}/password"
             wait_until(lambda: smarthost.log().count("method=SCRAM-SHA-256") > before, smarthost.log)
 
 
-class FirstListener(LogInCase):
-    def test_a_reload_that_brings_the_first_listener_with_log_ins_lets_users_log_in(self) -> None:
+class FirstListener(LoginCase):
+    def test_a_reload_that_brings_the_first_listener_with_logins_lets_users_login(self) -> None:
         server = self.with_password(BASIC)
         server.configure(SUBMISSION)
         ask(str(server.work / "data" / "control.sock"), "reload")
@@ -114,7 +114,7 @@ class FirstListener(LogInCase):
         self.assertEqual(client.auth("PLAIN", client.auth_plain)[0], 235)
 
 
-class Mechanisms(LogInCase):
+class Mechanisms(LoginCase):
     def test_smtplib_logs_in_with_each_mechanism_that_it_has_and_sends(self) -> None:
         server = self.with_password(SUBMISSION.replace('path = "{work}/accounts.toml"', 'path = "{work}/accounts.toml"\nrecoverable = true'))
         offered = str(self.client(server).esmtp_features["auth"]).split()
@@ -128,7 +128,7 @@ class Mechanisms(LogInCase):
             self.assertIn(b"with ESMTPSA id", message)
             self.assertNotIn(b"127.0.0.1", message)
 
-    def test_swaks_and_curl_send_after_a_log_in(self) -> None:
+    def test_swaks_and_curl_send_after_a_login(self) -> None:
         server = self.with_password()
         for mechanism in ("PLAIN", "LOGIN"):
             done = subprocess.run(
@@ -190,7 +190,7 @@ class Mechanisms(LogInCase):
         )
 
     def tries(self, server: Server, word: str) -> bool:
-        """A log-in makes the server look at the accounts file."""
+        """A login makes the server look at the accounts file."""
         try:
             self.client(server).login("bob@example.org", word)
         except smtplib.SMTPAuthenticationError:
@@ -201,7 +201,7 @@ class Mechanisms(LogInCase):
         return str(wait_until(lambda: server.log() if "app password phone" in server.log() else "", server.log))
 
 
-class Strangers(LogInCase):
+class Strangers(LoginCase):
     def test_a_stranger_can_neither_send_nor_log_in_in_the_clear(self) -> None:
         server = self.with_password()
         with Wire(server.port) as wire:
@@ -246,7 +246,7 @@ class Strangers(LogInCase):
         self.assertEqual(caught.exception.smtp_code, 454)
 
 
-class Certificates(LogInCase):
+class Certificates(LoginCase):
     def test_a_client_certificate_logs_in_with_external(self) -> None:
         config = SUBMISSION.replace('tls = "starttls"', 'tls = "starttls"\nclient_certificate = "request"').replace(
             'key = "{work}/server.key"', 'key = "{work}/server.key"\nclient_authorities = "{work}/ca.pem"'
@@ -258,13 +258,13 @@ class Certificates(LogInCase):
         context = self.context()
         context.load_cert_chain(pair.certificate, pair.key)
 
-        def log_in() -> int:
+        def login() -> int:
             with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
                 client.starttls(context=context)
                 client.ehlo()
                 return client.docmd("AUTH", "EXTERNAL =")[0]
 
-        wait_until(lambda: log_in() == 235, server.log)
+        wait_until(lambda: login() == 235, server.log)
         with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
             client.starttls(context=self.context())
             client.ehlo()

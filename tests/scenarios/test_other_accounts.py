@@ -10,7 +10,7 @@ import apsw
 from mailserver.accounts.kept_password import keep_password
 from tests.accounts.slapd import BASE, Slapd
 from tests.scenarios.support import ScenarioCase, Server, wait_until
-from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase
+from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LoginCase
 
 FILE = 'use = "file"\npath = "{work}/accounts.toml"\n'
 
@@ -22,7 +22,7 @@ class Start(ScenarioCase):
         self.assertEqual(sorted(path.name for path in server.mail.iterdir()), ["alice", "bob"])
 
 
-class Elsewhere(LogInCase):
+class Elsewhere(LoginCase):
     def begin(self, accounts: str) -> Server:
         server = self.prepare(SUBMISSION.replace(FILE, accounts))
         AUTHORITY.leaf("mx.example.org").write(str(server.work))

@@ -8,7 +8,7 @@ import smtplib
 from mailserver.accounts.kept_password import keep_password
 from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server, wait_until
-from tests.scenarios.test_login import SUBMISSION, LogInCase
+from tests.scenarios.test_login import SUBMISSION, LoginCase
 
 MARK = "xqzzy"  # stands in every name below, and nowhere else
 USER = f"{MARK}.user@example.org"
@@ -23,7 +23,7 @@ tls = "none"
 ALIASES = f'\n[domain."example.org".aliases]\n{MARK}-sales = ["{USER}", "{MARK}-gone@example.org"]\n'
 
 
-class Names(LogInCase):
+class Names(LoginCase):
     def setUp(self) -> None:
         super().setUp()
         self.clients: list[smtplib.SMTP] = []

@@ -9,7 +9,7 @@ import subprocess
 from tests.ports import free_port
 from tests.requires import require_tool
 from tests.scenarios.support import BASIC, Server, wait_until
-from tests.scenarios.test_login import ALICE, PASSWORD, LogInCase
+from tests.scenarios.test_login import ALICE, PASSWORD, LoginCase
 
 CONFIG = (
     BASIC
@@ -57,7 +57,7 @@ CLIENT = ("127.0.0.2", 0)  # where the client stands; the proxy itself, 127.0.0.
 MESSAGE = b"From: alice@example.org\r\nTo: x@elsewhere.example\r\nSubject: out\r\n\r\nyes\r\n"
 
 
-class BehindHAProxy(LogInCase):
+class BehindHAProxy(LoginCase):
     def haproxy(self, server: Server) -> dict[str, int]:
         """Start it; its ports."""
         program = require_tool("haproxy")

@@ -17,7 +17,7 @@ from mailserver.control.server import ask
 from tests.authentication.pam_service import PamService
 from tests.requires import require_root, require_tool
 from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, family, wait_until
-from tests.scenarios.test_login import AUTHORITY, SUBMISSION, LogInCase
+from tests.scenarios.test_login import AUTHORITY, SUBMISSION, LoginCase
 from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
 
 PIPE = (
@@ -295,7 +295,7 @@ class UnixSockets(RootProcessCase):
         self.send(server)
 
 
-class LogIns(RootProcessCase, LogInCase):
+class Logins(RootProcessCase, LoginCase):
     def code(self, server: Server, user: str, password: str) -> int:
         with self.client(server) as client:
             try:
@@ -303,7 +303,7 @@ class LogIns(RootProcessCase, LogInCase):
             except smtplib.SMTPAuthenticationError as error:
                 return error.smtp_code
 
-    def test_while_pam_cannot_be_asked_its_users_hear_454_and_those_of_others_log_in(self) -> None:
+    def test_while_pam_cannot_be_asked_its_users_hear_454_and_those_of_others_login(self) -> None:
         system = 'use = "system"\ndomains = ["example.org"]\nuid_min = 1\nuid_max = 70000\npam = "%s"\n'
         config = SUBMISSION.replace("{work}/mail", "{data}/mail").replace("{work}/outbound", "{data}/outbound")
         server = self.prepare(config)

@@ -60,11 +60,11 @@ class Sandbox(ScenarioCase):
         wait_until(lambda: "Stop the server" in self.said(), self.said, 60)
         self.assertEqual((self.here / "play").stat().st_mode & 0o777, 0o700)
         lines = [line.strip() for line in self.said().splitlines()]
-        (first, log_in) = [line for line in lines if line.startswith("python3 -c")]
+        (first, login) = [line for line in lines if line.startswith("python3 -c")]
         subprocess.run(first, shell=True, check=True, timeout=60, cwd="/")
         maildir = Path(next(line for line in lines if line.endswith("alice/new")))
         wait_until(lambda: len(list(maildir.glob("*"))) == 1, self.said)
-        subprocess.run(log_in, shell=True, check=True, timeout=60, cwd="/")
+        subprocess.run(login, shell=True, check=True, timeout=60, cwd="/")
         commands = [line for line in lines if "/mailserver " in line]
         self.assertEqual(len(commands), 3)
         id = re.search(rb"id ([0-9A-Z]{16})", next(maildir.glob("*")).read_bytes())

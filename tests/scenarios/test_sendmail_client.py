@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.scenarios.sendmail import Sendmail
 from tests.scenarios.support import BASIC, Server, as_wire, wait_until
-from tests.scenarios.test_login import ALICE, PASSWORD, SUBMISSION, LogInCase
+from tests.scenarios.test_login import ALICE, PASSWORD, SUBMISSION, LoginCase
 
 TLS = """
 [tls]
@@ -46,9 +46,9 @@ gate = GateFactory()
 '''
 
 
-class SendmailCase(LogInCase):
-    def sendmail(self, server: Server, log_in: tuple[str, str, str] | None = None) -> Sendmail:
-        sendmail = Sendmail(server.port, log_in)
+class SendmailCase(LoginCase):
+    def sendmail(self, server: Server, login: tuple[str, str, str] | None = None) -> Sendmail:
+        sendmail = Sendmail(server.port, login)
         self.addCleanup(sendmail.close)
         return sendmail
 
@@ -124,7 +124,7 @@ class ToTheSmarthost(SendmailCase):
             self.assertTrue(all(as_wire(one).endswith(b"\r\n\r\nout\r\n.\r\n\xc3\xa4\r\n") for one in sent), sent)
             wait_until(lambda line=f"method={mechanism}": line in server.log(), server.log)
 
-    def test_without_a_log_in_it_keeps_its_mail_or_returns_it(self) -> None:
+    def test_without_a_login_it_keeps_its_mail_or_returns_it(self) -> None:
         server = self.with_password(SUBMISSION)
         sendmail = self.sendmail(server)
         self.assertNotEqual(sendmail.send(HEADER + b"\nout\n", "bob@elsewhere.example", sender=ALICE), 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import smtplib
 
 from tests.scenarios.support import Wire, wait_until
-from tests.scenarios.test_login import ALICE, MESSAGE, PASSWORD, SUBMISSION, LogInCase
+from tests.scenarios.test_login import ALICE, MESSAGE, PASSWORD, SUBMISSION, LoginCase
 
 
-class Sending(LogInCase):
+class Sending(LoginCase):
     def logged_in(self, more: str = "", accounts: str = "") -> smtplib.SMTP:
         self.server = self.with_password(SUBMISSION + more)
         if accounts:

@@ -8,14 +8,14 @@ from typing import Any
 from mailserver.control.server import CommandRefused, ask
 from tests.authentication.pam_service import PamService
 from tests.scenarios.support import Server
-from tests.scenarios.test_login import SUBMISSION, LogInCase
+from tests.scenarios.test_login import SUBMISSION, LoginCase
 
 FILE = 'use = "file"\npath = "{work}/accounts.toml"\n'
 SYSTEM = 'use = "system"\ndomains = ["example.org"]\nuid_min = 1\nuid_max = 70000\npam = "%s"\n'
 USER = "nobody@example.org"
 
 
-class SystemLogIn(LogInCase):
+class SystemLogin(LoginCase):
     def code(self, server: Server, password: str) -> int:
         with self.client(server) as client:
             try:

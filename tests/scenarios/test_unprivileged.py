@@ -15,7 +15,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.requires import require_root
 from tests.scenarios.support import ROOT, Server, family, wait_until
-from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LogInCase, server_command
+from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LoginCase, server_command
 
 USER = pwd.getpwnam("nobody")
 RUN = "from twisted.scripts.twistd import run; run()"
@@ -38,7 +38,7 @@ def python_for_everybody() -> tuple[str, list[str]]:
     raise SkipTest("nobody but root may run this Python, or read this checkout")
 
 
-class Unprivileged(LogInCase):
+class Unprivileged(LoginCase):
     def setUp(self) -> None:
         require_root("a server that gives root up")
 

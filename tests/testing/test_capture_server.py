@@ -171,7 +171,7 @@ class Life(SynchronousTestCase):
 class Encryption(Case):
     smtp_server_options = {"users": {"ann": "sécret"}, "require_tls": True, "require_login": True}
 
-    def test_starttls_and_a_log_in_are_required_and_captured(self) -> None:
+    def test_starttls_and_a_login_are_required_and_captured(self) -> None:
         client = self.client()
         self.assertRaises(smtplib.SMTPNotSupportedError, client.login, "ann", "sécret")
         self.assertEqual(client.docmd("AUTH", "PLAIN")[0], 538)
@@ -179,7 +179,7 @@ class Encryption(Case):
         client.starttls(context=self.smtp_server.client_context())
         client.ehlo()
         self.assertEqual(client.mail(SENDER)[0], 530)
-        initial = base64.b64encode("\0ann\0sécret".encode()).decode()  # smtplib's own log-in takes ASCII only
+        initial = base64.b64encode("\0ann\0sécret".encode()).decode()  # smtplib's own login takes ASCII only
         self.assertEqual(client.docmd("AUTH", f"PLAIN {initial}")[0], 235)
         client.sendmail(SENDER, [ANN], TEXT)
         (message,) = self.smtp_server.wait_for(1)
@@ -211,7 +211,7 @@ class FromTheFirstOctet(Case):
         self.test_implicit_tls()
 
 
-class LogIns(Case):
+class Logins(Case):
     smtp_server_options = {"users": {"ann": "secret", "bob": "other"}}
 
     def test_right_and_wrong_with_plain_and_login(self) -> None:
@@ -228,14 +228,14 @@ class LogIns(Case):
             client.sendmail(SENDER, [ANN], TEXT)
         self.assertEqual([one.login for one in self.smtp_server.messages], ["ann", "ann", "", ""])
 
-    def test_a_log_in_before_starttls_is_forgotten_after_it(self) -> None:
+    def test_a_login_before_starttls_is_forgotten_after_it(self) -> None:
         client = self.client()
         client.login("ann", "secret")
         client.starttls(context=self.smtp_server.client_context())
         client.sendmail(SENDER, [ANN], TEXT)
         self.assertEqual(self.smtp_server.messages[0].login, "")
 
-    def test_nobody_acts_for_another_and_a_refused_log_in_is_none(self) -> None:
+    def test_nobody_acts_for_another_and_a_refused_login_is_none(self) -> None:
         client = self.client()
         client.ehlo()
         self.assertRaises(smtplib.SMTPAuthenticationError, client.auth, "PLAIN", lambda _=None: "bob\0ann\0secret")

@@ -128,7 +128,7 @@ def make(server: OldServer) -> dict[str, Any]:
             client.user, client.password = "alice@example.org", password
             client.auth("PLAIN", client.auth_plain)
     kept = server.work / "accounts.toml"
-    wait_until(lambda: "cram_md5" in kept.read_text(), server.log)  # it comes with a log-in by PLAIN
+    wait_until(lambda: "cram_md5" in kept.read_text(), server.log)  # it comes with a login by PLAIN
     take = server.take
     ids = {
         "delivered": take("delivered", "<alice@example.org>"),
@@ -152,7 +152,7 @@ def make(server: OldServer) -> dict[str, Any]:
         lambda: f"{ids}\n{states(server)}\n{server.log()}", 60,
     )  # fmt: skip
     server.say("queue", "hold", ids["held"])
-    time.sleep(3)  # the state of log-ins and the roads reach their files
+    time.sleep(3)  # the state of logins and the roads reach their files
     for number in range(6):
         ids[f"last-{number}"] = take(f"last-{number}", "<alice@example.org>", "<bob@example.org>")
     server.kill()

@@ -1,4 +1,4 @@
-"""When failed log-ins become a lockout: pure counting.
+"""When failed logins become a lockout: pure counting.
 
 A `Tally` belongs to a subject: an account, a network, or an account from a network.  Each *guess* says which password it was (a
 keyed hash, so that the same wrong password again is one guess) and what it came from, so that a success can take back what

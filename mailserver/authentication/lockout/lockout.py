@@ -108,7 +108,7 @@ class Lockout:
         return Standing(why, lets_in=lets_in, is_guarded=True, answer_seconds=DELAY_MOST_SECONDS)
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
-        """A log-in has failed; return how many seconds after the client's last line it is told.
+        """A login has failed; return how many seconds after the client's last line it is told.
 
         `evidence` tells one wrong password from another; b"" where the mechanism shows nothing of it, then each counts.
         """
@@ -129,7 +129,7 @@ class Lockout:
         return self._rules.answer_seconds(Tally(tuple(others)).counted(now, self._rules.window_seconds) + 1)
 
     def succeeded(self, peer_address: str, account: str) -> None:
-        """A log-in has succeeded: what came from this network against this account is forgotten, nothing else."""
+        """A login has succeeded: what came from this network against this account is forgotten, nothing else."""
         name, network = account_name(account), network_name(peer_address)
         if not name or self._is_exempt(peer_address):
             return

@@ -1,4 +1,4 @@
-"""Counting failed log-ins."""
+"""Counting failed logins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-ins from a network that is locked out: who is known there gets in, and nobody sees who that is."""
+"""Logins from a network that is locked out: who is known there gets in, and nobody sees who that is."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class GuardedCase(SynchronousTestCase):
         proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()
         return f"{without},p={proof}".encode()
 
-    def log_in(self, mechanism: str, name: str, password: str) -> tuple[int, Any, float]:
+    def login(self, mechanism: str, name: str, password: str) -> tuple[int, Any, float]:
         """How many challenges came, what came in the end, and how long after the last line."""
         login = self.authenticator.begin(mechanism, PEER, ChannelBindings())
         heard: list[bytes] = []
@@ -129,35 +129,35 @@ class Guarded(GuardedCase):
     def test_a_right_password_gets_in_where_it_has_before(self) -> None:
         self.lock()
         for mechanism in MECHANISMS:
-            _, answer, seconds = self.log_in(mechanism, "alice", PASSWORD)
+            _, answer, seconds = self.login(mechanism, "alice", PASSWORD)
             self.assertEqual((answer, seconds), (LoggedIn(ALICE, mechanism), 0))
 
     def test_every_failure_there_is_the_same_exchange_with_the_same_answer_after_the_same_time(self) -> None:
         self.lock()
         for mechanism in MECHANISMS:
             tries = [("alice", "wrong"), ("bob", PASSWORD), ("bob", "wrong"), ("nobody", "wrong"), (ALICE, "other")]
-            seen = {self.log_in(mechanism, name, password) for name, password in tries}
+            seen = {self.login(mechanism, name, password) for name, password in tries}
             challenges = {"PLAIN": 0, "LOGIN": 2}.get(mechanism, 1)
             self.assertEqual(seen, {(challenges, Denial.SLOW_DOWN, 5.0)}, mechanism)
 
     def test_a_pair_that_is_locked_by_its_ten_failures_sounds_no_different_and_does_not_get_in(self) -> None:
         self.lock()
-        seen = {self.log_in("PLAIN", "alice", f"wrong {n}")[1:] for n in range(12)}
+        seen = {self.login("PLAIN", "alice", f"wrong {n}")[1:] for n in range(12)}
         for mechanism in MECHANISMS:
-            seen.add(self.log_in(mechanism, "alice", PASSWORD)[1:])
+            seen.add(self.login(mechanism, "alice", PASSWORD)[1:])
         self.assertEqual(seen, {(Denial.SLOW_DOWN, 5.0)})
 
     def test_passwords_of_pairs_that_cannot_get_in_are_not_compared(self) -> None:
         self.lock()
         for name in ("bob", "nobody", "alice"):
-            self.log_in("PLAIN", name, "wrong")
+            self.login("PLAIN", name, "wrong")
         self.assertEqual(self.accounts.asked, [ALICE])
 
     def test_a_comparison_that_takes_long_or_fails_tells_nothing(self) -> None:
         self.lock()
         for late in (lambda _: self.after(7, "yes"), lambda _: self.after(1, OSError("down")), lambda _: fail(OSError("down"))):
             self.accounts.answer = late
-            self.assertEqual(self.log_in("PLAIN", "alice", PASSWORD)[1:], (Denial.SLOW_DOWN, 5.0))
+            self.assertEqual(self.login("PLAIN", "alice", PASSWORD)[1:], (Denial.SLOW_DOWN, 5.0))
             self.clock.advance(10)
 
     def after(self, seconds: float, answer: Any) -> Deferred[Any]:
@@ -170,7 +170,7 @@ class Guarded(GuardedCase):
         seen = []
         for account in (ALICE, BOB, None):
             self.accounts.certificate_of = account
-            seen.append(self.log_in("EXTERNAL", "", "")[1:])
+            seen.append(self.login("EXTERNAL", "", "")[1:])
         self.assertEqual(seen, [(LoggedIn(ALICE, "EXTERNAL"), 0), (Denial.SLOW_DOWN, 5.0), (Denial.SLOW_DOWN, 5.0)])
 
     def test_a_lockout_that_begins_amid_an_exchange_holds_for_its_end(self) -> None:
@@ -188,7 +188,7 @@ class Free(GuardedCase):
         seen = []
         for name, seconds in (("alice", 0.5), ("nobody", 0.0)):
             self.accounts.answer = lambda answer, seconds=seconds: self.after(seconds, UnauthorizedLogin())  # type: ignore[misc]
-            seen.append(self.log_in("PLAIN", name, "wrong"))
+            seen.append(self.login("PLAIN", name, "wrong"))
         self.assertEqual(seen, [(0, Denial.CREDENTIALS, 1.0)] * 2)
 
     def after(self, seconds: float, answer: Exception) -> Deferred[Any]:

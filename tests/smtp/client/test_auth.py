@@ -41,7 +41,7 @@ def b64(text):
     return base64.b64encode(text)
 
 
-class LogIn(SynchronousTestCase):
+class Login(SynchronousTestCase):
     def begin(self, exchange):
         self.talk = Talk(is_encrypted=True).ready(EHLO)
         self.talk.session.authenticate(exchange)
@@ -117,7 +117,7 @@ class LogIn(SynchronousTestCase):
             self.assertFalse(self.talk.session.is_authenticated)
             self.assertIs(self.talk.session.state, ClientState.CLOSED)
 
-    def test_a_star_that_is_taken_for_a_log_in_ends_the_session(self):
+    def test_a_star_that_is_taken_for_a_login_ends_the_session(self):
         self.begin(Script(None, needed=2))
         self.talk.hear(b"334 x\r\n", OK)
         self.assertIsInstance(self.talk.events[-1], Broken)

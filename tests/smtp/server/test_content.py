@@ -345,7 +345,7 @@ class LineFeedTests(SynchronousTestCase):
             conversation = self.device(first + b"b\r\n.\r\nNOOP\r\nQUIT\r\n")
             self.assertEqual(conversation.codes, [354, 250, 250, 221], first)
 
-    def test_not_after_pipelining_a_log_in_tls_or_bdat(self):
+    def test_not_after_pipelining_a_login_tls_or_bdat(self):
         for before in (b"NOOP\nNOOP\n", b"AUTH PLAIN YQ==\n", b"STARTTLS\n", b"BDAT 2\n"):
             conversation = Conversation(lf_lines=True)
             conversation.send(b"EHLO dev\n")
