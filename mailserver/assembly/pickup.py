@@ -29,5 +29,6 @@ def make_pickup(configuration: Configuration, server: Server, profile: Callable[
         is_stored=lambda id: queue.show(id).addCallback(lambda entry: entry is not None),
         user_of=UserNames(clock=reactor, begin=in_thread_of_its_own(reactor.callFromThread)).name_of,
         expire_seconds=configuration.queue.expire,
+        clock_set_at=queue.clock_set_at,
     )
     return Pickup(parts)

@@ -1,7 +1,8 @@
 """Brings one file of the pickup folder into the queue, through as many transactions as its recipients need.
 
 A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply; a 4yz holds back this recipient
-alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.
+alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.  As in the
+queue that takes a try before, by this server and since the clock was set: either may have been away for as long as the file is old.
 
 A crash between the commit and the removal leaves a file whose name is the id of a message that the queue has: it is removed.
 Twice comes only what was committed and had left the queue again when the crash came.
@@ -38,7 +39,8 @@ class PickupParts:
     `run_in_thread(function, *arguments)` fires with the result: the folder's functions block.  `profile()` is the present
     profile of `submission`.  `next_id()` gives message ids; it is called in the reactor's thread alone.  `is_stored(id)` fires
     with whether the queue has a message, `user_of(uid)` with a user's name.  A recipient who cannot be served is given up
-    `expire_seconds` after the file was taken, with a report to the sender.
+    `expire_seconds` after the file was taken, with a report to the sender.  `clock_set_at()` is since when the clock has gone
+    without being set.
     """
 
     folder: PickupFolder
@@ -49,6 +51,7 @@ class PickupParts:
     is_stored: Callable[[str], Deferred[bool]]
     user_of: Callable[[int], Deferred[str]]
     expire_seconds: float
+    clock_set_at: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ class FileHandover:
         self._is_stored = parts.is_stored
         self._user_of = parts.user_of
         self._expire_seconds = parts.expire_seconds
+        self._clock_set_at = parts.clock_set_at
         self._stops = stops
+        self._tried_at: dict[str, float] = {}  # files of which some recipients wait
         self._progress: dict[str, PickupProgress] = {}  # of files that wait, where it does not stand on the disk
 
     async def bring(self, name: str, *, again: bool) -> None:
@@ -126,13 +131,20 @@ class FileHandover:
     def forget(self, name: str) -> None:
         """The file has gone."""
         self._progress.pop(name, None)
+        self._tried_at.pop(name, None)
+
+    def _is_given_up(self, file: _File) -> bool:
+        """Who cannot be served now never will be."""
+        now = self._clock.seconds()
+        before, self._tried_at[file.name] = self._tried_at.get(file.name), now
+        return now >= file.taken_at + self._expire_seconds and before is not None and self._clock_set_at() <= before <= now
 
     async def _keep(self, name: str, progress: PickupProgress) -> None:
         """It has to wait: remember who has it, on the disk where anybody has."""
         self._progress[name] = progress
         if progress.done or progress.told:
             await self._run_in_thread(self._folder.keep, name, progress)
-            self.forget(name)
+            self._progress.pop(name, None)
 
     async def _so_far(self, name: str, again: bool, delivery_id: str, report_id: str) -> PickupProgress:
         """How far it has come.  What was about to be committed is looked for in the queue."""
@@ -167,7 +179,7 @@ class FileHandover:
             deferred += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.deferred]
             refused += [RecipientReport(one, reply, tried_at=now) for one, reply in answers.refused]
             waiting = answers.others
-        if self._clock.seconds() >= file.taken_at + self._expire_seconds:
+        if deferred and self._is_given_up(file):
             refused += [replace(one, expired=True) for one in deferred]
             deferred = []
         if refused and transaction is not None:

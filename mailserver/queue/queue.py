@@ -251,6 +251,10 @@ class Queue:
             since=self._clock_changes.since,
         )
 
+    def clock_set_at(self) -> float:
+        """Since when the clock has gone without being set (seconds since the epoch): what was tried before tells no age."""
+        return self._clock_changes.since()
+
     # --- life ---
 
     def start(self) -> Deferred[None]:

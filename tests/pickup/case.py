@@ -30,6 +30,7 @@ class PickupCase(SynchronousTestCase):
         self.folder = PickupFolder(str(self.path), "owner")
         self.folder.make()
         self.stored: set[str] = set()
+        self.clock_set_at = 0.0
 
     def pickup(self, **options: Any) -> tuple[Pickup, Listener]:
         listener = Listener(self.mktemp(), service="submission", **options)
@@ -43,6 +44,7 @@ class PickupCase(SynchronousTestCase):
             is_stored=lambda id: succeed(id in self.stored),
             user_of=lambda uid: succeed(f"user{uid}"),
             expire_seconds=EXPIRE_SECONDS,
+            clock_set_at=lambda: self.clock_set_at,
         )
         return Pickup(parts), listener
 

@@ -91,6 +91,32 @@ class OneWaits(WaitingCase):
         self.assertEqual(self.files(), [])
         self.assertEqual(self.served(listener), ["alice@example.org"])
 
+    def test_a_clock_that_is_set_gives_up_nobody_before_another_try(self) -> None:
+        self.busy = {"carol"}
+        pickup, listener = self.started()
+        self.put("carol@elsewhere.example")
+        pickup.look()
+        self.clock_set_at = listener.clock.seconds() + 2 * EXPIRE_SECONDS
+        listener.clock.advance(2 * EXPIRE_SECONDS)
+        self.assertEqual((self.reports(listener), len(self.files())), ([], 1))
+        self.busy = set()
+        self.wait(listener, AGAIN_SECONDS_MOST + 60)
+        self.assertEqual((self.served(listener), self.files()), (["carol@elsewhere.example"], []))
+
+    def test_a_server_that_was_away_gives_up_nobody_before_another_try(self) -> None:
+        self.busy = {"carol"}
+        pickup, listener = self.started()
+        self.put("carol@elsewhere.example")
+        pickup.look()
+        self.stop(pickup)
+        later, after = self.pickup()
+        after.clock.advance(listener.clock.seconds() + 2 * EXPIRE_SECONDS - after.clock.seconds())
+        self.successResultOf(Deferred.fromCoroutine(later.start()))
+        self.addCleanup(self.stop, later)
+        self.assertEqual((self.reports(after), len(self.files())), ([], 1))
+        self.wait(after, AGAIN_SECONDS_MOST + 60)
+        self.assertEqual((len(self.reports(after)), self.files()), (1, []))
+
     def test_a_deferral_after_the_data_ends_in_a_report_too(self) -> None:
         pickup, listener = self.started()
         listener.store.answer = StorageBroken("no disk")
