@@ -22,6 +22,7 @@ from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.parcel import Destination
 from mailserver.mail.trace import date_time
+from mailserver.mail.until import still_holds
 from mailserver.plugins.awaiting import later, within
 
 __all__ = ["Notes", "ServerTrouble", "note_octets"]
@@ -29,6 +30,7 @@ __all__ = ["Notes", "ServerTrouble", "note_octets"]
 LOOK_SECONDS = 60.0
 ROUTE_SECONDS = 30.0
 DAY_SECONDS = 86_400.0
+OWN = "own "
 OWN_SECONDS = 30 * DAY_SECONDS  # longer than a message stays in the queue
 WAITING_MOST = 50  # troubles that are kept in mind
 LINES_MOST = 60
@@ -111,7 +113,7 @@ class Notes:
 
     def is_own(self, id: str) -> bool:
         """Whether the message with this id is a note."""
-        return self._knows(f"own {id}")
+        return self._knows(f"{OWN}{id}")
 
     def _look(self) -> None:
         self._timer = None
@@ -155,7 +157,7 @@ class Notes:
             return False
         envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now)
         content = Content.of(octets)
-        self._remember(f"own {id}", OWN_SECONDS)  # before it can fail
+        self._remember(f"{OWN}{id}", OWN_SECONDS)  # before it can fail
         try:
             await self._commit(envelope, content, tuple([Destination(i, to, route) for i, route in enumerate(good)]))
         except StorageFault as fault:  # of which the queue itself has told
@@ -174,18 +176,28 @@ class Notes:
     # --- what is remembered ---
 
     def _knows(self, name: str) -> bool:
-        if self._remembered.get(name, 0.0) > self._clock.seconds():
+        now, seconds = self._clock.seconds(), OWN_SECONDS if name.startswith(OWN) else DAY_SECONDS
+        if still_holds(self._remembered.get(name, 0.0), now, seconds):
             return True
         try:
-            return self._state.get(SPACE, name) is not None
+            value = self._state.get(SPACE, name)
         except StorageFault:  # which may cost a second note, and no more
             return False
+        return value is not None and still_holds(until_of(value, now + seconds), now, seconds)
 
     def _remember(self, name: str, seconds: float) -> None:
         now = self._clock.seconds()
         self._remembered = {one: until for one, until in self._remembered.items() if until > now}
-        self._remembered[name] = now + seconds
-        self._state.put(SPACE, name, b"", seconds)
+        self._remembered[name] = until = now + seconds
+        self._state.put(SPACE, name, repr(until).encode("ascii"), seconds)
+
+
+def until_of(value: bytes, otherwise: float) -> float:
+    """The moment that stands in a remembered value, in older ones none."""
+    try:
+        return float(value)
+    except ValueError:
+        return otherwise
 
 
 def note_octets(trouble: ServerTrouble, *, id: str, hostname: str, made_at: float) -> bytes:

@@ -94,6 +94,20 @@ class Telling(NoteCase):
         self.minutes(2)
         self.assertEqual(self.subjects(), ["full", "pam", "root"] * 2)
 
+    def test_a_clock_that_was_a_year_ahead_silences_nothing(self):
+        self.found = [trouble()]
+        for is_restart in (False, True):
+            self.sent.clear()
+            self.clock.advance(366 * DAY)
+            notes = self.make()
+            self.successResultOf(Later.fromCoroutine(notes.look()))
+            self.clock.rightNow -= 366 * DAY
+            notes = self.make() if is_restart else notes
+            for _ in range(2):
+                self.successResultOf(Later.fromCoroutine(notes.look()))
+            self.assertEqual(self.subjects(), ["full"] * 2)
+            self.clock.advance(2 * DAY)
+
     def test_a_restart_does_not_repeat_it(self):
         self.found = [trouble()]
         self.notes.start()
