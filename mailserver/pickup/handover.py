@@ -1,8 +1,8 @@
 """Brings one file of the pickup folder into the queue, through as many transactions as its recipients need.
 
 A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply; a 4yz holds back this recipient
-alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.  As in the
-queue that takes a try before, by this server and since the clock was set: either may have been away for as long as the file is old.
+alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.  As in
+the queue that takes a try before, by this server and since the clock was set: either may have been away for the file's whole age.
 
 A crash between the commit and the removal leaves a file whose name is the id of a message that the queue has: it is removed.
 Twice comes only what was committed and had left the queue again when the crash came.
