@@ -15,8 +15,8 @@ __all__ = ["ROAD_PICTURE", "ROAD_TEXT", "Box", "drawn"]
 ROAD_TEXT = Path(__file__).with_name("road.txt")
 ROAD_PICTURE = Path(__file__).with_name("road.svg")
 
-COLUMN, ROW = 190, 100  # pixels from box to box
-WIDTH, HEIGHT, MARGIN = 138, 62, 12
+COLUMN, ROW = 232, 100  # pixels from box to box
+WIDTH, HEIGHT, MARGIN = 150, 64, 12
 LINE_CHARACTERS = 22
 BOX = re.compile(r"(\d+) (\d+)  ([^:]+): ?(.*)")
 ARROW = re.compile(r"(.+?) (->|=>) (.+?):(?: (.*))?")
@@ -26,14 +26,20 @@ HEAD = """\
 font-family="sans-serif">
 <title>The road of a message</title>
 <style>
-  rect {{ fill: #f6f8fa; stroke: #57606a; }} text {{ fill: #24292f; font-size: 11px; text-anchor: middle; }}
-  .name {{ font-weight: bold; font-size: 13px; }} path {{ fill: none; stroke: #57606a; stroke-width: 1.5; }}
-  .durable {{ stroke: #1a7f37; stroke-width: 5; }} .label {{ fill: #57606a; }} .promise {{ fill: #1a7f37; font-weight: bold; }}
-  svg {{ background: #ffffff; }}
+  text {{ fill: #24292f; font-size: 12px; text-anchor: middle; }} .name {{ font-weight: bold; font-size: 14px; }}
+  .paper {{ fill: #ffffff; }} .box {{ fill: #f6f8fa; stroke: #57606a; }} .label, .head {{ fill: #57606a; }}
+  .line {{ fill: none; stroke: #57606a; stroke-width: 1.5; }} .durable {{ fill: none; stroke: #1a7f37; stroke-width: 5; }}
+  .promise {{ fill: #1a7f37; font-weight: bold; }}
+  @media (prefers-color-scheme: dark) {{
+    text {{ fill: #e6edf3; }} .paper {{ fill: #0d1117; }} .box {{ fill: #161b22; stroke: #8b949e; }}
+    .label, .head {{ fill: #8b949e; }}
+    .line {{ stroke: #8b949e; }} .durable {{ stroke: #3fb950; }} .promise {{ fill: #3fb950; }}
+  }}
 </style>
 <defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" \
 markerUnits="userSpaceOnUse">\
-<path d="M0 0L8 4L0 8z" style="fill:#57606a;stroke:none"/></marker></defs>
+<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>
+<rect class="paper" width="{width}" height="{height}" rx="6"/>
 """
 
 
@@ -79,10 +85,12 @@ def drawn(text: str) -> str:
 def drawn_box(box: Box) -> str:
     """A rectangle with the name, and the words in lines below it."""
     x, y = box.middle
-    lines = [f'<rect x="{x - WIDTH // 2}" y="{y - HEIGHT // 2}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>\n']
-    lines.append(f'<text class="name" x="{x}" y="{y - 10}">{escape(box.name)}</text>\n')
-    for number, words in enumerate(wrapped(box.words)):
-        lines.append(f'<text x="{x}" y="{y + 6 + 13 * number}">{escape(words)}</text>\n')
+    words = wrapped(box.words)
+    top = y + 3 - 7 * len(words)  # the base line of the name; what is written stands in the middle
+    lines = [f'<rect class="box" x="{x - WIDTH // 2}" y="{y - HEIGHT // 2}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>\n']
+    lines.append(f'<text class="name" x="{x}" y="{top}">{escape(box.name)}</text>\n')
+    for number, line in enumerate(words):
+        lines.append(f'<text x="{x}" y="{top + 16 + 14 * number}">{escape(line)}</text>\n')
     return "".join(lines)
 
 
@@ -98,7 +106,7 @@ def wrapped(words: str) -> list[str]:
 
 
 def arrow(start: Box, end: Box, durable: bool, label: str) -> str:
-    """From side to side where the columns differ, else from top to bottom, with its label in the middle."""
+    """From side to side where the columns differ, else from top to bottom; its label above the piece that ends at the box."""
     (x, y), (to_x, to_y) = start.middle, end.middle
     if start.column == end.column:
         step = HEIGHT // 2 if to_y > y else -HEIGHT // 2
@@ -107,12 +115,12 @@ def arrow(start: Box, end: Box, durable: bool, label: str) -> str:
         step = WIDTH // 2 if to_x > x else -WIDTH // 2
         points = [(x + step, y), (to_x - step, to_y)]
     (x, y), (to_x, to_y) = points
-    bend = f"M{x} {y}L{to_x} {to_y}" if y == to_y or x == to_x else f"M{x} {y}H{(x + to_x) // 2}V{to_y}H{to_x}"
-    kind = ' class="durable"' if durable else ""
-    line = f'<path{kind} d="{bend}"' + ("/>\n" if durable else ' marker-end="url(#end)"/>\n')
+    half = (x + to_x) // 2
+    bend = f"M{x} {y}L{to_x} {to_y}" if y == to_y or x == to_x else f"M{x} {y}H{half}V{to_y}H{to_x}"
+    line = f'<path class="{"durable" if durable else "line"}" d="{bend}"' + ("/>\n" if durable else ' marker-end="url(#end)"/>\n')
     if not label:
         return line
-    place = f'x="{(x + to_x) // 2}" y="{(y + to_y) // 2 - 6}"'
+    place = f'x="{half if y == to_y else (half + to_x) // 2}" y="{to_y - 7}"'
     return line + f'<text class="{"promise" if durable else "label"}" {place}>{escape(label)}</text>\n'
 
 

@@ -64,8 +64,12 @@ def _accounts_file(configuration: Any) -> list[str]:
 
 
 def _make_folder(target: str, data: str) -> None:
-    """For the server's user alone: what is copied is read, and written, with his rights."""
+    """For the server's user alone: what is copied is read, and written, with his rights.
+
+    Folders above it that are not there are made as well, as mkdir makes them.  Raises OSError.
+    """
     if not os.path.isdir(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         os.mkdir(target, 0o700)
     if os.geteuid() == 0:
         owner = os.stat(data)

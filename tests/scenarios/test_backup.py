@@ -71,7 +71,7 @@ class Elsewhere(ScenarioCase):
             (server.mail / name).write_text("no folder")
         server.start()
         senders = [Load(server.port, n) for n in range(3)]
-        folder = Path(self.mktemp()).resolve()
+        folder = Path(self.mktemp()).resolve() / "of" / "today"
         for one in senders:
             one.start()
         try:
