@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory
 
 from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
 from mailserver.interfaces import CannotTell
+from mailserver.transport.certificate_faults import words_of
 
 __all__ = ["LDAPConnection", "LDAPEntry", "SearchFilter", "connect"]
 
@@ -185,7 +186,7 @@ class LDAPConnection:
             raise CannotTell(f"the directory: {error}") from error
         except Exception as error:  # the end of the connection, a certificate, or an odd answer
             self.close()
-            raise DirectoryGone(f"the directory: {str(error) or type(error).__name__}") from error
+            raise DirectoryGone(f"the directory: {words_of(error)}") from error
 
 
 async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -> LDAPConnection:
@@ -194,7 +195,7 @@ async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -
         connecting: Awaitable[Any] = endpoint.connect(Factory.forProtocol(_Client)).addTimeout(seconds, clock)
         client = await connecting
     except Exception as error:  # an endpoint's
-        raise CannotTell(f"the directory cannot be reached: {str(error) or type(error).__name__}") from error
+        raise CannotTell(f"the directory cannot be reached: {words_of(error)}") from error
     connection = LDAPConnection(client, clock=clock, seconds=seconds)
     if starttls is not None:
         await connection.start_tls(starttls)

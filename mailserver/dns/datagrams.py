@@ -56,7 +56,6 @@ class Datagrams:
     ) -> None:
         self.replied = replied
         self.failed = failed
-        self.strays = 0
         self._reactor = reactor
         self._server = server
         self._random_octets = random_octets
@@ -144,7 +143,6 @@ class _Socket(DatagramProtocol):
             or not answers_question(data, attempt.question, exactly=attempt.exactly)
         ):
             self._strays += 1
-            self._owner.strays += 1
             return
         self.forget(attempt)
         self._owner.replied(attempt, data)

@@ -155,11 +155,6 @@ class Resolver:
         """The servers in use, in the order in which they are asked."""
         return tuple(self._servers.servers)
 
-    @property
-    def silent_servers(self) -> tuple[NameServer, ...]:
-        """Those of them that do not answer at present."""
-        return tuple(self._servers.resting())
-
     # --- questions ---
 
     def query(self, name: str, record_type: str) -> Deferred[Answer]:

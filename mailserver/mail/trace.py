@@ -20,7 +20,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import NO_ADDRESS, Envelope, Peer
 
-__all__ = ["date_time", "delivered_to", "goes_round", "message_id", "received", "return_path", "with_protocol"]
+__all__ = ["date_time", "delivered_to", "goes_round", "message_id", "received", "with_protocol"]
 
 LINE_OCTETS = 78  # RFC 5322 section 2.1.1
 LONG_HOSTNAME = 30  # leaves room on its line for "by", "with UTF8SMTPSA", "id" and an id, a tab being eight columns
@@ -79,11 +79,6 @@ def with_protocol(peer: Peer, smtputf8: bool) -> str:
     if peer.tls is not None:
         return name + ("SA" if peer.login else "S")
     return name + "A" if peer.login else name
-
-
-def return_path(sender: Address | None) -> bytes:
-    """The Return-Path field that the final delivery writes; None, the null reverse-path, is ``<>``."""
-    return b"Return-Path: <>\r\n" if sender is None else f"Return-Path: <{_printable(sender)}>\r\n".encode()
 
 
 def delivered_to(address: Address) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
@@ -22,7 +22,7 @@ from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
 from mailserver.smtp.client.session import ClientLimits
 
-__all__ = ["MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "smarthost_name"]
+__all__ = ["MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "smarthost_name"]
 
 IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
 Seconds = Annotated[Duration, Field(gt=0)]
@@ -120,6 +120,40 @@ class SmarthostOptions(RelayOptions):
         return self
 
 
+class ConnectionOptions(Protocol):
+    """What each component over the pool can be told of its connections."""
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def messages_per_connection(self) -> int: ...
+
+    @property
+    def connection_age(self) -> float: ...
+
+    @property
+    def connection_idle(self) -> float: ...
+
+    @property
+    def probe(self) -> float: ...
+
+
+def pool_limits(
+    options: ConnectionOptions, *, per_destination: int, probe_seconds_most: float = PoolLimits().probe_seconds_most
+) -> PoolLimits:
+    """The pool's limits, as configured."""
+    return PoolLimits(
+        per_destination=per_destination,
+        in_all=options.connections,
+        messages=options.messages_per_connection,
+        age_seconds=options.connection_age,
+        idle_seconds=options.connection_idle,
+        probe_seconds=options.probe,
+        probe_seconds_most=probe_seconds_most,
+    )
+
+
 def _relay(
     options: RelayOptions,
     services: Services,
@@ -132,20 +166,12 @@ def _relay(
     from twisted.internet import reactor
 
     network: Any = reactor
-    limits = PoolLimits(
-        per_destination=options.connections_per_host,
-        in_all=options.connections,
-        messages=options.messages_per_connection,
-        age_seconds=options.connection_age,
-        idle_seconds=options.connection_idle,
-        probe_seconds=options.probe,
-    )
     connections = Connections(
         clock=services.clock,
         connect_tcp=network.connectTCP,
         run_in_thread=services.run_in_thread,
         own_name=services.hostname,
-        pool_limits=limits,
+        pool_limits=pool_limits(options, per_destination=options.connections_per_host),
         client_limits=ClientLimits(
             connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
         ),

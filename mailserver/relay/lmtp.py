@@ -22,12 +22,11 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
-from mailserver.relay.components import smarthost_name
+from mailserver.relay.components import pool_limits, smarthost_name
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import Host, HostBook, Hosts, named_hosts
-from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
 from mailserver.smtp.client.session import ClientLimits
 
@@ -229,13 +228,9 @@ class LMTPFactory:
             connect_tcp=network.connectTCP if options.socket is None else connect_unix,
             run_in_thread=services.run_in_thread,
             own_name=services.hostname,
-            pool_limits=PoolLimits(
+            pool_limits=pool_limits(
+                options,
                 per_destination=options.connections,
-                in_all=options.connections,
-                messages=options.messages_per_connection,
-                age_seconds=options.connection_age,
-                idle_seconds=options.connection_idle,
-                probe_seconds=options.probe,
                 probe_seconds_most=max(PROBE_SECONDS_MOST, options.probe),
             ),
             client_limits=_limits(options),

@@ -29,6 +29,7 @@ from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import ClientSession, Phase
 from mailserver.smtp.client.states import ClientState
 from mailserver.smtp.events import Wait
+from mailserver.transport.certificate_faults import words_of
 from mailserver.transport.writing import let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
@@ -134,7 +135,8 @@ class RelayProtocol(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_stream()
         if self._is_securing:
-            self._opening_failed(Reply.heard(451, "4.7.5", (f"TLS could not be established: {_words(reason)}",)))
+            words = words_of(reason.value)  # type: ignore[arg-type]  # a Failure has one
+            self._opening_failed(Reply.heard(451, "4.7.5", (f"TLS could not be established: {words}",)))
         self.session.receive_eof()
         self._run()
         self._opening_failed(GIVEN_UP)
@@ -396,10 +398,6 @@ def _temporary(reply: Reply) -> Reply:
     if reply.is_transient:
         return reply
     return Reply.heard(451, "4.3.2", (f"The host turns us away: {reply}",))
-
-
-def _words(reason: Failure) -> str:
-    return reason.getErrorMessage() or type(reason.value).__name__
 
 
 def _tls_version(transport: Any) -> str:

@@ -28,6 +28,7 @@ from mailserver.tls.contexts import CertificateParts, ClientCertificates, Server
 from mailserver.tls.facts import bindings_of, facts_of, fault_of
 from mailserver.tls.identity import Identity, IdentityError, Pair, read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
+from mailserver.transport.certificate_faults import words_of
 
 __all__ = ["Certificates", "Sources"]
 
@@ -243,8 +244,8 @@ def contexts_of(parts: CertificateParts, verification: Verification) -> ServerCo
     try:
         return ServerContexts(parts, verification)
     except (SSL.Error, ValueError) as error:
-        words = "; ".join(str(part[-1]) for part in error.args[0]) if isinstance(error, SSL.Error) else str(error)
-        raise IdentityError(f"OpenSSL refuses the certificate {parts.default.pair.certificate} or the ciphers: {words}") from None
+        file = parts.default.pair.certificate
+        raise IdentityError(f"OpenSSL refuses the certificate {file} or the ciphers: {words_of(error)}") from None
 
 
 def doubts_of(sources: Sources, parts: CertificateParts) -> list[str]:

@@ -17,31 +17,15 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
 from mailserver.tls.identity import Identity
+from mailserver.transport.certificate_faults import FAULTS
 
-__all__ = ["ClientCertificates", "ServerContexts", "FAULTS", "CertificateParts", "Verification"]
+__all__ = ["ClientCertificates", "ServerContexts", "CertificateParts", "Verification"]
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; TLS 1.3 has its own, all of that kind
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 SESSION_SECONDS = 7200
 VERIFY_DEPTH = 8
 
-# What OpenSSL finds wrong with a client's certificate, in our words; the gravest stands first.
-FAULTS: Mapping[int, str] = {
-    23: "revoked",
-    10: "expired",
-    9: "not yet valid",
-    26: "wrong purpose",
-    7: "bad signature",
-    18: "self-signed",
-    19: "unknown authority",
-    20: "unknown authority",
-    21: "unknown authority",
-    2: "unknown authority",
-    22: "unknown authority",
-    24: "unknown authority",
-    3: "no list of revoked certificates of its authority",
-    12: "the list of revoked certificates has expired",
-}
 GRAVITY = tuple(dict.fromkeys(FAULTS.values()))
 
 

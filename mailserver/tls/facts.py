@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from mailserver.mail.envelope import TLSFacts
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls.contexts import Verification
-from mailserver.tls.identity import UNREADABLE, extension_of
+from mailserver.tls.identity import extension_of
+from mailserver.transport.certificate_faults import UNREADABLE, words_of
 
 __all__ = ["bindings_of", "connection_of", "facts_of", "fault_of"]
 
@@ -93,8 +94,6 @@ def fault_of(transport: Any, reason: Failure, verification: Verification) -> str
         return f"client certificate: {fault}"
     error = reason.value
     if isinstance(error, SSL.Error):
-        words = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else ()) if part)
-        if NO_CERTIFICATE in words:
-            return "no client certificate"
-        return words or "a TLS error"
+        words = words_of(error)
+        return "no client certificate" if NO_CERTIFICATE in words else words
     return "the client went away"

@@ -13,17 +13,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
+from mailserver.transport.certificate_faults import UNREADABLE
+
 __all__ = ["Identity", "IdentityError", "Pair", "read_authorities", "read_identity", "read_revocations"]
 
 FILE_OCTETS = 16 * 1024 * 1024
-# What a certificate can hold that OpenSSL takes and `cryptography` does not, beside an extension that is not there.
-UNREADABLE = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 class IdentityError(ValueError):

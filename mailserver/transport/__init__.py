@@ -1,7 +1,8 @@
-"""What two rooms need of a socket.
+"""What several rooms need of a socket and of TLS.
 
 In the order in which they are read:
 
+* `certificate_faults`: what can be wrong with a certificate, and the words for it
 * `verified`: a TLS client that accepts a certificate of the right name alone
 * `writing`: writes straight to the socket where nothing waits to be written
 """

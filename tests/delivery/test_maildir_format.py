@@ -31,6 +31,10 @@ class Fields(SynchronousTestCase):
         fields = delivery_fields(Address("jürgen", "exämple.org"), ALICE, ALICE)
         self.assertIn("<jürgen@exämple.org>".encode(), fields)
 
+    def test_addresses_are_quoted_as_on_the_wire_whoever_reads_them_may_be_strict(self) -> None:
+        fields = delivery_fields(Address.parse("a..b@x"), Address("a b", "x"), Address("a b", "x"))
+        self.assertEqual(fields, b'Return-Path: <"a..b"@x>\nDelivered-To: "a b"@x\n')
+
     def test_no_address_can_add_a_field(self) -> None:
         fields = delivery_fields(Address("a\r\nX-Evil: 1", "b\n.org"), ALICE, ALICE)
         self.assertEqual(fields.count(b"\n"), 2)

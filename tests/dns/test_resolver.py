@@ -546,7 +546,7 @@ class DeadServers(ResolverCase):
             self.query(f"n{n}.example")
             self.network.advance(3)
             self.answer(rcode=3)
-        self.assertEqual(self.resolver.silent_servers, (A,))
+        self.assertEqual(self.resolver._servers.resting(), [A])
         self.query("n3.example")
         self.assertEqual(self.asked[-1], "2")
         self.answer(rcode=3)
@@ -554,7 +554,7 @@ class DeadServers(ResolverCase):
         self.query("n4.example")
         self.assertEqual(self.asked[-1], "1")
         self.answer(rcode=3)
-        self.assertEqual(self.resolver.silent_servers, ())
+        self.assertEqual(self.resolver._servers.resting(), [])
 
 
 class Trust(ResolverCase):

@@ -95,7 +95,7 @@ class Aiosmtpd(LoginCase):
 
     async def test_implicit_tls_to_a_port_without_it_waits(self):
         relay = await self.logging_in(implicit_tls=True)  # the sink greets in the clear
-        self.assertDeferred(await self.deliver(relay), "4.7.5", "TLS could not be established")
+        self.assertDeferred(await self.deliver(relay), "4.7.5", "TLS could not be established: wrong version number")
 
     async def test_a_certificate_that_is_not_the_hosts_gets_no_password(self):
         await self.serve()

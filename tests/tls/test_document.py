@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.config import load
 from mailserver.plugins.catalogue import discover
-from mailserver.tls.contexts import CIPHERS, FAULTS, ClientCertificates
+from mailserver.tls.contexts import CIPHERS, ClientCertificates
 from mailserver.tls.identity import Pair, extension_of, read_authorities, read_identity, read_revocations
+from mailserver.transport.certificate_faults import FAULTS
 from tests.requires import require_tool
 from tests.tls.authority import Authority
 
