@@ -38,7 +38,11 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.entry import Attempt
 
-__all__ = ["ActiveMessage", "ActiveParcel", "Backlogged", "Unflushed", "WaitingEntry"]
+__all__ = ["EVERY_DESTINATION", "ActiveMessage", "ActiveParcel", "Backlogged", "Unflushed", "WaitingEntry"]
+
+
+EVERY_DESTINATION = -1
+"""The mask with all bits."""
 
 
 class ActiveMessage:

@@ -13,29 +13,24 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.mail.answers import Delivered, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
-from mailserver.mail.faults import StorageDamaged
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.queue.active import ActiveQueue
-from mailserver.queue.active_message import ActiveMessage, ActiveParcel, Backlogged, Unflushed, WaitingEntry
+from mailserver.queue.active_message import EVERY_DESTINATION, ActiveMessage, ActiveParcel, Unflushed, WaitingEntry
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, destination_name
 from mailserver.queue.outcome_writer import OutcomeWriter, Settled
-from mailserver.queue.reader import OpenEntry, ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
+from mailserver.queue.reading_back import ReadingBack
 from mailserver.queue.retry_timer import RetryTimer
 from mailserver.queue.settlement import Settlement
 
 __all__ = ["Runner"]
 
-PAGE = 200  # entries read back at once
-RETRIES_PAGE = 50  # of those that were deferred before: they shall not hold up the others
-READ_AGAIN_SECONDS = 5.0
-REFILL = 1000  # numbers that are read at once for a backlog that had outgrown its place in memory
 UNSOUND_SAID_SECONDS = 3600.0
 UNSOUND_KINDS = 20
 
@@ -82,6 +77,15 @@ class Runner:
             ask=lambda *question: self.read(reader.due_now, *question),
             found=self._found_due,
             has_room=lambda: all(active_queue.has_room_for_retries for active_queue in self.active_queues),
+        )
+        self._reading_back = ReadingBack(
+            reader=reader,
+            read=self.read,
+            take_up=self._take_up,
+            damaged=self.damaged,
+            not_to_be_taken=self._not_to_be_taken,
+            later=self._later,
+            changed=self.changed,
         )
         self._recovery: Callable[[], None] | None = None
         self._postponed: set[Any] = set()
@@ -153,7 +157,7 @@ class Runner:
             self._claimed[number].update([Claimed(active_queue.remote, again) for active_queue in active_queues])
             return
         if number in self.outcome_writer.settling:
-            return  # all is delivered
+            return  # all of it is delivered, and the store is about to forget it
         entry = self.live.get(number) or self._new_entry(
             number, message.envelope, message.content, message.destinations, message.attempts
         )
@@ -203,8 +207,8 @@ class Runner:
         for active_queue in self.active_queues:
             if not self._stopping:
                 if active_queue.wants_numbers and self._recovery is None:
-                    self._refill(active_queue)
-                self._read_back(active_queue)
+                    self._reading_back.refill(active_queue)
+                self._reading_back.read_back(active_queue)
         self.due.resume()
         if (
             self._recovery is not None
@@ -322,13 +326,10 @@ class Runner:
         self._count("deferred", len(deliveries))
 
         def again() -> None:
-            self._postponed.discard(timer)
             for number in numbers:
                 active_queue.backlog.add("", WaitingEntry(number, True))
-            self.changed()
 
-        timer = self._clock.callLater(pause_seconds, again)
-        self._postponed.add(timer)
+        self._later(pause_seconds, again)
 
     def settled(self, entries: list[Settled]) -> None:
         """The store has forgotten them."""
@@ -435,97 +436,32 @@ class Runner:
 
     # --- reading back ---
 
-    def _read_back(self, active_queue: ActiveQueue) -> None:
-        asked = active_queue.next_to_read(PAGE, RETRIES_PAGE)
-        if not asked:
-            return
-        numbers = [one.entry.number for one in asked]
-        answer = self.read(self._reader.read, numbers, active_queue.free_octets)
-        answer.addCallbacks(self._read, self._not_read, callbackArgs=(active_queue, asked), errbackArgs=(active_queue, asked))
-        answer.addErrback(self._stumbled)
+    def _take_up(self, message: ReadMessage, active_queue: ActiveQueue, again: bool) -> None:
+        self.adopt(message, (active_queue,), again, window_counts=False)
 
-    def _read(
-        self, answer: tuple[list[ReadMessage | Unreadable], int], active_queue: ActiveQueue, asked: list[Backlogged]
-    ) -> None:
-        messages, taken = answer
+    def _not_to_be_taken(self, number: int) -> int:
+        if number in self.outcome_writer.settling:
+            return EVERY_DESTINATION
+        entry = self.live.get(number)
+        return 0 if entry is None else entry.not_to_be_taken
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        """After a pause; never, where the queue stops before: what it would bring back is in the store."""
         if self._stopping:
-            active_queue.read_ended(())
-            self.changed()
             return
-        active_queue.read_ended(asked[taken:])
-        again = {one.entry.number: one.entry.again for one in asked}
-        for message in messages:
-            try:
-                if isinstance(message, Unreadable):
-                    self.damaged(message)
-                else:
-                    self.adopt(message, (active_queue,), again[message.number], window_counts=False)
-            except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
-                self.log.failure("the queue cannot take up entry {number}", number=message.number)
-        active_queue.pump()
-        self.changed()
 
-    def _not_read(self, failure: Failure, active_queue: ActiveQueue, asked: list[Backlogged]) -> None:
-        if self._stopping or failure.check(StorageDamaged):  # damage is told, and does not mend itself
-            return
-        self.log.failure("the queue could not read its entries back; it tries again", failure)
-
-        def again() -> None:
+        def ring() -> None:
             self._postponed.discard(timer)
-            active_queue.read_ended(asked)
+            work()
             self.changed()
 
-        timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
+        timer = self._clock.callLater(seconds, ring)
         self._postponed.add(timer)
-
-    def _refill(self, active_queue: ActiveQueue) -> None:
-        """Its backlog has room again for numbers that are in the store alone."""
-        low, high = active_queue.store_window.taken()
-        asked = self.read(self._reader.open_entries, low - 1, high, REFILL)
-        asked.addCallbacks(
-            self._refilled, self._not_refilled, callbackArgs=(active_queue, high), errbackArgs=(active_queue, low, high)
-        )
-        asked.addErrback(self._stumbled)
-
-    def _refilled(self, found: list[OpenEntry], active_queue: ActiveQueue, high: int) -> None:
-        active_queue.store_window.reading = False
-        for number, destinations, attempted in found:
-            entry = self.live.get(number)
-            busy = 0 if entry is None else entry.not_to_be_taken
-            part = [
-                d
-                for d in destinations
-                if isinstance(d.route, Remote) is active_queue.remote and d.index not in attempted and not busy >> d.index & 1
-            ]
-            # An entry that cannot be read is found out, and told, where its message is read.
-            if (part or not destinations) and number not in self.outcome_writer.settling:
-                active_queue.wait(active_queue.key_of(part) if part else "", number, not active_queue.remote, older=True)
-        if len(found) == REFILL:
-            active_queue.store_window.add_range(found[-1].number + 1, high)
-        self.changed()
-
-    def _not_refilled(self, failure: Failure, active_queue: ActiveQueue, low: int, high: int) -> None:
-        if failure.check(StorageDamaged):
-            return
-        self.log.failure("the queue could not read which of its entries wait; it tries again", failure)
-        active_queue.store_window.add_range(low, high)
-
-        def again() -> None:
-            self._postponed.discard(timer)
-            active_queue.store_window.reading = False
-            self.changed()
-
-        if not self._stopping:
-            timer = self._clock.callLater(READ_AGAIN_SECONDS, again)
-            self._postponed.add(timer)
 
     def _found_due(self, entries: list[tuple[int, bool]]) -> None:
         for number, remote in entries:
             self.active_queues[remote].retries.add("", WaitingEntry(number, True))
         self.changed()
-
-    def _stumbled(self, failure: Failure) -> None:
-        self.log.failure("the queue stumbled", failure)
 
     # --- the end ---
 
@@ -537,6 +473,7 @@ class Runner:
     def finish(self) -> Deferred[None]:
         """Take nothing more from the store, deliver what is in memory; fires when that has been settled."""
         self._stopping = True
+        self._reading_back.stop()
         self._recovery = None
         self.due.stop()
         for timer in self._postponed:
@@ -554,6 +491,7 @@ class Runner:
     def stop(self) -> None:
         """Stop where things stand: the store has the rest."""
         self._stopping = True
+        self._reading_back.stop()
         for active_queue in self.active_queues:
             active_queue.stop()
         self.outcome_writer.stop()

@@ -12,7 +12,7 @@ from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.queue import active as active_module
-from mailserver.queue import runner as runner_module
+from mailserver.queue import reading_back
 from mailserver.queue.active_message import WaitingEntry
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
@@ -291,7 +291,7 @@ class Overflowing(ReadingCase):
     def setUp(self):
         super().setUp()
         self.patch(active_module, "BACKLOG_MOST", 20)
-        self.patch(runner_module, "REFILL", 7)
+        self.patch(reading_back, "REFILL", 7)
 
     async def send_while_blocked(self, queue, delivery, make, count=100):
         delivery.hold = True
