@@ -36,7 +36,7 @@ NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 
 
 class PickupFault(ValueError):
-    """The file is not what it should be; the words say why."""
+    """The file is not a message; the words say why."""
 
 
 def pickup_name(microseconds: int, random: bytes) -> str:
@@ -75,19 +75,19 @@ class PickupEnvelope:
 
     @classmethod
     def decode(cls, line: bytes) -> PickupEnvelope:
-        """Raises `PickupFault` for what no program of ours has written."""
+        """Raises `PickupFault` for a malformed line."""
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise PickupFault(f"its first line is not JSON: {error}") from None
         if not isinstance(row, dict) or row.get("version") != VERSION:
-            raise PickupFault(f"its first line is no envelope of version {VERSION}")
+            raise PickupFault(f"its first line is not an envelope of version {VERSION}")
         if row.keys() - KEYS:
             raise PickupFault(f"its envelope has an unknown key {min(row.keys() - KEYS)!r}")
         try:
             return cls._decoded(row)
         except AddressError as error:
-            raise PickupFault(f"its envelope has what is no address: {error}") from None
+            raise PickupFault(f"its envelope has an invalid address: {error}") from None
 
     @classmethod
     def _decoded(cls, row: dict[str, Any]) -> PickupEnvelope:
@@ -105,7 +105,7 @@ class PickupEnvelope:
         if not all(isinstance(one, str) for one in recipients):
             raise PickupFault("its recipients must be texts")
         if body not in ("7BIT", "8BITMIME") or not isinstance(smtputf8, bool) or ret not in (None, "FULL", "HDRS"):
-            raise PickupFault("its envelope has a body, smtputf8 or ret that is none")
+            raise PickupFault("its envelope has an invalid body, smtputf8 or ret")
         if envid is not None and not (isinstance(envid, str) and envid.isascii() and envid.isprintable()):
             raise PickupFault("its envelope id (envid) is not printable ASCII")
         notify = _notify(row.get("notify"))
@@ -129,8 +129,8 @@ def _notify(value: Any) -> frozenset[str] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise PickupFault("its notify is none")
+        raise PickupFault("its notify is invalid")
     wanted = frozenset(value)
     if wanted - NOTIFY or ("NEVER" in wanted and len(wanted) > 1):
-        raise PickupFault("its notify is none")
+        raise PickupFault("its notify is invalid")
     return wanted

@@ -160,13 +160,13 @@ class FileTransaction:
         return Envelope(self.id, self._peer, envelope.sender, envelope.recipients, now, envelope.parameters)
 
     def _head(self) -> bytes:
-        """The header as the queue would have it: lines end with CRLF, and text behind it is none of it, empty line or not."""
+        """The header as the queue would have it: with CRLF, up to the text, whether an empty line divides the two or not."""
         content, _ = mended(Content.of(normalized(self._opened.start[:HEADER_OCTETS])))
         return content.headers.without(frozenset())
 
 
 class Flow:
-    """The disk's back pressure."""
+    """Back-pressure of the disk: the file is read no faster than the spool is written."""
 
     def __init__(self) -> None:
         self._paused: Deferred[None] | None = None

@@ -2,15 +2,15 @@
 
     {path}/                 complete files, and under names with a dot those that are being written
     {path}/taken/           those that the server is bringing into the queue: "ID.ID of a report"; "….progress" beside some
-    {path}/bad/             those that are no messages
+    {path}/bad/             those that are not messages
 
 The folder hands its group on to the files in it (setgid), so that the server may read what another user wrote with mode 0640.  It
 may not be listed by those who may only write (no r), and nobody may remove another's file (sticky).  A file is taken by moving it
 into a folder that is the server's alone; its new name is the message id that it will have, so that after a crash it is known
 whether the queue has it already.
 
-Others write here, so each entry is looked at for itself: what is no regular file is never moved, one that cannot be moved or read
-keeps no other from its turn, and a user's files wait behind his own, not before those of others.  All functions block.
+Others write here, so each entry is looked at for itself: only regular files are moved, one that cannot be moved or read
+does not delay the others, and many files of one user delay no other user's.  All functions block.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class FoundFile:
 class Listing:
     """What stands in the folder.
 
-    `files` are those that may be messages: each user's oldest first, the users by turns.  `misnamed` are files under a name that
-    none of ours has, `odd` what is no file; of both the first `ODD_LISTED`.
+    `files` are those that may be messages: each user's oldest first, the users by turns.  `misnamed` are files whose names
+    are not those of messages, `odd` entries that are not regular files; of both the first `ODD_LISTED`.
     """
 
     files: tuple[FoundFile, ...]
@@ -183,19 +183,20 @@ class PickupFolder:
         return os.path.join(self.path, TAKEN, name)
 
     def open(self, name: str) -> OpenedFile:
-        """Open a taken file.  Raises `PickupFault` for what is no message, OSError."""
+        """Open a taken file.  Raises `PickupFault` where it is not a message, OSError."""
         try:
             descriptor = os.open(self.taken_path(name), READ)
         except PermissionError:
             raise PickupFault("the server's user may not read it") from None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
-                raise PickupFault("it is no file") from None
+                raise PickupFault("it is not a regular file") from None
             raise
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-                raise PickupFault("it is no file of its own")  # a second name could make another's file a message
+                # By a second name another's file would be a message.
+                raise PickupFault("it is not a regular file, or has a second name")
             start = b""
             while b"\n" not in start and (piece := os.read(descriptor, PIECE_OCTETS)):
                 start += piece
@@ -237,7 +238,7 @@ class PickupFolder:
         return True
 
     def progress(self, name: str) -> PickupProgress:
-        """How far a taken file has come.  Raises OSError; ValueError where that is not legible any more."""
+        """How far a taken file has come.  Raises OSError; ValueError where it is damaged."""
         try:
             with open(self.taken_path(name) + PROGRESS, "rb") as file:
                 return PickupProgress.decode(file.read())

@@ -1,8 +1,9 @@
 """Brings one file of the pickup folder into the queue, through as many transactions as its recipients need.
 
-A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply; a 4yz holds back this recipient
-alone, who is asked for again until `expire_seconds` have passed since the file was taken; then the sender hears of it.  As in
-the queue that takes a try before, by this server and since the clock was set: either may have been away for the file's whole age.
+A refusal of one recipient (5yz) ends in a report to the sender, since nobody waits for a reply.  A 4yz holds back this
+recipient alone: it is tried again until `expire_seconds` have passed since the file was taken, then the sender gets a report.
+As in the queue, that takes a try before, by this server and since the clock was set: either the server or the clock may have
+been away for the file's whole age.
 
 A crash between the commit and the removal leaves a file whose name is the id of a message that the queue has: it is removed.
 Twice comes only what was committed and had left the queue again when the crash came.
@@ -104,7 +105,7 @@ class FileHandover:
             taken_at = time_of(delivery_id)
             time_of(report_id)
         except ValueError:
-            raise PickupFault("its name is none of ours") from None
+            raise PickupFault("its name is not that of a taken file") from None
         opened: OpenedFile = await self._run_in_thread(self._folder.open, name)
         try:
             progress = await self._so_far(name, again, delivery_id, report_id)
@@ -154,7 +155,7 @@ class FileHandover:
         try:
             progress: PickupProgress = await self._run_in_thread(self._folder.progress, name)
         except ValueError as error:
-            self.log.error("{name}: who has it is not legible, all get it: {why}", name=name, why=str(error))
+            self.log.error("{name}: the record of who has it is damaged, so all get it: {why}", name=name, why=str(error))
             return PickupProgress(used={delivery_id, report_id}, is_kept=True)
         if progress.delivery is not None and await self._is_stored(progress.delivery.id):
             progress.done.update(progress.delivery.addresses)

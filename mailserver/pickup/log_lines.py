@@ -1,4 +1,4 @@
-"""What is said in the log about the entries of the pickup folder, so that nobody can flood it."""
+"""Log lines about the entries of the pickup folder, so few that no user can flood the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USERS_MOST = 1000
 
 
 class PickupLog:
-    """What was said about the entries of the folder: each once, and about one user's no more than some in ten minutes."""
+    """One line for each entry of the folder, and for one user no more than `TOLD_OF_A_USER` within `TOLD_SECONDS`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -34,10 +34,10 @@ class PickupLog:
         if lines < TOLD_OF_A_USER:
             say("{name} of user {uid} in the pickup folder {words}", name=ascii(found.name), uid=found.uid, words=words)
         elif lines == TOLD_OF_A_USER:
-            say("more entries of user {uid} in the pickup folder are no messages; they are not told", uid=found.uid)
+            say("for some minutes no more is told of entries of user {uid} in the pickup folder", uid=found.uid)
 
     def forget_others(self, present: set[FoundFile]) -> None:
-        """Only these are still there; should another come back, it is told anew."""
+        """Only these are still there.  An entry that goes and comes again gets a line again."""
         self._entries = {found for found in self._entries if not found.name or found in present}
         if len(self._lines) > USERS_MOST:
             self._lines.clear()

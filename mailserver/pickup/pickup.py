@@ -1,8 +1,8 @@
 """Watches the pickup folder: mail that programs of this host hand over.
 
-Each file goes to `FileHandover`; this module says which one next.  Whatever others put into the folder, it keeps nobody
-else's mail from its turn: a user has at most some files under way and some waiting, each file and each entry is guarded
-for itself, and what is told is told once.
+Each file goes to `FileHandover`; this module says which one is next.  Whatever a user puts into the folder, the mail of others
+does not wait for it: each user has a bounded number of files under way and of files waiting, an error concerns one file or entry
+alone, and the log has it once.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Pickup:
             await self._ended
 
     def look(self) -> None:
-        """Look for files now: somebody rang."""
+        """Look for files now: a program has told that there is one."""
         self._once_more = True
         if self._is_working:
             self._wake_up()
@@ -180,7 +180,7 @@ class Pickup:
         self._error_told = ""
         self._plan = deque(listing.files)
         for found in listing.odd:
-            self._lines.once(found, "is no file: it is left where it is", self.log.error)
+            self._lines.once(found, "is not a file: it is left where it is", self.log.error)
         for found in listing.misnamed:
             await self._put_misnamed_aside(found)
         self._lines.forget_others({*listing.odd, *listing.misnamed})

@@ -1,4 +1,4 @@
-"""How far a file of the pickup folder has come, where one transaction was not enough for all its recipients.
+"""Which recipients of a file have its message, where one transaction was not enough for all of them.
 
 Most files need none of this: their recipients are accepted or refused at once.  Where some have to wait (a 4yz reply, or more of
 them than a transaction takes), what has been done stands beside the taken file as ``ID.ID.progress``, so that a crash neither

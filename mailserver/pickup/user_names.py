@@ -1,4 +1,4 @@
-"""Users' names, asked of the host's name service outside the reactor: a directory server that hangs costs a pause, no more."""
+"""Users' names by number, from the host's name service, asked outside the reactor.  One that hangs costs a pause, no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipients whose mail nobody could take anywhere now: they are put off at RCPT."""
+"""Whether the delivery of a recipient's mail is missing now.  Such a recipient is deferred at RCPT."""
 
 from __future__ import annotations
 

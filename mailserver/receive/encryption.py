@@ -1,4 +1,4 @@
-"""What a listener knows of TLS: who shakes hands, what came of it, and for what it is required."""
+"""What a listener knows of TLS: how it encrypts, what a handshake has shown, whose certificate may relay."""
 
 from __future__ import annotations
 

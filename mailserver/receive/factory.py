@@ -1,4 +1,4 @@
-"""A listener: makes a protocol for each connection, counts them, looks at the clock for them and sees them off."""
+"""A listener: makes the connections, counts them, checks their times each second, ends them when it goes away."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class ReceiveFactory(ServerFactory):
         return protocol
 
     def _tell_of_stranger(self, address: str) -> None:
-        """Once for each network, and not of more than some: whoever scans us writes no log."""
+        """Once for each network, and of a bounded number of networks: a scan does not fill the log."""
         network = network_of(address)
         if network in self._strangers or len(self._strangers) >= STRANGERS_TOLD:
             return
         self._strangers.add(network)
         log.warn(
-            "a connection from {address} was closed: it is none of the proxies of this {service} listener (told once{last})",
+            "a connection from {address} was closed: it is not one of the proxies of this {service} listener (told once{last})",
             address=address,
             service=self.profile.service,
             last="" if len(self._strangers) < STRANGERS_TOLD else ", of no others any more",

@@ -1,9 +1,9 @@
-"""Ask the filters of a stage, side by side, each with a deadline; one judgement comes out.
+"""Asks the filters of a stage side by side, each with a deadline; one judgement comes out.
 
 The worst verdict wins: Refuse, then Defer, then Quarantine; signals only add up.  An explicit Accept ends the stage, whatever
-the others say or would have said.  A filter that raises, answers with something else than a verdict, or is late counts as its
+the others say or would have said.  A filter that raises, answers with anything but a verdict, or is late counts as its
 configured `on_error`: a broken filter never loses a message and, unless the administrator says *skip*, never lets one through.
-A verdict of a class that somebody derived counts as the verdict it was derived from.
+A verdict of a derived class counts as the verdict it is derived from.
 
 Reply texts are not made here.  Where no filter has to wait, no Deferred is made and no reactor turn is spent.
 """
@@ -143,7 +143,7 @@ class Judging:
         self._edits = _Stage("edits", IModifier, "edits", filters, clock)
 
     def asks(self, service: str) -> Asks:
-        """Is there anyone to ask?  Where there is not, the caller need not even make the arguments."""
+        """The stages with filters.  For the others the caller need not even make the arguments."""
         stages = (self._peer, self._sender, self._recipient, self._content, self._content_for, self._edits)
         return Asks(*[bool(stage.questions(service)) for stage in stages])
 

@@ -1,4 +1,4 @@
-"""What a client that wants to log in hears (RFC 4954)."""
+"""The reply to each outcome of a log-in (RFC 4954)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DENIALS: Mapping[Denial, Reply] = {
 
 
 def reply_to(answer: Challenge | LoggedIn | Denied | None) -> Reply:
-    """The reply; None, where nobody could say anything, is 454."""
+    """The reply.  None, no outcome, is 454."""
     match answer:
         case Challenge(data):
             return Reply.of(334, "", base64.b64encode(data).decode("ascii"))

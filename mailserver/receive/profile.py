@@ -93,7 +93,7 @@ class Profile:
     user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
     only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
-    `absence` says who is missing that would take mail further; None: nobody waits for an answer, so it is queued in any case.
+    `absence` says whether a delivery is missing; None: mail is queued in any case, since nobody waits for a reply.
     `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
     nobody sets, where it is given, else by `clock`.
     """

@@ -1,4 +1,4 @@
-"""A connection from a proxy, until the proxy has said whom it brings.
+"""A connection from a proxy, until its PROXY header is there.
 
 Nothing is said, counted against a network or judged before the header is whole.  Then the connection that the header announces
 takes this one's place on the transport, and this one is gone; so behind a proxy everything is as without one: implicit TLS,

@@ -1,4 +1,4 @@
-"""The header with which a proxy says whom it brings (PROXY protocol, versions 1 and 2), read without I/O.
+"""The header of the PROXY protocol, versions 1 and 2, by which a proxy names its client.  Read without I/O.
 
 The source is HAProxy's `doc/proxy-protocol.txt`; the sections named here are its own.  Version 1 is a line of 107 octets at most
 (section 2.1), version 2 a signature of 12 octets, 4 octets that say what follows, and that (section 2.2); what stands behind
@@ -25,7 +25,7 @@ NO_INTERNET_STREAM = frozenset({0x00, 0x12, 0x22, 0x31, 0x32})  # unspecified, d
 
 
 class HeaderFault(Exception):
-    """What came is no header, or a malformed one; the words say what is wrong."""
+    """The header is missing or malformed; the words say what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def read_header(octets: bytes) -> tuple[Origin, int] | None:
         return _read_binary(octets)
     if WORD.startswith(octets) or SIGNATURE.startswith(octets):
         return None
-    raise HeaderFault("there is none")
+    raise HeaderFault("none found")
 
 
 def _read_line(octets: bytes) -> tuple[Origin, int] | None:

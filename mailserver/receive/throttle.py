@@ -1,4 +1,4 @@
-"""How much a peer may ask for: connections, patience with errors, and time.
+"""Limits on what a peer may use: connections, errors, time.
 
 Everything here is a decision about numbers that are handed in, the time included; the protocol keeps the timers.  A listener's
 connections share one `Patience` and one `Pace`, so that an idle connection keeps nothing here; a `Progress` lives as long

@@ -12,7 +12,7 @@ __all__ = ["NO_TLS_RULES", "TLSRules"]
 class TLSRules:
     """`required_from` and `required_for` hold addresses, domains, and ``*.`` with a domain: every name below it.
 
-    Whoever hears 530 5.7.0 for it may begin TLS and try again (RFC 3207 section 4).
+    A client that gets 530 5.7.0 for it may begin TLS and try again (RFC 3207 section 4).
     """
 
     __slots__ = ("_for", "_from")

@@ -35,7 +35,7 @@ __all__ = ["ROUTES_MOST", "Transaction"]
 
 log = Logger()
 
-SURPLUS_MOST = 1000  # recipients too many that are no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
+SURPLUS_MOST = 1000  # surplus recipients that count as no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
 # Routes of all recipients of one message, but for the first one's (more where more recipients are allowed): aliases multiply
 # them, and what is done for each route is done while other connections wait.
 ROUTES_MOST = 5000
@@ -152,9 +152,9 @@ class Transaction:
         return replies.RECIPIENT_OK
 
     def excuses(self, reply: Reply) -> bool:
-        """The reply to RCPT is no error of the peer's: the recipient is for another transaction (RFC 5321 section 4.5.3.1.10).
+        """The reply to RCPT does not count as an error of the peer's, at most `SURPLUS_MOST` times.
 
-        That ends at a thousand of them.
+        The recipient is for another transaction (RFC 5321 section 4.5.3.1.10).
         """
         return reply.enhanced == replies.ANOTHER_TRANSACTION and self._surplus <= SURPLUS_MOST
 
@@ -179,7 +179,7 @@ class Transaction:
             usable.append(route)
         if not usable:
             return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
-        if profile.absence is not None:  # asked last: who may not send there hears that, and not of our troubles
+        if profile.absence is not None:  # asked last: a peer that may not send there learns that, not that a delivery is missing
             try:
                 missing = next(filter(None, map(profile.absence.why, usable)), "")
             except FAULTS:  # a plugin's

@@ -49,7 +49,7 @@ def read_verdict(answer: object) -> tuple[Verdict, tuple[Edit, ...]]:
     elif isinstance(answer, Accept):
         verdict = Accept(why)
     elif isinstance(answer, Signal):
-        if not math.isfinite(answer.score):  # TypeError where it is no number
+        if not math.isfinite(answer.score):  # TypeError where it is not a number
             raise ValueError("a signal's score must be a finite number")
         verdict = Signal(_words(answer.name), float(answer.score), why)
     elif isinstance(answer, Pass):

@@ -96,7 +96,7 @@ def _pieces(text: str, rule: str, beside: bool = False) -> Pieces:
         if stray:
             raise PatternError(f"a brace without its counterpart in {rule!r}, at {match.start() + 1}")
         if name is not None and not NAME.fullmatch(name):
-            raise PatternError(f"{{{name}}} in {rule!r} is no name: lower-case letters, digits and _")
+            raise PatternError(f"{{{name}}} in {rule!r} is not a name: lower-case letters, digits and _")
         if name is not None and pieces and pieces[-1][1] and not beside:
             raise PatternError(f"nothing stands between {{{pieces[-1][0]}}} and {{{name}}} in {rule!r}")
         pieces.append((plain, False) if name is None else (name, True))

@@ -1,16 +1,16 @@
-"""Says where a recipient goes.
+"""Finds the routes of a recipient.
 
-A domain that is disabled: nobody (550 5.2.1), but for the roles.  One that is the same as another: the same name there.  For
-every other domain of ours, the first that fits:
+In a disabled domain: none (550 5.2.1), but for the roles.  In a domain that is the same as another: those of the same name
+there.  In every other domain that is delivered here, the first that fits:
 
 1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
-2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account; one that
-   is disabled: nobody;
+2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account; a
+   disabled alias has none (550 5.2.1);
 3. a subaddress, ``user+tag``: the user's (or the alias's) mail, for a user into the folder that the tag names, if there is one;
 4. an address pattern;
 5. ``postmaster`` (RFC 5321 section 4.5.1) and ``abuse`` (RFC 2142): who is configured, else the first account;
 6. the catch-all;
-7. nobody: 550 5.1.1.
+7. none: 550 5.1.1.
 
 Mail for other domains is `Remote`; whether this peer may send it there is decided by `receive`.  A percent sign, a ``!`` or an @
 in a local part means nothing here: such a name exists or it does not, and never leads to another host.
@@ -66,8 +66,8 @@ Named = Local | Refused | Sequence[Member]
 class Router:
     """Routes by the domains' tables and a directory.
 
-    `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.  `hostname` is a
-    domain of ours for these roles alone, unless it is among `domains`; so are the address literals in `own_addresses` (where
+    `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.  `hostname` is
+    delivered here for these roles alone, unless it is among `domains`; so are the address literals in `own_addresses` (where
     that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
     """
 
@@ -97,7 +97,7 @@ class Router:
         return await self._expanded(address)
 
     async def _find(self, local: str, domain_key: str) -> Mailbox | None:
-        """The directory's answer.  Raises TypeError for one that is none: nobody can tell then."""
+        """The directory's answer.  Raises TypeError for an invalid one: whether there is an account cannot be told then."""
         found: Any = await self._directory.find(local, domain_key)
         if found is None:
             return None
@@ -105,7 +105,7 @@ class Router:
             user, domain = cast("tuple[object, object]", (found.user, found.domain))
             if isinstance(user, str) and isinstance(domain, str):
                 return found
-        raise TypeError(f"the directory answered with {type(found).__name__}, which is no mailbox")
+        raise TypeError(f"the directory answered with {type(found).__name__}, not with a mailbox")
 
     async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:
         """The routes, and how they were found."""

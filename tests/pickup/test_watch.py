@@ -424,7 +424,7 @@ class Aside(WatchCase):
             pickup.look()
             (self.path / "folder").rmdir()
             pickup.look()
-        self.assertEqual(sum("is no file" in line for line in self.said), 2)
+        self.assertEqual(sum("is not a file" in line for line in self.said), 2)
 
 
 class Ends(WatchCase):

@@ -124,7 +124,7 @@ class Names(RouterCase):
                 return answer
 
             self.patch(self.directory, "find", odd)
-            with self.assertRaisesRegex(TypeError, "no mailbox"):
+            with self.assertRaisesRegex(TypeError, "not with a mailbox"):
                 now_or_later(router.route(Address("alice", "example.org")))
 
     def test_where_the_accounts_are_the_hosts_users_each_domain_names_its_postmaster(self) -> None:

@@ -1,4 +1,4 @@
-"""Whom an account may send as (RFC 6409 section 6.1).
+"""As whom an account may send (RFC 6409 section 6.1).
 
 Its own address, with a subaddress or as a pattern makes it; what is granted to it; and aliases (also catch-all and postmaster)
 that lead to its mailbox.
@@ -44,7 +44,7 @@ class SenderRights:
         self._answers: OrderedDict[tuple[str, Name], tuple[bool, float]] = OrderedDict()  # and until when it holds
 
     async def may_send_as(self, account: str, address: Address) -> bool:
-        """Whether the address is the account's to use.  What the router or the accounts raise passes: nobody can tell."""
+        """Whether the address is the account's to use.  What the router or the accounts raise passes: it cannot be told."""
         name = name_of(address)
         if name is None:
             return False
@@ -96,7 +96,7 @@ def owners(routes: Sequence[Route], name: Name) -> list[Local]:
 
 
 def parsed(text: str) -> Address | None:
-    """The address, None for what is none."""
+    """The address, None for an invalid one."""
     try:
         return Address.parse(text, utf8=True)
     except AddressError:

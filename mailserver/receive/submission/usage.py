@@ -1,4 +1,4 @@
-"""How much an account has sent lately: pure counting in slots of ten minutes.
+"""How much an account has sent, in slots of ten minutes.  Pure.
 
 An hour is the present slot and the six before it, a day the present one and 144: never less than an hour or a day, so in no hour,
 wherever it begins, can more be sent than in these.
@@ -64,7 +64,7 @@ class Usage:
 
     @classmethod
     def decode(cls, octets: bytes) -> Usage:
-        """Raises ValueError for what is none."""
+        """Raises ValueError for malformed octets."""
         try:
             return cls(tuple([(slot, Sent(*counts)) for slot, *counts in SLOT.iter_unpack(octets)]))
         except struct.error as error:
