@@ -15,15 +15,12 @@ from mailserver.config import load
 from mailserver.plugins.catalogue import discover
 from mailserver.sasl.exchanges import MECHANISMS
 from tests.cli.support import CommandCase
+from tests.documents import blocks, page_text
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "accounts.md").read_text(encoding="utf-8")
+PAGE = page_text("accounts.md")
 TOP = 'hostname = "mail.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\n'
 QUICK = {"argon2": {"time_cost": 1, "memory_cost": 8, "parallelism": 1}, "scrypt": {"rounds": 1}}
 ROUNDS = {"bcrypt": 4, "bcrypt_sha256": 4, "ldap_bcrypt": 4}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
 
 def table(first_cell: str) -> list[list[str]]:
@@ -41,7 +38,7 @@ def quick_hash(scheme: str) -> str:
 
 class Page(SynchronousTestCase):
     def test_every_example_is_a_configuration(self) -> None:
-        examples = blocks("toml")
+        examples = blocks(PAGE, "toml")
         self.assertEqual(len(examples), 9)
         for example in examples:
             path = self.mktemp()
@@ -49,7 +46,7 @@ class Page(SynchronousTestCase):
             load(path, discover().options_of)
 
     def test_the_accounts_of_the_example_are_those_that_its_comments_speak_of(self) -> None:
-        [text] = blocks("accounts")
+        [text] = blocks(PAGE, "accounts")
         accounts = parse_accounts(text.replace("d2c1…", "d2" * 32), "docs/accounts.md")
         alice, printer = accounts["alice", "example.org"], accounts["printer", "example.org"]
         [phone] = alice.app_passwords

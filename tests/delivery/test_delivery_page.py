@@ -13,15 +13,15 @@ from mailserver.delivery.command_template import PLACEHOLDERS
 from mailserver.delivery.sysexits import outcome_of_end
 from mailserver.mail.answers import Delivered, Failed
 from mailserver.plugins.catalogue import discover
+from tests.documents import blocks, page_text
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "delivery.md").read_text()
+PAGE = page_text("delivery.md")
 TOP = 'hostname = "mx.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\n'
 
 
 class Page(SynchronousTestCase):
     def test_every_example_is_a_configuration(self) -> None:
-        examples = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+        examples = blocks(PAGE, "toml")
         self.assertEqual(len(examples), 4)
         options_of = discover().options_of
         for example in examples:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 import unittest
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,21 +14,17 @@ from mailserver.filters.denylist import DenylistOptions
 from mailserver.mail.answers import Verdict
 from mailserver.plugins.catalogue import FILTERS, discover
 from mailserver.testing import FilterCase
+from tests.documents import DOCS, blocks, page_text
 
-ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "writing-a-filter.md").read_text()
-SHIPPED = (ROOT / "mailserver" / "filters" / "denylist.py").read_text()
+GUIDE = page_text("writing-a-filter.md")
+SHIPPED = (DOCS.parent / "mailserver" / "filters" / "denylist.py").read_text()
 FRAME = 'hostname = "mail.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:0"\n'
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.S | re.M)
 
 
 def run_guide() -> dict[str, Any]:
     """Run the guide's own code, block after block, as a reader would type it."""
     names: dict[str, Any] = {"__name__": "guide"}
-    for block in blocks("python"):
+    for block in blocks(GUIDE, "python"):
         if block not in SHIPPED:
             exec(compile(block, "docs/writing-a-filter.md", "exec"), names)
     return names
@@ -38,7 +32,7 @@ def run_guide() -> dict[str, Any]:
 
 class Guide(SynchronousTestCase):
     def test_it_shows_the_shipped_filter_as_it_is(self) -> None:
-        shown = [block for block in blocks("python") if block in SHIPPED]
+        shown = [block for block in blocks(GUIDE, "python") if block in SHIPPED]
         self.assertEqual(len(shown), 4, "a piece of denylist.py has changed: show it anew")
 
     def test_the_tests_that_it_shows_pass(self) -> None:
@@ -55,13 +49,13 @@ class Guide(SynchronousTestCase):
         self.assertEqual([(str(test), trace) for test, trace in result.errors + result.failures], [])
 
     def test_its_configuration_loads(self) -> None:
-        configuration = parse(FRAME + blocks("toml")[0], file="guide", directory="/", options_of=discover().options_of)
+        configuration = parse(FRAME + blocks(GUIDE, "toml")[0], file="guide", directory="/", options_of=discover().options_of)
         (denylist,) = configuration.filter
         self.assertIsInstance(denylist.options, DenylistOptions)
         self.assertEqual((denylist.services, denylist.on_error, denylist.deadline), (("mx",), "defer", 5.0))
 
     def test_its_entry_point_is_in_the_group_that_is_searched(self) -> None:
-        self.assertIn("mailserver.plugins", tomllib.loads(blocks("toml")[1])["project"]["entry-points"])
+        self.assertIn("mailserver.plugins", tomllib.loads(blocks(GUIDE, "toml")[1])["project"]["entry-points"])
 
     def test_its_tables_name_every_interface_with_its_method_and_every_verdict(self) -> None:
         for interface in FILTERS:

@@ -1,9 +1,7 @@
 """docs/relay.md and the program in it: they are the same, and it works."""
 
 import functools
-import importlib.util
 import io
-import re
 import sys
 from types import SimpleNamespace
 
@@ -15,11 +13,10 @@ from mailserver.relay.components import MXOptions, SmarthostOptions
 from mailserver.relay.delivery import ConnectSettings
 from mailserver.relay.library import smarthost_relay
 from mailserver.testing import FakeResolver
+from tests.documents import blocks, example_as_shown, load_example, page_text
 from tests.relay.test_sockets import SocketCase
-from tests.smtp.server.test_document import DOCS
 
-EXAMPLE = DOCS / "examples" / "relay_send.py"
-PAGE = DOCS / "relay.md"
+EXAMPLE, PAGE = "relay_send", page_text("relay.md")
 
 
 class Resolver(FakeResolver):
@@ -32,7 +29,7 @@ class Resolver(FakeResolver):
 
 class Document(SocketCase):
     def test_the_page_shows_the_example_as_it_is(self):
-        self.assertIn(f"```python\n{EXAMPLE.read_text()}```\n", PAGE.read_text())
+        self.assertIn(example_as_shown(EXAMPLE), PAGE)
 
     def test_the_keys_that_the_page_names_exist(self):
         for key in (
@@ -46,11 +43,11 @@ class Document(SocketCase):
             "connect_timeout",
         ):
             self.assertIn(key, MXOptions.model_fields)
-            self.assertIn(f"`{key}", PAGE.read_text().replace("tls  =", "`tls").replace("port =", "`port"), key)
+            self.assertIn(f"`{key}", PAGE.replace("tls  =", "`tls").replace("port =", "`port"), key)
         self.assertIn("look_up_mx", SmarthostOptions.model_fields)
 
     def test_every_configuration_on_the_page_loads(self):
-        tables = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        tables = blocks(PAGE, "toml")
         self.assertEqual(len(tables), 3)
         top = 'hostname = "mx.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\n'
         for table in tables:
@@ -58,9 +55,7 @@ class Document(SocketCase):
             self.assertIn(configuration.relay.use, ("mx", "smarthost"))
 
     async def test_the_example_sends(self):
-        spec = importlib.util.spec_from_file_location("relay_send", EXAMPLE)
-        example = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(example)
+        example = load_example(EXAMPLE)
         zones = {"example.org": {"MX": ["10 sink.example"]}, "sink.example": {"A": ["127.0.0.1"]}}
         example.Resolver = lambda reactor: Resolver(zones)
         example.mx_relay = functools.partial(example.mx_relay, connect_settings=ConnectSettings(port=self.port))

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import typing
-from pathlib import Path
-from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.sasl import steps
 from mailserver.sasl.steps import ChannelBindings
+from tests.documents import example_as_shown, load_example, page_text
 
-DOCS = Path(__file__).parents[2] / "docs"
-EXAMPLE, PAGE = DOCS / "examples" / "sasl_server.py", DOCS / "sasl.md"
-
-
-def load_example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sasl_server", EXAMPLE)
-    if spec is None or spec.loader is None:
-        raise ImportError(EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+EXAMPLE = "sasl_server"
 
 
 class Page(SynchronousTestCase):
     def test_the_page_shows_the_example_as_it_is_and_every_step(self) -> None:
-        page = PAGE.read_text(encoding="utf-8")
-        self.assertIn(f"```python\n{EXAMPLE.read_text(encoding='utf-8')}```\n", page)
+        page = page_text("sasl.md")
+        self.assertIn(example_as_shown(EXAMPLE), page)
         for step in typing.get_args(steps.Step):
             self.assertIn(f"`{step.__name__}(", page)
 
 
 class Example(SynchronousTestCase):
     def say(self, *lines: bytes) -> list[bytes]:
-        example = load_example()
+        example = load_example(EXAMPLE)
         accounts = example.Accounts()
         accounts.add("alice", "secret")
         conversation = example.Conversation(accounts, ChannelBindings())

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.documents import page_text
 from tests.requires import require_module
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "testing-your-program.md"
+PAGE = page_text("testing-your-program.md")
 SECONDS = 100
 
 
@@ -24,7 +24,7 @@ class Project(SynchronousTestCase):
         super().setUp()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
-        for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
+        for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.S):
             (self.folder / name).write_text(source, encoding="utf-8")
         (self.folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers -W error -p no:cacheprovider\n")
 

@@ -17,21 +17,18 @@ from mailserver.plugins.catalogue import discover
 from mailserver.tls.contexts import CIPHERS, ClientCertificates
 from mailserver.tls.identity import Pair, extension_of, read_authorities, read_identity, read_revocations
 from mailserver.transport.certificate_faults import FAULTS
+from tests.documents import blocks, page_text
 from tests.requires import require_tool
 from tests.tls.authority import Authority
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tls.md").read_text()
+PAGE = page_text("tls.md")
 TOP = 'hostname = "mail.example.org"\ndata = "data"\n'
 LISTEN = '[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\ntls = "starttls"\n'
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
-
-
 class Page(SynchronousTestCase):
     def test_every_example_is_a_configuration(self) -> None:
-        examples = blocks("toml")
+        examples = blocks(PAGE, "toml")
         self.assertEqual(len(examples), 4)
         for example in examples:
             path = self.mktemp()
@@ -41,7 +38,7 @@ class Page(SynchronousTestCase):
     def test_check_is_content_with_the_example_of_several_names(self) -> None:
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
-        [example] = [one for one in blocks("toml") if "[tls.name." in one]
+        [example] = [one for one in blocks(PAGE, "toml") if "[tls.name." in one]
         (folder / "mailserver.toml").write_text(TOP + LISTEN + example)
         authority = Authority()
         for name, file in (("mail.example.org",) * 2, ("mail.example.net",) * 2, ("*.example.com", "example.com")):
@@ -72,7 +69,7 @@ class OwnAuthority(SynchronousTestCase):
         require_tool("openssl")
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)
-        [script] = blocks("sh")
+        [script] = blocks(PAGE, "sh")
         done = subprocess.run(["sh", "-e"], input=script, cwd=folder, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
 

@@ -1,13 +1,11 @@
 """docs/smtp-client.md and the client in it: they are the same, and they work."""
 
 import doctest
-import importlib.util
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,11 +17,10 @@ from mailserver.smtp.client.events import Broken, Done, Greeted, Lost, Ready, Re
 from mailserver.smtp.client.limits import Phase
 from mailserver.smtp.client.session import Request
 from mailserver.smtp.events import Event, Rcpt, Wait
+from tests.documents import DOCS, example_as_shown, load_example, page_text
 from tests.smtp.server.conversation import GREETING, NO, Conversation, friendly
-from tests.smtp.server.test_document import DOCS
 
-EXAMPLE = DOCS / "examples" / "client_send.py"
-PAGE = DOCS / "smtp-client.md"
+EXAMPLE, PAGE = "client_send", "smtp-client.md"
 CONTENT = b"Subject: x\r\n\r\n" + b".dot\r\n" * 20_000
 REQUEST = Request(
     Address("a", "client.example"),
@@ -32,26 +29,17 @@ REQUEST = Request(
 )
 
 
-def load_example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("client_send", EXAMPLE)
-    if spec is None or spec.loader is None:
-        raise ImportError(EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class PageTests(SynchronousTestCase):
     def test_the_page_shows_the_example_as_it_is(self):
-        self.assertIn(f"```python\n{EXAMPLE.read_text(encoding='utf-8')}```\n", PAGE.read_text(encoding="utf-8"))
+        self.assertIn(example_as_shown(EXAMPLE), page_text(PAGE))
 
     def test_the_dialogue_on_the_page_is_what_happens(self):
-        result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
+        result = doctest.testfile(str(DOCS / PAGE), module_relative=False, encoding="utf-8")
         self.assertEqual(result.failed, 0)
         self.assertGreater(result.attempted, 15)
 
     def test_the_page_names_every_event_and_every_wait(self):
-        page = PAGE.read_text(encoding="utf-8")
+        page = page_text(PAGE)
         for name in client_events.__all__:
             if name != "ClientEvent":
                 self.assertIn(f"`{name}(", page)
@@ -100,7 +88,7 @@ class ExampleTests(SynchronousTestCase):
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         try:
-            events: list[client_events.ClientEvent] = load_example().send("127.0.0.1", self.listener.getsockname()[1], REQUEST, CONTENT)
+            events: list[client_events.ClientEvent] = load_example(EXAMPLE).send("127.0.0.1", self.listener.getsockname()[1], REQUEST, CONTENT)
             return events
         finally:
             thread.join(10)

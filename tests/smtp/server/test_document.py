@@ -2,47 +2,31 @@
 
 import asyncio
 import doctest
-import importlib.util
 import smtplib
 import sys
 import threading
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import mailserver
 from mailserver.mail.address import Address
 from mailserver.smtp import events
+from tests.documents import DOCS, example_as_shown, load_example, page_text
 
-DOCS = Path(mailserver.__file__).parent.parent / "docs"
-if not DOCS.is_dir():  # the package is installed elsewhere: the tests stand beside the documents
-    DOCS = Path(__file__).parents[3] / "docs"
-EXAMPLE = DOCS / "examples" / "smtp_core_server.py"
-PAGE = DOCS / "smtp-core.md"
-
-
-def load_example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("smtp_core_server", EXAMPLE)
-    if spec is None or spec.loader is None:
-        raise ImportError(EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+EXAMPLE, PAGE = "smtp_core_server", "smtp-core.md"
 
 
 class PageTests(SynchronousTestCase):
     def test_the_page_shows_the_example_as_it_is(self):
-        self.assertIn(f"```python\n{EXAMPLE.read_text(encoding='utf-8')}```\n", PAGE.read_text(encoding="utf-8"))
+        self.assertIn(example_as_shown(EXAMPLE), page_text(PAGE))
 
     def test_the_dialogue_on_the_page_is_what_happens(self):
-        result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
+        result = doctest.testfile(str(DOCS / PAGE), module_relative=False, encoding="utf-8")
         self.assertEqual(result.failed, 0)
         self.assertGreater(result.attempted, 10)
 
     def test_the_page_names_every_event_and_every_wait(self):
-        page = PAGE.read_text(encoding="utf-8")
+        page = page_text(PAGE)
         for name in events.__all__:
             if name not in ("Event", "Wait"):
                 self.assertIn(f"`{name}(", page)
@@ -63,7 +47,7 @@ class PageTests(SynchronousTestCase):
 class ExampleTests(SynchronousTestCase):
     def setUp(self):
         self.kept: list[Any] = []
-        self.example = load_example()
+        self.example = load_example(EXAMPLE)
 
     def deliver(self, *message: Any) -> None:
         self.kept.append(message)
