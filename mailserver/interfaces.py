@@ -25,6 +25,7 @@ from mailserver.sasl.scram_keys import ScramForm
 from mailserver.sasl.steps import Challenge, ChannelBindings, ScramKeys
 
 __all__ = [
+    "Candidate",
     "CannotTell",
     "Clock",
     "Denial",
@@ -40,6 +41,7 @@ __all__ = [
     "ICounting",
     "IDelivery",
     "IDirectory",
+    "IForgiving",
     "IHostFinder",
     "IHostAccounts",
     "ILogin",
@@ -77,17 +79,19 @@ class Clock(Protocol):
 class Services:
     """What the core lends to a component.
 
-    `clock` gives the time and delayed calls; `run_in_thread(function, *args)` returns an Awaitable of what the function
-    returns; `state` keeps small expiring facts over restarts; `resolver` is None where no DNS is configured;
-    `configuration_directory`, `data_directory` and `keys_directory` (which may not be there) are absolute paths;
-    `hostname` is the server's own name. `check_password(password, hash)` returns an Awaitable that says whether they go
-    together: compared in a few threads of their own, quick where it was right a moment ago, and with None for the hash
-    as slow as for a real one and False. `keep_process(kind, start)` starts one of the small processes that the server's
-    own components have beside it, and replaces it when it dies; the kinds are fixed. `room_for(octets)` says, in the
-    reactor's thread, whether the disk of the data has room for so many beside the reserve of
-    `limits.minimum_free_bytes`, and counts them as taken for a second. `steady_seconds()` is a clock that nobody sets,
-    for times that a component keeps in memory: `clock` goes by the wall. `new_threads(name, most)` makes threads of the
-    component's own (`mailserver.plugins.threads.Threads`), for what may hang.
+    * `clock`: the wall clock and delayed calls
+    * `run_in_thread(function, *args)`: an Awaitable of what the function returns
+    * `state`: an `IStateStore`, which outlives a restart
+    * `resolver`: an `IResolver`, None where no DNS is configured
+    * `hostname`: the server's own name
+    * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
+    * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
+      matched a moment ago is quick.  With None for the hash the answer is False and takes as long as for a real one
+    * `keep_process(kind, start)`: starts one of the server's own small processes and replaces it when it dies
+    * `new_threads(name, most)`: threads of the component's own for calls that may hang (`mailserver.plugins.threads.Threads`)
+    * `room_for(octets)`: whether the disk of the data has room for them beside `limits.minimum_free_bytes`; they count as taken
+      for a second.  In the reactor's thread
+    * `steady_seconds()`: a clock that nobody sets, for times that a component keeps in memory
     """
 
     clock: Clock
@@ -124,10 +128,10 @@ class IComponent(Interface):
         """Called once before the first listener opens.  An error stops the start, and so does one that takes two minutes."""
 
     def stop() -> Awaitable[None]:
-        """Called once: when the server stops; after a reload that has replaced the component, when nothing uses it any more.
+        """Called once: when the server stops, or after a reload that has replaced the component.
 
-        What began with it is a message, a login or the look at a peer.  It has `limits.shutdown_seconds`.  After twenty seconds
-        nobody waits for this any more.
+        First the messages, logins and judgements that began with it come to their end, within `limits.shutdown_seconds`.  The
+        call itself is waited for twenty seconds.
         """
 
 
@@ -142,14 +146,14 @@ class IMayBeMissing(Interface):
     """Optional, beside `IDelivery`: a delivery that depends on something that may be gone for a while."""
 
     def missing() -> str:
-        """Why it can deliver nothing now, "" where it can.  Asked for each recipient that it would serve: he hears 451 then."""
+        """Why it cannot deliver now, "" where it can.  Asked for each recipient that it would serve, who is deferred (451)."""
 
 
 class IPreparing(Interface):
     """Optional, beside `IDelivery`: a delivery whose mailboxes can be made before the first message."""
 
     def prepare(mailboxes: Sequence[Mailbox]) -> Awaitable[None]:
-        """Make those that are not there, so that a mail program finds them.  One that cannot be made is not an error here."""
+        """Make those that are missing, so that a mail program finds them.  One that cannot be made is not an error here."""
 
 
 class ISweeping(Interface):
@@ -187,7 +191,7 @@ class IContentFilter(Interface):
     """Judges a message after its data, once for all its recipients."""
 
     def judge_content(envelope: Envelope, content: Content) -> Awaitable[Verdict]:
-        """The verdict holds for every recipient."""
+        """The verdict holds for every recipient.  `content` is the whole message."""
 
 
 class IRecipientContentFilter(Interface):
@@ -256,9 +260,9 @@ class IUsualScramForm(Interface):
     """Optional, beside `IScramAccounts`: whose keys were not all made by this server."""
 
     def usual_scram_form() -> Awaitable[ScramForm | None]:
-        """The form that most accounts' keys have: those shown for a name that nobody has must not differ from it.
+        """The form that most accounts' keys have, so that the keys shown for an unknown name do not differ from it.
 
-        None: nobody knows; then it is that of keys made here.
+        None where it is not known: then it is the form of keys made here.
         """
 
 
@@ -357,14 +361,13 @@ class IDelivery(Interface):
     def deliver(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Awaitable[Mapping[int, Outcome]]:
         """Try each destination; return an outcome for each `Destination.index`.
 
-        Several may end at one place, which shall get one copy: the first one's, whose outcome is that of all
-        (`mailserver.mail.parcel.one_for_each` sorts them).
-        One destination's trouble never holds up another.  An error counts as Deferred for all of them.
-        A `Delivered` need not be durable before `flush` has returned.
+        Several destinations may be one mailbox.  It gets one copy, and all of them have the outcome of the first
+        (`mailserver.mail.parcel.one_for_each` sorts them).  A destination that fails never holds up another.  An error counts
+        as `Deferred` for all of them.  A `Delivered` need not be durable before `flush` has returned.
         """
 
     def flush() -> Awaitable[None]:
-        """Make durable all that was delivered before the call.  An error means: nothing of it counts as delivered."""
+        """Make durable what was delivered before the call.  After an error none of it counts as delivered."""
 
 
 class IBatchDelivery(IDelivery):
@@ -402,14 +405,14 @@ class IForgiving(Interface):
     """Optional, beside `IDelivery`: a delivery that remembers what it could not reach."""
 
     def forgive() -> None:
-        """A person wants mail to be tried now: forget who was out of reach, and what could not be looked up."""
+        """Forget what was out of reach, and which look-ups failed: a person wants mail to be tried now."""
 
 
 class ICounting(Interface):
     """Optional: a component that can say in figures how it works."""
 
     def counts() -> Mapping[str, int | float]:
-        """Figures since the start, by short names; cheap, and free of side effects."""
+        """Figures since the start, by short names.  Cheap, without side effects."""
 
 
 class IStateStore(Interface):
