@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import sync_directory, sync_fd
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, Mark, Settled, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
@@ -90,6 +90,19 @@ GIVEN_UP = WITH_ALL.format(
 )
 
 
+def sync_log(path: str) -> None:
+    """Make durable what an earlier process wrote into the log and was killed before its sync: the log is believed from now on.
+
+    Files are removed on its word alone: those of messages that it says are settled.  SQLite itself syncs it with the next commit.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            sync_fd(fd)
+        finally:
+            os.close(fd)
+
+
 @contextlib.contextmanager
 def cut_off_is_damage() -> Iterator[None]:
     """A page that should stand behind the end of the file: SQLite calls that an error of the disk."""
@@ -133,6 +146,7 @@ class SqliteStore:
         """
         with self._faults():
             self._shared_memory.require_room()
+            sync_log(f"{self.path}-wal")
             self._connection = connection = open_connection(self.path)
             version = connection.pragma("user_version")
             if version == 0 and (must_exist or connection.pragma("schema_version") != 0):

@@ -262,6 +262,19 @@ class FailingSync(Scene):
         clients.wait()
 
 
+SQUEEZE_OCTETS, SQUEEZE_SECONDS = 4 << 20, 20.0
+EATER = """
+import os, sys, time
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+eaten = []
+while len(eaten) < 1024:
+    eaten.append(b"x" * (1 << 20))
+    time.sleep(0.005)
+time.sleep(60)
+"""
+
+
 class OutOfMemory(Scene):
     """The kernel's killer takes processes of the server: a control group with too little memory; without one, SIGKILL does its work."""
 
@@ -278,7 +291,7 @@ class OutOfMemory(Scene):
             if group is None:
                 os.kill(chance.choice(list(family(server.process.pid))), signal.SIGKILL)
             else:
-                squeeze(group, server)
+                squeeze(group, chance.choice(list(family(server.process.pid))))
             time.sleep(0.3)
             if server.process is not None and server.process.poll() is not None:
                 server.process = None
@@ -288,6 +301,8 @@ class OutOfMemory(Scene):
         clients.wait()
         if group is not None:
             print(f"out of memory: {kills_of(group)} processes were killed")
+            if not kills_of(group):
+                raise RuntimeError("the kernel has killed none of the server's processes")
 
 
 class Short(Scene):
@@ -335,19 +350,23 @@ def join(group: Path, server: Server) -> None:
         (group / "cgroup.procs").write_text(str(process))
 
 
-def squeeze(group: Path, server: Server) -> None:
-    """Bound the group's memory a little above what it has until something in it was killed."""
-    (group / "memory.force_empty").write_text("0")
-    used = int((group / "memory.usage_in_bytes").read_text())
-    before = kills_of(group)
-    limit = used
-    while limit > used // 4 and kills_of(group) == before:
-        limit -= used // 20
-        with contextlib.suppress(OSError):  # it cannot be brought down so far by reclaiming alone
-            (group / "memory.limit_in_bytes").write_text(str(limit))
-        time.sleep(0.05)
-    (group / "memory.limit_in_bytes").write_text("-1")
+def squeeze(group: Path, victim: int) -> None:
+    """Another process in the group takes memory until the kernel has killed one: the victim before all others.
 
+    To bring the limit down does not do it: the kernel takes back what can be written out, and what the server had before it joined
+    is not the group's.
+    """
+    Path(f"/proc/{victim}/oom_score_adj").write_text("1000")
+    used, before = int((group / "memory.usage_in_bytes").read_text()), kills_of(group)
+    (group / "memory.limit_in_bytes").write_text(str(used + SQUEEZE_OCTETS))
+    with subprocess.Popen([sys.executable, "-c", EATER, str(group / "cgroup.procs")]) as eater:
+        try:
+            end = time.monotonic() + SQUEEZE_SECONDS
+            while kills_of(group) == before and time.monotonic() < end:
+                time.sleep(0.02)
+        finally:
+            eater.kill()
+    (group / "memory.limit_in_bytes").write_text("-1")
 
 def kills_of(group: Path) -> int:
     for line in (group / "memory.oom_control").read_text().splitlines():

@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import replace
 from unittest import mock
 
@@ -8,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.queue import reader
+from mailserver.queue import store as store_module
 from mailserver.queue.entry import (
     Attempt,
     DuePlace,
@@ -56,6 +58,26 @@ class Life(StoreCase):
     def test_the_log_is_synced_at_each_commit_and_checkpointed_by_us_alone(self):
         pragmas = [self.store._connection.pragma(name) for name in ("journal_mode", "synchronous", "wal_autocheckpoint")]
         self.assertEqual(pragmas, ["wal", 2, 0])
+
+    def test_what_a_killed_process_left_in_the_log_is_synced_before_anything_is_believed(self):
+        """Its commit stands there and may not be on the disk: a file that it speaks of would be removed, and the power could go."""
+        self.add(1)
+        left = os.path.abspath(self.mktemp())
+        shutil.copytree(self.directory, left)
+        synced = []
+        sync = os.fsync
+
+        def fsync(fd):
+            synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            sync(fd)
+
+        store = SqliteStore(os.path.join(left, "queue.db"))
+        self.addCleanup(store.close)
+        self.patch(os, "fsync", fsync)
+        connect = store_module.open_connection
+        self.patch(store_module, "open_connection", lambda path: synced.append("opened") or connect(path))
+        store.open(must_exist=True, in_order=False)
+        self.assertEqual(synced[:2], ["queue.db-wal", "opened"])
 
     def test_an_sqlite_that_can_lose_commits_is_refused(self):
         with mock.patch.object(apsw, "sqlite_lib_version", return_value="3.51.2"):
