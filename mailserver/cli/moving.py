@@ -74,9 +74,13 @@ class Moves:
 
 
 def leads_to_another(path: str, others: Iterable[str]) -> str:
-    """The Maildir among `others` to which the link at `path` leads, "" for none: two accounts would share it."""
-    real = os.path.realpath(path)
-    return next((other for other in others if other != path and os.path.realpath(other) == real), "")
+    """The Maildir among `others` that is the one at `path`, where either is a link, "" for none: two accounts would share it.
+
+    What a link of their folders brings together is the administrator's will.
+    """
+    real, is_link = os.path.realpath(path), os.path.islink(path)
+    alike = [other for other in others if other != path and (is_link or os.path.islink(other))]
+    return next((other for other in alike if os.path.realpath(other) == real), "")
 
 
 def _move(old: str, new: str, data: str) -> None:

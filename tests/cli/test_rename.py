@@ -130,6 +130,11 @@ class User(RenameCase):
         self.assertEqual(said.code, 1)
         self.assertIn(f"{self.mail}/alice, another account's, is a link to {self.mail}/smith: remove the link first", said.err)
 
+    def test_domains_whose_folders_are_one_share_their_mail(self) -> None:
+        self.assertDone(self.command("domain", "add", "c.example"))
+        os.symlink("example.org", self.data / "mail" / "c.example")
+        self.assertDone(self.command("user", "add", "alice@c.example", "--no-password"))
+
     def test_a_try_that_was_cut_off_before_the_exchange_is_no_obstacle(self) -> None:
         os.symlink("smith", self.mail / "smith")
         self.assertDone(self.command("user", "rename", ALICE, SMITH))
