@@ -103,11 +103,11 @@ class EveryKey(TestCase):
         path.write_text(text.format(work=self.work))
         return load(str(path), self.catalogue.options_of)
 
-    def service(self) -> MailService:
+    def service(self, text: str = WHOLE) -> MailService:
         from twisted.internet import reactor
 
         path = str(self.work / "mailserver.toml")
-        made = MailService(self.configuration(), path=path, catalogue=self.catalogue, reactor=reactor)
+        made = MailService(self.configuration(text), path=path, catalogue=self.catalogue, reactor=reactor)
 
         async def stop() -> None:
             await made._in_force.ports.stop_listening()
@@ -157,6 +157,12 @@ class EveryKey(TestCase):
         for _ in range(2):
             self.assertEqual(sorted((await self.reload(made, changed))["needs_restart"]), everything)
         self.assertEqual((await self.reload(made, WHOLE))["needs_restart"], [])
+
+    async def test_a_table_that_gets_its_present_name_needs_no_restart(self) -> None:
+        users = WHOLE.replace("[pickup]", '[pickup]\nusers = "all"')
+        made = self.service(users.replace("[pickup]", "[drop]"))
+        self.assertEqual((await self.reload(made, users))["needs_restart"], [])
+        self.assertEqual((await self.reload(made, WHOLE.replace("[pickup]", "[drop]")))["needs_restart"], ["pickup"])
 
     async def test_who_may_relay_needs_no_restart(self) -> None:
         made = self.service()
