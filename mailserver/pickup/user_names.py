@@ -34,6 +34,8 @@ class UserNames:
         self._lookup = lookup or _name_of
         self._known: OrderedDict[int, tuple[str, float]] = OrderedDict()  # the name, until when it is believed
         self._waiting: OrderedDict[int, list[Deferred[str]]] = OrderedDict()
+        # The user whom the thread asks for.  With a deadline: the answer is waited for.  Without one: the name service hangs, and
+        # everybody gets the number at once until the thread has come back.
         self._asked: int | None = None
         self._deadline: Any = None
 

@@ -42,11 +42,13 @@ class ReceiveFactory(ServerFactory):
     def __init__(self, profile: Profile, admission: Admission) -> None:
         self.profile = profile
         self.admission = admission
-        self._open: dict[Connection | ProxiedConnection, str | None] = {}  # the address under which each was admitted
+        # The address under which each was admitted, None where it was not: it is there until it has read its 421, and must not be
+        # released.  One that says it is gone twice is not in here the second time.
+        self._open: dict[Connection | ProxiedConnection, str | None] = {}
         self._strangers: set[bytes] = set()
         self._check = LoopingCall(self._check_all)
         self._check.clock = profile.clock  # type: ignore[assignment]
-        self._gone: Deferred[None] | None = None
+        self._gone: Deferred[None] | None = None  # `shut_down` waits for the last connection
         self.is_leaving = False  # each connection says goodbye at its next chance
 
     def startFactory(self) -> None:

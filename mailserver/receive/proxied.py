@@ -32,7 +32,7 @@ class ProxiedConnection(Protocol):
         self.connection = profile.ids.next()
         self._octets = b""
         self._since = 0.0
-        self._is_over = False
+        self._is_over = False  # it is being cut off; octets that Twisted had read before are no header any more
 
     def connectionMade(self) -> None:
         self._since = self.profile.seconds()

@@ -43,11 +43,15 @@ class Spooling:
     """The content of one message as it comes in.  `path` is where it goes if it grows large."""
 
     # Most messages stay small and never set these.
-    _file: int | None = None
+    _file: int | None = None  # open from the first octet too many to the end
+    # A thread has the descriptor.  `abandon` must not close it then: the number could be another file's by the time the thread
+    # writes.  It notes an error, and `_written` closes and removes the file.
     _writing = False
-    _paused = False
+    _paused = False  # the peer is stopped; set apart from `_writing`, since most pieces are written before the next is full
+    # Of the disk, or "abandoned".  It comes amid the data, when no reply can be given: `finish` raises it.  What the peer sends
+    # until then is counted, for the limit of the size, and forgotten.
     _error: Failure | None = None
-    _finished: Deferred[None] | None = None
+    _finished: Deferred[None] | None = None  # `finish` waits for the piece that a thread writes
 
     def __init__(self, *, path: str, spool: SpoolBudget, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self.size = 0
@@ -110,7 +114,7 @@ class Spooling:
     def abandon(self) -> None:
         """The message does not come to anything: leave nothing behind."""
         self.release()
-        if self._writing:  # the file belongs to the thread: `_written` comes back here
+        if self._writing:  # `_written` comes back here
             if self._error is None:
                 self._error = Failure(OSError("abandoned"))
             return

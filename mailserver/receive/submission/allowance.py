@@ -140,7 +140,7 @@ class Claim:
         self._hour, self._day = after(usage, now, Sent(1))
         self._recipients = self._new = 0
         self._tags: set[bytes] = set()
-        self._sent: Sent | None = None  # what was charged
+        self._sent: Sent | None = None  # what was charged and not settled yet: a second `settle` gives nothing back again
 
     def message(self) -> str | None:
         """At MAIL: one more message."""

@@ -49,9 +49,9 @@ class SenderRights:
         if name is None:
             return False
         place, now = (account, name), self._clock.seconds()
-        known = self._answers.get(place)
-        if known is not None and still_holds(known[1], now, self._remember_seconds):
-            return known[0]
+        may, until = self._answers.get(place, (False, 0.0))
+        if still_holds(until, now, self._remember_seconds):
+            return may
         answer = await self._ask(account, address, name)
         self._answers[place] = answer, now + self._remember_seconds
         self._answers.move_to_end(place)
