@@ -1,8 +1,38 @@
-"""The way to one delivery: what waits for it, what is under way, what it has yet to flush."""
+"""The active queue of one delivery: what waits for it, what is under way, what it has yet to flush.
+
+A parcel goes through `ready` (waits in memory), a call (`running`), `delivered` (the delivery has said so) and a flush.  Only
+then may the store forget it.  All of this happens in the reactor's thread, but every step may call back into this class before
+it returns: a delivery may answer at once.  Each flag below says which step is going on, and what comes in the midst of it waits.
+
+`_pumping`.  A delivery answers at once: `pump` has called it, its answer ends the call, and the end of a call pumps.  With a
+thousand messages waiting that would be a stack a thousand calls deep.  The inner `pump` returns, and the loop of the outer one
+finds the place that has become free.
+
+`_flushing`.  A flush is under way when a second message is delivered.  Whether that flush covers it nobody knows: it may have
+passed the place where the message now is.  So `delivered` is emptied when a flush begins, what comes during it waits for the
+next one, and there is one flush at a time.
+
+`reading`, with `_being_read` and `_outrun`.  A thread reads messages that wait in the store, and three things may happen before
+its answer comes.  A new message of the same domain is committed: it would be handed over before the older ones that are being
+read, so their keys are in `_being_read` and it queues behind them in the store.  The store learns of an attempt: what was read is
+older than that, so its number is in `_outrun` and it is read again.  There is room for more: nothing is asked while an answer is
+on its way, since the answer may fill the room.
+
+`_retried_last`.  Due retries and new mail take turns in reading back.  It also says to which of the two unread entries are given
+back, since only one read is under way.
+
+`_again_ready` counts the parcels in `ready` that come again.  With no bound, all the mail for a host that is down would stand in
+`ready` in front of mail that comes now.  Each way out of `ready` counts down: taken for a call, withdrawn for a person, cleared
+at the stop.
+
+`_memory` and `_places` count what each key has taken.  What `_add` takes of the memory is given back by whoever ends the parcel:
+`withdraw` before its call, `_finish` after it.  A place is taken when a call begins and given back in `_finish`, which runs once
+for each call, however it ends (`DeliveryCall`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,8 +113,8 @@ class ActiveQueue:
         self.retries: FairQueue[WaitingEntry] = FairQueue()  # the same, of what was deferred and is due
         self.store_window = StoreWindow()  # what waits in the store, where the backlog has no place for its number
         self.delivered: list[Unflushed] = []
-        self.reading = False
-        self.running = 0
+        self.reading = False  # see above, as all flags here
+        self.running = 0  # calls
         self.limits = limits
         self._delivery = delivery
         self._batch_delivery: Any = delivery
@@ -173,7 +203,7 @@ class ActiveQueue:
         self._outrun.clear()
         return found
 
-    def outrun(self, numbers: Iterable[int]) -> None:
+    def outrun(self, numbers: Sequence[int]) -> None:
         """The store has learnt of these entries what a read that is under way may not have seen."""
         if self.reading:
             self._outrun.update(numbers)
@@ -247,7 +277,11 @@ class ActiveQueue:
             self._add(entry, parcel, key, len(parcel.content.data or b"") + ENTRY_OCTETS)
 
     def _has_room(self, key: str, octets: int) -> bool:
-        """A new message may wait in memory: the window has room, and nothing older of its key waits in the store."""
+        """A new message may wait in memory: the window has room, and nothing older of its key waits in the store.
+
+        Without keys "nothing older" means that the store window is empty, too: what is in it has no key to be told by.  A message
+        that is larger than the window has room when nothing else is there, else it would never have any.
+        """
         if self.backlog.waiting(key) or key in self._being_read or not (self._by_key or self.store_window.is_empty):
             return False
         if self.held_octets == 0:
@@ -255,6 +289,7 @@ class ActiveQueue:
         return self.held_octets + octets <= self.limits.window_octets and (not self._by_key or self._memory.allows(key))
 
     def _add(self, entry: ActiveMessage, parcel: Parcel, key: str, octets: int) -> None:
+        """Into memory.  From here on each destination is `active` until it has its outcome."""
         for destination in parcel.destinations:
             entry.active |= 1 << destination.index
         self._memory.take(key, octets)
@@ -350,6 +385,7 @@ class ActiveQueue:
         self._finish(parcels, [None] * len(parcels), why)
 
     def _finish(self, parcels: list[ActiveParcel], answers: Sequence[Any], why: str) -> None:
+        # Everything is given back before anybody is told: whoever is told may pump, and shall find the place free.
         self.running -= 1
         if self._by_key:
             self._places.give_back(parcels[0].key, 1)
@@ -367,7 +403,7 @@ class ActiveQueue:
     # --- the checkpoint ---
 
     def hurry(self) -> None:
-        """The server stops: flush as soon as nothing is under way."""
+        """The server stops: flush as soon as nothing is under way, without waiting for the timer or for more."""
         self._hurry = True
         self._flush_when_due()
 

@@ -7,10 +7,11 @@ whose bit is in `not_to_be_taken` is in somebody's hands already.
 
 Each mask has a bit for each destination index.  What each one guards against:
 
-`open` (not done for good).  A message has two destinations.  The first is delivered and flushed, nothing of that is written yet
-since the second is still under way.  A read now still finds the first as untried, and would deliver it a second time.  Its bit
-in `open` is gone, and so it is left alone.  When the last bit goes, the message is settled: the runner forgets it and
-`OutcomeWriter.settling` takes its number over until the store has forgotten it, too.
+`open` (not done for good).  A message goes to a mailbox here and to another host.  Two active queues deliver it, and each flush
+ends one destination.  When the second ends, the attempt for the first may not be in the store yet, so the store cannot tell that
+nothing is left to do.  `open` can: whoever clears the last bit settles the message.  The runner forgets it then, and
+`OutcomeWriter.settling` has its number until the store has forgotten it, too.  A destination whose bit is gone is not taken
+again, however old the read that shows it as untried.
 
 `active` (waits in an active queue, is under way, or is delivered and not flushed).  The retry timer may find an entry more than
 once, a person may ask for a retry, the recovery and the backlog may both name it: the store shows the destination as due all the

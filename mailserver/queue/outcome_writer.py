@@ -1,8 +1,26 @@
-"""What becomes of entries, on its way into the store: settled ones, and attempts to remember.
+"""Writes what becomes of entries into the store: settled ones are deleted, attempts are recorded.
 
-What cannot be written now is kept here and tried again: a disk that is full for an hour costs no message its outcome.  While that
-lasts no delivery begins, so that little is delivered whose delivery is not written down.  What the store refuses for
+What cannot be written now is kept in memory and tried again: a disk that is full for an hour costs no message its outcome.  While
+that lasts no delivery begins, so that little is delivered whose delivery is not written down.  What the store refuses for
 itself is written in ever smaller parts, and the one row that it will not take keeps no other from being written.
+
+Three fields keep order between the reactor, where outcomes come, and the writer's thread, where they are written:
+
+`settling`, the numbers of entries that are to be deleted.  The last destination of an entry has been delivered: the runner has
+forgotten it, and the store still has it, without an attempt, as if it had never been tried.  A read in this moment would bring it
+back, and all of it would be delivered a second time.  Whoever takes an entry from the store asks `settling` first.  A number
+leaves when the store has deleted the entry, not when that is asked for: a full disk may lie between.  A read that began before
+and ends after is the active queue's matter (`ActiveQueue.outrun`).
+
+`_sending`: one hand-over at a time.  A message is delivered to the first of its destinations, and that attempt is with the
+thread; then it is delivered to the last, which settles it.  With two hand-overs under way the first could fail and be tried again
+after the deletion, and its attempt would be a row without an entry for ever.  What comes during a hand-over gathers and is the
+next one, as in a group commit.
+
+`_delayed`: the timer after a hand-over that failed.  What comes meanwhile joins what failed, behind it, and `add` does not send:
+with a full disk each new outcome would otherwise try the store again at once.
+
+Within one hand-over a deletion wins over attempts of the same entry: they are not written at all.
 """
 
 from __future__ import annotations
@@ -50,7 +68,8 @@ class WrittenOutcomes:
 class OutcomeWriter:
     """Gathers settlements and attempts and hands them to the writer thread, one hand-over at a time.
 
-    `settled(ids)` is called when entries are gone, `recorded(attempts)` when attempts are kept.
+    `settled(entries)` is called when entries are gone, `recorded(attempts)` when attempts are in the store, `failed` with an
+    error of the store.  `do(work)` runs in the store's thread.
     """
 
     log = Logger()
@@ -72,7 +91,6 @@ class OutcomeWriter:
         self._recorded = recorded
         self._failed = failed
         self.settling: set[int] = set()
-        """The numbers of entries that are on their way out of the store."""
         self._entries: list[Settled] = []
         self._attempts: list[Attempt] = []
         self._sending = False
@@ -131,7 +149,7 @@ class OutcomeWriter:
             )
         gone = gone_of(entries, written)
         self.settling.difference_update([entry.number for entry in gone])
-        if written.fault is not None:
+        if written.fault is not None:  # part of it is in the store: put back only what is not
             self._put_back(Failure(written.fault), written.entries, written.attempts)
         else:
             self._send()

@@ -329,7 +329,7 @@ class Queue:
                 call_later=self._clock.callLater,
                 found=self._recovered,
             )
-            self._runner.recover_with(self._recovery.more)
+            self._runner.recover_with(self._recovery.more, self._recovery.outrun)
         self._runner.due.look()
         self._runner.changed()
         if self._reporter is not None:

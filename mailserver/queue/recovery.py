@@ -3,11 +3,26 @@
 An entry that was not settled is delivered again, with `Parcel.again`: it may or may not have reached its mailbox.  A file without
 an entry belongs to a message that never had its 250, or was settled just before the end, and is removed.  An entry without its
 file is kept and reported: people may find the file in a backup.
+
+The recovery goes on while new mail is taken.  Entries with attempts are not its matter: the retry timer finds those.  Its range
+ends at the highest number of the earlier run, and numbers are times, so new mail stands behind it.  What its fields guard
+against:
+
+`_mine`.  The clock has gone back since the earlier run, and a message of this run gets a number within what is still to be read.
+It would be found, taken for an old one and delivered a second time.  So such a message is noted before the store has it.
+
+`_reading`.  One page at a time: `more` is called whenever an active queue has room.  It stays set during the pause after an
+error.
+
+`_outrun`.  A page is under way, and it has an entry of which one destination was deferred in the earlier run and is due, and
+another was never tried.  The retry timer has brought back the first, it is tried now and its attempt is written, and the entry
+leaves memory.  Then the page comes with the state of before and would have it tried again.  What the store has learnt of while a
+page was read is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from twisted.logger import Logger
@@ -72,6 +87,7 @@ class Recovery:
         self._after = 0
         self._reading = False
         self._mine: set[int] = set()
+        self._outrun: set[int] = set()
 
     def commits(self, number: int) -> None:
         """A message of this run has this number: where the clock went back, it stands among the old ones and is not one."""
@@ -82,10 +98,16 @@ class Recovery:
         """An entry of the earlier run that has not been looked at yet."""
         return self._after < number <= self._up_to and number not in self._mine
 
+    def outrun(self, numbers: Sequence[int]) -> None:
+        """The store has learnt of these entries what a page that is under way may not have seen."""
+        if self._reading:
+            self._outrun.update(numbers)
+
     def more(self) -> None:
         """Read the next page."""
         if not self._reading:
             self._reading = True
+            self._outrun.clear()
             self._runner.read(self._page, self._after).addCallbacks(self._adopt, self._fail).addErrback(self._stumbled)
 
     def _page(self, after: int) -> tuple[int, list[ReadMessage | Unreadable]]:
@@ -105,7 +127,10 @@ class Recovery:
                     self._runner.damaged(message)
                 else:
                     self._found(message)
-                    self._runner.adopt(message, self._runner.active_queues, True)
+                    if message.number in self._outrun:
+                        self._runner.read_again(message.number)
+                    else:
+                        self._runner.adopt(message, self._runner.active_queues, True)
             except Exception:  # noqa: BLE001  one that cannot be taken up keeps no other from its delivery
                 self.log.failure("the queue cannot take up entry {number}", number=message.number)
         if self._after >= self._up_to:

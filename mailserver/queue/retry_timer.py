@@ -1,4 +1,25 @@
-"""When deferred mail comes back: one timer for the store's index of due times, so that the length of the queue costs nothing."""
+"""When deferred mail comes back: one timer for the store's index of due times, so that the length of the queue costs nothing.
+
+The index is ordered by due time and number.  `_seen` is a place in it: all up to there has been handed on, and the next question
+begins behind it.  So nothing is found twice without need.  That nothing is left out needs more, since the store changes while a
+question is under way.  What each field guards against:
+
+`_written`, the first place that the store has learnt of since the question was asked.  The question is under way in a thread.  A
+person asks for a retry, so an entry becomes due now, between places that the answer has already passed.  The answer comes, its
+last place lies behind that entry, and with `_seen` there the entry would never be found.  So `_seen` goes no further than
+`_written`; what lies between is found a second time, and whoever gets it sees that it is active already.
+
+`_ask_again`.  `look` is called while a question is under way, because the timer has rung or the clock has been set.  The question
+has an older time in it, and its answer knows nothing of what fell due since.  Two questions side by side would both begin at
+`_seen`.  So the second is put when the first has its answer.
+
+`_paused`.  There is no room for more numbers.  The timer may ring as often as it likes, the next page is asked when `resume`
+finds room; the places stay in the store meanwhile.
+
+`_timer_at`.  Each attempt that is written names its due time, mostly a later one than that for which the timer is set.  Only an
+earlier one sets the timer anew.  A timer that rings too early does no harm: its question finds nothing, and the answer has the
+right time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +46,7 @@ END = DuePlace(math.inf, 0, False)
 
 
 class RetryTimer:
-    """Asks the store for what is due, each entry once; more than once where the store learns of a place behind what was taken.
+    """Asks the store for what is due.  Each entry is found once, or again where the store learns of a place before `_seen`.
 
     `ask(after, now, limit)` fires with the due places after a place, in order, and the next time beyond them, or None;
     `found` is given the entries: number, remote.  While `has_room()` says no, it takes no further page before `resume`.
@@ -46,8 +67,8 @@ class RetryTimer:
         self._found = found
         self._has_room = has_room
         self._paused = False
-        self._seen: DuePlace = START  # everything due up to here has been taken
-        self._written: DuePlace = END  # the first place that the store has learnt of since the question: the answer may lack it
+        self._seen = START  # see above, as for the others
+        self._written = END
         self._timer: Any = None
         self._timer_at = 0.0
         self._asking = False
@@ -93,7 +114,7 @@ class RetryTimer:
             self._timer = None
 
     def _go_back(self, place: DuePlace) -> None:
-        """To no purpose for what falls due later: that is ahead anyhow."""
+        """A place that lies ahead changes nothing."""
         self._seen = min(self._seen, place)
         self._written = min(self._written, place)
 
@@ -104,6 +125,7 @@ class RetryTimer:
         places, next_due = answer
         if places:
             self._seen = min(places[-1], self._written)
+            # Several destinations of one entry may be due: it is read once.
             self._found(list(dict.fromkeys((number, remote) for _, number, remote in places)))
         if len(places) == PAGE or self._ask_again:
             self.look()

@@ -3,12 +3,33 @@
 Each entry's destinations are split over two active queues, one for the local delivery and one for the remote one.  What has been
 delivered and flushed is settled.  What was deferred gets a due time in the store and leaves memory.  What failed for good stays
 in the store, visible, until its sender has been told.
+
+An entry is in one of four places, and the runner is who moves it:
+
+* in `live`, while any of its destinations is in memory or has an outcome that is not written (`active_message` has the masks);
+* in `OutcomeWriter.settling`, from its last flush until the store has deleted it;
+* in `_claimed`, while a person changes it;
+* else in the store alone, where the backlog, the retry timer or the recovery finds it.
+
+`_claimed`.  A person holds a message.  The claim takes it out of the active queues; then the change is decided and written, in
+other threads.  In that time a read that was asked for before may bring the message: it has the state of before the change, and
+must not begin a delivery.  It is thrown away, and `_claimed` notes for which active queue it came, so that `release` has it read
+again.  A message that is under way, not flushed or not written cannot be claimed: what is decided now would be overtaken by an
+outcome that nobody knows yet.
+
+`_stopping`.  What is in memory is still delivered, flushed and written; nothing comes in any more.  An answer of a read that
+comes now is dropped, as the store has it, and no pause begins.
+
+`_idle`, who waits for the end of all that.  `changed` is called after every step that may have been the last one.
+
+`_recovery`.  As long as there is one, no refill is asked for.  Both look through the same range of the store for entries without
+attempts; side by side, each would find what the other has put into the backlog.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -45,7 +66,8 @@ class Claimed(NamedTuple):
 class Runner:
     """Brings committed entries to their deliveries.
 
-    `note(id, step, **fields)` is told each outcome; `count(name, n)` counts them.  `since()` says since when the clock is one.
+    `note(id, step, **fields)` is told each outcome; `count(name, n)` counts them.  `since()` says since when the clock has gone
+    without being set.
     """
 
     log = Logger()
@@ -88,6 +110,7 @@ class Runner:
             changed=self.changed,
         )
         self._recovery: Callable[[], None] | None = None
+        self._recovery_outrun: Callable[[Sequence[int]], None] = lambda numbers: None
         self._postponed: set[Any] = set()
         self._claimed: dict[int, set[Claimed]] = {}
         self._stopping = False
@@ -221,9 +244,15 @@ class Runner:
             for waiting in idle:
                 waiting.callback(None)
 
-    def recover_with(self, more: Callable[[], None] | None) -> None:
-        """Call `more` whenever an active queue has room for entries of an earlier run; None when there are no more."""
+    def recover_with(
+        self, more: Callable[[], None] | None, outrun: Callable[[Sequence[int]], None] = lambda numbers: None
+    ) -> None:
+        """Call `more` whenever an active queue has room for entries of an earlier run; None when there are no more.
+
+        `outrun` is told the numbers of entries of which the store knows more than a page that is under way may have seen.
+        """
         self._recovery = more
+        self._recovery_outrun = outrun
 
     def _new_entry(
         self,
@@ -316,7 +345,11 @@ class Runner:
         why: str,
         pause_seconds: float,
     ) -> None:
-        """None of these counts as delivered: after a pause they are delivered again."""
+        """None of these counts as delivered: after a pause they are delivered again.
+
+        Whatever the delivery has of them may or may not be there, so they come again (`Parcel.again`).  During the pause they are
+        in the store alone, and a person can claim them.
+        """
         numbers: dict[int, None] = {}  # each once, in order
         for entry, destination in deliveries:
             entry.active &= ~(1 << destination.index)
@@ -332,10 +365,9 @@ class Runner:
         self._later(pause_seconds, again)
 
     def settled(self, entries: list[Settled]) -> None:
-        """The store has forgotten them."""
+        """The store has forgotten them.  A read that began before may still bring them."""
         self._count("settled", len(entries))
-        for active_queue in self.active_queues:
-            active_queue.outrun([entry.number for entry in entries])
+        self._outrun([entry.number for entry in entries])
         note = self._note
         for entry in entries:
             note(entry.id, "settled")
@@ -346,9 +378,9 @@ class Runner:
         for attempt in attempts:
             entry = self.live.get(attempt.number)
             if entry is not None and attempt.destination >= 0:
+                # This bit alone, and a read that has not seen the attempt is made again: see `active_message`.
                 entry.unwritten &= ~(1 << attempt.destination)
-                for active_queue in self.active_queues:
-                    active_queue.outrun((attempt.number,))
+                self._outrun([attempt.number])
                 self._leave(entry)
         due = min((attempt.due for attempt in attempts if attempt.due is not None), default=None)
         if due is not None:
@@ -387,11 +419,17 @@ class Runner:
         return attempt
 
     def _leave(self, entry: ActiveMessage) -> None:
-        """Nothing of it is in memory any more; the store knows the rest."""
+        """It leaves memory where the store knows all of it."""
         if entry.is_over:
             self.live.pop(entry.number, None)
-            for active_queue in self.active_queues:
-                active_queue.outrun((entry.number,))
+            self._outrun([entry.number])
+
+    def _outrun(self, numbers: Sequence[int]) -> None:
+        """Whatever is being read of these entries may be older than what the store has now."""
+        for active_queue in self.active_queues:
+            active_queue.outrun(numbers)
+        if self._recovery is not None:
+            self._recovery_outrun(numbers)
 
     def _tell(self, entry: ActiveMessage, destination: Destination, step: str, **fields: str) -> None:
         before = None if entry.attempts is None else entry.attempts.get(destination.index)
@@ -415,6 +453,8 @@ class Runner:
         Not to be had is what is being delivered, not yet flushed, not yet written down, or settled already.
         """
         claimed = {number: set[Claimed]() for number in numbers if number not in self._claimed}
+        # First what only waits is taken back; what is still live then is under way.  All of it happens in one turn of the
+        # reactor: nothing can begin between the look and the claim.
         live = {number for number in claimed if number in self.live}
         for active_queue in self.active_queues if live else ():
             for number, again in active_queue.withdraw(live):

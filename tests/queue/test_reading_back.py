@@ -12,7 +12,7 @@ from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.queue import active as active_module
-from mailserver.queue import reading_back
+from mailserver.queue import reading_back, recovery
 from mailserver.queue.active_message import WaitingEntry
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
@@ -259,6 +259,61 @@ class ReadingBack(ReadingCase):
         writing.open()
         while not settled.called:
             await self.turn()
+
+    async def test_what_was_tried_while_the_recovery_read_it_is_not_tried_again_at_once(self):
+        self.patch(recovery, "PAGE", 1)
+        first = await self.started()
+        self.relay.hold = True
+        await self.commit(first, remote())
+        id = await self.half_deferred(first)
+        await self.crash(first)
+        self.delivery.hold = True
+        self.clock.advance(70)
+        queue, held, pages = self.make(), Held(threads.deferToThread), []
+
+        def run_in_thread(function, *arguments):
+            if getattr(function, "__name__", "") == "_page":
+                pages.append(arguments)
+                if len(pages) == 2:  # the first has the other message
+                    return held(function, *arguments)
+            return threads.deferToThread(function, *arguments)
+
+        queue._runner._run_in_thread = run_in_thread
+        await queue.start()
+        await held.made
+        self.assertEqual([len(self.delivery.held), self.steps.of(id)], [1, ["deferred"]])
+        self.delivery.hold = False
+        self.delivery.let_go()
+        while not queue._runner.outcome_writer.is_empty:
+            await self.turn()
+        held.let_go()
+        await self.turn()
+        await self.read_by(queue._runner.active_queues[0])
+        self.assertEqual(self.steps.of(id), ["deferred", "deferred"])
+
+    async def test_one_that_cannot_be_put_into_the_backlog_keeps_no_other_out_of_it(self):
+        self.patch(active_module, "BACKLOG_MOST", 2)
+        queue = await self.started(memory_window_octets=5000, remote_deliveries=1)
+        there = queue._runner.active_queues[1]
+        self.relay.hold = True
+        ids = [await self.commit(queue, remote()) for _ in range(10)]
+        bad, wait = [], queue._runner._reading_back._wait
+
+        def stumbling(one, active_queue):
+            if not bad:
+                bad.append(one.number)
+                raise ZeroDivisionError
+            wait(one, active_queue)
+
+        self.patch(queue._runner._reading_back, "_wait", stumbling)
+        self.relay.hold = False
+        while len([id for id in ids if "settled" in self.steps.of(id)]) < 9:
+            self.relay.let_go()
+            await self.turn()
+            self.clock.advance(1)
+        self.assertTrue(there.store_window.is_empty)
+        self.assertEqual([number_of(id) for id in ids if "settled" not in self.steps.of(id)], bad)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_what_is_retried_while_others_fall_due_is_not_passed_over(self):
         queue = await self.started()
