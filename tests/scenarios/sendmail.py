@@ -60,7 +60,7 @@ def _with_a_full_name() -> list[str]:
     """
     if "." in socket.gethostname():
         return []
-    own = [] if os.geteuid() == 0 else ["--map-root-user"]
+    own = [] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"]
     named = ["unshare", *own, "--uts", "sh", "-c", 'hostname client.example && exec "$@"', "sh"]
     if subprocess.run([*named, "true"], check=False, capture_output=True, timeout=SECONDS).returncode == 0:
         return named
