@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mailserver.delivery import errno_outcomes
 from mailserver.delivery.batch_format import BatchCopy, BatchMessage, CopyResult, message_of, outcomes_of
 from mailserver.delivery.courier import FIELDS_OCTETS, answer_of
-from mailserver.delivery.home_queues import HomeQueues, NoTurn
+from mailserver.delivery.home_queues import HomeBusy, HomeQueues
 from mailserver.delivery.maildir_format import local_form
 from mailserver.delivery.names import host_part
 from mailserver.interfaces import (
@@ -152,7 +152,7 @@ class HomeDelivery:
             number, note = await self._home_queues.serve(
                 copy.user, lambda: self._asked(courier, copy, message), last_start=last_start
             )
-        except NoTurn as error:
+        except HomeBusy as error:
             return copy.destination, errno_outcomes.NO_ERRNO, str(error)
         except (OSError, ValueError) as error:
             return copy.destination, errno_outcomes.NO_ERRNO, f"the courier: {error}"
@@ -164,7 +164,13 @@ class HomeDelivery:
         return copy.destination, number, note
 
     async def _asked(self, courier: CourierClient, copy: BatchCopy, message: BatchMessage) -> tuple[int, str]:
-        """Have one file written, durably.  Raises OSError, ValueError, and Twisted's TimeoutError."""
+        """Have one file written, durably.  Raises OSError, ValueError, and Twisted's TimeoutError.
+
+        Each request has a socket of its own for its answer, so that the answer to an attempt that was given up is never taken
+        for that to the next one.  Closing our end is the whole of giving up.  A child that still writes looks at the socket
+        before its rename and then makes none; where its rename was quicker, its file stands, and the next attempt, which comes
+        with `again`, finds it by its name.
+        """
         ours, theirs = socket.socketpair()
         answer = PendingAnswer(self._reactor, ours)
         try:

@@ -87,7 +87,7 @@ class Disk:
             fd = os.open(_standing(path), DIRECTORY)
             if os.fstat(fd).st_dev != device:  # the Maildir has gone, what is above it lies elsewhere; others may be on its disk
                 os.close(fd)
-                raise OSError(errno.ENOENT, "no way leads to the file system any more", path)
+                raise OSError(errno.ENOENT, "no path leads to the file system any more", path)
             self._devices[device] = fd
         return self._devices[device]
 

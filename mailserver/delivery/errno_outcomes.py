@@ -45,5 +45,5 @@ def outcome_of(number: int, note: str) -> Deferred:
 
 
 def deferred(note: str) -> Deferred:
-    """A trouble of the server's own parts."""
+    """A failure of the server's own parts."""
     return Deferred(SYSTEM, note)

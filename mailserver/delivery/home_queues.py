@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 
-__all__ = ["HomeQueues", "NoTurn"]
+__all__ = ["HomeQueues", "HomeBusy"]
 
 SLOW_SECONDS = 5.0  # of one delivery; then the next ones for this home are deferred at once
 PENALTY_SECONDS = 60.0  # after a deadline; twice as long after each further one
@@ -27,18 +27,24 @@ REMEMBERED_MOST = 10_000  # homes that have not answered
 T = TypeVar("T")
 
 
-class NoTurn(Exception):
+class HomeBusy(Exception):
     """Nothing is tried now; the words say why."""
 
 
 class Home:
-    """What is under way into one home, and how it went."""
+    """What is under way into one home, and how it went.
+
+    `slow` and `next_try` are about two moments.  While a delivery hangs, `slow` sends away those behind it, and those who come
+    then; once its deadline is over, `next_try` sends away whoever comes in the pause.  `hangs` outlives both: a home that has
+    not answered the last time is a suspect until it does, and few suspects are tried at once, so that a file server that is
+    away with all its homes does not take every slot.
+    """
 
     __slots__ = ("hangs", "lock", "next_try", "slow", "waiting")
 
     def __init__(self) -> None:
         self.lock = DeferredLock()
-        self.waiting: set[Deferred[Any]] = set()
+        self.waiting: set[Deferred[Any]] = set()  # those behind the one under way, to be called off when it is slow
         self.slow = False  # the delivery under way has not answered for a while
         self.hangs = 0  # deadlines, one after the other
         self.next_try = 0.0
@@ -58,14 +64,14 @@ class HomeQueues:
     async def serve(self, user: str, work: Callable[[], Awaitable[T]], *, last_start: float) -> T:
         """What `work` returns, when it is the user's turn; in the order of the calls.
 
-        `work` raises Twisted's TimeoutError where the home does not answer.  Raises `NoTurn` also where the turn has not come
+        `work` raises Twisted's TimeoutError where the home does not answer.  Raises `HomeBusy` also where the turn has not come
         before `last_start`, a time of the clock.
         """
         home = self._homes.setdefault(user, Home())
         self._look_at(home)
         await self._turn(home)
         try:
-            self._look_at(home)
+            self._look_at(home)  # again: the one before us may have hung
             await self._slot(last_start)
         except BaseException:
             # Later, for those behind may fare alike: they would be called one in the other.
@@ -88,17 +94,17 @@ class HomeQueues:
         try:
             await slot
         except Late:
-            raise NoTurn("other deliveries took the time") from None
+            raise HomeBusy("other deliveries took the time") from None
 
     def _look_at(self, home: Home) -> None:
-        """Raises `NoTurn`."""
+        """Raises `HomeBusy`."""
         now = self._clock.seconds()
         if still_holds(home.next_try, now, PENALTY_SECONDS_MOST):
-            raise NoTurn(f"the home has not answered; the next try is in {home.next_try - now:.0f} seconds")
+            raise HomeBusy(f"the home has not answered; the next try is in {home.next_try - now:.0f} seconds")
         if home.slow:
-            raise NoTurn("the home does not answer")
+            raise HomeBusy("the home does not answer")
         if home.hangs and self._suspects >= SUSPECTS_AT_ONCE:
-            raise NoTurn("the home has not answered, and others like it are being tried")
+            raise HomeBusy("the home has not answered, and others like it are being tried")
 
     async def _turn(self, home: Home) -> None:
         turn = home.lock.acquire()
@@ -107,7 +113,7 @@ class HomeQueues:
             await turn
         except CancelledError:
             if home.slow:
-                raise NoTurn("the home does not answer") from None
+                raise HomeBusy("the home does not answer") from None
             raise
         finally:
             home.waiting.discard(turn)
@@ -120,7 +126,7 @@ class HomeQueues:
             result = await work()
         except Late:
             self._hangs(user, home)
-            raise NoTurn("the home does not answer") from None
+            raise HomeBusy("the home does not answer") from None
         finally:
             self._suspects -= is_suspect
             home.slow = False

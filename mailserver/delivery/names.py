@@ -5,7 +5,7 @@ Three kinds of names are made here, and nothing else in the delivery joins text 
 * the Maildir's path, from a template such as ``{data}/mail/{domain}/{user}``;
 * a folder below the inbox, after Maildir++: ``.lists.python``, each part in the modified UTF-7 of RFC 3501 section 5.1.3;
 * a message's file, ``{seconds}.{id}_{number}.{host},S={octets},W={octets with CRLF}``, the number being that of the mailbox:
-  what stands before the host is the same for every attempt and for every way by which the message comes there, so that a repeated
+  what stands before the host is the same for every attempt and for every recipient that shares the mailbox, so that a repeated
   delivery finds it again; the sizes save Dovecot and Courier from asking the disk for them.
 """
 
@@ -110,8 +110,8 @@ def marker_of(id: str, number: int) -> str:
 def number_of_mailbox(user: str) -> int:
     """The number in the names of a mailbox's files: at most nine digits.
 
-    All ways by which a message comes to one Maildir have one name there.  The domain is not in it: where a path is made of the
-    user alone, the Maildir is that of several domains.
+    Whichever recipient brings a message to a Maildir, it has one name there.  The domain is not in it: where a path is made
+    of the user alone, the Maildir is that of several domains.
     """
     return zlib.crc32(user.encode("utf-8", "surrogatepass")) % 1_000_000_000
 

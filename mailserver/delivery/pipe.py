@@ -49,7 +49,7 @@ from mailserver.processes.small import keep_here
 __all__ = ["PipeDelivery", "PipeFactory", "PipeOptions", "launch_of"]
 
 HANDING_OVER = 4  # messages at once: a launcher that takes nothing, or a temporary folder that hangs, keeps these threads alone
-WAYS = ("{folder}", "{recipient}", "{local_part}", "{original_recipient}")  # what differs between alice and alice+x
+OF_THE_ADDRESS = ("{folder}", "{recipient}", "{local_part}", "{original_recipient}")  # what differs between alice and alice+x
 GRACE_SECONDS = 15.0  # the launcher ends a command that has no time left; this long we wait for it to say so
 
 
@@ -85,7 +85,7 @@ class PipeDelivery:
     ) -> None:
         CommandTemplate(command)
         self.knows_folders = any("{folder}" in word for word in command)
-        self._knows_ways = any(one in word for word in command for one in WAYS)
+        self._tells_addresses_apart = any(one in word for word in command for one in OF_THE_ADDRESS)
         self._launch = Launch(
             command=tuple(command),
             user=user,
@@ -178,7 +178,7 @@ class PipeDelivery:
 
     def _place_of(self, destination: Destination) -> Hashable:
         route = destination.route
-        if self._knows_ways or not isinstance(route, Local):
+        if self._tells_addresses_apart or not isinstance(route, Local):
             return destination.place
         return route.mailbox.user, route.mailbox.domain
 
@@ -205,11 +205,17 @@ class PipeDelivery:
                 self._slots.release()
         except CancelledError:
             return errno_outcomes.deferred("the server did not wait any longer")
-        except Exception as error:  # noqa: BLE001  # one destination's trouble must not undo what the others were told
+        except Exception as error:  # noqa: BLE001  # one destination's failure must not undo what the others were told
             self.log.failure("a message could not be given to the command")
             return errno_outcomes.deferred(f"{type(error).__name__}: {error}")
 
     async def _run(self, request: bytes, content: Content) -> Outcome:
+        """Have the command run once.
+
+        The launcher's own time limit is shorter than our wait: as a rule it is the launcher that ends a command, and it says
+        so.  Where we stop waiting first, closing our end of the reply tells its child, which kills the command.  One that ends
+        with 0 at that very moment has taken the message, and gets it again: no protocol with a command excludes that.
+        """
         process = self._process
         if process is None:
             return errno_outcomes.deferred("the launcher was not started")

@@ -55,9 +55,11 @@ class WatchedWriter:
     def __init__(self, *, writer: BatchWriter, clock: Clock) -> None:
         self._writer = writer
         self._clock = clock
+        # Deadlines in a row.  `hanging` alone would not do: a writer that is killed in time does not hang any more, and a disk
+        # on which each one ends after its deadline would get one new process after the other.
         self._missed = 0
-        self._next_try = 0.0
-        self._told = False
+        self._next_try = 0.0  # after so many of them: one batch at that time finds out how things are, the others are deferred
+        self._told = False  # one line in the log when it goes down, one when it is back, however many batches come meanwhile
 
     async def write(self, messages: Sequence[BatchMessage]) -> tuple[list[list[CopyResult]], Touched]:
         """The results of each message, and what has to be synced.  One call at a time; raises nothing but CancelledError."""

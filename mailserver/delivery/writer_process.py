@@ -68,6 +68,8 @@ class WriterProcess:
         self._told = False
         self._exchange: ProcessExchange | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        # Two lists, since only the first is about the disk: a process that was given up in the middle of a call counts as
+        # hanging until it has ended.  One that has died by itself, or was closed while it had nothing to do, is only waited for.
         self._given_up: list[subprocess.Popen[bytes]] = []
         self._dying: list[subprocess.Popen[bytes]] = []
 

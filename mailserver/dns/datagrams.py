@@ -88,9 +88,9 @@ class Datagrams:
         socket = _Socket(self, self._server, self._reactor.seconds())
         interface = "::" if ":" in self._server.address.host else ""
         self._reactor.listenUDP(0, socket, interface=interface)
-        if socket.trouble is not None:
+        if socket.failure is not None:
             socket.close()
-            raise socket.trouble
+            raise socket.failure
         return socket
 
     def opened(self, socket: _Socket) -> None:
@@ -113,7 +113,7 @@ class _Socket(DatagramProtocol):
     def __init__(self, owner: Datagrams, server: NameServer, now: float) -> None:
         self.waiting: dict[bytes, QueryAttempt] = {}
         self.uses = 0
-        self.trouble: OSError | None = None
+        self.failure: OSError | None = None
         self._owner = owner
         self._peer = (server.address.host, server.address.port)
         self._worn_out_at = now + SOCKET_SECONDS
@@ -129,7 +129,7 @@ class _Socket(DatagramProtocol):
         try:
             self.transport.connect(*self._peer)
         except OSError as error:  # no route, for instance; from here it would leave the socket behind
-            self.trouble = error
+            self.failure = error
 
     def stopProtocol(self) -> None:
         self._owner.closed(self)

@@ -32,7 +32,7 @@ class LookupStep(enum.Enum):
 
 
 class Lookup:
-    """The life of one question.  `waiting` are those who want its answer; `why` is the last trouble."""
+    """The life of one question.  `waiting` are those who want its answer; `why` is the last failure."""
 
     __slots__ = (
         "_authenticated",

@@ -76,10 +76,10 @@ def _number(text: str | None, default: int, most: int) -> int:
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _Silence:
     """A server that was silent: how often in a row, and until when it rests."""
 
-    silences: int = 0
+    times: int = 0
     rests_until: float | None = None
 
 
@@ -90,11 +90,11 @@ class ServerList:
     question tries it first, so that a server that is back is found, and one that is not costs one question its time-out.
     """
 
-    __slots__ = ("_next", "_rotate", "_troubles", "servers")
+    __slots__ = ("_next", "_rotate", "_silent", "servers")
 
     def __init__(self, servers: Iterable[NameServer], *, rotate: bool = False) -> None:
         self.servers: Sequence[NameServer] = tuple(servers)[:SERVERS_MOST]
-        self._troubles: dict[NameServer, _Trouble] = {}  # of those that were silent lately: mostly empty
+        self._silent: dict[NameServer, _Silence] = {}  # of those that were silent lately: mostly empty
         self._rotate = rotate
         self._next = 0
 
@@ -104,37 +104,37 @@ class ServerList:
         if self._rotate:
             self._next = (self._next + 1) % len(servers)
             servers = servers[self._next :] + servers[: self._next]
-        if not self._troubles or len(servers) == 1:
+        if not self._silent or len(servers) == 1:
             return servers
         resting = [server for server in servers if self._rests(server)]
         living = [server for server in servers if server not in resting]
         for server in resting:
-            trouble = self._troubles[server]
-            if trouble.rests_until is not None and trouble.rests_until <= now:
-                trouble.rests_until = now + REST_SECONDS
+            silence = self._silent[server]
+            if silence.rests_until is not None and silence.rests_until <= now:
+                silence.rests_until = now + REST_SECONDS
                 return [server, *living, *(other for other in resting if other != server)]
         return living + resting
 
     def _rests(self, server: NameServer) -> bool:
-        trouble = self._troubles.get(server)
-        return trouble is not None and trouble.rests_until is not None
+        silence = self._silent.get(server)
+        return silence is not None and silence.rests_until is not None
 
     def heard(self, server: NameServer) -> bool:
         """The server has answered something.  Return whether it was resting."""
-        if not self._troubles:
+        if not self._silent:
             return False
-        trouble = self._troubles.pop(server, None)
-        return trouble is not None and trouble.rests_until is not None
+        silence = self._silent.pop(server, None)
+        return silence is not None and silence.rests_until is not None
 
     def silent(self, server: NameServer, now: float) -> bool:
         """The server has not answered in time, or nobody listens there.  Return whether it goes to rest now."""
         if server not in self.servers:  # of a list that has been replaced
             return False
-        trouble = self._troubles.setdefault(server, _Trouble())
-        trouble.silences += 1
-        if trouble.silences < SILENCES or trouble.rests_until is not None:
+        silence = self._silent.setdefault(server, _Silence())
+        silence.times += 1
+        if silence.times < SILENCES or silence.rests_until is not None:
             return False
-        trouble.rests_until = now + REST_SECONDS
+        silence.rests_until = now + REST_SECONDS
         return True
 
     def resting(self) -> list[NameServer]:

@@ -12,7 +12,7 @@ In the order in which they are read:
 * `answer`: an answer that is awaited from another process
 * `privileged`: what the privileged processes share: how they take requests and change identity
 * `root`: the root process: keeps root's privileges where the server gives them up
-* `root_link`: the server's end of the root process
+* `root_client`: the server's end of the root process
 * `binding`: addresses, bound and not listened on yet
 * `bound`: listens on addresses bound before: by us as root, by the root process, by systemd
 * `unix_port`: accepts connections of a Unix socket that somebody else has bound

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint, unix_socket_of
 from mailserver.processes.binding import bound_socket, bound_unix_socket
-from mailserver.processes.root_link import RootLink
+from mailserver.processes.root_client import RootClient
 from mailserver.processes.unix_port import listen_on
 
 __all__ = ["BoundByRoot", "BoundHere", "HandedOver", "bound_by_root", "bound_here", "handed_over", "path_bound_here"]
@@ -31,7 +31,7 @@ class BoundByRoot:
     Where root does not bind a port, our own rights may do; a Unix socket would get another owner than at the next start.
     """
 
-    def __init__(self, reactor: Any, text: str, root: RootLink, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, reactor: Any, text: str, root: RootClient, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
         self._reactor = reactor
         self._text = text
         self._root = root
@@ -147,7 +147,7 @@ def _unable(text: str, error: OSError) -> OSError:
     return OSError(f"cannot listen on {text}: {error.strerror or error}")
 
 
-def bound_by_root(reactor: Any, text: str, root: RootLink, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:
+def bound_by_root(reactor: Any, text: str, root: RootClient, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:
     """The endpoint for a text of the configuration, None for kinds that root has no part in."""
     place = place_of(text)
     if place is None or place.kind not in ("tcp", "tcp6", "unix"):

@@ -7,7 +7,7 @@ is started, and which addresses there are, it has read from the configuration it
 chooses among that.  How processes are started is settled at the start, as the server's parts keep their settings over a
 reload, too; the addresses are read again when the server asks for it.
 
-The server's end is `root_link`.  A question is a frame of JSON, the answer, too:
+The server's end is `root_client`.  A question is a frame of JSON, the answer, too:
 
     [number, "start", kind] | [number, "bind", endpoint] | [number, "read", ""]   →   [number, why or ""] and perhaps a descriptor
 
@@ -81,18 +81,18 @@ class Root:
         self._starts: Mapping[str, ProcessStart] | None = None  # those of the first plan
         self._started: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # with a descriptor that tells its end
 
-    def serve(self, link: socket.socket) -> None:
+    def serve(self, control: socket.socket) -> None:
         """Until the server closes its end."""
         while True:
             poll = select.poll()
-            for descriptor in (link.fileno(), *(ended for _, ended in self._started.values())):
+            for descriptor in (control.fileno(), *(ended for _, ended in self._started.values())):
                 poll.register(descriptor, select.POLLIN)
             ready = [descriptor for descriptor, _ in poll.poll()]
             self._reap()
-            if link.fileno() not in ready:
+            if control.fileno() not in ready:
                 continue
             try:
-                question, descriptors = frames.receive(link)
+                question, descriptors = frames.receive(control)
                 for descriptor in descriptors:
                     os.close(descriptor)
                 number, verb, word = json.loads(question)
@@ -102,14 +102,14 @@ class Root:
                 why, found = "", None
                 try:
                     found = self.answer(str(verb), str(word))
-                except Exception as error:  # noqa: BLE001  # one question's trouble must not take root's part away from the others
+                except Exception as error:  # noqa: BLE001  # one question's failure must not take root's part away from the others
                     why = str(error) if isinstance(error, RootRefusal | OSError) else f"{type(error).__name__}: {error}"
                     why = why[:WHY_CHARACTERS] or type(error).__name__
                 if found is not None:
                     stack.enter_context(found)
                 descriptors = [] if found is None else [found.fileno()]
                 try:
-                    frames.send(link, json.dumps([number, why]).encode("ascii"), descriptors)
+                    frames.send(control, json.dumps([number, why]).encode("ascii"), descriptors)
                 except OSError:
                     return
 
@@ -187,9 +187,9 @@ def main(arguments: Sequence[str]) -> None:
     path, number = arguments
     outlive_signals()
     os.umask(0o077)
-    with socket.socket(fileno=int(number)) as link:
-        link.set_inheritable(False)
-        Root(path=path, ours=name_version(link)).serve(link)
+    with socket.socket(fileno=int(number)) as control:
+        control.set_inheritable(False)
+        Root(path=path, ours=name_version(control)).serve(control)
 
 
 if __name__ == "__main__":

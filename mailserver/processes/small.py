@@ -16,7 +16,7 @@ from mailserver.config.ownership import why_not_of
 from mailserver.plugins.threads import Threads
 from mailserver.processes.bound import bound_by_root
 from mailserver.processes.kept import KeptProcess
-from mailserver.processes.root_link import RootLink, start_root_process
+from mailserver.processes.root_client import RootClient, start_root_process
 from mailserver.processes.spawning import ProcessStart, begin
 from mailserver.processes.version import version
 from mailserver.processes.watching import Ending, Watch
@@ -33,7 +33,7 @@ class SmallProcesses:
     log = Logger()
 
     def __init__(self, *, reactor: Any) -> None:
-        self.root: RootLink | None = None
+        self.root: RootClient | None = None
         self._reactor = reactor
         self._threads = Threads("small processes", THREADS, call_from_thread=reactor.callFromThread)
         self._run_in_thread = self._threads.run
@@ -120,4 +120,4 @@ def keep_here(kind: str, start: ProcessStart, *, privileged: bool = True) -> Kep
 
 
 def _nothing() -> None:
-    """The link closes its descriptor itself."""
+    """The client closes its descriptor itself."""

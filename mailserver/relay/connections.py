@@ -29,7 +29,7 @@ from mailserver.smtp.client.session import UNCERTAIN, ClientLimits, ClientSessio
 __all__ = ["Connections"]
 
 STOPPING = Reply.of(451, "4.3.2", "The server stops")
-NO_WAY = Reply.of(451, "4.4.4", "The hosts have no address that may be used")
+NO_TARGET = Reply.of(451, "4.4.4", "The hosts have no address that may be used")
 WAITED_TOO_LONG = Reply.of(451, "4.4.5", "No connection to the host became free")
 CHECK_SECONDS = 1.0
 
@@ -107,10 +107,12 @@ class Connections:
         )
         self._connections: dict[ConnectionRecord, RelayProtocol] = {}
         self._connectors: dict[ConnectionRecord, Any] = {}
+        # What a decision leads to may call `decide` again: a connect that fails at once, a transaction that ends in its first
+        # write.  Such a call sets `_undecided` and returns, and the loop that is under way decides once more.
         self._deciding = False
         self._undecided = False
-        self._stopping = False
-        self._all_closed: list[Deferred[None]] = []
+        self._stopping = False  # set before anything is closed: what comes back meanwhile finds no host
+        self._all_closed: list[Deferred[None]] = []  # who waits for the last connection to go
         self._check = LoopingCall(self._check_all)
         self._check.clock = clock  # type: ignore[assignment]
 
@@ -154,7 +156,7 @@ class Connections:
     # --- transmissions ---
 
     def submit(self, transmission: Transmission) -> None:
-        """Send this, over the first of its ways that works."""
+        """Send this, to the first of its targets that works."""
         self._place(transmission)
         self.decide()
 
@@ -173,7 +175,7 @@ class Connections:
         self.decide()
 
     def _place(self, transmission: Transmission) -> None:
-        """Let it wait for the first of its ways, from the present one on, that is not known to be out of reach."""
+        """Let it wait for the first of its targets, from the present one on, that is not known to be out of reach."""
         now = self.seconds()
         transmission.waits_since = now
         while transmission.place < len(transmission.targets):
@@ -184,7 +186,7 @@ class Connections:
                 return
             transmission.fault(refusal)
             transmission.place += 1
-        why = transmission.why or answers.Deferred(NO_WAY)
+        why = transmission.why or answers.Deferred(NO_TARGET)
         transmission.give_up(replace(why, note="no host is left to try"))
 
     def _elsewhere(

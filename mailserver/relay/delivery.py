@@ -1,6 +1,6 @@
 """The relay as a delivery: a message's destinations, by hosts, over the pool.
 
-    relay = Relay(book=…, connections=…, doorway=…)
+    relay = Relay(book=…, connections=…, connect_settings=…)
     outcomes = await relay.deliver(envelope, content, destinations)
 
 Destinations that share their hosts go in one transaction, up to a number of recipients.  A destination that is known to be out
@@ -154,7 +154,7 @@ class Relay:
         self._stop_seconds = stop_seconds
         self._chance = chance or random.Random()
         self._last_hosts: Hosts | None = None
-        self._last_ways: list[Target] = []
+        self._last_targets: list[Target] = []
 
     def __repr__(self) -> str:
         return f"<Relay: {self.connections.pool!r}>"
@@ -176,10 +176,10 @@ class Relay:
     # --- for people ---
 
     def counts(self) -> Mapping[str, int | float]:
-        """Connections and their use since the start: the pool's `ResolverCounts` and `hit_rate`; `connections` that
+        """Connections and their use since the start: the pool's `PoolCounts` and `hit_rate`; `connections` that
         there are now."""
         pool = self.connections.pool
-        return {"connections": pool.records, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
+        return {"connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 
     def forgive(self) -> None:
         """Hosts that were out of reach are connected to again, look-ups that failed are made again (`IForgiving`)."""
@@ -248,7 +248,7 @@ class Relay:
             for destination in destinations:
                 call.report(destination.index, found)
             return
-        targets = self._ways(found)
+        targets = self._targets(found)
         most = self._recipients_most
         for start in range(0, len(destinations), most):
             part = destinations[start : start + most]
@@ -264,12 +264,12 @@ class Relay:
             call.transmissions.append(transmission)
             self.connections.submit(transmission)
 
-    def _ways(self, hosts: Hosts) -> list[Target]:
+    def _targets(self, hosts: Hosts) -> list[Target]:
         if hosts is self._last_hosts:
-            return self._last_ways
+            return self._last_targets
         targets = self._connect_settings.targets(hosts, self._chance, self._addresses_most)
         if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
-            self._last_hosts, self._last_ways = hosts, targets
+            self._last_hosts, self._last_targets = hosts, targets
         return targets
 
 

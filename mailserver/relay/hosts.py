@@ -151,16 +151,16 @@ async def _with_addresses(
     )
     groups: dict[int, list[Host]] = {}
     ttls = [ttl_seconds] if ttl_seconds else []
-    trouble = ""
+    failure = ""
     for (preference, name), (addresses, ttl, why) in zip(exchangers, found, strict=True):
-        trouble = trouble or why
+        failure = failure or why
         if addresses:
             groups.setdefault(preference, []).append(Host(name, addresses[:ADDRESSES_MOST]))
             ttls.append(ttl)
     if groups:
         return Hosts(tuple(tuple(group) for _, group in sorted(groups.items())), min(ttls))
-    if trouble:
-        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{domain}: {trouble}"))
+    if failure:
+        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{domain}: {failure}"))
     names = ", ".join(name for _, name in exchangers)
     raise Unroutable(Failed(NO_ADDRESS, f"{domain}: no address for {names}"))
 
@@ -169,18 +169,18 @@ async def _addresses(name: str, resolver: IResolver) -> tuple[tuple[str, ...], f
     """The addresses of a host, IPv4 first; the least time to live; what went wrong."""
     addresses: list[str] = []
     ttls: list[float] = []
-    trouble = ""
+    failure = ""
     for record_type in ("A", "AAAA"):
         try:
             answer: Answer = await resolver.query(name, record_type)
         except LookupFailed as error:
-            trouble = f"{record_type} of {name}: {error}"
+            failure = f"{record_type} of {name}: {error}"
             continue
         texts = [text for text in map(_numeric, answer.records) if text]
         if texts:
             addresses += texts
             ttls.append(answer.ttl_seconds)
-    return tuple(dict.fromkeys(addresses)), min(ttls, default=0.0), trouble
+    return tuple(dict.fromkeys(addresses)), min(ttls, default=0.0), failure
 
 
 def _numeric(text: str) -> str | None:

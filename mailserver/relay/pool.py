@@ -30,7 +30,7 @@ __all__ = ["PoolCounts", "Key", "ConnectionRecord", "RecordState", "Plan", "Pool
 
 Job = TypeVar("Job")
 
-FIRST_LINKS = 2.0  # to a destination that has not yet shown that it answers
+FIRST_CONNECTIONS = 2.0  # to a destination that has not yet shown that it answers
 CAREFUL_STEP = 0.02  # connections more for each success, after the other side has turned one away
 NEWCOMERS_PART = 10  # one connection in so many is for destinations that have none
 KEYS_KEPT = 10_000  # destinations remembered without anything to do for them
@@ -119,23 +119,29 @@ class PoolCounts:
 class DestinationQueue(Generic[Job]):
     """One destination: what waits for it, its connections, what is known of its health."""
 
-    __slots__ = ("allowed", "failures", "idle", "key", "records", "opening", "probe_at", "step", "waiting", "why")
+    __slots__ = ("allowed", "failures", "idle", "key", "connections", "opening", "probe_at", "step", "waiting", "why")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.waiting: deque[Job] = deque()
         self.idle: list[ConnectionRecord] = []  # used last at the end
-        self.records = 0  # all that are not gone
+        self.connections = 0  # all that are not gone, those that are closing among them
+        # So many of `waiting` have a connection on its way.  Without the count each `assign` between a connect and its
+        # success would open another connection for the same transaction.  It is a number and no pairing: whichever connection
+        # is ready first takes whoever waits longest.
         self.opening = 0
-        self.allowed = FIRST_LINKS
+        # A fraction, since after a host has turned one of ours away it takes many successes until one more is tried.
+        self.allowed = FIRST_CONNECTIONS
         self.step = 1.0
-        self.failures = 0  # in a row; any means: out of reach
+        # In a row.  Any means: out of reach.  Only the failure of the last connection counts: where others work, a refusal is
+        # about their number.  The success of a probe sets it back.
+        self.failures = 0
         self.probe_at = 0.0
         self.why: Reply | None = None
 
     def __repr__(self) -> str:
         health = f", out of reach until {self.probe_at:.0f}: {self.why}" if self.failures else ""
-        return f"<{self.key}: {len(self.waiting)} waiting, {self.records} connections, {len(self.idle)} idle{health}>"
+        return f"<{self.key}: {len(self.waiting)} waiting, {self.connections} connections, {len(self.idle)} idle{health}>"
 
 
 class Pool(Generic[Job]):
@@ -144,17 +150,22 @@ class Pool(Generic[Job]):
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
         self.counts = PoolCounts()
-        self.records = 0
+        self.connections = 0
+        # QUIT was said and the socket is still there: it takes room until it is `gone`.  Without the count each `assign` between
+        # the two would give up one more idle connection for the same starved destination.
         self._closing = 0
         self._destinations: dict[Key, DestinationQueue[Job]] = {}
+        # What has changed since the last `assign`, so that a decision looks at one destination and not at ten thousand.
         self._touched: dict[Key, DestinationQueue[Job]] = {}
-        self._starved: dict[Key, DestinationQueue[Job]] = {}  # want a connection and the pool is full; who waits longest is first
+        # They want a connection and the pool is full; who waits longest is first.  A connection that goes touches its own
+        # destination alone, so these have to be remembered: else its room would be nobody's.
+        self._starved: dict[Key, DestinationQueue[Job]] = {}
         self._idle: dict[ConnectionRecord, None] = {}  # all idle ones, idle longest first
 
     def __repr__(self) -> str:
         waiting = sum(len(destination.waiting) for destination in self._destinations.values())
         return (
-            f"<Pool: {waiting} waiting, {self.records} connections ({len(self._idle)} idle) "
+            f"<Pool: {waiting} waiting, {self.connections} connections ({len(self._idle)} idle) "
             f"to {len(self._destinations)} destinations, {self.counts.opened} opened, {self.counts.hit_rate:.0%} hits>"
         )
 
@@ -168,12 +179,12 @@ class Pool(Generic[Job]):
         destination = self._destinations.get(key)
         if destination is None or not destination.failures:
             return None
-        if destination.records:
+        if destination.connections:
             return destination.why if len(destination.waiting) >= self.limits.probe_waiting else None
         return destination.why if now < destination.probe_at else None
 
     @property
-    def lines(self) -> Sequence[DestinationQueue[Job]]:
+    def destinations(self) -> Sequence[DestinationQueue[Job]]:
         """The destinations that are known, for whoever wants to look."""
         return tuple(self._destinations.values())
 
@@ -226,22 +237,25 @@ class Pool(Generic[Job]):
         destination = self._destinations[record.key]
         self.counts.failed += 1
         self._remove(destination, record)
-        if destination.records:  # others work, or are still trying: the destination has enough of us
-            destination.allowed = max(1.0, min(destination.allowed, float(destination.records)))
+        if destination.connections:  # others work, or are still trying: the destination has enough of us
+            destination.allowed = max(1.0, min(destination.allowed, float(destination.connections)))
             destination.step = CAREFUL_STEP
             return []
         pause = self.limits.probe_seconds * 2.0 ** min(destination.failures, 20)
         destination.failures += 1
         destination.probe_at = now + min(pause, self.limits.probe_seconds_most)
         destination.why = why
-        destination.allowed, destination.step = FIRST_LINKS, 1.0
+        destination.allowed, destination.step = FIRST_CONNECTIONS, 1.0
         evicted = list(destination.waiting)
         destination.waiting.clear()
         self._starved.pop(record.key, None)
         return evicted
 
     def gone(self, record: ConnectionRecord) -> None:
-        """The connection has ended, whoever ended it."""
+        """The connection has ended, whoever ended it.
+
+        It may be said twice: once when nothing more can be said on it, and once when the socket is closed.
+        """
         if record.state is not RecordState.GONE:
             self._remove(self._destinations[record.key], record)
 
@@ -310,7 +324,7 @@ class Pool(Generic[Job]):
             record.messages += 1
             plan.begin.append((record, waiting.popleft()))
         while self._wants(destination):
-            if self.records >= self._places(destination):
+            if self.connections >= self._places(destination):
                 self._starved[destination.key] = destination
                 return
             self._open(destination, plan, now)
@@ -325,7 +339,7 @@ class Pool(Generic[Job]):
             del self._starved[key]
             if not self._wants(destination):
                 continue
-            if self.records < self._places(destination):
+            if self.connections < self._places(destination):
                 self._open(destination, plan, now)
                 rounds = len(self._starved) + 1
             elif self._closing <= len(self._starved):  # one is closing for each of the others already
@@ -340,14 +354,14 @@ class Pool(Generic[Job]):
         """An idle connection that `poor` may have the room of: nobody wants it, or its destination has more than its part."""
         for record in self._idle:
             rich = self._destinations[record.key]
-            if not rich.waiting or rich.records > poor.records + 1:
+            if not rich.waiting or rich.connections > poor.connections + 1:
                 return record
         return None
 
     def _places(self, destination: DestinationQueue[Job]) -> int:
         """How many connections there may be, in all, for this destination to open one more."""
         in_all = self.limits.in_all
-        if destination.records in (0, self.records):  # it has none, or nobody else has any
+        if destination.connections in (0, self.connections):  # it has none, or nobody else has any
             return in_all
         return in_all - in_all // NEWCOMERS_PART
 
@@ -355,14 +369,14 @@ class Pool(Generic[Job]):
         if len(destination.waiting) <= destination.opening:
             return False
         allowed = 1 if destination.failures else min(int(destination.allowed), self.limits.per_destination)
-        return destination.records < allowed
+        return destination.connections < allowed
 
     def _open(self, destination: DestinationQueue[Job], plan: Plan[Job], now: float) -> None:
         record = ConnectionRecord(destination.key, now)
         plan.open.append((record, destination.waiting[destination.opening]))
-        destination.records += 1
+        destination.connections += 1
         destination.opening += 1
-        self.records += 1
+        self.connections += 1
 
     def _rest(self, destination: DestinationQueue[Job], record: ConnectionRecord, now: float) -> None:
         if destination.allowed < self.limits.per_destination:
@@ -392,8 +406,8 @@ class Pool(Generic[Job]):
         elif record.state is RecordState.CLOSING:
             self._closing -= 1
         record.state = RecordState.GONE
-        destination.records -= 1
-        self.records -= 1
+        destination.connections -= 1
+        self.connections -= 1
         self._touched[record.key] = destination
 
     def _is_worn(self, record: ConnectionRecord, now: float) -> bool:
@@ -404,6 +418,6 @@ class Pool(Generic[Job]):
         for key, destination in list(self._destinations.items()):
             if len(self._destinations) <= KEYS_KEPT // 2:
                 return
-            if not (destination.records or destination.waiting):
+            if not (destination.connections or destination.waiting):
                 del self._destinations[key]
                 self._touched.pop(key, None)

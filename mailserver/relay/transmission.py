@@ -58,11 +58,13 @@ def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: boo
     `sender_reply` is the answer to MAIL, `connection_lost` says that the connection cannot go on, `reused` that it had carried
     a transaction before, `content_sent` that the end of the content was written.
     """
-    if content_sent:
+    if content_sent:  # whether or not the answer was lost: a second host could make it two messages
         return Meaning.SETTLED
     if not connection_lost:
         mail_deferred = sender_reply is not None and sender_reply.is_transient
         return Meaning.ELSEWHERE if mail_deferred else Meaning.SETTLED
+    # The peer has closed an idle connection while our MAIL was on its way: that says nothing of the host.  On a new connection
+    # the same is a failure of the host, else one that accepts and closes would be connected to again and again, at once.
     if reused and (sender_reply is None or sender_reply.code == 421):
         return Meaning.STALE
     return Meaning.ELSEWHERE
@@ -75,6 +77,11 @@ class Transmission:
     `targets` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is
     told each outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are
     for; `form` is the one in which it goes now, None: as it came.
+
+    `place` says which target is tried.  It only grows, so a transmission that is sent from one host to the next ends after
+    the last one, whatever the hosts answer.  `abandoned` is for what cannot be called back: the caller has given up while a
+    thread converts the message, or while a connection is about to end on which it was being sent.  Both come back later, and
+    then it is neither begun nor sent to the next host.
     """
 
     request: Request

@@ -14,8 +14,8 @@ from mailserver.delivery.home_queues import (
     PENALTY_SECONDS_MOST,
     SLOW_SECONDS,
     SUSPECTS_AT_ONCE,
+    HomeBusy,
     HomeQueues,
-    NoTurn,
 )
 
 
@@ -42,11 +42,11 @@ class Turns(SynchronousTestCase):
         asked = self.ask(user)
         self.clock.advance(SLOW_SECONDS + 25)
         self.under_way[user].pop(0).errback(Late())
-        self.failureResultOf(asked, NoTurn)
+        self.failureResultOf(asked, HomeBusy)
         self.clock.advance(0)
 
     def why(self, asked: Deferred[Any]) -> str:
-        return str(self.failureResultOf(asked, NoTurn).value)
+        return str(self.failureResultOf(asked, HomeBusy).value)
 
     def test_one_at_a_time_for_each_user_in_their_order_and_users_side_by_side(self) -> None:
         asked = [self.ask("alice"), self.ask("alice"), self.ask("bob")]
@@ -111,7 +111,7 @@ class Turns(SynchronousTestCase):
         for user in users:
             self.under_way[user].pop(0).errback(Late())
         for one in hanging:
-            self.failureResultOf(one, NoTurn)
+            self.failureResultOf(one, HomeBusy)
         self.answer("alice")
         self.successResultOf(waits)
         self.clock.advance(PENALTY_SECONDS)
@@ -135,7 +135,7 @@ class Turns(SynchronousTestCase):
         while self.clock.getDelayedCalls():
             self.clock.advance(1)
         for one in others:
-            self.failureResultOf(one, NoTurn)
+            self.failureResultOf(one, HomeBusy)
         self.answer("u0")
         last = self.ask("carol")
         self.answer("carol")

@@ -21,7 +21,7 @@ from mailserver.delivery.launcher import Launch
 from mailserver.processes import frames
 from mailserver.processes.privileged import become
 from mailserver.processes.root import KINDS, Root, RootPlan, RootRefusal
-from mailserver.processes.root_link import start_root_process
+from mailserver.processes.root_client import start_root_process
 from mailserver.processes.version import version
 from tests.requires import require_root
 

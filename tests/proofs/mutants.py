@@ -36,7 +36,7 @@ TESTS = {
     "delivery/launcher": ("tests.delivery.test_pipe",),
     "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),
     "processes/root": ("tests.processes.test_root_answers", "tests.processes.test_root"),
-    "processes/root_link": ("tests.processes.test_root_link", "tests.processes.test_root"),
+    "processes/root_client": ("tests.processes.test_root_client", "tests.processes.test_root"),
     "queue/outcome_writer": ("tests.queue.test_outcome_writer", "tests.queue.test_outcomes", "tests.queue.test_reading_back", "tests.queue.test_reports", "tests.queue.admin.test_orders"),
     "pickup/pickup": ("tests.pickup.test_pickup", "tests.pickup.test_waiting", "tests.pickup.test_hostile_files", "tests.pickup.test_watch"),
     "receive/connection": RECEIVING,

@@ -62,6 +62,6 @@ class AnyPeers(RelayCase):
         self.pass_time(20)
         for _ in range(100):
             self.clock.advance(10)
-        self.assertEqual((self.pool.records, sum(peer.open for peer in (a, b) if peer)), (0, 0))
-        self.assertEqual([line for line in self.pool.lines if line.waiting or line.records], [])
+        self.assertEqual((self.pool.connections, sum(peer.open for peer in (a, b) if peer)), (0, 0))
+        self.assertEqual([destination for destination in self.pool.destinations if destination.waiting or destination.connections], [])
         self.connections._check.stop()

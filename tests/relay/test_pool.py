@@ -80,7 +80,7 @@ class Assigning(Case):
                 (pool.opened if record.state is RecordState.OPENING else pool.finished)(record, float(now))
             plan = pool.assign(float(now))
             records = [record for record, _ in plan.open] + [record for record, _ in plan.begin]
-            most = max(most, pool.records)
+            most = max(most, pool.connections)
         self.assertEqual(most, 5)
 
     def test_a_connection_that_has_carried_enough_messages_is_closed_when_it_is_wanted(self):
@@ -106,7 +106,7 @@ class Assigning(Case):
         self.assertEqual(pool.reap(6.0), [record])
         self.assertEqual(pool.reap(60.0), [])
         pool.gone(record)
-        self.assertEqual(pool.records, 0)
+        self.assertEqual(pool.connections, 0)
 
     def test_a_stale_transaction_goes_before_all_others(self):
         pool = self.pool(per_destination=1)
@@ -156,7 +156,7 @@ class Health(Case):
             self.assertIsNone(pool.refusal(key(), 60.0))
             pool.submit(key(), n)
             pool.assign(60.0)
-        self.assertEqual((pool.records, pool.refusal(key(), 60.0)), (1, NO))
+        self.assertEqual((pool.connections, pool.refusal(key(), 60.0)), (1, NO))
 
     def test_the_pauses_between_probes_grow_up_to_a_bound(self):
         pool = self.pool(probe_seconds=60, probe_seconds_most=200)
@@ -216,7 +216,7 @@ class Health(Case):
             for record in turned_away:
                 self.assertEqual(pool.failed(record, 0.0, NO), [])
             turned_away = [record for record, _ in pool.assign(0.0).open]
-        self.assertEqual((turned_away, pool.records, pool.refusal(key(), 0.0)), ([], 2, None))
+        self.assertEqual((turned_away, pool.connections, pool.refusal(key(), 0.0)), ([], 2, None))
 
 
 class Fairness(Case):
@@ -272,7 +272,7 @@ class Fairness(Case):
         for name, records in (("192.0.2.3", 19), ("192.0.2.4", 20)):
             pool.submit(key(name), name)
             self.turn(pool, set(), 41.0)
-            self.assertEqual(pool.records, records)
+            self.assertEqual(pool.connections, records)
 
     def test_one_destination_alone_has_all(self):
         pool = self.pool(in_all=20, per_destination=20)
@@ -382,26 +382,26 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_caps_hold_and_the_counts_are_true(self):
         self.live = [record for record in self.live if record.state is not RecordState.GONE]
-        assert self.pool.records == len(self.live) <= self.limits.in_all
-        for line in self.pool.lines:
-            ours = [record for record in self.live if record.key == line.key]
-            assert line.records == len(ours) <= self.limits.per_destination
-            assert line.opening == sum(record.state is RecordState.OPENING for record in ours)
-            assert set(line.idle) == {record for record in ours if record.state is RecordState.IDLE}
-            if line.failures:
-                assert line.records <= 1
+        assert self.pool.connections == len(self.live) <= self.limits.in_all
+        for destination in self.pool.destinations:
+            ours = [record for record in self.live if record.key == destination.key]
+            assert destination.connections == len(ours) <= self.limits.per_destination
+            assert destination.opening == sum(record.state is RecordState.OPENING for record in ours)
+            assert set(destination.idle) == {record for record in ours if record.state is RecordState.IDLE}
+            if destination.failures:
+                assert destination.connections <= 1
 
     @invariant()
     def nothing_waits_beside_an_idle_connection_or_beside_room(self):
-        for line in self.pool.lines:
-            if line.waiting:
-                assert not line.idle
-            if line.waiting and not line.records:
-                assert self.pool.records == self.limits.in_all
+        for destination in self.pool.destinations:
+            if destination.waiting:
+                assert not destination.idle
+            if destination.waiting and not destination.connections:
+                assert self.pool.connections == self.limits.in_all
 
     @invariant()
     def what_waits_is_what_was_submitted(self):
-        assert sorted(job for line in self.pool.lines for job in line.waiting) == sorted(self.waiting)
+        assert sorted(job for destination in self.pool.destinations for job in destination.waiting) == sorted(self.waiting)
 
 
 class Laws(SynchronousTestCase):
@@ -445,5 +445,5 @@ class Words(Case):
         ((record, _),) = pool.assign(0.0).open
         self.assertEqual(repr(record), "<ConnectionRecord [2001:db8::1]:25 opening, 0 messages>")
         pool.failed(record, 0.0, NO)
-        self.assertIn("out of reach until 30: 451 4.4.1 Connection refused", repr(pool.lines[0]))
+        self.assertIn("out of reach until 30: 451 4.4.1 Connection refused", repr(pool.destinations[0]))
         self.assertIsInstance(record, ConnectionRecord)

@@ -147,7 +147,7 @@ class Sending(RelayCase):
         outcome = self.deliver(content=self.file(2_000_000))
         self.assertEqual((type(outcome), str(outcome.reply)), (Failed, "552 5.3.4 Too much"))
         self.turn()
-        self.assertEqual((a.open, b.connections, self.pool.records), (0, [], 0))
+        self.assertEqual((a.open, b.connections, self.pool.connections), (0, [], 0))
 
     def test_of_what_was_not_delivered_the_dialogue_is_kept(self):
         self.peers(Peer({"RCPT": lambda line: "450 4.2.1 Busy" if "busy" in line else None}))
@@ -282,7 +282,7 @@ class Tarpits(RelayCase):
         self.assertTrue(all(warm))
         held = [self.begin(f"u@tar{n}.example") for n in range(self.TARPITS) for _ in range(4)]
         self.turn(30)
-        self.assertGreater(self.pool.records, 400)
+        self.assertGreater(self.pool.connections, 400)
         for _ in range(3):
             begun = self.clock.seconds()
             self.assertIsInstance(self.deliver("u@good.example"), Delivered)
@@ -304,7 +304,7 @@ class Tarpits(RelayCase):
             self.clock.advance(10)
             self.turn(10)
         self.assertTrue(all(held))
-        self.assertEqual(self.pool.records, 0)
+        self.assertEqual(self.pool.connections, 0)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_their_own_mail_is_given_up_in_bounded_time(self):
@@ -314,7 +314,7 @@ class Tarpits(RelayCase):
             self.clock.advance(10)
             self.turn(2)
         self.assertTrue(all(held))
-        self.assertEqual(self.pool.records, 0)
+        self.assertEqual(self.pool.connections, 0)
 
 
 class Answers(RelayCase):
@@ -458,7 +458,7 @@ class AfterTheFinalDot(RelayCase):
         self.deliver()
         a.connections[0].hang_up()
         self.turn()
-        self.assertEqual((len(a.messages), len(b.messages), self.pool.records), (1, 0, 0))
+        self.assertEqual((len(a.messages), len(b.messages), self.pool.connections), (1, 0, 0))
 
 
 class Pooling(RelayCase):
@@ -485,7 +485,7 @@ class Pooling(RelayCase):
         self.pass_time(14)
         self.assertEqual(a.open, 1)
         self.pass_time(3)
-        self.assertEqual((a.open, a.commands[-1], self.pool.records), (0, "QUIT", 0))
+        self.assertEqual((a.open, a.commands[-1], self.pool.connections), (0, "QUIT", 0))
 
     def test_a_connection_carries_so_many_messages_and_no_more(self):
         self.relay = self.make(pool={"messages": 2})
@@ -672,7 +672,7 @@ class Ending(RelayCase):
         self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
         self.last.cancel()
         self.turn()
-        self.assertEqual((a.open, a.messages, b.connections, self.pool.records), (0, [], [], 0))
+        self.assertEqual((a.open, a.messages, b.connections, self.pool.connections), (0, [], [], 0))
 
     def test_a_call_that_is_cancelled_after_the_final_dot_is_left_to_its_end(self):
         a, _ = self.peers(Peer({"END": STALL}))
@@ -681,7 +681,7 @@ class Ending(RelayCase):
         self.last.addErrback(lambda failure: failure.trap(CancelledError) and None)
         self.last.cancel()
         self.turn()
-        self.assertEqual((a.open, self.pool.records), (1, 1))
+        self.assertEqual((a.open, self.pool.connections), (1, 1))
 
 
 class Encryption(RelayCase):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from mailserver.processes import frames
 from mailserver.processes.spawning import ProcessStart, begin
 
-__all__ = ["RootGone", "RootLink", "start_root_process"]
+__all__ = ["RootGone", "RootClient", "start_root_process"]
 
 ANSWER_SECONDS = 60.0  # it waits for others that long: 20 s for one that starts, 30 s for the configuration
 END_SECONDS = 10.0
@@ -24,14 +24,14 @@ class RootGone(OSError):
     """The root process has died, and nobody can start it again."""
 
 
-class RootLink:
+class RootClient:
     """`process` is the root process.  Each question blocks; several threads may ask.  All raise OSError with a sentence."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], link: socket.socket, seconds: Callable[[], float] = time.monotonic
+        self, process: subprocess.Popen[bytes], control: socket.socket, seconds: Callable[[], float] = time.monotonic
     ) -> None:
         self._process = process
-        self._link = link
+        self._control = control
         self._seconds = seconds
         self._lock = threading.Lock()
         self._number = 0
@@ -57,7 +57,7 @@ class RootLink:
     def close(self) -> None:
         """Let it end, and wait for it."""
         with self._lock:
-            self._link.close()
+            self._control.close()
             os.close(self.ending)
         with contextlib.suppress(subprocess.TimeoutExpired):  # it is root's, so we could not end it
             self._process.wait(END_SECONDS)
@@ -73,8 +73,8 @@ class RootLink:
             raise OSError("the root process is busy with another question")
         try:
             self._number += 1
-            self._link.settimeout(ANSWER_SECONDS)
-            frames.send(self._link, json.dumps([self._number, verb, word]).encode("ascii"))
+            self._control.settimeout(ANSWER_SECONDS)
+            frames.send(self._control, json.dumps([self._number, verb, word]).encode("ascii"))
             return self._answer(self._number)
         except TimeoutError:
             raise OSError("the root process does not answer") from None
@@ -88,8 +88,8 @@ class RootLink:
     def _answer(self, number: int) -> list[int]:
         end = self._seconds() + ANSWER_SECONDS
         while True:
-            self._link.settimeout(max(0.01, end - self._seconds()))
-            octets, descriptors = frames.receive(self._link)
+            self._control.settimeout(max(0.01, end - self._seconds()))
+            octets, descriptors = frames.receive(self._control)
             answered, why = json.loads(octets)
             if answered == number and not why:
                 return descriptors
@@ -100,10 +100,10 @@ class RootLink:
             # of a question that was given up
 
 
-def start_root_process(path: str, ours: bytes) -> RootLink:
+def start_root_process(path: str, ours: bytes) -> RootClient:
     """Start it for the configuration at `path`, which it reads.  Blocking.  Raises OSError with a sentence."""
-    process, link = begin(ProcessStart("mailserver.processes.root", (path,)), ours)
-    found = RootLink(process, link)
+    process, control = begin(ProcessStart("mailserver.processes.root", (path,)), ours)
+    found = RootClient(process, control)
     try:
         found.read()
     except OSError:

@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.processes import frames, root_link
-from mailserver.processes.root_link import RootGone, RootLink, start_root_process
+from mailserver.processes import frames, root_client
+from mailserver.processes.root_client import RootClient, RootGone, start_root_process
 
 
 class LinkCase(SynchronousTestCase):
@@ -20,7 +20,7 @@ class LinkCase(SynchronousTestCase):
         self.pid = os.getpid()
         self.clock = Clock()
         self.ours, self.theirs = socket.socketpair()
-        self.link = RootLink(self, self.ours, self.clock.seconds)  # type: ignore[arg-type]
+        self.link = RootClient(self, self.ours, self.clock.seconds)  # type: ignore[arg-type]
         self.addCleanup(self.theirs.close)
         self.addCleanup(lambda: self.waited or self.link.close())
 
@@ -56,7 +56,7 @@ class Questions(LinkCase):
                 self.assertEqual(bound.recv(1), b"x")
 
     def test_an_answer_to_a_question_that_was_given_up_is_passed_over(self) -> None:
-        self.patch(root_link, "ANSWER_SECONDS", 0.05)
+        self.patch(root_client, "ANSWER_SECONDS", 0.05)
         self.fails("does not answer")
         self.say(1, "")
         self.say(2, "no")
@@ -90,13 +90,13 @@ class Questions(LinkCase):
         self.assertEqual(left, [60.0, 35.0, 10.0, 0.01])
 
     def test_a_question_that_the_root_process_does_not_even_take_is_given_up(self) -> None:
-        self.patch(root_link, "ANSWER_SECONDS", 0.05)
+        self.patch(root_client, "ANSWER_SECONDS", 0.05)
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         error = self.assertRaises(OSError, self.link.bind, "x" * 100_000)
         self.assertIn("does not answer", str(error))
 
     def test_one_at_a_time_is_asked_and_who_waits_too_long_for_its_turn_is_told(self) -> None:
-        self.patch(root_link, "ANSWER_SECONDS", 0.05)
+        self.patch(root_client, "ANSWER_SECONDS", 0.05)
         with self.link._lock:
             self.fails("busy with another question")
         self.say(1, "")
@@ -122,7 +122,7 @@ class Ends(LinkCase):
 
     def test_one_that_cannot_read_its_configuration_is_closed_again(self) -> None:
         ours, theirs = socket.socketpair()
-        self.patch(root_link, "begin", lambda start, expected: (self, ours))
+        self.patch(root_client, "begin", lambda start, expected: (self, ours))
         with theirs:
             frames.send(theirs, b'[1, "may be written by others"]')
             error = self.assertRaises(OSError, start_root_process, "/etc/mailserver/mailserver.toml", b"")
