@@ -25,7 +25,7 @@ from mailserver.accounts.table import AccountsFile, parse_accounts
 from mailserver.authentication import password_checks
 from mailserver.authentication.app_password_uses import AppPasswordUses
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
-from mailserver.authentication.authenticator import Authenticator
+from mailserver.authentication.authenticator import Authenticator, is_loopback
 from mailserver.authentication.checkers import make_checker
 from mailserver.authentication.passwords import needs_update
 from mailserver.authentication.standing import FREE, Standing
@@ -469,6 +469,10 @@ class Attempts(Case):
         respond = b"\0alice\0" + PASSWORD.encode()
         self.assertIsInstance(self.now(Deferred.fromCoroutine(login.respond(respond))), LoggedIn)
         self.failureResultOf(Deferred.fromCoroutine(login.respond(respond)), LocalSASLError)
+
+    def test_clients_of_this_host_are_those_of_its_sockets_and_of_loopback(self) -> None:
+        for address, is_here in (("unix", True), ("127.0.0.9", True), ("::1", True), ("192.0.2.7", False), ("", False)):
+            self.assertEqual((address, is_loopback(address)), (address, is_here))
 
     def test_why_a_guarded_network_says_no_is_for_the_log_and_the_same_words_are_said_once(self) -> None:
         class Guarded(Counting):

@@ -190,6 +190,8 @@ class Ownership(SynchronousTestCase):
         os.chown(self.file.parent, 54321, 54321)
         self.assertIn("belongs to user 54321", self.why())
         self.assertEqual(why_not_of(str(self.file), 54321), "")
+        os.chown(self.file.parent, 1, 1)
+        self.assertIn("belongs to user 1", why_not_of(str(self.file)))
 
 
 class Questions(SynchronousTestCase):

@@ -166,6 +166,7 @@ class Life(SynchronousTestCase):
         ):  # fmt: skip
             self.assertRaises(ValueError, CaptureServer, **wrong)
         self.assertRaises(RuntimeError, CaptureServer(tls="none").client_context)
+        CaptureServer(message_octets=1, messages_max=1, connections_max=1)
 
 
 class Encryption(Case):
