@@ -22,6 +22,7 @@ from tests.rfc_index import ROOT
 TOP = ROOT / "mailserver"
 BESIDE = {"interfaces", "api", "service"}  # these have to stand at the top
 LOOSE_MOST = 3
+ACROSS = ("scenarios", "hostile", "proofs", "fuzzing", "upgrades")  # tests of no single room
 TWICE = {
     "Failed": "an attempt at a recipient, and a login: each in the words of its RFC, and neither meets the other",
     "Refused": "a route that leads nowhere, and a client's event: the client core is a library of its own",
@@ -69,6 +70,11 @@ class Rooms(SynchronousTestCase):
         twice = {name: places for name, places in found.items() if len(places) > 1 and name not in TWICE}
         self.assertEqual(twice, {})
         self.assertEqual([name for name in TWICE if len(found[name]) < 2], [], "an exception that is none any more")
+
+    def test_the_tests_of_a_room_stand_in_a_folder_of_its_name(self) -> None:
+        folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+        strange = [folder for folder in folders if not (TOP / folder).is_dir() and folder.parts[0] not in ACROSS]
+        self.assertEqual(strange, [])
 
     def test_no_module_knows_itself_over_others(self) -> None:
         self.assertEqual(circles(), [])
