@@ -42,13 +42,18 @@ class Retirement:
             leaving.addBoth(lambda _: self._leaving.discard(leaving))
 
     async def finish(self) -> None:
-        """Wait no longer: stop what is left, and return when it has stopped."""
+        """Wait no longer: stop what is left, and return when it has stopped.
+
+        What has left `_waiting` already is stopping; it is waited for like the others, as it stands in `_leaving` until its end.
+        """
         leaving = list(self._leaving)
         for waiting in list(self._waiting):
             waiting.cancel()
         await DeferredList(leaving)
 
     async def _retire(self, parts: Replaced, within_seconds: float) -> None:
+        # Three ways out of the wait.  Nothing uses the parts any more: they stop.  The time is over: they stop under those who
+        # use them, who hear a temporary failure.  `finish` cancels the wait: the server stops.
         unused = parts.generation.unused()
         unused.addTimeout(within_seconds, self._clock, onTimeoutCancel=lambda *_: None)  # type: ignore[arg-type]
         unused.addErrback(lambda failure: failure.trap(CancelledError) and None)  # the server stops

@@ -233,6 +233,12 @@ class LoginAttempt:
             return self._cannot_tell(error, self._named)
 
     async def _respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
+        # The lockout is asked at each point where the answer may have changed, since other connections fail meanwhile:
+        #
+        # * before the line is read, by the name of the line before: a later line of a locked pair costs nothing;
+        # * when the line has named somebody, before any store is asked about him;
+        # * before a challenge that is a proof (SCRAM's server signature), which would tell the right password from a wrong one;
+        # * at the end (`_ended`), which may be seconds later: a comparison waits for its thread.
         standing = self._standing(self._named)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, self._named)
@@ -247,12 +253,15 @@ class LoginAttempt:
             except Exception as error:
                 if not standing.is_guarded:
                     raise
+                # Guarded, the password of a known pair alone is compared: "cannot tell" would say which pairs are known.
                 self._cannot_tell(error, self._named)
                 return await self._denied(str(error), self._named, self._evidence)
             step = self._exchange.answer(answer)
         if not isinstance(step, Challenge):
             return await self._ended(step)
-        return await self._ended(Succeeded(self._named)) if step.is_proof and not self._lets_in() else step
+        if step.is_proof and not self._lets_in():
+            return await self._ended(Succeeded(self._named))  # denied there, for the same reason
+        return step
 
     def _lets_in(self) -> bool:
         return self._standing(self._named).lets_in
@@ -291,8 +300,8 @@ class LoginAttempt:
     async def _ended(self, step: Succeeded | Failed) -> LoggedIn | Denied:
         if isinstance(step, Failed) and step.trouble is Trouble.MALFORMED:
             return Denied(Denial.MALFORMED, f"{self._mechanism}: {step.trouble.value}", step.username)
-        # Once more: others may have failed while this one waited.  Guesses that come at once would all be tried, and neither a
-        # yes nor a no may tell then which of them was right.
+        # Of guesses that come at once, all have passed the checks above before the first has failed.  Those that end after the
+        # lockout has begun hear the same, right or wrong: else a guesser would try as many at once as he has connections.
         standing = self._standing(step.username)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, step.username)
@@ -307,7 +316,10 @@ class LoginAttempt:
         return LoggedIn(account, self._mechanism, self._note)
 
     async def _denied(self, why: str, username: str, evidence: bytes) -> Denied:
-        """After a pause, which grows with each failure; in a guarded network as one says no to everybody."""
+        """After a pause, which grows with each failure; in a guarded network as one says no to everybody.
+
+        The failure is counted before the pause: one who hangs up meanwhile has failed all the same.
+        """
         authenticator = self._authenticator
         account = self._account(username) if username else ""
         standing = authenticator.lockout.standing(self._peer.address, account)

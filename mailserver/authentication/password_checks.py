@@ -17,18 +17,18 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mailserver.authentication.passwords import needs_update, verify_password
-from mailserver.interfaces import Clock
+from mailserver.interfaces import CannotTell, Clock
 
 __all__ = ["CostlyThreads", "NotRunning", "PasswordChecks", "TooMany"]
 
 REMEMBERED_MOST = 10_000
 
 
-class TooMany(Exception):
+class TooMany(CannotTell):
     """So many wait already that one more would wait too long."""
 
 
-class NotRunning(Exception):
+class NotRunning(CannotTell):
     """The threads have not been started, or have been stopped."""
 
 

@@ -40,13 +40,18 @@ class Generation:
             unused.callback(None)
 
     def unused(self) -> Deferred[None]:
-        """Fires when nothing uses them; to be asked once, when nothing new begins with them any more."""
+        """Fires when nothing uses them; to be asked once, when nothing new begins with them any more.
+
+        Nothing new begins: whoever takes the parts of the policy in force calls `begin` in the same turn of the reactor, and this
+        is asked in the turn in which another policy has come into force.  So `uses` only falls from here on, and 0 is the end.
+        """
         if not self.uses:
             return succeed(None)
         self._unused = Deferred(self._forget)
         return self._unused
 
     def _forget(self, _: object) -> None:
+        """Who has asked waits no longer: the last `end` finds nobody to tell."""
         self._unused = None
 
     def __enter__(self) -> None:

@@ -96,6 +96,14 @@ class Lockout:
         """How this account stands in the peer's network.  "" is an account not named yet."""
         if self._is_exempt(peer_address):
             return FREE
+        # Three lockouts, and who can cause each:
+        #
+        # * The pair's own: failures with this name from this network.  Only somebody there can cause it, and names that no
+        #   account has are counted as well.  So it tells nobody anything: the answer is no, and nothing is asked.
+        # * The network's, by any names from there, and the account's, by this name from anywhere.  Strangers can cause both, so
+        #   they must not keep out those who are known here; and a guesser must not see who is known.  So nobody is refused before
+        #   the end: the exchange goes on for every name, `lets_in` says for whom it counts, and all others hear one answer at one
+        #   moment.  The pair's lockout is here only one more reason why it does not count.
         name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
         is_locked = bool(name) and self._tally(PAIR, name, network).is_locked(now)
         if self._tally(NETWORK, "", network).is_locked(now):
@@ -118,13 +126,19 @@ class Lockout:
         guess = Guess(now, digest(network), self._password(name, evidence))
         standing = self.standing(peer_address, account)
         before = self._tally(PAIR, name, network)
+        # A pair that is locked and not guarded is not asked, so what still fails was under way when the lockout began: it counts,
+        # or many guesses at once would be as good as one.  A pair that is locked and guarded is taken through to the end as often
+        # as somebody likes: counting that, a guesser could prolong its lockout for ever.
         if name and not (standing.is_guarded and before.is_locked(now)):
             self._count(PAIR, name, network, guess)
-        if standing.is_guarded:  # no password but those of known pairs was looked at
+        # Guarded, no password was looked at but those of known pairs.  The other two tallies would count what nobody has
+        # compared, right passwords of users who are new in this network among it, and their lockouts would prolong themselves.
+        if standing.is_guarded:
             return standing.answer_seconds
         self._count(NETWORK, "", network, replace(guess, source=digest(name)))
         if name:
             self._count(ACCOUNT, name, "", guess)
+        # The pause grows with passwords, not with tries: a program with an old password tries one for ever.
         others = [one for one in before.guesses if one.password != guess.password]
         return self._rules.answer_seconds(Tally(tuple(others)).counted(now, self._rules.window_seconds) + 1)
 
@@ -136,6 +150,7 @@ class Lockout:
         self._shelves[PAIR].drop(key_of(name, network))
         for scope, subject, source in ((ACCOUNT, (name, ""), digest(network)), (NETWORK, ("", network), digest(name))):
             tally = self._tally(scope, *subject)
+            # Only the guesses of this very pair: else a guesser with an account of his own would clear the tallies of others.
             less = tally.without(lambda guess, source=source: guess.source == source)  # type: ignore[misc]
             if less is not tally:
                 self._keep(scope, *subject, less)
