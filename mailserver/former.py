@@ -25,6 +25,7 @@ MODULES: Mapping[str, str] = {
     "mailserver.capturing.connection": "mailserver.sink.connection",
     "mailserver.capturing.faults": "mailserver.sink.faults",
     "mailserver.capturing.server": "mailserver.sink.server",
+    "mailserver.config.faults": "mailserver.config.fault_sentences",
     "mailserver.delivery.process": "mailserver.delivery.writer_process",
     "mailserver.mail.candidates": "mailserver.interfaces",
     "mailserver.mail.codec": "mailserver.mail.envelope_codec",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mailserver.accounts.entry import Account
 from mailserver.authentication.app_passwords import SCOPES, AppPassword
-from mailserver.config.faults import ConfigurationError, Fault
+from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, lines_of
 
 __all__ = ["Edit", "quoted", "unknown_form"]

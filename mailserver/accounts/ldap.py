@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from mailserver.accounts.cached_directory import Remembered
 from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
+from mailserver.authentication.answer_time import at_whole_second
 from mailserver.authentication.checkers import AccountName
-from mailserver.authentication.denials import at_whole_second
 from mailserver.config import Duration, FilePath, Options
 from mailserver.config.endpoints import socket_path
 from mailserver.config.password_file import password_of

@@ -18,8 +18,8 @@ from zope.interface import implementer
 
 from mailserver.accounts.system_users import SystemDirectory
 from mailserver.authentication import pam
+from mailserver.authentication.answer_time import at_whole_second
 from mailserver.authentication.checkers import AccountName
-from mailserver.authentication.denials import at_whole_second
 from mailserver.interfaces import CannotTell, IComponent, IPrivilegedComponent
 from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess

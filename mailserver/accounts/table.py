@@ -28,7 +28,7 @@ from mailserver.accounts.edit import Edit, quoted, unknown_form
 from mailserver.accounts.entry import Account, Password, account_of
 from mailserver.authentication.app_passwords import AppPassword
 from mailserver.config.draft import Unchangeable
-from mailserver.config.faults import ConfigurationError, Fault
+from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.durable import locked_directory, replace_file

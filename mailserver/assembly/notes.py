@@ -11,7 +11,7 @@ from mailserver.mail.answers import Route
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
 from mailserver.postmaster.notes import Notes
-from mailserver.postmaster.troubles import Troubles
+from mailserver.postmaster.problems import Problems
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.state_store import StateStore
@@ -37,7 +37,7 @@ def make_notes(
 ) -> Notes:
     """The notes, which are not started yet."""
     queue = server.queue
-    troubles = Troubles(
+    problems = Problems(
         clock=server.reactor,
         queue=queue,
         missing=server.processes.missing,
@@ -49,7 +49,7 @@ def make_notes(
         hostname=configuration.hostname,
         clock=server.reactor,
         state=server.state,
-        troubles=troubles,
+        problems=problems,
         route=route,
         commit=queue.commit,
         has_room=lambda octets: queue.writable and queue.room_for(octets),

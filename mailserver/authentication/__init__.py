@@ -11,7 +11,7 @@ In the order in which they are read:
 * `app_passwords`: app passwords: one for each program, made by us, named, bounded in what it may do and for how long
 * `app_password_uses`: when each app password was last used
 * `sealing`: passwords that can be read again, for CRAM-MD5: encrypted with AES-256-GCM
-* `denials`: denials whose time tells nothing about the account
+* `answer_time`: denials whose time tells nothing about the account
 * `pam`: the process that asks PAM and keeps the privileges for it
 * `lockout/`: keeps those out who guess passwords
 """

@@ -11,32 +11,32 @@ In the order in which they are read:
 * `examples`: an example or two for each command, shown with its help
 * `output`: what commands say: tables for people, JSON for programs
 * `asking`: ask the running server; where none runs, look into its files
-* `offline`: components without a server: what a command lends them, and how it hears their answers
+* `without_server`: components without a server: what a command lends them, and how it hears their answers
 * `check`: ``mailserver check``: everything that is wrong and can be known before the start
 * `check_tls`: what ``mailserver check`` says of certificates
 * `user`: ``mailserver user``: add, list and remove accounts, set passwords
 * `accounts`: the accounts file as ``mailserver user`` sees it
 * `access`: ``mailserver user app-password|certificate|sender``: what an account has besides its password
 * `renaming`: ``mailserver user rename``: other names for accounts, under a running server
-* `moving`: moves an account's Maildir while mail is being delivered into it
+* `maildir_move`: moves an account's Maildir while mail is being delivered into it
 * `references`: which keys of the configuration name an address or a domain
 * `purge`: removes a removed account's Maildir for good
 * `domain`: ``mailserver domain``: which domains' mail is delivered here
 * `alias`: ``mailserver alias``: names that lead to other addresses
-* `changing`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
+* `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why
-* `selecting`: the filters of the queue's commands
-* `verbs`: ``mailserver queue retry | hold | release | bounce | drop | redirect``
-* `cat`: ``mailserver queue cat``: a message that waits, as it is kept
-* `salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read
+* `queue_filters`: the filters of the queue's commands
+* `queue_orders`: ``mailserver queue retry | hold | release | bounce | drop | redirect``
+* `queue_cat`: ``mailserver queue cat``: a message that waits, as it is kept
+* `queue_salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read
 * `backup`: ``mailserver backup``: the queue of a server that may be running, and what else it keeps
 * `restore`: ``mailserver restore``: a backup into a data folder that has no queue; all of it is held
-* `since`: which of a backup's messages have been delivered since
+* `delivered_since`: which of a backup's messages have been delivered since
 * `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it
 * `sendmail`: ``mailserver sendmail``: the command line of other systems' sendmail
-* `letter`: a message as a program types it, completed so that it can travel
+* `sendmail_message`: a message as a program types it, completed so that it can travel
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
 * `explain`: ``mailserver explain``: the road of a message or a connection
 * `sink`: ``mailserver sink``: take every mail, keep none, print it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.changing import add_change_options, change_configuration, domains_of, normal_domain_of
+from mailserver.cli.configuration_change import add_change_options, change_configuration, domains_of, normal_domain_of
 from mailserver.cli.output import Unable, as_json, say, table
 
 if TYPE_CHECKING:

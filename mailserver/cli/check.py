@@ -21,12 +21,12 @@ from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
-from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
+from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
-from mailserver.config.faults import key_text
+from mailserver.config.fault_sentences import key_text
 from mailserver.config.former_keys import FORMER_TABLES
 from mailserver.config.lines import lines_of
 from mailserver.config.options import keys_of

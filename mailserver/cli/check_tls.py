@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailserver.config import Configuration
-from mailserver.config.faults import key_text
+from mailserver.config.fault_sentences import key_text
 from mailserver.tls import ClientCertificates, IdentityError, Pair, self_signed_pair
 from mailserver.tls.certificates import contexts_of
 from mailserver.tls.contexts import CertificateParts, Verification

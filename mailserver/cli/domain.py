@@ -9,7 +9,7 @@ from typing import Any
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import AccountsFile, account_key, key_of
 from mailserver.cli.accounts import changing, opened
-from mailserver.cli.changing import add_change_options, change_configuration, domains_of, normal_domain_of
+from mailserver.cli.configuration_change import add_change_options, change_configuration, domains_of, normal_domain_of
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.cli.references import Renaming

@@ -49,9 +49,9 @@ def _one_way(options: argparse.Namespace) -> None:
 
 def explain_id(options: argparse.Namespace) -> int:
     """Print the road, or those that may be meant.  1 where none is known."""
+    from mailserver.observe.road_search import Wanted
+    from mailserver.observe.road_table import format_road
     from mailserver.observe.roads import Step
-    from mailserver.observe.search import Wanted
-    from mailserver.observe.table import format_road
 
     wanted = Wanted(
         options.sender, options.recipient, options.host, options.message_id, options.since, options.until
@@ -69,8 +69,8 @@ def explain_id(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace, data: str, wanted: Any) -> int:
     """The roads are read here, whether a server runs or not: it has better things to do than to look through all of them."""
+    from mailserver.observe.road_search import search_roads
     from mailserver.observe.roads import RoadsUnreadable
-    from mailserver.observe.search import search_roads
 
     try:
         with as_owner_of(data):

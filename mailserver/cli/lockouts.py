@@ -11,7 +11,7 @@ from typing import Any
 
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, say, table
-from mailserver.cli.verbs import who
+from mailserver.cli.queue_orders import who
 from mailserver.config import Configuration, load
 from mailserver.control.client import NoServer
 from mailserver.mail.envelope import NO_ADDRESS
@@ -106,7 +106,7 @@ def _without_server(configuration: Configuration, command: str, arguments: dict[
     from mailserver.authentication.lockout.counting import LockoutRules
     from mailserver.authentication.lockout.lockout import Lockout
     from mailserver.cli.explain import ROADS
-    from mailserver.cli.offline import finished
+    from mailserver.cli.without_server import finished
     from mailserver.control.lockouts import LockoutCommands
     from mailserver.mail.ids import IdSource
     from mailserver.observe import RoadStore, Steps

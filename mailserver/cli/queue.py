@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
-from mailserver.cli.cat import add_cat
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
-from mailserver.cli.salvage import add_salvage
-from mailserver.cli.selecting import add_filters, is_everything, selection_of
-from mailserver.cli.verbs import add_verbs
+from mailserver.cli.queue_cat import add_cat
+from mailserver.cli.queue_filters import add_filters, is_everything, selection_of
+from mailserver.cli.queue_orders import add_verbs
+from mailserver.cli.queue_salvage import add_salvage
 from mailserver.config.glance import glance
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of

@@ -24,14 +24,14 @@ from mailserver.accounts.table import AccountsFile, account_key, key_of
 from mailserver.authentication.sealing import KeyPlace, Unsealable, read_key, seal, unseal
 from mailserver.cli.accounts import changing
 from mailserver.cli.asking import ask_server
-from mailserver.cli.changing import change_lines, reload_server
-from mailserver.cli.moving import Moves
+from mailserver.cli.configuration_change import change_lines, reload_server
+from mailserver.cli.maildir_move import Moves
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
 from mailserver.cli.references import named
 from mailserver.config import Configuration, ConfigurationError, Fault
 from mailserver.config.draft import Draft, Unchangeable
-from mailserver.config.faults import key_text
+from mailserver.config.fault_sentences import key_text
 from mailserver.control.client import ControlError, NoServer
 from mailserver.processes.identity import as_owner_of
 

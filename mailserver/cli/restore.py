@@ -15,7 +15,7 @@ from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
-    from mailserver.cli.since import Held
+    from mailserver.cli.delivered_since import Held
     from mailserver.mail.answers import Mailbox
 
 __all__ = ["add_to"]
@@ -36,7 +36,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def restore_backup(options: argparse.Namespace) -> int:
     """1 where it is no backup, or there is a queue already."""
-    from mailserver.cli.since import held_mail, roads_end
+    from mailserver.cli.delivered_since import held_mail, roads_end
     from mailserver.observe.roads import RoadsUnreadable
     from mailserver.queue.admin.backup import NoBackup, read_manifest, restore
     from mailserver.queue.lock import QueueInUse, lock_directory
@@ -84,7 +84,7 @@ def restore_backup(options: argparse.Namespace) -> int:
 
 
 def _tell(held: Sequence[Held], end: float | None) -> None:
-    from mailserver.cli.since import Known
+    from mailserver.cli.delivered_since import Known
 
     when = "" if end is None else f" by {moment(end)}, where the roads end"
     for known, words in (

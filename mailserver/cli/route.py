@@ -9,8 +9,8 @@ from typing import Any
 
 from mailserver.cli.accounts import reading
 from mailserver.cli.asking import ask_server
-from mailserver.cli.offline import NotNow, finished, offline_services
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, load
 from mailserver.control.client import CommandRefused, ControlError, NoServer
 from mailserver.interfaces import IComponent

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from mailserver.cli.letter import Letter, LetterError, TooLarge, lines_of, qualified
+from mailserver.cli.sendmail_message import Letter, LetterError, TooLarge, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs

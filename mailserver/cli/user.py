@@ -14,8 +14,8 @@ from mailserver.authentication.passwords import PasswordError
 from mailserver.authentication.sealing import KeyPlace, make_folder, read_key
 from mailserver.cli import access
 from mailserver.cli.accounts import changing, done, opened
-from mailserver.cli.changing import add_change_options
-from mailserver.cli.moving import leads_to_another
+from mailserver.cli.configuration_change import add_change_options
+from mailserver.cli.maildir_move import leads_to_another
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.cli.references import Renaming, lead, take_alias

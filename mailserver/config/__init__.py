@@ -15,7 +15,7 @@ In the order in which they are read:
 * `document`: from a file's octets to a TOML document of bearable size
 * `lines`: where each key of a TOML text stands
 * `fault`: one fault of a configuration, and the exception that holds all of them
-* `faults`: faults in words: file, line, key and a sentence
+* `fault_sentences`: faults in words: file, line, key and a sentence
 * `former_keys`: tables whose names have changed; the former name is understood
 * `reading`: from a TOML file to a `Configuration`, or to a list of all its faults
 * `glance`: the few keys that a command needs to ask the server, without the rest of the file

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from mailserver.config.document import FILE_OCTETS, parse_document, read_document
 from mailserver.config.endpoints import EndpointPlace, place_of
-from mailserver.config.faults import ConfigurationError, Fault, close_to, key_text, sentences
+from mailserver.config.fault import ConfigurationError, Fault
+from mailserver.config.fault_sentences import close_to, key_text, sentences
 from mailserver.config.former_keys import FORMER_TABLES, with_present_names
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of

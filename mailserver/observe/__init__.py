@@ -4,8 +4,8 @@ In the order in which they are read:
 
 * `steps`: takes in the steps of all roads at once; a thread writes them down a little later
 * `roads`: the road of each message, kept for `mailserver explain`
-* `table`: a road as a table for people
-* `search`: looks among the roads for messages whose id a person does not know
+* `road_table`: a road as a table for people
+* `road_search`: looks among the roads for messages whose id a person does not know
 * `lines`: one step or one log event as a line of text or of JSON
 * `redaction`: how much of a mail address the log and the roads keep
 * `output`: where log lines go: a file, or standard output
@@ -14,9 +14,9 @@ In the order in which they are read:
 
 from mailserver.observe.events import LogObserver
 from mailserver.observe.output import LogFile
+from mailserver.observe.road_table import format_road
 from mailserver.observe.roads import AmbiguousId, RoadStore, RoadsUnreadable, Step, UnknownId, read_road
 from mailserver.observe.steps import Steps
-from mailserver.observe.table import format_road
 
 __all__ = [
     "AmbiguousId",

@@ -158,7 +158,7 @@ class Catalogue:
         if hits:
             sources = " and ".join(found.source for found in hits)
             raise UnknownComponent(f"the name {name!r} is used twice, by {sources}: remove one of them")
-        from mailserver.config.faults import close_to
+        from mailserver.config.fault_sentences import close_to
 
         names = sorted({found.name for found in able})
         known = (", ".join(names) or "none") + close_to(name, names)

@@ -2,6 +2,6 @@
 
 In the order in which they are read:
 
-* `troubles`: what is wrong now, as far as a postmaster can do something about it
+* `problems`: what is wrong now, as far as a postmaster can do something about it
 * `notes`: what else only the log would say: a report that reached nobody, a certificate that expires
 """

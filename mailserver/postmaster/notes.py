@@ -25,14 +25,14 @@ from mailserver.mail.trace import date_time
 from mailserver.mail.until import still_holds
 from mailserver.plugins.awaiting import later, within
 
-__all__ = ["Notes", "ServerTrouble", "note_octets"]
+__all__ = ["Notes", "Problem", "note_octets"]
 
 LOOK_SECONDS = 60.0
 ROUTE_SECONDS = 30.0
 DAY_SECONDS = 86_400.0
 OWN = "own "
 OWN_SECONDS = 30 * DAY_SECONDS  # longer than a message stays in the queue
-WAITING_MOST = 50  # troubles that are kept in mind
+WAITING_MOST = 50  # problems that are kept in mind
 LINES_MOST = 60
 LINE_CHARACTERS = 900  # RFC 5322 section 2.1.1 allows 998 octets
 POSTMASTER = Address("postmaster", "")
@@ -44,7 +44,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerTrouble:
+class Problem:
     """Something that a postmaster should know.
 
     `kind` and `subject` are its name: of two with one name the second is not told within a day.  `title` is the note's Subject,
@@ -64,7 +64,7 @@ class ServerTrouble:
 
 
 class Notes:
-    """Asks `troubles()` once a minute, and writes a note on each that has not been told within a day.
+    """Asks `problems()` once a minute, and writes a note on each that has not been told within a day.
 
     `commit` and `has_room(octets)` are the queue's, `route(address)` says where postmaster's mail goes, `next_id()` gives message
     ids, `note` takes the steps.
@@ -78,7 +78,7 @@ class Notes:
         hostname: str,
         clock: Clock,
         state: IStateStore,
-        troubles: Callable[[], Awaitable[Sequence[ServerTrouble]]],
+        problems: Callable[[], Awaitable[Sequence[Problem]]],
         route: Callable[[Address], Awaitable[Sequence[Route]]],
         commit: Callable[[Envelope, Content, tuple[Destination, ...]], Awaitable[None]],
         has_room: Callable[[int], bool],
@@ -88,13 +88,13 @@ class Notes:
         self._hostname = hostname
         self._clock = clock
         self._state = state
-        self._troubles = troubles
+        self._problems = problems
         self._route = route
         self._commit = commit
         self._has_room = has_room
         self._next_id = next_id
         self._note = note
-        self._waiting: dict[str, ServerTrouble] = {}
+        self._waiting: dict[str, Problem] = {}
         self._remembered: dict[str, float] = {}  # until when; for a state store that does not answer
         self._timer: Any = None
         self._stopped = False
@@ -127,22 +127,22 @@ class Notes:
 
     async def look(self) -> None:
         """Write what is to be told."""
-        for trouble in await self._troubles():
-            if trouble.name in self._waiting or len(self._waiting) < WAITING_MOST:
-                self._waiting[trouble.name] = trouble
-        for name, trouble in list(self._waiting.items()):
+        for problem in await self._problems():
+            if problem.name in self._waiting or len(self._waiting) < WAITING_MOST:
+                self._waiting[problem.name] = problem
+        for name, problem in list(self._waiting.items()):
             if self._stopped:
                 return
             if self._knows(name):
                 del self._waiting[name]
-            elif await self._is_written(trouble):
+            elif await self._is_written(problem):
                 self._remember(name, DAY_SECONDS)
                 del self._waiting[name]
-                trouble.told()
+                problem.told()
 
-    async def _is_written(self, trouble: ServerTrouble) -> bool:
+    async def _is_written(self, problem: Problem) -> bool:
         id, now = self._next_id(), self._clock.seconds()
-        octets = note_octets(trouble, id=id, hostname=self._hostname, made_at=now)
+        octets = note_octets(problem, id=id, hostname=self._hostname, made_at=now)
         if not self._has_room(len(octets)):
             return False
         try:
@@ -200,13 +200,13 @@ def until_of(value: bytes, otherwise: float) -> float:
         return otherwise
 
 
-def note_octets(trouble: ServerTrouble, *, id: str, hostname: str, made_at: float) -> bytes:
+def note_octets(problem: Problem, *, id: str, hostname: str, made_at: float) -> bytes:
     """The message, ASCII from end to end; `made_at` is seconds since the epoch."""
-    lines = list(trouble.lines[:LINES_MOST])
+    lines = list(problem.lines[:LINES_MOST])
     header = (
         f'From: "Mail server" <MAILER-DAEMON@{hostname}>',
         f"To: <postmaster@{hostname}>",
-        f"Subject: {hostname}: {trouble.title}",
+        f"Subject: {hostname}: {problem.title}",
         f"Date: {date_time(int(made_at))}",
         f"Message-ID: <{id}@{hostname}>",
         "Auto-Submitted: auto-generated",  # RFC 3834 section 5

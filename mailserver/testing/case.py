@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mailserver.config import ConfigurationError, Fault, check_options
-from mailserver.config.faults import key_text, sentences
+from mailserver.config.fault_sentences import key_text, sentences
 from mailserver.interfaces import Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict

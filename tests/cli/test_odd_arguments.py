@@ -11,7 +11,7 @@ from twisted.internet import reactor, unix
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.cli import verbs
+from mailserver.cli import queue_orders
 from mailserver.control.server import ControlServer
 from mailserver.observe import RoadStore
 from tests.cli.support import CommandCase, Said, run
@@ -70,7 +70,7 @@ class OddArguments(CommandCase, TestCase):
 
     def test_who_asks_is_text_that_a_store_takes(self) -> None:
         self.patch(os, "environ", {**os.environ, "LOGNAME": "al\udcffce"})
-        self.assertEqual(verbs.who(), "al\\udcffce")
+        self.assertEqual(queue_orders.who(), "al\\udcffce")
 
     def test_a_terminal_of_another_character_set_gets_what_it_can_show(self) -> None:
         for arguments in (["route", b"al\xffce@example.org"], ["route", "alice@example.org"], ["queue", "list", "--json"]):

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from mailserver.accounts.table import AccountsFile
 from mailserver.authentication.passwords import verify_password
 from mailserver.authentication.sealing import KeyPlace, read_key, unseal
-from mailserver.cli import changing, moving, renaming
+from mailserver.cli import configuration_change, maildir_move, renaming
 from mailserver.control.client import ControlError
 from mailserver.control.server import CommandRefused, ControlServer
 from mailserver.sasl.scram_keys import decode_scram_keys
@@ -210,7 +210,7 @@ class User(RenameCase):
         def cannot(one: str, other: str) -> None:
             raise OSError(22, "Invalid argument")
 
-        self.patch(moving, "_exchange", cannot)
+        self.patch(maildir_move, "_exchange", cannot)
         said = self.command("user", "rename", ALICE, SMITH)
         self.assertEqual(said.code, 74)
         self.assertIn("--mail-stays", said.err)
@@ -224,7 +224,7 @@ class User(RenameCase):
 
         self.configure(self.config.read_text() + 'postmaster = "alice@example.org"\n')
         text = self.config.read_text()
-        self.patch(moving, "sync_directory", lambda path: None)
+        self.patch(maildir_move, "sync_directory", lambda path: None)
         from mailserver.accounts import table
 
         self.patch(table, "replace_file", full)
@@ -437,11 +437,11 @@ class Running(RenameCase, TestCase):
         def no_answer(*_: Any, **__: Any) -> None:
             raise ControlError("the server gave no answer within 120 s")
 
-        before, changing.ask_server = changing.ask_server, no_answer
+        before, configuration_change.ask_server = configuration_change.ask_server, no_answer
         try:
             said = await self.rename("--reload")
         finally:
-            changing.ask_server = before
+            configuration_change.ask_server = before
         self.assertEqual((said.code, seen), (69, []))
         self.assertIn("all stands under both names: say the same once more", said.err)
         self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [ALICE, BOB, SMITH])

@@ -13,8 +13,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.cli import sendmail
-from mailserver.cli.letter import Letter
 from mailserver.cli.sendmail import write_file
+from mailserver.cli.sendmail_message import Letter
 from mailserver.control.server import ControlServer
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient

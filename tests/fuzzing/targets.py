@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.internet.testing import StringTransport
 
 from mailserver.config.document import parse_document, read_document
-from mailserver.config.faults import ConfigurationError
+from mailserver.config.fault import ConfigurationError
 from mailserver.config.reading import parse
 from mailserver.control.server import Bounds, _ControlFactory
 from mailserver.dns.reading import ServerFailure, read_message

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
-from mailserver.cli.letter import Letter
 from mailserver.cli.sendmail import write_file
+from mailserver.cli.sendmail_message import Letter
 from mailserver.interfaces import IRecipientContentFilter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict

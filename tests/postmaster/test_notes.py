@@ -11,8 +11,8 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Failed, Local, Mailbox, Refused
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, ServerTrouble, note_octets
-from mailserver.postmaster.troubles import Troubles
+from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Problem, note_octets
+from mailserver.postmaster.problems import Problems
 from mailserver.testing import MemoryState
 from tests.queue.doubles import IDS, local
 from tests.queue.test_reports import FULL, ReportCase
@@ -36,14 +36,14 @@ class NoteCase(SynchronousTestCase):
         self.notes = self.make()
 
     def make(self):
-        async def troubles():
+        async def problems():
             return self.found
 
         return Notes(
             hostname="mx.example.org",
             clock=self.clock,
             state=self.state,
-            troubles=troubles,
+            problems=problems,
             route=self.route,
             commit=self.commit,
             has_room=lambda octets: self.has_room,
@@ -67,13 +67,13 @@ class NoteCase(SynchronousTestCase):
         return [message["Subject"].removeprefix("mx.example.org: ") for _, message, _ in self.sent]
 
 
-def trouble(kind="disk", subject="", title="full", **more):
-    return ServerTrouble(kind, subject, title, ("So it is.",), **more)
+def problem(kind="disk", subject="", title="full", **more):
+    return Problem(kind, subject, title, ("So it is.",), **more)
 
 
 class Telling(NoteCase):
     def test_a_note_is_a_message_from_the_server_that_nobody_answers(self):
-        self.found = [trouble()]
+        self.found = [problem()]
         self.notes.start()
         self.minutes(1)
         ((envelope, message, destinations),) = self.sent
@@ -87,7 +87,7 @@ class Telling(NoteCase):
         self.assertFalse(self.notes.is_own("Z" * 16))
 
     def test_one_of_a_kind_and_subject_is_enough_for_a_day(self):
-        self.found = [trouble(), trouble("process", "pam", "pam"), trouble("process", "root", "root")]
+        self.found = [problem(), problem("process", "pam", "pam"), problem("process", "root", "root")]
         self.notes.start()
         self.minutes(24 * 60)
         self.assertEqual(self.subjects(), ["full", "pam", "root"])
@@ -95,7 +95,7 @@ class Telling(NoteCase):
         self.assertEqual(self.subjects(), ["full", "pam", "root"] * 2)
 
     def test_a_clock_that_was_a_year_ahead_silences_nothing(self):
-        self.found = [trouble()]
+        self.found = [problem()]
         for is_restart in (False, True):
             self.sent.clear()
             self.clock.advance(366 * DAY)
@@ -109,7 +109,7 @@ class Telling(NoteCase):
             self.clock.advance(2 * DAY)
 
     def test_a_restart_does_not_repeat_it(self):
-        self.found = [trouble()]
+        self.found = [problem()]
         self.notes.start()
         self.minutes(1)
         self.notes.stop()
@@ -122,7 +122,7 @@ class Telling(NoteCase):
     def test_after_the_stop_there_is_none(self):
         waits = Later()
         self.commits = lambda: waits
-        self.found = [trouble(), trouble("store")]
+        self.found = [problem(), problem("store")]
         self.notes.start()
         self.minutes(1)
         self.notes.stop()
@@ -133,17 +133,17 @@ class Telling(NoteCase):
 
     def test_what_is_told_cannot_end_a_line(self):
         octets = note_octets(
-            trouble(title="x\r\nBcc: eve@example.net\u2028é"), id="1" * 16, hostname="mx.example.org", made_at=0.0
+            problem(title="x\r\nBcc: eve@example.net\u2028é"), id="1" * 16, hostname="mx.example.org", made_at=0.0
         )
         self.assertIn(b"\r\nSubject: mx.example.org: x??Bcc: eve@example.net??\r\n", octets)
 
 
 class WhereItCannotBeWritten(NoteCase):
     def waits_and_is_told_later(self, mend):
-        self.found = [trouble()]
+        self.found = [problem()]
         self.notes.start()
         self.minutes(1)
-        self.found = []  # the trouble is over, and was one all the same
+        self.found = []  # the problem is over, and was one all the same
         self.minutes(5)
         self.assertEqual(self.sent, [])
         mend()
@@ -176,7 +176,7 @@ class WhereItCannotBeWritten(NoteCase):
     def test_what_waits_is_bounded(self):
         self.has_room = False
         self.notes.start()
-        self.found = [trouble("process", str(number)) for number in range(WAITING_MOST + 30)]
+        self.found = [problem("process", str(number)) for number in range(WAITING_MOST + 30)]
         self.minutes(2)
         self.found, self.has_room = [], True
         self.minutes(1)
@@ -187,14 +187,14 @@ class WhereItCannotBeWritten(NoteCase):
             raise StorageBroken("state.db")
 
         self.state.get = broken
-        self.found = [trouble()]
+        self.found = [problem()]
         self.notes.start()
         self.minutes(100)
         self.assertEqual(self.subjects(), ["full"])
 
     def test_a_fault_of_ours_ends_no_look(self):
         self.commits = lambda: fail(ValueError("ours"))
-        self.found = [trouble()]
+        self.found = [problem()]
         self.notes.start()
         self.minutes(1)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
@@ -204,7 +204,7 @@ class WhereItCannotBeWritten(NoteCase):
 
 
 class WithAQueue(ReportCase):
-    """The troubles of a real queue, and the notes in it."""
+    """The problems of a real queue, and the notes in it."""
 
     def setUp(self):
         super().setUp()
@@ -213,7 +213,7 @@ class WithAQueue(ReportCase):
         self.state = MemoryState(self.clock)
 
     def notes_of(self, queue, names=True):
-        troubles = Troubles(
+        problems = Problems(
             clock=self.clock,
             queue=queue,
             missing=lambda: self.missing,
@@ -225,7 +225,7 @@ class WithAQueue(ReportCase):
             hostname="mx.example.org",
             clock=self.clock,
             state=self.state,
-            troubles=troubles,
+            problems=problems,
             route=lambda address: succeed([BOX]),
             commit=queue.commit,
             has_room=lambda octets: queue.writable and queue.room_for(octets),

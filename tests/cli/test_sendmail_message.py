@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.cli import letter
-from mailserver.cli.letter import Letter, LetterError, TooLarge, lines_of, qualified
+from mailserver.cli import sendmail_message
+from mailserver.cli.sendmail_message import Letter, LetterError, TooLarge, lines_of, qualified
 from mailserver.mail.address import Address
 
 
@@ -81,7 +81,7 @@ class Headers(SynchronousTestCase):
             self.assertEqual((letter.fields, list(letter.body)), (fields, body), text)
 
     def test_a_header_without_end_is_refused(self) -> None:
-        self.patch(letter, "HEADER_OCTETS", 100)
+        self.patch(sendmail_message, "HEADER_OCTETS", 100)
         with self.assertRaises(LetterError):
             read(b"A: 1\n" * 30)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
-from mailserver.cli.selecting import add_filters, selection_of
+from mailserver.cli.queue_filters import add_filters, selection_of
 from mailserver.control.client import NoServer
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.trace import date_time
-from mailserver.postmaster.notes import ServerTrouble
+from mailserver.postmaster.notes import Problem
 from mailserver.queue.entry import EntrySummary
 from mailserver.queue.queue import Queue
 
-__all__ = ["Troubles"]
+__all__ = ["Problems"]
 
-MISSING_SECONDS = 60.0  # one that is started again at once is nobody's trouble
+MISSING_SECONDS = 60.0  # one that is started again at once is nobody's problem
 NAMED = 20  # messages in one note
 
 
-class Troubles:
+class Problems:
     """Finds them, in the reactor's thread.
 
     `missing()` says why each small process does not run ("" where it does), `doubts()` what is doubtful about certificates,
@@ -43,15 +43,15 @@ class Troubles:
         self._missing_since: dict[str, float] = {}
         self._full_at: float | None = None
 
-    async def __call__(self) -> list[ServerTrouble]:
+    async def __call__(self) -> list[Problem]:
         """All that there are now."""
         found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates()]
         try:
             return [*found, *await self._of_failures()]
-        except StorageFault:  # its own trouble
+        except StorageFault:  # its own problem
             return found
 
-    def _of_disk(self) -> list[ServerTrouble]:
+    def _of_disk(self) -> list[Problem]:
         self._queue.room_for(0)  # also where nobody sends
         full_at, before = self._queue.room.full_at, self._full_at
         if full_at is None or full_at == before:
@@ -63,21 +63,21 @@ class Troubles:
             "",
             "While that is so, mail is put off with 452 4.3.1. This note was written when there was room again.",
         )
-        return [ServerTrouble("disk", "", "the disk of the queue was full", words)]
+        return [Problem("disk", "", "the disk of the queue was full", words)]
 
-    def _of_store(self) -> list[ServerTrouble]:
+    def _of_store(self) -> list[Problem]:
         if self._queue.writable:
             return []
         when = date_time(int(self._clock.seconds()))
         words = (f"On {when} the store of the queue could not be written to, and no mail was accepted; the log says why.",)
-        return [ServerTrouble("store", "", "the store of the queue was broken", words)]
+        return [Problem("store", "", "the store of the queue was broken", words)]
 
-    def _of_processes(self) -> list[ServerTrouble]:
+    def _of_processes(self) -> list[Problem]:
         now = self._clock.seconds()
         missing = {name: why for name, why in self._missing().items() if why}
         self._missing_since = {name: min(now, self._missing_since.get(name, now)) for name in missing}
         return [
-            ServerTrouble(
+            Problem(
                 "process",
                 name,
                 f"the process {name} is missing",
@@ -91,9 +91,9 @@ class Troubles:
             if now - since >= MISSING_SECONDS
         ]
 
-    def _of_certificates(self) -> list[ServerTrouble]:
+    def _of_certificates(self) -> list[Problem]:
         return [
-            ServerTrouble(
+            Problem(
                 "certificate",
                 doubt,
                 "a certificate needs attention",
@@ -102,7 +102,7 @@ class Troubles:
             for doubt in self._doubts()
         ]
 
-    async def _of_failures(self) -> list[ServerTrouble]:
+    async def _of_failures(self) -> list[Problem]:
         numbers = list(self._queue.undeliverable.untold)
         if not numbers:
             return []
@@ -122,7 +122,7 @@ class Troubles:
             words.append(f"... and {len(failed) - NAMED} more")
         words += ["", "`mailserver queue show ID` says all of one, `mailserver queue list --state failed` names them all."]
         return [
-            ServerTrouble(
+            Problem(
                 "failure", "", f"{len(failed)} undeliverable without a sender who could be told", tuple(words), told
             )
         ]

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.observe.road_search import Wanted, search_roads
 from mailserver.observe.roads import RoadStore, RoadsUnreadable
-from mailserver.observe.search import Wanted, search_roads
 
 ROADS: list[tuple[str, float, str, dict[str, Any]]] = [
     ("06AAAAAAAAAAAAA1", 100.0, "connected", {"peer": "192.0.2.1"}),
