@@ -1,4 +1,11 @@
-"""What the queue does about a clock that is wrong or is set: see `clocks`."""
+"""What the queue does about a clock that is wrong or is set: see `clocks`.
+
+`_missed`.  The clock is set while the store does not work, so the times in it cannot be mended; when it works again nobody would
+ask for that.  `works_again` does, where something was missed.
+
+`_running`.  The clock may be looked at before the store is open and after it is closed: the change is taken note of then, and
+nothing is mended.  The next start mends whatever an earlier run has written.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,22 @@
 
 No timer makes a batch: a lone message waits for nothing but its own sync, and under load the sync of one batch is the time in
 which the next one gathers.  The thread tells the reactor once for each batch.
+
+One queue leads from the reactor to the thread, and its order is what callers rely on: a task that is put behind a commit finds it
+written or refused, so `Queue.stop` waits for the commits under way with a task that does nothing.  Within one round the thread
+writes the batch first and does the tasks after it, though some of them may have come before: a task never sees less than what had
+been handed in before it.
+
+What is decided for a batch that fails:
+
+* The store is full, or refuses a value.  One message may be the reason, so each is tried alone, and those that fit are committed.
+* An error of the disk.  What of the batch is on the disk nobody knows.  All of it is answered with an error, the store remembers
+  the numbers (`SqliteStore.reopen` deletes them), and nothing is written before a small write has been proved durable: a commit
+  that succeeded now could take rows into its sync that have been refused.
+* Anything else that is raised counts as an error of the disk: the peers wait, and must have an answer.
+
+`carried` is a message that was taken from the queue and found no room in its batch.  It is the first of the next batch, and is
+not put back, since it would stand behind those that came after it.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from mailserver.mail.reply import Reply
 __all__ = [
     "CLOSED",
     "FROM_ID",
+    "HIGHEST_NUMBER",
     "KEY_OCTETS",
     "NUMBER_CHARACTERS",
     "REPORT_HELD",
@@ -43,6 +44,7 @@ __all__ = [
     "destination_name",
     "encode_history",
     "encode_reply",
+    "is_id",
     "number_of",
     "pack",
     "shown_id",
@@ -53,6 +55,7 @@ __all__ = [
 
 ID = re.compile(f"[{ALPHABET}]{{16}}")
 NUMBER_CHARACTERS = 12  # 60 bits: a positive SQLite integer
+HIGHEST_NUMBER = (1 << 60) - 1
 FROM_ID = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 # In front of the packed message stand three decimal fields that only the insert statement reads: number (19 digits),
@@ -227,9 +230,14 @@ class EntrySummary:
     note: str = ""
 
 
+def is_id(text: str) -> bool:
+    """The text is a message id.  A damaged entry may have lost its own, and nothing else is the name of a spool file."""
+    return ID.fullmatch(text) is not None
+
+
 def number_of(id: str) -> int:
     """The key of the entry with this id.  Raises ValueError for what is no id."""
-    if ID.fullmatch(id) is None:
+    if not is_id(id):
         raise ValueError(f"not a message id: {id!r}")
     return int(id[:NUMBER_CHARACTERS].translate(FROM_ID), 32)
 
@@ -300,7 +308,7 @@ def decode_reply(text: str | None) -> Reply | None:
 
 
 def encode_history(history: tuple[Trial, ...]) -> str:
-    """Trials as the text that the store keeps, long words cut."""
+    """Trials as the text that the store keeps, long texts cut."""
     most = TRIAL_CHARACTERS
     return json.dumps(
         [

@@ -1,4 +1,16 @@
-"""Whether the store of the queue can be written to: what an error of it means, and when it works again."""
+"""Whether the store of the queue can be written to: what an error of it means, and when it works again.
+
+`works` goes False with an error of the disk and True with a proof, a small write that `SqliteStore.reopen` makes durable.  Errors
+come in a row, one for each message that waits: only the first sets a timer, since `works` is False for the others.  A proof may
+be under way in the store's thread when something else happens, so its success is looked at twice:
+
+* the server stops: `_ended`.  The store is about to be closed, and a queue that says that it works would take mail.
+* damage is found: `damage`.  The disk works, but what stands in the file cannot be right, and nothing may be written over it.
+  Only the next start, which looks through the file, takes that back.
+
+A disk that is full is not broken: `works` stays True where the store is trusted, and `Room` says no for some seconds instead
+(452, not 451).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +33,7 @@ FULL_SECONDS = 3.0
 
 
 class Health:
-    """Closes the door where the store fails, and opens it when a small write has been proved durable.
+    """No mail is accepted from the moment when the store fails until a small write has been proved durable.
 
     A store that is damaged is not written to any more before the next start: `damage` says what was found.  `do(work)` runs in
     the store's thread; `works_again()` is called when it does.

@@ -35,7 +35,7 @@ class QueueFiles(NamedTuple):
 
 
 class QueueGone(StorageBroken):
-    """There was a queue, and its file is missing or empty.  The words say what to do."""
+    """There was a queue, and its file is missing or empty.  The message says what to do."""
 
 
 def read_mark(directory: str) -> End | None:

@@ -239,7 +239,7 @@ def _in_parts(
 
 
 def bare(attempt: Attempt, again: float) -> Attempt:
-    """What is left of an attempt when its words and its reply go: what was done stays so, all else is tried again."""
+    """What is left of an attempt when its note and its reply go: what was done stays so, all else is tried again."""
     if attempt.state in CLOSED:
         return replace(attempt, reply=None, note=NOT_WRITTEN, history=())
     state, remote = EntryState.DEFERRED, bool(attempt.remote)

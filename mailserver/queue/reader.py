@@ -23,6 +23,7 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.queue.entry import (
     FRONT,
+    HIGHEST_NUMBER,
     WHOLE_ENTRY,
     Attempt,
     DestinationSummary,
@@ -50,7 +51,6 @@ ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 __all__ = ["OpenEntry", "ReadMessage", "SqliteReader", "Unreadable", "list_entries", "show_entry"]
 
 BUSY_MILLISECONDS = 5000
-HIGHEST = (1 << 60) - 1
 LATEST = 1e11  # seconds since the epoch: the year 5138
 DESTINATIONS_MOST = 1_000_000
 ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
@@ -266,7 +266,7 @@ class SqliteReader:
 
     def list(self, after: str = "", limit: int = 1000) -> list[EntrySummary]:
         """Summaries in the order of the ids, from the one after `after`."""
-        return [one.entry for one in self.page(number_of(after) if after else 0, HIGHEST, limit)]
+        return [one.entry for one in self.page(number_of(after) if after else 0, HIGHEST_NUMBER, limit)]
 
     def page(self, after: int, up_to: int, limit: int) -> Sequence[NumberedSummary]:
         """Numbers and summaries in the order of the numbers, from the one after `after`.

@@ -1,6 +1,9 @@
 """Failures that nobody can be told of: a bounce that bounced, a sender that does not exist.
 
 They stay in the queue, state "failed", for the postmaster's eye, until there are too many or they are too old.
+
+`_tidying`: one look at a time.  Each failure that comes asks for one, and a thousand may come in the time of one transaction.
+One that is left out is made up for by the next failure, or by the look of each day.
 """
 
 from __future__ import annotations

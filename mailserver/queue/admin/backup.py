@@ -22,7 +22,7 @@ from mailserver.mail.faults import StorageBroken
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, StoppedQueue
 from mailserver.queue.admin.selection import Selection
-from mailserver.queue.entry import REPORT_HELD, EntryState, number_of
+from mailserver.queue.entry import REPORT_HELD, EntryState, is_id, number_of
 from mailserver.queue.mark import DATABASE, End, required_files, write_mark
 
 __all__ = ["MANIFEST", "Backup", "NoBackup", "back_up", "copy_file", "read_manifest", "restore"]
@@ -35,7 +35,7 @@ PAGE = 1000
 
 
 class NoBackup(Exception):
-    """The folder holds no whole backup, or one cannot be put there.  The words are for the person who asked."""
+    """The folder holds no whole backup, or one cannot be put there.  The message is for the person who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _spooled(folder: str) -> Iterator[str]:
             for number, id in rows:
                 after = number
                 name = bytes(id).decode("ascii", "replace") if isinstance(id, bytes) else str(id)
-                if _is_id(name):
+                if is_id(name):
                     yield name
             if len(rows) < PAGE:
                 return
@@ -203,15 +203,6 @@ def _spooled(folder: str) -> Iterator[str]:
         raise StorageBroken(f"{folder}: {error}") from error
     finally:
         connection.close()
-
-
-def _is_id(text: str) -> bool:
-    """What is none is no file's name, either."""
-    try:
-        number_of(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_there(data: str, id: str) -> bool:

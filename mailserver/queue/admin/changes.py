@@ -68,14 +68,14 @@ def held_attempts(
     """What is recorded of the destinations that are held from the beginning: `held` has the reason for each index."""
     return tuple(
         [
-            replace(_untried(number, one), state=EntryState.HELD, note=_kept_words(held[one.index]))
+            replace(_untried(number, one), state=EntryState.HELD, note=_stored_note(held[one.index]))
             for one in destinations
             if one.index in held
         ]
     )
 
 
-def _kept_words(text: str) -> str:
+def _stored_note(text: str) -> str:
     return text[:NOTE_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -3,6 +3,20 @@
 A page of entries is looked through at a time.  Those that are meant are claimed: taken out of the active queues, so that
 nothing delivers them meanwhile.  What is being delivered cannot be claimed and is left as it is.  Then the change is one
 transaction of the store, and the entries are given back.
+
+Why each step stands where it does (`Orders.carry_out`, `Runner.claim`):
+
+* The claim comes before the decision.  Otherwise a delivery could begin between the look at the store and the change, and a
+  message that was reported as held would be delivered.
+* What is decided is read again, under the claim.  The page was looked through before it: meanwhile an attempt may have been
+  written.
+* Before the entries are given back, one empty question goes through the reader.  Reads are answered one after the other, so every
+  read that began before the change has had its answer then, and was thrown away because of the claim.  Given back before that,
+  an entry could be delivered in its old state.
+* The same in `_write`, for the recovery: a page that was read before the change counts its entries in `depth`.  Only when that
+  page is over does `Recovery.awaits` say whether the recovery will still count an entry.
+* `finally` gives back what was claimed, whatever was raised: an entry that stays claimed would not be delivered before the next
+  start.
 """
 
 from __future__ import annotations
@@ -21,7 +35,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.outcomes import clean_text
 from mailserver.queue.admin.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
 from mailserver.queue.admin.selection import Selection
-from mailserver.queue.entry import Attempt, EntryState, EntrySummary, Settled, number_of
+from mailserver.queue.entry import Attempt, EntryState, EntrySummary, Settled, is_id
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.outcome_writer import remove_files
@@ -354,12 +368,3 @@ def _alter(
     forgotten: list[Settled] = [*finished, *(Settled(one.number, one.entry.id, True, is_id(one.entry.id)) for one in damaged)]
     remove_files(spool, forgotten)
     return found, {one.number for one in forgotten}
-
-
-def is_id(text: str) -> bool:
-    """A damaged entry may have lost its id, and another text is no file's name."""
-    try:
-        number_of(text)
-    except ValueError:
-        return False
-    return True

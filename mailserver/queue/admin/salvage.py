@@ -11,7 +11,7 @@ import apsw
 
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageBroken, StorageDamaged
-from mailserver.queue.entry import shown_id
+from mailserver.queue.entry import HIGHEST_NUMBER, shown_id
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.reader import SqliteReader
@@ -20,7 +20,6 @@ from mailserver.queue.store import DAMAGED, SqliteStore, cut_off_is_damage
 
 __all__ = ["Salvaged", "salvage"]
 
-HIGHEST = (1 << 60) - 1
 ROWS = 200  # in one transaction
 NEXT = "SELECT number FROM entry WHERE number > ? ORDER BY number"
 MESSAGE = "SELECT destinations, spooled, message FROM entry WHERE number = ?"
@@ -164,7 +163,7 @@ def _beyond(source: apsw.Connection, after: int) -> int | None:
     step = 1
     while not reads(after + step):
         step *= 2
-        if after + step > HIGHEST:
+        if after + step > HIGHEST_NUMBER:
             return None
     low = step // 2
     while step - low > 1:

@@ -15,17 +15,24 @@ from typing import Any
 
 from mailserver.mail.ids import ALPHABET
 from mailserver.queue.admin.states import STATES
-from mailserver.queue.entry import CLOSED, FROM_ID, NUMBER_CHARACTERS, DestinationSummary, EntryState, EntrySummary
+from mailserver.queue.entry import (
+    CLOSED,
+    FROM_ID,
+    HIGHEST_NUMBER,
+    NUMBER_CHARACTERS,
+    DestinationSummary,
+    EntryState,
+    EntrySummary,
+)
 
 __all__ = ["STATES", "Selection", "SelectionError"]
 
 ID_START = re.compile(f"[{ALPHABET}]{{0,16}}")
-HIGHEST = (1 << 60) - 1
 NULL_SENDER = "<>"
 
 
 class SelectionError(ValueError):
-    """What was asked for is no selection; the words are for the person who asked."""
+    """What was asked for is no selection; the message is for the person who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Selection:
         """The keys between which such entries stand, both included."""
         start = self.id[:NUMBER_CHARACTERS]
         if not start:
-            return 0, HIGHEST
+            return 0, HIGHEST_NUMBER
         low, high = (start.ljust(NUMBER_CHARACTERS, fill).translate(FROM_ID) for fill in (ALPHABET[0], ALPHABET[-1]))
         return int(low, 32), int(high, 32)
 
