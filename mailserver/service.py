@@ -32,7 +32,7 @@ from mailserver.assembly.systemd import Systemd
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
 from mailserver.control.commands import all_commands
-from mailserver.control.password_socket import PasswordQuestions, password_server
+from mailserver.control.password_socket import PasswordCommands, password_server
 from mailserver.control.server import ControlServer
 from mailserver.control.status import StatusCommands
 from mailserver.mail.faults import StorageFault
@@ -232,7 +232,7 @@ class MailService(Service):
     def _start_password_server(self) -> None:
         """Where it is wanted, when the accounts can be asked.  Raises `StartError` and OSError."""
         configuration = self._in_force.configuration
-        questions = PasswordQuestions(configuration, self._server, lambda: self._in_force.policy)
+        questions = PasswordCommands(configuration, self._server, lambda: self._in_force.policy)
         self._password_server = password_server(configuration, questions)
         if self._password_server is not None:
             self._password_server.start(self._reactor)

@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable
 from mailserver.interfaces import Clock
 from mailserver.mail.until import still_holds
 
-__all__ = ["Remembered"]
+__all__ = ["KnownAccounts"]
 
 AT_MOST = 10_000
 
 
-class Remembered:
-    """Keeps the answers for `seconds`; those that were asked for longest ago leave first.  An error is no answer."""
+class KnownAccounts:
+    """Which accounts exist, and which do not.
+
+    Keeps the answers for `seconds`; those that were asked for longest ago leave first.  Errors are not kept.
+    """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock

@@ -24,7 +24,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from zope.interface import implementer
 
-from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.cached_directory import KnownAccounts
 from mailserver.accounts.directory_faults import DirectoryGone, DirectorySilent
 from mailserver.authentication.answer_time import at_whole_second
 from mailserver.authentication.checkers import AccountName
@@ -151,7 +151,7 @@ class LdapDirectory:
         self._reactor = reactor
         self._clock = clock
         self._run_in_thread = run_in_thread
-        self._known = Remembered(clock, KNOWN_SECONDS)
+        self._known = KnownAccounts(clock, KNOWN_SECONDS)
         self._one_connects = DeferredLock()
         self._connection: Any = None
         self._place: LDAPServer | None = None
@@ -242,7 +242,7 @@ class LdapDirectory:
     # --- asking ---
 
     async def _entry(self, address: str) -> Any:
-        """The account's entry, None where there is none.  Two are trouble: nobody can tell which is meant."""
+        """The account's entry, None where there is none.  Raises `CannotTell` for two: either may be meant."""
         local, _, domain = address.rpartition("@")
         wanted = self._filter.filled({"address": address, "local": local, "domain": domain})
         attributes = [self._options.senders_attribute or "1.1"]  # RFC 4511 section 4.5.1.8: no attributes

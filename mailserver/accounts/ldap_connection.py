@@ -1,4 +1,4 @@
-"""Conversations with an LDAP server (RFC 4511), spoken by ldaptor's protocol.  Each of them ends, and every trouble is one.
+"""Conversations with an LDAP server (RFC 4511), spoken by ldaptor's protocol.  Each ends; each failure is a `CannotTell`.
 
 Of ldaptor, only its messages, its client protocol and its parser of filters are used: see docs/decisions.
 """
@@ -128,7 +128,7 @@ class LDAPConnection:
         return int(answer.resultCode)
 
     async def search(self, base: str, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[LDAPEntry]:
-        """What fits below `base`; `at_most` 0 is no bound of ours.  A server's own bound is trouble, ours is not."""
+        """What fits below `base`; `at_most` 0 is no bound of ours.  A server's own bound raises `CannotTell`, ours does not."""
         request = pureldap.LDAPSearchRequest(
             baseObject=base.encode("utf-8"),
             scope=WHOLE_SUBTREE,

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.cached_directory import KnownAccounts
 from mailserver.accounts.entry import certificate_marks
 from mailserver.accounts.sql_sources import (
     STATEMENT_SECONDS,
@@ -124,7 +124,7 @@ class SqlDirectory:
         self._check_password = check_password
         self._used = used
         self._today = today
-        self._known = Remembered(clock, KNOWN_SECONDS)
+        self._known = KnownAccounts(clock, KNOWN_SECONDS)
         self._silence = Silence()
         self._forms: dict[str, ScramForm] = {}
         self._told: set[str] = set()

@@ -13,7 +13,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.cached_directory import KnownAccounts
 from mailserver.interfaces import Clock, IAccountList, IDirectory, IHostAccounts
 from mailserver.mail.answers import Mailbox
 
@@ -58,7 +58,7 @@ class SystemDirectory:
         self._uids = range(max(uid_min, 1), uid_max + 1)
         self._login_shell = login_shell
         self._users = users
-        self._known = Remembered(clock, KNOWN_SECONDS)
+        self._known = KnownAccounts(clock, KNOWN_SECONDS)
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
         """The user's mailbox.  An error of the look-up passes: nobody can tell then."""

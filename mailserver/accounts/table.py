@@ -152,7 +152,7 @@ class AccountsFile:
         return tuple(self.read().values()) if os.path.exists(self.path) else ()
 
     def add(self, address: str, password: Password | None = None) -> None:
-        """Add an account at the end.  Raises `AccountExists`; `AddressError` for what is no address, or none to begin with."""
+        """Add an account at the end.  Raises `AccountExists`; `AddressError` for an address that no new account may have."""
         key = key_of(address)
         if Address.parse(address, utf8=True).has_odd_dots:
             raise AddressError("no dot stands at an end of the local part, or behind another")

@@ -79,7 +79,7 @@ class CountsFailures(Protocol):
 
 
 def account_name(username: str, login_domain: str) -> str | None:
-    """The account's address as look-ups compare it, `login_domain` added where there is no domain; None for what is none."""
+    """The account's address as look-ups compare it, `login_domain` added where there is no domain; None where it is malformed."""
     text = username.strip()
     try:
         address = Address.parse(text if "@" in text else f"{text}@{login_domain}", utf8=True)

@@ -65,7 +65,7 @@ def make_folder(place: KeyPlace, uid: int = -1, gid: int = -1) -> None:
 def read_key(place: KeyPlace, *, make: bool) -> bytes:
     """The key; made, for the folder's owner alone, where `make` says so and there is none.  Blocks.  Raises OSError.
 
-    An empty file is none: former versions left one where they were cut off, before anything was sealed with it.
+    An empty file counts as missing: former versions left one where they were cut off, before anything was sealed with it.
     """
     path = place.path
     if make and not _octets(path):

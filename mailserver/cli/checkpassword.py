@@ -2,7 +2,7 @@
 
 User name, password and a time come on descriptor 3, each with a NUL behind it, 512 octets at most; the client's address is in
 $TCPREMOTEIP.  Who is let in: the program that the arguments name is run, with $USER, $HOME, and in $EXTRA the names of further
-variables for Dovecot.  Else the exit code says why: 1 no, 2 the question is none, 111 nobody can tell now.
+variables for Dovecot.  Else the exit code says why: 1 no, 2 the question is malformed, 111 nobody can tell now.
 
 It reads no configuration, which its caller may not: all it has is the authentication socket.  What goes wrong is 111, never 1.
 """

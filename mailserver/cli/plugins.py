@@ -57,7 +57,7 @@ def check_plugins(options: argparse.Namespace) -> int:
 
 
 def plugin_faults(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """Where and what: plugins that cannot be imported, names claimed twice, options that are none."""
+    """Where and what: plugins that cannot be imported, names claimed twice, invalid options."""
     faults = [(broken.source, broken.why) for broken in catalogue.broken]
     for found in catalogue.found:
         try:

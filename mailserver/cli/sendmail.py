@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from mailserver.cli.sendmail_message import Letter, LetterError, TooLarge, lines_of, qualified
+from mailserver.cli.sendmail_message import TooLarge, TypedMessage, TypedMessageError, lines_of, qualified
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import INSTALLED, chosen_path
 from mailserver.delivery.durability import find_syncfs
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hand_over(wishes, sys.stdin.buffer)
     except Unsent as error:
         return _failed(str(error), error.code)
-    except LetterError as error:
+    except TypedMessageError as error:
         return _failed(str(error), EX_DATAERR)
     except TooLarge as error:
         return _failed(str(error), EX_UNAVAILABLE)
@@ -184,19 +184,19 @@ def hand_over(wishes: Wishes, stream: BinaryIO) -> None:
     user, full_name = whoami()
     sender = qualified(wishes.sender or user, domain)
     octets_most = configuration.limits.message_bytes
-    letter = Letter.read(lines_of(stream, dot_ends=wishes.dot_ends, line_octets_most=octets_most))
+    typed = TypedMessage.read(lines_of(stream, dot_ends=wishes.dot_ends, line_octets_most=octets_most))
     recipients = [qualified(text, domain) for text in wishes.recipients]
     if wishes.from_header:
-        recipients += letter.recipients(domain)
+        recipients += typed.recipients(domain)
     if not recipients:
         raise Unsent("there is no recipient in the header", EX_USAGE)
     now = time.time()
     name = pickup_name(int(now * 1_000_000), secrets.token_bytes(16))
     message_id = f"<{name.removesuffix('.mail')}@{configuration.hostname}>"
-    fields = letter.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
+    fields = typed.completed(sender=sender, name=wishes.name or full_name, message_id=message_id, now=now)
     envelope = envelope_of(wishes, None if wishes.sender == "" else sender, recipients)
     path = os.path.join(configuration.pickup_path, name)
-    write_file(path, envelope, fields, letter, octets_most)
+    write_file(path, envelope, fields, typed, octets_most)
     _ring(os.path.join(configuration.data, "control.sock"))
 
 
@@ -227,7 +227,7 @@ def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Addr
     return envelope
 
 
-def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int) -> None:
+def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], typed: TypedMessage, octets_most: int) -> None:
     """The file under a name with a dot, synced; then its own name, synced."""
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f".{name}")
@@ -239,7 +239,7 @@ def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], let
         raise Unsent(f"this user may not write to {folder} ([pickup] users)", EX_NOPERM) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _write_message(file, envelope, fields, letter, octets_most)
+            _write_message(file, envelope, fields, typed, octets_most)
             os.fchmod(file.fileno(), FILE_MODE)  # whatever the umask says
             file.flush()
             os.fsync(file.fileno())
@@ -256,7 +256,7 @@ def write_file(path: str, envelope: PickupEnvelope, fields: Sequence[bytes], let
 
 
 def _write_message(
-    file: BinaryIO, envelope: PickupEnvelope, fields: Sequence[bytes], letter: Letter, octets_most: int
+    file: BinaryIO, envelope: PickupEnvelope, fields: Sequence[bytes], typed: TypedMessage, octets_most: int
 ) -> None:
     line = envelope.encode()
     file.write(line)
@@ -274,7 +274,7 @@ def _write_message(
     for text in fields:
         put(text)
     put(b"")
-    for text in letter.body:
+    for text in typed.body:
         put(text)
     if is_ascii:  # known only now: the first line is written again, as long as it was
         plain = line.replace(b'"body": "8BITMIME"', b'"body": "7BIT"', 1)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from mailserver.mail.address import Address, AddressError
 
-__all__ = ["Letter", "LetterError", "TooLarge", "lines_of", "qualified"]
+__all__ = ["TypedMessage", "TypedMessageError", "TooLarge", "lines_of", "qualified"]
 
 CHUNK_OCTETS = 65_536
 HEADER_OCTETS = 1 << 20
@@ -23,7 +23,7 @@ LENIENT: dict[str, Any] = {"strict": False} if getattr(email.utils, "supports_st
 REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path", b"content-length"})
 
 
-class LetterError(ValueError):
+class TypedMessageError(ValueError):
     """The message cannot be sent as it is; the words are for who typed it."""
 
 
@@ -61,29 +61,29 @@ def lines_of(stream: BinaryIO, *, dot_ends: bool, line_octets_most: int = 1 << 3
 
 
 def qualified(text: str, domain: str) -> Address:
-    """An address; one without a domain gets ours.  Raises `LetterError`."""
+    """An address; one without a domain gets ours.  Raises `TypedMessageError`."""
     try:
         return Address.parse(text if "@" in text else f"{text}@{domain}", utf8=True)
     except AddressError as error:
-        raise LetterError(f"{text!r} is not an address: {error}") from None
+        raise TypedMessageError(f"{text!r} is not an address: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class TypedMessage:
     """The header fields, each without its last CRLF, and the lines of the body as they come."""
 
     fields: tuple[bytes, ...]
     body: Iterator[bytes]
 
     @classmethod
-    def read(cls, lines: Iterator[bytes]) -> Letter:
+    def read(cls, lines: Iterator[bytes]) -> TypedMessage:
         """Read the header.  What is no header field begins the body, with or without an empty line."""
         fields: list[list[bytes]] = []  # each with the lines that it is folded into
         octets = 0
         for number, line in enumerate(lines):
             octets += len(line)
             if octets > HEADER_OCTETS:
-                raise LetterError("its header is too long")
+                raise TypedMessageError("its header is too long")
             if number == 0 and line.startswith((b"From ", b">From ")):
                 continue  # of a mailbox file
             if line[:1] in (b" ", b"\t") and fields and line.strip():
@@ -95,7 +95,7 @@ class Letter:
         return cls(_joined(fields), iter(()))
 
     def recipients(self, domain: str) -> list[Address]:
-        """Those of To, Cc and Bcc, or where the message was sent on of the Resent- fields.  Raises `LetterError`."""
+        """Those of To, Cc and Bcc, or where the message was sent on of the Resent- fields.  Raises `TypedMessageError`."""
         names = {_name(field) for field in self.fields}
         wanted = RESENT if names.intersection(RESENT) else ADDRESSES
         found: list[Address] = []
@@ -137,8 +137,8 @@ def _addresses(field: bytes, domain: str) -> list[Address]:
         # Not the parser of email.policy, which takes four minutes for a hundred thousand commas.
         pairs = getaddresses([text], **LENIENT)
     except RecursionError:
-        raise LetterError("a field has more comments within each other than can be read") from None
+        raise TypedMessageError("a field has more comments within each other than can be read") from None
     found = [qualified(address, domain) for _, address in pairs if address]
     if not found and text.strip() and not text.strip().endswith(";"):  # a group without members is nobody
-        raise LetterError(f"there is no address in {text.strip()[:100]!r}")
+        raise TypedMessageError(f"there is no address in {text.strip()[:100]!r}")
     return found

@@ -18,7 +18,7 @@ TOO_DEEP = f"has more than {LEVELS} tables and lists within each other"
 
 
 def read_document(octets: bytes, file: str) -> tuple[str, dict[str, Any]] | Fault:
-    """The text and its document, or the first fault.  A byte order mark is no fault: editors of Windows write one."""
+    """The text and its document, or the first fault.  A byte order mark is allowed: editors of Windows write one."""
     if len(octets) > FILE_OCTETS:
         return Fault(file, 1, "", f"is larger than {FILE_OCTETS} octets")
     try:
@@ -43,7 +43,7 @@ def parse_document(text: str, file: str) -> tuple[str, dict[str, Any]] | Fault:
 
 
 def _out_of_bounds(document: dict[str, Any]) -> str:
-    """What no reader after this one should have to bear, "" where there is none.  Without recursion."""
+    """What is wrong with the depth or the numbers of a document, "" where nothing is.  Without recursion."""
     level: list[Any] = [document]
     for _ in range(LEVELS):
         below: list[Any] = []

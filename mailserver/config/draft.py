@@ -39,7 +39,7 @@ class Draft:
         self._agree()
 
     def _replace_texts(self, part: TablePart, old: object, new: Value) -> bool:
-        """Comments may stand between the texts of a list.  False where it is none, or has as many no longer."""
+        """Comments may stand between the texts of a list.  False where it is not a list, or has become shorter."""
         if isinstance(new, bool | str) or not isinstance(old, list) or len(old) != len(new):
             return False
         if not all(isinstance(one, str) for one in old):

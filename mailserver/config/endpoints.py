@@ -95,7 +95,7 @@ class EndpointPlace:
 
 
 def place_of(text: str) -> EndpointPlace | None:
-    """Where an endpoint listens, however it is written; None for what is no endpoint."""
+    """Where an endpoint listens, however it is written; None where it is malformed."""
     try:
         kind, positional, named = split_endpoint(text)
         if kind == "haproxy":

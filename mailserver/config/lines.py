@@ -87,7 +87,7 @@ def key_places(text: str, part: TablePart) -> list[tuple[int, int]]:
 
 
 def element_places(text: str, part: TablePart) -> list[tuple[int, int]]:
-    """Where each element of a key's array stands; none where the value is no array."""
+    """Where each element of a key's array stands; empty where the value is not an array."""
     scan = _Scan(text)
     scan.at = part.value
     places: list[tuple[int, int]] = []

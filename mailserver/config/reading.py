@@ -207,7 +207,7 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[KeyPath, t
 
 
 def _joined(configuration: Configuration, options: Mapping[KeyPath, Any], directory: str) -> Configuration:
-    """The configuration with what is no key: each component's options, and the folder."""
+    """The configuration with what no key says: each component's options, and the folder."""
     parts: dict[str, Any] = {"directory": directory} | {
         name: getattr(configuration, name).model_copy(update={"options": options[(name,)]})
         for name in SECTIONS

@@ -50,7 +50,7 @@ class NotStarted(ControlError):
 
 
 def as_octets(value: Any) -> bytes:
-    """JSON in UTF-8; a lone surrogate (an octet of an argument or a name that is no UTF-8) is escaped as JSON escapes it."""
+    """JSON in UTF-8; a lone surrogate (an octet of an argument or a name that is not UTF-8) is escaped as JSON escapes it."""
     try:
         return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -65,7 +65,7 @@ def cut(name: bytes, value: Any) -> dict[bytes, bytes]:
 
 
 def joined(name: bytes, strings: MutableMapping[bytes, bytes]) -> Any:
-    """The value that `cut` has cut; its pieces are taken out of the box.  Raises ValueError for what is no JSON."""
+    """The value that `cut` has cut; its pieces are taken out of the box.  Raises ValueError for malformed JSON."""
     pieces, number = [strings.pop(name, b"{}")], 1
     while (more := strings.pop(b"%s.%d" % (name, number), None)) is not None:
         pieces.append(more)

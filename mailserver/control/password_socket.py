@@ -33,7 +33,7 @@ from mailserver.mail.answers import Mailbox
 from mailserver.mail.envelope import Peer
 from mailserver.plugins.life import StartError
 
-__all__ = ["BOUNDS", "PasswordQuestions", "MailPlace", "PasswordQuestion", "password_server", "question_of"]
+__all__ = ["BOUNDS", "PasswordCommands", "MailPlace", "PasswordQuestion", "password_server", "question_of"]
 
 BOUNDS = Bounds(connections=128, idle_seconds=90, octets=8192)  # a denial waits for 5 s, PAM for 40
 SERVICES = ("imap", "pop3")
@@ -63,7 +63,7 @@ class MailPlace:
     gid: int
 
 
-class PasswordQuestions:
+class PasswordCommands:
     """Answers with the accounts of the policy in force."""
 
     log = Logger()
@@ -135,7 +135,7 @@ class PasswordQuestions:
 
 
 def question_of(arguments: Mapping[str, Any]) -> PasswordQuestion | None:
-    """None for what cannot be answered: a client without an address is not this host, it is nobody."""
+    """None for a malformed question.  One without the client's address is: nobody may be taken for this host."""
     user, password, service, client = (arguments.get(key) for key in ("user", "password", "service", "client"))
     if not isinstance(user, str) or not isinstance(password, str) or not isinstance(client, str) or service not in SERVICES:
         return None
@@ -150,7 +150,7 @@ def question_of(arguments: Mapping[str, Any]) -> PasswordQuestion | None:
 
 
 def _numeric(client: str) -> str:
-    """The address as a listener writes it; "" for what is none."""
+    """The address as a listener writes it; "" where it is malformed or unspecified."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
@@ -159,7 +159,7 @@ def _numeric(client: str) -> str:
     return "" if address.is_unspecified else str(mapped or address)
 
 
-def password_server(configuration: Configuration, questions: PasswordQuestions) -> ControlServer | None:
+def password_server(configuration: Configuration, questions: PasswordCommands) -> ControlServer | None:
     """The socket's server, None where there shall be none.  Raises `StartError` for a group that there is not."""
     path, group = configuration.authentication.socket, configuration.authentication.socket_group
     if path is None:

@@ -57,7 +57,7 @@ class RouteCommands:
 
 
 def parsed_address(text: str) -> Address:
-    """Raises `CommandRefused` for what is no address."""
+    """The address, ``postmaster`` alone included.  Raises `CommandRefused` where it is malformed."""
     try:
         return Address.parse(text, utf8=True) if text.lower() != "postmaster" else Address(text, "")
     except AddressError as error:

@@ -49,7 +49,7 @@ __all__ = ["AnotherServer", "Ask", "Bounds", "CommandRefused", "ControlError", "
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 CONNECTIONS = 32
 IDLE_SECONDS = 300
-NO_BOX = (amp.AmpError, AssertionError, LookupError, TypeError, ValueError)  # what AMP raises for octets that are none
+NO_BOX = (amp.AmpError, AssertionError, LookupError, TypeError, ValueError)  # what AMP raises for malformed boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class _ControlProtocol(amp.AMP, TimeoutMixin):
     def dispatchCommand(self, box: Any) -> Deferred[Any]:
         """Answer `Ask` alone, not the commands that AMP itself brings, one of which begins TLS.
 
-        What is no question hears so; it is who asks who is at fault, and the log has nothing to mend.
+        A malformed question is refused; who asks is at fault, so the log has nothing to mend.
         """
         if box[amp.COMMAND] != Ask.commandName:
             return fail(_refusal(f"this server knows no command {box[amp.COMMAND]!r}"))

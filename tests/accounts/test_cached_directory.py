@@ -7,13 +7,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.accounts import cached_directory
-from mailserver.accounts.cached_directory import Remembered
+from mailserver.accounts.cached_directory import KnownAccounts
 
 
 class Remembering(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.known = Remembered(self.clock, 10)
+        self.known = KnownAccounts(self.clock, 10)
         self.asked: list[str] = []
 
     async def ask(self, name: str) -> bool:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.cli import sendmail
 from mailserver.cli.sendmail import write_file
-from mailserver.cli.sendmail_message import Letter
+from mailserver.cli.sendmail_message import TypedMessage
 from mailserver.control.server import ControlServer
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import MailParameters, Recipient
@@ -34,7 +34,7 @@ class AfterTheHandOver(SynchronousTestCase):
         envelope = PickupEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
+            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], TypedMessage.read(iter(())), 1000)
         self.assertEqual(os.listdir(folder), ["x.mail"])
         self.assertIn("power cut", said.getvalue())
 
@@ -47,7 +47,7 @@ class AfterTheHandOver(SynchronousTestCase):
         envelope = PickupEnvelope(None, (Recipient(Address.parse("alice@example.org")),), MailParameters())
         self.patch(os, "fsync", fails)
         with self.assertRaises(OSError):
-            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], Letter.read(iter(())), 1000)
+            write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], TypedMessage.read(iter(())), 1000)
         self.assertEqual(os.listdir(folder), [])
 
 

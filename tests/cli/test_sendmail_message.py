@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli import sendmail_message
-from mailserver.cli.sendmail_message import Letter, LetterError, TooLarge, lines_of, qualified
+from mailserver.cli.sendmail_message import TooLarge, TypedMessage, TypedMessageError, lines_of, qualified
 from mailserver.mail.address import Address
 
 
@@ -29,8 +29,8 @@ def lines(data: bytes, *, dot_ends: bool = False, piece: int = 65536) -> list[by
     return list(lines_of(Trickle(data, piece), dot_ends=dot_ends))
 
 
-def read(text: bytes) -> Letter:
-    return Letter.read(iter(text.split(b"\n")))
+def read(text: bytes) -> TypedMessage:
+    return TypedMessage.read(iter(text.split(b"\n")))
 
 
 class Lines(SynchronousTestCase):
@@ -82,7 +82,7 @@ class Headers(SynchronousTestCase):
 
     def test_a_header_without_end_is_refused(self) -> None:
         self.patch(sendmail_message, "HEADER_OCTETS", 100)
-        with self.assertRaises(LetterError):
+        with self.assertRaises(TypedMessageError):
             read(b"A: 1\n" * 30)
 
     def test_recipients_stand_in_to_cc_and_bcc(self) -> None:
@@ -105,7 +105,7 @@ class Headers(SynchronousTestCase):
         self.assertEqual(len(read(f"To: {many}\n\n".encode()).recipients("x")), 3000)
         self.assertEqual(len(read(b"To: " + b"a@b.example," * 10_000 + b"\n\n").recipients("x")), 10_000)
         for text in (b"," * 100_000, b"(" * 100_000, b'"' * 100_001, b"<" * 100_000):
-            with contextlib.suppress(LetterError):
+            with contextlib.suppress(TypedMessageError):
                 read(b"To: " + text + b"\n\n").recipients("x")
         folded = b"A: 1\n" + b" x\n" * 300_000 + b"\n"
         self.assertEqual(len(read(folded).fields), 1)
@@ -116,7 +116,7 @@ class Headers(SynchronousTestCase):
 
     def test_a_group_without_members_is_nobody_and_no_error(self) -> None:
         self.assertEqual(read(b"To: undisclosed-recipients:;\n\n").recipients("x"), [])
-        with self.assertRaises(LetterError):
+        with self.assertRaises(TypedMessageError):
             read(b"To: <<>>\n\n").recipients("x")
 
     def test_missing_fields_are_added_and_bcc_goes(self) -> None:
@@ -134,5 +134,5 @@ class Headers(SynchronousTestCase):
     def test_an_address_without_a_domain_gets_ours(self) -> None:
         self.assertEqual(str(qualified("root", "here.example")), "root@here.example")
         for wrong in ("", "a b", "a@", "@b"):
-            with self.assertRaises(LetterError):
+            with self.assertRaises(TypedMessageError):
                 qualified(wrong, "here.example")

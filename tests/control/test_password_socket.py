@@ -23,7 +23,7 @@ from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.control import password_socket
-from mailserver.control.password_socket import PasswordQuestions, password_server, question_of
+from mailserver.control.password_socket import PasswordCommands, password_server, question_of
 from mailserver.control.server import Bounds, CommandRefused, ControlError, ask
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.mail.answers import Mailbox
@@ -58,7 +58,7 @@ class WithSocket(TestCase):
             delivery=SimpleNamespace(options=MaildirOptions()),
             authentication=SimpleNamespace(socket=self.path, socket_group=GROUP),
         )
-        self.questions = PasswordQuestions(self.configuration, server, lambda: self.policy)  # type: ignore[arg-type,return-value]
+        self.questions = PasswordCommands(self.configuration, server, lambda: self.policy)  # type: ignore[arg-type,return-value]
         self.logged: list[LogEvent] = []
         globalLogPublisher.addObserver(self.logged.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)

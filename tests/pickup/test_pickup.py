@@ -17,7 +17,7 @@ from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
 from mailserver.cli.sendmail import write_file
-from mailserver.cli.sendmail_message import Letter
+from mailserver.cli.sendmail_message import TypedMessage
 from mailserver.interfaces import IRecipientContentFilter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
@@ -210,7 +210,7 @@ class Folder(PickupCase):
                 str(self.path / mine),
                 line_of("bob@example.org"),
                 [b"Subject: from nobody"],
-                Letter.read(iter(())),
+                TypedMessage.read(iter(())),
                 1000,
             )
             return [

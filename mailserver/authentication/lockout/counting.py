@@ -108,7 +108,7 @@ class Tally:
 
     @classmethod
     def decode(cls, octets: bytes) -> Tally:
-        """Raises ValueError for what is none."""
+        """Raises ValueError for octets of another kind or version."""
         try:
             version, until, lockouts = HEAD.unpack_from(octets)
             guesses = tuple([Guess(*fields) for fields in GUESS.iter_unpack(octets[HEAD.size :])])

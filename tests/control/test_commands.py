@@ -1,0 +1,79 @@
+"""The commands of the control socket by name: who answers, and from when on."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.control.commands import all_commands
+from mailserver.control.parts import ListenerFigures
+from mailserver.control.server import CommandRefused, NotStarted
+from mailserver.control.status import StatusCommands
+from mailserver.queue.counts import QueueCounts
+
+
+class Commands(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.has_started = False
+        self.looked: list[str] = []
+        self.faults: list[Exception] = []
+        server: Any = SimpleNamespace(
+            admission=SimpleNamespace(connections=3),
+            queue=SimpleNamespace(counts=QueueCounts(), depth=0),
+            resolver=SimpleNamespace(counts=QueueCounts()),
+            steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
+            processes=SimpleNamespace(missing=dict),
+            logins=SimpleNamespace(lockout=None),
+            local=None,
+            remote=None,
+        )
+        status = StatusCommands(
+            server,
+            hostname=lambda: "mx.example.org",
+            listeners=lambda: [ListenerFigures("mx", "tcp:25", 3)],
+            reload=self.reload,
+            look_for_files=lambda: self.looked.append("look"),
+        )
+        self.commands = all_commands(server, lambda: None, status, has_started=lambda: self.has_started)  # type: ignore[arg-type,return-value]
+
+    async def reload(self) -> dict[str, Any]:
+        if self.faults:
+            raise self.faults.pop()
+        return {"reloaded": True}
+
+    def ask(self, name: str, **arguments: Any) -> Deferred[dict[str, Any]]:
+        return Deferred.fromCoroutine(self.commands[name](arguments))  # type: ignore[arg-type]
+
+    def test_every_subject_has_its_commands(self) -> None:
+        self.assertEqual(
+            sorted(self.commands),
+            [
+                "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
+                "queue.select", "queue.show", "reload", "route", "status",
+            ],
+        )  # fmt: skip
+
+    def test_a_server_that_is_starting_says_how_it_does_and_refuses_all_else(self) -> None:
+        self.assertEqual(self.successResultOf(self.ask("status"))["pid"], os.getpid())
+        for name in self.commands.keys() - {"status"}:
+            self.failureResultOf(self.ask(name), NotStarted)
+        self.assertEqual(self.looked, [])
+        self.has_started = True
+        self.assertEqual(self.successResultOf(self.ask("pickup.look")), {})
+        self.assertEqual(self.looked, ["look"])
+
+    def test_the_status_has_a_figure_for_each_listener(self) -> None:
+        status = self.successResultOf(self.ask("status"))
+        self.assertEqual((status["hostname"], status["connections"], status["steps_dropped"]), ("mx.example.org", 3, 1))
+        self.assertEqual(status["listeners"], [{"service": "mx", "endpoint": "tcp:25", "connections": 3}])
+        self.assertNotIn("relay", status, "there is none")
+
+    def test_a_reload_that_fails_is_refused_in_its_own_words(self) -> None:
+        self.has_started = True
+        self.faults.append(CommandRefused("a reload is under way"))
+        self.assertIn("under way", str(self.failureResultOf(self.ask("reload"), CommandRefused).value))
+        self.assertEqual(self.successResultOf(self.ask("reload")), {"reloaded": True})
