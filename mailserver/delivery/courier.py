@@ -74,7 +74,7 @@ def parse_request(octets: bytes) -> CourierRequest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(f"not a request: {type(error).__name__}") from None
     if not valid or len(folder) > 16 or not all(isinstance(part, str) and 0 < len(part) < 256 for part in folder):
-        raise RequestError("a name in the request is not one")
+        raise RequestError("a name in the request is invalid")
     return CourierRequest(box, name, fields, binary, members.get("again") is True)
 
 
@@ -168,7 +168,7 @@ def answer_of(octets: bytes) -> tuple[int, str]:
     """The reply's two members.  Raises ValueError for anything else."""
     members: Any = json.loads(octets)
     if not isinstance(members, list) or len(members) != 2 or type(members[0]) is not int or type(members[1]) is not str:
-        raise ValueError("the courier's reply is none")
+        raise ValueError("the courier's reply is malformed")
     return members[0], members[1]
 
 

@@ -1,6 +1,6 @@
 """A message for the launcher, and the outcome that its reply means.
 
-Whatever does not come to its end is tried again: a launcher that dies, a reply that is cut off or is none.  The message may
+Whatever does not come to its end is tried again: a launcher that dies, a reply that is cut off or malformed.  The message may
 then have reached its command.  A delivery that calls this a success would lose the one whose command had not begun.
 """
 

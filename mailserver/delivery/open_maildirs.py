@@ -212,7 +212,7 @@ def _is_directory(name: str, directory: int) -> bool:
 
 
 def _alike(name: str, directory: int) -> str:
-    """A folder whose name differs in case only: tags come in any case.  "" where there is none."""
+    """A folder whose name differs in case only, as tags come in any case; "" where none is found."""
     wanted = name.casefold()
     with os.scandir(directory) as entries:
         alike = [entry for entry in entries if entry.name.casefold() == wanted]

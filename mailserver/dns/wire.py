@@ -62,7 +62,7 @@ EXTENDED_ERRORS = {
 
 
 class MalformedMessage(Exception):
-    """Octets that are no DNS message."""
+    """A malformed DNS message."""
 
 
 class NotAName(ValueError):

@@ -53,7 +53,7 @@ def bound_unix_socket(path: str, mode: int, *, replaces: bool) -> socket.socket:
 
 
 def _remove_left_behind(path: str) -> None:
-    """Raises OSError where somebody listens there, and where it is no socket."""
+    """Raises OSError where somebody listens there, and where it is not a socket."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

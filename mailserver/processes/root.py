@@ -53,7 +53,7 @@ class RootPlan:
     """What the configuration allows.
 
     `addresses` has interface and port by endpoint; `paths` a Unix socket's path, its mode, and whether one left behind is
-    replaced; `unsafe` why a path is none for root; `starts` how a process is started, by kind.
+    replaced; `unsafe` why root must not use a path; `starts` how a process is started, by kind.
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:

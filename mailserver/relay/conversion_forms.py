@@ -62,9 +62,9 @@ def channel_to(request: Request, offer: Offer) -> Channel | None:
 
 
 def form_of(content: Content, channel: Channel, *, eight_bit: EightBit, directory: str) -> Form | Reply:
-    """The form for this channel, or why there is none.  Reads the content, and makes a file in `directory` for a large one.
+    """The form for this channel, or the reason why none can be made.
 
-    Raises OSError.
+    Reads the content, and makes a file in `directory` for a large one.  Raises OSError.
     """
     with source_of(content) as source:
         facts = facts_of(source, 0, source.size)

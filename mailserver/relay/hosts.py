@@ -72,7 +72,7 @@ class Hosts:
 
 
 class Unroutable(Exception):
-    """There is no host to try; `outcome` says why, and whether for ever."""
+    """No host was found to try.  `outcome` says why, and whether for ever."""
 
     def __init__(self, outcome: DeferredOutcome | Failed) -> None:
         super().__init__(outcome.note)

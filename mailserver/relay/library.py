@@ -1,4 +1,4 @@
-"""The relay for programs that are no mail server: a few lines to send mail over the pool.
+"""The relay for other programs: a few lines to send mail over the pool.
 
     relay = mx_relay(reactor=reactor, hostname="app.example.org", resolver=resolver)
     await relay.start()

@@ -41,7 +41,7 @@ GRACE_SECONDS = 10.0  # the pool says QUIT first
 
 
 class AddressTemplate:
-    """What RCPT says.  Raises ValueError for a text that is no template."""
+    """What RCPT says.  Raises ValueError for an invalid template."""
 
     def __init__(self, text: str) -> None:
         self._whole = text if text in WHOLE_ADDRESSES else ""

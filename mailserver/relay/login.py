@@ -21,7 +21,7 @@ class RelayLogin:
         self._credentials: Credentials | None = None
 
     def exchange(self, offered: Collection[str]) -> ClientExchange | None:
-        """With the best mechanism offered; None where there is none.  Raises OSError, or ValueError for what cannot be said."""
+        """With the best mechanism offered; None where none is known.  Raises OSError, or ValueError for what cannot be said."""
         password = self._read_password()
         if self._credentials is None or self._credentials.password != password:
             self._credentials = Credentials(self._username, password)

@@ -110,7 +110,7 @@ def read_revocations(path: str) -> list[x509.CertificateRevocationList]:
 
 
 def extension_of(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:
-    """The value of an extension; None where there is none, and where the extensions cannot be read."""
+    """The value of an extension; None where none is found, and where the extensions cannot be read."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except UNREADABLE:

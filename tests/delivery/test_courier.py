@@ -219,7 +219,7 @@ class AsRoot(RootCase):
         self.assertEqual([result[0] for result in _for_all(message, results)], list(range(len(mailboxes))))
         return [len(self.new(maildir=f"Maildir{folder}")) for folder in ("", "/.x", "/.Junk")]
 
-    def test_ways_that_end_in_one_folder_are_one_file_with_the_lines_of_the_first(self) -> None:
+    def test_recipients_that_share_a_folder_are_one_file_with_the_lines_of_the_first(self) -> None:
         tagged = home_box("nobody", "x", must_exist=True)
         junk = replace(home_box("nobody"), junk=True)
         for again in (False, True):
@@ -359,12 +359,12 @@ class Component(TestCase):
     def begun(self, *parcels: Parcel) -> Deferred[Any]:
         return Deferred.fromCoroutine(self.delivery.deliver_batch(parcels))
 
-    async def test_of_several_ways_to_one_home_all_but_the_first_look_whether_a_copy_stands_there(self) -> None:
+    async def test_of_several_recipients_with_one_home_all_but_the_first_look_whether_a_copy_stands_there(self) -> None:
         self.delivery.start_privileged()
         ways = parcel(home_box("alice"), home_box("bob"), home_box("alice", "lists"), home_box("alice"))
         [outcomes, _] = await self.delivery.deliver_batch([ways, parcel(home_box("alice"), id="0000000000000002")])
         self.assertEqual(sorted(outcomes), [0, 1, 2, 3])
-        # The last way asks for what the first one has asked for.
+        # The last recipient asks for what the first one has asked for.
         self.assertEqual([again for user, again in self.again if user == "alice"], [False, True, False])
         self.assertIn(("bob", False), self.again)
 

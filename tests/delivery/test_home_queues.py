@@ -141,7 +141,7 @@ class Turns(SynchronousTestCase):
         self.answer("carol")
         self.assertEqual(self.successResultOf(last), "path")
 
-    def test_an_error_and_a_cancellation_leave_the_way_free(self) -> None:
+    def test_an_error_and_a_cancellation_let_the_next_one_in(self) -> None:
         broken, cancelled, waiting = self.ask("alice"), self.ask("alice"), self.ask("alice")
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)

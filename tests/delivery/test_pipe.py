@@ -147,7 +147,7 @@ class Message(PipeCase):
 
 
 class OneRun(PipeCase):
-    async def test_the_command_runs_once_for_each_mailbox_and_folder_and_answers_for_all_ways(self) -> None:
+    async def test_the_command_runs_once_for_each_mailbox_and_folder_and_answers_for_all_recipients(self) -> None:
         delivery = await self.started(SHELL, "-c", 'echo "$1/$2" >> out; test "$1" != bob || exit 75', "sh", "{user}", "{folder}")
         junk = Mailbox("alice", "example.org", junk=True)
         one = parcel(ALICE, BOB, ALICE, BOB, junk, ALICE)
@@ -513,7 +513,7 @@ class Requests(SynchronousTestCase):
             self.assertRaises(TimeoutError, job.run, theirs.fileno(), content.fileno())
         self.assertFalse(os.path.exists(mark))
 
-    def test_a_launch_survives_its_way_through_an_argument(self) -> None:
+    def test_a_launch_is_the_same_after_its_encoding(self) -> None:
         launch = Launch(("/bin/x", "ä {user}"), "u", "g", 1, "/", {"A": "b"}, 1.5, 3)
         self.assertEqual(Launch.decoded(launch.encoded()), launch)
 

@@ -202,7 +202,7 @@ class OneCopy(WriterCase):
         self.delivered(Mailbox("alice", "example.org", ("x",)), self.tagged)
         self.assertEqual(self.copies(), {".x": 1})
 
-    def test_the_first_way_writes_the_header_lines(self) -> None:
+    def test_the_first_recipient_writes_the_header_fields(self) -> None:
         self.delivered(self.tagged, ALICE)
         [name] = self.files()
         self.assertIn(b"Delivered-To: alice@example.org\nSubject", read(f"{self.data}/{name}"))
@@ -217,7 +217,7 @@ class OneCopy(WriterCase):
         self.delivered(self.tagged, self.junk)
         self.assertEqual(self.copies(), {".x": 1, ".Junk": 1})
 
-    def test_all_ways_that_were_put_aside_are_one_copy_in_junk(self) -> None:
+    def test_all_recipients_that_were_put_aside_are_one_copy_in_junk(self) -> None:
         self.delivered(self.junk, Mailbox("alice", "example.org", ("x",), folder_must_exist=True, junk=True))
         self.assertEqual(self.copies(), {".Junk": 1})
 

@@ -217,7 +217,7 @@ class Scripted(LMTPCase):
         self.assertEqual(self.store.heard[0], b"LHLO mx.example.org")
         self.assertEqual([line for line in self.store.heard if line.startswith(b"MAIL")], [b"MAIL FROM:<carol@example.net>"])
 
-    async def test_a_mailbox_to_which_several_ways_lead_is_one_recipient_and_all_have_its_answer(self) -> None:
+    async def test_a_mailbox_of_several_recipients_is_one_recipient_and_all_have_its_answer(self) -> None:
         self.store.answers["content"] = "250 2.0.0 one\n452 4.2.2 full"
         for template in ("{recipient}", "{original_recipient}", "{user}@{domain}"):
             self.store.heard.clear()
