@@ -1,4 +1,14 @@
-"""The queue's file at the start and at the end: is it there, is it whole, was it closed in order."""
+"""The queue's file at the start and at the end: is it there, is it whole, was it closed in order.
+
+The mark beside the file (`mark.End`) tells a kill from what a person may do to the files of a stopped server.  It is written at
+these moments:
+
+* RUNNING, when the store is open.  Not before: a start that fails leaves the mark as it was.
+* CLOSING, before the store is closed.  SQLite removes its log as it closes.  A kill after that, with RUNNING still there, would
+  look like a log that somebody has removed.
+* CLOSED, after it.  Only then may the next start rely on the file without looking through it.
+* CHANGED in its place, where a check was still under way or damage has been found: closed in order, and yet to be looked through.
+"""
 
 from __future__ import annotations
 

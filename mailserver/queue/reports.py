@@ -2,7 +2,16 @@
 
 What is owed stands in the store beside each destination (`Attempt.report`), so that no crash forgets it.  A report is a message
 like any other: it is written (`mailserver.mail.report`), routed, and committed in the same transaction that notes that the
-sender has been told.  So each is made once, whatever happens; and where the store or the router has a trouble, it is made later.
+sender has been told.  So each is made once, whatever happens; and where the store or the router fails, it is made later.
+
+`_waiting` and `_working`.  The retry timer may find an entry again while its report is being routed: the store shows it as owed
+until the report is committed.  Two workers side by side would both write it.  So there is one, `_working`, and what is found
+meanwhile joins `_waiting`, in which each number stands once.  A number leaves it when its message has been read.  Where it is
+found after that, it is read again behind the commit, and owes nothing then.
+
+`entering` comes before the commit and `entered` after it.  Before, since the recovery must know a new number before the store has
+it (`Recovery`).  After, since nothing that goes wrong there may make the report a second time: it is logged, and the report is
+found in the store.
 """
 
 from __future__ import annotations
