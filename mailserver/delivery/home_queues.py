@@ -107,16 +107,16 @@ class HomeQueues:
             raise HomeBusy("the home has not answered, and others like it are being tried")
 
     async def _turn(self, home: Home) -> None:
-        turn = home.lock.acquire()
-        home.waiting.add(turn)
+        entry = home.lock.acquire()
+        home.waiting.add(entry)
         try:
-            await turn
+            await entry
         except CancelledError:
             if home.slow:
                 raise HomeBusy("the home does not answer") from None
             raise
         finally:
-            home.waiting.discard(turn)
+            home.waiting.discard(entry)
 
     async def _served(self, user: str, home: Home, work: Callable[[], Awaitable[T]]) -> T:
         is_suspect = home.hangs > 0
@@ -137,8 +137,8 @@ class HomeQueues:
 
     def _is_slow(self, home: Home) -> None:
         home.slow = True
-        for turn in list(home.waiting):
-            turn.cancel()
+        for entry in list(home.waiting):
+            entry.cancel()
 
     def _hangs(self, user: str, home: Home) -> None:
         seconds = min(PENALTY_SECONDS * 2**home.hangs, PENALTY_SECONDS_MOST)

@@ -64,7 +64,7 @@ class Conversions:
         self._told_at = -TOLD_SECONDS
         # Where it goes, and the octets of its forms, which end with it.
         self._held: WeakKeyDictionary[Transmission, tuple[str, int]] = WeakKeyDictionary()
-        self._turns = DeferredSemaphore(THREADS)
+        self._slots = DeferredSemaphore(THREADS)
         self._under_way: dict[Transmission, None] = {}
 
     def has_form(self, transmission: Transmission, offer: Offer) -> bool:
@@ -108,7 +108,7 @@ class Conversions:
             return False
         self._count(transmission, octets)
         self._under_way[transmission] = None
-        making = self._turns.run(self._run_in_thread, make)
+        making = self._slots.run(self._run_in_thread, make)
         making.addCallbacks(
             lambda form: self._made_later(form, transmission, channel, octets),
             lambda failure: self._stumbled(failure, transmission),
