@@ -361,3 +361,24 @@ class Plain(CaptureMixin, unittest.TestCase):
         with smtplib.SMTP(self.smtp_server.host, self.smtp_server.port, timeout=SECONDS) as client:
             client.sendmail(SENDER, [ANN], TEXT)
         self.assertEqual(len(self.smtp_server.wait_for(1)), 1)
+
+
+class Around(SynchronousTestCase):
+    def test_the_server_ends_with_its_test_and_the_classes_behind_are_set_up_too(self) -> None:
+        class Behind(unittest.TestCase):
+            is_set_up = False
+
+            def setUp(self) -> None:
+                self.is_set_up = True
+
+        class One(CaptureMixin, Behind):
+            def runTest(self) -> None:
+                with socket.create_connection((self.smtp_server.host, self.smtp_server.port), SECONDS):
+                    pass
+
+        one, result = One(), unittest.TestResult()
+        one.run(result)
+        self.assertTrue(one.is_set_up)
+        self.assertEqual((result.testsRun, result.errors, result.failures), (1, [], []))
+        with self.assertRaises(OSError):
+            socket.create_connection((one.smtp_server.host, one.smtp_server.port), SECONDS)
