@@ -222,7 +222,7 @@ class Failures(LoginCase):
         self.assertEqual((idle_wire.codes(), busy_wire.codes()), ([421], []))
         self.assertEqual(listener.step("timeout")["why"], "no login for too long")
 
-    def test_who_may_relay_by_its_address_need_not_login(self) -> None:
+    def test_who_may_relay_by_its_address_need_not_log_in(self) -> None:
         listener = self.listener(limits=ConnectionLimits(pace=Pace(login_seconds=60.0)))
         _, wire = listener.greeted("192.0.2.7")
         listener.clock.pump([1.0] * 61)

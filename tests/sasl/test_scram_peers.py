@@ -80,7 +80,7 @@ TABLES = "\u0221\ufe00\u1680\x07\x80\ue000\ufdd0\ud800\ufffd\u2ff0\u0340\u200e\U
 class Scramp(SynchronousTestCase):
     @settings(max_examples=60)
     @given(PREPARABLE, PREPARABLE)
-    def test_whatever_a_name_and_a_password_are_they_login(self, username: str, password: str) -> None:
+    def test_whatever_a_name_and_a_password_are_they_log_in(self, username: str, password: str) -> None:
         keys = derive_scram_keys(password, salt=SALT, iterations=4096)
         ended = login(server(), client(password, username), keys)
         self.assertEqual(ended, Succeeded(saslprep(username)))

@@ -105,7 +105,7 @@ password_file = "{smarthost.work}/password"
 
 
 class FirstListener(LoginCase):
-    def test_a_reload_that_brings_the_first_listener_with_logins_lets_users_login(self) -> None:
+    def test_a_reload_that_brings_the_first_listener_with_logins_lets_users_log_in(self) -> None:
         server = self.with_password(BASIC)
         server.configure(SUBMISSION)
         ask(str(server.work / "data" / "control.sock"), "reload")

@@ -303,7 +303,7 @@ class Logins(RootProcessCase, LoginCase):
             except smtplib.SMTPAuthenticationError as error:
                 return error.smtp_code
 
-    def test_while_pam_cannot_be_asked_its_users_hear_454_and_those_of_others_login(self) -> None:
+    def test_while_pam_cannot_be_asked_its_users_hear_454_and_those_of_others_log_in(self) -> None:
         system = 'use = "system"\ndomains = ["example.org"]\nuid_min = 1\nuid_max = 70000\npam = "%s"\n'
         config = SUBMISSION.replace("{work}/mail", "{data}/mail").replace("{work}/outbound", "{data}/outbound")
         server = self.prepare(config)
