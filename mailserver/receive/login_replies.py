@@ -1,4 +1,4 @@
-"""The reply to each outcome of a log-in (RFC 4954)."""
+"""The reply to each outcome of a login (RFC 4954)."""
 
 from __future__ import annotations
 
