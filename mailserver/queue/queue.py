@@ -400,7 +400,7 @@ class Queue:
             if self._reporter is not None:
                 self._reporter.look_again()
 
-    # --- the door ---
+    # --- whether it takes messages ---
 
     @property
     def writable(self) -> bool:

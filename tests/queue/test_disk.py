@@ -50,7 +50,7 @@ class SmallDisk(QueueCase):
         queue = await self.started()
         acknowledged = await self.fill(queue)
         self.assertGreater(len(acknowledged), 10)
-        self.assertFalse(queue.room_for(1), "the door is shut for a while")
+        self.assertFalse(queue.room_for(1), "no mail is taken for a while")
         self.assertEqual([entry.id for entry in list_entries(self.directory)], acknowledged)
         await self.crash(queue)
         self.assertEqual([entry.id for entry in list_entries(self.directory)], acknowledged)
