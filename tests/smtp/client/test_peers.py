@@ -10,10 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.smtp.client.events import ClientEvent, Closing, Done, Lost, Refused
 from mailserver.smtp.client.limits import Phase
 from mailserver.smtp.client.session import UNCERTAIN, Request
+from tests.documents import load_example
 from tests.ports import free_port
 from tests.requires import require_tool
 from tests.smtp.client.client_talk import to, verdict
-from tests.smtp.client.test_document import CONTENT, load_example
+from tests.smtp.client.test_document import CONTENT, EXAMPLE
 
 START_SECONDS = 10
 
@@ -28,7 +29,7 @@ class SmtpSinkTests(SynchronousTestCase):
         self.addCleanup(sink.terminate)
         self.wait_for(port, sink)
         request = Request(None, to("a", "b"), len(CONTENT), body)
-        events: list[ClientEvent] = load_example().send("127.0.0.1", port, request, CONTENT)
+        events: list[ClientEvent] = load_example(EXAMPLE).send("127.0.0.1", port, request, CONTENT)
         return events
 
     def wait_for(self, port: int, sink: "subprocess.Popen[bytes]") -> None:
