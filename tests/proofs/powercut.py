@@ -204,7 +204,7 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
     if scene.clocks:
         clock = scene.clocks[number % len(scene.clocks)]
         name += f", clock {clock}"
-        server.twistd = [require_tool("faketime"), "-f", clock, *server.twistd]
+        server.twistd = [*at_clock(clock), *server.twistd]
     try:
         found = None
         if isinstance(scene, Damaging):
@@ -228,6 +228,13 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
     shutil.rmtree(before, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def at_clock(clock: str) -> list[str]:
+    """What a command begins with to have this clock.  faketime would stay its parent, and a kill would not reach the server."""
+    asked = [require_tool("faketime"), "-f", clock, "printenv", "LD_PRELOAD"]
+    library = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return ["env", f"LD_PRELOAD={library}", f"FAKETIME={clock}"]
 
 
 def damaged(
