@@ -14,9 +14,9 @@ AT_MOST = 10_000
 
 
 class KnownAccounts:
-    """Which accounts exist, and which do not.
+    """A cache of which accounts exist and which do not.
 
-    Keeps the answers for `seconds`; those that were asked for longest ago leave first.  Errors are not kept.
+    Answers are kept for `seconds`.  The least recently used leave first.  Errors are not kept.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -25,11 +25,11 @@ class KnownAccounts:
         self._known: OrderedDict[str, tuple[float, bool]] = OrderedDict()
 
     def note(self, name: str) -> None:
-        """It exists: somebody has just said so."""
+        """Remember that the account exists."""
         self._keep(name, True)
 
     async def exists(self, name: str, ask: Callable[[str], Awaitable[bool]]) -> bool:
-        """What is known of `name`, or what `ask` says."""
+        """Whether the account exists: from the cache, else by `ask`.  Its errors pass."""
         now = self._clock.seconds()
         until, exists = self._known.get(name, (0.0, False))
         if not still_holds(until, now, self._seconds):

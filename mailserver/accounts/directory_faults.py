@@ -8,7 +8,7 @@ __all__ = ["DirectoryGone", "DirectorySilent"]
 
 
 class DirectorySilent(CannotTell):
-    """There was no answer in time."""
+    """The directory has not answered in time."""
 
 
 class DirectoryGone(CannotTell):

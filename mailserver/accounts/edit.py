@@ -1,4 +1,4 @@
-"""A change to the text of the accounts file that leaves alone what people wrote around it."""
+"""A change to the text of the accounts file that keeps what people wrote around it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ VALUE = rf"(?:true|false|{STRING}|\[[ \t]*(?:{STRING}[ \t]*,?[ \t]*)*\])"
 
 
 class Edit:
-    """The file's rows, one account of it, and what shall be there in the end (`wanted`, by address)."""
+    """The file's rows, one account of it, and what the file shall hold at the end (`wanted`, by address)."""
 
     def __init__(self, path: str, text: str, account: Account, wanted: dict[str, Account]) -> None:
         self.account = account
         self.wanted = wanted
-        self.rows: list[str] = ROW.findall(text)  # TOML knows no other end of a line, str.splitlines() does
+        self.rows: list[str] = ROW.findall(text)  # not str.splitlines(), which knows line ends that TOML does not
         self._path = path
         self._lines = lines_of(text)
         self._own: KeyPath = ("account", account.address)
 
     def set_key(self, name: str, value: str) -> None:
-        """Give a key of the account's own table this value, as TOML has it; "" removes it.
+        """Give a key of the account's own table this value, in TOML's syntax; "" removes the key.
 
         Raises `ConfigurationError` for a form that cannot be changed.
         """
@@ -52,7 +52,7 @@ class Edit:
             self._lines = {path: at - (at > place) for path, at in self._lines.items() if path != (*self._own, name)}
 
     def with_app_password(self, one: AppPassword) -> str:
-        """The text with one more table, behind all that is the account's."""
+        """The text with one more table for the app password, behind the account's other tables."""
         _, last = self._extent(self._own)
         header = f"[account.{quoted(self.account.address)}.app_password.{quoted(one.name)}]"
         lines = ["", header, f"password = {quoted(one.hash)}"]
@@ -90,10 +90,10 @@ class Edit:
 
 
 def unknown_form(path: str, line: int) -> ConfigurationError:
-    """The file says it in a way that a program would destroy."""
+    """The fault for TOML that a program could not change without destroying its form."""
     return ConfigurationError([Fault(path, line, "", "is written in a form that only an editor can change, not this command")])
 
 
 def quoted(text: str) -> str:
-    """A TOML basic string (JSON's strings are among them)."""
+    """The text as a TOML basic string.  JSON strings are a subset of these."""
     return json.dumps(text, ensure_ascii=False)

@@ -19,12 +19,12 @@ KEYS = ("disabled", "password", "scram", "cram_md5", "senders", "certificates", 
 APP_PASSWORD_KEYS = ("password", "scopes", "expires")
 APP_PASSWORD_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 
-Tell = Callable[..., None]  # a sentence, and the keys below the table
+Tell = Callable[..., None]  # called with a sentence, and the keys below the table
 
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """What is kept of a password: its hash, its SCRAM keys (RFC 5803), itself sealed for CRAM-MD5."""
+    """What is kept of a password: its hash, its SCRAM keys (RFC 5803), and the sealed password for CRAM-MD5."""
 
     hash: str | None
     scram: str | None = None
@@ -35,9 +35,9 @@ class Password:
 class Account:
     """One account: its address as the file has it, and what it can log in with.
 
-    `password`, `scram` and `secret` are as in `Password`.  `senders` are addresses, or ``@`` and a domain, as which it may send
-    besides its own; `certificates` are SHA-256 fingerprints and addresses in certificates that stand for it.  A `disabled`
-    one keeps all that and lets nobody in.
+    `password`, `scram` and `secret` are as in `Password`.  `senders` are addresses, or ``@`` and a domain, that it may send as
+    besides its own.  `certificates` are SHA-256 fingerprints, or addresses in certificates, that log in to it.  A `disabled`
+    account keeps all that, and nobody can log in.
     """
 
     address: str
@@ -51,12 +51,12 @@ class Account:
 
     @property
     def for_logins(self) -> Account:
-        """What a login sees: a disabled account gets mail as before, and has nothing with which anybody could log in."""
+        """The account as a login sees it.  A disabled one still gets mail, and has no credentials."""
         return Account(self.address, senders=self.senders, disabled=True) if self.disabled else self
 
 
 def account_of(name: str, table: Mapping[str, Any], tell: Tell) -> Account:
-    """The account that a table describes; `tell` gets a sentence for each fault."""
+    """The account that a table describes.  `tell` is called with a sentence for each fault."""
     for key in table:
         if key not in KEYS:
             tell(f"is not a key of an account; those there are: {', '.join(KEYS)}", key)
@@ -81,17 +81,20 @@ def account_of(name: str, table: Mapping[str, Any], tell: Tell) -> Account:
 
 
 def normal_sender(text: str) -> str:
-    """An address, or ``@`` and a domain.  Raises ValueError."""
+    """The normal form of a sender: an address, or ``@`` and a domain.  Raises ValueError."""
     return "@" + domain_name(text[1:]) if text.startswith("@") else str(mail_address(text))
 
 
 def normal_certificate(text: str) -> str:
-    """A fingerprint, or an address.  Raises ValueError."""
+    """The normal form of a certificate's mark: a fingerprint, or an address.  Raises ValueError."""
     return str(mail_address(text)) if "@" in text else fingerprint(text)
 
 
 def certificate_marks(fingerprint: str, emails: Sequence[str]) -> list[str]:
-    """What may stand for a certificate, the fingerprint first; no text without an @, which could look like a fingerprint."""
+    """The marks of a certificate: its fingerprint, then its addresses.
+
+    A text without an @ is left out, since it could look like a fingerprint.
+    """
     return [fingerprint, *[email.lower() for email in emails if "@" in email]]
 
 

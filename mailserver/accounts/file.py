@@ -1,9 +1,9 @@
 """The directory whose accounts stand in a file: ``[accounts] use = "file"``.
 
-Every login, and mail for somebody who is not known, looks whether the file has changed, by its time and size, and where it has,
-waits until it is read, in a thread: an account is there with the end of the command that made it, and what was taken from one is
-gone with the next login.  Mail for those who are known looks once a second and does not wait.  While the file has faults, what
-was read before stays.
+Every login, and mail for an unknown account, checks whether the file has changed (by its time and size).  Where it has, they wait
+until a thread has read it.  So a new account exists as soon as the command that made it ends, and a removed password is of no use
+for the next login.  Mail for known accounts checks once a second and does not wait.  While the file has faults, the accounts that
+were read before stay.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = ["FileDirectory", "FileDirectoryFactory", "FileDirectoryOptions"]
 
 LOOK_SECONDS = 1.0
 RENEWING_MOST = 1000
-FORMS_MOST = 1000  # accounts that are looked at for the usual form of their keys
+FORMS_MOST = 1000  # accounts whose SCRAM keys are looked at for their usual form
 Signature = tuple[int, int, int]  # time of change (ns), size, inode
 
 
@@ -70,8 +70,8 @@ Signature = tuple[int, int, int]  # time of change (ns), size, inode
 class FileDirectory:
     """The accounts of the file at `path`.  Nothing is found before `start`.
 
-    `check_password` is `Services.check_password`.  `used(account, one)` is told when an app password was used; `today()` is the
-    date in UTC.  `key_place` says that passwords which can be read again are kept, and where their key stands.
+    `check_password` is `Services.check_password`.  `used(account, one)` is called when an app password was used.  `today()` is
+    the date in UTC.  With `key_place` passwords are also kept sealed for CRAM-MD5; it says where their key lies.
     """
 
     log = Logger()
@@ -100,12 +100,12 @@ class FileDirectory:
         self._accounts: dict[tuple[str, str], Account] = {}
         self._by_certificate: dict[str, str] = {}
         self._mailboxes: dict[tuple[str, str], Mailbox] = {}
-        self._scram_form: ScramForm | None = None  # None: not looked yet, or nobody has keys
+        self._scram_form: ScramForm | None = None  # None: not looked at yet, or no account has keys
         self._signature: Signature | None = None
         self._look_at = 0.0
         self._one_look = DeferredLock()
         self._renewing: set[str] = set()
-        self._renewed: dict[str, str] = {}  # by account, the hash for which it has been tried
+        self._renewed: dict[str, str] = {}  # by account: the old hash for which a renewal was tried
         self._one_renewal = DeferredLock()
         self._renews = True
 
@@ -121,10 +121,10 @@ class FileDirectory:
         self._look_at = self._clock.seconds() + LOOK_SECONDS
 
     async def stop(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is kept open."""
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The account's mailbox, from memory."""
+        """The account's mailbox, None where the account does not exist."""
         known = self._mailboxes.get((local_part, domain))
         if known is None:
             await self._look()
@@ -134,7 +134,7 @@ class FileDirectory:
         return known
 
     async def accounts(self) -> Sequence[str]:
-        """The addresses in the file's order."""
+        """All addresses in the file's order."""
         return [account.address for account in self._accounts.values()]
 
     # --- login ---
@@ -201,7 +201,7 @@ class FileDirectory:
     # --- better hashes ---
 
     def _renew(self, name: str, password: str) -> None:
-        """A good password came by: keep it in today's way, where it is not yet.  One at a time; nobody waits for it."""
+        """The password was right: hash it anew where its hash is outdated.  One at a time; the login does not wait."""
         account = self._known(name)
         if account is None or account.password is None or not self._renews or len(self._renewing) >= RENEWING_MOST:
             return
@@ -218,14 +218,14 @@ class FileDirectory:
         return Deferred.fromCoroutine(self._write_renewed(account, was, name, password)) if self._renews else None
 
     async def _write_renewed(self, account: Account, was: str, name: str, password: str) -> None:
-        self._renewed[name] = was  # once for each hash, whatever comes of it
+        self._renewed[name] = was  # tried once for each hash, even if it fails
         try:
             words = await self._run_in_thread(keep_password, password, name, self._key if self.serves_secrets else None)
             gains = (words.scram and not account.scram) or (words.secret and not account.secret)
             if gains or needs_update(was):
                 renew = functools.partial(self._file.renew_password, account.address, words, was=was)
                 await self._run_in_thread(renew)
-        except TimeoutError:  # somebody else is changing the file
+        except TimeoutError:  # another program is changing the file
             del self._renewed[name]
         except OSError as error:  # the server need not be able to write there
             self._renews = False
@@ -294,7 +294,7 @@ class FileDirectoryFactory:
     options = FileDirectoryOptions
 
     def build(self, options: FileDirectoryOptions, services: Services) -> FileDirectory:
-        """No errors: the file is read by `start`."""
+        """Make the directory.  Raises no errors: `start` reads the file."""
         path = os.path.join(services.configuration_directory, options.path)
         uses = AppPasswordUses(services.state, services.clock.seconds)
         return FileDirectory(

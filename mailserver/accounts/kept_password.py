@@ -1,4 +1,4 @@
-"""From a password to all that is kept of it."""
+"""Everything that an account keeps of its password."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["keep_password"]
 
 
 def keep_password(password: str, account: str, key: bytes | None = None) -> Password:
-    """Its hash and its SCRAM keys, and with a `key` itself, sealed for this account; blocks for some 30 ms.
+    """The password's hash and SCRAM keys; with a `key` also the password sealed for this account.  Blocks for some 30 ms.
 
     Raises `PasswordError`.  A password that SASLprep forbids gets no SCRAM keys.
     """

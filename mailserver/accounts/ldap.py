@@ -1,7 +1,7 @@
 """Accounts in an LDAP directory: ``[accounts] use = "ldap"``.
 
-Who exists is searched with the server's own login; a password is right where the directory takes a bind with it (RFC 4513
-section 5.1).  A directory that cannot be asked means "nobody can tell": recipients and logins are deferred, never refused.
+Accounts are searched with the server's own login.  A password is right where the directory accepts a bind with it (RFC 4513
+section 5.1).  Where the directory cannot be asked, recipients and logins are deferred, never refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ PORTS = {"ldap": 389, "ldaps": 636}
 
 # RFC 4511 appendix A
 SUCCESS = 0
-NO = (32, 48, 49, 50)  # nobody, no password, a wrong one, not this one.  19 (a policy), 53 (unwilling) may mean the directory
+# No such object, inappropriate authentication, invalid credentials, insufficient rights.  19 and 53 may concern the directory.
+NO = (32, 48, 49, 50)
 
 
 class LdapDirectoryOptions(Options):
@@ -100,11 +101,11 @@ class LdapDirectoryOptions(Options):
 
 
 class LDAPServer:
-    """Where the directory is, and how a connection there is encrypted.  Raises OSError for authorities that cannot be read."""
+    """Where the directory is, and how connections are encrypted.  Raises OSError where the authorities cannot be read."""
 
     def __init__(self, options: LdapDirectoryOptions, reactor: Any) -> None:
         found = URL.fullmatch(options.url)
-        assert found is not None  # the options have looked
+        assert found is not None  # the options have checked it
         self.starttls: Callable[[], Any] = lambda: None
         if found["path"] is not None:
             self.endpoint: Any = UNIXClientEndpoint(reactor, unquote(found["path"]))
@@ -119,7 +120,7 @@ class LDAPServer:
 
 
 def is_here(host: str) -> bool:
-    """The name or the address is this host's own loopback."""
+    """Whether the name or the address is this host's own loopback."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -140,7 +141,7 @@ def _trust(path: str | None) -> Any:
 
 @implementer(IDirectory, IAccountList, IComponent, ICredentialsChecker, ISenderGrants)
 class LdapDirectory:
-    """`reactor` opens connections and waits for them; `run_in_thread` reads files."""
+    """Accounts in an LDAP directory.  `reactor` opens connections; `run_in_thread` reads files."""
 
     credentialInterfaces = (IUsernamePassword,)
 
@@ -158,7 +159,7 @@ class LdapDirectory:
         self._filter: Any = None
 
     async def start(self) -> None:
-        """Ask once, so that wrong options or a directory that is not there stop the start.  Raises `CannotTell`."""
+        """Ask once, so that wrong options or an unreachable directory stop the start.  Raises `CannotTell`."""
         try:
             from mailserver.accounts.ldap_connection import SearchFilter
         except ImportError as error:
@@ -171,7 +172,7 @@ class LdapDirectory:
         await self._entry("nobody@invalid.invalid")
 
     async def stop(self) -> None:
-        """Close the connection, and open no other."""
+        """Close the connection and open no other."""
         self._place = None
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -180,7 +181,7 @@ class LdapDirectory:
     # --- who exists ---
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The account's mailbox.  `CannotTell` passes: nobody can tell then."""
+        """The account's mailbox, None where the account does not exist.  Raises `CannotTell`."""
         exists = await self._known.exists(f"{local_part}@{domain}", self._exists)
         return Mailbox(local_part, domain) if exists else None
 
@@ -188,7 +189,7 @@ class LdapDirectory:
         return await self._entry(address) is not None
 
     async def accounts(self) -> Sequence[str]:
-        """All addresses that the filter lets through; none where the directory does not list so many."""
+        """All addresses that match the filter; none where the directory refuses to list so many."""
         attribute = self._options.address_attribute
         if not attribute:
             return []
@@ -213,7 +214,7 @@ class LdapDirectory:
     # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """`ICredentialsChecker`.  `CannotTell` passes."""
+        """`ICredentialsChecker`: the account, by a bind with its password.  Fails with `CannotTell`, too."""
         return Deferred.fromCoroutine(self._login(credentials))
 
     async def _login(self, credentials: Any) -> AccountName:
@@ -227,7 +228,7 @@ class LdapDirectory:
         raise UnauthorizedLogin
 
     async def _takes(self, name: str, password: str) -> bool:
-        """On a connection of its own: whoever is bound there is not the one who searches."""
+        """Whether a bind succeeds.  On a connection of its own, since a bind changes who searches on it."""
         connection = await self._connect()
         try:
             code = await connection.bind(name, password)
@@ -242,7 +243,7 @@ class LdapDirectory:
     # --- asking ---
 
     async def _entry(self, address: str) -> Any:
-        """The account's entry, None where there is none.  Raises `CannotTell` for two: either may be meant."""
+        """The account's entry, None where none is found.  Raises `CannotTell` where two are found: either may be meant."""
         local, _, domain = address.rpartition("@")
         wanted = self._filter.filled({"address": address, "local": local, "domain": domain})
         attributes = [self._options.senders_attribute or "1.1"]  # RFC 4511 section 4.5.1.8: no attributes
@@ -258,11 +259,11 @@ class LdapDirectory:
             try:
                 found: list[Any] = await connection.search(self._options.base, wanted, attributes, at_most=at_most)
                 return found
-            except DirectorySilent:  # a firewall forgets, and says nothing, what nobody has used for a while
+            except DirectorySilent:  # a firewall drops idle connections without a word
                 if not was_idle:
                     raise
             except DirectoryGone:
-                if not was_open:  # else the directory has closed it while nobody asked
+                if not was_open:  # else the directory has closed an idle connection
                     raise
 
     async def _connected(self) -> tuple[Any, bool]:
@@ -310,7 +311,7 @@ class LdapDirectoryFactory:
     options = LdapDirectoryOptions
 
     def build(self, options: LdapDirectoryOptions, services: Services) -> LdapDirectory:
-        """No errors: the directory is asked by `start`."""
+        """Make the directory.  Raises no errors: `start` asks the LDAP server."""
         from twisted.internet import reactor
 
         return LdapDirectory(

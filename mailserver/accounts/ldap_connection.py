@@ -26,12 +26,12 @@ __all__ = ["LDAPConnection", "LDAPEntry", "SearchFilter", "connect"]
 ANSWER_OCTETS = 1024 * 1024
 SUCCESS, SIZE_EXCEEDED = 0, 4
 WHOLE_SUBTREE = 2
-IDLE_SECONDS = 60.0  # firewalls forget after some minutes, the hasty ones after one
+IDLE_SECONDS = 60.0  # firewalls drop idle connections after some minutes, a few after one
 
 
 @dataclass(frozen=True, slots=True)
 class LDAPEntry:
-    """What was found.  Names of attributes are in lower case."""
+    """An entry that was found.  Attribute names are in lower case."""
 
     name: str
     values: Mapping[str, Sequence[str]]
@@ -40,11 +40,12 @@ class LDAPEntry:
 class SearchFilter:
     """A filter (RFC 4515) with placeholders in its values.
 
-    It is parsed once, and values are put into what was parsed, so no value can change its meaning.  Raises ValueError.
+    It is parsed once, and values are put into the parsed filter, so no value can change its meaning.  Raises ValueError for a
+    malformed filter.
     """
 
     def __init__(self, text: str) -> None:
-        with warnings.catch_warnings():  # it is older than the pyparsing that it uses
+        with warnings.catch_warnings():  # ldaptor is older than the pyparsing that it uses
             warnings.simplefilter("ignore")
             from ldaptor.ldapfilter import InvalidLDAPFilter, parseFilter
 
@@ -83,10 +84,10 @@ def _replaced(octets: bytes, values: Mapping[bytes, bytes]) -> bytes:
 
 
 class _Client(LDAPClient):  # type: ignore[misc]
-    """ldaptor's client, which has no bound of its own and lets what cannot be understood pass into the log."""
+    """ldaptor's client with a bound for its input.  Malformed input ends the connection instead of filling the log."""
 
     def dataReceived(self, recd: bytes) -> None:
-        """Take what came."""
+        """Handle what has come."""
         if len(self.buffer) + len(recd) > ANSWER_OCTETS:
             self.transport.abortConnection()
             return
@@ -100,7 +101,7 @@ class _Client(LDAPClient):  # type: ignore[misc]
 
 
 class LDAPConnection:
-    """A connection that is open, in TLS where that is wanted.  No operation takes longer than `seconds`."""
+    """An open connection, with TLS where that is wanted.  No operation takes longer than `seconds`."""
 
     def __init__(self, client: Any, *, clock: Any, seconds: float) -> None:
         self._client = client
@@ -111,16 +112,16 @@ class LDAPConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing has come over it for a while."""
+        """Whether nothing has come over it for `IDLE_SECONDS`."""
         return not 0 <= self._clock.seconds() - self._heard_at < IDLE_SECONDS
 
     @property
     def is_open(self) -> bool:
-        """It can be asked."""
+        """Whether it can be asked."""
         return bool(self._client.connected) and not self._closed
 
     async def bind(self, name: str, password: str) -> int:
-        """Log in; the result code (RFC 4511 section 4.1.9).  Never without a password (RFC 4513 section 5.1.2)."""
+        """Bind; return the result code (RFC 4511 section 4.1.9).  Never without a password (RFC 4513 section 5.1.2)."""
         if not password:
             raise ValueError("a bind without a password is anonymous")
         request = pureldap.LDAPBindRequest(dn=name.encode("utf-8"), auth=password.encode("utf-8"))
@@ -128,7 +129,7 @@ class LDAPConnection:
         return int(answer.resultCode)
 
     async def search(self, base: str, wanted: Any, attributes: Sequence[str], *, at_most: int) -> list[LDAPEntry]:
-        """What fits below `base`; `at_most` 0 is no bound of ours.  A server's own bound raises `CannotTell`, ours does not."""
+        """The entries below `base` that match, up to `at_most`; 0 for all.  The server's own bound raises `CannotTell`."""
         request = pureldap.LDAPSearchRequest(
             baseObject=base.encode("utf-8"),
             scope=WHOLE_SUBTREE,
@@ -162,14 +163,14 @@ class LDAPConnection:
         raise CannotTell(f"the directory answers a search with result {answer.resultCode} {_words(answer)}".rstrip())
 
     async def start_tls(self, creator: Any) -> None:
-        """RFC 4511 section 4.14.  Whether the certificate is good shows with the next operation."""
+        """Begin TLS (RFC 4511 section 4.14).  A bad certificate shows only with the next operation."""
         await self._within(self._client.startTLS, creator)
-        if self._client.buffer:  # said in the clear by somebody who hoped that it would be taken for encrypted
+        if self._client.buffer:  # injected in the clear, to be taken for encrypted
             self.close()
             raise CannotTell("octets came between StartTLS and its handshake")
 
     def close(self) -> None:
-        """End it; nobody waits."""
+        """Close the connection without waiting."""
         if self.is_open:
             self._closed = True
             self._client.transport.abortConnection()
@@ -184,13 +185,13 @@ class LDAPConnection:
             raise DirectorySilent(f"the directory has not answered within {self._seconds:g} seconds") from None
         except LDAPException as error:
             raise CannotTell(f"the directory: {error}") from error
-        except Exception as error:  # the end of the connection, a certificate, or an odd answer
+        except Exception as error:  # the end of the connection, a bad certificate, or a malformed answer
             self.close()
             raise DirectoryGone(f"the directory: {words_of(error)}") from error
 
 
 async def connect(endpoint: Any, *, starttls: Any, clock: Any, seconds: float) -> LDAPConnection:
-    """Open a connection; `starttls` is what makes its TLS, None where it needs none.  Raises `CannotTell`."""
+    """Open a connection.  `starttls` makes its TLS; None for no STARTTLS.  Raises `CannotTell`."""
     try:
         connecting: Awaitable[Any] = endpoint.connect(Factory.forProtocol(_Client)).addTimeout(seconds, clock)
         client = await connecting

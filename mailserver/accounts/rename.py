@@ -1,7 +1,7 @@
-"""Accounts of the accounts file get other addresses, with all that they have.
+"""Gives accounts of the accounts file other addresses, with all that they have.
 
-Two steps, so that at no time a name is missing: first copies stand beside the accounts under their new addresses, then the
-accounts themselves take the copies' places.  Between the two, whatever names the accounts elsewhere can be changed.
+It takes two steps, so that no name is missing at any time.  First copies are added under the new addresses.  Then the accounts
+themselves replace the copies.  Between the two the references to the accounts elsewhere can be changed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ByKey = Mapping[tuple[str, str], Account]
 
 
 def add_copies(accounts: AccountsFile, renamed: Renamed, reseal: Reseal, *, over_copies: bool = False) -> None:
-    """Let each account stand under its new address, too, but for certificates, which stand for one account.
+    """Add a copy of each account under its new address, without certificates, which stand for one account only.
 
-    A copy that an earlier try has left is taken as it is; `over_copies`: it is known that there was one.  Raises `NoSuchAccount`,
+    A copy from an earlier try is kept.  `over_copies`: it is known that there was an earlier try.  Raises `NoSuchAccount`,
     `AccountExists`, `AddressError`, OSError and `ConfigurationError`.
     """
 
@@ -67,7 +67,7 @@ def remove_copies(accounts: AccountsFile, renamed: Renamed) -> None:
 def become(
     accounts: AccountsFile, renamed: Renamed, reseal: Reseal, *, over_copies: bool = False, dry_run: bool = False
 ) -> None:
-    """Give the accounts their new addresses; `over_copies` takes the places of those that `add_copies` has just made.
+    """Give the accounts their new addresses.  With `over_copies` they replace the copies that `add_copies` has just made.
 
     Raises `NoSuchAccount`; `AccountExists` where an address is another account's; `AddressError`, OSError and
     `ConfigurationError`.  `dry_run` only raises.
@@ -114,7 +114,7 @@ def _copy(old: Account, new: str, reseal: Reseal) -> Account:
 
 
 def _is_copy(other: Account, account: Account, just_made: bool) -> bool:
-    """What `add_copies` has made.  An account that has nothing looks like the copy of every other such one."""
+    """Whether `other` is a copy made by `add_copies`.  An account without credentials looks like a copy of any other such one."""
     same = replace(account, address=other.address, secret=other.secret, certificates=()) == other
     return same and (just_made or account.password is not None or bool(account.app_passwords))
 

@@ -1,7 +1,7 @@
 """Accounts in a database: ``[accounts] use = "sql"``.
 
-The tables stand in ``accounts.sql``; where a database has others, its own queries say the same.  A database that cannot be asked
-means "nobody can tell": recipients and logins are deferred, never refused.
+``accounts.sql`` has the tables.  A database with other tables needs its own queries.  Where the database cannot be asked,
+recipients and logins are deferred, never refused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from mailserver.sasl.steps import ScramKeys
 __all__ = ["SqlDirectory", "SqlDirectoryFactory", "SqlDirectoryOptions"]
 
 KNOWN_SECONDS = 10.0
-QUESTION_SECONDS = 5.0  # in all: for a thread, for a connection, for the answer
+QUESTION_SECONDS = 5.0  # in all: to wait for a thread, for a connection and for the answer
 FORMS_AT_START = 20  # accounts whose SCRAM keys are looked at
 FORMS_MOST = 1000
 CAPITALS_MOST = 20
@@ -99,8 +99,8 @@ class SqlDirectoryOptions(Options):
 class SqlDirectory:
     """Asks `source` in threads of its own, `threads`.  Whether an account exists is remembered for ten seconds.
 
-    No question takes longer than some seconds, and while the database keeps silent, one at a time asks whether it still does:
-    all others fail at once.  A row that cannot be used is passed over, and told once.
+    Each question has a time-out of some seconds.  While the database is silent only one question at a time waits for it; all
+    others fail at once.  An invalid row is skipped, and logged once.
     """
 
     log = Logger()
@@ -130,7 +130,7 @@ class SqlDirectory:
         self._told: set[str] = set()
 
     async def start(self) -> None:
-        """Ask each query once: a wrong one, or a database that is not there, stops the start.  Raises `CannotTell`."""
+        """Run each query once, so that a wrong one or an unreachable database stops the start.  Raises `CannotTell`."""
         options, nobody = self._options, "nobody@invalid.invalid"
         await self._look("query_account", 1, 2, address=nobody)
         await self._look("query_senders", 1, 1, address=nobody)
@@ -168,7 +168,7 @@ class SqlDirectory:
     # --- who exists ---
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The account's mailbox.  `CannotTell` passes: nobody can tell then."""
+        """The account's mailbox, None where the account does not exist.  Raises `CannotTell`."""
         exists = await self._known.exists(f"{local_part}@{domain}", self._exists)
         return Mailbox(local_part, domain) if exists else None
 
@@ -176,7 +176,7 @@ class SqlDirectory:
         return await self._account(address) is not None
 
     async def accounts(self) -> Sequence[str]:
-        """All addresses; none where no query says them."""
+        """All addresses; none where no query lists them."""
         addresses = await self._texts(self._options.query_accounts)
         for address in addresses:
             if address == address.lower():
@@ -213,7 +213,7 @@ class SqlDirectory:
         return keys
 
     async def usual_scram_form(self) -> ScramForm | None:
-        """`IUsualScramForm`: of those that were looked at."""
+        """`IUsualScramForm`: of the accounts that were looked at."""
         return usual_form(self._forms.values())
 
     async def account_of_certificate(self, fingerprint: str, emails: Sequence[str]) -> str | None:
@@ -230,14 +230,14 @@ class SqlDirectory:
     # --- asking ---
 
     async def _account(self, address: str) -> tuple[str | None, str | None] | None:
-        """Its hash and its SCRAM keys, None where it is not there."""
+        """The account's hash and SCRAM keys (each may be None); None where the account does not exist."""
         for row in await self._rows(self._options.query_account, address=address):
             hash, scram = (*row, None)[:2]
             return text_or_none(hash), text_or_none(scram)
         return None
 
     async def _texts(self, query: str, **parameters: str) -> list[str]:
-        """The first column, as far as there is text."""
+        """The texts of the first column."""
         return [row[0] for row in await self._rows(query, **parameters) if row and isinstance(row[0], str)]
 
     def _usable(self, account: str, what: str, read: Callable[[Any], Any], row: Any) -> Any:
@@ -271,15 +271,15 @@ class SqlDirectory:
 
 
 class Silence:
-    """Whether the database kept silent when it was asked last: then one at a time asks."""
+    """Whether the database was silent when it was asked last.  Then one question at a time may wait for it."""
 
     def __init__(self) -> None:
         self._is_silent = False
-        self._questions = 0  # under way
+        self._questions = 0  # questions under way
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Around a question.  Raises `DatabaseBusy` at once where another one waits for the end of the silence already."""
+        """Wrap a question.  Raises `DatabaseBusy` at once where another one already waits for the end of the silence."""
         if self._is_silent and self._questions:
             raise DatabaseBusy("the database has not answered the last question; another one waits for it")
         self._questions += 1
@@ -297,12 +297,15 @@ class Silence:
 
 
 def text_or_none(value: Any) -> str | None:
-    """Text of the database; some keep it as octets."""
+    """A value of the database as text.  Some databases keep text as octets."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else None if value is None else str(value)
 
 
 def app_password_of(row: Sequence[Any]) -> AppPassword:
-    """A row of `query_app_passwords`; scopes and the day of expiry may be missing.  Raises ValueError or TypeError."""
+    """The app password in a row of `query_app_passwords`.  Scopes and the day of expiry may be missing.
+
+    Raises ValueError or TypeError.
+    """
     name, hash, scopes, expires = (*row, None, None)[:4]
     if not isinstance(name, str) or not isinstance(hash, str):
         raise TypeError("its name or its hash is no text")
@@ -311,7 +314,7 @@ def app_password_of(row: Sequence[Any]) -> AppPassword:
 
 
 def day_of(value: Any) -> datetime.date | None:
-    """Of a date, a time (in UTC, if it says no zone), or either as text.  Raises ValueError or TypeError."""
+    """The day of a date or a time, or of either as text.  A time without a zone is UTC.  Raises ValueError or TypeError."""
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
     if isinstance(value, datetime.datetime):
@@ -331,7 +334,7 @@ class SqlDirectoryFactory:
     options = SqlDirectoryOptions
 
     def build(self, options: SqlDirectoryOptions, services: Services) -> SqlDirectory:
-        """No errors: the database is asked by `start`."""
+        """Make the directory.  Raises no errors: `start` asks the database."""
         source: AccountSource = SqliteSource(options.path) if options.path is not None else PostgresSource(str(options.dsn))
         uses = AppPasswordUses(services.state, services.clock.seconds)
         return SqlDirectory(

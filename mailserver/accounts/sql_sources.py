@@ -1,6 +1,6 @@
 """Databases that accounts are read from: SQLite and PostgreSQL.  The only SQL drivers of this package; every call blocks.
 
-A query has its parameters by name, ``:address``; they are bound by the driver and never become part of the text.
+A query names its parameters: ``:address``.  The driver binds them, so they never become part of the query's text.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = [
 BUSY_MILLISECONDS = 1000
 PARAMETER = re.compile(r"(?<![:\w]):(address|mark)\b")
 CONNECTIONS = 4
-CONNECT_SECONDS = 4  # whole ones, at least 2: libpq
+CONNECT_SECONDS = 4  # libpq wants whole seconds, at least 2
 STATEMENT_SECONDS = 4.0
-PATIENCE = {  # for a host that is silent; the administrator's own words come first
+PATIENCE = {  # time-outs for a silent host; the administrator's own settings come first
     "connect_timeout": str(CONNECT_SECONDS),
     "tcp_user_timeout": "5000",  # ms
     "keepalives_idle": "30",
@@ -44,35 +44,35 @@ PATIENCE = {  # for a host that is silent; the administrator's own words come fi
 
 
 class DatabaseBusy(CannotTell):
-    """Somebody else keeps it from answering; who asks at once would wait as long for nothing."""
+    """The database is locked or silent.  Another try at once would only wait again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundAccount:
-    """What a query has found: `columns` are there without rows, too."""
+    """The result of a query: the number of `columns`, known even without rows, and the rows."""
 
     columns: int
     rows: list[tuple[Any, ...]]
 
 
 class AccountSource(Protocol):
-    """A database."""
+    """A database that can be queried."""
 
     connections: int
     """How many may ask at once."""
 
     def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
-        """What the query finds.  Blocks; from any thread.  Raises `CannotTell`."""
+        """Run the query.  Blocks; may be called in any thread.  Raises `CannotTell`."""
 
     def cut(self, seconds: float) -> None:
-        """End what has been under way for so long, from another thread.  Does not block."""
+        """End queries that have run for so many seconds.  Called in another thread.  Does not block."""
 
     def close(self) -> None:
-        """End all connections, and open none any more.  Blocks."""
+        """Close all connections and open no more.  Blocks."""
 
 
 class SqliteSource:
-    """A file.  It is opened for reading alone, and again where another one has taken its place."""
+    """A SQLite file.  It is opened for reading only, and opened again when another file has replaced it."""
 
     connections = 1
 
@@ -96,7 +96,7 @@ class SqliteSource:
             raise CannotTell(f"{self._path}: {error}") from error
 
     def cut(self, seconds: float) -> None:
-        """As `AccountSource`: whatever it does."""
+        """As `AccountSource`, however long the query has run."""
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(apsw.Error):
@@ -127,10 +127,10 @@ class SqliteSource:
 
 
 class PostgresSource:
-    """A server, or a PgBouncer before it, over a few connections that are opened when they are needed and again when they break.
+    """A PostgreSQL server, or a PgBouncer before it.  A few connections are opened on demand, and again when they break.
 
-    Each question is a transaction of its own that may not write.  Nothing is set for a whole session, and nothing prepared, since
-    PgBouncer gives the next transaction to another one.
+    Each question is a read-only transaction of its own.  No session settings and no prepared statements are used, since
+    PgBouncer may give the next transaction to another session.
     """
 
     connections = CONNECTIONS
@@ -139,13 +139,13 @@ class PostgresSource:
         self._dsn = dsn
         self._lock = threading.Lock()
         self._idle: list[Any] = []
-        self._busy: dict[Any, float] = {}  # since when
+        self._busy: dict[Any, float] = {}  # by connection: since when it is busy
         self._closed = False
 
     def ask(self, query: str, parameters: Mapping[str, str]) -> FoundAccount:
         """As `AccountSource`."""
         if any("\0" in value for value in parameters.values()):
-            return FoundAccount(0, [])  # no text of PostgreSQL holds one
+            return FoundAccount(0, [])  # text in PostgreSQL cannot hold a NUL
         return self._ask(PARAMETER.sub(r"%(\1)s", query.replace("%", "%%")), dict(parameters))
 
     def cut(self, seconds: float) -> None:
@@ -153,7 +153,7 @@ class PostgresSource:
         with self._lock:
             for connection, since in list(self._busy.items()):
                 if time.monotonic() - since >= seconds:
-                    del self._busy[connection]  # which tells its thread, too
+                    del self._busy[connection]  # its thread sees by this that it was cut
                     with contextlib.suppress(OSError, self._error()):
                         with socket.socket(fileno=os.dup(connection.fileno())) as its:
                             its.shutdown(socket.SHUT_RDWR)
@@ -179,7 +179,7 @@ class PostgresSource:
             is_lost = connection.closed and connection in self._busy
             self._give_back(connection, is_good=False)
             if was_idle and is_lost and isinstance(error, psycopg.Error):
-                return self._ask(query, parameters)  # it was lost while nobody used it
+                return self._ask(query, parameters)  # the connection was lost while it was idle
             if isinstance(error, psycopg.Error):
                 raise CannotTell(f"PostgreSQL: {' '.join(str(error).split())}") from error
             raise

@@ -1,6 +1,6 @@
 """The component for the host's own users: ``[accounts] use = "system"``.
 
-Who is in the system's user table gets mail, except for root and for users below `uid_min`.  With `pam` they log in, too.
+Users in the system's user table get mail, except for root and users below `uid_min`.  With `pam` they can log in, too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SystemDirectoryFactory:
     options = SystemDirectoryOptions
 
     def build(self, options: SystemDirectoryOptions, services: Services) -> SystemDirectory:
-        """No errors."""
+        """Make the directory.  Raises no errors."""
         kind: Callable[..., SystemDirectory] = SystemDirectory
         if options.pam is not None:
             from twisted.internet import reactor

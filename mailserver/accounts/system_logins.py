@@ -1,4 +1,4 @@
-"""The host's own users, who log in with their passwords of the host: ``[accounts] use = "system"`` with ``pam``."""
+"""The host's own users, who log in with their system passwords over PAM: ``[accounts] use = "system"`` with ``pam``."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ SERVICE_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d")
 class SystemLogins(SystemDirectory):
     """Asks the PAM service `service` through the process that `keep` starts; `reactor` waits for it.
 
-    `hand_over` runs what hands a question over, in threads of its own: that process may be slow to take it.  The rest is as in
-    `SystemDirectory`.
+    `hand_over` runs the sending of a question in threads of its own, since the process may be slow to read it.  The rest is as
+    in `SystemDirectory`.
 
-    A denial comes at a whole second after the question, so that its time does not tell who exists.
+    A denial comes a whole number of seconds after the question, so that its time does not show who exists.
     """
 
     log = Logger()
@@ -68,7 +68,7 @@ class SystemLogins(SystemDirectory):
         self._process: KeptProcess | None = None
         self._waiting = 0
         self._slots = DeferredSemaphore(pam.AT_ONCE)
-        self._slots_of: dict[str, DeferredSemaphore] = {}  # by user; a wrong password keeps its slot for seconds
+        self._slots_of: dict[str, DeferredSemaphore] = {}  # by user; PAM takes seconds for a wrong password
 
     # --- life ---
 
@@ -83,7 +83,7 @@ class SystemLogins(SystemDirectory):
         self._process = self._keep("pam", self._pam_start)
 
     async def start(self) -> None:
-        """Raises OSError where PAM cannot be asked on this host."""
+        """Start.  Raises OSError where PAM cannot be asked on this host."""
         self._look()
 
     async def stop(self) -> None:
@@ -102,7 +102,7 @@ class SystemLogins(SystemDirectory):
     # --- login ---
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """`ICredentialsChecker`.  `CannotTell` passes."""
+        """`ICredentialsChecker`: the account, by PAM's answer.  Fails with `CannotTell`, too."""
         return Deferred.fromCoroutine(self._login(credentials))
 
     async def _login(self, credentials: Any) -> AccountName:
@@ -118,7 +118,7 @@ class SystemLogins(SystemDirectory):
         raise UnauthorizedLogin
 
     async def _ask(self, user: str, password: str, client: str) -> bool:
-        """In its turn."""
+        """Whether PAM accepts the password.  Waits for its turn."""
         if self._waiting >= WAITING_MOST:
             raise CannotTell("PAM: too many wait for it")
         own = self._slots_of.setdefault(user, DeferredSemaphore(AT_ONCE_FOR_A_USER))
@@ -162,7 +162,7 @@ class SystemLogins(SystemDirectory):
 
 
 def pam_start(service: str, uid_min: int) -> ProcessStart:
-    """How the process is started."""
+    """How the PAM process is started."""
     return ProcessStart("mailserver.authentication.pam", (service, str(uid_min)))
 
 

@@ -1,6 +1,6 @@
 """The host's own users as a directory.
 
-The table may be on another host (NSS), so a look-up runs in a thread, and its answer is kept for a minute.
+The user table may be on another host (NSS).  So look-ups run in a thread, and their answers are kept for a minute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_LOGIN = ("/nologin", "/false", "/sync")
 
 @dataclass(frozen=True, slots=True)
 class UserTable:
-    """The system's look-ups; tests put their own in."""
+    """The system's look-ups.  Tests replace them."""
 
     by_name: Callable[[str], pwd.struct_passwd] = pwd.getpwnam
     all: Callable[[], Sequence[pwd.struct_passwd]] = pwd.getpwall
@@ -34,9 +34,9 @@ class UserTable:
 
 @implementer(IDirectory, IAccountList, IHostAccounts)
 class SystemDirectory:
-    """Users of the host, in each of `domains` (in any domain of the server where that is empty).
+    """Users of the host, in each of `domains` (in every domain of the server where `domains` is empty).
 
-    `uid_min` and `uid_max` bound the user numbers; `login_shell` asks for a shell that lets its user log in.
+    `uid_min` and `uid_max` bound the user numbers.  `login_shell` requires a shell that lets its user log in.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SystemDirectory:
         self._known = KnownAccounts(clock, KNOWN_SECONDS)
 
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
-        """The user's mailbox.  An error of the look-up passes: nobody can tell then."""
+        """The user's mailbox, None where no such user exists.  Errors of the look-up pass."""
         if (self._domains and domain not in self._domains) or USER.fullmatch(local_part) is None:
             return None
         exists = await self._known.exists(local_part, lambda name: self._run_in_thread(self._exists, name))
@@ -74,7 +74,7 @@ class SystemDirectory:
         return [f"{user.pw_name}@{domain}" for user in users if self._gets_mail(user) and USER.fullmatch(user.pw_name)]
 
     def _exists(self, name: str) -> bool:
-        """Blocking."""
+        """Whether the user exists and may get mail.  Blocks."""
         try:
             user = self._users.by_name(name)
         except KeyError:

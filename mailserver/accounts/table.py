@@ -8,8 +8,8 @@
     [account."alice@example.org".app_password."phone"]
     password = "{SSHA256}…"
 
-An edit changes the lines of one account, writes a new file beside the old one, syncs it and renames it over: a reader, or a
-power failure, sees the old file or the new one.
+An edit changes the lines of one account.  It writes a new file beside the old one, syncs it and renames it over the old one.
+So a reader, or a power failure, meets either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class NoSuchAccount(LookupError):
 
 
 class AccountExists(ValueError):
-    """The account is there already."""
+    """The account exists already."""
 
 
 Accounts = Mapping[tuple[str, str], Account]
@@ -74,7 +74,7 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
 
     @functools.cache
     def lines() -> dict[KeyPath, int]:
-        return lines_of(text)  # as slow as the reading itself, so only where there are faults
+        return lines_of(text)  # as slow as the parsing itself, so only where faults are found
 
     def fault(path: KeyPath, message: str) -> None:
         faults.append(Fault(file, line_of(path, lines()), ".".join(map(str, path)), message))
@@ -106,7 +106,7 @@ def parse_accounts(text: str, file: str) -> dict[tuple[str, str], Account]:
 
 
 def _one_account_each(accounts: Accounts, fault: Callable[[KeyPath, str], None]) -> None:
-    """A certificate that stands for two accounts would stand for whichever comes last."""
+    """Tell a fault for each certificate that stands for two accounts: only the last would count."""
     seen: dict[str, str] = {}
     for account in accounts.values():
         for index, mark in enumerate(account.certificates):
@@ -133,10 +133,10 @@ def key_of(name: str) -> tuple[str, str]:
 
 
 class AccountsFile:
-    """The file at `path`, as programs see it.  Blocking.
+    """The accounts file at `path`.  All methods block.
 
-    Every change locks out other writers, and raises OSError, or `ConfigurationError` where the file is not in order.
-    A first file that root makes is for the owner of the server's `data` directory, where that is there already.
+    Every change locks out other writers.  It raises OSError, and `ConfigurationError` where the file has faults.
+    Where root makes the file it belongs to the owner of the server's `data` directory, if that exists.
     """
 
     def __init__(self, path: str, data: str = "") -> None:
@@ -148,7 +148,7 @@ class AccountsFile:
         return parse_accounts(self._text(), self.path)
 
     def list(self) -> tuple[Account, ...]:
-        """All accounts in the file's order; none where there is no file yet."""
+        """All accounts in the file's order; none where the file does not exist yet."""
         return tuple(self.read().values()) if os.path.exists(self.path) else ()
 
     def add(self, address: str, password: Password | None = None) -> None:
@@ -176,7 +176,7 @@ class AccountsFile:
             self._replace(found.without(("account", found.account.address)), found.wanted)
 
     def set_disabled(self, address: str, disabled: bool) -> bool:
-        """Let nobody log in, or let them again; False where that is so already.  Raises `NoSuchAccount`."""
+        """Disable the account or enable it.  Return False where nothing changes.  Raises `NoSuchAccount`."""
         with self._locked():
             found = self._found(address)
             if found.account.disabled is disabled:
@@ -191,21 +191,21 @@ class AccountsFile:
             self._give(self._found(address), _password_lines(words), **_fields(words))
 
     def renew_password(self, address: str, password: Password, *, was: str) -> None:
-        """Keep the same password in another form, unless its hash is not `was` any more.  Raises `NoSuchAccount`."""
+        """Keep the same password in another form, unless the hash has changed from `was`.  Raises `NoSuchAccount`."""
         with self._locked():
             found = self._found(address)
             if found.account.password == was:
                 self._give(found, _password_lines(password), **_fields(password))
 
     def change_senders(self, address: str, change: Change) -> None:
-        """As whom it may send, besides its own addresses.  Raises `NoSuchAccount`, and what `change` raises."""
+        """Change the senders that it may use besides its own addresses.  Raises `NoSuchAccount`, and what `change` raises."""
         with self._locked():
             found = self._found(address)
             senders = change(found.account.senders)
             self._give(found, [("senders", _array(senders))], senders=tuple(senders))
 
     def change_certificates(self, address: str, change: Change) -> None:
-        """Fingerprints and addresses in certificates.
+        """Change the fingerprints and addresses of its certificates.
 
         Raises `NoSuchAccount`; `AccountExists` where one stands for another account already; and what `change` raises.
         """
@@ -220,7 +220,7 @@ class AccountsFile:
             self._give(found, [("certificates", _array(certificates))], certificates=tuple(certificates))
 
     def add_app_password(self, address: str, app_password: AppPassword) -> None:
-        """Raises `NoSuchAccount`; `AccountExists` where the account has one of this name."""
+        """Add an app password.  Raises `NoSuchAccount`; `AccountExists` where the account has one of this name."""
         with self._locked():
             found = self._found(address)
             account = found.account
@@ -230,7 +230,7 @@ class AccountsFile:
             self._replace(found.with_app_password(app_password), found.wanted)
 
     def remove_app_password(self, address: str, name: str) -> None:
-        """Raises `NoSuchAccount` where there is no account or no such app password."""
+        """Remove an app password.  Raises `NoSuchAccount` where the account, or an app password of this name, is missing."""
         with self._locked():
             found = self._found(address)
             account = found.account
@@ -243,7 +243,10 @@ class AccountsFile:
     def change_text(
         self, change: Callable[[str, Accounts], tuple[str, Mapping[str, Account]]], *, dry_run: bool = False
     ) -> None:
-        """Any other change: from the text and its accounts to a new text, and what it shall say.  Raises what `change` raises."""
+        """Any other change.  `change` makes of the text and its accounts a new text, and the accounts that it shall hold.
+
+        Raises what `change` raises.
+        """
         with self._locked():
             text = self._text()
             try:
@@ -253,7 +256,7 @@ class AccountsFile:
             self._replace(new, wanted, dry_run=dry_run)
 
     def _give(self, found: Edit, keys: Sequence[tuple[str, str]], **changes: Any) -> None:
-        """Give the account's own keys other values, "" for none."""
+        """Give keys of the account's own table new values; "" removes a key."""
         found.wanted[found.account.address] = replace(found.account, **changes)
         for name, value in reversed(keys):  # a new one goes to the top
             found.set_key(name, value)
@@ -275,7 +278,7 @@ class AccountsFile:
                 raise ConfigurationError([Fault(self.path, 1, "", f"is not UTF-8, at octet {error.start}")]) from None
 
     def _replace(self, text: str, wanted: Mapping[str, Account], *, dry_run: bool = False) -> None:
-        """Write the new text, after a look that it says what is wanted and nothing else."""
+        """Write the new text, after a check that it holds exactly the accounts wanted."""
         try:
             found = {account.address: account for account in parse_accounts(text, self.path).values()}
         except ConfigurationError:
@@ -287,7 +290,7 @@ class AccountsFile:
         replace_file(self.path, text, self._keep_owner)
 
     def _keep_owner(self, fd: int) -> None:
-        """The owner and the mode of the old file, as far as nobody else may read it; a first file is for the server to read."""
+        """Keep the owner of the old file, and its mode without access for others.  A first file is readable by the server."""
         try:
             old = os.stat(self.path)
         except FileNotFoundError:
@@ -300,7 +303,7 @@ class AccountsFile:
         os.fchmod(fd, mode)
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
-        """One writer at a time.  Raises TimeoutError."""
+        """A lock: one writer at a time.  Raises TimeoutError."""
         return locked_directory(os.path.dirname(self.path), self.path)
 
 

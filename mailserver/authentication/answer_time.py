@@ -1,4 +1,4 @@
-"""Denials whose time tells nothing, for stores whose work for a wrong password is not ours to weigh."""
+"""Denials whose time shows nothing about the account, for stores whose response time we do not control."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ SECONDS = 1.0
 
 
 async def at_whole_second(clock: Clock, since: float) -> None:
-    """Wait until whole seconds, one at least, have gone by since `since` (by this clock)."""
+    """Wait until a whole number of seconds, at least one, has passed since `since` (by this clock)."""
     passed = max(0.0, clock.seconds() - since)  # the clock may have been set back
     await deferLater(clock, max(math.ceil(passed / SECONDS), 1) * SECONDS - passed)  # type: ignore[arg-type]

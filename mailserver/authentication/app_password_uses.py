@@ -18,7 +18,7 @@ NOTED_SECONDS = 60.0  # a program that logs in for each message is noted once a 
 
 
 def key_of(account: str, one: AppPassword) -> str:
-    """The key in the state store; another password of the same name is another one."""
+    """The key in the state store.  A later app password of the same name has another key."""
     return f"{account}/{one.name}/{one.hash[-12:]}"
 
 
@@ -32,7 +32,7 @@ class AppPasswordUses:
         self._seconds = seconds
 
     def note(self, account: str, one: AppPassword) -> None:
-        """It was used now.  No errors: a date for the administrator keeps nobody out."""
+        """Note a use now.  Raises no errors: a failure to note must not refuse the login."""
         if self._state is None:
             return
         try:
@@ -43,6 +43,6 @@ class AppPasswordUses:
             self.log.failure("the use of an app password of {account} could not be noted", account=account)
 
     def last(self, account: str, one: AppPassword) -> float | None:
-        """Seconds since the epoch, None where it is not known to have been used."""
+        """When it was last used, in seconds since the epoch; None where no use is known."""
         found = None if self._state is None else self._state.get(SPACE, key_of(account, one))
         return None if found is None else float(found)

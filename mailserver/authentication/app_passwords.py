@@ -1,7 +1,7 @@
 """App passwords: one for each program, made by us, named, bounded in what it may do and for how long.
 
-They are random, 100 bits, so a quick salted hash keeps them as well as a slow one would: nobody can try 2^100.  A slow one
-would only make each login cost as many times 20 ms as the account has programs.
+They are random, with 100 bits, which nobody can guess.  So a quick salted hash protects them as well as a slow one.  With a slow
+hash each login would cost 20 ms for every app password of the account.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["SCOPES", "AppPassword", "hash_app_password", "new_app_password", "normal_app_password", "scope_of", "which"]
 
 SCOPES = ("smtp", "imap", "pop3")
-LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike
+LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # without those that look alike
 GROUPS, GROUP = 4, 5
 FORM = re.compile(f"[{LETTERS}]{{{GROUPS * GROUP}}}")
 SERVICES = {"mx": "smtp", "submission": "smtp"}
@@ -24,7 +24,7 @@ SERVICES = {"mx": "smtp", "submission": "smtp"}
 
 @dataclass(frozen=True, slots=True)
 class AppPassword:
-    """`scopes` are of `SCOPES`; `expires` is the first day on which it is good no more, None for never."""
+    """An app password.  `scopes` are of `SCOPES`; `expires` is the first day on which it is invalid, None for never."""
 
     name: str
     hash: str
@@ -32,23 +32,23 @@ class AppPassword:
     expires: datetime.date | None = None
 
     def is_good(self, scope: str, today: datetime.date) -> bool:
-        """It may be used for this now."""
+        """Whether it may be used for this scope on this day."""
         return scope in self.scopes and (self.expires is None or today < self.expires)
 
 
 def new_app_password() -> str:
-    """Four groups of five letters and digits; shown once."""
+    """A new app password: four groups of five letters and digits.  It is shown once."""
     return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP)) for _ in range(GROUPS))
 
 
 def normal_app_password(text: str) -> str | None:
-    """Without the hyphens and blanks that people type or leave out; None for what cannot be one."""
+    """The text without the hyphens and blanks that people type or leave out; None where it is malformed."""
     normal = text.replace("-", "").replace(" ", "").lower()
     return normal if FORM.fullmatch(normal) else None
 
 
 def hash_app_password(text: str) -> str:
-    """What is kept.  Raises ValueError for what was not made by `new_app_password`."""
+    """The hash to keep.  Raises ValueError for a text that `new_app_password` cannot have made."""
     normal = normal_app_password(text)
     if normal is None:
         raise ValueError("not an app password")
@@ -56,7 +56,7 @@ def hash_app_password(text: str) -> str:
 
 
 def which(text: str, among: Iterable[AppPassword], service: str, today: datetime.date) -> AppPassword | None:
-    """The one that `text` is, of those that are good `today` (UTC) on a listener for `service`.  Quick."""
+    """The app password that `text` matches, among those valid `today` (UTC) on a listener for `service`.  Does not block."""
     normal = normal_app_password(text)
     if normal is None:
         return None
@@ -73,6 +73,6 @@ def scope_of(service: str) -> str:
 
 
 def _scheme() -> Any:
-    from passlib.hash import ldap_salted_sha256  # the server starts without it
+    from passlib.hash import ldap_salted_sha256  # imported late: the server can start without it
 
     return ldap_salted_sha256

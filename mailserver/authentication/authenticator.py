@@ -1,11 +1,11 @@
-"""Who may log in: the one way for every service.
+"""Logs users in, for every service.
 
-A SASL exchange is taken through with what the accounts know; the lockout is asked before and told after.  Whether a user exists
-shows neither in the reply nor in the work: an unknown one has a false salt, a false hash and the same answer.  The pause before
-the answer to a failure counts from the client's last line, so that it hides how long the work took.
+A SASL exchange is carried out against the accounts.  The lockout is asked before and told the result after.  Neither the reply
+nor the work shows whether a user exists: an unknown one gets a false salt, a false hash and the same reply.  The pause before
+the reply to a failure counts from the client's last line, so that it hides how long the work took.
 
-Where the lockout guards a network, every exchange goes to its end all the same, for every name; only those whom it knows there
-get in, and all others hear one answer at one moment.
+Where the lockout guards a network, every exchange still goes to its end, for every name.  Only those whom the lockout knows there
+get in; all others get one reply after the same time.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ NO_GOOD_CERTIFICATE = frozenset({"expired", "revoked", "not yet valid"})
 
 
 class CountsFailures(Protocol):
-    """Counts failures.  `peer_address` is numeric, `account` an address, "" where none is known yet."""
+    """Counts failures (the lockout).  `peer_address` is numeric; `account` is an address, "" where none is known yet."""
 
     def standing(self, peer_address: str, account: str) -> Standing:
-        """Whether who tries now would get in."""
+        """Whether a login with the right password would succeed now."""
 
     def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
-        """A failure; `evidence` tells one wrong password from another.
+        """Count a failure.  `evidence` distinguishes one wrong password from another.
 
-        Return how many seconds after the client's last line it is told.
+        Return how many seconds after the client's last line the reply shall come.
         """
 
     def succeeded(self, peer_address: str, account: str) -> None:
-        """A success."""
+        """Note a success."""
 
 
 def account_name(username: str, login_domain: str) -> str | None:
-    """The account's address as look-ups compare it, `login_domain` added where there is no domain; None where it is malformed."""
+    """The account's address in normal form, with `login_domain` where it has no domain; None where it is malformed."""
     text = username.strip()
     try:
         address = Address.parse(text if "@" in text else f"{text}@{login_domain}", utf8=True)
@@ -92,9 +92,9 @@ def account_name(username: str, login_domain: str) -> str | None:
 class Authenticator:
     """Logs users in.
 
-    `accounts` is what `[accounts] use` names, `checkers` are further ones.  `mechanisms` None offers all that the accounts can
-    serve; `loopback_in_clear` lets clients of this host log in without TLS.  `secret()` is what false SCRAM keys are made with,
-    the same over restarts.
+    `accounts` is the directory that `[accounts] use` names; `checkers` are further ones.  With `mechanisms` None all are
+    offered that the accounts support.  `loopback_in_clear` lets clients on this host log in without TLS.  `secret()` is the key
+    for false SCRAM keys; it stays the same over restarts.
     """
 
     log = Logger()
@@ -137,7 +137,7 @@ class Authenticator:
     # --- IAuthenticator ---
 
     def mechanisms(self, peer: Peer) -> Sequence[str]:
-        """What this peer is offered now, the best first."""
+        """The SASL mechanisms that this peer is offered now, the best first."""
         encrypted = peer.tls is not None
         if not encrypted and not (self._loopback_in_clear and is_loopback(peer.address)):
             return ()
@@ -145,16 +145,16 @@ class Authenticator:
         return offered(self._needs_met, is_encrypted=encrypted, has_certificate=has_certificate, wanted=self._wanted)
 
     def begin(self, mechanism: str, peer: Peer, bindings: ChannelBindings) -> LoginAttempt:
-        """Raises KeyError for a mechanism that this peer was not offered."""
+        """Begin an exchange.  Raises KeyError for a mechanism that this peer was not offered."""
         mechanisms = self.mechanisms(peer)
         if mechanism not in mechanisms:
             raise KeyError(mechanism)
         return LoginAttempt(self, mechanism, Start(bindings, "SCRAM-SHA-256-PLUS" in mechanisms, self._hostname), peer)
 
     def begin_trusted(self, peer: Peer) -> LoginAttempt | None:
-        """PLAIN for a client of another program of this host, which sees to TLS; None where no password can be checked.
+        """Begin PLAIN for a client of another program on this host, which handles TLS.  None where no password can be checked.
 
-        `peer` is the client, so that the lockout and the scope of app passwords are the client's.
+        `peer` is the client itself, for the lockout and the scope of app passwords.
         """
         if Need.PASSWORD not in self._needs_met:
             return None
@@ -168,7 +168,7 @@ class Authenticator:
     # --- what an exchange wants to know ---
 
     async def password_account(self, username: str, password: str, peer: Peer) -> tuple[str, str] | None:
-        """The account and a note, None where the password is not its own.  Any error means that nobody can tell."""
+        """The account and a note for the log; None where the password is wrong.  Any error means that nobody can tell."""
         account = account_name(username, self.login_domain) or f"@{self.login_domain}"  # nobody's
         credentials = PasswordCredentials(account, password, peer.service, peer.address)
         try:
@@ -179,7 +179,7 @@ class Authenticator:
         return str(avatar.address), str(avatar.note)
 
     async def scram_keys(self, username: str) -> ScramKeys:
-        """The account's, or false ones."""
+        """The account's SCRAM keys, or false ones for an unknown account."""
         account = account_name(username, self.login_domain)
         keys: ScramKeys | None = await self._accounts.scram_keys(account) if account is not None else None
         if keys is not None:
@@ -188,13 +188,13 @@ class Authenticator:
         return false_scram_keys(account or username, self._secret(), form)
 
     async def shared_secret(self, username: str) -> bytes | None:
-        """The account's password itself."""
+        """The account's password in UTF-8, for CRAM-MD5; None where it is not kept."""
         account = account_name(username, self.login_domain)
         secret: bytes | None = await self._accounts.secret(account) if account is not None else None
         return secret
 
     async def certificate_account(self, peer: Peer) -> str | None:
-        """Whom the certificate stands for: by its fingerprint, or by an address in it that an authority vouches for."""
+        """The account of the client's certificate: by its fingerprint, or by an address in a verified certificate."""
         tls = peer.tls
         if tls is None or not tls.client_certificate or tls.client_fault in NO_GOOD_CERTIFICATE:
             return None
@@ -213,32 +213,32 @@ class LoginAttempt:
         self._exchange = begin(mechanism, start)
         self._peer = peer
         self._note = ""
-        self._named = ""  # by the client, for the log
-        self._evidence = b""  # what the mechanism shows of the password, also where it was right
+        self._named = ""  # the name that the client gave, for the log
+        self._evidence = b""  # what the mechanism shows of the password, right or wrong
         self._heard_at = 0.0  # when the client's last line came
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Nobody waits for an answer any more."""
+        """Give the exchange up: the client no longer waits for an answer."""
         self._cancelled = True
 
     async def respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
-        """Feed the client's response."""
+        """Take the client's response; return the next challenge or the result."""
         self._heard_at = self._authenticator.clock.seconds()
         try:
             return await self._respond(data)
         except LocalSASLError:
-            raise  # a response that nobody awaits: the caller's fault
+            raise  # an unexpected response is an error of the caller
         except Exception as error:  # noqa: BLE001  # whatever a store or the lockout raises means "cannot tell"
             return self._cannot_tell(error, self._named)
 
     async def _respond(self, data: bytes | None) -> Challenge | LoggedIn | Denied:
-        # The lockout is asked at each point where the answer may have changed, since other connections fail meanwhile:
+        # Other connections may fail meanwhile, so the lockout is asked wherever its answer may have changed:
         #
-        # * before the line is read, by the name of the line before: a later line of a locked pair costs nothing;
-        # * when the line has named somebody, before any store is asked about him;
+        # * before the line is read, by the name in the line before: a later line of a locked pair costs nothing;
+        # * when the line has named a user, before any store is asked about that user;
         # * before a challenge that is a proof (SCRAM's server signature), which would tell the right password from a wrong one;
-        # * at the end (`_ended`), which may be seconds later: a comparison waits for its thread.
+        # * at the end (`_ended`), which may be seconds later, since a comparison waits for its thread.
         standing = self._standing(self._named)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, self._named)
@@ -253,7 +253,7 @@ class LoginAttempt:
             except Exception as error:
                 if not standing.is_guarded:
                     raise
-                # Guarded, the password of a known pair alone is compared: "cannot tell" would say which pairs are known.
+                # In a guarded network only a known pair's password is compared: "cannot tell" would show which pairs are known.
                 self._cannot_tell(error, self._named)
                 return await self._denied(str(error), self._named, self._evidence)
             step = self._exchange.answer(answer)
@@ -267,20 +267,23 @@ class LoginAttempt:
         return self._standing(self._named).lets_in
 
     def _standing(self, username: str) -> Standing:
-        """With the lockout."""
+        """The user's standing with the lockout."""
         return self._authenticator.lockout.standing(self._peer.address, self._account(username) if username else "")
 
     async def _answer(self, question: Question, standing: Standing) -> Any:
         if isinstance(question, CheckPassword):
             self._evidence = question.password.encode("utf-8")
             if not standing.lets_in:
-                return None  # guessers whom nothing lets in cost no comparison
+                return None  # who cannot get in anyhow shall cost no comparison
             if standing.is_guarded:
                 return await self._within(standing.answer_seconds, self._check_password(question))
         return await ANSWERS[type(question)](self, question)
 
     async def _within(self, seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
-        """What the work returns, None when it has not ended so long after the last line: a later answer would tell of it."""
+        """The result of the work; None where it takes longer than `seconds` after the last line.
+
+        A later answer would show that there was work to do.
+        """
         done: Deferred[Any] = Deferred()
 
         def end(result: Any) -> None:
@@ -300,8 +303,8 @@ class LoginAttempt:
     async def _ended(self, step: Succeeded | Failed) -> LoggedIn | Denied:
         if isinstance(step, Failed) and step.trouble is Trouble.MALFORMED:
             return Denied(Denial.MALFORMED, f"{self._mechanism}: {step.trouble.value}", step.username)
-        # Of guesses that come at once, all have passed the checks above before the first has failed.  Those that end after the
-        # lockout has begun hear the same, right or wrong: else a guesser would try as many at once as he has connections.
+        # Guesses that come at once all pass the checks above before the first has failed.  Those that end after the lockout has
+        # begun get the same reply, right or wrong.  Else a guesser could try as many at once as he has connections.
         standing = self._standing(step.username)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, step.username)
@@ -316,9 +319,9 @@ class LoginAttempt:
         return LoggedIn(account, self._mechanism, self._note)
 
     async def _denied(self, why: str, username: str, evidence: bytes) -> Denied:
-        """After a pause, which grows with each failure; in a guarded network as one says no to everybody.
+        """Deny after a pause, which grows with each failure.  In a guarded network the denial is the same for everybody.
 
-        The failure is counted before the pause: one who hangs up meanwhile has failed all the same.
+        The failure is counted before the pause, so that hanging up does not avoid it.
         """
         authenticator = self._authenticator
         account = self._account(username) if username else ""
@@ -331,7 +334,7 @@ class LoginAttempt:
         return Denied(Denial.CREDENTIALS, why, username)
 
     def _left(self, seconds: float) -> float:
-        """Until so long after the client's last line; the clock may be set meanwhile."""
+        """The seconds that are left until `seconds` after the client's last line.  The clock may be set meanwhile."""
         return min(max(self._heard_at + seconds - self._authenticator.clock.seconds(), 0.0), seconds)
 
     def _cannot_tell(self, error: Exception, username: str) -> Denied:
@@ -375,7 +378,7 @@ ANSWERS: Mapping[type, Callable[[LoginAttempt, Any], Coroutine[Any, Any, Any]]] 
 
 
 def is_loopback(address: str) -> bool:
-    """A client on this host."""
+    """Whether the numeric address is a loopback address: a client on this host."""
     if address == "unix":
         return True
     try:

@@ -23,9 +23,10 @@ async def account_by_password(
     used: Callable[[str, AppPassword], None],
     today: datetime.date,
 ) -> AccountName:
-    """The account that `credentials` (a `PasswordCredentials`) name, noted where an app password was given, which `used` is told.
+    """The account that `credentials` (a `PasswordCredentials`) name.  Raises `UnauthorizedLogin` for a wrong password.
 
-    Without an account there are no `app_passwords` and no `hash`.  Raises `UnauthorizedLogin`.
+    Where an app password was given the name has a note, and `used` is called with it.  For an unknown account there are no
+    `app_passwords` and `hash` is None.
     """
     name, password = credentials.username.decode("utf-8"), credentials.password.decode("utf-8")
     one = which(password, app_passwords, credentials.service, today)

@@ -1,7 +1,7 @@
-"""Portal, realm and checkers of `twisted.cred`: whoever can tell whether a password is right.
+"""Portal, realm and checkers of `twisted.cred`: who can tell whether a password is right.
 
-The accounts are asked first, then what `authentication.checkers` describes in strcred's words.  The first who knows the password
-wins; one who cannot tell (an error) stops the search, since the next might let a stranger in.
+The accounts are asked first, then the checkers that `authentication.checkers` describes in strcred's syntax.  The first that
+accepts the password wins.  One that cannot tell (an error) stops the search, since the next might let a stranger in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["AccountName", "CheckerError", "IMailAccount", "PasswordCredentials",
 
 
 class CheckerError(ValueError):
-    """A description of a checker cannot be used; the sentence says why."""
+    """The description of a checker is invalid; the message says why."""
 
 
 class IMailAccount(Interface):
@@ -39,7 +39,7 @@ class AccountName(str):
 
     @classmethod
     def noted(cls, address: str, note: str) -> AccountName:
-        """With a note."""
+        """An avatar id with a note."""
         name = cls(address)
         name.note = note
         return name
@@ -47,8 +47,9 @@ class AccountName(str):
 
 @implementer(IUsernamePassword)
 class PasswordCredentials:
-    """`username` is the account's address and `password` the password, both in UTF-8; `service` is the listener's, and `client`
-    the client's numeric address.
+    """A user name and a password.
+
+    `username` is the account's address; both are in UTF-8.  `service` is the listener's, `client` the client's numeric address.
     """
 
     def __init__(self, username: str, password: str, service: str, client: str = "") -> None:
@@ -64,7 +65,7 @@ class PasswordCredentials:
 
 @implementer(IMailAccount)
 class MailAccount:
-    """The avatar."""
+    """The avatar: an account that has logged in."""
 
     def __init__(self, address: str, note: str) -> None:
         self.address = address
@@ -73,10 +74,10 @@ class MailAccount:
 
 @implementer(IRealm)
 class MailRealm:
-    """Gives an account to whoever the checkers have found."""
+    """Makes the avatar for the account that the checkers have found."""
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> tuple[Any, Any, Any]:
-        """As `IRealm` wants it.  Raises NotImplementedError for an interface that there is not."""
+        """See `IRealm`.  Raises NotImplementedError for an unknown interface."""
         if IMailAccount not in interfaces:
             raise NotImplementedError("the only avatar is IMailAccount")
         text = avatarId.decode("utf-8") if isinstance(avatarId, bytes) else str(avatarId)
@@ -93,7 +94,7 @@ class Checkers:
         self._checkers = tuple(checkers)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """UnauthorizedLogin where all say no; any other error means that one of them cannot tell, and no other says yes."""
+        """The avatar id.  Fails with `UnauthorizedLogin` where all refuse; any other error means that one cannot tell."""
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: Any) -> Any:
@@ -110,7 +111,7 @@ class Checkers:
 
 @implementer(ICredentialsChecker)
 class Described:
-    """A checker of strcred's, which may know users by their address or, those of `domain`, by their name alone."""
+    """A checker made by strcred.  It may know users by their address or, in `domain`, by their local part."""
 
     credentialInterfaces = (IUsernamePassword,)
 
@@ -119,14 +120,14 @@ class Described:
         self._domain = domain
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """The account's address, however the checker calls it."""
+        """The account's address, in whichever form the checker knows it."""
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: Any) -> str:
         address = credentials.username.decode("utf-8")
         local, _, domain = address.rpartition("@")
         if not local:
-            raise UnauthorizedLogin  # nobody; some stores have something under the empty name
+            raise UnauthorizedLogin  # an empty name is nobody's, but some stores have an entry for it
         names = [address, local] if domain == self._domain else [address]
         for name in names:
             asked = PasswordCredentials(name, credentials.password.decode("utf-8"), credentials.service, credentials.client)
@@ -140,7 +141,7 @@ class Described:
 
 
 def make_checker(description: str, domain: str) -> Described:
-    """From strcred's description, such as ``file:/etc/passwords``.  Raises `CheckerError`."""
+    """Make a checker from strcred's description, such as ``file:/etc/passwords``.  Raises `CheckerError`."""
     try:
         checker: Any = strcred.makeChecker(description)
     except strcred.InvalidAuthType:
@@ -149,7 +150,7 @@ def make_checker(description: str, domain: str) -> Described:
         raise CheckerError(f"{description!r}: {error}") from error
     if IUsernamePassword not in checker.credentialInterfaces:
         raise CheckerError(f"{description!r} cannot check passwords")
-    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):  # strcred gives it text, and it is asked for octets
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):  # strcred gives it text, but it is asked with octets
         checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
     return Described(checker, domain)
 
@@ -159,5 +160,5 @@ def _octets(text: str | bytes) -> bytes:
 
 
 def make_portal(checkers: Sequence[Any]) -> Portal:
-    """The portal through which passwords go."""
+    """The portal that checks passwords with these checkers, in this order."""
     return Portal(MailRealm(), [Checkers(checkers)])

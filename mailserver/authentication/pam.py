@@ -1,11 +1,11 @@
-"""The process that asks PAM: it keeps the privileges that the server drops, since only they can read the system's passwords.
+"""The process that asks PAM.  It keeps the privileges that the server drops, since only root can read the system's passwords.
 
-It believes nothing that the server says: it answers for users from `uid_min` on and never for root,
-one question in one forked child, which ends itself when its time is over.  See `processes.privileged`.
+It trusts nothing that the server says.  It answers for users from `uid_min` on and never for root.  Each question has a forked
+child of its own, which ends itself when its time is over.  See `processes.privileged`.
 
     {"user", "password", "client"}   →   [0, "", PAM's code, its words] or [-1, note]
 
-A question about anybody else is put for a user whom there is not: its answer takes as long, and is no.
+A question about any other user is asked for a user who does not exist: the answer takes as long, and is no.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_NULL_PASSWORD = 0x0001
 
 @dataclass(frozen=True, slots=True)
 class PAMQuestion:
-    """Whether this is the user's password.  `client` is a numeric address, "" where nobody knows it."""
+    """The question whether this is the user's password.  `client` is a numeric address, "" where it is unknown."""
 
     service: str
     user: str
@@ -49,7 +49,7 @@ class PAMQuestion:
     client: str
 
     def run(self, reply: int, content: int) -> tuple[object, ...]:
-        """In the child: ask.  Errors of PAM before the question are `PAMError`."""
+        """In the child: ask PAM, and return the reply.  Raises `PAMError` where PAM fails before the question."""
         import pamela
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str], lookup: Lookup = pwd.getpwnam) -> None:
         privileged.serve(
             control,
             lambda octets: parse_question(octets, service=service, uid_min=int(uid_min), lookup=lookup),
-            children_at_once=2 * AT_ONCE,  # those that have answered take a moment to end
+            children_at_once=2 * AT_ONCE,  # children that have answered take a moment to end
             children_of_a_user=2 * AT_ONCE,
             child_seconds=SECONDS + 5,
         )

@@ -1,7 +1,7 @@
-"""Passwords are compared in a few threads of their own: a hash takes 20 ms and more, and guesses come by the thousand.
+"""Compares passwords in a few threads of their own: a hash takes 20 ms and more, and guesses come by the thousand.
 
-Whoever would be one too many hears at once that nobody can tell.  A password that was right is remembered for a short time as a
-keyed hash, in memory alone, since mail programs log in for each message.
+Where too many wait already, the next fails at once with `TooMany`.  A right password is remembered for a short time as a keyed
+hash, only in memory, since mail programs log in for each message.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ class CostlyThreads:
         self._call_in_reactor = call_in_reactor
 
     def start(self) -> None:
-        """Threads begin with the first work; until then `run` fails."""
+        """Accept work.  Before, `run` fails.  The threads themselves start with the first work."""
         self._pool.start()
 
     def warm_up(self) -> None:
-        """Load the library of the hashes before somebody waits for it."""
+        """Load the hash library now, so that no login waits for it."""
         self._pool.callInThread(verify_password, "x", nobodys_hash())
 
     def resize(self, *, threads: int, waiting: int) -> None:
-        """Other bounds, from the next work on."""
+        """Set other bounds, from the next work on."""
         self._pool.adjustPoolsize(0, threads)
         self._most = threads + waiting
 
     def stop(self) -> None:
-        """Wait for what is under way: moments."""
+        """Stop.  Waits a moment for running work."""
         if self._pool.started and not self._pool.joined:
             self._pool.stop()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """A Deferred of what the function returns.  It fails at once: with `TooMany` where too many wait, with `NotRunning`."""
-        done: Deferred[Any] = Deferred(lambda _: None)  # what nobody waits for any more still ends by itself
-        if not self._pool.started:  # the pool itself would take the work, and say nothing
+        """Run the function in a thread; the Deferred has its result.  Fails at once with `TooMany` or `NotRunning`."""
+        done: Deferred[Any] = Deferred(lambda _: None)  # cancelled work still ends by itself
+        if not self._pool.started:  # a pool that does not run would keep the work without a word
             done.errback(NotRunning("no password is compared before the start, or after the end"))
             return done
         if self._under_way >= self._most:
@@ -85,7 +85,7 @@ class CostlyThreads:
 class PasswordChecks:
     """Compares passwords with hashes.
 
-    `run(function, *arguments)` returns an awaitable; `remember_seconds` 0 remembers nothing, and may change at any time.
+    `run(function, *arguments)` returns an awaitable.  `remember_seconds` may change at any time; 0 remembers nothing.
     """
 
     def __init__(self, *, run: Callable[..., Any], clock: Clock, remember_seconds: float) -> None:
@@ -93,10 +93,10 @@ class PasswordChecks:
         self._run = run
         self._clock = clock
         self._secret = secrets.token_bytes(32)
-        self._right: OrderedDict[bytes, float] = OrderedDict()  # since when
+        self._right: OrderedDict[bytes, float] = OrderedDict()  # right passwords: since when
 
     async def matches(self, password: str, hash: str | None) -> bool:
-        """Whether the password is the one of the hash; None is nobody's, costs as much and is False.  Raises `TooMany`."""
+        """Whether the password matches the hash.  A hash of None takes as long and is False.  Raises `TooMany`, `NotRunning`."""
         if hash is None:
             await self._run(verify_password, password, nobodys_hash())
             return False
@@ -119,8 +119,10 @@ class PasswordChecks:
 
 
 def compare(password: str, hash: str) -> bool:
-    """Whether they go together; blocks.  A failure costs no less than for an account that is not there: a hash which an older
-    server has left is often a quick one, and would show that the account is there.
+    """Whether the password matches the hash.  Blocks.
+
+    A failure takes no less time than for an unknown account.  Hashes from an older server are often quick ones, and the time
+    would show that the account exists.
     """
     if verify_password(password, hash):
         return True
@@ -130,5 +132,5 @@ def compare(password: str, hash: str) -> bool:
 
 
 def nobodys_hash() -> str:
-    """A hash of the kind that new passwords get, of octets that nobody knows."""
+    """A hash of random octets, of the kind that new passwords get."""
     return "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$Zx5m0cQ0fR0b1n3mVQ1w6sW8m3v5q0b7uG0n3cC2b9E"

@@ -1,7 +1,7 @@
-"""Passwords: what the accounts file keeps, and how it is compared.
+"""Password hashes: made, compared, renewed.
 
-New ones become Argon2id hashes with 19 MiB, two passes and one lane (the first choice of the OWASP list): about 20 ms.  Hashes
-that an older server has left are understood.  Both calls are blocking.
+New passwords are hashed with Argon2id: 19 MiB, two passes and one lane, as OWASP recommends; about 20 ms.  Older hashes from
+other servers are understood.  Making and comparing a hash blocks.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ SCHEMES = (
 
 
 class PasswordError(ValueError):
-    """The text cannot be a password; the message says why."""
+    """The text is an invalid password; the message says why."""
 
 
 def hash_password(password: str) -> str:
-    """The hash to keep.  Raises `PasswordError`."""
+    """The hash of a password, to be kept.  Blocks.  Raises `PasswordError`."""
     return str(_context().hash(_normal(password)))
 
 
 def verify_password(password: str, hash: str) -> bool:
-    """Whether the password is the one that was hashed.  What cannot be compared is wrong."""
+    """Whether the password matches the hash.  False for an invalid password or an unknown hash.  Blocks."""
     try:
         return bool(_context().verify(_normal(password), hash))
-    except (ValueError, TypeError):  # no hash that we know; a password that the scheme refuses (bcrypt and 72 octets)
+    except (ValueError, TypeError):  # an unknown hash, or a password that the scheme refuses (bcrypt: 72 octets)
         return False
 
 
 def needs_update(hash: str) -> bool:
-    """Whether a new hash of the same password would be a better one."""
+    """Whether the hash is outdated, so that the password should be hashed anew."""
     try:
         return bool(_context().needs_update(hash))
     except (ValueError, TypeError):
@@ -46,7 +46,7 @@ def needs_update(hash: str) -> bool:
 
 
 def is_hash(text: str) -> bool:
-    """Whether the text looks like a hash rather than a password that someone has typed.  Quick; it does not check the scheme."""
+    """Whether the text looks like a hash rather than a typed password.  Does not block; it does not check the scheme."""
     return text.startswith(("$", "{")) and len(text) >= 13
 
 

@@ -1,7 +1,7 @@
-"""Passwords that can be read again, for CRAM-MD5: encrypted with a key that stands in the folder of keys (AES-256-GCM).
+"""Passwords that can be read again, for CRAM-MD5: encrypted (AES-256-GCM) with a key in the folder of keys.
 
-Who has the accounts file alone cannot read them; who has the server's keys, too, can.  So they are kept only where the
-administrator has said so.
+The accounts file alone is not enough to read them; with the server's keys it is.  So they are kept only where the administrator
+has configured it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Unsealable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class KeyPlace:
-    """Where the key stands: in the folder of keys, or where former versions have put it, in the data folder."""
+    """Where the key lies: in the folder of keys, or in the data folder, where former versions put it."""
 
     folder: str
     data: str
@@ -46,7 +46,7 @@ class KeyPlace:
 
 
 def make_folder(place: KeyPlace, uid: int = -1, gid: int = -1) -> None:
-    """Make the folder of keys, for the user whose number is given alone, where it is missing and wanted.  Raises OSError."""
+    """Make the folder of keys, where it is missing and needed, readable only by the user `uid`.  Raises OSError."""
     if os.path.dirname(place.path) != place.folder:
         return
     try:
@@ -55,7 +55,7 @@ def make_folder(place: KeyPlace, uid: int = -1, gid: int = -1) -> None:
         return
     folder = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.geteuid() == 0 and os.fstat(folder).st_uid == 0:  # nobody has put another in its place
+        if os.geteuid() == 0 and os.fstat(folder).st_uid == 0:  # no other user has replaced it
             os.fchown(folder, uid, gid)
     finally:
         os.close(folder)
@@ -63,9 +63,9 @@ def make_folder(place: KeyPlace, uid: int = -1, gid: int = -1) -> None:
 
 
 def read_key(place: KeyPlace, *, make: bool) -> bytes:
-    """The key; made, for the folder's owner alone, where `make` says so and there is none.  Blocks.  Raises OSError.
+    """The key.  With `make` a missing key is made, readable only by the folder's owner.  Blocks.  Raises OSError.
 
-    An empty file counts as missing: former versions left one where they were cut off, before anything was sealed with it.
+    An empty file counts as missing.  Former versions left one after a crash, before anything was sealed with it.
     """
     path = place.path
     if make and not _octets(path):
@@ -79,14 +79,14 @@ def read_key(place: KeyPlace, *, make: bool) -> bytes:
 
 
 def _make_key(path: str) -> None:
-    """Whole or not at all, and one for all who make it at once."""
+    """Make the key, atomically.  All who make it at the same time get the same one."""
     directory = os.path.dirname(path)
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if _octets(path):
             return
-        draft = f"{path}.new"  # the lock's holder's alone
+        draft = f"{path}.new"  # only the holder of the lock uses it
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
@@ -111,7 +111,7 @@ def _octets(path: str) -> int:
 
 
 def seal(secret: str, account: str, key: bytes) -> str:
-    """Text for the accounts file; it can be opened for the same account only."""
+    """The sealed secret as text for the accounts file.  It can be unsealed for the same account only."""
     nonce = secrets.token_bytes(NONCE_OCTETS)
     sealed = AESGCM(key).encrypt(nonce, secret.encode("utf-8"), account.encode("utf-8"))
     return MARK + base64.b64encode(nonce + sealed).decode("ascii")

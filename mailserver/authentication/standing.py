@@ -1,4 +1,4 @@
-"""How somebody stands who tries to log in."""
+"""What the lockout holds against a name in a network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["FREE", "Standing"]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of one account's name in one network, at this moment.
+    """The standing of one account's name in one network, at this moment.
 
     `why` is for the log, "" where nothing is held against it.  `lets_in` says whether the right password gets in.
 
-    Where `is_guarded`, that depends on who has been there before, and guessers may not learn who has: whoever does not get in
-    hears the same words, `answer_seconds` after the last line, as if the password had been wrong.
+    Where `is_guarded`, `lets_in` depends on who has logged in from there before, which guessers must not learn.  So whoever does
+    not get in gets the reply for a wrong password, `answer_seconds` after the last line.
     """
 
     why: str = ""
@@ -24,7 +24,7 @@ class Standing:
 
     @property
     def refuses(self) -> bool:
-        """Nobody need be asked anything."""
+        """Whether the login can be refused at once, without asking any store."""
         return not self.lets_in and not self.is_guarded
 
 

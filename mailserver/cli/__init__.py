@@ -1,6 +1,6 @@
 """The command ``mailserver``.
 
-Exit codes: 0 done; 1 the answer is no (faults found, no such message, no such account); 2 the command line is wrong;
+Exit codes: 0 done; 1 the answer is negative (faults found, unknown message, unknown account); 2 the command line is wrong;
 69 the server could not be asked; 74 a file of the server cannot be read; 78 the configuration has faults.
 (From 64 on as in sysexits.h.)
 

@@ -50,7 +50,7 @@ def _verb(actions: Any, common: argparse.ArgumentParser, name: str, run: Any, he
 
 
 def add_app_password(options: argparse.Namespace) -> int:
-    """1 where the account is not there or has one of this name."""
+    """Make an app password and print it.  Return 1 where the account is missing or has one of this name."""
     _, accounts = opened(options.config)
     if APP_PASSWORD_NAME.fullmatch(options.name) is None:
         raise Unable("the name of an app password has 1 to 64 characters, none of them a control character", 2)
@@ -68,14 +68,14 @@ def add_app_password(options: argparse.Namespace) -> int:
 
 
 def remove_app_password(options: argparse.Namespace) -> int:
-    """1 where there is none of this name."""
+    """Remove an app password.  Return 1 where none has this name."""
     _, accounts = opened(options.config)
     changing(accounts, lambda: accounts.remove_app_password(options.address, options.name))
     return done(options, "revoked", options.name)
 
 
 def list_app_passwords(options: argparse.Namespace) -> int:
-    """1 where there is no such account."""
+    """Print an account's app passwords.  Return 1 where the account does not exist."""
     configuration, accounts = opened(options.config)
     account = _account(accounts, options.address)
     name = account_key(account.address)
@@ -104,7 +104,7 @@ def list_app_passwords(options: argparse.Namespace) -> int:
 
 
 def add_certificate(options: argparse.Namespace) -> int:
-    """A fingerprint, or an address in certificates of the authorities that are believed."""
+    """Add a certificate's mark: a fingerprint, or an address in certificates of trusted authorities."""
     return _with(options, normal_certificate, options.certificate, AccountsFile.change_certificates)
 
 
@@ -114,7 +114,7 @@ def remove_certificate(options: argparse.Namespace) -> int:
 
 
 def add_sender(options: argparse.Namespace) -> int:
-    """An address, or ``@`` and a domain."""
+    """Add a sender: an address, or ``@`` and a domain."""
     return _with(options, normal_sender, options.sender, AccountsFile.change_senders)
 
 

@@ -40,7 +40,7 @@ def opened(config: str) -> tuple[Configuration, AccountsFile]:
 
 
 def changing(accounts: AccountsFile, change: Callable[[], T]) -> T:
-    """Do it, with the file's faults in words for people.  In the data folder root acts as its owner."""
+    """Run `change` and turn its errors into `Unable`, in words for people.  In the data folder root acts as its owner."""
     path = accounts.path
     try:
         with as_owner_of(accounts.data) if _is_below(path, accounts.data) else contextlib.nullcontext():
@@ -56,7 +56,7 @@ def changing(accounts: AccountsFile, change: Callable[[], T]) -> T:
 
 
 def reading(configuration: Configuration) -> AbstractContextManager[None]:
-    """While the accounts are started to be looked at: a file in the data folder is read as its owner reads it."""
+    """A context for reading the accounts file.  In the data folder root acts as the folder's owner."""
     options = configuration.accounts.options
     if isinstance(options, FileDirectoryOptions) and _is_below(options.path, configuration.data):
         return as_owner_of(configuration.data)
@@ -68,7 +68,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def done(options: argparse.Namespace, what: str, value: str = "") -> int:
-    """Say what was done to the account, or to this `value` of it."""
+    """Print what was done to the account, or to this `value` of it."""
     if options.json:
         as_json({"account": options.address, what: value} if value else {what: options.address})
     else:

@@ -40,7 +40,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def list_aliases(options: argparse.Namespace) -> int:
-    """Print them.  1 where there is no such domain."""
+    """Print the aliases.  Return 1 where the domain does not exist."""
     from mailserver.config import load
     from mailserver.mail.address import normal_local
 
@@ -71,7 +71,7 @@ def list_aliases(options: argparse.Namespace) -> int:
 
 
 def add_alias(options: argparse.Namespace) -> int:
-    """1 where the domain is not there, or the alias leads to all of them already."""
+    """Add an alias, or members to it.  Return 1 where the domain is missing, or the alias has all of the members already."""
     local, domain = _parts(options.address)
 
     def change(draft: Draft) -> None:
@@ -86,7 +86,7 @@ def add_alias(options: argparse.Namespace) -> int:
 
 
 def remove_alias(options: argparse.Namespace) -> int:
-    """1 where there is no such alias, or it does not lead there."""
+    """Remove an alias, or members from it.  Return 1 where the alias does not exist, or does not have these members."""
     local, domain = _parts(options.address)
 
     def change(draft: Draft) -> None:
@@ -108,7 +108,7 @@ def remove_alias(options: argparse.Namespace) -> int:
 
 
 def rename_alias(options: argparse.Namespace) -> int:
-    """1 where there is no such alias, or the new name is taken."""
+    """Rename an alias.  Return 1 where it does not exist, or the new name is taken."""
     from mailserver.cli.references import Renaming
     from mailserver.mail.address import normal_local
 
@@ -137,12 +137,12 @@ def rename_alias(options: argparse.Namespace) -> int:
 
 
 def disable_alias(options: argparse.Namespace) -> int:
-    """1 where there is no such alias, or it is disabled."""
+    """Disable an alias.  Return 1 where it does not exist, or is disabled already."""
     return _able(options, True)
 
 
 def enable_alias(options: argparse.Namespace) -> int:
-    """1 where there is no such alias, or it is not disabled."""
+    """Enable an alias.  Return 1 where it does not exist, or is not disabled."""
     return _able(options, False)
 
 
@@ -161,7 +161,7 @@ def _able(options: argparse.Namespace, disabled: bool) -> int:
 
 
 def _set_disabled(draft: Draft, place: tuple[str, str], alias: str, disabled: bool) -> bool:
-    """Write it down; return whether it was so before."""
+    """Write the change into the draft.  Return whether the alias was disabled before."""
     from mailserver.mail.address import normal_local
 
     names = draft.document["domain"][place[1]].get("disabled_aliases", [])
@@ -177,7 +177,7 @@ def _set_disabled(draft: Draft, place: tuple[str, str], alias: str, disabled: bo
 
 
 def _is_no_account(config: str, address: str) -> None:
-    """An account of this name would take the alias's mail.  Raises `Unable`."""
+    """Check that no account has this name: it would take the alias's mail.  Raises `Unable`."""
     from mailserver.accounts.file import FileDirectoryOptions
     from mailserver.accounts.table import AccountsFile, key_of
     from mailserver.cli.accounts import changing
@@ -186,7 +186,7 @@ def _is_no_account(config: str, address: str) -> None:
 
     configuration = load(config, discover().options_of)
     if not isinstance(configuration.accounts.options, FileDirectoryOptions):
-        return  # `mailserver check` asks the others
+        return  # `mailserver check` asks other directories
     accounts = AccountsFile(configuration.accounts.options.path, configuration.data)
     if any(key_of(one.address) == key_of(address) for one in changing(accounts, accounts.list)):
         raise Unable(f"{address} is an account, which would get the alias's mail")
@@ -211,7 +211,7 @@ def _place(draft: Draft, domain: str) -> tuple[str, str]:
 
 
 def _alias(draft: Draft, place: tuple[str, str], local: str) -> tuple[str, list[str]]:
-    """How the alias is written, and where it leads; the name itself and nothing where there is none."""
+    """How the alias is written, and its members; `local` itself and an empty list where it does not exist."""
     from mailserver.mail.address import normal_local
 
     for name, members in draft.document["domain"][place[1]].get("aliases", {}).items():

@@ -23,7 +23,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def make_backup(options: argparse.Namespace) -> int:
-    """Copy queue, state, accounts and configuration.  1 where files are missing in the queue itself."""
+    """Copy queue, state, accounts and configuration.  Return 1 where files are missing in the queue itself."""
     from mailserver.config import load
     from mailserver.queue.admin.backup import NoBackup, back_up
 

@@ -50,7 +50,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def check_configuration(options: argparse.Namespace) -> int:
-    """Print all faults.  1 where there are some; warnings alone are 0."""
+    """Print all faults and warnings.  Return 1 where faults were found; 0 for warnings only."""
     catalogue = discover()
     look = _Look(options.config)
     configuration = look.configuration(catalogue)
@@ -78,7 +78,7 @@ def check_configuration(options: argparse.Namespace) -> int:
 
 
 class _Look:
-    """Collects what is wrong; nothing that it finds ends the search."""
+    """Collects all faults.  None of them ends the search."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -98,7 +98,7 @@ class _Look:
         return configuration
 
     def at_former_names(self) -> None:
-        """Tables under names that they had: they are understood."""
+        """Warn of tables under former names, which are still understood."""
         former = [(old, now) for old, now in FORMER_TABLES.items() if old in self.lines]
         self.warnings += [f"{old}: is the former name of {now}: rename it" for old, now in former]
 
@@ -126,7 +126,7 @@ class _Look:
                 self.warnings.append(f'{key}: what a filter puts aside goes where all mail goes: "{table.use}" is told no folder')
 
     def at_addresses(self, configuration: Configuration, directory: Any) -> None:
-        """Accounts, aliases, patterns."""
+        """Check accounts, aliases and patterns."""
         try:
             router = make_router(configuration, directory)
         except StartError as error:
@@ -146,7 +146,7 @@ class _Look:
             self.warnings.append("the accounts can only be looked at while the server runs")
 
     def at_checkers(self, configuration: Configuration) -> None:
-        """Of `authentication.checkers`, each one is made."""
+        """Make each checker of `authentication.checkers`."""
         for description in configuration.authentication.checkers:
             try:
                 make_checker(description, login_domain(configuration))
@@ -172,7 +172,7 @@ class _Look:
                     self.warnings.append(f"{key}: {path} can be read by every user of this host")
 
     def at_certificates(self, configuration: Configuration) -> None:
-        """Of the listeners with TLS."""
+        """Check the certificates of the listeners with TLS."""
         findings = look_at_tls(configuration)
         for key, message in findings.faults:
             self.fault(key, message)
@@ -233,7 +233,7 @@ class _Look:
                 self.not_allowed("log.path", "write", log.path if os.path.exists(log.path) else folder, data)
 
     def at_authentication_socket(self, configuration: Configuration) -> None:
-        """Its group; and its folder, which a systemd unit may make at the start."""
+        """Check its group, and its folder, which a systemd unit may make at the start."""
         path, group = configuration.authentication.socket, configuration.authentication.socket_group
         if group is not None:
             try:

@@ -39,7 +39,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def check_password(options: argparse.Namespace) -> int:
-    """Does not return where the password is right."""
+    """Check the password.  Does not return where it is right: the program is run in our place."""
     try:
         return _check_password(options)
     except Exception as error:  # noqa: BLE001  # a fault of ours is not a wrong password
@@ -77,7 +77,7 @@ def _check_password(options: argparse.Namespace) -> int:
 
 
 def _read() -> bytes:
-    """Until the end, or one octet too many.  Raises OSError."""
+    """Read descriptor 3 to its end, or to one octet too many.  Raises OSError."""
     octets = b""
     while len(octets) <= QUESTION_OCTETS and (piece := os.read(QUESTION_FD, QUESTION_OCTETS + 1 - len(octets))):
         octets += piece
@@ -85,7 +85,7 @@ def _read() -> bytes:
 
 
 def question_in(octets: bytes) -> tuple[str, str] | None:
-    """User name and password; None where these are not both there."""
+    """The user name and the password; None where the question is malformed."""
     parts = octets.split(b"\0")
     if len(octets) > QUESTION_OCTETS or len(parts) < 3:
         return None
@@ -94,7 +94,7 @@ def question_in(octets: bytes) -> tuple[str, str] | None:
 
 
 def environment_of(answer: Mapping[str, Any]) -> dict[str, str]:
-    """What Dovecot's checkpassword-reply makes fields of."""
+    """The environment variables that Dovecot's checkpassword-reply turns into fields."""
     extra = {"userdb_uid": str(answer["uid"]), "userdb_gid": str(answer["gid"])}
     if answer["maildir"]:
         extra["userdb_mail"] = f"maildir:{answer['maildir']}"

@@ -83,12 +83,12 @@ def _failed(words: str, code: int) -> int:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The command line with all that is in it, for manual pages and completion."""
+    """The parser with all commands, for manual pages and completion."""
     return _parser(frozenset(COMMANDS))
 
 
 def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
-    """The command line.  Only the modules of the wanted commands are imported: `check` needs the whole server."""
+    """The parser.  Only the modules of the wanted commands are imported, since `check` needs the whole server."""
     common = Parser(add_help=False)
     common.add_argument(
         "--config",

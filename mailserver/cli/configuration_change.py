@@ -22,13 +22,13 @@ RELOAD_SECONDS = 120.0
 
 
 def add_change_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what each change takes."""
+    """Declare the options that every change has."""
     parser.add_argument("--reload", action="store_true", help="let the running server take it up at once")
     parser.add_argument("--dry-run", action="store_true", help="only show which lines would change")
 
 
 def change_configuration(options: argparse.Namespace, change: Callable[[Draft], None]) -> int:
-    """Do it, and say which lines are others now.  Raises as `change_lines`."""
+    """Change the file and print the lines that differ.  Raises as `change_lines`."""
     lines = change_lines(options, change, dry_run=options.dry_run)
     if options.json:
         as_json({"file": options.config, "changed": lines, "dry_run": options.dry_run})
@@ -58,7 +58,7 @@ def change_lines(options: argparse.Namespace, change: Callable[[Draft], None], *
 
 
 def _routes(configuration: Configuration) -> str:
-    """What only the start would find in the domains: aliases that go round."""
+    """The faults that only the start would find in the domains: aliases that form a loop."""
     from mailserver.assembly.routing import make_router
     from mailserver.plugins.life import StartError
 
@@ -71,7 +71,7 @@ def _routes(configuration: Configuration) -> str:
 
 
 def reload_server(options: argparse.Namespace) -> None:
-    """Let the running server take the file up.  Raises `Unable`."""
+    """Let the running server reload the file.  Raises `Unable`."""
     try:
         ask_server(glance(options.config).data, "reload", {}, timeout_seconds=RELOAD_SECONDS)
     except NoServer:
@@ -84,7 +84,7 @@ def reload_server(options: argparse.Namespace) -> None:
 
 
 def normal_domain_of(text: str) -> str:
-    """A domain as the configuration compares it.  Raises `Unable`."""
+    """A domain in normal form.  Raises `Unable`."""
     from mailserver.config.values import domain_key
 
     try:
@@ -94,5 +94,5 @@ def normal_domain_of(text: str) -> str:
 
 
 def domains_of(draft: Draft) -> dict[str, str]:
-    """The domains as they are compared, and how they are written there."""
+    """The domains: by their normal form, how they are written in the file."""
     return {normal_domain_of(name): name for name in draft.document.get("domain", {})}

@@ -53,7 +53,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def list_domains(options: argparse.Namespace) -> int:
-    """Print them."""
+    """Print the domains."""
     found = load(options.config).domain
     if options.json:
         as_json([
@@ -83,7 +83,7 @@ def list_domains(options: argparse.Namespace) -> int:
 
 
 def add_domain(options: argparse.Namespace) -> int:
-    """1 where it is there already."""
+    """Add a domain.  Return 1 where it exists already."""
     name = normal_domain_of(options.domain)
 
     def change(draft: Draft) -> None:
@@ -96,7 +96,7 @@ def add_domain(options: argparse.Namespace) -> int:
 
 
 def remove_domain(options: argparse.Namespace) -> int:
-    """1 where it is not there."""
+    """Remove a domain.  Return 1 where it does not exist."""
     name = normal_domain_of(options.domain)
 
     def change(draft: Draft) -> None:
@@ -130,12 +130,12 @@ def remove_domain(options: argparse.Namespace) -> int:
 
 
 def disable_domain(options: argparse.Namespace) -> int:
-    """1 where it is not there, or is disabled."""
+    """Disable a domain.  Return 1 where it does not exist, or is disabled already."""
     return _set_disabled(options, True)
 
 
 def enable_domain(options: argparse.Namespace) -> int:
-    """1 where it is not there, or is not disabled."""
+    """Enable a domain.  Return 1 where it does not exist, or is not disabled."""
     return _set_disabled(options, False)
 
 
@@ -155,7 +155,7 @@ def _set_disabled(options: argparse.Namespace, disabled: bool) -> int:
 
 
 def rename_domain(options: argparse.Namespace) -> int:
-    """1 where it is not there, or the new name is taken."""
+    """Rename a domain.  Return 1 where it does not exist, or the new name is taken."""
     configuration = load(options.config, discover().options_of)
     old, new = normal_domain_of(options.domain), normal_domain_of(options.new)
     if old == new or "*" in old + new:

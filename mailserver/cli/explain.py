@@ -40,7 +40,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def _one_way(options: argparse.Namespace) -> None:
-    """An id, or something else that is known."""
+    """Check that the line gives either an id or filters, and not both."""
     o = options
     known = any((o.sender, o.recipient, o.host, o.message_id)) or o.since is not None or o.until is not None
     if bool(o.id) == known:
@@ -48,7 +48,7 @@ def _one_way(options: argparse.Namespace) -> None:
 
 
 def explain_id(options: argparse.Namespace) -> int:
-    """Print the road, or those that may be meant.  1 where none is known."""
+    """Print the road, or the ids that may be meant.  Return 1 where none is known."""
     from mailserver.observe.road_search import Wanted
     from mailserver.observe.road_table import format_road
     from mailserver.observe.roads import Step
@@ -68,7 +68,7 @@ def explain_id(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace, data: str, wanted: Any) -> int:
-    """The roads are read here, whether a server runs or not: it has better things to do than to look through all of them."""
+    """Search the roads.  They are read here even while a server runs, so that a long search does not slow it down."""
     from mailserver.observe.road_search import search_roads
     from mailserver.observe.roads import RoadsUnreadable
 
@@ -110,7 +110,7 @@ def _read(data: str, id: str) -> dict[str, Any]:
 
 
 def _moment(text: str) -> float:
-    """Seconds since the epoch."""
+    """A time of the command line in seconds since the epoch."""
     from datetime import datetime
 
     try:

@@ -42,7 +42,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def list_lockouts(options: argparse.Namespace) -> int:
-    """Print them, those that last longest first."""
+    """Print the lockouts, those that last longest first."""
     found = _ask(options, "lockouts.list", {"all": options.all})
     if options.json:
         as_json(found["entries"])
@@ -55,7 +55,7 @@ def list_lockouts(options: argparse.Namespace) -> int:
 
 
 def clear_lockouts(options: argparse.Namespace) -> int:
-    """1 where there was nothing to clear."""
+    """Clear lockouts.  Return 1 where there was nothing to clear."""
     has_filter = bool(options.account or options.network)
     if options.all == has_filter:
         raise Unable("say whose: --account, --network, or --all (alone) for everybody's", 2)

@@ -1,8 +1,8 @@
-"""An account's Maildir under another name, while mail is being delivered into it.
+"""Moves an account's Maildir to another name, while mail is being delivered into it.
 
-The two names are exchanged in one step (renameat2(2)): what was the Maildir's name is then a link to where it lies now.
-Whoever has it open goes on writing into it, and mail that is still on its way by the old name comes there, too: of a session that
-was told 250 at RCPT before, in the queue.  So the link stays.
+The two names are exchanged in one step (renameat2(2)).  The old name is then a link to the new place.  A delivery that has the
+Maildir open goes on writing into it.  Mail still on its way under the old name arrives there, too: from a session that got 250
+at RCPT before, or in the queue.  So the link stays.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Moves:
         self._made.append((old, new, led))
 
     def were_made(self, pairs: Sequence[tuple[str, str]]) -> bool:
-        """An earlier try has made all of these."""
+        """Whether an earlier try has made all of these moves."""
         with as_keeper_of(self._data, *{os.path.dirname(path) for pair in pairs for path in pair}):
             return all(_is_made(old, new) for old, new in pairs)
 
     def take_back(self) -> None:
-        """Undo them, the last first.  Raises `Unable`."""
+        """Undo the moves, the last first.  Raises `Unable`."""
         while self._made and not self.stay:
             old, new, led = self._made.pop()
             try:
@@ -115,13 +115,13 @@ def _is_made(old: str, new: str) -> bool:
 
 
 def _target(path: str, other: str) -> str:
-    """What a link at `other` says that leads to `path`."""
+    """The target that a link at `other` needs to lead to `path`."""
     return os.path.basename(path) if os.path.dirname(path) == os.path.dirname(other) else path
 
 
 def _lead(link: str, target: str) -> None:
-    """Let a link lead elsewhere, in one step."""
-    draft = os.path.join(os.path.dirname(link), f".renamed-{os.path.basename(link)}"[:255])  # a name that no user has
+    """Replace a link's target atomically."""
+    draft = os.path.join(os.path.dirname(link), f".renamed-{os.path.basename(link)}"[:255])  # a name that no user can have
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft)
     os.symlink(target, draft)

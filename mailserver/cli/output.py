@@ -17,7 +17,7 @@ NARROWEST = 10  # columns of a cell that is cut
 
 
 class Unable(Exception):
-    """The command cannot be done; `code` is what the process exits with."""
+    """The command cannot be done.  `code` is the exit code."""
 
     def __init__(self, words: str, code: int = 1) -> None:
         super().__init__(words)
@@ -25,21 +25,21 @@ class Unable(Exception):
 
 
 def say(*lines: str) -> None:
-    """Lines to standard output."""
+    """Print lines to standard output."""
     for line in lines:
         sys.stdout.write(line + "\n")
 
 
 def as_json(value: Any) -> None:
-    """One JSON value to standard output."""
+    """Print one JSON value to standard output."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     say(text if _is_encodable(text) else json.dumps(value, indent=2))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they have to be, numbers to the right where the heading begins with a blank.
+    """Print a table.  A column whose heading begins with a blank is aligned to the right.
 
-    Columns in which nothing stands are left out.  On a terminal the widest are cut until a row fits, the first never.
+    Empty columns are left out.  On a terminal the widest columns are cut until a row fits, but never the first.
     """
     shown = [n for n in range(len(headers)) if not rows or any(row[n] for row in rows)]
     titles = [headers[n] for n in shown]
@@ -81,7 +81,7 @@ def size(octets: int) -> str:
 
 
 def _is_encodable(text: str) -> bool:
-    """No lone surrogate is in it, and no character that standard output cannot write."""
+    """Whether standard output can write the text: it has no lone surrogate and no foreign character."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

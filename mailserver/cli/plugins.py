@@ -29,7 +29,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def list_plugins(options: argparse.Namespace) -> int:
-    """Print every component.  1 where a plugin is broken."""
+    """Print every component.  Return 1 where a plugin is broken."""
     catalogue = discover()
     if options.json:
         as_json(_described(catalogue))
@@ -42,7 +42,7 @@ def list_plugins(options: argparse.Namespace) -> int:
 
 
 def check_plugins(options: argparse.Namespace) -> int:
-    """Import everything and print what is wrong.  1 where something is."""
+    """Import every component and print all faults.  Return 1 where some were found."""
     catalogue = discover()
     faults = plugin_faults(catalogue)
     if options.json:

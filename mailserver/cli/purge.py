@@ -1,4 +1,4 @@
-"""A removed account's Maildir, removed as well: for good."""
+"""Removes a removed account's Maildir for good."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def maildir_of(configuration: Configuration, address: str, what: str = "--purge"
 
 
 def confirmed(address: str, path: str) -> None:
-    """Ask on the terminal.  Raises `Unable` where the answer is no, or nobody can be asked."""
+    """Ask for confirmation on the terminal.  Raises `Unable` where it is refused, or where there is no terminal."""
     if not sys.stdin.isatty():
         raise Unable("there is no terminal to ask on: --yes does it without a question", 2)
     sys.stderr.write(f"Remove {plain(address)} and all mail in {plain(path)} for good? [y/N] ")

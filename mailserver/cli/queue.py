@@ -106,7 +106,7 @@ def given_up(entry: dict[str, Any], expire_seconds: float, now: float) -> str:
 
 
 def show_message(options: argparse.Namespace) -> int:
-    """Print one message's entry.  1 where the queue has it not."""
+    """Print one message's entry.  Return 1 where it is not in the queue."""
     data = data_directory(options.config)
     arguments = {"id": options.id}
     entry = ask_or_read(data, "queue.show", arguments, lambda: _read_one(data, options.id))["entry"]

@@ -30,7 +30,7 @@ def add_cat(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def cat_message(options: argparse.Namespace) -> int:
-    """The octets as they are; on a terminal nothing that could command it.  1 where it is not there."""
+    """Print the message's octets unchanged; on a terminal without control characters.  Return 1 where it is not in the queue."""
     data = data_directory(options.config)
     try:
         with as_owner_of(data):

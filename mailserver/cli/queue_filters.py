@@ -16,7 +16,7 @@ __all__ = ["add_filters", "is_everything", "selection_of"]
 
 
 def add_filters(parser: argparse.ArgumentParser, *, id_is_argument: bool) -> None:
-    """Declare them."""
+    """Declare the filters."""
     if id_is_argument:
         parser.add_argument("id", metavar="ID", nargs="*", default=[], help="an id, or the beginning of several")
     else:
@@ -55,7 +55,7 @@ def selection_of(options: argparse.Namespace) -> list[Selection]:
 
 
 def is_everything(options: argparse.Namespace) -> bool:
-    """No filter was given: then no selection need be made."""
+    """Whether no filter was given, so that no selection is needed."""
     o = options
     named = (*o.id, o.sender, o.recipient, o.domain, *o.state)
     return not any(named) and o.older is None and o.younger is None

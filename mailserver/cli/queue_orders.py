@@ -60,7 +60,7 @@ def add_verbs(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def change_queue(options: argparse.Namespace) -> int:
-    """1 where no message was meant, or one was left as it was."""
+    """Carry out the order.  Return 1 where no message matched, or one was left unchanged."""
     from mailserver.config import load
 
     selections = selection_of(options)

@@ -26,7 +26,7 @@ def add_salvage(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def salvage_queue(options: argparse.Namespace) -> int:
-    """1 where something is lost."""
+    """Salvage the queue.  Return 1 where something is lost."""
     from mailserver.queue.admin.salvage import salvage
     from mailserver.queue.lock import QueueInUse
 

@@ -1,4 +1,4 @@
-"""What in the configuration names an address or a domain: changed with it, or told."""
+"""References to an address or a domain in the configuration: changed with it, or reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Renaming:
         self._separators = {normal_domain(name): table.get("subaddress", "+") for name, table in tables.items()}
 
     def follow(self) -> None:
-        """Change all that names them.  Raises `Unchangeable`."""
+        """Change all references to the old names.  Raises `Unchangeable`."""
         if self._domain is not None:
             self._follow_domain(*self._domain)
         for name, table in list(self._draft.document.get("domain", {}).items()):

@@ -1,9 +1,9 @@
-"""Accounts get other names, under a server that runs: their mail, what they log in with, and whatever names them.
+"""Renames accounts while the server runs: their mail, their credentials, and all references to them.
 
-At each moment the old name or the new one is whole, mail that is on its way arrives, and a server that does not take the change
-up leaves everything as it was:
+At each moment the old name or the new one is complete, and mail on its way arrives.  Where the server does not take the change
+up, everything stays as it was:
 
-1. the Maildirs are moved, a link in their place (`moving`);
+1. the Maildirs are moved, and a link takes their place (`maildir_move`);
 2. where the configuration changes, the accounts stand under both names until the server has taken it up;
 3. the accounts get their new names.
 """
@@ -44,7 +44,7 @@ ByAddress = Mapping[str, str]
 
 
 def add_rename_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what each rename takes."""
+    """Declare the options that every rename has."""
     parser.add_argument("--mail-stays", action="store_true", help="move no Maildirs: they are moved, or another program's")
 
 
@@ -64,7 +64,7 @@ class Rename:
     unsealed: list[str] = field(default_factory=list)
 
     def reseal(self, account: Account, new: str) -> str | None:
-        """The readable password is sealed for its account by name."""
+        """Seal a readable password anew, since it is sealed for its account's name."""
         place = KeyPlace(self.configuration.keys_path, self.configuration.data)
         try:
             with as_owner_of(self.configuration.data):
@@ -125,7 +125,7 @@ def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
 
 @contextlib.contextmanager
 def _alone(data: str) -> Iterator[None]:
-    """One rename at a time: another one, of the same accounts, would take back what this one has moved.  Raises `Unable`."""
+    """Allow one rename at a time.  A second one of the same accounts would undo the moves of this one.  Raises `Unable`."""
     if not os.path.isdir(data):
         yield
         return
@@ -159,7 +159,7 @@ def _paths(rename: Rename, old: str, new: str) -> tuple[str, str]:
 
 
 def _changes(config: str, change: Callable[[Draft], None]) -> bool:
-    """Whether there is anything to change: who may not write the file may still rename what it does not name."""
+    """Whether anything changes.  A user who may not write the file may still rename what it does not mention."""
     draft = Draft(_text(config))
     before = draft.text
     try:
@@ -176,7 +176,7 @@ def _text(config: str) -> str:
 
 
 def _try_file(rename: Rename) -> None:
-    """All that the accounts file could have against it."""
+    """Try the change to the accounts file without writing, so that its errors come first."""
     if rename.file is not None and rename.accounts:
         file = rename.file
         changing(file, lambda: become(file, rename.accounts, rename.reseal, over_copies=rename.is_rest, dry_run=True))

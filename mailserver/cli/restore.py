@@ -35,7 +35,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def restore_backup(options: argparse.Namespace) -> int:
-    """1 where it is no backup, or there is a queue already."""
+    """Restore a backup.  Return 1 where the folder is not a backup, or a queue exists already."""
     from mailserver.cli.delivered_since import held_mail, roads_end
     from mailserver.observe.roads import RoadsUnreadable
     from mailserver.queue.admin.backup import NoBackup, read_manifest, restore

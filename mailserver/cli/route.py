@@ -50,7 +50,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def show_route(options: argparse.Namespace) -> int:
-    """Print it.  1 where such mail would be refused."""
+    """Print the route.  Return 1 where such mail would be refused."""
     configuration = load(options.config)
     answer = _tried(options, configuration) if options.names_config else _asked(options, configuration)
     if options.json:

@@ -55,7 +55,7 @@ FILE_MODE = 0o640  # the folder's group is the server's
 
 
 class Unsent(Exception):
-    """The message is not handed over; `code` is what the process exits with."""
+    """The message is not handed over.  `code` is the exit code."""
 
     def __init__(self, words: str, code: int) -> None:
         super().__init__(words)
@@ -79,7 +79,7 @@ class Wishes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     called = os.path.basename(sys.argv[0]) if arguments is None else ""
     try:
@@ -119,7 +119,7 @@ def _failed(words: str, code: int) -> int:
 
 
 def parse(words: list[str]) -> Wishes:
-    """Read the command line; what sendmail knows and has no meaning here is accepted.  Raises `Unsent`."""
+    """Read the command line.  Options of sendmail without a meaning here are accepted.  Raises `Unsent`."""
     wishes = Wishes()
     end = words.index("--") if "--" in words else len(words)
     for word in words[:end]:
@@ -136,7 +136,7 @@ def parse(words: list[str]) -> Wishes:
 
 
 def ignores_dots(option: str, value: str) -> bool:
-    """``-i``, ``-oi``, ``-O IgnoreDots=true``."""
+    """Whether the option is ``-i``, ``-oi`` or ``-O IgnoreDots=true``."""
     long = value.replace(" ", "").lower().removeprefix("ignoredots")
     return (
         option == "-i"
@@ -213,7 +213,7 @@ def _ring(path: str) -> None:
 
 
 def envelope_of(wishes: Wishes, sender: Address | None, addresses: Sequence[Address]) -> PickupEnvelope:
-    """The first line of the file."""
+    """The envelope, which is the first line of the file."""
     everybody = addresses if sender is None else (*addresses, sender)
     parameters = MailParameters(
         body="8BITMIME", smtputf8=not all(one.is_ascii for one in everybody), ret=wishes.ret, envid=wishes.envid

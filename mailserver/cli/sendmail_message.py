@@ -77,7 +77,7 @@ class TypedMessage:
 
     @classmethod
     def read(cls, lines: Iterator[bytes]) -> TypedMessage:
-        """Read the header.  What is no header field begins the body, with or without an empty line."""
+        """Read the header.  The first line that is not a header field begins the body, with or without an empty line."""
         fields: list[list[bytes]] = []  # each with the lines that it is folded into
         octets = 0
         for number, line in enumerate(lines):

@@ -38,7 +38,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def run_sink(options: argparse.Namespace) -> int:
-    """Until it is interrupted, or N mails have come."""
+    """Run until interrupted, or until N messages have come."""
     from mailserver.sink import CaptureServer
 
     printing = threading.Condition()
@@ -78,7 +78,7 @@ def run_sink(options: argparse.Namespace) -> int:
 
 
 def _order_faults(server: CaptureServer, options: argparse.Namespace) -> None:
-    """Always, not once."""
+    """Order the faults of the command line, for every message."""
     for stage in STAGES:
         reply = getattr(options, stage)
         if reply is not None:
@@ -102,7 +102,7 @@ def _print(mail: CapturedMessage, in_json: bool) -> None:
 
 
 def _reply(text: str) -> tuple[int, str]:
-    """``451 4.3.0 Try again later``, or without the enhanced code."""
+    """A reply such as ``451 4.3.0 Try again later``, with or without the enhanced code."""
     from mailserver.sink.faults import refusal
 
     code, _, words = text.partition(" ")
@@ -116,7 +116,7 @@ def _reply(text: str) -> tuple[int, str]:
 
 
 def _seconds(text: str) -> float:
-    """Raises ValueError."""
+    """A time in seconds.  Raises ValueError."""
     from mailserver.sink.faults import DELAY_SECONDS
 
     seconds = float(text)

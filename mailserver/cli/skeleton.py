@@ -128,7 +128,7 @@ class SkeletonError(Exception):
 def write_skeleton(name: str, directory: str) -> tuple[str, list[str]]:
     """Write the package into a new folder of `directory`; return the folder and its files.
 
-    Raises `SkeletonError` for a name that cannot be one or a folder that is there, OSError where it cannot be written.
+    Raises `SkeletonError` for an invalid name or an existing folder, and OSError where it cannot be written.
     """
     if not NAME.fullmatch(name) or len(name) > 60:
         raise SkeletonError(f"{name!r} is no name for a component: lower-case letters, digits and single hyphens")

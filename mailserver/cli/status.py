@@ -19,7 +19,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def show_status(options: argparse.Namespace) -> int:
-    """Print it.  1 where one of the server's small processes is missing."""
+    """Print the status.  Return 1 where one of the server's small processes is missing."""
     figures = ask_server(data_directory(options.config), "status", {})
     missing = {name: why for name, why in (figures.get("processes") or {}).items() if why}
     if options.json:

@@ -69,7 +69,7 @@ def _action(actions: Any, common: argparse.ArgumentParser, name: str, run: Any, 
 
 
 def add_account(options: argparse.Namespace) -> int:
-    """1 where it exists already."""
+    """Add an account.  Return 1 where it exists already."""
     configuration, accounts = opened(options.config)
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
@@ -81,7 +81,7 @@ def add_account(options: argparse.Namespace) -> int:
 
 
 def _may_be_added(options: argparse.Namespace, configuration: Configuration, address: str) -> None:
-    """An account in one of our domains.  Raises `Unable`."""
+    """Check that the account is in one of our domains.  Raises `Unable`."""
     domain = _domain_of(address)
     domains = Domains({name: LocalDomain(same_as=table.same_as) for name, table in configuration.domain.items()})
     other = domains.names_of(domain)
@@ -123,7 +123,7 @@ def _domain_of(address: str) -> str:
 
 
 def change_password(options: argparse.Namespace) -> int:
-    """1 where there is no such account."""
+    """Set an account's password.  Return 1 where the account does not exist."""
     configuration, accounts = opened(options.config)
     password = _words(options, configuration, configuration.accounts.options.recoverable)
     changing(accounts, lambda: accounts.set_password(options.address, password))
@@ -142,7 +142,7 @@ def print_hash(options: argparse.Namespace) -> int:
 
 
 def remove_account(options: argparse.Namespace) -> int:
-    """1 where there is no such account."""
+    """Remove an account.  Return 1 where it does not exist."""
     configuration, accounts = opened(options.config)
     if not options.purge:
         changing(accounts, lambda: accounts.remove(options.address))
@@ -155,12 +155,12 @@ def remove_account(options: argparse.Namespace) -> int:
 
 
 def disable_account(options: argparse.Namespace) -> int:
-    """1 where there is no such account, or it is disabled already."""
+    """Disable an account.  Return 1 where it does not exist, or is disabled already."""
     return _set_disabled(options, True, "disabled")
 
 
 def enable_account(options: argparse.Namespace) -> int:
-    """1 where there is no such account, or it was not disabled."""
+    """Enable an account.  Return 1 where it does not exist, or is not disabled."""
     return _set_disabled(options, False, "enabled")
 
 
@@ -172,7 +172,7 @@ def _set_disabled(options: argparse.Namespace, disabled: bool, word: str) -> int
 
 
 def rename_account(options: argparse.Namespace) -> int:
-    """1 where there is no such account, or the new name is taken."""
+    """Rename an account.  Return 1 where it does not exist, or the new name is taken."""
     configuration, accounts = opened(options.config)
     old, new = changing(accounts, lambda: (account_key(options.address), account_key(options.new)))
     _may_be_added(options, configuration, new)
@@ -233,7 +233,7 @@ def _row(account: Account) -> tuple[str, ...]:
 
 
 def _password(options: argparse.Namespace) -> str:
-    """From standard input, or typed twice.  Never an argument: those are seen by every user of the host."""
+    """The password, from standard input or typed twice.  Never from an argument, which every user of the host can see."""
     if options.password_stdin:
         line = sys.stdin.readline(PASSWORD_LINE_CHARACTERS)
         return line.rstrip("\r\n")

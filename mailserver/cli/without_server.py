@@ -40,14 +40,14 @@ class NoAnswers:
 
 
 class InPlace:
-    """Stands for threads of a component's own."""
+    """Replaces a component's own threads: runs functions at once."""
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """Now."""
+        """Run the function at once; the Deferred has its result."""
         return maybeDeferred(function, *arguments)
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no threads run."""
 
 
 def offline_services(configuration: Configuration) -> Services:

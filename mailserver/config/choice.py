@@ -23,10 +23,10 @@ def chosen_path(
     say: Callable[[str], object],
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """The file's absolute path.  `say` is told what a person should know about the choice.
+    """The file's absolute path.  `say` is called with what a person should know about the choice.
 
-    `environment` is None where it may not be believed.  Raises `ConfigurationError` for a file that root must not use, and where
-    none is named and none installed.
+    `environment` is None where it is not trusted.  Raises `ConfigurationError` for a file that root must not use, and where no
+    file is named and none installed.
     """
     if named is not None:
         path = os.path.abspath(named)
@@ -44,9 +44,9 @@ def chosen_path(
 
 
 def insist(path: str, *, is_named: bool, say: Callable[[str], object]) -> None:
-    """As root, refuse a file that others could have written: it says what root does.  Raises `ConfigurationError`.
+    """As root, refuse a file that others could have written, since it says what root does.  Raises `ConfigurationError`.
 
-    Another's file that was named by hand is taken, and told.
+    A file of another user that was named by hand is accepted with a warning.
     """
     if os.geteuid() != 0:
         return
@@ -61,5 +61,5 @@ def insist(path: str, *, is_named: bool, say: Callable[[str], object]) -> None:
 
 
 def _is_itself() -> bool:
-    """The program runs with its caller's own rights: then the caller's environment is its own word."""
+    """Whether the program runs with its caller's own rights.  Only then is the environment trusted."""
     return os.getuid() == os.geteuid() and os.getgid() == os.getegid()

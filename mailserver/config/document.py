@@ -11,7 +11,7 @@ from mailserver.config.fault import Fault
 __all__ = ["FILE_OCTETS", "parse_document", "read_document"]
 
 FILE_OCTETS = 4 * 1024 * 1024
-LEVELS = 20  # of tables and lists within each other: the deepest key has six
+LEVELS = 20  # of nested tables and lists; the deepest key has six
 INTEGERS = range(-(2**63), 2**63)  # TOML 1.0: 64 bits
 SYNTAX_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 TOO_DEEP = f"has more than {LEVELS} tables and lists within each other"
@@ -36,14 +36,14 @@ def parse_document(text: str, file: str) -> tuple[str, dict[str, Any]] | Fault:
         return _syntax_fault(str(error), text, file)
     except RecursionError:
         return Fault(file, 1, "", TOO_DEEP)
-    except ValueError:  # Python reads no number of more than 4300 digits
+    except ValueError:  # Python refuses numbers of more than 4300 digits
         return Fault(file, 1, "", "has a number that is out of range")
     words = _out_of_bounds(document)
     return (text, document) if not words else Fault(file, 1, "", words)
 
 
 def _out_of_bounds(document: dict[str, Any]) -> str:
-    """What is wrong with the depth or the numbers of a document, "" where nothing is.  Without recursion."""
+    """The fault in the depth or the numbers of a document, "" for none.  Without recursion, whatever the depth."""
     level: list[Any] = [document]
     for _ in range(LEVELS):
         below: list[Any] = []

@@ -59,7 +59,7 @@ class Draft:
         self._agree()
 
     def become(self, text: str) -> None:
-        """Another text, which must be valid TOML."""
+        """Replace the text by another, which must be valid TOML."""
         self.text, self.document = text, tomllib.loads(text)
 
     def rename(self, path: KeyPath, name: str) -> None:
@@ -149,7 +149,7 @@ class Draft:
         return table
 
     def _agree(self) -> None:
-        """The text says what was wanted, and nothing else."""
+        """Check that the text means what was wanted, and nothing else.  Raises `Unchangeable`."""
         try:
             says = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError:
@@ -164,7 +164,7 @@ def _key(part: str | int) -> str:
 
 
 def _written(value: Value) -> str:
-    """Text, or a list of texts, or yes and no.  (What JSON escapes TOML reads, too.)"""
+    """A value in TOML: a string, a list of strings, or a boolean.  (TOML reads JSON's escapes, too.)"""
     return json.dumps(_plain(value), ensure_ascii=False)
 
 

@@ -77,7 +77,7 @@ class EndpointPlace:
     port: int = 0
 
     def clashes_with(self, other: EndpointPlace) -> bool:
-        """Both cannot be listened on at once.  Port 0 is any that is free; an address of all includes each."""
+        """Whether both cannot be listened on at once.  Port 0 takes any free port.  A wildcard address includes every other."""
         if self.kind not in ("tcp", "tcp6") or self.kind != other.kind:
             return self == other
         return self._is_part_of(other)
@@ -136,12 +136,12 @@ def socket_path(path: str) -> str:
 
 
 def is_proxied(text: str) -> bool:
-    """Connections begin with a PROXY header."""
+    """Whether connections begin with a PROXY header."""
     return text.startswith(PROXIED)
 
 
 def bare_endpoint(text: str) -> str:
-    """The endpoint below ``haproxy:``, which is no endpoint of Twisted's to us: who reads the header is `mailserver.receive`."""
+    """The endpoint below ``haproxy:``.  Twisted's own wrapper is not used, since `mailserver.receive` reads the header."""
     return text.removeprefix(PROXIED)
 
 

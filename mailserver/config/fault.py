@@ -10,7 +10,7 @@ __all__ = ["ConfigurationError", "Fault"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to put right.  `key` is the dotted path, "" for the file as a whole."""
+    """One fault.  `key` is the dotted path of the key, "" for the file as a whole."""
 
     file: str
     line: int

@@ -28,7 +28,7 @@ class Glance:
 
 
 def glance(path: str) -> Glance:
-    """Read them.  Raises `ConfigurationError`: with all faults of the file where these keys have some."""
+    """Read these keys.  Where they have faults it raises `ConfigurationError` with all faults of the file."""
     try:
         with open(path, "rb") as source:
             read = read_document(source.read(FILE_OCTETS + 1), path)

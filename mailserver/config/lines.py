@@ -29,7 +29,7 @@ STRING = re.compile(
 )
 ESCAPE = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(["\\bfnrt]))')
 PLAIN_ESCAPES = {'"': '"', "\\": "\\", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-SCALAR = re.compile(r"[^,\]}#\n]+")  # numbers, booleans, times
+SCALAR = re.compile(r"[^,\]}#\n]+")  # numbers, booleans and times
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
@@ -147,7 +147,7 @@ class _Scan:
         return path
 
     def last_of(self, path: KeyPath) -> KeyPath:
-        """An array of tables stands for its last element."""
+        """The path itself; for an array of tables that of its last element."""
         return (*path, self.tables[path] - 1) if path in self.tables else path
 
     def pair(self, table: KeyPath) -> None:

@@ -12,7 +12,7 @@ LINKS = 40
 
 
 class _TooManyLinks(OSError):
-    """Probably a circle."""
+    """Too many symbolic links: probably a loop."""
 
 
 def why_not_of(path: str, owner: int = 0) -> str:
@@ -32,17 +32,17 @@ def why_not_of(path: str, owner: int = 0) -> str:
 
 
 def foreign_owner(path: str) -> str:
-    """Whose file it is, or the first folder or link on the way to it, in a sentence; "" where all are root's.  Raises OSError."""
+    """The first step on the way to the file that is not root's, in a sentence; "" where all are root's.  Raises OSError."""
     return next((why for step, found in _steps(path) if (why := _foreign(step, found, {0}))), "")
 
 
 def writable_by_others(path: str) -> str:
-    """The first step on the way that not just its owner may write, in a sentence; "" where there is none.  Raises OSError."""
+    """The first step on the way that others than its owner may write, in a sentence; "" for none.  Raises OSError."""
     return next((why for step, found in _steps(path) if (why := _writable(step, found))), "")
 
 
 def _steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """From / to the file, through every symbolic link: each step's path and what it is."""
+    """Each step from / to the file, through every symbolic link: its path and its status (lstat(2))."""
     left = [part for part in os.path.abspath(path).split("/") if part]
     here, links = "/", 0
     while True:

@@ -6,7 +6,7 @@ __all__ = ["password_of"]
 
 
 def password_of(path: str) -> str:
-    """The first line of the file.  Blocks, for a small local file.  Raises OSError, also where there is nothing on that line."""
+    """The first line of the file.  Blocks, for a small local file.  Raises OSError, also where that line is empty."""
     with open(path, encoding="utf-8") as file:
         line = file.readline().rstrip("\r\n")
     if not line:

@@ -18,7 +18,7 @@ TIME_MOST = 3660 * 86400.0
 
 
 def octets(value: Any) -> int:
-    """``52428800``, ``"50M"``, ``"1.5G"``: octets.  K, M, G and T count in steps of 1024."""
+    """A size in octets, from ``52428800``, ``"50M"`` or ``"1.5G"``.  K, M, G and T are powers of 1024."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return _sensible_size(value)
     match = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -36,7 +36,7 @@ def _sensible_size(value: int) -> int:
 
 
 def seconds(value: Any) -> float:
-    """``300``, ``"5m"``, ``"1h30m"``, ``"5d"``: seconds."""
+    """A time in seconds, from ``300``, ``"5m"``, ``"1h30m"`` or ``"5d"``."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
         return _sensible_time(float(value))
     if not isinstance(value, str) or DURATION.fullmatch(value.strip()) is None:

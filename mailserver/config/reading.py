@@ -36,7 +36,7 @@ class ComponentOptions(Protocol):
     def __call__(self, section: str, name: str) -> type[Options]:
         """Return the class.  `section` is ``accounts``, ``delivery``, ``relay`` or ``filter``.
 
-        Raises LookupError with a sentence where there is no such component.
+        Raises LookupError with a sentence for an unknown component.
         """
 
 
@@ -119,7 +119,7 @@ class _Reading:
         return self.checked(place, model, table)
 
     def check_endpoints(self, listeners: Any) -> None:
-        """Two listeners on one port: only the start would find out."""
+        """Find two listeners on one port, which else only the start would find."""
         seen: list[tuple[EndpointPlace, int]] = []
         for index, listen in enumerate(listeners if isinstance(listeners, list) else ()):
             endpoint = listen.get("endpoint") if isinstance(listen, Mapping) else None
@@ -134,7 +134,7 @@ class _Reading:
                 seen.append((place, index))
 
     def check_domains(self, domains: Any) -> None:
-        """Example.org and example.org are one domain: the second would silently replace the first."""
+        """Find domains that are given twice, such as Example.org and example.org: the second would silently replace the first."""
         seen: dict[str, str] = {}
         for name in domains if isinstance(domains, Mapping) else ():
             try:

@@ -59,7 +59,7 @@ __all__ = [
 Time = Annotated[Duration, Field(gt=0)]
 Octets = Annotated[Size, Field(gt=0)]
 KIB, MIB = 1024, 1024 * 1024
-SEPARATORS = "+-_.=#~%!$&*/?^|"  # what may stand in a local part (RFC 5322 section 3.2.3) and is no letter, digit or quote
+SEPARATORS = "+-_.=#~%!$&*/?^|"  # of an atom (RFC 5322 section 3.2.3), without letters, digits and quotes
 Service = Literal["mx", "submission", "lmtp"]
 
 

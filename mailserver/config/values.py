@@ -44,7 +44,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def network(value: Any) -> IPNetwork:
-    """``"192.0.2.0/24"``, ``"2001:db8::/32"``, or one address."""
+    """A network, from ``"192.0.2.0/24"``, ``"2001:db8::/32"``, or one address."""
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
     if not isinstance(value, str):
@@ -56,7 +56,7 @@ def network(value: Any) -> IPNetwork:
 
 
 def domain_name(value: str) -> str:
-    """A domain as look-ups compare it: lower case, A-labels."""
+    """A domain in normal form: lower case, A-labels."""
     try:
         return normal_domain(parse_domain(value, utf8=True))
     except AddressError as error:
@@ -64,7 +64,7 @@ def domain_name(value: str) -> str:
 
 
 def host_name(value: str) -> str:
-    """A domain name that other hosts can look up: at least one letter, no address literal."""
+    """A domain name that other hosts can look up: with at least one letter, and not an address literal."""
     name = domain_name(value)
     if name.startswith("[") or not re.search("[a-z]", name):
         raise ValueError(f"{value!r} is not a host name")
@@ -72,7 +72,7 @@ def host_name(value: str) -> str:
 
 
 def domain_key(value: str) -> str:
-    """A domain, or ``*.`` and a domain: every name below it."""
+    """A domain, or ``*.`` and a domain, which means every name below it."""
     return "*." + host_name(value[2:]) if value.startswith("*.") else domain_name(value)
 
 
@@ -97,7 +97,7 @@ def alias_member(value: Any) -> Address:
 
 
 def name_server(value: Any) -> ServerAddress:
-    """``"127.0.0.1"``, ``"127.0.0.1:5353"``, ``"[::1]:53"``."""
+    """A name server's address, from ``"127.0.0.1"``, ``"127.0.0.1:5353"`` or ``"[::1]:53"``."""
     if not isinstance(value, str):
         if isinstance(value, ServerAddress):
             return value

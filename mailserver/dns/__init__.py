@@ -3,7 +3,7 @@
 In the order in which they are read:
 
 * `resolver`: answers from the cache; asks each other question once, however many ask for it
-* `cache`: answers that are still true
+* `cache`: the cache of answers and failures
 * `lookup`: the state of one question: servers asked, CNAMEs followed, the next step
 * `servers`: which name servers there are, which is asked next, which rests
 * `edns`: which name servers are asked without EDNS for a while

@@ -1,6 +1,6 @@
-"""Answers that are still true.
+"""The cache of DNS answers.
 
-Bounded by the number of answers and by their octets; what was not asked for the longest time goes first.
+It is bounded by the number of answers and by their octets.  The least recently used answer goes first.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from mailserver.mail.dns_records import Answer, LookupFailed
 __all__ = ["Cache"]
 
 Key = tuple[str, str]
-ENTRY_OCTETS = 400  # what an entry costs beside its text
+ENTRY_OCTETS = 400  # an estimate of what an entry takes beside its text
 EVERY_TYPE = ""
-FAILURE_MEMORY_SECONDS = 600.0  # after it has expired: one that comes later begins anew
+FAILURE_MEMORY_SECONDS = 600.0  # after a failure has expired; a later one begins again with the shortest time
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class _Failure:
 class Cache:
     """Keeps answers as long as their time to live says.
 
-    That a name does not exist is an answer for all its types (RFC 2308 section 5).  A failure is kept for `failure_seconds`; when
-    the next question fails again, twice as long, and so on up to `failure_seconds_most` (RFC 9520 section 3.2).
-    `longest_seconds` cuts absurd times to live.  The time is handed in.
+    That a name does not exist is an answer for all its types (RFC 2308 section 5).  A failure is kept for `failure_seconds`.
+    Each further failure is kept twice as long, up to `failure_seconds_most` (RFC 9520 section 3.2).  No answer is kept longer
+    than `longest_seconds`, whatever its time to live.  The caller hands the time in, in seconds.
     """
 
     __slots__ = (
@@ -63,9 +63,9 @@ class Cache:
         return len(self._entries)
 
     def get(self, key: Key, now: float) -> Answer | LookupFailed | None:
-        """What is known; an answer's `ttl_seconds` is what is left of it."""
+        """The cached answer or failure; None where nothing is cached.  An answer's `ttl_seconds` is the time that is left."""
         found = self._get(key, now)
-        if not isinstance(found, Answer):  # one that failed is known not to exist where another type has said so meanwhile
+        if not isinstance(found, Answer):  # another type's answer may have shown meanwhile that the name does not exist
             found = self._get((key[0], EVERY_TYPE), now) or found
         return found
 
@@ -76,10 +76,10 @@ class Cache:
         expires_at, _, found = entry
         left = expires_at - now
         if isinstance(found, _Failure):
-            if left <= 0:  # it stays as the memory that it was
+            if left <= 0:  # expired, but kept: `put_failure` doubles its time
                 return None
             self._entries.move_to_end(key)
-            return LookupFailed(found.why)  # a new one each time: one that is raised again and again collects tracebacks
+            return LookupFailed(found.why)  # a new one each time: an exception raised again and again collects tracebacks
         if left <= 0:
             self._drop(key)
             return None
@@ -87,8 +87,8 @@ class Cache:
         return Answer(found.records, int(left), found.authenticated, found.name_exists, found.canonical_name)
 
     def put(self, key: Key, answer: Answer, now: float) -> None:
-        """Keep an answer; not at all where its time to live is 0."""
-        if not answer.canonical_name:  # at the end of a chain of CNAMEs it is that other name that does not exist
+        """Keep an answer for its time to live.  One with a time to live of 0 is not kept."""
+        if not answer.canonical_name:  # else the name that does not exist is the one at the end of the CNAMEs
             if not answer.name_exists:
                 self._forget(key)
                 key = (key[0], EVERY_TYPE)
@@ -98,7 +98,7 @@ class Cache:
         self._keep(key, min(float(answer.ttl_seconds), self._longest_seconds), octets, answer, now)
 
     def put_failure(self, key: Key, why: str, now: float) -> None:
-        """Keep a failure for a moment, so that a flood of messages is not a flood of questions that nobody answers."""
+        """Keep a failure for a moment, so that a flood of messages does not become a flood of failing questions."""
         seconds = self._failure_seconds
         entry = self._entries.get(key)
         if entry is not None and isinstance(entry[2], _Failure) and now < entry[0] + FAILURE_MEMORY_SECONDS:

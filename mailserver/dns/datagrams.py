@@ -1,8 +1,8 @@
 """Questions by UDP over a few connected sockets for each server.
 
-An answer is believed only where address, port, id and question are those of an attempt that waits.  A forger far away has
-to guess the port and the id (RFC 5452): both are random, sockets are used in random order and are replaced by new ones after
-a while, sooner where answers arrive that nobody waits for.
+An answer is believed only where its address, port, id and question match a waiting attempt.  An off-path forger has to guess
+the port and the id (RFC 5452).  Both are random, and sockets are used in random order.  Sockets are replaced after a while,
+and sooner where unexpected answers arrive.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["QueryAttempt", "Datagrams"]
 SOCKETS = 8  # for each server
 SOCKET_USES = 200
 SOCKET_SECONDS = 60.0
-SOCKET_STRAYS = 10  # answers of which nobody knows
+SOCKET_STRAYS = 10  # unexpected answers after which a socket is replaced
 
 
 class QueryAttempt:
-    """One question put to one server.  `lookup` is the caller's; `question` the section as it was sent."""
+    """One question sent to one server.  `lookup` is the caller's own; `question` is the question section as it was sent."""
 
     __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "waits_in")
 
@@ -48,7 +48,7 @@ Failed = Callable[[QueryAttempt, str], None]
 class Datagrams:
     """The sockets towards one server.
 
-    `replied(attempt, octets)` is called with the answer to an attempt, `failed(attempt, why)` where nobody listens.
+    `replied(attempt, octets)` is called with the answer to an attempt, `failed(attempt, why)` where the server does not listen.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Datagrams:
             self._sockets[self._sockets.index(socket)] = None
 
     def close(self) -> list[Deferred[Any]]:
-        """Close every socket; what waits there is forgotten."""
+        """Close every socket and forget the attempts that wait there."""
         return [socket.close() for socket in list(self._open)]
 
 
@@ -128,7 +128,7 @@ class _Socket(DatagramProtocol):
         self._owner.opened(self)
         try:
             self.transport.connect(*self._peer)
-        except OSError as error:  # no route, for instance; from here it would leave the socket behind
+        except OSError as error:  # no route, for instance; raised from here it would leave the socket open
             self.failure = error
 
     def stopProtocol(self) -> None:
@@ -158,19 +158,19 @@ class _Socket(DatagramProtocol):
             self._owner.failed(attempt, why)
 
     def forget(self, attempt: QueryAttempt) -> None:
-        """An answer that comes later is a stray."""
+        """Wait no longer for this attempt.  An answer that comes later counts as unexpected."""
         self.waiting.pop(attempt.id, None)
         if self._retired and not self.waiting:
             self.close()
 
     def retire(self) -> None:
-        """Close as soon as nothing waits here."""
+        """Close as soon as no attempt waits on this socket."""
         self._retired = True
         if not self.waiting:
             self.close()
 
     def close(self) -> Deferred[Any]:
-        """The Deferred fires when it is closed.  May be called again, which Twisted's `stopListening` does not stand."""
+        """Close; the Deferred fires when it is done.  May be called again, unlike Twisted's `stopListening`."""
         self.waiting.clear()
         if self._closed is None:
             self._closed = maybeDeferred(self.transport.stopListening)

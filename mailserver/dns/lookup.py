@@ -1,6 +1,6 @@
 """The state of one question: the servers asked, the CNAMEs followed, the next step.
 
-No I/O here: `Lookup` gets messages and failures and says what follows.
+No I/O here: `Lookup` is given messages and failures and decides the next step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TRIES_MOST = 3  # RFC 9520 section 3.1: for one question at one server, by UDP
 
 
 class LookupStep(enum.Enum):
-    """What follows a message where there is no answer yet."""
+    """The next step after a message that holds no answer."""
 
     NEXT_SERVER = "next server"
     BY_TCP = "the same server by TCP"
@@ -32,7 +32,7 @@ class LookupStep(enum.Enum):
 
 
 class Lookup:
-    """The life of one question.  `waiting` are those who want its answer; `why` is the last failure."""
+    """One question from its start to its answer.  `waiting` holds who wants the answer; `why` is the last failure."""
 
     __slots__ = (
         "_authenticated",
@@ -60,23 +60,23 @@ class Lookup:
         self.waiting: deque[Deferred[Answer]] = deque()
         self.why = "no name server was asked"
         self.gives_up_at = 0.0
-        self.attempt: QueryAttempt | None = None  # the one that waits
-        self.without_edns: set[NameServer] = set()  # where it has failed with EDNS
+        self.attempt: QueryAttempt | None = None  # the one that waits for an answer
+        self.without_edns: set[NameServer] = set()  # servers where this question has failed with EDNS
         self._order: list[NameServer] = []
         self._tries: dict[NameServer, int] = {}
-        self._names = 0  # CNAMEs that were followed
-        self._ttl_seconds: int | None = None  # of those CNAMEs
+        self._names = 0  # CNAMEs followed so far
+        self._ttl_seconds: int | None = None  # the shortest of those CNAMEs
         self._authenticated = True
         self._trusted_only = False
 
     def ask(self, servers: list[NameServer], attempts: int) -> None:
-        """Put the (first, or the next) name to these servers, in this order, so many times."""
+        """Ask these servers for the first (or the next) name, in this order, each up to `attempts` times."""
         self._order = servers * attempts
         self._tries.clear()
         self.without_edns.clear()
 
     def next_server(self) -> NameServer | None:
-        """Whom to ask now; None where all have been asked."""
+        """The server to ask now; None where all have been asked."""
         while self._order:
             server = self._order.pop(0)
             tries = self._tries.get(server, 0)
@@ -90,7 +90,10 @@ class Lookup:
         self.why = f"{server}: {why}"
 
     def read(self, server: NameServer, data: bytes, *, by_tcp: bool, edns: bool) -> Answer | Alias | LookupStep:
-        """What a message that answers this question (asked by TCP, with EDNS) means; of an `Alias` the caller goes on to ask."""
+        """What a message that answers this question means.  The caller asks on for the name of an `Alias`.
+
+        `by_tcp` and `edns` say how the question was asked.
+        """
         try:
             message = decode(data, self.question, self.name)
             if message.truncated:
@@ -112,7 +115,7 @@ class Lookup:
             return LookupStep.WITHOUT_EDNS
         self._order = [other for other in self._order if other != server]
         if error.rcode == SERVFAIL and server.trusted:
-            # Forged data look like this to a server that validates; one that does not would take them for true.
+            # A validating server answers so for forged data.  The next server may not validate, and would believe them.
             self._trusted_only = True
         return LookupStep.NEXT_SERVER
 
@@ -128,7 +131,7 @@ class Lookup:
         return alias
 
     def whole(self, answer: Answer) -> Answer:
-        """The answer to the question as it was asked: with what the CNAMEs before it say."""
+        """The answer to the question as it was asked, with the CNAMEs before it taken into account."""
         if self._ttl_seconds is None:
             return answer
         return replace(

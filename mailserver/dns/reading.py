@@ -11,7 +11,7 @@ from mailserver.mail.dns_records import Answer
 
 __all__ = ["CHAIN_NAMES", "Alias", "ServerFailure", "read_message", "reverse_name"]
 
-CHAIN_NAMES = 8  # CNAMEs one after the other, over all messages of one question
+CHAIN_NAMES = 8  # the longest chain of CNAMEs, over all messages of one question
 NEGATIVE_SECONDS = 3600  # RFC 2308 section 5: one to three hours
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 RCODES = {FORMERR: "FORMERR", SERVFAIL: "SERVFAIL", NOTIMP: "NOTIMP", REFUSED: "REFUSED", 16: "BADVERS"}
@@ -20,7 +20,7 @@ NS, SOA = 2, 6
 
 
 class ServerFailure(Exception):
-    """This server cannot tell.  `rcode` is what it answered; 0 where the answer made no sense."""
+    """This server cannot tell.  `rcode` is its response code; 0 where its answer was malformed."""
 
     def __init__(self, why: str, rcode: int = 0) -> None:
         super().__init__(why)
@@ -60,7 +60,7 @@ def _read(message: Message, name: str, record_type: int, authenticated: bool) ->
     if records and message.rcode == NOERROR:
         return Answer(tuple(dict.fromkeys(records)), ttl_seconds, authenticated, True, end)
     soa = next((record for record in message.authority if record.type == SOA), None)
-    if message.rcode == NXDOMAIN:  # of the last name of the chain (RFC 6604 section 2.1)
+    if message.rcode == NXDOMAIN:  # the code is about the last name of the chain (RFC 6604 section 2.1)
         return Answer((), min(ttl_seconds, _negative_seconds(message.data, soa)), authenticated, False, end)
     if soa is None:
         if names:
@@ -71,7 +71,7 @@ def _read(message: Message, name: str, record_type: int, authenticated: bool) ->
 
 
 def _follow(message: Message, name: str, record_type: int) -> tuple[str, int, int]:
-    """The end of the chain of CNAMEs, how many there were, and the shortest of their times to live."""
+    """The name at the end of the CNAMEs, the number of CNAMEs, and the shortest of their times to live in seconds."""
     longest = 0x7FFFFFFF
     if record_type == CNAME:
         return name, 0, longest
@@ -87,7 +87,7 @@ def _follow(message: Message, name: str, record_type: int) -> tuple[str, int, in
 
 
 def _negative_seconds(data: bytes, soa: Record | None) -> int:
-    """How long "there is none" may be kept (RFC 2308 section 5): not at all without an SOA record."""
+    """How many seconds a negative answer may be kept (RFC 2308 section 5).  Without an SOA record it is 0."""
     if soa is None:
         return 0
     _, at = read_name(data, soa.start)

@@ -52,10 +52,10 @@ class ResolverCounts:
 class Resolver:
     """A stub resolver (`IResolver`, `IComponent`).
 
-    Without `servers` it follows /etc/resolv.conf, also when that changes; `timeout_seconds` (how long one server has) and
-    `attempts` (how often each is asked) then come from there as well, where they are None.  `question_seconds` bounds the
-    whole of a question.  At most `in_flight` questions are with the servers, `waiting` more wait for their turn.  Times are told
-    by `seconds`, a clock that nobody sets, where it is given.
+    Without `servers` it follows /etc/resolv.conf and its changes.  `timeout_seconds` (how long one server has) and `attempts`
+    (how often each is asked) then come from there as well, where they are None.  `question_seconds` bounds the whole of a
+    question.  At most `in_flight` questions are with the servers; up to `waiting` more wait for their turn.  `seconds` is a
+    monotonic clock; without it the reactor's is used.
     """
 
     log = Logger()
@@ -110,12 +110,12 @@ class Resolver:
             failed=self._failed,
             connections_most=STREAMS,
         )
-        self._lookups: dict[tuple[str, str], Lookup] = {}  # in the order in which they give up
+        self._lookups: dict[tuple[str, str], Lookup] = {}  # ordered by the time at which they give up
         self._give_up_timer: Any = None
         self._queue: deque[Lookup] = deque()
         self._asking = 0
         self._taking_turns = False
-        self._attempts: dict[QueryAttempt, None] = {}  # in the order of their deadlines
+        self._attempts: dict[QueryAttempt, None] = {}  # ordered by deadline
         self._timer: Any = None
         self._closing: list[Deferred[Any]] = []
         self._running = False
@@ -129,7 +129,7 @@ class Resolver:
             self._look_at_system(self._seconds())
 
     async def stop(self) -> None:
-        """Fail what waits, close every socket.  A later `start` begins anew, with an empty cache."""
+        """Fail the questions that wait and close every socket.  A later `start` begins with an empty cache."""
         self._running = False
         for timer in (self._timer, self._give_up_timer):
             if timer is not None:
@@ -160,8 +160,8 @@ class Resolver:
     def query(self, name: str, record_type: str) -> Deferred[Answer]:
         """Ask for the records of `name`: A, AAAA, MX, TXT, PTR, TLSA or CNAME (ValueError for others).
 
-        The Deferred fails with `LookupFailed` where nobody can tell.  A name that cannot be one, such as "a..b", does not exist.
-        Cancelling it gives up one's own interest in the answer only.
+        The Deferred fails with `LookupFailed` where no server can tell.  A malformed name, such as "a..b", does not exist.
+        Cancelling the Deferred does not cancel the question for others who asked the same.
         """
         number = TYPES.get(record_type)
         if number is None:
@@ -192,7 +192,7 @@ class Resolver:
             if len(self._queue) >= self._waiting_most:
                 return fail(LookupFailed("too many questions wait for the name servers"))
             lookup = self._lookups[key] = Lookup(key, wire_name, number)
-            lookup.gives_up_at = now + self._question_seconds  # waiting for its turn counts
+            lookup.gives_up_at = now + self._question_seconds  # the time in which it waits for its turn counts
             if self._give_up_timer is None:
                 self._give_up_timer = self._reactor.callLater(self._question_seconds, self._give_up)
         deferred: Deferred[Answer] = Deferred(lookup.waiting.remove)
@@ -211,7 +211,7 @@ class Resolver:
         self._ask_about(lookup, now)
 
     def _ask_about(self, lookup: Lookup, now: float) -> None:
-        """Put the name, or the one that its CNAMEs have led to, to the servers that may hear of it."""
+        """Ask for the name, or for the one that its CNAMEs have led to.  Special names may go to servers on this host only."""
         here = answer_here(lookup.name, lookup.key[1])
         servers = self._servers.order(now)
         if here is None and stays_on_this_host(lookup.name):
@@ -224,7 +224,7 @@ class Resolver:
         self._ask_next(lookup)
 
     def _ask_next(self, lookup: Lookup) -> None:
-        """Put the question to the next server that it can be sent to; without one it has failed."""
+        """Send the question to the next server that can be reached.  Where none is left it has failed."""
         while (server := lookup.next_server()) is not None:
             attempt = self._attempt(lookup, server, self._seconds())
             self.counts.datagrams += 1
@@ -262,7 +262,7 @@ class Resolver:
     # --- what comes back ---
 
     def _over(self, attempt: QueryAttempt) -> None:
-        """Nothing waits for this attempt any more."""
+        """Forget an attempt that has ended."""
         self._attempts.pop(attempt, None)
         if attempt.lookup.attempt is attempt:
             attempt.lookup.attempt = None
@@ -290,7 +290,7 @@ class Resolver:
             self._ask_next(lookup)
 
     def _failed(self, attempt: QueryAttempt, why: str) -> None:
-        """Nobody listens, or the connection broke."""
+        """The server does not listen, or the connection broke."""
         if attempt not in self._attempts:
             return
         self._over(attempt)
@@ -308,7 +308,7 @@ class Resolver:
                 break
             late.append(attempt)
         for attempt in late:
-            if attempt in self._attempts:  # what follows the one before may have failed this one
+            if attempt in self._attempts:  # handling the one before may have ended this one
                 try:
                     self._too_late(attempt)
                 except Exception:  # noqa: BLE001  # one question's trouble: the others must have their end, too
@@ -321,12 +321,12 @@ class Resolver:
         attempt.waits_in.forget(attempt)
         if not attempt.by_tcp:
             self._edns.failed(attempt.server, edns=attempt.edns)
-            if attempt.edns:  # some firewalls drop what has an OPT record
+            if attempt.edns:  # some firewalls drop questions with an OPT record
                 attempt.lookup.without_edns.add(attempt.server)
         self._failed(attempt, f"no answer in {self._timeout_seconds:g} s")
 
     def _give_up(self) -> None:
-        """End the questions whose time is over, those too that still wait for their turn."""
+        """End the questions whose time is over, also those that still wait for their turn."""
         self._give_up_timer = None
         now = self._seconds()
         late = []
@@ -355,7 +355,7 @@ class Resolver:
             self.log.warn("name server {server} does not answer", server=str(server))
 
     def _finish(self, lookup: Lookup, answer: Answer | None) -> None:
-        """The answer is there, or (None) nobody can tell."""
+        """End a question with its answer, or (None) with the failure that no server could tell."""
         if self._lookups.get(lookup.key) is not lookup:  # the resolver was stopped meanwhile
             return
         now = self._seconds()
@@ -363,7 +363,7 @@ class Resolver:
         self._asking -= 1
         if answer is not None:
             self._cache.put(lookup.key, answer, now)
-            while lookup.waiting:  # one by one: a callback may cancel one that comes after it
+            while lookup.waiting:  # one by one: a callback may cancel a later one
                 lookup.waiting.popleft().callback(answer)
         else:
             self.counts.failures += 1
@@ -374,7 +374,7 @@ class Resolver:
             self._take_turns()
 
     def _take_turns(self) -> None:
-        """Begin what waits.  A loop, never from within itself: questions that fail at once would pile up on the stack."""
+        """Begin the questions that wait.  It is a loop and never nested: questions that fail at once would fill the stack."""
         self._taking_turns = True
         try:
             while self._queue and self._asking < self._in_flight_most:
@@ -403,7 +403,7 @@ class Resolver:
         self._attempts_each = self._attempts_wanted or settings.attempts
 
     def _look_at_system(self, now: float) -> None:
-        """Follow /etc/resolv.conf, which changes under a running server where DHCP or a VPN writes it."""
+        """Follow /etc/resolv.conf.  DHCP or a VPN may change it while the server runs."""
         self._resolv_conf_next = now + RESOLV_CONF_SECONDS
         try:
             status = os.stat(self._resolv_conf)
@@ -414,9 +414,9 @@ class Resolver:
                 settings = read_resolv_conf(file.read(RESOLV_CONF_OCTETS))
             self._resolv_conf_seen = seen
         except OSError:
-            if self._resolv_conf_seen is not None:  # it vanishes for a moment while it is replaced
+            if self._resolv_conf_seen is not None:  # the file is missing for a moment while it is replaced
                 return
-            settings = SystemSettings()  # as the C library: a server on this host
+            settings = SystemSettings()  # as the C library does: a server on this host
         self._use(settings)
         for server in [server for server in self._pools if server not in settings.servers]:
             pool = self._pools.pop(server)
@@ -424,7 +424,7 @@ class Resolver:
 
 
 def _normal(name: str, record_type: str) -> tuple[tuple[str, str], bytes]:
-    """The key, with the name as answers have it, and the name as it goes over the wire.  Raises `NotAName`."""
+    """The key (the normal name and the type), and the name in wire format.  Raises `NotAName`."""
     if not name.isascii():
         try:
             name = normal_domain(name)
@@ -436,5 +436,5 @@ def _normal(name: str, record_type: str) -> tuple[tuple[str, str], bytes]:
 
 
 def _fire_failure(lookup: Lookup, why: str) -> None:
-    while lookup.waiting:  # each its own exception: what is raised in two places would mix their tracebacks
+    while lookup.waiting:  # each gets its own exception: a shared one would mix their tracebacks
         lookup.waiting.popleft().errback(Failure(LookupFailed(why)))

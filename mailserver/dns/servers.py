@@ -1,6 +1,6 @@
 """The name servers: which there are, which is asked next, which rests.
 
-Decisions only; the time is handed in.
+Decisions only; the caller hands the time in, in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REST_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class NameServer:
-    """A name server that asks others for us.  `trusted`: its AD bit is believed, and so is its SERVFAIL."""
+    """A recursive name server.  `trusted`: its AD bit and its SERVFAIL are believed."""
 
     address: ServerAddress
     trusted: bool = False
@@ -41,10 +41,10 @@ class SystemSettings:
 
 
 def read_resolv_conf(text: str) -> SystemSettings:
-    """The name servers and options of a resolv.conf(5); `search` does not count: mail has only whole names.
+    """The name servers and options of a resolv.conf(5).  `search` is ignored: names in mail are always complete.
 
-    A server on loopback is trusted, with the option `trust-ad` every server is.  Faulty lines are passed over, as the C library
-    does; without a server it is 127.0.0.1.
+    A server on loopback is trusted.  With the option `trust-ad` every server is.  Malformed lines are skipped, as in the C
+    library.  Where no server is named it is 127.0.0.1.
     """
     addresses: list[ServerAddress] = []
     options: dict[str, str] = {}
@@ -86,15 +86,15 @@ class _Silence:
 class ServerList:
     """The order in which servers are asked.
 
-    The first is asked first, unless `rotate`.  One that was silent twice in a row is asked last; every half minute one
-    question tries it first, so that a server that is back is found, and one that is not costs one question its time-out.
+    The first is asked first, unless `rotate`.  A server that was silent twice in a row rests: it is asked last.  Every half
+    minute one question tries it first.  So a server that is back is found, and a dead one costs only one question its time-out.
     """
 
     __slots__ = ("_next", "_rotate", "_silent", "servers")
 
     def __init__(self, servers: Iterable[NameServer], *, rotate: bool = False) -> None:
         self.servers: Sequence[NameServer] = tuple(servers)[:SERVERS_MOST]
-        self._silent: dict[NameServer, _Silence] = {}  # of those that were silent lately: mostly empty
+        self._silent: dict[NameServer, _Silence] = {}  # servers that were silent lately: mostly empty
         self._rotate = rotate
         self._next = 0
 
@@ -127,8 +127,8 @@ class ServerList:
         return silence is not None and silence.rests_until is not None
 
     def silent(self, server: NameServer, now: float) -> bool:
-        """The server has not answered in time, or nobody listens there.  Return whether it goes to rest now."""
-        if server not in self.servers:  # of a list that has been replaced
+        """The server has not answered in time, or does not listen.  Return whether it rests from now on."""
+        if server not in self.servers:  # the list has been replaced meanwhile
             return False
         silence = self._silent.setdefault(server, _Silence())
         silence.times += 1
@@ -138,5 +138,5 @@ class ServerList:
         return True
 
     def resting(self) -> list[NameServer]:
-        """The servers that do not answer."""
+        """The servers that rest, because they do not answer."""
         return [server for server in self.servers if self._rests(server)]

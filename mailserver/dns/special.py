@@ -12,7 +12,10 @@ NO_SUCH_TYPE = Answer(())
 
 
 def answer_here(name: str, record_type: str) -> Answer | None:
-    """The answer that is given without asking; None for all other names.  `name` is in lower case, without a final dot."""
+    """The answer for a special name, given without asking; None for all other names.
+
+    `name` is in lower case, without a final dot.
+    """
     top = name[name.rfind(".") + 1 :]
     if top == "localhost":  # section 6.3: the loopback addresses, and nothing else
         return LOOPBACK.get(record_type, NO_SUCH_TYPE)
@@ -22,5 +25,5 @@ def answer_here(name: str, record_type: str) -> Answer | None:
 
 
 def stays_on_this_host(name: str) -> bool:
-    """Whether only a name server on this host may be asked: somebody who tests may have put such names there (section 6.2)."""
+    """Whether only a name server on this host may be asked.  Somebody may have set it up for tests (RFC 6761 section 6.2)."""
     return name.endswith(".test") or name == "test"

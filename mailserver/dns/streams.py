@@ -14,11 +14,11 @@ from mailserver.dns.wire import answers_question, encode_query
 
 __all__ = ["Streams"]
 
-LENGTH_OCTETS = 2  # RFC 1035 section 4.2.2; an answer cannot be longer than they say: 64 KiB
+LENGTH_OCTETS = 2  # RFC 1035 section 4.2.2; two octets bound an answer to 64 KiB
 
 
 class Streams:
-    """The connections that are open; at most `connections_most`."""
+    """The open connections, at most `connections_most`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Streams:
         self._open.discard(stream)
 
     def close(self) -> list[Deferred[None]]:
-        """Break every connection off; each Deferred fires when one is gone."""
+        """Abort every connection.  Each Deferred fires when its connection is closed."""
         streams = list(self._open)
         for stream in streams:
             stream.abort()
@@ -91,7 +91,7 @@ class _Stream(ClientFactory):
         self.gone.callback(None)
 
     def received(self, data: bytes) -> None:
-        """The whole answer is there."""
+        """The whole answer has come."""
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
@@ -101,7 +101,7 @@ class _Stream(ClientFactory):
             self._owner.failed(attempt, "an answer to something else by TCP")
 
     def forget(self, attempt: QueryAttempt) -> None:
-        """Too late: nobody waits any more."""
+        """Wait no longer for this attempt."""
         self.abort()
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 """DNS messages as octets (RFC 1035 section 4): a question out, the records of an answer in.
 
-Everything that comes in is foreign: each name, each section and the message have their bounds, and an octet that is missing
-makes the whole message worthless.  A message that was cut off must never pass for one with fewer records.
+Input is not trusted: each name, each section and the message have their bounds.  One missing octet makes the whole message
+malformed, since a truncated message must never pass for one with fewer records.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = [
     "read_name",
 ]
 
-TYPES = {"A": 1, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "TLSA": 52}  # what can be asked
+TYPES = {"A": 1, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "TLSA": 52}  # the types that can be asked for
 OPT = 41
 IN = 1
 
 LABEL_OCTETS = 63  # section 2.3.4
 NAME_OCTETS = 255  # section 2.3.4, length octets included
-MESSAGE_RECORDS = 1000  # 64 KiB hold 5,000 of the smallest; nobody's mail needs more than dozens
-NAME_POINTERS = 16  # real messages have one or two for a name
+MESSAGE_RECORDS = 1000  # 64 KiB hold 5,000 of the smallest; mail needs no more than dozens
+NAME_POINTERS = 16  # real messages have one or two in a name
 TTL_SECONDS = 0x7FFFFFFF  # RFC 2181 section 8: a TTL with the top bit set counts as zero
 
 HEADER = struct.Struct("!6H")
@@ -66,7 +66,7 @@ class MalformedMessage(Exception):
 
 
 class NotAName(ValueError):
-    """A text that cannot be a domain name, so that no such name can exist."""
+    """The text is an invalid domain name, so no such name can exist."""
 
 
 class Record(NamedTuple):
@@ -81,7 +81,7 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class Message:
-    """An answer, as far as a stub needs it."""
+    """A response, as far as a stub resolver needs it."""
 
     data: bytes
     rcode: int
@@ -98,7 +98,10 @@ class Message:
 
 
 def encode_name(name: str) -> bytes:
-    """A name in text form (without regard to a final dot) as labels; "." is the root.  Raises `NotAName`."""
+    """A name in text form as length-prefixed labels (RFC 1035 section 3.1).  A final dot is ignored; "." is the root.
+
+    Raises `NotAName`.
+    """
     try:
         if "\\" in name:
             labels = _unescaped(name)
@@ -140,7 +143,7 @@ def _unescaped(name: str) -> list[bytes]:
 
 
 def read_name(data: bytes, at: int) -> tuple[str, int]:
-    """The name at this place in lower case, and the place behind it.  Raises `MalformedMessage` or IndexError."""
+    """The name at offset `at`, in lower case, and the offset behind it.  Raises `MalformedMessage` or IndexError."""
     labels = []
     behind = pointers = 0
     octets = 1
@@ -153,7 +156,7 @@ def read_name(data: bytes, at: int) -> tuple[str, int]:
             target = (length & 0x3F) << 8 | data[at + 1]
             behind = behind or at + 2
             pointers += 1
-            if target >= at or pointers > NAME_POINTERS:  # section 4.1.4: only to a prior occurrence
+            if target >= at or pointers > NAME_POINTERS:  # section 4.1.4: a pointer leads to a prior occurrence only
                 raise MalformedMessage("a name runs in circles")
             at = target
         else:
@@ -181,10 +184,10 @@ def encode_question(name: bytes, record_type: int) -> bytes:
 
 
 def in_random_case(question: bytes, draw: bytes) -> bytes:
-    """The question with its letters in random case (known as 0x20): an answer has to repeat them.
+    """The question with its letters in random case (known as 0x20).  An answer has to repeat them.
 
-    `draw` holds as many random octets as the question.  The octets that are lengths are no letters: they are below 64.  Nor are
-    those above 127: only ASCII letters have a case in the DNS (RFC 4343 section 3), with another bit it is another name.
+    `draw` holds as many random octets as the question.  Only ASCII letters change.  Length octets are below 64, so they are
+    never taken for letters.  Octets above 127 have no case in the DNS (RFC 4343 section 3).
     """
     end = len(question) - 4
     mixed = [octet ^ (bit & 0x20 if octet in LETTERS else 0) for octet, bit in zip(question[:end], draw, strict=False)]
@@ -192,16 +195,16 @@ def in_random_case(question: bytes, draw: bytes) -> bytes:
 
 
 def encode_query(id: bytes, question: bytes, *, edns: bool = True) -> bytes:
-    """The message that asks one question; `id` is two octets."""
+    """A query with one question; `id` is two octets.  With `edns` it has an OPT record."""
     if edns:
         return id + b"\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01" + question + OPT_RECORD
     return id + b"\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00" + question
 
 
 def answers_question(data: bytes, question: bytes, *, exactly: bool = False) -> bool:
-    """Whether a message is an answer to this question; the case of its letters counts only with `exactly`.
+    """Whether a message is a response to this question.  The case of letters counts only with `exactly`.
 
-    A server that did not understand the question may leave it out (FORMERR, NOTIMP).
+    A server that has not understood the question may leave it out (FORMERR, NOTIMP).
     """
     if len(data) < HEADER_OCTETS or data[2] & 0xF8 != 0x80:  # a response to a standard query
         return False
@@ -248,7 +251,7 @@ def decode(data: bytes, question: bytes, name: str) -> Message:
 
 def _read_records(data: bytes, at: int, count: int, name: str, into: list[Record]) -> int:
     for _ in range(count):
-        if data[at] == 0xC0 and data[at + 1] == HEADER_OCTETS:  # a pointer to the question, as nearly always
+        if data[at] == 0xC0 and data[at + 1] == HEADER_OCTETS:  # a pointer to the question's name, as nearly always
             owner, at = name, at + 2
         else:
             owner, at = read_name(data, at)
@@ -263,7 +266,7 @@ def _read_records(data: bytes, at: int, count: int, name: str, into: list[Record
 
 
 def _read_additional(message: Message, at: int, count: int) -> None:
-    """Only the OPT record counts; its TTL carries the upper bits of the return code (RFC 6891 section 6.1.3)."""
+    """Read the OPT record; all others are ignored.  Its TTL holds the upper bits of the RCODE (RFC 6891 section 6.1.3)."""
     data = message.data
     for _ in range(count):
         at = at + 1 if not data[at] else read_name(data, at)[1]

@@ -5,7 +5,7 @@ In the order in which they are read:
 * `steps`: takes in the steps of all roads at once; a thread writes them down a little later
 * `roads`: the road of each message, kept for `mailserver explain`
 * `road_table`: a road as a table for people
-* `road_search`: looks among the roads for messages whose id a person does not know
+* `road_search`: searches the roads for messages whose id is not known
 * `lines`: one step or one log event as a line of text or of JSON
 * `redaction`: how much of a mail address the log and the roads keep
 * `output`: where log lines go: a file, or standard output

@@ -21,7 +21,7 @@ LEVELS = {
 
 @implementer(ILogObserver)
 class LogObserver:
-    """Hands log events of at least `level` to `steps`, which writes them without delaying the reactor."""
+    """Hands log events of at least `level` to `steps`, which writes them without blocking the reactor."""
 
     def __init__(self, steps: Steps, *, level: Literal["debug", "info", "warn", "error"] = "info") -> None:
         self._steps = steps

@@ -1,8 +1,8 @@
 """One step or one log event as a line of text or of JSON.
 
-Much of what is logged was said by a peer.  A value goes out bare only where every character is harmless printable ASCII; every
-other one is quoted, with its control characters, changes of writing direction and line ends escaped.  So nothing that a peer
-says reaches a terminal as a command, ends its line or looks like another field.
+Much of what is logged was said by a peer.  A value is written bare only where every character is harmless printable ASCII.  Any
+other value is quoted, and its control characters, changes of writing direction and line ends are escaped.  So nothing that a
+peer says can command a terminal, end its line or look like another field.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 __all__ = ["Stamps", "as_text", "encode_fields", "json_event", "json_step", "text_event", "text_step", "text_value"]
 
-FIELDS_OCTETS = 16_384  # of one step; above it the long values are cut
+FIELDS_OCTETS = 16_384  # of one step; above this long values are cut
 VALUE_CHARACTERS = 1000
 LIST_ITEMS = 100
 BARE = re.compile(r"[!#-+\--\[\]-~]+").fullmatch  # printable ASCII without blank, double quote, comma and backslash
@@ -26,7 +26,7 @@ ADDRESSES = frozenset({"sender", "recipient", "recipients"})  # shown in angle b
 
 
 def as_text(value: object) -> str:
-    """The text of a value that should have been one.  Never raises: a plugin's object is no reason to lose a step."""
+    """The text of a value of an unexpected type.  Never raises: a plugin's object must not lose a step."""
     try:
         return value if isinstance(value, str) else repr(value) if isinstance(value, bytes) else str(value)
     except Exception as error:  # noqa: BLE001 anybody's __str__
@@ -39,7 +39,7 @@ ENCODER = json.JSONEncoder(
 
 
 def _encoding() -> Callable[[Any], str]:
-    """`JSONEncoder.encode` makes a C encoder for each call; one that is kept saves half of a step's encoding."""
+    """A JSON encoder.  `JSONEncoder.encode` makes a new C encoder for each call; keeping one halves the time of a step."""
     make: Any = getattr(json_encoder, "c_make_encoder", None)
     if make is None:
         return ENCODER.encode
@@ -54,7 +54,7 @@ ENDS = tuple([f".{n:03d}Z" for n in range(1000)])
 
 
 class Stamps:
-    """Times as ``2026-11-23T01:02:03.456Z``; the part up to the second is made once a second."""
+    """Formats times as ``2026-11-23T01:02:03.456Z``.  The part up to the second is made once a second."""
 
     __slots__ = ("_second", "_text")
 
@@ -72,7 +72,7 @@ class Stamps:
 
 
 def encode_fields(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The fields as a JSON object in ASCII, and the fields themselves; both cut to a bounded length where they are too long."""
+    """The fields as a JSON object in ASCII, and the fields themselves.  Both are cut where they are too long."""
     try:
         encoded = encode_json(fields)
     except (ValueError, TypeError, RecursionError):  # not a number, or an odd container
@@ -106,7 +106,7 @@ def text_step(stamp: str, id: str, step: str, fields: Mapping[str, Any]) -> str:
             parts.append(f"{name}=<{'>,<'.join(value)}>" if name in ADDRESSES else f"{name}={','.join(value)}")
         elif value is not None:
             return _careful_step(stamp, id, step, fields)
-    # One look at all texts together: nearly every line is harmless as it is.
+    # One check over all texts together: nearly every line is harmless as it is.
     return " ".join(parts) + "\n" if BARE("".join(texts)) else _careful_step(stamp, id, step, fields)
 
 
@@ -145,7 +145,7 @@ def json_event(stamp: str, level: str, namespace: str, text: str, traceback: str
 
 
 def text_event(stamp: str, level: str, namespace: str, text: str, traceback: str) -> str:
-    """The same in text.  The id's place holds "-"; further lines and the traceback are indented, so they start no line."""
+    """The same in text.  In place of an id it has "-".  Further lines and the traceback are indented, to show that they go on."""
     first, *more = _lines(text) or [""]
     source = f" [{_escaped(namespace)}]" if namespace else ""
     lines = [f"{stamp} - {level}{source} {first}", *["    " + line for line in (*more, *_lines(traceback))]]

@@ -1,6 +1,6 @@
 """Where log lines go: a file, or standard output.
 
-A log that cannot be written never stops mail.  Lines that were lost are counted, and said once when writing works again.
+A log that cannot be written never stops mail.  Lost lines are counted, and reported once when writing works again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ STANDARD_OUTPUT = 1
 
 
 class LogFile:
-    """The file `path`, appended to; standard output where it is None.  `OSError` where it cannot be opened at first.
+    """The log file `path`, which is appended to; standard output where `path` is None.
 
-    `owner` is the user and the group with whose rights root opens it: those of the server later.  With its own, root could be led
-    by a link to any file of the host, and the server could not open the next file after a rotation.
+    Raises OSError where it cannot be opened at first.  `owner` is the user and group as whom root opens it: those that the
+    server will have.  With root's own rights a link could lead to any file of the host, and the server could not open the next
+    file after a rotation.
     """
 
     def __init__(self, path: str | None, mode: int = 0o640, owner: tuple[int, int] = (-1, -1)) -> None:
@@ -33,9 +34,9 @@ class LogFile:
         self._descriptor = STANDARD_OUTPUT if path is None else self._opened(path)
 
     def write(self, octets: bytes) -> None:
-        """Write all of it.  Raises OSError."""
+        """Write all octets.  Raises OSError."""
         with self._lock:
-            if self._descriptor < 0 and self._path is not None:  # Twisted's last words come after everything is closed
+            if self._descriptor < 0 and self._path is not None:  # Twisted still logs after everything is closed
                 self._descriptor = self._opened(self._path)
             rest = memoryview(octets)
             while rest:
@@ -44,7 +45,7 @@ class LogFile:
     def reopen(self) -> None:
         """Go on in a new file of the same name, after the old one was renamed (logrotate).
 
-        Raises OSError where it cannot be opened; the old one stays in use then.
+        Raises OSError where the new file cannot be opened; the old one then stays in use.
         """
         if self._path is None:
             return
@@ -68,7 +69,7 @@ class LogFile:
                 return os.open(path, flags, self._mode)
             except PermissionError:
                 try:
-                    os.rename(path, f"{path}.{int(time.time())}")  # of root's, from an earlier start, in a folder of the server's
+                    os.rename(path, f"{path}.{int(time.time())}")  # root's file from an earlier start, in the server's folder
                     return os.open(path, flags, self._mode)
                 except OSError:
                     pass
@@ -76,7 +77,7 @@ class LogFile:
 
 
 class Output:
-    """Writes lines with `write` and survives its failures.  `complaint` makes the line about what was lost."""
+    """Writes lines with `write` and survives its failures.  `complaint` makes the line about lost lines."""
 
     def __init__(self, write: Callable[[bytes], None], complaint: Callable[[str], str]) -> None:
         self._write = write
@@ -91,7 +92,7 @@ class Output:
             return
         front = ""
         if self.lines_lost:
-            # The failed write may have left half a line: the empty one ends it.
+            # The failed write may have left half a line, which an empty line ends.
             front = "\n" + self._complaint(f"{self.lines_lost} log lines were lost: {self._trouble}")
         try:
             self._write((front + "".join(lines)).encode("utf-8", "backslashreplace"))
@@ -104,8 +105,8 @@ class Output:
             self.lines_lost = 0
 
     def _say_once(self, error: Exception) -> None:
-        """The other way out, for somebody who watches the process: systemd's journal, a terminal."""
+        """Report the failure once on the other output, for systemd's journal or a terminal."""
         try:
             os.write(2, f"mailserver: the log cannot be written: {error}\n".encode("utf-8", "backslashreplace"))
         except OSError:
-            pass  # nobody listens there either
+            pass  # that output fails, too

@@ -1,8 +1,8 @@
 """How much of a mail address the log and the roads keep.
 
-A user's name stands in more places than addresses: in the path of a Maildir, in a mailbox without a domain, in a reply that
-repeats it.  So what a step names in its own fields is taken out of its other fields, too; paths below the folders that hold mail
-are cut; and a name that was once seen is not written as a part of any path.
+A user's name is found in more places than addresses: in the path of a Maildir, in a mailbox without a domain, in a reply that
+repeats it.  So a name in one field of a step is removed from its other fields, too.  Paths below the mail folders are cut.  Once
+a name was seen it is not written as a part of any path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORD = r'[^\s<>()\[\]",:;@\\%]'
 ADDRESS = re.compile(
     rf'("(?:[^"\\]|\\.){{0,2048}}+"|(?<!{WORD})(?:{WORD}|%(?!40))++)(?:@|%40)([\w.\-]+|\[[^\]\s]{{1,255}}\])', re.IGNORECASE
 )
-TEXT_CHARACTERS = 16_384  # of one value; what is longer is cut before it is looked through
+TEXT_CHARACTERS = 16_384  # of one value; a longer one is cut before it is searched
 ACCOUNTS = frozenset({"account", "login", "mailbox", "user", "username"})  # a name with or without a domain, or anything at all
 ADDRESSES = frozenset({"address", "recipient", "recipients", "sender"})
 PLACES = frozenset({"destination"})  # a mailbox and, behind a slash, its folder
@@ -38,8 +38,8 @@ TOKEN = re.compile(r"[^\s/<>()\[\]\"',:;=@%]++")
 class Redaction:
     """Makes addresses unreadable in every text field of a step.
 
-    `domain` keeps ``*@example.org``; `hash` puts one word in the place of each address, the same for the same address until the
-    server's next start (the key is made then and kept nowhere); `none` keeps ``*``.  Paths below `mail_folders` are cut.
+    `domain` keeps ``*@example.org``.  `hash` replaces each address by one word, the same word for the same address until the
+    server's next start (the key is random and never stored).  `none` keeps ``*``.  Paths below `mail_folders` are cut.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Redaction:
         self._key = secrets.token_bytes(32)
         folders = sorted({folder.rstrip("/") for folder in (*MAIL_FOLDERS, *mail_folders)} - {""}, key=len, reverse=True)
         self._below = re.compile("(" + "|".join(map(re.escape, folders)) + r")/[^\s\"'<>]++")
-        self._names: OrderedDict[str, None] = OrderedDict()  # in lower case: those that were seen
+        self._names: OrderedDict[str, None] = OrderedDict()  # names that were seen, in lower case
 
     def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields with their addresses redacted."""

@@ -1,4 +1,4 @@
-"""Looks among the roads, the newest first, for messages whose id a person does not know."""
+"""Searches the roads, the newest first, for messages whose id is not known."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is known of it: patterns with ``*`` and ``?``, "" for nothing; times in seconds since the epoch.
+    """What is searched for: patterns with ``*`` and ``?``, "" for any; times in seconds since the epoch.
 
-    `sender` "<>" is the null reverse-path; `host` is a peer's address, its name in EHLO, or a host that mail was handed to.
+    `sender` "<>" is the null reverse-path.  `host` is a peer's address, its name in EHLO, or a host that mail was relayed to.
     """
 
     sender: str = ""
@@ -40,14 +40,14 @@ class Wanted:
 
     @property
     def patterns(self) -> dict[str, str]:
-        """Those that are given, by name."""
+        """The patterns that are given, by name."""
         given = {name: getattr(self, name) for name in FIELDS}
         return {name: pattern for name, pattern in given.items() if pattern}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRoad:
-    """A message, or a connection without one."""
+    """A message that was found, or a connection without one."""
 
     id: str
     time: float
@@ -57,7 +57,7 @@ class FoundRoad:
 
 
 def search_roads(path: str, wanted: Wanted, limit: int) -> list[FoundRoad]:
-    """Up to `limit` of them, the newest first.  Blocks; may look through the whole file.  Raises `RoadsUnreadable`."""
+    """Up to `limit` matching roads, the newest first.  Blocks; may read the whole file.  Raises `RoadsUnreadable`."""
     found: list[FoundRoad] = []
     seen: set[str] = set()
     connection: apsw.Connection | None = None
@@ -81,7 +81,7 @@ def search_roads(path: str, wanted: Wanted, limit: int) -> list[FoundRoad]:
 
 
 def _candidates(connection: apsw.Connection, wanted: Wanted) -> Iterator[str]:
-    """Ids of rows in which a piece of a pattern stands at all: SQLite is quicker at that than we are at reading JSON."""
+    """Ids of rows that contain a piece of a pattern.  SQLite finds these faster than we can parse the JSON."""
     words = [max(WORD.findall(pattern), key=len, default="") for pattern in wanted.patterns.values()]
     word = max(words, key=len, default="")
     like = "%" + word.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%") + "%"

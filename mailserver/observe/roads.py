@@ -1,7 +1,7 @@
 """The road of each message, kept for `mailserver explain`.
 
-One SQLite file of its own, ``explain.db``.  It is written in batches with one statement each and never synced: if a power
-failure takes some of it, or even all, no mail is lost.  A file that turns out to be damaged is put aside and a new one begun.
+It is an SQLite file of its own, ``explain.db``.  It is written in batches, one statement each, and never synced: if a power
+failure destroys some of it, or even all, no mail is lost.  A damaged file is put aside and a new one begun.
 
 A row holds what one batch had of one id: ``[[time, step, fields], …]`` as JSON.
 """
@@ -30,11 +30,11 @@ __all__ = [
 
 PREFIX_CHARACTERS = 6
 CANDIDATES = 10
-DELETED_AT_LEAST = 100  # rows for each batch, and twice as many as the batch brought
+DELETED_AT_LEAST = 100  # a batch deletes up to so many rows, or up to twice its own rows where that is more
 WAL_OCTETS = 16 * 1024 * 1024
 BUSY_MILLISECONDS = 2000
 DAY_SECONDS = 86_400
-AHEAD_SECONDS = DAY_SECONDS  # from here on a time lies in the future
+AHEAD_SECONDS = DAY_SECONDS  # a time further ahead than this lies in the future
 
 CREATE = """
     CREATE TABLE IF NOT EXISTS road (number INTEGER PRIMARY KEY, id TEXT NOT NULL, time REAL NOT NULL, steps TEXT NOT NULL);
@@ -76,11 +76,11 @@ class RoadsUnreadable(Exception):
 
 
 class RoadStore:
-    """The writing side; used by one thread at a time.
+    """The writer of the roads; used by one thread at a time.
 
-    Rows older than `retention_seconds` go, and the oldest ones when the file outgrows `octets_max`: a bounded number with each
-    batch, more than the batch brought.  Each row is judged by its own time.  One from the future was written by a clock that was
-    ahead: it goes with the first row after it whose time is over.
+    Rows older than `retention_seconds` are deleted, and the oldest ones when the file is larger than `octets_max`.  Each batch
+    deletes a bounded number of rows, more than it adds.  Each row is judged by its own time.  A row from the future was written
+    while the clock was ahead: it is deleted with the first later row whose time is over.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class RoadStore:
         self._retention_seconds = retention_seconds
         self._octets_max = octets_max
         self._connection: apsw.Connection | None = None
-        self._oldest = 0.0  # hardly a row is older than this
+        self._oldest = 0.0  # a lower bound for the time of nearly all rows
         self.put_aside = ""
         """Where a damaged file was moved to; empty where nothing was wrong."""
 
@@ -131,7 +131,7 @@ class RoadStore:
         return connection
 
     def _forget(self, connection: apsw.Connection, rows: int, now: float) -> None:
-        """Delete a bounded number of rows, where there are some to go."""
+        """Delete a bounded number of rows, where some are due."""
         expired, most = now - self._retention_seconds, max(DELETED_AT_LEAST, 2 * rows)
         if self._octets(connection) > self._octets_max:
             connection.execute(DELETE_ANY, (most,))
@@ -146,7 +146,7 @@ class RoadStore:
             self._oldest = now if oldest is None else min(now, oldest)
 
     def _octets(self, connection: apsw.Connection) -> int:
-        """The octets in use, without those that deleted rows have left free."""
+        """The octets in use, without those left free by deleted rows."""
         pages, free, page_octets = connection.execute(
             "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         ).get
@@ -164,9 +164,9 @@ class RoadStore:
 
 
 def read_road(path: str, id: str) -> list[Step]:
-    """All steps of a message with those of its connection, in the order of time; or a connection's own.
+    """All steps of a message with those of its connection, in the order of time; or those of a connection.
 
-    `id` is an id or its first six characters or more, in either case.  `path` is the file, whether a server writes to it or not.
+    `id` is an id or its first six characters or more, in upper or lower case.  A server may be writing to the file at `path`.
     Raises `UnknownId`, `AmbiguousId`, `RoadsUnreadable`.
     """
     try:
@@ -185,7 +185,7 @@ def read_road(path: str, id: str) -> list[Step]:
 
 
 def opened_for_reading(path: str) -> apsw.Connection:
-    """The file, whether a server writes to it or not.  Raises `RoadsUnreadable` where there is none, and `apsw.Error`."""
+    """Open the file; a server may be writing to it.  Raises `RoadsUnreadable` where it is missing, and `apsw.Error`."""
     if not os.path.exists(path):
         raise RoadsUnreadable(f"{path} does not exist: no mail has come here yet")
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
@@ -225,6 +225,6 @@ def _whole_id(connection: apsw.Connection, id: str) -> str:
 
 
 def steps_of(connection: apsw.Connection, id: str) -> list[Step]:
-    """The steps that stand under this id, in the order in which they were written."""
+    """The steps of this id, in the order in which they were written."""
     rows: Iterable[tuple[Any, ...]] = connection.execute("SELECT steps FROM road WHERE id = ? ORDER BY number", (id,))
     return [Step(moment, id, step, fields) for (steps,) in rows for moment, step, fields in json.loads(steps)]

@@ -37,12 +37,12 @@ Observer = Callable[[Mapping[str, Any]], None]
 class Steps:
     """Takes in steps and log events; see the module.
 
-    `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is that of the lines;
-    `log_steps` False leaves the steps out of the log, not out of the roads; `log_passes` False those of filters that have passed
-    what they saw.  `addresses` says how much of mail addresses is kept
-    in both; of paths below `mail_folders` nothing is.  `observers` are called in the reactor's thread through `call_in_reactor`
-    (``reactor.callFromThread``) with each step as it was noted.  What comes while `waiting_max` steps wait is dropped and
-    counted.  The steps named in `only_counted` are counted and not written.
+    `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is the form of the
+    lines.  With `log_steps` False the steps are left out of the log, not out of the roads.  With `log_passes` False so are the
+    steps of filters that had nothing to say.  `addresses` says how much of mail addresses is kept in both; paths below
+    `mail_folders` are cut.  `observers` are called with each step as it was noted, in the reactor's thread, through
+    `call_in_reactor` (``reactor.callFromThread``).  While `waiting_max` steps wait, further ones are dropped and counted.  The
+    steps named in `only_counted` are counted and not written.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Steps:
             self.dropped += 1
 
     def note_event(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> None:
-        """Record what is not a step.  From any thread; written at once where the writer thread does not run."""
+        """Record a log event that is not a step.  From any thread.  Written at once where the writer thread does not run."""
         if len(self._waiting) < self._waiting_max:
             self._waiting.append((moment, None, level, (namespace, text, traceback)))
         else:
@@ -115,18 +115,18 @@ class Steps:
             self.flush()
 
     def observe_with(self, observers: Sequence[Observer]) -> None:
-        """Tell these observers from now on, and no others (a reload)."""
+        """Replace the observers (at a reload)."""
         self._observers = tuple(observers)
 
     def start(self) -> None:
-        """Start the writer thread; after a fork, not before."""
+        """Start the writer thread.  Call it after a fork, not before."""
         if self._thread is None:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._run, name="mailserver-log", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Write down all that waits and stop the thread.  Waits at most some seconds for a log that does not move."""
+        """Write all waiting steps and stop the thread.  Waits at most some seconds for a log that blocks."""
         thread = self._thread
         if thread is None:
             return
@@ -140,7 +140,7 @@ class Steps:
             self._roads.close()
 
     def flush(self, pause_seconds: float = 0.0) -> None:
-        """Write down what waits now.  Blocks for as long as the disk does."""
+        """Write the steps that wait now.  Blocks for as long as the disk does."""
         with self._writing:
             missing = len(self._waiting)
             rows: dict[str, list[str]] = {}
@@ -249,7 +249,7 @@ class Steps:
         call_in_reactor(self._tell, steps)
 
     def _tell(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        """In the reactor's thread.  An observer's failure is logged, once for each portion, and the observer stays."""
+        """Call the observers, in the reactor's thread.  A failure is logged once for each portion; the observer stays."""
         self._handed -= len(steps)
         for observe in self._observers:
             has_failed = False
@@ -263,5 +263,5 @@ class Steps:
 
 
 def _has_passed(fields: Mapping[str, Any]) -> bool:
-    """A filter that had nothing to say, and no trouble."""
+    """Whether the step is a filter's that had nothing to say and no error."""
     return fields.get("verdict") == "Pass" and not fields.get("error") and not fields.get("why")

@@ -1,8 +1,8 @@
 """Notes to postmaster about what else only the log would say: a report that reached nobody, a certificate that expires.
 
-A note is a message of the queue like any other, with the null reverse-path: it is reported on to nobody, and of its own failure
-there is no note (`is_own`).  One of a kind and subject is enough for a day, over restarts too.  Nothing waits for a note: where
-it cannot be written, because the disk is full, it is kept in mind and written when there is room.
+A note is an ordinary message of the queue with the null reverse-path.  So no report is made of its failure, and no note either
+(`is_own`).  One note of a kind and subject is sent within a day, over restarts too.  Nothing waits for a note: where it cannot be
+written, because the disk is full, it is remembered and written when there is room.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROUTE_SECONDS = 30.0
 DAY_SECONDS = 86_400.0
 OWN = "own "
 OWN_SECONDS = 30 * DAY_SECONDS  # longer than a message stays in the queue
-WAITING_MOST = 50  # problems that are kept in mind
+WAITING_MOST = 50  # problems that are remembered for a later note
 LINES_MOST = 60
 LINE_CHARACTERS = 900  # RFC 5322 section 2.1.1 allows 998 octets
 POSTMASTER = Address("postmaster", "")
@@ -40,14 +40,14 @@ SPACE = "notes"
 
 
 def nothing() -> None:
-    """What is done where nothing is to be done."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that a postmaster should know.
 
-    `kind` and `subject` are its name: of two with one name the second is not told within a day.  `title` is the note's Subject,
+    `kind` and `subject` are its name.  No two notes of one name are sent within a day.  `title` is the note's Subject field,
     `lines` its text.  `told` is called when the note is in the queue.
     """
 
@@ -66,8 +66,8 @@ class Problem:
 class Notes:
     """Asks `problems()` once a minute, and writes a note on each that has not been told within a day.
 
-    `commit` and `has_room(octets)` are the queue's, `route(address)` says where postmaster's mail goes, `next_id()` gives message
-    ids, `note` takes the steps.
+    `commit` and `has_room(octets)` are the queue's.  `route(address)` says where postmaster's mail goes.  `next_id()` makes
+    message ids.  `note` records steps.
     """
 
     log = Logger()
@@ -101,11 +101,11 @@ class Notes:
         self._complained = ""
 
     def start(self) -> None:
-        """Look from now on."""
+        """Begin to look for problems."""
         self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
 
     def stop(self) -> None:
-        """Write none any more."""
+        """Write no more notes."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -126,7 +126,7 @@ class Notes:
             self.start()
 
     async def look(self) -> None:
-        """Write what is to be told."""
+        """Write the notes that are due."""
         for problem in await self._problems():
             if problem.name in self._waiting or len(self._waiting) < WAITING_MOST:
                 self._waiting[problem.name] = problem
@@ -160,7 +160,7 @@ class Notes:
         self._remember(f"{OWN}{id}", OWN_SECONDS)  # before it can fail
         try:
             await self._commit(envelope, content, tuple([Destination(i, to, route) for i, route in enumerate(good)]))
-        except StorageFault as fault:  # of which the queue itself has told
+        except StorageFault as fault:  # the queue itself has reported it
             self._complain(str(fault))
             return False
         self._complained = ""
@@ -168,7 +168,7 @@ class Notes:
         return True
 
     def _complain(self, why: str) -> None:
-        """Once, not with each look."""
+        """Log a complaint once, not with each look."""
         if why != self._complained:
             self._complained = why
             self.log.warn("a note to postmaster has to wait: {why}", why=why)
@@ -181,7 +181,7 @@ class Notes:
             return True
         try:
             value = self._state.get(SPACE, name)
-        except StorageFault:  # which may cost a second note, and no more
+        except StorageFault:  # at worst a second note is sent
             return False
         return value is not None and still_holds(until_of(value, now + seconds), now, seconds)
 
@@ -193,7 +193,7 @@ class Notes:
 
 
 def until_of(value: bytes, otherwise: float) -> float:
-    """The moment that stands in a remembered value, in older ones none."""
+    """The time in a remembered value, in seconds since the epoch; `otherwise` for older values without one."""
     try:
         return float(value)
     except ValueError:
@@ -201,7 +201,7 @@ def until_of(value: bytes, otherwise: float) -> float:
 
 
 def note_octets(problem: Problem, *, id: str, hostname: str, made_at: float) -> bytes:
-    """The message, ASCII from end to end; `made_at` is seconds since the epoch."""
+    """The note as a message, all of it ASCII.  `made_at` is in seconds since the epoch."""
     lines = list(problem.lines[:LINES_MOST])
     header = (
         f'From: "Mail server" <MAILER-DAEMON@{hostname}>',
@@ -219,5 +219,5 @@ def note_octets(problem: Problem, *, id: str, hostname: str, made_at: float) -> 
 
 
 def _ascii(line: str) -> str:
-    """What cannot end a line, and is short enough for one."""
+    """The text in ASCII, without line ends and short enough for one line."""
     return "".join([character if " " <= character <= "~" else "?" for character in line[:LINE_CHARACTERS]])

@@ -13,15 +13,15 @@ from mailserver.queue.queue import Queue
 
 __all__ = ["Problems"]
 
-MISSING_SECONDS = 60.0  # one that is started again at once is nobody's problem
+MISSING_SECONDS = 60.0  # a process that is started again at once is no problem
 NAMED = 20  # messages in one note
 
 
 class Problems:
-    """Finds them, in the reactor's thread.
+    """Finds the problems, in the reactor's thread.
 
-    `missing()` says why each small process does not run ("" where it does), `doubts()` what is doubtful about certificates,
-    `is_own(id)` whether a message is a note itself.  `names`: whether the notes may hold mail addresses.
+    `missing()` says why each small process does not run ("" where it does).  `doubts()` are the doubts about certificates.
+    `is_own(id)` says whether a message is a note itself.  `names`: whether notes may contain mail addresses.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Problems:
         self._full_at: float | None = None
 
     async def __call__(self) -> list[Problem]:
-        """All that there are now."""
+        """All present problems."""
         found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates()]
         try:
             return [*found, *await self._of_failures()]

@@ -19,7 +19,7 @@ REPLY_OCTETS = 65536
 
 @implementer(IReadDescriptor)
 class PendingAnswer:
-    """Waits in the reactor for what comes on a socket until its other end closes.  Once we `close`, the other end gives up."""
+    """Waits in the reactor for all octets on a socket until the peer closes it.  When we `close`, the peer gives up."""
 
     def __init__(self, reactor: Any, end: socket.socket) -> None:
         end.setblocking(False)
@@ -29,7 +29,7 @@ class PendingAnswer:
         self._done: Later[bytes] = Later(lambda _: self.close())
 
     def within(self, seconds: float, clock: Clock) -> Later[bytes]:
-        """What came.  Errs with TimeoutError."""
+        """The octets that came.  Fails with TimeoutError after `seconds`."""
         self._reactor.addReader(self)
         return self._done.addTimeout(seconds, clock)  # type: ignore[arg-type]
 
@@ -48,7 +48,7 @@ class PendingAnswer:
         return "pipe"
 
     def doRead(self) -> None:
-        """Take what is there."""
+        """Read what has come (`IReadDescriptor`)."""
         try:
             octets = self._end.recv(REPLY_OCTETS)
         except BlockingIOError:
@@ -60,7 +60,7 @@ class PendingAnswer:
             self.connectionLost(None)
 
     def connectionLost(self, reason: Failure | None) -> None:
-        """The other end has closed."""
+        """The peer has closed its end."""
         self.close()
         if not self._done.called:
             self._done.callback(self._octets)

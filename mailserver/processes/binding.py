@@ -1,4 +1,4 @@
-"""Addresses, bound and not listened on yet.  Root's process imports this: nothing but the standard library."""
+"""Sockets that are bound and do not listen yet.  The root process imports this, so it uses only the standard library."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["bound_socket", "bound_unix_socket"]
 
 
 def bound_socket(interface: str, port: int) -> socket.socket:
-    """Bind a tcp address; `interface` is an address or a name, "" for all of IPv4.  Raises OSError.
+    """Bind a tcp address.  `interface` is an address or a name, "" for all of IPv4.  Raises OSError.
 
-    Where somebody listens there already, bind(2) fails; where somebody has only bound it, as we do, listen(2) of the later one.
+    Where another socket listens there, bind(2) fails.  Where another is only bound, as ours are, the later listen(2) fails.
     """
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     [address, *_] = socket.getaddrinfo(interface or None, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
@@ -28,9 +28,9 @@ def bound_socket(interface: str, port: int) -> socket.socket:
 
 
 def bound_unix_socket(path: str, mode: int, *, replaces: bool) -> socket.socket:
-    """Bind a path, which has `mode` from its first moment on; `replaces`: a socket on which nobody listens goes.  Raises OSError.
+    """Bind a path, which has `mode` from the start.  `replaces`: a stale socket there is removed.  Raises OSError.
 
-    As root no mode is changed by the path: in a folder of others it could be somebody's link by then.
+    The mode is never changed by the path: in others' folder the path could be a link by then, and root would follow it.
     """
     if replaces:
         _remove_left_behind(path)
@@ -53,7 +53,7 @@ def bound_unix_socket(path: str, mode: int, *, replaces: bool) -> socket.socket:
 
 
 def _remove_left_behind(path: str) -> None:
-    """Raises OSError where somebody listens there, and where it is not a socket."""
+    """Remove a stale socket.  Raises OSError where a program listens there, and where it is not a socket."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

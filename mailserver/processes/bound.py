@@ -1,4 +1,4 @@
-"""Listening on addresses that were bound before: by ourselves while we were root, by the root process at a reload, by systemd."""
+"""Listens on sockets that were bound before: by us while we were root, by the root process at a reload, or by systemd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ BACKLOG = "50"  # Twisted's
 class BoundByRoot:
     """A tcp or unix endpoint of the configuration, by its text.
 
-    Where root does not bind a port, our own rights may do; a Unix socket would get another owner than at the next start.
+    Where the root process does not bind a port we try it ourselves.  A Unix socket we do not: it would get another owner than
+    at the next start.
     """
 
     def __init__(self, reactor: Any, text: str, root: RootClient, run_in_thread: Callable[..., Awaitable[Any]]) -> None:
@@ -65,7 +66,7 @@ class BoundByRoot:
 
 @implementer(IStreamServerEndpoint)
 class BoundHere:
-    """An endpoint whose address we have bound.  `open` lets connections into the backlog, `listen` takes them."""
+    """An endpoint whose address we have bound.  `open` lets connections into the backlog; `listen` accepts them."""
 
     def __init__(self, reactor: Any, text: str, bound: socket.socket) -> None:
         self._reactor = reactor
@@ -80,14 +81,14 @@ class BoundHere:
             raise _unable(self._text, error) from error
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
-        """Never errs after `open`."""
+        """Accept connections.  Never fails after `open`."""
         if self._bound.family == socket.AF_UNIX:
             return succeed(listen_on(self._bound, factory, self._reactor, removes=True))
         with self._bound as bound:
             return succeed(self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory))
 
     def close(self) -> None:
-        """Give the address up."""
+        """Close the socket, and so free the address."""
         if self._bound.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 os.unlink(self._bound.getsockname())
@@ -96,7 +97,7 @@ class BoundHere:
 
 @implementer(IStreamServerEndpoint)
 class HandedOver:
-    """A Unix socket of systemd's, whose mode and path stay as they are.  `descriptor` is ours from `listen` on."""
+    """A Unix socket from systemd.  Its mode and path stay as they are.  `listen` uses a duplicate of `descriptor`."""
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
         self._reactor = reactor
@@ -104,7 +105,7 @@ class HandedOver:
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
         """Errs with OSError."""
-        bound = socket.socket(fileno=os.dup(self._descriptor))  # that of the environment stays, for a reload that comes back
+        bound = socket.socket(fileno=os.dup(self._descriptor))  # systemd's own stays open: a later reload may need it again
         return succeed(listen_on(bound, factory, self._reactor, removes=False))
 
 
@@ -116,9 +117,9 @@ def handed_over(reactor: Any, made: Any) -> Any:
 
 
 def bound_here(reactor: Any, text: str) -> BoundHere | None:
-    """Bind the address of an endpoint, with the rights that we have now; None for kinds other than tcp and unix.
+    """Bind the address of an endpoint, with our present rights.  None for kinds other than tcp and unix.
 
-    Connections to a Unix socket wait from now on: who would refuse them would count as one that has died.  Raises OSError.
+    A Unix socket listens from now on, and connections wait: one that refused them would look stale.  Raises OSError.
     """
     place = place_of(text)
     if place is None or place.kind not in ("tcp", "tcp6", "unix"):
@@ -135,7 +136,7 @@ def bound_here(reactor: Any, text: str) -> BoundHere | None:
 
 
 def path_bound_here(reactor: Any, text: str) -> BoundHere | None:
-    """The same for a unix endpoint alone: at a reload, where there is no root process."""
+    """As `bound_here`, for unix endpoints only: at a reload without a root process."""
     return None if unix_socket_of(text) is None else bound_here(reactor, text)
 
 
@@ -148,7 +149,7 @@ def _unable(text: str, error: OSError) -> OSError:
 
 
 def bound_by_root(reactor: Any, text: str, root: RootClient, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:
-    """The endpoint for a text of the configuration, None for kinds that root has no part in."""
+    """The endpoint for a text of the configuration; None for kinds that the root process does not bind."""
     place = place_of(text)
     if place is None or place.kind not in ("tcp", "tcp6", "unix"):
         return None

@@ -20,7 +20,7 @@ PIECE_OCTETS = 256 * 1024
 
 @implementer(IReadWriteDescriptor)
 class ProcessExchange:
-    """Our end.  Each question is a frame (`frames`), and so is its answer."""
+    """Our end of the socket.  Each question and each answer is one frame (`frames`)."""
 
     def __init__(self, reactor: Any, end: socket.socket) -> None:
         end.setblocking(False)
@@ -31,9 +31,10 @@ class ProcessExchange:
         self._answer: Deferred[bytes] | None = None
 
     def ask(self, question: bytes) -> Deferred[bytes]:
-        """The answer.  One question at a time.  Fails with EOFError where the other end closes.
+        """Send a question; the Deferred fires with its answer.  One question at a time.
 
-        Cancelled, it closes ours: the answer to one question is never taken for that to another.
+        It fails with EOFError where the peer closes its end.  Cancelling it closes ours, so that a late answer is never taken
+        for the answer to another question.
         """
         if self._answer is not None or self._end.fileno() < 0:
             raise ValueError("a question is open, or the end has come")
@@ -47,7 +48,7 @@ class ProcessExchange:
         return answer
 
     def close(self) -> None:
-        """Ask no more.  The other end sees that at once, whoever else may still have the socket."""
+        """Ask no more.  The peer sees the end at once, even where another process has a duplicate of the socket."""
         if self._end.fileno() >= 0:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
@@ -65,7 +66,7 @@ class ProcessExchange:
         return "exchange"
 
     def doWrite(self) -> None:
-        """Send what the socket takes."""
+        """Send what the socket takes (`IWriteDescriptor`)."""
         try:
             self._unsent = self._unsent[self._end.send(self._unsent) :]
         except BlockingIOError:
@@ -77,7 +78,7 @@ class ProcessExchange:
             self._reactor.removeWriter(self)
 
     def doRead(self) -> None:
-        """Take what is there."""
+        """Read what has come (`IReadDescriptor`)."""
         try:
             octets = self._end.recv(PIECE_OCTETS)
         except BlockingIOError:
@@ -98,7 +99,7 @@ class ProcessExchange:
             self._end_with(frame)
 
     def connectionLost(self, reason: Failure | None) -> None:
-        """The other end has closed."""
+        """The peer has closed its end."""
         self.close()
         self._end_with(Failure(EOFError("the other end has closed")))
 

@@ -1,6 +1,6 @@
-"""Frames on a Unix stream socket: four octets of length, then that many; with the first octet may travel descriptors.
+"""Frames on a Unix stream socket: four octets of length, then so many octets.  Descriptors may travel with the first octet.
 
-Here is the end that may wait; the reactor's is `exchange`.
+The functions here block; `exchange` is the reactor's counterpart.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Sequence
 __all__ = ["DESCRIPTORS", "FRAME_OCTETS", "LENGTH", "LONGEST_OCTETS", "exactly", "receive", "send"]
 
 LENGTH = struct.Struct("!I")
-FRAME_OCTETS = 131072  # of one from somebody who is not believed
-LONGEST_OCTETS = 2**32 - 1  # that the length can say
+FRAME_OCTETS = 131072  # the longest frame from a peer that is not trusted
+LONGEST_OCTETS = 2**32 - 1  # the longest that four octets of length can say
 DESCRIPTORS = 4
 
 
 def send(
     end: socket.socket, octets: bytes, descriptors: Sequence[int] = (), *, octets_most: int = FRAME_OCTETS
 ) -> None:
-    """Send one frame.  Blocking.  Raises OSError."""
+    """Send one frame, and descriptors with it.  Blocks.  Raises OSError, also for a frame that is too long."""
     if len(octets) > octets_most:
         raise OSError(f"a frame of {len(octets)} octets is too long")
     frame = LENGTH.pack(len(octets)) + octets
@@ -30,7 +30,10 @@ def send(
 
 
 def receive(end: socket.socket, *, octets_most: int = FRAME_OCTETS) -> tuple[bytes, list[int]]:
-    """One frame, and the descriptors that came with it, which the caller closes.  Raises EOFError, OSError."""
+    """Receive one frame and its descriptors, which the caller closes.  Blocks.
+
+    Raises EOFError at the end of the stream and for a malformed frame, and OSError.
+    """
     head, descriptors, flags, _ = socket.recv_fds(end, LENGTH.size, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     try:
         if flags & socket.MSG_CTRUNC:
@@ -46,7 +49,7 @@ def receive(end: socket.socket, *, octets_most: int = FRAME_OCTETS) -> tuple[byt
 
 
 def exactly(end: socket.socket, octets: int) -> bytes:
-    """So many octets.  Raises EOFError, OSError."""
+    """Receive exactly so many octets.  Blocks.  Raises EOFError where the stream ends before, and OSError."""
     data = b""
     while len(data) < octets:
         more = end.recv(octets - len(data), socket.MSG_WAITALL)

@@ -1,7 +1,7 @@
-"""Root acts as somebody else for a while, where what it opens lies in that user's hand.
+"""Root acts as another user for a while, where it opens files that this user controls.
 
-A link that he has put there then leads no further than he could go himself.  For the time before any thread runs: the identity is
-the whole process's.
+A link that the user has put there then leads no further than the user could go.  Only for the time before any thread runs: the
+effective identity belongs to the whole process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["acting_as", "as_owner_of"]
 
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int = -1) -> Iterator[None]:
-    """With this effective user and group (-1: his own), where we are root and he is not.  Raises OSError."""
+    """Run the block with this effective user and group (-1: the user's own).  Does nothing without root.  Raises OSError."""
     if os.geteuid() != 0 or uid <= 0:
         yield
         return
@@ -42,7 +42,7 @@ def acting_as(uid: int, gid: int = -1) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_owner_of(folder: str) -> Iterator[None]:
-    """As the owner of the folder, where there is one."""
+    """Run the block as the folder's owner.  Does nothing where the folder is missing."""
     try:
         found = os.stat(folder)
     except OSError:

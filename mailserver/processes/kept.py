@@ -1,7 +1,7 @@
 """The server's end of a small process that is kept running: one that has died is replaced.
 
-The first to notice starts the next: a sender in its thread, or the reactor, which watches (`watching`).  After one that died soon
-after its start, or did not start, the next has to wait, longer each time.
+Whoever notices first starts the next: a sender in its thread, or the reactor, which watches (`watching`).  After a process that
+died soon after its start, or did not start, the next has to wait, longer each time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ __all__ = ["LONGEST_SECONDS", "STEADY_SECONDS", "Begin", "KeptProcess"]
 
 Begin = Callable[[], tuple["subprocess.Popen[bytes] | None", socket.socket]]
 
-STEADY_SECONDS = 60.0  # who has lived so long has not died of its start
+STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its start
 LONGEST_SECONDS = 60.0  # between two starts
-SEND_SECONDS = 10.0  # one that takes nothing for so long (it was stopped, say) counts as dead
+SEND_SECONDS = 10.0  # a process that reads nothing for so long (it was stopped, say) counts as dead
 END_SECONDS = 10.0
 
 
 class KeptProcess:
-    """`begin` starts the process and returns it, None where it is not our child, and our end of its socket; it may block.
+    """A process that is started again when it dies.
 
-    `send` may be called in several threads.  `seconds` is a clock that nobody sets.  Raises OSError where it does not start.
+    `begin` starts it and may block.  It returns the process (None where it is not our child) and our end of its socket.
+    `send` may be called in several threads.  `seconds` is a monotonic clock.  Raises OSError where the process does not start.
     """
 
     def __init__(self, *, name: str, begin: Begin, seconds: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +41,7 @@ class KeptProcess:
         self._seconds = seconds
         self._lock = threading.Lock()
         self.is_closed = False
-        self._early_deaths = 0  # one after the other
+        self._early_deaths = 0  # in a row
         self._next_start = 0.0
         self._begun = seconds()
         process, control = begin()
@@ -49,7 +50,7 @@ class KeptProcess:
         control.settimeout(SEND_SECONDS)
 
     def send(self, octets: bytes, descriptors: Sequence[int]) -> None:
-        """Hand a request over, with the descriptors of its reply and (for mail) its content.  Blocking.  Raises OSError."""
+        """Hand a request over, with the descriptors of its reply and (for mail) its content.  Blocks.  Raises OSError."""
         if len(octets) > frames.FRAME_OCTETS:
             raise OSError(f"a request of {len(octets)} octets is too long")
         with self._mine():
@@ -61,17 +62,17 @@ class KeptProcess:
                 raise OSError(f"the {self.name} takes no request: {error}") from error
 
     def revive(self) -> socket.socket | None:
-        """Start the next one where this one has died and its time has come.  Blocking: never call it in the reactor's thread.
+        """Start the next process where this one has died and the pause is over.  Blocks: never call it in the reactor's thread.
 
-        Returns a socket, for the caller to close, that is ready to be read once the process of now has ended; None where there is
-        none, and `missing` says why.
+        Return a socket that becomes readable when the present process ends; the caller closes it.  None where no process runs;
+        `missing` then says why.
         """
         with contextlib.suppress(OSError), self._mine():
             return self._running().dup()
         return None
 
     def seconds_to_next_start(self) -> float:
-        """How long nobody will try to start it."""
+        """How many seconds are left until the next start may be tried."""
         return max(0.0, self._next_start - self._seconds())
 
     def close(self) -> None:
@@ -101,7 +102,7 @@ class KeptProcess:
             self._lock.release()
 
     def _running(self) -> socket.socket:
-        """The socket of one that runs.  Raises OSError."""
+        """The socket of the running process, started where needed.  Raises OSError."""
         if self.is_closed:
             raise OSError(f"the {self.name} was ended")
         if self._control is not None and _has_ended(self._control):

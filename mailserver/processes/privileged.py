@@ -1,8 +1,8 @@
-"""What the small processes that keep the privileges have in common: how they take requests, and become others.
+"""What the privileged processes have in common: how they take requests and change identity.
 
-Such a process has privileges that the server has dropped; so it believes nothing that the server says.  It serves a Unix
-stream socket.  A request is one frame (`frames`) of JSON; with it travel descriptors, one on which the reply is written and, for
-mail, one from which the content is read.  For each request it forks a child.  The server's end is `kept`.
+Such a process has privileges that the server has dropped, so it trusts nothing that the server says.  It serves a Unix stream
+socket.  A request is one frame (`frames`) of JSON.  Descriptors travel with it: one on which the reply is written and, for mail,
+one from which the content is read.  Each request is handled by a forked child.  The server's end is `kept`.
 
 The reply is a JSON list that begins with a number (0, an errno, or -1) and a note.
 """
@@ -48,13 +48,13 @@ Lookup = Callable[[str], pwd.struct_passwd]
 
 
 class RequestError(ValueError):
-    """The request cannot be meant honestly, or the user may not be served."""
+    """The request is malformed, or the user may not be served."""
 
 
 class Job(Protocol):
-    """A request that was checked.  `user` is whom it is for; `run` is called in the child and returns the reply.
+    """A checked request for `user`.  `run` is called in the child and returns the reply.
 
-    `content` is -1 where none came.
+    `content` is the descriptor of the content, -1 where none came.
     """
 
     @property
@@ -65,7 +65,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One under way: for whom, and the moment of the monotonic clock at which its time is over."""
+    """A running child: its user, and when its time is over (monotonic clock, seconds)."""
 
     user: str
     end: float
@@ -79,9 +79,9 @@ def serve(
     children_of_a_user: int,
     child_seconds: float,
 ) -> None:
-    """Take requests until the server closes its end.  `check` gives the job of a request or raises `RequestError`.
+    """Take requests until the server closes its end.  `check` makes the job of a request or raises `RequestError`.
 
-    A child ends in time by itself.  After `child_seconds` it is killed: whoever it has become may have stopped it, for good.
+    A child normally ends by itself.  After `child_seconds` it is killed: the user whose identity it has may have stopped it.
     """
     children: dict[int, Child] = {}
     while True:
@@ -115,7 +115,7 @@ def serve(
 
 
 def _has_room(children: dict[int, Child], user: str, at_once: int, of_a_user: int) -> bool:
-    """One more child may begin.  Those that have answered need a moment to end."""
+    """Whether one more child may begin.  The bounds allow for children that have answered and not ended yet."""
     end = time.monotonic() + ENDING_SECONDS
     while len(children) >= at_once or [child.user for child in children.values()].count(user) >= of_a_user:
         if time.monotonic() >= end:
@@ -126,9 +126,9 @@ def _has_room(children: dict[int, Child], user: str, at_once: int, of_a_user: in
 
 
 def instructions(control: socket.socket) -> bytes:
-    """What the server says first, while it has the privileges itself: a frame without descriptors.  Raises EOFError, OSError.
+    """Read the server's first frame, which it sends while it is still privileged.  Raises EOFError, OSError.
 
-    A program's arguments could be read by everybody on the machine.
+    The instructions are not arguments, since every user of the host can read a program's arguments.
     """
     octets, descriptors = receive(control)
     for descriptor in descriptors:
@@ -137,7 +137,7 @@ def instructions(control: socket.socket) -> bytes:
 
 
 def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
-    """The user's own entry.  Raises `RequestError` for those that must not get mail in this way."""
+    """The user's entry in the user table.  Raises `RequestError` for users that may not be served."""
     try:
         account = lookup(user)
     except KeyError:
@@ -152,7 +152,7 @@ def account_of(user: str, *, uid_min: int, lookup: Lookup) -> pwd.struct_passwd:
 
 
 def become(account: pwd.struct_passwd) -> None:
-    """Take the user's identity and give up every other, each group among them that is not the user's own.  Raises OSError."""
+    """Take the user's identity and give up every other, including all groups that are not the user's.  Raises OSError."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if os.geteuid() == 0:
@@ -169,13 +169,13 @@ def become(account: pwd.struct_passwd) -> None:
 def answer(reply: int, members: tuple[object, ...]) -> None:
     """Write the reply, its note cut to a sensible length."""
     number, note, *more = members
-    with contextlib.suppress(OSError):  # the server does not wait any more, or does not read
+    with contextlib.suppress(OSError):  # the server no longer waits, or does not read
         os.set_blocking(reply, False)
         os.write(reply, json.dumps([number, str(note)[:NOTE_CHARACTERS], *more]).encode())
 
 
 def server_waits(reply: int) -> bool:
-    """The server has not closed its end of the reply."""
+    """Whether the server still waits: it has not closed its end of the reply."""
     waits = select.poll()
     waits.register(reply, 0)
     return not waits.poll(0)
@@ -198,7 +198,10 @@ def _run_child(job: Job, reply: int, content: int) -> NoReturn:
 
 
 def _kill_late(children: dict[int, Child]) -> None:
-    """What it has started goes first: a command shall not see the end of a message that is torn."""
+    """Kill children whose time is over.
+
+    What a child has started is killed first: a command must not take a truncated message for a whole one.
+    """
     now = time.monotonic()
     for number in [number for number, child in children.items() if child.end <= now]:
         for group in _started_by(number):
@@ -209,7 +212,7 @@ def _kill_late(children: dict[int, Child]) -> None:
 
 
 def _started_by(number: int) -> list[int]:
-    """The processes that a child of ours has started, each in a group of its own."""
+    """The process groups that a child of ours has started."""
     try:
         with open(f"/proc/{number}/task/{number}/children") as file:
             return [int(word) for word in file.read().split()]

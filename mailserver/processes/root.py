@@ -1,17 +1,18 @@
-"""The root process: all that keeps root's privileges where the server gives them up, and it does next to nothing.
+"""The root process: keeps root's privileges where the server gives them up, and does as little as possible.
 
 It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their
-sockets to the server, and it binds ports and Unix sockets at a reload.  The kinds of process are those below.  How each
-is started, and which addresses there are, it has read from the configuration itself, by a program of a moment
-(`mailserver.assembly.root_plan`), which refuses what others than root could have written.  The server's word only
-chooses among that.  How processes are started is settled at the start, as the server's parts keep their settings over a
-reload, too; the addresses are read again when the server asks for it.
+sockets to the server.  At a reload it binds ports and Unix sockets.  The kinds of process are those below.
 
-The server's end is `root_client`.  A question is a frame of JSON, the answer, too:
+It knows from the configuration itself how each process is started and which addresses there are.  A short-lived program
+(`mailserver.assembly.root_plan`) reads the file, and refuses one that others than root could have written.  The server
+can only choose among these.  How processes are started is fixed at the start, as the settings of the server's parts are.
+The addresses are read again when the server asks for it.
+
+The server's end is `root_client`.  Question and answer are each one frame of JSON:
 
     [number, "start", kind] | [number, "bind", endpoint] | [number, "read", ""]   →   [number, why or ""] and perhaps a descriptor
 
-It ends when the server's end closes; what it has started then ends by itself, for the same reason.
+It ends when the server closes its end.  The processes that it has started then end for the same reason.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ WHY_CHARACTERS = 4096
 
 
 class RootRefusal(Exception):
-    """The words are for the server's log."""
+    """The root process will not do what was asked.  The message is for the server's log."""
 
 
 class RootPlan:
     """What the configuration allows.
 
-    `addresses` has interface and port by endpoint; `paths` a Unix socket's path, its mode, and whether one left behind is
-    replaced; `unsafe` why root must not use a path; `starts` how a process is started, by kind.
+    `addresses` holds interface and port by endpoint.  `paths` holds a Unix socket's path, its mode, and whether a stale one
+    is replaced.  `unsafe` says why root must not use a path.  `starts` says how a process is started, by kind.
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
@@ -71,7 +72,7 @@ class RootPlan:
 
 
 class Root:
-    """Answers the server's questions.  `path` is the configuration's; `ours` the version of this program when it began."""
+    """Answers the server's questions.  `path` is the configuration file's; `ours` is the version of this program at its start."""
 
     def __init__(self, *, path: str, ours: bytes, reading: str = READING) -> None:
         self._path = path
@@ -79,10 +80,10 @@ class Root:
         self._reading = reading
         self._plan: RootPlan | None = None
         self._starts: Mapping[str, ProcessStart] | None = None  # those of the first plan
-        self._started: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # with a descriptor that tells its end
+        self._started: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # with a descriptor by which its end is seen
 
     def serve(self, control: socket.socket) -> None:
-        """Until the server closes its end."""
+        """Answer questions until the server closes its end."""
         while True:
             poll = select.poll()
             for descriptor in (control.fileno(), *(ended for _, ended in self._started.values())):
@@ -114,7 +115,7 @@ class Root:
                     return
 
     def answer(self, verb: str, word: str) -> socket.socket | None:
-        """Do what is asked.  Raises `RootRefusal`, OSError, or whatever a faulty plan leads to."""
+        """Do what is asked; return the socket for the server, if any.  Raises `RootRefusal`, OSError, or another error."""
         if verb == "start":
             return self._start(word)
         if verb == "bind":
@@ -169,7 +170,7 @@ class Root:
             self._starts = self._plan.starts
 
     def _end(self, kind: str) -> None:
-        """The one before, should it still run: it was stopped, or is of no use to the server.  Its children go on."""
+        """End the previous process of this kind, should it still run.  Its children go on."""
         process, ended = self._started.pop(kind, (None, -1))
         if process is not None:
             process.kill()

@@ -16,16 +16,16 @@ from mailserver.processes.spawning import ProcessStart, begin
 
 __all__ = ["RootGone", "RootClient", "start_root_process"]
 
-ANSWER_SECONDS = 60.0  # it waits for others that long: 20 s for one that starts, 30 s for the configuration
+ANSWER_SECONDS = 60.0  # more than it waits itself: 20 s for a process to start, 30 s for the configuration to be read
 END_SECONDS = 10.0
 
 
 class RootGone(OSError):
-    """The root process has died, and nobody can start it again."""
+    """The root process has died, and cannot be started again without root's privileges."""
 
 
 class RootClient:
-    """`process` is the root process.  Each question blocks; several threads may ask.  All raise OSError with a sentence."""
+    """Asks the root process, `process`.  Each question blocks; several threads may ask.  All raise OSError with a sentence."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], control: socket.socket, seconds: Callable[[], float] = time.monotonic
@@ -39,23 +39,23 @@ class RootClient:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The number of the root process."""
         return self._process.pid
 
     def start(self, kind: str) -> socket.socket:
-        """Have a small process started: our end of its socket."""
+        """Have a small process started.  Return our end of its socket."""
         return self._ask_for_socket("start", kind)
 
     def bind(self, endpoint: str) -> socket.socket:
-        """Have the address of a tcp endpoint bound: a socket that does not listen yet."""
+        """Have the address of an endpoint bound.  Return a socket that does not listen yet."""
         return self._ask_for_socket("bind", endpoint)
 
     def read(self) -> None:
-        """Have the configuration read."""
+        """Have the configuration read again."""
         self._ask("read", "")
 
     def close(self) -> None:
-        """Let it end, and wait for it."""
+        """Let the root process end, and wait for it."""
         with self._lock:
             self._control.close()
             os.close(self.ending)
@@ -97,11 +97,11 @@ class RootClient:
                 os.close(descriptor)
             if answered == number:
                 raise OSError(why)
-            # of a question that was given up
+            # the answer to a question that was given up
 
 
 def start_root_process(path: str, ours: bytes) -> RootClient:
-    """Start it for the configuration at `path`, which it reads.  Blocking.  Raises OSError with a sentence."""
+    """Start the root process for the configuration at `path`; `ours` is our version.  Blocks.  Raises OSError with a reason."""
     process, control = begin(ProcessStart("mailserver.processes.root", (path,)), ours)
     found = RootClient(process, control)
     try:

@@ -1,4 +1,4 @@
-"""The server's small processes: who starts them, and what is known of them."""
+"""The server's small processes: starts them and replaces those that die."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mailserver.processes.watching import Ending, Watch
 
 __all__ = ["NAMES", "SmallProcesses", "keep_here"]
 
-THREADS = 4  # one for each kind, and one more question to the root process
+THREADS = 4  # one for each kind of process, and one for a question to the root process
 NAMES = {"courier": "courier", "launcher": "launcher", "pam": "process that asks PAM"}
 
 
@@ -50,9 +50,9 @@ class SmallProcesses:
         self._root_ending = Ending(self._reactor, root.ending, _nothing, self._root_has_died)
 
     def keep(self, section: str, kind: str, start: ProcessStart, *, privileged: bool = True) -> KeptProcess:
-        """Start a process for a component of `section`, with root's rights or with our own.  Blocking.  Raises OSError.
+        """Start a process for a component of `section`, with root's rights or with our own.  Blocks.  Raises OSError.
 
-        The root process, where there is one, has read for itself how: it takes no `start` from us.
+        A root process ignores `start`: it has read from the configuration how the process is started.
         """
         root, name = self.root, f"{section}.{kind}"
         if root is None or not privileged:
@@ -63,16 +63,16 @@ class SmallProcesses:
         return kept
 
     def endpoint(self, text: str) -> Any:
-        """How to listen on a configured endpoint through the root process, None where we have to do it ourselves.
+        """How to listen on a configured endpoint through the root process; None where we bind it ourselves.
 
-        At the start nobody has given root up yet.
+        We do at the start, when the server is still root.
         """
         if self.root is None or self._root_ending is None or os.geteuid() == 0:
             return None
         return bound_by_root(self._reactor, text, self.root, self._run_in_thread)
 
     async def read_again(self) -> list[str]:
-        """At a reload: let the root process read the configuration.  What it objects to, one sentence or none."""
+        """At a reload: let the root process read the configuration again.  Return its objection, one sentence or none."""
         if self.root is None:
             return []
         try:
@@ -83,14 +83,14 @@ class SmallProcesses:
         return []
 
     def missing(self) -> Mapping[str, str]:
-        """Why each does not run, "" for those that do; `root` among them where there is one."""
+        """Why each process does not run, "" for those that do.  Includes `root` where there is a root process."""
         found = {name: kept.missing for name, (kept, _) in self._kept.items()}
         if self.root is not None:
             found["root"] = "" if self._root_ending is not None else "it has died"
         return found
 
     async def stop(self) -> None:
-        """After the components have ended theirs: end the root process."""
+        """End the root process.  Call it after the components have ended their processes."""
         for _, watch in self._kept.values():
             watch.stop()
         if self._root_ending is not None:
@@ -108,7 +108,7 @@ class SmallProcesses:
 
 
 def keep_here(kind: str, start: ProcessStart, *, privileged: bool = True) -> KeptProcess:
-    """As a child of this process, and with its identity.  Nobody watches it: whoever sends finds out.  Raises OSError."""
+    """Keep a process as our own child, with our identity.  It is not watched: the next sender sees its death.  Raises OSError."""
     ours, identity = version(), os.geteuid()
 
     def begin_here() -> tuple[subprocess.Popen[bytes] | None, socket.socket]:

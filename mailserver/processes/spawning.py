@@ -1,4 +1,4 @@
-"""Modules of ours that run as programs beside the server."""
+"""Starts a module of ours as a program beside the server."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["STARTER_GONE", "OtherVersion", "ProcessStart", "begin", "name_versio
 
 BUFFER_OCTETS = 1024 * 1024
 START_SECONDS = 20.0
-STARTER_GONE = os.EX_UNAVAILABLE  # the status of a program that nobody waits for
+STARTER_GONE = os.EX_UNAVAILABLE  # the exit status of a program whose starter has gone
 
 
 class OtherVersion(OSError):
-    """What stands on the disk is not the program that runs."""
+    """The program on the disk is of another version than the one that runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStart:
-    """How a module is run.  `instructions` are what it is told first, since everybody could read its arguments."""
+    """How a module is run.  `instructions` are sent over its socket, since every user of the host could read arguments."""
 
     module: str
     arguments: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class ProcessStart:
 def program(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command and the environment that run a module of ours.
 
-    It finds our package whatever the working directory is, and nothing in that directory can stand in for a module (-P).
+    The program finds our package in any working directory, and no file in that directory can replace a module (-P).
     """
     package = os.path.dirname(os.path.dirname(os.path.abspath(mailserver.__file__)))
     path = os.pathsep.join([package, *filter(os.path.isabs, sys.path)])
@@ -59,7 +59,7 @@ def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 cwd="/",
-                start_new_session=True,  # a terminal's Ctrl-C is for the server alone
+                start_new_session=True,  # a terminal's Ctrl-C must reach only the server
             )
         except OSError:
             ours.close()
@@ -70,7 +70,8 @@ def spawn(module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes
 def begin(start: ProcessStart, expected: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Run a module that names its version first, and give it its instructions.
 
-    Blocking, for `START_SECONDS` at most.  Raises OSError where it does not start, `OtherVersion` where it is not `expected`.
+    Blocks for `START_SECONDS` at most.  Raises OSError where it does not start, `OtherVersion` where its version is not
+    `expected`.
     """
     process, control = spawn(start.module, start.arguments)
     try:
@@ -91,9 +92,9 @@ def begin(start: ProcessStart, expected: bytes) -> tuple[subprocess.Popen[bytes]
 
 
 def name_version(control: socket.socket) -> bytes:
-    """In the program: the first that it says, once it can work.  Returns the version.
+    """Called in the program: send our version, as the sign that it is ready.  Return the version.
 
-    Where whoever started it has gone meanwhile, it ends, with a status and without a word.  Raises OSError.
+    Where the starter has gone meanwhile the program ends without output, with `STARTER_GONE`.  Raises OSError.
     """
     ours = version()
     try:
@@ -104,6 +105,6 @@ def name_version(control: socket.socket) -> bytes:
 
 
 def outlive_signals() -> None:
-    """A stopping server still delivers what is in flight; the closing socket is what ends us."""
+    """Ignore the signals that stop the server.  It still delivers what is in flight; its closing socket ends us."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

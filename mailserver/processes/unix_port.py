@@ -1,7 +1,7 @@
-"""Taking the connections of a Unix socket that somebody else has bound.
+"""Accepts the connections of a Unix socket that was bound elsewhere.
 
-Twisted's own way to adopt one (`adoptStreamPort`) sets its mode to 0666, or fails where the socket is another user's, and
-removes its path at the end, systemd's too.
+Twisted's `adoptStreamPort` sets the socket's mode to 0666, or fails where another user owns it.  At the end it removes the path,
+even systemd's.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -21,17 +21,17 @@ __all__ = ["UnixPort", "listen_on"]
 
 
 class UnixPort(unix.Port):
-    """`bound`, which listens, is this port's from now on; `removes`: its path goes with it, where we may remove it."""
+    """Takes over `bound`, a listening socket.  `removes`: its path is removed at the end, where we may remove it."""
 
     def __init__(self, bound: socket.socket, factory: Any, reactor: Any, *, removes: bool) -> None:
         super().__init__(bound.getsockname(), factory, reactor=reactor)
         self._bound = bound
         self._starting = factory
         self._removes = removes
-        self._shouldShutdown = removes  # shutdown(2) would end systemd's socket, too, which is the same
+        self._shouldShutdown = removes  # shutdown(2) would also end systemd's socket, which ours duplicates
 
     def startListening(self) -> None:
-        """As Twisted's, without touching the path."""
+        """As in Twisted, without a change to the path."""
         tcp._reservedFD.reserve()
         self._starting.doStart()
         self.socket = self._bound
@@ -41,7 +41,7 @@ class UnixPort(unix.Port):
         self.startReading()
 
     def connectionLost(self, reason: Any) -> None:
-        """As Twisted's; where the folder is root's the path stays, and the next to bind it takes it away."""
+        """As in Twisted.  In root's folder the path stays; the next program that binds it removes it."""
         name = self.getHost().name
         if self._removes and name:
             with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class UnixPort(unix.Port):
 
 
 def listen_on(bound: socket.socket, factory: Any, reactor: Any, *, removes: bool) -> UnixPort:
-    """Take the connections of a socket that listens."""
+    """Accept the connections of a listening socket with `factory`."""
     bound.setblocking(False)
     port = UnixPort(bound, factory, reactor, removes=removes)
     port.startListening()

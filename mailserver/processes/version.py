@@ -1,7 +1,7 @@
-"""What this program is, as it stands on the disk at this moment.
+"""The version of the program on the disk now.
 
-After an upgrade under a running server the next process to start would be of another version than the server that speaks to it.
-A number would not tell (a checkout keeps it over many changes), so the source itself counts.
+After an upgrade under a running server the next process would be of another version than the server that talks to it.  A version
+number would not show that (a checkout keeps it over many changes), so this is a digest of the source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VERSION_OCTETS = 64
 
 
 def version() -> bytes:
-    """A digest over our modules, in `VERSION_OCTETS`.  It takes some 20 ms.  Raises OSError."""
+    """A digest over our modules, `VERSION_OCTETS` long.  Takes some 20 ms.  Raises OSError."""
     top = Path(os.path.abspath(mailserver.__file__)).parent
     digest = hashlib.sha256()
     for path in sorted(top.rglob("*.py")):

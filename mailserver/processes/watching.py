@@ -1,4 +1,4 @@
-"""The reactor's eye on the small processes: a death is told at once, and a successor started though nobody asks for it."""
+"""Watches the small processes in the reactor: notices a death at once and starts a successor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mailserver.processes.kept import KeptProcess
 
 __all__ = ["Ending", "Watch"]
 
-MARGIN_SECONDS = 0.01  # two clocks are compared
+MARGIN_SECONDS = 0.01  # two clocks are compared, and may differ a little
 BUSY_SECONDS = 1.0  # where others were sending to it, or nobody could look
 
 
 @implementer(IReadDescriptor)
 class Ending:
-    """Calls `ended` once, when the descriptor is ready to be read or has hung up.  `close` closes it."""
+    """Calls `ended` once, when the descriptor is readable or has hung up.  `close` closes the descriptor."""
 
     def __init__(self, reactor: Any, descriptor: int, close: Callable[[], None], ended: Callable[[], None]) -> None:
         self._reactor = reactor
@@ -58,7 +58,7 @@ class Ending:
 
 
 class Watch:
-    """Keeps `kept` running.  In the reactor's thread; what blocks is run by `run_in_thread`.  Made before the reactor runs."""
+    """Keeps `kept` running.  Works in the reactor's thread; `run_in_thread` runs what blocks.  Made before the reactor runs."""
 
     log = Logger()
 

@@ -40,7 +40,7 @@ def _address(kind: type) -> Callable[[str], str]:
 
 
 def smarthost_name(value: str) -> str:
-    """A host name, or a numeric address with or without brackets."""
+    """Check the smarthost's name: a host name, or a numeric address with or without brackets."""
     bare = value.removeprefix("[").removesuffix("]")
     try:
         return str(ipaddress.ip_address(bare.removeprefix("IPv6:")))
@@ -121,7 +121,7 @@ class SmarthostOptions(RelayOptions):
 
 
 class ConnectionOptions(Protocol):
-    """What each component over the pool can be told of its connections."""
+    """The options that every component over the pool has for its connections."""
 
     @property
     def connections(self) -> int: ...
@@ -142,7 +142,7 @@ class ConnectionOptions(Protocol):
 def pool_limits(
     options: ConnectionOptions, *, per_destination: int, probe_seconds_most: float = PoolLimits().probe_seconds_most
 ) -> PoolLimits:
-    """The pool's limits, as configured."""
+    """The pool's limits, as the options give them."""
     return PoolLimits(
         per_destination=per_destination,
         in_all=options.connections,
@@ -211,7 +211,7 @@ class MXFactory:
     options = MXOptions
 
     def build(self, options: MXOptions, services: Services) -> Relay:
-        """Raises ValueError where there is no resolver."""
+        """Make the relay.  Raises ValueError where the services have no resolver."""
         resolver = services.resolver
         if resolver is None:
             raise ValueError("mail exchangers cannot be found without a resolver")
@@ -234,7 +234,7 @@ class SmarthostFactory:
     options = SmarthostOptions
 
     def build(self, options: SmarthostOptions, services: Services) -> Relay:
-        """No errors."""
+        """Make the relay.  Raises no errors."""
         path, login = options.password_file, None
         if path is not None:
             login = RelayLogin(options.username, lambda: password_of(path), options.mechanisms)

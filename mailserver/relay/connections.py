@@ -1,4 +1,4 @@
-"""Opens, uses and closes connections as the pool decides, and finds the next host for what could not be sent."""
+"""Opens, uses and closes connections as the pool decides, and sends what a host did not take to the next host."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class _Opening(ClientFactory):
 class Connections:
     """All connections of one relay.
 
-    `connect_tcp` is the reactor's connectTCP.  `own_name` is what EHLO says; with `avoids_itself` a host of the same
-    name is taken for a loop.  With `lmtp` hosts are spoken to in LMTP; with `login` the relay logs in there, and with
-    `implicit_tls` connections are encrypted from the first octet on.  `eight_bit` says what becomes of 8-bit content
-    for a host that lacks 8BITMIME; large messages are converted in files in `directory`, whose disk has
-    `room_for(octets)`.  A transmission waits for a connection no longer than `waiting_seconds`.  Times are told by
-    `seconds`, a clock that nobody sets, where it is given.
+    `connect_tcp` is the reactor's connectTCP.  `own_name` is the name in EHLO; with `avoids_itself` a host of the same
+    name counts as a loop.  With `lmtp` the protocol is LMTP.  With `login` the relay logs in.  With `implicit_tls`
+    connections are encrypted from the first octet on.  `eight_bit` says what happens to 8-bit content for a host without
+    8BITMIME.  Large messages are converted in files in `directory`; `room_for(octets)` says whether its disk has room.
+    A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a monotonic
+    clock.
     """
 
     log = Logger()
@@ -107,12 +107,12 @@ class Connections:
         )
         self._connections: dict[ConnectionRecord, RelayProtocol] = {}
         self._connectors: dict[ConnectionRecord, Any] = {}
-        # What a decision leads to may call `decide` again: a connect that fails at once, a transaction that ends in its first
-        # write.  Such a call sets `_undecided` and returns, and the loop that is under way decides once more.
+        # Carrying out a decision may call `decide` again: a connect fails at once, or a transaction ends in its first write.
+        # Such a call sets `_undecided` and returns, and the loop that is running decides once more.
         self._deciding = False
         self._undecided = False
-        self._stopping = False  # set before anything is closed: what comes back meanwhile finds no host
-        self._all_closed: list[Deferred[None]] = []  # who waits for the last connection to go
+        self._stopping = False  # set before anything is closed: what comes back then goes to no other host
+        self._all_closed: list[Deferred[None]] = []  # fired when the last connection is closed
         self._check = LoopingCall(self._check_all)
         self._check.clock = clock  # type: ignore[assignment]
 
@@ -122,11 +122,14 @@ class Connections:
     # --- life ---
 
     def start(self) -> None:
-        """Begin to look at the time."""
+        """Begin the checks that run each second."""
         self._check.start(CHECK_SECONDS, now=False)
 
     def stop(self, within_seconds: float) -> Deferred[None]:
-        """Let what is under way come to its end within this time; defer what waits; say QUIT."""
+        """Let running transactions end within this time, defer what waits, and send QUIT.
+
+        The Deferred fires when the last connection is closed.
+        """
         self._stopping = True
         for transmission in self.pool.overdue(lambda _: True):
             transmission.give_up(answers.Deferred(STOPPING, "not tried"))
@@ -156,12 +159,12 @@ class Connections:
     # --- transmissions ---
 
     def submit(self, transmission: Transmission) -> None:
-        """Send this, to the first of its targets that works."""
+        """Send this transmission to the first of its targets that works."""
         self._place(transmission)
         self.decide()
 
     def withdraw(self, transmission: Transmission) -> None:
-        """Nobody wants it any more: it is not begun, and not completed.  Once all is sent the other side may have it already."""
+        """Give a transmission up: it is not begun, and not completed.  Once all is sent the peer may have it already."""
         transmission.abandoned = True
         if transmission.place >= len(transmission.targets) or self.pool.withdraw(transmission.target.key, transmission):
             return
@@ -170,12 +173,12 @@ class Connections:
                 connection.give_up()
 
     def forgive(self) -> None:
-        """Connect again to those that were out of reach."""
+        """Connect again to hosts that were out of reach."""
         self.pool.forgive()
         self.decide()
 
     def _place(self, transmission: Transmission) -> None:
-        """Let it wait for the first of its targets, from the present one on, that is not known to be out of reach."""
+        """Queue it for the first of its targets, from the present one on, that is not known to be out of reach."""
         now = self.seconds()
         transmission.waits_since = now
         while transmission.place < len(transmission.targets):
@@ -201,7 +204,7 @@ class Connections:
     # --- the decision, carried out ---
 
     def decide(self) -> None:
-        """Ask the pool what to do and do it, until there is nothing to do.  What is done can bring more: never nested."""
+        """Ask the pool what to do and do it, until there is nothing left to do.  A call from within itself does not nest."""
         self._undecided = True
         if self._deciding:
             return
@@ -226,14 +229,14 @@ class Connections:
             connector = self._connect_tcp(
                 target.key.address, target.key.port, opening, timeout=self.waits[Phase.CONNECT], bindAddress=source
             )
-        except OSError:  # no descriptors left, say
+        except OSError:  # no descriptors left, for instance
             self.not_connected(record, target, Failure())
             return
         if record.state is RecordState.OPENING:
             self._connectors[record] = connector
 
     def connected(self, record: ConnectionRecord, target: Target) -> RelayProtocol:
-        """The other side has taken the connection."""
+        """The peer has accepted the connection.  Return its protocol."""
         self._connectors.pop(record, None)
         session = ClientSession(
             hello_name=self._own_name,
@@ -246,7 +249,7 @@ class Connections:
         return connection
 
     def not_connected(self, record: ConnectionRecord, target: Target, reason: Failure) -> None:
-        """Nobody answers there."""
+        """The connection could not be opened."""
         self._connectors.pop(record, None)
         words = reason.getErrorMessage().rstrip(".") or type(reason.value).__name__
         self._failed(record, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
@@ -275,15 +278,15 @@ class Connections:
     # --- what connections tell (Owner) ---
 
     def may_encrypt(self, target: Target) -> bool:
-        """STARTTLS was not found broken there."""
+        """Whether STARTTLS may be used there: no recent handshake has failed."""
         return not target.policy.allows_clear or target.key not in self._clear_text
 
     def calls_itself_like_us(self, host: str) -> bool:
-        """A name that leads back to us."""
+        """Whether a host that greets with this name is ourselves (a loop)."""
         return self._avoids_itself and host.rstrip(".").lower() == self._own_name.lower()
 
     def opened(self, connection: RelayProtocol) -> None:
-        """Ready for its first transaction."""
+        """The connection is ready for its first transaction."""
         self.pool.opened(connection.record, self.seconds())
         if self._stopping:
             self.pool.gone(connection.record)
@@ -291,12 +294,12 @@ class Connections:
         self.decide()
 
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
-        """Never became ready."""
+        """The connection never became ready."""
         self._failed(connection.record, why, connection.session.dialogue.lines())
         self.decide()
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> None:
-        """Never became ready because of TLS: the next one does without."""
+        """The TLS handshake failed: the next connection does without TLS."""
         self.log.warn("{host}: {why}; mail goes there in the clear for a while", host=str(connection.target), why=why)
         self._clear_text.add(connection.record.key)
         self.pool.gone(connection.record)
@@ -351,12 +354,12 @@ class Connections:
             )
 
     def ended(self, connection: RelayProtocol) -> None:
-        """Nothing can be said on it any more."""
+        """No more commands can be sent on the connection."""
         self.pool.gone(connection.record)
         self.decide()
 
     def closed(self, connection: RelayProtocol) -> None:
-        """Gone."""
+        """The socket is closed."""
         self._connections.pop(connection.record, None)
         self.pool.gone(connection.record)
         if self._all_closed and not self._connections:
@@ -368,9 +371,9 @@ class Connections:
     # --- time ---
 
     def _check_all(self) -> None:
-        """Each second: what takes too long is ended, what is not needed is closed.
+        """Each second, end what takes too long and close what is not needed.
 
-        An error here must not be the last of the checks, and one connection's is not the others'.
+        An error must not stop later checks, nor the checks of other connections.
         """
         now = self.seconds()
         for connection in list(self._connections.values()):
@@ -386,7 +389,7 @@ class Connections:
         try:
             connection.time_out()
         except Exception:
-            connection.transport.abortConnection()  # else it would be met with again each second
+            connection.transport.abortConnection()  # else the same error would come again each second
             raise
 
     def _attempt(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -397,12 +400,12 @@ class Connections:
 
 
 def _is_uncertain(done: events.Done) -> bool:
-    """The client knows that all of the content was sent, whoever else does not yet."""
+    """Whether all of the content was sent, so that the peer may have the message."""
     return any(outcome.note == UNCERTAIN for outcome in done.outcomes)
 
 
 def _why(done: events.Done) -> Reply:
-    """The reason that the other side, or the connection, gave."""
+    """The reason of the end, as the peer or the connection gave it."""
     for outcome in done.outcomes:
         if isinstance(outcome, answers.Deferred):
             return outcome.reply

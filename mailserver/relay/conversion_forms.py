@@ -6,8 +6,8 @@
     binary, but CRLF lines, no NUL    BINARYMIME            as 8-bit content
     binary                            BINARYMIME            with base64 in those parts, whatever `EightBit` says
 
-What others have signed (DKIM, ARC, multipart/signed) or encrypted is not converted, nor is what cannot be read as MIME: 8-bit
-content of that kind goes raw, binary content comes back.
+Content that others have signed (DKIM, ARC, multipart/signed) or encrypted is not converted, nor is malformed MIME.  8-bit
+content of that kind goes raw; binary content is returned to its sender.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["EightBit", "Form", "form_of", "channel_to"]
 
 
 class EightBit(enum.StrEnum):
-    """What becomes of 8-bit content for a host that does not take it."""
+    """What happens to 8-bit content for a host without 8BITMIME."""
 
     CONVERT = "convert"
     RAW = "raw"
@@ -38,9 +38,9 @@ class EightBit(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A message as it is sent to some hosts.  `body` is what MAIL says of it, `note` what is told of it, "" where nothing is.
+    """A message as it is sent to some hosts.  `body` is MAIL's BODY; `note` is for the outcome; "" for none.
 
-    `smaller` is what a host gets instead that has named a size and this one is larger.
+    `smaller` is the form for a host whose SIZE is less than this one's.
     """
 
     content: Content
@@ -49,12 +49,12 @@ class Form:
     smaller: Form | None = None
 
     def within(self, size_max: int) -> Form:
-        """The form for a host that takes so many octets, 0 where it has not said."""
+        """The form for a host that takes `size_max` octets; 0 where it has not named a size."""
         return self.smaller if self.smaller is not None and 0 < size_max < self.content.size else self
 
 
 def channel_to(request: Request, offer: Offer) -> Channel | None:
-    """What the body may hold; None where the host takes all that the message may have, or cannot take it in any form."""
+    """What the content may hold for this host; None where it needs no conversion, or where no conversion would help."""
     is_text = request.body != "BINARYMIME" or offer.binarymime
     if (offer.eightbitmime and is_text) or not can_be_said(request, offer):
         return None
@@ -85,10 +85,10 @@ def form_of(content: Content, channel: Channel, *, eight_bit: EightBit, director
             converted, facts = (content, facts) if conversion is None else _made(conversion, content, directory)
         except Unconvertible as fault:
             return NEEDS_BINARYMIME if needs_text else replace(raw, note=f"8-bit content sent raw: {fault}")
-    if needs_text and facts.binary:  # in a header, where nothing can be encoded
+    if needs_text and facts.binary:  # in a header, which cannot be encoded
         return NEEDS_BINARYMIME
     if conversion is None:
-        return Form(converted, "7BIT")  # 8-bit in a header alone: no BODY speaks of that
+        return Form(converted, "7BIT")  # 8-bit octets in a header only: BODY does not cover these
     smaller = None if needs_text else replace(raw, note="8-bit content sent raw: converted it would be too large")
     return Form(converted, _body(facts, channel), "converted for this host", smaller)
 
@@ -111,7 +111,7 @@ def _made(conversion: Conversion, content: Content, directory: str) -> tuple[Con
 
 
 class HeldFile:
-    """A file without a name, which ends with the last reference to it: nothing is left behind, whatever happens."""
+    """A file without a name.  It ends with the last reference to it, so nothing is left behind after a crash."""
 
     __slots__ = ("descriptor", "size")
 
@@ -127,7 +127,7 @@ class HeldFile:
             os.close(self.descriptor)
 
     def write(self, octets: bytes) -> None:
-        """Put octets behind the others.  Raises OSError."""
+        """Append octets.  Raises OSError."""
         view = memoryview(octets)
         while view:
             view = view[os.write(self.descriptor, view) :]
@@ -136,7 +136,7 @@ class HeldFile:
 
 @dataclass(frozen=True)
 class HeldContent(Content):
-    """A message in such a file."""
+    """A message in a `HeldFile`."""
 
     file: HeldFile | None = None
 

@@ -29,16 +29,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FORMS_OCTETS = 512 << 20  # of all forms together that a thread has made, or is to make
 TOLD_SECONDS = 60.0
 AT_ONCE_OCTETS = 131_072  # of a message in memory
-THREADS = 2  # at once: they are not the relay's alone
+THREADS = 2  # conversions at once: other parts use the same threads
 
 
 class Conversions:
-    """Those of one relay.
+    """The conversions of one relay.
 
-    `again(transmission)` takes what a thread has made a form for.  Large messages are converted into files without a name in
-    `directory`, "" for the system's; `room_for(octets)` says whether its disk has room beside the reserve.  A slow host keeps
-    the forms of all that waits for it: together they take `octets_most`, those for one address half of that at most, and what
-    finds no place is tried again later.  One form is made in any case, whatever its size.
+    `again(transmission)` is called when a thread has made a transmission's form.  Large messages are converted into files
+    without a name in `directory`, "" for the system's folder.  `room_for(octets)` says whether its disk has room beside the
+    reserve.  Forms stay while messages wait for a slow host.  So all forms together may take `octets_most`, and those for one
+    address half of that.  A message above these bounds is tried again later.  One form is always made, whatever its size.
     """
 
     log = Logger()
@@ -62,38 +62,38 @@ class Conversions:
         self._room_for = room_for
         self._octets_most = octets_most
         self._told_at = -TOLD_SECONDS
-        # Where it goes, and the octets of its forms, which end with it.
+        # By transmission: where it goes, and the octets of its forms.  An entry ends with its transmission.
         self._held: WeakKeyDictionary[Transmission, tuple[str, int]] = WeakKeyDictionary()
         self._slots = DeferredSemaphore(THREADS)
         self._under_way: dict[Transmission, None] = {}
 
     def has_form(self, transmission: Transmission, offer: Offer) -> bool:
-        """It can go to this host now: `transmission.form` is set.
+        """Whether it can go to this host now; then `transmission.form` is set.
 
-        False: it comes again when its form is there, or has its outcome already.
+        False where its form is still being made (`again` follows), and where it has its outcome already.
         """
         channel = channel_to(transmission.request, offer)
         transmission.form = None
         if channel is None:
             return True
-        # Whatever size a host names, and however often another one: there is one form for each channel.
+        # One form for each channel, whatever sizes the hosts name.
         if channel not in transmission.forms and not self._make(transmission, channel):
             return False
         transmission.form = transmission.forms[channel].within(offer.size_max)
         return True
 
     def give_up(self, why: Deferred) -> None:
-        """The server stops: what is being converted has this outcome."""
+        """The server stops: give this outcome to whatever is being converted."""
         under_way, self._under_way = self._under_way, {}
         for transmission in under_way:
             transmission.abandoned = True
             transmission.give_up(why)
 
     def _make(self, transmission: Transmission, channel: Channel) -> bool:
-        """Whether it is made already."""
+        """Make the form, at once or in a thread.  Return whether it is made already."""
         eight_bit, content = self._eight_bit, transmission.content
         if eight_bit is EightBit.REFUSE and transmission.request.sender is None:
-            eight_bit = EightBit.CONVERT  # a report that comes back is lost
+            eight_bit = EightBit.CONVERT  # a report that cannot be delivered is lost
         make = partial(form_of, content, channel, eight_bit=eight_bit, directory=self._directory)
         if content.data is not None and len(content.data) <= AT_ONCE_OCTETS:
             try:
@@ -102,7 +102,7 @@ class Conversions:
                 self._stumbled(Failure(), transmission)
                 return False
             return self._is_made(form, transmission, channel)
-        octets = content.size * 3 // 2  # base64 and its line ends are a good third more
+        octets = content.size * 3 // 2  # base64 with its line ends takes a good third more
         if not self._takes(transmission, octets):
             self._no_room(transmission, "too much is waiting in other forms, or the disk is full")
             return False
@@ -124,7 +124,7 @@ class Conversions:
         return False
 
     def _takes(self, transmission: Transmission, octets: int) -> bool:
-        """There is room for one more form."""
+        """Whether there is room for one more form of this size."""
         address = transmission.target.key.address
         in_all = sum(size for _, size in self._held.values())
         own = sum(size for to, size in self._held.values() if to == address)

@@ -4,7 +4,7 @@
     outcomes = await relay.deliver(envelope, content, destinations)
 
 Destinations that share their hosts go in one transaction, up to a number of recipients.  A destination that is known to be out
-of reach is answered at once; whatever happens, each destination gets one outcome.
+of reach is deferred at once.  Each destination gets exactly one outcome.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Found = Hosts | answers.Deferred | Failed
 
 @dataclass(frozen=True, slots=True)
 class ConnectSettings:
-    """How hosts are spoken to: the port, the TLS mode, our own addresses ("" for any), which kinds of address are used."""
+    """How to connect: the port, the TLS mode, our own addresses ("" for any), and which address families are used."""
 
     port: int = 25
     tls: TLSMode = TLSMode.OPPORTUNISTIC
@@ -53,7 +53,7 @@ class ConnectSettings:
     ipv6: bool = True
 
     def targets(self, hosts: Hosts, chance: random.Random, most: int) -> list[Target]:
-        """The addresses in the order in which they are tried."""
+        """Up to `most` addresses in the order in which they are tried."""
         targets = []
         for host in hosts.in_order(chance):
             policy = TLSPolicy(self.tls, host.name)
@@ -65,7 +65,7 @@ class ConnectSettings:
 
 
 class _Call:
-    """One `deliver`: the outcomes so far, and how many transmissions have not ended."""
+    """One call of `deliver`: the outcomes so far, and how many transmissions have not ended."""
 
     __slots__ = ("_followers", "_withdraw", "open", "outcomes", "transmissions", "waiting")
 
@@ -78,7 +78,7 @@ class _Call:
         self._followers: dict[int, list[int]] = {}
 
     def one_for_each(self, destinations: Sequence[Destination]) -> list[Destination]:
-        """The first of those that go to one address: the others will have its outcome."""
+        """The first destination of each address.  Others with the same address get its outcome."""
         leaders: list[Destination] = []
         for leader, *others in one_for_each(destinations):
             leaders.append(leader)
@@ -88,7 +88,7 @@ class _Call:
 
     def report(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome
-        for follower in self._followers.get(index, ()):  # the next host has not been told what this one's sender wants to hear
+        for follower in self._followers.get(index, ()):  # only the first one's DSN wishes were sent to the host
             same = replace(outcome, notifies=False) if isinstance(outcome, Delivered) else outcome
             self.outcomes[follower] = same
 
@@ -96,7 +96,7 @@ class _Call:
         self.open -= 1
         if self.open:
             return
-        self.transmissions.clear()  # they hold this one, and the message: together they would wait for the garbage collector
+        self.transmissions.clear()  # they refer to this call and to the message: a cycle would keep both until garbage collection
         waiting, self.waiting = self.waiting, None
         if waiting is not None and not waiting.called:
             waiting.callback(self.outcomes)
@@ -121,9 +121,9 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
 class Relay:
     """Sends mail to other hosts.
 
-    `book` says where a domain's mail goes.  With `by_domain` False one look-up of the empty name
-    serves all domains: a smarthost.  A transaction has up to `recipients_most` recipients, a message is tried at up to
-    `addresses_most` addresses in one attempt.
+    `book` says where a domain's mail goes.  With `by_domain` False one look-up of the empty name serves all domains: a
+    smarthost.  A transaction has up to `recipients_most` recipients.  A message is tried at up to `addresses_most`
+    addresses in one attempt.
     """
 
     stores = True
@@ -162,32 +162,31 @@ class Relay:
     # --- life ---
 
     async def start(self) -> None:
-        """Begin to look at the time; nothing is opened before there is mail."""
+        """Begin the timers.  No connection is opened before there is mail."""
         self.connections.start()
 
     async def stop(self) -> None:
-        """What is under way has a few seconds."""
+        """Stop.  Running transactions have a few seconds to end."""
         await self.connections.stop(self._stop_seconds)
         self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
 
     async def flush(self) -> None:
-        """What another host has taken is its own to keep."""
+        """Do nothing: the host that took a message keeps it durably."""
 
     # --- for people ---
 
     def counts(self) -> Mapping[str, int | float]:
-        """Connections and their use since the start: the pool's `PoolCounts` and `hit_rate`; `connections` that
-        there are now."""
+        """Counts since the start: the pool's `PoolCounts` and its `hit_rate`; and `connections`, the number open now."""
         pool = self.connections.pool
         return {"connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
 
     def forgive(self) -> None:
-        """Hosts that were out of reach are connected to again, look-ups that failed are made again (`IForgiving`)."""
+        """Connect again to hosts that were out of reach, and repeat look-ups that failed (`IForgiving`)."""
         self._book.forgive()
         self.connections.forgive()
 
     async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
-        """The hosts that mail for this address would be offered to."""
+        """The hosts that mail for this address would be offered to, or the outcome where none is found."""
         found = self._book.find(address.domain_key if self._by_domain else TO_SMARTHOST)
         hosts = await found if isinstance(found, Deferred) else found
         if not isinstance(hosts, Hosts):
@@ -202,7 +201,10 @@ class Relay:
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """Send the message to each destination's hosts; an address that several destinations share gets it once."""
+        """Send the message to each destination's hosts.  An address that several destinations share gets it once.
+
+        The outcomes are keyed by the destinations' indexes.
+        """
         call = _Call(self.connections.withdraw)
         destinations = call.one_for_each(destinations)
         if not self._by_domain:
@@ -221,7 +223,7 @@ class Relay:
     def _route(
         self, call: _Call, envelope: Envelope, content: Content, domain: str, destinations: Sequence[Destination]
     ) -> None:
-        """Find the hosts, at once where they are known."""
+        """Find the hosts of a domain, at once where they are known."""
         found = self._book.find(domain)
         if not isinstance(found, Deferred):
             self._send(found, call, envelope, content, destinations)
@@ -230,7 +232,7 @@ class Relay:
 
         def later(found: Found) -> None:
             try:
-                if call.waiting is None or not call.waiting.called:  # else nobody waits for it any more
+                if call.waiting is None or not call.waiting.called:  # else the caller has given up
                     self._send(found, call, envelope, content, destinations)
             finally:
                 call.ended()
@@ -238,7 +240,7 @@ class Relay:
         found.addCallback(later).addErrback(self._stumbled)
 
     def _stumbled(self, failure: Failure) -> None:
-        """A fault of ours: a destination without an outcome is deferred by whoever asked."""
+        """Log an error of our own.  The caller defers each destination without an outcome."""
         self.log.failure("the relay stumbled over a message", failure)
 
     def _send(
@@ -274,10 +276,10 @@ class Relay:
 
 
 def request_of(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Request:
-    """What the client is asked to send.
+    """The request to the SMTP client.
 
-    SMTPUTF8 is a need of the message where it came with it and has a header that is not ASCII (RFC 6531 section 3.2); the need
-    of an address is seen by the client itself.
+    A message needs SMTPUTF8 where it came with it and has a non-ASCII header (RFC 6531 section 3.2).  The client itself sees
+    whether an address needs it.
     """
     parameters = envelope.parameters
     return Request(
@@ -292,7 +294,7 @@ def request_of(envelope: Envelope, content: Content, destinations: Sequence[Dest
 
 
 def _recipient(destination: Destination) -> Recipient:
-    """The final address; after an alias ORCPT names the one that was written (RFC 3461 section 5.2.7.1)."""
+    """The recipient at its final address.  After an alias ORCPT names the original address (RFC 3461 section 5.2.7.1)."""
     recipient, address = destination.recipient, destination.route.address
     if recipient.address is address or recipient.address == address:
         return recipient

@@ -9,7 +9,7 @@
     no host has an address   failed, 5.4.4
     the DNS cannot tell      deferred, 4.4.3
 
-A smarthost is one host for all domains; its name is looked up for addresses, not for MX records, unless that is asked for.
+A smarthost is one host for all domains.  Its name is looked up for addresses; MX records count only where that is asked for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mailserver.plugins.awaiting import now_or_later
 
 __all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
 
-HOSTS_MOST = 10  # mail exchangers of a domain that are looked at
+HOSTS_MOST = 10  # mail exchangers of a domain that are used
 ADDRESSES_MOST = 8  # of one host
 PREFERENCE_MOST = 65535  # RFC 1035 section 3.3.9
 KEEP_SECONDS_LEAST = 5.0
@@ -50,7 +50,7 @@ NO_ANSWER = Reply.of(451, "4.4.3", "The DNS does not answer for the domain")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host: its name, for TLS and for people, and its numeric addresses in the order in which they are tried."""
+    """One host: its name (for TLS and the log), and its numeric addresses in the order in which they are tried."""
 
     name: str
     addresses: tuple[str, ...]
@@ -58,13 +58,13 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The hosts of a domain: groups of equal preference, best first; good for `ttl_seconds`."""
+    """The hosts of a domain in groups of equal preference, best first.  They are valid for `ttl_seconds`."""
 
     groups: tuple[tuple[Host, ...], ...]
     ttl_seconds: float = KEEP_SECONDS_MOST
 
     def in_order(self, chance: random.Random) -> list[Host]:
-        """One order of trying them: random among equals, so that they share the load."""
+        """The hosts in one order of trying them: random among equals, so that they share the load (RFC 5321 section 5.1)."""
         hosts: list[Host] = []
         for group in self.groups:
             hosts += group if len(group) == 1 else chance.sample(group, len(group))
@@ -72,7 +72,7 @@ class Hosts:
 
 
 class Unroutable(Exception):
-    """No host was found to try.  `outcome` says why, and whether for ever."""
+    """No host was found.  `outcome` says why, and whether the failure is permanent."""
 
     def __init__(self, outcome: DeferredOutcome | Failed) -> None:
         super().__init__(outcome.note)
@@ -109,7 +109,7 @@ async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collectio
         {(mx.preference, mx.exchange.rstrip(".").lower()) for mx in answer.exchanges if mx.exchange != "."}
     )
     if not exchangers:
-        if answer.records:  # RFC 7505 section 3: the exchanger is the root
+        if answer.records:  # RFC 7505 section 3: the exchanger is the root, a null MX
             raise Unroutable(Failed(NULL_MX, f"{domain} has a null MX"))
         exchangers = [(0, domain)]  # the implicit MX
     usable = _before_ourselves(exchangers, own_names)
@@ -129,7 +129,7 @@ async def named_hosts(name: str, *, resolver: IResolver | None, look_up_mx: bool
         if look_up_mx:
             return await domain_hosts(name, resolver=resolver)
         return await _with_addresses(name, [(0, name)], resolver, 0)
-    except Unroutable as error:  # the configuration is wrong, or the DNS: no recipient's fault
+    except Unroutable as error:  # the configuration or the DNS is wrong; recipients must not fail for that
         raise Unroutable(DeferredOutcome(NO_SMARTHOST, str(error))) from error
 
 
@@ -137,7 +137,7 @@ async def named_hosts(name: str, *, resolver: IResolver | None, look_up_mx: bool
 
 
 def _before_ourselves(exchangers: Sequence[tuple[int, str]], own_names: Collection[str]) -> list[tuple[int, str]]:
-    """RFC 5321 section 5.1: our own name, and all of the same or a worse preference, must not be used."""
+    """The exchangers before our own name.  It, and all of equal or worse preference, must not be used (RFC 5321 section 5.1)."""
     own = min((preference for preference, name in exchangers if name in own_names), default=PREFERENCE_MOST + 1)
     return [(preference, name) for preference, name in exchangers if preference < own]
 
@@ -145,7 +145,7 @@ def _before_ourselves(exchangers: Sequence[tuple[int, str]], own_names: Collecti
 async def _with_addresses(
     domain: str, exchangers: Sequence[tuple[int, str]], resolver: IResolver, ttl_seconds: float
 ) -> Hosts:
-    """Look the addresses up, side by side.  A host whose look-up fails is left out while there are others."""
+    """Look all addresses up at the same time.  A host whose look-up fails is left out where others have addresses."""
     found: list[Any] = await gatherResults(
         [_begun(_addresses(name, resolver)) for _, name in exchangers], consumeErrors=True
     )
@@ -166,7 +166,7 @@ async def _with_addresses(
 
 
 async def _addresses(name: str, resolver: IResolver) -> tuple[tuple[str, ...], float, str]:
-    """The addresses of a host, IPv4 first; the least time to live; what went wrong."""
+    """The addresses of a host, IPv4 first; the least time to live in seconds; why a look-up failed, or ""."""
     addresses: list[str] = []
     ttls: list[float] = []
     failure = ""
@@ -212,7 +212,7 @@ def _begun(awaitable: Awaitable[Any]) -> Deferred[Any]:
 
 @dataclass(slots=True)
 class _Page:
-    """What is known of one domain: hosts or why there are none, or the questions of those who wait for it."""
+    """What is known of one domain: its hosts, or why none was found, or who waits for the look-up."""
 
     answer: Hosts | DeferredOutcome | Failed | None = None
     good_until: float = 0.0
@@ -222,8 +222,8 @@ class _Page:
 class HostBook:
     """Remembers the hosts of domains for a while, so that a message to a known domain costs no look-up.
 
-    `look_up(domain)` finds them (raises `Unroutable`); one look-up serves all who ask meanwhile.  What could not be found is
-    remembered, too: a dead name server costs one question in half a minute for each domain.
+    `look_up(domain)` finds them (raises `Unroutable`).  One look-up serves all who ask meanwhile.  Failures are remembered,
+    too: a dead name server costs one question in half a minute for each domain.
     """
 
     def __init__(self, *, look_up: Callable[[str], Awaitable[Hosts]], seconds: Callable[[], float]) -> None:
@@ -232,7 +232,7 @@ class HostBook:
         self._pages: dict[str, _Page] = {}
 
     def find(self, domain: str) -> Hosts | DeferredOutcome | Failed | Deferred[Hosts | DeferredOutcome | Failed]:
-        """The hosts, or the outcome for its recipients; at once where it is known, else a Deferred that never fails."""
+        """The hosts, or the outcome for the recipients.  At once where it is known, else in a Deferred that never fails."""
         page = self._pages.get(domain)
         if page is not None:
             if page.asking:
@@ -254,7 +254,7 @@ class HostBook:
         return waiting
 
     def forgive(self) -> None:
-        """Forget the domains for which there were no hosts."""
+        """Forget the domains for which no hosts were found."""
         for domain, page in list(self._pages.items()):
             if not page.asking and not isinstance(page.answer, Hosts):
                 del self._pages[domain]
@@ -288,7 +288,7 @@ class HostBook:
         return kept
 
     def _forget(self) -> None:
-        """The oldest pages go; whoever is asked again is looked up again."""
+        """Drop the oldest pages.  Their domains are looked up again when they are asked for."""
         for domain, page in list(self._pages.items())[: DOMAINS_KEPT // 2]:
             if not page.asking:
                 del self._pages[domain]

@@ -5,7 +5,7 @@
     (outcome,) = await send(relay, sender, [recipient], Content.of(message))
     await relay.stop()
 
-`reactor`, `resolver` and the limits come in from outside, so that a test can bring its own.
+The caller hands in `reactor`, `resolver` and the limits, so that a test can use its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def mx_relay(
     pool_limits: PoolLimits | None = None,
     client_limits: ClientLimits | None = None,
 ) -> Relay:
-    """A relay that finds each domain's mail exchangers.  `hostname` is our own name, as EHLO says it."""
+    """A relay that finds each domain's mail exchangers.  `hostname` is our own name in EHLO."""
     own_names = frozenset({hostname.lower()})
 
     def look_up(domain: str) -> Awaitable[Hosts]:
@@ -62,7 +62,7 @@ def smarthost_relay(
     pool_limits: PoolLimits | None = None,
     client_limits: ClientLimits | None = None,
 ) -> Relay:
-    """A relay that hands everything to `host`, a numeric address or a name (which takes a resolver)."""
+    """A relay that hands everything to `host`: a numeric address, or a name (which needs a `resolver`)."""
 
     def look_up(_: str) -> Awaitable[Hosts]:
         return named_hosts(host, resolver=resolver)

@@ -1,7 +1,7 @@
 """Mail into a mail store beside this server, by LMTP (RFC 2033): Dovecot's, Cyrus's, another server of our own.
 
-The relay's connections do all the work; what LMTP adds is an answer for each recipient after the content, a Unix socket in place
-of a port, and the form of the address that the store knows its mailboxes by.
+The relay's connections do all the work.  LMTP adds three things: a reply for each recipient after the content, a Unix socket in
+place of a port, and the form of address by which the store knows its mailboxes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = ["AddressTemplate", "LMTPDelivery", "LMTPFactory", "LMTPOptions"]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 PLACEHOLDERS = ("user", "domain", "local_part", "folder", "+folder")
 WHOLE_ADDRESSES = ("{recipient}", "{original_recipient}")
-CALLS_PER_CONNECTION = 4  # messages that wait while others go: enough that no connection waits for a message
-PROBE_SECONDS_MOST = 60.0  # a store that was restarted is not left waiting for long
+CALLS_PER_CONNECTION = 4  # messages that wait for each connection: enough that no connection is idle
+PROBE_SECONDS_MOST = 60.0  # a store that was restarted soon gets mail again
 GRACE_SECONDS = 10.0  # the pool says QUIT first
 
 
 class AddressTemplate:
-    """What RCPT says.  Raises ValueError for an invalid template."""
+    """The template for the address in RCPT.  Raises ValueError for an invalid template."""
 
     def __init__(self, text: str) -> None:
         self._whole = text if text in WHOLE_ADDRESSES else ""
@@ -57,7 +57,7 @@ class AddressTemplate:
             raise ValueError('the part before "@" must say whose mail it is: "{user}", "{user}@{domain}"')
 
     def addressed(self, destination: Destination) -> Destination:
-        """The destination with the address that the store is told."""
+        """The destination with the address for the store."""
         route = destination.route
         if self._whole == "{recipient}":
             return destination
@@ -69,7 +69,7 @@ class AddressTemplate:
 
 
 def _values(route: Local | Remote) -> dict[str, str]:
-    """For a mailbox that is another host's, the parts of its address."""
+    """The values of the template's placeholders.  Where the mailbox is on another host they are the parts of its address."""
     address = route.address
     if isinstance(route, Remote):
         return {"user": address.local, "domain": address.domain, "local_part": address.local, "folder": "", "+folder": ""}
@@ -86,7 +86,7 @@ def _values(route: Local | Remote) -> dict[str, str]:
 
 @implementer(IConcurrentDelivery, IComponent, IForgiving)
 class LMTPDelivery:
-    """A relay to one place, whose recipients are called what `recipient` makes of them."""
+    """A relay to one mail store.  `recipient` makes the address that the store is told."""
 
     stores = True
 
@@ -101,19 +101,19 @@ class LMTPDelivery:
         return f"<LMTPDelivery: {self.relay!r}>"
 
     async def start(self) -> None:
-        """Nothing is opened before there is mail."""
+        """Begin.  No connection is opened before there is mail."""
         await self.relay.start()
 
     async def stop(self) -> None:
-        """What is under way has a few seconds."""
+        """Stop.  Running transactions have a few seconds to end."""
         await self.relay.stop()
 
     def deliver(
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """All recipients in one transaction, each with its own answer; those who share a mailbox are one to the store.
+        """Send to all recipients in one transaction, each with its own reply.  Those who share a mailbox are sent once.
 
-        A Return-Path that came with the message is left out: the store writes its own.
+        A Return-Path that came with the message is left out, since the store writes its own.
         """
         content = without_return_path(content)
         told: dict[Hashable, Local | Remote] = {}
@@ -123,11 +123,11 @@ class LMTPDelivery:
         return self.relay.deliver(envelope, content, addressed)
 
     def forgive(self) -> None:
-        """The store is connected to again, however often it was out of reach."""
+        """Connect to the store again, however often it was out of reach."""
         self.relay.forgive()
 
     async def flush(self) -> None:
-        """What the store has answered 250 for is its own to keep."""
+        """Do nothing: the store keeps durably what it has answered 250 for."""
 
 
 def _template(text: str) -> str:
@@ -178,7 +178,7 @@ class LMTPOptions(Options):
 
 
 def _places(options: LMTPOptions, services: Services) -> Callable[[str], Awaitable[Hosts]]:
-    """How the store's addresses are found."""
+    """The function that finds the store's addresses."""
 
     async def look_up(_: str) -> Hosts:
         if options.socket is not None:
@@ -215,7 +215,7 @@ class LMTPFactory:
     options = LMTPOptions
 
     def build(self, options: LMTPOptions, services: Services) -> LMTPDelivery:
-        """No errors: the options were checked."""
+        """Make the delivery.  Raises no errors, since the options were checked."""
         from twisted.internet import reactor
 
         network: Any = reactor

@@ -10,7 +10,11 @@ __all__ = ["RelayLogin"]
 
 
 class RelayLogin:
-    """A user name, and `read_password`, which is asked at each login: a new password needs no restart."""
+    """The credentials for a smarthost.
+
+    `read_password` is called at each login, so that a new password needs no restart.  `among` are the mechanisms that may be
+    used.
+    """
 
     def __init__(
         self, username: str, read_password: Callable[[], str], among: Collection[str] = CLIENT_MECHANISMS
@@ -21,7 +25,10 @@ class RelayLogin:
         self._credentials: Credentials | None = None
 
     def exchange(self, offered: Collection[str]) -> ClientExchange | None:
-        """With the best mechanism offered; None where none is known.  Raises OSError, or ValueError for what cannot be said."""
+        """An exchange with the best of the mechanisms offered; None where none of them is known.
+
+        Raises OSError where the password cannot be read, and ValueError for credentials that no mechanism can carry.
+        """
         password = self._read_password()
         if self._credentials is None or self._credentials.password != password:
             self._credentials = Credentials(self._username, password)

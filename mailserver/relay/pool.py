@@ -1,9 +1,8 @@
 """Which transaction goes over which connection: pure, without sockets and without a clock.
 
 `Pool` keeps records of connections (`ConnectionRecord`) and of what waits for them.  It is told what has happened
-(`submit`, `opened`, `finished`, `failed`, `gone`), and `assign` then returns what the caller shall do: open these,
-close those, begin this on that. `assign` does nothing itself and takes the time as a number, so that any history can be
-tested.
+(`submit`, `opened`, `finished`, `failed`, `gone`).  `assign` then returns what the caller shall do: open these, close
+those, begin this on that.  `assign` itself does no I/O and takes the time as a number, so that any history can be tested.
 
 Rules:
 
@@ -11,9 +10,9 @@ Rules:
 - a new destination begins with few connections and gets one more with each success; one that turns connections away while
   others work keeps as many as it let in;
 - a destination whose last connection fails is out of reach: it is probed by one connection at a time, at growing intervals;
-- at the cap for all, a destination that has fewer connections takes one over from a destination that has more;
-- the last tenth below that cap is for destinations that have none: those that hold their connections for minutes cannot
-  keep a good one waiting.
+- at the cap for all, a destination with fewer connections takes one over from a destination with more;
+- the last tenth below that cap is for destinations without a connection, so that slow destinations, which hold theirs for
+  minutes, cannot keep a good one waiting.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ __all__ = ["PoolCounts", "Key", "ConnectionRecord", "RecordState", "Plan", "Pool
 Job = TypeVar("Job")
 
 FIRST_CONNECTIONS = 2.0  # to a destination that has not yet shown that it answers
-CAREFUL_STEP = 0.02  # connections more for each success, after the other side has turned one away
-NEWCOMERS_PART = 10  # one connection in so many is for destinations that have none
-KEYS_KEPT = 10_000  # destinations remembered without anything to do for them
+CAREFUL_STEP = 0.02  # what each success adds to the number of connections, after the peer has turned one away
+NEWCOMERS_PART = 10  # one connection in so many is for destinations without one
+KEYS_KEPT = 10_000  # destinations remembered although nothing waits for them
 
 
 class Key(NamedTuple):
     """What makes two connections interchangeable.
 
-    `address` is numeric, `policy` the TLS policy's value with the name that it checks, `source` our own address or "".
+    `address` is numeric.  `policy` is the TLS policy's value with the name that it checks.  `source` is our own address or "".
     """
 
     address: str
@@ -67,7 +66,7 @@ class PoolLimits:
 
 
 class RecordState(enum.Enum):
-    """Where a connection is in its life."""
+    """The state of a connection."""
 
     OPENING = "opening"
     IDLE = "idle"
@@ -93,7 +92,7 @@ class ConnectionRecord:
 
 
 class Plan(NamedTuple, Generic[Job]):
-    """What the caller shall do, in this order."""
+    """What the caller shall do, field by field, in this order."""
 
     close: list[ConnectionRecord]
     open: list[tuple[ConnectionRecord, Job]]  # with the transaction that wants it first
@@ -102,7 +101,7 @@ class Plan(NamedTuple, Generic[Job]):
 
 @dataclass(slots=True)
 class PoolCounts:
-    """Since the start.  `stale`: connections that the peer had closed when they were wanted again."""
+    """Counts since the start.  `stale` counts connections that the peer had closed before they were used again."""
 
     opened: int = 0
     reused: int = 0
@@ -111,30 +110,30 @@ class PoolCounts:
 
     @property
     def hit_rate(self) -> float:
-        """The part of all transactions that found a connection open, from 0 to 1."""
+        """The part of all transactions that used an open connection, from 0 to 1."""
         begun = self.opened + self.reused
         return self.reused / begun if begun else 0.0
 
 
 class DestinationQueue(Generic[Job]):
-    """One destination: what waits for it, its connections, what is known of its health."""
+    """One destination: what waits for it, its connections, and what is known of its health."""
 
     __slots__ = ("allowed", "failures", "idle", "key", "connections", "opening", "probe_at", "step", "waiting", "why")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.waiting: deque[Job] = deque()
-        self.idle: list[ConnectionRecord] = []  # used last at the end
-        self.connections = 0  # all that are not gone, those that are closing among them
-        # So many of `waiting` have a connection on its way.  Without the count each `assign` between a connect and its
-        # success would open another connection for the same transaction.  It is a number and no pairing: whichever connection
-        # is ready first takes whoever waits longest.
+        self.idle: list[ConnectionRecord] = []  # the one used last stands at the end
+        self.connections = 0  # all that are not gone, including those that are closing
+        # For so many of `waiting` a connection is being opened.  Without the count each `assign` between a connect and its
+        # success would open another connection for the same transaction.  It is a number, not a pairing: whichever connection
+        # is ready first takes the transaction that has waited longest.
         self.opening = 0
-        # A fraction, since after a host has turned one of ours away it takes many successes until one more is tried.
+        # A fraction: after a host has turned a connection away it takes many successes until one more is tried.
         self.allowed = FIRST_CONNECTIONS
         self.step = 1.0
-        # In a row.  Any means: out of reach.  Only the failure of the last connection counts: where others work, a refusal is
-        # about their number.  The success of a probe sets it back.
+        # Failures in a row; above 0 the destination is out of reach.  Only the failure of the last connection counts: where
+        # others work, a refusal is about their number.  The success of a probe sets it back to 0.
         self.failures = 0
         self.probe_at = 0.0
         self.why: Reply | None = None
@@ -145,22 +144,22 @@ class DestinationQueue(Generic[Job]):
 
 
 class Pool(Generic[Job]):
-    """The records, and the decision."""
+    """The records of all destinations, and the decision what to do next."""
 
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
         self.counts = PoolCounts()
         self.connections = 0
-        # QUIT was said and the socket is still there: it takes room until it is `gone`.  Without the count each `assign` between
-        # the two would give up one more idle connection for the same starved destination.
+        # Connections after QUIT whose socket is still open: each takes room until it is `gone`.  Without the count each `assign`
+        # between the two would give up one more idle connection for the same starved destination.
         self._closing = 0
         self._destinations: dict[Key, DestinationQueue[Job]] = {}
-        # What has changed since the last `assign`, so that a decision looks at one destination and not at ten thousand.
+        # The destinations that have changed since the last `assign`, so that a decision need not look at ten thousand.
         self._touched: dict[Key, DestinationQueue[Job]] = {}
-        # They want a connection and the pool is full; who waits longest is first.  A connection that goes touches its own
-        # destination alone, so these have to be remembered: else its room would be nobody's.
+        # Destinations that want a connection while the pool is full, the longest waiting first.  A connection that ends marks
+        # only its own destination as changed.  Without this record nobody would use the room that it leaves.
         self._starved: dict[Key, DestinationQueue[Job]] = {}
-        self._idle: dict[ConnectionRecord, None] = {}  # all idle ones, idle longest first
+        self._idle: dict[ConnectionRecord, None] = {}  # all idle connections, the longest idle first
 
     def __repr__(self) -> str:
         waiting = sum(len(destination.waiting) for destination in self._destinations.values())
@@ -172,9 +171,9 @@ class Pool(Generic[Job]):
     # --- what is known ---
 
     def refusal(self, key: Key, now: float) -> Reply | None:
-        """Why nothing may wait for `key` now: it is out of reach and its next probe is not due.  None: something may.
+        """Why nothing may wait for `key` now: it is out of reach and its next probe is not due.  None where something may.
 
-        While the probe is under way some may wait for its end, a bounded number.
+        While a probe is under way a bounded number may wait for its end.
         """
         destination = self._destinations.get(key)
         if destination is None or not destination.failures:
@@ -185,13 +184,13 @@ class Pool(Generic[Job]):
 
     @property
     def destinations(self) -> Sequence[DestinationQueue[Job]]:
-        """The destinations that are known, for whoever wants to look."""
+        """All known destinations, for reading."""
         return tuple(self._destinations.values())
 
     # --- what happens ---
 
     def submit(self, key: Key, job: Job, *, first: bool = False) -> None:
-        """A transaction waits for a connection; `first`: before all others, because it had one that was stale."""
+        """A transaction waits for a connection.  `first`: before all others, because its connection was stale."""
         destination = self._destinations.get(key)
         if destination is None:
             destination = self._destinations[key] = DestinationQueue(key)
@@ -204,7 +203,7 @@ class Pool(Generic[Job]):
         self._touched[key] = destination
 
     def withdraw(self, key: Key, job: Job) -> bool:
-        """The transaction is not wanted any more.  False where it does not wait."""
+        """The transaction is not wanted any more.  Return False where it was not waiting."""
         destination = self._destinations.get(key)
         if destination is None or job not in destination.waiting:
             return False
@@ -226,18 +225,18 @@ class Pool(Generic[Job]):
         self._rest(self._destinations[record.key], record, now)
 
     def unused(self, record: ConnectionRecord, now: float) -> None:
-        """The transaction that was to begin has not: it comes again later."""
+        """The transaction that was assigned has not begun; the caller submits it again later."""
         record.messages -= 1
         if record.messages:
             self.counts.reused -= 1
         self._idle_again(self._destinations[record.key], record, now)
 
     def failed(self, record: ConnectionRecord, now: float, why: Reply) -> list[Job]:
-        """A connection could not be opened, or was of no use.  Return what waited for it and has to go elsewhere."""
+        """A connection could not be opened or used.  Return the transactions that have to go to another host."""
         destination = self._destinations[record.key]
         self.counts.failed += 1
         self._remove(destination, record)
-        if destination.connections:  # others work, or are still trying: the destination has enough of us
+        if destination.connections:  # others work, or are being opened: the destination only limits their number
             destination.allowed = max(1.0, min(destination.allowed, float(destination.connections)))
             destination.step = CAREFUL_STEP
             return []
@@ -254,13 +253,13 @@ class Pool(Generic[Job]):
     def gone(self, record: ConnectionRecord) -> None:
         """The connection has ended, whoever ended it.
 
-        It may be said twice: once when nothing more can be said on it, and once when the socket is closed.
+        May be called twice: when no more commands can be sent, and when the socket is closed.
         """
         if record.state is not RecordState.GONE:
             self._remove(self._destinations[record.key], record)
 
     def forgive(self) -> None:
-        """Nothing counts as out of reach any more: the next transaction finds things as at the start."""
+        """Forget all failures: no destination counts as out of reach any more."""
         for destination in self._destinations.values():
             if destination.failures:
                 destination.failures = 0
@@ -270,7 +269,7 @@ class Pool(Generic[Job]):
     # --- the decision ---
 
     def assign(self, now: float) -> Plan[Job]:
-        """What to close, to open and to begin.  The records take it for done."""
+        """What to close, to open and to begin.  The records count it as done."""
         plan: Plan[Job] = Plan([], [], [])
         if self._starved:
             self._relieve(plan, now)
@@ -282,7 +281,7 @@ class Pool(Generic[Job]):
         return plan
 
     def reap(self, now: float) -> list[ConnectionRecord]:
-        """Connections that were idle for too long, or are too old: the caller says QUIT on them."""
+        """Take out connections that were idle for too long or are too old.  The caller sends QUIT on them."""
         worn = []
         for record in list(self._idle):
             if now - record.since >= self.limits.idle_seconds or self._is_worn(record, now):
@@ -291,7 +290,7 @@ class Pool(Generic[Job]):
         return worn
 
     def overdue(self, is_overdue: Callable[[Job], bool]) -> list[Job]:
-        """Take away what has waited too long: of each destination the first ones, as they came in that order."""
+        """Take out transactions that have waited too long.  Each destination's are in order: only the first are looked at."""
         late: list[Job] = []
         for destination in self._destinations.values():
             while destination.waiting and is_overdue(destination.waiting[0]):
@@ -299,7 +298,7 @@ class Pool(Generic[Job]):
         return late
 
     def close_idle(self) -> list[ConnectionRecord]:
-        """All idle ones: the server stops."""
+        """Take out all idle connections, because the server stops.  The caller sends QUIT on them."""
         idle = list(self._idle)
         for record in idle:
             self._close(record)
@@ -308,7 +307,7 @@ class Pool(Generic[Job]):
     # --- inside ---
 
     def _serve(self, destination: DestinationQueue[Job], plan: Plan[Job], now: float) -> None:
-        """Give a destination's idle connections to what waits, and open more where there is room."""
+        """Give a destination's idle connections to waiting transactions, and open more where there is room."""
         waiting, idle = destination.waiting, destination.idle
         while waiting and idle:
             record = idle[-1]
@@ -331,7 +330,7 @@ class Pool(Generic[Job]):
         self._starved.pop(destination.key, None)
 
     def _relieve(self, plan: Plan[Job], now: float) -> None:
-        """Share out what room there is, one connection to each starved destination in turn; make room where it is fair."""
+        """Give the free room to the starved destinations, one connection each in turn.  Make room where that is fair."""
         rounds = len(self._starved)
         while self._starved and rounds:
             rounds -= 1
@@ -342,7 +341,7 @@ class Pool(Generic[Job]):
             if self.connections < self._places(destination):
                 self._open(destination, plan, now)
                 rounds = len(self._starved) + 1
-            elif self._closing <= len(self._starved):  # one is closing for each of the others already
+            elif self._closing <= len(self._starved):  # for each of the others a connection is closing already
                 victim = self._victim(destination)
                 if victim is not None:
                     self._close(victim)
@@ -351,7 +350,7 @@ class Pool(Generic[Job]):
                 self._starved[key] = destination
 
     def _victim(self, poor: DestinationQueue[Job]) -> ConnectionRecord | None:
-        """An idle connection that `poor` may have the room of: nobody wants it, or its destination has more than its part."""
+        """An idle connection to close for `poor`: one that nobody wants, or one of a destination with more than its share."""
         for record in self._idle:
             rich = self._destinations[record.key]
             if not rich.waiting or rich.connections > poor.connections + 1:
@@ -359,9 +358,9 @@ class Pool(Generic[Job]):
         return None
 
     def _places(self, destination: DestinationQueue[Job]) -> int:
-        """How many connections there may be, in all, for this destination to open one more."""
+        """How many connections there may be in all when this destination opens one more."""
         in_all = self.limits.in_all
-        if destination.connections in (0, self.connections):  # it has none, or nobody else has any
+        if destination.connections in (0, self.connections):  # it has none, or all of them
             return in_all
         return in_all - in_all // NEWCOMERS_PART
 
@@ -391,7 +390,7 @@ class Pool(Generic[Job]):
         self._touched[record.key] = destination
 
     def _close(self, record: ConnectionRecord) -> None:
-        """An idle connection begins to close; it counts until it is gone."""
+        """Begin to close an idle connection.  It counts until it is gone."""
         self._destinations[record.key].idle.remove(record)
         del self._idle[record]
         record.state = RecordState.CLOSING

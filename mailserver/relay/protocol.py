@@ -1,7 +1,7 @@
 """One connection to another host: octets in, events out of the SMTP client core, one write for all that is ready.
 
-A connection is opened, introduced and perhaps encrypted; then it carries transactions one after the other, as its `Owner` gives
-them to it.
+A connection is opened, greeted (EHLO) and perhaps encrypted.  Then it carries transactions one after the other, as its `Owner`
+hands them over.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
 UNREADABLE_PASSWORD = Reply.of(451, "4.3.5", "The password for the host cannot be read")
 UNREADABLE = Reply.of(451, "4.3.0", "The message could not be read from its file")
 GIVEN_UP = Reply.of(451, "4.4.2", "The connection was given up")
-FURTHER_ANSWER_SECONDS = 30.0  # in a phase with several answers, for each but the first
+FURTHER_ANSWER_SECONDS = 30.0  # in a phase with several replies, for each but the first
 
 log = Logger()
 
 
 class Owner(Protocol):
-    """What a connection tells, and whom.
+    """Who owns connections, and is told what happens on them.
 
-    `waits` are the times for each phase, in seconds; `login` is how it logs in, None where it need not; `implicit_tls` that
-    it is encrypted from the first octet on.
+    `waits` are the time-outs of each phase, in seconds.  `login` is how to log in, None for no login.  With `implicit_tls`
+    the connection is encrypted from the first octet on.
     """
 
     waits: Mapping[Phase, float]
@@ -67,31 +67,31 @@ class Owner(Protocol):
     def calls_itself_like_us(self, host: str) -> bool: ...
 
     def opened(self, connection: RelayProtocol) -> None:
-        """It is ready for its first transaction."""
+        """The connection is ready for its first transaction."""
 
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
-        """It never became ready."""
+        """The connection never became ready."""
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> None:
-        """It never became ready because of TLS, and TLS is not required."""
+        """The TLS handshake failed, and TLS is not required."""
 
     def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
-        """A transaction has ended; `lost`: the connection with it."""
+        """A transaction has ended.  `lost`: the connection has ended with it."""
 
     def ended(self, connection: RelayProtocol) -> None:
-        """Nothing more will be said on it."""
+        """No more commands will be sent on the connection."""
 
     def closed(self, connection: RelayProtocol) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
 
 
 @implementer(IHandshakeListener)
 class RelayProtocol(TwistedProtocol):
-    """Drives one `ClientSession`.  `deadline` is when the other side's time is over: the owner looks at it each second.
+    """Drives one `ClientSession`.  `deadline` is when the peer's time is over; the owner checks it each second.
 
-    A phase's time is for the whole of an answer, however many octets and lines come in it, and it begins when the phase does.
-    Where a phase has several answers (RCPT, and the content in LMTP), each has that time anew, and all together have it and
-    `FURTHER_ANSWER_SECONDS` for each but the first.
+    A phase's time begins with the phase and is for a whole reply, however many octets and lines it has.  Where a phase has
+    several replies (RCPT, and the content in LMTP) each of them has that time.  All together have that time and
+    `FURTHER_ANSWER_SECONDS` for each reply but the first.
     """
 
     transport: Any  # a TCP or TLS connection: more than ITransport says
@@ -101,7 +101,7 @@ class RelayProtocol(TwistedProtocol):
         self.record = record
         self.target = target
         self.owner = owner
-        self.tls = ""  # the version, "" in the clear
+        self.tls = ""  # the TLS version, "" in the clear
         self.deadline = math.inf
         self.transmission: Transmission | None = None
         self.content_sent = False
@@ -144,18 +144,18 @@ class RelayProtocol(TwistedProtocol):
         let_go(self.transport, reason)
 
     def handshakeCompleted(self) -> None:
-        """TLS is there (`IHandshakeListener`)."""
+        """The TLS handshake is done (`IHandshakeListener`)."""
         self.tls = _tls_version(self.transport)
         if not self.owner.implicit_tls:
             self.session.tls_established()
         self._run()
 
     def time_out(self) -> None:
-        """The other side has taken too long."""
+        """The peer has taken too long: end the connection."""
         self.give_up(Reply.of(451, "4.4.2", f"The host took too long: {self.session.phase.value}"))
 
     def give_up(self, why: Reply = GIVEN_UP) -> None:
-        """End it now, whatever it is doing."""
+        """End the connection now, whatever it is doing."""
         self._stop_stream()
         self._opening_failed(why)
         self.session.give_up(why)
@@ -163,7 +163,7 @@ class RelayProtocol(TwistedProtocol):
         self.transport.abortConnection()
 
     def quit(self) -> None:
-        """Say goodbye: nothing is under way."""
+        """Send QUIT.  No transaction may be running."""
         if self.session.state in (ClientState.READY, ClientState.REFUSED):
             self.session.quit()
             self._run()
@@ -177,7 +177,7 @@ class RelayProtocol(TwistedProtocol):
         return self.session.state in (ClientState.SECURING, ClientState.HANDSHAKE)
 
     def _opening_failed(self, why: Reply) -> None:
-        """Tell, once, that the connection has never become ready."""
+        """Tell the owner, once, that the connection has never become ready."""
         if self.record.state is RecordState.OPENING:
             if self._is_securing and self.target.policy.allows_clear:
                 self.owner.tls_broken(self, str(why))
@@ -190,7 +190,7 @@ class RelayProtocol(TwistedProtocol):
             self.transport.loseConnection()
 
     def _set_deadline(self, *, anew: bool = False) -> None:
-        """Octets alone, in or out, give nobody more time: only a new phase does, an answer, or (`anew`) a step that was made."""
+        """Give the peer more time for a new phase, a reply, or (`anew`) progress of our own.  Single octets give it none."""
         session, owner = self.session, self.owner
         phase, now = session.phase, owner.seconds()
         seconds = owner.waits[phase]
@@ -205,7 +205,7 @@ class RelayProtocol(TwistedProtocol):
     # --- the loop ---
 
     def begin(self, transmission: Transmission) -> None:
-        """Send this message; the connection is ready for it."""
+        """Send this message.  The connection must be ready."""
         self.transmission = transmission
         self.content_sent = False
         request, form = transmission.request, transmission.form
@@ -216,7 +216,7 @@ class RelayProtocol(TwistedProtocol):
         self._run()
 
     def _run(self) -> None:
-        """Take events until the other side has to speak; write what is ready."""
+        """Handle events until the peer has to answer, then write what is ready."""
         if self._running:
             return
         session, answers = self.session, self.ANSWERS
@@ -270,7 +270,7 @@ class RelayProtocol(TwistedProtocol):
             self._turn_away(NO_TLS)
 
     def _login(self) -> None:
-        """All is there but the login, where one is wanted."""
+        """Log in, where that is wanted.  All else is done."""
         session, login = self.session, self.owner.login
         if login is None:
             self.owner.opened(self)
@@ -366,7 +366,7 @@ class RelayProtocol(TwistedProtocol):
             ended=self._stream_ended,
             failed=self._stream_failed,
         )
-        # Not `_write`: the transport asks for the next piece when it has itself written the last one.
+        # Not `_write`: the transport must write the piece itself, since it then asks for the next one.
         self.transport.registerProducer(self._stream, False)
 
     def _stream_piece(self, piece: bytes) -> None:
@@ -394,7 +394,7 @@ class RelayProtocol(TwistedProtocol):
 
 
 def _temporary(reply: Reply) -> Reply:
-    """A host that wants nothing of us at all says nothing of a recipient: whatever its code, another attempt may fare better."""
+    """The reply as a temporary one.  A host that refuses the connection says nothing of a recipient, whatever its code."""
     if reply.is_transient:
         return reply
     return Reply.heard(451, "4.3.2", (f"The host turns us away: {reply}",))

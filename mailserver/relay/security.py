@@ -1,8 +1,8 @@
 """How connections to other hosts are encrypted (RFC 3207).
 
-`opportunistic` encrypts where the other side offers it and believes any certificate: whoever could forge one could as well
-strip the offer.  A host whose handshake fails gets its mail in the clear, at once and for an hour.  `required` never sends in the
-clear, `verified` asks for a certificate that the system's authorities vouch for and that has the host's name.
+`opportunistic` encrypts where the peer offers STARTTLS and accepts any certificate: whoever could forge one could also strip the
+offer.  A host whose handshake fails gets its mail in the clear, at once and for an hour.  `required` never sends in the clear.
+`verified` requires a certificate from one of the system's authorities with the host's name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLEAR_KEPT = 10_000
 
 
 class TLSMode(enum.Enum):
-    """What is wanted of a connection."""
+    """What a connection must have."""
 
     NONE = "none"
     OPPORTUNISTIC = "opportunistic"
@@ -38,36 +38,36 @@ class TLSMode(enum.Enum):
 
 @dataclass(frozen=True)
 class TLSPolicy:
-    """The mode, and the name that a certificate must have; connections of different policies never stand in for each other."""
+    """The mode, and the name that a certificate must have.  Connections with different policies are never interchanged."""
 
     mode: TLSMode
     name: str = ""
 
     @cached_property
     def value(self) -> str:
-        """As the pool's key holds it.  Only where the name is checked does it matter."""
+        """The policy as the pool's key holds it.  It has the name only where the name is checked."""
         return f"{self.mode.value}:{self.name}" if self.mode is TLSMode.VERIFIED else self.mode.value
 
     @property
     def allows_clear(self) -> bool:
-        """Mail may go unencrypted."""
+        """Whether mail may go unencrypted."""
         return self.mode in (TLSMode.NONE, TLSMode.OPPORTUNISTIC)
 
     @property
     def wants_tls(self) -> bool:
-        """STARTTLS is given where it is offered."""
+        """Whether STARTTLS is used where it is offered."""
         return self.mode is not TLSMode.NONE
 
 
 class ClearText:
-    """Remembers who has offered STARTTLS and could not do it."""
+    """Remembers hosts that offer STARTTLS and whose handshake fails."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._until: dict[Key, float] = {}
 
     def add(self, key: Key) -> None:
-        """The handshake failed: not again for an hour."""
+        """The handshake failed: use no TLS there for an hour."""
         if len(self._until) >= CLEAR_KEPT:
             self._until = dict(list(self._until.items())[CLEAR_KEPT // 2 :])
         self._until[key] = self._seconds() + CLEAR_SECONDS
@@ -83,15 +83,15 @@ class ClearText:
 
 
 class ClientContexts:
-    """Makes what `ITransport.startTLS` wants.  One OpenSSL context serves all connections that verify nothing."""
+    """Makes what `ITransport.startTLS` needs.  One OpenSSL context serves all connections without verification."""
 
     def __init__(self, trust_root: Any = None) -> None:
-        """`trust_root` is Twisted's `IOpenSSLTrustRoot`: who vouches for certificates; None: the system's authorities."""
+        """`trust_root` is Twisted's `IOpenSSLTrustRoot`, the authorities that are believed; None for the system's."""
         self._trust_root = trust_root or platformTrust()
         self._unverified: SSL.Context | None = None
 
     def creator(self, policy: TLSPolicy, host_name: str) -> IOpenSSLClientConnectionCreator:
-        """For one connection to `host_name`."""
+        """What Twisted needs for one connection to `host_name`."""
         if policy.mode is TLSMode.VERIFIED:
             name = policy.name or host_name
             return verified(name, self._trust_root)
@@ -104,14 +104,14 @@ class ClientContexts:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
-    """A connection that believes any certificate; it says the host's name, so that the right one is shown."""
+    """A connection that accepts any certificate.  It sends the host's name (SNI), so that the peer shows the right one."""
 
     def __init__(self, context: SSL.Context, host_name: str) -> None:
         self._context = context
         self._host_name = host_name
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """As Twisted wants it."""
+        """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
         if self._host_name and not self._host_name.startswith("[") and not self._host_name.replace(".", "").isdigit():
             if ":" not in self._host_name:

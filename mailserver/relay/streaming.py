@@ -19,9 +19,9 @@ PIECE_OCTETS = 262_144  # one read in a thread
 
 @implementer(IPullProducer)
 class FileStream:
-    """Sends a message that lies in a file; a thread reads it, a piece each time that the transport has written the last one.
+    """Sends a message from a file (a pull producer).  A thread reads the next piece when the transport has written the last.
 
-    `write(piece)` takes each, `ended()` comes after the last, `failed(failure)` where the file cannot be read.
+    `write(piece)` is called with each piece, `ended()` after the last, `failed(failure)` where the file cannot be read.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class FileStream:
         self.stopped = False
 
     def resumeProducing(self) -> None:
-        """The transport has room."""
+        """The transport has room for the next piece."""
         if not (self._reading or self.stopped):
             self._reading = True
             maybeDeferred(self._run_in_thread, next, self._pieces, None).addCallbacks(self._read, self._not_read)
 
     def stopProducing(self) -> None:
-        """Nothing more is wanted."""
+        """Send no more: the connection has ended."""
         self.stopped = True
 
     def _read(self, piece: bytes | None) -> None:

@@ -30,11 +30,11 @@ from mailserver.smtp.client.session import Request
 __all__ = ["Meaning", "Transmission", "Target", "meaning_of", "told"]
 
 NOTE_LENGTH = 800
-TOO_MANY_FAULTS = 3  # earlier hosts that a note tells of
+TOO_MANY_FAULTS = 3  # earlier hosts that a note names
 
 
 class Target(NamedTuple):
-    """One address to try: where it is, what it is called, how it is spoken to."""
+    """One address to try: the host's name, the pool's key (address, port and policy), and the TLS policy."""
 
     host: str
     key: Key
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 
 class Meaning(enum.Enum):
-    """What the end of a transaction means."""
+    """What the end of a transaction means for its recipients."""
 
     SETTLED = "every recipient has its answer"
     STALE = "the connection was of no use any more: again, on another one"
@@ -55,16 +55,16 @@ class Meaning(enum.Enum):
 def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: bool, content_sent: bool) -> Meaning:
     """Judge an ended transaction.
 
-    `sender_reply` is the answer to MAIL, `connection_lost` says that the connection cannot go on, `reused` that it had carried
-    a transaction before, `content_sent` that the end of the content was written.
+    `sender_reply` is the reply to MAIL.  `connection_lost`: the connection cannot go on.  `reused`: it had carried a
+    transaction before.  `content_sent`: the end of the content was written.
     """
-    if content_sent:  # whether or not the answer was lost: a second host could make it two messages
+    if content_sent:  # also where the reply was lost: sending to a second host could duplicate the message
         return Meaning.SETTLED
     if not connection_lost:
         mail_deferred = sender_reply is not None and sender_reply.is_transient
         return Meaning.ELSEWHERE if mail_deferred else Meaning.SETTLED
-    # The peer has closed an idle connection while our MAIL was on its way: that says nothing of the host.  On a new connection
-    # the same is a failure of the host, else one that accepts and closes would be connected to again and again, at once.
+    # The peer has closed an idle connection while our MAIL was on its way: that is no failure of the host.  On a new connection
+    # it is one.  Else a host that accepts and closes would be connected to again and again, without a pause.
     if reused and (sender_reply is None or sender_reply.code == 421):
         return Meaning.STALE
     return Meaning.ELSEWHERE
@@ -75,8 +75,8 @@ class Transmission:
     """One message for some recipients who share their hosts.
 
     `targets` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is
-    told each outcome once; `ended()` comes after the last.  `forms` are those that have been made, by what they are
-    for; `form` is the one in which it goes now, None: as it came.
+    called once for each outcome, `ended()` after the last.  `forms` holds the forms made so far, by channel.  `form` is the
+    one in which the message goes now, None for its original form.
 
     `place` says which target is tried.  It only grows, so a transmission that is sent from one host to the next ends after
     the last one, whatever the hosts answer.  `abandoned` is for what cannot be called back: the caller has given up while a
@@ -101,23 +101,23 @@ class Transmission:
 
     @property
     def target(self) -> Target:
-        """The address that is being tried."""
+        """The address that is tried now."""
         return self.targets[self.place]
 
     def fault(self, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()) -> None:
-        """The present address was of no use; `peer` has said so where it is given."""
+        """Remember why the present address failed.  `peer`, where it is given, is the host that said so."""
         self.why = Deferred(why, "", peer, phase, dialogue)
         if len(self.faults) < TOO_MANY_FAULTS:
             self.faults += (f"{self.target}: {why}"[:200],)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Every recipient has its answer."""
+        """Report an outcome for every recipient that is left, and end."""
         for index, outcome in zip(self.indexes, outcomes, strict=True):
             self.report(index, self._with_history(outcome))
         self.ended()
 
     def settle_final(self, outcomes: Sequence[Outcome]) -> None:
-        """Those with a final answer are done; the others stay in this transmission."""
+        """Report the final outcomes.  Recipients without one stay in this transmission."""
         left: list[int] = []
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, Deferred):
@@ -134,20 +134,20 @@ class Transmission:
                 self.ended()
 
     def give_up(self, why: Deferred) -> None:
-        """Nobody of those left is reached in this attempt."""
+        """Defer all recipients that are left."""
         self.settle([why] * len(self.indexes))
 
     def _with_history(self, outcome: Outcome) -> Outcome:
-        """The note tells of the hosts that were tried before."""
+        """The outcome with a note on the hosts that were tried before."""
         if not self.faults:
             return outcome
         return replace(outcome, note=f"{outcome.note}; before: {'; '.join(self.faults)}"[:NOTE_LENGTH])
 
 
 def told(done: Done, *, host: str, note: str, dialogue: Dialogue) -> list[Outcome]:
-    """The outcomes of a transaction with what is to be remembered of it: who answered, to what, and `note`.
+    """The outcomes of a transaction with `note`, and with `host` where the reply is its own.
 
-    Of one that did not deliver the `dialogue` is kept.
+    An outcome that is not `Delivered` also has its lines of the `dialogue`.
     """
     outcomes = done.outcomes
     return [_told(outcomes[place], host, note, dialogue, place) for place in range(len(outcomes))]

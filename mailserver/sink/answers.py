@@ -29,7 +29,7 @@ TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3", "Too many recipients")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is offered and asked for: `users` are passwords by name, for AUTH; nothing is offered where there are none."""
+    """What the sink offers and requires.  `users` are passwords by name, for AUTH, which is not offered without users."""
 
     users: Mapping[str, str]
     offers_starttls: bool
@@ -51,7 +51,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class SinkAction:
-    """What to do, in this order: keep the message, wait, hang up or answer."""
+    """What to do, in this order: keep the message, wait, then hang up or answer."""
 
     reply: Reply | None = None
     message: CapturedMessage | None = None
@@ -75,16 +75,16 @@ class SinkAnswers:
         self.tls = ""  # the version, once the connection is encrypted
 
     def connected(self, greeting: Reply) -> SinkAction:
-        """The client is there."""
+        """A client has connected.  Return the greeting."""
         return self._unless("connect", greeting)
 
     def secured(self, version: str) -> None:
-        """The handshake is done: the client is a stranger again (RFC 3207 section 4.2)."""
+        """The TLS handshake is done.  Forget all that the client said before (RFC 3207 section 4.2)."""
         self.tls = version
         self._hello = self._login = ""
 
     def act(self, event: Event) -> SinkAction:
-        """What to do about an event."""
+        """The action for an event."""
         match event:
             case events.Hello(_, name):
                 self._hello = name

@@ -1,4 +1,4 @@
-"""One connection of the sink, in a thread: the socket, TLS and the time; `SinkAnswers` decides."""
+"""One connection of the sink, in a thread: the socket, TLS and time-outs.  `SinkAnswers` decides."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Keep = Callable[[CapturedMessage], bool]
 
 
 class HungUp(Exception):
-    """The connection ends without another word."""
+    """The connection is to end without another reply."""
 
 
 class SinkConnection:
-    """Serves one client until it leaves, is sent away, or `stopping` is set and `cut` called.
+    """Serves one client until it leaves or is sent away, or until `stopping` is set and `cut` called.
 
-    `keep(message)` stores a message, or returns False where there is no room.
+    `keep(message)` stores a message, or returns False where the limit is reached.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class SinkConnection:
             self._socket.close()
 
     def hear_no_more(self) -> None:
-        """Take the client's words for ended, from another thread; what it has said is still answered."""
+        """Read no more from the client.  Called in another thread.  What has come is still answered."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def cut(self) -> None:
         """End the connection from another thread, after `stopping` was set."""
         with contextlib.suppress(OSError):
-            # That of the plain socket: SSLSocket's own would take the TLS state away under the thread that uses it.
+            # The plain socket's shutdown: SSLSocket's own would remove the TLS state while the other thread uses it.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _talk(self) -> None:
@@ -157,7 +157,7 @@ class SinkConnection:
         self._session.extensions = self._terms.extensions(secured=True)
 
     def _linger(self) -> None:
-        """Let the last reply arrive: closing with octets unread would reset the connection and take it away."""
+        """Let the last reply arrive.  Closing with unread octets would reset the connection, and the reply could be lost."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
             socket.socket.settimeout(self._socket, LINGER_SECONDS)

@@ -32,7 +32,7 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Answer so many seconds late."""
+    """Answer late, after so many seconds."""
 
     seconds: float
 
@@ -41,9 +41,9 @@ Fault = RefuseFault | HangUp | Delay
 
 
 def refusal(code: int, text: str) -> Reply:
-    """A reply of 4yz or 5yz.  An enhanced code (RFC 3463) may begin the text, else it is 4.0.0 or 5.0.0.
+    """A reply of 4yz or 5yz.  The text may begin with an enhanced code (RFC 3463); without one it is 4.0.0 or 5.0.0.
 
-    Raises ValueError for another code, an enhanced one of another class, and a control character in the text.
+    Raises ValueError for any other code, for an enhanced code of another class, and for control characters in the text.
     """
     if not 400 <= code <= 599:
         raise ValueError(f"{code} is no refusal: 400 to 599")
@@ -63,16 +63,16 @@ class _Order:
 
 
 class FaultBook:
-    """What is to go wrong.  Its methods may be called by any thread."""
+    """The faults that are ordered.  Methods may be called in any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._orders: list[_Order] = []
 
     def order(self, stage: Stage, fault: Fault, *, times: int | None, address: str | None) -> None:
-        """Let `fault` happen at `stage`, the next `times` times, None for always; with an address, for that one alone.
+        """Let `fault` happen at `stage` the next `times` times, None for always; with an address, only for that one.
 
-        Raises ValueError for what cannot happen.
+        Raises ValueError for a combination that is impossible.
         """
         if stage not in get_args(Stage):
             raise ValueError(f"no stage {stage!r}: {', '.join(get_args(Stage))}")
@@ -88,7 +88,7 @@ class FaultBook:
             self._orders.append(_Order(stage, fault, address and address.lower(), times))
 
     def clear(self) -> None:
-        """Nothing goes wrong any more."""
+        """Forget all faults."""
         with self._lock:
             self._orders.clear()
 

@@ -32,7 +32,7 @@ __all__ = ["CaptureServer"]
 
 HOST = "127.0.0.1"
 HOSTNAME = "localhost"
-STOP_SECONDS = 10.0  # for the threads to end; they are cut off, so it takes none
+STOP_SECONDS = 10.0  # for the threads to end; they are cut off, so it takes nearly none
 TOO_BUSY = Reply.of(421, "4.3.2", "Too many connections")
 
 
@@ -41,13 +41,12 @@ class CaptureServer:
 
     `tls` is "starttls" (offered), "implicit" (from the first octet) or "none"; the certificate is made at the start, for
     localhost and 127.0.0.1.  `users` are passwords by name, for AUTH PLAIN and LOGIN; `require_login` and `require_tls`
-    refuse MAIL without (530), and AUTH waits for a TLS that is required (538).  `port` 0 takes a free one, which a second
-    `start` takes again.  `take`, where it is given, is called with each message in the connection's thread, before the 250; then
-    none is kept, and there is nothing to wait for.
+    refuse MAIL without them (530).  AUTH is refused before a required TLS (538).  `port` 0 takes a free one; a second `start`
+    takes the same.  `take`, where it is given, is called with each message in the connection's thread, before the 250.  Then no
+    message is kept, and `wait_for` finds none.
 
-    Bounds: `message_octets` (552), `messages_max` kept (452), `connections_max` at once (421), `idle_seconds` without a word
-    (421).
-    Raises ValueError for what does not fit together.
+    Limits and their replies: `message_octets` (552), `messages_max` kept (452), `connections_max` at once (421), `idle_seconds`
+    without a command (421).  Raises ValueError for options that exclude each other.
     """
 
     hostname = HOSTNAME  # as in the greeting and the certificate
@@ -85,7 +84,7 @@ class CaptureServer:
         self._idle_seconds = idle_seconds
         self._take = take
         self._faults = FaultBook()
-        self._changed = threading.Condition()  # guards what follows
+        self._changed = threading.Condition()  # guards the attributes that follow
         self._messages: list[CapturedMessage] = []
         self._connections: dict[threading.Thread, SinkConnection] = {}
         self._leaving = threading.Event()  # nobody is let in any more
@@ -118,9 +117,9 @@ class CaptureServer:
         self._acceptor.start()
 
     def stop(self, *, answer_seconds: float = 0.0) -> None:
-        """Cut all connections and stop listening; what was captured stays.  Nothing happens where the server does not run.
+        """Close all connections and stop listening.  Captured messages stay.  Does nothing where the server does not run.
 
-        Answers to what has come have `answer_seconds` to leave.
+        Replies to commands that have come may still be sent for `answer_seconds`.
         """
         if self._listener is None or self._acceptor is None:
             return
@@ -155,7 +154,7 @@ class CaptureServer:
         self.stop()
 
     def client_context(self) -> ssl.SSLContext:
-        """A TLS context for clients, which trusts this server's certificate and no other.  Raises RuntimeError without TLS."""
+        """A TLS context for clients that trusts only this server's certificate.  Raises RuntimeError without TLS."""
         if not self.certificate:
             raise RuntimeError("the server has no certificate: it does not run, or without TLS")
         return ssl.create_default_context(cafile=self.certificate)
@@ -194,12 +193,12 @@ class CaptureServer:
         """Answer `code` and `text` at `stage`, the next `times` times, None for always.
 
         `address`: at "mail" and "rcpt" for this one alone.  At "end" the message is not kept.  421 also ends the session.
-        Raises ValueError for what cannot be.
+        Raises ValueError for a combination that is impossible.
         """
         self._faults.order(stage, RefuseFault(refusal(code, text)), times=times, address=address)
 
     def delay(self, stage: Stage, seconds: float, *, times: int | None = 1, address: str | None = None) -> None:
-        """Answer `seconds` late.  At "end" the message is kept before the pause: the 250 comes too late for who hangs up.
+        """Answer `seconds` late.  At "end" the message is kept before the pause, even if the client has hung up by the 250.
 
         Raises ValueError for more than an hour.
         """

@@ -54,7 +54,7 @@ class FilterCase(TestCase):
 
     @property
     def services(self) -> Services:
-        """What the core lends to a component; threads run at once, in the test's own."""
+        """What the core lends to a component.  Work for a thread runs at once, in the test's thread."""
         folder = self.mktemp()
         return Services(
             clock=self.clock,
@@ -105,7 +105,7 @@ class FilterCase(TestCase):
         tls: TLSFacts | None = None,
         port: int = 40025,
     ) -> Peer:
-        """Who is connected; `hello=""` is the moment before EHLO."""
+        """The connected peer.  `hello=""` is the time before EHLO."""
         return Peer(address, port, service, hello, "EHLO" if hello else "", tls, login)
 
     def envelope(
@@ -137,7 +137,7 @@ class FilterCase(TestCase):
     # --- Asking. ---
 
     def begin(self, awaitable: Awaitable[T]) -> Deferred[T]:
-        """Ask, and go on although the answer may take time: advance `clock`, then `answer(deferred)`."""
+        """Ask without waiting for the answer.  Advance `clock`, then call `answer(deferred)`."""
         try:
             result = now_or_later(awaitable)
         except Exception:  # noqa: BLE001  # it is for whoever looks at the Deferred
@@ -145,7 +145,7 @@ class FilterCase(TestCase):
         return result if isinstance(result, Deferred) else succeed(result)
 
     def answer(self, awaitable: Awaitable[T]) -> T:
-        """The answer, which must be there now; an error of the component is raised."""
+        """The answer, which must have come by now.  Raises the component's error."""
         seen: list[Any] = []
         self.begin(awaitable).addBoth(seen.append)
         if not seen:
@@ -164,27 +164,27 @@ class FilterCase(TestCase):
     # --- What was said. ---
 
     def assertPassed(self, verdict: Verdict) -> None:
-        """Nothing to say."""
+        """The verdict must be a pass."""
         self.assertEqual(verdict, Pass())
 
     def assertRefused(self, verdict: Verdict, why: str = "") -> None:
-        """A permanent no, whose reason matches the pattern `why`."""
+        """The verdict must be a permanent refusal whose reason matches the pattern `why`."""
         self._assert_said(verdict, Refuse, why)
 
     def assertDeferred(self, verdict: Verdict, why: str = "") -> None:
-        """Try later, for a reason that matches."""
+        """The verdict must be a temporary refusal whose reason matches `why`."""
         self._assert_said(verdict, Defer, why)
 
     def assertQuarantined(self, verdict: Verdict, why: str = "") -> None:
-        """To the Junk folder, for a reason that matches."""
+        """The verdict must send the message to the Junk folder, for a reason that matches `why`."""
         self._assert_said(verdict, Quarantine, why)
 
     def assertAccepted(self, verdict: Verdict, why: str = "") -> None:
-        """An explicit yes, for a reason that matches."""
+        """The verdict must be an explicit acceptance whose reason matches `why`."""
         self._assert_said(verdict, Accept, why)
 
     def assertSignal(self, verdict: Verdict, name: str, score: float | None = None, why: str = "") -> None:
-        """Something was seen, with this name and score."""
+        """The verdict must be a signal of this name, and of this score where it is given."""
         self._assert_said(verdict, Signal, why)
         if isinstance(verdict, Signal):
             self.assertEqual(verdict.name, name)

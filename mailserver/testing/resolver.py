@@ -19,8 +19,8 @@ Zone = Mapping[str, Mapping[str, Sequence[str]]]
 class FakeResolver:
     """Answers from zones such as ``{"example.org": {"MX": ["10 mx.example.org"], "A": ["192.0.2.1"]}}``.
 
-    A name that is in no zone does not exist.  A ``CNAME`` is followed.  Names in `failing` fail as a dead name server makes
-    them fail.  `asked` keeps every question, in order, so that a test can say what must not be looked up.
+    A name that is in no zone does not exist.  A ``CNAME`` is followed.  Names in `failing` fail as with a dead name server.
+    `asked` keeps every question, in order, so that a test can assert what must not be looked up.
     """
 
     def __init__(self, zones: Zone | None = None, *, failing: Sequence[str] = (), authenticated: bool = False) -> None:

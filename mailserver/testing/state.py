@@ -13,14 +13,14 @@ __all__ = ["MemoryState"]
 
 @implementer(IStateStore)
 class MemoryState:
-    """Small facts that expire by the clock given; gone with the test."""
+    """Small facts that expire by the given clock.  They are lost at the end of the test."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._facts: dict[tuple[str, str], tuple[bytes, float]] = {}
 
     def get(self, space: str, key: str) -> bytes | None:
-        """The value, None where there is none or it has expired."""
+        """The value; None where none is stored or it has expired."""
         value, expires = self._facts.get((space, key), (None, 0.0))
         return value if self._clock.seconds() < expires else None
 
@@ -35,7 +35,7 @@ class MemoryState:
         self._facts.pop((space, key), None)
 
     def items(self, space: str) -> Iterable[tuple[str, bytes, float]]:
-        """What has not expired, by key."""
+        """The facts that have not expired, ordered by key: key, value and time of expiry."""
         now = self._clock.seconds()
         return [
             (key, value, expires)

@@ -1,9 +1,9 @@
 """The certificates of the listeners: read at the start, and again whenever their files change.
 
-A pair that cannot be used stops the start.  Later it replaces nothing: a certificate program writes two files one after the
-other, and between the two they do not match.  Connections that are open keep what they began with.
+An invalid pair stops the start.  Later it replaces nothing: a certificate program writes two files one after the other, and
+between the two they do not match.  Open connections keep the certificate that they began with.
 
-What can be used although something is wrong with it (it has expired, or soon does) is told when it is taken up, and once a day.
+Doubts about usable certificates (expired, or soon to expire) are logged when a certificate is taken up, and once a day.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where all of it stands.  `names` are exact, or ``*.`` and a domain for one label below it."""
+    """The files to read.  `names` are exact, or ``*.`` and a domain for one label below it."""
 
     default: Pair
     names: Mapping[str, Pair] = field(default_factory=dict)
@@ -81,15 +81,15 @@ class Certificates:
         self._contexts: ServerContexts | None = None
         self._verification = Verification()
         self._signature: Signature = ()
-        self._doubted = 0.0  # when doubts were told, by the clock
+        self._doubted = 0.0  # when doubts were logged, by the clock
         self._timer: Any = None
         self._stopped = False
-        self.doubts: tuple[str, ...] = ()  # as they were told last
+        self.doubts: tuple[str, ...] = ()  # as they were logged last
 
     # --- life ---
 
     def load(self) -> None:
-        """Read everything now; blocks.  Raises `IdentityError` with every fault, or OSError."""
+        """Read everything now.  Blocks.  Raises `IdentityError` with every fault, or OSError."""
         sources = self._find_sources()
         signature = signature_of(sources)
         parts, faults = read_parts(sources, None)
@@ -98,7 +98,7 @@ class Certificates:
         self._take(sources, signature, parts, contexts_of(parts, self._verification))
 
     async def start(self) -> None:
-        """Read what is not read yet, and look at the files from now on.  Raises as `load`."""
+        """Read what is not read yet, and watch the files from now on.  Raises as `load`."""
         if self._contexts is None:
             await self._run_in_thread(self.load)
         self._stopped = False
@@ -106,7 +106,7 @@ class Certificates:
         self._wait()
 
     async def stop(self) -> None:
-        """Look no more; handshakes go on as before."""
+        """Stop watching the files.  Handshakes go on as before."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -124,7 +124,7 @@ class Certificates:
         looked.addErrback(self._stumbled).addCallback(lambda _: self._wait())
 
     async def look(self) -> None:
-        """Take up what has changed."""
+        """Read the files that have changed, and use what is valid."""
         if self._sources is None:
             return
         if not 0 <= self._clock.seconds() - self._doubted < DAY_SECONDS:
@@ -157,10 +157,10 @@ class Certificates:
             return None
         parts, faults = read_parts(sources, old)
         if parts is None or parts == old:
-            return signature, old, None, faults  # touched, or faulty: nothing to take up
+            return signature, old, None, faults  # unchanged, or faulty: nothing to take up
         try:
             return signature, parts, contexts_of(parts, self._verification), faults
-        except IdentityError as error:  # told once, as every other fault, and not with each look
+        except IdentityError as error:  # logged once, as every other fault, and not with each look
             return signature, old, None, [*faults, str(error)]
 
     def _take(self, sources: Sources, signature: Signature, parts: CertificateParts, contexts: ServerContexts) -> None:
@@ -179,45 +179,45 @@ class Certificates:
         return self._parts.default
 
     def connection(self, policy: ClientCertificates) -> SSL.Connection:
-        """For one client.  Raises RuntimeError before the first read."""
+        """An OpenSSL connection for one client.  Raises RuntimeError before the first read."""
         if self._contexts is None:
             raise RuntimeError("no certificate has been read")
         return self._contexts.connection(policy)
 
     def creator(self, policy: ClientCertificates) -> Creator:
-        """What Twisted wants of a listener."""
+        """The connection creator that Twisted needs for a listener."""
         return Creator(self, policy)
 
     def facts(self, transport: Any) -> TLSFacts:
-        """After the handshake."""
+        """What the handshake has shown.  Call it after the handshake."""
         return facts_of(transport, self._verification)
 
     def bindings(self, transport: Any) -> ChannelBindings:
-        """After the handshake."""
+        """The channel bindings of the connection.  Call it after the handshake."""
         return bindings_of(transport)
 
     def fault(self, transport: Any, reason: Failure) -> str:
-        """After a handshake that has failed."""
+        """Why a handshake has failed, for the log."""
         return fault_of(transport, reason, self._verification)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Creator:
-    """One listener's."""
+    """Makes the TLS connections of one listener."""
 
     def __init__(self, certificates: Certificates, policy: ClientCertificates) -> None:
         self._certificates = certificates
         self._policy = policy
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """As Twisted wants it."""
+        """See `IOpenSSLServerConnectionCreator`."""
         return self._certificates.connection(self._policy)
 
 
 def read_parts(sources: Sources, old: CertificateParts | None) -> tuple[CertificateParts | None, list[str]]:
-    """Read every file; blocks.  What cannot be used is as it was in `old`, with a sentence in the faults.
+    """Read every file.  Blocks.  For an invalid one the part of `old` is used, and the faults have a sentence.
 
-    None where there is no `old` to fall back on.
+    None where an invalid part has no counterpart in `old`.
     """
     faults: list[str] = []
 
@@ -240,7 +240,7 @@ def read_parts(sources: Sources, old: CertificateParts | None) -> tuple[Certific
 
 
 def contexts_of(parts: CertificateParts, verification: Verification) -> ServerContexts:
-    """Raises `IdentityError` for what OpenSSL does not take."""
+    """Make OpenSSL's contexts.  Raises `IdentityError` for what OpenSSL refuses."""
     try:
         return ServerContexts(parts, verification)
     except (SSL.Error, ValueError) as error:
@@ -249,7 +249,7 @@ def contexts_of(parts: CertificateParts, verification: Verification) -> ServerCo
 
 
 def doubts_of(sources: Sources, parts: CertificateParts) -> list[str]:
-    """What is wrong with them, although they can be used.  Blocks."""
+    """Doubts about usable certificates, one sentence each.  Blocks."""
     now = datetime.datetime.now(datetime.UTC)
     doubts = [doubt for one in (parts.default, *parts.by_name.values()) for doubt in identity_doubts(one, now=now)]
     if sources.authorities:
@@ -260,7 +260,7 @@ def doubts_of(sources: Sources, parts: CertificateParts) -> list[str]:
 
 
 def signature_of(sources: Sources) -> Signature:
-    """Time of change, size and inode of every file; zeros for one that is not there.  Blocks."""
+    """Modification time, size and inode of every file; zeros for a missing one.  Blocks."""
     found = []
     for path in sources.files():
         try:

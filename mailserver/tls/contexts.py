@@ -21,7 +21,7 @@ from mailserver.transport.certificate_faults import FAULTS
 
 __all__ = ["ClientCertificates", "ServerContexts", "CertificateParts", "Verification"]
 
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; TLS 1.3 has its own, all of that kind
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; TLS 1.3 has its own, all of this kind
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 SESSION_SECONDS = 7200
 VERIFY_DEPTH = 8
@@ -30,7 +30,7 @@ GRAVITY = tuple(dict.fromkeys(FAULTS.values()))
 
 
 class ClientCertificates(enum.Enum):
-    """What a listener wants of its clients."""
+    """How a listener asks its clients for certificates."""
 
     IGNORE = "ignore"
     REQUEST = "request"
@@ -50,18 +50,18 @@ class CertificateParts:
 
 
 class Verification:
-    """What was found wrong with the client certificates of connections whose handshake is going on or done."""
+    """The faults found in client certificates, by connection."""
 
     def __init__(self) -> None:
         self._faults: WeakKeyDictionary[SSL.Connection, set[str]] = WeakKeyDictionary()
 
     def fault(self, connection: SSL.Connection) -> str:
-        """The gravest fault; "" where there was none."""
+        """The gravest fault; "" where none was found."""
         faults = self._faults.get(connection, ())
         return min(faults, key=lambda fault: GRAVITY.index(fault) if fault in GRAVITY else len(GRAVITY), default="")
 
     def found(self, connection: SSL.Connection, error: int) -> None:
-        """OpenSSL has told an error."""
+        """Note an error of OpenSSL's verification, by its X509_V_ERR number."""
         self._faults.setdefault(connection, set()).add(FAULTS.get(error, f"not valid (OpenSSL's error {error})"))
 
 
@@ -78,7 +78,7 @@ class ServerContexts:
                 self._by_name[policy, name] = self._made(identity, policy)
 
     def connection(self, policy: ClientCertificates) -> SSL.Connection:
-        """For one client."""
+        """An OpenSSL connection for one client."""
         return SSL.Connection(self._default[policy], None)
 
     def _made(self, identity: Identity, policy: ClientCertificates) -> SSL.Context:
@@ -86,8 +86,8 @@ class ServerContexts:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(VERSIONS[parts.minimum_version])
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE)
-        # A peer that goes without a goodbye has just gone: SMTP itself says where a message ends.  As an error, each such
-        # end would stay in memory, with all that OpenSSL holds for it, in a failure that refers to itself.
+        # A peer may end without close_notify: SMTP itself says where a message ends, so truncation is seen.  As an error, each
+        # such end would stay in memory, with all that OpenSSL holds for it, in a failure that refers to itself.
         context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no record buffers
         context.set_cipher_list((parts.ciphers or CIPHERS).encode("ascii"))
@@ -106,7 +106,7 @@ class ServerContexts:
 
     def _ask_clients(self, context: SSL.Context, policy: ClientCertificates) -> None:
         parts, required = self._parts, policy is ClientCertificates.REQUIRE
-        # A resumed session would not be verified again, whatever was revoked since.
+        # A resumed session would not be verified again, even if its certificate was revoked since.
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_id(b"mailserver")
         store = context.get_cert_store()
@@ -130,7 +130,7 @@ class ServerContexts:
         context.set_verify(mode, accepts)
 
     def _choose(self, connection: SSL.Connection, policy: ClientCertificates) -> None:
-        """The certificate for the name that the client asks for; the default one for a name that we have none for."""
+        """Choose the certificate for the name that the client asks for (SNI); the default one for an unknown name."""
         asked = connection.get_servername()
         if not asked or not self._by_name:
             return

@@ -26,7 +26,7 @@ NO_CERTIFICATE = "peer did not return a certificate"
 
 
 def connection_of(transport: Any) -> SSL.Connection | None:
-    """OpenSSL's connection below a transport of Twisted, None where there is no TLS."""
+    """OpenSSL's connection below a Twisted transport; None without TLS."""
     handle = getattr(transport, "getHandle", lambda: None)()
     return handle if isinstance(handle, SSL.Connection) else None
 
@@ -47,7 +47,7 @@ def facts_of(transport: Any, verification: Verification) -> TLSFacts:
 
 
 def emails_of(certificate: X509) -> tuple[str, ...]:
-    """Its addresses (subjectAltName, rfc822Name); () also where they cannot be read: a client may have written anything."""
+    """The addresses in a certificate (subjectAltName, rfc822Name); () also where the client's certificate is malformed."""
     try:
         alternatives = extension_of(certificate.to_cryptography(), x509.SubjectAlternativeName)
     except UNREADABLE:
@@ -56,7 +56,7 @@ def emails_of(certificate: X509) -> tuple[str, ...]:
 
 
 def bindings_of(transport: Any) -> ChannelBindings:
-    """The channel bindings that both ends can work out."""
+    """The channel bindings that both ends can compute."""
     connection = connection_of(transport)
     if connection is None:
         return ChannelBindings()
@@ -72,9 +72,10 @@ def bindings_of(transport: Any) -> ChannelBindings:
 
 
 def end_point_of(certificate: x509.Certificate) -> bytes | None:
-    """RFC 5929 section 4.1: the hash that the certificate's signature uses, SHA-256 in place of MD5 and SHA-1.
+    """The tls-server-end-point binding (RFC 5929 section 4.1): a digest of the certificate.
 
-    None where the signature uses no hash of its own (Ed25519), for which the RFC says nothing, or an unknown one.
+    It uses the hash of the certificate's signature, and SHA-256 in place of MD5 and SHA-1.  None where the signature has no hash
+    (Ed25519), which the RFC does not define, or an unknown one.
     """
     try:
         algorithm = certificate.signature_hash_algorithm

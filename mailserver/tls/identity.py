@@ -21,7 +21,7 @@ FILE_OCTETS = 16 * 1024 * 1024
 
 
 class IdentityError(ValueError):
-    """A file cannot be used; the sentence names it and says why."""
+    """A file cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Identity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The DNS names that it is for, in lower case.
+        """The DNS names of the certificate, in lower case.
 
-        From the subjectAltName; the common name only where there is none (RFC 6125 section 6.4.4).
+        From the subjectAltName; the common name counts only where it is missing (RFC 6125 section 6.4.4).
         """
         alternatives = extension_of(self.leaf, x509.SubjectAlternativeName)
         if alternatives is None:
@@ -60,17 +60,17 @@ class Identity:
 
     @property
     def expires(self) -> datetime.datetime:
-        """In UTC."""
+        """When the certificate expires, in UTC."""
         return self.leaf.not_valid_after_utc
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, lower-case hex."""
+        """The SHA-256 fingerprint in lower-case hex."""
         return self.leaf.fingerprint(hashes.SHA256()).hex()
 
 
 def read_identity(pair: Pair) -> Identity:
-    """Raises `IdentityError`."""
+    """Read a certificate with its chain and its key, and check that they match.  Raises `IdentityError`."""
     chain, octets = tuple(read_authorities(pair.certificate)), _octets(pair.key)
     try:
         key = serialization.load_pem_private_key(octets, password=None)
@@ -110,7 +110,7 @@ def read_revocations(path: str) -> list[x509.CertificateRevocationList]:
 
 
 def extension_of(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:
-    """The value of an extension; None where none is found, and where the extensions cannot be read."""
+    """The value of an extension; None where it is missing, and where the extensions are malformed."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except UNREADABLE:
@@ -118,7 +118,7 @@ def extension_of(certificate: x509.Certificate, kind: type[x509.ExtensionType]) 
 
 
 def is_readable_by_others(path: str) -> bool:
-    """A private key that every user of the host can read."""
+    """Whether every user of the host can read the file, which holds a private key."""
     return bool(stat.S_IMODE(os.stat(path).st_mode) & 0o004)
 
 

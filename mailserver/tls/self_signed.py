@@ -1,4 +1,4 @@
-"""A certificate of our own making, where none is configured.  Nobody vouches for it, but it keeps listeners in between out."""
+"""A self-signed certificate where none is configured.  Clients cannot verify it, but it keeps passive listeners out."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mailserver.tls.identity import IdentityError, Pair, read_identity
 
 __all__ = ["self_signed_pair"]
 
-VALID_DAYS = 825  # the longest that mail programs of Apple take
+VALID_DAYS = 825  # the longest that Apple's mail programs accept
 RENEW_DAYS = 30
 COMMON_NAME_CHARACTERS = 64
 CERTIFICATE, KEY = "self-signed.pem", "self-signed.key"
 
 
 def self_signed_pair(directory: str, hostname: str, addresses: Sequence[str] = ()) -> Pair:
-    """The pair in `directory`; made where there is none, or where it soon expires or is for another name.  Blocks.
+    """The pair in `directory`.  It is made where it is missing, expires soon or is for another name.  Blocks.
 
-    `addresses` are numeric ones for which it shall be, too.  Raises OSError.
+    It is also for `addresses`, which are numeric.  Raises OSError.
     """
     pair = Pair(os.path.join(directory, CERTIFICATE), os.path.join(directory, KEY))
     if not _is_good(pair, hostname):
@@ -71,7 +71,7 @@ def _make(hostname: str, addresses: Sequence[str]) -> tuple[bytes, bytes]:
 
 
 def _write(path: str, octets: bytes, mode: int) -> None:
-    """A new file beside the old one, synced and renamed over it."""
+    """Write a new file beside the old one, sync it and rename it over the old one."""
     draft = path + ".new"
     if os.path.lexists(draft):
         os.unlink(draft)

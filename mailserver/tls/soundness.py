@@ -1,6 +1,6 @@
-"""Doubts about certificates that can be used: each is a sentence that names the file.
+"""Doubts about usable certificates: each is a sentence that names the file.
 
-Nothing here refuses anything: old mail servers take any certificate, and an expired one is better than none.
+They refuse nothing: old mail servers accept any certificate, and an expired one is better than none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mailserver.tls.identity import Identity, extension_of, is_readable_by_other
 __all__ = ["authority_doubts", "identity_doubts", "revocation_doubts"]
 
 SOON = datetime.timedelta(days=14)  # certificate programs renew a month before the end, those of 47 days two weeks before it
-NAMES = 5  # of a certificate that are told
+NAMES = 5  # of a certificate, in a sentence
 
 
 def identity_doubts(identity: Identity, *, name: str = "", now: datetime.datetime) -> Iterator[str]:
-    """`name` is the one for which clients will come, exact or ``*.`` and a domain, in A-labels; "": it is not looked at.
+    """Doubts about an identity.  Blocks.
 
-    Blocks.
+    `name` is the name that clients will ask for, exact or ``*.`` and a domain, in A-labels; "" skips that check.
     """
     file, leaf = identity.pair.certificate, identity.leaf
     if leaf.not_valid_before_utc > now:
@@ -41,11 +41,11 @@ def identity_doubts(identity: Identity, *, name: str = "", now: datetime.datetim
         if is_readable_by_others(identity.pair.key):
             yield f"{identity.pair.key}: every user of the host can read the key"
     except OSError:
-        pass  # gone since it was read: the next look tells
+        pass  # removed since it was read: the next look reports it
 
 
 def authority_doubts(file: str, authorities: Iterable[x509.Certificate], now: datetime.datetime) -> Iterator[str]:
-    """Of the authorities for client certificates in this file."""
+    """Doubts about the authorities for client certificates in this file."""
     for authority in authorities:
         yield from _ending(f"{file}: the authority {_who(authority.subject)}", authority.not_valid_after_utc, now)
 
@@ -56,7 +56,7 @@ def revocation_doubts(
     authorities: Sequence[x509.Certificate],
     now: datetime.datetime,
 ) -> Iterator[str]:
-    """Of the lists of revoked certificates (RFC 5280 section 5)."""
+    """Doubts about the certificate revocation lists (RFC 5280 section 5)."""
     for one in revocations:
         who, end = _who(one.issuer), one.next_update_utc
         if end is not None and end <= now:
@@ -71,7 +71,7 @@ def revocation_doubts(
 
 
 def covers(names: Iterable[str], name: str) -> bool:
-    """Whether a certificate for these names is for `name`: exactly, or by ``*.`` for its first label (RFC 6125 section 6.4.3)."""
+    """Whether one of these names matches `name`: exactly, or by ``*.`` for its first label (RFC 6125 section 6.4.3)."""
     found = set(names)
     return name in found or (not name.startswith("*.") and "*." + name.partition(".")[2] in found)
 

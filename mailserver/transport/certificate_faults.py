@@ -30,7 +30,7 @@ FAULTS: Mapping[int, str] = MappingProxyType(
     }
 )
 
-# What `cryptography` raises for a certificate that OpenSSL takes and it does not, and for an extension that is not there.
+# What `cryptography` raises for a certificate that only OpenSSL accepts, and for a missing extension.
 UNREADABLE = (
     ValueError,
     x509.DuplicateExtension,
@@ -41,7 +41,7 @@ UNREADABLE = (
 
 
 def words_of(error: BaseException) -> str:
-    """What an error says; of one of OpenSSL's, which is a list of its places in the library, the reasons alone."""
+    """The message of an error.  OpenSSL's errors also name places in the library; of these only the reasons are given."""
     if isinstance(error, SSL.Error):
         reasons = error.args[0] if error.args and isinstance(error.args[0], list | tuple) else ()
         return "; ".join(str(reason[-1]) for reason in reasons if reason) or "a TLS error"

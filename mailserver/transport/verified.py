@@ -1,4 +1,4 @@
-"""A TLS client that accepts a certificate of the right name alone."""
+"""A TLS client that accepts only a certificate with the right name."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ __all__ = ["verified"]
 
 
 def verified(host_name: str, trust_root: Any) -> IOpenSSLClientConnectionCreator:
-    """For one connection to `host_name`; `trust_root` is Twisted's `IOpenSSLTrustRoot`: who vouches for certificates."""
+    """What Twisted needs for one verified connection to `host_name`, a DNS name or a numeric address.
+
+    `trust_root` is Twisted's `IOpenSSLTrustRoot`: the authorities that are believed.
+    """
     return _Verified(optionsForClientTLS(host_name, trustRoot=trust_root), host_name)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Verified:
-    """A connection that wants a certificate with the host's name, and breaks off for every other one.
+    """A connection that requires a certificate with the host's name and ends the handshake for any other.
 
-    Twisted's own check lets a certificate without a subjectAltName pass: what service_identity raises for it is logged and no
-    more.  Here whatever the check raises ends the handshake.
+    Twisted's own check lets a certificate without a subjectAltName pass: it only logs what service_identity raises.  Here any
+    error of the check ends the handshake.
     """
 
     def __init__(self, creator: Any, host_name: str) -> None:
@@ -52,7 +55,7 @@ class _Verified:
 
 
 def is_ip_address(text: str) -> bool:
-    """The text is a numeric address."""
+    """Whether the text is a numeric IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,8 +1,8 @@
 """Writes straight to the socket where nothing waits to be written.
 
-Twisted's transports put octets into a buffer, ask epoll for the moment when they can be sent and send them a turn later: two
-system calls and a turn more than needed for a reply of forty octets; with TLS another turn goes by before they are encrypted.
-A TCP or Unix connection whose buffers are empty is written at once, encrypted or not; every other transport, and every
+Twisted's transports put octets into a buffer, ask epoll when they can be sent, and send them one turn of the reactor later.
+For a reply of forty octets that is two system calls and one turn too many.  With TLS it takes another turn to encrypt them.
+Here a TCP or Unix connection whose buffers are empty is written at once, encrypted or not.  Every other transport, and every
 remainder, goes through Twisted's buffer.
 """
 
@@ -25,7 +25,7 @@ RECORD_OCTETS = 16_384  # the most that one record of TLS holds (RFC 8446 sectio
 
 
 def writer(transport: Any) -> Callable[[bytes], None]:
-    """Return the quickest way to write to `transport`."""
+    """Return the quickest function that writes octets to `transport`."""
     if isinstance(transport, TLSMemoryBIOProtocol):
         return _encrypted_writer(transport, transport.transport)
     if not _is_bare(transport):
@@ -47,9 +47,9 @@ def writer(transport: Any) -> Callable[[bytes], None]:
 
 
 def _encrypted_writer(layer: Any, below: Any) -> Callable[[bytes], None]:
-    """For what is written through a layer of TLS to the connection `below` it."""
+    """A function that writes through a TLS layer to the connection `below` it."""
     if not _is_bare(below) or not all(hasattr(layer, name) for name in LAYER) or not hasattr(layer._aggregator, "_buffer"):
-        return lambda data: layer.write(data)  # looked up each time: it is another one after the end
+        return lambda data: layer.write(data)  # looked up each time: the layer replaces it at its end
 
     def write(data: bytes) -> None:
         if (
@@ -78,12 +78,12 @@ def _encrypted_writer(layer: Any, below: Any) -> Callable[[bytes], None]:
 
 
 def _is_bare(transport: Any) -> bool:
-    """A connection whose insides are as we know them."""
+    """Whether the transport is one of Twisted's own, whose attributes we know."""
     return isinstance(transport, Connection) and all(hasattr(transport, name) for name in BUFFERS)
 
 
 def _send(transport: Any, octets: bytes) -> None:
-    """As they are; the buffers of the transport are empty."""
+    """Send octets as they are.  The transport's buffers must be empty."""
     try:
         sent = transport.socket.send(octets)
     except OSError:  # not now, or never again: Twisted's own write finds out which
@@ -93,9 +93,9 @@ def _send(transport: Any, octets: bytes) -> None:
 
 
 def hang_up(transport: Any) -> None:
-    """After `loseConnection`: wait no longer for the peer's part of TLS's goodbye (RFC 8446 section 6.1 does not ask for it).
+    """Wait no longer for the peer's close_notify, which RFC 8446 section 6.1 does not require.  Call it after `loseConnection`.
 
-    What has been written still goes out.  A connection without TLS waits for nothing else.
+    What has been written still goes out.  For a connection without TLS it does nothing.
     """
     layer = transport if isinstance(transport, TLSMemoryBIOProtocol) else getattr(transport, "protocol", None)
     below: Any = layer.transport if isinstance(layer, TLSMemoryBIOProtocol) and not layer._appSendBuffer else None
@@ -104,10 +104,10 @@ def hang_up(transport: Any) -> None:
 
 
 def let_go(transport: Any, reason: Failure) -> None:
-    """Undo what would keep a TLS connection that is lost in memory until the collector comes by: some 60 KiB each.
+    """Break the reference cycles that keep a lost TLS connection in memory until the garbage collector runs: some 60 KiB each.
 
-    To be called at the end of `connectionLost`.  Twisted's TLS layer stays tied to itself by the methods that STARTTLS has put on
-    its transport, by its producer, and by the frames of the failure with which it ended.
+    Call it at the end of `connectionLost`.  Twisted's TLS layer refers to itself through the methods that STARTTLS has put on its
+    transport, through its producer, and through the frames of the failure with which it ended.
     """
     own = getattr(transport, "__dict__", {})
     layer = transport
