@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
+from twisted.application.service import Application, IServiceCollection
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import ILogObserver, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mailserver import service as service_module
 from mailserver.assembly import ports as ports_module
 from mailserver.assembly import reload as reload_module
 from mailserver.assembly.policy import Policy
@@ -24,7 +28,7 @@ from mailserver.mail.address import Address
 from mailserver.pickup.pickup import Pickup
 from mailserver.plugins import catalogue as plugins
 from mailserver.receive.factory import ReceiveFactory
-from mailserver.service import SWEEP_SECONDS, MailService
+from mailserver.service import EX_CONFIG, SWEEP_SECONDS, MailService, Options, makeService
 
 CONFIGURATION = """
 hostname = "mx.example.org"
@@ -50,19 +54,88 @@ class Reactor(Clock):
     def callFromThread(self, work: Any, *arguments: Any) -> None:
         work(*arguments)
 
+    def callWhenRunning(self, work: Any) -> None: ...
+
 
 class ServiceCase(SynchronousTestCase):
-    def service(self) -> MailService:
+    def service(self, **more: Any) -> MailService:
+        path, catalogue = self.configured(), plugins.discover()
+        configuration = load(path, catalogue.options_of)
+        service = MailService(configuration, path=path, catalogue=catalogue, reactor=Reactor(), **more)
+        self.addCleanup(lambda: service._sweeping.running and service._sweeping.stop())
+        return service
+
+    def configured(self) -> str:
         work = Path(self.mktemp()).absolute()
         os.makedirs(work / "data")
         (work / "accounts.toml").touch()
         path = work / "mailserver.toml"
         path.write_text(CONFIGURATION.format(work=work))
-        catalogue = plugins.discover()
-        configuration = load(str(path), catalogue.options_of)
-        service = MailService(configuration, path=str(path), catalogue=catalogue, reactor=Reactor())
-        self.addCleanup(lambda: service._sweeping.running and service._sweeping.stop())
-        return service
+        return str(path)
+
+
+class Twistd(dict[str, Any]):
+    """What twistd has read of its own command line."""
+
+    defaults: ClassVar = {"pidfile": "twistd.pid"}
+
+
+class Typed(ServiceCase):
+    def options(self, **words: Any) -> Any:
+        options: Any = Options()
+        options.parent = Twistd({"pidfile": Twistd.defaults["pidfile"], "nodaemon": True, "debug": False, "umask": None, **words})
+        options["config"] = self.configured()
+        options.postOptions()
+        return options
+
+    def test_there_is_a_pid_file_where_somebody_has_asked_for_it(self) -> None:
+        self.assertEqual(self.options().parent["pidfile"], "")
+        self.assertEqual(self.options(pidfile="/run/own.pid").parent["pidfile"], "/run/own.pid")
+
+    def test_a_daemon_wants_a_file_for_its_log(self) -> None:
+        self.patch(sys, "stderr", io.StringIO())
+        self.assertEqual(self.assertRaises(SystemExit, self.options, nodaemon=False).code, EX_CONFIG)
+
+    def test_the_log_is_twistds_where_it_was_told_which(self) -> None:
+        every: tuple[tuple[dict[str, Any], bool], ...] = (({}, True), ({"logfile": "x"}, False), ({"syslog": True}, False), ({"logger": "x"}, False))
+        for words, own in every:
+            application: Any = Application("x")  # type: ignore[no-untyped-call]
+            service = makeService(self.options(**words))
+            service.setServiceParent(application)
+            self.assertEqual(list(IServiceCollection(application)), [service])
+            self.assertIs(application.getComponent(ILogObserver) is not None, own, words)
+
+
+class Start(ServiceCase):
+    def test_root_has_a_process_of_its_own_where_it_is_given_up_and_only_there(self) -> None:
+        for euid, uid, starts in ((0, 1000, True), (0, None, False), (0, 0, False), (1000, 1000, False)):
+            service = self.service(uid=uid)
+            with (
+                mock.patch.object(os, "geteuid", return_value=euid),
+                mock.patch.object(service_module, "make_folders"),
+                mock.patch.object(service._server.processes, "start_root") as start_root,
+                mock.patch.object(service._server, "start_privileged"),
+                mock.patch.object(service._in_force.policy, "start_privileged"),
+                mock.patch.object(service._in_force.ports, "bind"),
+            ):
+                service.privilegedStartService()
+            self.assertIs(start_root.called, starts, (euid, uid))
+
+    def test_it_runs_from_its_start_on(self) -> None:
+        service = self.service()
+
+        async def start() -> None: ...
+
+        self.patch(service, "_start", start)
+        service.startService()
+        self.assertTrue(service.running)
+
+    def test_who_has_typed_the_command_reads_why_it_has_failed(self) -> None:
+        with mock.patch.object(sys, "__stderr__", io.StringIO()) as said:
+            service_module._say_at_start(OSError("no port"))
+        self.assertEqual(said.getvalue(), "mailserver cannot start: no port\n")
+        with mock.patch.object(sys, "__stderr__", None):
+            service_module._say_at_start(OSError("no port"))
 
 
 class OfAPolicy(ServiceCase):
@@ -135,6 +208,18 @@ class Ends(ServiceCase):
             service._reactor.advance(1)
         self.successResultOf(done)
         return ended
+
+    def test_the_queue_has_the_time_that_is_left(self) -> None:
+        service = self.service()
+        given: list[float] = []
+
+        async def stop(within_seconds: float) -> None:
+            given.append(within_seconds)
+
+        self.patch(service._server, "stop", stop)
+        service._reactor.advance(1000)
+        self.successResultOf(service.stopService())
+        self.assertEqual(given, [float(service._in_force.configuration.limits.shutdown_seconds)])
 
     def test_the_queue_has_its_end_though_a_filter_never_stops(self) -> None:
         service = self.service()

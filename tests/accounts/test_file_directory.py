@@ -15,6 +15,7 @@ from mailserver.accounts.file import FileDirectory, FileDirectoryFactory, FileDi
 from mailserver.accounts.table import AccountsFile, Password
 from mailserver.authentication.app_passwords import AppPassword
 from mailserver.authentication.checkers import PasswordCredentials
+from mailserver.authentication.sealing import KeyPlace, read_key, seal
 from mailserver.config import ConfigurationError
 from mailserver.interfaces import IAccountList, IComponent, IComponentFactory, IDirectory, Services
 from mailserver.mail.answers import Mailbox
@@ -97,6 +98,19 @@ class Directory(SynchronousTestCase):
         self.assertTrue(self.file.set_disabled(name, False))
         self.assertEqual(self.successResultOf(login()), name)
         self.assertIsNotNone(self.result(directory.scram_keys(name)))
+
+    def test_a_password_that_can_be_read_again_is_given_while_there_is_one(self) -> None:
+        name, place = "alice@example.org", KeyPlace(f"{self.path}-keys", os.path.dirname(self.path))
+        sealed = seal("word", name, read_key(place, make=True))
+        directory = FileDirectory(
+            path=self.path, clock=self.clock, run_in_thread=self.run_in_thread, check_password=self.check_password, key_place=place
+        )
+        self.result(directory.start())
+        for password, secret in ((Password(HASH, SCRAM, sealed), b"word"), (Password(HASH), None), (None, None)):
+            self.file.set_password(name, password)
+            self.clock.advance(2)
+            self.assertEqual(self.result(directory.secret(name)), secret)
+        self.assertIsNone(self.result(directory.secret("nobody@example.org")))
 
     def test_what_is_no_truth_value_is_a_fault(self) -> None:
         with open(self.path, "a") as file:

@@ -274,6 +274,17 @@ class Sqlite(SqlCase):
         other.close()
         self.assertEqual(len(self.result(self.directory.accounts())), 2)
 
+    def test_the_end_of_a_short_lock_is_waited_for(self) -> None:
+        self.patch(sql_sources, "BUSY_MILLISECONDS", 60_000)
+        other = apsw.Connection(self.path)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPool(1) as threads:
+            asked = threads.apply_async(self.source.ask, ("SELECT count(*) FROM account", {}))
+            asked.wait(0.2)  # who would not wait has answered by now
+            other.execute("ROLLBACK")
+            self.assertEqual(asked.get().rows, [(2,)])
+
     def test_options_name_one_place(self) -> None:
         for options in ({}, {"path": "x", "dsn": "y"}):
             self.assertRaises(ValidationError, SqlDirectoryOptions, **options)

@@ -127,6 +127,13 @@ class Renewing(SynchronousTestCase):
             self.clock.advance(2)
         self.assertLessEqual(len(self.made), 1)
 
+    def test_what_would_gain_nothing_is_not_written(self) -> None:
+        today = hash_password("secret")
+        self.keeps = Password(OTHER)  # as of a password that SCRAM cannot have
+        self.start("alice@example.org", hash=today)
+        self.assertTrue(self.login("alice@example.org"))
+        self.assertEqual((self.made, self.kept()), (["alice@example.org"], {"alice@example.org": today}))
+
     def test_an_account_that_is_gone_keeps_no_other_from_being_renewed(self) -> None:
         self.start("alice@example.org", "bob@example.org")
         self.file.remove("alice@example.org")

@@ -11,6 +11,7 @@ from unittest import mock
 import apsw
 
 from mailserver.cli import check_tls
+from mailserver.cli.check import _port_problem
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 from tests.ports import free_port
 from tests.requires import require_root
@@ -289,6 +290,10 @@ class Check(CheckCase):
         self.assertIn(
             f"warning: tcp:{port}:interface=127.0.0.1: cannot be listened on: Address already in use", said.out
         )
+
+    def test_only_of_ports_it_is_asked_whether_they_can_be_had(self) -> None:
+        for endpoint in ("unix:/run/lmtp.sock", "systemd:domain=INET:index=0", "haproxy:unix:/run/lmtp.sock"):
+            self.assertEqual(_port_problem(endpoint), "")
 
     def test_the_check_leaves_nothing_behind(self) -> None:
         self.check()

@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mailserver.cli import checkpassword
 from mailserver.cli.checkpassword import environment_of, question_in
 from mailserver.control.server import ControlServer
 from tests.control.test_server import without_bytes_warning
@@ -50,7 +51,7 @@ class Command(TestCase):
         command = [str(Path(sys.executable).parent / "mailserver"), "checkpassword", "--service", "imap", "--socket", self.path, *reply]
         return subprocess.run(
             ["/bin/sh", "-c", 'exec "$0" "$@" 3<&0 </dev/null', *command], input=octets, capture_output=True, check=False, timeout=60,
-            env={"PATH": os.environ["PATH"], "MAILSERVER_CONFIG": "/nowhere/at/all.toml", **client, **more},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "MAILSERVER_CONFIG": "/nowhere/at/all.toml", **client, **more},
         )  # fmt: skip
 
     async def test_the_right_password_runs_the_reply_with_what_dovecot_reads(self) -> None:
@@ -94,6 +95,17 @@ class Pieces(SynchronousTestCase):
         word = b"x" * 505
         self.assertEqual(question_in(b"alice\0" + word + b"\0"), ("alice", word.decode()))
         self.assertIsNone(question_in(b"alice\0x" + word + b"\0"))
+
+    def test_all_is_read_and_no_more_than_one_octet_too_many(self) -> None:
+        for sent in (b"", b"alice\0word\0", b"x" * 600):
+            read, write = os.pipe()
+            self.patch(checkpassword, "QUESTION_FD", read)
+            os.write(write, sent)
+            os.close(write)
+            try:
+                self.assertEqual(checkpassword._read(), sent[:513])
+            finally:
+                os.close(read)
 
     def test_the_time_may_be_missing_and_the_password_may_be_empty(self) -> None:
         self.assertEqual(question_in(b"a\0b\0"), ("a", "b"))

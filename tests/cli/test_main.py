@@ -43,7 +43,7 @@ class EveryCommand(CommandCase):
             self.assertEqual(run(name, "--help").code, 0, name)
 
     def test_a_wrong_command_line_is_2(self) -> None:
-        for wrong in ((), ("burn",), ("queue",), ("queue", "burn"), ("explain",), ("user", "add")):
+        for wrong in ((), ("burn",), ("queue",), ("queue", "burn"), ("explain",), ("user",), ("domain",), ("alias",), ("lockouts",), ("user", "add")):
             said = run(*wrong)
             self.assertEqual(said.code, 2, wrong)
             self.assertIn("usage: mailserver", said.err)

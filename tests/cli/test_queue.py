@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -23,9 +25,10 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination
 from mailserver.observe import RoadStore
+from mailserver.queue.admin import backup
 from mailserver.queue.entry import number_of, pack
 from mailserver.queue.store import SqliteStore
-from tests.cli.support import CommandCase, Said, run
+from tests.cli.support import CONFIGURATION, CommandCase, Said, run
 
 ID = "06ABCDEFGHJKMNPQ"
 
@@ -102,6 +105,22 @@ class WithoutServer(CommandCase):
             self.assertEqual((said.code, said.out), (1, ""))
             self.assertIn("the queue has no message", said.err)
             self.assertNotIn("\x1b", said.err)
+
+    def test_a_backup_says_what_is_in_it_and_so_does_its_return(self) -> None:
+        id, copy, made = self.add_message(), str(self.folder / "copy"), backup.back_up
+        self.patch(backup, "back_up", lambda *words: replace(made(*words), settled_meanwhile=3))
+        said = self.command("backup", copy)
+        self.assertEqual((said.code, said.err), (0, ""))
+        self.assertIn("1 messages are in", said.out)
+        self.assertIn("3 more left the queue while they were copied", said.out)
+        for delivery in ("", '[delivery]\nuse = "lmtp"\nsocket = "/run/lmtp"\n'):
+            shutil.rmtree(self.data)
+            os.mkdir(self.data, 0o700)
+            self.configure(CONFIGURATION + delivery)
+            said = self.command("restore", copy)
+            self.assertEqual((said.code, said.err), (0, ""))
+            self.assertRegex(said.out, rf"(?m)^{id} +bob@example.net +alice@example.org ")
+            self.assertIn("`mailserver queue release", said.out)
 
     def test_a_queue_is_salvaged(self) -> None:
         said = self.command("queue", "salvage")
@@ -237,6 +256,8 @@ class WithServer(CommandCase, TestCase):
         self.assertRegex(
             said.out, r"alice@example.org  alice@example.org  deferred +3  in \d+d.*  452 4.2.2 The mailbox is full"
         )
+        said = await self.ask("queue", "show", self.entries[7]["id"], "--json")
+        self.assertEqual((said.code, said.json), (0, self.entries[7]))
 
     async def test_the_last_attempts_are_shown(self) -> None:
         one = entry(ID)

@@ -309,11 +309,11 @@ class Domain(RenameCase):
 
     def test_a_pattern_for_users_of_the_domain_follows_and_one_for_others_stays(self) -> None:
         more = "".join(f'[[domain."second.example".pattern]]\nmatch = "{name}-{{tag}}"\nuser = "{user}"\n' for name, user in (
-            ("own", "{tag}@example.org"), ("plain", "{tag}"), ("other", "{tag}@other.example"),
+            ("own", "{tag}@example.org"), ("plain", "{tag}"), ("other", "{tag}@other.example"), ("umlaut", "{tag}.\u00fc"),
         ))  # fmt: skip
         self.configure(self.config.read_text().replace('same_as = "example.org"\n', f'\n{more}[domain."other.example"]\n'))
         self.assertDone(self.command("domain", "rename", "example.org", "new.example"))
-        for user in ("{tag}@new.example", "{tag}", "{tag}@other.example"):
+        for user in ("{tag}@new.example", "{tag}", "{tag}@other.example", "{tag}.\u00fc"):
             self.assertIn(f'user = "{user}"\n', self.config.read_text())
 
     def test_what_completes_addresses_follows_under_either_name_of_its_table(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pwd
+import sys
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -37,6 +38,26 @@ class AfterTheHandOver(SynchronousTestCase):
             write_file(os.path.join(folder, "x.mail"), envelope, [b"Subject: x"], TypedMessage.read(iter(())), 1000)
         self.assertEqual(os.listdir(folder), ["x.mail"])
         self.assertIn("power cut", said.getvalue())
+
+    def test_the_header_names_recipients_only_where_that_was_said(self) -> None:
+        for words, reads in ((["bob@example.net"], False), (["-t"], True), (["-i", "-t", "bob@example.net"], True)):
+            self.assertIs(sendmail.parse(words).from_header, reads)
+
+    def test_where_the_folder_may_not_be_read_its_file_system_is_synced_or_all_are(self) -> None:
+        def fails(folder: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        synced: list[Any] = []
+        self.patch(sendmail, "sync_directory", fails)
+        self.patch(os, "sync", lambda: synced.append("all"))
+        for syncfs in (synced.append, None):
+            self.patch(sendmail, "find_syncfs", lambda found=syncfs: found)
+            sendmail._sync_name("/pickup", 7)
+        self.assertEqual(synced, [7, "all"])
+
+    def test_the_words_are_those_that_were_typed(self) -> None:
+        self.patch(sys, "argv", ["/usr/sbin/sendmail", "-bi"])
+        self.assertEqual(sendmail.main(), 0)
 
     def test_a_sync_that_fails_before_leaves_nothing(self) -> None:
         def fails(descriptor: int) -> None:

@@ -13,6 +13,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.sink import _reply
+from tests.cli.support import run
 
 MAIL = "Subject: hello\r\n\r\n.dots\r\n"
 
@@ -85,6 +86,11 @@ class Sinks(SynchronousTestCase):
             ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             self.assertGreater(ended.returncode, 1, arguments)
             self.assertNotIn("Traceback", ended.stderr)
+
+    def test_the_help_says_where_each_refusal_happens(self) -> None:
+        said = " ".join(run("sink", "--help").out.split())
+        for words in ("refuse so at MAIL:", "refuse so at RCPT:", "refuse so after the dot:"):
+            self.assertEqual(said.count(words), 1, words)
 
     def test_a_reply_is_read_with_and_without_its_status(self) -> None:
         self.assertEqual(_reply("451 4.3.0 Try later"), (451, "4.3.0 Try later"))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import datetime
 import os
 import stat
+from types import SimpleNamespace
+from typing import Any
 
 from mailserver.accounts.table import AccountsFile
 from mailserver.authentication.app_password_uses import AppPasswordUses
 from mailserver.authentication.passwords import verify_password
+from mailserver.cli.output import Unable
+from mailserver.cli.purge import maildir_of
+from mailserver.delivery.maildir import MaildirOptions
 from mailserver.sasl.scram_keys import decode_scram_keys, derive_scram_keys
 from mailserver.state_store import StoppedState, open_both
 from tests.cli.support import CONFIGURATION, CommandCase, Said
@@ -88,6 +93,11 @@ class User(CommandCase):
             self.assertEqual(said.code, 1)
             self.assertIn("nothing was changed", said.err)
             self.assertEqual(len(self.user("list", "--json").json), 1)
+
+    def test_a_purge_leaves_the_homes_of_users_alone(self) -> None:
+        delivery = SimpleNamespace(use="maildir", options=MaildirOptions(path="{home}/Maildir"))
+        configuration: Any = SimpleNamespace(delivery=delivery, data="/data")
+        self.assertRaisesRegex(Unable, "homes of the host's users", maildir_of, configuration, "alice@example.org")
 
     def test_an_account_that_exists_is_not_added_again(self) -> None:
         self.user("add", ALICE, "--no-password")

@@ -91,10 +91,20 @@ class Drafts(SynchronousTestCase):
         draft.remove_table(("domain", name))
         self.assertEqual(draft.text, SAMPLE)
 
+    def test_the_last_table_goes_with_the_empty_line_before_it(self) -> None:
+        for text in ('[domain.a]\nx = "1"\n', '[domain.a]\r\nx = "1"\r\n'):
+            draft = Draft(text)
+            draft.add_table(("domain", "b"), {"y": "2"})
+            draft.remove_table(("domain", "b"))
+            self.assertEqual(draft.text, text)
+
     def test_a_text_without_a_line_end_gets_one_first(self) -> None:
         draft = Draft('[domain."a"]\nx = "1"')
         draft.set(("domain", "a"), "y", "2")
         self.assertEqual(draft.text, '[domain."a"]\nx = "1"\ny = "2"\n')
+        behind = Draft('x = "1"')
+        behind.add_table(("domain", "a"), {})
+        self.assertEqual(behind.text, 'x = "1"\n\n[domain.a]\n')
         empty = Draft("")
         empty.add_table(("domain", "a.example"), {})
         self.assertEqual(empty.text, '[domain."a.example"]\n')

@@ -204,7 +204,7 @@ class Faults(SynchronousTestCase):
         self.assertEqual(with_more(own).home_domain, "a.example")
 
     def test_a_domain_that_is_none_is_a_fault_at_its_table(self) -> None:
-        self.assertIn('6 domain."exa mple"', self.fault('[domain."exa mple"]\n'))
+        self.assertIn('6 domain."exa mple": ', self.fault('[domain."exa mple"]\n'))
 
     def test_one_port_twice_is_a_fault(self) -> None:
         more = '[[listen]]\nservice = "submission"\nendpoint = "tcp:25"\n'
@@ -260,6 +260,14 @@ class Spam(Options):
     words: tuple[str, ...] = ()
 
 
+class Inner(Options):
+    colour: str = ""
+
+
+class Outer(Options):
+    inner: Inner | None = None
+
+
 def options_of(section: str, name: str) -> type[Options]:
     if (section, name) == ("filter", "spam"):
         return Spam
@@ -287,6 +295,13 @@ class Components(SynchronousTestCase):
                 "12 filter[1].words[0]: must be text",
                 "13 lmits: is not a key that is known here; did you mean 'limits'?",
             ],
+        )
+
+    def test_the_keys_of_a_table_that_may_be_missing_are_known_too(self) -> None:
+        text = LEAST + '[[filter]]\nuse = "spam"\ninner = { color = "red" }\n'
+        self.assertEqual(
+            faults(text, lambda section, name: Outer if section == "filter" else Options),
+            ["8 filter[0].inner.color: is not a key that is known here; did you mean 'colour'?"],
         )
 
     def test_an_unknown_component_is_told_at_its_use(self) -> None:

@@ -56,7 +56,7 @@ IN_SERVERS = {
     "assembly/logins": ("tests.scenarios.test_login.FirstListener", "tests.scenarios.test_login.Strangers", "tests.scenarios.test_other_accounts"),
     "assembly/policy": (*STARTING, "tests.scenarios.test_filters", f"{OPERATING}.ReloadThatTakesTime"),
     "assembly/retirement": (f"{OPERATING}.ReloadThatTakesTime", f"{OPERATING}.Signals"),
-    "assembly/root_plan": ("tests.scenarios.test_root_process.Ports", "tests.scenarios.test_root_process.UnixSockets", "tests.scenarios.test_root_process.Homes"),
+    "assembly/root_plan": ("tests.processes.test_root.Reading", "tests.scenarios.test_root_process.Ports", "tests.scenarios.test_root_process.UnixSockets", "tests.scenarios.test_root_process.Homes"),
     "assembly/routing": ("tests.scenarios.test_recipients", f"{OPERATING}.DeadEnds", "tests.scenarios.test_other_deliveries"),
     "assembly/sandbox": ("tests.scenarios.test_sandbox",),
     "assembly/submission": ("tests.scenarios.test_submission",),

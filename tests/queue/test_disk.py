@@ -118,6 +118,18 @@ class BrokenDisk(QueueCase):
         self.assertTrue(queue.writable)
         await self.commit(queue)
 
+    async def test_while_it_stops_it_takes_no_more(self):
+        self.delivery.hold = True
+        queue = await self.started()
+        await self.commit(queue)
+        self.queues.remove(queue)
+        stopped = queue.stop(30)
+        await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
+        self.delivery.hold = False
+        self.delivery.let_go()
+        self.clock.advance(31)
+        await stopped
+
     async def test_what_was_refused_after_a_failed_sync_does_not_come_with_the_next_start(self):
         queue = await self.started()
         connection = queue._writer._store._connection

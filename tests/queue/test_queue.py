@@ -464,6 +464,17 @@ class Window(QueueCase):
         self.assertFalse(any(parcel[3] for parcel in self.delivery.parcels))
         self.assertEqual(active_queue.held_octets, 0)
 
+    async def test_one_call_takes_no_more_octets_than_a_batch_has(self):
+        self.delivery.hold = True
+        queue = await self.started(batch_octets=10_000)
+        ids = [await self.commit(queue, data=b"x" * 2500) for _ in range(9)]
+        self.delivery.hold = False
+        last = self.steps.wait(ids[-1], "delivered")
+        self.delivery.let_go()
+        await last
+        self.assertEqual(sum(self.delivery.batches), 9)
+        self.assertEqual(max(self.delivery.batches), 2, "with what an entry weighs each has some 4,500 octets")
+
     async def test_a_message_larger_than_the_window_is_delivered(self):
         queue = await self.started(memory_window_octets=1000)
         id = IDS.next()

@@ -404,6 +404,18 @@ class Overflowing(ReadingCase):
             await self.turn()
         await self.drain(queue, self.delivery, ids)
 
+    async def test_new_mail_and_what_comes_again_are_read_back_in_turns(self):
+        queue = await self.started()
+        (_, active_queue) = queue._runner.active_queues
+        for number in range(3):
+            active_queue.backlog.add("", WaitingEntry(number, False))
+            active_queue.retries.add("", WaitingEntry(10 + number, True))
+        turns = []
+        for _ in range(6):
+            turns += [one.entry.again for one in active_queue.next_to_read(1, 1)]
+            active_queue.read_ended([])
+        self.assertEqual(turns, [True, False] * 3)
+
     async def test_a_store_that_cannot_be_read_is_asked_again(self):
         queue = await self.started(memory_window_octets=10_000, batch_messages=5)
         ids = await self.send_while_blocked(queue, self.delivery, lambda n: local())

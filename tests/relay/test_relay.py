@@ -359,6 +359,14 @@ class NextHost(RelayCase):
         self.assertEqual((outcome.peer, len(b.messages), a.messages if a else []), ("b.example", 1, []))
         return outcome
 
+    def test_what_waits_for_a_host_that_ends_its_connections_goes_elsewhere_at_once(self):
+        self.relay = self.make(pool={"per_destination": 1})
+        a, b = self.peers(Peer({"MAIL": CLOSE}), Peer())
+        answers = [self.begin() for _ in range(10)]
+        self.turn(1000)
+        self.assertTrue(all(one and isinstance(one[0][0], Delivered) for one in answers))
+        self.assertEqual((len(a.connections), len(b.messages)), (1, 10))
+
     def test_a_refused_connection(self):
         self.assertIn("before: a.example[192.0.2.1]:25: 451 4.4.1 No connection: ", self.second(None).note)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import select
 import smtplib
 import socket
 import ssl
@@ -156,6 +158,21 @@ class Life(SynchronousTestCase):
         self.assertRaises(FileNotFoundError, open, certificate)
         self.assertEqual(server.certificate, "")
 
+    def test_a_connection_that_cannot_be_taken_keeps_no_later_one_out(self) -> None:
+        faults = [OSError(errno.EMFILE, "Too many open files")]
+
+        class Scarce(socket.socket):
+            def accept(self) -> tuple[socket.socket, Any]:
+                if faults:
+                    raise faults.pop()
+                return super().accept()
+
+        made = socket.create_server
+        self.patch(socket, "create_server", lambda *arguments, **more: Scarce(fileno=made(*arguments, **more).detach()))
+        with CaptureServer(tls="none") as server, smtplib.SMTP(server.host, server.port, timeout=SECONDS) as client:
+            client.sendmail(SENDER, [ANN], TEXT)
+            self.assertEqual((faults, len(server.messages)), ([], 1))
+
     def test_a_port_in_use_is_told(self) -> None:
         with CaptureServer() as server:
             self.assertRaises(OSError, CaptureServer(port=server.port).start)
@@ -186,6 +203,11 @@ class Encryption(Case):
         (message,) = self.smtp_server.wait_for(1)
         self.assertEqual(message.login, "ann")
         self.assertRegex(message.tls, r"^TLSv1\.[23]$")
+
+    def test_where_nobody_has_a_password_a_login_is_not_offered(self) -> None:
+        with CaptureServer(tls="none") as server, contextlib.closing(smtplib.SMTP(server.host, server.port, timeout=SECONDS)) as client:
+            client.ehlo()
+            self.assertEqual(client.docmd("AUTH", "PLAIN")[0], 502)
 
     def test_who_does_not_know_the_certificate_does_not_trust_it(self) -> None:
         self.assertRaises(ssl.SSLCertVerificationError, self.client().starttls, context=ssl.create_default_context())
@@ -306,6 +328,19 @@ class Faults(Case):
         client.mail(SENDER)
         self.assertEqual(client.rcpt(ANN)[0], 421)
         self.assertRaises(smtplib.SMTPServerDisconnected, client.noop)
+
+    def test_the_last_reply_arrives_however_much_was_sent_behind_the_command(self) -> None:
+        self.smtp_server.refuse("mail", 421, "4.3.2 Going down")
+        with socket.create_connection((self.smtp_server.host, self.smtp_server.port), SECONDS) as client:
+            client.recv(1000)
+            client.sendall(b"EHLO x\r\n")
+            client.recv(1000)
+            client.sendall(b"MAIL FROM:<a@b.example>\r\n" + b"x" * 400_000)
+            client.shutdown(socket.SHUT_WR)
+            select.select([client], [], [], SECONDS)
+            self.smtp_server.stop(answer_seconds=SECONDS)
+            self.assertEqual(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0, "no reset, which takes replies away")
+            self.assertTrue(client.recv(1000).startswith(b"421 "))
 
     def test_the_connection_drops_at_every_stage_and_nothing_is_kept(self) -> None:
         for stage in ("connect", "hello", "mail", "rcpt", "data", "end"):

@@ -31,6 +31,20 @@ class Asking(FilterCase):
         self.assertEqual(self.answer(answer(5)), 5)
         self.assertEqual(self.judge(answer(Pass())), Pass())
 
+    def test_the_classes_behind_are_set_up_too(self) -> None:
+        class Behind(SynchronousTestCase):
+            is_set_up = False
+
+            def setUp(self) -> None:
+                self.is_set_up = True
+
+        class One(FilterCase, Behind):
+            def runTest(self) -> None: ...
+
+        one = One()
+        one.run(unittest.TestResult())
+        self.assertTrue(one.is_set_up)
+
     def test_the_components_own_error_is_raised(self) -> None:
         with self.assertRaisesRegex(ZeroDivisionError, "own"):
             self.answer(fail())

@@ -286,6 +286,33 @@ class Running(VerbsCase):
         await self.steps_of(id, "settled")
         self.assertEqual([indexes for _, _, indexes, _ in self.relay.parcels][-1], (2,))
 
+    async def test_what_was_not_tried_yet_is_redirected_too(self):
+        self.relay.hold = True
+        queue = await self.started(remote_deliveries=1)
+        await self.commit(queue, remote())
+        id = await self.commit(queue, remote(0, "dave"))
+        route = Local(Address("alice", "example.org"), Mailbox("alice", "example.org"))
+        self.assertEqual(await self.act(queue, Verb.REDIRECT, "alice@example.org", [route], recipient="dave@*"), [id])
+        await self.steps_of(id, "delivered")
+        self.assertEqual((self.delivery.parcels[-1][0], self.delivery.parcels[-1][2]), (id, (1,)))
+
+    async def test_where_a_copy_waits_already_there_goes_no_second_one(self):
+        queue = await self.started()
+        id = await self.deferred(queue, remote(0), remote(1, "dora", "other.example"))
+        self.assertEqual(await self.act(queue, Verb.REDIRECT, "dora@other.example", [ELSEWHERE], recipient="carol@*"), [id])
+        self.assertEqual(self.states(await queue.show(id)), ["dropped", "deferred"])
+
+    async def test_where_one_has_arrived_there_goes_another_for_who_is_redirected(self):
+        queue = await self.started()
+        self.relay.answers["carol"] = LATER
+        id = await self.commit(queue, local(0), remote(1))
+        while self.states(await queue.show(id)) != ["delivered", "deferred"]:
+            await self.turn()
+        route = local(0).route
+        self.assertEqual(await self.act(queue, Verb.REDIRECT, "alice@example.org", [route], recipient="carol@*"), [id])
+        await self.steps_of(id, "delivered", 2)
+        self.assertEqual(self.delivery.parcels[-1][2], (2,))
+
     async def test_a_redirected_message_survives_a_crash_at_once_after_the_answer(self):
         queue = await self.started()
         id = await self.deferred(queue, remote())
@@ -310,6 +337,22 @@ class Running(VerbsCase):
             await self.act(queue, Verb.DROP)
         self.relay.answers.clear()
         self.clock.advance(100)
+        await self.steps_of(id, "delivered")
+
+    async def test_what_waited_for_its_turn_has_it_where_the_store_fails(self):
+        self.relay.hold = True
+        queue = await self.started(remote_deliveries=1)
+        await self.commit(queue, remote())
+        id = await self.commit(queue, remote(0, "dave"))
+
+        def broken(*_):
+            raise StorageFault("no disk")
+
+        self.patch(queue._writer._store, "alter", broken)
+        with self.assertRaises(StorageFault):
+            await self.act(queue, Verb.DROP, recipient="dave@*")
+        self.relay.hold = False
+        self.relay.let_go()
         await self.steps_of(id, "delivered")
 
     async def test_a_dry_run_changes_nothing(self):

@@ -1,0 +1,54 @@
+"""``mailserver route``: by the file that was named; a running server looks the hosts up."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver.cli.without_server import NoAnswers
+from mailserver.control.server import ControlServer
+from mailserver.mail.dns_records import LookupFailed
+from tests.cli.support import CONFIGURATION, CommandCase
+from tests.control.test_server import without_bytes_warning
+
+ALIAS = '[domain."example.org".aliases]\nbob = "bob@other.example"\n[relay]\nuse = "mx"\n'
+
+
+class Route(CommandCase, TestCase):
+    timeout = 30
+
+    async def hosts(self, found: list[dict[str, Any]]) -> Any:
+        """Those that are shown for what leads to another host, where the server has found this."""
+        without_bytes_warning(self)
+        self.configure(CONFIGURATION + ALIAS)
+
+        async def route(arguments: dict[str, Any]) -> dict[str, Any]:
+            self.assertEqual(arguments, {"address": "bob@other.example", "from": ""})
+            return {"ends": found}
+
+        server = ControlServer(os.path.join(self.data, "control.sock"), {"route": route})
+        server.start(reactor)
+        try:
+            said = await deferToThread(self.command, "route", "bob@example.org", "--json")
+        finally:
+            await server.stop()
+        (end,) = said.json["ends"]
+        self.assertEqual((end["kind"], end["address"]), ("remote", "bob@other.example"))
+        return end.get("hosts")
+
+    async def test_the_hosts_are_those_that_the_server_has_found(self) -> None:
+        end = {"kind": "remote", "address": "bob@other.example", "hosts": [["mx.other.example"]]}
+        self.assertEqual(await self.hosts([end]), [["mx.other.example"]])
+
+    async def test_hosts_of_another_address_are_not_shown(self) -> None:
+        end = {"kind": "remote", "address": "eve@third.example", "hosts": [["mx.third.example"]]}
+        self.assertIsNone(await self.hosts([end]))
+
+    def test_without_a_server_nobody_can_tell_what_the_dns_has(self) -> None:
+        failure = self.failureResultOf(Deferred.fromCoroutine(NoAnswers().query("other.example", "MX")), LookupFailed)
+        self.assertIn("looked up by the running server", str(failure.value))
