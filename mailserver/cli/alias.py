@@ -91,9 +91,7 @@ def remove_alias(options: argparse.Namespace) -> int:
 
     def change(draft: Draft) -> None:
         place = _place(draft, domain)
-        name, members = _alias(draft, place, local)
-        if not members:
-            raise Unable(f"there is no alias {options.address}")
+        name, members = _existing(draft, place, local, options.address)
         for one in options.target:
             if one not in members:
                 raise Unable(f"{options.address} does not lead to {one}")
@@ -118,9 +116,7 @@ def rename_alias(options: argparse.Namespace) -> int:
 
     def change(draft: Draft) -> None:
         place, new_place = _place(draft, domain), _place(draft, new_domain)
-        name, members = _alias(draft, place, local)
-        if not members:
-            raise Unable(f"there is no alias {options.address}")
+        _existing(draft, place, local, options.address)
         if _alias(draft, new_place, new_local)[1]:
             raise Unable(f"{options.new} is there already")
         Renaming(draft, {f"{normal_local(local)}@{domain}": f"{new_local}@{new_domain}"}).follow()
@@ -151,9 +147,7 @@ def _able(options: argparse.Namespace, disabled: bool) -> int:
 
     def change(draft: Draft) -> None:
         place = _place(draft, domain)
-        name, members = _alias(draft, place, local)
-        if not members:
-            raise Unable(f"there is no alias {options.address}")
+        name, _ = _existing(draft, place, local, options.address)
         if _set_disabled(draft, place, name, disabled) is disabled:
             raise Unable(f"{options.address} is {'disabled' if disabled else 'enabled'} already")
 
@@ -208,6 +202,14 @@ def _place(draft: Draft, domain: str) -> tuple[str, str]:
     if written is None:
         raise Unable(f"there is no domain {domain}: `mailserver domain add {domain}`")
     return "domain", written
+
+
+def _existing(draft: Draft, place: tuple[str, str], local: str, address: str) -> tuple[str, list[str]]:
+    """How the alias is written, and its members.  Raises `Unable`, which names the `address`, where it does not exist."""
+    name, members = _alias(draft, place, local)
+    if not members:
+        raise Unable(f"there is no alias {address}")
+    return name, members
 
 
 def _alias(draft: Draft, place: tuple[str, str], local: str) -> tuple[str, list[str]]:
