@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["locked_directory", "make_directory", "replace_file", "sync_directory", "sync_fd"]
+__all__ = ["locked_directory", "make_directory", "replace_file", "sync_directory", "sync_fd", "sync_file"]
 
 LOCK_SECONDS = 10.0
 LOCK_TRY_SECONDS = 0.002  # a writer that writes without end leaves the lock free for moments only
@@ -23,13 +23,13 @@ def sync_fd(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_directory(path: str, *, missing_ok: bool = False) -> None:
-    """Make the names in a directory durable.  Blocking.  Raises OSError.
+def sync_file(path: str, flags: int = os.O_RDONLY, *, missing_ok: bool = False) -> None:
+    """Make what was written to a file durable, by whichever process.  Blocking.  Raises OSError.
 
-    With `missing_ok` a directory that is gone has no names to lose.
+    `flags` are those it is opened with.  With `missing_ok` one that is gone has nothing to lose.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_CLOEXEC)
     except FileNotFoundError:
         if missing_ok:
             return
@@ -38,6 +38,14 @@ def sync_directory(path: str, *, missing_ok: bool = False) -> None:
         sync_fd(fd)
     finally:
         os.close(fd)
+
+
+def sync_directory(path: str, *, missing_ok: bool = False) -> None:
+    """Make the names in a directory durable.  Blocking.  Raises OSError.
+
+    With `missing_ok` a directory that is gone has no names to lose.
+    """
+    sync_file(path, os.O_RDONLY | os.O_DIRECTORY, missing_ok=missing_ok)
 
 
 def make_directory(path: str, mode: int = 0o700) -> None:

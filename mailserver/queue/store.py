@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from mailserver.mail.durable import sync_directory, sync_fd
+from mailserver.mail.durable import sync_directory, sync_file
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
 from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, Mark, Settled, encode_history, encode_reply
 from mailserver.queue.shared_memory import SharedMemory
@@ -95,12 +95,7 @@ def sync_log(path: str) -> None:
 
     Files are removed on its word alone: those of messages that it says are settled.  SQLite itself syncs it with the next commit.
     """
-    with contextlib.suppress(FileNotFoundError):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            sync_fd(fd)
-        finally:
-            os.close(fd)
+    sync_file(path, os.O_RDWR, missing_ok=True)
 
 
 @contextlib.contextmanager

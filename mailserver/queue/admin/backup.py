@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from mailserver.mail.durable import sync_directory
+from mailserver.mail.durable import sync_directory, sync_file
 from mailserver.mail.faults import StorageBroken
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, StoppedQueue
@@ -146,7 +146,7 @@ def _copy_database(path: str, target: str) -> None:
             source.close()
     except apsw.Error as error:
         raise StorageBroken(f"{path}: {error}") from error
-    _sync(target)
+    sync_file(target)
 
 
 def _hold_reports(path: str) -> int:
@@ -161,16 +161,8 @@ def _hold_reports(path: str) -> int:
         connection.execute("PRAGMA journal_mode = DELETE")
     finally:
         connection.close()
-    _sync(path)
+    sync_file(path)
     return held
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy_spooled(data: str, target: str, id: str) -> bool:
