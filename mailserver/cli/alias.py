@@ -87,6 +87,8 @@ def add_alias(options: argparse.Namespace) -> int:
 
 def remove_alias(options: argparse.Namespace) -> int:
     """Remove an alias, or members from it.  Return 1 where the alias does not exist, or does not have these members."""
+    from mailserver.cli.references import set_disabled
+
     local, domain = _parts(options.address)
 
     def change(draft: Draft) -> None:
@@ -99,7 +101,7 @@ def remove_alias(options: argparse.Namespace) -> int:
         if kept and options.target:
             draft.set((*place, "aliases"), name, kept)
         else:
-            _set_disabled(draft, place, name, False)
+            set_disabled(draft, place, name, False)
             draft.remove((*place, "aliases", name))
 
     return change_configuration(options, change)
@@ -107,7 +109,7 @@ def remove_alias(options: argparse.Namespace) -> int:
 
 def rename_alias(options: argparse.Namespace) -> int:
     """Rename an alias.  Return 1 where it does not exist, or the new name is taken."""
-    from mailserver.cli.references import Renaming
+    from mailserver.cli.references import Renaming, set_disabled
     from mailserver.mail.address import normal_local
 
     local, domain = _parts(options.address)
@@ -123,11 +125,11 @@ def rename_alias(options: argparse.Namespace) -> int:
         if place == new_place:
             return
         name, members = _alias(draft, place, local)
-        was_disabled = _set_disabled(draft, place, name, False)
+        was_disabled = set_disabled(draft, place, name, False)
         draft.remove((*place, "aliases", name))
         draft.set((*new_place, "aliases"), new_local, [one if "@" in one else f"{one}@{domain}" for one in members])
         if was_disabled:
-            _set_disabled(draft, new_place, new_local, True)
+            set_disabled(draft, new_place, new_local, True)
 
     return change_configuration(options, change)
 
@@ -143,31 +145,17 @@ def enable_alias(options: argparse.Namespace) -> int:
 
 
 def _able(options: argparse.Namespace, disabled: bool) -> int:
+    from mailserver.cli.references import set_disabled
+
     local, domain = _parts(options.address)
 
     def change(draft: Draft) -> None:
         place = _place(draft, domain)
         name, _ = _existing(draft, place, local, options.address)
-        if _set_disabled(draft, place, name, disabled) is disabled:
+        if set_disabled(draft, place, name, disabled) is disabled:
             raise Unable(f"{options.address} is {'disabled' if disabled else 'enabled'} already")
 
     return change_configuration(options, change)
-
-
-def _set_disabled(draft: Draft, place: tuple[str, str], alias: str, disabled: bool) -> bool:
-    """Write the change into the draft.  Return whether the alias was disabled before."""
-    from mailserver.mail.address import normal_local
-
-    names = draft.document["domain"][place[1]].get("disabled_aliases", [])
-    others = [one for one in names if normal_local(one) != normal_local(alias)]
-    was_disabled = len(others) < len(names)
-    if was_disabled is not disabled:
-        others += [alias] * disabled
-        if others:
-            draft.set(place, "disabled_aliases", others)
-        else:
-            draft.remove((*place, "disabled_aliases"))
-    return was_disabled
 
 
 def _is_no_account(config: str, address: str) -> None:

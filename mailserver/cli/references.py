@@ -11,7 +11,7 @@ from mailserver.config.lines import KeyPath
 from mailserver.mail.address import Address, AddressError, normal_domain, normal_local, normal_name
 from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 
-__all__ = ["Renaming", "lead", "named", "take_alias"]
+__all__ = ["Renaming", "lead", "named", "set_disabled", "take_alias"]
 
 ADDRESSES = ("catch_all", "postmaster")
 DOMAIN_KEYS = (("authentication", "domain"), ("pickup", "domain"), ("drop", "domain"))  # the last: its former name
@@ -117,17 +117,22 @@ def take_alias(draft: Draft, old: str, new: str) -> None:
                 raise Unable(f"{new} is an alias: remove it first, or let it lead to the account")
             if all(own):
                 draft.remove(("domain", name, "aliases", alias))
-                _enable(draft, name, alias)
+                # What is called so next is another one.
+                set_disabled(draft, ("domain", name), alias, disabled=False)
 
 
-def _enable(draft: Draft, domain: str, alias: str) -> None:
-    """An alias that is gone is not disabled, either: what is called so next is another one."""
-    names = draft.document["domain"][domain].get("disabled_aliases", [])
+def set_disabled(draft: Draft, place: tuple[str, str], alias: str, disabled: bool) -> bool:
+    """Write the change into the draft; `place` is the domain's table.  Return whether the alias was disabled before."""
+    names = draft.document["domain"][place[1]].get("disabled_aliases", [])
     others = [one for one in names if normal_local(one) != normal_local(alias)]
-    if others and others != names:
-        draft.set(("domain", domain), "disabled_aliases", others)
-    elif names and not others:
-        draft.remove(("domain", domain, "disabled_aliases"))
+    was_disabled = len(others) < len(names)
+    if was_disabled is not disabled:
+        others += [alias] * disabled
+        if others:
+            draft.set(place, "disabled_aliases", others)
+        else:
+            draft.remove((*place, "disabled_aliases"))
+    return was_disabled
 
 
 def lead(draft: Draft, old: str, new: str) -> None:
