@@ -5,6 +5,7 @@ In the order in which they are read:
 * `catalogue`: finds components by name and builds them
 * `life`: starts and stops a component, each within its time
 * `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
+* `budget`: leaves alone for a while what fails too often
 * `threads`: a few threads for one kind of call that may block
 * `generation`: which parts serve a transaction that a reload overtakes
 """
