@@ -95,6 +95,9 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {  # by the module's new name
         "Submission": "SubmissionTable",
         "TLS": "TLSTable",
     },
+    "mailserver.mail.answers": {
+        "Deferred": "Delayed",
+    },
     "mailserver.mail.cached": {
         "once": "cached",
     },

@@ -363,7 +363,7 @@ class IDelivery(Interface):
 
         Several destinations may be one mailbox.  It gets one copy, and all of them have the outcome of the first
         (`mailserver.mail.parcel.one_for_each` sorts them).  A destination that fails never holds up another.  An error counts
-        as `Deferred` for all of them.  A `Delivered` need not be durable before `flush` has returned.
+        as `Delayed` for all of them.  A `Delivered` need not be durable before `flush` has returned.
         """
 
     def flush() -> Awaitable[None]:
@@ -381,7 +381,7 @@ class IConcurrentDelivery(IDelivery):
     """Optional: a delivery that waits for others (a command, another host), so that its calls go side by side."""
 
     calls_at_once = Attribute("How many `deliver` calls may be under way at once.")
-    deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Deferred.")
+    deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Delayed.")
 
 
 @dataclass(frozen=True, slots=True)

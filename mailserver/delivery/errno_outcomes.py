@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from mailserver.mail.answers import Deferred
+from mailserver.mail.answers import Delayed
 from mailserver.mail.reply import Reply
 from mailserver.processes.privileged import NO_ERRNO
 
@@ -36,14 +36,14 @@ REPLIES = {
     errno.ESTALE: MAILBOX,
 }
 
-NOT_LOCAL = Deferred(CONFIGURATION, "this delivery serves local mailboxes only")
+NOT_LOCAL = Delayed(CONFIGURATION, "this delivery serves local mailboxes only")
 
 
-def outcome_of(number: int, note: str) -> Deferred:
+def outcome_of(number: int, note: str) -> Delayed:
     """The outcome of an attempt that ended with the system's error `number`, or `NO_ERRNO`."""
-    return Deferred(REPLIES.get(number, SYSTEM), note)
+    return Delayed(REPLIES.get(number, SYSTEM), note)
 
 
-def deferred(note: str) -> Deferred:
+def deferred(note: str) -> Delayed:
     """A failure of the server's own parts."""
-    return Deferred(SYSTEM, note)
+    return Delayed(SYSTEM, note)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from mailserver.delivery import errno_outcomes, launcher, sysexits
-from mailserver.mail.answers import Deferred, Failed, Outcome
+from mailserver.mail.answers import Delayed, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
 from mailserver.processes.kept import KeptProcess
@@ -37,12 +37,12 @@ def outcome_of_answer(octets: bytes) -> Outcome:
             return sysexits.outcome_of_end(int(status), str(output))
         if number == launcher.TIMED_OUT:
             said = sysexits.printable(str(more[0]))
-            return Deferred(sysexits.TIMED_OUT, f"the command took too long and was ended: {said}".removesuffix(": "))
+            return Delayed(sysexits.TIMED_OUT, f"the command took too long and was ended: {said}".removesuffix(": "))
         if number == launcher.UNSAFE:
             return Failed(SENDER_SYNTAX if more == ["sender"] else RECIPIENT_SYNTAX, str(note))
     except (ValueError, TypeError, IndexError):
         return errno_outcomes.deferred("the launcher ended without an answer")
-    return Deferred(errno_outcomes.CONFIGURATION if number in NOT_CONFIGURED else errno_outcomes.SYSTEM, str(note))
+    return Delayed(errno_outcomes.CONFIGURATION if number in NOT_CONFIGURED else errno_outcomes.SYSTEM, str(note))
 
 
 def prefix_fits(content: Content) -> bool:

@@ -14,8 +14,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
-from twisted.internet.defer import CancelledError, DeferredSemaphore, gatherResults
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -35,7 +34,7 @@ from mailserver.interfaces import (
     IPrivilegedComponent,
     Services,
 )
-from mailserver.mail.answers import Deferred, Local, Outcome
+from mailserver.mail.answers import Delayed, Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
@@ -172,7 +171,7 @@ class PipeDelivery:
         last_start = self._clock.seconds() + self._last_start_seconds
         groups = one_for_each(destinations, self._place_of)
         outcomes = await gatherResults(
-            [Later.fromCoroutine(self._deliver_to(envelope, content, first, last_start)) for first, *_ in groups]
+            [Deferred.fromCoroutine(self._deliver_to(envelope, content, first, last_start)) for first, *_ in groups]
         )
         return {one.index: outcome for group, outcome in zip(groups, outcomes, strict=True) for one in group}
 
@@ -190,13 +189,13 @@ class PipeDelivery:
     ) -> Outcome:
         route = destination.route
         if self._launch.user == launcher.EACH_ITS_USER and not (isinstance(route, Local) and route.mailbox.system):
-            return Deferred(errno_outcomes.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
+            return Delayed(errno_outcomes.CONFIGURATION, "user = \"{user}\" serves the host's own users only")
         try:
             slot = self._slots.acquire()
             try:
                 await slot.addTimeout(max(0.0, last_start - self._clock.seconds()), self._clock)  # type: ignore[arg-type]
             except Late:
-                return Deferred(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
+                return Delayed(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
             try:
                 if self._header_fields:  # with a Return-Path, the only one
                     content = without_return_path(content)
@@ -228,7 +227,7 @@ class PipeDelivery:
                 return errno_outcomes.deferred(f"the launcher: {error}")
             octets = await answer.within(self._launch.seconds + GRACE_SECONDS, self._clock)
         except Late:
-            return Deferred(sysexits.TIMED_OUT, "the launcher did not answer in time")
+            return Delayed(sysexits.TIMED_OUT, "the launcher did not answer in time")
         finally:
             answer.close()
         return outcome_of_answer(octets)

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.reply import Reply
 
 __all__ = ["NO_TIME_LEFT", "TIMED_OUT", "outcome_of_end", "printable"]
@@ -56,10 +56,10 @@ def outcome_of_end(status: int, output: str) -> Outcome:
     if status == 0:
         return Delivered(f"the command took it: {said}" if said else "the command took it")
     if status < 0:
-        return Deferred(UNKNOWN, _note(f"the command was ended by {_signal_name(-status)}", said))
+        return Delayed(UNKNOWN, _note(f"the command was ended by {_signal_name(-status)}", said))
     note = _note(f"the command ended with {status}", said)
     reply = _own_reply(output) or MEANINGS.get(status, UNKNOWN)
-    return Failed(reply, note) if reply.is_permanent else Deferred(reply, note)
+    return Failed(reply, note) if reply.is_permanent else Delayed(reply, note)
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from mailserver.former import former_names
 from mailserver.mail.address import Address
 from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
@@ -12,7 +13,7 @@ from mailserver.mail.reply import Reply
 __all__ = [
     "Accept",
     "Defer",
-    "Deferred",
+    "Delayed",
     "Delivered",
     "Failed",
     "Local",
@@ -168,7 +169,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred:
+class Delayed:
     """Not now.  `reply` is the peer's or our own 4yz."""
 
     reply: Reply
@@ -189,4 +190,6 @@ class Failed:
     dialogue: tuple[str, ...] = field(default=(), repr=False)
 
 
-Outcome = Delivered | Deferred | Failed
+Outcome = Delivered | Delayed | Failed
+
+__getattr__ = former_names(__name__)

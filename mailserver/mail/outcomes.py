@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.reply import Reply
 
 __all__ = ["UnsoundOutcome", "clean_text", "outcome_of", "sound_outcome"]
@@ -53,9 +53,9 @@ def sound_outcome(outcome: object) -> Outcome:
             if outcome.notifies is False or outcome.notifies is True:
                 return outcome
         return _delivered(outcome)
-    if not isinstance(outcome, Deferred | Failed):
+    if not isinstance(outcome, Delayed | Failed):
         raise UnsoundOutcome(f"the delivery's outcome is {_kind(outcome)}, no outcome")
-    kind = Failed if isinstance(outcome, Failed) else Deferred
+    kind = Failed if isinstance(outcome, Failed) else Delayed
     note, peer, phase = [_text(name, getattr(outcome, name)) for name in ("note", "peer", "phase")]
     dialogue: Any = outcome.dialogue
     if not isinstance(dialogue, tuple | list):

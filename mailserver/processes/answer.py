@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,9 +26,9 @@ class PendingAnswer:
         self._reactor = reactor
         self._end = end
         self._octets = b""
-        self._done: Later[bytes] = Later(lambda _: self.close())
+        self._done: Deferred[bytes] = Deferred(lambda _: self.close())
 
-    def within(self, seconds: float, clock: Clock) -> Later[bytes]:
+    def within(self, seconds: float, clock: Clock) -> Deferred[bytes]:
         """The octets that came.  Fails with TimeoutError after `seconds`."""
         self._reactor.addReader(self)
         return self._done.addTimeout(seconds, clock)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ class NoRelay:
         self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Mapping[int, answers.Outcome]:
         """Defer everything."""
-        return {destination.index: answers.Deferred(NO_RELAY) for destination in destinations}
+        return {destination.index: answers.Delayed(NO_RELAY) for destination in destinations}
 
     async def flush(self) -> None:
         """Nothing to do."""

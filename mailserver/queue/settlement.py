@@ -6,7 +6,7 @@ and when a report is owed to the sender.
 
 from __future__ import annotations
 
-from mailserver.mail.answers import Deferred, Failed, Outcome, Remote
+from mailserver.mail.answers import Delayed, Failed, Outcome, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
@@ -48,7 +48,7 @@ class Settlement:
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", EntryState.FAILED, None
         peer = phase = ""
         dialogue: tuple[str, ...] = ()
-        if isinstance(outcome, Deferred | Failed):
+        if isinstance(outcome, Delayed | Failed):
             reply, note, peer, phase, dialogue = outcome.reply, outcome.note, outcome.peer, outcome.phase, outcome.dialogue
         trial = Trial(now, peer, phase, str(reply), note, dialogue)
         if not isinstance(outcome, Failed):

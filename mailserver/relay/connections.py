@@ -132,8 +132,8 @@ class Connections:
         """
         self._stopping = True
         for transmission in self.pool.overdue(lambda _: True):
-            transmission.give_up(answers.Deferred(STOPPING, "not tried"))
-        self._conversions.give_up(answers.Deferred(STOPPING, "not tried"))
+            transmission.give_up(answers.Delayed(STOPPING, "not tried"))
+        self._conversions.give_up(answers.Delayed(STOPPING, "not tried"))
         for record in self.pool.close_idle():
             self._quit(record)
         for connector in list(self._connectors.values()):
@@ -189,7 +189,7 @@ class Connections:
                 return
             transmission.fault(refusal)
             transmission.place += 1
-        why = transmission.why or answers.Deferred(NO_TARGET)
+        why = transmission.why or answers.Delayed(NO_TARGET)
         transmission.give_up(replace(why, note="no host is left to try"))
 
     def _elsewhere(
@@ -348,7 +348,7 @@ class Connections:
             return
         transmission.settle_final(outcomes)
         if transmission.indexes:
-            first = next(outcome for outcome in outcomes if isinstance(outcome, answers.Deferred))
+            first = next(outcome for outcome in outcomes if isinstance(outcome, answers.Delayed))
             self._elsewhere(
                 transmission, first.reply, peer=first.peer, phase=first.phase, dialogue=first.dialogue
             )
@@ -382,7 +382,7 @@ class Connections:
         for record in self._attempt(self.pool.reap, now) or ():
             self._attempt(self._quit, record)
         for transmission in self._attempt(self.pool.overdue, lambda one: now - one.waits_since >= self._waiting_seconds) or ():
-            self._attempt(transmission.give_up, answers.Deferred(WAITED_TOO_LONG, "not tried"))
+            self._attempt(transmission.give_up, answers.Delayed(WAITED_TOO_LONG, "not tried"))
         self._attempt(self.decide)
 
     def _time_out(self, connection: RelayProtocol) -> None:
@@ -407,6 +407,6 @@ def _is_uncertain(done: events.Done) -> bool:
 def _why(done: events.Done) -> Reply:
     """The reason of the end, as the peer or the connection gave it."""
     for outcome in done.outcomes:
-        if isinstance(outcome, answers.Deferred):
+        if isinstance(outcome, answers.Delayed):
             return outcome.reply
     return done.sender_reply or STOPPING

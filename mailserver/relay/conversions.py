@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import EightBit, Form, channel_to, form_of
@@ -82,7 +82,7 @@ class Conversions:
         transmission.form = transmission.forms[channel].within(offer.size_max)
         return True
 
-    def give_up(self, why: Deferred) -> None:
+    def give_up(self, why: Delayed) -> None:
         """The server stops: give this outcome to whatever is being converted."""
         under_way, self._under_way = self._under_way, {}
         for transmission in under_way:
@@ -147,7 +147,7 @@ class Conversions:
                 host=str(transmission.target),
                 why=why,
             )
-        transmission.give_up(Deferred(NO_ROOM, "not sent"))
+        transmission.give_up(Delayed(NO_ROOM, "not sent"))
 
     def _made_later(self, form: Form | Reply, transmission: Transmission, channel: Channel, octets: int) -> None:
         self._under_way.pop(transmission, None)
@@ -164,4 +164,4 @@ class Conversions:
             return
         self.log.failure("a message could not be converted for a host; it is tried again later", failure)
         if not transmission.abandoned:
-            transmission.give_up(Deferred(NOT_CONVERTED, "not sent"))
+            transmission.give_up(Delayed(NOT_CONVERTED, "not sent"))

@@ -38,7 +38,7 @@ __all__ = ["ConnectSettings", "Relay"]
 BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain name")
 TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
 
-Found = Hosts | answers.Deferred | Failed
+Found = Hosts | answers.Delayed | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 
 from mailserver.interfaces import IResolver
-from mailserver.mail.answers import Deferred as DeferredOutcome
-from mailserver.mail.answers import Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
@@ -74,7 +73,7 @@ class Hosts:
 class Unroutable(Exception):
     """No host was found.  `outcome` says why, and whether the failure is permanent."""
 
-    def __init__(self, outcome: DeferredOutcome | Failed) -> None:
+    def __init__(self, outcome: Delayed | Failed) -> None:
         super().__init__(outcome.note)
         self.outcome = outcome
 
@@ -124,13 +123,13 @@ async def named_hosts(name: str, *, resolver: IResolver | None, look_up_mx: bool
     if address is not None:
         return Hosts(((Host(name, (address,)),),))
     if resolver is None:
-        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{name}: no resolver is configured"))
+        raise Unroutable(Delayed(NO_ANSWER, f"{name}: no resolver is configured"))
     try:
         if look_up_mx:
             return await domain_hosts(name, resolver=resolver)
         return await _with_addresses(name, [(0, name)], resolver, 0)
     except Unroutable as error:  # the configuration or the DNS is wrong; recipients must not fail for that
-        raise Unroutable(DeferredOutcome(NO_SMARTHOST, str(error))) from error
+        raise Unroutable(Delayed(NO_SMARTHOST, str(error))) from error
 
 
 # --- the parts ---
@@ -160,7 +159,7 @@ async def _with_addresses(
     if groups:
         return Hosts(tuple(tuple(group) for _, group in sorted(groups.items())), min(ttls))
     if failure:
-        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{domain}: {failure}"))
+        raise Unroutable(Delayed(NO_ANSWER, f"{domain}: {failure}"))
     names = ", ".join(name for _, name in exchangers)
     raise Unroutable(Failed(NO_ADDRESS, f"{domain}: no address for {names}"))
 
@@ -194,7 +193,7 @@ async def _ask(resolver: IResolver, name: str, record_type: str) -> Answer:
     try:
         answer: Answer = await resolver.query(name, record_type)
     except LookupFailed as error:
-        raise Unroutable(DeferredOutcome(NO_ANSWER, f"{record_type} of {name}: {error}")) from error
+        raise Unroutable(Delayed(NO_ANSWER, f"{record_type} of {name}: {error}")) from error
     return answer
 
 
@@ -214,9 +213,9 @@ def _begun(awaitable: Awaitable[Any]) -> Deferred[Any]:
 class _Page:
     """What is known of one domain: its hosts, or why none was found, or who waits for the look-up."""
 
-    answer: Hosts | DeferredOutcome | Failed | None = None
+    answer: Hosts | Delayed | Failed | None = None
     good_until: float = 0.0
-    asking: list[Deferred[Hosts | DeferredOutcome | Failed]] = field(default_factory=list)
+    asking: list[Deferred[Hosts | Delayed | Failed]] = field(default_factory=list)
 
 
 class HostBook:
@@ -231,7 +230,7 @@ class HostBook:
         self._seconds = seconds
         self._pages: dict[str, _Page] = {}
 
-    def find(self, domain: str) -> Hosts | DeferredOutcome | Failed | Deferred[Hosts | DeferredOutcome | Failed]:
+    def find(self, domain: str) -> Hosts | Delayed | Failed | Deferred[Hosts | Delayed | Failed]:
         """The hosts, or the outcome for the recipients.  At once where it is known, else in a Deferred that never fails."""
         page = self._pages.get(domain)
         if page is not None:
@@ -259,8 +258,8 @@ class HostBook:
             if not page.asking and not isinstance(page.answer, Hosts):
                 del self._pages[domain]
 
-    def _wait(self, page: _Page) -> Deferred[Hosts | DeferredOutcome | Failed]:
-        waiting: Deferred[Hosts | DeferredOutcome | Failed] = Deferred()
+    def _wait(self, page: _Page) -> Deferred[Hosts | Delayed | Failed]:
+        waiting: Deferred[Hosts | Delayed | Failed] = Deferred()
         page.asking.append(waiting)
         return waiting
 
@@ -271,16 +270,16 @@ class HostBook:
             if not waiting.called:
                 waiting.callback(kept)
 
-    def _keep(self, domain: str, page: _Page, answer: Hosts | BaseException) -> Hosts | DeferredOutcome | Failed:
+    def _keep(self, domain: str, page: _Page, answer: Hosts | BaseException) -> Hosts | Delayed | Failed:
         keep_seconds = KEEP_FAULT_SECONDS
-        kept: Hosts | DeferredOutcome | Failed
+        kept: Hosts | Delayed | Failed
         if isinstance(answer, Hosts):
             kept = answer
             keep_seconds = min(max(answer.ttl_seconds, KEEP_SECONDS_LEAST), KEEP_SECONDS_MOST)
         elif isinstance(answer, Unroutable):
             kept = answer.outcome
         else:
-            kept = DeferredOutcome(NO_ANSWER, f"{domain}: the look-up failed: {answer!r}"[:500])
+            kept = Delayed(NO_ANSWER, f"{domain}: the look-up failed: {answer!r}"[:500])
         page.answer = kept
         page.good_until = self._seconds() + keep_seconds
         if len(self._pages) > DOMAINS_KEPT:

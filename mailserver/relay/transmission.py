@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from mailserver.mail.answers import Deferred, Delivered, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
@@ -95,7 +95,7 @@ class Transmission:
     begun_at: float = 0.0
     abandoned: bool = False
     faults: tuple[str, ...] = ()
-    why: Deferred | None = None
+    why: Delayed | None = None
     forms: dict[Channel, Form] = field(default_factory=dict)
     form: Form | None = None
 
@@ -106,7 +106,7 @@ class Transmission:
 
     def fault(self, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()) -> None:
         """Remember why the present address failed.  `peer`, where it is given, is the host that said so."""
-        self.why = Deferred(why, "", peer, phase, dialogue)
+        self.why = Delayed(why, "", peer, phase, dialogue)
         if len(self.faults) < TOO_MANY_FAULTS:
             self.faults += (f"{self.target}: {why}"[:200],)
 
@@ -120,7 +120,7 @@ class Transmission:
         """Report the final outcomes.  Recipients without one stay in this transmission."""
         left: list[int] = []
         for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Deferred):
+            if isinstance(outcome, Delayed):
                 left.append(place)
             else:
                 self.report(self.indexes[place], self._with_history(outcome))
@@ -133,7 +133,7 @@ class Transmission:
             else:
                 self.ended()
 
-    def give_up(self, why: Deferred) -> None:
+    def give_up(self, why: Delayed) -> None:
         """Defer all recipients that are left."""
         self.settle([why] * len(self.indexes))
 

@@ -24,8 +24,7 @@ from mailserver.delivery.batch_format import BatchCopy, BatchMessage, message_of
 from mailserver.delivery.courier import CourierRequest, parse_request
 from mailserver.delivery.courier_client import CourierClient, HomeDelivery, _each_copy, _for_all
 from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IMayBeMissing
-from mailserver.mail.answers import Deferred as NotNow
-from mailserver.mail.answers import Delivered, Mailbox
+from mailserver.mail.answers import Delayed, Delivered, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.parcel import Parcel
 from mailserver.processes import privileged
@@ -352,7 +351,7 @@ class Component(TestCase):
         self.delivery.start_privileged()
         parcels = [parcel(home_box("bad"), home_box("alice")), parcel(home_box("alice"), id="0000000000000002")]
         first, second = await self.delivery.deliver_batch(parcels)
-        self.assertIsInstance(first[0], NotNow)
+        self.assertIsInstance(first[0], Delayed)
         self.assertEqual((first[1], second[0]), (Delivered("path"), Delivered("path")))
         await self.delivery.flush()
 
@@ -377,7 +376,7 @@ class Component(TestCase):
         self.assertNoResult(hangs)
         self.clock.advance(courier_client.WAIT_SECONDS)
         first, second = await hangs
-        assert isinstance(first[0], NotNow)
+        assert isinstance(first[0], Delayed)
         self.assertIn("does not answer", first[0].note)
         self.assertEqual((first[1], second[0]), (Delivered("path"), Delivered("path")))
 
@@ -418,11 +417,11 @@ class Component(TestCase):
             waited += 1
             await deferLater(reactor, 0)
         self.assertLess(waited, self.delivery.deadline_seconds)
-        self.assertTrue(all(isinstance(outcomes[0], NotNow) for outcomes in await many))
+        self.assertTrue(all(isinstance(outcomes[0], Delayed) for outcomes in await many))
 
     async def test_without_a_courier_everything_waits(self) -> None:
         [outcomes] = await self.delivery.deliver_batch([parcel(home_box("alice"))])
-        self.assertIsInstance(outcomes[0], NotNow)
+        self.assertIsInstance(outcomes[0], Delayed)
 
 
 class OwnUser(TestCase):
@@ -447,7 +446,7 @@ class OwnUser(TestCase):
                 raise SkipTest("would write into the real home of the person who runs this")
             outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
             outcome = outcomes[0]
-            assert isinstance(outcome, NotNow)
+            assert isinstance(outcome, Delayed)
             self.assertIn("no such user", outcome.note)
         finally:
             await delivery.stop()

@@ -28,8 +28,7 @@ from mailserver.delivery.maildir import MaildirDelivery, MaildirFactory, Maildir
 from mailserver.delivery.names import TemplateError
 from mailserver.interfaces import IBatchDelivery, IComponent, IComponentFactory, Services
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred as NotNow
-from mailserver.mail.answers import Delivered
+from mailserver.mail.answers import Delayed, Delivered
 from mailserver.mail.content import Content
 from mailserver.plugins.threads import AllHang
 from tests.delivery.messages import (
@@ -265,7 +264,7 @@ class Hangs(PacedCase):
         self.clock.advance(watched_writer.FRAME_SECONDS + 1)
         for outcomes in self.outcomes(batch):
             for outcome in outcomes:
-                assert isinstance(outcome, NotNow)
+                assert isinstance(outcome, Delayed)
                 self.assertEqual(outcome.reply.enhanced, "4.3.0")
                 self.assertIn("did not answer within 60 seconds", outcome.note)
         self.assertEqual(self.writer.hanging, 1)
@@ -277,7 +276,7 @@ class Hangs(PacedCase):
         batch = self.deliver(*[parcel(ALICE, id=f"{n:016}") for n in range(3)])
         self.writer.finish()
         self.clock.advance(watched_writer.FRAME_SECONDS + 1)
-        self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered, NotNow, NotNow])
+        self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered, Delayed, Delayed])
         self.successResultOf(self.flush())
         self.assertEqual(self.synced, [{1: "/"}])
 
@@ -287,7 +286,7 @@ class Hangs(PacedCase):
         for _ in range(3):
             self.clock.advance(watched_writer.FRAME_SECONDS - 10)
             self.writer.finish()
-        self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered] * 3 + [NotNow] * 6)
+        self.assertEqual([type(outcome) for [outcome] in self.outcomes(batch)], [Delivered] * 3 + [Delayed] * 6)
         self.assertEqual(self.writer.hanging, 0)
 
     def test_a_large_message_has_more_time(self) -> None:
@@ -329,7 +328,7 @@ class Hangs(PacedCase):
             self.clock.advance(watched_writer.FRAME_SECONDS + 1)
             self.successResultOf(batch)
             self.writer.hanging = 0
-        self.assertIsInstance(self.outcomes(self.deliver())[0][0], NotNow)
+        self.assertIsInstance(self.outcomes(self.deliver())[0][0], Delayed)
         self.clock.advance(watched_writer.PAUSE_SECONDS)
         batch = self.deliver()
         self.writer.finish()
@@ -404,7 +403,7 @@ class InAProcess(TestCase):
         clock.advance(watched_writer.FRAME_SECONDS - 1)
         self.assertNoResult(batch)
         clock.advance(5)
-        self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [NotNow, NotNow])
+        self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [Delayed, Delayed])
         with contextlib.suppress(ProcessLookupError):
             os.kill(stopped.pid, signal.SIGCONT)
         again = [parcel(ALICE, again=True), parcel(BOB, id="0000000000000002", content=large, again=True)]
@@ -436,11 +435,11 @@ class InAThread(TestCase):
         while not files_below(data):
             await deferToThread(time.sleep, 0.002)
         clock.advance(watched_writer.FRAME_SECONDS + 1)
-        self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [NotNow, NotNow])
+        self.assertEqual([type(outcome) for outcomes in await batch for outcome in outcomes.values()], [Delayed, Delayed])
         [outcomes] = await made.deliver_batch([parcel(BOB, id="0000000000000002", again=True)])
         self.assertIn("does not answer", outcomes[0].note)  # type: ignore[union-attr]
         (await deferToThread(open, pipe, "wb")).close()  # the disk answers
-        while isinstance(outcomes[0], NotNow):
+        while isinstance(outcomes[0], Delayed):
             self.assertNotIn("/new/", "".join(files_below(data)))
             await deferToThread(time.sleep, 0.002)
             [outcomes] = await made.deliver_batch([parcel(BOB, id="0000000000000002", again=True)])

@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
@@ -27,7 +27,7 @@ from mailserver.delivery.launcher_client import outcome_of_answer
 from mailserver.delivery.pipe import PipeDelivery, PipeFactory, PipeOptions, launch_of
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IMayBeMissing, IPrivilegedComponent
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Recipient
 from mailserver.mail.parcel import Destination, Parcel
@@ -70,7 +70,7 @@ class PipeCase(TestCase):
         delivery = PipeDelivery(command=command, **(settings | options))
         delivery.start_privileged()
         await delivery.start()
-        self.addCleanup(lambda: Later.fromCoroutine(delivery.stop()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(delivery.stop()))
         return delivery
 
     async def outcome(self, delivery: PipeDelivery, one: Parcel | None = None) -> Outcome:
@@ -136,14 +136,14 @@ class Message(PipeCase):
             file.write(b"x" * 100_000)
         delivery = await self.started(SHELL, "-c", "cat > out && touch whole")
         outcome = await self.outcome(delivery, parcel(ALICE, content=Content.at(path, 200_000)))
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertIn("100000 octets short", outcome.note)
         self.assertFalse(os.path.exists(f"{self.base}/whole"))
 
     async def test_a_spool_file_that_is_gone_is_for_later(self) -> None:
         delivery = await self.started(SHELL, "-c", "cat")
         outcome = await self.outcome(delivery, parcel(ALICE, content=Content.at(f"{self.base}/gone", 5)))
-        self.assertIsInstance(outcome, Deferred)
+        self.assertIsInstance(outcome, Delayed)
 
 
 class OneRun(PipeCase):
@@ -152,7 +152,7 @@ class OneRun(PipeCase):
         junk = Mailbox("alice", "example.org", junk=True)
         one = parcel(ALICE, BOB, ALICE, BOB, junk, ALICE)
         outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
-        self.assertEqual([type(outcomes[n]) for n in range(6)], [Delivered, Deferred, Delivered, Deferred, Delivered, Delivered])
+        self.assertEqual([type(outcomes[n]) for n in range(6)], [Delivered, Delayed, Delivered, Delayed, Delivered, Delivered])
         with open(f"{self.base}/out") as file:
             self.assertEqual(sorted(file.read().split()), ["alice/", "alice/Junk", "bob/"])
 
@@ -242,14 +242,14 @@ class Ends(PipeCase):
         failed = await self.script("cat >/dev/null; echo no such user here >&2; exit 67")
         assert isinstance(failed, Failed)
         self.assertEqual((failed.reply.enhanced, failed.note), ("5.1.1", "the command ended with 67: no such user here"))
-        self.assertIsInstance(await self.script("exit 75"), Deferred)
+        self.assertIsInstance(await self.script("exit 75"), Delayed)
         own = await self.script("echo 5.7.1 We do not like you; exit 1")
         assert isinstance(own, Failed)
         self.assertEqual(str(own.reply), "554 5.7.1 We do not like you")
 
     async def test_one_that_dies_of_a_signal_is_for_later(self) -> None:
         outcome = await self.script("kill -SEGV $$")
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertIn("SIGSEGV", outcome.note)
 
     async def test_a_command_need_not_read_the_message(self) -> None:
@@ -268,7 +268,7 @@ class Ends(PipeCase):
 
     async def test_when_its_time_is_over_it_is_killed_with_all_that_it_started(self) -> None:
         outcome = await self.script('sleep 1000 & echo $! > pid; echo working; trap "" TERM; wait', time_limit_seconds=1.0)
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.note, "the command took too long and was ended: working")
         with open(f"{self.base}/pid") as file:
             await self.gone(int(file.read()))
@@ -282,11 +282,11 @@ class Ends(PipeCase):
     async def test_when_nobody_waits_any_more_it_is_ended(self) -> None:
         delivery = await self.started(SHELL, "-c", "echo $$ > pid; exec sleep 1000")
         one = parcel(ALICE)
-        waiting = Later.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
+        waiting = Deferred.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
         while not os.path.exists(f"{self.base}/pid") or not os.path.getsize(f"{self.base}/pid"):
             await deferLater(reactor, 0.01)
         waiting.cancel()
-        self.assertIsInstance((await waiting)[0], Deferred)
+        self.assertIsInstance((await waiting)[0], Delayed)
         with open(f"{self.base}/pid") as file:
             await self.gone(int(file.read()))
 
@@ -298,21 +298,21 @@ class Ends(PipeCase):
         os.waitid(os.P_PID, launcher, os.WSTOPPED)  # the signal alone takes a moment
         try:
             one = parcel(ALICE)
-            waiting = Later.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
+            waiting = Deferred.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
             while not clock.getDelayedCalls():
                 await deferLater(reactor, 0.01)
             clock.advance(60.0 + 15.0)
             [outcome] = (await waiting).values()
         finally:
             os.kill(launcher, signal.SIGCONT)
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.note, "the launcher did not answer in time")
 
     async def test_a_request_that_is_too_long_ends_nothing_but_itself(self) -> None:
         delivery = await self.started("/bin/true")
         long = parcel(Mailbox("x" * privileged.REQUEST_OCTETS, "example.org"))
         outcome = await self.outcome(delivery, long)
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertIn("too long", outcome.note)
         self.assertIsInstance(await self.outcome(delivery), Delivered)
 
@@ -329,7 +329,7 @@ class Ends(PipeCase):
 
     async def test_a_program_that_is_not_there_is_the_administrators_matter(self) -> None:
         outcome = await self.outcome(await self.started("/nonexistent/program"))
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.reply.enhanced, "4.3.5")
         self.assertIn("/nonexistent/program", outcome.note)
 
@@ -348,7 +348,7 @@ class Ends(PipeCase):
         delivery = await self.started(SHELL, "-c", 'case "$1" in bob) exit 67;; dora) exit 75;; esac', "sh", "{user}")
         one = parcel(ALICE, BOB, Mailbox("dora", "example.org"))
         outcomes = await delivery.deliver(one.envelope, one.content, one.destinations)
-        self.assertEqual([outcomes[n].__class__ for n in range(3)], [Delivered, Failed, Deferred])
+        self.assertEqual([outcomes[n].__class__ for n in range(3)], [Delivered, Failed, Delayed])
         await delivery.flush()
 
     async def test_no_more_run_at_once_than_are_allowed(self) -> None:
@@ -366,7 +366,7 @@ class Ends(PipeCase):
         delivery = await self.started("/bin/true", concurrency=1)
         delivery._clock = clock = Clock()
         one = parcel(*[Mailbox(f"u{n}", "example.org") for n in range(1000)])
-        delivering = Later.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
+        delivering = Deferred.fromCoroutine(delivery.deliver(one.envelope, one.content, one.destinations))
         clock.advance(delivery._last_start_seconds + 1)
         outcomes = await delivering
         self.assertIsInstance(outcomes.pop(0), Delivered)
@@ -410,7 +410,7 @@ class Identity(PipeCase):
         for user, group in (("root", ""), (OWN, "root")):
             self.patch(PipeDelivery, "_check_user", lambda _: None)
             outcome = await self.outcome(await self.started(SHELL, "-c", "touch ran", user=user, group=group))
-            self.assertIsInstance(outcome, Deferred)
+            self.assertIsInstance(outcome, Delayed)
         self.assertFalse(os.path.exists(f"{self.base}/ran"))
 
     async def test_the_servers_own_identity_is_taken_unless_that_is_root(self) -> None:
@@ -440,7 +440,7 @@ class Identity(PipeCase):
             Mailbox("unknown", "example.org", system=True),
             Mailbox("nobody", "example.org"),  # an account that has only the name of a user of the host
         ):
-            self.assertIsInstance(await self.outcome(delivery, parcel(box)), Deferred)
+            self.assertIsInstance(await self.outcome(delivery, parcel(box)), Delayed)
 
     async def test_nobody_can_read_the_configured_environment_in_the_list_of_processes(self) -> None:
         delivery = await self.started("/bin/true", environment={"TOKEN": "secret"})
@@ -460,7 +460,7 @@ class Identity(PipeCase):
         delivery._process._process.wait()
         self.patch(os, "geteuid", lambda: 54321)
         outcome = await self.outcome(delivery)
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertIn("restart the server", outcome.note)
 
 
@@ -498,7 +498,7 @@ class Requests(SynchronousTestCase):
 
     def test_what_is_no_answer_means_that_nobody_knows(self) -> None:
         for octets in (b"", b"x", b"[]", b"[0]", b"[0, 0]", b'[0, "", "x", ""]', b"7", b"{}", b"[-2, 1]", b"[null, 1]"):
-            self.assertIsInstance(outcome_of_answer(octets), Deferred, octets)
+            self.assertIsInstance(outcome_of_answer(octets), Delayed, octets)
 
     def test_an_attempt_that_was_given_up_before_it_began_runs_nothing(self) -> None:
         self.patch(launcher, "become", lambda account: None)

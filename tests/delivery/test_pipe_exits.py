@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.delivery.sysexits import outcome_of_end
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 
 PERMANENT = {
     os.EX_DATAERR: "5.6.0",
@@ -37,13 +37,13 @@ class Ends(SynchronousTestCase):
         for status in range(1, 256):
             if status not in PERMANENT:
                 outcome = outcome_of_end(status, "words")
-                assert isinstance(outcome, Deferred), status
+                assert isinstance(outcome, Delayed), status
                 self.assertEqual((outcome.reply.code, outcome.reply.enhanced[0]), (451, "4"))
                 self.assertEqual(outcome.note, f"the command ended with {status}: words")
 
     def test_a_signal_is_for_later_whatever_was_said(self) -> None:
         outcome = outcome_of_end(-9, "5.7.1 never")
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.note, "the command was ended by SIGKILL: 5.7.1 never")
         self.assertIn("signal 63", outcome_of_end(-63, "").note)
 
@@ -51,7 +51,7 @@ class Ends(SynchronousTestCase):
         for status, output, kind, enhanced, words in (
             (1, "5.7.1 No mail for you\nmore", Failed, "5.7.1", "No mail for you"),
             (75, "\n 5.2.2 full", Failed, "5.2.2", "full"),
-            (67, "4.2.1 come back", Deferred, "4.2.1", "come back"),
+            (67, "4.2.1 come back", Delayed, "4.2.1", "come back"),
             (69, "5.7.26\nunder it", Failed, "5.7.26", "The message was not taken"),
         ):
             outcome = outcome_of_end(status, output)
@@ -69,5 +69,5 @@ class Ends(SynchronousTestCase):
     def test_no_output_breaks_a_reply_or_a_line_of_the_log(self, status: int, output: str) -> None:
         outcome = outcome_of_end(status, "5.7.1 " + output)
         self.assertTrue(outcome.note.isprintable(), repr(outcome.note))
-        if isinstance(outcome, Failed | Deferred):
+        if isinstance(outcome, Failed | Delayed):
             self.assertEqual(outcome.reply.encode().count(b"\n"), 1)

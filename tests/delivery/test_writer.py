@@ -22,7 +22,7 @@ from mailserver.delivery.maildir_format import Body
 from mailserver.delivery.names import PathTemplate, number_of_mailbox
 from mailserver.delivery.open_maildirs import TRUSTED_SECONDS, Maildirs
 from mailserver.delivery.writer import MaildirWriter, NobodyWaits
-from mailserver.mail.answers import Deferred, Delivered, Mailbox, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.edits import DropHeader, apply_edits
 from mailserver.mail.parcel import Parcel
@@ -243,7 +243,7 @@ class OneCopy(WriterCase):
 
         self.breaks("writev", errno.EDQUOT, first)
         [outcomes] = self.deliver(parcel(ALICE, self.tagged, BOB))
-        self.assertEqual([type(outcomes[n]) for n in range(3)], [Deferred, Delivered, Delivered])
+        self.assertEqual([type(outcomes[n]) for n in range(3)], [Delayed, Delivered, Delivered])
         self.assertEqual(self.copies(), {"inbox": 1})
 
     def test_what_an_older_release_took_keeps_its_names_and_copies(self) -> None:
@@ -331,7 +331,7 @@ class Links(WriterCase):
     def refuses(self, mailbox: Mailbox, again: bool = False) -> None:
         first, other = self.deliver(parcel(mailbox, id="0000000000000002", again=again), parcel(BOB, id="0000000000000003"))
         outcome = first[0]
-        assert isinstance(outcome, Deferred), outcome
+        assert isinstance(outcome, Delayed), outcome
         self.assertEqual(outcome.reply.enhanced, "4.2.0")
         self.assertIsInstance(other[0], Delivered)
         self.assertEqual(files_below(self.outside), [])
@@ -533,7 +533,7 @@ class Troubles(WriterCase):
             self.breaks("writev", error)
             [outcomes] = self.deliver(parcel(ALICE))
             outcome = outcomes[0]
-            assert isinstance(outcome, Deferred)
+            assert isinstance(outcome, Delayed)
             self.assertEqual(outcome.reply.enhanced, enhanced)
             self.assertEqual(outcome.note, os.strerror(error))
             self.assertEqual(self.files(), [], "no draft is left")
@@ -541,14 +541,14 @@ class Troubles(WriterCase):
     def test_a_failed_rename_leaves_neither_draft_nor_message(self) -> None:
         self.breaks("rename", errno.EIO)
         [outcomes] = self.deliver(parcel(ALICE))
-        self.assertIsInstance(outcomes[0], Deferred)
+        self.assertIsInstance(outcomes[0], Delayed)
         self.assertEqual(self.files(), [])
 
     def test_a_spool_file_that_is_gone_defers_its_message_alone(self) -> None:
         lost, good = self.deliver(
             parcel(ALICE, content=Content.at("/nonexistent/spool", 10)), parcel(ALICE, id="0000000000000002")
         )
-        self.assertIsInstance(lost[0], Deferred)
+        self.assertIsInstance(lost[0], Delayed)
         self.assertIsInstance(good[0], Delivered)
 
     def test_an_error_of_our_own_defers_its_message_alone(self) -> None:
@@ -564,7 +564,7 @@ class Troubles(WriterCase):
 
         [outcomes] = self.deliver(remote_parcel(Address("x", "elsewhere.example")))
         outcome = outcomes[0]
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.reply.enhanced, "4.3.5")
 
     def test_a_full_file_system_defers_and_leaves_no_half_message(self) -> None:
@@ -580,7 +580,7 @@ class Troubles(WriterCase):
         content = Content.of(b"x" * 30000)
         results = [self.deliver(parcel(ALICE, content=content, id=f"{n:016}"))[0][0] for n in range(4)]
         delivered = [outcome for outcome in results if isinstance(outcome, Delivered)]
-        full = [outcome for outcome in results if isinstance(outcome, Deferred)]
+        full = [outcome for outcome in results if isinstance(outcome, Delayed)]
         self.assertTrue(delivered and full)
         self.assertEqual({outcome.reply.enhanced for outcome in full}, {"4.3.1"})
         sizes = {os.path.getsize(self.path(f"new/{name}")) for name in os.listdir(self.path("new"))}

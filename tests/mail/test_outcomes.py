@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of, sound_outcome
 from mailserver.mail.reply import Reply
 from mailserver.queue.entry import decode_reply, encode_reply
@@ -23,7 +23,7 @@ class OwnReply(Reply):
     pass
 
 
-class Raising(Deferred):
+class Raising(Delayed):
     @property
     def note(self):
         raise RuntimeError("no")
@@ -56,7 +56,7 @@ class Soundness(SynchronousTestCase):
         for outcome in (
             Delivered(),
             Delivered("kept", "mx.example", True),
-            Deferred(BUSY, "note", "mx.example", "RCPT", ("<< 451",)),
+            Delayed(BUSY, "note", "mx.example", "RCPT", ("<< 451",)),
             Failed(NO, "grüße", "mx.example", "RCPT", ("<< 550",)),
         ):
             self.assertEqual(sound_outcome(outcome), outcome)
@@ -65,7 +65,7 @@ class Soundness(SynchronousTestCase):
 
     def test_lone_surrogates_are_written_out_wherever_they_stand(self):
         reply = forged(Reply.of(451, "4.2.1", "x"), lines=(SURROGATE,))
-        for kind in (Deferred, Failed):
+        for kind in (Delayed, Failed):
             found = sound_outcome(kind(reply, SURROGATE, SURROGATE, SURROGATE, (SURROGATE,)))
             self.assertIs(type(found), kind)
             for text in (found.note, found.peer, found.phase, *found.dialogue, *found.reply.lines):
@@ -77,7 +77,7 @@ class Soundness(SynchronousTestCase):
             self.assertEqual(sound_outcome(Delivered(wrong, wrong, None)), Delivered())
 
     def test_a_member_of_another_type_makes_a_refusal_unsound(self):
-        for kind in (Deferred, Failed):
+        for kind in (Delayed, Failed):
             for wrong in WRONG[:-1]:
                 for members in ({"note": wrong}, {"peer": wrong}, {"phase": wrong}, {"dialogue": (wrong,)}):
                     self.assertRaises(UnsoundOutcome, sound_outcome, kind(BUSY, **members))
@@ -88,11 +88,11 @@ class Soundness(SynchronousTestCase):
         wrong_members = ({"code": "451"}, {"code": True}, {"code": 999}, {"enhanced": None}, {"lines": "abc"}, {"lines": (7,)})
         replies = [forged(Reply.of(451, "4.2.1", "x"), **members) for members in wrong_members]
         for wrong in (*WRONG, "451 4.2.1 Busy", Reply.of(250, "2.0.0", "OK"), Reply.of(354, "", "Go on"), *replies):
-            for kind in (Deferred, Failed):
+            for kind in (Delayed, Failed):
                 self.assertRaises(UnsoundOutcome, sound_outcome, kind(wrong))
 
     def test_an_enhanced_code_that_is_none_is_left_out(self):
-        found = sound_outcome(Deferred(forged(Reply.of(451, "4.2.1", "x"), enhanced="4.2.1\r\nX: y")))
+        found = sound_outcome(Delayed(forged(Reply.of(451, "4.2.1", "x"), enhanced="4.2.1\r\nX: y")))
         self.assertEqual(found.reply, Reply.of(451, "", "x"))
 
     def test_a_subclass_becomes_the_class_that_it_is_one_of(self):
@@ -117,7 +117,7 @@ class Soundness(SynchronousTestCase):
             self.assertRaises(UnsoundOutcome, outcome_of, answer, 0)
 
     @given(
-        st.sampled_from([Delivered, Deferred, Failed]),
+        st.sampled_from([Delivered, Delayed, Failed]),
         st.lists(st.one_of(st.none(), st.integers(), st.text(), st.just(SURROGATE), st.tuples(st.text()), st.just(BUSY)), max_size=5),
     )
     def test_whatever_it_is_made_of_the_store_can_keep_it_or_it_is_unsound(self, kind, members):
@@ -126,7 +126,7 @@ class Soundness(SynchronousTestCase):
         except (UnsoundOutcome, TypeError):
             return
         outcome.note.encode()
-        if isinstance(outcome, Deferred | Failed):
+        if isinstance(outcome, Delayed | Failed):
             self.assertEqual(decode_reply(encode_reply(outcome.reply)), outcome.reply)
             "".join([outcome.peer, outcome.phase, *outcome.dialogue]).encode()
 

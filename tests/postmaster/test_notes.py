@@ -2,8 +2,7 @@
 
 import email
 
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -100,11 +99,11 @@ class Telling(NoteCase):
             self.sent.clear()
             self.clock.advance(366 * DAY)
             notes = self.make()
-            self.successResultOf(Later.fromCoroutine(notes.look()))
+            self.successResultOf(Deferred.fromCoroutine(notes.look()))
             self.clock.rightNow -= 366 * DAY
             notes = self.make() if is_restart else notes
             for _ in range(2):
-                self.successResultOf(Later.fromCoroutine(notes.look()))
+                self.successResultOf(Deferred.fromCoroutine(notes.look()))
             self.assertEqual(self.subjects(), ["full"] * 2)
             self.clock.advance(2 * DAY)
 
@@ -120,7 +119,7 @@ class Telling(NoteCase):
         self.assertTrue(again.is_own(self.sent[0][0].id))
 
     def test_after_the_stop_there_is_none(self):
-        waits = Later()
+        waits = Deferred()
         self.commits = lambda: waits
         self.found = [problem(), problem("store")]
         self.notes.start()

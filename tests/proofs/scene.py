@@ -51,7 +51,7 @@ from zope.interface import implementer
 
 from mailserver.config import Options
 from mailserver.interfaces import IComponentFactory, IDelivery
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.reply import Reply
 
 
@@ -73,7 +73,7 @@ class Strange:
         if user == "gone":
             return Failed(Reply.of(550, "5.1.1", "Nobody of that name"), peer="mx.elsewhere.example", phase="RCPT")
         words = "a file \\udcff \\x00 of that name" if first else ""
-        kinds = [Delivered(words), Delivered(None), Deferred(None, words), Failed("550 no reply"), Deferred(Reply.of(451, "4.3.0", "x"), 7), None, 5]
+        kinds = [Delivered(words), Delivered(None), Delayed(None, words), Failed("550 no reply"), Delayed(Reply.of(451, "4.3.0", "x"), 7), None, 5]
         return kinds[sum(id.encode()) % len(kinds)] if first else Delivered("at last")
 
     async def flush(self):

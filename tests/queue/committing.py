@@ -22,7 +22,7 @@ from twisted.internet import defer, reactor, task, threads
 from zope.interface import implementer
 
 from mailserver.interfaces import IBatchDelivery
-from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox
+from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.faults import StorageFault
@@ -76,7 +76,7 @@ class Bouncing(Appending):
 @implementer(IBatchDelivery)
 class Deferring(Appending):
     async def deliver_batch(self, parcels):
-        return [{d.index: Deferred(Reply.of(451, "4.2.1", "Busy")) for d in parcel.destinations} for parcel in parcels]
+        return [{d.index: Delayed(Reply.of(451, "4.2.1", "Busy")) for d in parcel.destinations} for parcel in parcels]
 
 
 async def route(address):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.ids import time_of
 from mailserver.mail.reply import Reply
 from mailserver.queue.clocks import Clocks
@@ -84,7 +84,7 @@ class Set(ReportCase):
     async def deferred(self, queue, destination=None):
         destination = destination or remote()
         (self.delivery, self.relay)[destination.route.address.domain != "example.org"].answers.setdefault(
-            destination.recipient.address.local, Deferred(BUSY)
+            destination.recipient.address.local, Delayed(BUSY)
         )
         return await self.send(queue, destination, step="deferred")
 

@@ -11,13 +11,12 @@ import apsw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred
+from mailserver.mail.answers import Delayed
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.reply import Reply
@@ -34,7 +33,7 @@ from mailserver.queue.reader import checked, list_entries, show_entry
 from mailserver.queue.store import SqliteStore
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
 
-BUSY = Deferred(Reply.of(451, "4.2.1", "Busy"))
+BUSY = Delayed(Reply.of(451, "4.2.1", "Busy"))
 
 
 class DamageCase(QueueCase):
@@ -98,7 +97,7 @@ class DamageCase(QueueCase):
         self.assertEqual(self.delivery.parcels, [])
 
     def fails(self, queue):
-        return Later.fromCoroutine(self.commit(queue))
+        return Deferred.fromCoroutine(self.commit(queue))
 
 
 def critical(events):
@@ -128,7 +127,7 @@ class Marked(DamageCase):
         await self.stop(queue)
         self.db.write_bytes(self.db.read_bytes()[:60] + bytes(4) + self.db.read_bytes()[64:])  # user_version
         self.assertEqual(read_mark(self.directory), End.CLOSED)
-        await self.assertFailure(Later.fromCoroutine(self.started()), StorageDamaged)  # there has been a queue
+        await self.assertFailure(Deferred.fromCoroutine(self.started()), StorageDamaged)  # there has been a queue
 
     async def test_a_kill_while_it_is_closed_is_no_log_that_a_person_has_removed(self):
         queue = await self.started()

@@ -4,10 +4,9 @@ import asyncio
 from dataclasses import replace
 from unittest import mock
 
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
 from mailserver.queue.entry import Attempt, EntryState, Settled, number_of
@@ -48,10 +47,10 @@ class Answers(QueueCase):
         return entry.destinations[0]
 
     def commit_to(self, queue, id, destination):
-        return Later.fromCoroutine(self.commit(queue, destination, id=id))
+        return Deferred.fromCoroutine(self.commit(queue, destination, id=id))
 
     async def test_a_surrogate_in_a_note_is_kept_in_words_and_holds_up_nobody(self):
-        found = await self.both({0: Deferred(BUSY, "caf\udce9", "p\udce9er", "RC\udcffPT", ("<< \udcff",))})
+        found = await self.both({0: Delayed(BUSY, "caf\udce9", "p\udce9er", "RC\udcffPT", ("<< \udcff",))})
         self.assertEqual((found.state, found.reply, found.note), ("deferred", str(BUSY), "caf\\udce9"))
 
     async def test_a_note_that_is_none_defers_that_message_alone(self):
@@ -113,7 +112,7 @@ class Answers(QueueCase):
             raise RuntimeError("no")
 
         queue = await self.started(local_deadline_seconds=10.0)
-        with mock.patch.object(self.delivery, "deliver_batch", lambda parcels: Later(canceller)):
+        with mock.patch.object(self.delivery, "deliver_batch", lambda parcels: Deferred(canceller)):
             await self.commit(queue, id=(id := IDS.next()))
             await queue._writer.do(lambda store: None)
             deferred = self.steps.wait(id, "deferred")
@@ -146,7 +145,7 @@ class Answers(QueueCase):
 
     async def test_one_outcome_that_the_store_refuses_keeps_no_other_from_being_written(self):
         queue = await self.started(remote_flush_seconds=1.0)
-        self.relay.answers = {"alice": Deferred(BUSY), "bob": Deferred(BUSY), "carol": Deferred(BUSY)}
+        self.relay.answers = {"alice": Delayed(BUSY), "bob": Delayed(BUSY), "carol": Delayed(BUSY)}
         ids = [IDS.next() for _ in range(3)]
         self.relay.hold = True
         for user, id in zip(("alice", "bob", "carol"), ids, strict=True):
@@ -169,9 +168,9 @@ class Answers(QueueCase):
         self.delivery = Strange()
         self.delivery.stores = False
         queue = await self.started()
-        for strange in ({0: "delivered"}, [Delivered()], {0: Failed(None)}, 7, {0: Deferred(BUSY)}, {}):
+        for strange in ({0: "delivered"}, [Delivered()], {0: Failed(None)}, 7, {0: Delayed(BUSY)}, {}):
             self.delivery.strange = strange
-            await self.assertFailure(Later.fromCoroutine(self.commit(queue)), StorageBroken)
+            await self.assertFailure(Deferred.fromCoroutine(self.commit(queue)), StorageBroken)
         self.assertEqual(list_entries(self.directory), [])
 
 class Spoiling:

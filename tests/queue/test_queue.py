@@ -3,13 +3,12 @@ import os
 import stat
 from unittest import mock
 
-from twisted.internet.defer import AlreadyCalledError, gatherResults
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import AlreadyCalledError, Deferred, gatherResults
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from mailserver.interfaces import IConcurrentDelivery
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
@@ -202,7 +201,7 @@ class Commit(QueueCase):
 
     async def test_a_message_that_nobody_keeps_and_that_is_not_delivered_is_not_accepted(self):
         self.delivery.stores = False
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started()
         await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
         self.delivery.answers["alice"] = RuntimeError("broken")
@@ -210,7 +209,7 @@ class Commit(QueueCase):
 
     async def test_a_delivery_that_keeps_nothing_and_does_not_let_itself_be_cancelled_is_not_waited_for(self):
         self.delivery.stores = False
-        self.patch(self.delivery, "deliver", lambda *_: Later.fromCoroutine(stubborn()))
+        self.patch(self.delivery, "deliver", lambda *_: Deferred.fromCoroutine(stubborn()))
         queue = await self.started(local_deadline_seconds=5)
         committed = queue.commit(envelope(local()), Content.of(b"x"), (local(),))
         self.clock.advance(5)
@@ -226,7 +225,7 @@ class Commit(QueueCase):
 
 class Outcomes(QueueCase):
     async def test_a_deferred_destination_is_tried_again_when_it_is_due(self):
-        self.delivery.answers["alice"] = Deferred(BUSY, "locked")
+        self.delivery.answers["alice"] = Delayed(BUSY, "locked")
         queue = await self.started()
         id = IDS.next()
         deferred = self.steps.wait(id, "deferred")
@@ -254,7 +253,7 @@ class Outcomes(QueueCase):
         await queue._writer.do(lambda store: None)
 
     async def test_a_deferred_destination_waits_in_the_store_and_not_in_memory(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started()
         ids = [IDS.next() for _ in range(5)]
         for id in ids:
@@ -267,7 +266,7 @@ class Outcomes(QueueCase):
         self.assertEqual(queue.depth, 5)
 
     async def test_one_destinations_trouble_does_not_hold_up_another(self):
-        self.delivery.answers["slow"] = Deferred(BUSY)
+        self.delivery.answers["slow"] = Delayed(BUSY)
         queue = await self.started()
         id = IDS.next()
         delivered = self.steps.wait(id, "delivered")
@@ -305,7 +304,7 @@ class Outcomes(QueueCase):
         self.assertEqual(queue.depth, 1)
 
     async def test_a_message_whose_time_is_over_fails(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started(expire_seconds=100)
         id = IDS.next()
         step = self.steps.wait(id, "deferred")
@@ -411,7 +410,7 @@ class Flush(QueueCase):
         self.assertEqual([parcel[3] for parcel in self.delivery.parcels], [False, True])
 
     async def test_a_flush_that_never_ends_counts_as_failed(self):
-        self.delivery.flush_answers = [Later()]
+        self.delivery.flush_answers = [Deferred()]
         queue = await self.started()
         id = IDS.next()
         delivered, deferred = self.steps.wait(id, "delivered"), self.steps.wait(id, "deferred")
@@ -423,7 +422,7 @@ class Flush(QueueCase):
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     async def test_what_is_delivered_during_a_flush_waits_for_the_next(self):
-        flushing = Later()
+        flushing = Deferred()
         self.delivery.flush_answers = [flushing]
         queue = await self.started()
         first, second = IDS.next(), IDS.next()
@@ -502,7 +501,7 @@ class Window(QueueCase):
         await settled
 
     async def test_any_number_of_due_messages_leaves_the_way_open_for_new_ones(self):
-        self.relay.answers["dead"] = Deferred(BUSY)
+        self.relay.answers["dead"] = Delayed(BUSY)
         queue = await self.started(remote_deliveries=1)
         ids = [IDS.next() for _ in range(300)]
         deferred = gatherResults([self.steps.wait(id, "deferred") for id in ids])
@@ -581,7 +580,7 @@ class Fairness(QueueCase):
 
     async def test_what_comes_again_for_a_slow_destination_holds_up_nothing_else_that_comes_again(self):
         queue = await self.started(remote_deliveries=20)
-        self.relay.answers["carol"] = Deferred(BUSY)
+        self.relay.answers["carol"] = Delayed(BUSY)
         slow = await self.send(queue, 200, "slow.example")
         while self.relay.held or len(self.relay.parcels) < 200:
             self.relay.let_go()
@@ -726,7 +725,7 @@ class Recovery(QueueCase):
         self.assertEqual(list_entries(self.directory), [])
 
     async def test_a_deferred_message_keeps_its_time_over_a_restart(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started()
         id = IDS.next()
         deferred = self.steps.wait(id, "deferred")
@@ -835,7 +834,7 @@ class Recovery(QueueCase):
 class Spooled(QueueCase):
     async def test_a_large_content_stays_a_file_until_it_is_settled(self):
         queue = await self.started()
-        delivered = Later()
+        delivered = Deferred()
         self.delivery.hold = True
         id = await self.commit_spooled(queue, data=b"x" * 100_000)
         self.assertTrue(os.path.exists(queue.spool_path(id)))

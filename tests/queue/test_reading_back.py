@@ -7,7 +7,7 @@ from twisted.internet import reactor, threads
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from mailserver.mail.answers import Deferred as Later
+from mailserver.mail.answers import Delayed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
@@ -20,7 +20,7 @@ from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import number_of
 from tests.queue.doubles import IDS, QueueCase, local, remote
 
-BUSY = Later(Reply.of(451, "4.2.1", "The mailbox is busy"))
+BUSY = Delayed(Reply.of(451, "4.2.1", "The mailbox is busy"))
 
 
 async def route(address):

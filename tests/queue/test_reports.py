@@ -6,11 +6,10 @@ import os
 from dataclasses import replace
 from unittest import mock
 
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Refused, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, Refused, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
@@ -124,8 +123,8 @@ class Failures(ReportCase):
         self.assertEqual((queue.depth, queue.counts.failed, queue.counts.settled), (0, 1, 2))
 
     async def test_what_a_person_bounces_is_told_to_its_sender_at_once_and_done(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
-        self.delivery.answers["dave"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
+        self.delivery.answers["dave"] = Delayed(BUSY)
         queue = await self.started()
         id = await self.send(queue, local(0), asking("NEVER", index=1, user="dave"), step="deferred")
         settled = self.steps.wait(id, "settled")
@@ -139,7 +138,7 @@ class Failures(ReportCase):
         self.assertIsNone(await queue.show(id))
 
     async def test_a_bounce_outlives_a_crash_at_once_after_the_answer(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started()
         id = await self.send(queue, local(), step="deferred")
         queue._reporter.recorded = lambda attempts: None  # it does not come to it
@@ -152,7 +151,7 @@ class Failures(ReportCase):
         self.assertEqual(self.reports(), [[("failed", "alice@example.org", "5.0.0")]])
 
     async def test_the_bounce_of_a_report_tells_nobody_and_stays_to_be_dropped(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started()
         id = await self.send(queue, local(), sender=False, step="deferred")
         await self.bounced(queue, id)
@@ -168,7 +167,7 @@ class Failures(ReportCase):
 
     async def test_the_message_goes_on_for_the_others(self):
         self.delivery.answers["alice"] = Failed(FULL)
-        self.delivery.answers["dave"] = Deferred(BUSY)
+        self.delivery.answers["dave"] = Delayed(BUSY)
         queue = await self.started()
         id = await self.send(queue, local(0), local(1, "dave"))
         self.assertEqual(await self.states(queue, id), ["returned", "deferred"])
@@ -378,7 +377,7 @@ class NobodyToTell(ReportCase):
 
 class Delays(ReportCase):
     async def test_a_delay_is_told_once(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started(expire_seconds=100_000)
         id = await self.send(queue, local(), step="deferred")
         for _ in range(20):
@@ -394,7 +393,7 @@ class Delays(ReportCase):
         self.assertEqual(len(self.reports()), 1, "a restart does not repeat it")
 
     async def test_no_delay_is_told_where_it_was_not_asked_for_or_to_the_null_sender(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started(expire_seconds=100_000)
         await self.send(queue, asking("FAILURE"), step="deferred")
         await self.send(queue, asking("NEVER"), step="deferred")
@@ -405,7 +404,7 @@ class Delays(ReportCase):
         self.assertEqual(self.reports(), [])
 
     async def test_a_message_that_was_delivered_in_time_is_not_called_late(self):
-        self.delivery.answers["alice"] = Deferred(BUSY)
+        self.delivery.answers["alice"] = Delayed(BUSY)
         queue = await self.started(expire_seconds=100_000)
         await self.send(queue, local(), step="deferred")
         self.delivery.answers.clear()
@@ -447,7 +446,7 @@ class Troubles(ReportCase):
     async def test_a_crash_after_the_report_is_committed_repeats_nothing(self):
         self.delivery.answers["alice"] = Failed(FULL)
         queue = await self.started()
-        self.delivery.answers["bob"] = Deferred(BUSY)
+        self.delivery.answers["bob"] = Delayed(BUSY)
         await self.send(queue, local())
         await self.crash(queue)
         queue = await self.started()
@@ -557,7 +556,7 @@ class StrangeRoutes(ReportCase):
     async def test_an_answer_that_never_comes_and_does_not_let_itself_be_cancelled(self):
         self.delivery.answers["alice"] = Failed(FULL)
         queue = await self.started()
-        self.patch(queue._reporter, "_route", lambda address: Later.fromCoroutine(stubborn()))
+        self.patch(queue._reporter, "_route", lambda address: Deferred.fromCoroutine(stubborn()))
         id = await self.fail_for(queue, "eve")
         await self.quiet(queue)
         self.clock.advance(ROUTE_SECONDS)
@@ -609,7 +608,7 @@ def broken(store):
 class AWeek(ReportCase):
     async def test_a_week_of_retries(self):
         retry, day = [60, 300, 900, 3600, 14400], 86_400
-        refused = Deferred(Reply.of(451, "4.4.1", "No connection"), "timed out", peer="mx.elsewhere.example", phase="CONNECT")
+        refused = Delayed(Reply.of(451, "4.4.1", "No connection"), "timed out", peer="mx.elsewhere.example", phase="CONNECT")
         self.relay.answers["carol"] = refused
         queue = await self.started(retry_seconds=retry, expire_seconds=7 * day, warn_seconds=14_400)
         tries = []
@@ -650,7 +649,7 @@ class AWeek(ReportCase):
     async def test_the_last_attempts_are_kept_and_shown(self):
         queue = await self.started(retry_seconds=[60], expire_seconds=100_000)
         for number in range(13):
-            self.relay.answers["carol"] = Deferred(BUSY, f"try {number}", peer=f"mx{number}.example", phase="RCPT")
+            self.relay.answers["carol"] = Delayed(BUSY, f"try {number}", peer=f"mx{number}.example", phase="RCPT")
             if number == 0:
                 id = await self.send(queue, remote(), step="deferred")
             else:

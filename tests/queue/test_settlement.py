@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
 from mailserver.queue.active_message import ActiveMessage
@@ -47,8 +47,8 @@ class Settling(SynchronousTestCase):
     def test_a_delivery_counts_with_the_attempts_before_it_and_keeps_their_history(self):
         destination, settlement = local(), self.settlement()
         entry = self.entry(destination)
-        self.assertEqual((settlement.delivered(entry, destination, now=EPOCH + 1).attempts, self.settled(Deferred(BUSY)).attempts), (1, 1))
-        earlier = self.settled(Deferred(BUSY))
+        self.assertEqual((settlement.delivered(entry, destination, now=EPOCH + 1).attempts, self.settled(Delayed(BUSY)).attempts), (1, 1))
+        earlier = self.settled(Delayed(BUSY))
         entry.attempts = {destination.index: earlier}
         attempt = settlement.delivered(entry, destination, now=EPOCH + 70)
         self.assertEqual((attempt.state, attempt.attempts, attempt.history), (EntryState.DELIVERED, 2, earlier.history))
@@ -60,15 +60,15 @@ class Settling(SynchronousTestCase):
 
     def test_nothing_is_owed_to_the_null_sender_or_without_reports(self):
         for more in ({"sender": False}, {"reports": False}):
-            failed, deferred = self.settled(Failed(NO_USER), **more), self.settled(Deferred(BUSY), **more)
+            failed, deferred = self.settled(Failed(NO_USER), **more), self.settled(Delayed(BUSY), **more)
             self.assertEqual((failed.state, failed.report), (EntryState.FAILED, None))
             self.assertEqual((deferred.state, deferred.report), (EntryState.DEFERRED, None))
 
     def test_a_delay_is_owed_later_if_it_is_wanted(self):
-        attempt = self.settled(Deferred(BUSY))
+        attempt = self.settled(Delayed(BUSY))
         self.assertEqual((attempt.state, attempt.due, attempt.report), (EntryState.DEFERRED, EPOCH + 61, EPOCH + 14_400))
-        self.assertIsNone(self.settled(Deferred(BUSY), self.asking("FAILURE")).report)
-        self.assertIsNotNone(self.settled(Deferred(BUSY), self.asking("DELAY")).report)
+        self.assertIsNone(self.settled(Delayed(BUSY), self.asking("FAILURE")).report)
+        self.assertIsNotNone(self.settled(Delayed(BUSY), self.asking("DELAY")).report)
 
     def test_a_delivery_without_an_answer_is_deferred(self):
         attempt = self.settled(None, why="no answer within 300 seconds")
@@ -90,7 +90,7 @@ class Settling(SynchronousTestCase):
             chance, destination, now = random.Random(seed), remote(), EPOCH
             entry, settlement, attempts = self.entry(destination), self.settlement(), []
             while not attempts or attempts[-1].state is EntryState.DEFERRED:
-                attempt = settlement.not_delivered(entry, destination, Deferred(BUSY), "", now=now, chance=chance.random())
+                attempt = settlement.not_delivered(entry, destination, Delayed(BUSY), "", now=now, chance=chance.random())
                 entry.attempts = {0: attempt}
                 attempts.append(attempt)
                 now = attempt.due or now

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError, TimeoutError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -265,7 +264,7 @@ class RelayCase(SynchronousTestCase):
             seconds=self.clock.seconds,
         )
         relay = Relay(book=book, connections=self.connections, connect_settings=ConnectSettings(tls=tls), **more)
-        self.successResultOf(Later.fromCoroutine(relay.start()))
+        self.successResultOf(Deferred.fromCoroutine(relay.start()))
         self.addCleanup(lambda: self.connections._check.running and self.connections._check.stop())
         return relay
 
@@ -296,7 +295,7 @@ class RelayCase(SynchronousTestCase):
         destinations = [Destination(n, Recipient(address), Remote(address)) for n, address in enumerate(addresses)]
         answers = []
         answer = now_or_later(self.relay.deliver(envelope, content or Content.of(data), destinations))
-        if isinstance(answer, Later):
+        if isinstance(answer, Deferred):
             answer.addCallback(answers.append)
             self.last = answer
         else:

@@ -4,8 +4,7 @@ import glob
 import subprocess
 import sys
 
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from mailserver.mail.address import Address
@@ -47,7 +46,7 @@ class Aiosmtpd(SocketCase):
 
     async def test_it_gets_every_message_once_and_whole(self):
         relay = await self.served()
-        sent = [Later.fromCoroutine(self.send(relay, "a@example.org", "b@example.org")) for _ in range(30)]
+        sent = [Deferred.fromCoroutine(self.send(relay, "a@example.org", "b@example.org")) for _ in range(30)]
         for outcomes in await gatherResults(sent):
             self.assertEqual([type(outcomes[n]) for n in (0, 1)], [Delivered, Delivered])
         texts = self.kept()

@@ -7,11 +7,10 @@ import os
 import tempfile
 from unittest import mock
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import CancelledError, Deferred
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Recipient
 from mailserver.mail.envelope import Peer as Client
@@ -84,7 +83,7 @@ class EightBitTests(FormsCase):
             broken, sound = self.begin(data=TEXT), self.begin(data=MESSAGE)
             self.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertEqual((type(broken[0][0]), type(sound[0][0])), (Deferred, Delivered))
+        self.assertEqual((type(broken[0][0]), type(sound[0][0])), (Delayed, Delivered))
         self.assertEqual([one[2] for one in peer.messages], [MESSAGE])
 
     def test_what_is_no_sound_mime_goes_raw(self):
@@ -204,7 +203,7 @@ class LargeTests(FormsCase):
 
     def in_thread(self, function, *arguments):
         """A thread that has not come to it yet."""
-        later = Later()
+        later = Deferred()
         self.work.append(lambda: later.callback(function(*arguments)))
         return later
 
@@ -272,7 +271,7 @@ class LargeTests(FormsCase):
         answers = [self.begin(content=one, body="8BITMIME") for one in contents]
         self.turn()
         self.assertEqual([len(one) for one in answers], [0, 0, 1, 1])
-        self.assertEqual((type(answers[2][0][0]), answers[2][0][0].reply.enhanced), (Deferred, "4.3.1"))
+        self.assertEqual((type(answers[2][0][0]), answers[2][0][0].reply.enhanced), (Delayed, "4.3.1"))
         other = self.begin("y@other.example", content=self.large()[0], body="8BITMIME")
         self.run_threads()
         for answer in (*answers[:2], other):
@@ -289,7 +288,7 @@ class LargeTests(FormsCase):
         self.peers(Peer(offers=SEVEN_BIT))
         content, data = self.large()
         outcome = self.deliver(content=content, body="8BITMIME")
-        self.assertEqual((type(outcome), outcome.reply.code, asked), (Deferred, 452, [len(data) * 3 // 2]))
+        self.assertEqual((type(outcome), outcome.reply.code, asked), (Delayed, 452, [len(data) * 3 // 2]))
         self.assertIsInstance(self.deliver(content=content, body="8BITMIME"), Delivered)
 
     def test_a_disk_that_turns_out_to_be_full_is_no_fault_of_ours(self):
@@ -300,13 +299,13 @@ class LargeTests(FormsCase):
         self.peers(Peer(offers=SEVEN_BIT))
         with mock.patch("mailserver.relay.conversion_forms.HeldFile.write", full):
             outcome = self.deliver(content=self.large()[0], body="8BITMIME")
-        self.assertEqual((type(outcome), outcome.reply.code), (Deferred, 452))
+        self.assertEqual((type(outcome), outcome.reply.code), (Delayed, 452))
 
     def test_a_file_that_cannot_be_read_defers_this_message_alone(self):
         self.relay = self.make()
         a, _ = self.peers(Peer(offers=SEVEN_BIT))
         outcome = self.deliver(content=Content.at("/nonexistent/file", 500_000), body="8BITMIME")
-        self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.3.0"))
+        self.assertEqual((type(outcome), outcome.reply.enhanced), (Delayed, "4.3.0"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertIsInstance(self.deliver(), Delivered)
         self.assertEqual(len(a.connections), 1)
@@ -316,9 +315,9 @@ class LargeTests(FormsCase):
         a, _ = self.peers(Peer(offers=SEVEN_BIT))
         answers = self.begin(content=self.large()[0], body="8BITMIME")
         self.turn()
-        Later.fromCoroutine(self.relay.stop())
+        Deferred.fromCoroutine(self.relay.stop())
         self.turn()
-        self.assertIsInstance(answers[0][0], Deferred)
+        self.assertIsInstance(answers[0][0], Delayed)
         self.run_threads()
         gc.collect()
         self.assertEqual((a.messages, self.held()), ([], []))

@@ -2,11 +2,11 @@
 
 import random
 
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.relay.hosts import Host, HostBook, Hosts, Unroutable, domain_hosts, literal_address, named_hosts
 from mailserver.testing import FakeResolver
@@ -16,7 +16,7 @@ A = {"A": ["192.0.2.1"]}
 
 class Case(SynchronousTestCase):
     def found(self, awaitable):
-        return self.successResultOf(Later.fromCoroutine(awaitable))
+        return self.successResultOf(Deferred.fromCoroutine(awaitable))
 
     def hosts(self, zones, domain="example.org", **more):
         resolver = FakeResolver(zones, failing=more.pop("failing", ()))
@@ -24,7 +24,7 @@ class Case(SynchronousTestCase):
 
     def outcome(self, zones, domain="example.org", **more):
         resolver = FakeResolver(zones, failing=more.pop("failing", ()))
-        asked = Later.fromCoroutine(domain_hosts(domain, resolver=resolver, **more))
+        asked = Deferred.fromCoroutine(domain_hosts(domain, resolver=resolver, **more))
         return self.failureResultOf(asked, Unroutable).value.outcome
 
     def names(self, hosts):
@@ -100,7 +100,7 @@ class NoWay(Case):
             ({"example.org": {"MX": ["10 a.example", "20 nowhere.example"]}}, "a.example"),
         ):
             outcome = self.outcome(zones, failing=[failing])
-            self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.4.3"))
+            self.assertEqual((type(outcome), outcome.reply.enhanced), (Delayed, "4.4.3"))
             self.assertIn(failing, outcome.note)
 
 
@@ -151,8 +151,8 @@ class Smarthosts(Case):
 
     def test_a_smarthost_that_is_not_in_the_dns_defers(self):
         """It is our own configuration that is wrong, not the recipient."""
-        asked = Later.fromCoroutine(named_hosts("smart.example", resolver=FakeResolver({})))
-        self.assertIsInstance(self.failureResultOf(asked, Unroutable).value.outcome, Deferred)
+        asked = Deferred.fromCoroutine(named_hosts("smart.example", resolver=FakeResolver({})))
+        self.assertIsInstance(self.failureResultOf(asked, Unroutable).value.outcome, Delayed)
 
 
 class Remembering(Case):
@@ -164,7 +164,7 @@ class Remembering(Case):
 
     async def look_up(self, domain):
         self.asked.append(domain)
-        if isinstance(self.answer, Later):
+        if isinstance(self.answer, Deferred):
             return await self.answer
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -180,7 +180,7 @@ class Remembering(Case):
         self.assertEqual(len(self.asked), 2)
 
     def test_all_who_ask_at_once_share_one_look_up(self):
-        self.answer = Later()
+        self.answer = Deferred()
         waiting = [self.book.find("example.org") for _ in range(5)]
         hosts = Hosts(((Host("a", ("192.0.2.1",)),),), 100)
         self.answer.callback(hosts)
@@ -188,7 +188,7 @@ class Remembering(Case):
         self.assertEqual(len(self.asked), 1)
 
     def test_a_cancelled_question_does_not_hurt_the_others(self):
-        self.answer = Later()
+        self.answer = Deferred()
         one, two = self.book.find("example.org"), self.book.find("example.org")
         one.addErrback(lambda _: None)
         one.cancel()
@@ -196,7 +196,7 @@ class Remembering(Case):
         self.assertEqual(self.successResultOf(two), Hosts(()))
 
     def test_a_fault_is_remembered_for_half_a_minute(self):
-        self.answer = Unroutable(Deferred(None))
+        self.answer = Unroutable(Delayed(None))
         for _ in range(3):
             self.assertIs(self.book.find("example.org"), self.answer.outcome)
         self.assertEqual(len(self.asked), 1)
@@ -206,9 +206,9 @@ class Remembering(Case):
 
     def test_what_is_forgiven_is_asked_again_and_what_is_known_stays(self):
         self.book.find("example.org")
-        self.answer = Unroutable(Deferred(None))
+        self.answer = Unroutable(Delayed(None))
         self.book.find("example.net")
-        self.answer = Later()
+        self.answer = Deferred()
         waiting = self.book.find("example.com")
         self.book.forgive()
         self.answer.callback(Hosts(()))
@@ -222,7 +222,7 @@ class Remembering(Case):
         for error in (LookupFailed("x"), ZeroDivisionError()):
             self.answer = error
             outcome = self.book.find(repr(error))
-            self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.4.3"))
+            self.assertEqual((type(outcome), outcome.reply.enhanced), (Delayed, "4.4.3"))
 
     def test_what_it_remembers_is_bounded(self):
         self.patch(__import__("mailserver.relay.hosts", fromlist=["x"]), "DOMAINS_KEPT", 10)

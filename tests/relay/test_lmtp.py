@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from mailserver.config import check_options
 from mailserver.interfaces import IComponent, IConcurrentDelivery, IForgiving, Services
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Local, Mailbox, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.parcel import Destination, Parcel
@@ -210,7 +210,7 @@ class Scripted(LMTPCase):
         self.store.answers["content"] = "250 2.0.0 one\n452 4.2.2 full\n550-5.7.1 no\n550 5.7.1 never"
         alice, nobody, bob, carl = await self.outcomes(await self.delivery(), parcel("alice", "nobody", "bob", "carl"))
         self.assertIsInstance(alice, Delivered)
-        assert isinstance(nobody, Failed) and isinstance(bob, Deferred) and isinstance(carl, Failed)
+        assert isinstance(nobody, Failed) and isinstance(bob, Delayed) and isinstance(carl, Failed)
         self.assertEqual([str(nobody.reply), str(bob.reply)], ["550 5.1.1 nobody", "452 4.2.2 full"])
         self.assertEqual(carl.reply.lines, ("no", "never"))
         self.assertEqual(self.store.contents, [DATA.replace(b"\r\n.", b"\r\n..")])
@@ -226,7 +226,7 @@ class Scripted(LMTPCase):
             last = replace(one.destinations[2], recipient=alias, route=replace(one.destinations[2].route, address=Address("ALICE", "example.org")))
             one = replace(one, destinations=(*one.destinations[:2], last, one.destinations[3]))
             outcomes = await self.outcomes(await self.delivery(recipient=template), one)
-            self.assertEqual([type(outcome) for outcome in outcomes], [Delivered, Deferred, Delivered, Deferred])
+            self.assertEqual([type(outcome) for outcome in outcomes], [Delivered, Delayed, Delivered, Delayed])
             told = [line for line in self.store.heard if line.startswith(b"RCPT")]
             self.assertEqual(told, [b"RCPT TO:<alice@example.org>", b"RCPT TO:<bob@example.org>"])
 
@@ -293,22 +293,22 @@ class Scripted(LMTPCase):
         self.patch(Script, "_say", say_and_close)
         alice, bob = await self.outcomes(await self.delivery(), parcel("alice", "bob"))
         self.assertIsInstance(alice, Delivered)
-        assert isinstance(bob, Deferred)
+        assert isinstance(bob, Delayed)
         self.assertIn("may have been delivered", bob.note)
         self.assertEqual(len(self.store.contents), 1)
 
     async def test_a_store_that_turns_us_away_or_is_not_there_is_for_later_whatever_its_code(self) -> None:
         self.store.answers["greeting"] = "554 5.3.2 no"
-        self.assertIsInstance((await self.outcomes(await self.delivery(), parcel("alice")))[0], Deferred)
+        self.assertIsInstance((await self.outcomes(await self.delivery(), parcel("alice")))[0], Delayed)
         await self.listening.stopListening()
-        self.assertIsInstance((await self.outcomes(await self.delivery(), parcel("alice")))[0], Deferred)
+        self.assertIsInstance((await self.outcomes(await self.delivery(), parcel("alice")))[0], Delayed)
 
     async def test_a_store_that_closes_at_any_stage_gets_nothing_twice_and_everything_waits(self) -> None:
         for stage in ("greeting", "LHLO", "MAIL", "RCPT", "DATA", "content"):
             answers, self.store.answers = self.store.answers, {**self.store.answers, stage: None}
             self.store.contents.clear()
             [outcome] = await self.outcomes(await self.delivery(probe="1s"), parcel("alice"))
-            self.assertIsInstance(outcome, Deferred, stage)
+            self.assertIsInstance(outcome, Delayed, stage)
             self.assertEqual(len(self.store.contents), stage == "content")
             self.store.answers = answers
 
@@ -316,13 +316,13 @@ class Scripted(LMTPCase):
         for stage in ("greeting", "LHLO", "MAIL", "RCPT", "DATA", "content"):
             answers, self.store.answers = self.store.answers, {**self.store.answers, stage: "421 4.3.2 going down"}
             [outcome] = await self.outcomes(await self.delivery(probe="1s"), parcel("alice"))
-            assert isinstance(outcome, Deferred)
+            assert isinstance(outcome, Delayed)
             self.store.answers = answers
 
     async def test_a_store_that_is_silent_costs_its_time_and_no_more(self) -> None:
         self.store.answers["content"] = ""
         [outcome] = await self.outcomes(await self.delivery(timeout="1s"), parcel("alice"))
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(len(self.store.contents), 1)
 
     async def test_no_more_connections_than_are_allowed(self) -> None:
@@ -388,7 +388,7 @@ class WithDovecot(LMTPCase):
         large = DATA + b"x" * 70 * 50 + b"\r\n"
         alice, unknown, full = await self.outcomes(delivery, parcel("alice", "unknown", "full", content=large))
         self.assertIsInstance(alice, Delivered)
-        assert isinstance(unknown, Failed) and isinstance(full, Failed | Deferred)
+        assert isinstance(unknown, Failed) and isinstance(full, Failed | Delayed)
         self.assertEqual(unknown.reply.enhanced, "5.1.1")
         self.assertEqual(full.reply.enhanced[2:], "2.2")
         self.assertEqual((len(self.store.messages("alice")), len(self.store.messages("full"))), (1, 0))
@@ -402,7 +402,7 @@ class WithDovecot(LMTPCase):
         delivery = await self.started(socket=self.store.socket, probe="1s")
         self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delivered)
         await deferToThread(self.store.stop)
-        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Deferred)
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delayed)
         await deferToThread(self.store.start)
         while not isinstance((await self.outcomes(delivery, parcel("alice")))[0], Delivered):
             await deferLater(reactor, 0.05)
@@ -411,9 +411,9 @@ class WithDovecot(LMTPCase):
     async def test_a_store_that_is_back_is_tried_at_once_when_a_person_asks(self) -> None:
         delivery = await self.started(socket=self.store.socket, probe="10m")
         await deferToThread(self.store.stop)
-        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Deferred)
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delayed)
         await deferToThread(self.store.start)
-        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Deferred)
+        self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delayed)
         delivery.forgive()
         self.assertIsInstance((await self.outcomes(delivery, parcel("alice")))[0], Delivered)
 

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from mailserver.mail.answers import Deferred, Delivered
+from mailserver.mail.answers import Delayed, Delivered
 from tests.ports import free_port
 from tests.relay.test_sockets import ServerSide, Sink, SocketCase, certificate
 from tests.tls.authority import Authority
@@ -40,7 +40,7 @@ class LoginCase(SocketCase):
         return await self.relay(**{"tls": "required", "username": USER, "password_file": str(self.password), **options})
 
     def assertDeferred(self, outcome, *words):
-        self.assertIsInstance(outcome, Deferred)
+        self.assertIsInstance(outcome, Delayed)
         for one in words:
             self.assertIn(one, str(outcome.reply))
 

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import TestCase
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination
@@ -89,7 +88,7 @@ class WithPostfix(TestCase):
         connect_settings = ConnectSettings(port=self.postfix.port, tls=tls)
         relay = smarthost_relay(reactor=network, hostname="us.example", host="127.0.0.1", connect_settings=connect_settings)
         await relay.start()
-        self.addCleanup(lambda: Later.fromCoroutine(relay.stop()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(relay.stop()))
         return relay
 
     async def deliver(
@@ -114,7 +113,7 @@ class WithPostfix(TestCase):
         relay = await self.relay()
         alice, refused, later, unknown, bob = await self.deliver(relay, "alice", "refused", "later", "unknown", "bob")
         self.assertEqual((type(alice), type(bob)), (Delivered, Delivered))
-        assert isinstance(refused, Failed) and isinstance(later, Deferred) and isinstance(unknown, Failed)
+        assert isinstance(refused, Failed) and isinstance(later, Delayed) and isinstance(unknown, Failed)
         for outcome, words in (
             (refused, "550 5.7.1 <refused@far.example>: Recipient address rejected: Nothing for this one"),
             (later, "450 4.7.1 <later@far.example>: Recipient address rejected: Come back another day"),
@@ -233,7 +232,7 @@ class WithPostfix(TestCase):
             self.assertIn(f"message {n + 1} on the connection", outcome.note)
         self.assertEqual(self.postfix.connections, 1)
         messages = [b"Subject: %d\r\n\r\ntext\r\n" % n for n in range(5, 60)]
-        await gatherResults([Later.fromCoroutine(self.deliver(relay, "alice", data=data)) for data in messages])
+        await gatherResults([Deferred.fromCoroutine(self.deliver(relay, "alice", data=data)) for data in messages])
         stored = await self.stored("alice", 60)
         self.assertEqual(Counter(one.header("Subject") for one in stored), Counter(str(n) for n in range(60)))
         self.assertLessEqual(self.postfix.connections, 20)
@@ -247,7 +246,7 @@ class WithPostfix(TestCase):
         await self.stored("alice")
         self.assertIn("TLS connection established from", self.postfix.log())
         [outcome] = await self.deliver(await self.relay(TLSMode.VERIFIED), "alice")
-        assert isinstance(outcome, Deferred)
+        assert isinstance(outcome, Delayed)
         self.assertEqual(outcome.reply.enhanced, "4.7.5")
 
     async def test_a_postfix_that_was_restarted_gets_the_next_message_over_a_new_connection(self) -> None:

@@ -3,11 +3,10 @@
 import gc
 from unittest import mock
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.defer import Deferred as Later
+from twisted.internet.defer import CancelledError, Deferred
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination
@@ -50,7 +49,7 @@ class Sending(RelayCase):
     def test_a_look_up_that_takes_its_time_is_waited_for(self):
         peer, _ = self.peers(Peer())
         book = self.relay._book
-        found, later = book.find("example.org"), Later()
+        found, later = book.find("example.org"), Deferred()
         with mock.patch.object(book, "find", return_value=later):
             answers = self.begin()
             self.turn()
@@ -110,7 +109,7 @@ class Sending(RelayCase):
         with open(path, "wb") as file:
             file.write(b"short\r\n")
         outcome = self.deliver(content=Content.at(path, 1000))
-        self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.3.0"))
+        self.assertEqual((type(outcome), outcome.reply.enhanced), (Delayed, "4.3.0"))
         self.assertEqual((a.messages, b.messages), ([], []))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
@@ -162,7 +161,7 @@ class Sending(RelayCase):
     def test_the_dialogue_is_that_with_the_last_host_that_spoke(self):
         self.peers(Peer({"greeting": "554 5.3.2 Closed"}), Peer({"MAIL": "451 4.3.0 Later"}))
         outcome = self.deliver()
-        self.assertIsInstance(outcome, Deferred)
+        self.assertIsInstance(outcome, Delayed)
         self.assertIn("S: 451 4.3.0 Later", outcome.dialogue)
         self.assertNotIn("S: 554 5.3.2 Closed", outcome.dialogue)
 
@@ -324,7 +323,7 @@ class Answers(RelayCase):
         replies = {"no": "550 5.1.1 Unknown", "later": "450 4.2.1 Greylisted"}
         a, b = self.peers(Peer({"RCPT": lambda line: replies.get(line[9:].split("@")[0])}), Peer())
         yes, no, later = self.deliver("yes@example.org", "no@example.org", "later@example.org")
-        self.assertEqual([type(one) for one in (yes, no, later)], [Delivered, Failed, Deferred])
+        self.assertEqual([type(one) for one in (yes, no, later)], [Delivered, Failed, Delayed])
         self.assertEqual((no.reply.lines, no.peer, no.phase), (("Unknown",), "a.example", "RCPT"))
         self.assertEqual([message[1] for message in a.messages], [("yes@example.org",)])
         self.assertEqual(b.connections, [], "4yz to RCPT is the recipient's answer, not the host's")
@@ -336,7 +335,7 @@ class Answers(RelayCase):
         self.assertEqual(len(a.connections), 1)
 
     def test_an_answer_to_the_content_is_that_of_all_who_were_accepted(self):
-        for reply, kind in (("554 5.7.1 Spam", Failed), ("451 4.3.0 Try later", Deferred)):
+        for reply, kind in (("554 5.7.1 Spam", Failed), ("451 4.3.0 Try later", Delayed)):
             self.setUp()
             _, b = self.peers(Peer({"END": reply}), Peer())
             outcomes = self.deliver("one@example.org", "two@example.org")
@@ -428,7 +427,7 @@ class NextHost(RelayCase):
     def test_without_a_next_host_it_is_deferred_with_the_last_reason(self):
         self.peers(Peer({"MAIL": "451 4.3.0 Not now"}), Peer({"MAIL": "452 4.3.1 Disk full"}))
         outcome = self.deliver()
-        self.assertEqual((type(outcome), str(outcome.reply)), (Deferred, "452 4.3.1 Disk full"))
+        self.assertEqual((type(outcome), str(outcome.reply)), (Delayed, "452 4.3.1 Disk full"))
         self.assertEqual((outcome.peer, outcome.phase), ("b.example", "MAIL"))
         self.assertIn("a.example[192.0.2.1]:25: 451 4.3.0 Not now", outcome.note)
 
@@ -442,7 +441,7 @@ class NextHost(RelayCase):
     def test_the_number_of_addresses_is_bounded(self):
         many = {"many.example": {"A": [f"198.51.100.{n}" for n in range(8)]}}
         self.relay = self.make(zones=many, addresses_most=3)
-        self.assertIsInstance(self.deliver("user@many.example"), Deferred)
+        self.assertIsInstance(self.deliver("user@many.example"), Delayed)
         self.assertEqual(sum(self.network.attempts.values()), 3)
 
 
@@ -454,12 +453,12 @@ class AfterTheFinalDot(RelayCase):
             self.setUp()
             _, b = self.peers(Peer({"END": event}), Peer())
             outcome = self.deliver()
-            self.assertEqual((type(outcome), b.connections), (Deferred, []))
+            self.assertEqual((type(outcome), b.connections), (Delayed, []))
             self.assertIn("may have been delivered", outcome.note)
 
     def test_421_in_place_of_the_answer_defers(self):
         _, b = self.peers(Peer({"END": "421 4.3.2 Shutting down"}), Peer())
-        self.assertEqual((type(self.deliver()), b.connections), (Deferred, []))
+        self.assertEqual((type(self.deliver()), b.connections), (Delayed, []))
 
     def test_a_connection_that_breaks_after_its_250_was_read_changes_nothing(self):
         a, b = self.peers(Peer(), Peer())
@@ -535,7 +534,7 @@ class OutOfReach(RelayCase):
     def test_a_dead_destination_costs_one_probe_at_a_time(self):
         outcomes = [self.begin() for _ in range(50)]
         self.turn()
-        self.assertTrue(all(isinstance(one[0][0], Deferred) for one in outcomes))
+        self.assertTrue(all(isinstance(one[0][0], Delayed) for one in outcomes))
         self.assertEqual(self.network.attempts[self.A], 2)
         for _ in range(500):
             (outcome,) = self.begin()
@@ -544,7 +543,7 @@ class OutOfReach(RelayCase):
         self.pass_time(60)
         outcomes = [self.begin() for _ in range(50)]
         self.turn()
-        self.assertTrue(all(isinstance(one[0][0], Deferred) for one in outcomes))
+        self.assertTrue(all(isinstance(one[0][0], Delayed) for one in outcomes))
         self.assertEqual(self.network.attempts[self.A], 3)
 
     def test_when_it_is_back_all_that_waits_for_the_probe_goes_through(self):
@@ -611,7 +610,7 @@ class ManyDestinations(RelayCase):
         )
         self.pass_time(60)
         kinds = [type(one[0][0]) for one in answers]
-        self.assertEqual((kinds.count(Delivered), kinds.count(Deferred)), (alive, len(answers) - alive))
+        self.assertEqual((kinds.count(Delivered), kinds.count(Delayed)), (alive, len(answers) - alive))
         self.assertLessEqual(self.network.most_open, hosts // 10)
         dead = [address for address in addresses if address not in self.network.peers]
         self.assertLessEqual(max(self.network.attempts[address] for address in dead), 2)
@@ -619,7 +618,7 @@ class ManyDestinations(RelayCase):
 
 class Ending(RelayCase):
     def stop(self):
-        stopped = Later.fromCoroutine(self.relay.stop())
+        stopped = Deferred.fromCoroutine(self.relay.stop())
         self.turn()
         return stopped
 
@@ -635,7 +634,7 @@ class Ending(RelayCase):
         under_way, waiting = self.begin(), self.begin()
         self.turn()
         stopped = self.stop()
-        self.assertIsInstance(waiting[0][0], Deferred)
+        self.assertIsInstance(waiting[0][0], Delayed)
         self.assertNoResult(stopped)
         a.connections[0].peer.stalled = False
         a.connections[0].hear(b"250 2.0.0 Kept\r\n")
@@ -650,13 +649,13 @@ class Ending(RelayCase):
         stopped = self.stop()
         self.pass_time(5)
         self.successResultOf(stopped)
-        self.assertIsInstance(under_way[0][0], Deferred)
+        self.assertIsInstance(under_way[0][0], Delayed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_after_it_nothing_is_sent(self):
         a, _ = self.peers(Peer())
         self.successResultOf(self.stop())
-        self.assertIsInstance(self.deliver(), Deferred)
+        self.assertIsInstance(self.deliver(), Delayed)
         self.assertEqual(a.connections, [])
 
     def test_a_call_that_is_cancelled_while_it_waits_is_never_sent(self):
@@ -699,7 +698,7 @@ class Encryption(RelayCase):
         self.relay = self.make(tls=TLSMode.REQUIRED)
         a, b = self.peers(Peer(), Peer({"STARTTLS": "454 4.7.0 Not now"}, offers=(*OFFERS, "STARTTLS")))
         outcome = self.deliver()
-        self.assertEqual((type(outcome), outcome.reply.enhanced), (Deferred, "4.7.4"))
+        self.assertEqual((type(outcome), outcome.reply.enhanced), (Delayed, "4.7.4"))
         self.assertEqual((a.messages, b.messages), ([], []))
 
     def test_where_encryption_is_an_offer_its_refusal_is_taken(self):

@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred as Later
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
@@ -22,7 +21,7 @@ from zope.interface import implementer
 
 from mailserver.interfaces import Services
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination
@@ -75,7 +74,7 @@ class Sink(Protocol):
     buffer = b""
 
     def connectionMade(self):
-        self.gone = Later()
+        self.gone = Deferred()
         self.factory.connections.append(self)
         self.transport.write(b"220 sink.example ESMTP\r\n")
 
@@ -159,7 +158,7 @@ class SocketCase(TestCase):
         checked = SmarthostOptions(**{"host": "sink.example", "port": self.port, **options})
         relay = SmarthostFactory().build(checked, services)
         await relay.start()
-        self.addCleanup(lambda: Later.fromCoroutine(relay.stop()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(relay.stop()))
         return relay
 
     async def deliver(self, relay, content=None):
@@ -202,18 +201,18 @@ class Encryption(SocketCase):
         self.offer_tls()
         self.sink.behind_220 = b"250 2.0.0 Trust me\r\n"
         outcome = await self.deliver(await self.relay())
-        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.5.0", []))
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Delayed, "4.5.0", []))
         self.assertEqual(len(self.sink.connections), 1)
 
     async def test_what_must_be_encrypted_waits_where_the_handshake_breaks(self):
         self.sink.tls = "garbage"
         outcome = await self.deliver(await self.relay(tls="required"))
-        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.7.5", []))
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Delayed, "4.7.5", []))
 
     async def test_what_must_be_verified_waits_where_nobody_vouches_for_the_certificate(self):
         self.offer_tls()
         outcome = await self.deliver(await self.relay(tls="verified"))
-        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Deferred, "4.7.5", []))
+        self.assertEqual((type(outcome), outcome.reply.enhanced, self.sink.messages), (Delayed, "4.7.5", []))
 
 
 class Streaming(SocketCase):
@@ -258,7 +257,7 @@ class Sinks(SocketCase):
 
     async def test_it_gets_every_message_over_a_few_connections(self):
         relay = await self.sunk()
-        outcomes = await gatherResults([Later.fromCoroutine(self.deliver(relay)) for _ in range(500)])
+        outcomes = await gatherResults([Deferred.fromCoroutine(self.deliver(relay)) for _ in range(500)])
         self.assertEqual({type(one) for one in outcomes}, {Delivered})
         counts = relay.connections.pool.counts
         self.assertLessEqual(counts.opened, 20)
@@ -272,14 +271,14 @@ class Sinks(SocketCase):
 
     async def test_one_that_refuses_a_command_for_now_or_for_ever(self):
         for command, phase in (("mail", "MAIL"), ("rcpt", "RCPT"), ("data", "DATA"), (".", "END")):
-            for option, kind in (("-r", Deferred), ("-f", Failed)):
+            for option, kind in (("-r", Delayed), ("-f", Failed)):
                 outcome = await self.deliver(await self.sunk(option, command))
                 self.assertEqual((type(outcome), outcome.phase), (kind, phase), f"{option} {command}: {outcome}")
 
     async def test_one_that_hangs_up_defers(self):
         for command in ("connect", "ehlo", "mail", "rcpt", "data", "."):
             outcome = await self.deliver(await self.sunk("-q", command))
-            self.assertIsInstance(outcome, Deferred, command)
+            self.assertIsInstance(outcome, Delayed, command)
             self.assertEqual("may have been delivered" in outcome.note, command == ".", f"{command}: {outcome}")
 
 

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.reply import Reply
 from mailserver.relay.transmission import Meaning, meaning_of, told
 from mailserver.smtp.client.dialogue import Dialogue
@@ -42,7 +42,7 @@ class Meanings(SynchronousTestCase):
 
 class Notes(SynchronousTestCase):
     def test_the_hosts_words_are_told_from_ours(self):
-        outcomes = (Delivered("250 Ok"), Failed(NO, phase="RCPT"), Failed(NO, "not sent"), Deferred(BUSY))
+        outcomes = (Delivered("250 Ok"), Failed(NO, phase="RCPT"), Failed(NO, "not sent"), Delayed(BUSY))
         found = told(Done(outcomes, OK, OK), host="mx.example", note="here", dialogue=Dialogue())
         self.assertEqual([one.peer for one in found], ["mx.example", "mx.example", "", ""])
         self.assertEqual([one.note for one in found], ["250 Ok; here", "here", "not sent; here", "here"])

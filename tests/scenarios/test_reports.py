@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from mailserver.config import Options
 from mailserver.interfaces import IComponentFactory, IDelivery
-from mailserver.mail.answers import Deferred, Failed
+from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.reply import Reply
 
 
@@ -28,7 +28,7 @@ class Elsewhere:
 
     def outcome(self, user):
         if user == "slow":
-            return Deferred(Reply.of(451, "4.4.1", "No connection"), "timed out", peer="mx.elsewhere.example", phase="CONNECT")
+            return Delayed(Reply.of(451, "4.4.1", "No connection"), "timed out", peer="mx.elsewhere.example", phase="CONNECT")
         return Failed(Reply.of(550, "5.1.1", "Nobody of that name"), peer="mx.elsewhere.example", phase="RCPT")
 
     async def flush(self):

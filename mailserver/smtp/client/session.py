@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from mailserver.mail.answers import Deferred
+from mailserver.mail.answers import Delayed
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.auth import AuthExchange, AuthTalk
 from mailserver.smtp.client.dialogue import Dialogue
@@ -339,7 +339,7 @@ class ClientSession:
         """All of a part is answered: the next part, or the end."""
         transaction.ask_again()
         if transaction.is_unfinished and self._is_used_up:
-            transaction.settle_all(Deferred(LEFT_OVER))
+            transaction.settle_all(Delayed(LEFT_OVER))
         if transaction.is_unfinished:
             self._move(ClientInput.PART_OVER)
             self._move(ClientInput.SEND)

@@ -6,7 +6,7 @@ is too many (RFC 5321 section 4.5.3.1.10).  So a transaction has parts, each wit
 
 from __future__ import annotations
 
-from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.content import ChunkWriter, DotWriter
 from mailserver.smtp.client.events import Done
@@ -125,7 +125,7 @@ class ClientTransaction:
         if reply.code < 300:
             self.accepted.append(index)
         elif (reply.code, reply.enhanced) in TOO_MANY:
-            self._outcomes[index] = Deferred(reply, phase="RCPT")
+            self._outcomes[index] = Delayed(reply, phase="RCPT")
             self._too_many.append(index)
         else:
             self._outcomes[index] = refused(reply, Phase.RCPT)
@@ -169,8 +169,8 @@ class ClientTransaction:
         waiting = self.accepted if self.is_uncertain and not is_answer else ()
         for index in waiting:
             if self._outcomes[index] is None:
-                self._outcomes[index] = Deferred(reply, UNCERTAIN, "", phase.name)
-        self.settle_all(Deferred(reply, "", "", phase.name))
+                self._outcomes[index] = Delayed(reply, UNCERTAIN, "", phase.name)
+        self.settle_all(Delayed(reply, "", "", phase.name))
 
     def done(self) -> Done:
         """All have their outcome."""
@@ -188,4 +188,4 @@ def has_non_ascii(request: Request) -> bool:
 
 def refused(reply: Reply, phase: Phase) -> Outcome:
     """A negative reply as an outcome."""
-    return Deferred(reply, phase=phase.name) if reply.is_transient else Failed(reply, phase=phase.name)
+    return Delayed(reply, phase=phase.name) if reply.is_transient else Failed(reply, phase=phase.name)

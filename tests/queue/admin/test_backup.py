@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mailserver.mail.answers import Deferred as Later
+from mailserver.mail.answers import Delayed
 from mailserver.mail.reply import Reply
 from mailserver.queue.admin import backup
 from mailserver.queue.admin.backup import NoBackup, back_up, read_manifest, restore
@@ -16,7 +16,7 @@ from mailserver.queue.reader import list_entries
 from tests.queue.admin.test_orders import VerbsCase
 from tests.queue.doubles import local, remote
 
-LATER = Later(Reply.of(451, "4.3.0", "not now"))
+LATER = Delayed(Reply.of(451, "4.3.0", "not now"))
 
 
 class Backups(VerbsCase):

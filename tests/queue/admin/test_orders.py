@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred as Later
-from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.reply import Reply
@@ -23,7 +22,7 @@ from mailserver.queue.admin.selection import Selection, SelectionError
 from mailserver.queue.lock import QueueInUse
 from tests.queue.doubles import QueueCase, envelope, local, remote
 
-LATER = Later(Reply.of(451, "4.3.0", "not now"))
+LATER = Delayed(Reply.of(451, "4.3.0", "not now"))
 NEVER = Failed(Reply.of(550, "5.1.1", "no such user"))
 ELSEWHERE = Remote(Address("dora", "other.example"))
 

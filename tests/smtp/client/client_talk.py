@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Deferred, Delivered, Failed, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.events import ClientEvent, Done, SendContent
@@ -121,7 +121,7 @@ def verdict(outcome: Outcome) -> str:
     match outcome:
         case Delivered():
             return "ok"
-        case Deferred(reply):
+        case Delayed(reply):
             return f"later {reply.code}"
         case Failed(reply):
             return f"never {reply.code}"

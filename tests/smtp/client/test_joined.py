@@ -285,7 +285,7 @@ class EndTests(SynchronousTestCase):
                     got = said[1][:octets].count(b"\r\n") if flight else 0
                     expected = ["ok" if lmtp and n < got else "later 451" for n in range(2)]
                     self.assertEqual(talk.verdicts, expected, (lmtp, flight, octets))
-                    notes = {outcome.note for outcome in talk.done.outcomes if outcome.__class__.__name__ == "Deferred"}
+                    notes = {outcome.note for outcome in talk.done.outcomes if outcome.__class__.__name__ == "Delayed"}
                     self.assertEqual(notes, {UNCERTAIN if flight else ""})
                     self.assertIsInstance(talk.events[-1], Lost)
 

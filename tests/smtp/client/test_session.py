@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Deferred, Delivered, Failed
+from mailserver.mail.answers import Delayed, Delivered, Failed
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.events import (
     Broken,
@@ -776,7 +776,7 @@ class EndTests(SynchronousTestCase):
         talk = Talk().ready()
         talk.send("a")
         talk.eof()
-        self.assertEqual(talk.events, [Done((Deferred(talk.done.outcomes[0].reply, phase="MAIL"),), None, None), Lost(Phase.MAIL)])
+        self.assertEqual(talk.events, [Done((Delayed(talk.done.outcomes[0].reply, phase="MAIL"),), None, None), Lost(Phase.MAIL)])
 
     def test_something_unasked_between_messages_ends_the_session(self):
         for octets in (b"250 ok\r\n", b"554 idle\r\n", b"* hello\r\n"):
