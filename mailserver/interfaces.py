@@ -9,10 +9,12 @@ return a Deferred.  The core gives each call a deadline; a call that fails or ta
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
+from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from mailserver.mail.address import Address
@@ -28,6 +30,8 @@ __all__ = [
     "Candidate",
     "CannotTell",
     "Clock",
+    "ComparesPasswords",
+    "ComponentThreads",
     "Denial",
     "Denied",
     "IAccountList",
@@ -42,8 +46,8 @@ __all__ = [
     "IDelivery",
     "IDirectory",
     "IForgiving",
-    "IHostFinder",
     "IHostAccounts",
+    "IHostFinder",
     "ILogin",
     "IMayBeMissing",
     "IModifier",
@@ -62,9 +66,24 @@ __all__ = [
     "IStateStore",
     "ISweeping",
     "IUsualScramForm",
+    "KeepProcess",
     "LoggedIn",
+    "NewThreads",
+    "RunInThread",
     "Services",
+    "Timer",
 ]
+
+Arguments = TypeVarTuple("Arguments")
+T = TypeVar("T")
+
+
+class Timer(Protocol):
+    """Twisted's `IDelayedCall`, as far as a component needs it."""
+
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
 
 
 class Clock(Protocol):
@@ -72,7 +91,42 @@ class Clock(Protocol):
 
     def seconds(self) -> float: ...
 
-    def callLater(self, delay: float, f: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+    def callLater(self, delay: float, f: Callable[..., object], /, *args: Any, **kwargs: Any) -> Timer: ...
+
+
+class RunInThread(Protocol):
+    """Calls a function that may block, in a thread."""
+
+    def __call__(self, function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> Deferred[T]: ...
+
+
+class ComparesPasswords(Protocol):
+    """Compares a password with a hash, in one of a few threads."""
+
+    def __call__(self, password: str, hash: str | None, /) -> Awaitable[bool]: ...
+
+
+class ComponentThreads(Protocol):
+    """Threads of a component's own (`mailserver.plugins.threads.Threads`)."""
+
+    def run(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]: ...
+
+    def stop(self) -> None: ...
+
+
+class NewThreads(Protocol):
+    """Makes a component threads of its own: at most `most`, begun when they are needed."""
+
+    def __call__(self, name: str, most: int, /) -> ComponentThreads: ...
+
+
+class KeepProcess(Protocol):
+    """Starts one of the server's own small processes (`mailserver.processes`) and replaces it when it dies."""
+
+    def __call__(self, kind: str, start: Any, /, *, privileged: bool = True) -> Any: ...
+
+
+_NOT_LENT: Any = None  # a component that is built without a server gets fewer services
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +136,7 @@ class Services:
     * `clock`: the wall clock and delayed calls
     * `run_in_thread(function, *args)`: an Awaitable of what the function returns
     * `state`: an `IStateStore`, which outlives a restart
-    * `resolver`: an `IResolver`, None where no DNS is configured
+    * `resolver`: an `IResolver`
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
@@ -92,21 +146,23 @@ class Services:
     * `room_for(octets)`: whether the disk of the data has room for them beside `limits.minimum_free_bytes`; they count as taken
       for a second.  In the reactor's thread
     * `steady_seconds()`: a clock that nobody sets, for times that a component keeps in memory
+    * `name`: what the configuration calls the component: its table's `name`, else what its `use` says
     """
 
     clock: Clock
-    run_in_thread: Any
+    run_in_thread: RunInThread
     state: Any
-    resolver: Any
+    resolver: IResolver
     hostname: str
     configuration_directory: str
     data_directory: str
-    check_password: Any = None
-    keep_process: Any = None
+    check_password: ComparesPasswords = _NOT_LENT
+    keep_process: KeepProcess | None = None
     keys_directory: str = ""
-    new_threads: Any = None
-    room_for: Any = None
-    steady_seconds: Any = None
+    new_threads: NewThreads = _NOT_LENT
+    room_for: Callable[[int], bool] = _NOT_LENT
+    steady_seconds: Callable[[], float] = time.monotonic
+    name: str = ""
 
 
 class IComponentFactory(Interface):

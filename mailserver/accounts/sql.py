@@ -36,6 +36,7 @@ from mailserver.config import FilePath, Options
 from mailserver.interfaces import (
     CannotTell,
     Clock,
+    ComponentThreads,
     IAccountList,
     ICertificateAccounts,
     IComponent,
@@ -47,7 +48,7 @@ from mailserver.interfaces import (
     Services,
 )
 from mailserver.mail.answers import Mailbox
-from mailserver.plugins.threads import AllHang, Threads
+from mailserver.plugins.threads import AllHang
 from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, form_of, usual_form
 from mailserver.sasl.steps import ScramKeys
 
@@ -112,7 +113,7 @@ class SqlDirectory:
         source: AccountSource,
         options: SqlDirectoryOptions,
         clock: Clock,
-        threads: Threads,
+        threads: ComponentThreads,
         check_password: Callable[[str, str | None], Awaitable[bool]],
         used: Callable[[str, AppPassword], None] = lambda account, one: None,
         today: Callable[[], datetime.date] = lambda: datetime.datetime.now(datetime.UTC).date(),

@@ -191,7 +191,7 @@ def _relay(
         ipv4=options.ip != "ipv6",
         ipv6=options.ip != "ipv4",
     )
-    book = HostBook(look_up=look_up, seconds=services.steady_seconds or services.clock.seconds)
+    book = HostBook(look_up=look_up, seconds=services.steady_seconds)
     return Relay(
         book=book,
         connections=connections,

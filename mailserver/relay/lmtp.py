@@ -242,7 +242,7 @@ class LMTPFactory:
         )
         tls = TLSMode(options.tls) if options.socket is None else TLSMode.NONE
         relay = Relay(
-            book=HostBook(look_up=_places(options, services), seconds=services.steady_seconds or services.clock.seconds),
+            book=HostBook(look_up=_places(options, services), seconds=services.steady_seconds),
             connections=connections,
             connect_settings=ConnectSettings(port=0 if options.socket is not None else options.port, tls=tls),
             by_domain=False,
