@@ -6,7 +6,7 @@ RFCs'.
 
 In the order in which they are read:
 
-* `interfaces`: everything that a plugin author implements, and nothing else
+* `interfaces/`: everything that a plugin author implements, and nothing else
 * `mail/`: values and formats, pure: what the parts say to each other
 * `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
 * `sasl/`: the exchanges of a login, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC

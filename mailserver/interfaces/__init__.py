@@ -1,0 +1,119 @@
+"""Everything that a plugin author implements, and nothing else.
+
+A component is built by an `IComponentFactory`, which is found by its name: an object in a module of `twisted.plugins`, or
+behind an entry point of the group ``mailserver.plugins``.  Every method typed ``Awaitable`` may be an ``async def`` or may
+return a Deferred.  The core gives each call a deadline; a call that fails or takes too long counts as the configured
+`on_error`, which is *defer* unless the administrator says otherwise: a broken plugin never loses and never lets through.
+
+In the order in which they are read:
+
+* `components`: how a component is made, started and ended, and what any of them may provide besides its kind
+* `filters`: those who judge, change or watch a message
+* `accounts`: who exists and who may log in
+* `delivery`: where a recipient goes, and how a message gets there
+* `services`: what the core lends to a component
+"""
+
+from mailserver.interfaces.accounts import (
+    CannotTell,
+    Denial,
+    Denied,
+    IAccountList,
+    IAuthenticator,
+    ICertificateAccounts,
+    IDirectory,
+    IHostAccounts,
+    ILogin,
+    IScramAccounts,
+    ISecretAccounts,
+    ISenderGrants,
+    IUsualScramForm,
+    LoggedIn,
+)
+from mailserver.interfaces.components import (
+    IComponent,
+    IComponentFactory,
+    ICounting,
+    IPrivilegedComponent,
+    ISweeping,
+)
+from mailserver.interfaces.delivery import (
+    Candidate,
+    IBatchDelivery,
+    IConcurrentDelivery,
+    IDelivery,
+    IForgiving,
+    IHostFinder,
+    IMayBeMissing,
+    IPreparing,
+    IRouter,
+)
+from mailserver.interfaces.filters import (
+    IContentFilter,
+    IModifier,
+    IObserver,
+    IPeerFilter,
+    IRecipientContentFilter,
+    IRecipientFilter,
+    ISenderFilter,
+)
+from mailserver.interfaces.services import (
+    Clock,
+    ComparesPasswords,
+    ComponentThreads,
+    IResolver,
+    IStateStore,
+    KeepProcess,
+    NewThreads,
+    RunInThread,
+    Services,
+    Timer,
+)
+
+__all__ = [
+    "Candidate",
+    "CannotTell",
+    "Clock",
+    "ComparesPasswords",
+    "ComponentThreads",
+    "Denial",
+    "Denied",
+    "IAccountList",
+    "IAuthenticator",
+    "IBatchDelivery",
+    "ICertificateAccounts",
+    "IComponent",
+    "IComponentFactory",
+    "IConcurrentDelivery",
+    "IContentFilter",
+    "ICounting",
+    "IDelivery",
+    "IDirectory",
+    "IForgiving",
+    "IHostAccounts",
+    "IHostFinder",
+    "ILogin",
+    "IMayBeMissing",
+    "IModifier",
+    "IObserver",
+    "IPeerFilter",
+    "IPreparing",
+    "IPrivilegedComponent",
+    "IRecipientContentFilter",
+    "IRecipientFilter",
+    "IResolver",
+    "IRouter",
+    "IScramAccounts",
+    "ISecretAccounts",
+    "ISenderFilter",
+    "ISenderGrants",
+    "IStateStore",
+    "ISweeping",
+    "IUsualScramForm",
+    "KeepProcess",
+    "LoggedIn",
+    "NewThreads",
+    "RunInThread",
+    "Services",
+    "Timer",
+]

@@ -1,0 +1,102 @@
+"""Where a recipient goes, and how a message gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+
+from zope.interface import Attribute, Interface
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Mailbox, Outcome, Route
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.parcel import Destination, Parcel
+
+__all__ = [
+    "Candidate",
+    "IBatchDelivery",
+    "IConcurrentDelivery",
+    "IDelivery",
+    "IForgiving",
+    "IHostFinder",
+    "IMayBeMissing",
+    "IPreparing",
+    "IRouter",
+]
+
+
+class IRouter(Interface):
+    """Says where a recipient goes."""
+
+    def route(address: Address) -> Awaitable[Sequence[Route]]:
+        """Return at least one route; several for an alias.  A single `Refused` refuses the recipient."""
+
+
+class IDelivery(Interface):
+    """Takes messages to where they go."""
+
+    stores = Attribute("False where nothing is kept (`discard`): such a message need not be written to the queue first.")
+
+    def deliver(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Awaitable[Mapping[int, Outcome]]:
+        """Try each destination; return an outcome for each `Destination.index`.
+
+        Several destinations may be one mailbox.  It gets one copy, and all of them have the outcome of the first
+        (`mailserver.mail.parcel.one_for_each` sorts them).  A destination that fails never holds up another.  An error counts
+        as `Delayed` for all of them.  A `Delivered` need not be durable before `flush` has returned.
+        """
+
+    def flush() -> Awaitable[None]:
+        """Make durable what was delivered before the call.  After an error none of it counts as delivered."""
+
+
+class IBatchDelivery(IDelivery):
+    """Optional: a delivery that works on many messages with one hand-over."""
+
+    def deliver_batch(parcels: Sequence[Parcel]) -> Awaitable[Sequence[Mapping[int, Outcome]]]:
+        """As `deliver`, for each parcel; the answer has the parcels' order."""
+
+
+class IConcurrentDelivery(IDelivery):
+    """Optional: a delivery that waits for others (a command, another host), so that its calls go side by side."""
+
+    calls_at_once = Attribute("How many `deliver` calls may be under way at once.")
+    deadline_seconds = Attribute("How long one of them may take; then it is cancelled and counts as Delayed.")
+
+
+class IMayBeMissing(Interface):
+    """Optional, beside `IDelivery`: a delivery that depends on something that may be gone for a while."""
+
+    def missing() -> str:
+        """Why it cannot deliver now, "" where it can.  Asked for each recipient that it would serve, who is deferred (451)."""
+
+
+class IPreparing(Interface):
+    """Optional, beside `IDelivery`: a delivery whose mailboxes can be made before the first message."""
+
+    def prepare(mailboxes: Sequence[Mailbox]) -> Awaitable[None]:
+        """Make those that are missing, so that a mail program finds them.  One that cannot be made is not an error here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One host with its numeric addresses.  Those of the lowest `rank` are tried first, in random order among equals."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    rank: int
+
+
+class IHostFinder(Interface):
+    """Optional, beside `IDelivery`: a delivery that can say which hosts it would try."""
+
+    def hosts_for(address: Address) -> Awaitable[Sequence[Candidate] | Outcome]:
+        """The hosts in the order in which they are tried, or the outcome where there are none."""
+
+
+class IForgiving(Interface):
+    """Optional, beside `IDelivery`: a delivery that remembers what it could not reach."""
+
+    def forgive() -> None:
+        """Forget what was out of reach, and which look-ups failed: a person wants mail to be tried now."""

@@ -1,0 +1,75 @@
+"""Those who judge, change or watch a message."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+from zope.interface import Interface
+
+from mailserver.mail.answers import Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.edits import Edit
+from mailserver.mail.envelope import Envelope, Peer, Recipient
+
+__all__ = [
+    "IContentFilter",
+    "IModifier",
+    "IObserver",
+    "IPeerFilter",
+    "IRecipientContentFilter",
+    "IRecipientFilter",
+    "ISenderFilter",
+]
+
+
+class IPeerFilter(Interface):
+    """Judges who connects."""
+
+    def judge_peer(peer: Peer) -> Awaitable[Verdict]:
+        """Called at connect (`peer.hello` is empty) and again after EHLO, HELO or LHLO.
+
+        A `Quarantine` holds for every message of the connection.
+        """
+
+
+class ISenderFilter(Interface):
+    """Judges a reverse-path at MAIL."""
+
+    def judge_sender(envelope: Envelope) -> Awaitable[Verdict]:
+        """`envelope.sender` may be None, the null reverse-path; there are no recipients yet."""
+
+
+class IRecipientFilter(Interface):
+    """Judges one forward-path at RCPT."""
+
+    def judge_recipient(envelope: Envelope, recipient: Recipient) -> Awaitable[Verdict]:
+        """`envelope.recipients` holds those accepted before this one.  A `Quarantine` is for this recipient alone."""
+
+
+class IContentFilter(Interface):
+    """Judges a message after its data, once for all its recipients."""
+
+    def judge_content(envelope: Envelope, content: Content) -> Awaitable[Verdict]:
+        """The verdict holds for every recipient.  `content` is the whole message."""
+
+
+class IRecipientContentFilter(Interface):
+    """Judges a message after its data for one recipient at a time."""
+
+    def judge_content_for(envelope: Envelope, content: Content, recipient: Recipient) -> Awaitable[Verdict]:
+        """The verdict holds for this recipient alone."""
+
+
+class IModifier(Interface):
+    """Changes a message; the core applies and records the edits."""
+
+    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit]]:
+        """Return the edits in the order in which they are to be applied."""
+
+
+class IObserver(Interface):
+    """Is told what happens; can neither decide nor delay."""
+
+    def observe(step: Mapping[str, Any]) -> None:
+        """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields."""

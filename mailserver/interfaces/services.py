@@ -1,0 +1,143 @@
+"""What the core lends to a component."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+__all__ = [
+    "Clock",
+    "ComparesPasswords",
+    "ComponentThreads",
+    "IResolver",
+    "IStateStore",
+    "KeepProcess",
+    "NewThreads",
+    "RunInThread",
+    "Services",
+    "Timer",
+]
+
+Arguments = TypeVarTuple("Arguments")
+T = TypeVar("T")
+
+
+class Timer(Protocol):
+    """Twisted's `IDelayedCall`, as far as a component needs it."""
+
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
+
+
+class Clock(Protocol):
+    """Twisted's `IReactorTime`, as far as a component needs it."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, f: Callable[..., object], /, *args: Any, **kwargs: Any) -> Timer: ...
+
+
+class RunInThread(Protocol):
+    """Calls a function that may block, in a thread."""
+
+    def __call__(self, function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> Deferred[T]: ...
+
+
+class ComparesPasswords(Protocol):
+    """Compares a password with a hash, in one of a few threads."""
+
+    def __call__(self, password: str, hash: str | None, /) -> Awaitable[bool]: ...
+
+
+class ComponentThreads(Protocol):
+    """Threads of a component's own (`mailserver.plugins.threads.Threads`)."""
+
+    def run(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]: ...
+
+    def stop(self) -> None: ...
+
+
+class NewThreads(Protocol):
+    """Makes a component threads of its own: at most `most`, begun when they are needed."""
+
+    def __call__(self, name: str, most: int, /) -> ComponentThreads: ...
+
+
+class KeepProcess(Protocol):
+    """Starts one of the server's own small processes (`mailserver.processes`) and replaces it when it dies."""
+
+    def __call__(self, kind: str, start: Any, /, *, privileged: bool = True) -> Any: ...
+
+
+_NOT_LENT: Any = None  # a component that is built without a server gets fewer services
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the core lends to a component.
+
+    * `clock`: the wall clock and delayed calls
+    * `run_in_thread(function, *args)`: an Awaitable of what the function returns
+    * `state`: an `IStateStore`, which outlives a restart
+    * `resolver`: an `IResolver`
+    * `hostname`: the server's own name
+    * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
+    * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
+      matched a moment ago is quick.  With None for the hash the answer is False and takes as long as for a real one
+    * `keep_process(kind, start)`: starts one of the server's own small processes and replaces it when it dies
+    * `new_threads(name, most)`: threads of the component's own for calls that may hang (`mailserver.plugins.threads.Threads`)
+    * `room_for(octets)`: whether the disk of the data has room for them beside `limits.minimum_free_bytes`; they count as taken
+      for a second.  In the reactor's thread
+    * `steady_seconds()`: a clock that nobody sets, for times that a component keeps in memory
+    * `name`: what the configuration calls the component: its table's `name`, else what its `use` says
+    """
+
+    clock: Clock
+    run_in_thread: RunInThread
+    state: Any
+    resolver: IResolver
+    hostname: str
+    configuration_directory: str
+    data_directory: str
+    check_password: ComparesPasswords = _NOT_LENT
+    keep_process: KeepProcess | None = None
+    keys_directory: str = ""
+    new_threads: NewThreads = _NOT_LENT
+    room_for: Callable[[int], bool] = _NOT_LENT
+    steady_seconds: Callable[[], float] = time.monotonic
+    name: str = ""
+
+
+class IStateStore(Interface):
+    """Small facts that expire: greylists, rates, reputation.  `space` keeps components apart."""
+
+    def get(space: str, key: str) -> bytes | None:
+        """The value, None where there is none or it has expired."""
+
+    def put(space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
+        """Keep the value; it reaches the disk within seconds."""
+
+    def drop(space: str, key: str) -> None:
+        """Forget it."""
+
+    def items(space: str) -> Iterable[tuple[str, bytes, float]]:
+        """Key, value and end (seconds since the epoch) of what has not expired, by key; at most 100,000 of them.
+
+        It blocks for the disk: for a person's question, not for the path of a message.
+        """
+
+
+class IResolver(Interface):
+    """Asks the DNS.  A time-out or SERVFAIL is an error, never "no such record"."""
+
+    def query(name: str, record_type: str) -> Awaitable[Any]:
+        """Return an `Answer` (mailserver.mail.dns_records): records, time to live, authenticated-data bit.
+
+        `record_type` is A, AAAA, MX, TXT, PTR, TLSA or CNAME.  Raises `LookupFailed` where nobody can tell.
+        """
