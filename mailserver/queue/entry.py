@@ -264,6 +264,12 @@ def pack(number: int, envelope: Envelope, content: Content, destinations: tuple[
     return b"".join((key, front, octets, prefix, data or b""))
 
 
+def disowned_of(number: int, packed: bytes) -> Settled:
+    """The entry of a row that `pack` has made, as one that is to be taken out again."""
+    id, spooled = packed[KEY_OCTETS + 2 : KEY_OCTETS + 18], packed[KEY_OCTETS - 1 : KEY_OCTETS]
+    return Settled(number, id.decode("ascii"), True, spooled == b"1")
+
+
 def unpack_front(number: int, front: bytes) -> tuple[str, int, int]:
     """The id, the octets of the envelope and the size of the whole content, from the first octets of a row."""
     try:

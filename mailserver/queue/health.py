@@ -36,7 +36,7 @@ class Health:
     """No mail is accepted from the moment when the store fails until a small write has been proved durable.
 
     A store that is damaged is not written to any more before the next start: `damage` says what was found.  `do(work)` runs in
-    the store's thread; `works_again()` is called when it does.
+    the store's thread, where `reopen()` tries the store; `works_again()` is called when it works.
     """
 
     log = Logger()
@@ -46,12 +46,14 @@ class Health:
         *,
         clock: Clock,
         do: Callable[[Callable[[SqliteStore], None]], Deferred[None]],
+        reopen: Callable[[], Deferred[Any]],
         is_trusted: Callable[[], bool],
         room: Room,
         works_again: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._do = do
+        self._reopen = reopen
         self._is_trusted = is_trusted
         self._room = room
         self._works_again = works_again
@@ -103,9 +105,9 @@ class Health:
     def _probe(self) -> None:
         self._timer = None
         if not self.damage:
-            self._do(lambda store: store.reopen()).addCallbacks(self._proved, self._still_broken)
+            self._reopen().addCallbacks(self._proved, self._still_broken)
 
-    def _proved(self, _: None) -> None:
+    def _proved(self, _: object) -> None:
         if not self._ended and not self.damage:
             self.works = True
             self.log.info("the store of the queue works again")

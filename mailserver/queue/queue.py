@@ -2,7 +2,8 @@
 
 A message is committed when its row, and the file of a large one, are on the disk; only then may its 250 leave.  After a failed
 sync a message counts as not accepted; its row is deleted before the store is used again, or closed.  Only a crash between the
-two, or a disk that fails until the end, can bring it back, as a second copy of what the peer then sends once more.
+two, or a disk that fails until the end, can bring it back, as a second copy of what the peer then sends once more.  Its file
+stays for as long: it is removed when the row is gone for good, or, after a stop, by the next start.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class Queue:
         return Health(
             clock=self._clock,
             do=self._writer.do,
+            reopen=lambda: self._forgetting(SqliteStore.reopen),
             is_trusted=lambda: self._writer.is_trusted,
             room=self.room,
             works_again=lambda: self._clock_changes.works_again(),
@@ -425,7 +427,7 @@ class Queue:
         """Make a message durable.  Errbacks with `StorageFull`, `StorageBroken`, or ValueError for what is no message.
 
         `held` names destinations (by their indexes), each with the reason, that wait until a person releases them.  After an
-        errback the file of a large content is the caller's to remove.
+        errback the file of a large content is the caller's to remove, unless the fault `may_come_back`.
         """
         if not self._accepting or not self._health.works:
             return fail(StorageBroken("the queue takes no messages now"))

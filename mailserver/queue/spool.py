@@ -19,7 +19,7 @@ class Spool:
     """The directory `spool/`: one file for each large content, named by the message id.
 
     The receiver writes the file, syncs it and the directory, and only then commits.  Until the commit has answered, the file is
-    the receiver's to remove; afterwards it is the queue's.
+    the receiver's to remove, and so it is where the answer is an error, unless that `may_come_back`.  Else it is the queue's.
     """
 
     def __init__(self, directory: str) -> None:

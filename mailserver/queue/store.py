@@ -19,7 +19,17 @@ import apsw
 
 from mailserver.mail.durable import sync_directory, sync_file
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
-from mailserver.queue.entry import CLOSED, WHOLE_ENTRY, Attempt, EntryState, Mark, Settled, encode_history, encode_reply
+from mailserver.queue.entry import (
+    CLOSED,
+    WHOLE_ENTRY,
+    Attempt,
+    EntryState,
+    Mark,
+    Settled,
+    disowned_of,
+    encode_history,
+    encode_reply,
+)
 from mailserver.queue.shared_memory import SharedMemory
 
 __all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "cut_off_is_damage", "open_connection"]
@@ -128,7 +138,7 @@ class SqliteStore:
         self._page_octets = page_octets
         self._shared_memory = SharedMemory(path)
         self._connection: apsw.Connection | None = None
-        self._disowned: set[int] = set()
+        self._disowned: list[Settled] = []
         self._checkpointed_pages = 0
 
     # --- life ---
@@ -185,8 +195,11 @@ class SqliteStore:
         self.close()
         return len(self._disowned)
 
-    def reopen(self) -> None:
-        """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works."""
+    def reopen(self) -> list[Settled]:
+        """Close, open, delete what was answered with an error, and prove with a small durable write that the disk works.
+
+        Returns what was deleted: it cannot come back any more.
+        """
         if self._damage:
             raise StorageDamaged(self._damage)
         with contextlib.suppress(StorageBroken, StorageFull):
@@ -195,13 +208,12 @@ class SqliteStore:
         self.trusted = False
         with self._faults():
             connection = self._open_connection()
-            if self._disowned:
-                connection.execute(DELETE, (numbers_array(self._disowned),))
-                connection.execute(DELETE_ATTEMPTS, (numbers_array(self._disowned),))
+            self._forget(connection, self._disowned)
             connection.execute("INSERT OR REPLACE INTO mark VALUES ('proof', 1 + coalesce("
                                "(SELECT value FROM mark WHERE name = 'proof'), 0))")  # fmt: skip
-        self._disowned.clear()
+        forgotten, self._disowned = self._disowned, []
         self.trusted = True
+        return forgotten
 
     def distrust(self, why: str) -> None:
         """Damage has been found: write nothing any more."""
@@ -215,7 +227,7 @@ class SqliteStore:
     def add(self, numbers: Sequence[int], packed: Sequence[bytes], attempts: Sequence[Attempt] = ()) -> None:
         """Commit messages, with what is recorded of them from the beginning: when this returns they are on the disk.
 
-        All of them, or none.
+        All of them, or none.  A fault that `may_come_back` leaves open which: `reopen` deletes them then.
         """
         connection = self._trusted_connection()
         try:
@@ -226,9 +238,19 @@ class SqliteStore:
                 with connection:
                     connection.execute(INSERT, (apsw.carray(tuple(packed)),))
                     connection.executemany(UPSERT, [attempt_row(attempt) for attempt in attempts])
-        finally:
+        except StorageFault as fault:
             if not self.trusted:
-                self._disowned.update(numbers)
+                self._disown(numbers, packed, fault)
+            raise
+        except Exception as error:
+            self.trusted = False
+            raise self._disown(numbers, packed, StorageBroken(f"{type(error).__name__}: {error}")) from error
+
+    def _disown(self, numbers: Sequence[int], packed: Sequence[bytes], fault: StorageFault) -> StorageFault:
+        """What of these is on the disk nobody knows, and they are answered with an error."""
+        self._disowned += map(disowned_of, numbers, packed)
+        fault.may_come_back = True
+        return fault
 
     def settle(
         self, numbers: Sequence[int], recorded: Sequence[int], attempts: Sequence[Attempt]

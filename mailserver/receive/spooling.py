@@ -181,11 +181,12 @@ def _write_all(file: int, pieces: list[bytes]) -> None:
 def _complete(file: int, pieces: list[bytes], path: str) -> None:
     """Write the rest, make the file and its name durable.  A file whose sync failed is not trusted again."""
     try:
-        _write_all(file, pieces)
-        os.fsync(file)
+        try:
+            _write_all(file, pieces)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        sync_directory(os.path.dirname(path))
     except OSError:
         os.unlink(path)
         raise
-    finally:
-        os.close(file)
-    sync_directory(os.path.dirname(path))

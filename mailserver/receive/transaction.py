@@ -19,7 +19,7 @@ from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
-from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import goes_round, message_id, received
@@ -336,7 +336,7 @@ class Transaction:
         except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
             raise
         except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
-            self._file_is_queues = False
+            self._file_is_queues = isinstance(error, StorageFault) and error.may_come_back
             answer = self._not_committed(error)
         if posting is not None:
             self._afterwards(posting.settle, answer.code < 400)

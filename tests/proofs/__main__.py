@@ -38,6 +38,7 @@ SLICE_SECONDS = 70.0  # in which a piece begins something new …
 SLICE_SECONDS_MOST = 110.0  # … and a process of it is given up
 SLICE_TARGETS = 4  # of the fuzzing, in one piece
 SLICE_MUTANTS = ("sasl/cram_md5", "sasl/scram", "smtp/server/data")  # whose tests take seconds
+BRIEF_CHARACTERS = 400
 STRICT = ["-bb", "-X", "faulthandler", "-W", "error"]
 
 
@@ -64,6 +65,10 @@ class State:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = {"commit": self.commit, "rounds": self.rounds, "sums": self.sums, "wrong": self.wrong}
         self._path.write_text(json.dumps(kept, indent=1))
+
+    def brief(self) -> list[str]:
+        """A line for each finding: its first, which says where it was and what is wrong; a whole log may follow it."""
+        return [line.strip().partition("\n")[0][:BRIEF_CHARACTERS] for line in self.wrong]
 
     def row(self, name: str) -> str:
         figures = ", ".join(f"{value:,} {key}" for key, value in self.sums.items())
@@ -106,7 +111,9 @@ def kills(state: State, options: argparse.Namespace, until: float) -> None:
         environment = {**os.environ, "PROOF_ROUNDS": str(rounds), "TEST_QUIET_SECONDS": "900"}
         status, said = bounded([sys.executable, *STRICT, "-m", "tests.side_by_side", "--jobs", "2", *tests], options, environment)
         print(said, flush=True)
-        state.add({f"runs with {rounds} times the rounds": int(status is not None)}, [said[-3000:]] if status else [])
+        failed = sorted(set(re.findall(r"^failed: (.+)$", said, re.MULTILINE)))
+        wrong = [f"failed: {', '.join(failed)}\n{said[-3000:]}"] if status else []
+        state.add({f"runs with {rounds} times the rounds": int(status is not None)}, wrong)
         if options.test is not None:
             return
 
@@ -149,7 +156,7 @@ def fuzz(state: State, options: argparse.Namespace, until: float) -> None:
         found = re.search(r"number_of_executed_units: *(\d+)", said)
         tries = int(found[1]) if found else 0
         print(f"{name}: {tries} in {seconds} s", flush=True)
-        state.add({"runs": 1, "inputs": tries}, [f"{name}: {said[-3000:]}"] if status else [])
+        state.add({"runs": 1, "inputs": tries}, [f"{name}: status {status}\n{said[-3000:]}"] if status else [])
 
 
 def mutate(state: State, options: argparse.Namespace, until: float) -> None:
@@ -214,6 +221,8 @@ def main(arguments: list[str]) -> int:
     kept = options.name if is_slice or name != "mutants" else title.replace("/", ".")
     state = State(Path(options.state) / f"{kept}.json", fresh=is_slice)
     PROOFS[name](state, options, time.monotonic() + options.seconds)
+    for line in state.brief():  # whoever sees the end alone sees all of them
+        print(f"FOUND: {line}")
     print(state.row(title))
     return 1 if state.wrong else 0
 

@@ -145,7 +145,7 @@ def judged(server: Server, scene: Scene, missing: Callable[[Found], list[str]], 
             return ""
         return "" if any(not is_damaged(entry) for entry in left) else SHOWN if left else WHOLE
 
-    how: str = wait_until(ended, lambda: f"no end:\n{server.log()}", seconds)
+    how: str = wait_until(ended, lambda: f"no end:\n{server.log()[-6000:]}", seconds)
     if how == SHUT:
         wrong = [] if mail_code(server) == 451 else ["it takes mail, though it has said that the queue is damaged"]
         return Verdict(SHUT, look(scene.boxes(server.work)), wrong)

@@ -41,6 +41,7 @@ DRAIN_SECONDS = 120.0  # as long as a slow machine may take
 RECORD_SECONDS = 160.0
 CUTTING_SECONDS = 20.0  # at least, however long the record took
 CUTS_IN_A_ROUND = 6
+LOG_SHOWN = 6000  # characters: the words before it are to be seen
 
 
 @dataclass(slots=True)
@@ -271,7 +272,7 @@ def drained(server: Server, due: Sequence[Sent], scene: Scene, number: int) -> F
     server.start()
     wait_until(
         lambda: is_idle(server.work / "disk", scene),
-        lambda: f"not idle: {left_over(server.work / 'disk', scene)[:5]}\n{server.log()}",
+        lambda: f"not idle: {left_over(server.work / 'disk', scene)[:5]}\n{server.log()[-LOG_SHOWN:]}",
         DRAIN_SECONDS,
     )
 
@@ -300,7 +301,7 @@ def left_over(disk: Path, scene: Scene) -> list[str]:
     # Where the queue was put back, entries may be there again whose files went when they had been delivered.
     files = [*pickup.glob("[!.]*.mail"), *(pickup / "taken").glob("*"), *(data / "spool").glob("*")]
     return [str(path.relative_to(disk)) for path in files if path.is_file()] + [
-        str(entry) for entry in list_entries(str(data)) if not (isinstance(scene, Damaging) and entry.state == "damaged")
+        f"{entry.id} {entry.state} {entry.note}".rstrip() for entry in list_entries(str(data)) if not (isinstance(scene, Damaging) and entry.state == "damaged")
     ]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.proofs import __main__ as proofs
 from tests.proofs import powercut
+from tests.proofs.__main__ import State
 from tests.proofs.clients import Sent
 from tests.proofs.letters import Found, letter, look
 from tests.proofs.powercut import missing
@@ -49,3 +53,17 @@ class Looking(SynchronousTestCase):
         due = [Sent("7", ("alice", "bob")), Sent("8", ("alice",)), Sent("9", (), report=True), Sent("10", (), waits="bob")]
         self.assertEqual(missing(due, found), ["7 for bob", "8 for alice", "10 for bob", "the report of 9"])
         self.assertEqual(missing(due, found, owes_reports=True)[-1], "the report of 10")
+
+
+class Findings(SynchronousTestCase):
+    def test_the_end_of_what_is_printed_has_a_line_for_each_however_long_their_logs_are(self) -> None:
+        def found(state: State, *_: object) -> None:
+            state.add({"cuts": 2}, [f"mail, seed 7, cut {cut} at 99: not idle: X\n{'log ' * 9000}" for cut in (1, 2)])
+
+        self.patch(proofs, "PROOFS", {"powercut": found})
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            self.assertEqual(proofs.main(["powercut", "--state", self.mktemp()]), 1)
+        self.assertEqual(
+            said.getvalue().splitlines()[-3:-1], [f"FOUND: mail, seed 7, cut {cut} at 99: not idle: X" for cut in (1, 2)]
+        )

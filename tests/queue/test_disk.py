@@ -1,12 +1,15 @@
 """The disk fills up, or stops working, and works again."""
 
+import contextlib
 import os
+import shutil
 import subprocess
+import threading
 from pathlib import Path
 from unittest import mock
 
 import apsw
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import FailTest, SkipTest, SynchronousTestCase
 
 from mailserver.mail.content import Content
@@ -132,16 +135,84 @@ class BrokenDisk(QueueCase):
 
     async def test_what_was_refused_after_a_failed_sync_does_not_come_with_the_next_start(self):
         queue = await self.started()
-        connection = queue._writer._store._connection
-        broken = mock.Mock(execute=lambda *words: (connection.execute(*words), self.fail_sync()))
-        with mock.patch("mailserver.queue.store.SqliteStore._open_connection", return_value=broken):
+        with self.failing_sync(queue):
             await self.assertFailure(queue.commit(envelope(local()), Content.of(b"x"), (local(),)), StorageBroken)
-        self.flushLoggedErrors(StorageBroken)
         self.assertEqual(len(list_entries(queue.data_directory)), 1)
         await queue.stop(0)
         again = await self.started()
         self.assertEqual(list_entries(again.data_directory), [])
         self.assertEqual(self.delivery.parcels, [])
+
+    @contextlib.contextmanager
+    def failing_sync(self, queue):
+        """What is written meanwhile stands in the log, and its sync fails."""
+        connection = queue._writer._store._connection
+        broken = mock.Mock(execute=lambda *words: (connection.execute(*words), self.fail_sync()))
+        with mock.patch("mailserver.queue.store.SqliteStore._open_connection", return_value=broken):
+            yield
+        self.flushLoggedErrors(StorageBroken)
+
+    async def in_doubt(self, queue):
+        """Commit a large message beside a small one; the sync fails.  Returns the large one's id."""
+        with self.failing_sync(queue):
+            hold = threading.Event()
+            held = queue._writer.do(lambda store: hold.wait(30))
+            large, small = self.commit_spooled(queue), self.commit(queue)
+            waiting = [Deferred.fromCoroutine(one) for one in (large, small)]
+            hold.set()
+            await held
+            for one in waiting:
+                fault = await self.assertFailure(one, StorageBroken)
+                self.assertTrue(fault.may_come_back)
+        large, _ = [entry.id for entry in list_entries(queue.data_directory)]
+        self.assertEqual(self.spooled(queue), [large])
+        return large
+
+    def spooled(self, queue):
+        return os.listdir(queue._spool.directory)
+
+    async def test_the_file_of_what_may_come_back_stays_until_its_row_is_gone_for_good(self):
+        queue = await self.started()
+        large = await self.in_doubt(queue)
+        with self.failing_sync(queue):
+            self.clock.advance(3)
+            await self.proved(queue)
+        self.assertEqual(self.spooled(queue), [large], "the disk still fails")
+        self.clock.advance(3)
+        await self.proved(queue)
+        self.assertEqual(self.spooled(queue), [])
+        self.assertTrue(queue.writable)
+        self.assertEqual((list_entries(queue.data_directory), self.delivery.parcels), ([], []))
+        kept = self.steps.wait(await self.commit_spooled(queue), "delivered")
+        await kept
+
+    async def test_a_file_that_cannot_be_removed_keeps_the_store_from_nothing(self):
+        queue = await self.started()
+        large = await self.in_doubt(queue)
+        os.unlink(queue._spool.path(large))
+        os.mkdir(queue._spool.path(large))
+        self.clock.advance(3)
+        await self.proved(queue)
+        self.assertTrue(queue.writable)
+
+    async def test_a_power_cut_after_a_failed_sync_leaves_nothing_that_a_person_has_to_look_at(self):
+        queue = await self.started()
+        large = await self.in_doubt(queue)
+        left = os.path.abspath(self.mktemp())
+        shutil.copytree(self.directory, left)
+        delivered = self.steps.wait(large, "delivered")
+        again = await self.started(data_directory=left)
+        await delivered  # a second copy of what the peer sends again, at worst
+        await self.stop(again)
+        self.assertEqual(self.steps.count("damaged"), 0)
+        self.assertEqual((list_entries(left), self.spooled(again)), ([], []))
+
+    async def test_the_next_start_removes_the_file_of_what_was_refused_before_a_stop(self):
+        queue = await self.started()
+        await self.in_doubt(queue)
+        await self.stop(queue)
+        again = await self.started()
+        self.assertEqual((list_entries(again.data_directory), self.spooled(again)), ([], []))
 
     def fail_sync(self):
         raise apsw.IOError("sync failed")

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mailserver.queue.entry import (
     DuePlace,
     EntryState,
     Mark,
+    Settled,
     Trial,
     decode_history,
     encode_history,
@@ -199,12 +201,13 @@ class ReadingMeanwhile(StoreCase):
 class CommitsAndFails:
     """A connection whose sync fails when what it wrote stands in the log."""
 
-    def __init__(self, connection):
+    def __init__(self, connection, error=None):
         self.connection = connection
+        self.error = error or apsw.IOError("sync failed")
 
     def execute(self, *arguments):
         self.connection.execute(*arguments)
-        raise apsw.IOError("sync failed")
+        raise self.error
 
 
 class Writing(StoreCase):
@@ -245,12 +248,48 @@ class Writing(StoreCase):
         self.store.reopen()
         self.assertEqual(self.stored(), [])
 
-    def committed_and_failed(self):
+    def committed_and_failed(self, *, spooled=False, error=None, fault=StorageBroken):
         sent = envelope(local())
         number = number_of(sent.id)
-        with mock.patch.object(self.store, "_open_connection", return_value=CommitsAndFails(self.store._connection)):
-            with self.assertRaises(StorageBroken):
-                self.store.add([number], [pack(number, sent, Content.of(b"x"), (local(),))])
+        content = Content.at(os.path.join(self.directory, sent.id), 5) if spooled else Content.of(b"x")
+        with mock.patch.object(self.store, "_open_connection", return_value=CommitsAndFails(self.store._connection, error)):
+            with self.assertRaises(fault) as raised:
+                self.store.add([number], [pack(number, sent, content, (local(),))])
+        self.assertTrue(raised.exception.may_come_back)
+        self.assertFalse(self.store.trusted)
+        self.assertEqual(self.stored(), [number])
+        return number, sent.id
+
+    def test_what_was_deleted_is_told_once_with_whether_it_has_a_file(self):
+        for spooled in (True, False):
+            number, id = self.committed_and_failed(spooled=spooled)
+            self.assertEqual(self.store.reopen(), [Settled(number, id, True, spooled)])
+            self.assertEqual(self.store.reopen(), [])
+
+    def test_an_error_of_another_kind_after_the_write_is_one_of_the_disk(self):
+        for error in (RuntimeError("a fault of ours"), MemoryError()):
+            self.committed_and_failed(error=error)
+            self.store.reopen()
+            self.assertEqual(self.stored(), [])
+
+    def test_a_quota_that_is_met_by_the_sync_leaves_it_open_what_is_on_the_disk(self):
+        self.committed_and_failed(error=OSError(errno.EDQUOT, "quota"), fault=StorageFull)
+        self.store.reopen()
+        self.assertEqual(self.stored(), [])
+
+    def test_what_never_reached_the_disk_does_not_come_back(self):
+        (number,) = self.add(5)
+        sent = envelope(local())
+        with self.assertRaises(MessageRefused) as refused:  # the number is taken
+            self.store.add([number], [pack(number, sent, Content.of(b"x"), (local(),))])
+        self.store._connection.pragma("max_page_count", self.store._connection.pragma("page_count"))
+        with self.assertRaises(StorageFull) as full:
+            self.add(100_000)
+        self.store.trusted = False
+        with self.assertRaises(StorageBroken) as untrusted:
+            self.add(1)
+        self.assertEqual([one.exception.may_come_back for one in (refused, full, untrusted)], [False] * 3)
+        self.assertEqual(self.store.reopen(), [])
         self.assertEqual(self.stored(), [number])
 
     def test_what_a_failed_sync_left_in_the_log_is_gone_after_a_stop_too(self):

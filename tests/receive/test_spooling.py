@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
+from mailserver.receive import spooling as spooling_module
 from mailserver.receive.spooling import PIECE_OCTETS, SMALL_OCTETS, SpoolBudget, Spooling
 
 
@@ -159,5 +160,14 @@ class Faults(SpoolingCase):
         self.failureResultOf(result, OSError)
         self.assertFalse(os.path.exists(self.path))
 
-    def no_sync(self, file: int) -> None:
+    def test_a_sync_of_its_name_that_fails_leaves_no_file_either(self) -> None:
+        spooling = self.spooling()
+        spooling.write(b"x" * 200_000)
+        self.patch(spooling_module, "sync_directory", self.no_sync)
+        result = Deferred.fromCoroutine(spooling.finish(binary=False))
+        self.work()
+        self.failureResultOf(result, OSError)
+        self.assertFalse(os.path.exists(self.path))
+
+    def no_sync(self, file: object) -> None:
         raise OSError(5, "Input/output error")

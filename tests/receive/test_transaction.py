@@ -441,6 +441,14 @@ class AfterTheCommit(TransactionCase):
         self.assertEqual(self.files(listener), 1)
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
 
+    def test_a_commit_that_may_come_back_leaves_its_file_to_the_queue(self) -> None:
+        for error, code in ((StorageFull("quota"), 452), (StorageBroken("the sync failed"), 451)):
+            error.may_come_back = True
+            listener = self.listener(memory_octets=1000)
+            listener.store.answer = error
+            self.assertEqual(self.send_large(listener)[-1], code)
+            self.assertEqual(self.files(listener), 1)
+
     def test_a_file_that_cannot_be_removed_leaves_the_refusal_as_it_is(self) -> None:
         def unlink(path: str) -> None:
             raise PermissionError(path)
