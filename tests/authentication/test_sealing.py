@@ -10,8 +10,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.authentication import sealing
-from mailserver.authentication.sealing import KEY_FILE, KeyPlace, Unsealable, read_key, seal, unseal
+from mailserver.authentication.sealing import KEY_FILE, KeyPlace, Unsealable, make_folder, read_key, seal, unseal
+from tests.requires import require_root
 
+SERVER_USER, OTHER_USER = 54396, 54397
 ALICE, BOB = "alice@example.org", "bob@example.org"
 
 
@@ -70,6 +72,20 @@ class Key(SynchronousTestCase):
 
     def crash(self, *_: Any) -> None:
         raise KeyboardInterrupt
+
+    def test_a_folder_that_another_user_has_put_there_instead_is_given_to_nobody(self) -> None:
+        require_root("another user's folder")
+        made = os.mkdir
+
+        def replaced(path: str, mode: int) -> None:
+            made(path, mode)
+            os.chown(path, OTHER_USER, OTHER_USER)
+
+        make_folder(KeyPlace(f"{self.keys}-ours", str(self.data)), SERVER_USER, SERVER_USER)
+        self.assertEqual(os.stat(f"{self.keys}-ours").st_uid, SERVER_USER)
+        self.patch(sealing.os, "mkdir", replaced)
+        make_folder(self.place, SERVER_USER, SERVER_USER)
+        self.assertEqual((self.keys.stat().st_uid, self.keys.stat().st_gid), (OTHER_USER, OTHER_USER))
 
     def test_what_is_no_key_is_replaced_by_nobody(self) -> None:
         self.keys.mkdir()

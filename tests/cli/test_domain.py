@@ -133,6 +133,13 @@ class Changes(CommandCase):
         self.assertIn('+aliases.hilfe = ["alice@example.org"]', moved)
         self.assertIn('+all = ["verkauf", "hilfe+x@b.example"]', moved)
 
+    def test_a_disabled_alias_that_moves_to_another_domain_stays_disabled(self) -> None:
+        self.change("domain", "add", "b.example")
+        self.change("alias", "disable", "help@example.org")
+        self.assertIn('+disabled_aliases = ["hilfe"]', self.change("alias", "rename", "help@example.org", "hilfe@b.example"))
+        disabled = {one["alias"]: one["disabled"] for one in self.command("alias", "list", "--json").json}
+        self.assertEqual(disabled, {"sales@example.org": False, "hilfe@b.example": True})
+
     def test_aliases_that_would_go_round_are_not_written(self) -> None:
         self.change("alias", "add", "a@example.org", "help")
         text = self.config.read_text()

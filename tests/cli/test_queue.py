@@ -95,6 +95,12 @@ class WithoutServer(CommandCase):
             self.assertIn("the queue has no message", said.err)
             self.assertNotIn("\x1b", said.err)
 
+    def test_each_message_that_an_order_has_changed_is_named_with_its_recipient(self) -> None:
+        id = self.add_message()
+        self.assertEqual(self.lines(self.command("queue", "hold", id, "--dry-run"))[0], f"{id}  would be held  alice@example.org")
+        self.assertEqual(self.lines(self.command("queue", "hold", id))[0], f"{id}  held  alice@example.org")
+        self.assertEqual(self.command("queue", "list", "--json").json[0]["state"], "held")
+
     def test_where_nothing_has_ever_been_there_is_nothing_to_write(self) -> None:
         self.assertEqual(self.command("queue", "cat", ID).code, 1)
 

@@ -186,6 +186,14 @@ class User(RenameCase):
         self.assertTrue((self.mail / "b").is_dir())
         self.assertEqual(os.readlink(self.mail / "bob"), "b")
 
+    def test_where_nobody_has_mail_yet_the_folders_above_are_made(self) -> None:
+        shutil.rmtree(self.data / "mail")
+        self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
+        self.assertTrue((self.mail / "b").is_dir())
+        self.configure(self.config.read_text() + '[domain."b.example"]\n')
+        self.assertDone(self.command("user", "rename", ALICE, "alice@b.example"))
+        self.assertTrue((self.data / "mail" / "b.example" / "alice").is_dir())
+
     def test_what_cannot_be_is_refused_before_anything_changes(self) -> None:
         accounts = self.accounts.read_text()
         (self.mail / "full" / "new").mkdir(parents=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 from twisted.internet import reactor
@@ -17,6 +19,17 @@ from tests.cli.support import CONFIGURATION, CommandCase
 from tests.control.test_server import without_bytes_warning
 
 ALIAS = '[domain."example.org".aliases]\nbob = "bob@other.example"\n[relay]\nuse = "mx"\n'
+THREAD = """
+import threading
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from mailserver.cli import without_server
+
+without_server.ANSWER_SECONDS = 5.0
+answer = Deferred()
+threading.Thread(target=reactor.callFromThread, args=(answer.callback, 7)).start()
+print(without_server.finished(answer))
+"""
 
 
 class Route(CommandCase, TestCase):
@@ -52,3 +65,7 @@ class Route(CommandCase, TestCase):
     def test_without_a_server_nobody_can_tell_what_the_dns_has(self) -> None:
         failure = self.failureResultOf(Deferred.fromCoroutine(NoAnswers().query("other.example", "MX")), LookupFailed)
         self.assertIn("looked up by the running server", str(failure.value))
+
+    def test_a_command_waits_for_an_answer_that_a_thread_brings(self) -> None:
+        ended = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((ended.stdout, ended.stderr), ("7\n", ""))

@@ -26,7 +26,7 @@ from mailserver.authentication import password_checks
 from mailserver.authentication.app_password_uses import AppPasswordUses
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from mailserver.authentication.authenticator import Authenticator, is_loopback
-from mailserver.authentication.checkers import make_checker
+from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.passwords import needs_update
 from mailserver.authentication.standing import FREE, Standing
 from mailserver.config import ConfigurationError
@@ -506,6 +506,12 @@ class OtherCheckers(Case):
         for name, is_in in (("bob", True), ("bob@example.org", True), ("bob@elsewhere.example", False)):
             answer = self.now(self.plain(name, "secret", checkers=[checker]))
             self.assertEqual((name, isinstance(answer, LoggedIn)), (name, is_in))
+
+    def test_one_that_does_not_check_passwords_or_that_nobody_knows_is_refused_by_name(self) -> None:
+        for description in ("anonymous", "nonsense:x", "file:"):
+            with self.assertRaises(CheckerError) as raised:
+                make_checker(description, "example.org")
+            self.assertIn(repr(description), str(raised.exception))
 
     def test_one_that_cannot_tell_keeps_nobody_out_whom_another_knows(self) -> None:
         asked: list[str] = []

@@ -259,6 +259,8 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGINT, signal.SIGHUP):  # who is started with `&` or nohup ignores them, and so would all that the tests start
+        signal.signal(number, signal.SIG_DFL)
     out = os.dup(1)
     os.set_inheritable(out, False)
     os.dup2(2, 1)
