@@ -119,9 +119,7 @@ def _text(data: bytes, record: Record) -> str:
         if end - start != 16:
             raise MalformedMessage("an AAAA record of another length")
         return socket.inet_ntop(socket.AF_INET6, data[start:end])
-    if type == MX:
-        if end - start < 3:
-            raise MalformedMessage("an MX record of another length")
+    if type == MX:  # where it is too short, no name ends with it
         return f"{data[start] << 8 | data[start + 1]} {_name(data, start + 2, end)}"
     if type == TXT:
         return _strings(data, start, end)

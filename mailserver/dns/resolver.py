@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -426,10 +427,8 @@ class Resolver:
 def _normal(name: str, record_type: str) -> tuple[tuple[str, str], bytes]:
     """The key (the normal name and the type), and the name in wire format.  Raises `NotAName`."""
     if not name.isascii():
-        try:
+        with suppress(AddressError):  # as it stands it is no name either
             name = normal_domain(name)
-        except AddressError as error:
-            raise NotAName(str(error)) from None
     encoded = encode_name(name)
     name = read_name(encoded, 0)[0] if "\\" in name else name.lower().removesuffix(".") or "."
     return (name, record_type), encoded

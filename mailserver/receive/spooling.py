@@ -100,8 +100,7 @@ class Spooling:
             except OSError:
                 self._error = Failure()
             self._forget()
-        if self._error is not None:
-            self.abandon()
+        if self._error is not None:  # who noted it has left nothing behind
             self._error.raiseException()
         return Content.at(self._path, self.size, binary=binary)
 

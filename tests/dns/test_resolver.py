@@ -119,7 +119,7 @@ class Answers(ResolverCase):
         return found
 
     def test_what_cannot_be_a_name_does_not_exist_and_is_not_asked(self) -> None:
-        for name in ("", "a..b", "a" * 64, "\ud800.example"):
+        for name in ("", "a..b", "a" * 64, "\ud800.example", "ü\\065.example"):
             self.assertFalse(self.successResultOf(self.query(name)).name_exists)
         self.assertEqual(self.asked, [])
 
@@ -695,6 +695,7 @@ class Bounds(ResolverCase):
         for one in (waits, joins):
             self.assertIn("no answer in 5 s", self.why(one))
         self.assertIn("no turn in 5 s", self.why(other))
+        self.assertEqual(self.resolver.counts.failures, 3, "one for each question, however many have asked it")
         self.assertEqual((len(self.asked), self.network.ports[0].protocol.waiting), (3, {}))
 
     def test_who_had_no_turn_is_not_kept_as_a_failure_of_the_name(self) -> None:

@@ -45,6 +45,7 @@ class TextTests(SynchronousTestCase):
     def test_empty_fields_are_left_out_but_the_null_sender_is_said(self) -> None:
         line = text_step(STAMP, ID, "accepted", {"sender": "", "why": "", "login": None, "size": 0, "recipients": []})
         self.assertEqual(line, f"{STAMP} {ID} accepted sender=<> size=0 recipients=-\n")
+        self.assertEqual(text_step(STAMP, ID, "accepted", {"sender": "", "why": "", "size": 0}), f"{STAMP} {ID} accepted sender=<> size=0\n")
 
     def test_quotes_blanks_commas_and_backslashes_are_quoted(self) -> None:
         for text in ("a b", 'a"b', "a,b", "a\\b"):
@@ -119,6 +120,9 @@ class EventTests(SynchronousTestCase):
         for line in more:
             self.assertTrue(line.startswith("    "))
             self.assertTrue(line.isprintable())
+
+    def test_what_is_printable_stays_as_it_was_written(self) -> None:
+        self.assertEqual(text_event(STAMP, "warn", "", 'größer als "5"', ""), f'{STAMP} - warn größer als "5"\n')
 
     def test_a_traceback_is_one_field_of_json(self) -> None:
         line = json_event(STAMP, "error", "n", "text", "a\nb\n")

@@ -5,6 +5,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.observe import output
 from mailserver.observe.output import LogFile, Output
 
 
@@ -92,6 +93,18 @@ class LogFileTests(SynchronousTestCase):
         file.write(b"still here\n")
         with open(folder + ".1/log", "rb") as written:
             self.assertEqual(written.read(), b"still here\n")
+
+    def test_without_a_path_it_is_standard_output_which_is_nobodys_to_close(self) -> None:
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.patch(output, "STANDARD_OUTPUT", writing)
+        file = LogFile(None)
+        file.write(b"one\n")
+        file.reopen()
+        file.close()
+        file.write(b"two\n")
+        os.close(writing)
+        self.assertEqual(os.read(reading, 100), b"one\ntwo\n")
 
     def test_words_after_the_end_are_still_written(self) -> None:
         path = self.mktemp()

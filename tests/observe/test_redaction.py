@@ -101,6 +101,10 @@ class RedactionTests(SynchronousTestCase):
             self.assertNotRegex(str(fields).lower(), "alice|sales|private")
             self.assertIn("is full", fields["reply"])
 
+    def test_the_names_of_all_recipients_are_in_no_field(self) -> None:
+        fields = Redaction("none").fields({"recipients": ["sales@example.org", "alice@example.org"], "note": "of alice and sales"})
+        self.assertNotRegex(str(fields), "alice|sales")
+
     def test_a_name_that_was_seen_is_in_no_later_path(self) -> None:
         redaction = Redaction("none")
         redaction.fields({"user": "alice"})

@@ -189,6 +189,19 @@ class StoreTests(RoadTestCase):
         with open(self.store.put_aside, "rb") as file:
             self.assertEqual(file.read(11), b"no database")
 
+    def test_what_is_found_damaged_while_it_is_open_is_written_no_more(self) -> None:
+        self.add(CONNECTION, (NOW, "accepted", {}))
+        add = self.store._add
+
+        def damaged(*_: object) -> None:
+            self.store._add = add  # type: ignore[method-assign]
+            raise apsw.CorruptError
+
+        self.store._add = damaged  # type: ignore[method-assign]
+        self.add(MESSAGE, (NOW, "accepted", {}))
+        self.assertEqual(len(read_road(self.path, MESSAGE)), 1)
+        self.assertEqual(len(read_road(self.store.put_aside, CONNECTION)), 1)
+
 
 class FormatTests(SynchronousTestCase):
     def test_a_road_is_a_table(self) -> None:

@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.observe import LogObserver, RoadStore, Steps, read_road
-from mailserver.observe.steps import OBSERVED_MAX
+from mailserver.observe import steps as steps_module
+from mailserver.observe.steps import OBSERVED_MAX, PORTION
 
 MESSAGE = "1K0WZ000000000M1"
 
@@ -103,6 +104,14 @@ class NoteTests(StepsTestCase):
         steps.note(MESSAGE, "step")
         steps.flush()
         self.assertTrue(self.lines.all[-1].endswith("step"))
+
+    def test_the_writer_pauses_between_portions_unless_half_of_what_may_wait_does(self) -> None:
+        steps, slept = self.steps(waiting_max=6 * PORTION), []
+        for n in range(6 * PORTION):
+            steps.note(MESSAGE, "step", number=n)
+        self.patch(steps_module.time, "sleep", lambda seconds: slept.append((seconds, len(steps._waiting) // PORTION)))
+        steps.flush(0.5)
+        self.assertEqual(slept, [(0.5, 2), (0.5, 1), (0.5, 0)])
 
     def test_a_quiet_log_still_keeps_the_roads(self) -> None:
         steps = self.steps(log_steps=False)

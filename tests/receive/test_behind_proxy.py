@@ -166,7 +166,7 @@ class Proxies(ProxyCase):
 
         class Log:
             def warn(self, text: str, **fields: Any) -> None:
-                warned.append(fields["address"])
+                warned.append(fields["address"] + fields["last"])
 
         tell = listener.factory._tell_of_stranger
 
@@ -183,6 +183,7 @@ class Proxies(ProxyCase):
         for n in range(1000):
             listener.dial(f"203.0.{n // 250}.{n % 250}")
         self.assertEqual(len(warned), 100)
+        self.assertEqual([one for one in warned if "," in one], [f"{warned[-1].partition(',')[0]}, of no others any more"])
 
     def test_on_a_unix_socket_whoever_may_connect_is_believed(self) -> None:
         listener = self.listener(relays=True)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
+from unittest.mock import AsyncMock
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.receive import transaction
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
 from mailserver.receive.spooling import Spooling
@@ -146,6 +148,15 @@ class Recipients(TransactionCase):
         self.assertLess(len(codes), 1030)
         self.assertEqual(listener.store.taken, [])
 
+    def test_so_is_each_that_leads_too_many_ways_or_is_judged_by_itself(self) -> None:
+        self.patch(transaction, "SURPLUS_MOST", 5)
+        routes = [Local(Address("a", "example.org"), Mailbox("a", "example.org"))] * (ROUTES_MOST // 2 + 1)
+        for listener in (self.listener(), self.listener(ForEach())):
+            listener.router.route = AsyncMock(return_value=routes)  # type: ignore[method-assign]
+            codes = self.send(listener, *["all@example.org"] * 200)
+            self.assertLess(len(codes), 35)
+            self.assertEqual(listener.store.taken, [])
+
     def test_where_each_recipient_judges_the_others_are_no_errors_either(self) -> None:
         listener = self.listener(ForEach())
         self.assertEqual(self.send(listener, *["alice@example.org"] * 50), [250, 250, *[452] * 49, 354, 250])
@@ -257,6 +268,22 @@ class Puts:
 
     async def judge_content(self, envelope: Any, content: Any) -> Verdict:
         return self.answer("content")
+
+
+    def test_what_is_binary_is_known_as_such_and_nothing_else(self) -> None:
+        seen: list[bool] = []
+        for body in (b"BINARYMIME", b"8BITMIME", b"7BIT"):
+            listener = self.listener()
+            commit = listener.store.commit
+
+            def noted(envelope: Any, content: Any, *more: Any, commit: Any = commit) -> Any:
+                seen.append(content.binary)
+                return commit(envelope, content, *more)
+
+            listener.store.commit = noted  # type: ignore[method-assign]
+            mail = MAIL.replace(b">\r", b"> BODY=" + body + b"\r") + b"RCPT TO:<alice@example.org>\r\n"
+            self.assertEqual(self.say(listener, mail + b"BDAT 17 LAST\r\nSubject: x\r\n\r\n\0\n\r")[-1], 250, body)
+        self.assertEqual(seen, [True, False, False])
 
 
 class PuttingAside(TransactionCase):
