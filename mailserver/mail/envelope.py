@@ -53,7 +53,11 @@ class Peer:
 @quick
 @dataclass(frozen=True, slots=True)
 class MailParameters:
-    """The parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461)."""
+    """The parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461).
+
+    `extra` are those that a plugin's extension has added: keywords in upper case, each with its value, None where it has none.
+    They are for those who judge the message; the queue does not keep them, and no other host gets them.
+    """
 
     size: int | None = None
     body: str = "7BIT"  # "7BIT" | "8BITMIME" | "BINARYMIME"
@@ -61,14 +65,16 @@ class MailParameters:
     ret: str | None = None  # "FULL" | "HDRS"
     envid: str | None = None  # decoded from xtext
     auth: str | None = None  # RFC 4954 section 5, decoded from xtext; "<>" for nobody
+    extra: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RecipientParameters:
-    """The parameters of RCPT: NOTIFY and ORCPT (RFC 3461 section 4)."""
+    """The parameters of RCPT: NOTIFY and ORCPT (RFC 3461 section 4).  `extra` is that of `MailParameters`."""
 
     notify: frozenset[str] | None = None  # {"NEVER"} or a set of "SUCCESS", "FAILURE", "DELAY"
     orcpt: tuple[str, str] | None = None  # (address type, address), decoded
+    extra: tuple[tuple[str, str | None], ...] = ()
 
 
 NO_MAIL_PARAMETERS = MailParameters()

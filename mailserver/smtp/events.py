@@ -24,6 +24,7 @@ __all__ = [
     "EndOfData",
     "Event",
     "Expand",
+    "Extended",
     "Hello",
     "Help",
     "Mail",
@@ -137,6 +138,14 @@ class Expand:
 
 
 @dataclass(frozen=True, slots=True)
+class Extended:
+    """*Question.* A command of an extension beside the server's own (`Extensions.added`).  `argument` is what follows the verb."""
+
+    verb: str
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """HELP.  Answered by the session."""
 
@@ -200,6 +209,7 @@ Event = (
     | Noop
     | Verify
     | Expand
+    | Extended
     | Help
     | StartTLS
     | Authenticate

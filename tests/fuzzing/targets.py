@@ -68,7 +68,7 @@ def command(octets: bytes) -> None:
     verb, _, argument = text.partition(" ")
     said = [
         parse_hello("EHLO", argument), parse_mail(argument, ALL, takes_auth=True), parse_rcpt(argument, ALL, smtputf8=True),
-        parse_rcpt(argument, ALL, smtputf8=False), parse_bdat(argument), parse_auth(argument, ALL.auth),
+        parse_rcpt(argument, ALL, smtputf8=False), parse_bdat(argument), parse_auth(argument, ALL, authenticated=False),
         parse_question(verb, argument, ALL),
     ]  # fmt: skip
     for reply in said:

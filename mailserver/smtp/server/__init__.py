@@ -11,6 +11,8 @@ In the order in which they are read:
 * `data`: the content of a message on the wire: DATA with its dots and its end, BDAT with its counts
 * `transaction`: one message from MAIL to its end, and content that is thrown away
 * `extensions`: what a server offers, and how EHLO and LHLO announce it (RFC 5321 section 4.1.1.1)
+* `additions`: what a server may offer beside the extensions of its own: keywords, parameters and commands that are
+  declared as values
 * `limits`: how much a session takes from its peer
 * `refusals`: what the session answers by itself: to invalid lines, and to commands out of order
 """

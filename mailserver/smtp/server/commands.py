@@ -13,7 +13,7 @@ from mailserver.mail.address import LOCAL_PART_OCTETS, PATH_OCTETS, Address, Add
 from mailserver.mail.envelope import MailParameters
 from mailserver.mail.reply import Reply
 from mailserver.smtp import grammar, replies
-from mailserver.smtp.events import Authenticate, Expand, Hello, Mail, Rcpt, Verify
+from mailserver.smtp.events import Authenticate, Expand, Hello, Mail, Rcpt, StartTLS, Verify
 from mailserver.smtp.server.extensions import Extensions
 from mailserver.smtp.server.parameters import (
     NO_MAIL_PARAMETERS,
@@ -32,6 +32,7 @@ __all__ = [
     "parse_mail",
     "parse_question",
     "parse_rcpt",
+    "parse_starttls",
 ]
 
 
@@ -145,13 +146,26 @@ def parse_bdat(argument: str) -> Bdat | Reply:
     return replies.BDAT_SYNTAX if found is None else Bdat(int(found[1]), found[2] is not None)
 
 
-def parse_auth(argument: str, mechanisms: tuple[str, ...]) -> Authenticate | Reply:
+def parse_starttls(argument: str, offered: Extensions, *, secured: bool) -> StartTLS | Reply:
+    """STARTTLS (RFC 3207 section 4).  `secured`: the connection is encrypted already."""
+    if secured:
+        return replies.TLS_ALREADY
+    if not offered.starttls:
+        return replies.COMMAND_NOT_OFFERED
+    return replies.ARGUMENT_NOT_ALLOWED if argument else StartTLS()
+
+
+def parse_auth(argument: str, offered: Extensions, *, authenticated: bool) -> Authenticate | Reply:
     """AUTH (RFC 4954 section 4)."""
+    if authenticated:
+        return replies.AUTH_ALREADY
+    if not offered.auth:
+        return replies.AUTH_NEEDS_TLS if offered.auth_needs_tls else replies.COMMAND_NOT_OFFERED
     found = grammar.AUTH.fullmatch(argument)
     if found is None:
         return replies.AUTH_SYNTAX
     mechanism = found[1].upper()
-    if mechanism not in mechanisms:
+    if mechanism not in offered.auth:
         return replies.AUTH_MECHANISM_UNKNOWN
     if found[2] is None:
         return Authenticate(mechanism, None)

@@ -9,8 +9,11 @@ The keywords are those of each extension's own RFC, named beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+
+from mailserver.smtp.server.additions import ExtensionParameter, SMTPExtension, clashes
 
 __all__ = ["Extensions"]
 
@@ -21,7 +24,8 @@ class Extensions:
 
     `size` is the SIZE announced in octets (RFC 1870), 0 for no announcement; `auth` the mechanisms, in order; `auth_needs_tls`
     says that mechanisms will be offered once the connection is encrypted: AUTH hears 538 until then;
-    `recipients_max` and `mail_max` are RCPTMAX and MAILMAX of LIMITS (RFC 9422), 0 for none.
+    `recipients_max` and `mail_max` are RCPTMAX and MAILMAX of LIMITS (RFC 9422), 0 for none; `added` are those beside the
+    server's own.
     Raises ValueError for a combination that an RFC forbids.
     """
 
@@ -38,12 +42,15 @@ class Extensions:
     enhancedstatuscodes: bool = True  # RFC 2034
     recipients_max: int = 0
     mail_max: int = 0
+    added: tuple[SMTPExtension, ...] = ()
 
     def __post_init__(self) -> None:
         if self.smtputf8 and not self.eightbitmime:
             raise ValueError("SMTPUTF8 needs 8BITMIME (RFC 6531 section 3.1)")
         if self.binarymime and not self.chunking:
             raise ValueError("BINARYMIME needs CHUNKING (RFC 3030 section 3)")
+        if twice := clashes(self.added):
+            raise ValueError("; ".join(twice))
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
@@ -62,7 +69,22 @@ class Extensions:
             (self.dsn, "DSN"),
             (any(most for _, most in limits), "LIMITS " + " ".join(f"{name}={most}" for name, most in limits if most)),
         )
-        return tuple(line for offered, line in announced if offered)
+        return (*[line for offered, line in announced if offered], *[one.line for one in self.added])
+
+    @cached_property
+    def added_to_mail(self) -> Mapping[str, ExtensionParameter]:
+        """The parameters that MAIL has beside the server's own, by keyword."""
+        return {parameter.keyword: parameter for one in self.added for parameter in one.mail_parameters}
+
+    @cached_property
+    def added_to_recipient(self) -> Mapping[str, ExtensionParameter]:
+        """The parameters that RCPT has beside the server's own, by keyword."""
+        return {parameter.keyword: parameter for one in self.added for parameter in one.recipient_parameters}
+
+    @cached_property
+    def added_commands(self) -> Mapping[str, bool]:
+        """The verbs of commands beside the server's own, each with whether it may come amid a transaction."""
+        return {command.verb: command.in_transaction for one in self.added for command in one.commands}
 
     @cached_property
     def octets(self) -> bytes:

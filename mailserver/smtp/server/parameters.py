@@ -4,7 +4,7 @@
     esmtp-param      = esmtp-keyword ["=" esmtp-value]
 
 A function here returns the value or the `Reply` that refuses it; a keyword that is unknown or not offered is 555, one that is
-malformed or given twice 501.
+malformed or given twice 501.  What other extensions add (`Extensions.added`) is in `extra`, checked by what they have declared.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mailserver.smtp.grammar import (
     UTF8_ADDRESS,
     XTEXT,
 )
+from mailserver.smtp.server.additions import ExtensionParameter
 from mailserver.smtp.server.extensions import Extensions
 
 __all__ = ["NO_MAIL_PARAMETERS", "NO_RECIPIENT_PARAMETERS", "mail_parameters", "recipient_parameters"]
@@ -50,30 +51,59 @@ def mail_parameters(text: str, offered: Extensions, *, takes_auth: bool) -> Mail
         "ENVID": offered.dsn,
         "AUTH": takes_auth,
     }
-    words = _split(text, allowed)
+    extra = _take_added(text, offered.added_to_mail) if offered.added else (text, ())
+    if isinstance(extra, Reply):
+        return extra
+    words = _split(extra[0], allowed)
     if isinstance(words, Reply):
         return words
     if words.get("BODY", "").upper() == "BINARYMIME" and not offered.binarymime:
         return replies.PARAMETER_UNKNOWN
     try:
         # Only the names in the table can be here, and each function returns what its field holds.
-        return MailParameters(**{name.lower(): MAIL_VALUES[name](value) for name, value in words.items()})  # type: ignore[arg-type]
+        return MailParameters(
+            **{name.lower(): MAIL_VALUES[name](value) for name, value in words.items()},  # type: ignore[arg-type]
+            extra=extra[1],
+        )
     except MalformedParameters:
         return replies.BAD_PARAMETER
 
 
 def recipient_parameters(text: str, offered: Extensions, *, smtputf8: bool) -> RecipientParameters | Reply:
     """Parse what follows the path of RCPT.  `smtputf8`: MAIL had SMTPUTF8, so ORCPT may hold UTF-8."""
-    words = _split(text, {"NOTIFY": offered.dsn, "ORCPT": offered.dsn})
+    extra = _take_added(text, offered.added_to_recipient) if offered.added else (text, ())
+    if isinstance(extra, Reply):
+        return extra
+    words = _split(extra[0], {"NOTIFY": offered.dsn, "ORCPT": offered.dsn})
     if isinstance(words, Reply):
         return words
     try:
         return RecipientParameters(
             notify=_notify(words["NOTIFY"]) if "NOTIFY" in words else None,
             orcpt=_orcpt(words["ORCPT"], smtputf8) if "ORCPT" in words else None,
+            extra=extra[1],
         )
     except MalformedParameters:
         return replies.BAD_PARAMETER
+
+
+def _take_added(
+    text: str, added: Mapping[str, ExtensionParameter]
+) -> tuple[str, tuple[tuple[str, str | None], ...]] | Reply:
+    """The parameters of other extensions, and the text without them."""
+    extra: dict[str, str | None] = {}
+    others: list[str] = []
+    for word in text.split(" "):
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper() if keyword.isascii() else ""
+        parameter = added.get(keyword)
+        if parameter is None:
+            others.append(word)
+        elif keyword in extra or not value.isascii() or not parameter.takes(value if equals else None):
+            return replies.BAD_PARAMETER
+        else:
+            extra[keyword] = value if equals else None
+    return " ".join(others), tuple(extra.items())
 
 
 def _split(text: str, allowed: Mapping[str, bool]) -> dict[str, str] | Reply:

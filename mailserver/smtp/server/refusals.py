@@ -9,7 +9,7 @@ from mailserver.smtp import replies
 from mailserver.smtp.server.buffer import LineFault
 from mailserver.smtp.server.states import State
 
-__all__ = ["AUTH_LINE_FAULTS", "LINE_FAULTS", "OUT_OF_ORDER"]
+__all__ = ["AUTH_LINE_FAULTS", "LINE_FAULTS", "out_of_order"]
 
 LINE_FAULTS: Mapping[LineFault, Reply] = {
     LineFault.STRAY_LINE_END: replies.BAD_LINE_END,
@@ -26,3 +26,11 @@ OUT_OF_ORDER: Mapping[State, Reply] = {
     State.RECIPIENTS: replies.TRANSACTION_OPEN,
     State.BETWEEN: replies.DATA_AFTER_BDAT,
 }
+
+
+def out_of_order(state: State, verb: str, *, lmtp: bool) -> Reply:
+    """The answer to a command that may not come now."""
+    if state is State.SENDER and verb in ("DATA", "BDAT"):
+        # RFC 2033 section 4.2 and RFC 3030 section 2 want 503 where RFC 5321 section 3.3 leaves the choice.
+        return replies.NO_VALID_RECIPIENTS_503 if lmtp or verb == "BDAT" else replies.NO_VALID_RECIPIENTS
+    return OUT_OF_ORDER[state]

@@ -29,6 +29,7 @@ from mailserver.smtp.events import (
     EndOfData,
     Event,
     Expand,
+    Extended,
     Hello,
     Help,
     Mail,
@@ -52,10 +53,11 @@ from mailserver.smtp.server.commands import (
     parse_mail,
     parse_question,
     parse_rcpt,
+    parse_starttls,
 )
 from mailserver.smtp.server.extensions import Extensions
 from mailserver.smtp.server.limits import SessionLimits
-from mailserver.smtp.server.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, OUT_OF_ORDER
+from mailserver.smtp.server.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, out_of_order
 from mailserver.smtp.server.states import MOVES, Input, State
 from mailserver.smtp.server.transaction import Discard, ServerTransaction
 
@@ -294,17 +296,22 @@ class ServerSession:
             argument = argument.lstrip(" ")
         command = COMMANDS.get(verb)
         if command is None:
-            return self._reject("", replies.COMMAND_UNKNOWN)
+            return self._extended(verb, argument)
         if verb in MOVES[self.state]:
             return command(self, verb, argument)
         return self._out_of_order(verb, argument)
 
     def _out_of_order(self, verb: str, argument: str) -> Event | None:
-        reply = OUT_OF_ORDER[self.state]
-        if self.state is State.SENDER and verb in ("DATA", "BDAT"):
-            # RFC 2033 section 4.2 and RFC 3030 section 2 want 503 where RFC 5321 section 3.3 leaves the choice.
-            reply = replies.NO_VALID_RECIPIENTS_503 if self.lmtp or verb == "BDAT" else replies.NO_VALID_RECIPIENTS
+        reply = out_of_order(self.state, verb, lmtp=self.lmtp)
         return self._refuse_chunk(argument, reply) if verb == "BDAT" else self._reject(verb, reply)
+
+    def _extended(self, verb: str, argument: str) -> Event | None:
+        anywhere = self.extensions.added_commands.get(verb) if self.extensions.added else None
+        if anywhere is None:
+            return self._reject("", replies.COMMAND_UNKNOWN)
+        if (Input.EXTENDED_ANYWHERE if anywhere else Input.EXTENDED) in MOVES[self.state]:
+            return Extended(verb, argument)
+        return self._out_of_order(verb, argument)
 
     def _throw_away(self, discard: Discard) -> Event | Wait | None:
         if not discard.is_done(self._buffer):
@@ -443,19 +450,11 @@ class ServerSession:
         return Quit()
 
     def _starttls(self, verb: str, argument: str) -> Event:
-        if self._secured:
-            return self._reject(verb, replies.TLS_ALREADY)
-        if not self.extensions.starttls:
-            return self._reject(verb, replies.COMMAND_NOT_OFFERED)
-        return self._reject(verb, replies.ARGUMENT_NOT_ALLOWED) if argument else StartTLS()
+        question = parse_starttls(argument, self.extensions, secured=self._secured)
+        return self._reject(verb, question) if isinstance(question, Reply) else question
 
     def _auth(self, verb: str, argument: str) -> Event:
-        if self._authenticated:
-            return self._reject(verb, replies.AUTH_ALREADY)
-        if not self.extensions.auth:
-            refusal = replies.AUTH_NEEDS_TLS if self.extensions.auth_needs_tls else replies.COMMAND_NOT_OFFERED
-            return self._reject(verb, refusal)
-        exchange = parse_auth(argument, self.extensions.auth)
+        exchange = parse_auth(argument, self.extensions, authenticated=self._authenticated)
         return self._reject(verb, exchange) if isinstance(exchange, Reply) else exchange
 
     # --- answers ---
@@ -516,7 +515,7 @@ class ServerSession:
         self._transaction = None
         self.state = MOVES[self.state][MESSAGE_ENDED]
 
-    def _answer_question(self, question: Verify | Expand, reply: Reply) -> None:
+    def _answer_question(self, question: Verify | Expand | Extended, reply: Reply) -> None:
         self._say_final(reply)
 
     def _answer_starttls(self, question: StartTLS, reply: Reply) -> None:
@@ -593,6 +592,7 @@ ANSWERS: Mapping[type[object], Callable[[ServerSession, Any, Reply], None]] = {
     EndOfData: ServerSession._answer_end,
     Verify: ServerSession._answer_question,
     Expand: ServerSession._answer_question,
+    Extended: ServerSession._answer_question,
     StartTLS: ServerSession._answer_starttls,
     Authenticate: ServerSession._answer_auth,
     AuthResponse: ServerSession._answer_auth,

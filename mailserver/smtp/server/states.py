@@ -49,6 +49,8 @@ class Input(enum.StrEnum):
     QUIT = "QUIT"
     STARTTLS = "STARTTLS"
     AUTH = "AUTH"
+    EXTENDED = "extended"  # a command of an extension beside the server's own …
+    EXTENDED_ANYWHERE = "extended anywhere"  # … and one that may come amid a transaction
 
     GREETED = "greeted"  # 220 was said
     PART_RECEIVED = "part received"  # a BDAT without LAST is complete
@@ -69,11 +71,13 @@ MOVES: Mapping[State, Mapping[str, State]] = {
     State.GREETING: {Input.GREETED: State.STRANGER},
     State.STRANGER: _moves(State.STRANGER, State.STRANGER),
     # STARTTLS and AUTH are not allowed during a transaction (RFC 3207 section 4, RFC 4954 section 4).
-    State.READY: _moves(State.READY, State.READY, MAIL=State.SENDER, STARTTLS=State.HANDSHAKE, AUTH=State.EXCHANGE),
-    State.SENDER: _moves(State.SENDER, State.READY, RCPT=State.RECIPIENTS),
+    State.READY: _moves(State.READY, State.READY, MAIL=State.SENDER, STARTTLS=State.HANDSHAKE, AUTH=State.EXCHANGE)
+    | {Input.EXTENDED: State.READY, Input.EXTENDED_ANYWHERE: State.READY},
+    State.SENDER: _moves(State.SENDER, State.READY, RCPT=State.RECIPIENTS) | {Input.EXTENDED_ANYWHERE: State.SENDER},
     State.RECIPIENTS: _moves(
         State.RECIPIENTS, State.READY, RCPT=State.RECIPIENTS, DATA=State.CONTENT, BDAT=State.CHUNK
-    ),
+    )
+    | {Input.EXTENDED_ANYWHERE: State.RECIPIENTS},
     State.CONTENT: {Input.MESSAGE_ENDED: State.READY},
     State.CHUNK: {Input.PART_RECEIVED: State.BETWEEN, Input.MESSAGE_ENDED: State.READY},
     # Once the first BDAT is in, neither MAIL, RCPT nor DATA may follow before LAST or RSET (RFC 3030 section 2).

@@ -14,6 +14,7 @@ from mailserver.smtp.events import (
     EndOfData,
     Event,
     Expand,
+    Extended,
     Hello,
     Mail,
     Rcpt,
@@ -33,7 +34,7 @@ READY_FOR_TLS = Reply.of(220, "2.0.0", "Go ahead")
 CHALLENGE = Reply.of(334, "", "Y2hhbGxlbmdl")
 LOGGED_IN = Reply.of(235, "2.7.0", "Welcome")
 
-QUESTIONS = (Hello, Mail, Rcpt, Data, EndOfData, Verify, Expand, StartTLS, Authenticate, AuthResponse)
+QUESTIONS = (Hello, Mail, Rcpt, Data, EndOfData, Verify, Expand, Extended, StartTLS, Authenticate, AuthResponse)
 EVERYTHING = Extensions(size=1_000_000, starttls=True, auth=("PLAIN", "LOGIN"), recipients_max=100, mail_max=20)
 
 

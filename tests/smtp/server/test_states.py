@@ -17,7 +17,8 @@ from mailserver.smtp.events import (
     Verify,
     Wait,
 )
-from mailserver.smtp.server.session import COMMANDS, OUT_OF_ORDER, READERS
+from mailserver.smtp.server.refusals import OUT_OF_ORDER
+from mailserver.smtp.server.session import COMMANDS, READERS
 from mailserver.smtp.server.states import MOVES, Input, State
 from tests.smtp.server.conversation import Conversation, friendly
 
