@@ -26,8 +26,10 @@ from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError, start_component, stop_component
 from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
+from mailserver.receive.ends import ends_for
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import Profile
+from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.tls import ClientCertificates
 
@@ -48,19 +50,17 @@ class Policy:
         self._local = server.local
         self._directory: Any = server.accounts(configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
-        judging = Judging(
-            [
-                BoundFilter(
-                    name=table.use,
-                    component=component,
-                    services=frozenset(table.services),
-                    on_error=table.on_error,
-                    deadline_seconds=table.deadline or configuration.limits.filter_seconds,
-                )
-                for table, component in zip(configuration.filter, self._filters, strict=True)
-            ],
-            clock=server.reactor,
-        )
+        self._bound = [
+            BoundFilter(
+                name=table.use,
+                component=component,
+                services=frozenset(table.services),
+                on_error=table.on_error,
+                deadline_seconds=table.deadline or configuration.limits.filter_seconds,
+            )
+            for table, component in zip(configuration.filter, self._filters, strict=True)
+        ]
+        judging = Judging(self._bound, clock=server.reactor)
         self.router = make_router(configuration, self._directory)
         self.observers = [one.observe for one in self._filters if IObserver.providedBy(one)]
         self.certificates = make_certificates(configuration, server)
@@ -78,7 +78,11 @@ class Policy:
 
     def _profile(self, service: str, listen: ListenTable | None) -> Profile:
         """How a listener behaves; None: the pickup folder, which has no connections."""
-        configuration, server = self._configuration, self._server
+        configuration, server, clock, note = self._configuration, self._server, self._server.reactor, self._server.steps.note
+        try:
+            added = ServiceExtensions(self._bound, service=service, clock=clock, note=note)
+        except ExtensionClash as error:
+            raise StartError(f"filter: {error}") from error
         return Profile(
             service=service,
             hostname=configuration.hostname,
@@ -107,6 +111,8 @@ class Policy:
             proxies=None if listen is None else proxies_of(listen),
             generation=self.generation,
             steady_seconds=time.monotonic,
+            ends=ends_for(self._bound, service=service, clock=clock, generation=self.generation),
+            service_extensions=added if added and listen is not None else None,
         )  # fmt: skip
 
     def _encryption(self, listen: ListenTable) -> Encryption | None:

@@ -9,6 +9,7 @@ In the order in which they are read:
 
 * `components`: how a component is made, started and ended, and what any of them may provide besides its kind
 * `filters`: those who judge, change or watch a message
+* `session`: those who add to what is said over SMTP, or are told how it ends
 * `accounts`: who exists and who may log in
 * `delivery`: where a recipient goes, and how a message gets there
 * `services`: what the core lends to a component
@@ -69,6 +70,7 @@ from mailserver.interfaces.services import (
     Services,
     Timer,
 )
+from mailserver.interfaces.session import IExtension, IPeerEnd, ITransactionEnd, TransactionEnd
 
 __all__ = [
     "Candidate",
@@ -89,6 +91,7 @@ __all__ = [
     "ICounting",
     "IDelivery",
     "IDirectory",
+    "IExtension",
     "IForgiving",
     "IHostAccounts",
     "IHostFinder",
@@ -96,6 +99,7 @@ __all__ = [
     "IMayBeMissing",
     "IModifier",
     "IObserver",
+    "IPeerEnd",
     "IPeerFilter",
     "IPreparing",
     "IPrivilegedComponent",
@@ -109,6 +113,7 @@ __all__ = [
     "ISenderGrants",
     "IStateStore",
     "ISweeping",
+    "ITransactionEnd",
     "IUsualScramForm",
     "KeepProcess",
     "LoggedIn",
@@ -116,4 +121,5 @@ __all__ = [
     "RunInThread",
     "Services",
     "Timer",
+    "TransactionEnd",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mailserver.interfaces import TransactionEnd
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
@@ -89,6 +90,8 @@ class FileTransaction:
                 answers.accepted.append(one)
             else:
                 answers.add([one], reply)
+        if not answers.accepted:
+            self._transaction.abandon(TransactionEnd.REFUSED)
         return answers
 
     async def content(self) -> Reply:

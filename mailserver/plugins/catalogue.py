@@ -27,13 +27,16 @@ from mailserver.interfaces import (
     IContentFilter,
     IDelivery,
     IDirectory,
+    IExtension,
     IModifier,
     IObserver,
+    IPeerEnd,
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
     IRouter,
     ISenderFilter,
+    ITransactionEnd,
     Services,
 )
 
@@ -63,6 +66,9 @@ FILTERS = (
     IRecipientContentFilter,
     IModifier,
     IObserver,
+    ITransactionEnd,
+    IPeerEnd,
+    IExtension,
 )
 # Which interfaces a table of the configuration can use.
 SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(

@@ -12,6 +12,8 @@ In the order in which they are read:
 * `spooling`: takes in the content: in memory while it is small, in a file once it is not
 * `throttle`: limits on what a peer may use: connections, errors, time
 * `profile`: what the connections of one listener share: limits, parts, policy
+* `ends`: tells components how transactions and connections have ended
+* `service_extensions`: what plugins add to SMTP: who is offered it, and how their commands are answered
 * `listener`: what a connection needs of its listener
 * `factory`: a listener: makes the connections, counts them, ends them
 * `encryption`: what a listener knows of TLS

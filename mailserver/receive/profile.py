@@ -19,7 +19,9 @@ from mailserver.mail.parcel import Destination
 from mailserver.plugins.generation import Generation
 from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
+from mailserver.receive.ends import Ends
 from mailserver.receive.judging import Asks, Judging
+from mailserver.receive.service_extensions import ServiceExtensions
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.submission.rules import Submission
 from mailserver.receive.throttle import Pace, Patience
@@ -94,6 +96,7 @@ class Profile:
     only these may connect (and whoever may use a Unix socket).  Connections from `bare_lf_networks` may end lines with LF
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
     `absence` says whether a delivery is missing; None: mail is queued in any case, since nobody waits for a reply.
+    `ends` are told how transactions and connections end; `service_extensions` is what plugins add to the offer.
     `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
     nobody sets, where it is given, else by `clock`.
     """
@@ -123,12 +126,14 @@ class Profile:
     absence: Absence | None = None
     generation: Generation = field(default_factory=Generation)
     steady_seconds: Callable[[], float] | None = None
+    ends: Ends | None = None
+    service_extensions: ServiceExtensions | None = None
     seconds: Callable[[], float] = field(init=False)
     lmtp: bool = field(init=False)  # the listener speaks LMTP (RFC 2033)
     asks: Asks = field(init=False)
     extensions: Extensions = field(init=False)
     session_limits: SessionLimits = field(init=False)
-    _offers: dict[tuple[bool, tuple[str, ...]], Extensions] = field(init=False, default_factory=dict)
+    _offers: dict[tuple[bool, tuple[str, ...], tuple[str, ...]], Extensions] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -152,13 +157,15 @@ class Profile:
 
     def offer(self, peer: Peer) -> Extensions:
         """The extensions for this peer as it is now: encrypted or not."""
-        if self.authenticator is None and (self.encryption is None or peer.tls is None):
+        added = self.service_extensions.offered_to(peer) if self.service_extensions else ()
+        if not added and self.authenticator is None and (self.encryption is None or peer.tls is None):
             return self.extensions
         starttls = self.extensions.starttls and peer.tls is None
-        key = starttls, () if self.authenticator is None else tuple(self.authenticator.mechanisms(peer))
+        mechanisms = () if self.authenticator is None else tuple(self.authenticator.mechanisms(peer))
+        key = starttls, mechanisms, tuple([one.keyword for one in added])
         offer = self._offers.get(key)
         if offer is None:  # there are few: what a listener offers in the clear and under TLS, with a certificate or without
-            offer = self._offers[key] = replace(self.extensions, starttls=starttls, auth=key[1])
+            offer = self._offers[key] = replace(self.extensions, starttls=starttls, auth=mechanisms, added=added)
         return offer
 
     def may_relay(self, peer: Peer) -> bool:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.interfaces import Denied, LoggedIn
+from mailserver.interfaces import Denied, LoggedIn, TransactionEnd
 from mailserver.mail.answers import Defer, Refuse
 from mailserver.mail.envelope import TLSFacts
 from mailserver.mail.reply import Reply
@@ -76,6 +76,7 @@ class ReceiveProtocol(Connection):
         finally:  # whatever that meets with, the place is free again
             self.factory.closed(self)
             self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
+            self._tell_end()
             let_go(self.transport, reason)
 
     def _leave(self, state: ConnectionState, reason: Failure) -> None:
@@ -85,11 +86,20 @@ class ReceiveProtocol(Connection):
             self.profile.note(self.connection, "handshake_failed", peer=self.peer.address, why=why)
         if self.login is not None:
             self.login.cancel()
-        if state is not ConnectionState.ASKED:  # a message that is being committed goes on; `_answered` releases the profile
+        if state is ConnectionState.ASKED:  # a message that is being committed goes on; `_answered` releases the profile
+            if self.transaction is not None:
+                self.transaction.leave()
+        else:
             if self.transaction is not None:
                 self.transaction.abandon()
             self._release_profile()
         self.transaction = self.blamed = self.login = None
+
+    def _tell_end(self) -> None:
+        """By the profile in force: the parts of the connection's own may have stopped with a reload."""
+        ends = self.factory.profile.ends
+        if ends is not None:
+            ends.peer(self.peer)
 
     def readConnectionLost(self) -> None:
         """The peer has closed its half: answer what it has asked, then close ours."""
@@ -335,7 +345,7 @@ class ReceiveProtocol(Connection):
     def _on_reset(self, event: events.Reset) -> None:
         self.progress = None
         if self.transaction is not None:
-            self.transaction.abandon()
+            self.transaction.abandon(TransactionEnd.RESET)
             self._forget_transaction()
         if event.verb == "RSET":  # EHLO has its own turn
             self._count_junk()
@@ -352,7 +362,26 @@ class ReceiveProtocol(Connection):
         self._count_junk()
 
     def _on_quit(self, event: events.Quit) -> None:
-        pass
+        if self.transaction is not None:
+            self.transaction.abandon(TransactionEnd.RESET)
+
+    def _on_extended(self, event: events.Extended) -> None:
+        """A transaction that is open holds the profile already."""
+        if self.transaction is not None:
+            self._ask(self.transaction.extended(event.verb, event.argument), self._extended_answered)
+        elif self._hold_profile():
+            added = self.profile.service_extensions
+            if added is None:  # a reload has taken away what EHLO had announced
+                self._extended_answered(replies.COMMAND_NOT_OFFERED)
+            else:
+                self._ask(added.command(self.connection, event.verb, event.argument, self.peer, None), self._extended_answered)
+
+    def _extended_answered(self, reply: Reply | None) -> None:
+        if self.transaction is None:
+            self._release_profile()
+        self._reply(reply)
+        if reply is not None and reply.code < 400:
+            self._count_junk()
 
     def _on_rejected(self, event: events.Rejected) -> None:
         self._forget_login()  # where an exchange was going on, this has ended it
@@ -380,6 +409,7 @@ class ReceiveProtocol(Connection):
         events.Help: _on_junk,
         events.Verify: _on_verify,
         events.Expand: _on_expand,
+        events.Extended: _on_extended,
         events.StartTLS: _on_starttls,
         events.Authenticate: _on_authenticate,
         events.AuthResponse: _on_auth_response,

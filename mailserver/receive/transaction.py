@@ -7,13 +7,14 @@ or the commit makes them.  Nothing here knows the connection; nothing after the 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from mailserver.interfaces import TransactionEnd
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route, Verdict
 from mailserver.mail.content import Content
@@ -49,7 +50,9 @@ class Transaction:
 
     __slots__ = (
         "_aside",
+        "_ended",
         "_file_is_queues",
+        "_is_answered_for",
         "_posting",
         "_quarantine",
         "_surplus",
@@ -82,12 +85,17 @@ class Transaction:
         self._aside: list[str] = []  # why the copies of each recipient are
         self._surplus = 0  # recipients who were sent to another transaction
         self._route_count = 0
+        self._ended = self._is_answered_for = False
         self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self._note)
 
     # --- the questions ---
 
-    async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
+    def mail(self, sender: Address | None, parameters: MailParameters) -> Awaitable[Reply]:
         """MAIL FROM."""
+        answer = self._mail(sender, parameters)
+        return answer if self.profile.ends is None else self._and_its_end(answer)
+
+    async def _mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         profile = self.profile
         self.sender = sender
         self.parameters = parameters
@@ -190,7 +198,13 @@ class Transaction:
         return usable
 
     def data(self, spooling: Spooling) -> Reply:
-        """DATA, or the first BDAT."""
+        """DATA, or the first BDAT.  A refusal ends the transaction."""
+        reply = self._data(spooling)
+        if reply.code >= 400:
+            self._end(TransactionEnd.REFUSED)
+        return reply
+
+    def _data(self, spooling: Spooling) -> Reply:
         store = self.profile.store
         if not store.writable:
             return self._refused("data", replies.storage_broken(self.id), "the store cannot be written")
@@ -199,11 +213,15 @@ class Transaction:
         self.spooling = spooling
         return replies.START_CONTENT
 
-    async def end_of_data(self, fault: Reply | None, stray_in_header: bool = False) -> Sequence[Reply]:
+    def end_of_data(self, fault: Reply | None, stray_in_header: bool = False) -> Awaitable[Sequence[Reply]]:
         """The data are complete.  Return one reply, or for LMTP one for each recipient (RFC 2033 section 4.2).
 
         `stray_in_header` is that of `EndOfData`.
         """
+        answers = self._end_of_data(fault, stray_in_header)
+        return answers if self.profile.ends is None else self._and_the_end(answers)
+
+    async def _end_of_data(self, fault: Reply | None, stray_in_header: bool) -> Sequence[Reply]:
         spooling = self.spooling
         if spooling is None:
             raise RuntimeError("no data have begun")
@@ -229,10 +247,55 @@ class Transaction:
             if content.path is not None and not self._file_is_queues:
                 self._afterwards(spooling.discard_file)
 
-    def abandon(self) -> None:
+    async def extended(self, verb: str, argument: str) -> Reply:
+        """A command that a plugin has added."""
+        added = self.profile.service_extensions
+        if added is None:  # a reload has taken away what EHLO had announced
+            return replies.COMMAND_NOT_OFFERED
+        return await added.command(self.id, verb, argument, self.peer, self._envelope())
+
+    def abandon(self, how: TransactionEnd = TransactionEnd.LOST) -> None:
         """RSET, a new EHLO or a lost connection: nothing came of it."""
         if self.spooling is not None:
             self.spooling.abandon()
+        self._end(how)
+
+    def leave(self) -> None:
+        """The connection is lost while a question is being answered: what goes on with the message goes on."""
+        if not self._is_answered_for:
+            self._end(TransactionEnd.LOST)
+
+    # --- how it ends, where somebody wants to know: once ---
+
+    def _end(self, how: TransactionEnd) -> None:
+        ends = self.profile.ends
+        if ends is not None and not self._ended:
+            self._ended = True
+            ends.transaction(self._envelope(), how)
+
+    async def _and_its_end(self, answer: Awaitable[Reply]) -> Reply:
+        reply: Reply | None = None
+        try:
+            reply = await answer
+        finally:
+            if reply is None or reply.code >= 400:
+                self._end(TransactionEnd.REFUSED)
+        return reply
+
+    async def _and_the_end(self, answer: Awaitable[Sequence[Reply]]) -> Sequence[Reply]:
+        self._is_answered_for = True
+        how = TransactionEnd.LOST  # where the waiting is cancelled nobody knows what has become of it
+        try:
+            answers = await answer
+            how = TransactionEnd.ACCEPTED if any(reply.code < 400 for reply in answers) else TransactionEnd.REFUSED
+        except CancelledError:
+            raise
+        except Exception:
+            how = TransactionEnd.REFUSED
+            raise
+        finally:
+            self._end(how)
+        return answers
 
     # --- after the data ---
 

@@ -139,7 +139,7 @@ class Expand:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """*Question.* A command of an extension beside the server's own (`Extensions.added`).  `argument` is what follows the verb."""
+    """*Question.* A command of an extension beside the server's own (`Extensions.added`), and what follows its verb."""
 
     verb: str
     argument: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mailserver.mail.reply import Reply
 
@@ -31,7 +31,7 @@ OWN_KEYWORDS = frozenset(
 )
 OWN_VERBS = frozenset(
     "EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH TURN ETRN ATRN BURL SEND SOML SAML"
-    " GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE".split()  # what a browser says (RFC 9110) is no command of anybody's
+    " GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE".split()  # what a browser says is no command of anybody's
 )
 OWN_MAIL_PARAMETERS = frozenset("SIZE BODY SMTPUTF8 RET ENVID AUTH PRDR".split())
 OWN_RECIPIENT_PARAMETERS = frozenset("NOTIFY ORCPT".split())
@@ -114,7 +114,8 @@ class SMTPExtension:
             raise ValueError(f"{self.keyword}: one of its commands is there twice")
         if verbs and not self.replies:
             raise ValueError(f"{self.keyword}: it has commands and no replies")
-        for name, reply in self.replies.items():
+        answers: Mapping[Any, Any] = self.replies  # a plugin's: of any type
+        for name, reply in answers.items():
             if not isinstance(name, str) or not isinstance(reply, Reply):
                 raise ValueError(f"{self.keyword}: its replies are `Reply`s by names")
             _check_reply(f"{self.keyword}: its reply {name!r}", reply)

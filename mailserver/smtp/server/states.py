@@ -60,9 +60,9 @@ class Input(enum.StrEnum):
     ENCRYPTED = "encrypted"  # TLS is established
 
 
-def _moves(state: State, introduced: State, **moves: State) -> Mapping[str, State]:
+def _moves(state: State, introduced: State, **moves: State) -> dict[str, State]:
     """A row: what may be said at any time between messages (RFC 5321 section 4.1.4), and the state's own moves."""
-    row = dict.fromkeys(("EHLO", "HELO", "LHLO"), State.READY)
+    row: dict[str, State] = dict.fromkeys(("EHLO", "HELO", "LHLO"), State.READY)
     row |= dict.fromkeys(("NOOP", "VRFY", "EXPN", "HELP"), state)
     return row | {"RSET": introduced, "QUIT": State.CLOSED} | moves
 
