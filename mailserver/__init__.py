@@ -11,6 +11,7 @@ In the order in which they are read:
 * `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
 * `sasl/`: the exchanges of a login, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
 * `config/`: the configuration file: TOML in, typed values or all faults out
+* `api`: all that a plugin's author imports, under one version number
 * `plugins/`: components: found by interface and name, built, run and ended
 * `processes/`: small processes beside the server, those that keep the privileges among them
 * `transport/`: what two rooms need of a socket

@@ -290,6 +290,7 @@ class FileDirectoryFactory:
 
     name = "file"
     summary = "Accounts in a TOML file that `mailserver user` writes"
+    api_version = "1.0"
     provides = IDirectory
     options = FileDirectoryOptions
 

@@ -307,6 +307,7 @@ class LdapDirectoryFactory:
 
     name = "ldap"
     summary = "Accounts in an LDAP directory"
+    api_version = "1.0"
     provides = IDirectory
     options = LdapDirectoryOptions
 

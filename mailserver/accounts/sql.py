@@ -331,6 +331,7 @@ class SqlDirectoryFactory:
 
     name = "sql"
     summary = "Accounts in an SQLite file or in PostgreSQL"
+    api_version = "1.0"
     provides = IDirectory
     options = SqlDirectoryOptions
 

@@ -46,6 +46,7 @@ class SystemDirectoryFactory:
 
     name = "system"
     summary = "The users of the host; with [delivery] path = \"{home}/Maildir\""
+    api_version = "1.0"
     provides = IDirectory
     options = SystemDirectoryOptions
 

@@ -123,7 +123,7 @@ class Server:
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
         services = replace(self.services, keep_process=functools.partial(self.processes.keep, section))
-        return plugins.build_component(self.catalogue.factory(section, table.use), table.options, services)
+        return self.catalogue.build(section, table.use, table.options, services)
 
     def accounts(self, table: Any) -> Any:
         """The directory.  One that holds privileges is kept over a reload, as nobody can give it others.

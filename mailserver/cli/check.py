@@ -34,8 +34,9 @@ from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
 from mailserver.control.client import ControlError, NoServer, ask
 from mailserver.interfaces import IComponent
-from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover
+from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover, former_warning
 from mailserver.plugins.life import StartError
+from mailserver.plugins.versions import is_former
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_to"]
@@ -116,10 +117,13 @@ class _Look:
         for section, key, table in tables:
             self.at_passwords(key, table.options, configuration.data)
             try:
-                component = build_component(catalogue.factory(section, table.use), table.options, services)
+                factory = catalogue.factory(section, table.use)
+                component = build_component(factory, table.options, services)
             except PluginError as error:
                 self.fault(key, str(error))
                 continue
+            if is_former(factory):
+                self.warnings.append(f"{key}: {former_warning(table.use)}")
             if section == "accounts":
                 self.at_addresses(configuration, component)
             if section == "delivery" and configuration.filter and not getattr(component, "knows_folders", True):

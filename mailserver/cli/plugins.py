@@ -8,7 +8,8 @@ from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
 from mailserver.cli.skeleton import SkeletonError, write_skeleton
-from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, options_class
+from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, former_warning, options_class
+from mailserver.plugins.versions import is_former
 
 __all__ = ["add_to"]
 
@@ -34,8 +35,11 @@ def list_plugins(options: argparse.Namespace) -> int:
     if options.json:
         as_json(_described(catalogue))
     else:
-        rows = [(found.name, _kinds(found), found.source, str(found.factory.summary)) for found in _sorted(catalogue)]
-        table(("NAME", "PROVIDES", "FROM", "SUMMARY"), rows)
+        rows = [
+            (found.name, found.api_version, _kinds(found), found.source, str(found.factory.summary))
+            for found in _sorted(catalogue)
+        ]
+        table(("NAME", "API", "PROVIDES", "FROM", "SUMMARY"), rows)
         if catalogue.broken:
             say("", f"{len(catalogue.broken)} plugin(s) could not be used; `mailserver plugins check` says why.")
     return 1 if catalogue.broken else 0
@@ -51,6 +55,9 @@ def check_plugins(options: argparse.Namespace) -> int:
         bad = {source for source, _ in faults}
         for found in _sorted(catalogue):
             say(f"{'faulty' if found.source in bad else 'ok':<7} {found.name}: {_kinds(found)}, from {found.source}")
+        for found in _sorted(catalogue):
+            if is_former(found.factory):
+                say("", f"{found.source}:", former_warning(found.name))
         for source, why in faults:
             say("", f"{source}:", why.rstrip())
     return 1 if faults else 0
@@ -82,7 +89,7 @@ def new_plugin(options: argparse.Namespace) -> int:
     say(*(os.path.join(folder, file) for file in files), "")
     say("Test it:     " + f"cd {folder} && python -m twisted.trial tests")
     say("Install it:  " + f"pip install {folder}")
-    say("Use it:      " + f'[[filter]] with use = "{options.name}"; docs/writing-a-filter.md explains the rest')
+    say("Use it:      " + f'[[filter]] with use = "{options.name}"; docs/plugins/ explains the rest')
     return 0
 
 
@@ -91,6 +98,7 @@ def _described(catalogue: Catalogue) -> dict[str, Any]:
         "components": [
             {
                 "name": found.name,
+                "api_version": found.api_version,
                 "provides": [interface.__name__ for interface in found.provides],
                 "source": found.source,
                 "summary": str(found.factory.summary),

@@ -56,6 +56,7 @@ class CaptureFactory:
 
     name = "capture"
     summary = "Keeps mail for other hosts in one Maildir and sends nothing"
+    api_version = "1.0"
     provides = IBatchDelivery
     options = CaptureOptions
 

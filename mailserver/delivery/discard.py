@@ -48,6 +48,7 @@ class DiscardFactory:
 
     name = "discard"
     summary = "Throws every message away"
+    api_version = "1.0"
     provides = IBatchDelivery
     options = DiscardOptions
 

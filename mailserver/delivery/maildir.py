@@ -243,6 +243,7 @@ class MaildirFactory:
 
     name = "maildir"
     summary = "Mail into Maildirs, for users of the mail server or, with {home}, of the host"
+    api_version = "1.0"
     provides = IBatchDelivery
     options = MaildirOptions
 

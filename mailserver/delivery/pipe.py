@@ -312,6 +312,7 @@ class PipeFactory:
 
     name = "pipe"
     summary = "Gives each message to a command"
+    api_version = "1.0"
     provides = IConcurrentDelivery
     options = PipeOptions
 

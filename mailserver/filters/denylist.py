@@ -1,6 +1,6 @@
 """Refuses or defers peers by network or HELO name, and senders by address or domain.
 
-The shipped example of a filter; `docs/writing-a-filter.md` walks through it.
+The shipped example of a filter; `docs/plugins/filter.md` walks through it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,23 @@ from typing import Any, Literal
 
 from zope.interface import implementer
 
-from mailserver.config import DomainName, MailAddress, Network, Options
-from mailserver.interfaces import IComponentFactory, IPeerFilter, ISenderFilter, Services
-from mailserver.mail.address import normal_names
-from mailserver.mail.answers import Defer, Pass, Refuse, Verdict
-from mailserver.mail.envelope import Envelope, Peer
+from mailserver.api import (
+    Defer,
+    DomainName,
+    Envelope,
+    IComponentFactory,
+    IPeerFilter,
+    ISenderFilter,
+    MailAddress,
+    Network,
+    Options,
+    Pass,
+    Peer,
+    Refuse,
+    Services,
+    Verdict,
+    normal_names,
+)
 
 __all__ = ["Denylist", "DenylistOptions", "factory"]
 
@@ -90,6 +102,7 @@ class DenylistFactory:
 
     name = "denylist"
     summary = "Refuses or defers peers by network or HELO name, and senders by address or domain."
+    api_version = "1.0"
     provides = (IPeerFilter, ISenderFilter)
     options = DenylistOptions
 

@@ -6,10 +6,16 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mailserver.config import Options
-from mailserver.interfaces import IComponentFactory, ISenderFilter, Services
-from mailserver.mail.answers import Pass, Refuse, Verdict
-from mailserver.mail.envelope import Envelope
+from mailserver.api import (
+    Envelope,
+    IComponentFactory,
+    ISenderFilter,
+    Options,
+    Pass,
+    Refuse,
+    Services,
+    Verdict,
+)
 
 __all__ = ["NullMX", "NullMXOptions", "factory"]
 
@@ -42,6 +48,7 @@ class NullMXFactory:
 
     name = "null_mx"
     summary = "Refuses senders whose domain takes no mail itself (null MX, RFC 7505)."
+    api_version = "1.0"
     provides = ISenderFilter
     options = NullMXOptions
 

@@ -26,7 +26,12 @@ class IComponentFactory(Interface):
     provides = Attribute("The interface of this module that the component provides, or a tuple of several.")
     options = Attribute("A subclass of `mailserver.config.Options` (pydantic): names, types, defaults and help of the options.")
 
-    def build(options: Any, services: Services) -> Any:
+    api_version = Attribute(
+        'The plugin API that it was written for: `"1.0"`, or a range such as `">=1.0,<2"`.  Without one it counts as of 0.1, '
+        "which runs behind an adapter and is warned of."
+    )
+
+    def build(options: Any, services: Services) -> object:
         """Return the component.  `options` is a checked instance of the class `options`."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
 
 from zope.interface import Interface
 
@@ -71,5 +70,5 @@ class IModifier(Interface):
 class IObserver(Interface):
     """Is told what happens; can neither decide nor delay."""
 
-    def observe(step: Mapping[str, Any]) -> None:
+    def observe(step: Mapping[str, object]) -> None:
         """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from mailserver.mail.dns_records import Answer
+
 __all__ = [
     "Clock",
     "ComparesPasswords",
@@ -136,8 +138,8 @@ class IStateStore(Interface):
 class IResolver(Interface):
     """Asks the DNS.  A time-out or SERVFAIL is an error, never "no such record"."""
 
-    def query(name: str, record_type: str) -> Awaitable[Any]:
-        """Return an `Answer` (mailserver.mail.dns_records): records, time to live, authenticated-data bit.
+    def query(name: str, record_type: str) -> Awaitable[Answer]:
+        """Return an `Answer`: records, time to live, authenticated-data bit.
 
         `record_type` is A, AAAA, MX, TXT, PTR, TLSA or CNAME.  Raises `LookupFailed` where nobody can tell.
         """

@@ -3,6 +3,8 @@
 In the order in which they are read:
 
 * `catalogue`: finds components by name and builds them
+* `versions`: which plugin API a factory was written for
+* `former_plugins`: what a plugin of API 0.1 is lent
 * `life`: starts and stops a component, each within its time
 * `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
 * `budget`: leaves alone for a while what fails too often

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
 from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.interface import InterfaceClass
@@ -39,6 +40,8 @@ from mailserver.interfaces import (
     ITransactionEnd,
     Services,
 )
+from mailserver.plugins.former_plugins import for_former_plugin
+from mailserver.plugins.versions import API_VERSION, FORMER, WrongVersion, is_former, require_api
 
 if TYPE_CHECKING:
     from mailserver.config import Options
@@ -54,6 +57,7 @@ __all__ = [
     "UnknownComponent",
     "build_component",
     "discover",
+    "former_warning",
     "options_class",
 ]
 
@@ -108,6 +112,11 @@ class FoundPlugin:
         """The interfaces of its component."""
         return _interfaces_of(self.factory)
 
+    @property
+    def api_version(self) -> str:
+        """What it was written for, as it says; "0.1" where it says nothing."""
+        return FORMER if is_former(self.factory) else str(self.factory.api_version)
+
     def is_a(self, interface: InterfaceClass) -> bool:
         """The component provides the interface, or one that extends it."""
         return any(one.isOrExtends(interface) for one in self.provides)
@@ -133,6 +142,7 @@ class Shipped:
     summary: str
     provides: tuple[InterfaceClass, ...]
     target: str
+    api_version: str = API_VERSION
 
     @property
     def options(self) -> type[Options]:
@@ -151,9 +161,12 @@ class Shipped:
 class Catalogue:
     """All factories that were found, by interface and name."""
 
+    log = Logger()
+
     def __init__(self, found: Sequence[FoundPlugin], broken: Sequence[BrokenPlugin] = ()) -> None:
         self.found = tuple(found)
         self.broken = tuple(broken)
+        self._warned_of: set[str] = set()
 
     def named(self, interfaces: Sequence[InterfaceClass], name: str) -> Any:
         """The one factory of this name for one of the interfaces.  Raises `UnknownComponent`."""
@@ -177,6 +190,18 @@ class Catalogue:
     def factory(self, section: str, name: str) -> Any:
         """The factory for ``use = name`` in a table of the configuration.  Raises `UnknownComponent`."""
         return self.named(SECTIONS[section], name)
+
+    def build(self, section: str, name: str, options: Any, services: Services) -> Any:
+        """Build what ``use = name`` names.  One that was written for a former plugin API is warned of, once.
+
+        Raises `PluginError`.
+        """
+        factory = self.factory(section, name)
+        component = build_component(factory, options, services)
+        if is_former(factory) and name not in self._warned_of:
+            self._warned_of.add(name)
+            self.log.warn("{warning}", warning=former_warning(name))
+        return component
 
     def options_of(self, section: str, name: str) -> type[Options]:
         """The options class, as `mailserver.config.load` wants it.  Raises `UnknownComponent`."""
@@ -228,7 +253,7 @@ def build_component(factory: Any, options: Any, services: Services) -> Any:
     """Build a component and check that it is what the factory says.  Raises `PluginError`."""
     _check(factory)
     try:
-        component = factory.build(options, services)
+        component = factory.build(options, for_former_plugin(services) if is_former(factory) else services)
     except Exception as error:
         raise PluginError(f"the component {factory.name!r} could not be built: {error!r}") from error
     for interface in _interfaces_of(factory):
@@ -237,6 +262,14 @@ def build_component(factory: Any, options: Any, services: Services) -> Any:
         except Invalid as error:
             raise PluginError(f"the component {factory.name!r} is no {interface.__name__}: {error}") from error
     return component
+
+
+def former_warning(name: str) -> str:
+    """What is said of a plugin that names no API version."""
+    return (
+        f"the plugin {name!r} was written for plugin API {FORMER}: it still runs, and no longer with API 2; "
+        f"let its factory name the api_version (docs/plugins/changes.md)"
+    )
 
 
 def _use(interface: InterfaceClass) -> str:
@@ -255,6 +288,10 @@ def _check(factory: Any) -> None:
         raise PluginError(
             f"{type(factory).__name__} is no IComponentFactory: name, summary or build is not what it must be"
         )
+    try:
+        require_api(factory)
+    except WrongVersion as error:
+        raise PluginError(str(error)) from error
     if not interfaces or not all(
         isinstance(one, InterfaceClass) and any(one.isOrExtends(known) for known in INTERFACES) for one in interfaces
     ):

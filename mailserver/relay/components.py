@@ -207,6 +207,7 @@ class MXFactory:
 
     name = "mx"
     summary = "Sends mail for other domains to their mail exchangers."
+    api_version = "1.0"
     provides = IConcurrentDelivery
     options = MXOptions
 
@@ -230,6 +231,7 @@ class SmarthostFactory:
 
     name = "smarthost"
     summary = "Sends mail for other domains to one host, which takes it further."
+    api_version = "1.0"
     provides = IConcurrentDelivery
     options = SmarthostOptions
 

@@ -211,6 +211,7 @@ class LMTPFactory:
 
     name = "lmtp"
     summary = "Hands mail to a mail store, such as Dovecot's, by LMTP"
+    api_version = "1.0"
     provides = IConcurrentDelivery
     options = LMTPOptions
 

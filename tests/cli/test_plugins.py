@@ -19,7 +19,7 @@ class Plugins(CommandCase):
         said = run("plugins")
         self.assertEqual((said.code, said.err), (0, ""))
         self.assertRegex(
-            said.out, r"(?m)^denylist +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
+            said.out, r"(?m)^denylist +1.0 +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
         )
         names = [one["name"] for one in run("plugins", "--json").json["components"]]
         self.assertEqual(set(names), {"file", "system", "sql", "ldap", "maildir", "lmtp", "pipe", "discard", "capture", "mx", "smarthost", "denylist", "null_mx"})

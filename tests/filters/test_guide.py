@@ -1,4 +1,4 @@
-"""docs/writing-a-filter.md says what is so: its code is the shipped code or runs here, its tests pass, its TOML loads."""
+"""docs/plugins/filter.md says what is so: its code is the shipped code or runs here, its tests pass, its TOML loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mailserver.plugins.catalogue import FILTERS, discover
 from mailserver.testing import FilterCase
 from tests.documents import DOCS, blocks, page_text
 
-GUIDE = page_text("writing-a-filter.md")
+GUIDE = page_text("plugins/filter.md")
 SHIPPED = (DOCS.parent / "mailserver" / "filters" / "denylist.py").read_text()
 FRAME = 'hostname = "mail.example.org"\ndata = "data"\n[[listen]]\nservice = "mx"\nendpoint = "tcp:0"\n'
 
@@ -26,7 +26,7 @@ def run_guide() -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "guide"}
     for block in blocks(GUIDE, "python"):
         if block not in SHIPPED:
-            exec(compile(block, "docs/writing-a-filter.md", "exec"), names)
+            exec(compile(block, "docs/plugins/filter.md", "exec"), names)
     return names
 
 

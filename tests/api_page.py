@@ -1,0 +1,114 @@
+"""docs/plugins/api.md: every public name with one sentence, from the docstrings.  `python -m tests.api_page` writes it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from zope.interface.interface import InterfaceClass
+
+from mailserver import api
+from tests.documents import DOCS
+
+__all__ = ["PAGE", "page", "sentence_of"]
+
+PAGE = DOCS / "plugins" / "api.md"
+GROUPS = {  # by the module that a name comes from: what its names are
+    "mailserver.interfaces.components": "Every component",
+    "mailserver.interfaces.filters": "Filters, modifiers, observers",
+    "mailserver.interfaces.accounts": "Directories",
+    "mailserver.interfaces.delivery": "Routers and deliveries",
+    "mailserver.interfaces.services": "What the core lends",
+    "mailserver.plugins.threads": "What the core lends",
+    "mailserver.plugins.versions": "The version",
+    "mailserver.mail.answers": "Verdicts, routes, outcomes",
+    "mailserver.mail.edits": "Edits",
+    "mailserver.mail.envelope": "Peer, envelope, message",
+    "mailserver.mail.address": "Peer, envelope, message",
+    "mailserver.mail.content": "Peer, envelope, message",
+    "mailserver.mail.headers": "Peer, envelope, message",
+    "mailserver.mail.parcel": "Routers and deliveries",
+    "mailserver.mail.reply": "Verdicts, routes, outcomes",
+    "mailserver.mail.dns_records": "What the core lends",
+    "mailserver.sasl.scram_keys": "Directories",
+    "mailserver.sasl.steps": "Directories",
+    "mailserver.config.options": "Options",
+    "mailserver.config.fault": "Options",
+    "mailserver.config.values": "Options",
+}
+VALUES = {  # names that can have no docstring
+    "API_VERSION": "What this server offers.",
+    "Verdict": "Any verdict.",
+    "Route": "Any route.",
+    "Outcome": "Any outcome.",
+    "Edit": "Any edit.",
+    "Size": 'Octets: `"50M"`, `1024`.',
+    "Duration": 'Seconds: `"1h30m"`, `90`.',
+    "Count": "A number from 1 on.",
+    "Network": 'A network: `"192.0.2.0/24"`, or one address.',
+    "DomainName": "A domain; lower case, A-labels.",
+    "DomainKey": 'A domain, or `"*."` and a domain: every name below it.',
+    "HostName": "A name that other hosts can look up.",
+    "MailAddress": "An address, as `Address`.",
+    "NameServer": "The address of a name server, with or without a port.",
+    "FilePath": "A path; a relative one counts from the folder of the configuration file.",
+    "SocketPath": "The path of a Unix socket, as `FilePath`.",
+    "Endpoint": "An endpoint of Twisted's, of the kinds that the server knows.",
+}
+HEAD = """\
+# Plugin API {version}
+
+All that a plugin imports comes from `mailserver.api`, all that its tests import from `mailserver.testing`. What is not
+on this page may change with any release. `python -m tests.api_page` writes it from the docstrings, which say more.
+
+A minor version only adds names; a major one may take some away. [changes.md](changes.md) says what a version is for.
+"""
+
+
+def sources() -> dict[str, str]:
+    """Each public name and the module that it comes from."""
+    tree = ast.parse(Path(str(api.__file__)).read_text(encoding="utf-8"))
+    return {
+        alias.name: module_of(node.module or "", alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def module_of(module: str, name: str) -> str:
+    """The module of a package that has it."""
+    if module != "mailserver.interfaces":
+        return module
+    return str(getattr(api, name).__module__)
+
+
+def sentence_of(name: str) -> str:
+    """The first sentence of its docstring, or what `VALUES` says; "" where nobody says anything."""
+    if name in VALUES:
+        return VALUES[name]
+    thing: Any = getattr(api, name)
+    text = str(thing.__doc__ or "") if isinstance(thing, InterfaceClass | type) or callable(thing) else ""
+    first = re.split(r"(?<=[.:])\s{2,}|\n\s*\n", " ".join(text.split("\n\n")[0].split("\n")).strip())[0]
+    return re.sub(r"``", "`", re.sub(r"\s+", " ", first)).replace("|", "\\|")
+
+
+def page() -> str:
+    """The text of the page."""
+    groups: dict[str, list[str]] = {}
+    found = sources()
+    for title in dict.fromkeys(GROUPS.values()):
+        groups[title] = []
+    for name in api.__all__:
+        groups.setdefault(GROUPS.get(found[name], "Besides"), []).append(name)
+    text = HEAD.format(version=api.API_VERSION)
+    for title, names in groups.items():
+        text += f"\n## {title}\n\n| name | meaning |\n|---|---|\n"
+        text += "".join(f"| `{name}` | {sentence_of(name)} |\n" for name in names)
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,62 @@
+"""`mailserver.api`: the public names are a list that is kept on purpose, each with a sentence, none of them untyped."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver import api, interfaces
+from tests.api_page import PAGE, page, sentence_of
+
+# What the core keeps to itself: nobody but the server implements or uses it.
+FOR_A_REASON = {
+    "IComponentFactory: Any",  # `options`: each factory has a class of its own
+    "Services: Any",  # `state`
+}
+CORES_OWN = {"Denial", "Denied", "IAuthenticator", "ILogin", "KeepProcess", "LoggedIn"}
+
+
+def untyped(name: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
+    """Where `Any` stands in an annotation of what others use: fields, arguments (save what is only handed on), results."""
+    for inner in ast.walk(node):
+        annotations: list[ast.expr | None] = []
+        if isinstance(inner, ast.AnnAssign):
+            annotations = [inner.annotation]
+        elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and not (
+            inner.name.startswith("_") and inner.name != "__call__"
+        ):
+            arguments = [*inner.args.posonlyargs, *inner.args.args, *inner.args.kwonlyargs]
+            annotations = [inner.returns, *(one.annotation for one in arguments)]
+        for annotation in annotations:
+            if annotation is not None and any(isinstance(one, ast.Name) and one.id == "Any" for one in ast.walk(annotation)):
+                yield f"{name}: {ast.unparse(annotation)}"
+
+
+class PublicNames(SynchronousTestCase):
+    def test_they_are_those_of_the_page_each_with_its_sentence(self) -> None:
+        self.assertEqual(page(), PAGE.read_text(), "`python -m tests.api_page` writes it; is the name meant to be public?")
+        self.assertEqual([name for name in api.__all__ if len(sentence_of(name)) < 6], [])
+
+    def test_they_are_sorted_and_each_can_be_had(self) -> None:
+        self.assertEqual(list(api.__all__), sorted(set(api.__all__)))
+        self.assertEqual([name for name in api.__all__ if not hasattr(api, name)], [])
+
+    def test_every_interface_is_among_them_save_the_cores_own(self) -> None:
+        self.assertEqual(set(interfaces.__all__) - set(api.__all__), CORES_OWN)
+
+    def test_nothing_that_an_author_sees_is_untyped(self) -> None:
+        found: list[str] = []
+        for name in api.__all__:
+            thing: Any = getattr(api, name)
+            module = sys.modules.get(getattr(thing, "__module__", "") or "")
+            if module is None or not module.__name__.startswith("mailserver."):
+                continue
+            for node in ast.parse(inspect.getsource(module)).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+                    found += untyped(name, node)
+        self.assertEqual([one for one in found if one not in FOR_A_REASON], [])
