@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import FailTest, TestCase
 
@@ -90,20 +91,28 @@ class WholeCase(TestCase):
         """Write the configuration file."""
         self.path.write_text(text.replace("{work}", str(self.work)))
 
-    def made(self, text: str = BASIC, **more: Any) -> Running:
-        """A server that has not been started."""
+    def made(self, text: str = BASIC, *, components: Sequence[Any] = (), **more: Any) -> Running:
+        """A server that has not been started.  It knows the factories `components` besides those that are installed."""
         self.configure(text)
         found = catalogue.discover()
+        if components:
+            found = catalogue.Catalogue([*found.found, *(catalogue.FoundPlugin(one, __name__) for one in components)])
         configuration = load(str(self.path), found.options_of)
         return Running(configuration, path=str(self.path), catalogue=found, reactor=reactor, **more)
 
     async def serve(self, text: str = BASIC, **more: Any) -> Running:
         """A server that serves, until the test ends."""
         service = self.made(text, **more)
+        await self.begun(service).started
+        return service
+
+    def begun(self, service: Running) -> Running:
+        """Begin its start."""
         service.privilegedStartService()
+        globalLogPublisher.addObserver(service._server.log_observer)
+        self.addCleanup(globalLogPublisher.removeObserver, service._server.log_observer)
         self.addCleanup(self.stop, service)
         service.startService()
-        await service.started
         return service
 
     async def stop(self, service: Running) -> None:
@@ -156,6 +165,9 @@ class WholeCase(TestCase):
             reactor.callLater(0.005, turn.callback, None)  # type: ignore[attr-defined]
             await turn
         return found
+
+    def log(self) -> str:
+        return (self.work / "log").read_text()
 
     def messages(self, user: str) -> list[bytes]:
         """What stands in a user's Maildir."""

@@ -1,8 +1,100 @@
-"""The parts as they are joined: what a configuration says is what clients meet."""
+"""The parts as they are joined: what a configuration says is what clients meet, over reloads, until the stop."""
 
 from __future__ import annotations
 
-from tests.assembly.in_process import WholeCase
+import os
+import socket
+import ssl
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
+from zope.interface import implementer
+
+from mailserver import service as service_module
+from mailserver.config import Options
+from mailserver.control.client import CommandRefused, ControlError, NoServer, NotStarted
+from mailserver.interfaces import (
+    IComponent,
+    IComponentFactory,
+    IObserver,
+    IPrivilegedComponent,
+    IRecipientFilter,
+    ISweeping,
+)
+from mailserver.mail.answers import Pass, Refuse
+from mailserver.plugins.life import StartError
+from tests.assembly.in_process import BASIC, Running, WholeCase
+from tests.ports import free_port
+from tests.scenarios.support import Answer, Wire
+from tests.tls.authority import Authority
+
+RELAY = BASIC + '[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = 1\nnetworks = ["127.0.0.0/8"]\n[queue]\nretry = ["1h"]\n'
+FILTER = '[[filter]]\nuse = "gate"\n'
+EHLO = "EHLO client.example"
+MAIL, RCPT = "MAIL FROM:<sender@example.net>", "RCPT TO:<alice@example.org>"
+
+
+@implementer(IRecipientFilter, IComponent, IObserver)
+class Gate:
+    """A filter whose start waits until it is let in; it refuses carol."""
+
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
+        gates.made.append(self)
+        self.life: list[str] = []
+        self.seen: list[str] = []
+        self.let_in: Deferred[None] = Deferred()
+
+    async def start(self) -> None:
+        self.life.append("starts")
+        if self.gates.is_shut:
+            await self.let_in
+        if self.gates.error is not None:
+            raise self.gates.error
+        self.life.append("started")
+
+    async def stop(self) -> None:
+        self.life.append("stopped")
+
+    async def judge_recipient(self, envelope: Any, recipient: Any) -> Any:
+        return Refuse("not her") if recipient.address.local == "carol" else Pass()
+
+    def observe(self, step: Any) -> None:
+        self.seen.append(step["step"])
+
+
+@implementer(IComponentFactory)
+class Gates:
+    name = "gate"
+    summary = "Starts when it is told."
+    provides = IRecipientFilter
+    options = Options
+
+    def __init__(self) -> None:
+        self.made: list[Gate] = []
+        self.is_shut = False
+        self.error: Exception | None = None
+
+    def build(self, options: Any, services: Any) -> Gate:
+        return Gate(self)
+
+
+def listener(service: str = "submission", tls: str = "none", *, port: int = 0, more: str = "") -> str:
+    return f'[[listen]]\nservice = "{service}"\nendpoint = "tcp:{port or free_port()}:interface=127.0.0.1"\ntls = "{tls}"\n{more}'
+
+
+def also(*listeners: str) -> str:
+    """The configuration with more listeners behind its own one."""
+    return BASIC.replace("[accounts]", "".join(listeners) + "[accounts]")
+
+
+def extensions(answer: Answer) -> set[str]:
+    return {line.split(" ")[0] for line in answer.lines[1:]}
 
 
 class Mail(WholeCase):
@@ -11,4 +103,399 @@ class Mail(WholeCase):
         self.assertEqual((await self.send(service)).code, 250)
         [mail] = await self.until(lambda: self.messages("alice"), "the mail is in the Maildir")
         self.assertTrue(mail.endswith((b"hello\n", b"hello\r\n")))
-        self.assertEqual((await self.ask("status"))["hostname"], "mx.example.org")
+        self.assertEqual(await self.say(service, EHLO, MAIL, "RCPT TO:<nobody@example.org>", "RCPT TO:<x@elsewhere.example>"), [250, 250, 550, 550])
+
+    async def test_a_report_to_a_sender_of_ours_goes_by_the_policy_in_force(self) -> None:
+        service = await self.serve(RELAY)
+        await self.ask("reload")
+        sent = await self.talk(service, lambda wire: wire.dialogue(EHLO, MAIL.replace("sender@example.net", "alice@example.org"), "RCPT TO:<x@elsewhere.example>", "DATA", "Subject: x\r\n\r\n."))
+        self.assertEqual(sent, [250, 250, 250, 354, 250])
+        await self.ask("queue.change", verb="bounce", selection={"domain": "elsewhere.example"}, by="a test")
+        [report] = await self.until(lambda: self.messages("alice"), "a report")
+        self.assertIn(b"x@elsewhere.example", report)
+
+    async def test_a_message_in_flight_is_finished_by_a_stop_and_others_are_turned_away(self) -> None:
+        service = await self.serve()
+        begun: Deferred[None] = Deferred()
+
+        def client(wire: Wire) -> list[int]:
+            codes = wire.dialogue(EHLO, MAIL, RCPT, "DATA")
+            service._reactor.callFromThread(begun.callback, None)
+            self.assertTrue(stopping.wait(10))
+            wire.send(b"Subject: in flight\r\n\r\nx\r\n.\r\n")
+            return [*codes, wire.reply().code, wire.reply().code]
+
+        stopping = threading.Event()
+        talking = self.talk(service, client)
+        sent = Deferred.fromCoroutine(talking)
+        await begun
+        stopped = service.stopService()
+        stopping.set()
+        self.assertEqual(await sent, [250, 250, 250, 354, 250, 421])
+        await stopped
+        with self.assertRaises(NoServer):
+            await self.ask("status")
+
+
+class Listeners(WholeCase):
+    async def test_each_has_its_own_service_tls_and_logins(self) -> None:
+        pair = Authority().leaf("mx.example.org").write(str(self.work))
+        tls = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+        service = await self.serve(
+            also(
+                listener(),
+                listener("submission", "starttls", more="require_tls = true\n"),
+                listener("submission", "implicit"),
+                listener("mx", "starttls", more="authentication = true\n"),
+            )
+            + tls
+        )
+
+        def in_tls(wire: Wire) -> set[str]:
+            offered = extensions(wire.command(EHLO))
+            self.assertIn("STARTTLS", offered)
+            self.assertEqual(wire.command("STARTTLS").code, 220)
+            wire.socket = encrypted(wire.socket)
+            return extensions(wire.command(EHLO))
+
+        def encrypted(plain: socket.socket) -> socket.socket:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            return context.wrap_socket(plain)
+
+        self.assertNotIn("STARTTLS", await self.talk(service, lambda wire: extensions(wire.command(EHLO))))
+        self.assertIn("AUTH", await self.talk(service, in_tls, 2))
+        self.assertIn("AUTH", await self.talk(service, in_tls, 4), "where that is asked for")
+        self.assertEqual(await self.say(service, EHLO, MAIL, number=2), [250, 530])
+        self.assertEqual((await self.say(service, EHLO, MAIL, number=4))[1], 250)
+
+        def implicit(wire: Wire) -> set[str]:
+            wire.socket = encrypted(wire.socket)
+            wire.greeting = wire.reply()
+            return extensions(wire.command(EHLO))
+
+        offered = await self.talk(service, implicit, 3, greet=False)
+        self.assertIn("AUTH", offered)
+        self.assertNotIn("STARTTLS", offered)
+
+    async def test_a_certificate_that_cannot_be_read_stops_the_start(self) -> None:
+        (self.work / "server.pem").write_text("nonsense")
+        (self.work / "server.key").write_text("nonsense")
+        tls = '[tls]\ncertificate = "{work}/server.pem"\nkey = "{work}/server.key"\n'
+        service = self.made(BASIC.replace('tls = "none"', 'tls = "starttls"') + tls)
+        self.patch(service_module, "_say_at_start", lambda error: None)
+        with self.assertRaises(SystemExit):
+            service.privilegedStartService()
+        await service._server.resolver.stop()
+
+    async def test_without_a_pair_it_makes_one_for_itself(self) -> None:
+        service = await self.serve(BASIC.replace('tls = "none"', 'tls = "starttls"'))
+        self.assertEqual((await self.say(service, EHLO, "STARTTLS")), [250, 220])
+        self.assertEqual(stat.S_IMODE(os.stat(self.work / "data" / "tls").st_mode), 0o700)
+
+
+class Started(WholeCase):
+    async def test_a_busy_port_stops_the_start(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            said: list[BaseException | None] = []
+            self.patch(service_module, "_say_at_start", said.append)
+            service = self.made(BASIC.replace("tcp:0:", f"tcp:{port}:"))
+            with self.assertRaises(SystemExit) as raised:
+                service.privilegedStartService()
+        self.assertEqual(raised.exception.code, 1)
+        self.assertIn(str(port), str(said[0]))
+
+    async def test_until_all_has_started_nobody_is_greeted_and_commands_are_told_to_wait(self) -> None:
+        gates = Gates()
+        gates.is_shut = True
+        service = self.made(BASIC + FILTER, components=[gates])
+        self.begun(service)
+        await self.until(lambda: gates.made and gates.made[0].life, "the filter starts")
+        self.assertEqual((await self.ask("status"))["listeners"], [])
+        with self.assertRaises(NotStarted):
+            await self.ask("queue.list")
+        self.assertFalse(service.started.called)
+        gates.made[0].let_in.callback(None)
+        await service.started
+        self.assertEqual(len((await self.ask("status"))["listeners"]), 1)
+        self.assertEqual(await self.say(service, EHLO, MAIL, RCPT, "RCPT TO:<carol@example.org>"), [250, 250, 250, 550])
+        await self.until(lambda: "refused" in gates.made[0].seen, "the observer is told")
+
+    async def test_a_hang_up_during_the_start_is_a_reload_after_it(self) -> None:
+        gates = Gates()
+        gates.is_shut = True
+        service = self.made(BASIC + FILTER, components=[gates])
+        self.begun(service)
+        await self.until(lambda: gates.made and gates.made[0].life, "the filter starts")
+        service._in_force.hang_up()
+        self.configure(BASIC + "[limits]\nmessage_bytes = 200000\n")
+        gates.made[0].let_in.callback(None)
+        await service.started
+        await self.until(lambda: service._in_force.configuration.limits.message_bytes == 200_000, "the reload")
+        await self.until(lambda: gates.made[0].life[-1] == "stopped", "the old filter stops")
+
+    async def test_a_stop_during_the_start_is_a_stop(self) -> None:
+        gates = Gates()
+        gates.is_shut = True
+        service = self.made(BASIC + FILTER, components=[gates])
+        self.begun(service)
+        await self.until(lambda: gates.made and gates.made[0].life, "the filter starts")
+        stopped = service.stopService()
+        gates.made[0].let_in.callback(None)
+        await stopped
+        self.assertEqual(gates.made[0].life[-1], "stopped")
+        self.assertEqual(service._in_force.ports.figures(), [])
+
+
+class Reload(WholeCase):
+    async def size(self, service: Running) -> str:
+        answer = await self.talk(service, lambda wire: wire.command(EHLO))
+        return next(line for line in answer.lines if line.startswith("SIZE"))
+
+    async def test_what_begins_from_now_on_has_the_new_configuration(self) -> None:
+        service = await self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")
+        self.assertEqual(await self.size(service), "SIZE 100000")
+        self.configure(BASIC + "[limits]\nmessage_bytes = 200000\n")
+        self.assertEqual(await self.ask("reload"), {"reloaded": True, "faults": [], "needs_restart": []})
+        self.assertEqual(await self.size(service), "SIZE 200000")
+        self.assertEqual((await self.send(service)).code, 250)
+
+    async def test_a_faulty_one_is_refused_and_the_old_one_stays(self) -> None:
+        service = await self.serve(BASIC + "[limits]\nmessage_bytes = 100000\n")
+        for text in (BASIC + '[limits]\nmessage_bytes = "huge"\n', BASIC + '[domain."example.org".aliases]\na = "b"\nb = "a"\n'):
+            self.configure(text)
+            for _ in range(2):
+                with self.assertRaises(CommandRefused):
+                    await self.ask("reload")
+        service._in_force.hang_up()
+        await self.until(lambda: self.log().count("the configuration is refused") == 5, "all are told")
+        self.assertEqual(await self.size(service), "SIZE 100000")
+        self.configure(BASIC)
+        service._in_force.hang_up()
+        await self.until(lambda: "the configuration was reloaded" in self.log(), "the next one is taken")
+
+    async def test_listeners_come_and_go_and_those_that_stay_keep_their_port(self) -> None:
+        service = await self.serve()
+        first = self.port(service)
+        self.configure(also(listener()))
+        self.assertEqual((await self.ask("reload"))["faults"], [])
+        self.assertEqual(self.port(service), first)
+        self.assertEqual(await self.say(service, EHLO, number=1), [250])
+        second = self.port(service, 1)
+        gone: Deferred[None] = Deferred()
+
+        def stays(wire: Wire) -> list[int]:
+            codes = wire.dialogue(EHLO)
+            service._reactor.callFromThread(gone.callback, None)
+            codes.append(wire.reply().code)
+            self.assertTrue(wire.is_closed())
+            return codes
+
+        talking = Deferred.fromCoroutine(self.talk(service, stays, 1))
+        await gone
+        self.configure(BASIC)
+        self.assertEqual((await self.ask("reload"))["faults"], [])
+        self.assertEqual(await talking, [250, 421])
+        with self.assertRaises(ConnectionRefusedError):
+            await deferToThread(socket.create_connection, ("127.0.0.1", second), 5)
+        self.assertEqual([one["endpoint"] for one in (await self.ask("status"))["listeners"]], ["tcp:0:interface=127.0.0.1"])
+
+    async def test_a_listener_that_cannot_be_is_named_and_the_others_are_there(self) -> None:
+        service = await self.serve()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.configure(also(listener(port=taken.getsockname()[1]), listener()))
+            [fault] = (await self.ask("reload"))["faults"]
+            self.assertIn(f"cannot listen on tcp:{taken.getsockname()[1]}", fault)
+        self.assertEqual(await self.say(service, EHLO, number=2), [250])
+        self.assertEqual(await self.say(service, EHLO), [250])
+
+    async def test_a_port_that_does_not_stop_is_named_and_the_reload_goes_on(self) -> None:
+        service = await self.serve(also(listener()))
+        [_, (port, _)] = service._in_force.ports._ports.values()
+        stop = port.stopListening
+
+        def fails() -> Any:
+            stop()
+            raise OSError("it will not")
+
+        port.stopListening = fails  # type: ignore[method-assign]
+        self.configure(BASIC)
+        self.assertEqual((await self.ask("reload"))["faults"], ["a listener does not stop: it will not"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    async def test_what_is_replaced_stops_when_nobody_uses_it_any_more(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        begun, go_on = Deferred[None](), threading.Event()
+
+        def client(wire: Wire) -> list[int]:
+            codes = wire.dialogue(EHLO, MAIL, RCPT)
+            service._reactor.callFromThread(begun.callback, None)
+            go_on.wait(10)
+            return [*codes, *wire.dialogue(RCPT, "DATA", "Subject: x\r\n\r\n.", MAIL, RCPT)]
+
+        talking = Deferred.fromCoroutine(self.talk(service, client))
+        await begun
+        await self.ask("reload")
+        self.assertEqual([one.life for one in gates.made], [["starts", "started"]] * 2)
+        self.assertEqual(len(service._in_force.retirement), 1)
+        go_on.set()
+        self.assertEqual(await talking, [250, 250, 250, 250, 354, 250, 250, 250])
+        await self.until(lambda: gates.made[0].life[-1] == "stopped", "the old one stops")
+        self.assertEqual(gates.made[1].life, ["starts", "started"])
+        await self.until(lambda: not len(service._in_force.retirement), "it has gone")
+
+    async def test_one_is_under_way_at_a_time_and_what_hung_up_meanwhile_is_followed(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        gates.is_shut = True
+        first = Deferred.fromCoroutine(self.ask("reload"))
+        await self.until(lambda: len(gates.made) == 2, "the second filter")
+        with self.assertRaisesRegex(CommandRefused, "a reload is under way"):
+            await self.ask("reload")
+        service._in_force.hang_up()
+        gates.is_shut = False
+        self.assertEqual(len(gates.made), 2)
+        gates.made[1].let_in.callback(None)
+        self.assertTrue((await first)["reloaded"])
+        await self.until(lambda: len(gates.made) == 3 and gates.made[1].life[-1] == "stopped", "the third filter")
+        self.assertEqual(gates.made[2].life, ["starts", "started"])
+
+    async def test_what_was_started_for_one_that_fails_is_stopped(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        for error, words in ((StartError("not today"), "not today"), (ValueError("broken"), "filter|ValueError")):
+            gates.error = error
+            with self.assertRaisesRegex(CommandRefused, words):
+                await self.ask("reload")
+        self.flushLoggedErrors(ValueError)
+        self.assertEqual([one.life for one in gates.made], [["starts", "started"], *[["starts", "stopped"]] * 2])
+        self.assertEqual(await self.say(service, EHLO, MAIL, "RCPT TO:<carol@example.org>"), [250, 250, 550])
+
+    async def test_a_stop_during_it_is_a_stop(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        gates.is_shut = True
+        reload = Deferred.fromCoroutine(self.ask("reload"))
+        reload.addErrback(lambda failure: failure.trap(ControlError))
+        await self.until(lambda: len(gates.made) == 2, "the second filter")
+        stopped = service.stopService()
+        gates.made[1].let_in.callback(None)
+        await stopped
+        await reload
+        self.assertEqual([one.life[-1] for one in gates.made], ["stopped"] * 2)
+
+    async def test_what_leads_nowhere_is_told_at_the_start_and_at_each_reload(self) -> None:
+        await self.serve(BASIC + 'catch_all = "ghost@example.org"\n')
+        await self.until(lambda: 'domain "example.org": catch_all: ' in self.log(), "at the start")
+        many = "".join(f'a{n} = "gone@example.org"\n' for n in range(60))
+        self.configure(BASIC + '[domain."example.org".aliases]\n' + many)
+        await self.ask("reload")
+        await self.until(lambda: "10 more lead nowhere" in self.log(), "at the reload")
+        self.assertEqual(self.log().count("alias a"), 50)
+        self.configure(BASIC)
+        await self.ask("reload")
+
+    async def test_that_it_cannot_be_found_out_is_told_too(self) -> None:
+        service = await self.serve()
+
+        async def fails(**_: Any) -> Any:
+            raise RuntimeError("the directory is down")
+
+        self.patch(service._in_force.policy.router, "faults", fails)
+        service._in_force.look_for_dead_ends()
+        await self.until(lambda: "could not be found out: the directory is down" in self.log(), "it is told")
+
+
+class Lasting(WholeCase):
+    """What outlives a reload."""
+
+    async def test_the_log_goes_on_in_a_new_file_after_a_rotation(self) -> None:
+        service = await self.serve()
+        await self.send(service)
+        os.rename(self.work / "log", self.work / "log.1")
+        service._server.reopen_log()
+        await self.send(service)
+        await self.until(lambda: "accepted" in self.log(), "it is in the new file")
+        os.rename(self.work / "log", self.work / "log.2")
+        os.mkdir(self.work / "log")
+        with capturedLogs() as events:
+            service._server.reopen_log()
+        self.assertIn("cannot be opened again", str(events))
+        os.rmdir(self.work / "log")
+
+    async def test_each_part_is_swept_whatever_another_meets_with(self) -> None:
+        service = await self.serve(RELAY)
+        swept: list[str] = []
+
+        @implementer(ISweeping)
+        class Sweeps:
+            def __init__(self, error: Exception | None) -> None:
+                self.error = error
+
+            async def sweep(self) -> int:
+                swept.append("swept")
+                if self.error is not None:
+                    raise self.error
+                return 2
+
+        for error in (OSError("busy"), ValueError("broken"), None):
+            self.patch(service._server, "local", Sweeps(error))
+            self.patch(service._server, "remote", Sweeps(None))
+            with capturedLogs() as events:
+                await service._server.sweep()
+            told = [event["log_format"] for event in events]
+            self.assertEqual(told.count("removed {count} stale files"), 1 + (error is None))
+            self.assertEqual("the sweep of stale files failed: {error}" in told, isinstance(error, OSError))
+            self.assertEqual("the sweep of stale files failed" in told, isinstance(error, ValueError))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(swept), 6)
+
+    async def test_a_directory_that_holds_privileges_is_kept_and_cannot_come_with_a_reload(self) -> None:
+        directory = self.directory()
+        service = self.made(BASIC)
+        server = service._server
+        self.patch(server, "component", lambda section, table: directory)
+        table: Any = object()
+        self.assertIs(server.accounts(table), directory)
+        self.assertTrue(server.keeps(directory))
+        self.patch(server, "component", lambda section, table: self.fail("it is there"))
+        self.assertIs(server.accounts(object()), directory)
+        self.assertFalse(server.keeps(object()))
+        self.assertEqual(server._lasting(), [server.local, directory])
+        server.start_privileged()
+        self.assertEqual(directory.did, ["privileged"])
+        self.assertIn("accounts", server.needs_restart(service._in_force.configuration))
+
+    async def test_one_that_would_need_privileges_at_a_reload_needs_a_restart(self) -> None:
+        service = await self.serve()
+        self.assertNotIn("accounts", service._server.needs_restart(service._in_force.configuration))
+        component = service._server.component
+        self.patch(service._server, "component", lambda section, table: self.directory() if section == "accounts" else component(section, table))
+        with self.assertRaisesRegex(CommandRefused, "accounts: this change needs a restart"):
+            await self.ask("reload")
+
+    def directory(self) -> Any:
+        @implementer(IPrivilegedComponent)
+        class Directory:
+            def __init__(self) -> None:
+                self.did: list[str] = []
+
+            def start_privileged(self) -> None:
+                self.did.append("privileged")
+
+        return Directory()
+
+    async def test_all_sockets_and_files_are_given_up_at_the_end_and_the_next_server_goes_on(self) -> None:
+        service = await self.serve(RELAY)
+        self.assertEqual((await self.send(service, to="x@elsewhere.example")).code, 250)
+        [before] = (await self.ask("queue.list"))["entries"]
+        await self.stop(service)
+        await self.serve(RELAY)
+        [after] = (await self.ask("queue.list"))["entries"]
+        self.assertEqual(before["id"], after["id"])
+
+    async def test_each_account_has_its_maildir_from_the_start(self) -> None:
+        await self.serve()
+        self.assertEqual(sorted(path.name for path in Path(self.work / "mail").iterdir()), ["alice", "bob"])

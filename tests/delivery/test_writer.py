@@ -631,6 +631,15 @@ class OpenMaildirs(WriterCase):
             os.unlink(self.path(part))
             os.rename(self.path(f"{part}-before"), self.path(part))
 
+    def test_another_fault_of_one_maildir_closes_no_other_one(self) -> None:
+        self.deliver(parcel(ALICE))
+        kept = dict(self.maildirs._open)
+        fails = [True]
+        self.breaks("open", errno.EACCES, lambda path, *_: fails and "/bob" in str(path) and fails.pop())
+        [outcomes] = self.deliver(parcel(BOB))
+        self.assertIsInstance(outcomes[0], Delayed)
+        self.assertEqual(self.maildirs._open, kept)
+
     def test_where_the_system_allows_fewer_all_are_closed_and_mail_goes_on(self) -> None:
         self.deliver(parcel(ALICE))
         fails = [True]

@@ -7,6 +7,7 @@ import marshal
 import os
 import signal
 import subprocess
+import sys
 import time
 from unittest import mock
 
@@ -140,6 +141,16 @@ class Deaths(ProcessCase):
         await self.writer.start()
         await self.writer.write([message_of(parcel(ALICE), HOST)])
         self.assertEqual(len(files_below(self.data)), 1)
+
+    async def test_of_those_that_are_ending_nobody_is_kept_in_mind_who_has_ended(self) -> None:
+        ends = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)]
+        for one in ends:
+            self.addCleanup(one.__exit__, None, None, None)
+        self.writer._dying += ends
+        ends[0].kill()
+        ends[0].wait()
+        self.writer._close(self.writer._given_up)
+        self.assertEqual(self.writer._dying, ends[1:])
 
     async def test_a_signal_for_the_whole_group_does_not_end_it(self) -> None:
         await self.writer.write([message_of(parcel(ALICE), HOST)])

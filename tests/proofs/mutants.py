@@ -52,6 +52,7 @@ STARTING = ("tests.scenarios.test_recipients", f"{OPERATING}.Reload", f"{OPERATI
 IN_SERVERS = {
     "assembly/": STARTING,
     "assembly/certificates": ("tests.scenarios.test_tls.Faults", "tests.scenarios.test_tls.Renewal.test_a_renewed_pair_is_found_without_a_signal"),
+    "assembly/daemon": ("tests.scenarios.test_daemon",),
     "assembly/listeners": ("tests.scenarios.test_tls.Faults", "tests.scenarios.test_proxy", "tests.scenarios.test_root_process.Ports"),
     "assembly/logins": ("tests.scenarios.test_login.FirstListener", "tests.scenarios.test_login.Strangers", "tests.scenarios.test_other_accounts"),
     "assembly/policy": (*STARTING, "tests.scenarios.test_filters", f"{OPERATING}.ReloadThatTakesTime"),

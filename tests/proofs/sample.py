@@ -30,6 +30,7 @@ OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
 IN_PROCESSES = ("processes/", "delivery/", "authentication/pam", "accounts/system_logins")  # what these execute in processes of their own, no record has
 TESTED_IN = {"sink": "testing"}  # where the tests of a package are not in the folder of its name
+WHOLE_SERVERS = {"assembly": ("tests.control.test_asked", "tests.processes.test_root")}  # and what else runs such a part in its own process
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios")
 
 
@@ -184,7 +185,7 @@ def test_modules(package: str) -> list[str]:
             continue
         if own or named.search((ROOT / f"{name.replace('.', '/')}.py").read_text()):
             found.append(name)
-    return found
+    return [*found, *(name for name in WHOLE_SERVERS.get(package, ()) if name not in found)]
 
 
 def in_servers(module: str) -> tuple[str, ...]:
@@ -214,7 +215,7 @@ def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str],
                 tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * (AGAIN if one.key in kept else 1))
                 if one.module.startswith(IN_PROCESSES) or not tests:
                     tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
-                if one.module.startswith(tuple(IN_SERVERS)):
+                if one.module.startswith(tuple(IN_SERVERS)) and (one.key in kept or not tests):  # half a minute each
                     tests += [(name, TESTS_SECONDS) for name in in_servers(one.module)]
                 killer = kept[one.key] = brood.killer(one.module, one.number, tests) if tests else None
                 kept_at.write_text(json.dumps(kept, indent=1))
