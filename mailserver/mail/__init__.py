@@ -4,6 +4,7 @@ In the order in which they are read:
 
 * `reply`: what a server says: a code, an enhanced status code and lines of text
 * `address`: mail addresses: local part and domain (RFC 5321 section 4.1.2; RFC 6531 section 3.3)
+* `filter_notes`: what filters note for the length of a connection
 * `envelope`: who is connected, who sends, who receives (RFC 5321 section 2.3.1)
 * `headers`: header fields that keep their bytes (RFC 5322 section 2.2)
 * `content`: the immutable octets of a message, in memory or in a file

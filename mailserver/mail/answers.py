@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mailserver.former import former_names
 from mailserver.mail.address import Address
@@ -11,11 +13,15 @@ from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
 
 __all__ = [
+    "NO_FACTS",
     "Accept",
     "Defer",
     "Delayed",
     "Delivered",
+    "Discard",
+    "Disconnect",
     "Failed",
+    "Finding",
     "Local",
     "Mailbox",
     "Outcome",
@@ -31,26 +37,81 @@ __all__ = [
 
 
 JUNK = ("Junk",)
-ENHANCED_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
+ENHANCED_TRANSIENT = re.compile(r"4\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
+ENHANCED_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
-# --- Verdict: a filter's answer.  The worst wins, except that an explicit Accept (from a list) ends the matter. ---
+# --- Finding: what a filter has seen. ---
 
 
+class _NoFacts(Mapping[str, Any]):
+    """A mapping without a key, which may be a default."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+NO_FACTS: Mapping[str, Any] = _NoFacts()
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a filter has seen, for those who are asked after it (`Envelope.findings`) and for `explain`.
+
+    `name` says what it is ("spf"), `score` how much it speaks against the message (below 0: for it).  `evidence` is for
+    people, at most 1,000 characters; `properties` are for programs: at most 50 texts, numbers, booleans or None by name.
+    `source` is the filter's name, which the core sets.
+    """
+
+    name: str
+    score: float = 0.0
+    evidence: str = ""
+    properties: Mapping[str, str | int | float | bool | None] = field(default=NO_FACTS, hash=False)
+    source: str = ""
+
+
+# --- Verdict: a filter's answer.  The worst wins, but for what an explicit Accept takes away. ---
+#
+# Each may carry `findings`, and `notes` for whoever is asked later on the same connection: `peer.notes[filter's name][key]`.
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Nothing to say."""
+    """Nothing against it."""
+
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something was seen: it is recorded, and its `score` counts where a later part adds scores up."""
+    """Something was seen: a `Pass` with one finding more, whose evidence is `why`."""
 
     name: str
     score: float
     why: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Put it aside: a copy for a mailbox goes to its Junk folder, a copy for another host waits, held, for the postmaster.
@@ -60,15 +121,29 @@ class Quarantine:
     """
 
     why: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Try later: a 4yz reply.  `why` goes to the log and to `explain`, never to the peer."""
+    """Try later: a 4yz reply.  `why` goes to the log and to `explain`, never to the peer.
+
+    `enhanced` is the enhanced status code of the reply where a registered one says it better than 4.7.1 (RFC 5248).
+    """
 
     why: str
+    enhanced: str = "4.7.1"
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+
+    def __post_init__(self) -> None:
+        if ENHANCED_TRANSIENT.fullmatch(self.enhanced) is None:
+            raise ValueError(f"not the enhanced code of a deferral: {self.enhanced!r}")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Refuse:
     """No: a 5yz reply.  `why` goes to the log and to `explain`, never to the peer.
@@ -78,20 +153,48 @@ class Refuse:
 
     why: str
     enhanced: str = "5.7.1"
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
         if ENHANCED_PERMANENT.fullmatch(self.enhanced) is None:
             raise ValueError(f"not the enhanced code of a refusal: {self.enhanced!r}")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """An explicit yes from a list: no other filter of this stage can refuse."""
+    """An explicit yes from a list: it takes away suspicion, not what a filter marked `hard` has said."""
 
     why: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 
 
-Verdict = Pass | Signal | Quarantine | Defer | Refuse | Accept
+@quick
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Say 250 and throw it away: the one exception to "nothing is lost", recorded as `discarded`.
+
+    From MAIL on.  At MAIL and for a content it holds for the whole message, at a recipient's stages for his copy alone.
+    """
+
+    why: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Say 421 and close the connection.  At connect, after EHLO, HELO or LHLO, and at MAIL."""
+
+    why: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+
+
+Verdict = Pass | Signal | Quarantine | Defer | Refuse | Accept | Discard | Disconnect
 
 
 # --- Route: where a recipient goes. ---

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailserver.mail.address import Address
+from mailserver.mail.answers import Finding
+from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.quick import quick
 
 __all__ = ["NO_ADDRESS", "Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
@@ -38,7 +40,8 @@ class Peer:
     handed over without a connection it is ``"local"``, and `hello` says which user's program that was.  Behind a proxy that does
     not say whom it brings it is ``"proxy:"`` and the proxy's own address: no address, which is in no network and has no right.
     `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity.
-    `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.
+    `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.  `findings` are those of the filters that have judged
+    the peer so far; `notes` what filters have noted on this connection, by the filter's name and a key.
     """
 
     address: str
@@ -48,6 +51,8 @@ class Peer:
     hello_verb: str = ""  # "EHLO", "HELO", "LHLO"
     tls: TLSFacts | None = None
     login: str = ""
+    findings: tuple[Finding, ...] = field(default=(), compare=False, repr=False)
+    notes: FilterNotes = field(default_factory=FilterNotes, compare=False, repr=False)
 
 
 @quick
@@ -93,7 +98,11 @@ class Recipient:
 @quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message's envelope.  `sender` None is the null reverse-path; `received_at` is seconds since the epoch."""
+    """A message's envelope.  `sender` None is the null reverse-path; `received_at` is seconds since the epoch.
+
+    `findings` are what the filters that were asked before have found: about the peer, the sender, the message.  Where one
+    recipient's copy is judged, those about this recipient are among them; nobody else sees them.
+    """
 
     id: str
     peer: Peer
@@ -101,3 +110,4 @@ class Envelope:
     recipients: tuple[Recipient, ...]
     received_at: float
     parameters: MailParameters = field(default=NO_MAIL_PARAMETERS)
+    findings: tuple[Finding, ...] = field(default=(), compare=False)

@@ -18,20 +18,22 @@ T = TypeVar("T")
 def quick(kind: type[T]) -> type[T]:
     """To be put above ``@dataclass(frozen=True, slots=True)``, for what is made with every message.
 
-    Raises TypeError for a class with fields that only keywords set or that a factory makes.
+    Raises TypeError for a class with fields that a factory makes.
     """
     names: dict[str, Any] = {}
-    parameters, lines = ["self"], []
+    parameters, named, lines = ["self"], ["*"], []
     for one in fields(kind):  # type: ignore[arg-type]
-        if one.kw_only or one.default_factory is not MISSING:
+        if one.default_factory is not MISSING:
             raise TypeError(f"{kind.__name__}.{one.name} is no field for a quick value")
         names[f"set_{one.name}"] = getattr(kind, one.name).__set__  # of the class that has the slot
         names[f"default_{one.name}"] = one.default
         has_default = one.default is not MISSING
         if one.init:
-            parameters.append(f"{one.name}=default_{one.name}" if has_default else one.name)
+            (named if one.kw_only else parameters).append(f"{one.name}=default_{one.name}" if has_default else one.name)
         if one.init or has_default:
             lines.append(f"set_{one.name}(self, {one.name if one.init else f'default_{one.name}'})")
+    if len(named) > 1:
+        parameters += named
     if hasattr(kind, "__post_init__"):
         lines.append("self.__post_init__()")
     # As `dataclass` itself does it.  Only the names of fields go into the text.

@@ -33,7 +33,7 @@ class LogObserver:
         if level not in self._levels:
             return
         failure = event.get("log_failure")
-        traceback = ""
+        traceback = str(event.get("traceback") or "")  # of what is no fault of ours, and is told with fewer words
         if failure is not None:
             try:
                 traceback = failure.getTraceback()

@@ -7,6 +7,7 @@ In the order in which they are read:
 * `former_plugins`: what a plugin of API 0.1 is lent
 * `life`: starts and stops a component, each within its time
 * `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
+* `failure_log`: failures in the log, with a traceback, once for each kind and minute
 * `budget`: leaves alone for a while what fails too often
 * `threads`: a few threads for one kind of call that may block
 * `generation`: which parts serve a transaction that a reload overtakes

@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.interfaces import Denied, LoggedIn, TransactionEnd
-from mailserver.mail.answers import Defer, Refuse
+from mailserver.mail.answers import Defer, Disconnect, Refuse
 from mailserver.mail.envelope import TLSFacts
 from mailserver.mail.reply import Reply
 from mailserver.receive.connection import Connection
-from mailserver.receive.judging import PASSED, Judgement, note_findings
+from mailserver.receive.judging import PASSED, Judgement, note_answers, with_worse
 from mailserver.receive.login_replies import reply_to
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.states import ConnectionState, Move
@@ -113,14 +113,25 @@ class ReceiveProtocol(Connection):
         if judgement is None:
             self._turn_away(replies.LOCAL_ERROR_CLOSING, "a filter failed")
             return
-        note_findings(self.profile.note, self.connection, judgement)
+        self._take_up(judgement)
+        match judgement.verdict:
+            case Refuse(why):
+                self._turn_away(replies.PEER_REFUSED, why)
+            case Defer(why, enhanced):
+                self._turn_away(replace(replies.PEER_DEFERRED, enhanced=enhanced), why)
+            case Disconnect(why):
+                self._turn_away(replies.PEER_DISCONNECTED, why)
+            case _:
+                self._greet_in_time()
+
+    def _take_up(self, judgement: Judgement) -> None:
+        """What is said of a peer holds for every message of the connection."""
+        if judgement is PASSED:
+            return
+        note_answers(self.profile.note, self.connection, judgement)
         self.quarantine = self.quarantine or judgement.quarantine
-        if isinstance(judgement.verdict, Refuse):
-            self._turn_away(replies.PEER_REFUSED, judgement.verdict.why)
-        elif isinstance(judgement.verdict, Defer):
-            self._turn_away(replies.PEER_DEFERRED, judgement.verdict.why)
-        else:
-            self._greet_in_time()
+        if judgement.findings:
+            self.peer = replace(self.peer, findings=with_worse(self.peer.findings, judgement.findings))
 
     def _greet_in_time(self) -> None:
         delay = self.profile.limits.greeting_delay_seconds
@@ -241,15 +252,23 @@ class ReceiveProtocol(Connection):
         self._release_profile()
         reply = replies.LOCAL_ERROR
         if judgement is not None:
-            note_findings(self.profile.note, self.connection, judgement)
-            self.quarantine = self.quarantine or judgement.quarantine
-            verdict = judgement.verdict
-            reply = replies.OK
-            if isinstance(verdict, Refuse):
-                reply = replies.HELLO_REFUSED
-            elif isinstance(verdict, Defer):
-                reply = replies.HELLO_DEFERRED
+            self._take_up(judgement)
+            match judgement.verdict:
+                case Refuse():
+                    reply = replies.HELLO_REFUSED
+                case Defer(_, enhanced):
+                    reply = replace(replies.HELLO_DEFERRED, enhanced=enhanced)
+                case Disconnect(why):
+                    self._say_goodbye(replies.PEER_DISCONNECTED, why)
+                    return
+                case _:
+                    reply = replies.OK
         self._reply(reply)
+
+    def _say_goodbye(self, reply: Reply, why: str) -> None:
+        """A filter wants to hear no more of this peer."""
+        self.profile.note(self.connection, "rejected", peer=self.peer.address, reply=str(reply), why=why)
+        self.session.reply(reply)
 
     def _on_mail(self, event: events.Mail) -> None:
         if not self._hold_profile():
@@ -267,7 +286,10 @@ class ReceiveProtocol(Connection):
             self.session.reply(reply)
             return
         self._forget_transaction()
-        self._reply(reply)
+        if reply is not None and reply.code == 421:
+            self.session.reply(reply)
+        else:
+            self._reply(reply)
 
     def _forget_transaction(self) -> None:
         self.transaction = self.blamed = None

@@ -16,7 +16,17 @@ from twisted.logger import Logger
 
 from mailserver.interfaces import TransactionEnd
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.answers import Defer, Local, Refuse, Refused, Remote, Route, Verdict
+from mailserver.mail.answers import (
+    Defer,
+    Disconnect,
+    Finding,
+    Local,
+    Refuse,
+    Refused,
+    Remote,
+    Route,
+    Verdict,
+)
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
@@ -26,7 +36,7 @@ from mailserver.mail.reply import Reply
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
-from mailserver.receive.judging import Judgement, note_findings
+from mailserver.receive.judging import Judgement, note_answers
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.receive.submission.rules import Objection
@@ -45,19 +55,24 @@ ROUTES_MOST = 5000
 class Transaction:
     """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes.
 
-    `quarantine` says why every message of this connection is put aside, "" where it is not.
+    `quarantine` says why every message of this connection is put aside, "" where it is not.  `findings` are those about the peer,
+    the sender and the message.
     """
 
     __slots__ = (
         "_aside",
+        "_discard",
+        "_discarded",
         "_ended",
         "_file_is_queues",
         "_is_answered_for",
         "_posting",
         "_quarantine",
+        "_recipient_findings",
         "_surplus",
         "_route_count",
         "connection",
+        "findings",
         "id",
         "parameters",
         "peer",
@@ -83,6 +98,10 @@ class Transaction:
         self._file_is_queues = False
         self._quarantine = quarantine  # why the whole message is put aside
         self._aside: list[str] = []  # why the copies of each recipient are
+        self._discard = ""  # why the whole message is thrown away
+        self._discarded: list[str] = []  # why the copy of each recipient is
+        self.findings: tuple[Finding, ...] = peer.findings
+        self._recipient_findings: list[tuple[Finding, ...]] = []
         self._surplus = 0  # recipients who were sent to another transaction
         self._route_count = 0
         self._ended = self._is_answered_for = False
@@ -115,6 +134,8 @@ class Transaction:
             if refusal is not None:
                 return refusal
             self._quarantine = self._quarantine or judgement.quarantine
+            self._discard = judgement.discard
+            self.findings += judgement.findings
         if self._posting is not None:
             objection = await self._posting.mail(sender)
             if objection is not None:
@@ -140,7 +161,8 @@ class Transaction:
             self._surplus += 1
             return self._refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
-        aside = ""
+        aside = discarded = ""
+        findings: tuple[Finding, ...] = ()
         if profile.asks.recipient:
             judgement = profile.judging.recipient(self._envelope(), recipient)
             if isinstance(judgement, Deferred):
@@ -148,7 +170,7 @@ class Transaction:
             refusal = self._weigh("rcpt", judgement, address)
             if refusal is not None:
                 return refusal
-            aside = judgement.quarantine
+            aside, discarded, findings = judgement.quarantine, judgement.discard, judgement.findings
         if self._posting is not None:
             objection = self._posting.recipient(address)
             if objection is not None:
@@ -157,6 +179,8 @@ class Transaction:
         self.routes.append(usable)
         self._route_count += len(usable)
         self._aside.append(aside)
+        self._discarded.append(discarded)
+        self._recipient_findings.append(findings)
         return replies.RECIPIENT_OK
 
     def excuses(self, reply: Reply) -> bool:
@@ -308,10 +332,10 @@ class Transaction:
             if isinstance(completed, Objection):
                 return self._all(self._refused("content", completed.reply, completed.why))
             content = completed
-        recipients, routes, asks = self.recipients, self.routes, profile.asks
+        recipients, routes, asks = self.recipients, list(self.routes), profile.asks
         verdicts: list[Reply | None] = [None] * len(recipients)
         judging = profile.judging
-        if asks.content:
+        if asks.content and not self._discard:
             judgement = judging.content(self._envelope(), content)
             if isinstance(judgement, Deferred):
                 judgement = await judgement
@@ -319,14 +343,17 @@ class Transaction:
             if refusal is not None:
                 return self._all(refusal)
             self._quarantine = self._quarantine or judgement.quarantine
-        if asks.content_for:
+            self._discard = judgement.discard
+            self.findings += judgement.findings
+        if asks.content_for and not self._discard:
             for n, recipient in enumerate(recipients):
-                judgement = judging.content_for(self._envelope(), content, recipient)
+                judgement = judging.content_for(self._envelope(self._recipient_findings[n]), content, recipient)
                 if isinstance(judgement, Deferred):
                     judgement = await judgement
                 verdicts[n] = self._weigh("content", judgement, recipient.address)
                 self._aside[n] = self._aside[n] or judgement.quarantine
-        if asks.edits:
+                self._discarded[n] = self._discarded[n] or judgement.discard
+        if asks.edits and not self._discard:
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return self._all(edited)
@@ -359,6 +386,11 @@ class Transaction:
     ) -> Sequence[Reply]:
         profile = self.profile
         envelope = self._envelope()
+        for n, recipient in enumerate(self.recipients):
+            why = self._discard or self._discarded[n]
+            if why and verdicts[n] is None:
+                routes[n] = ()
+                self._note("discarded", recipients=[str(recipient.address)], why=why)
         if self._quarantine or any(self._aside) or any(verdicts):
             copies = copies_for(
                 [
@@ -459,19 +491,28 @@ class Transaction:
             raise ValueError(f"a recipient is replaced by {address}, which has no route")
         return route
 
-    def _envelope(self) -> Envelope:
+    def _envelope(self, more: tuple[Finding, ...] = ()) -> Envelope:
+        """As it is now; `more` was found about the one recipient whose copy is judged."""
         return Envelope(
-            self.id, self.peer, self.sender, tuple(self.recipients), self.profile.clock.seconds(), self.parameters
+            self.id,
+            self.peer,
+            self.sender,
+            tuple(self.recipients),
+            self.profile.clock.seconds(),
+            self.parameters,
+            self.findings + more,
         )
 
     def _weigh(self, stage: str, judgement: Judgement, address: Address | None = None) -> Reply | None:
-        """Record what the filters found; return the refusal, if it is one."""
-        note_findings(self.profile.note, self.id, judgement)
+        """Record what the filters have said; return the refusal, if it is one."""
+        note_answers(self.profile.note, self.id, judgement)
         verdict: Verdict = judgement.verdict
         if isinstance(verdict, Refuse):
             return self._refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
         if isinstance(verdict, Defer):
-            return self._refused(stage, replies.deferred_by_policy(self.id), verdict.why, address)
+            return self._refused(stage, replies.deferred_by_policy(self.id, verdict.enhanced), verdict.why, address)
+        if isinstance(verdict, Disconnect):
+            return self._refused(stage, replies.disconnected_by_policy(self.id), verdict.why, address)
         return None
 
     def _refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:

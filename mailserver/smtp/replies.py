@@ -58,6 +58,7 @@ __all__ = [
     "OK",
     "PARAMETER_UNKNOWN",
     "PEER_DEFERRED",
+    "PEER_DISCONNECTED",
     "PEER_REFUSED",
     "RCPT_SYNTAX",
     "RECIPIENT_OK",
@@ -86,6 +87,7 @@ __all__ = [
     "cannot_process",
     "cannot_route",
     "deferred_by_policy",
+    "disconnected_by_policy",
     "greeting",
     "header_from_not_owned",
     "header_not_understood",
@@ -191,6 +193,7 @@ TOO_MANY_CONNECTIONS_FROM_NETWORK = Reply.of(
 )
 EARLY_TALKER = Reply.of(554, "5.5.1", "You talked before the greeting")  # RFC 5321 section 3.1
 PEER_REFUSED = Reply.of(554, "5.7.1", "No mail from you here")  # RFC 5321 section 3.1; RFC 7504
+PEER_DISCONNECTED = Reply.of(421, "4.7.0", "Closing the connection")
 PEER_DEFERRED = Reply.of(421, "4.7.1", "Please try again later")
 HELLO_REFUSED = Reply.of(550, "5.7.1", "No mail from you here")
 HELLO_DEFERRED = Reply.of(450, "4.7.1", "Please try again later")
@@ -286,6 +289,11 @@ def refused_by_policy(id: str, enhanced: str = "5.7.1") -> Reply:
     return Reply.of(550, enhanced, f"Refused by policy ({id})")
 
 
-def deferred_by_policy(id: str) -> Reply:
+def disconnected_by_policy(id: str) -> Reply:
+    """A filter wants to hear no more of this peer."""
+    return Reply.of(421, "4.7.0", f"Closing the connection ({id})")
+
+
+def deferred_by_policy(id: str, enhanced: str = "4.7.1") -> Reply:
     """A filter said later."""
-    return Reply.of(450, "4.7.1", f"Not now, please try again later ({id})")
+    return Reply.of(450, enhanced, f"Not now, please try again later ({id})")

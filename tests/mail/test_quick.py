@@ -108,13 +108,21 @@ class QuickValues(SynchronousTestCase):
         class Made:
             names: list[str] = field(default_factory=list)
 
-        @dataclass(frozen=True, slots=True, kw_only=True)
+        with self.assertRaises(TypeError):
+            quick(Made)
+
+    def test_fields_that_only_keywords_set_stay_such(self) -> None:
+        @quick
+        @dataclass(frozen=True, slots=True)
         class Named:
             name: str
+            size: int = field(default=3, kw_only=True)
+            more: int = 4
 
-        for kind in (Made, Named):
-            with self.assertRaises(TypeError):
-                quick(kind)
+        self.assertEqual(values(Named("a", 5, size=1)), ["a", 1, 5])
+        self.assertEqual(values(Named("a")), ["a", 3, 4])
+        with self.assertRaises(TypeError):
+            Named("a", 5, 1)  # type: ignore[call-arg, misc]
 
     def test_the_values_of_a_message_are_quick(self) -> None:
         for kind in QUICK:

@@ -37,7 +37,7 @@ CONTENT = Content.of(b"Subject: hello\r\n\r\nworld\r\n")
 
 def decisive(judgement: Judgement) -> list[str]:
     """The filters whose verdict has won."""
-    return [finding.filter for finding in judgement.findings if finding.verdict is judgement.verdict]
+    return [answer.filter for answer in judgement.answers if answer.verdict is judgement.verdict]
 
 
 @implementer(IPeerFilter)
@@ -156,7 +156,7 @@ class TheWorstWins(JudgingCase):
         judgement = self.judge(Says(Accept("listed")), never)
         self.assertEqual(judgement.verdict, Accept("listed"))
         self.assertEqual(never.asked, 0)
-        self.assertEqual(len(judgement.findings), 1)
+        self.assertEqual(len(judgement.answers), 1)
 
     def test_an_accept_outweighs_a_filter_that_failed(self) -> None:
         self.assertEqual(self.judge(Says(ValueError()), Says(Accept("listed"))).verdict, Accept("listed"))
@@ -170,10 +170,10 @@ class TheWorstWins(JudgingCase):
 
     def test_every_answer_is_a_finding_with_its_time(self) -> None:
         waits = Waits()
-        later = self.later(Says(Pass()), waits)
+        later = self.later(Says(Pass()), waits, log_passes=True)
         self.clock.advance(0.25)
         waits.answer.callback(Defer("d"))
-        first, second = self.successResultOf(later).findings
+        first, second = self.successResultOf(later).answers
         self.assertEqual((first.filter, first.stage, first.milliseconds), ("filter0", "peer", 0.0))
         self.assertEqual((second.filter, second.verdict, second.milliseconds), ("filter1", Defer("d"), 250.0))
 
@@ -182,7 +182,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
     def test_an_exception_defers_unless_configured(self) -> None:
         judgement = self.judge(Says(ValueError("broken\nbadly")))
         self.assertIsInstance(judgement.verdict, Defer)
-        self.assertEqual(judgement.findings[0].error, "ValueError: broken\nbadly")
+        self.assertEqual(judgement.answers[0].error, "ValueError: broken\nbadly")
 
     def test_the_words_of_an_exception_do_not_stand_in_the_verdict(self) -> None:
         verdict = self.judge(Says(ValueError("secret"))).verdict
@@ -191,7 +191,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
     def test_skip_passes_and_keeps_the_error(self) -> None:
         judgement = self.judge(Says(ValueError("broken")), on_error="skip")
         self.assertIsInstance(judgement.verdict, Pass)
-        self.assertEqual(judgement.findings[0].error, "ValueError: broken")
+        self.assertEqual(judgement.answers[0].error, "ValueError: broken")
 
     def test_refuse_refuses(self) -> None:
         self.assertIsInstance(self.judge(Says(ValueError()), on_error="refuse").verdict, Refuse)
@@ -208,7 +208,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
         ):  # type: ignore[arg-type]
             judgement = self.judge(Says(answer))
             self.assertIsInstance(judgement.verdict, Defer, repr(answer))
-            self.assertNotEqual(judgement.findings[0].error, "")
+            self.assertNotEqual(judgement.answers[0].error, "")
 
     def test_a_verdict_of_a_derived_class_counts_as_the_one_it_was_derived_from(self) -> None:
         class NotWelcome(Refuse):
@@ -241,9 +241,9 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
             (Friend("friend"), Accept("friend")),
             (Nothing(), Pass()),
         ):
-            judgement = self.judge(Says(answer), Says(Pass()))
+            judgement = self.judge(Says(answer), Says(Pass()), log_passes=True)
             self.assertEqual((judgement.verdict, type(judgement.verdict)), (verdict, type(verdict)))
-            self.assertIs(type(judgement.findings[0].verdict), type(verdict))
+            self.assertIs(type(judgement.answers[0].verdict), type(verdict))
         self.assertEqual(self.judge(Says(Seen("seen", True, "x"))).signals, (Signal("seen", 1.0, "x"),))
         self.assertEqual(self.judge(Says(Odd("odd")), Says(NotWelcome("no"))).verdict, Refuse("no"))
 
@@ -288,7 +288,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
 
         judgement = self.judge(Says(Trap()))
         self.assertIsInstance(judgement.verdict, Defer)
-        self.assertIn("looked at", judgement.findings[0].error)
+        self.assertIn("Trap", judgement.answers[0].error)
 
     def test_a_method_that_is_not_awaitable_is_a_failure(self) -> None:
         @implementer(IPeerFilter)
@@ -298,7 +298,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
 
         judgement = self.judge(Forgot())
         self.assertIsInstance(judgement.verdict, Defer)
-        self.assertIn("TypeError", judgement.findings[0].error)
+        self.assertIn("TypeError", judgement.answers[0].error)
 
     def test_sys_exit_and_asyncio_cancellation_are_failures(self) -> None:
         @implementer(IPeerFilter)
@@ -317,7 +317,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
         self.assertIsInstance(self.judge(Says(Mute())).verdict, Defer)
 
     def test_the_error_text_is_bounded(self) -> None:
-        self.assertLess(len(self.judge(Says(ValueError("x" * 100_000))).findings[0].error), 1000)
+        self.assertLess(len(self.judge(Says(ValueError("x" * 100_000))).answers[0].error), 1000)
 
     def test_a_deferred_that_fails_or_has_been_cancelled_is_a_failure(self) -> None:
         for error in (ValueError("broken"), CancelledError()):
@@ -329,7 +329,7 @@ class AFailureIsTheConfiguredAnswer(JudgingCase):
     def test_one_failure_does_not_silence_the_others(self) -> None:
         judgement = self.judge(Says(ValueError()), Says(Refuse("r")))
         self.assertEqual(judgement.verdict, Refuse("r"))
-        self.assertEqual(len(judgement.findings), 2)
+        self.assertEqual(len(judgement.answers), 2)
 
 
 class WaitingFilters(JudgingCase):
@@ -341,13 +341,13 @@ class WaitingFilters(JudgingCase):
 
     def test_filters_are_asked_side_by_side(self) -> None:
         first, second = Waits(), Waits()
-        later = self.later(first, second)
+        later = self.later(first, second, log_passes=True)
         second.answer.callback(Refuse("two"))
         self.assertNoResult(later)
         first.answer.callback(Pass())
         judgement = self.successResultOf(later)
         self.assertEqual(judgement.verdict, Refuse("two"))
-        self.assertEqual([finding.filter for finding in judgement.findings], ["filter0", "filter1"])
+        self.assertEqual([answer.filter for answer in judgement.answers], ["filter0", "filter1"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_late_filter_counts_as_failed_and_is_cancelled(self) -> None:
@@ -358,7 +358,7 @@ class WaitingFilters(JudgingCase):
         self.clock.advance(0.2)
         judgement = self.successResultOf(later)
         self.assertIsInstance(judgement.verdict, Defer)
-        self.assertIn("no answer within 3 s", judgement.findings[0].error)
+        self.assertIn("no answer within 3 s", judgement.answers[0].error)
         self.assertEqual(waits.cancelled, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -419,7 +419,7 @@ class WaitingFilters(JudgingCase):
         listed.answer.callback(Accept("listed"))
         judgement = self.successResultOf(later)
         self.assertEqual(judgement.verdict, Accept("listed"))
-        self.assertEqual([finding.filter for finding in judgement.findings], ["filter1"])
+        self.assertEqual([answer.filter for answer in judgement.answers], ["filter1"])
         self.assertEqual(slow.cancelled, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -519,7 +519,7 @@ class StagesAndServices(JudgingCase):
         )
         self.assertEqual(judging.peer(PEER).verdict, Refuse("mx"))  # type: ignore[union-attr]
         submission = judging.peer(Peer("192.0.2.1", 40000, "submission"))
-        self.assertEqual([finding.filter for finding in submission.findings], ["all"])  # type: ignore[union-attr]
+        self.assertEqual([answer.filter for answer in submission.answers], ["all"])  # type: ignore[union-attr]
 
     def test_a_component_without_the_method_of_its_interface_stops_the_start(self) -> None:
         @implementer(IPeerFilter)
@@ -541,7 +541,7 @@ class Modifiers(JudgingCase):
         edits, judgement = self.edits([AddHeader("A", "1"), DropHeader("B")], (), [AddHeader("C", "2")])
         self.assertEqual(edits, (AddHeader("A", "1"), DropHeader("B"), AddHeader("C", "2")))
         self.assertIsInstance(judgement.verdict, Pass)
-        self.assertEqual(judgement.findings[0].edits, (AddHeader("A", "1"), DropHeader("B")))
+        self.assertEqual(judgement.answers[0].edits, (AddHeader("A", "1"), DropHeader("B")))
 
     def test_a_waiting_modifier_keeps_its_place(self) -> None:
         answer: Deferred[Any] = Deferred()

@@ -59,7 +59,7 @@ from mailserver.smtp.server.extensions import Extensions
 from mailserver.smtp.server.limits import SessionLimits
 from mailserver.smtp.server.refusals import AUTH_LINE_FAULTS, LINE_FAULTS, out_of_order
 from mailserver.smtp.server.states import MOVES, Input, State
-from mailserver.smtp.server.transaction import Discard, ServerTransaction
+from mailserver.smtp.server.transaction import ServerTransaction, ThrowAway
 
 __all__ = ["Extensions", "LocalProtocolError", "ServerSession", "SessionLimits"]
 
@@ -121,7 +121,7 @@ class ServerSession:
         self._question: Event | None = None
         self._next: Event | None = None  # an event found together with the last one
         self._transaction: ServerTransaction | None = None
-        self._discard: Discard | None = None
+        self._discard: ThrowAway | None = None
         self._ended = False
         self._secured = False
         self._authenticated = False
@@ -313,7 +313,7 @@ class ServerSession:
             return Extended(verb, argument)
         return self._out_of_order(verb, argument)
 
-    def _throw_away(self, discard: Discard) -> Event | Wait | None:
+    def _throw_away(self, discard: ThrowAway) -> Event | Wait | None:
         if not discard.is_done(self._buffer):
             return NEED_DATA
         self._discard = None
@@ -420,7 +420,7 @@ class ServerSession:
             return self._reject("BDAT", chunk)
         if 0 < self.limits.cut_off_octets < chunk.octets:
             return self._hang_up(replies.MESSAGE_TOO_LARGE)
-        self._discard = Discard(chunk.octets, (reply,), Rejected("BDAT", reply))
+        self._discard = ThrowAway(chunk.octets, (reply,), Rejected("BDAT", reply))
         return None
 
     def _rset(self, verb: str, argument: str) -> Event:
@@ -490,7 +490,7 @@ class ServerSession:
         if not reply.is_positive:
             if data.chunking:
                 answers = transaction.answers(reply) if self.lmtp else (reply,)
-                self._discard = Discard(transaction.chunk_octets, answers, None)
+                self._discard = ThrowAway(transaction.chunk_octets, answers, None)
             else:
                 self._say(reply)
             self._forget_transaction()

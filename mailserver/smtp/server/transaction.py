@@ -10,7 +10,7 @@ from mailserver.smtp.server.buffer import ReceiveBuffer
 from mailserver.smtp.server.data import ChunkReader, DotReader, LineFeedReader
 from mailserver.smtp.server.limits import SessionLimits
 
-__all__ = ["Discard", "ServerTransaction"]
+__all__ = ["ServerTransaction", "ThrowAway"]
 
 
 class ServerTransaction:
@@ -85,7 +85,7 @@ class ServerTransaction:
         return content, None
 
 
-class Discard:
+class ThrowAway:
     """The octets of a refused BDAT: they are read and thrown away before the refusal is said (RFC 3030 section 2).
 
     `event` tells the caller of the refusal, None where the caller refused it.

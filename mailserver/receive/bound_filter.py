@@ -1,0 +1,163 @@
+"""A filter as the configuration binds it, and the question that it is asked at one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from twisted.logger import Logger
+
+from mailserver.interfaces import Clock
+from mailserver.mail.answers import (
+    NO_FACTS,
+    Accept,
+    Defer,
+    Discard,
+    Disconnect,
+    Finding,
+    Pass,
+    Quarantine,
+    Refuse,
+    Verdict,
+)
+from mailserver.mail.edits import Edit
+from mailserver.plugins.awaiting import FAULTS
+from mailserver.plugins.budget import Budget
+from mailserver.plugins.failure_log import FailureLog, Fault, place_of, words_of
+from mailserver.receive.judgement import FilterAnswer
+from mailserver.receive.verdicts import NO_FINDINGS, PASS, read_edits, read_findings, read_notes, read_verdict
+
+__all__ = ["NOTHING_SAID", "BoundFilter", "Question"]
+
+NOTHING_SAID = FilterAnswer("", "", PASS, 0.0)  # a Pass that nobody wants to read about
+log = Logger()
+
+USUAL = frozenset({Quarantine, Defer, Refuse, Accept})
+ALLOWED: Mapping[str, frozenset[type]] = MappingProxyType(
+    {
+        "peer": USUAL | {Disconnect},
+        "sender": USUAL | {Disconnect, Discard},
+        "recipient": USUAL | {Discard},
+        "content": USUAL | {Discard},
+        "content_for": USUAL | {Discard},
+        "score": USUAL | {Discard},
+    }
+)
+"""The verdicts that a stage knows, beside Pass and Signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundFilter:
+    """A component as the configuration binds it.
+
+    `services` are the listeners' profiles that it serves, None for all.  `on_error` says what its failure counts as.  It is asked
+    after those of a lower `level`, and of its level after those of a lower `cost`.  `skippable`: it only knows suspicions, and is
+    not asked where an Accept came before.  `hard`: no Accept takes its verdict away.  `shadow`: what it says is recorded, not
+    obeyed.  `log_passes`: it is recorded, too, that it had nothing to say.  `budget`: how often it may fail.
+    """
+
+    name: str
+    component: object
+    services: frozenset[str] | None = None
+    on_error: Literal["defer", "skip", "refuse"] = "defer"
+    deadline_seconds: float = 10.0
+    level: int = 0
+    cost: float = 0
+    skippable: bool = False
+    hard: bool = False
+    shadow: bool = False
+    log_passes: bool = False
+    budget: Budget | None = None
+
+
+class Question:
+    """One filter at one stage: turns whatever comes back into an answer."""
+
+    __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "seconds", "stage")
+
+    def __init__(
+        self, stage: str, bound: BoundFilter, ask: Callable[..., Any], clock: Clock, failures: FailureLog
+    ) -> None:
+        self.stage = stage
+        self.bound = bound
+        self.ask = ask
+        self.seconds = clock.seconds
+        self._failures = failures
+        self._reads_edits = stage == "edits"
+        self.allowed = ALLOWED.get(stage, USUAL)
+
+    def unasked(self) -> FilterAnswer | None:
+        """The answer where it may not be asked now, since it has failed too often."""
+        budget = self.bound.budget
+        if budget is None or not budget.is_open(self.seconds()):
+            return None
+        return self._answer(self._on_error(), self.seconds(), error="it has failed too often and is not asked for a while")
+
+    def answered(self, answer: object, began: float, subject: Any) -> FilterAnswer:
+        """`subject` is the peer or the envelope that it was asked about."""
+        bound = self.bound
+        if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and not self._reads_edits:
+            if bound.budget is not None:
+                self._succeeded(bound.budget)
+            return self._answer(PASS, began) if bound.log_passes else NOTHING_SAID
+        edits: tuple[Edit, ...] = ()
+        verdict: Verdict = PASS
+        findings: tuple[Finding, ...] = ()
+        try:
+            if self._reads_edits:
+                edits = read_edits(answer)
+            else:
+                verdict = read_verdict(answer, self.allowed)
+                findings = read_findings(answer, bound.name)
+                notes = read_notes(answer)
+                if notes:
+                    getattr(subject, "peer", subject).notes.keep(bound.name, notes)
+        except FAULTS as error:  # an answer is a plugin's object and may do anything when it is looked at
+            return self.failed(error, began)
+        if bound.budget is not None:
+            self._succeeded(bound.budget)
+        if verdict is PASS and not (edits or findings or bound.log_passes):
+            return NOTHING_SAID
+        return self._answer(verdict, began, edits=edits, findings=findings)
+
+    def failed(self, error: Fault, began: float) -> FilterAnswer:
+        """It raised, was late, or answered with what is no answer."""
+        bound = self.bound
+        place = place_of(error, bound.component)
+        self._failures.tell(f"the filter {bound.name} ({self.stage})", error, place)
+        budget = bound.budget
+        if budget is not None and budget.failed(self.seconds()):
+            log.error(
+                'the filter {name} has failed too often: it is not asked for a while, and on_error = "{on_error}" holds',
+                name=bound.name,
+                on_error=bound.on_error,
+            )
+        return self._answer(self._on_error(), began, error=words_of(error), place=place)
+
+    def _succeeded(self, budget: Budget) -> None:
+        if budget.succeeded(self.seconds()):
+            log.info("the filter {name} answers, and is asked again", name=self.bound.name)
+
+    def _on_error(self) -> Verdict:
+        bound = self.bound
+        match bound.on_error:
+            case "skip":
+                return PASS
+            case "refuse":
+                return Refuse(f"the filter {bound.name} failed")
+            case _:
+                return Defer(f"the filter {bound.name} failed")
+
+    def _answer(self, verdict: Verdict, began: float, **more: Any) -> FilterAnswer:
+        bound = self.bound
+        return FilterAnswer(
+            bound.name,
+            self.stage,
+            verdict,
+            (self.seconds() - began) * 1000,
+            is_hard=bound.hard,
+            is_shadow=bound.shadow,
+            **more,
+        )

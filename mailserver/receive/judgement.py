@@ -1,0 +1,139 @@
+"""What came out of a stage: each filter's answer, and the one verdict that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailserver.mail.answers import Accept, Discard, Finding, Quarantine, Signal, Verdict
+from mailserver.mail.edits import Edit
+from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
+
+__all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_worse"]
+
+PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
+
+
+@dataclass(frozen=True, slots=True)
+class FilterAnswer:
+    """What one filter said at one stage.
+
+    `error` is an exception's class and words, `place` the file and line that raised it: for the log, never for the peer.
+    `is_hard`: an Accept of another filter does not take it away.  `is_shadow`: it is recorded, not obeyed.
+    """
+
+    filter: str
+    stage: str
+    verdict: Verdict
+    milliseconds: float
+    error: str = ""
+    edits: tuple[Edit, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    place: str = ""
+    is_hard: bool = False
+    is_shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The outcome of one stage.
+
+    `verdict` is Pass, Quarantine, Defer, Discard, Refuse, Disconnect or Accept; of several equally bad ones the first that was
+    asked for.  `answers` stand in the order in which the filters were asked; those that had nothing to say are missing, unless
+    their passes are recorded, and those that need not be asked any more.
+    """
+
+    verdict: Verdict
+    answers: tuple[FilterAnswer, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that was found by filters whose answers count."""
+        return tuple([finding for answer in self.answers if not answer.is_shadow for finding in answer.findings])
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """All that was seen and did not decide."""
+        return tuple(answer.verdict for answer in self.answers if isinstance(answer.verdict, Signal) and not answer.is_shadow)
+
+    @property
+    def score(self) -> float:
+        """The findings' scores, added up."""
+        return sum((finding.score for finding in self.findings), 0.0)
+
+    @property
+    def quarantine(self) -> str:
+        """Why it is to be put aside, "" where it is not."""
+        verdict = self.verdict
+        return verdict.why or "quarantine" if isinstance(verdict, Quarantine) else ""
+
+    @property
+    def discard(self) -> str:
+        """Why it is to be thrown away, "" where it is not."""
+        verdict = self.verdict
+        return verdict.why or "discarded" if isinstance(verdict, Discard) else ""
+
+
+PASSED = Judgement(PASS, ())
+
+
+def judgement_of(answers: Sequence[FilterAnswer], taken_away: int = 0) -> Judgement:
+    """The judgement.  Of the first `taken_away` answers, which an Accept has followed, only hard ones count."""
+    if not answers:
+        return PASSED
+    best: Verdict = PASS
+    rank = len(STRONGEST_FIRST)
+    for n, answer in enumerate(answers):
+        verdict = answer.verdict
+        kind = type(verdict)
+        if answer.is_shadow or (n < taken_away and not answer.is_hard and kind is not Accept):
+            continue
+        if kind is Accept:
+            if best is PASS:
+                best = verdict
+        elif kind in STRONGEST_FIRST and STRONGEST_FIRST.index(kind) < rank:
+            rank = STRONGEST_FIRST.index(kind)
+            best = verdict
+    return Judgement(best, tuple(answers))
+
+
+def with_worse(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The findings of one who is judged again: what was found twice counts once, by its worse score.
+
+    So a peer that is asked about at connect and after each EHLO counts no more than once, and another EHLO takes nothing back.
+    """
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in (*before, *now):
+        key = finding.source, finding.name
+        if key not in worst or finding.score >= worst[key].score:
+            worst[key] = finding
+    return tuple(worst.values())[:PEER_FINDINGS_MOST]
+
+
+def note_answers(note: Callable[..., None], id: str, judgement: Judgement) -> None:
+    """Record each answer on the road of the message or connection `id`.  What is not there takes no field."""
+    for answer in judgement.answers:
+        more: dict[str, object] = {}
+        if answer.findings:
+            more["findings"] = [_in_words(finding) for finding in answer.findings]
+        if answer.is_shadow:
+            more["shadow"] = True
+        if answer.place:
+            more["at"] = answer.place
+        note(
+            id,
+            "filter",
+            filter=answer.filter,
+            stage=answer.stage,
+            verdict=type(answer.verdict).__name__,
+            why=getattr(answer.verdict, "why", ""),
+            ms=round(answer.milliseconds, 1),
+            error=answer.error,
+            **more,
+        )
+
+
+def _in_words(finding: Finding) -> str:
+    """``spf 2.5: the host is not permitted``."""
+    evidence = f": {finding.evidence}" if finding.evidence else ""
+    return f"{finding.name} {finding.score:g}{evidence}"
