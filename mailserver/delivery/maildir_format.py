@@ -59,7 +59,7 @@ class Body:
 
         Returns the file's octets, and how many they are with each LF that stands alone counted as CRLF.
         """
-        if self._whole is not None or self._in_memory:
+        if self._in_memory:
             if self._whole is None:
                 self._whole = b"".join(self._local())
                 self._whole_lf = _lone_lf(self._whole)

@@ -91,6 +91,12 @@ class Requests(SynchronousTestCase):
             with self.assertRaises(RequestError):
                 parse_request(octets)
 
+    def test_nor_is_it_believed_without_a_look(self) -> None:
+        self.assertEqual(courier.answer_of(b'[7, "path"]'), (7, "path"))
+        for octets in (b"", b"7", b"{}", b"[]", b"[1]", b'[1, "x", 2]', b'["1", "x"]', b"[1, 2]", b'[true, "x"]', b"\xff"):
+            with self.assertRaises(ValueError, msg=repr(octets)):
+                courier.answer_of(octets)
+
 
 class RootCase(SynchronousTestCase):
     """A real courier as root, and real users."""
@@ -326,6 +332,11 @@ class Component(TestCase):
 
     def close(self) -> None:
         self.asked.append("close")
+
+    async def test_one_that_was_not_started_can_be_stopped(self) -> None:
+        self.assertEqual(self.delivery.missing(), "it was not started")
+        await self.delivery.stop()
+        self.assertEqual(self.asked, [])
 
     async def test_the_courier_is_started_once_with_privileges_if_there_is_a_time_for_them(self) -> None:
         self.delivery.start_privileged()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,9 +78,16 @@ class Bodies(SynchronousTestCase):
         self.assertEqual(asked, [1])
 
     def test_a_large_content_is_read_anew_for_each_copy(self) -> None:
-        body = Body(lambda: iter([b"a\r", b"\nb"]), binary=False, in_memory=False)
+        asked = []
+
+        def pieces() -> Iterator[bytes]:
+            asked.append(1)
+            yield from (b"a\r", b"\nb")
+
+        body = Body(pieces, binary=False, in_memory=False)
         self.assertEqual(self.written(body), b"F: 1\na\nb")
         self.assertEqual(self.written(body), b"F: 1\na\nb")
+        self.assertEqual(asked, [1, 1])
 
     def test_rfc_3030_the_line_ends_of_a_binary_message_are_data(self) -> None:
         body = Body(lambda: [b"a\r\n\0"], binary=True, in_memory=True)

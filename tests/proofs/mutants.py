@@ -33,6 +33,7 @@ TESTS = {
     "authentication/pam": ("tests.authentication.test_pam",),
     "delivery/watched_writer": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
+    "delivery/writer_process": ("tests.delivery.test_writer_process",),
     "delivery/launcher": ("tests.delivery.test_pipe",),
     "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),
     "processes/root": ("tests.processes.test_root_answers", "tests.processes.test_root"),
