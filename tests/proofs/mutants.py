@@ -30,6 +30,7 @@ RECEIVING = (
 )  # fmt: skip
 TESTS = {
     "accounts/system_logins": ("tests.authentication.test_pam", "tests.accounts.test_system"),
+    "assembly/daemon": ("tests.assembly.test_daemon",),
     "authentication/pam": ("tests.authentication.test_pam",),
     "delivery/watched_writer": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
