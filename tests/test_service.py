@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from twisted.application.service import Application, IServiceCollection
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, capturedLogs
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -22,13 +25,14 @@ from mailserver.assembly import ports as ports_module
 from mailserver.assembly import reload as reload_module
 from mailserver.assembly.policy import Policy
 from mailserver.config import load
-from mailserver.control.server import CommandRefused
+from mailserver.control.server import CommandRefused, NotStarted
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
 from mailserver.pickup.pickup import Pickup
 from mailserver.plugins import catalogue as plugins
+from mailserver.plugins.life import StartError
 from mailserver.receive.factory import ReceiveFactory
-from mailserver.service import EX_CONFIG, SWEEP_SECONDS, MailService, Options, makeService
+from mailserver.service import EX_CONFIG, EX_FAILED, SWEEP_SECONDS, MailService, Options, makeService
 
 CONFIGURATION = """
 hostname = "mx.example.org"
@@ -54,7 +58,17 @@ class Reactor(Clock):
     def callFromThread(self, work: Any, *arguments: Any) -> None:
         work(*arguments)
 
-    def callWhenRunning(self, work: Any) -> None: ...
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.did: list[Any] = []
+
+    def callWhenRunning(self, work: Any) -> None:
+        self.did.append(work)
+
+    def addSystemEventTrigger(self, *words: Any) -> None:
+        self.did.append(words)
+
+    def stop(self) -> None: ...
 
 
 class ServiceCase(SynchronousTestCase):
@@ -96,6 +110,11 @@ class Typed(ServiceCase):
         self.patch(sys, "stderr", io.StringIO())
         self.assertEqual(self.assertRaises(SystemExit, self.options, nodaemon=False).code, EX_CONFIG)
 
+    def test_a_sandbox_that_cannot_be_made_is_told(self) -> None:
+        options = Options()
+        options["sandbox"] = f"{self.configured()}/below-a-file"
+        self.assertIn("the sandbox cannot be made", str(self.assertRaises(UsageError, options.postOptions)))
+
     def test_the_log_is_twistds_where_it_was_told_which(self) -> None:
         every: tuple[tuple[dict[str, Any], bool], ...] = (({}, True), ({"logfile": "x"}, False), ({"syslog": True}, False), ({"logger": "x"}, False))
         for words, own in every:
@@ -116,10 +135,99 @@ class Start(ServiceCase):
                 mock.patch.object(service._server.processes, "start_root") as start_root,
                 mock.patch.object(service._server, "start_privileged"),
                 mock.patch.object(service._in_force.policy, "start_privileged"),
-                mock.patch.object(service._in_force.ports, "bind"),
+                mock.patch.object(service._in_force.ports, "bind") as bind,
             ):
                 service.privilegedStartService()
             self.assertIs(start_root.called, starts, (euid, uid))
+            bind.assert_called_once_with(service._in_force.configuration.listen)
+
+    def test_who_is_not_named_stays_who_he_is(self) -> None:
+        for uid, gid, owner in ((None, None, (-1, -1)), (7, None, (7, -1)), (None, 8, (-1, 8)), (7, 8, (7, 8))):
+            self.assertEqual(self.service(uid=uid, gid=gid)._owner, owner)
+
+    def starting(self, service: MailService) -> list[str]:
+        """Its parts only say that they have been started; `stop` in a part's place stops the service meanwhile."""
+        did: list[str] = []
+        ports, server, policy = service._in_force.ports, service._server, service._in_force.policy
+
+        def part(name: str) -> Any:
+            async def start(*_: object) -> None:
+                did.append(name)
+
+            return start
+
+        for name, where, what in (
+            ("ports bound", ports, "bound"), ("server", server, "start"), ("policy", policy, "start"), ("pickup", service._pickup, "start"),
+            ("ports open", ports, "open"),
+        ):  # fmt: skip
+            self.patch(where, what, part(name))
+        self.patch(ports, "host", lambda endpoint: endpoint)
+        self.patch(service._control, "start", lambda _: did.append("control"))
+        self.patch(service, "_start_password_server", lambda: did.append("password server"))
+        self.patch(service._systemd, "ready", did.append)
+        self.patch(service_module, "settle_memory", lambda: None)
+        self.patch(service_module, "look_at_privileges", lambda **_: None)
+        service._sweeping.clock = service._reactor
+        return did
+
+    def look(self, service: MailService) -> Deferred[dict[str, Any]]:
+        return Deferred.fromCoroutine(service._control._commands["pickup.look"]({}))  # type: ignore[arg-type]
+
+    def test_mail_is_taken_last_and_a_person_is_answered_when_all_is_there(self) -> None:
+        service = self.service()
+        did = self.starting(service)
+        self.failureResultOf(self.look(service), NotStarted)
+        self.successResultOf(Deferred.fromCoroutine(service._start()))
+        self.assertEqual(
+            did, ["ports bound", "control", "server", "policy", "pickup", "password server", "ports open", "serves"]
+        )
+        self.assertTrue(service._sweeping.running)
+        self.assertEqual(self.successResultOf(self.look(service)), {})
+
+    def test_a_stop_during_the_start_starts_nothing_more(self) -> None:
+        service = self.service()
+        did = self.starting(service)
+
+        async def start() -> None:
+            did.append("policy")
+            service._stops = True
+
+        self.patch(service._in_force.policy, "start", start)
+        self.successResultOf(Deferred.fromCoroutine(service._start()))
+        self.assertEqual(did, ["ports bound", "control", "server", "policy"])
+        self.failureResultOf(self.look(service), NotStarted)
+
+    def test_a_start_that_fails_is_told_and_ends_the_program_with_what_it_means(self) -> None:
+        for error, status in ((OSError("no port"), EX_FAILED), (StartError("no such folder"), EX_CONFIG), (ValueError("ours"), EX_FAILED)):
+            service = self.service()
+            with mock.patch.object(sys, "__stderr__", io.StringIO()) as said:
+                service._start_failed(Failure(error))
+            self.assertEqual(said.getvalue(), f"mailserver cannot start: {error}\n")
+            self.assertEqual(service._reactor.did, [("after", "shutdown", os._exit, status), service._reactor.stop])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_a_start_that_a_stop_has_broken_off_is_no_failure(self) -> None:
+        service = self.service()
+        service._stops = True
+        with mock.patch.object(sys, "__stderr__", io.StringIO()) as said:
+            service._start_failed(Failure(OSError("no port")))
+        self.assertEqual((said.getvalue(), service._reactor.did), ("", []))
+
+    def test_a_signal_is_obeyed_in_the_reactors_own_time(self) -> None:
+        service = self.service()
+        taken: dict[int, Any] = {}
+        did: list[str] = []
+        self.patch(service._in_force, "hang_up", lambda: did.append("reload"))
+        self.patch(service._server, "reopen_log", lambda: did.append("log"))
+        with mock.patch.object(signal, "signal", taken.__setitem__):
+            service._take_signals()
+        with mock.patch.object(service._reactor, "callFromThread") as later:
+            taken[signal.SIGHUP](signal.SIGHUP, None)
+            taken[signal.SIGUSR1](signal.SIGUSR1, None)
+        self.assertEqual(did, [])
+        for (work,), _ in later.call_args_list:
+            work()
+        self.assertEqual(did, ["reload", "log"])
 
     def test_it_runs_from_its_start_on(self) -> None:
         service = self.service()
@@ -131,9 +239,10 @@ class Start(ServiceCase):
         self.assertTrue(service.running)
 
     def test_who_has_typed_the_command_reads_why_it_has_failed(self) -> None:
-        with mock.patch.object(sys, "__stderr__", io.StringIO()) as said:
+        screen = io.BytesIO()
+        with mock.patch.object(sys, "__stderr__", io.TextIOWrapper(screen)):
             service_module._say_at_start(OSError("no port"))
-        self.assertEqual(said.getvalue(), "mailserver cannot start: no port\n")
+            self.assertEqual(screen.getvalue(), b"mailserver cannot start: no port\n", "at once")
         with mock.patch.object(sys, "__stderr__", None):
             service_module._say_at_start(OSError("no port"))
 
@@ -239,6 +348,15 @@ class Ends(ServiceCase):
             self.patch(part, "finish" if part is service._in_force.retirement else "stop", raises)
         self.assertEqual(self.stopped(service), ["queue"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 4)
+
+    def test_a_part_that_does_not_end_is_named_but_for_peers_who_may_take_their_time(self) -> None:
+        service = self.service()
+        for is_told in (True, False):
+            ended = Deferred.fromCoroutine(service._end("the part", Deferred[None](), 5.0, is_told=is_told))
+            with capturedLogs() as events:
+                service._reactor.advance(5)
+            self.successResultOf(ended)
+            self.assertEqual([event["what"] for event in events], ["the part"] * is_told)
 
     def test_a_sendmail_of_this_version_and_of_the_former_one_may_ask_for_a_look(self) -> None:
         looked: list[str] = []

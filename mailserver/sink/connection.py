@@ -58,6 +58,7 @@ class SinkConnection:
         self._keep = keep
         self._stopping = stopping
         self._hostname = hostname
+        self._lingers = False
         self._session = ServerSession(
             hostname=hostname,
             extensions=terms.extensions(secured=False),
@@ -80,6 +81,8 @@ class SinkConnection:
 
     def hear_no_more(self) -> None:
         """Read no more from the client.  Called in another thread.  What has come is still answered."""
+        if self._lingers:  # what comes now is read to its end, and not by anybody
+            return
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
@@ -98,6 +101,7 @@ class SinkConnection:
         while True:
             event = session.next_event()
             if event is Wait.CLOSED:
+                self._lingers = True  # before the client can have the last reply
                 self._send()
                 return
             if isinstance(event, Wait):

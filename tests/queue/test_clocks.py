@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.answers import Delayed, Failed
@@ -99,7 +100,9 @@ class Set(ReportCase):
         await self.stop(queue)
         self.set_clock(-YEAR)
         self.assertGreater(self.due(id), YEAR)
-        queue = await self.started()
+        with capturedLogs() as events:
+            queue = await self.started()
+        self.assertEqual([event["count"] for event in events if "due now" in event["log_format"]], [2], "its attempt, and the report of its delay")
         await self.quiet(queue)
         self.assertEqual(self.relay.calls, 2)
         self.assertLess(self.due(id), 400)

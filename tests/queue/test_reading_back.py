@@ -1,5 +1,6 @@
 """What a thread has read of the store may be old when its answer comes: meanwhile messages are delivered, deferred, retried by hand."""
 
+import time
 from dataclasses import replace
 from unittest import mock
 
@@ -10,6 +11,7 @@ from twisted.internet.task import deferLater
 from mailserver.mail.answers import Delayed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.faults import StorageBroken
+from mailserver.mail.ids import IdSource
 from mailserver.mail.reply import Reply
 from mailserver.queue import active as active_module
 from mailserver.queue import reading_back, recovery
@@ -291,6 +293,31 @@ class ReadingBack(ReadingCase):
         await self.read_by(queue._runner.active_queues[0])
         self.assertEqual(self.steps.of(id), ["deferred", "deferred"])
 
+    async def test_where_the_clock_went_back_a_message_of_this_run_is_none_that_an_earlier_one_left(self):
+        first = await self.started()
+        self.relay.hold = True
+        old = await self.commit(first, remote(), id=IdSource(lambda: time.time() + 1000).next())
+        await self.crash(first)
+        self.relay.held.clear()
+        queue, gate = self.make(), Gate(threads.deferToThread)
+
+        def run_in_thread(function, *arguments):
+            is_page = getattr(function, "__name__", "") == "_page" and not gate.knocked
+            return (gate if is_page else threads.deferToThread)(function, *arguments)
+
+        queue._runner._run_in_thread = run_in_thread
+        await queue.start()
+        while not gate.knocked:
+            await self.turn()
+        new = await self.commit(queue, remote())
+        self.assertLess(new, old)
+        gate.open()
+        while self.steps.count("settled") < 2:
+            self.relay.let_go()
+            await self.turn()
+            self.clock.advance(1)
+        self.assertEqual((sorted([parcel[0] for parcel in self.relay.parcels]), queue.depth), ([new, old], 0))
+
     async def test_one_that_cannot_be_put_into_the_backlog_keeps_no_other_out_of_it(self):
         self.patch(active_module, "BACKLOG_MOST", 2)
         queue = await self.started(memory_window_octets=5000, remote_deliveries=1)
@@ -355,13 +382,13 @@ class Overflowing(ReadingCase):
             ids.append(await self.commit(queue, make(n)))
         return ids
 
-    async def drain(self, queue, delivery, ids):
+    async def drain(self, queue, delivery, ids, *dropped):
         delivery.hold = False
         while queue.depth:
             delivery.let_go()
             await self.turn()
             self.clock.advance(1)
-        self.assertEqual(sorted([id for id, step, _ in self.steps.noted if step == "settled"]), sorted(ids))
+        self.assertEqual(sorted([id for id, step, _ in self.steps.noted if step == "settled"]), sorted([*ids, *dropped]))
         self.assertEqual(sorted(parcel[0] for parcel in delivery.parcels), sorted(ids), "each once")
 
     async def test_a_blocked_active_queue_keeps_some_numbers_and_delivers_all_in_their_order(self):
@@ -426,6 +453,13 @@ class Overflowing(ReadingCase):
                 await self.turn()
         self.clock.advance(5)
         await self.drain(queue, self.delivery, ids)
+
+    async def test_where_the_last_of_a_range_has_been_dropped_the_others_are_delivered_and_no_more_is_asked_for(self):
+        queue = await self.started(memory_window_octets=10_000, remote_deliveries=1)
+        ids = await self.send_while_blocked(queue, self.relay, lambda n: remote(), 40)
+        dropped = ids.pop()
+        await queue.verbs.carry_out(Order(Verb.DROP, Selection(id=dropped), "root"), after=0)
+        await self.drain(queue, self.relay, ids, dropped)
 
     async def test_a_message_for_both_active_queues_waits_for_the_blocked_one_alone(self):
         queue = await self.started(memory_window_octets=10_000, batch_messages=5)

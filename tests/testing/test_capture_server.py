@@ -12,9 +12,13 @@ import ssl
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.sink.answers import SinkAnswers, Terms
+from mailserver.sink.connection import SinkConnection
+from mailserver.sink.faults import FaultBook
 from mailserver.testing import CaptureMixin, CaptureServer
 
 SENDER, ANN, BOB = "me@example.org", "ann@example.net", "bob@example.net"
@@ -157,6 +161,20 @@ class Life(SynchronousTestCase):
         self.assertRaises(smtplib.SMTPServerDisconnected, secured.noop)
         self.assertRaises(FileNotFoundError, open, certificate)
         self.assertEqual(server.certificate, "")
+
+    def test_a_stop_that_comes_while_tls_takes_over_the_socket_waits_for_no_handshake(self) -> None:
+        """`cut` has met the socket that was there before."""
+        stopping, context = threading.Event(), mock.Mock()
+        secured = context.wrap_socket.return_value
+        context.wrap_socket.side_effect = lambda *_, **__: stopping.set() or secured
+        terms = Terms({}, offers_starttls=False, requires_tls=False, requires_login=False, message_octets=1000)
+        connection = SinkConnection(
+            mock.Mock(), SinkAnswers(terms, FaultBook()), terms=terms, hostname="sink.example", context=context, implicit_tls=True,
+            idle_seconds=SECONDS, keep=lambda _: True, stopping=stopping,
+        )  # fmt: skip
+        connection.serve()
+        secured.do_handshake.assert_not_called()
+        secured.close.assert_called_once_with()
 
     def test_a_connection_that_cannot_be_taken_keeps_no_later_one_out(self) -> None:
         faults = [OSError(errno.EMFILE, "Too many open files")]
@@ -341,6 +359,31 @@ class Faults(Case):
             self.smtp_server.stop(answer_seconds=SECONDS)
             self.assertEqual(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0, "no reset, which takes replies away")
             self.assertTrue(client.recv(1000).startswith(b"421 "))
+
+    def test_what_comes_behind_the_last_reply_is_read_though_the_server_stops(self) -> None:
+        heard = threading.Event()
+        hear_no_more = SinkConnection.hear_no_more
+
+        def hear(connection: SinkConnection) -> None:
+            hear_no_more(connection)
+            heard.set()
+
+        self.smtp_server.refuse("mail", 421, "4.3.2 Going down")
+        with socket.create_connection((self.smtp_server.host, self.smtp_server.port), SECONDS) as client:
+            client.recv(1000)
+            client.sendall(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\n")
+            said = b""
+            while b"\r\n421 " not in said:
+                said += client.recv(1000)
+            self.patch(SinkConnection, "hear_no_more", hear)
+            stopping = threading.Thread(target=self.smtp_server.stop, kwargs={"answer_seconds": SECONDS})
+            stopping.start()
+            heard.wait(SECONDS)
+            for _ in range(20):
+                client.sendall(b"x" * 1000)
+            client.shutdown(socket.SHUT_WR)
+            stopping.join()
+            self.assertEqual(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0)
 
     def test_the_connection_drops_at_every_stage_and_nothing_is_kept(self) -> None:
         for stage in ("connect", "hello", "mail", "rcpt", "data", "end"):
