@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from twisted.internet.threads import deferToThread
-
 from mailserver.assembly.server import Server
 from mailserver.config import Configuration
 from mailserver.tls import Certificates, Pair, Sources, self_signed_pair
@@ -33,4 +31,4 @@ def make_certificates(configuration: Configuration, server: Server) -> Certifica
             ciphers=tls.ciphers,
         )
 
-    return Certificates(sources=sources, clock=server.reactor, run_in_thread=deferToThread)
+    return Certificates(sources=sources, clock=server.reactor, run_in_thread=server.pools.of("certificates"))

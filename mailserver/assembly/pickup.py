@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.threads import deferToThread
-
 from mailserver.assembly.server import Server
 from mailserver.config import Configuration
 from mailserver.pickup.folder import PickupFolder
@@ -23,7 +21,7 @@ def make_pickup(configuration: Configuration, server: Server, profile: Callable[
     parts = PickupParts(
         folder=PickupFolder(configuration.pickup_path, configuration.pickup.users),
         clock=reactor,
-        run_in_thread=deferToThread,
+        run_in_thread=server.pools.of("pickup"),
         profile=profile,
         next_id=server.ids.next,
         is_stored=lambda id: queue.show(id).addCallback(lambda entry: entry is not None),

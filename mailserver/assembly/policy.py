@@ -23,7 +23,7 @@ from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
 from mailserver.plugins.generation import Generation
-from mailserver.plugins.life import StartError, start_component, stop_component
+from mailserver.plugins.life import StartError, start_component
 from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.ends import ends_for
@@ -62,7 +62,7 @@ class Policy:
         ]
         judging = Judging(self._bound, clock=server.reactor)
         self.router = make_router(configuration, self._directory)
-        self.observers = [one.observe for one in self._filters if IObserver.providedBy(one)]
+        self.observers = [server.register.observing(one) for one in self._filters if IObserver.providedBy(one)]
         self.certificates = make_certificates(configuration, server)
         self.authenticator = _authenticator(configuration, server, self._directory)
         self.submission = make_submission(configuration, server, self.router, self.authenticator)
@@ -138,6 +138,7 @@ class Policy:
         for component in (self.certificates, self._directory, *self._filters):
             if not self._server.keeps(component):
                 await start_component(component, self._server.reactor)
+                self._server.register.begin(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
         self._server.route_with(self.router, self.generation)
@@ -163,7 +164,7 @@ class Policy:
     async def stop(self) -> None:
         """Stop them, side by side; a plugin's trouble at its end is nobody else's."""
         parts = [part for part in (*self._filters, self._directory, self.certificates) if not self._server.keeps(part)]
-        await DeferredList([Deferred.fromCoroutine(stop_component(part, self._server.reactor)) for part in parts])
+        await DeferredList([Deferred.fromCoroutine(self._server.end(part)) for part in parts])
 
 
 def _authenticator(configuration: Configuration, server: Server, directory: Any) -> Authenticator | None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from mailserver.assembly.logins import Logins
@@ -27,7 +26,8 @@ from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError, start_component, stop_component
-from mailserver.plugins.threads import Threads
+from mailserver.plugins.pools import Pools
+from mailserver.plugins.register import Register
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.limits import QueueLimits
@@ -65,18 +65,22 @@ class Server:
         self.reactor = reactor
         self._begun_with = configuration
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
+        self.pools = Pools(reactor.callFromThread)
+        self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
         self.spool = SpoolBudget(
-            one_octets_most=limits.memory_bytes, all_octets_most=limits.memory_bytes_total, run_in_thread=deferToThread
+            one_octets_most=limits.memory_bytes,
+            all_octets_most=limits.memory_bytes_total,
+            run_in_thread=self.pools.of("spool"),
         )
         self.admission = Admission(
             connections=limits.connections,
             connections_per_network=limits.connections_per_network,
             stress_percent=limits.stress_percent,
         )
-        self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=deferToThread)
+        self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=self.pools.of("state"))
         self.roads_path = os.path.join(data, ROADS)
         self._log_file = LogFile(log.path, owner=owner)
-        self.steps = make_steps(configuration, self._log_file, reactor)
+        self.steps = make_steps(configuration, self._log_file)
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = make_resolver(configuration, reactor)
         self.processes = SmallProcesses(reactor=reactor)
@@ -84,13 +88,12 @@ class Server:
         self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=next_id)
         self.services = Services(
             clock=reactor,
-            run_in_thread=deferToThread,
+            run_in_thread=self.pools.of("plugins"),  # each component has its own instead
             state=self.state,
             resolver=self.resolver,
             hostname=configuration.hostname,
             configuration_directory=configuration.directory,
             data_directory=data, keys_directory=configuration.keys_path,
-            new_threads=functools.partial(Threads, call_from_thread=reactor.callFromThread),
             check_password=self.logins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
@@ -104,7 +107,7 @@ class Server:
             local=self.local,
             remote=self.remote,
             note=note,
-            run_in_thread=deferToThread,
+            run_in_thread=self.pools.of("queue"),
             call_from_thread=reactor.callFromThread,
             limits=QueueLimits(
                 retry_seconds=configuration.queue.retry,
@@ -122,8 +125,20 @@ class Server:
 
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
+        name = getattr(table, "name", None) or table.use
         services = replace(self.services, keep_process=functools.partial(self.processes.keep, section))
-        return self.catalogue.build(section, table.use, table.options, services)
+        lent, services = self.register.lend(section, name, services)
+        component = self.catalogue.build(section, table.use, table.options, services)
+        self.register.built(lent, component)
+        return component
+
+    async def end(self, component: Any) -> None:
+        """Stop a component, and take back what it was lent."""
+        await self.register.end(
+            component,
+            stop=lambda: stop_component(component, self.reactor),
+            flush=lambda: self.pools.of("log")(self.steps.flush),
+        )
 
     def accounts(self, table: Any) -> Any:
         """The directory.  One that holds privileges is kept over a reload, as nobody can give it others.
@@ -178,6 +193,7 @@ class Server:
         await self.resolver.start()
         for component in self._lasting():
             await start_component(component, self.reactor)
+            self.register.begin(component)
         await self.queue.start()
         self._clock_watch = ClockWatch(reactor=self.reactor, was_set=self.queue.look_at_clocks)
         self._clock_watch.start()
@@ -193,11 +209,13 @@ class Server:
             self._clock_watch.stop()
         await self.queue.stop(within_seconds)
         for component in self._lasting():
-            await stop_component(component, self.reactor)
+            await self.end(component)
         await self.resolver.stop()
         await self.processes.stop()
         self.logins.stop()
         await self.state.stop()
+        self.register.stop()
+        self.pools.stop()
         self.steps.stop()
         self._log_file.close()
 

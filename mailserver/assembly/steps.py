@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from mailserver.config import Configuration
 from mailserver.observe import LogFile, RoadStore, Steps
@@ -14,7 +13,7 @@ ROADS = "explain.db"
 DAY_SECONDS = 86_400.0
 
 
-def make_steps(configuration: Configuration, log_file: LogFile, reactor: Any) -> Steps:
+def make_steps(configuration: Configuration, log_file: LogFile) -> Steps:
     log = configuration.log
     return Steps(
         write=log_file.write,
@@ -25,7 +24,6 @@ def make_steps(configuration: Configuration, log_file: LogFile, reactor: Any) ->
         addresses=log.addresses,
         mail_folders=_mail_folders(configuration),
         only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
-        call_in_reactor=reactor.callFromThread,
     )
 
 

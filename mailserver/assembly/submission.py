@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.internet.threads import deferToThread
-
 from mailserver.assembly.server import Server
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.config import Configuration
@@ -45,5 +43,5 @@ def make_submission(
         ),
         header_from=table.header_from,
         complete=table.complete,
-        run_in_thread=deferToThread,
+        run_in_thread=server.pools.of("spool"),
     )

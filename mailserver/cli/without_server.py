@@ -18,6 +18,8 @@ from mailserver.config import Configuration
 from mailserver.interfaces import IResolver, Services
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.plugins.awaiting import now_or_later
+from mailserver.plugins.in_reactor import ReactorCalls
+from mailserver.plugins.metrics import Metrics
 from mailserver.state_store import StateStore
 
 __all__ = ["NotNow", "finished", "offline_services"]
@@ -62,6 +64,8 @@ def offline_services(configuration: Configuration) -> Services:
         data_directory=configuration.data,
         keys_directory=configuration.keys_path,
         new_threads=lambda name, most: InPlace(),
+        in_reactor=ReactorCalls(lambda function, *arguments: function(*arguments)),
+        metrics=Metrics(),
     )
 
 

@@ -11,6 +11,8 @@ from mailserver.mail.answers import Mailbox
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
 from mailserver.plugins.generation import Generation
+from mailserver.plugins.pools import Pools
+from mailserver.plugins.register import Register
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.receive.throttle import Admission
@@ -41,8 +43,10 @@ class RunningServer(Protocol):
     admission: Admission
     ids: IdSource
     local: Any
+    pools: Pools
     processes: SmallProcesses
     queue: Queue
+    register: Register
     remote: Any
     resolver: Resolver
     roads_path: str

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from mailserver.config import Configuration
@@ -107,7 +106,8 @@ class PasswordCommands:
             mailbox = await policy.mailbox(account)
             if mailbox is None:
                 raise LookupError("it has no mailbox")
-            place = await deferToThread(self._place, mailbox)  # the host's users may stand in a directory of the network
+            # The host's users may stand in a directory of the network.
+            place = await self._server.pools.of("authentication socket")(self._place, mailbox)
         except Exception as error:  # noqa: BLE001  # whatever a directory raises means "cannot tell"
             self.log.error(
                 "where the mail of {account} stands cannot be told: {kind}: {error}",

@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from twisted.internet.threads import deferToThread
-
 from mailserver.control.parts import ListenerFigures, RunningServer
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import ICounting
 from mailserver.observe import AmbiguousId, UnknownId, read_road
+from mailserver.plugins.threads import ThreadCounts
 
 __all__ = ["StatusCommands"]
 
@@ -44,6 +43,7 @@ class StatusCommands:
         return {
             "status": self.status,
             "reload": self.reload,
+            "components": self.components,
             "explain": self.explain,
             "pickup.look": self.look_for_files,
             "drop.look": self.look_for_files,  # as a sendmail of the former version asks, which an upgrade may leave in use
@@ -62,10 +62,17 @@ class StatusCommands:
             "steps": dict(server.steps.counts),
             "steps_dropped": server.steps.dropped,
             "processes": dict(server.processes.missing()),
+            "threads": _thread_figures(server.pools.counts()),
+            "components": _troubles(server.register.described(), server.register.left_behind()),
         }
         if ICounting.providedBy(server.remote):
             figures["relay"] = dict(server.remote.counts())
         return figures
+
+    async def components(self, _: dict[str, Any]) -> dict[str, Any]:
+        """`components` that serve, each with what is known of it, and the threads that former ones have `left_behind`."""
+        register = self._server.register
+        return {"components": register.described(), "left_behind": dict(register.left_behind())}
 
     async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
         """`reloaded`, the `faults` of single listeners, and the keys that a restart is needed for (`needs_restart`)."""
@@ -75,7 +82,7 @@ class StatusCommands:
         """`id`, or the beginning of one: the `steps` of its road."""
         id = str(arguments.get("id", ""))
         try:
-            steps = await deferToThread(self._road, id)
+            steps = await self._server.pools.of("command line")(self._road, id)
         except (AmbiguousId, UnknownId) as error:
             raise CommandRefused(str(error)) from error
         return {"steps": [asdict(step) for step in steps]}
@@ -88,3 +95,21 @@ class StatusCommands:
         """A local program has written one, and does not want to wait for the next look."""
         self._look_for_files()
         return {}
+
+
+def _thread_figures(pools: Mapping[str, ThreadCounts]) -> dict[str, int]:
+    """Of the server's own pools, in sums; those that hang by kind."""
+    sums = {name: sum(getattr(one, name) for one in pools.values()) for name in ("running", "waiting", "hanging")}
+    return sums | {f"hanging.{kind}": one.hanging for kind, one in pools.items() if one.hanging}
+
+
+def _troubles(components: Sequence[Mapping[str, Any]], left_behind: Mapping[str, int]) -> dict[str, int]:
+    """What an eye should be on, in sums: `mailserver plugins` has it for each component."""
+    return {
+        "running": len(components),
+        "circuits_open": sum(state["circuit"] != "closed" for one in components for state in one["circuits"].values()),
+        "threads_hanging": sum(one["threads"]["hanging"] for one in components) + sum(left_behind.values()),
+        "steps_lost": sum(one["observer"]["lost"] for one in components if "observer" in one),
+        "periodic_failures": sum(one["periodic"]["failures"] for one in components if "periodic" in one),
+        "reactor_blocks": sum(one["blocks"]["count"] for one in components),
+    }

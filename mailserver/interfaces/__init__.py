@@ -32,9 +32,14 @@ from mailserver.interfaces.accounts import (
     LoggedIn,
 )
 from mailserver.interfaces.components import (
+    Argument,
+    CannotDo,
+    ComponentCommand,
+    ICommands,
     IComponent,
     IComponentFactory,
     ICounting,
+    IPeriodic,
     IPrivilegedComponent,
     ISweeping,
 )
@@ -61,7 +66,9 @@ from mailserver.interfaces.filters import (
 from mailserver.interfaces.services import (
     Clock,
     ComparesPasswords,
+    ComponentMetrics,
     ComponentThreads,
+    InReactor,
     IResolver,
     IStateStore,
     KeepProcess,
@@ -73,10 +80,14 @@ from mailserver.interfaces.services import (
 from mailserver.interfaces.session import IExtension, IPeerEnd, ITransactionEnd, TransactionEnd
 
 __all__ = [
+    "Argument",
+    "CannotDo",
     "Candidate",
     "CannotTell",
     "Clock",
     "ComparesPasswords",
+    "ComponentCommand",
+    "ComponentMetrics",
     "ComponentThreads",
     "Denial",
     "Denied",
@@ -84,6 +95,7 @@ __all__ = [
     "IAuthenticator",
     "IBatchDelivery",
     "ICertificateAccounts",
+    "ICommands",
     "IComponent",
     "IComponentFactory",
     "IConcurrentDelivery",
@@ -101,6 +113,7 @@ __all__ = [
     "IObserver",
     "IPeerEnd",
     "IPeerFilter",
+    "IPeriodic",
     "IPreparing",
     "IPrivilegedComponent",
     "IRecipientContentFilter",
@@ -115,6 +128,7 @@ __all__ = [
     "ISweeping",
     "ITransactionEnd",
     "IUsualScramForm",
+    "InReactor",
     "KeepProcess",
     "LoggedIn",
     "NewThreads",

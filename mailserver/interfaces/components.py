@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from zope.interface import Attribute, Interface
 
 from mailserver.interfaces.services import Services
 
 __all__ = [
+    "Argument",
+    "CannotDo",
+    "ComponentCommand",
+    "ICommands",
     "IComponent",
     "IComponentFactory",
     "ICounting",
+    "IPeriodic",
     "IPrivilegedComponent",
     "ISweeping",
 ]
@@ -68,3 +74,60 @@ class ICounting(Interface):
 
     def counts() -> Mapping[str, int | float]:
         """Figures since the start, by short names.  Cheap, without side effects."""
+
+
+class IPeriodic(Interface):
+    """Optional: a component that has something to do from time to time."""
+
+    interval_seconds = Attribute("From the end of one run to the next, 0.1 or more.  The first comes within a minute.")
+    deadline_seconds = Attribute("How long a run may take; then it is cancelled and has failed.")
+
+    def run_periodically() -> Awaitable[None]:
+        """One run, in the reactor's thread.  Never two at once.
+
+        A failure is logged and shown; the next run comes all the same.
+        """
+
+
+class CannotDo(Exception):
+    """What a component's command raises to say no: the words are for the person who typed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a component's command, as the command line asks for it.
+
+    With `required` it is a word in its place, else an option ``--name VALUE`` (``--name`` alone for *flag*), which is left out
+    of the call where it is not typed.  `choices`, where there are any, are the only values.
+    """
+
+    name: str
+    help: str
+    kind: Literal["text", "integer", "number", "flag"] = "text"
+    required: bool = True
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentCommand:
+    """A command of a component: ``mailserver NAME COMMAND``.
+
+    `run(**arguments)` returns an Awaitable of the answer: a text, a list of texts (lines), a mapping (name and value), a list of
+    mappings (a table), None for "done"; of values that JSON holds, a mebibyte at most.  It raises `CannotDo` to say no.
+    """
+
+    name: str
+    summary: str
+    run: Callable[..., Awaitable[Any]]
+    arguments: tuple[Argument, ...] = ()
+    deadline_seconds: float = 30.0
+
+
+class ICommands(Interface):
+    """Optional: a component that people can give orders while the server runs: ``mailserver NAME COMMAND``.
+
+    NAME is what the configuration calls the component.  Who may use the control socket may use them: root and the server's user.
+    """
+
+    def commands() -> Sequence[ComponentCommand]:
+        """The same ones each time."""

@@ -71,4 +71,9 @@ class IObserver(Interface):
     """Is told what happens; can neither decide nor delay."""
 
     def observe(step: Mapping[str, object]) -> None:
-        """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields."""
+        """One step of one message's or connection's road: `time`, `id`, `step` and the step's own fields.
+
+        A plain function, called in a thread of the observer's own, one step after the other; it may block.  While 10,000 steps
+        wait for it, further ones are lost to it, counted and told.  `Services.in_reactor` leads from there to the reactor.  The
+        mapping cannot be changed; what the log calls a list is a tuple.
+        """

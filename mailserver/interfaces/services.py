@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
@@ -15,9 +16,11 @@ from mailserver.mail.dns_records import Answer
 __all__ = [
     "Clock",
     "ComparesPasswords",
+    "ComponentMetrics",
     "ComponentThreads",
     "IResolver",
     "IStateStore",
+    "InReactor",
     "KeepProcess",
     "NewThreads",
     "RunInThread",
@@ -46,7 +49,11 @@ class Clock(Protocol):
 
 
 class RunInThread(Protocol):
-    """Calls a function that may block, in a thread."""
+    """Calls a function that may block, in a thread of the component's own.
+
+    There are eight of them, and a thousand calls may wait.  Fails at once, with an OSError, where a thousand wait or each thread
+    hangs.  A call that is cancelled before its turn is never made; one that runs goes on in its thread, and nobody hears of it.
+    """
 
     def __call__(self, function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> Deferred[T]: ...
 
@@ -71,6 +78,33 @@ class NewThreads(Protocol):
     def __call__(self, name: str, most: int, /) -> ComponentThreads: ...
 
 
+class InReactor(Protocol):
+    """Calls a function in the reactor's thread, from any thread.
+
+    The answer is a Future of what the function returns or of what its Deferred or coroutine comes to: ``.result(timeout=5)``
+    waits for it in the thread.  When the server stops, it fails.
+    """
+
+    def __call__(self, function: Callable[[*Arguments], Any], /, *arguments: *Arguments) -> Future[Any]: ...
+
+
+class ComponentMetrics(Protocol):
+    """What a component counts, by short names such as ``lookups``; from any thread.
+
+    Labels are for few values (a result, a stage), never for addresses or domains: beyond 200 series all others become one with
+    the label values ``other``.  A wrong name or value raises ValueError or TypeError.
+    """
+
+    def count(self, name: str, /, by: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+
+    def gauge(self, name: str, value: float, /, **labels: str) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """Put a value, in seconds, into a histogram."""
+
+
 class KeepProcess(Protocol):
     """Starts one of the server's own small processes (`mailserver.processes`) and replaces it when it dies."""
 
@@ -85,7 +119,7 @@ class Services:
     """What the core lends to a component.
 
     * `clock`: the wall clock and delayed calls
-    * `run_in_thread(function, *args)`: an Awaitable of what the function returns
+    * `run_in_thread(function, *args)`: an Awaitable of what the function returns, in a thread of the component's own
     * `state`: an `IStateStore`, which outlives a restart
     * `resolver`: an `IResolver`
     * `hostname`: the server's own name
@@ -94,6 +128,8 @@ class Services:
       matched a moment ago is quick.  With None for the hash the answer is False and takes as long as for a real one
     * `keep_process(kind, start)`: starts one of the server's own small processes and replaces it when it dies
     * `new_threads(name, most)`: threads of the component's own for calls that may hang (`mailserver.plugins.threads.Threads`)
+    * `in_reactor(function, *args)`: from a thread, a Future of what the function returns in the reactor's thread
+    * `metrics`: counters, gauges and histograms that `mailserver plugins` shows
     * `room_for(octets)`: whether the disk of the data has room for them beside `limits.minimum_free_bytes`; they count as taken
       for a second.  In the reactor's thread
     * `steady_seconds()`: a clock that nobody sets, for times that a component keeps in memory
@@ -114,6 +150,8 @@ class Services:
     room_for: Callable[[int], bool] = _NOT_LENT
     steady_seconds: Callable[[], float] = time.monotonic
     name: str = ""
+    in_reactor: InReactor = _NOT_LENT
+    metrics: ComponentMetrics = _NOT_LENT
 
 
 class IStateStore(Interface):

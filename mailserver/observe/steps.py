@@ -13,10 +13,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import apsw
-from twisted.logger import Logger
 
 from mailserver.observe.lines import Stamps, encode_fields, json_event, json_step, text_event, text_step
 from mailserver.observe.output import Output
@@ -28,10 +27,13 @@ __all__ = ["Steps"]
 PORTION = 64  # steps, about half a millisecond
 PAUSE_SECONDS = 0.0005
 ROWS_AT_ONCE = 512  # in one statement: binding its text holds the interpreter lock
-OBSERVED_MAX = 10_000  # steps handed to the reactor and not yet seen by the observers
 JOIN_SECONDS = 5.0
 
-Observer = Callable[[Mapping[str, Any]], None]
+
+class Observer(Protocol):
+    """Takes steps, and does not block (`mailserver.plugins.observing.Observing`)."""
+
+    def take(self, steps: Sequence[Mapping[str, Any]], /) -> None: ...
 
 
 class Steps:
@@ -40,9 +42,8 @@ class Steps:
     `write` gets the log's octets and may raise OSError; `roads` keeps the roads; both may be None.  `form` is the form of the
     lines.  With `log_steps` False the steps are left out of the log, not out of the roads.  With `log_passes` False so are the
     steps of filters that had nothing to say.  `addresses` says how much of mail addresses is kept in both; paths below
-    `mail_folders` are cut.  `observers` are called with each step as it was noted, in the reactor's thread, through
-    `call_in_reactor` (``reactor.callFromThread``).  While `waiting_max` steps wait, further ones are dropped and counted.  The
-    steps named in `only_counted` are counted and not written.
+    `mail_folders` are cut.  `observers` take the steps as they were noted.  While `waiting_max` steps wait, further
+    ones are dropped and counted.  The steps named in `only_counted` are counted and not written.
     """
 
     def __init__(
@@ -57,7 +58,6 @@ class Steps:
         mail_folders: Sequence[str] = (),
         only_counted: frozenset[str] = frozenset(),
         observers: Sequence[Observer] = (),
-        call_in_reactor: Callable[..., Any] | None = None,
         seconds: Callable[[], float] = time.time,
         interval_seconds: float = 0.25,
         waiting_max: int = 50_000,
@@ -80,8 +80,6 @@ class Steps:
         self.redaction = Redaction(addresses, mail_folders=mail_folders)
         """How much of mail addresses is kept."""
         self._observers = tuple(observers)
-        self._call_in_reactor = call_in_reactor
-        self._handed = 0
         self._interval_seconds = interval_seconds
         self._stamps = Stamps()
         self._writing = threading.Lock()
@@ -188,8 +186,8 @@ class Steps:
                     rows[id] = [time_of_step, part]
         if self._output is not None:
             self._output.lines(lines)
-        if self._observers and self._call_in_reactor is not None:
-            self._hand_over(portion, self._call_in_reactor)
+        if self._observers:
+            self._hand_over(portion)
 
     def _event_line(self, moment: float, level: str, namespace: str, text: str, traceback: str = "") -> str:
         line = json_event if self._is_json else text_event
@@ -232,34 +230,20 @@ class Steps:
 
     # --- observers ---
 
-    def _hand_over(
-        self, portion: list[tuple[float, str | None, str, Any]], call_in_reactor: Callable[..., Any]
-    ) -> None:
-        steps = [
-            MappingProxyType({**fields, "time": moment, "id": id, "step": step})
+    def _hand_over(self, portion: list[tuple[float, str | None, str, Any]]) -> None:
+        steps = tuple(
+            MappingProxyType({**_unchangeable(fields), "time": moment, "id": id, "step": step})
             for moment, id, step, fields in portion
             if id is not None
-        ]
-        if not steps:
-            return
-        if self._handed + len(steps) > OBSERVED_MAX:
-            self.dropped += len(steps)
-            return
-        self._handed += len(steps)
-        call_in_reactor(self._tell, steps)
+        )
+        if steps:
+            for observer in self._observers:
+                observer.take(steps)
 
-    def _tell(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        """Call the observers, in the reactor's thread.  A failure is logged once for each portion; the observer stays."""
-        self._handed -= len(steps)
-        for observe in self._observers:
-            has_failed = False
-            for step in steps:
-                try:
-                    observe(step)
-                except Exception:  # noqa: BLE001 a plugin's: whatever it raises, the others are told all the same
-                    if not has_failed:
-                        Logger().failure("An observer failed: {observer!r}", observer=observe)
-                        has_failed = True
+
+def _unchangeable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With tuples for lists: several observers share a step."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _has_passed(fields: Mapping[str, Any]) -> bool:

@@ -9,6 +9,14 @@ In the order in which they are read:
 * `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
 * `failure_log`: failures in the log, with a traceback, once for each kind and minute
 * `budget`: leaves alone for a while what fails too often
+* `rarely`: one line in the log for each kind and minute
 * `threads`: a few threads for one kind of call that may block
+* `pools`: the server's own threads, a pool for each kind of waiting
+* `in_reactor`: the way from a component's thread into the reactor's
+* `observing`: an observer in a thread of its own
+* `periodic`: what a component does from time to time
+* `metrics`: what a component counts
+* `register`: the components of the running server: what each was lent, and how it does
+* `watchdog`: tells who holds the reactor
 * `generation`: which parts serve a transaction that a reload overtakes
 """

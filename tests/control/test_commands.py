@@ -13,6 +13,7 @@ from mailserver.control.commands import all_commands
 from mailserver.control.parts import ListenerFigures
 from mailserver.control.server import CommandRefused, NotStarted
 from mailserver.control.status import StatusCommands
+from mailserver.plugins.threads import ThreadCounts
 from mailserver.queue.counts import QueueCounts
 
 
@@ -27,6 +28,8 @@ class Commands(SynchronousTestCase):
             resolver=SimpleNamespace(counts=QueueCounts()),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
+            pools=SimpleNamespace(counts=lambda: {"spool": ThreadCounts(1, 2, 3), "state": ThreadCounts(1, 0, 0)}),
+            register=SimpleNamespace(described=self.described, left_behind=lambda: {"filter slow": 2}),
             logins=SimpleNamespace(lockout=None),
             local=None,
             remote=None,
@@ -48,11 +51,23 @@ class Commands(SynchronousTestCase):
     def ask(self, name: str, **arguments: Any) -> Deferred[dict[str, Any]]:
         return Deferred.fromCoroutine(self.commands[name](arguments))  # type: ignore[arg-type]
 
+    def described(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "circuits": {"content": {"circuit": "open"}, "peer": {"circuit": "closed"}},
+                "threads": {"hanging": 1},
+                "observer": {"lost": 7},
+                "periodic": {"failures": 4},
+                "blocks": {"count": 5},
+            },
+            {"circuits": {}, "threads": {"hanging": 0}, "blocks": {"count": 0}},
+        ]
+
     def test_every_subject_has_its_commands(self) -> None:
         self.assertEqual(
             sorted(self.commands),
             [
-                "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
+                "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
                 "queue.select", "queue.show", "reload", "route", "status",
             ],
         )  # fmt: skip
@@ -65,6 +80,17 @@ class Commands(SynchronousTestCase):
         self.has_started = True
         self.assertEqual(self.successResultOf(self.ask("pickup.look")), {})
         self.assertEqual(self.looked, ["look"])
+
+    def test_the_status_says_what_hangs_and_what_is_wrong_with_components(self) -> None:
+        status = self.successResultOf(self.ask("status"))
+        self.assertEqual(status["threads"], {"running": 2, "waiting": 2, "hanging": 3, "hanging.spool": 3})
+        self.assertEqual(
+            status["components"],
+            {
+                "running": 2, "circuits_open": 1, "threads_hanging": 3, "steps_lost": 7, "periodic_failures": 4,
+                "reactor_blocks": 5,
+            },
+        )  # fmt: skip
 
     def test_the_status_has_a_figure_for_each_listener(self) -> None:
         status = self.successResultOf(self.ask("status"))

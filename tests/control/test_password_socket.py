@@ -52,6 +52,7 @@ class WithSocket(TestCase):
         server: Any = SimpleNamespace(
             steps=SimpleNamespace(note=lambda _, step, **fields: self.notes.append((step, fields))),
             ids=SimpleNamespace(next=lambda: "id"),
+            pools=SimpleNamespace(of=lambda kind: deferToThread),
         )
         self.configuration: Any = SimpleNamespace(
             data="/data",

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.plugins.threads import AllHang, Threads
+from mailserver.plugins.threads import AllHang, QueueFull, Threads
 
 
 class OwnThreads(TestCase):
@@ -20,8 +20,8 @@ class OwnThreads(TestCase):
         self.hangs = threading.Event()
         self.addCleanup(self.hangs.set)
 
-    def made(self, most: int) -> Threads:
-        made = Threads("some", most, call_from_thread=reactor.callFromThread)  # type: ignore[attr-defined]
+    def made(self, most: int, **options: Any) -> Threads:
+        made = Threads("some", most, call_from_thread=reactor.callFromThread, **options)  # type: ignore[attr-defined]
         self.addCleanup(made.stop)
         return made
 
@@ -90,3 +90,51 @@ class OwnThreads(TestCase):
         self.failureResultOf(self.threads.run(divmod, 7, 2), AllHang)
         self.hangs.set()
         await call
+
+    async def test_a_full_queue_answers_at_once_and_a_call_that_was_given_up_makes_room(self) -> None:
+        threads = self.made(1, waiting_most=2)
+        first = threads.run(self.hangs.wait)
+        second, third = threads.run(divmod, 7, 2), threads.run(divmod, 8, 2)
+        self.failureResultOf(threads.run(divmod, 9, 2), QueueFull)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        fourth = threads.run(divmod, 9, 2)
+        self.failureResultOf(threads.run(divmod, 9, 2), QueueFull)
+        self.assertEqual((threads.counts.running, threads.counts.waiting, threads.counts.hanging), (1, 2, 0))
+        self.hangs.set()
+        self.assertEqual(await gatherResults([first, third, fourth]), [True, (4, 0), (4, 1)])
+
+    async def test_threads_that_hang_elsewhere_are_ones_it_has_fewer(self) -> None:
+        elsewhere = 1
+        threads = self.made(2, left_behind=lambda: elsewhere)
+        first, second = threads.run(self.hangs.wait), threads.run(divmod, 7, 2)
+        self.assertEqual((threads.counts.running, threads.counts.waiting), (1, 1))
+        elsewhere = 2
+        self.failureResultOf(threads.run(divmod, 7, 2), AllHang)
+        self.hangs.set()
+        await gatherResults([first, second])
+
+    async def test_with_patience_a_call_that_was_just_given_up_is_not_taken_for_one_that_hangs(self) -> None:
+        threads = self.made(1, patience_seconds=1000.0)
+        threads.run(self.hangs.wait).addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        later = threads.run(divmod, 7, 2)
+        self.assertNoResult(later)
+        self.hangs.set()
+        self.assertEqual(await later, (3, 1))
+
+    async def test_after_the_end_all_that_has_not_ended_hangs(self) -> None:
+        call = self.threads.run(self.hangs.wait)
+        self.assertEqual(self.threads.hanging, 0)
+        self.threads.stop()
+        self.assertEqual(self.threads.hanging, 1)
+        self.hangs.set()
+        await call
+        self.assertEqual(self.threads.hanging, 0)
+
+    async def test_a_function_that_ends_the_program_fails_and_ends_no_thread(self) -> None:
+        def leave() -> None:
+            raise SystemExit(3)
+
+        with self.assertRaises(SystemExit):
+            await self.threads.run(leave)
+        self.assertEqual(await self.threads.run(divmod, 7, 2), (3, 1))
