@@ -118,7 +118,7 @@ class ComponentCommand:
 
     name: str
     summary: str
-    run: Callable[..., Awaitable[Any]]
+    run: Callable[..., Awaitable[object]]
     arguments: tuple[Argument, ...] = ()
     deadline_seconds: float = 30.0
 

@@ -85,7 +85,7 @@ class InReactor(Protocol):
     waits for it in the thread.  When the server stops, it fails.
     """
 
-    def __call__(self, function: Callable[[*Arguments], Any], /, *arguments: *Arguments) -> Future[Any]: ...
+    def __call__(self, function: Callable[[*Arguments], Awaitable[T] | T], /, *arguments: *Arguments) -> Future[T]: ...
 
 
 class ComponentMetrics(Protocol):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python import threadable
@@ -17,6 +17,7 @@ __all__ = ["ReactorCalls", "ReactorGone"]
 
 
 Arguments = TypeVarTuple("Arguments")
+T = TypeVar("T")
 
 
 class ReactorGone(RuntimeError):
@@ -37,9 +38,9 @@ class ReactorCalls:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def __call__(self, function: Callable[[*Arguments], Any], /, *arguments: *Arguments) -> Future[Any]:
+    def __call__(self, function: Callable[[*Arguments], Awaitable[T] | T], /, *arguments: *Arguments) -> Future[T]:
         """From any thread."""
-        future: Future[Any] = Future()
+        future: Future[T] = Future()
         with self._lock:
             is_too_late = self._stopped
             if not is_too_late:
