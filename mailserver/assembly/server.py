@@ -101,14 +101,19 @@ class Server:
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
         self._wait_for_router: list[Deferred[None]] = []
-        self.queue = Queue(
-            data_directory=data,
-            clock=reactor,
+        self.queue = self._make_queue(configuration)
+        self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
+
+    def _make_queue(self, configuration: Configuration) -> Queue:
+        limits = configuration.limits
+        return Queue(
+            data_directory=self.data,
+            clock=self.reactor,
             local=self.local,
             remote=self.remote,
-            note=note,
+            note=self.steps.note,
             run_in_thread=self.pools.of("queue"),
-            call_from_thread=reactor.callFromThread,
+            call_from_thread=self.reactor.callFromThread,
             limits=QueueLimits(
                 retry_seconds=configuration.queue.retry,
                 expire_seconds=configuration.queue.expire,
@@ -121,7 +126,6 @@ class Server:
             next_id=self.ids.next,
             boot_seconds=boot_seconds,
         )
-        self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
 
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
