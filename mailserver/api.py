@@ -98,6 +98,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.dns_records import MX, TLSA, Answer, LookupFailed
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters, TLSFacts
+from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
 from mailserver.mail.parcel import Destination, Parcel, one_for_each
 from mailserver.mail.reply import Reply
@@ -105,6 +106,7 @@ from mailserver.plugins.threads import AllHang
 from mailserver.plugins.versions import API_VERSION
 from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, derive_scram_keys, encode_scram_keys
 from mailserver.sasl.steps import ScramKeys
+from mailserver.smtp.server.additions import ExtensionCommand, ExtensionParameter, SMTPExtension
 
 __all__ = [
     "API_VERSION",
@@ -140,8 +142,11 @@ __all__ = [
     "EditError",
     "Endpoint",
     "Envelope",
+    "ExtensionCommand",
+    "ExtensionParameter",
     "Failed",
     "FilePath",
+    "FilterNotes",
     "Finding",
     "HeaderField",
     "Headers",
@@ -206,6 +211,7 @@ __all__ = [
     "Reply",
     "Route",
     "RunInThread",
+    "SMTPExtension",
     "ScramForm",
     "ScramKeys",
     "Services",

@@ -18,6 +18,9 @@ PAGE = DOCS / "plugins" / "api.md"
 GROUPS = {  # by the module that a name comes from: what its names are
     "mailserver.interfaces.components": "Every component",
     "mailserver.interfaces.filters": "Filters, modifiers, observers",
+    "mailserver.interfaces.session": "SMTP",
+    "mailserver.smtp.server.additions": "SMTP",
+    "mailserver.mail.filter_notes": "Verdicts, routes, outcomes",
     "mailserver.interfaces.accounts": "Directories",
     "mailserver.interfaces.delivery": "Routers and deliveries",
     "mailserver.interfaces.services": "What the core lends",

@@ -23,7 +23,8 @@ CORES_OWN = {"Denial", "Denied", "IAuthenticator", "ILogin", "KeepProcess", "Log
 
 def untyped(name: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
     """Where `Any` stands in an annotation of what others use: fields, arguments (save what is only handed on), results."""
-    for inner in ast.walk(node):
+    members = node.body if isinstance(node, ast.ClassDef) else [node]
+    for inner in members:
         annotations: list[ast.expr | None] = []
         if isinstance(inner, ast.AnnAssign):
             annotations = [inner.annotation]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
 
 __all__ = ["NOTES_MOST", "FilterNotes"]
 
@@ -34,7 +33,7 @@ class FilterNotes(Mapping[str, Mapping[str, object]]):
     def __repr__(self) -> str:
         return f"FilterNotes({self._of or {}!r})"
 
-    def keep(self, filter: str, notes: Mapping[str, Any]) -> None:
+    def keep(self, filter: str, notes: Mapping[str, object]) -> None:
         """Add the filter's notes; a key that it has used before gets the new value.
 
         Raises ValueError where it has noted too much: nothing of it is kept then.

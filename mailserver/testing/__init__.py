@@ -6,14 +6,16 @@ And for those whose programs send mail: a server that captures it.
             polite = self.build(factory, words=["hello"])
             self.assertRefused(self.judge(polite.judge_peer(self.peer(hello=""))))
 
-`FilterCase` is a trial test case that makes peers, envelopes and contents, lends a component everything in `Services`, and
-says what a verdict was.  `MemoryState` and `FakeResolver` can be used on their own.
+`ComponentCase` is a trial test case that makes peers, envelopes and contents and lends a component everything in `Services`;
+`FilterCase` also says what a verdict was.  The contracts (`DeliveryContract` and its like) are tests that a component's own case
+inherits: what every component of the kind has to keep.  `MemoryState` and `FakeResolver` can be used on their own.
 
 `CaptureServer` is a real server on loopback, `CaptureMixin` gives it to a test case; pytest has the fixture `smtp_server`.
 
 In the order in which they are read:
 
-* `case`: a trial test case for components that judge
+* `case`: a trial test case for components, and one for those that judge
+* `contracts/`: what every component of a kind has to keep, as tests that a plugin's own test case inherits
 * `state`: an `IStateStore` in memory
 * `resolver`: an `IResolver` that knows what the test has told it
 * `capture_case`: the capture server for test cases of unittest and trial
@@ -21,8 +23,21 @@ In the order in which they are read:
 
 from mailserver.sink import CapturedMessage, CaptureServer
 from mailserver.testing.capture_case import CaptureMixin
-from mailserver.testing.case import FilterCase
+from mailserver.testing.case import ComponentCase, FilterCase
+from mailserver.testing.contracts import DeliveryContract, DirectoryContract, FilterContract, RouterContract
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
 
-__all__ = ["CaptureMixin", "CaptureServer", "CapturedMessage", "FakeResolver", "FilterCase", "MemoryState"]
+__all__ = [
+    "CaptureMixin",
+    "CaptureServer",
+    "CapturedMessage",
+    "ComponentCase",
+    "DeliveryContract",
+    "DirectoryContract",
+    "FakeResolver",
+    "FilterCase",
+    "FilterContract",
+    "MemoryState",
+    "RouterContract",
+]

@@ -29,14 +29,14 @@ from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
 
-__all__ = ["FilterCase"]
+__all__ = ["ComponentCase", "FilterCase"]
 
 T = TypeVar("T")
 START_SECONDS = 1_800_000_000.0  # January 2027: times look like times, and no test depends on today
 
 
-class FilterCase(TestCase):
-    """Makes what a filter is given and says what it has answered.
+class ComponentCase(TestCase):
+    """Makes what a component is given, and the component.
 
     `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver` and `state` are what
     it may use; fill `self.resolver.zones` before the component asks.
@@ -154,6 +154,10 @@ class FilterCase(TestCase):
             seen[0].raiseException()
         answer: T = seen[0]
         return answer
+
+
+class FilterCase(ComponentCase):
+    """Says what a filter has answered."""
 
     def judge(self, awaitable: Awaitable[Verdict]) -> Verdict:
         """As `answer`, and the answer must be a verdict."""

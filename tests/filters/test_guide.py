@@ -59,7 +59,7 @@ class Guide(SynchronousTestCase):
 
     def test_its_tables_name_every_interface_with_its_method_and_every_verdict(self) -> None:
         for interface in FILTERS:
-            if interface is not interfaces.IObserver:
+            if interface.__module__ == "mailserver.interfaces.filters" and interface is not interfaces.IObserver:
                 (method,) = interface.names()
                 self.assertIn(f"| `{interface.__name__}` | `{method}(", GUIDE)
         for verdict in Verdict.__args__:
