@@ -65,7 +65,7 @@ class Options(CommandOptions):
         try:
             path = sandbox.prepare(os.path.abspath(self["sandbox"])) if self["sandbox"] else self["config"]
             self["config"] = chosen_path(path, say=_say, environment=os.environ)
-            self["configuration"] = load(self["config"], self["catalogue"].options_of)
+            self["configuration"] = load(self["config"], self["catalogue"].options_of, self["catalogue"].useless_keys)
         except OSError as error:
             raise UsageError(f"the sandbox cannot be made: {error}") from error
         except ConfigurationError as error:

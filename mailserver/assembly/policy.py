@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from mailserver.assembly.certificates import make_certificates
+from mailserver.assembly.filters import bind_filters
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
 from mailserver.assembly.routing import make_router
@@ -27,7 +28,7 @@ from mailserver.plugins.life import StartError, start_component
 from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.ends import ends_for
-from mailserver.receive.judging import BoundFilter, Judging
+from mailserver.receive.judging import Judging
 from mailserver.receive.profile import Profile
 from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
@@ -50,16 +51,7 @@ class Policy:
         self._local = server.local
         self._directory: Any = server.accounts(configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
-        self._bound = [
-            BoundFilter(
-                name=table.use,
-                component=component,
-                services=frozenset(table.services),
-                on_error=table.on_error,
-                deadline_seconds=table.deadline or configuration.limits.filter_seconds,
-            )
-            for table, component in zip(configuration.filter, self._filters, strict=True)
-        ]
+        self._bound = bind_filters(configuration, self._filters, server.catalogue)
         judging = Judging(self._bound, clock=server.reactor)
         self.router = make_router(configuration, self._directory)
         self.observers = [server.register.observing(one) for one in self._filters if IObserver.providedBy(one)]

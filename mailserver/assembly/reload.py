@@ -114,7 +114,7 @@ class PolicyInForce:
         nowhere.  After it only ports are opened, and each of those steps asks whether the server stops.
         """
         insist(self._path, is_named=True, say=self.log.warn)
-        configuration = load(self._path, self._server.catalogue.options_of)
+        configuration = load(self._path, self._server.catalogue.options_of, self._server.catalogue.useless_keys)
         policy = await self._started(configuration)
         old, self.policy, self.configuration = self.policy, policy, configuration
         going = self.ports.take_up(configuration.listen)

@@ -90,7 +90,7 @@ class _Look:
     def configuration(self, catalogue: Catalogue) -> Configuration | None:
         """Load it, and note where its keys are; None where it has faults."""
         try:
-            configuration = load(self.file, catalogue.options_of)
+            configuration = load(self.file, catalogue.options_of, catalogue.useless_keys)
         except ConfigurationError as error:
             self.faults += error.faults
             return None

@@ -16,6 +16,7 @@ In the order in which they are read:
 * `lines`: where each key of a TOML text stands
 * `fault`: one fault of a configuration, and the exception that holds all of them
 * `fault_sentences`: faults in words: file, line, key and a sentence
+* `filter_order`: in which order filters are asked, and what they are called
 * `former_keys`: tables whose names have changed; the former name is understood
 * `reading`: from a TOML file to a `Configuration`, or to a list of all its faults
 * `glance`: the few keys that a command needs to ask the server, without the rest of the file

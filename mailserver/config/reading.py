@@ -13,13 +13,14 @@ from mailserver.config.document import FILE_OCTETS, parse_document, read_documen
 from mailserver.config.endpoints import EndpointPlace, place_of
 from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.fault_sentences import close_to, key_text, sentences
+from mailserver.config.filter_order import filter_names, order_faults
 from mailserver.config.former_keys import FORMER_TABLES, with_present_names
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
 from mailserver.config.schema import AccountsTable, Component, Configuration, DeliveryTable, FilterTable, RelayTable
 from mailserver.config.values import domain_key, host_name
 
-__all__ = ["ComponentOptions", "check_options", "load", "parse"]
+__all__ = ["ComponentOptions", "UselessKeys", "check_options", "load", "parse"]
 
 SECTIONS: Mapping[str, type[Component]] = {
     "accounts": AccountsTable,
@@ -40,11 +41,23 @@ class ComponentOptions(Protocol):
         """
 
 
-def load(path: str | os.PathLike[str], options_of: ComponentOptions | None = None) -> Configuration:
+class UselessKeys(Protocol):
+    """Knows a component's kind: `mailserver.plugins.catalogue.Catalogue.useless_keys`."""
+
+    def __call__(self, section: str, name: str) -> Mapping[str, str]:
+        """Keys of the core that have no effect for this component, each with a sentence.  Raises LookupError as above."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    options_of: ComponentOptions | None = None,
+    useless_keys: UselessKeys | None = None,
+) -> Configuration:
     """Read and check a configuration file.
 
-    `options_of` checks each component's own keys; without it they are kept as plain mappings in `options`.  Relative paths
-    count from the file's folder.  Raises `ConfigurationError` with every fault.
+    `options_of` checks each component's own keys; without it they are kept as plain mappings in `options`.  `useless_keys` says
+    which of the core's keys have no effect for a component: one that is there is a fault.  Relative paths count from the file's
+    folder.  Raises `ConfigurationError` with every fault.
     """
     file = os.fspath(path)
     try:
@@ -52,21 +65,32 @@ def load(path: str | os.PathLike[str], options_of: ComponentOptions | None = Non
             octets = source.read(FILE_OCTETS + 1)
     except OSError as error:
         raise ConfigurationError([Fault(file, 1, "", f"cannot be read: {error.strerror}")]) from error
-    return _checked(read_document(octets, file), file, os.path.dirname(os.path.abspath(file)), options_of)
+    return _checked(read_document(octets, file), file, os.path.dirname(os.path.abspath(file)), options_of, useless_keys)
 
 
-def parse(text: str, *, file: str, directory: str, options_of: ComponentOptions | None = None) -> Configuration:
+def parse(
+    text: str,
+    *,
+    file: str,
+    directory: str,
+    options_of: ComponentOptions | None = None,
+    useless_keys: UselessKeys | None = None,
+) -> Configuration:
     """As `load`, for a text; `file` is its name in faults, `directory` the folder that relative paths count from."""
-    return _checked(parse_document(text, file), file, directory, options_of)
+    return _checked(parse_document(text, file), file, directory, options_of, useless_keys)
 
 
 def _checked(
-    read: tuple[str, dict[str, Any]] | Fault, file: str, directory: str, options_of: ComponentOptions | None
+    read: tuple[str, dict[str, Any]] | Fault,
+    file: str,
+    directory: str,
+    options_of: ComponentOptions | None,
+    useless_keys: UselessKeys | None,
 ) -> Configuration:
     if isinstance(read, Fault):
         raise ConfigurationError([read])
     text, document = read
-    return _Reading(document, text, file, directory).result(options_of)
+    return _Reading(document, text, file, directory).result(options_of, useless_keys)
 
 
 def check_options(model: type[Options], table: Mapping[str, Any], directory: str | None = None) -> Options:
@@ -87,7 +111,7 @@ class _Reading:
         self.lines = lines_of(text)
         self.faults: list[Fault] = []
 
-    def result(self, options_of: ComponentOptions | None) -> Configuration:
+    def result(self, options_of: ComponentOptions | None, useless_keys: UselessKeys | None) -> Configuration:
         core, components = _split(self.document)
         for old, now in FORMER_TABLES.items():
             if old in core:
@@ -99,6 +123,7 @@ class _Reading:
         }
         self.check_endpoints(core.get("listen"))
         self.check_domains(core.get("domain"))
+        self.check_filters(core.get("filter"), useless_keys)
         if self.faults or not isinstance(configuration, Configuration):
             raise ConfigurationError(self.faults)
         return _joined(configuration, options, self.directory)
@@ -132,6 +157,23 @@ class _Reading:
                     break
             else:
                 seen.append((place, index))
+
+    def check_filters(self, filters: Any, useless_keys: UselessKeys | None) -> None:
+        """Find names that are given twice, an order that cannot be, and keys that have no effect for a filter's kind."""
+        tables = [table if isinstance(table, Mapping) else {} for table in filters] if isinstance(filters, list) else []
+        for n, table in enumerate(tables):
+            use = table.get("use")
+            try:
+                useless = useless_keys("filter", use) if useless_keys is not None and isinstance(use, str) else {}
+            except LookupError:
+                continue  # told with `use`
+            for key in useless.keys() & table.keys():
+                self.fault(("filter", n, key), useless[key])
+        names = [(str(table.get("use", "")), table.get("name")) for table in tables]
+        after = [table.get("after", ()) for table in tables]
+        if all(name is None or isinstance(name, str) for _, name in names) and all(map(_are_texts, after)):
+            for n, key, sentence in order_faults(filter_names(names), after):
+                self.fault(("filter", n, key), sentence)
 
     def check_domains(self, domains: Any) -> None:
         """Find domains that are given twice, such as Example.org and example.org: the second would silently replace the first."""
@@ -181,6 +223,10 @@ class _Reading:
         if path:
             path = (self.former.get(str(path[0]), path[0]), *path[1:])
         self.faults.append(Fault(self.file, line_of(path, self.lines), key_text(path), message))
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[KeyPath, tuple[Any, dict[str, Any]]]]:

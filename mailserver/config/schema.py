@@ -481,17 +481,46 @@ class LogTable(Options):
     disk, a helper process that is missing. At most one note of one matter in 24 hours."""
 
 
+FilterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
+
+
 class FilterTable(Component):
-    """A filter; several are asked in the order of the file."""
+    """A filter. Several are asked side by side, unless `after` or what they cost says otherwise."""
 
     use: str
     """The plugin's name."""
+    name: FilterName | None = None
+    """What this filter is called in the log, in `explain` and in `after`. Absent: as the plugin; a second table of the same
+    plugin is called `denylist#2`."""
     services: tuple[Service, ...] = Field(default=("mx", "submission", "lmtp"), min_length=1)
     """The listeners whose mail it sees."""
     on_error: Literal["defer", "skip", "refuse"] = "defer"
     """What its failure or its silence means."""
     deadline: Time | None = None
     """How long it may take; absent: `limits.filter_seconds`."""
+    after: tuple[FilterName, ...] = ()
+    """Filters (their names) that are asked first. Once one of them has refused, this one is not asked."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow`: it is asked and what it says is recorded, but not obeyed."""
+    skippable: bool | None = None
+    """Whether it is left out once a filter that is asked before it has said Accept. Absent: as the plugin says, mostly false."""
+    hard: bool | None = None
+    """Whether its refusal stands against another filter's Accept. Absent: as the plugin says, mostly false."""
+    log_passes: bool = False
+    """Whether it is recorded, too, that it had nothing to say."""
+    failures: Count = 20
+    """So many failures within `failure_window`, and it is not asked for the length of `pause`: `on_error` holds meanwhile. Then
+    one call is a trial."""
+    failure_window: Time = 60.0
+    """How long a failure counts."""
+    pause: Time = 30.0
+    """How long it is left alone."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> FilterTable:
+        if self.skippable and self.hard:
+            raise ValueError("skippable and hard: an Accept either takes it away or does not")
+        return self
 
 
 def _one_worker(value: int) -> int:

@@ -61,6 +61,7 @@ from mailserver.interfaces.filters import (
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
+    IScorer,
     ISenderFilter,
 )
 from mailserver.interfaces.services import (
@@ -120,6 +121,7 @@ __all__ = [
     "IRecipientFilter",
     "IResolver",
     "IRouter",
+    "IScorer",
     "IScramAccounts",
     "ISecretAccounts",
     "ISenderFilter",

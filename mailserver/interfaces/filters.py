@@ -18,6 +18,7 @@ __all__ = [
     "IPeerFilter",
     "IRecipientContentFilter",
     "IRecipientFilter",
+    "IScorer",
     "ISenderFilter",
 ]
 
@@ -58,6 +59,17 @@ class IRecipientContentFilter(Interface):
 
     def judge_content_for(envelope: Envelope, content: Content, recipient: Recipient) -> Awaitable[Verdict]:
         """The verdict holds for this recipient alone."""
+
+
+class IScorer(Interface):
+    """Weighs all that was found."""
+
+    def weigh(envelope: Envelope, recipient: Recipient) -> Awaitable[Verdict]:
+        """Called for each recipient when all content filters have been asked; the verdict holds for him alone.
+
+        `envelope.findings` has what was found about the peer, the sender, the message and this recipient.  A filter that said
+        Accept has left a finding ``accepted``.
+        """
 
 
 class IModifier(Interface):

@@ -36,6 +36,7 @@ from mailserver.interfaces import (
     IRecipientContentFilter,
     IRecipientFilter,
     IRouter,
+    IScorer,
     ISenderFilter,
     ITransactionEnd,
     Services,
@@ -68,6 +69,7 @@ FILTERS = (
     IRecipientFilter,
     IContentFilter,
     IRecipientContentFilter,
+    IScorer,
     IModifier,
     IObserver,
     ITransactionEnd,
@@ -77,6 +79,20 @@ FILTERS = (
 # Which interfaces a table of the configuration can use.
 SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(
     {"accounts": (IDirectory,), "delivery": (IDelivery,), "relay": (IDelivery,), "filter": FILTERS}
+)
+# Keys of `[[filter]]` beside `use` and `name`, and for which kinds each has an effect.
+ASKED = frozenset({"services", "on_error", "deadline", "after", "mode", "log_passes", "failures", "failure_window", "pause"})
+FILTER_KEYS = ASKED | {"skippable", "hard", "name"}
+KEYS_OF_KINDS: Mapping[InterfaceClass, frozenset[str]] = types.MappingProxyType(
+    {
+        **dict.fromkeys(
+            (IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter, IRecipientContentFilter, IScorer), FILTER_KEYS
+        ),
+        IModifier: ASKED,
+        ITransactionEnd: frozenset({"services", "deadline"}),
+        IPeerEnd: frozenset({"services", "deadline"}),
+        IExtension: frozenset({"services", "deadline"}),
+    }
 )
 # Twisted's own modules hold nothing for us; importing them would cost more time than all the rest of the search.
 TWISTED_OWN = frozenset(
@@ -207,9 +223,25 @@ class Catalogue:
         """The options class, as `mailserver.config.load` wants it.  Raises `UnknownComponent`."""
         factory = self.factory(section, name)
         try:
-            return options_class(factory)
+            options = options_class(factory)
         except PluginError as error:
             raise UnknownComponent(str(error)) from error
+        taken = FILTER_KEYS & set(options.model_fields) if section == "filter" else ()
+        if taken:
+            keys = ", ".join(sorted(taken))
+            raise UnknownComponent(f"{name!r} cannot be used: its options {keys} are keys of the server's own")
+        return options
+
+    def useless_keys(self, section: str, name: str) -> Mapping[str, str]:
+        """Keys of the core that have no effect for a filter of this kind, each with a sentence.  Raises `UnknownComponent`."""
+        if section != "filter":
+            return {}
+        interfaces = _interfaces_of(self.factory(section, name))
+        useful = {
+            key for known, keys in KEYS_OF_KINDS.items() if any(one.isOrExtends(known) for one in interfaces) for key in keys
+        }
+        kinds = ", ".join(sorted(one.__name__ for one in interfaces))
+        return dict.fromkeys(FILTER_KEYS - useful - {"name"}, f"has no effect: {name!r} is {kinds}")
 
     def clashes(self) -> list[tuple[str, tuple[FoundPlugin, ...]]]:
         """Names that two factories claim for the same use."""

@@ -86,6 +86,8 @@ class Question:
         self.seconds = clock.seconds
         self._failures = failures
         self._reads_edits = stage == "edits"
+        if stage == "score":
+            self.ask = lambda envelope, _content, recipient: ask(envelope, recipient)
         self.allowed = ALLOWED.get(stage, USUAL)
 
     def unasked(self) -> FilterAnswer | None:

@@ -23,6 +23,7 @@ from mailserver.interfaces import (
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
+    IScorer,
     ISenderFilter,
 )
 from mailserver.mail.answers import Pass
@@ -55,7 +56,7 @@ class Judging:
     Each question returns the `Judgement` itself where no filter waits.  Cancelling the Deferred cancels the filters.
     """
 
-    __slots__ = ("_clock", "_content", "_content_for", "_edits", "_peer", "_recipient", "_sender")
+    __slots__ = ("_clock", "_content", "_content_for", "_edits", "_peer", "_recipient", "_scores", "_sender")
 
     def __init__(self, filters: Sequence[BoundFilter], *, clock: Clock) -> None:
         self._clock = clock
@@ -65,12 +66,15 @@ class Judging:
         self._recipient = FilterStage("recipient", IRecipientFilter, "judge_recipient", *shared)
         self._content = FilterStage("content", IContentFilter, "judge_content", *shared)
         self._content_for = FilterStage("content_for", IRecipientContentFilter, "judge_content_for", *shared)
+        self._scores = FilterStage("score", IScorer, "weigh", *shared)
         self._edits = FilterStage("edits", IModifier, "edits", *shared)
 
     def asks(self, service: str) -> Asks:
         """The stages with filters.  For the others the caller need not even make the arguments."""
         stages = (self._peer, self._sender, self._recipient, self._content, self._content_for, self._edits)
-        return Asks(*[bool(stage.groups(service)) for stage in stages])
+        asked = [bool(stage.groups(service)) for stage in stages]
+        asked[4] = asked[4] or bool(self._scores.groups(service))
+        return Asks(*asked)
 
     # --- The stages. ---
 
@@ -97,9 +101,12 @@ class Judging:
     def content_for(
         self, envelope: Envelope, content: Content, recipient: Recipient
     ) -> Judgement | Deferred[Judgement]:
-        """After the data, for this recipient alone."""
-        groups = self._content_for.groups(envelope.peer.service)
-        return ask(groups, self._clock, envelope, content, recipient) if groups else PASSED
+        """After the data, for this recipient alone: who judges his copy, and last who weighs all that was found."""
+        service = envelope.peer.service
+        groups, scores = self._content_for.groups(service), self._scores.groups(service)
+        if not groups and not scores:
+            return PASSED
+        return ask((*groups, *scores), self._clock, envelope, content, recipient)
 
     def edits(
         self, envelope: Envelope, content: Content

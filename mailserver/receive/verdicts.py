@@ -27,9 +27,10 @@ from mailserver.mail.answers import (
 )
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient, checked_edit
 
-__all__ = ["NO_FINDINGS", "PASS", "STRONGEST_FIRST", "read_edits", "read_findings", "read_notes", "read_verdict"]
+__all__ = ["NO_FINDINGS", "ACCEPTED", "PASS", "STRONGEST_FIRST", "read_edits", "read_findings", "read_notes", "read_verdict"]
 
 PASS = Pass()
+ACCEPTED = "accepted"  # the finding of an explicit yes, for those who weigh later
 NO_FINDINGS: tuple[Finding, ...] = ()
 WORDS_CHARACTERS = 1000
 NAME_CHARACTERS = 100
@@ -89,6 +90,8 @@ def read_findings(answer: Any, source: str) -> tuple[Finding, ...]:
     if isinstance(answer, Signal):
         seen = Finding(_name(answer.name, "a signal's"), _score(answer.score), _words(answer.why), source=source)
         return (seen, *findings)
+    if isinstance(answer, Accept):
+        return (Finding(ACCEPTED, 0.0, _words(answer.why), source=source), *findings)
     return findings
 
 

@@ -2,7 +2,7 @@
 
 from twisted.application.service import ServiceMaker
 
-from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IDirectory, IPeerFilter, ISenderFilter
+from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IDirectory, IPeerFilter, IScorer, ISenderFilter
 from mailserver.plugins.catalogue import Shipped
 
 mailserver = ServiceMaker(
@@ -91,6 +91,13 @@ null_mx = Shipped(
     summary="Refuses senders whose domain takes no mail itself (null MX, RFC 7505).",
     provides=(ISenderFilter,),
     target="mailserver.filters.null_mx:factory",
+)
+
+scores = Shipped(
+    name="scores",
+    summary="Adds up the scores of what the other filters have found: junk, later or no, by thresholds.",
+    provides=(IScorer,),
+    target="mailserver.filters.scores:factory",
 )
 
 denylist = Shipped(
