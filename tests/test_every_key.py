@@ -175,7 +175,7 @@ class EveryKey(TestCase):
         self.assertIsNone(admission.admit("192.0.2.1"))
         limits = (
             "[limits]\nconnections = 2\nconnections_per_network = 1\nstress_percent = 50\nminimum_free_bytes = 1000\n"
-            "memory_bytes = 2000\nmemory_bytes_total = 3000"
+            "memory_bytes = 2000\nmemory_bytes_total = 3000\nreactor_seconds = 7"
         )
         threads = "[authentication]\nthreads = 5\nwaiting = 7\nremember = 9"
         await self.reload(made, WHOLE.replace("[limits]", limits).replace("[authentication]", threads))
@@ -185,6 +185,7 @@ class EveryKey(TestCase):
         self.assertIsNotNone(admission.admit("192.0.2.3"))
         room._free_bytes = lambda _: 1500
         self.assertEqual((room.holds(400), room.holds(400)), (True, False))
+        self.assertEqual(made._server.watchdog.seconds, 7)
         spool = made._server.spool
         self.assertEqual((spool.one_octets_most, spool.all_octets_most), (2000, 3000))
         active_queues = made._server.queue._runner.active_queues

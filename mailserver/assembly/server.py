@@ -28,6 +28,7 @@ from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError, start_component, stop_component
 from mailserver.plugins.pools import Pools
 from mailserver.plugins.register import Register
+from mailserver.plugins.watchdog import Watchdog
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.limits import QueueLimits
@@ -67,6 +68,9 @@ class Server:
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
         self.pools = Pools(reactor.callFromThread)
         self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
+        self.watchdog = Watchdog(
+            seconds=limits.reactor_seconds, call_from_thread=reactor.callFromThread, register=self.register
+        )
         self.spool = SpoolBudget(
             one_octets_most=limits.memory_bytes,
             all_octets_most=limits.memory_bytes_total,
@@ -174,6 +178,7 @@ class Server:
         )
         self.queue.change_limits(minimum_free_bytes=limits.minimum_free_bytes, memory_window_octets=limits.memory_bytes_total)
         self.logins.change(configuration)
+        self.watchdog.seconds = limits.reactor_seconds
 
     def needs_restart(self, new: Configuration) -> list[str]:
         """The keys that differ from what the server runs with for good."""
@@ -192,6 +197,7 @@ class Server:
     async def start(self) -> None:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
+        self.watchdog.start()
         await self.state.start()
         self.logins.start()
         await self.resolver.start()
@@ -218,6 +224,7 @@ class Server:
         await self.processes.stop()
         self.logins.stop()
         await self.state.stop()
+        self.watchdog.stop()
         self.register.stop()
         self.pools.stop()
         self.steps.stop()

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
+from mailserver.cli.running_components import running_components, show_running
 from mailserver.cli.skeleton import SkeletonError, write_skeleton
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, former_warning, options_class
 from mailserver.plugins.versions import is_former
@@ -30,10 +31,11 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def list_plugins(options: argparse.Namespace) -> int:
-    """Print every component.  Return 1 where a plugin is broken."""
+    """Print every component, and how those of the server that runs do.  Return 1 where a plugin is broken."""
     catalogue = discover()
+    running = running_components(options.config)
     if options.json:
-        as_json(_described(catalogue))
+        as_json(_described(catalogue) | {"running": running})
     else:
         rows = [
             (found.name, found.api_version, _kinds(found), found.source, str(found.factory.summary))
@@ -42,6 +44,8 @@ def list_plugins(options: argparse.Namespace) -> int:
         table(("NAME", "API", "PROVIDES", "FROM", "SUMMARY"), rows)
         if catalogue.broken:
             say("", f"{len(catalogue.broken)} plugin(s) could not be used; `mailserver plugins check` says why.")
+        if running is not None:
+            show_running(running)
     return 1 if catalogue.broken else 0
 
 

@@ -280,6 +280,8 @@ class LimitsTable(Options):
     """Octets of commands that wait while one is being answered; then reading pauses."""
     filter_seconds: Time = 30.0
     """How long a filter may take where its own `deadline` does not say."""
+    reactor_seconds: Time = 0.5
+    """How long a call may hold the reactor, while no other mail goes on, before the log says who does."""
     stress_percent: Annotated[int, Field(ge=1, le=100)] = 80
     """At this share of `connections` the server is under stress: it waits `stress_command_seconds` only."""
     stress_command_seconds: Time = 10.0

@@ -14,9 +14,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mailserver.plugins.awaiting import Timers, within
+from mailserver.plugins.failure_log import FailureLog, place_of
 from mailserver.plugins.rarely import Rarely
 
 __all__ = ["Observing", "Step"]
@@ -55,11 +55,12 @@ class Observing:
         self._waiting_most = waiting_most
         self._may_begin = may_begin
         self._rarely = Rarely(seconds=seconds)
+        self._failure_log = FailureLog(seconds)
         self._inbox: SimpleQueue[Sequence[Step] | None] = SimpleQueue()
         self._taken = self._seen = 0
         self._thread: threading.Thread | None = None
         self._ended: Deferred[None] = Deferred()
-        self._is_closed = False
+        self._is_closed = self._is_through = False
 
     @property
     def waiting(self) -> int:
@@ -69,7 +70,7 @@ class Observing:
     @property
     def hanging(self) -> int:
         """1 where it was to end and its thread is still in a call."""
-        return int(self._is_closed and self._thread is not None and self._thread.is_alive())
+        return int(self._is_closed and self._thread is not None and not self._is_through)
 
     def take(self, steps: Sequence[Step]) -> None:
         """Never blocks.  Only one thread at a time may call it."""
@@ -135,6 +136,7 @@ class Observing:
         self._call_from_thread(self._through)
 
     def _through(self) -> None:
+        self._is_through = True
         if not self._ended.called:
             self._ended.callback(None)
 
@@ -145,5 +147,4 @@ class Observing:
 
     def _failed(self, error: BaseException) -> None:
         self.failures += 1
-        if self._rarely.may(type(error).__qualname__):
-            self.log.failure("the observer {name} failed", Failure(error, type(error), error.__traceback__), name=self.name)
+        self._failure_log.tell(f"the observer {self.name}", error, place_of(error))

@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.reflect import safe_str
 
 from mailserver.interfaces import Clock
 from mailserver.plugins.awaiting import FAULTS, later, within
+from mailserver.plugins.failure_log import FailureLog, place_of, words_of
 from mailserver.plugins.rarely import Rarely
 
 __all__ = ["Periodic", "PeriodicState", "interval_fault"]
@@ -23,7 +23,6 @@ __all__ = ["Periodic", "PeriodicState", "interval_fault"]
 FIRST_SECONDS = 60.0
 JITTER = 0.1  # of the interval: components of one interval, and servers that were started together, do not all run at once
 INTERVAL_LEAST, INTERVAL_MOST = 0.1, 400 * 86_400.0
-ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class Periodic:
         self._clock = clock
         self._share = random_share
         self._rarely = Rarely(seconds=clock.seconds)
+        self._failure_log = FailureLog(clock.seconds)
         self._timer: Any = None
         self._waited_for: Deferred[Any] | None = None
         self._is_under_way = False
@@ -120,14 +120,10 @@ class Periodic:
 
     def _failed(self, failure: Failure) -> None:
         self._failures += 1
-        if failure.check(Late):
-            self._last_error = f"it took longer than {self._deadline:g} s and was cancelled"
-            if self._rarely.may("late"):
-                self.log.error("{name}: a periodic run failed: {why}", name=self._name, why=self._last_error)
-            return
-        self._last_error = f"{type(failure.value).__name__}: {safe_str(failure.value)[:ERROR_CHARACTERS]}"
-        if self._rarely.may(type(failure.value).__qualname__):
-            self.log.failure("{name}: a periodic run failed", failure, name=self._name)
+        is_late = failure.check(Late) is not None
+        error: Failure | str = f"it took longer than {self._deadline:g} s and was cancelled" if is_late else failure
+        self._last_error = words_of(error)
+        self._failure_log.tell(f"{self._name}: a periodic run", error, place_of(error, self._component))
 
 
 def interval_fault(component: Any) -> str:

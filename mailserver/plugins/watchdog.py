@@ -18,11 +18,12 @@ from typing import Any
 from twisted.logger import Logger
 
 from mailserver.plugins.rarely import Rarely
+from mailserver.plugins.register import Lent, Register
 
 __all__ = ["Heartbeat", "Watchdog", "frames_of"]
 
 LOOKS = 4  # in the time that a call may take: whatever holds the reactor a quarter longer is seen
-STACK_FRAMES = 60
+STACK_FRAMES = 15  # the innermost: further out are the server's and Twisted's
 # Where a reactor waits for the network: Twisted's, and those of asyncio.
 WAITING = frozenset(
     {("twisted.internet.epollreactor", "doPoll"), ("twisted.internet.pollreactor", "doPoll"), ("selectors", "select")}
@@ -75,8 +76,10 @@ class Heartbeat:
 
 
 class Watchdog:
-    """`call_from_thread` is the reactor's.  `who(frames)` names the component in whose call the frames are, "" for none of them;
-    the innermost comes first.  `held(name, seconds)` is called in the reactor's thread, when it is free again.
+    """`seconds` is how long a call may hold the reactor; it may change.  `call_from_thread` is the reactor's.
+
+    `register` says in whose call the frames of a stack are (`who`), and is told (`held`), when the reactor is free again, for how
+    long it was not.
     """
 
     log = Logger()
@@ -86,19 +89,28 @@ class Watchdog:
         *,
         seconds: float,
         call_from_thread: Callable[..., Any],
-        who: Callable[[list[FrameType]], str],
-        held: Callable[[str, float], None],
+        register: Register,
+        steady_seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heart = Heartbeat(seconds)
         self._call_from_thread = call_from_thread
-        self._who = who
-        self._held = held
+        self._register = register
+        self._steady_seconds = steady_seconds
         self._rarely = Rarely()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._watched = 0
         self._schedstat = ""
-        self._suspect = ""
+        self._suspect: Lent | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long a call may hold the reactor."""
+        return self._heart.seconds
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        self._heart.seconds = seconds
 
     def start(self) -> None:
         """In the reactor's thread, which is the one that is watched."""
@@ -125,9 +137,9 @@ class Watchdog:
         heart = self._heart
         if not heart.is_asked:
             if not _is_waiting(sys._current_frames().get(self._watched)):
-                heart.ask(time.monotonic(), self._starved())
+                heart.ask(self._steady_seconds(), self._starved())
                 self._call_from_thread(self._beat)
-        elif heart.late(time.monotonic(), self._starved()):
+        elif heart.late(self._steady_seconds(), self._starved()):
             self._tell()
 
     def _tell(self) -> None:
@@ -135,14 +147,14 @@ class Watchdog:
         if frame is None:
             return
         frames = frames_of(frame)
-        self._suspect = self._who(frames)
+        self._suspect = self._register.who(frames)
         place = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}"
-        if self._rarely.may((self._suspect, place)):
+        if self._rarely.may((str(self._suspect), place)):
             stack = "".join(traceback.format_stack(frame, STACK_FRAMES))
             del frame, frames
             self.log.warn(
                 "{who} holds the reactor for more than {seconds:g} s: no mail goes on meanwhile.  It is in\n{stack}",
-                who=self._suspect or "the server itself",
+                who="the server itself" if self._suspect is None else str(self._suspect),
                 seconds=self._heart.seconds,
                 stack=stack,
             )
@@ -158,9 +170,9 @@ class Watchdog:
     # --- the reactor's thread ---
 
     def _beat(self) -> None:
-        held = self._heart.came(time.monotonic(), self._starved() if self._heart.is_told else 0.0)
+        held = self._heart.came(self._steady_seconds(), self._starved() if self._heart.is_told else 0.0)
         if held is not None:
-            self._held(self._suspect, held)
+            self._register.held(self._suspect, held)
 
 
 def frames_of(frame: FrameType) -> list[FrameType]:
