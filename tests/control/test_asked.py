@@ -113,11 +113,13 @@ class Queue(AskedCase):
             await self.refused(words, "queue.change", verb="redirect", selection={"id": two}, to=to)
         await self.until(lambda: self.service._server.queue.depth == 1, "it has left the queue")
         self.assertEqual(list(await self.states()), [two])
+        self.assertEqual([one["id"] for one in (await self.change("redirect", two, to="y@one.example"))["done"]], [two])
 
     async def test_nothing_is_redirected_where_no_mail_can_go(self) -> None:
         await self.serve()
         for to, words in (("nobody@example.org", "nobody@example.org: "), ("x@far.example", "there is no relay")):
             await self.refused(words, "queue.change", verb="redirect", selection={}, to=to)
+        self.assertEqual((await self.ask("queue.change", verb="redirect", selection={}, to="alice@example.org"))["done"], [])
 
     async def test_what_is_no_order_is_refused_in_words(self) -> None:
         [one] = await self.waiting("x@one.example")

@@ -15,8 +15,11 @@ from typing import Any
 from twisted.internet import reactor, unix
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.protocols.amp import RemoteAmpError
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.control import client as control_client
@@ -28,6 +31,7 @@ from mailserver.control.server import (
     ControlError,
     ControlServer,
     NoServer,
+    _ControlFactory,
     ask,
 )
 
@@ -62,6 +66,13 @@ COMMANDS = {"echo": echo, "long": long_answer, "refuse": refuse, "odd": refuse_o
 def without_bytes_warning(case: TestCase) -> None:
     """Under ``-bb`` Twisted 26.10 cannot listen on a Unix socket: it compares the path with bytes and with str."""
     case.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")
+
+
+def spoken(connection: socket.socket, command: bytes) -> None:
+    """Ask, and wait for the answer's beginning."""
+    pairs = ((b"_command", b"Ask"), (b"_ask", b"1"), (b"command", command), (b"arguments", b"{}"))
+    connection.sendall(b"".join(len(one).to_bytes(2, "big") + one for pair in pairs for one in pair) + b"\0\0")
+    assert connection.recv(65536)
 
 
 class WithServer(TestCase):
@@ -202,6 +213,45 @@ class WithServer(TestCase):
             one.callback({})
         self.assertEqual(await answers, [{}, {}])
 
+    async def test_who_was_heard_last_gives_way_last(self) -> None:
+        await self.server.stop()
+        self.server = ControlServer(self.path, COMMANDS, bounds=Bounds(connections=2))
+        self.server.start(reactor)
+        first, second = [self.connected() for _ in range(2)]
+        await deferLater(reactor, 0.01)
+        await deferToThread(spoken, first, b"echo")
+        self.assertEqual(await self.ask("echo"), {"heard": {}})
+        self.assertEqual(await deferToThread(second.recv, 1), b"", "it has said nothing")
+        await deferToThread(spoken, first, b"echo")
+
+    def connected(self) -> socket.socket:
+        one = socket.socket(socket.AF_UNIX)
+        self.addCleanup(one.close)
+        one.settimeout(20)
+        one.connect(self.path)
+        return one
+
+    def test_of_two_that_come_at_once_each_has_a_place_of_its_own(self) -> None:
+        factory = _ControlFactory(COMMANDS, Bounds(connections=2))
+        transports = []
+        for _ in range(4):
+            protocol: Any = factory.buildProtocol(None)
+            transports.append(StringTransport())  # its end is told later, as by a real one
+            protocol.makeConnection(transports[-1])
+            self.addCleanup(protocol.setTimeout, None)
+        self.assertEqual([one.disconnected for one in transports], [True, True, False, False])
+        self.assertEqual(len(factory.connections), 2)
+
+    def test_an_answer_that_cannot_be_sent_is_a_fault_of_ours_and_ends_the_connection(self) -> None:
+        protocol: Any = _ControlFactory(COMMANDS, Bounds()).buildProtocol(None)
+        protocol.makeConnection(transport := StringTransport())
+        self.addCleanup(protocol.setTimeout, None)
+        protocol.unhandledError(Failure(ValueError("too long")))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertTrue(transport.disconnecting)
+        protocol.unhandledError(Failure(RemoteAmpError(b"REFUSED", "its own")))
+        self.assertTrue(transport.disconnected)
+
     def protocols(self) -> list[Any]:
         return [one for one in reactor.getReaders() if hasattr(one, "protocol") for one in [one.protocol] if hasattr(one, "questions")]
 
@@ -280,3 +330,7 @@ class SilentServer(SynchronousTestCase):
     def test_a_server_that_never_answers_is_given_up(self) -> None:
         with self.assertRaisesRegex(ControlError, "no answer within"):
             ask(self.path, "status", timeout_seconds=0.05)
+
+    def test_one_that_takes_no_question_is_given_up_too(self) -> None:
+        with self.assertRaisesRegex(ControlError, "no answer within"):
+            ask(self.path, "status", {"long": "x" * 5_000_000}, timeout_seconds=0.05)
