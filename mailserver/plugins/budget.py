@@ -43,7 +43,9 @@ class Budget:
     end after that: what it says while the circuit is open is only counted.
     """
 
-    __slots__ = ("_failures", "_on_trial", "_opened_at", "_pause_seconds", "_times", "_times_opened", "_window_seconds")
+    __slots__ = (
+        "_failures", "_on_trial", "_opened_at", "_pause_seconds", "_times", "_times_opened", "_window_seconds", "is_closed",
+    )  # fmt: skip
 
     def __init__(self, *, failures: int, window_seconds: float, pause_seconds: float) -> None:
         if failures < 1 or window_seconds <= 0 or pause_seconds <= 0:
@@ -54,6 +56,8 @@ class Budget:
         self._opened_at: float | None = None  # or when the last trial began; None: closed
         self._on_trial = False
         self._failures = self._times_opened = 0
+        self.is_closed = True
+        """Nearly always: then nobody need ask `is_open` nor tell `succeeded`."""
 
     def is_open(self, now: float) -> bool:
         """Whether nobody may be asked now.  After each pause the answer is False once: that caller is the trial."""
@@ -79,6 +83,7 @@ class Budget:
         if len(times) < (times.maxlen or 0) or now - times[0] >= self._window_seconds:
             return False
         self._opened_at, self._times_opened = now, self._times_opened + 1
+        self.is_closed = False
         return True
 
     def succeeded(self, now: float) -> bool:
@@ -86,6 +91,7 @@ class Budget:
         if not self._on_trial:
             return False
         self._on_trial, self._opened_at = False, None
+        self.is_closed = True
         self._times.clear()
         return True
 

@@ -75,7 +75,7 @@ class BoundFilter:
 class Question:
     """One filter at one stage: turns whatever comes back into an answer."""
 
-    __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "seconds", "stage")
+    __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "is_told_of_passes", "seconds", "stage")
 
     def __init__(
         self, stage: str, bound: BoundFilter, ask: Callable[..., Any], clock: Clock, failures: FailureLog
@@ -86,6 +86,7 @@ class Question:
         self.seconds = clock.seconds
         self._failures = failures
         self._reads_edits = stage == "edits"
+        self.is_told_of_passes = bound.log_passes or self._reads_edits
         if stage == "score":
             self.ask = lambda envelope, _content, recipient: ask(envelope, recipient)
         self.allowed = ALLOWED.get(stage, USUAL)
@@ -93,7 +94,7 @@ class Question:
     def unasked(self) -> FilterAnswer | None:
         """The answer where it may not be asked now, since it has failed too often."""
         budget = self.bound.budget
-        if budget is None or not budget.is_open(self.seconds()):
+        if budget is None or budget.is_closed or not budget.is_open(self.seconds()):
             return None
         return self._answer(self._on_error(), self.seconds(), error="it has failed too often and is not asked for a while")
 
@@ -139,7 +140,7 @@ class Question:
         return self._answer(self._on_error(), began, error=words_of(error), place=place)
 
     def _succeeded(self, budget: Budget) -> None:
-        if budget.succeeded(self.seconds()):
+        if not budget.is_closed and budget.succeeded(self.seconds()):
             log.info("the filter {name} answers, and is asked again", name=self.bound.name)
 
     def _on_error(self) -> Verdict:

@@ -16,14 +16,16 @@ from twisted.python.failure import Failure
 from zope.interface import Interface
 
 from mailserver.interfaces import Clock
-from mailserver.mail.answers import Accept, Discard, Disconnect, Refuse
+from mailserver.mail.answers import NO_FACTS, Accept, Discard, Disconnect, Pass, Refuse
 from mailserver.plugins.awaiting import FAULTS, now_or_later
 from mailserver.plugins.failure_log import FailureLog
 from mailserver.receive.bound_filter import NOTHING_SAID, BoundFilter, Question
 from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, judgement_of
+from mailserver.receive.verdicts import NO_FINDINGS
 
 __all__ = ["FilterStage", "Groups", "ask"]
 
+UNASKED: Any = object()
 ENDS = (Refuse, Discard, Disconnect)  # whoever comes later need not be asked
 Groups = tuple[tuple[Question, ...], ...]
 
@@ -74,26 +76,56 @@ def ask(groups: Groups, clock: Clock, subject: Any, *more: object) -> Judgement 
 
     `subject`, the first argument of all of them, is the peer or the envelope: who is asked later sees what was found before.
     """
-    stage = _AskedStage(groups, clock, subject, more)
-    if stage.goes_on():
-        return stage.judgement()
-    return Deferred.fromCoroutine(stage.to_the_end())
+    for at, group in enumerate(groups):
+        for position, question in enumerate(group):
+            budget = question.bound.budget
+            if budget is not None and not budget.is_closed:
+                return _AskedStage(groups, clock, subject, more, at).judge(position)
+            began = question.seconds()
+            try:
+                answer: Any = now_or_later(question.ask(subject, *more))
+            except FAULTS as error:
+                answer = _Raised(error)
+            if (
+                answer.__class__ is Pass
+                and answer.findings is NO_FINDINGS
+                and answer.notes is NO_FACTS
+                and not question.is_told_of_passes
+            ):
+                continue
+            return _AskedStage(groups, clock, subject, more, at).judge(position, answer, began)
+    return PASSED
+
+
+class _Raised:
+    """In place of an answer: the exception."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class _AskedStage:
-    """A stage that is being asked."""
+    """A stage that is being asked, where not all pass at once.  `at` is the group where that was seen."""
 
     __slots__ = ("_answers", "_at", "_clock", "_groups", "_more", "_subject", "_taken_away", "_waiting")
 
-    def __init__(self, groups: Groups, clock: Clock, subject: Any, more: tuple[object, ...]) -> None:
+    def __init__(self, groups: Groups, clock: Clock, subject: Any, more: tuple[object, ...], at: int) -> None:
         self._groups = groups
-        self._at = 0
+        self._at = at
         self._clock = clock
         self._subject = subject
         self._more = more
         self._answers: list[FilterAnswer] = []
         self._taken_away = 0  # so many answers stand before an Accept
         self._waiting: _OpenGroup | None = None
+
+    def judge(self, position: int, answer: Any = UNASKED, began: float = 0.0) -> Judgement | Deferred[Judgement]:
+        """Go on where those before `position` have passed, and who stands there has said `answer`."""
+        if self._goes_on(position, answer, began):
+            return self.judgement()
+        return Deferred.fromCoroutine(self.to_the_end())
 
     def judgement(self) -> Judgement:
         """When all has been asked."""
@@ -107,10 +139,10 @@ class _AskedStage:
             await group.end
             if self._take(group.answers):
                 break
-            self.goes_on()
+            self._goes_on()
         return self.judgement()
 
-    def goes_on(self) -> bool:
+    def _goes_on(self, position: int = 0, answer: Any = UNASKED, began: float = 0.0) -> bool:
         """Ask group after group.  False where one has to be waited for."""
         groups = self._groups
         while self._at < len(groups):
@@ -118,7 +150,8 @@ class _AskedStage:
             self._at += 1
             if self._taken_away:
                 group = tuple([question for question in group if not question.bound.skippable])
-            answers = self._ask(group)
+            answers = self._ask(group, position, answer, began)
+            position, answer = 0, UNASKED
             if answers is None:
                 return False
             if answers and self._take(answers):
@@ -142,26 +175,34 @@ class _AskedStage:
             self._subject = replace(self._subject, findings=(*self._subject.findings, *found))
         return False
 
-    def _ask(self, group: Sequence[Question]) -> Sequence[FilterAnswer | None] | None:
-        """The group's answers; None where one has to be waited for."""
-        answers: list[FilterAnswer | None] = []
+    def _ask(
+        self, group: Sequence[Question], first: int, said_first: Any, began: float
+    ) -> Sequence[FilterAnswer | None] | None:
+        """The group's answers; None where one has to be waited for.  The `first` has said already what is not `UNASKED`."""
+        answers: list[FilterAnswer | None] = [NOTHING_SAID] * first
         waiting: _OpenGroup | None = None
         is_accepted = False
         subject, more = self._subject, self._more
-        for position, question in enumerate(group):
+        for position in range(first, len(group)):
+            question = group[position]
             if (is_accepted or (waiting is not None and waiting.is_accepted)) and not question.bound.hard:
                 answers.append(None)
                 continue
-            unasked = question.unasked() if question.bound.budget is not None else None
-            if unasked is not None:
-                answers.append(unasked)
-                continue
-            began = question.seconds()
+            answer: Any = said_first if position == first else UNASKED
+            if answer is UNASKED:
+                unasked = question.unasked()
+                if unasked is not None:
+                    answers.append(unasked)
+                    continue
+                began = question.seconds()
             answers.append(None)
-            try:
-                answer = now_or_later(question.ask(subject, *more))
-            except FAULTS as error:
-                answers[position] = question.failed(error, began)
+            if answer is UNASKED:
+                try:
+                    answer = now_or_later(question.ask(subject, *more))
+                except FAULTS as error:
+                    answer = _Raised(error)
+            if answer.__class__ is _Raised:
+                answers[position] = question.failed(answer.error, began)
                 continue
             if isinstance(answer, Deferred):
                 if waiting is None:

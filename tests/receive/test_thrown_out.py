@@ -157,7 +157,7 @@ class Found(ThrownOutCase):
             contents,
             bobs,
         )
-        protocol, wire = listener.greeted()
+        protocol, _wire = listener.greeted()
         protocol.dataReceived(b"MAIL FROM:<a@example.net>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n" + TEXT)
         self.assertEqual([one.name for one in contents.seen[0].findings], ["host", "name", "sender"])
         self.assertEqual([one.name for one in bobs.seen.findings], ["host", "name", "sender", "text", "bob"])
