@@ -216,7 +216,7 @@ class Catalogue:
         component = build_component(factory, options, services)
         if is_former(factory) and name not in self._warned_of:
             self._warned_of.add(name)
-            self.log.warn("{warning}", warning=former_warning(name))
+            self.log.warn("{words}", words=former_warning(name))  # Twisted takes an event with a `warning` for one of Python
         return component
 
     def options_of(self, section: str, name: str) -> type[Options]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import math
 import os
 import stat
@@ -203,6 +204,23 @@ class Sandbox(SynchronousTestCase):
         for words in (self.words(password=""), self.words((self.LISTENERS[2],))):
             self.assertNotIn("Log in", words)
         self.assertIn('smtplib.SMTP("127.0.0.1", 2424)', self.words((self.LISTENERS[2],)), "the only one that there is")
+
+    def test_the_words_are_on_the_screen_at_once(self) -> None:
+        screen = io.BufferedWriter(seen := io.BytesIO())  # type: ignore[arg-type]
+        folder = Path(self.mktemp()).absolute()
+        path = sandbox.prepare(str(folder))
+        self.patch(sys, "__stdout__", io.TextIOWrapper(screen))
+        made: Any = SimpleNamespace(
+            data=str(folder / "data"),
+            listen=[SimpleNamespace(endpoint="tcp:2525", service="mx", tls="starttls"), SimpleNamespace(endpoint="unix:x", service="lmtp", tls="none")],
+        )
+        sandbox.say_what_to_type(made, path, {"tcp:2525": SimpleNamespace(host="127.0.0.1", port=2525), "unix:x": "x"}.__getitem__)
+        words = seen.getvalue().decode()
+        self.assertIn("  mx          127.0.0.1:2525  STARTTLS\n  lmtp        x:0\n", words)
+        self.assertIn(f"{folder}/data/mail/example.test/alice/new", words)
+        self.assertTrue(words.endswith("Stop the server with Ctrl-C.\n"))
+        self.patch(sys, "__stdout__", None)
+        sandbox.say_what_to_type(made, path, str)
 
     def test_a_second_start_changes_nothing(self) -> None:
         folder = Path(self.mktemp()).absolute()

@@ -72,6 +72,7 @@ class Gate:
 class Gates:
     name = "gate"
     summary = "Starts when it is told."
+    api_version = "1.0"
     provides = IRecipientFilter
     options = Options
 
@@ -205,6 +206,14 @@ class Started(WholeCase):
                 service.privilegedStartService()
         self.assertEqual(raised.exception.code, 1)
         self.assertIn(str(port), str(said[0]))
+
+    async def test_a_socket_that_systemd_has_not_handed_over_stops_the_start_in_words(self) -> None:
+        said: list[BaseException | None] = []
+        self.patch(service_module, "_say_at_start", said.append)
+        service = self.made(BASIC.replace("tcp:0:interface=127.0.0.1", "systemd:domain=INET:index=0"))
+        with self.assertRaises(SystemExit):
+            service.privilegedStartService()
+        self.assertIn("systemd has handed over no such socket", str(said))
 
     async def test_until_all_has_started_nobody_is_greeted_and_commands_are_told_to_wait(self) -> None:
         gates = Gates()

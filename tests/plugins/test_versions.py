@@ -146,8 +146,8 @@ class OfZeroOne(WithPluginFolder, FilterCase):
         told: list[str] = []
 
         def hear(event: Any) -> None:
-            if "plugin API" in str(event.get("warning", "")):
-                told.append(event["warning"])
+            if "plugin API" in str(event.get("words", "")):
+                told.append(event["words"])
 
         globalLogPublisher.addObserver(hear)
         self.addCleanup(globalLogPublisher.removeObserver, hear)

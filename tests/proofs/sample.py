@@ -30,7 +30,10 @@ OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
 IN_PROCESSES = ("processes/", "delivery/", "authentication/pam", "accounts/system_logins")  # what these execute in processes of their own, no record has
 TESTED_IN = {"sink": "testing"}  # where the tests of a package are not in the folder of its name
-WHOLE_SERVERS = {"assembly": ("tests.control.test_asked", "tests.processes.test_root")}  # and what else runs such a part in its own process
+WHOLE_SERVERS = {  # tests that run such parts in their own process
+    "assembly": ("tests.control.test_asked", "tests.processes.test_root"),
+    "control": ("tests.assembly.test_whole",),
+}
 LEFT_OUT = ("tests.proofs", "tests.upgrades", "tests.fuzzing", "tests.test_house", "tests.test_side_by_side", "tests.scenarios")
 
 
