@@ -10,9 +10,10 @@ from mailserver.config import Configuration, FilterTable
 from mailserver.config.filter_order import filter_names, levels_of
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import Catalogue, PluginError
+from mailserver.plugins.register import Register
 from mailserver.receive.bound_filter import BoundFilter
 
-__all__ = ["bind_filters"]
+__all__ = ["bind_filters", "show_budgets"]
 
 
 def bind_filters(configuration: Configuration, components: Sequence[Any], catalogue: Catalogue) -> list[BoundFilter]:
@@ -24,6 +25,14 @@ def bind_filters(configuration: Configuration, components: Sequence[Any], catalo
         _bound(name, level, table, component, catalogue.factory("filter", table.use), configuration.limits.filter_seconds)
         for name, level, table, component in zip(names, levels, tables, components, strict=True)
     ]
+
+
+def show_budgets(filters: Sequence[BoundFilter], register: Register) -> None:
+    """`mailserver plugins` tells people which of them are not asked for a while."""
+    for bound in filters:
+        lent = register.of(bound.component)
+        if lent is not None and bound.budget is not None:
+            lent.budgets[bound.name] = bound.budget
 
 
 def _bound(

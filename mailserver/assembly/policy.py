@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from mailserver.assembly.certificates import make_certificates
-from mailserver.assembly.filters import bind_filters
+from mailserver.assembly.filters import bind_filters, show_budgets
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
 from mailserver.assembly.routing import make_router
@@ -52,7 +52,8 @@ class Policy:
         self._directory: Any = server.accounts(configuration.accounts)
         self._filters = [server.component("filter", table) for table in configuration.filter]
         self._bound = bind_filters(configuration, self._filters, server.catalogue)
-        judging = Judging(self._bound, clock=server.reactor)
+        show_budgets(self._bound, server.register)
+        judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
         self.router = make_router(configuration, self._directory)
         self.observers = [server.register.observing(one) for one in self._filters if IObserver.providedBy(one)]
         self.certificates = make_certificates(configuration, server)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from twisted.logger import Logger
 
-from mailserver.interfaces import Clock
 from mailserver.mail.answers import (
     NO_FACTS,
     Accept,
@@ -78,12 +77,12 @@ class Question:
     __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "is_told_of_passes", "seconds", "stage")
 
     def __init__(
-        self, stage: str, bound: BoundFilter, ask: Callable[..., Any], clock: Clock, failures: FailureLog
+        self, stage: str, bound: BoundFilter, ask: Callable[..., Any], seconds: Callable[[], float], failures: FailureLog
     ) -> None:
         self.stage = stage
         self.bound = bound
         self.ask = ask
-        self.seconds = clock.seconds
+        self.seconds = seconds
         self._failures = failures
         self._reads_edits = stage == "edits"
         self.is_told_of_passes = bound.log_passes or self._reads_edits

@@ -5,7 +5,7 @@ Where no filter has to wait, no Deferred is made and no reactor turn is spent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -41,7 +41,7 @@ class FilterStage:
         interface: type[Interface],
         method: str,
         filters: Sequence[BoundFilter],
-        clock: Clock,
+        seconds: Callable[[], float],
         failures: FailureLog,
     ) -> None:
         present = [bound for bound in filters if interface.providedBy(bound.component)]
@@ -51,7 +51,7 @@ class FilterStage:
             ordered = sorted(bounds, key=_place)
             return tuple(
                 [
-                    tuple([Question(name, bound, getattr(bound.component, method), clock, failures) for bound in group])
+                    tuple([Question(name, bound, getattr(bound.component, method), seconds, failures) for bound in group])
                     for _, group in groupby(ordered, key=_place)
                 ]
             )

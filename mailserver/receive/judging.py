@@ -11,7 +11,7 @@ Reply texts are not made here.  Where no filter has to wait, no Deferred is made
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -53,14 +53,18 @@ class Asks:
 class Judging:
     """All filters of a server, sorted once by stage and service.
 
-    Each question returns the `Judgement` itself where no filter waits.  Cancelling the Deferred cancels the filters.
+    `seconds` is the clock that pauses and durations go by, one that nobody sets; without it it is `clock`.  Each question returns
+    the `Judgement` itself where no filter waits.  Cancelling the Deferred cancels the filters.
     """
 
     __slots__ = ("_clock", "_content", "_content_for", "_edits", "_peer", "_recipient", "_scores", "_sender")
 
-    def __init__(self, filters: Sequence[BoundFilter], *, clock: Clock) -> None:
+    def __init__(
+        self, filters: Sequence[BoundFilter], *, clock: Clock, seconds: Callable[[], float] | None = None
+    ) -> None:
         self._clock = clock
-        shared = filters, clock, FailureLog(clock.seconds)
+        seconds = seconds or clock.seconds
+        shared = filters, seconds, FailureLog(seconds)
         self._peer = FilterStage("peer", IPeerFilter, "judge_peer", *shared)
         self._sender = FilterStage("sender", ISenderFilter, "judge_sender", *shared)
         self._recipient = FilterStage("recipient", IRecipientFilter, "judge_recipient", *shared)

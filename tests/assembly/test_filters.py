@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly.filters import bind_filters
+from mailserver.assembly.filters import bind_filters, show_budgets
 from mailserver.config import Configuration, ConfigurationError, Options, parse
-from mailserver.interfaces import IContentFilter, IModifier, IObserver
+from mailserver.interfaces import IContentFilter, IModifier, IObserver, Services
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover
+from mailserver.plugins.register import Register
+from mailserver.receive.bound_filter import BoundFilter
 from tests.config.support import LEAST
 
 
@@ -84,6 +87,21 @@ class Bound(SynchronousTestCase):
         self.assertTrue(one.budget.failed(10.0))
         self.assertTrue(one.budget.is_open(14.9))
         self.assertFalse(one.budget.is_open(15.0))
+
+
+class Shown(SynchronousTestCase):
+    def test_people_see_which_circuit_is_open(self) -> None:
+        clock: Any = Clock()
+        register = Register(clock=clock, call_from_thread=clock.callLater, steady_seconds=clock.seconds)
+        component, nowhere = object(), cast("Any", None)
+        lent, _ = register.lend("filter", "plain", Services(clock, nowhere, nowhere, nowhere, "mx.example", "/", "/"))
+        register.built(lent, component)
+        self.addCleanup(register.stop)
+        read = configuration('[[filter]]\nuse = "plain"\nname = "mine"\nfailures = 1\n')
+        (one,) = bind_filters(read, [component], CATALOGUE)
+        show_budgets([one, BoundFilter("other", object())], register)
+        one.budget.failed(100.0)  # type: ignore[union-attr]
+        self.assertEqual(lent.budgets["mine"].state(100.0).circuit, "open")
 
 
 class Keys(SynchronousTestCase):
