@@ -42,7 +42,7 @@ In the order in which they are read:
 * `sink`: ``mailserver sink``: take every mail, keep none, print it
 * `plugins`: ``mailserver plugins``: list components, check them, begin a new one
 * `running_components`: what ``mailserver plugins`` says of the components of the server that runs
-* `skeleton`: the package that ``mailserver plugins new NAME`` writes
+* `skeletons/`: the packages that ``mailserver plugins new NAME`` writes, one for each kind
 * `manual`: ``mailserver manual``: the manual page, and completion for a shell
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
 from mailserver.cli.running_components import running_components, show_running
-from mailserver.cli.skeleton import SkeletonError, write_skeleton
+from mailserver.cli.skeletons.writing import KINDS, SkeletonError, write_skeleton
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, former_warning, options_class
 from mailserver.plugins.versions import is_former
 
@@ -22,10 +22,11 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     actions = plugins.add_subparsers(title="actions", metavar="ACTION")
     checking = actions.add_parser("check", parents=[common], help="import every component and say what is wrong")
     checking.set_defaults(run=check_plugins, needs_configuration=False)
-    new = actions.add_parser("new", parents=[common], help="write a package with a filter and its test")
+    new = actions.add_parser("new", parents=[common], help="write a package with a component and its tests")
     new.add_argument(
         "name", metavar="NAME", help="what the configuration will call it: lower-case letters, digits, hyphens"
     )
+    new.add_argument("--kind", choices=KINDS, default="filter", help="what it is (default: %(default)s)")
     new.add_argument("--directory", default=".", metavar="DIR", help="where the package's folder goes (default: here)")
     new.set_defaults(run=new_plugin, needs_configuration=False)
 
@@ -84,7 +85,7 @@ def plugin_faults(catalogue: Catalogue) -> list[tuple[str, str]]:
 def new_plugin(options: argparse.Namespace) -> int:
     """Write the skeleton and say what to do with it."""
     try:
-        folder, files = write_skeleton(options.name, options.directory)
+        folder, files = write_skeleton(options.name, options.directory, options.kind)
     except (SkeletonError, OSError) as error:
         raise Unable(str(error)) from error
     if options.json:
@@ -93,7 +94,7 @@ def new_plugin(options: argparse.Namespace) -> int:
     say(*(os.path.join(folder, file) for file in files), "")
     say("Test it:     " + f"cd {folder} && python -m twisted.trial tests")
     say("Install it:  " + f"pip install {folder}")
-    say("Use it:      " + f'[[filter]] with use = "{options.name}"; docs/plugins/ explains the rest')
+    say("Use it:      " + f"{folder}/README.md shows the table; docs/plugins/ explains the rest")
     return 0
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mailserver.interfaces import (
@@ -14,9 +15,10 @@ from mailserver.interfaces import (
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
+    IScorer,
     ISenderFilter,
 )
-from mailserver.mail.answers import Verdict
+from mailserver.mail.answers import Finding, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import apply_edits, checked_edit
 from mailserver.mail.envelope import Envelope, Peer, TLSFacts
@@ -87,6 +89,15 @@ class FilterContract(Case):
             edits = self._done(component.edits(self.envelope(), content), name)
             apply_edits(content, [checked_edit(edit) for edit in edits])
 
+    def test_whatever_was_found_is_weighed(self) -> None:
+        """Nothing, too, findings that nobody knows, and scores beyond all measure."""
+        component = self.make()
+        if IScorer.providedBy(component):
+            huge = tuple([Finding("huge", score, "evidence", {"n": 1}, "other") for score in (1e308, -1e308, 0.0)])
+            for findings in ((), (Finding("strange"),), huge, huge * 30):
+                envelope = replace(self.envelope(), findings=findings)
+                self._assert_verdict(component.weigh(envelope, envelope.recipients[0]), f"{len(findings)} findings")
+
     # --- How it behaves. ---
 
     def test_the_same_question_twice_at_once_gets_two_answers(self) -> None:
@@ -121,6 +132,8 @@ class FilterContract(Case):
             yield lambda: component.judge_content(envelope, content)
         if IRecipientContentFilter.providedBy(component):
             yield lambda: component.judge_content_for(envelope, content, envelope.recipients[0])
+        if IScorer.providedBy(component):
+            yield lambda: component.weigh(envelope, envelope.recipients[0])
         if IModifier.providedBy(component):
             yield lambda: component.edits(envelope, content)
 
