@@ -41,6 +41,7 @@ In the order in which they are read:
 * `explain`: ``mailserver explain``: the road of a message or a connection
 * `sink`: ``mailserver sink``: take every mail, keep none, print it
 * `plugins`: ``mailserver plugins``: list components, check them, begin a new one
+* `component_command`: ``mailserver NAME COMMAND``: what a component of the server that runs offers
 * `running_components`: what ``mailserver plugins`` says of the components of the server that runs
 * `skeletons/`: the packages that ``mailserver plugins new NAME`` writes, one for each kind
 * `manual`: ``mailserver manual``: the manual page, and completion for a shell

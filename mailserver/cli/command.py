@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 
-from mailserver.cli.output import Unable
+from mailserver.cli.component_command import run_component_command
+from mailserver.cli.output import Unable, plain
 from mailserver.cli.parsing import Parser, Version
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
 from mailserver.config.fault import ConfigurationError
@@ -42,10 +43,15 @@ def run_command(words: Sequence[str]) -> int:
     """Run one command, all but ``sendmail``; return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without our signs, a name that is not UTF-8
-    options = _parser(words[:1]).parse_args(words)
-    if hasattr(options, "insist"):
-        options.insist(options)
     try:
+        if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+            code_of_component = run_component_command(words, COMMANDS)
+            if code_of_component is not None:
+                sys.stdout.flush()
+                return code_of_component
+        options = _parser(words[:1]).parse_args(words)
+        if hasattr(options, "insist"):
+            options.insist(options)
         options.config = _configuration(options)
         code: int = options.run(options)
         sys.stdout.flush()
@@ -78,7 +84,8 @@ def _configuration(options: argparse.Namespace) -> str:
 
 
 def _failed(words: str, code: int) -> int:
-    print(f"mailserver: {words}" if "\n" not in words else words, file=sys.stderr)
+    lines = [plain(line) for line in words.split("\n")]  # a plugin's words may be among them
+    print(f"mailserver: {lines[0]}" if len(lines) == 1 else "\n".join(lines), file=sys.stderr)
     return code
 
 
@@ -100,7 +107,8 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
     parser = Parser(
         prog="mailserver",
         description="Looks after the mail server; `twistd mailserver` starts it.",
-        epilog="Exit codes: 0 done, 1 no, 2 wrong command line, 69 the server could not be asked, "
+        epilog="Components have commands of their own while the server runs: `mailserver NAME --help`. "
+        "Exit codes: 0 done, 1 no, 2 wrong command line, 69 the server could not be asked, "
         "74 a file cannot be read, 78 the configuration has faults.",
     )
     parser.set_defaults(config=None, json=False)

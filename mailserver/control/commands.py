@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mailserver.control.components import ComponentCommands
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.queue import QueueCommands
@@ -31,6 +32,7 @@ def all_commands(
         QueueCommands(server, policy),
         RouteCommands(server, policy),
         LockoutCommands(server.logins.lockout),
+        ComponentCommands(server, server.reactor),
     ):
         found |= subject.commands()
     return {name: one if name in BEFORE_THE_START else _when_started(one, has_started) for name, one in found.items()}

@@ -46,6 +46,7 @@ class RunningServer(Protocol):
     pools: Pools
     processes: SmallProcesses
     queue: Queue
+    reactor: Any
     register: Register
     remote: Any
     resolver: Resolver

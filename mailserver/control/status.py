@@ -43,7 +43,6 @@ class StatusCommands:
         return {
             "status": self.status,
             "reload": self.reload,
-            "components": self.components,
             "explain": self.explain,
             "pickup.look": self.look_for_files,
             "drop.look": self.look_for_files,  # as a sendmail of the former version asks, which an upgrade may leave in use
@@ -68,11 +67,6 @@ class StatusCommands:
         if ICounting.providedBy(server.remote):
             figures["relay"] = dict(server.remote.counts())
         return figures
-
-    async def components(self, _: dict[str, Any]) -> dict[str, Any]:
-        """`components` that serve, each with what is known of it, and the threads that former ones have `left_behind`."""
-        register = self._server.register
-        return {"components": register.described(), "left_behind": dict(register.left_behind())}
 
     async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
         """`reloaded`, the `faults` of single listeners, and the keys that a restart is needed for (`needs_restart`)."""

@@ -16,6 +16,7 @@ In the order in which they are read:
 * `observing`: an observer in a thread of its own
 * `periodic`: what a component does from time to time
 * `metrics`: what a component counts
+* `component_commands`: the commands that components offer
 * `register`: the components of the running server: what each was lent, and how it does
 * `watchdog`: tells who holds the reactor
 * `generation`: which parts serve a transaction that a reload overtakes

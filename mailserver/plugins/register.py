@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from mailserver.interfaces import Clock, ICounting, IPeriodic, Services
+from mailserver.interfaces import Clock, ComponentCommand, ICommands, ICounting, IPeriodic, Services
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
+from mailserver.plugins.component_commands import checked_commands
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
 from mailserver.plugins.observing import Observing
@@ -56,6 +57,7 @@ class Lent:
         self.observing: Observing | None = None
         self.periodic: Periodic | None = None
         self.budgets: dict[str, Budget] = {}
+        self.commands: dict[str, ComponentCommand] = {}
         self.is_running = False
         self.blocks = 0
         """How often it held the reactor too long."""
@@ -122,6 +124,11 @@ class Register:
             fault = interval_fault(component)
             if fault:
                 raise PluginError(f"{lent} cannot run periodically: {fault}")
+        if ICommands.providedBy(component):
+            try:
+                lent.commands = checked_commands(component, lent.name)
+            except ValueError as error:
+                raise PluginError(f"{lent} cannot offer commands: {error}") from error
         lent.component = component
         self._lent[id(component)] = lent
         never_begun = [key for key, one in self._lent.items() if not one.is_running]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.control.commands import all_commands
@@ -28,6 +29,7 @@ class Commands(SynchronousTestCase):
             resolver=SimpleNamespace(counts=QueueCounts()),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
+            reactor=Clock(),
             pools=SimpleNamespace(counts=lambda: {"spool": ThreadCounts(1, 2, 3), "state": ThreadCounts(1, 0, 0)}),
             register=SimpleNamespace(described=self.described, left_behind=lambda: {"filter slow": 2}),
             logins=SimpleNamespace(lockout=None),
@@ -67,7 +69,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             sorted(self.commands),
             [
-                "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
+                "component.commands", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
                 "queue.select", "queue.show", "reload", "route", "status",
             ],
         )  # fmt: skip

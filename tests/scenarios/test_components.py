@@ -73,9 +73,12 @@ class RudeComponent(ScenarioCase):
         server.start()
         return server
 
+    def components(self, server: Server) -> dict[str, Any]:
+        return ask(str(server.work / "data" / "control.sock"), "components")
+
     def seen(self, server: Server) -> dict[str, Any]:
-        answer = json.loads(server.command("plugins", "--json").stdout)
-        [found] = [one for one in answer["running"]["components"] if one["name"] == "rude"]
+        answer = self.components(server)
+        [found] = [one for one in answer["components"] if one["name"] == "rude"]
         return dict(found)
 
     def test_one_that_holds_the_reactor_is_told_by_name_with_its_stack(self) -> None:
@@ -101,6 +104,10 @@ class RudeComponent(ScenarioCase):
         self.assertEqual(seen["metrics"]['messages{wanted="hang"}'], 1)
         self.assertIn("ValueError: nothing to do", seen["periodic"]["last_error"])
         wait_until(lambda: self.seen(server)["metrics"].get('steps{name="rude",step="delivered"}'), server.log)
+        self.assertEqual(
+            [one["name"] for one in json.loads(server.command("plugins", "--json").stdout)["running"]["components"]],
+            [one["name"] for one in self.components(server)["components"]],
+        )
         told = server.command("plugins").stdout
         self.assertIn("1 thread(s) hang", told)
         self.assertIn("periodic runs failed, the last time: ValueError: nothing to do", told)
@@ -116,7 +123,7 @@ class RudeComponent(ScenarioCase):
             ask(str(server.work / "data" / "control.sock"), "reload")
 
         def left() -> object:
-            return json.loads(server.command("plugins", "--json").stdout)["running"]["left_behind"]
+            return self.components(server)["left_behind"]
 
         wait_until(lambda: left() == {"filter rude": 3}, lambda: f"{left()}\n{server.log()}")
         self.assertEqual(server.status()["components"]["threads_hanging"], 3)
