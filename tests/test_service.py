@@ -252,7 +252,7 @@ class OfAPolicy(ServiceCase):
         service = self.service()
         policy, server = service._in_force.policy, service._server
         self.assertEqual({id(one.generation) for one in (*policy.profiles.values(), policy.pickup_profile)}, {id(policy.generation)})
-        server.route_with(policy.router, policy.generation)
+        server.serve_with(policy.router, policy._judging, policy.generation)
         address, asked = Address("alice", "example.org"), Deferred[Any]()
         self.patch(policy.router, "route", lambda _: asked)
         found = Deferred.fromCoroutine(server._route(address))  # for a report

@@ -29,7 +29,7 @@ from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.ends import ends_for
 from mailserver.receive.judging import Judging
-from mailserver.receive.profile import Profile
+from mailserver.receive.profile import CopyPolicy, Profile
 from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.tls import ClientCertificates
@@ -106,6 +106,10 @@ class Policy:
             steady_seconds=time.monotonic,
             ends=ends_for(self._bound, service=service, clock=clock, generation=self.generation),
             service_extensions=added if added and listen is not None else None,
+            copy_policy=CopyPolicy(
+                reports=configuration.policy.per_recipient != "quarantine",
+                holds_quarantine=configuration.policy.quarantine == "hold",
+            ),
         )  # fmt: skip
 
     def _encryption(self, listen: ListenTable) -> Encryption | None:
@@ -134,7 +138,7 @@ class Policy:
                 self._server.register.begin(component)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
             await self._prepare(self._directory, await self._directory.accounts())
-        self._server.route_with(self.router, self.generation)
+        self._server.serve_with(self.router, self._judging, self.generation)
         self._server.certificates = self.certificates
 
     async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:

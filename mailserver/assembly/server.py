@@ -20,7 +20,9 @@ from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.config import Configuration
 from mailserver.interfaces import IPrivilegedComponent, ISweeping, Services
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Route
+from mailserver.mail.answers import Route, Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.ids import IdSource
 from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
@@ -31,8 +33,10 @@ from mailserver.plugins.register import Register
 from mailserver.plugins.watchdog import Watchdog
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
+from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
+from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.routing.router import Router
@@ -54,8 +58,10 @@ class Server:
 
     log = Logger()
     _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
-    _router: Router | None = None  # of the policy that has been started last
-    certificates: Certificates | None = None  # as above
+    _has_policy = False  # one has been started
+    _router: Router  # of the one that has been started last; as the next two
+    _judging: Judging
+    certificates: Certificates | None = None
     _clock_watch: ClockWatch | None = None
     _generation: Generation
     queue: Queue
@@ -104,7 +110,7 @@ class Server:
         )  # fmt: skip
         self.local = self.component("delivery", configuration.delivery)
         self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
-        self._wait_for_router: list[Deferred[None]] = []
+        self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
         self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
 
@@ -129,6 +135,8 @@ class Server:
             route=self._route,
             next_id=self.ids.next,
             boot_seconds=boot_seconds,
+            judge=self._judge,
+            holding=holding_of(configuration),
         )
 
     def component(self, section: str, table: Any) -> Any:
@@ -177,6 +185,7 @@ class Server:
             stress_percent=limits.stress_percent,
         )
         self.queue.change_limits(minimum_free_bytes=limits.minimum_free_bytes, memory_window_octets=limits.memory_bytes_total)
+        self.queue.holding.policy = holding_of(configuration)
         self.logins.change(configuration)
         self.watchdog.seconds = limits.reactor_seconds
 
@@ -231,18 +240,33 @@ class Server:
         self._log_file.close()
 
     async def _route(self, address: Address) -> Sequence[Route]:
-        """Where a report to a sender goes: by the router of the policy in force, which at the start comes in a moment."""
-        while self._router is None:
-            started: Deferred[None] = Deferred()
-            self._wait_for_router.append(started)
-            await started
+        """Where a report to a sender goes: by the router of the policy in force."""
+        await self._policy_started()
         with self._generation:
             return await self._router.route(address)
 
-    def route_with(self, router: Router, generation: Generation) -> None:
+    async def _judge(self, envelope: Envelope, content: Content, recipient: Recipient) -> Verdict:
+        """What the filters of the policy in force say of one recipient's copy, some time after its data."""
+        await self._policy_started()
+        with self._generation:
+            judgement = self._judging.content_for(envelope, content, recipient)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+        note_answers(self.steps.note, envelope.id, judgement)
+        return judgement.verdict
+
+    async def _policy_started(self) -> None:
+        """At the start it comes in a moment."""
+        while not self._has_policy:
+            started: Deferred[None] = Deferred()
+            self._wait_for_policy.append(started)
+            await started
+
+    def serve_with(self, router: Router, judging: Judging, generation: Generation) -> None:
         """A policy has been started; it is the one in force from now on."""
-        self._router, self._generation = router, generation
-        waiting, self._wait_for_router = self._wait_for_router, []
+        self._router, self._judging, self._generation = router, judging, generation
+        self._has_policy = True
+        waiting, self._wait_for_policy = self._wait_for_policy, []
         for started in waiting:
             started.callback(None)
 
@@ -274,6 +298,12 @@ class Server:
     def _lasting(self) -> list[Any]:
         accounts = [] if self._accounts is None else [self._accounts[1]]
         return [one for one in (self.local, self.remote, *accounts) if one is not None]
+
+
+def holding_of(configuration: Configuration) -> HoldingPolicy:
+    """What becomes of what verdicts hold."""
+    policy = configuration.policy
+    return HoldingPolicy(policy.held_expire, policy.quarantine == "hold", policy.per_recipient != "quarantine")
 
 
 def _lasting_part(configuration: Configuration, key: str) -> Any:

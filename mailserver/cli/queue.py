@@ -99,8 +99,11 @@ def why(entry: dict[str, Any]) -> str:
 
 
 def given_up(entry: dict[str, Any], expire_seconds: float, now: float) -> str:
-    """When it is returned to its sender, unless it was delivered; "" for what nobody tries."""
-    if all(one["state"] not in ("queued", "deferred") for one in entry["destinations"]):
+    """When it is returned to its sender, or discarded, unless it was delivered; "" for what has no end."""
+    held = [one["until"] for one in entry["destinations"] if one["state"] == "held" and one.get("until") is not None]
+    if held:
+        return due(min(held), now)
+    if all(one["state"] not in ("queued", "deferred", "undecided") for one in entry["destinations"]):
         return ""
     return due(entry["received_at"] + expire_seconds, now)
 
@@ -130,9 +133,9 @@ def show_message(options: argparse.Namespace) -> int:
         (
             one["recipient"],
             one["destination"],
-            one["state"],
+            shown_state(one),
             str(one["attempts"]),
-            due(one["due"], now),
+            due(next_time(one), now),
             reason(one["reply"], one["note"]),
         )
         for one in entry["destinations"]
@@ -141,6 +144,14 @@ def show_message(options: argparse.Namespace) -> int:
     for one in entry["destinations"]:
         show_attempts(one)
     return 0
+
+
+def shown_state(destination: dict[str, Any]) -> str:
+    """``held (refused), discarded in 29d``."""
+    state, hold, until = destination["state"], destination.get("hold"), destination.get("until")
+    if state != "held" or not hold:
+        return str(state)
+    return f"held ({hold}), discarded {due(until, time.time())}" if until is not None else f"held ({hold})"
 
 
 def show_attempts(destination: dict[str, Any]) -> None:
@@ -170,8 +181,14 @@ def recipients(entry: dict[str, Any]) -> str:
 
 def next_attempt(entry: dict[str, Any], now: float) -> str:
     """When the first of its destinations is tried again."""
-    times = [one["due"] for one in entry["destinations"] if one["due"] is not None]
+    times = [time for one in entry["destinations"] if (time := next_time(one)) is not None]
     return due(min(times), now) if times else ""
+
+
+def next_time(destination: dict[str, Any]) -> float | None:
+    """When it is tried, or judged, again (seconds since the epoch)."""
+    moment_seconds: float | None = destination["due"]
+    return destination.get("until") if destination["state"] == "undecided" else moment_seconds
 
 
 def due(moment_seconds: float | None, now: float) -> str:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.endpoints import bare_endpoint, is_proxied
 from mailserver.config.options import NOT_A_KEY, Options
+from mailserver.config.policy_table import PolicyTable
 from mailserver.config.values import (
     COUNT_MOST,
     AddressOrDomain,
@@ -43,6 +44,7 @@ __all__ = [
     "DeliveryTable",
     "DomainTable",
     "PickupTable",
+    "PolicyTable",
     "FilterTable",
     "LimitsTable",
     "ListenTable",
@@ -567,6 +569,7 @@ class Configuration(Options):
     relay: RelayTable = RelayTable()
     dns: DNSTable = DNSTable()
     queue: QueueTable = QueueTable()
+    policy: PolicyTable = PolicyTable()
     pickup: PickupTable = PickupTable()
     log: LogTable = LogTable()
     filter: tuple[FilterTable, ...] = ()

@@ -11,6 +11,7 @@ In the order in which they are read:
 * `source`: a message's octets by place: all in memory, or in a file that is read in blocks
 * `answers`: the answers that parts give each other: a filter's verdict, a recipient's route, an attempt's outcome
 * `parcel`: what a delivery is handed: one message and the destinations that it serves
+* `set_apart`: what of an accepted message is not simply delivered: copies that are held, refusals that are reported
 * `outcomes`: checks what a plugin's delivery returns before it goes into the store, reports and the log
 * `edits`: changes that a modifier may ask for, and how they are made to a header section
 * `ids`: message ids: sixteen letters and digits that sort by time

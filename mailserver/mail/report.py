@@ -8,7 +8,7 @@ part, or is the header alone where that cannot be.  Only a sender who has an add
 alone reaches, gets the forms of RFC 6533, and each of them only where a field needs it.
 
     failure   never without FAILURE in a NOTIFY that is there
-    delay     never without DELAY in a NOTIFY that is there
+    delay     never without DELAY in a NOTIFY that is there; so is the one that says that a copy is held
     success   only with SUCCESS; "relayed" where the next host takes no reports upon itself
     nothing   to the null reverse-path, ever (RFC 3461 section 4.1; RFC 5321 section 4.5.5)
 
@@ -38,6 +38,7 @@ __all__ = [
     "RecipientReport",
     "delay_report",
     "failure_report",
+    "hold_report",
     "original_of",
     "parameters_for",
     "success_report",
@@ -151,6 +152,22 @@ def delay_report(
     return writing.report(pairs, subject="Your message is delayed", retry_until=retry_until)
 
 
+def hold_report(
+    original: Original,
+    recipients: Sequence[RecipientReport],
+    *,
+    id: str,
+    hostname: str,
+    made_at: float,
+    held_until: float | None,
+) -> bytes:
+    """The message that says that copies are held by this host.  `held_until` is when they are discarded, None for never."""
+    writing = _Writing(_header_of(original), id, hostname, made_at)
+    ends = f" What is not released by {date_time(int(held_until))} is discarded." if held_until is not None else ""
+    writing.waits = f"It is held, and goes on when the postmaster of this server releases it.{ends}"
+    return writing.report([(one, Action.DELAYED) for one in recipients], subject="Your message is held", retry_until=None)
+
+
 def success_report(
     original: Original, recipients: Sequence[RecipientReport], *, id: str, hostname: str, made_at: float
 ) -> bytes:
@@ -181,6 +198,7 @@ class _Writing:
         self.hostname = hostname
         self.made_at = made_at
         self.is_global = False  # the status part
+        self.waits = ""  # what holds up a delayed one, where it is not the next host
 
     def report(self, pairs: Pairs, *, subject: str, retry_until: float | None) -> bytes:
         """The whole message, with CRLF line ends."""
@@ -253,7 +271,8 @@ class _Writing:
             (
                 Action.DELAYED,
                 f"{came} has not yet reached:",
-                f"You need not send it again: it is tried again and again until {until}. "
+                self.waits
+                or f"You need not send it again: it is tried again and again until {until}. "
                 "If it has not been delivered by then, you will be told.",
             ),
             (Action.DELIVERED, f"{came} was delivered to:", "You asked to be told."),

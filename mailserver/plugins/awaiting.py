@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["FAULTS", "now_or_later"]
+__all__ = ["FAULTS", "all_of", "now_or_later"]
 
 # What a component's code may raise that is a failure of this component alone: one that calls sys.exit(), or was cancelled inside
 # asyncio, has failed like any other.
@@ -135,3 +135,17 @@ def within(seconds: float, answer: Deferred[T], clock: Timers) -> Deferred[T]:
     timer: Any = clock.callLater(seconds, late)
     answer.addBoth(heard)
     return done
+
+
+async def all_of(waiting: Sequence[Deferred[T]]) -> list[T]:
+    """The answers of all, in their order, when the last has come; then the first failure is raised.
+
+    Where nobody waits any more (CancelledError), each of them is cancelled.
+    """
+    found: list[T] = []
+    answers: Any = await DeferredList(waiting, consumeErrors=True) if waiting else ()
+    for succeeded, answer in answers:
+        if not succeeded:
+            answer.raiseException()
+        found.append(answer)
+    return found

@@ -21,6 +21,8 @@ In the order in which they are read:
 * `schedule`: when to try again: pure, without a clock
 * `retry_timer`: one timer for the store's index of due times: brings deferred mail back
 * `reports`: reports to senders, on their way into the queue
+* `holding`: what is recorded of copies that verdicts hold, and what becomes of them: pure
+* `held_copies`: looks after them: judged again, or discarded when their time is over
 * `undeliverable`: failures that nobody can be told of: a bounce that bounced, a sender that does not exist
 * `direct`: messages that need no store, since their delivery keeps nothing (`IDelivery.stores` is False)
 * `recovery`: what an earlier run left: unsettled entries, files without entries, entries without files

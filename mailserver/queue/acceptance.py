@@ -40,16 +40,26 @@ class Waiter(NamedTuple):
 class Acceptance:
     """Answers those who wait for commits, and hands to the runner what is durable.
 
-    `counts` are changed here; `health` is told faults of the store; `note(id, step, **fields)` is told of reports.
+    `counts` are changed here; `health` is told faults of the store; `note(id, step, **fields)` is told of reports, `recorded` of
+    what was committed with the messages.
     """
 
     log = Logger()
 
-    def __init__(self, *, counts: QueueCounts, health: Health, runner: Runner, note: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        *,
+        counts: QueueCounts,
+        health: Health,
+        runner: Runner,
+        note: Callable[..., None],
+        recorded: Callable[[list[Attempt]], None],
+    ) -> None:
         self._counts = counts
         self._health = health
         self._runner = runner
         self._note = note
+        self._recorded = recorded
 
     def committed(self, batch: Sequence[PendingCommit], faults: Sequence[StorageFault | None] | None) -> None:
         """`CommitWriter` has done with a batch."""
@@ -68,6 +78,8 @@ class Acceptance:
         for pending in good:
             _, envelope, content, destinations = pending.owner
             self._take_over(pending.number, envelope, content, destinations, pending.attempts)
+            if pending.attempts:
+                self._recorded(list(pending.attempts))
         self._runner.pump()
 
     def reported(self, reports: Sequence[Report]) -> None:
@@ -106,14 +118,14 @@ class Acceptance:
         envelope: Envelope,
         content: Content,
         destinations: tuple[Destination, ...],
-        held: tuple[Attempt, ...] = (),
+        apart: tuple[Attempt, ...] = (),
     ) -> None:
         """It is durable: hand it to the runner.  One message's trouble is not that of the others in its batch.
 
         What the runner stumbles over is in the store all the same, so it comes back the other way: it is read again.
         """
         try:
-            self._runner.committed(number, envelope, content, destinations, held)
+            self._runner.committed(number, envelope, content, destinations, apart)
         except Exception:  # noqa: BLE001  as above
             self.log.failure("{id} is in the queue, but could not be handed on; it is read again", id=envelope.id)
             self._runner.read_again(number)

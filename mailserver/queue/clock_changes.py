@@ -43,6 +43,7 @@ class ClockChanges:
         do: Callable[[Callable[[SqliteStore], int]], Deferred[int]],
         mended: Callable[[], None],
         failed: Callable[[Failure], None],
+        held_seconds: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._clocks = Clocks(wall=clock.seconds, boot=boot_seconds)
@@ -51,6 +52,7 @@ class ClockChanges:
         self._do = do
         self._mended = mended
         self._failed = failed
+        self._held_seconds = held_seconds
         self._missed = False
         self._running = False
 
@@ -87,8 +89,8 @@ class ClockChanges:
         return not self._is_watched or self._clocks.together_seconds >= STEADY_SECONDS
 
     def _mend(self) -> Deferred[None]:
-        now, schedule = self._clock.seconds(), self._schedule
-        done = self._do(lambda store: store.mend_times(now, schedule.longest_pauses, schedule.warn_seconds))
+        now, schedule, held = self._clock.seconds(), self._schedule, self._held_seconds()
+        done = self._do(lambda store: store.mend_times(now, schedule.longest_pauses, schedule.warn_seconds, held))
         return done.addCallback(self._written)
 
     def _written(self, count: int) -> None:

@@ -17,5 +17,6 @@ class QueueCounts:
     delivered: int = 0
     deferred: int = 0
     failed: int = 0
+    discarded: int = 0
     settled: int = 0
     depth: int = 0

@@ -13,13 +13,14 @@ import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mailserver.mail.answers import Local
+from mailserver.mail.answers import Finding, Local
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.envelope_codec import encode_envelope
 from mailserver.mail.ids import ALPHABET
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import HoldKind
 
 __all__ = [
     "CLOSED",
@@ -39,9 +40,11 @@ __all__ = [
     "StoredMessage",
     "Trial",
     "UnreadableEntry",
+    "decode_findings",
     "decode_history",
     "decode_reply",
     "destination_name",
+    "encode_findings",
     "encode_history",
     "encode_reply",
     "is_id",
@@ -70,6 +73,7 @@ TRIALS_KEPT = 10  # of each destination, the newest
 DIALOGUES_KEPT = 3  # of these, the newest
 TRIAL_CHARACTERS = 500
 DIALOGUE_LINES = 30
+FINDINGS_KEPT = 200
 
 REPORT_HELD = -1.0
 """When a report is owed that waits until a person releases it."""
@@ -109,7 +113,8 @@ class EntryState(enum.StrEnum):
     DEFERRED = "deferred"
     FAILED = "failed"
     RETURNED = "returned"
-    HELD = "held"  # not tried until a person releases it
+    HELD = "held"  # not tried until a person releases it; one that a verdict holds ends by itself
+    UNDECIDED = "undecided"  # no verdict yet: it is judged again before it is tried
     DROPPED = "dropped"  # a person dropped it, or sent it elsewhere
     DAMAGED = "damaged"
 
@@ -140,6 +145,10 @@ class Attempt:
     `report` is when a report to the sender is owed, None where none is: on the failure, on the delay or on the success, as
     `state` is; `REPORT_HELD` for a success that is not told before a person says so.  `history` are the last attempts that did
     not deliver, the oldest first.
+
+    `hold` is what holds it where a verdict does; one that is QUARANTINED and not held goes to Junk.  `until` (seconds since the
+    epoch) is when a held one is discarded, None for never, and when an undecided one is judged again; `findings` are for those
+    who judge it.
     """
 
     number: int
@@ -152,6 +161,9 @@ class Attempt:
     note: str
     report: float | None = None
     history: tuple[Trial, ...] = ()
+    until: float | None = None
+    hold: HoldKind | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def shown_state(self) -> str:
@@ -199,7 +211,7 @@ class StoredMessage:
 class DestinationSummary:
     """One destination, for people.  `state` is "queued" or a `EntryState`; `due` is seconds since the epoch.
 
-    `history` is empty in a list.
+    `history` is empty in a list.  `hold` is a `HoldKind`, "" where no verdict holds it; `until` as in `Attempt`.
     """
 
     index: int
@@ -211,6 +223,8 @@ class DestinationSummary:
     reply: str
     note: str
     history: tuple[Trial, ...] = ()
+    hold: str = ""
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +342,18 @@ def encode_history(history: tuple[Trial, ...]) -> str:
 def decode_history(text: str) -> tuple[Trial, ...]:
     """The trials of `encode_history`."""
     return tuple([Trial(*row[:5], *map(tuple, row[5:])) for row in json.loads(text)])
+
+
+def encode_findings(findings: tuple[Finding, ...]) -> str | None:
+    """Findings as the text that the store keeps, the first `FINDINGS_KEPT` of them; None where there are none."""
+    if not findings:
+        return None
+    return json.dumps([[f.name, f.score, f.evidence, dict(f.properties), f.source] for f in findings[:FINDINGS_KEPT]])
+
+
+def decode_findings(text: str | None) -> tuple[Finding, ...]:
+    """The findings of `encode_findings`."""
+    return () if text is None else tuple([Finding(*row) for row in json.loads(text)])
 
 
 def destination_name(destination: Destination) -> str:

@@ -243,7 +243,8 @@ def bare(attempt: Attempt, again: float) -> Attempt:
     if attempt.state in CLOSED:
         return replace(attempt, reply=None, note=NOT_WRITTEN, history=())
     state, remote = EntryState.DEFERRED, bool(attempt.remote)
-    return Attempt(attempt.number, attempt.destination, remote, state, attempt.attempts, again, None, NOT_WRITTEN)
+    bare = Attempt(attempt.number, attempt.destination, remote, state, attempt.attempts, again, None, NOT_WRITTEN)
+    return replace(bare, hold=attempt.hold)
 
 
 def is_bare(attempt: Attempt) -> bool:

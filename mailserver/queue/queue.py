@@ -9,6 +9,7 @@ stays for as long: it is removed when the row is gone for good, or, after a stop
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -27,9 +28,9 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
 from mailserver.mail.parcel import Destination
+from mailserver.mail.set_apart import SetApart
 from mailserver.queue.acceptance import Acceptance, Waiter
 from mailserver.queue.active import ActiveQueue, ActiveQueueLimits
-from mailserver.queue.admin.changes import held_attempts
 from mailserver.queue.admin.orders import Orders
 from mailserver.queue.clock_changes import ClockChanges
 from mailserver.queue.commit import CommitWriter, PendingCommit
@@ -37,6 +38,8 @@ from mailserver.queue.counts import QueueCounts
 from mailserver.queue.direct import DirectDelivery
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
 from mailserver.queue.health import Health
+from mailserver.queue.held_copies import HeldCopies, Judge
+from mailserver.queue.holding import Holding, HoldingPolicy
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
@@ -56,7 +59,7 @@ __all__ = ["QueueCounts", "Queue", "QueueInUse"]
 
 CLOSE_SECONDS = 10.0
 DATABASE = "queue.db"
-NOTHING_HELD: Mapping[int, str] = MappingProxyType({})
+NOTHING_APART: Mapping[int, SetApart] = MappingProxyType({})
 
 Attempts = list[Attempt]
 Gone = list[Settled]
@@ -71,6 +74,9 @@ class Queue:
 
     `run_in_thread(function, *args)` returns a Deferred.  `call_from_thread(function, *args)` calls it in the reactor's thread.
     Everything else is called in the reactor's thread.
+
+    `judge(envelope, content, recipient)` gives a verdict on a copy that is still undecided (`HeldCopies`), `holding` says what
+    becomes of what verdicts hold.
 
     `route(address)` says where a report to a sender goes; without it no reports are made.  Reports are messages of `hostname`,
     with ids of `next_id`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).
@@ -98,6 +104,8 @@ class Queue:
         route: Callable[[Address], Awaitable[Sequence[Route]]] | None = None,
         next_id: Callable[[], str] | None = None,
         boot_seconds: Callable[[], float] | None = None,
+        judge: Judge | None = None,
+        holding: HoldingPolicy | None = None,
     ) -> None:
         self.data_directory = os.path.abspath(data_directory)
         self.counts = QueueCounts()
@@ -121,6 +129,7 @@ class Queue:
         schedule = Schedule(
             retry_seconds=limits.retry_seconds, expire_seconds=limits.expire_seconds, warn_seconds=limits.warn_seconds
         )
+        self.holding = Holding(schedule, holding or HoldingPolicy())
         self._clock_changes = ClockChanges(
             clock=clock,
             boot_seconds=boot_seconds,
@@ -128,6 +137,7 @@ class Queue:
             do=self._writer.do,
             mended=self._times_mended,
             failed=self._health.failed,
+            held_seconds=lambda: self.holding.policy.seconds,
         )
         self._runner = runner = Runner(
             clock=clock,
@@ -146,7 +156,8 @@ class Queue:
             seconds=limits.undeliverable_seconds,
             is_steady=lambda: self._clock_changes.is_steady,
         )
-        self._acceptance = Acceptance(counts=self.counts, health=self._health, runner=runner, note=note)
+        self._held_copies = self._make_held_copies(judge)
+        self._acceptance = Acceptance(counts=self.counts, health=self._health, runner=runner, note=note, recorded=self._owed)
         self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
         self._direct = self._make_direct(limits.local_deadline_seconds)
@@ -176,6 +187,21 @@ class Queue:
             is_trusted=lambda: self._writer.is_trusted,
             room=self.room,
             works_again=lambda: self._clock_changes.works_again(),
+        )
+
+    def _make_held_copies(self, judge: Judge | None) -> HeldCopies:
+        return HeldCopies(
+            clock=self._clock,
+            holding=self.holding,
+            judge=judge,
+            reader=self._reader,
+            read=self._runner.read,
+            do=self._resolving,
+            recorded=self._recorded,
+            finished=self._runner.settled,
+            note=self._note,
+            count=self._count,
+            is_steady=lambda: self._clock_changes.is_steady,
         )
 
     def _make_direct(self, deadline_seconds: float) -> DirectDelivery:
@@ -336,6 +362,7 @@ class Queue:
         self._runner.changed()
         if self._reporter is not None:
             self._reporter.look()
+        self._held_copies.look()
 
     async def _stop(self, within_seconds: float) -> None:
         self._accepting = False
@@ -350,6 +377,7 @@ class Queue:
         self._runner.stop()
         if self._reporter is not None:
             self._reporter.finish()
+        self._held_copies.finish()
         self._clock_changes.stop()
         self._health.end()
         self._opening.stop()
@@ -361,6 +389,7 @@ class Queue:
         """The commits under way are answered, then what is in memory is delivered."""
         reporter = self._reporter
         done = self._writer.do(lambda store: None)
+        done.addCallback(lambda _: self._held_copies.finish())
         if reporter is not None:
             done.addCallback(lambda _: reporter.finish())
         # Of a damaged store nothing more is delivered, and nothing is worth waiting for.
@@ -401,6 +430,7 @@ class Queue:
             self._runner.due.look_from_the_start(0.0)
             if self._reporter is not None:
                 self._reporter.look_again()
+            self._held_copies.look_again()
 
     # --- whether it takes messages ---
 
@@ -422,16 +452,16 @@ class Queue:
         envelope: Envelope,
         content: Content,
         destinations: tuple[Destination, ...],
-        held: Mapping[int, str] = NOTHING_HELD,
+        set_apart: Mapping[int, SetApart] = NOTHING_APART,
     ) -> Deferred[None]:
         """Make a message durable.  Errbacks with `StorageFull`, `StorageBroken`, or ValueError for what is no message.
 
-        `held` names destinations (by their indexes), each with the reason, that wait until a person releases them.  After an
+        `set_apart` names destinations (by their indexes) that verdicts hold, or whose sender is told of a refusal.  After an
         errback the file of a large content is the caller's to remove, unless the fault `may_come_back`.
         """
         if not self._accepting or not self._health.works:
             return fail(StorageBroken("the queue takes no messages now"))
-        stored = held or not self._some_unstored
+        stored = set_apart or not self._some_unstored
         if not stored and not self._direct.keeps(destinations):
             return self._direct.deliver(envelope, content, destinations)
         try:
@@ -441,7 +471,10 @@ class Queue:
             if content.path is not None and not self._spool.holds(content, envelope.id):
                 raise ValueError(f"{content.path} is not the message's place in the spool")
             packed = pack(number, envelope, content, destinations)
-            attempts = held_attempts(number, destinations, held) if held else ()
+            attempts: tuple[Attempt, ...] = ()
+            if set_apart:
+                times = {"now": self._clock.seconds(), "chance": random.random()}
+                attempts = self.holding.first_attempts(number, envelope, destinations, set_apart, **times)
         except ValueError:
             return fail(Failure())
         if self._recovery is not None:
@@ -495,7 +528,18 @@ class Queue:
         if self._recovery is not None:
             self._recovery.commits(number)
 
+    def _resolving(self, work: Callable[[SqliteStore], tuple[Attempts, Gone]]) -> Deferred[tuple[Attempts, Gone]]:
+        """As `_forgetting`."""
+
+        def do(store: SqliteStore) -> tuple[Attempts, Gone]:
+            written, gone = work(store)
+            remove_files(self._spool, gone)
+            return written, gone
+
+        return self._writer.do(do)
+
     def _owed(self, attempts: Attempts) -> None:
+        self._held_copies.recorded(attempts)
         if self._reporter is not None:
             self._reporter.recorded(attempts)
 

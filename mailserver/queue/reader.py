@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from mailserver.mail.answers import Local
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.envelope_codec import decode_envelope
@@ -21,6 +22,7 @@ from mailserver.mail.faults import StorageBroken, StorageDamaged
 from mailserver.mail.ids import time_of
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
+from mailserver.mail.set_apart import HoldKind
 from mailserver.queue.entry import (
     FRONT,
     HIGHEST_NUMBER,
@@ -31,6 +33,7 @@ from mailserver.queue.entry import (
     EntryState,
     EntrySummary,
     UnreadableEntry,
+    decode_findings,
     decode_history,
     decode_reply,
     destination_name,
@@ -53,8 +56,8 @@ __all__ = ["OpenEntry", "ReadMessage", "SqliteReader", "Unreadable", "list_entri
 BUSY_MILLISECONDS = 5000
 LATEST = 1e11  # seconds since the epoch: the year 5138
 DESTINATIONS_MOST = 1_000_000
-ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history"
-ORDER_OF_STATES = ("damaged", "failed", "held", "deferred", "queued", "returned", "delivered", "dropped")
+ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history, until, hold, findings"
+ORDER_OF_STATES = ("damaged", "failed", "held", "undecided", "deferred", "queued", "returned", "delivered", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,25 @@ class SqliteReader:
             )  # fmt: skip
             return places, next((report for (report,) in later), None)
 
+    def until_now(
+        self, after: DuePlace, now: float, limit: int
+    ) -> tuple[list[DuePlace], float | None]:
+        """Entries of which something held is to be discarded or judged again: as `reports_due`."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT until, number FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL"
+                " AND until >= ? AND until <= ? AND (until, number) > (?, ?) ORDER BY until, number LIMIT ?",
+                (after.due, now, after.due, after.number, limit),
+            )
+            places = [DuePlace(until, number, False) for until, number in rows]
+            if len(places) == limit:
+                return places, None
+            later = connection.execute(
+                "SELECT until FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL AND until > ?"
+                " ORDER BY until LIMIT 1", (now,)
+            )  # fmt: skip
+            return places, next((until for (until,) in later), None)
+
     def newest(self) -> int:
         """The highest number, 0 where the queue is empty."""
         with self._reading() as connection:
@@ -316,7 +338,8 @@ class SqliteReader:
             for number in numbers:
                 with contextlib.suppress(apsw.SQLError, apsw.CorruptError, *ROW_FAULTS):
                     _, _, _, destinations = front_of(connection, number)
-                    found[number] = StoredDestinations(destinations, attempts_of(connection, number))
+                    attempts = attempts_of(connection, number)
+                    found[number] = StoredDestinations(aside(destinations, attempts), attempts)
         return found
 
     def show(self, id: str) -> EntrySummary | None:
@@ -357,7 +380,7 @@ class SqliteReader:
             content = Content.at(path, row.stored_size, prefix=row.prefix, binary=row.binary, skip=row.skip)
         else:
             content = Content.of(row.data, prefix=row.prefix, binary=row.binary)
-        return ReadMessage(number, envelope, content, destinations, attempts)
+        return ReadMessage(number, envelope, content, aside(destinations, attempts), attempts)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -397,9 +420,26 @@ def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]
         Attempt(
             *(number, destination, bool(remote), EntryState(state), attempts, due),
             *(decode_reply(reply), note, report, decode_history(history)),
+            *(until, None if hold is None else HoldKind(hold), decode_findings(findings)),
         )
-        for number, destination, remote, state, attempts, due, reply, note, report, history in rows
+        for (number, destination, remote, state, attempts, due, reply, note, report, history, until, hold, findings) in rows
     )
+
+
+def aside(destinations: tuple[Destination, ...], attempts: Sequence[Attempt]) -> tuple[Destination, ...]:
+    """The destinations, those in Junk whose copy was put aside when it was judged again: its row is as it was committed."""
+    junk = {one.destination for one in attempts if one.hold is HoldKind.QUARANTINED and one.state is not EntryState.HELD}
+    if not junk:
+        return destinations
+    return tuple([in_junk(one) if one.index in junk else one for one in destinations])
+
+
+def in_junk(destination: Destination) -> Destination:
+    """The same for the Junk folder of the mailbox, if it leads to one."""
+    route = destination.route
+    if not isinstance(route, Local):
+        return destination
+    return replace(destination, route=Local(route.address, replace(route.mailbox, junk=True)))
 
 
 def is_entry(connection: apsw.Connection, id: str) -> bool:
@@ -415,7 +455,9 @@ def summary(connection: apsw.Connection, number: int, with_history: bool = True)
     """One entry for people, without reading its content."""
     try:
         id, size, envelope, destinations = front_of(connection, number)
-        records = {attempt.destination: attempt for attempt in attempts_of(connection, number)}
+        attempts = attempts_of(connection, number)
+        destinations = aside(destinations, attempts)
+        records = {attempt.destination: attempt for attempt in attempts}
     except (apsw.SQLError, *ROW_FAULTS) as error:
         return damaged_summary(number, id_in(connection, number), str(error))
     whole = records.get(WHOLE_ENTRY)
@@ -482,6 +524,8 @@ def destination_summary(destination: Destination, attempt: Attempt | None, with_
         reply=reply,
         note=attempt.note,
         history=attempt.history if with_history else (),
+        hold=str(attempt.hold or ""),
+        until=attempt.until,
     )
 
 

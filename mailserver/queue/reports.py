@@ -36,6 +36,7 @@ from mailserver.mail.report import (
     RecipientReport,
     delay_report,
     failure_report,
+    hold_report,
     original_of,
     parameters_for,
     success_report,
@@ -55,7 +56,12 @@ ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
 ROUTE_AGAIN_SECONDS = 60.0
 STORE_AGAIN_SECONDS = 5.0
 WRITE_AGAIN_SECONDS = 3600.0
-CONDITIONS = {EntryState.FAILED: "failure", EntryState.DEFERRED: "delay", EntryState.DELIVERED: "success"}
+CONDITIONS = {
+    EntryState.FAILED: "failure",
+    EntryState.DEFERRED: "delay",
+    EntryState.HELD: "hold",
+    EntryState.DELIVERED: "success",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +307,7 @@ class Reporter:
             why = routes[0].why if routes and isinstance(routes[0], Refused) else "there is no route"
             marks += [unmarked(attempt, f"its sender cannot be told: {why}") for attempt in owed]
             return answer
-        for state in (EntryState.FAILED, EntryState.DEFERRED, EntryState.DELIVERED):
+        for state in CONDITIONS:
             attempts = [attempt for attempt in owed if attempt.state is state]
             if not attempts:
                 continue
@@ -338,6 +344,8 @@ class Reporter:
         elif condition == "delay":
             until = self._schedule.end(message.envelope.received_at)
             octets = delay_report(original, recipients, **made, retry_until=until)
+        elif condition == "hold":
+            octets = hold_report(original, recipients, **made, held_until=max(one.until or 0 for one in attempts) or None)
         else:
             octets = success_report(original, recipients, **made)
         if sender is None:

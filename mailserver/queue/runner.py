@@ -143,10 +143,10 @@ class Runner:
         destinations: tuple[Destination, ...],
         attempts: tuple[Attempt, ...] = (),
     ) -> None:
-        """A new entry; `attempts` say which destinations are held.  Call `pump` after the last one of a batch."""
+        """A new entry; `attempts` say which destinations are set apart.  Call `pump` after the last one of a batch."""
         entry = self._new_entry(number, envelope, content, destinations, attempts)
         if attempts:
-            destinations = self._without_held(envelope, destinations, attempts)
+            destinations = self._without_set_apart(envelope, destinations, attempts)
         if len(destinations) == 1:
             self._active_queue_of(destinations[0]).place(entry, Parcel(envelope, content, destinations))
         else:
@@ -157,14 +157,18 @@ class Runner:
         if entry.active:
             self.live[number] = entry
 
-    def _without_held(
+    def _without_set_apart(
         self, envelope: Envelope, destinations: tuple[Destination, ...], attempts: tuple[Attempt, ...]
     ) -> tuple[Destination, ...]:
-        held = {attempt.destination: attempt.note for attempt in attempts}
-        for why in dict.fromkeys(held.values()):
-            recipients = [str(one.recipient.address) for one in destinations if held.get(one.index) == why]
-            self._note(envelope.id, "held", by="a filter", recipients=recipients, why=why)
-        return tuple([one for one in destinations if one.index not in held])
+        kinds: dict[tuple[str, str, str], list[int]] = {}
+        for attempt in attempts:
+            step = str(attempt.state) if attempt.state in (EntryState.HELD, EntryState.UNDECIDED) else "failed"
+            kinds.setdefault((step, str(attempt.hold or ""), attempt.note), []).append(attempt.destination)
+        for (step, hold, why), indexes in kinds.items():
+            recipients = [str(one.recipient.address) for one in destinations if one.index in indexes]
+            self._note(envelope.id, step, by="a filter", recipients=recipients, why=why, hold=hold or None)
+        apart = {attempt.destination for attempt in attempts}
+        return tuple([one for one in destinations if one.index not in apart])
 
     def read_again(self, number: int) -> None:
         """What the store has of this entry is to be delivered, and nothing of it is in memory."""

@@ -62,7 +62,8 @@ class Settlement:
         state, report = self._told(entry, destination, state, now)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
-        return Attempt(entry.number, destination.index, remote, state, made, due, reply, note, report, history)
+        hold = None if before is None else before.hold
+        return Attempt(entry.number, destination.index, remote, state, made, due, reply, note, report, history, None, hold)
 
     def delivered(self, entry: ActiveMessage, destination: Destination, *, now: float) -> Attempt:
         """What is kept of a destination that was reached, while others of its message are not, or its sender is to be told."""

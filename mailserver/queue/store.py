@@ -27,6 +27,7 @@ from mailserver.queue.entry import (
     Mark,
     Settled,
     disowned_of,
+    encode_findings,
     encode_history,
     encode_reply,
 )
@@ -35,7 +36,7 @@ from mailserver.queue.shared_memory import SharedMemory
 __all__ = ["DAMAGED", "PAGE_OCTETS", "MessageRefused", "SqliteStore", "cut_off_is_damage", "open_connection"]
 
 SQLITE_LEAST = (3, 51, 3)  # before: one connection's checkpoint could lose another's commit (sqlite.org/wal.html)
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PAGE_OCTETS = 16384
 CACHE_KIBIBYTES = 32768
 WAL_KEPT_OCTETS = 64 << 20  # a log that grew past this in a rush is cut at the next restart of the log
@@ -46,6 +47,7 @@ SLACK_SECONDS = 1.0
 REPORT_AGAIN_SECONDS = 3600.0  # a report that could not be made is due again after so long at most
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+HOLD_INDEX = "CREATE INDEX attempt_until ON attempt (until, number) WHERE until IS NOT NULL"
 REPORT_INDEXES = (
     "CREATE INDEX attempt_report ON attempt (report, number) WHERE report IS NOT NULL",
     "CREATE INDEX attempt_failed ON attempt (number) WHERE state = 'failed'",
@@ -58,9 +60,11 @@ SCHEMA = (
     # A table of its own: an UPDATE of `entry` would write the whole message again.
     "CREATE TABLE attempt (number INTEGER NOT NULL, destination INTEGER NOT NULL, remote INTEGER NOT NULL,"
     " state TEXT NOT NULL, attempts INTEGER NOT NULL, due REAL, reply TEXT, note TEXT NOT NULL,"
-    " report REAL, history TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (number, destination)) WITHOUT ROWID",
+    " report REAL, history TEXT NOT NULL DEFAULT '[]', until REAL, hold TEXT, findings TEXT,"
+    " PRIMARY KEY (number, destination)) WITHOUT ROWID",
     "CREATE INDEX attempt_due ON attempt (due, number) WHERE due IS NOT NULL",
     *REPORT_INDEXES,
+    HOLD_INDEX,
     "CREATE TABLE mark (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
 )
 UPGRADES: dict[int, tuple[str, ...]] = {  # from this version to the next: statements
@@ -68,6 +72,12 @@ UPGRADES: dict[int, tuple[str, ...]] = {  # from this version to the next: state
         "ALTER TABLE attempt ADD COLUMN report REAL",
         "ALTER TABLE attempt ADD COLUMN history TEXT NOT NULL DEFAULT '[]'",
         *REPORT_INDEXES,
+    ),
+    2: (
+        "ALTER TABLE attempt ADD COLUMN until REAL",
+        "ALTER TABLE attempt ADD COLUMN hold TEXT",
+        "ALTER TABLE attempt ADD COLUMN findings TEXT",
+        HOLD_INDEX,
     ),
 }
 
@@ -81,13 +91,20 @@ DELETE_ATTEMPTS = "DELETE FROM attempt WHERE number IN (SELECT value FROM carray
 THERE = "SELECT number FROM entry WHERE number IN (SELECT value FROM carray(?))"
 REWRITE = "UPDATE entry SET destinations = ?, message = ? WHERE number = ?"
 UPSERT = (  # whether the delay has been told is known here alone: an attempt may have begun before its report and ended after it
-    "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number, destination) DO UPDATE SET"
+    "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number, destination) DO UPDATE SET"
     " remote = excluded.remote, attempts = excluded.attempts, due = excluded.due, reply = excluded.reply,"
-    " note = excluded.note, history = excluded.history, state = excluded.state, report = CASE WHEN"
+    " note = excluded.note, history = excluded.history, until = excluded.until, hold = excluded.hold,"
+    " findings = excluded.findings,"
+    " state = excluded.state, report = CASE WHEN"
     " attempt.state = 'deferred' AND excluded.state = 'deferred' THEN attempt.report ELSE excluded.report END"
 )
 MARK = (
     "UPDATE attempt SET state = ?, report = ?, note = coalesce(?, note) WHERE number = ? AND destination = ? AND state = ?"
+)
+RESOLVE = (  # where it is still as it was
+    "UPDATE attempt SET state = ?, attempts = ?, due = ?, reply = ?, note = ?, report = ?, history = ?, until = ?, hold = ?,"
+    " findings = ?"
+    " WHERE number = ? AND destination = ? AND state = ? AND until IS ?"
 )
 WITH_ALL = (  # entries all of whose destinations are in certain states, and owe no report
     "SELECT number, substr(message, 3, 16), spooled FROM entry WHERE number IN ({numbers}) AND destinations ="
@@ -289,6 +306,22 @@ class SqliteStore:
             finished = self._finish(connection, {mark.number for mark in marks})
         return finished
 
+    def resolve(self, pairs: Sequence[tuple[Attempt, Attempt]]) -> tuple[list[Attempt], list[Settled]]:
+        """What is held or undecided, and what becomes of it: written where the store has it still as it was.
+
+        Returns what was written, and the entries that waited for nothing else; they are forgotten.
+        """
+        connection = self._trusted_connection()
+        written: list[Attempt] = []
+        with self._faults(), connection:
+            for was, becomes in pairs:
+                row = attempt_row(becomes)[3:]
+                connection.execute(RESOLVE, (*row, was.number, was.destination, str(was.state), was.until))
+                if connection.changes():
+                    written.append(becomes)
+            finished = self._finish(connection, {one.number for one in written if one.state in CLOSED})
+        return written, finished
+
     def drop_failed(self, most: int, before: int) -> list[Settled]:
         """Forget the oldest entries that are kept only because their failure cannot be told: those above `most`, and those
         with a number below `before`."""
@@ -337,9 +370,10 @@ class SqliteStore:
             finished = self._finish(connection, {one.number for one in written if one.state in CLOSED})
         return found, finished
 
-    def mend_times(self, now: float, pauses: Sequence[float], warn_seconds: float) -> int:
+    def mend_times(self, now: float, pauses: Sequence[float], warn_seconds: float, held_seconds: float) -> int:
         """Make due now what is due later than an attempt made now would be: after one of `pauses`, the first for the first
-        attempt, the last for all further ones.  Reports likewise: at once, those on delays after `warn_seconds`.
+        attempt, the last for all further ones.  Reports likewise: at once, those on delays after `warn_seconds`.  What is judged
+        again likewise; what is held ends `held_seconds` from now at the latest.
 
         Such a time was written by a clock that was ahead.  Returns how many there were.
         """
@@ -359,6 +393,11 @@ class SqliteStore:
                  now + REPORT_AGAIN_SECONDS + SLACK_SECONDS),
             )
             mended += connection.changes()
+            for state, most, moment in (("undecided", max(pauses), now), ("held", held_seconds, now + held_seconds)):
+                connection.execute(
+                    "UPDATE attempt SET until = ? WHERE state = ? AND until > ?", (moment, state, now + most + SLACK_SECONDS)
+                )
+                mended += connection.changes()
         return mended
 
     def forget_damage(self) -> None:
@@ -476,6 +515,9 @@ def attempt_row(attempt: Attempt) -> tuple[int | float | str | None, ...]:
         attempt.note,
         attempt.report,
         encode_history(attempt.history),
+        attempt.until,
+        attempt.hold,
+        encode_findings(attempt.findings),
     )
 
 

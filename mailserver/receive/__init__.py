@@ -6,11 +6,13 @@ In the order in which they are read:
 * `connection`: drives a connection: octets, turns, time-outs, back-pressure
 * `protocol`: what a connection says: the greeting, encryption, logins, the answers of a transaction
 * `transaction`: one mail transaction (RFC 5321 section 3.3), from MAIL to the reply after the data
+* `after_data`: its second half: judged, edited, decided for each recipient, committed
 * `judging`: all filters of a server, and the questions that they are asked
 * `filter_stage`: asks the filters of one stage, group after group, those of a group side by side, each with a deadline
 * `bound_filter`: a filter as the configuration binds it; turns whatever comes back into an answer
 * `verdicts`: a filter's answer, checked, as one of our own values
 * `judgement`: the one verdict that follows from all answers
+* `fates`: what becomes of each recipient's copy when all verdicts are known, and what the sender hears
 * `copies`: the copies of an accepted message, from the routes of its recipients
 * `spooling`: takes in the content: in memory while it is small, in a file once it is not
 * `throttle`: limits on what a peer may use: connections, errors, time

@@ -16,6 +16,7 @@ from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
+from mailserver.mail.set_apart import SetApart
 from mailserver.plugins.generation import Generation
 from mailserver.receive.absence import Absence
 from mailserver.receive.encryption import Encryption, has_certificate_of
@@ -29,7 +30,7 @@ from mailserver.receive.tls_rules import NO_TLS_RULES, TLSRules
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.smtp.server.session import Extensions, SessionLimits
 
-__all__ = ["OffersLogins", "ConnectionLimits", "Profile", "FindsRoutes", "Store"]
+__all__ = ["CopyPolicy", "OffersLogins", "ConnectionLimits", "Profile", "FindsRoutes", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,19 @@ class ConnectionLimits:
     pace: Pace = field(default_factory=Pace)
 
 
+@dataclass(frozen=True, slots=True)
+class CopyPolicy:
+    """What becomes of copies that are not simply delivered.
+
+    `reports`: a sender who has logged in is told of the recipients whose verdicts refuse his message, where one reply cannot say
+    so; else those copies are held, as everybody else's are.  `holds_quarantine`: what is put aside is held, also a copy for a
+    mailbox, which else goes to Junk.
+    """
+
+    reports: bool = True
+    holds_quarantine: bool = False
+
+
 class Store(Protocol):
     """The queue, as far as a listener needs it."""
 
@@ -64,7 +78,7 @@ class Store(Protocol):
         envelope: Envelope,
         content: Content,
         destinations: tuple[Destination, ...],
-        held: Mapping[int, str] = ...,
+        set_apart: Mapping[int, SetApart] = ...,
     ) -> Deferred[None]: ...
 
 
@@ -128,6 +142,7 @@ class Profile:
     steady_seconds: Callable[[], float] | None = None
     ends: Ends | None = None
     service_extensions: ServiceExtensions | None = None
+    copy_policy: CopyPolicy = CopyPolicy()
     seconds: Callable[[], float] = field(init=False)
     lmtp: bool = field(init=False)  # the listener speaks LMTP (RFC 2033)
     asks: Asks = field(init=False)

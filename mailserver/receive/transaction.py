@@ -24,22 +24,16 @@ from mailserver.mail.answers import (
     Refuse,
     Refused,
     Remote,
-    Route,
     Verdict,
 )
-from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
-from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.mending import mended
 from mailserver.mail.reply import Reply
-from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import FAULTS
-from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
+from mailserver.receive.after_data import AfterData
 from mailserver.receive.judging import Judgement, note_answers
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
-from mailserver.receive.submission.rules import Objection
 from mailserver.smtp import replies
 
 __all__ = ["ROUTES_MOST", "Transaction"]
@@ -60,15 +54,15 @@ class Transaction:
     """
 
     __slots__ = (
-        "_aside",
-        "_discard",
-        "_discarded",
+        "aside",
+        "discard",
+        "discarded",
         "_ended",
-        "_file_is_queues",
+        "file_is_queues",
         "_is_answered_for",
-        "_posting",
-        "_quarantine",
-        "_recipient_findings",
+        "posting",
+        "quarantine",
+        "recipient_findings",
         "_surplus",
         "_route_count",
         "connection",
@@ -95,17 +89,17 @@ class Transaction:
         self.spooling: Spooling | None = None
         # From the call of the commit on, the content's file may be the queue's.  It is removed only where the commit says that it
         # has failed: when the waiting is cancelled nobody knows, and a message that is stored without its file is lost.
-        self._file_is_queues = False
-        self._quarantine = quarantine  # why the whole message is put aside
-        self._aside: list[str] = []  # why the copies of each recipient are
-        self._discard = ""  # why the whole message is thrown away
-        self._discarded: list[str] = []  # why the copy of each recipient is
+        self.file_is_queues = False
+        self.quarantine = quarantine  # why the whole message is put aside
+        self.aside: list[str] = []  # why the copies of each recipient are
+        self.discard = ""  # why the whole message is thrown away
+        self.discarded: list[str] = []  # why the copy of each recipient is
         self.findings: tuple[Finding, ...] = peer.findings
-        self._recipient_findings: list[tuple[Finding, ...]] = []
+        self.recipient_findings: list[tuple[Finding, ...]] = []
         self._surplus = 0  # recipients who were sent to another transaction
         self._route_count = 0
         self._ended = self._is_answered_for = False
-        self._posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self._note)
+        self.posting = None if profile.submission is None else profile.submission.posting(self.id, peer, self.note)
 
     # --- the questions ---
 
@@ -119,27 +113,27 @@ class Transaction:
         self.sender = sender
         self.parameters = parameters
         if self.peer.tls is None and (profile.tls_required or profile.tls_rules.requires_tls_from(sender)):
-            return self._refused("mail", replies.TLS_REQUIRED, "the connection is not encrypted")
+            return self.refused("mail", replies.TLS_REQUIRED, "the connection is not encrypted")
         if profile.service == "submission" and not profile.may_relay(self.peer):
-            return self._refused("mail", replies.authentication_required(self.id), "submission without authentication")
+            return self.refused("mail", replies.authentication_required(self.id), "submission without authentication")
         if not profile.store.writable:
-            return self._refused("mail", replies.storage_broken(self.id), "the store cannot be written")
+            return self.refused("mail", replies.storage_broken(self.id), "the store cannot be written")
         if parameters.size is not None and not profile.store.room_for(parameters.size):
-            return self._refused("mail", replies.storage_full(self.id), "no room")
+            return self.refused("mail", replies.storage_full(self.id), "no room")
         if profile.asks.sender:
-            judgement = profile.judging.sender(self._envelope())
+            judgement = profile.judging.sender(self.envelope())
             if isinstance(judgement, Deferred):
                 judgement = await judgement
-            refusal = self._weigh("mail", judgement)
+            refusal = self.weigh("mail", judgement)
             if refusal is not None:
                 return refusal
-            self._quarantine = self._quarantine or judgement.quarantine
-            self._discard = judgement.discard
+            self.quarantine = self.quarantine or judgement.quarantine
+            self.discard = judgement.discard
             self.findings += judgement.findings
-        if self._posting is not None:
-            objection = await self._posting.mail(sender)
+        if self.posting is not None:
+            objection = await self.posting.mail(sender)
             if objection is not None:
-                return self._refused("mail", objection.reply, objection.why)
+                return self.refused("mail", objection.reply, objection.why)
         return replies.SENDER_OK
 
     async def recipient(self, address: Address, parameters: RecipientParameters) -> Reply:
@@ -147,40 +141,36 @@ class Transaction:
         profile = self.profile
         if len(self.recipients) >= profile.limits.recipients:
             self._surplus += 1
-            return self._refused("rcpt", replies.too_many_recipients(self.id), "too many recipients", address)
-        if self.recipients and profile.asks.content_for and not profile.lmtp:
-            # One reply after the data cannot carry two verdicts: each recipient gets a copy of its own.
-            self._surplus += 1
-            return self._refused("rcpt", replies.one_recipient_at_a_time(self.id), "judged for each recipient", address)
+            return self.refused("rcpt", replies.too_many_recipients(self.id), "too many recipients", address)
         if self.peer.tls is None and profile.tls_rules.requires_tls_for(address):
-            return self._refused("rcpt", replies.TLS_REQUIRED, "the connection is not encrypted", address)
+            return self.refused("rcpt", replies.TLS_REQUIRED, "the connection is not encrypted", address)
         usable = await self._usable_routes(address)
         if isinstance(usable, Reply):
             return usable
         if self.recipients and self._route_count + len(usable) > max(ROUTES_MOST, profile.limits.recipients):
             self._surplus += 1
-            return self._refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
+            return self.refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
         aside = discarded = ""
         findings: tuple[Finding, ...] = ()
         if profile.asks.recipient:
-            judgement = profile.judging.recipient(self._envelope(), recipient)
+            judgement = profile.judging.recipient(self.envelope(), recipient)
             if isinstance(judgement, Deferred):
                 judgement = await judgement
-            refusal = self._weigh("rcpt", judgement, address)
+            refusal = self.weigh("rcpt", judgement, address)
             if refusal is not None:
                 return refusal
             aside, discarded, findings = judgement.quarantine, judgement.discard, judgement.findings
-        if self._posting is not None:
-            objection = self._posting.recipient(address)
+        if self.posting is not None:
+            objection = self.posting.recipient(address)
             if objection is not None:
-                return self._refused("rcpt", objection.reply, objection.why, address)
+                return self.refused("rcpt", objection.reply, objection.why, address)
         self.recipients.append(recipient)
         self.routes.append(usable)
         self._route_count += len(usable)
-        self._aside.append(aside)
-        self._discarded.append(discarded)
-        self._recipient_findings.append(findings)
+        self.aside.append(aside)
+        self.discarded.append(discarded)
+        self.recipient_findings.append(findings)
         return replies.RECIPIENT_OK
 
     def excuses(self, reply: Reply) -> bool:
@@ -196,29 +186,29 @@ class Transaction:
         try:
             routes = await profile.router.route(address)
         except AddressError as error:
-            return self._refused("rcpt", replies.bad_address(self.id), str(error), address)
+            return self.refused("rcpt", replies.bad_address(self.id), str(error), address)
         except FAULTS:  # whatever a directory raises means "cannot tell"
             log.failure("{id}: no route for a recipient could be found out", id=self.id)
-            return self._refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
+            return self.refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
         usable: list[Local | Remote] = []
         for route in routes:
             if isinstance(route, Refused):
-                return self._refused("rcpt", route.reply, route.why, address)
+                return self.refused("rcpt", route.reply, route.why, address)
             if isinstance(route, Remote) and route.address == address and not profile.may_relay(self.peer):
-                return self._refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
+                return self.refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
             if isinstance(route, Remote) and not profile.relays:
-                return self._refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
+                return self.refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
             usable.append(route)
         if not usable:
-            return self._refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
+            return self.refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
         if profile.absence is not None:  # asked last: a peer that may not send there learns that, not that a delivery is missing
             try:
                 missing = next(filter(None, map(profile.absence.why, usable)), "")
             except FAULTS:  # a plugin's
                 log.failure("{id}: whether a delivery is missing could not be found out", id=self.id)
-                return self._refused("rcpt", replies.cannot_route(self.id), "the delivery failed", address)
+                return self.refused("rcpt", replies.cannot_route(self.id), "the delivery failed", address)
             if missing:
-                return self._refused("rcpt", replies.LOCAL_ERROR, f"who would deliver it is missing: {missing}", address)
+                return self.refused("rcpt", replies.LOCAL_ERROR, f"who would deliver it is missing: {missing}", address)
         return usable
 
     def data(self, spooling: Spooling) -> Reply:
@@ -231,9 +221,9 @@ class Transaction:
     def _data(self, spooling: Spooling) -> Reply:
         store = self.profile.store
         if not store.writable:
-            return self._refused("data", replies.storage_broken(self.id), "the store cannot be written")
+            return self.refused("data", replies.storage_broken(self.id), "the store cannot be written")
         if not store.room_for(self.parameters.size or 0):
-            return self._refused("data", replies.storage_full(self.id), "no room")
+            return self.refused("data", replies.storage_full(self.id), "no room")
         self.spooling = spooling
         return replies.START_CONTENT
 
@@ -252,31 +242,31 @@ class Transaction:
         if fault is not None:
             spooling.abandon()
             reply = Reply.of(fault.code, fault.enhanced, f"{fault.lines[0]} ({self.id})")
-            return self._all(self._refused("content", reply, fault.lines[0]))
+            return self.same_for_all(self.refused("content", reply, fault.lines[0]))
         try:
             content = await spooling.finish(binary=self.parameters.body == "BINARYMIME")
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reply = (replies.storage_full if full else replies.storage_broken)(self.id)
-            return self._all(self._refused("content", reply, str(error)))
+            return self.same_for_all(self.refused("content", reply, str(error)))
         if stray_in_header:
-            self._note("mended", what="stray line ends in the header")
+            self.note("mended", what="stray line ends in the header")
         try:
             content, done = mended(content)
             for what in done:
-                self._note("mended", what=what)
-            return await self._judge_and_commit(content)
+                self.note("mended", what=what)
+            return await AfterData(self).replies(content)
         finally:
-            self._afterwards(spooling.release)
-            if content.path is not None and not self._file_is_queues:
-                self._afterwards(spooling.discard_file)
+            self.afterwards(spooling.release)
+            if content.path is not None and not self.file_is_queues:
+                self.afterwards(spooling.discard_file)
 
     async def extended(self, verb: str, argument: str) -> Reply:
         """A command that a plugin has added."""
         added = self.profile.service_extensions
         if added is None:  # a reload has taken away what EHLO had announced
             return replies.COMMAND_NOT_OFFERED
-        return await added.command(self.id, verb, argument, self.peer, self._envelope())
+        return await added.command(self.id, verb, argument, self.peer, self.envelope())
 
     def abandon(self, how: TransactionEnd = TransactionEnd.LOST) -> None:
         """RSET, a new EHLO or a lost connection: nothing came of it."""
@@ -295,7 +285,7 @@ class Transaction:
         ends = self.profile.ends
         if ends is not None and not self._ended:
             self._ended = True
-            ends.transaction(self._envelope(), how)
+            ends.transaction(self.envelope(), how)
 
     async def _and_its_end(self, answer: Awaitable[Reply]) -> Reply:
         reply: Reply | None = None
@@ -321,177 +311,9 @@ class Transaction:
             self._end(how)
         return answers
 
-    # --- after the data ---
+    # --- what is written down and answered; `after_data` goes on with it ---
 
-    async def _judge_and_commit(self, content: Content) -> Sequence[Reply]:
-        profile = self.profile
-        if goes_round(content, profile.limits.hops):
-            return self._all(self._refused("content", replies.too_many_hops(self.id), "too many Received fields"))
-        if self._posting is not None:
-            completed = await self._posting.content(content, smtputf8=self.parameters.smtputf8)
-            if isinstance(completed, Objection):
-                return self._all(self._refused("content", completed.reply, completed.why))
-            content = completed
-        recipients, routes, asks = self.recipients, list(self.routes), profile.asks
-        verdicts: list[Reply | None] = [None] * len(recipients)
-        judging = profile.judging
-        if asks.content and not self._discard:
-            judgement = judging.content(self._envelope(), content)
-            if isinstance(judgement, Deferred):
-                judgement = await judgement
-            refusal = self._weigh("content", judgement)
-            if refusal is not None:
-                return self._all(refusal)
-            self._quarantine = self._quarantine or judgement.quarantine
-            self._discard = judgement.discard
-            self.findings += judgement.findings
-        if asks.content_for and not self._discard:
-            for n, recipient in enumerate(recipients):
-                judgement = judging.content_for(self._envelope(self._recipient_findings[n]), content, recipient)
-                if isinstance(judgement, Deferred):
-                    judgement = await judgement
-                verdicts[n] = self._weigh("content", judgement, recipient.address)
-                self._aside[n] = self._aside[n] or judgement.quarantine
-                self._discarded[n] = self._discarded[n] or judgement.discard
-        if asks.edits and not self._discard:
-            edited = await self._edited(content)
-            if isinstance(edited, Reply):
-                return self._all(edited)
-            content, routes = edited
-        return await self._commit(content, routes, verdicts)
-
-    async def _edited(self, content: Content) -> tuple[Content, list[Sequence[Local | Remote]]] | Reply:
-        """The message and the routes after the modifiers' edits, or the refusal."""
-        answer = self.profile.judging.edits(self._envelope(), content)
-        if isinstance(answer, Deferred):
-            answer = await answer
-        edits, judgement = answer
-        refusal = self._weigh("content", judgement)
-        if refusal is not None:
-            return refusal
-        try:
-            content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
-            return content, await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
-        except CancelledError:
-            raise
-        except (ValueError, OSError) as error:  # not for this message: the modifier is at fault, not the peer
-            why = f"a modifier's edit is wrong: {error}"
-        except FAULTS:  # of the router
-            log.failure("{id}: the edits of a modifier cannot be applied", id=self.id)
-            why = "a modifier's edit cannot be applied"
-        return self._refused("content", replies.cannot_process(self.id), why)
-
-    async def _commit(
-        self, content: Content, routes: list[Sequence[Local | Remote]], verdicts: list[Reply | None]
-    ) -> Sequence[Reply]:
-        profile = self.profile
-        envelope = self._envelope()
-        for n, recipient in enumerate(self.recipients):
-            why = self._discard or self._discarded[n]
-            if why and verdicts[n] is None:
-                routes[n] = ()
-                self._note("discarded", recipients=[str(recipient.address)], why=why)
-        if self._quarantine or any(self._aside) or any(verdicts):
-            copies = copies_for(
-                [
-                    RecipientRoute(recipient, route, self._quarantine or self._aside[n])
-                    for n, recipient in enumerate(self.recipients)
-                    if verdicts[n] is None
-                    for route in routes[n]
-                ]
-            )
-        else:
-            copies = copies_of(self.recipients, routes)
-        original = content
-        if copies.destinations:
-            hidden = profile.hides_clients and bool(self.peer.login)
-            content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
-            accepted = await self._committed(envelope, content, copies)
-        else:  # a modifier has left nobody who would get it
-            accepted = replies.queued(self.id)
-        if accepted.code < 400:
-            self._afterwards(self._tell_accepted, content, original)
-            for why, recipients in copies.in_junk.items():
-                self._afterwards(self._tell_junk, why, recipients)
-        if not profile.lmtp:
-            return (accepted if verdicts[0] is None else verdicts[0],) if len(verdicts) == 1 else (accepted,)
-        return [accepted if verdict is None else verdict for verdict in verdicts]
-
-    async def _committed(self, envelope: Envelope, content: Content, copies: Copies) -> Reply:
-        """What the sender hears: once it is durable, or why it is not."""
-        posting = self._posting
-        if posting is not None:
-            objection = posting.charge()
-            if objection is not None:
-                return self._refused("commit", objection.reply, objection.why)
-        answer = replies.queued(self.id)
-        self._file_is_queues = True
-        try:
-            await self.profile.store.commit(envelope, content, copies.destinations, copies.held)
-        except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
-            self._file_is_queues = isinstance(error, StorageFault) and error.may_come_back
-            answer = self._not_committed(error)
-        if posting is not None:
-            self._afterwards(posting.settle, answer.code < 400)
-        return answer
-
-    def _not_committed(self, error: Exception) -> Reply:
-        if isinstance(error, StorageFull):
-            return self._refused("commit", replies.storage_full(self.id), str(error))
-        if not isinstance(error, StorageBroken):
-            log.failure("{id}: the queue could not take the message", id=self.id)
-        return self._refused("commit", replies.storage_broken(self.id), f"{type(error).__name__}: {error}")
-
-    def _afterwards(self, work: Callable[..., object], *arguments: object) -> None:
-        """Do what does not bear on the answer: once a message is durable, nothing that fails may make it be sent again."""
-        try:
-            work(*arguments)
-        except Exception:  # noqa: BLE001  # whatever it is
-            log.failure("{id}: the answer stands, but something that follows it has failed", id=self.id)
-
-    def _tell_accepted(self, content: Content, original: Content) -> None:
-        self.profile.note(
-            self.id,
-            "accepted",
-            connection=self.connection,
-            peer=self.peer.address,
-            hello=self.peer.hello,
-            sender=str(self.sender) if self.sender is not None else "",
-            recipients=[str(r.address) for r in self.recipients],
-            size=content.size,
-            message_id=message_id(original),
-        )
-
-    def _tell_junk(self, why: str, recipients: list[str]) -> None:
-        self.profile.note(self.id, "junk", recipients=recipients, why=why)
-
-    async def _reroute(self, edits: list[ReplaceRecipient]) -> list[Sequence[Local | Remote]]:
-        """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
-        routes = list(self.routes)
-        for edit in edits:
-            if all(recipient.address != edit.recipient for recipient in self.recipients):
-                why = f"{edit.recipient} is to be replaced and is no recipient"
-                self.profile.note(self.id, "filter", stage="edits", verdict="", why=why)
-            for n, recipient in enumerate(self.recipients):
-                if recipient.address != edit.recipient:
-                    continue
-                found: list[Local | Remote] = []
-                for address in edit.replacements:
-                    for route in await self.profile.router.route(address):
-                        found.append(self._usable(route, address))
-                routes[n] = found
-        return routes
-
-    # --- small decisions ---
-
-    def _usable(self, route: Route, address: Address) -> Local | Remote:
-        if isinstance(route, Refused) or (isinstance(route, Remote) and not self.profile.relays):
-            raise ValueError(f"a recipient is replaced by {address}, which has no route")
-        return route
-
-    def _envelope(self, more: tuple[Finding, ...] = ()) -> Envelope:
+    def envelope(self, more: tuple[Finding, ...] = ()) -> Envelope:
         """As it is now; `more` was found about the one recipient whose copy is judged."""
         return Envelope(
             self.id,
@@ -503,19 +325,19 @@ class Transaction:
             self.findings + more,
         )
 
-    def _weigh(self, stage: str, judgement: Judgement, address: Address | None = None) -> Reply | None:
+    def weigh(self, stage: str, judgement: Judgement, address: Address | None = None) -> Reply | None:
         """Record what the filters have said; return the refusal, if it is one."""
         note_answers(self.profile.note, self.id, judgement)
         verdict: Verdict = judgement.verdict
         if isinstance(verdict, Refuse):
-            return self._refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
+            return self.refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
         if isinstance(verdict, Defer):
-            return self._refused(stage, replies.deferred_by_policy(self.id, verdict.enhanced), verdict.why, address)
+            return self.refused(stage, replies.deferred_by_policy(self.id, verdict.enhanced), verdict.why, address)
         if isinstance(verdict, Disconnect):
-            return self._refused(stage, replies.disconnected_by_policy(self.id), verdict.why, address)
+            return self.refused(stage, replies.disconnected_by_policy(self.id), verdict.why, address)
         return None
 
-    def _refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
+    def refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
         """Record the refusal.  Whoever hears it can ask us about it: the message's id is in the words."""
         if not any(self.id in line for line in reply.lines):
             reply = replace(reply, lines=(*reply.lines[:-1], f"{reply.lines[-1]} ({self.id})"))
@@ -533,8 +355,17 @@ class Transaction:
         )
         return reply
 
-    def _note(self, step: str, **fields: Any) -> None:
+    def note(self, step: str, **fields: Any) -> None:
+        """Record a step of the message's road."""
         self.profile.note(self.id, step, connection=self.connection, peer=self.peer.address, **fields)
 
-    def _all(self, reply: Reply) -> Sequence[Reply]:
+    def afterwards(self, work: Callable[..., object], *arguments: object, **named: object) -> None:
+        """Do what does not bear on the answer: once a message is durable, nothing that fails may make it be sent again."""
+        try:
+            work(*arguments, **named)
+        except Exception:  # noqa: BLE001  # whatever it is
+            log.failure("{id}: the answer stands, but something that follows it has failed", id=self.id)
+
+    def same_for_all(self, reply: Reply) -> Sequence[Reply]:
+        """The replies after the data where all recipients have the same one."""
         return (reply,) * len(self.recipients) if self.profile.lmtp else (reply,)

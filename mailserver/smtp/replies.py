@@ -91,7 +91,6 @@ __all__ = [
     "greeting",
     "header_from_not_owned",
     "header_not_understood",
-    "one_recipient_at_a_time",
     "queued",
     "refused_by_policy",
     "relaying_denied",
@@ -272,11 +271,6 @@ def relaying_denied(id: str) -> Reply:
 def too_many_recipients(id: str) -> Reply:
     """RFC 5321 section 4.5.3.1.10: the client sends another copy to the rest."""
     return Reply.of(452, ANOTHER_TRANSACTION, f"Too many recipients ({id})")
-
-
-def one_recipient_at_a_time(id: str) -> Reply:
-    """Each recipient judges for itself, and there is one reply for all: another copy for the next one."""
-    return Reply.of(452, ANOTHER_TRANSACTION, f"One recipient for each copy here ({id})")
 
 
 def too_many_hops(id: str) -> Reply:

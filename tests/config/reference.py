@@ -50,6 +50,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[relay]", schema.RelayTable),
     ("[dns]", schema.DNSTable),
     ("[queue]", schema.QueueTable),
+    ("[policy]", schema.PolicyTable),
     ("[pickup]", schema.PickupTable),
     ("[log]", schema.LogTable),
     ("[[filter]]", schema.FilterTable),

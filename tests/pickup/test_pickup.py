@@ -23,6 +23,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.mail.envelope import MailParameters, Recipient
 from mailserver.mail.faults import StorageBroken
+from mailserver.mail.set_apart import Returned
 from mailserver.pickup.file_format import PickupEnvelope, pickup_name
 from mailserver.pickup.folder import UNFINISHED_SECONDS, PickupFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, LOOK_SECONDS
@@ -134,10 +135,11 @@ class Files(PickupCase):
         pickup, listener = self.started(filters=[BoundFilter("notbob", NotBob())])
         self.put("alice@example.org", "bob@example.org")
         pickup.look()
-        message, report = listener.store.taken
-        self.assertEqual([str(one.recipient.address) for one in message[2]], ["alice@example.org"])
-        self.assertIsNone(report[0].sender)
-        self.assertIn(b"rfc822; bob@example.org", report[1])
+        ((_, _, destinations),) = listener.store.taken
+        self.assertEqual([str(one.recipient.address) for one in destinations], ["alice@example.org", "bob@example.org"])
+        (apart,) = listener.store.set_apart
+        self.assertEqual({index: (type(one), one.why) for index, one in apart.items()}, {1: (Returned, "not bob")})
+        self.assertEqual(self.files(), [])
 
     def test_a_refused_message_of_the_null_sender_is_reported_to_nobody(self) -> None:
         pickup, listener = self.started()

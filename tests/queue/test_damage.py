@@ -515,13 +515,19 @@ class Rows(DamageCase):
 
     async def test_a_state_that_there_is_not(self):
         ids = await self.rows(
-            "INSERT INTO attempt VALUES (:n, 0, 0, 'defexred', 1, 5.0, NULL, 'x', NULL, '[]')",
+            "INSERT INTO attempt VALUES (:n, 0, 0, 'defexred', 1, 5.0, NULL, 'x', NULL, '[]', NULL, NULL, NULL)",
         )
         await self.assert_shown_and_others_served(ids)
 
     async def test_a_history_that_is_none(self):
         ids = await self.rows(
-            "INSERT INTO attempt VALUES (:n, 0, 0, 'deferred', 1, 5.0, '[451]', 'x', NULL, '[7]')",
+            "INSERT INTO attempt VALUES (:n, 0, 0, 'deferred', 1, 5.0, '[451]', 'x', NULL, '[7]', NULL, NULL, NULL)",
+        )
+        await self.assert_shown_and_others_served(ids)
+
+    async def test_a_hold_that_there_is_not(self):
+        ids = await self.rows(
+            "INSERT INTO attempt VALUES (:n, 0, 0, 'held', 1, NULL, NULL, 'x', NULL, '[]', 5.0, 'hexd', NULL)",
         )
         await self.assert_shown_and_others_served(ids)
 

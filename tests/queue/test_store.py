@@ -7,8 +7,10 @@ from unittest import mock
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.mail.answers import Finding
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.set_apart import HoldKind
 from mailserver.queue import reader
 from mailserver.queue import store as store_module
 from mailserver.queue.entry import (
@@ -27,6 +29,13 @@ from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import SCHEMA_VERSION, MessageRefused, SqliteStore
 from tests.queue.doubles import envelope, local, remote
+
+UNDO_3 = (
+    "DROP INDEX attempt_until",
+    "ALTER TABLE attempt DROP COLUMN until",
+    "ALTER TABLE attempt DROP COLUMN hold",
+    "ALTER TABLE attempt DROP COLUMN findings",
+)
 
 
 class StoreCase(SynchronousTestCase):
@@ -100,6 +109,7 @@ class Life(StoreCase):
             "DROP INDEX attempt_failed",
             "ALTER TABLE attempt DROP COLUMN report",
             "ALTER TABLE attempt DROP COLUMN history",
+            *UNDO_3,
             "PRAGMA user_version = 1",
         ):
             self.store._connection.execute(statement)
@@ -113,6 +123,22 @@ class Life(StoreCase):
         self.store.settle([], [], [kept])
         ((message,), _) = self.reader.read([number], 100)
         self.assertEqual(message.attempts, (kept,))
+
+    def test_the_second_schema_is_led_to_the_present_one(self):
+        (number,) = self.add(5)
+        self.store.settle([], [], [self.attempt(number, 0, due=7.0)])
+        for statement in (*UNDO_3, "PRAGMA user_version = 2"):
+            self.store._connection.execute(statement)
+        self.store.close()
+        self.store.open()
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertEqual(message.attempts, (self.attempt(number, 0, due=7.0),))
+        kept = replace(self.attempt(number, 0, due=None), state=EntryState.HELD, until=9.0, hold=HoldKind.REFUSED)
+        kept = replace(kept, findings=(Finding("spf", 2.5, "no \udcff", {"a": 1, "b": None}, "spf"),))
+        self.store.settle([], [], [kept])
+        ((message,), _) = self.reader.read([number], 100)
+        self.assertEqual(message.attempts, (kept,))
+        self.assertEqual(self.reader.until_now(DuePlace(0.0, 0, False), 9.0, 10), ([DuePlace(9.0, number, False)], None))
 
     def test_a_history_of_an_earlier_release_has_no_dialogue(self):
         old = '[[1.0, "mx.example.com", "RCPT", "450 Later", "grey"]]'

@@ -20,6 +20,7 @@ from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import SetApart
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.profile import ConnectionLimits, Profile
@@ -27,7 +28,7 @@ from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 
-NOTHING: Mapping[int, str] = {}
+NOTHING: Mapping[int, SetApart] = {}
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 
 
@@ -77,7 +78,7 @@ class Store:
         self.hold = False
         self.answer: Exception | None = None
         self.taken: list[tuple[Envelope, bytes, tuple[Destination, ...]]] = []
-        self.held: list[dict[int, str]] = []  # of each of them
+        self.set_apart: list[dict[int, SetApart]] = []  # of each of them
         self.waiting: list[Deferred[None]] = []
         self.directory = directory
         os.makedirs(directory, exist_ok=True)
@@ -89,12 +90,12 @@ class Store:
         return os.path.join(self.directory, id)
 
     def commit(
-        self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...], held: Mapping[int, str] = NOTHING
+        self, envelope: Envelope, content: Content, destinations: tuple[Destination, ...], set_apart: Mapping[int, SetApart] = NOTHING
     ) -> Deferred[None]:
         if self.answer is not None:
             return fail(self.answer)
         self.taken.append((envelope, b"".join(content.chunks()), destinations))
-        self.held.append(dict(held))
+        self.set_apart.append(dict(set_apart))
         if not self.hold:
             return succeed(None)
         self.waiting.append(Deferred())

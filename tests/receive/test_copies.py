@@ -18,10 +18,14 @@ from mailserver.mail.answers import Local, Mailbox, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Hold, HoldKind, Returned, SetApart
 from mailserver.receive.copies import RecipientRoute, copies_for
+from mailserver.receive.fates import DELIVERED, CopyFate, Fate
 from tests.delivery.messages import files_below, read
 
 PEER = Peer("192.0.2.1", 25000, "mx")
+ODD = CopyFate(Fate.ASIDE, "odd")
 FOLDERS = ((), ("x",), ("y",), ("x", "z"))
 
 routes = st.lists(
@@ -32,7 +36,7 @@ routes = st.lists(
 def route(number: int, user: str, folder: tuple[str, ...], aside: bool) -> RecipientRoute:
     recipient = Recipient(Address(f"r{number}", "example.org"))
     box = Mailbox(user, "example.org", folder, folder_must_exist=bool(folder))
-    return RecipientRoute(recipient, Local(Address(f"r{number}", "example.org"), box), "odd" if aside else "")
+    return RecipientRoute(recipient, Local(Address(f"r{number}", "example.org"), box), ODD if aside else DELIVERED)
 
 
 class Copies(SynchronousTestCase):
@@ -89,11 +93,40 @@ class Copies(SynchronousTestCase):
         return wanted | {f"{user}/.Junk": f"r{min(numbers)}" for user, numbers in in_junk.items()}
 
     def test_another_host_is_held_only_where_every_way_to_the_address_is_put_aside(self) -> None:
-        def to(number: int, address: str, aside: str) -> RecipientRoute:
-            return RecipientRoute(Recipient(Address(f"r{number}", "example.org")), Remote(Address.parse(address)), aside)
-
         copies = copies_for(
-            [to(0, "a@far.example", "odd"), to(1, "b@far.example", "odd"), to(2, "a@FAR.example", ""), to(3, "A@far.example", "odd")]
+            [to(0, "a@far.example", ODD), to(1, "b@far.example", ODD), to(2, "a@FAR.example", DELIVERED), to(3, "A@far.example", ODD)]
         )
         self.assertEqual([one.recipient.address.local for one in copies.destinations], ["r2", "r0", "r1", "r3"])
-        self.assertEqual(copies.held, {2: "odd", 3: "odd"})
+        odd = Hold(HoldKind.QUARANTINED, "odd")
+        self.assertEqual(copies.set_apart, {2: odd, 3: odd})
+
+    def test_what_is_refused_or_undecided_is_held_and_what_is_discarded_leads_nowhere(self) -> None:
+        reply = Reply.of(550, "5.7.1", "no")
+        fates = [Fate.WITHHELD, Fate.UNDECIDED, Fate.DISCARDED, Fate.REFUSED, Fate.RETURNED, Fate.ASIDE]
+        for holds in (False, True):
+            copies = copies_for([to(n, f"{n}@far.example", CopyFate(fate, "why"), reply) for n, fate in enumerate(fates)], holds=holds)
+            self.assertEqual([one.recipient.address.local for one in copies.destinations], ["r5", "r1", "r0", "r4"])
+            kinds = (HoldKind.QUARANTINED, HoldKind.UNDECIDED, HoldKind.REFUSED)
+            wanted: dict[int, SetApart] = {n: Hold(kind, "why") for n, kind in enumerate(kinds)}
+            self.assertEqual(copies.set_apart, wanted | {3: Returned(reply, "why")})
+
+    def test_what_is_put_aside_for_a_mailbox_is_held_where_that_is_wanted(self) -> None:
+        copies = copies_for([route(0, "alice", (), True), route(1, "bob", (), False)], holds=True)
+        self.assertEqual(copies.set_apart, {1: Hold(HoldKind.QUARANTINED, "odd")})
+        self.assertEqual(copies.in_junk, {})
+
+    def test_a_refusal_for_a_mailbox_that_gets_the_message_another_way_changes_nothing(self) -> None:
+        for best, apart in ((DELIVERED, {}), (ODD, {})):
+            one = to_alice(0, best)
+            copies = copies_for([to_alice(1, CopyFate(Fate.WITHHELD, "no")), one, to_alice(2, CopyFate(Fate.UNDECIDED, "later"))])
+            self.assertEqual((copies.set_apart, len(copies.destinations)), (apart, 3))
+            self.assertEqual({one.place for one in copies.destinations}, {copies.destinations[0].place})
+
+
+def to_alice(number: int, fate: CopyFate) -> RecipientRoute:
+    recipient = Recipient(Address(f"r{number}", "example.org"))
+    return RecipientRoute(recipient, Local(Address("alice", "example.org"), Mailbox("alice", "example.org")), fate)
+
+
+def to(number: int, address: str, fate: CopyFate, reply: Reply | None = None) -> RecipientRoute:
+    return RecipientRoute(Recipient(Address(f"r{number}", "example.org")), Remote(Address.parse(address)), fate, reply)

@@ -25,6 +25,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.receive import transaction
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
@@ -148,7 +149,7 @@ class Recipients(TransactionCase):
         self.assertLess(len(codes), 1030)
         self.assertEqual(listener.store.taken, [])
 
-    def test_so_is_each_that_leads_too_many_ways_or_is_judged_by_itself(self) -> None:
+    def test_so_is_each_that_leads_too_many_ways(self) -> None:
         self.patch(transaction, "SURPLUS_MOST", 5)
         routes = [Local(Address("a", "example.org"), Mailbox("a", "example.org"))] * (ROUTES_MOST // 2 + 1)
         for listener in (self.listener(), self.listener(ForEach())):
@@ -156,10 +157,6 @@ class Recipients(TransactionCase):
             codes = self.send(listener, *["all@example.org"] * 200)
             self.assertLess(len(codes), 35)
             self.assertEqual(listener.store.taken, [])
-
-    def test_where_each_recipient_judges_the_others_are_no_errors_either(self) -> None:
-        listener = self.listener(ForEach())
-        self.assertEqual(self.send(listener, *["alice@example.org"] * 50), [250, 250, *[452] * 49, 354, 250])
 
     def test_a_router_that_fails_defers(self) -> None:
         for error in (RuntimeError("the directory is down"), SystemExit(1), asyncio.CancelledError()):
@@ -217,10 +214,49 @@ class Contents(TransactionCase):
         self.send(listener, "alice@example.org", "bob@example.org")
         self.assertEqual(self.mailboxes(listener), [("alice", ("Junk",)), ("bob", ("Junk",))])
 
-    def test_one_reply_cannot_carry_two_verdicts_so_each_recipient_gets_a_copy(self) -> None:
+    def test_what_one_recipient_refuses_and_another_takes_is_held_for_the_first(self) -> None:
         listener = self.listener(ForEach(bob=Refuse("bob says no")))
-        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 452, 354, 250])
-        self.assertEqual(self.mailboxes(listener), [("alice", ())])
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
+        self.assertEqual(self.mailboxes(listener), [("alice", ()), ("bob", ())])
+        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.REFUSED, "bob says no")}])
+
+    def test_what_one_recipient_defers_and_another_takes_is_held_undecided_for_the_first(self) -> None:
+        listener = self.listener(ForEach(alice=Defer("not now")))
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
+        self.assertEqual(self.mailboxes(listener), [("bob", ()), ("alice", ())])
+        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.UNDECIDED, "not now")}])
+
+    def test_without_a_yes_one_later_is_the_answer_and_nothing_is_committed(self) -> None:
+        listener = self.listener(ForEach(alice=Refuse("no"), bob=Defer("not now")))
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org")[-1], 450)
+        listener = self.listener(ForEach(alice=Refuse("no", enhanced="5.7.27"), bob=Refuse("no")))
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org")[-1], 550)
+        self.assertEqual(listener.store.taken, [])
+
+    def test_all_recipients_are_asked_side_by_side_under_one_deadline(self) -> None:
+        for service in ("mx", "lmtp"):
+            asked: list[Deferred[Verdict]] = []
+
+            @implementer(IRecipientContentFilter)
+            class Slow:
+                def judge_content_for(self, *_: Any, asked: list[Deferred[Verdict]] = asked) -> Deferred[Verdict]:
+                    asked.append(Deferred())
+                    return asked[-1]
+
+            listener = self.listener(Slow(), service=service)
+            protocol, wire = listener.greeted()
+            protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\r\n.\r\n")
+            self.assertEqual(len(asked), 2)
+            asked[1].callback(Pass())
+            listener.clock.advance(10.1)  # alice's is late, which defers
+            answers = {"mx": [250], "lmtp": [450, 250]}[service]
+            self.assertEqual(wire.codes()[-len(answers) :], answers)
+            self.assertEqual(len(listener.store.taken), 1)
+
+    def test_where_all_refuse_in_lmtp_nobody_is_told_that_it_was_accepted(self) -> None:
+        listener = self.listener(ForEach(alice=Refuse("no"), bob=Refuse("no")), service="lmtp")
+        self.send(listener, "alice@example.org", "bob@example.org")
+        self.assertNotIn("accepted", [step for _, step, _ in listener.steps])
 
     def test_in_lmtp_each_recipient_has_its_own_verdict(self) -> None:
         listener = self.listener(ForEach(bob=Refuse("no"), postmaster=Quarantine("odd")), service="lmtp")
@@ -294,7 +330,7 @@ class PuttingAside(TransactionCase):
     def aside(self, listener: Listener, message: int = -1) -> dict[str, str]:
         """What became of each recipient: "" where nothing is special."""
         _, _, destinations = listener.store.taken[message]
-        held = listener.store.held[message]
+        held = {index: one.why for index, one in listener.store.set_apart[message].items()}
         return {
             one.recipient.address.local: "/".join(one.route.mailbox.place) if isinstance(one.route, Local) else held.get(one.index, "")
             for one in destinations
@@ -542,7 +578,7 @@ class Modifiers(TransactionCase):
     def test_an_edit_that_does_not_fit_the_message_defers_with_a_sentence(self) -> None:
         for error, words in ((EditError("the header section has no end"), "has no end"), (OSError(5, "I/O error"), "I/O error")):
             listener = self.listener(Edits(DropHeader("Subject")))
-            with mock.patch("mailserver.receive.transaction.apply_edits", side_effect=error):
+            with mock.patch("mailserver.receive.after_data.apply_edits", side_effect=error):
                 self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
             self.assertRegex(listener.step("refused")["why"], f"^a modifier's edit is wrong: .*{words}$")
 

@@ -181,13 +181,22 @@ class ForeignFilter(ScenarioCase):
         server.wait_for_mail("bob")
         self.assertEqual(server.messages("alice"), [])
 
-    def test_in_smtp_a_second_recipient_comes_with_a_copy_of_its_own(self) -> None:
-        """One reply after the data cannot carry two verdicts."""
+    def test_in_smtp_what_one_recipient_refuses_is_held_and_the_other_gets_his(self) -> None:
         server = self.serve_with_puppet()
         with Wire(server.port) as wire:
             wire.dialogue("EHLO client.example", "MAIL FROM:<s@example.net>")
-            first, second = wire.command("RCPT TO:<alice@example.org>"), wire.command("RCPT TO:<bob@example.org>")
-            self.assertEqual((first.code, second.code), (250, 452))
+            wire.dialogue("RCPT TO:<alice@example.org>", "RCPT TO:<bob@example.org>", "DATA")
+            wire.send(b"X-Not-For: alice\r\nSubject: x\r\n\r\nx\r\n.\r\n")
+            self.assertEqual(wire.reply().code, 250)
+        server.wait_for_mail("bob")
+        (entry,) = json.loads(server.command("queue", "list", "--state", "held", "--json").stdout)
+        shown = server.command("queue", "show", entry["id"]).stdout
+        self.assertIn("held (refused), discarded in 29d", shown)
+        self.assertIn("not for them", shown)
+        self.assertEqual(server.command("queue", "bounce", "--yes", entry["id"]).returncode, 1)
+        self.assertEqual(server.messages("alice"), [])
+        server.command("queue", "release", entry["id"])
+        server.wait_for_mail("alice")
 
     def test_a_plugin_that_cannot_be_imported_stops_the_start_with_its_traceback(self) -> None:
         server = self.prepare(BASIC + FILTER)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
+from mailserver.mail.set_apart import HoldKind
 from mailserver.queue.entry import CLOSED, KEY_OCTETS, REPORT_HELD, Attempt, EntryState, Trial, pack
 from mailserver.queue.reader import ReadMessage
 
-__all__ = ["STEPS", "Change", "Verb", "change_states", "held_attempts", "is_open_to", "redirect"]
+__all__ = ["STEPS", "Change", "Verb", "change_states", "is_open_to", "redirect"]
 
-NOTE_CHARACTERS = 1000
 BOUNCED = Reply.of(554, "5.0.0", "Returned by the postmaster of this host")
 QUEUED = "queued"  # a destination of which nothing is recorded
 
@@ -42,13 +42,14 @@ STEPS = {
 """The step on the message's road."""
 
 WAITING = (QUEUED, EntryState.DEFERRED, EntryState.FAILED)
+KEPT = (EntryState.HELD, EntryState.UNDECIDED)
 OPEN_TO = {
-    Verb.RETRY: (EntryState.DEFERRED, EntryState.FAILED),
-    Verb.HOLD: WAITING,
-    Verb.RELEASE: (EntryState.HELD,),
+    Verb.RETRY: (EntryState.DEFERRED, EntryState.FAILED, EntryState.UNDECIDED),
+    Verb.HOLD: (*WAITING, EntryState.UNDECIDED),
+    Verb.RELEASE: KEPT,
     Verb.BOUNCE: (*WAITING, EntryState.HELD),
-    Verb.DROP: (*WAITING, EntryState.HELD),
-    Verb.REDIRECT: (*WAITING, EntryState.HELD),
+    Verb.DROP: (*WAITING, *KEPT),
+    Verb.REDIRECT: (*WAITING, *KEPT),
 }
 
 
@@ -62,26 +63,12 @@ class Change:
     row: tuple[int, bytes] | None = None
 
 
-def held_attempts(
-    number: int, destinations: Sequence[Destination], held: Mapping[int, str]
-) -> tuple[Attempt, ...]:
-    """What is recorded of the destinations that are held from the beginning: `held` has the reason for each index."""
-    return tuple(
-        [
-            replace(_untried(number, one), state=EntryState.HELD, note=_stored_note(held[one.index]))
-            for one in destinations
-            if one.index in held
-        ]
-    )
+def is_open_to(verb: Verb, state: str, hold: str | None = "") -> bool:
+    """The verb has something to do for a destination in this state.
 
-
-def _stored_note(text: str) -> str:
-    return text[:NOTE_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def is_open_to(verb: Verb, state: str) -> bool:
-    """The verb has something to do for a destination in this state."""
-    return state in OPEN_TO[verb]
+    What a verdict holds is not returned: whose address stands there as the sender's has had a yes, and may be anybody.
+    """
+    return state in OPEN_TO[verb] and not (verb is Verb.BOUNCE and hold and state == EntryState.HELD)
 
 
 def change_states(
@@ -96,27 +83,33 @@ def change_states(
 ) -> Change | None:
     """Retry, hold, release, bounce or drop those of `indexes` that are open to it; None where none is.
 
+    What waits for a verdict is judged at once where it is tried again, and delivered without one where it is released.
     `now` (seconds since the epoch) becomes the due time of what is to be tried; `note` says who asked.
     """
     known = {attempt.destination: attempt for attempt in attempts}
     changed: list[Attempt] = []
     for one in destinations:
         before = known.get(one.index)
-        if one.index not in indexes or not is_open_to(verb, QUEUED if before is None else before.shown_state):
+        state = QUEUED if before is None else before.shown_state
+        if one.index not in indexes or not is_open_to(verb, state, None if before is None else before.hold):
             continue
         if before is None:
-            before = _untried(number, one)
+            before = untried(number, one)
         if before.report == REPORT_HELD:
             if verb in (Verb.RELEASE, Verb.DROP):
                 changed.append(replace(before, report=now if verb is Verb.RELEASE else None, note=""))
             continue
-        if verb in (Verb.RETRY, Verb.RELEASE):
-            changed.append(replace(before, state=EntryState.DEFERRED, due=now, report=None))
+        if verb is Verb.RETRY and before.state is EntryState.UNDECIDED:
+            changed.append(replace(before, until=now))
+        elif verb in (Verb.RETRY, Verb.RELEASE):
+            hold = before.hold if verb is Verb.RETRY else None
+            changed.append(replace(before, state=EntryState.DEFERRED, due=now, report=None, until=None, hold=hold))
         elif verb is Verb.BOUNCE:
             changed.append(_bounced(before, one, now, note))
         else:
-            state = EntryState.HELD if verb is Verb.HOLD else EntryState.DROPPED
-            changed.append(replace(before, state=state, due=None, report=None, note=note))
+            ends = EntryState.HELD if verb is Verb.HOLD else EntryState.DROPPED
+            hold = before.hold if before.hold is HoldKind.QUARANTINED else None
+            changed.append(replace(before, state=ends, due=None, report=None, note=note, until=None, hold=hold))
     return Change(number, tuple([one.destination for one in changed]), tuple(changed)) if changed else None
 
 
@@ -146,12 +139,17 @@ def redirect(
     added = [Destination(first + n, chosen[0].recipient, route) for n, route in enumerate(wanted)]
     ended = [
         replace(
-            known.get(one.index) or _untried(message.number, one), state=EntryState.DROPPED, due=None, report=None, note=note
+            known.get(one.index) or untried(message.number, one),
+            state=EntryState.DROPPED,
+            due=None,
+            report=None,
+            note=note,
+            until=None,
         )
         for one in chosen
     ]
     state, due = (EntryState.HELD, None) if held else (EntryState.DEFERRED, now)
-    begun = [replace(_untried(message.number, one), state=state, due=due, note=note) for one in added]
+    begun = [replace(untried(message.number, one), state=state, due=due, note=note) for one in added]
     destinations = (*message.destinations, *added)
     packed = pack(message.number, message.envelope, message.content, destinations)
     row = (len(destinations), packed[KEY_OCTETS:]) if added else None
@@ -166,7 +164,8 @@ def _bounced(before: Attempt, destination: Destination, now: float, note: str) -
     return replace(before, state=state, due=None, reply=BOUNCED, note=note, report=report, history=history)
 
 
-def _untried(number: int, destination: Destination) -> Attempt:
+def untried(number: int, destination: Destination) -> Attempt:
+    """What is recorded of a destination before anything has been tried."""
     return Attempt(
         number=number,
         destination=destination.index,

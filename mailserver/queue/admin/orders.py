@@ -299,7 +299,7 @@ def _look_through(reader: SqliteReader, order: Order, after: int, now: float) ->
                 [
                     part.index
                     for part in entry.destinations
-                    if part.index in indexes and is_open_to(order.verb, part.state)
+                    if part.index in indexes and is_open_to(order.verb, part.state, part.hold)
                 ]
             )
             if not one.indexes:

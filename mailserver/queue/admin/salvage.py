@@ -24,7 +24,8 @@ ROWS = 200  # in one transaction
 NEXT = "SELECT number FROM entry WHERE number > ? ORDER BY number"
 MESSAGE = "SELECT destinations, spooled, message FROM entry WHERE number = ?"
 ATTEMPTS = (
-    "SELECT number, destination, remote, state, attempts, due, reply, note, report, history FROM attempt WHERE number = ?"
+    "SELECT number, destination, remote, state, attempts, due, reply, note, report, history, {newer} FROM attempt"
+    " WHERE number = ?"
 )
 
 
@@ -103,9 +104,10 @@ def _copy(source: apsw.Connection, fresh: str, found: Salvaged) -> None:
     try:
         target.execute("PRAGMA synchronous = FULL")
         rows = 0
+        question = ATTEMPTS.format(newer="until, hold, findings" if has_column(source, "until") else "NULL, NULL, NULL")
         target.execute("BEGIN")
         for number in _numbers(source, found):
-            _copy_one(source, target, number, found)
+            _copy_one(source, target, number, found, question)
             rows += 1
             if rows % ROWS == 0:
                 target.execute("COMMIT")
@@ -115,7 +117,7 @@ def _copy(source: apsw.Connection, fresh: str, found: Salvaged) -> None:
         target.close(True)
 
 
-def _copy_one(source: apsw.Connection, target: apsw.Connection, number: int, found: Salvaged) -> None:
+def _copy_one(source: apsw.Connection, target: apsw.Connection, number: int, found: Salvaged, question: str) -> None:
     try:
         with cut_off_is_damage():
             row: Any = source.execute(MESSAGE, (number,)).fetchone()
@@ -128,10 +130,18 @@ def _copy_one(source: apsw.Connection, target: apsw.Connection, number: int, fou
     found.kept += 1
     try:
         with cut_off_is_damage():
-            attempts: list[Any] = source.execute(ATTEMPTS, (number,)).fetchall()
-        target.executemany("INSERT OR IGNORE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", attempts)
+            attempts: list[Any] = source.execute(question, (number,)).fetchall()
+        target.executemany("INSERT OR IGNORE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", attempts)
     except DAMAGED:
         found.repeated.append(shown_id(number, row[2][2:18].decode("ascii", "replace")))
+
+
+def has_column(source: apsw.Connection, name: str) -> bool:
+    """The table of attempts has it; an earlier release's may not."""
+    try:
+        return any(row[1] == name for row in source.execute("PRAGMA table_info(attempt)"))
+    except apsw.Error:
+        return True
 
 
 def _numbers(source: apsw.Connection, found: Salvaged) -> Iterator[int]:

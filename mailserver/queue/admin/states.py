@@ -4,4 +4,4 @@ from __future__ import annotations
 
 __all__ = ["STATES"]
 
-STATES = ("queued", "deferred", "failed", "held", "damaged")
+STATES = ("queued", "deferred", "failed", "held", "undecided", "damaged")

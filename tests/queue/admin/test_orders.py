@@ -16,6 +16,7 @@ from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, 
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import GONE, Order, StoppedQueue
 from mailserver.queue.admin.selection import Selection, SelectionError
@@ -67,7 +68,7 @@ class HeldFromTheBeginning(VerbsCase):
 
     async def held(self, queue, *destinations, why="odd", **more):
         sent = envelope(*destinations, received_at=self.clock.seconds())
-        await queue.commit(sent, Content.of(b"Subject: x\r\n\r\nbody\r\n"), destinations, {1: why}, **more)
+        await queue.commit(sent, Content.of(b"Subject: x\r\n\r\nbody\r\n"), destinations, {1: Hold(HoldKind.QUARANTINED, why)}, **more)
         return sent.id
 
     three = (local(0), remote(1), remote(2, "dora"))

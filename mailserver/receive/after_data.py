@@ -1,0 +1,307 @@
+"""From the complete message to the replies: judged, edited, decided for each recipient, committed.
+
+Up to the commit anything may refuse the message; after it nothing changes the answer.  What becomes of each recipient's copy is
+decided in `fates`, which copies that makes in `copies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Finding, Local, Refuse, Refused, Remote, Route, Verdict
+from mailserver.mail.content import Content
+from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
+from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
+from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.reply import Reply
+from mailserver.mail.trace import goes_round, message_id, received
+from mailserver.plugins.awaiting import FAULTS, all_of
+from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
+from mailserver.receive.fates import Answers, CopyFate, Decision, Fate, decide
+from mailserver.receive.judging import PASSED, Judgement, note_answers
+from mailserver.receive.profile import Profile
+from mailserver.receive.submission.rules import Objection, Posting
+from mailserver.receive.verdicts import PASS
+from mailserver.smtp import replies
+
+__all__ = ["AfterData"]
+
+log = Logger()
+
+Routes = list[Sequence[Local | Remote]]
+
+
+class TakenMessage(Protocol):
+    """What the questions of a transaction have brought, and what it writes down and answers."""
+
+    profile: Profile
+    peer: Peer
+    connection: str
+    id: str
+    sender: Address | None
+    parameters: MailParameters
+    recipients: list[Recipient]
+    routes: Routes
+    quarantine: str
+    aside: list[str]
+    discard: str
+    discarded: list[str]
+    findings: tuple[Finding, ...]
+    recipient_findings: list[tuple[Finding, ...]]
+    posting: Posting | None
+    file_is_queues: bool
+
+    def envelope(self, more: tuple[Finding, ...] = ...) -> Envelope: ...
+
+    def note(self, step: str, **fields: Any) -> None: ...
+
+    def weigh(self, stage: str, judgement: Judgement) -> Reply | None: ...
+
+    def refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply: ...
+
+    def same_for_all(self, reply: Reply) -> Sequence[Reply]: ...
+
+    def afterwards(self, work: Callable[..., object], *arguments: object, **named: object) -> None: ...
+
+
+class AfterData:
+    """What follows the data of one transaction.
+
+    The replies are one, or in LMTP one for each recipient (RFC 2033 section 4.2), or with PRDR one for each recipient and one for
+    the whole behind them.
+    """
+
+    __slots__ = ("_id", "_profile", "_transaction")
+
+    def __init__(self, transaction: TakenMessage) -> None:
+        self._transaction = transaction
+        self._profile = transaction.profile
+        self._id = transaction.id
+
+    async def replies(self, content: Content) -> Sequence[Reply]:
+        """Judge the message and make it durable, or not."""
+        transaction, profile = self._transaction, self._profile
+        if goes_round(content, profile.limits.hops):
+            return self._refused(replies.too_many_hops(self._id), "too many Received fields")
+        if transaction.posting is not None:
+            completed = await transaction.posting.content(content, smtputf8=transaction.parameters.smtputf8)
+            if isinstance(completed, Objection):
+                return self._refused(completed.reply, completed.why)
+            content = completed
+        asks, routes = profile.asks, transaction.routes
+        if asks.content and not transaction.discard:
+            judgement = profile.judging.content(transaction.envelope(), content)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            refusal = transaction.weigh("content", judgement)
+            if refusal is not None:
+                return transaction.same_for_all(refusal)
+            transaction.quarantine = transaction.quarantine or judgement.quarantine
+            transaction.discard = judgement.discard
+            transaction.findings += judgement.findings
+        decision: Decision | None = None
+        verdicts: Sequence[Verdict] = ()
+        if asks.content_for and not transaction.discard:
+            verdicts = await self._verdicts(content)
+            decision = self._decide(verdicts)
+            if decision.refusal is not None:
+                return transaction.same_for_all(self._said(decision.refusal, None))
+        elif transaction.quarantine or transaction.discard or any(transaction.aside) or any(transaction.discarded):
+            decision = self._decide((PASS,) * len(transaction.recipients))
+        if asks.edits and not transaction.discard:
+            edited = await self._edited(content)
+            if isinstance(edited, Reply):
+                return transaction.same_for_all(edited)
+            content, routes = edited
+        if decision is None:
+            accepted = await self._commit(content, copies_of(transaction.recipients, routes))
+            return transaction.same_for_all(accepted)
+        accepted = await self._commit(content, self._copies(decision, verdicts, routes), decision)
+        return self._answers(decision, verdicts, accepted)
+
+    # --- the verdicts on each recipient's copy ---
+
+    async def _verdicts(self, content: Content) -> list[Verdict]:
+        """All recipients are asked side by side: the longest deadline of a filter is that of them all.
+
+        Nobody is asked about a copy that an earlier stage has thrown away.
+        """
+        transaction, judging = self._transaction, self._profile.judging
+        asked = [
+            PASSED if discarded else judging.content_for(transaction.envelope(findings), content, recipient)
+            for recipient, findings, discarded in zip(
+                transaction.recipients, transaction.recipient_findings, transaction.discarded, strict=True
+            )
+        ]
+        late = iter(await all_of([one for one in asked if isinstance(one, Deferred)]))
+        judgements = [next(late) if isinstance(one, Deferred) else one for one in asked]
+        for n, one in enumerate(judgements):
+            note_answers(self._profile.note, self._id, one)
+            transaction.recipient_findings[n] += one.findings
+        return [one.verdict for one in judgements]
+
+    def _decide(self, verdicts: Sequence[Verdict]) -> Decision:
+        transaction, profile = self._transaction, self._profile
+        quarantine = transaction.quarantine
+        aside = [quarantine or why for why in transaction.aside]
+        discarded = [transaction.discard or why for why in transaction.discarded]
+        answers = Answers.EACH if profile.lmtp else Answers.ONE
+        knows_sender = bool(transaction.peer.login) and transaction.sender is not None
+        return decide(verdicts, aside, discarded, answers=answers, reports=knows_sender and profile.copy_policy.reports)
+
+    def _copies(self, decision: Decision, verdicts: Sequence[Verdict], routes: Routes) -> Copies:
+        transaction = self._transaction
+        ways = []
+        for n, (recipient, fate) in enumerate(zip(transaction.recipients, decision.fates, strict=True)):
+            reply = self._reply_to(verdicts[n]) if fate.fate is Fate.RETURNED else None
+            findings = transaction.findings + transaction.recipient_findings[n] if fate.fate is Fate.UNDECIDED else ()
+            ways += [RecipientRoute(recipient, route, fate, reply, findings) for route in routes[n]]
+        return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
+
+    def _answers(self, decision: Decision, verdicts: Sequence[Verdict], accepted: Reply) -> Sequence[Reply]:
+        """What the sender hears when it is durable, or is not."""
+        if not decision.each:
+            return self._transaction.same_for_all(accepted)
+        return [
+            self._said(verdicts[n], recipient.address) if decision.fates[n].fate is Fate.REFUSED else accepted
+            for n, recipient in enumerate(self._transaction.recipients)
+        ]
+
+    def _reply_to(self, verdict: Verdict) -> Reply:
+        if isinstance(verdict, Refuse):
+            return replies.refused_by_policy(self._id, verdict.enhanced)
+        return replies.deferred_by_policy(self._id, getattr(verdict, "enhanced", "4.7.1"))
+
+    def _said(self, verdict: Verdict, address: Address | None) -> Reply:
+        """The refusal, or the *later*, that the sender hears."""
+        return self._transaction.refused("content", self._reply_to(verdict), getattr(verdict, "why", ""), address)
+
+    # --- edits ---
+
+    async def _edited(self, content: Content) -> tuple[Content, Routes] | Reply:
+        """The message and the routes after the modifiers' edits, or the refusal."""
+        transaction = self._transaction
+        answer = self._profile.judging.edits(transaction.envelope(), content)
+        if isinstance(answer, Deferred):
+            answer = await answer
+        edits, judgement = answer
+        refusal = transaction.weigh("content", judgement)
+        if refusal is not None:
+            return refusal
+        try:
+            content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
+            return content, await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
+        except CancelledError:
+            raise
+        except (ValueError, OSError) as error:  # not for this message: the modifier is at fault, not the peer
+            why = f"a modifier's edit is wrong: {error}"
+        except FAULTS:  # of the router
+            log.failure("{id}: the edits of a modifier cannot be applied", id=self._id)
+            why = "a modifier's edit cannot be applied"
+        return transaction.refused("content", replies.cannot_process(self._id), why)
+
+    async def _reroute(self, edits: list[ReplaceRecipient]) -> Routes:
+        """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
+        profile, recipients = self._profile, self._transaction.recipients
+        routes = list(self._transaction.routes)
+        for edit in edits:
+            if all(recipient.address != edit.recipient for recipient in recipients):
+                why = f"{edit.recipient} is to be replaced and is no recipient"
+                profile.note(self._id, "filter", stage="edits", verdict="", why=why)
+            for n, recipient in enumerate(recipients):
+                if recipient.address != edit.recipient:
+                    continue
+                found: list[Local | Remote] = []
+                for address in edit.replacements:
+                    for route in await profile.router.route(address):
+                        found.append(self._usable(route, address))
+                routes[n] = found
+        return routes
+
+    def _usable(self, route: Route, address: Address) -> Local | Remote:
+        if isinstance(route, Refused) or (isinstance(route, Remote) and not self._profile.relays):
+            raise ValueError(f"a recipient is replaced by {address}, which has no route")
+        return route
+
+    # --- the commit ---
+
+    async def _commit(self, content: Content, copies: Copies, decision: Decision | None = None) -> Reply:
+        """What the sender hears of the copies that are taken."""
+        transaction, profile = self._transaction, self._profile
+        envelope = transaction.envelope()
+        original = content
+        fates: Sequence[CopyFate] = () if decision is None else decision.fates
+        if copies.destinations:
+            hidden = profile.hides_clients and bool(transaction.peer.login)
+            content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
+            accepted = await self._committed(envelope, content, copies)
+        else:  # a modifier has left nobody who would get it, or nobody wanted it
+            accepted = replies.queued(self._id)
+        if accepted.code < 400 and not (fates and all(one.fate is Fate.REFUSED for one in fates)):
+            transaction.afterwards(self._tell_accepted, content, original, fates)
+            for why, recipients in copies.in_junk.items():
+                transaction.afterwards(self._tell_junk, why, recipients)
+            for recipient, (fate, why) in zip(transaction.recipients, fates, strict=False):
+                if fate is Fate.DISCARDED:
+                    transaction.afterwards(transaction.note, "discarded", recipients=[str(recipient.address)], why=why)
+        return accepted
+
+    async def _committed(self, envelope: Envelope, content: Content, copies: Copies) -> Reply:
+        """What the sender hears: once it is durable, or why it is not."""
+        transaction = self._transaction
+        posting = transaction.posting
+        if posting is not None:
+            objection = posting.charge()
+            if objection is not None:
+                return transaction.refused("commit", objection.reply, objection.why)
+        answer = replies.queued(self._id)
+        transaction.file_is_queues = True
+        try:
+            await self._profile.store.commit(envelope, content, copies.destinations, copies.set_apart)
+        except CancelledError:  # nobody knows what has become of it: the file must stay, and whoever waits hears "later"
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is not durable
+            transaction.file_is_queues = isinstance(error, StorageFault) and error.may_come_back
+            answer = self._not_committed(error)
+        if posting is not None:
+            transaction.afterwards(posting.settle, answer.code < 400)
+        return answer
+
+    def _not_committed(self, error: Exception) -> Reply:
+        if isinstance(error, StorageFull):
+            return self._transaction.refused("commit", replies.storage_full(self._id), str(error))
+        if not isinstance(error, StorageBroken):
+            log.failure("{id}: the queue could not take the message", id=self._id)
+        why = f"{type(error).__name__}: {error}"
+        return self._transaction.refused("commit", replies.storage_broken(self._id), why)
+
+    # --- what is told ---
+
+    def _refused(self, reply: Reply, why: str) -> Sequence[Reply]:
+        transaction = self._transaction
+        return transaction.same_for_all(transaction.refused("content", reply, why))
+
+    def _tell_accepted(self, content: Content, original: Content, fates: Sequence[CopyFate]) -> None:
+        transaction = self._transaction
+        recipients = [str(one.address) for one in transaction.recipients]
+        if fates:
+            recipients = [text for text, (fate, _) in zip(recipients, fates, strict=True) if fate is not Fate.REFUSED]
+        self._profile.note(
+            self._id,
+            "accepted",
+            connection=transaction.connection,
+            peer=transaction.peer.address,
+            hello=transaction.peer.hello,
+            sender=str(transaction.sender) if transaction.sender is not None else "",
+            recipients=recipients,
+            size=content.size,
+            message_id=message_id(original),
+        )
+
+    def _tell_junk(self, why: str, recipients: list[str]) -> None:
+        self._profile.note(self._id, "junk", recipients=recipients, why=why)
