@@ -23,7 +23,7 @@ from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
 from mailserver.assembly import sandbox
-from mailserver.assembly.daemon import Daemon, detached
+from mailserver.assembly.daemon import Daemon, detached, fill_streams
 from mailserver.assembly.host import look_at_privileges, make_folders, settle_memory
 from mailserver.assembly.pickup import make_pickup
 from mailserver.assembly.reload import PolicyInForce
@@ -57,6 +57,10 @@ class Options(CommandOptions):
         ["sandbox", None, None, "Make a sandbox in this folder, unless it is there, and run it: loopback, nothing is sent."],
     ]
 
+    def __init__(self) -> None:
+        fill_streams()
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def postOptions(self) -> None:
         """Read the configuration, so that its faults are told before anything starts.  Faults end the program with 78."""
         if self["sandbox"] and self["config"]:
@@ -86,7 +90,8 @@ class Options(CommandOptions):
 
 
 def _say(words: str) -> None:
-    sys.stderr.write(f"mailserver: {words}\n")
+    if sys.stderr is not None:  # whoever typed the command may have closed it
+        sys.stderr.write(f"mailserver: {words}\n")
 
 
 def makeService(options: Options) -> MailService:

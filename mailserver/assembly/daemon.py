@@ -12,7 +12,17 @@ import signal
 import sys
 from typing import NoReturn
 
-__all__ = ["Daemon", "detached"]
+__all__ = ["Daemon", "detached", "fill_streams"]
+
+
+def fill_streams() -> None:
+    """Open what whoever started us has closed of the first three descriptors.
+
+    Before anything else is opened: the reactor's own would get such a number, and be taken for standard input later.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)
+    os.close(null)
 
 
 class Daemon:
@@ -42,9 +52,10 @@ class Daemon:
 
 
 def detached() -> Daemon:
-    """Become a daemon.  Returns there only; the process that has called ends when the daemon has started or ended."""
+    """Become a daemon, after `fill_streams`.  Returns there only; the process that has called ends when the daemon has started or ended."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        if stream is not None:  # it was closed
+            stream.flush()
     reading, writing = os.pipe()
     if first := os.fork():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -70,5 +81,4 @@ def _to_null(*streams: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in streams:
         os.dup2(null, stream, inheritable=stream <= 2)
-    if null > 2:
-        os.close(null)
+    os.close(null)

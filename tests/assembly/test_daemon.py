@@ -13,7 +13,8 @@ from twisted.trial.unittest import FailTest, SynchronousTestCase
 START = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from mailserver.assembly.daemon import detached
+from mailserver.assembly.daemon import detached, fill_streams
+fill_streams()
 before = set(os.listdir("/proc/self/fd"))
 said = Path(sys.argv[1])
 daemon = detached()
@@ -68,6 +69,19 @@ class Waiting(SynchronousTestCase):
             "draft = said.with_suffix('.new'); draft.write_text(text); draft.rename(said)"
         )
         self.assertEqual(self.word(), "5 [] 4", "its three, and two that it wrote to; a child has three, and the folder that it lists")
+
+    def test_what_was_closed_before_is_there_for_its_children(self) -> None:
+        self.said = Path(self.mktemp()).absolute()
+        program = (
+            "print('coming'); sys.stdout.flush()\n"
+            "ended = subprocess.run(['cat'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+            "daemon.has_started()\n"
+            "draft = said.with_suffix('.new'); draft.write_text(f'{ended.returncode} {os.readlink(\"/proc/self/fd/0\")}'); draft.rename(said)"
+        )
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-bb", "-W", "error", "-c", START + program, str(self.said)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "coming\n", ""))
+        self.assertEqual(self.word(), "0 /dev/null")
 
     def test_a_daemon_for_whom_nobody_waits_any_more_goes_on(self) -> None:
         program = (

@@ -59,6 +59,17 @@ class Daemon(DaemonCase):
         self.assertEqual(server.send(b"Subject: x\r\n\r\nyes").code, 250)
         wait_until(lambda: " delivered " in self.log(server), lambda: self.log(server))
 
+    def test_streams_that_whoever_typed_the_command_had_closed_change_nothing(self) -> None:
+        server = self.prepared()
+        server.twistd = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *server.twistd]
+        self.assertEqual(self.typed(server).returncode, 0)
+        self.assertEqual(server.send(b"Subject: x\r\n\r\nyes").code, 250)
+        server.wait_for_mail("alice")
+        folder = Path(f"/proc/{server.status()['pid']}/fd")
+        self.assertEqual([os.readlink(folder / str(number)) for number in range(3)], [os.devnull] * 3)
+        server.config_path.write_text("hostname = 5\n")
+        self.assertEqual(self.typed(server).returncode, 78)
+
     def test_without_being_asked_it_writes_no_pid_file(self) -> None:
         server = self.prepared()
         self.assertEqual(self.typed(server).returncode, 0)
