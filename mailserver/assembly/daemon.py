@@ -52,7 +52,10 @@ class Daemon:
 
 
 def detached() -> Daemon:
-    """Become a daemon, after `fill_streams`.  Returns there only; the process that has called ends when the daemon has started or ended."""
+    """Become a daemon, after `fill_streams`.
+
+    Returns there only; the process that has called ends when the daemon has started or ended.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # it was closed
             stream.flush()

@@ -21,15 +21,18 @@ from mailserver.control.client import CommandRefused, ControlError, NoServer, No
 from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
+    IExtension,
     IObserver,
     IPrivilegedComponent,
     IRecipientFilter,
+    ISenderFilter,
     ISweeping,
 )
 from mailserver.mail.answers import Pass, Refuse
 from mailserver.plugins.life import StartError
 from tests.assembly.in_process import BASIC, Running, WholeCase
 from tests.ports import free_port
+from tests.receive.test_service_extensions import Tickets
 from tests.scenarios.support import Answer, Wire
 from tests.tls.authority import Authority
 
@@ -255,6 +258,35 @@ class Started(WholeCase):
         await stopped
         self.assertEqual(gates.made[0].life[-1], "stopped")
         self.assertEqual(service._in_force.ports.figures(), [])
+
+
+class Filters(WholeCase):
+    async def test_one_without_a_deadline_of_its_own_has_that_of_all(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER + FILTER + "deadline = 5\n[limits]\nfilter_seconds = 7\n", components=[gates])
+        self.assertEqual([one.deadline_seconds for one in service._in_force.policy._bound], [7, 5])
+
+    async def test_what_one_adds_to_smtp_is_offered_on_connections_alone(self) -> None:
+        service = await self.serve()
+        [profile] = service._in_force.policy.profiles.values()
+        self.assertIsNone(profile.service_extensions)
+        await self.stop(service)
+        service = await self.serve(BASIC + '[[filter]]\nuse = "tickets"\n', components=[TicketFactory()])
+        self.assertIn("X-TICKETS", await self.talk(service, lambda wire: extensions(wire.command(EHLO))))
+        self.assertEqual(await self.say(service, EHLO, "XTICKETS 3", MAIL, MAIL + " XTICKET=7"), [250, 250, 550, 250])
+        self.assertIsNone(service._in_force.policy.pickup_profile.service_extensions)
+
+
+@implementer(IComponentFactory)
+class TicketFactory:
+    name = "tickets"
+    summary = "Sells tickets."
+    api_version = "1.0"
+    provides = (IExtension, ISenderFilter)
+    options = Options
+
+    def build(self, options: Any, services: Any) -> Tickets:
+        return Tickets()
 
 
 class Reload(WholeCase):
@@ -504,6 +536,26 @@ class Lasting(WholeCase):
         await self.serve(RELAY)
         [after] = (await self.ask("queue.list"))["entries"]
         self.assertEqual(before["id"], after["id"])
+
+    async def test_the_state_is_kept_over_a_restart(self) -> None:
+        for found in (None, b"kept"):
+            service = await self.serve()
+            self.assertEqual(service._server.state.get("a test", "key"), found)
+            service._server.state.put("a test", "key", b"kept", 3600.0)
+            await self.stop(service)
+
+    async def test_notes_to_postmaster_are_written_unless_nobody_wants_them(self) -> None:
+        service = self.made()
+        did: list[str] = []
+        notes: Any = service._server._notes
+        for name in ("start", "stop"):
+            real = getattr(notes, name)
+            self.patch(notes, name, lambda name=name, real=real: (did.append(name), real()))
+        await self.begun(service).started
+        await self.stop(service)
+        self.assertEqual(did, ["start", "stop"])
+        service = await self.serve(BASIC.replace("[log]", "[log]\nnotes = false"))
+        self.assertIsNone(service._server._notes)
 
     async def test_each_account_has_its_maildir_from_the_start(self) -> None:
         await self.serve()
