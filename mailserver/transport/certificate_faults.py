@@ -7,26 +7,27 @@ from types import MappingProxyType
 
 from cryptography import x509
 from OpenSSL import SSL
+from OpenSSL.SSL import X509VerificationCodes as Found
 
 __all__ = ["FAULTS", "UNREADABLE", "words_of"]
 
 # What OpenSSL finds wrong with a certificate, by its X509_V_ERR numbers, in our words; the gravest stands first.
 FAULTS: Mapping[int, str] = MappingProxyType(
     {
-        23: "revoked",
-        10: "expired",
-        9: "not yet valid",
-        26: "wrong purpose",
-        7: "bad signature",
-        18: "self-signed",
-        19: "unknown authority",
-        20: "unknown authority",
-        21: "unknown authority",
-        2: "unknown authority",
-        22: "unknown authority",
-        24: "unknown authority",
-        3: "no list of revoked certificates of its authority",
-        12: "the list of revoked certificates has expired",
+        Found.ERR_CERT_REVOKED: "revoked",
+        Found.ERR_CERT_HAS_EXPIRED: "expired",
+        Found.ERR_CERT_NOT_YET_VALID: "not yet valid",
+        Found.ERR_INVALID_PURPOSE: "wrong purpose",
+        Found.ERR_CERT_SIGNATURE_FAILURE: "bad signature",
+        Found.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "self-signed",
+        Found.ERR_SELF_SIGNED_CERT_IN_CHAIN: "unknown authority",
+        Found.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "unknown authority",
+        Found.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "unknown authority",
+        Found.ERR_UNABLE_TO_GET_ISSUER_CERT: "unknown authority",
+        Found.ERR_CERT_CHAIN_TOO_LONG: "unknown authority",
+        Found.ERR_INVALID_CA: "unknown authority",
+        Found.ERR_UNABLE_TO_GET_CRL: "no list of revoked certificates of its authority",
+        Found.ERR_CRL_HAS_EXPIRED: "the list of revoked certificates has expired",
     }
 )
 

@@ -4,12 +4,15 @@ import email
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Failed, Local, Mailbox, Refused
+from mailserver.mail.envelope import Peer
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
+from mailserver.postmaster import problems as problems_module
 from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Problem, note_octets
 from mailserver.postmaster.problems import Problems
 from mailserver.testing import MemoryState
@@ -28,6 +31,7 @@ class NoteCase(SynchronousTestCase):
         self.state = MemoryState(self.clock)
         self.found = []
         self.sent = []
+        self.steps = []
         self.routes = [BOX]
         self.has_room = True
         self.commits = lambda: succeed(None)
@@ -47,7 +51,7 @@ class NoteCase(SynchronousTestCase):
             commit=self.commit,
             has_room=lambda octets: self.has_room,
             next_id=lambda: f"{next(self.ids):016}",
-            note=lambda *step, **fields: None,
+            note=lambda id, step, **fields: self.steps.append((id, step, fields)),
         )
 
     def route(self, address):
@@ -77,6 +81,9 @@ class Telling(NoteCase):
         self.minutes(1)
         ((envelope, message, destinations),) = self.sent
         self.assertIsNone(envelope.sender)
+        self.assertEqual(envelope.peer, Peer("127.0.0.1", 0, "report", "mx.example.org"))
+        ((id, step, fields),) = self.steps
+        self.assertEqual((id, step, fields["sender"], fields["recipients"]), (envelope.id, "accepted", "", ["postmaster"]))
         self.assertEqual([destination.route for destination in destinations], [BOX])
         self.assertEqual(message["To"], "<postmaster@mx.example.org>")
         self.assertEqual(message["From"], '"Mail server" <MAILER-DAEMON@mx.example.org>')
@@ -130,11 +137,18 @@ class Telling(NoteCase):
         self.assertEqual(len(self.sent), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_between_two_looks_a_stop_leaves_no_timer(self):
+        self.notes.stop()  # before the start, too
+        self.notes = self.make()
+        self.notes.start()
+        self.notes.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_what_is_told_cannot_end_a_line(self):
         octets = note_octets(
-            problem(title="x\r\nBcc: eve@example.net\u2028é"), id="1" * 16, hostname="mx.example.org", made_at=0.0
+            problem(title="x~\r\nBcc: eve@example.net\u2028é\x7f"), id="1" * 16, hostname="mx.example.org", made_at=0.0
         )
-        self.assertIn(b"\r\nSubject: mx.example.org: x??Bcc: eve@example.net??\r\n", octets)
+        self.assertIn(b"\r\nSubject: mx.example.org: x~??Bcc: eve@example.net???\r\n", octets)
 
 
 class WhereItCannotBeWritten(NoteCase):
@@ -162,7 +176,9 @@ class WhereItCannotBeWritten(NoteCase):
             self.notes.stop()
             self.notes = self.make()
             self.commits = lambda fault=fault: fail(fault)
-            self.waits_and_is_told_later(lambda: setattr(self, "commits", lambda: succeed(None)))
+            with capturedLogs() as events:
+                self.waits_and_is_told_later(lambda: setattr(self, "commits", lambda: succeed(None)))
+            self.assertEqual([event["why"] for event in events], [str(fault)], "once, not with each look")
 
     def test_a_postmaster_who_cannot_be_found_gets_it_later(self):
         self.routes = OSError("the directory is away")
@@ -266,6 +282,29 @@ class WithAQueue(ReportCase):
         self.assertIn("1 undeliverable", message["Subject"])
         self.assertNotIn("bob", message.get_payload())
 
+    async def test_of_many_some_are_named_each_with_its_first_recipient_and_the_others_are_counted(self):
+        self.patch(problems_module, "NAMED", 2)
+        self.delivery.answers["dave"] = self.delivery.answers["erin"] = Failed(FULL)
+        queue = await self.started()
+        for count in (2, 3):
+            for _ in range(count):
+                await self.send(queue, local(0, "dave"), local(1, "erin"), sender=False)
+            (message,) = await self.told(queue, self.notes_of(queue))
+            text = message.get_payload()
+            self.assertEqual((text.count("dave@"), text.count("erin@")), (2, 0))
+            self.assertEqual([line for line in text.splitlines() if "more" in line], ["... and 1 more"] * (count - 2))
+            self.clock.advance(2 * DAY)
+
+    async def test_a_store_that_was_broken_is_told_of_when_it_works(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        self.assertEqual(await self.told(queue, notes), [])
+        queue._health.works = False
+        self.assertEqual(await self.told(queue, notes), [])
+        queue._health.works = True
+        (message,) = await self.told(queue, notes)
+        self.assertEqual(message["Subject"], "mx.example.org: the store of the queue was broken")
+
     async def test_a_sender_who_does_not_exist_is_among_them(self):
         self.delivery.answers["dave"] = Failed(FULL)
         self.routes = [NOBODY]
@@ -322,6 +361,16 @@ class WithAQueue(ReportCase):
         self.clock.advance(60)
         (message,) = await self.told(queue, notes)
         self.assertEqual(message["Subject"], "mx.example.org: the process delivery.courier is missing")
+        self.assertIn("It is started again and again", message.get_payload())
+
+    async def test_the_process_that_has_roots_rights_comes_with_a_restart_alone(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        self.missing = {"root": "it has died"}
+        self.assertEqual(await self.told(queue, notes), [])
+        self.clock.advance(60)
+        (message,) = await self.told(queue, notes)
+        self.assertIn("Restart the server.", message.get_payload())
 
     async def test_a_doubtful_certificate_is_told_of_by_its_doubt(self):
         queue = await self.started()

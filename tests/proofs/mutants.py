@@ -45,6 +45,7 @@ TESTS = {
     "receive/protocol": RECEIVING,
     "sasl/cram_md5": ("tests.sasl.test_exchanges", "tests.sasl.test_client"),
     "sasl/scram": ("tests.sasl.test_exchanges", "tests.sasl.test_scram_keys", "tests.sasl.test_scram_peers"),
+    "transport/verified": ("tests.relay.test_security",),
     "smtp/server/data": (
         "tests.smtp.server.test_content", "tests.smtp.test_header_section", "tests.smtp.server.test_bdat", "tests.smtp.server.test_smuggling", "tests.smtp.server.test_splits",
     ),

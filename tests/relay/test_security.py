@@ -1,6 +1,7 @@
 """Which certificates `verified` believes: joined in memory, with an authority of our own."""
 
 import datetime
+import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -72,6 +73,13 @@ class Verified(SynchronousTestCase):
     def test_the_hosts_own_certificate_is_accepted(self):
         names = x509.SubjectAlternativeName([x509.DNSName("mx.example.org")])
         self.assertTrue(self.shakes_hands("mx.example.org", names))
+
+    def test_a_host_that_is_meant_by_its_number_has_it_in_its_certificate(self):
+        numbers = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("192.0.2.1"))])
+        self.assertTrue(self.shakes_hands("192.0.2.1", numbers))
+        self.assertFalse(self.shakes_hands("192.0.2.2", numbers))
+        names = x509.SubjectAlternativeName([x509.DNSName("192.0.2.1")])
+        self.assertFalse(self.shakes_hands("192.0.2.1", names), "a name is no number")
 
     def test_another_hosts_certificate_is_not(self):
         names = x509.SubjectAlternativeName([x509.DNSName("other.example.org")])

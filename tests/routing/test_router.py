@@ -100,6 +100,19 @@ class Names(RouterCase):
         routes = now_or_later(self.router().route(address := Address("X", "Far.Example")))
         self.assertEqual(routes, (Remote(address),))
 
+    def test_an_account_of_a_domain_that_is_not_ours_gets_no_mail_here(self) -> None:
+        router = self.router(accounts=(*ACCOUNTS, "bob@far.example"))
+        self.assertEqual(self.route(router, "bob@far.example"), ["-> bob@far.example"])
+        self.assertEqual(self.directory.asked, [])
+
+    def test_what_leads_to_other_hosts_is_told_where_nothing_is_sent_there(self) -> None:
+        router = self.router(LocalDomain(aliases={"all": addresses("alice@example.org", "bob@far.example")}))
+        self.assertEqual(self.faults(router), [])
+        [fault] = self.successResultOf(Deferred.fromCoroutine(router.faults(relays=False)))
+        self.assertEqual(
+            fault, 'alias all@example.org: bob@far.example is another host\'s, and nothing is sent there ([relay] use = "none")'
+        )
+
     def test_a_percent_sign_and_a_bang_never_lead_elsewhere(self) -> None:
         for text in ("bob%far.example@example.org", "far.example!bob@example.org", '"bob@far.example"@example.org'):
             self.assertEqual(self.route(self.router(), text), ["no 550 5.1.1"])
@@ -207,7 +220,9 @@ class Aliases(RouterCase):
 
     def test_a_loop_over_two_domains_is_found(self) -> None:
         other = {"other.example": self.aliases(b=["a@example.org"])}
-        self.assertRaises(RoutingError, self.router, self.aliases(a=["b@other.example"]), also=other)
+        error = self.assertRaises(RoutingError, self.router, self.aliases(a=["b@other.example"]), also=other)
+        first, rest = error.message.split(" leads back to itself: ")
+        self.assertEqual(rest.split(" → ")[:: len(rest.split(" → ")) - 1], [first, first])
 
     def test_a_loop_through_the_catch_all_ends(self) -> None:
         domain = LocalDomain(aliases={"a": addresses("gone@example.org")}, catch_all=Address("a", "example.org"))
@@ -417,7 +432,8 @@ class Roles(RouterCase):
         domain = LocalDomain(aliases={"abuse": addresses("alice@example.org")}, postmaster=Address("carol", "other.example"))
         router = self.router(domain, postmaster=self.BOB)
         self.assertEqual(self.route(router, "abuse@example.org"), ["alice"])
-        self.assertEqual(self.route(router, "postmaster@example.org"), ["carol@other.example"])
+        for of_the_first in ("postmaster@example.org", "postmaster@mx.example.org", Address("postmaster", "")):
+            self.assertEqual(self.route(router, of_the_first), ["carol@other.example"])
         own = self.router(accounts=("postmaster@example.org",), postmaster=self.BOB)
         self.assertEqual(self.route(own, "postmaster@example.org"), ["postmaster"])
 

@@ -7,22 +7,27 @@ import random
 import socket
 import ssl
 import subprocess
+import types
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
+from OpenSSL.SSL import Error
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from mailserver.tls import Certificates, ClientCertificates, Sources
-from mailserver.transport.writing import hang_up, writer
+from mailserver.transport.writing import hang_up, let_go, writer
 from tests.requires import require_tool
 from tests.tls.authority import Authority
 
@@ -73,6 +78,7 @@ class WritingCase(TestCase):
         if way == "implicit":
             factory = TLSMemoryBIOFactory(self.creator, False, factory)
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # what it accepts has the same: soon nothing more is taken
         self.addCleanup(port.stopListening)
         self.port = port.getHost().port
 
@@ -103,6 +109,82 @@ class WritingCase(TestCase):
             await self.lost
 
 
+class Below(Connection):
+    """A connection that is open, with a socket that takes what it is told to."""
+
+    def __init__(self, takes: int | OSError = 10_000) -> None:
+        self._tempDataBuffer, self.dataBuffer, self.disconnecting = [], b"", False
+        self.socket = mock.Mock()
+        self.socket.send.side_effect = (lambda octets: min(takes, len(octets))) if isinstance(takes, int) else takes
+
+
+class Layer(TLSMemoryBIOProtocol):
+    """TLS after its handshake.  Its records are the octets themselves, and `wrote` is what went Twisted's way."""
+
+    def __init__(self, below: Any, takes: int | Error = 10_000) -> None:
+        self.transport, self.wrote = below, list[bytes]()
+        self._handshakeDone, self._lostTLSConnection, self.disconnecting, self._appSendBuffer = True, False, False, []
+        self._aggregator, self._tlsConnection = mock.Mock(_buffer=[]), mock.Mock()
+        self._tlsConnection.send.side_effect = (lambda octets: min(takes, len(octets))) if isinstance(takes, int) else takes
+        self._tlsConnection.bio_read.return_value = b"record"
+
+    def write(self, data: bytes) -> None:
+        self.wrote.append(data)
+
+
+class Known(SynchronousTestCase):
+    """Only transports whose attributes are all as we know them are written to directly."""
+
+    def test_what_only_looks_like_a_connection_is_written_to_as_it_says(self) -> None:
+        transport = mock.Mock()
+        self.assertIs(writer(transport), transport.write)
+
+    def test_a_layer_that_lacks_anything_writes_itself(self) -> None:
+        strange, lacking, older = Layer(object()), Layer(Below()), Layer(Below())
+        del lacking._tlsConnection
+        older._aggregator = object()
+        for layer in (strange, lacking, older):
+            writer(layer)(b"220 ")
+            self.assertEqual(layer.wrote, [b"220 "])
+
+    def test_a_layer_at_its_end_writes_itself(self) -> None:
+        layer = Layer(Below())
+        write = writer(layer)
+        layer._aggregator = object()
+        write(b"221 ")
+        self.assertEqual(layer.wrote, [b"221 "])
+
+    def test_what_the_layer_does_not_take_goes_twisteds_way_and_nothing_else(self) -> None:
+        for takes, data, left in (
+            (100, b"250 Ok", []), (3, b"250 Ok", [b" Ok"]), (Error("no"), b"250 Ok", [b"250 Ok"]), (100, b"", [b""]),
+        ):  # fmt: skip
+            layer = Layer(below := Below(), takes)
+            writer(layer)(data)
+            self.assertEqual(layer.wrote, left)
+            self.assertEqual([call.args for call in below.socket.send.call_args_list], [(b"record",)] * (left != [data]))
+
+    def test_what_the_socket_does_not_take_goes_twisteds_way_and_nothing_else(self) -> None:
+        left: list[bytes] = []
+        self.patch(FileDescriptor, "write", lambda _, octets: left.append(octets))
+        for takes in (100, 3, BlockingIOError(), ConnectionResetError()):
+            below = Below(takes)
+            below.TLS = False
+            writer(below)(b"250 Ok")
+        self.assertEqual(left, [b" Ok", b"250 Ok", b"250 Ok"])
+
+
+class Cycles(SynchronousTestCase):
+    """What `let_go` takes apart."""
+
+    def test_a_layer_has_no_producer_any_more_whichever_way_it_is_reached(self) -> None:
+        for implicit in (True, False):
+            layer = mock.Mock(spec=TLSMemoryBIOProtocol)
+            below = types.SimpleNamespace(getHandle=types.MethodType(lambda _: None, layer), getPeerCertificate=None)
+            let_go(layer if implicit else below, Failure(connectionDone.value))
+            layer.unregisterProducer.assert_called_once_with()
+            self.assertEqual(len(vars(below)), 2 if implicit else 0)
+
+
 class Writing(WritingCase):
     async def test_a_reply_is_on_the_wire_before_the_reactor_turns(self) -> None:
         async def test(side: Side, client: socket.socket) -> None:
@@ -124,7 +206,7 @@ class Writing(WritingCase):
 
         async def test(side: Side, client: socket.socket) -> None:
             for n, piece in enumerate(PIECES):
-                if n % 7 == 3:
+                if n % 5 == 3:  # of every size
                     side.transport.write(piece)  # as a producer does
                 else:
                     side.write(piece)
