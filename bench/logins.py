@@ -46,18 +46,23 @@ PASSWORD = "correct horse battery staple"
 HERE = "127.0.0.1"
 
 
+async def a_secret() -> bytes:
+    """For false SCRAM keys."""
+    return b"a secret"
+
+
 class NoLockout:
     """Nobody is locked out, and nobody waits."""
 
-    def standing(self, peer_address: str, account: str) -> Standing:
+    async def standing(self, peer_address: str, account: str) -> Standing:
         """Free."""
         return FREE
 
-    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+    async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         """No wait."""
         return 0.0
 
-    def succeeded(self, peer_address: str, account: str) -> None:
+    async def succeeded(self, peer_address: str, account: str) -> None:
         """Nothing to forget."""
 
 
@@ -176,7 +181,7 @@ def measure(case: str, *, count: int, threads: int, directory: str) -> None:
             clock=reactor,
             login_domain="example.org",
             hostname="mail.example.org",
-            secret=lambda: b"a secret",
+            secret=a_secret,
         )
         if case == "again":
             await all_at_once(lambda name: login(authenticator, case, name, words[name]), words)

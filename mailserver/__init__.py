@@ -16,7 +16,7 @@ In the order in which they are read:
 * `processes/`: small processes beside the server, those that keep the privileges among them
 * `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
-* `state_store`: small facts that expire, in SQLite: greylists, rates, reputation (`IStateStore`)
+* `state_store/`: small facts that expire, in SQLite: greylists, rates, reputation (`IStateStore`)
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import secrets
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import make_checker
+from mailserver.authentication.kept_secrets import kept_secret
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
 from mailserver.config import Configuration, ListenTable
 from mailserver.mail.networks import Networks
 from mailserver.routing.domains import Domains, LocalDomain
+from mailserver.state_store import StateStore
 
 __all__ = ["Logins", "offers_logins", "lets_anybody_in", "login_domain"]
 
-TEN_YEARS_SECONDS = 3650 * 86_400.0
+LOCKOUTS_MOST = 100_000  # of one kind that are remembered; what is over first leaves first
 
 
 class Logins:
-    """Lives as long as the server.  `state` is its `IStateStore`; `lockout` is also for the control socket."""
+    """Lives as long as the server.  `state` is its store; `lockout` is also for the control socket."""
 
     def __init__(
-        self, configuration: Configuration, *, reactor: Any, state: Any, note: Callable[..., None], next_id: Callable[[], str]
+        self,
+        configuration: Configuration,
+        *,
+        reactor: Any,
+        state: StateStore,
+        note: Callable[..., None],
+        next_id: Callable[[], str],
     ) -> None:
         authentication, lockout = configuration.authentication, configuration.lockout
         self._reactor = reactor
-        self._state = state
+        self._secrets = state.space("authentication")
         self._is_wanted = lets_anybody_in(configuration)
         self._is_warm = False
         self._threads = CostlyThreads(
@@ -38,8 +46,9 @@ class Logins:
             run=self._threads.run, clock=reactor, remember_seconds=authentication.remember
         )
         self.lockout = Lockout(
-            clock=reactor,
-            state=state,
+            clock=state,
+            on_the_wall=state.on_the_wall,
+            spaces=functools.partial(state.space, facts_most=LOCKOUTS_MOST),
             rules=LockoutRules(
                 account_failures=lockout.account_failures,
                 account_failures_everywhere=lockout.account_failures_everywhere,
@@ -93,13 +102,9 @@ class Logins:
             loopback_in_clear=authentication.without_tls == "loopback",
         )
 
-    def _secret(self) -> bytes:
+    async def _secret(self) -> bytes:
         """What false SCRAM keys are made with: the same over restarts, so that nobody can tell them from real ones."""
-        secret: bytes | None = self._state.get("authentication", "secret")
-        if secret is None:
-            secret = secrets.token_bytes(32)
-            self._state.put("authentication", "secret", secret, TEN_YEARS_SECONDS)
-        return secret
+        return await kept_secret(self._secrets, "secret")
 
 
 def login_domain(configuration: Configuration) -> str:

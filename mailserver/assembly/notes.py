@@ -48,7 +48,8 @@ def make_notes(
     notes = Notes(
         hostname=configuration.hostname,
         clock=server.reactor,
-        state=server.state,
+        state=server.state.space("notes"),
+        steady_seconds=server.state.seconds,
         problems=problems,
         route=route,
         commit=queue.commit,

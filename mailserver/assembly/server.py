@@ -17,6 +17,7 @@ from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.steps import ROADS, make_steps
+from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
 from mailserver.interfaces import IPrivilegedComponent, ISweeping, Services
 from mailserver.mail.address import Address
@@ -41,12 +42,14 @@ from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.routing.router import Router
 from mailserver.state_store import StateStore
+from mailserver.state_store.own_time import boot_id
 from mailserver.tls import Certificates
 
 __all__ = ["Server"]
 
 NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "pickup", "log")
 SOCKET_KEYS = ("authentication.socket", "authentication.socket_group")
+KEEP_USES = {("accounts", "file"), ("accounts", "sql")}  # as they did before components had spaces of their own
 Owner = tuple[int, int]
 
 
@@ -87,7 +90,9 @@ class Server:
             connections_per_network=limits.connections_per_network,
             stress_percent=limits.stress_percent,
         )
-        self.state = StateStore(path=os.path.join(data, "state.db"), clock=reactor, run_in_thread=self.pools.of("state"))
+        self.state = StateStore(
+            path=os.path.join(data, "state.db"), clock=reactor, new_threads=self.pools.new, steady=boot_seconds, boot=boot_id()
+        )
         self.roads_path = os.path.join(data, ROADS)
         self._log_file = LogFile(log.path, owner=owner)
         self.steps = make_steps(configuration, self._log_file)
@@ -99,7 +104,7 @@ class Server:
         self.services = Services(
             clock=reactor,
             run_in_thread=self.pools.of("plugins"),  # each component has its own instead
-            state=self.state,
+            state=self.state.space("@"),  # the same
             resolver=self.resolver,
             hostname=configuration.hostname,
             configuration_directory=configuration.directory,
@@ -142,7 +147,11 @@ class Server:
     def component(self, section: str, table: Any) -> Any:
         """Build what a table's `use` names.  Raises `PluginError`."""
         name = getattr(table, "name", None) or table.use
-        services = replace(self.services, keep_process=functools.partial(self.processes.keep, section))
+        services = replace(
+            self.services,
+            state=self.state.space(space_of(section, name, table.use)),
+            keep_process=functools.partial(self.processes.keep, section),
+        )
         lent, services = self.register.lend(section, name, services)
         component = self.catalogue.build(section, table.use, table.options, services)
         self.register.built(lent, component)
@@ -304,6 +313,11 @@ def holding_of(configuration: Configuration) -> HoldingPolicy:
     """What becomes of what verdicts hold."""
     policy = configuration.policy
     return HoldingPolicy(policy.held_expire, policy.quarantine == "hold", policy.per_recipient != "quarantine")
+
+
+def space_of(section: str, name: str, use: str) -> str:
+    """The name of a component's space in the state store, the same over reloads, restarts and releases."""
+    return USES_SPACE if (section, use) in KEEP_USES else f"@{section}/{name}"
 
 
 def _lasting_part(configuration: Configuration, key: str) -> Any:

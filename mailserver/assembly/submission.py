@@ -30,8 +30,8 @@ def make_submission(
         clock=server.reactor,
         rights=rights,
         allowance=Allowance(
-            clock=server.reactor,
-            state=server.state,
+            clock=server.state,
+            spaces=server.state.space,
             limits=AllowanceLimits(
                 messages_per_hour=table.messages_per_hour,
                 messages_per_day=table.messages_per_day,

@@ -11,7 +11,7 @@ get in; all others get one reply after the same time.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -65,16 +65,16 @@ NO_GOOD_CERTIFICATE = frozenset({"expired", "revoked", "not yet valid"})
 class CountsFailures(Protocol):
     """Counts failures (the lockout).  `peer_address` is numeric; `account` is an address, "" where none is known yet."""
 
-    def standing(self, peer_address: str, account: str) -> Standing:
+    async def standing(self, peer_address: str, account: str) -> Standing:
         """Whether a login with the right password would succeed now."""
 
-    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+    async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         """Count a failure.  `evidence` distinguishes one wrong password from another.
 
         Return how many seconds after the client's last line the reply shall come.
         """
 
-    def succeeded(self, peer_address: str, account: str) -> None:
+    async def succeeded(self, peer_address: str, account: str) -> None:
         """Note a success."""
 
 
@@ -108,7 +108,7 @@ class Authenticator:
         clock: Clock,
         login_domain: str,
         hostname: str,
-        secret: Callable[[], bytes],
+        secret: Callable[[], Awaitable[bytes]],
         mechanisms: Collection[str] | None = None,
         loopback_in_clear: bool = False,
     ) -> None:
@@ -185,7 +185,7 @@ class Authenticator:
         if keys is not None:
             return keys
         form = await self._accounts.usual_scram_form() if IUsualScramForm.providedBy(self._accounts) else None
-        return false_scram_keys(account or username, self._secret(), form)
+        return false_scram_keys(account or username, await self._secret(), form)
 
     async def shared_secret(self, username: str) -> bytes | None:
         """The account's password in UTF-8, for CRAM-MD5; None where it is not kept."""
@@ -239,13 +239,13 @@ class LoginAttempt:
         # * when the line has named a user, before any store is asked about that user;
         # * before a challenge that is a proof (SCRAM's server signature), which would tell the right password from a wrong one;
         # * at the end (`_ended`), which may be seconds later, since a comparison waits for its thread.
-        standing = self._standing(self._named)
+        standing = await self._standing(self._named)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, self._named)
         step = self._exchange.respond(data)
         while not isinstance(step, Challenge | Succeeded | Failed):
             self._named = self._username(step)
-            standing = self._standing(self._named)
+            standing = await self._standing(self._named)
             if standing.refuses:
                 return Denied(Denial.SLOW_DOWN, standing.why, self._named)
             try:
@@ -259,16 +259,13 @@ class LoginAttempt:
             step = self._exchange.answer(answer)
         if not isinstance(step, Challenge):
             return await self._ended(step)
-        if step.is_proof and not self._lets_in():
+        if step.is_proof and not (await self._standing(self._named)).lets_in:
             return await self._ended(Succeeded(self._named))  # denied there, for the same reason
         return step
 
-    def _lets_in(self) -> bool:
-        return self._standing(self._named).lets_in
-
-    def _standing(self, username: str) -> Standing:
+    async def _standing(self, username: str) -> Standing:
         """The user's standing with the lockout."""
-        return self._authenticator.lockout.standing(self._peer.address, self._account(username) if username else "")
+        return await self._authenticator.lockout.standing(self._peer.address, self._account(username) if username else "")
 
     async def _answer(self, question: Question, standing: Standing) -> Any:
         if isinstance(question, CheckPassword):
@@ -305,7 +302,7 @@ class LoginAttempt:
             return Denied(Denial.MALFORMED, f"{self._mechanism}: {step.trouble.value}", step.username)
         # Guesses that come at once all pass the checks above before the first has failed.  Those that end after the lockout has
         # begun get the same reply, right or wrong.  Else a guesser could try as many at once as he has connections.
-        standing = self._standing(step.username)
+        standing = await self._standing(step.username)
         if standing.refuses:
             return Denied(Denial.SLOW_DOWN, standing.why, step.username)
         if isinstance(step, Failed):
@@ -315,7 +312,7 @@ class LoginAttempt:
         account = self._account(step.username)
         if step.authorization and self._account(step.authorization) != account:
             return await self._denied(f"{account} may not act for {step.authorization!r}", step.username, b"")
-        self._authenticator.lockout.succeeded(self._peer.address, account)
+        await self._authenticator.lockout.succeeded(self._peer.address, account)
         return LoggedIn(account, self._mechanism, self._note)
 
     async def _denied(self, why: str, username: str, evidence: bytes) -> Denied:
@@ -325,8 +322,8 @@ class LoginAttempt:
         """
         authenticator = self._authenticator
         account = self._account(username) if username else ""
-        standing = authenticator.lockout.standing(self._peer.address, account)
-        seconds = authenticator.lockout.failed(self._peer.address, account, evidence)
+        standing = await authenticator.lockout.standing(self._peer.address, account)
+        seconds = await authenticator.lockout.failed(self._peer.address, account, evidence)
         if self._left(seconds) > 0 and not self._cancelled:
             await deferLater(authenticator.clock, self._left(seconds))  # type: ignore[arg-type]
         if standing.is_guarded:

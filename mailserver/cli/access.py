@@ -10,11 +10,13 @@ from typing import Any
 
 from mailserver.accounts.entry import APP_PASSWORD_NAME, normal_certificate, normal_sender
 from mailserver.accounts.table import Account, AccountsFile, Change, NoSuchAccount, account_key
-from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_password_uses import USES_SPACE, AppPasswordUses
 from mailserver.authentication.app_passwords import SCOPES, AppPassword, hash_app_password, new_app_password
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
+from mailserver.cli.without_server import finished
 from mailserver.processes.identity import as_owner_of
+from mailserver.queue.clock_watch import boot_seconds
 from mailserver.state_store import StoppedState
 
 __all__ = ["add_to"]
@@ -79,9 +81,10 @@ def list_app_passwords(options: argparse.Namespace) -> int:
     configuration, accounts = opened(options.config)
     account = _account(accounts, options.address)
     name = account_key(account.address)
-    with as_owner_of(configuration.data), StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
-        uses = AppPasswordUses(state)
-        rows = [(one, uses.last(name, one)) for one in account.app_passwords]
+    path = os.path.join(configuration.data, "state.db")
+    with as_owner_of(configuration.data), StoppedState.opened(path, steady=boot_seconds) as state:
+        uses = AppPasswordUses(None if state is None else state.space(USES_SPACE))
+        rows = [(one, finished(uses.last(name, one))) for one in account.app_passwords]
     if options.json:
         as_json([
             {

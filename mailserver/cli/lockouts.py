@@ -101,8 +101,6 @@ def _ask(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -
 
 
 def _without_server(configuration: Configuration, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    from twisted.internet.task import Clock
-
     from mailserver.authentication.lockout.counting import LockoutRules
     from mailserver.authentication.lockout.lockout import Lockout
     from mailserver.cli.explain import ROADS
@@ -110,18 +108,25 @@ def _without_server(configuration: Configuration, command: str, arguments: dict[
     from mailserver.control.lockouts import LockoutCommands
     from mailserver.mail.ids import IdSource
     from mailserver.observe import RoadStore, Steps
+    from mailserver.queue.clock_watch import boot_seconds
     from mailserver.state_store import StoppedState
 
-    clock = Clock()
-    clock.rightNow = time.time()
+    path = os.path.join(configuration.data, "state.db")
     roads = RoadStore(os.path.join(configuration.data, ROADS))
     steps = Steps(roads=roads, addresses=configuration.log.addresses)
     try:
-        with as_owner_of(configuration.data), StoppedState.opened(os.path.join(configuration.data, "state.db")) as state:
+        with as_owner_of(configuration.data), StoppedState.opened(path, steady=boot_seconds) as state:
             if state is None:
                 return {"entries": [], "more": 0}
             rules = LockoutRules(window_seconds=configuration.lockout.window)
-            lockout = Lockout(clock=clock, state=state, rules=rules, note=steps.note, next_id=IdSource(time.time).next)
+            lockout = Lockout(
+                clock=state,
+                on_the_wall=state.time.on_the_wall,
+                spaces=state.space,
+                rules=rules,
+                note=steps.note,
+                next_id=IdSource(time.time).next,
+            )
             answer: dict[str, Any] = finished(LockoutCommands(lockout).commands()[command](arguments))
             steps.flush()
             return answer

@@ -52,18 +52,23 @@ class InPlace:
         """Do nothing: no threads run."""
 
 
+def in_place(name: str, most: int) -> InPlace:
+    """In the place of threads."""
+    return InPlace()
+
+
 def offline_services(configuration: Configuration) -> Services:
     """Threads are run in place; there is a state that was never opened, and a resolver that cannot tell."""
     return Services(
         clock=Clock(),
         run_in_thread=maybeDeferred,
-        state=StateStore(path=os.path.join(configuration.data, "state.db"), clock=Clock(), run_in_thread=maybeDeferred),
+        state=StateStore(path=os.path.join(configuration.data, "state.db"), clock=Clock(), new_threads=in_place).space("@"),
         resolver=NoAnswers(),
         hostname=configuration.hostname,
         configuration_directory=configuration.directory,
         data_directory=configuration.data,
         keys_directory=configuration.keys_path,
-        new_threads=lambda name, most: InPlace(),
+        new_threads=in_place,
         in_reactor=ReactorCalls(lambda function, *arguments: function(*arguments)),
         metrics=Metrics(),
     )

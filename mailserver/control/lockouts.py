@@ -26,12 +26,12 @@ class LockoutCommands:
 
     async def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`account`, `network` ("" for any), `all` (also what is only counted): the `entries`, and how many `more` there are."""
-        found = self._lockout.entries(selection_of(arguments), locked_only=not arguments.get("all"))
+        found = await self._lockout.entries(selection_of(arguments), locked_only=not arguments.get("all"))
         return answer(sorted(found, key=lambda entry: (-entry.locked_until, -entry.failures)))
 
     async def clear(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`account`, `network` ("" for any), `by` (who asks): what is forgotten now, in the same form."""
-        return answer(self._lockout.clear(selection_of(arguments), by=str(arguments.get("by", ""))))
+        return answer(await self._lockout.clear(selection_of(arguments), by=str(arguments.get("by", ""))))
 
 
 def selection_of(arguments: Mapping[str, Any]) -> LockoutSelection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, TypeVarTuple
@@ -120,7 +120,7 @@ class Services:
 
     * `clock`: the wall clock and delayed calls
     * `run_in_thread(function, *args)`: an Awaitable of what the function returns, in a thread of the component's own
-    * `state`: an `IStateStore`, which outlives a restart
+    * `state`: an `IStateStore` of the component's own, which outlives a restart
     * `resolver`: an `IResolver`
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
@@ -138,7 +138,7 @@ class Services:
 
     clock: Clock
     run_in_thread: RunInThread
-    state: Any
+    state: IStateStore
     resolver: IResolver
     hostname: str
     configuration_directory: str
@@ -155,21 +155,45 @@ class Services:
 
 
 class IStateStore(Interface):
-    """Small facts that expire: greylists, rates, reputation.  `space` keeps components apart."""
+    """Small facts that expire: greylists, rates, reputation.  A power loss may cost seconds of them.
 
-    def get(space: str, key: str) -> bytes | None:
+    The facts are the component's own: nobody else reads or changes them.  They outlive reloads, restarts and upgrades, under the
+    component's kind and `Services.name`.  An answer from memory is there at once; another may take seconds, and fails with
+    `StorageBroken` where the file cannot be read.  Each verb is atomic, however many calls are under way.
+
+    A key has at most 2,048 octets, a value 65,536, and a lifetime is ten years at most.  A space has a million facts; beyond
+    that, those that expire first leave.  TypeError and ValueError for what cannot be kept.  Lifetimes go by a clock that nobody
+    sets.
+    """
+
+    def get(key: str) -> Awaitable[bytes | None]:
         """The value, None where there is none or it has expired."""
 
-    def put(space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
-        """Keep the value; it reaches the disk within seconds."""
+    def put(key: str, value: bytes, lifetime: float) -> Awaitable[None]:
+        """Keep the value for `lifetime` seconds; it reaches the disk within seconds.  None or fewer is a `drop`."""
 
-    def drop(space: str, key: str) -> None:
+    def drop(key: str) -> Awaitable[None]:
         """Forget it."""
 
-    def items(space: str) -> Iterable[tuple[str, bytes, float]]:
-        """Key, value and end (seconds since the epoch) of what has not expired, by key; at most 100,000 of them.
+    def add(key: str, n: int, lifetime: float) -> Awaitable[int]:
+        """Add to a counter, which begins with 0, and return its sum.
 
-        It blocks for the disk: for a person's question, not for the path of a message.
+        A counter that begins now ends after `lifetime` seconds; what is added later does not prolong it.
+        """
+
+    def put_if_absent(key: str, value: bytes, lifetime: float) -> Awaitable[bool]:
+        """Keep the value where there is none.  Whether that was so."""
+
+    def compare_and_put(key: str, old: bytes | None, new: bytes | None, lifetime: float) -> Awaitable[bool]:
+        """Put `new` in the place of `old`; None is "no value".  Whether `old` was there."""
+
+    def take(key: str) -> Awaitable[bytes | None]:
+        """The value, which is forgotten by that: of several who ask at once, one hears it."""
+
+    def items(first: str = "", before: str | None = None, most: int = 1000) -> Awaitable[Sequence[tuple[str, bytes, float]]]:
+        """Key, value and end (seconds since the epoch) of what has not expired, by key, at most 10,000 of them.
+
+        From `first` on, up to but without `before`.  The next page begins with the last key and a NUL.
         """
 
 

@@ -5,6 +5,8 @@ Old import paths and the old names of outcomes are `mailserver.former`'s.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mailserver.interfaces import Services
 
 __all__ = ["for_former_plugin"]
@@ -12,4 +14,5 @@ __all__ = ["for_former_plugin"]
 
 def for_former_plugin(services: Services) -> Services:
     """The services, with a state store whose `get` and `put` are called and not awaited."""
-    return services
+    former = getattr(getattr(services, "state", None), "former", None)  # whoever lends a state of another kind lends it as it is
+    return services if former is None else replace(services, state=former())

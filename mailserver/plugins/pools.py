@@ -27,11 +27,15 @@ class Pools:
 
     def of(self, kind: str, threads: int = THREADS) -> RunInThread:
         """What runs a function in a thread for this kind of waiting: ``run(function, *arguments)`` returns a Deferred."""
+        return self.new(kind, threads).run
+
+    def new(self, kind: str, threads: int) -> Threads:
+        """The threads for this kind of waiting themselves, for a part that stops them by itself."""
         if kind not in self._pools:
             self._pools[kind] = Threads(
                 kind, threads, call_from_thread=self._call_from_thread, patience_seconds=PATIENCE_SECONDS
             )
-        return self._pools[kind].run
+        return self._pools[kind]
 
     def counts(self) -> Mapping[str, ThreadCounts]:
         """What runs, waits and hangs, by kind."""

@@ -36,7 +36,6 @@ WAITING_MOST = 50  # problems that are remembered for a later note
 LINES_MOST = 60
 LINE_CHARACTERS = 900  # RFC 5322 section 2.1.1 allows 998 octets
 POSTMASTER = Address("postmaster", "")
-SPACE = "notes"
 
 
 def nothing() -> None:
@@ -67,7 +66,7 @@ class Notes:
     """Asks `problems()` once a minute, and writes a note on each that has not been told within a day.
 
     `commit` and `has_room(octets)` are the queue's.  `route(address)` says where postmaster's mail goes.  `next_id()` makes
-    message ids.  `note` records steps.
+    message ids.  `note` records steps.  What was told is remembered by `steady_seconds()`, a clock that nobody sets.
     """
 
     log = Logger()
@@ -84,6 +83,7 @@ class Notes:
         has_room: Callable[[int], bool],
         next_id: Callable[[], str],
         note: Callable[..., None],
+        steady_seconds: Callable[[], float] | None = None,
     ) -> None:
         self._hostname = hostname
         self._clock = clock
@@ -94,6 +94,7 @@ class Notes:
         self._has_room = has_room
         self._next_id = next_id
         self._note = note
+        self._steady_seconds = steady_seconds or clock.seconds
         self._waiting: dict[str, Problem] = {}
         self._remembered: dict[str, float] = {}  # until when; for a state store that does not answer
         self._timer: Any = None
@@ -111,9 +112,9 @@ class Notes:
             self._timer.cancel()
             self._timer = None
 
-    def is_own(self, id: str) -> bool:
+    async def is_own(self, id: str) -> bool:
         """Whether the message with this id is a note."""
-        return self._knows(f"{OWN}{id}")
+        return await self._knows(f"{OWN}{id}")
 
     def _look(self) -> None:
         self._timer = None
@@ -133,10 +134,10 @@ class Notes:
         for name, problem in list(self._waiting.items()):
             if self._stopped:
                 return
-            if self._knows(name):
+            if await self._knows(name):
                 del self._waiting[name]
             elif await self._is_written(problem):
-                self._remember(name, DAY_SECONDS)
+                await self._remember(name, DAY_SECONDS)
                 del self._waiting[name]
                 problem.told()
 
@@ -157,7 +158,7 @@ class Notes:
             return False
         envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now)
         content = Content.of(octets)
-        self._remember(f"{OWN}{id}", OWN_SECONDS)  # before it can fail
+        await self._remember(f"{OWN}{id}", OWN_SECONDS)  # before it can fail
         try:
             await self._commit(envelope, content, tuple([Destination(i, to, route) for i, route in enumerate(good)]))
         except StorageFault as fault:  # the queue itself has reported it
@@ -175,21 +176,21 @@ class Notes:
 
     # --- what is remembered ---
 
-    def _knows(self, name: str) -> bool:
-        now, seconds = self._clock.seconds(), OWN_SECONDS if name.startswith(OWN) else DAY_SECONDS
+    async def _knows(self, name: str) -> bool:
+        now, seconds = self._steady_seconds(), OWN_SECONDS if name.startswith(OWN) else DAY_SECONDS
         if still_holds(self._remembered.get(name, 0.0), now, seconds):
             return True
         try:
-            value = self._state.get(SPACE, name)
+            value = await self._state.get(name)
         except StorageFault:  # at worst a second note is sent
             return False
         return value is not None and still_holds(until_of(value, now + seconds), now, seconds)
 
-    def _remember(self, name: str, seconds: float) -> None:
-        now = self._clock.seconds()
+    async def _remember(self, name: str, seconds: float) -> None:
+        now = self._steady_seconds()
         self._remembered = {one: until for one, until in self._remembered.items() if until > now}
         self._remembered[name] = until = now + seconds
-        self._state.put(SPACE, name, repr(until).encode("ascii"), seconds)
+        await self._state.put(name, repr(until).encode("ascii"), seconds)
 
 
 def until_of(value: bytes, otherwise: float) -> float:

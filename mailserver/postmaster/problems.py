@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailserver.interfaces import Clock
 from mailserver.mail.faults import StorageFault
@@ -31,7 +31,7 @@ class Problems:
         queue: Queue,
         missing: Callable[[], Mapping[str, str]],
         doubts: Callable[[], Sequence[str]],
-        is_own: Callable[[str], bool],
+        is_own: Callable[[str], Awaitable[bool]],
         names: bool,
     ) -> None:
         self._clock = clock
@@ -107,7 +107,7 @@ class Problems:
         if not numbers:
             return []
         entries: Sequence[EntrySummary] = await self._queue.summaries(numbers)
-        failed = [one for one in entries if one.state == "failed" and not self._is_own(one.id)]
+        failed = [one for one in entries if one.state == "failed" and not await self._is_own(one.id)]
 
         def told() -> None:
             self._queue.undeliverable.told(numbers)

@@ -256,7 +256,7 @@ class AfterData:
         transaction = self._transaction
         posting = transaction.posting
         if posting is not None:
-            objection = posting.charge()
+            objection = await posting.charge()
             if objection is not None:
                 return transaction.refused("commit", objection.reply, objection.why)
         answer = replies.queued(self._id)

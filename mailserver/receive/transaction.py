@@ -162,7 +162,7 @@ class Transaction:
                 return refusal
             aside, discarded, findings = judgement.quarantine, judgement.discard, judgement.findings
         if self.posting is not None:
-            objection = self.posting.recipient(address)
+            objection = await self.posting.recipient(address)
             if objection is not None:
                 return self.refused("rcpt", objection.reply, objection.why, address)
         self.recipients.append(recipient)

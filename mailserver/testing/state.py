@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
 
-from zope.interface import implementer
-
-from mailserver.interfaces import Clock, IStateStore
+from mailserver.interfaces import Clock
+from mailserver.state_store.facts import Fact
+from mailserver.state_store.former import FormerState
+from mailserver.state_store.space import Space
 
 __all__ = ["MemoryState"]
 
 
-@implementer(IStateStore)
-class MemoryState:
-    """Small facts that expire by the given clock.  They are lost at the end of the test."""
+class MemoryState(Space):
+    """Small facts that expire by the given clock.  They are lost at the end of the test.
+
+    It is one space; `space(name)` is another beside it, and always the same one for one name.
+    """
+
+    def __init__(self, clock: Clock, *, name: str = "", beside: MemoryStore | None = None) -> None:
+        self._beside = MemoryStore(clock) if beside is None else beside
+        most = sys.maxsize
+        super().__init__(name, self._beside, facts_most=most, remembered=most, octets_most=most, unwritten_most=most)
+        self._beside.spaces.setdefault(name, self)
+
+    def space(self, name: str) -> MemoryState:
+        """Another space."""
+        return self._beside.space(name)
+
+
+class MemoryStore:
+    """A store without a disk.  Its spaces share a clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._facts: dict[tuple[str, str], tuple[bytes, float]] = {}
+        self.spaces: dict[str, MemoryState] = {}
 
-    def get(self, space: str, key: str) -> bytes | None:
-        """The value; None where none is stored or it has expired."""
-        value, expires = self._facts.get((space, key), (None, 0.0))
-        return value if self._clock.seconds() < expires else None
+    def space(self, name: str, *, facts_most: int | None = None) -> MemoryState:
+        """The facts under this name; there is no bound."""
+        found = self.spaces.get(name)
+        return MemoryState(self._clock, name=name, beside=self) if found is None else found
 
-    def put(self, space: str, key: str, value: bytes, lifetime_seconds: float) -> None:
-        """Keep the value."""
-        if not isinstance(value, bytes):
-            raise TypeError(f"a state store keeps bytes, not {type(value).__name__}")
-        self._facts[space, key] = value, self._clock.seconds() + lifetime_seconds
+    def former(self, own: str) -> FormerState:
+        """As plugins of API 0.1 know them."""
+        return FormerState(self, own)
 
-    def drop(self, space: str, key: str) -> None:
-        """Forget it."""
-        self._facts.pop((space, key), None)
+    def seconds(self) -> float:
+        """The test's time."""
+        return self._clock.seconds()
 
-    def items(self, space: str) -> Iterable[tuple[str, bytes, float]]:
-        """The facts that have not expired, ordered by key: key, value and time of expiry."""
-        now = self._clock.seconds()
-        return [
-            (key, value, expires)
-            for (place, key), (value, expires) in sorted(self._facts.items())
-            if place == space and now < expires
-        ]
+    def on_the_wall(self, moment: float) -> float:
+        """Nobody sets a test's clock."""
+        return moment
+
+    def changed(self, space: Space) -> None:
+        """There is nowhere to write it."""
+        space.begin_write()
+        space.written()
+
+    async def read(self, space: str, key: str) -> Fact | None:
+        """All of it is in memory."""
+        return None
+
+    async def read_range(self, space: str, first: str, before: str | None, most: int) -> dict[str, Fact]:
+        """All of it is in memory."""
+        return {}
+
+    def read_now(self, space: str, key: str) -> Fact | None:
+        """All of it is in memory."""
+        return None
+
+    def read_range_now(self, space: str, first: str, most: int) -> dict[str, Fact]:
+        """All of it is in memory."""
+        return {}

@@ -27,7 +27,9 @@ from mailserver.assembly.steps import _mail_folders
 from mailserver.assembly.submission import make_submission
 from mailserver.config import Configuration, parse
 from mailserver.plugins.life import StartError
-from mailserver.testing.state import MemoryState
+from mailserver.plugins.pools import Pools
+from mailserver.testing.state import MemoryStore
+from tests.at_once import at_once
 
 TEXT = """
 hostname = "mx.example.org"
@@ -69,7 +71,7 @@ class Listeners(SynchronousTestCase):
         self.assertEqual(("127.0.0.1" in there, "192.0.2.1" in there), (False, True))
 
     def test_a_certificate_is_wanted_where_a_listener_encrypts(self) -> None:
-        server: Any = SimpleNamespace(data=self.mktemp(), reactor=Clock())
+        server: Any = SimpleNamespace(data=self.mktemp(), reactor=Clock(), pools=Pools(print))
         self.assertIsNone(make_certificates(configuration(), server))
         for tls in ("starttls", "implicit"):
             self.assertIsNotNone(make_certificates(configuration(f'tls = "{tls}"'), server))
@@ -90,7 +92,7 @@ class Parts(SynchronousTestCase):
             self.assertRaises(StartError, make_router, configuration(after=after), object())
 
     def test_senders_are_held_to_their_own_addresses_unless_any_will_do_or_nobody_logs_in(self) -> None:
-        server: Any = SimpleNamespace(reactor=Clock(), state=MemoryState(Clock()))
+        server: Any = SimpleNamespace(reactor=Clock(), state=MemoryStore(Clock()), pools=Pools(print))
         router: Any = SimpleNamespace(route=None)
         somebody: Any = SimpleNamespace(granted_senders=None)
         for senders, authenticator, has in (("own", somebody, True), ("any", somebody, False), ("own", None, False)):
@@ -116,7 +118,7 @@ class Passwords(SynchronousTestCase):
     def logins(self, made: Configuration, state: Any = None) -> Logins:
         reactor: Any = Clock()
         reactor.callFromThread = None
-        return Logins(made, reactor=reactor, state=state, note=print, next_id=str)
+        return Logins(made, reactor=reactor, state=state or MemoryStore(Clock()), note=print, next_id=str)
 
     def test_the_library_is_loaded_once_and_only_where_somebody_may_log_in(self) -> None:
         nobody, somebody = configuration(), configuration(service="submission")
@@ -133,11 +135,11 @@ class Passwords(SynchronousTestCase):
         self.assertIsNone(self.logins(configuration()).authenticator(configuration(), object()))
 
     def test_false_keys_are_made_with_the_same_secret_over_restarts(self) -> None:
-        state = MemoryState(Clock())
-        secret = self.logins(configuration(), state)._secret()
+        state = MemoryStore(Clock())
+        secret = at_once(self.logins(configuration(), state)._secret())
         self.assertEqual(len(secret), 32)
-        self.assertEqual(self.logins(configuration(), state)._secret(), secret)
-        self.assertNotEqual(self.logins(configuration(), MemoryState(Clock()))._secret(), secret)
+        self.assertEqual(at_once(self.logins(configuration(), state)._secret()), secret)
+        self.assertNotEqual(at_once(self.logins(configuration(), MemoryStore(Clock()))._secret()), secret)
 
 
 class Host(SynchronousTestCase):

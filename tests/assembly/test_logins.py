@@ -9,6 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.assembly.logins import Logins, login_domain
 from mailserver.config import parse
+from mailserver.state_store import StateStore
+from tests.state_store.threads import new_threads
 
 TEXT = """
 hostname = "{hostname}"
@@ -35,7 +37,7 @@ class LoginDomain(SynchronousTestCase):
     def found(self, domain: str, hostname: str = "mx.example.org") -> str:
         written = f'domain = "{domain}"' if domain else ""
         configuration = parse(TEXT.format(domain=written, hostname=hostname), file="mailserver.toml", directory=".")
-        logins = Logins(configuration, reactor=reactor, state=object(), note=print, next_id=str)
+        logins = Logins(configuration, reactor=reactor, state=StateStore(path="state.db", clock=reactor, new_threads=new_threads), note=print, next_id=str)
         authenticator: Any = logins.authenticator(configuration, object())
         self.assertEqual(authenticator.login_domain, login_domain(configuration))
         return str(authenticator.login_domain)

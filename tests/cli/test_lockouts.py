@@ -6,7 +6,7 @@ import os
 import time
 
 from twisted.internet import reactor, unix
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -14,10 +14,12 @@ from twisted.trial.unittest import TestCase
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.cli.explain import ROADS
+from mailserver.cli.without_server import in_place
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.control.server import ControlServer
 from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
+from tests.at_once import AtOnce
 from tests.authentication.lockout.test_lockout import refusal
 from tests.cli.support import CommandCase, Said, run
 
@@ -46,14 +48,11 @@ class WithoutServer(CommandCase):
         clock = Clock()
         clock.rightNow = time.time()
 
-        def in_place(function, *arguments):  # type: ignore[no-untyped-def]
-            return succeed(function(*arguments))
-
-        store = StateStore(path=str(self.data / "state.db"), clock=clock, run_in_thread=in_place)
+        store = StateStore(path=str(self.data / "state.db"), clock=clock, new_threads=in_place)
 
         async def fill() -> None:
             await store.start()
-            lockout = locked(Lockout(clock=clock, state=store, rules=LockoutRules()))
+            lockout = locked(AtOnce(Lockout(clock=clock, spaces=store.space, rules=LockoutRules())))
             for peer in more_peers:
                 lockout.failed(peer, "carol@example.org", b"x")
             await store.stop()
@@ -108,8 +107,9 @@ class WithServer(CommandCase, TestCase):
         self.patch(unix, "_inFilesystemNamespace", lambda path: path[:1] != b"\0")  # bytes and str, under -bb
         clock = Clock()
         clock.rightNow = time.time()
-        self.lockout = locked(Lockout(clock=clock, state=MemoryState(clock), rules=LockoutRules()))
-        commands = LockoutCommands(self.lockout).commands()
+        lockout = Lockout(clock=clock, spaces=MemoryState(clock).space, rules=LockoutRules())
+        self.lockout = locked(AtOnce(lockout))
+        commands = LockoutCommands(lockout).commands()
         self.server = ControlServer(os.path.join(self.data, "control.sock"), commands)
         self.server.start(reactor)
         self.addCleanup(self.server.stop)

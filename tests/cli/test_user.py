@@ -9,13 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from mailserver.accounts.table import AccountsFile
-from mailserver.authentication.app_password_uses import AppPasswordUses
+from mailserver.authentication.app_password_uses import USES_SPACE, AppPasswordUses
 from mailserver.authentication.passwords import verify_password
 from mailserver.cli.output import Unable
 from mailserver.cli.purge import maildir_of
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.sasl.scram_keys import decode_scram_keys, derive_scram_keys
-from mailserver.state_store import StoppedState, open_both
+from mailserver.state_store import StoppedState
+from mailserver.state_store.state_file import open_writing
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 
 ALICE = "alice@example.org"
@@ -195,10 +196,9 @@ class User(CommandCase):
             self.user("app-password", "add", ALICE, "phone")
             (account,) = AccountsFile(str(self.accounts)).list()
             if used:
-                for connection in open_both(path):  # as the server makes it
-                    connection.close()
+                open_writing(path).close()  # as the server makes it
                 with StoppedState.opened(path) as state:
-                    AppPasswordUses(state).note(ALICE, account.app_passwords[0])
+                    AppPasswordUses(state.space(USES_SPACE)).note(ALICE, account.app_passwords[0])
             [listed] = self.user("app-password", "list", ALICE, "--json").json
             self.assertEqual(listed["last_used"] is not None, used)
             self.user("app-password", "remove", ALICE, "phone")

@@ -217,8 +217,8 @@ class Lockouts(AskedCase):
         service = await self.serve()
         lockout = service._server.logins.lockout
         for n in range(12):
-            lockout.failed("203.0.113.9", "alice@example.org", b"wrong %d" % n)
-        lockout.failed("203.0.113.10", "bob@example.org", b"x")
+            await lockout.failed("203.0.113.9", "alice@example.org", b"wrong %d" % n)
+        await lockout.failed("203.0.113.10", "bob@example.org", b"x")
 
     async def subjects(self, command: str = "lockouts.list", **arguments: Any) -> set[str]:
         return {one["account"] or one["network"] for one in (await self.ask(command, **arguments))["entries"]}

@@ -30,7 +30,8 @@ from mailserver.mail.answers import Mailbox
 from mailserver.plugins.generation import Generation
 from mailserver.plugins.life import StartError
 from mailserver.testing.state import MemoryState
-from tests.authentication.lockout.test_guarded_network import ALICE, PASSWORD, Accounts
+from tests.at_once import AtOnce
+from tests.authentication.lockout.test_guarded_network import ALICE, PASSWORD, Accounts, secret_key
 from tests.control.test_server import without_bytes_warning
 
 RIGHT = {"user": ALICE, "password": PASSWORD, "service": "imap", "client": "192.0.2.7"}
@@ -45,7 +46,8 @@ class WithSocket(TestCase):
         self.path = os.path.join(self.folder, "auth.sock")
         self.clock = Clock()
         self.accounts = Accounts()
-        self.lockout = Lockout(clock=self.clock, state=MemoryState(self.clock), rules=LockoutRules(delay_seconds=0))
+        lockout = Lockout(clock=self.clock, spaces=MemoryState(self.clock).space, rules=LockoutRules(delay_seconds=0))
+        self.lockout = AtOnce(lockout)
         self.mailboxes: dict[str, Mailbox | None] = {ALICE: Mailbox("alice", "example.org")}
         self.policy = SimpleNamespace(authenticator=self.authenticator(), generation=Generation(), mailbox=self.mailbox)
         self.notes: list[tuple[str, dict[str, Any]]] = []
@@ -66,8 +68,8 @@ class WithSocket(TestCase):
 
     def authenticator(self) -> Authenticator:
         return Authenticator(
-            accounts=self.accounts, checkers=(), lockout=self.lockout, clock=self.clock, login_domain="example.org",
-            hostname="mx.example.org", secret=lambda: b"secret", mechanisms=("SCRAM-SHA-256",),
+            accounts=self.accounts, checkers=(), lockout=self.lockout._of, clock=self.clock, login_domain="example.org",
+            hostname="mx.example.org", secret=secret_key, mechanisms=("SCRAM-SHA-256",),
         )  # fmt: skip
 
     async def mailbox(self, account: str) -> Mailbox | None:

@@ -45,6 +45,10 @@ SECRET = b"the server's"
 BINDING = ChannelBindings({"tls-exporter": b"e" * 32})
 
 
+async def secret_key() -> bytes:
+    return SECRET
+
+
 class Counting:
     """A lockout that shuts after `most` failures."""
 
@@ -53,14 +57,14 @@ class Counting:
         self.failures: list[tuple[str, str, bytes]] = []
         self.successes: list[str] = []
 
-    def standing(self, peer_address: str, account: str) -> Standing:
+    async def standing(self, peer_address: str, account: str) -> Standing:
         return Standing("locked out", lets_in=False) if len(self.failures) >= self.most else FREE
 
-    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+    async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         self.failures.append((peer_address, account, evidence))
         return 0.0
 
-    def succeeded(self, peer_address: str, account: str) -> None:
+    async def succeeded(self, peer_address: str, account: str) -> None:
         self.successes.append(account)
 
 
@@ -70,17 +74,17 @@ class Broken:
     def __init__(self, **broken: bool) -> None:
         self.broken = broken
 
-    def standing(self, peer_address: str, account: str) -> Standing:
+    async def standing(self, peer_address: str, account: str) -> Standing:
         if self.broken.get("standing"):
             raise OSError("the disk is gone")
         return FREE
 
-    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+    async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         if self.broken.get("failed"):
             raise OSError("the disk is gone")
         return 0.0
 
-    def succeeded(self, peer_address: str, account: str) -> None:
+    async def succeeded(self, peer_address: str, account: str) -> None:
         if self.broken.get("succeeded"):
             raise OSError("the disk is gone")
 
@@ -149,7 +153,7 @@ class Case(SynchronousTestCase):
             "clock": self.clock,
             "login_domain": "example.org",
             "hostname": "mail.example.org",
-            "secret": lambda: SECRET,
+            "secret": secret_key,
         }
         return Authenticator(**settings | wanted)
 
@@ -186,9 +190,9 @@ class Guesses(Case):
         accounts = set()
 
         class Shut(Counting):
-            def standing(self, peer_address: str, account: str) -> Standing:
+            async def standing(self, peer_address: str, account: str) -> Standing:
                 accounts.add(account)
-                return super().standing(peer_address, account) if account else FREE  # the account alone is locked out
+                return await super().standing(peer_address, account) if account else FREE  # the account alone is locked out
 
         self.lockout = Shut(1)
         login = self.authenticator().begin("SCRAM-SHA-256", peer(), BINDING)
@@ -333,7 +337,7 @@ class AppPasswords(Case):
 
     def test_a_use_that_cannot_be_noted_keeps_nobody_out(self) -> None:
         class State:
-            def get(self, space: str, key: str) -> bytes | None:
+            async def get(self, key: str) -> bytes | None:
                 raise OSError("the disk is gone")
 
         self.open(used=AppPasswordUses(cast(IStateStore, State())).note)
@@ -445,8 +449,8 @@ class Attempts(Case):
         """A wrong password whose answer has a pause of five seconds; the pause has begun."""
 
         class Slow(Counting):
-            def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
-                return super().failed(peer_address, account, evidence) + 5.0
+            async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+                return await super().failed(peer_address, account, evidence) + 5.0
 
         self.lockout, self.held = Slow(), []
         login = self.authenticator().begin("PLAIN", peer(), BINDING)
@@ -476,7 +480,7 @@ class Attempts(Case):
 
     def test_why_a_guarded_network_says_no_is_for_the_log_and_the_same_words_are_said_once(self) -> None:
         class Guarded(Counting):
-            def standing(self, peer_address: str, account: str) -> Standing:
+            async def standing(self, peer_address: str, account: str) -> Standing:
                 return Standing("guessers are here", lets_in=account.startswith("alice"), is_guarded=True, answer_seconds=5.0)
 
         self.lockout = Guarded()

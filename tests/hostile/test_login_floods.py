@@ -15,7 +15,7 @@ from zope.interface import implementer
 from mailserver.authentication import password_checks
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.interfaces import Denial
-from tests.hostile.test_login import BINDING, HASH, PASSWORD, SECRET, Counting, peer
+from tests.hostile.test_login import BINDING, HASH, PASSWORD, Counting, peer, secret_key
 
 
 class Floods(TestCase):
@@ -81,7 +81,7 @@ class Floods(TestCase):
             clock=clock,
             login_domain="example.org",
             hostname="mail.example.org",
-            secret=lambda: SECRET,
+            secret=secret_key,
         )
         for _ in range(3):
             self.threads.run(self.wait, "").addErrback(lambda _: None)

@@ -71,7 +71,7 @@ IN_SERVERS = {
     ),
     "plugins/": STARTING,
     "service": (*STARTING, f"{OPERATING}.ReloadThatTakesTime", "tests.scenarios.test_unprivileged", "tests.scenarios.test_root_process.Ports"),
-    "state_store": ("tests.scenarios.test_login.Strangers",),
+    "state_store/": ("tests.scenarios.test_login.Strangers",),
 }  # fmt: skip  # what servers of the scenarios execute, where no other test of the package has seen it
 # Python runs it at its start, where it finds it.
 FOR_ALL = """

@@ -40,6 +40,10 @@ def tcp4(address: str = "203.0.113.9", port: int = 4711) -> bytes:
     return f"PROXY TCP4 {address} 127.0.0.1 {port} 25\r\n".encode()
 
 
+async def secret_key() -> bytes:
+    return b"secret"
+
+
 class ProxyCase(ConnectionCase):
     def listener(self, **options: Any) -> Listener:
         return super().listener(**{"proxies": LOOPBACK, **options})
@@ -277,7 +281,7 @@ class Logins(ProxyCase):
         self.clock = Clock()
         lockout = Lockout(
             clock=self.clock,
-            state=MemoryState(self.clock),
+            spaces=MemoryState(self.clock).space,
             rules=LockoutRules(account_failures=2, network_failures=100),
             allow=Networks([ipaddress.ip_network("127.0.0.0/8")]),
         )
@@ -288,7 +292,7 @@ class Logins(ProxyCase):
             clock=self.clock,
             login_domain="example.org",
             hostname="mx.example.org",
-            secret=lambda: b"secret",
+            secret=secret_key,
             loopback_in_clear=True,
         )
         return self.listener(service="submission", authenticator=authenticator, **options)

@@ -416,13 +416,13 @@ class Posting:
     async def mail(self, sender: Any) -> None:
         return None
 
-    def recipient(self, address: Any) -> None:
+    async def recipient(self, address: Any) -> None:
         return None
 
     async def content(self, content: Any, *, smtputf8: bool = False) -> Any:
         return content
 
-    def charge(self) -> None:
+    async def charge(self) -> None:
         return None
 
     def settle(self, accepted: bool) -> None:

@@ -154,20 +154,21 @@ class Itself(SynchronousTestCase):
 class State(FilterCase):
     def test_it_is_a_state_store_whose_facts_expire_by_the_clock(self) -> None:
         verifyObject(IStateStore, self.state)
-        self.state.put("greylist", "k", b"v", 60)
-        self.assertEqual(self.state.get("greylist", "k"), b"v")
-        self.assertIsNone(self.state.get("rates", "k"))
+        self.answer(self.state.put("k", b"v", 60))
+        self.assertEqual(self.answer(self.state.get("k")), b"v")
+        self.assertIsNone(self.answer(self.state.space("rates").get("k")))
         self.clock.advance(60)
-        self.assertIsNone(self.state.get("greylist", "k"))
-        self.assertEqual(list(self.state.items("greylist")), [])
+        self.assertIsNone(self.answer(self.state.get("k")))
+        self.assertEqual(self.answer(self.state.items()), [])
 
     def test_a_fact_can_be_dropped_and_must_be_bytes(self) -> None:
         state = MemoryState(self.clock)
-        state.put("s", "k", b"v", 60)
-        state.drop("s", "k")
-        state.drop("s", "k")
-        self.assertIsNone(state.get("s", "k"))
-        self.assertRaises(TypeError, state.put, "s", "k", "text", 60)
+        self.answer(state.put("k", b"v", 60))
+        self.answer(state.drop("k"))
+        self.answer(state.drop("k"))
+        self.assertIsNone(self.answer(state.get("k")))
+        with self.assertRaises(TypeError):
+            self.answer(state.put("k", "text", 60))  # type: ignore[arg-type]
 
 
 class Resolver(FilterCase):

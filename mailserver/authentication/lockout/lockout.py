@@ -9,6 +9,9 @@ and the exemptions:
   account's everywhere) is up, nobody there can tell for whom that holds: `Standing`.
 
 A state store that cannot be read makes every method raise `StorageBroken`: nobody can tell, so nobody logs in.
+
+Logins go on side by side, and between what one of them reads and what it writes another may have written.  So each tally is
+changed by `compare_and_put`, and counted again where another was quicker.
 """
 
 from __future__ import annotations
@@ -16,10 +19,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from mailserver.authentication.lockout.counting import (
     DAY_SECONDS,
@@ -41,8 +43,9 @@ from mailserver.authentication.lockout.entries import (
     space_of,
 )
 from mailserver.authentication.standing import FREE, Standing
-from mailserver.interfaces import Clock
+from mailserver.interfaces import IStateStore
 from mailserver.mail.address import AddressError, normal_domain, normal_local
+from mailserver.mail.faults import StorageBroken
 from mailserver.mail.networks import NO_NETWORKS, Networks, network_name
 from mailserver.mail.recent_tags import TAG_OCTETS, day_of, is_recent, with_recent
 
@@ -54,45 +57,55 @@ NAME_CHARACTERS = 320  # RFC 5321 section 4.5.3.1: more than any address; longer
 KNOWN_SPACE = "lockout.known"
 KNOWN_DAYS = 30
 KNOWN_NETWORKS = 64  # of one account, the latest
+PAGE = 10_000
+LISTED_MOST = 100_000  # entries of one scope that are looked at
+TRIES = 100  # before it is believed that a tally cannot be changed
+
+
+class LockoutClock(Protocol):
+    """The time by which lockouts end, in seconds since the epoch."""
+
+    def seconds(self) -> float: ...
 
 
 class Lockout:
     """Who may try to log in, and who has to wait.
 
-    `state` is an `IStateStore`, `note(id, step, **fields)` records a lockout under an id from `next_id`.  `entries_most` bounds
-    each of the three tables; the least recently used leave.  Passwords are told apart by a hash under `key`: by default a new
-    one at each start which is kept nowhere, so that the file with the counts says nothing about anybody's passwords.
+    `spaces(name)` is an `IStateStore`; `clock` is best one that nobody sets.  `note(id, step, **fields)` records a lockout under
+    an id from `next_id`.  Passwords are told apart by a hash under `key`: by default a new one at each start, kept nowhere:
+    the file with the counts says nothing about anybody's passwords.  `on_the_wall(moment)` tells people when that is.
     """
 
     def __init__(
         self,
         *,
-        clock: Clock,
-        state: Any,
+        clock: LockoutClock,
+        spaces: Callable[[str], IStateStore],
         rules: LockoutRules,
         allow: Networks = NO_NETWORKS,
         note: Callable[..., None] | None = None,
         next_id: Callable[[], str] = lambda: "-",
-        entries_most: int = 100_000,
         key: bytes | None = None,
+        on_the_wall: Callable[[float], float] = lambda moment: moment,
     ) -> None:
         self._clock = clock
-        self._state = state
         self._rules = rules
         self._allow = allow
         self._note = note
         self._next_id = next_id
         self._key = secrets.token_bytes(32) if key is None else key
+        self._on_the_wall = on_the_wall
         self._limits = {
             PAIR: rules.account_failures,
             ACCOUNT: rules.account_failures_everywhere,
             NETWORK: rules.network_failures,
         }
-        self._shelves = {scope: Shelf(state, space_of(scope), entries_most) for scope in self._limits}
+        self._tallies = {scope: spaces(space_of(scope)) for scope in self._limits}
+        self._known = spaces(KNOWN_SPACE)
 
     # --- for those who check passwords ---
 
-    def standing(self, peer_address: str, account: str) -> Standing:
+    async def standing(self, peer_address: str, account: str) -> Standing:
         """How this account stands in the peer's network.  "" is an account not named yet."""
         if self._is_exempt(peer_address):
             return FREE
@@ -105,17 +118,17 @@ class Lockout:
         #   the end: the exchange goes on for every name, `lets_in` says for whom it counts, and all others hear one answer at one
         #   moment.  The pair's lockout is here only one more reason why it does not count.
         name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
-        is_locked = bool(name) and self._tally(PAIR, name, network).is_locked(now)
-        if self._tally(NETWORK, "", network).is_locked(now):
+        is_locked = bool(name) and (await self._tally(PAIR, name, network)).is_locked(now)
+        if (await self._tally(NETWORK, "", network)).is_locked(now):
             why = f"the network {network} is locked out"
-        elif name and self._tally(ACCOUNT, name, "").is_locked(now):
+        elif name and (await self._tally(ACCOUNT, name, "")).is_locked(now):
             why = "the account is locked out from networks that it has not been used from"
         else:
             return Standing(f"the account is locked out from {network}", lets_in=False) if is_locked else FREE
-        lets_in = bool(name) and not is_locked and self._is_known(name, network)
+        lets_in = bool(name) and not is_locked and await self._is_known(name, network)
         return Standing(why, lets_in=lets_in, is_guarded=True, answer_seconds=DELAY_MOST_SECONDS)
 
-    def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
+    async def failed(self, peer_address: str, account: str, evidence: bytes) -> float:
         """A login has failed; return how many seconds after the client's last line it is told.
 
         `evidence` tells one wrong password from another; b"" where the mechanism shows nothing of it, then each counts.
@@ -124,69 +137,65 @@ class Lockout:
             return self._rules.answer_seconds(1)
         name, network, now = account_name(account), network_name(peer_address), self._clock.seconds()
         guess = Guess(now, digest(network), self._password(name, evidence))
-        standing = self.standing(peer_address, account)
-        before = self._tally(PAIR, name, network)
+        standing = await self.standing(peer_address, account)
+        before = await self._tally(PAIR, name, network)
         # A pair that is locked and not guarded is not asked, so what still fails was under way when the lockout began: it counts,
         # or many guesses at once would be as good as one.  A pair that is locked and guarded is taken through to the end as often
         # as somebody likes: counting that, a guesser could prolong its lockout for ever.
         if name and not (standing.is_guarded and before.is_locked(now)):
-            self._count(PAIR, name, network, guess)
+            await self._count(PAIR, name, network, guess)
         # Guarded, no password was looked at but those of known pairs.  The other two tallies would count what nobody has
         # compared, right passwords of users who are new in this network among it, and their lockouts would prolong themselves.
         if standing.is_guarded:
             return standing.answer_seconds
-        self._count(NETWORK, "", network, replace(guess, source=digest(name)))
+        await self._count(NETWORK, "", network, replace(guess, source=digest(name)))
         if name:
-            self._count(ACCOUNT, name, "", guess)
+            await self._count(ACCOUNT, name, "", guess)
         # The pause grows with passwords, not with tries: a program with an old password tries one for ever.
         others = [one for one in before.guesses if one.password != guess.password]
         return self._rules.answer_seconds(Tally(tuple(others)).counted(now, self._rules.window_seconds) + 1)
 
-    def succeeded(self, peer_address: str, account: str) -> None:
+    async def succeeded(self, peer_address: str, account: str) -> None:
         """A login has succeeded: what came from this network against this account is forgotten, nothing else."""
         name, network = account_name(account), network_name(peer_address)
         if not name or self._is_exempt(peer_address):
             return
-        self._shelves[PAIR].drop(key_of(name, network))
+        await self._tallies[PAIR].drop(key_of(name, network))
         for scope, subject, source in ((ACCOUNT, (name, ""), digest(network)), (NETWORK, ("", network), digest(name))):
-            tally = self._tally(scope, *subject)
             # Only the guesses of this very pair: else a guesser with an account of his own would clear the tallies of others.
-            less = tally.without(lambda guess, source=source: guess.source == source)  # type: ignore[misc]
-            if less is not tally:
-                self._keep(scope, *subject, less)
-        self._remember(name, network)
+            await self._change(scope, *subject, lambda tally, of=source: tally.without(lambda guess: guess.source == of))  # type: ignore[misc]
+        await self._remember(name, network)
 
     # --- for the administrator ---
 
-    def entries(self, selection: LockoutSelection, *, locked_only: bool = True) -> list[LockoutEntry]:
-        """What is held against those who are meant; blocks for the disk."""
+    async def entries(self, selection: LockoutSelection, *, locked_only: bool = True) -> list[LockoutEntry]:
+        """What is held against those who are meant."""
         now, found = self._clock.seconds(), []
         for scope in self._limits:
-            for key, value, _ in self._state.items(space_of(scope)):
+            for key, value, _ in await all_items(self._tallies[scope]):
                 account, network = parts_of(key)
                 tally = decoded(value)
                 failures = tally.counted(now, self._rules.window_seconds)
-                until = tally.locked_until if tally.is_locked(now) else 0.0
+                until = self._on_the_wall(tally.locked_until) if tally.is_locked(now) else 0.0
                 lockouts = tally.remembered(now)
                 if (until or ((failures or lockouts) and not locked_only)) and selection.means(account, network):
                     found.append(LockoutEntry(scope, account, network, failures, until, lockouts))
         return found
 
-    def clear(self, selection: LockoutSelection, *, by: str = "") -> list[LockoutEntry]:
+    async def clear(self, selection: LockoutSelection, *, by: str = "") -> list[LockoutEntry]:
         """Forget what is held against those who are meant, counts too, also of lockouts that are over; return what it was."""
-        cleared = self.entries(selection, locked_only=False)
+        cleared = await self.entries(selection, locked_only=False)
         for entry in cleared:
-            self._shelves[entry.scope].drop(key_of(entry.account, entry.network))
+            await self._tallies[entry.scope].drop(key_of(entry.account, entry.network))
             if entry.locked_until:
                 self._tell("lockout_cleared", scope=entry.scope, account=entry.account, network=entry.network, by=by)
         return cleared
 
     # --- counting ---
 
-    def _count(self, scope: str, account: str, network: str, guess: Guess) -> None:
-        before = self._tally(scope, account, network)
-        after = before.after(guess, limit=self._limits[scope], rules=self._rules)
-        self._keep(scope, account, network, after)
+    async def _count(self, scope: str, account: str, network: str, guess: Guess) -> None:
+        limit, rules = self._limits[scope], self._rules
+        before, after = await self._change(scope, account, network, lambda tally: tally.after(guess, limit=limit, rules=rules))
         if after.locked_until != before.locked_until:
             seconds = int(after.locked_until - guess.at)
             failures, lockouts = self._limits[scope], after.lockouts
@@ -198,12 +207,24 @@ class Lockout:
         if self._note is not None:
             self._note(self._next_id(), step, **fields)
 
-    def _tally(self, scope: str, account: str, network: str) -> Tally:
-        return self._shelves[scope].get(key_of(account, network))
+    async def _tally(self, scope: str, account: str, network: str) -> Tally:
+        return decoded(await self._tallies[scope].get(key_of(account, network)))
 
-    def _keep(self, scope: str, account: str, network: str, tally: Tally) -> None:
-        lifetime = tally.lifetime_seconds(self._clock.seconds(), self._rules.window_seconds)
-        self._shelves[scope].put(key_of(account, network), tally, lifetime)
+    async def _change(
+        self, scope: str, account: str, network: str, change: Callable[[Tally], Tally]
+    ) -> tuple[Tally, Tally]:
+        """What a tally was, and what the change has made of it."""
+        tallies, key = self._tallies[scope], key_of(account, network)
+        for _ in range(TRIES):
+            octets = await tallies.get(key)
+            before = decoded(octets)
+            after = change(before)
+            if after is before:
+                return before, after
+            lifetime = after.lifetime_seconds(self._clock.seconds(), self._rules.window_seconds)
+            if await tallies.compare_and_put(key, octets, after.encode() if lifetime > 0 else None, lifetime):
+                return before, after
+        raise StorageBroken(f"the tally of {key!r} changes all the time")
 
     def _password(self, name: str, evidence: bytes) -> bytes:
         if not evidence:
@@ -217,66 +238,36 @@ class Lockout:
     def _is_exempt(self, peer_address: str) -> bool:
         return peer_address in UNGUARDED or peer_address in self._allow
 
-    def _is_known(self, name: str, network: str) -> bool:
-        entries = self._state.get(KNOWN_SPACE, key_of(name, ""))
+    async def _is_known(self, name: str, network: str) -> bool:
+        entries = await self._known.get(key_of(name, ""))
         return entries is not None and is_recent(entries, network_tag(network), self._today(), KNOWN_DAYS)
 
-    def _remember(self, name: str, network: str) -> None:
-        key = key_of(name, "")
-        before = self._state.get(KNOWN_SPACE, key) or b""
-        after = with_recent(before, network_tag(network), self._today(), days=KNOWN_DAYS, most=KNOWN_NETWORKS)
-        if after is not before:
-            self._state.put(KNOWN_SPACE, key, after, KNOWN_DAYS * DAY_SECONDS)
+    async def _remember(self, name: str, network: str) -> None:
+        key, is_done = key_of(name, ""), False
+        while not is_done:
+            found = await self._known.get(key)
+            before = found or b""
+            after = with_recent(before, network_tag(network), self._today(), days=KNOWN_DAYS, most=KNOWN_NETWORKS)
+            is_done = after is before or await self._known.compare_and_put(key, found, after, KNOWN_DAYS * DAY_SECONDS)
 
     def _today(self) -> int:
         return day_of(self._clock.seconds())
 
 
-class Shelf:
-    """The tallies of one scope: at most `most`, the least recently used leave, from the state store too."""
-
-    def __init__(self, state: Any, space: str, most: int) -> None:
-        self._state = state
-        self._space = space
-        self._most = most
-        self._tallies: OrderedDict[str, Tally] = OrderedDict()
-
-    def get(self, key: str) -> Tally:
-        """The tally, `NO_FAILURES` where there is none."""
-        tally = self._tallies.get(key)
-        if tally is not None:
-            self._tallies.move_to_end(key)
-            return tally
-        value = self._state.get(self._space, key)
-        if value is None:
-            return NO_FAILURES
-        tally = decoded(value)
-        self._take(key, tally)
-        return tally
-
-    def put(self, key: str, tally: Tally, lifetime_seconds: float) -> None:
-        """Keep it as long as it says something."""
-        if lifetime_seconds <= 0:
-            self.drop(key)
-            return
-        self._take(key, tally)
-        self._state.put(self._space, key, tally.encode(), lifetime_seconds)
-
-    def drop(self, key: str) -> None:
-        """Forget it."""
-        if self._tallies.pop(key, None) is not None or self._state.get(self._space, key) is not None:
-            self._state.drop(self._space, key)
-
-    def _take(self, key: str, tally: Tally) -> None:
-        self._tallies[key] = tally
-        self._tallies.move_to_end(key)
-        if len(self._tallies) > self._most:
-            oldest, _ = self._tallies.popitem(last=False)
-            self._state.drop(self._space, oldest)
+async def all_items(state: IStateStore) -> Sequence[tuple[str, bytes, float]]:
+    """The facts of a space, page by page; those of `LISTED_MOST` keys at most."""
+    found = list(await state.items(most=PAGE))
+    page = found
+    while len(page) == PAGE and len(found) < LISTED_MOST:
+        page = list(await state.items(page[-1][0] + "\0", most=PAGE))
+        found += page
+    return found
 
 
-def decoded(value: bytes) -> Tally:
-    """The tally; one that a later version has written counts as none."""
+def decoded(value: bytes | None) -> Tally:
+    """The tally, `NO_FAILURES` where there is none; one that a later version has written counts as none."""
+    if value is None:
+        return NO_FAILURES
     try:
         return Tally.decode(value)
     except ValueError:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock
@@ -103,11 +104,11 @@ class Posting:
             objection = await self._unless_own(sender, replies.sender_not_owned(self._id), why)
             if objection is not None:
                 return objection
-        return self._over(self._claim.message()) if self._claim is not None else None
+        return self._over(await self._claim.message()) if self._claim is not None else None
 
-    def recipient(self, address: Address) -> Objection | None:
+    async def recipient(self, address: Address) -> Objection | None:
         """At RCPT, when nothing else stands in the way: the recipient is counted."""
-        return self._over(self._claim.recipient(address)) if self._claim is not None else None
+        return self._over(await self._claim.recipient(address)) if self._claim is not None else None
 
     async def content(self, content: Content, *, smtputf8: bool = False) -> Content | Objection:
         """After the data, before filters see it: the message, completed, and without its blind copies.  Raises OSError."""
@@ -153,14 +154,15 @@ class Posting:
             self._note("mended", what="lines of more than 998 octets")
         return short
 
-    def charge(self) -> Objection | None:
+    async def charge(self) -> Objection | None:
         """Just before the commit; `settle` has to follow."""
-        return self._over(self._claim.charge()) if self._claim is not None else None
+        return self._over(await self._claim.charge()) if self._claim is not None else None
 
     def settle(self, accepted: bool) -> None:
-        """After the commit, whatever came of it."""
+        """After the commit, whatever came of it.  Nobody waits for it, and nothing that goes wrong here concerns the message."""
         if self._claim is not None:
-            self._claim.settle(accepted)
+            settled = Deferred.fromCoroutine(self._claim.settle(accepted))
+            settled.addErrback(lambda failure: log.failure("{id}: its allowance could not be settled", failure, id=self._id))
 
     async def _with_own_originators(self, content: Content, adds_from: bool) -> Content | Objection:
         """The message with its From and Sender fields mended, if every author and the sender are the account's."""

@@ -25,10 +25,15 @@ from mailserver.mail.envelope import Peer, TLSFacts
 from mailserver.sasl.scram_keys import client_and_server_key, derive_scram_keys
 from mailserver.sasl.steps import Challenge, ChannelBindings, ScramKeys
 from mailserver.testing.state import MemoryState
+from tests.at_once import AtOnce
 
 ALICE, BOB, PASSWORD = "alice@example.org", "bob@example.org", "right"
 PEER = Peer("192.0.2.7", 4711, "submission", tls=TLSFacts("TLSv1.3", "X", client_certificate="ab" * 32))
 KEYS = derive_scram_keys(PASSWORD, salt=b"s" * 16, iterations=4096)
+
+
+async def secret_key() -> bytes:
+    return b"secret"
 
 
 @implementer(ICredentialsChecker, IScramAccounts, ISecretAccounts, ICertificateAccounts)
@@ -63,10 +68,11 @@ class GuardedCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.rightNow = 1_800_000_000.0
         self.accounts = Accounts()
-        self.lockout = Lockout(clock=self.clock, state=MemoryState(self.clock), rules=LockoutRules())
+        lockout = Lockout(clock=self.clock, spaces=MemoryState(self.clock).space, rules=LockoutRules())
+        self.lockout = AtOnce(lockout)
         self.authenticator = Authenticator(
-            accounts=self.accounts, checkers=(), lockout=self.lockout, clock=self.clock, login_domain="example.org",
-            hostname="mx.example.org", secret=lambda: b"secret",
+            accounts=self.accounts, checkers=(), lockout=lockout, clock=self.clock, login_domain="example.org",
+            hostname="mx.example.org", secret=secret_key,
         )  # fmt: skip
         self.lockout.succeeded(PEER.address, ALICE)
 

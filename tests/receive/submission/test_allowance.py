@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.mail.address import Address
-from mailserver.receive.submission.allowance import KNOWN_MOST, KNOWN_SPACE, SHARDS, Allowance, AllowanceLimits
+from mailserver.receive.submission.allowance import (
+    KEY_SPACE,
+    KNOWN_MOST,
+    KNOWN_SPACE,
+    SHARDS,
+    USAGE_SPACE,
+    Allowance,
+    AllowanceLimits,
+)
 from mailserver.receive.submission.usage import DAY_SLOTS, HOUR_SLOTS, Sent, Usage
 from mailserver.state_store import StateStore
 from mailserver.testing.state import MemoryState
+from tests.at_once import AtOnce, at_once
+from tests.state_store.threads import new_threads
 
 ALICE, BOB = "alice@example.org", "bob@example.org"
 ANY = AllowanceLimits(0, 0, 0, 0, 0, 0)
@@ -59,10 +69,10 @@ class AllowanceCase(SynchronousTestCase):
         self.clock.rightNow = T
         self.state = MemoryState(self.clock)
 
-    def allowance(self, **some: int) -> Allowance:
-        return Allowance(clock=self.clock, state=self.state, limits=limits(**some))
+    def allowance(self, **some: int) -> Any:
+        return AtOnce(Allowance(clock=self.clock, spaces=self.state.space, limits=limits(**some)))
 
-    def send(self, allowance: Allowance, *recipients: str, account: str = ALICE) -> str | None:
+    def send(self, allowance: Any, *recipients: str, account: str = ALICE) -> str | None:
         """One message, the way that a transaction goes; the first limit that it meets."""
         claim = allowance.claim(account)
         found = claim.message()
@@ -138,9 +148,9 @@ class Limits(AllowanceCase):
         self.assertEqual([claim.charge() for claim in claims].count(None), 2)
 
     def test_0_stands_for_any_number(self) -> None:
-        allowance = Allowance(clock=self.clock, state=self.state, limits=ANY)
+        allowance = AtOnce(Allowance(clock=self.clock, spaces=self.state.space, limits=ANY))
         self.assertEqual([self.send(allowance, "a@y.example") for _ in range(3000)], [None] * 3000)
-        self.assertEqual(list(self.state.items(KNOWN_SPACE)), [], "nobody asks who is new")
+        self.assertEqual(at_once(self.state.space(KNOWN_SPACE).items()), [], "nobody asks who is new")
 
 
 class WhatIsKept(AllowanceCase):
@@ -149,7 +159,7 @@ class WhatIsKept(AllowanceCase):
         tags = [allowance.tag(Address(f"u{n}", "y.example")) for n in range(30_000)]
         for start in range(0, len(tags), 1000):
             allowance.remember(ALICE, frozenset(tags[start : start + 1000]))
-        sizes = [len(value) for _, value, _ in self.state.items(KNOWN_SPACE)]
+        sizes = [len(value) for _, value, _ in at_once(self.state.space(KNOWN_SPACE).items())]
         self.assertEqual((len(sizes), max(sizes)), (SHARDS, KNOWN_MOST * 8))
         self.assertFalse(any(allowance.is_new(ALICE, tag) for tag in tags[-10_000:]))
         self.assertTrue(all(allowance.is_new(ALICE, tag) for tag in tags[:5_000]))
@@ -157,11 +167,12 @@ class WhatIsKept(AllowanceCase):
     def test_no_address_is_in_the_state_and_another_installation_has_other_hashes(self) -> None:
         allowance = self.allowance(new_recipients_per_day=10)
         self.send(allowance, "secret-friend@y.example")
-        kept = b"".join(value for value, _ in self.state._facts.values())
+        spaces = (KNOWN_SPACE, KEY_SPACE, USAGE_SPACE)
+        kept = b"".join(value for name in spaces for _, value, _ in at_once(self.state.space(name).items()))
         self.assertNotIn(b"friend", kept)
         friend = Address("secret-friend", "y.example")
         self.assertEqual(allowance.tag(friend), self.allowance().tag(friend))
-        other = Allowance(clock=self.clock, state=MemoryState(self.clock), limits=ANY)
+        other = AtOnce(Allowance(clock=self.clock, spaces=MemoryState(self.clock).space, limits=ANY))
         self.assertNotEqual(allowance.tag(friend), other.tag(friend))
 
 
@@ -175,9 +186,10 @@ class OverARestart(TestCase):
         os.makedirs(os.path.dirname(path))
         friend, stranger = Address("friend", "y.example"), Address("stranger", "y.example")
         for start in range(2):
-            store = StateStore(path=path, clock=clock, run_in_thread=deferToThread)
+            store = StateStore(path=path, clock=clock, new_threads=new_threads)
+            some = limits(messages_per_hour=1, new_recipients_per_hour=1)
+            allowance = AtOnce(Allowance(clock=clock, spaces=store.space, limits=some))
             await store.start()
-            allowance = Allowance(clock=clock, state=store, limits=limits(messages_per_hour=1, new_recipients_per_hour=1))
             claim = allowance.claim(ALICE)
             if start == 0:
                 self.assertIsNone(claim.recipient(friend))

@@ -19,6 +19,7 @@ from mailserver.receive.submission.allowance import Allowance, AllowanceLimits
 from mailserver.receive.submission.rules import Objection, Posting, Submission
 from mailserver.receive.submission.sender_rights import SenderRights
 from mailserver.testing.state import MemoryState
+from tests.at_once import at_once
 
 ID = "06ABCDEFGHJKMNPQ"
 ALICE = "alice@example.org"
@@ -50,7 +51,7 @@ class SubmissionCase(TestCase):
             "hostname": "mail.example.org",
             "clock": self.clock,
             "rights": SenderRights(route=self.route, granted_senders=self.granted, clock=self.clock),
-            "allowance": Allowance(clock=self.clock, state=self.state, limits=AllowanceLimits()),
+            "allowance": Allowance(clock=self.clock, spaces=self.state.space, limits=AllowanceLimits()),
         }
         return Submission(**(options | changes))
 
@@ -84,14 +85,15 @@ class WhomItConcerns(SubmissionCase):
         for peer in (Peer("192.0.2.1", 1, "submission"), Peer("local", 0, "submission", login="root")):
             posting = self.posting(peer)
             self.assertIsNone(await posting.mail(Address("x", "y.example")))
-            self.assertIsNone(posting.recipient(Address("x", "y.example")))
+            self.assertIsNone(await posting.recipient(Address("x", "y.example")))
             head = await self.completed(b"From: x@y.example, z@y.example\r\n", posting)
             self.assertEqual(head.count(b"\r\n"), 4)
             head = await self.completed(b"", posting)
             self.assertNotIn(b"From", head)
-            self.assertIsNone(posting.charge())
+            self.assertIsNone(await posting.charge())
             posting.settle(True)
-        self.assertEqual(list(self.state._facts), [], "nothing is counted")
+        for name in ("allowance", "allowance.known"):
+            self.assertEqual(at_once(self.state.space(name).items()), [], "nothing is counted")
 
 
 class Senders(SubmissionCase):
@@ -292,30 +294,30 @@ class CompletionOfMessages(SubmissionCase):
 
 class Amounts(SubmissionCase):
     async def test_the_message_above_the_limit_hears_450_at_mail(self) -> None:
-        policy = self.policy(allowance=Allowance(clock=self.clock, state=self.state, limits=AllowanceLimits(messages_per_hour=2)))
+        policy = self.policy(allowance=Allowance(clock=self.clock, spaces=self.state.space, limits=AllowanceLimits(messages_per_hour=2)))
         answers = []
         for _ in range(3):
             posting = policy.posting(ID, PEER)
             assert posting is not None
             answers.append(await posting.mail(None))
             if answers[-1] is None:
-                self.assertIsNone(posting.recipient(Address("x", "y.example")))
-                self.assertIsNone(posting.charge())
+                self.assertIsNone(await posting.recipient(Address("x", "y.example")))
+                self.assertIsNone(await posting.charge())
                 posting.settle(True)
         self.assertEqual(answers[:2], [None, None])
         self.hears(answers[2], "450 4.7.1 You may not send more than 2 messages within an hour, please try again later")
         self.assertEqual(answers[2].why, "alice@example.org has sent 2 messages within an hour")  # type: ignore[union-attr]
 
     async def test_the_recipient_above_the_limit_hears_450_and_so_does_a_commit_that_comes_too_late(self) -> None:
-        policy = self.policy(allowance=Allowance(clock=self.clock, state=self.state, limits=AllowanceLimits(recipients_per_hour=2)))
+        policy = self.policy(allowance=Allowance(clock=self.clock, spaces=self.state.space, limits=AllowanceLimits(recipients_per_hour=2)))
         one, other = policy.posting(ID, PEER), policy.posting(ID, PEER)
         assert one is not None and other is not None
         for posting in (one, other):
-            answers = [posting.recipient(Address(f"u{n}", "y.example")) for n in range(3)]
+            answers = [await posting.recipient(Address(f"u{n}", "y.example")) for n in range(3)]
             self.assertEqual(answers[:2], [None, None])
             self.hears(answers[2], "450 4.7.1 You may not send more than 2 recipients within an hour, please try again later")
-        self.assertIsNone(one.charge())
-        self.hears(other.charge(), "450 4.7.1 You may not send more than 2 recipients within an hour, please try again later")
+        self.assertIsNone(await one.charge())
+        self.hears(await other.charge(), "450 4.7.1 You may not send more than 2 recipients within an hour, please try again later")
         one.settle(False)
         other.settle(False)
-        self.assertIsNone(other.charge())
+        self.assertIsNone(await other.charge())
