@@ -6,6 +6,7 @@ import gc
 import io
 import math
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -240,6 +241,12 @@ class Sandbox(SynchronousTestCase):
         (folder / "accounts.toml").write_text("# mine\n")
         sandbox.prepare(str(folder))
         self.assertEqual(((folder / "accounts.toml").read_text(), (folder / "password.txt").exists()), ("# mine\n", False))
+
+    def test_a_port_that_somebody_has_is_not_free(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.assertFalse(sandbox._is_free(port))
+        self.assertTrue(sandbox._is_free(port))
 
     def test_each_listener_has_a_port_of_its_own_that_nobody_has(self) -> None:
         with mock.patch.object(sandbox, "_is_free", lambda port: port not in (2525, 2526, 2587)):

@@ -427,6 +427,36 @@ class Reload(WholeCase):
         await reload
         self.assertEqual([one.life[-1] for one in gates.made], ["stopped"] * 2)
 
+    async def test_a_port_that_comes_after_the_stop_is_closed_at_once(self) -> None:
+        service = await self.serve()
+        stopped: list[str] = []
+
+        class Late:
+            """The root process binds it in a moment."""
+
+            def __init__(self) -> None:
+                self.bound: Deferred[Any] = Deferred()
+
+            def listen(self, factory: Any) -> Deferred[Any]:
+                return self.bound
+
+            def stopListening(self) -> None:
+                stopped.append("stopped")
+
+        late = Late()
+        self.patch(service._server.processes, "endpoint", lambda text: late if "unix" in text else None)
+        self.configure(also(listener().replace("endpoint = ", 'endpoint = "unix:{work}/x.sock" # ')))
+        reload = Deferred.fromCoroutine(self.ask("reload"))
+        reload.addErrback(lambda failure: failure.trap(ControlError))
+        await self.until(lambda: len(service._in_force.configuration.listen) == 2, "the reload is under way")
+        stopping = service.stopService()
+        self.assertEqual(stopped, [])
+        late.bound.callback(late)
+        await stopping
+        await reload
+        self.assertEqual(stopped, ["stopped"])
+        self.assertEqual(service._in_force.ports.figures(), [])
+
     async def test_what_leads_nowhere_is_told_at_the_start_and_at_each_reload(self) -> None:
         await self.serve(BASIC + 'catch_all = "ghost@example.org"\n')
         await self.until(lambda: 'domain "example.org": catch_all: ' in self.log(), "at the start")

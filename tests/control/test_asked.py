@@ -174,6 +174,15 @@ class Route(AskedCase):
         await self.refused("is not an address", "route", address="not an address")
         await self.refused("is not an address", "route")
 
+    async def test_an_address_that_leads_to_no_address_is_refused_in_words(self) -> None:
+        service = await self.serve()
+
+        async def explain(address: Any) -> Any:
+            raise AddressError("no such form")
+
+        self.patch(service._in_force.policy.router, "explain", explain)
+        await self.refused("alice@example.org: no such form", "route", address="alice@example.org")
+
     async def test_who_may_relay_is_told_for_an_address_and_for_a_network(self) -> None:
         await self.serve(RELAY)
         every = (

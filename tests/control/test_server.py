@@ -334,3 +334,48 @@ class SilentServer(SynchronousTestCase):
     def test_one_that_takes_no_question_is_given_up_too(self) -> None:
         with self.assertRaisesRegex(ControlError, "no answer within"):
             ask(self.path, "status", {"long": "x" * 5_000_000}, timeout_seconds=0.05)
+
+    def test_one_that_answers_in_drops_has_no_more_time_than_any_other(self) -> None:
+        drops = Drops(b"\0\6answer\0\2{}\0\0")
+        self.patch(control_client.socket, "socket", lambda family: drops)
+        self.patch(control_client.time, "monotonic", lambda: drops.now)
+        with self.assertRaisesRegex(ControlError, "no answer within 10 s"):
+            ask(self.path, "status", timeout_seconds=10.0)
+        self.assertEqual(drops.timeouts, [10.0, 10.0, 7.0, 4.0, 1.0])
+        drops = Drops(b"\0\6answer\0\2{}\0\0", seconds=0.5)
+        self.assertEqual(ask(self.path, "status", timeout_seconds=10.0), {})
+
+    def test_an_answer_without_a_bound_is_given_up(self) -> None:
+        self.patch(control_client, "ANSWER_OCTETS", 13)
+        self.patch(control_client.socket, "socket", lambda family: Drops(b"\0\6answer\0\2{}\0\0", seconds=0.0))
+        with self.assertRaisesRegex(ControlError, "too long"):
+            ask(self.path, "status", timeout_seconds=10.0)
+        control_client.ANSWER_OCTETS = 14
+        self.assertEqual(ask(self.path, "status", timeout_seconds=10.0), {})
+
+
+class Drops:
+    """The connection to a server that answers octet by octet, so many seconds for each."""
+
+    def __init__(self, answer: bytes, seconds: float = 3.0) -> None:
+        self.answer = answer
+        self.seconds = seconds
+        self.now = 0.0
+        self.timeouts: list[float] = []
+
+    def __enter__(self) -> Drops:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def connect(self, address: str) -> None: ...
+
+    def sendall(self, octets: bytes) -> None: ...
+
+    def settimeout(self, seconds: float) -> None:
+        self.timeouts.append(seconds)
+
+    def recv(self, octets: int) -> bytes:
+        self.now += self.seconds
+        octet, self.answer = self.answer[:1], self.answer[1:]
+        return octet
