@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Finding
+from mailserver.mail.dns_records import LookupFailed
 from mailserver.mail.filter_notes import FilterNotes
+from mailserver.mail.networks import Network, ip_of
 from mailserver.mail.quick import quick
+from mailserver.mail.reverse_names import LookUp, confirmed_names
 
 __all__ = ["NO_ADDRESS", "Envelope", "MailParameters", "Peer", "Recipient", "RecipientParameters", "TLSFacts"]
 
@@ -41,7 +45,8 @@ class Peer:
     not say whom it brings it is ``"proxy:"`` and the proxy's own address: no address, which is in no network and has no right.
     `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity.
     `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.  `findings` are those of the filters that have judged
-    the peer so far; `notes` what filters have noted on this connection, by the filter's name and a key.
+    the peer so far; `notes` what filters have noted on this connection, by the filter's name and a key.  `look_up` is
+    `IResolver.query`, for `names`.
     """
 
     address: str
@@ -53,6 +58,30 @@ class Peer:
     login: str = ""
     findings: tuple[Finding, ...] = field(default=(), compare=False, repr=False)
     notes: FilterNotes = field(default_factory=FilterNotes, compare=False, repr=False)
+    look_up: LookUp | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address | None:
+        """The address, one that is mapped into IPv6 as IPv4; None where `address` is none."""
+        return ip_of(self.address)
+
+    @property
+    def network(self) -> Network | None:
+        """What is counted as one client: the IPv4 address as a /32, the IPv6 network of 64 bits; None where there is no `ip`."""
+        ip = ip_of(self.address)
+        return None if ip is None else ip_network((ip, 32 if ip.version == 4 else 64), strict=False)
+
+    async def names(self) -> tuple[str, ...]:
+        """The names that the address has in the DNS and that have this address: none where `ip` is None.
+
+        They are looked up when they are asked for, ten at most.  Raises `LookupFailed` where nobody can tell.
+        """
+        ip = ip_of(self.address)
+        if ip is None:
+            return ()
+        if self.look_up is None:
+            raise LookupFailed(f"{self.address}: there is nobody to ask for its names")
+        return await confirmed_names(ip, self.look_up)
 
 
 @quick

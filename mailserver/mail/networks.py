@@ -6,11 +6,20 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-__all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "network_name", "network_of"]
+__all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "ip_of", "network_name", "network_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAPPED_BITS = 96  # of ::ffff:0:0/96, where IPv4 addresses lie
 REMEMBERED = 4096  # answers of one set
+
+
+def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address, without a zone; one that is mapped into IPv6 as IPv4; None for what is none."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
 def network_of(address: str) -> bytes:
@@ -73,13 +82,8 @@ class Networks:
         return any(network.subnet_of(one) for one in ipaddress.collapse_addresses(sixes))
 
     def _holds(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self._networks)
+        ip = ip_of(address)
+        return ip is not None and any(ip in network for network in self._networks)
 
 
 NO_NETWORKS = Networks(())

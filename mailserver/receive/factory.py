@@ -57,7 +57,7 @@ class ReceiveFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         profile = self.profile
-        peer = peer_at(addr, profile.service)
+        peer = peer_at(addr, profile)
         if profile.proxies is None:
             return self.connection_of(peer)
         if peer.address != "unix" and peer.address not in profile.proxies:
@@ -172,8 +172,8 @@ def _cut(protocol: Connection | ProxiedConnection) -> None:
         log.failure("{id}: the connection cannot be cut", id=protocol.connection)
 
 
-def peer_at(addr: object, service: str) -> Peer:
+def peer_at(addr: object, profile: Profile) -> Peer:
     """Who is at the other end, as far as the address of a transport says it."""
     if isinstance(addr, IPv4Address | IPv6Address):
-        return Peer(addr.host.removeprefix("::ffff:"), addr.port, service)
-    return Peer("unix", 0, service)
+        return Peer(addr.host.removeprefix("::ffff:"), addr.port, profile.service, look_up=profile.look_up)
+    return Peer("unix", 0, profile.service)

@@ -16,6 +16,7 @@ from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
+from mailserver.mail.reverse_names import LookUp
 from mailserver.mail.set_apart import SetApart
 from mailserver.plugins.generation import Generation
 from mailserver.receive.absence import Absence
@@ -111,6 +112,7 @@ class Profile:
     alone (`ServerSession.lf_lines`).  `note` records a step of a message's or a connection's road.
     `absence` says whether a delivery is missing; None: mail is queued in any case, since nobody waits for a reply.
     `ends` are told how transactions and connections end; `service_extensions` is what plugins add to the offer.
+    `look_up` is `IResolver.query`, for the names of peers.
     `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
     nobody sets, where it is given, else by `clock`.
     """
@@ -140,6 +142,7 @@ class Profile:
     absence: Absence | None = None
     generation: Generation = field(default_factory=Generation)
     steady_seconds: Callable[[], float] | None = None
+    look_up: LookUp | None = None
     ends: Ends | None = None
     service_extensions: ServiceExtensions | None = None
     copy_policy: CopyPolicy = CopyPolicy()

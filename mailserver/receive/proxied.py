@@ -54,7 +54,8 @@ class ProxiedConnection(Protocol):
         rest, self._octets = self._octets[end:], b""
         self.factory.closed(self)
         transport = self.transport
-        peer = Peer(origin.address or f"{NO_ADDRESS}{self.proxy}", origin.port, self.profile.service)
+        profile, address = self.profile, origin.address or f"{NO_ADDRESS}{self.proxy}"
+        peer = Peer(address, origin.port, profile.service, look_up=profile.look_up)
         protocol = self.factory.connection_of(peer, via=self.proxy)
         transport.protocol = protocol  # from now on its octets, its end and its TLS (`startTLS`) are that one's
         protocol.makeConnection(transport)

@@ -106,7 +106,7 @@ class ComponentCase(TestCase):
         port: int = 40025,
     ) -> Peer:
         """The connected peer.  `hello=""` is the time before EHLO."""
-        return Peer(address, port, service, hello, "EHLO" if hello else "", tls, login)
+        return Peer(address, port, service, hello, "EHLO" if hello else "", tls, login, look_up=self.resolver.query)
 
     def envelope(
         self,

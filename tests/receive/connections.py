@@ -183,7 +183,7 @@ class Listener:
     def connect(self, address: str = "203.0.113.9") -> tuple[ReceiveProtocol, Wire]:
         """A new connection."""
         peer = UNIXAddress(b"/run/x") if address == "unix" else IPv4Address("TCP", address, 4711)
-        protocol = self.factory.protocol_for(peer_at(peer, self.factory.profile.service))
+        protocol = self.factory.protocol_for(peer_at(peer, self.factory.profile))
         wire = Wire(peerAddress=peer)
         protocol.makeConnection(wire)
         return protocol, wire
