@@ -94,6 +94,12 @@ class Reading(FindingsCase):
         )
         self.assertEqual(judgement.score, 1.5)
 
+    def test_a_property_is_a_text_a_number_a_truth_or_nothing(self) -> None:
+        facts: Any = {"text": "a", "count": 3, "least": -(2**63) + 1, "rate": 0.5, "is": True, "none": None}
+        [finding] = self.judge(Pass(findings=(Finding("spf", 1.0, "", facts),))).findings
+        self.assertEqual(finding.properties, facts)
+        self.assertEqual([type(value) for value in finding.properties.values()], [type(value) for value in facts.values()])
+
     def test_what_is_no_finding_is_the_filters_failure(self) -> None:
         wrong: list[Any] = [
             None,

@@ -534,6 +534,7 @@ class Modifiers(TransactionCase):
         listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), (Address("bob", "example.org"),))))
         self.assertEqual(self.send(listener, "alice@example.org")[-1], 250)
         self.assertEqual(self.mailboxes(listener), [("bob", ())])
+        self.assertNotIn("is no recipient", str(listener.steps))
 
     def test_a_replacement_that_leads_nowhere_defers(self) -> None:
         nobody = (Address("nobody", "example.org"),)
