@@ -23,7 +23,7 @@ from twisted.python.usage import Options as CommandOptions
 from twisted.python.usage import UsageError
 
 from mailserver.assembly import sandbox
-from mailserver.assembly.daemon import Daemon, detached, fill_streams
+from mailserver.assembly.daemon import Daemon, detached
 from mailserver.assembly.host import look_at_privileges, make_folders, settle_memory
 from mailserver.assembly.pickup import make_pickup
 from mailserver.assembly.reload import PolicyInForce
@@ -39,6 +39,7 @@ from mailserver.mail.faults import StorageFault
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.awaiting import later, within
 from mailserver.plugins.life import StartError
+from mailserver.processes.streams import fill_streams
 from mailserver.tls import IdentityError
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -90,8 +91,7 @@ class Options(CommandOptions):
 
 
 def _say(words: str) -> None:
-    if sys.stderr is not None:  # whoever typed the command may have closed it
-        sys.stderr.write(f"mailserver: {words}\n")
+    sys.stderr.write(f"mailserver: {words}\n")
 
 
 def makeService(options: Options) -> MailService:

@@ -12,17 +12,7 @@ import signal
 import sys
 from typing import NoReturn
 
-__all__ = ["Daemon", "detached", "fill_streams"]
-
-
-def fill_streams() -> None:
-    """Open what whoever started us has closed of the first three descriptors.
-
-    Before anything else is opened: the reactor's own would get such a number, and be taken for standard input later.
-    """
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(null, True)
-    os.close(null)
+__all__ = ["Daemon", "detached"]
 
 
 class Daemon:
@@ -57,8 +47,7 @@ def detached() -> Daemon:
     Returns there only; the process that has called ends when the daemon has started or ended.
     """
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed
-            stream.flush()
+        stream.flush()
     reading, writing = os.pipe()
     if first := os.fork():
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -52,11 +52,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from mailserver.processes.streams import fill_streams
+
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    fill_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["sendmail"]:  # has a command line of its own, as old as mail
         from mailserver.cli.sendmail import main as sendmail

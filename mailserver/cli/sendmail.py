@@ -29,6 +29,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.envelope import MailParameters, Recipient, RecipientParameters
 from mailserver.pickup.file_format import PickupEnvelope, PickupFault, pickup_name
+from mailserver.processes.streams import fill_streams
 
 __all__ = ["main", "write_file"]
 
@@ -80,6 +81,7 @@ class Wishes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    fill_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     called = os.path.basename(sys.argv[0]) if arguments is None else ""
     try:

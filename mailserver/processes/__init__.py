@@ -16,5 +16,6 @@ In the order in which they are read:
 * `binding`: sockets that are bound and do not listen yet
 * `bound`: listens on sockets that were bound before: by us as root, by the root process, by systemd
 * `unix_port`: accepts the connections of a Unix socket that was bound elsewhere
+* `streams`: standard input, output and error, whatever was closed
 * `identity`: root acts as another user for a while
 """

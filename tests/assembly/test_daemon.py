@@ -13,7 +13,8 @@ from twisted.trial.unittest import FailTest, SynchronousTestCase
 START = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from mailserver.assembly.daemon import detached, fill_streams
+from mailserver.assembly.daemon import detached
+from mailserver.processes.streams import fill_streams
 fill_streams()
 before = set(os.listdir("/proc/self/fd"))
 said = Path(sys.argv[1])

@@ -101,6 +101,14 @@ class WithoutServer(CommandCase):
         self.assertEqual(self.lines(self.command("queue", "hold", id))[0], f"{id}  held  alice@example.org")
         self.assertEqual(self.command("queue", "list", "--json").json[0]["state"], "held")
 
+    def test_an_order_is_carried_out_whatever_streams_are_closed(self) -> None:
+        id = self.add_message()
+        for closed, verb, state in (("2>&-", "hold", "held"), ("<&- >&- 2>&-", "release", "deferred"), (">&-", "hold", "held")):
+            command = [sys.executable, "-m", "mailserver.cli", "queue", verb, id, "--config", str(self.config)]
+            ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], capture_output=True, timeout=60, check=False)
+            self.assertEqual((ended.returncode, ended.stderr), (0, b""), closed)
+            self.assertEqual(self.command("queue", "list", "--json").json[0]["state"], state, closed)
+
     def test_where_nothing_has_ever_been_there_is_nothing_to_write(self) -> None:
         self.assertEqual(self.command("queue", "cat", ID).code, 1)
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pwd
+import subprocess
 import sys
 from typing import Any
 
@@ -77,6 +78,14 @@ class Whoever(SynchronousTestCase):
         entry = pwd.struct_passwd(("alice", "x", 1000, 1000, "& Smith,Room 5,555", "/home/alice", "/bin/sh"))
         self.patch(pwd, "getpwuid", lambda uid: entry)
         self.assertEqual(sendmail.whoami(), ("alice", "Alice Smith"))
+
+
+class Closed(SynchronousTestCase):
+    def test_streams_that_are_closed_are_empty(self) -> None:
+        command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "mailserver.cli", "sendmail", "-C", "/nowhere", "alice@example.org"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(ended.returncode, 78, ended.stderr)
+        self.assertNotIn("Traceback", ended.stderr)
 
 
 class Ringing(TestCase):
