@@ -103,6 +103,7 @@ from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
 from mailserver.mail.parcel import Destination, Parcel, one_for_each
 from mailserver.mail.reply import Reply
+from mailserver.plugins.asyncio_world import NoAsyncio, in_asyncio
 from mailserver.plugins.threads import AllHang
 from mailserver.plugins.versions import API_VERSION
 from mailserver.sasl.scram_keys import ScramForm, decode_scram_keys, derive_scram_keys, encode_scram_keys
@@ -198,6 +199,7 @@ __all__ = [
     "NameServer",
     "Network",
     "NewThreads",
+    "NoAsyncio",
     "Options",
     "Outcome",
     "Parcel",
@@ -228,6 +230,7 @@ __all__ = [
     "decode_scram_keys",
     "derive_scram_keys",
     "encode_scram_keys",
+    "in_asyncio",
     "normal_domain",
     "normal_local",
     "normal_name",

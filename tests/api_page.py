@@ -25,6 +25,7 @@ GROUPS = {  # by the module that a name comes from: what its names are
     "mailserver.interfaces.delivery": "Routers and deliveries",
     "mailserver.interfaces.services": "What the core lends",
     "mailserver.plugins.threads": "What the core lends",
+    "mailserver.plugins.asyncio_world": "What the core lends",
     "mailserver.plugins.versions": "The version",
     "mailserver.mail.answers": "Verdicts, routes, outcomes",
     "mailserver.mail.edits": "Edits",

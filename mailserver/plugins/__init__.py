@@ -8,6 +8,7 @@ In the order in which they are read:
 * `life`: starts and stops a component, each within its time
 * `awaiting`: runs a coroutine without a reactor turn where it has nothing to wait for
 * `failure_log`: failures in the log, with a traceback, once for each kind and minute
+* `asyncio_world`: futures and coroutines of asyncio as Deferreds
 * `budget`: leaves alone for a while what fails too often
 * `rarely`: one line in the log for each kind and minute
 * `threads`: a few threads for one kind of call that may block

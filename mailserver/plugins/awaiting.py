@@ -16,6 +16,8 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailserver.plugins.asyncio_world import NO_LOOP, NoAsyncio, as_deferred, is_without_loop
+
 __all__ = ["FAULTS", "all_of", "now_or_later"]
 
 # What a component's code may raise that is a failure of this component alone: one that calls sys.exit(), or was cancelled inside
@@ -44,10 +46,14 @@ def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
             waits_for = coroutine.send(None)
         except StopIteration as finished:
             return finished.value  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if is_without_loop(error):
+                raise NoAsyncio(NO_LOOP) from error
+            raise
         return _Rest(coroutine, waits_for).result
     if isinstance(awaitable, Deferred):
         return awaitable
-    return Deferred.fromCoroutine(_wait_for(awaitable))
+    return now_or_later(_wait_for(awaitable))
 
 
 def later(awaitable: Awaitable[T]) -> Deferred[T]:
@@ -75,7 +81,10 @@ class _Rest:
         if isinstance(waits_for, Deferred):
             self._waits_for = waits_for
             waits_for.addBoth(self._go_on)
-        else:  # not one of Twisted's: it gets back what it yields, as from `Deferred.fromCoroutine`
+        elif asyncio.isfuture(waits_for):
+            waits_for._asyncio_future_blocking = False  # as a task does: it is waited for
+            self._wait(as_deferred(waits_for))
+        else:  # none of the two worlds: it gets back what it yields, as from `Deferred.fromCoroutine`
             self._step(self._coroutine.send, waits_for)
 
     def _go_on(self, result: object) -> None:
@@ -90,9 +99,9 @@ class _Rest:
         except StopIteration as finished:
             if not self.result.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
                 self.result.callback(finished.value)
-        except BaseException:  # noqa: BLE001  # whoever waits for the result is told
+        except BaseException as error:  # noqa: BLE001  # whoever waits for the result is told
             if not self.result.called:
-                self.result.errback(Failure())
+                self.result.errback(Failure(NoAsyncio(NO_LOOP)) if is_without_loop(error) else Failure())
         else:
             self._wait(waits_for)
 

@@ -2,7 +2,16 @@
 
 from twisted.application.service import ServiceMaker
 
-from mailserver.interfaces import IBatchDelivery, IConcurrentDelivery, IDirectory, IPeerFilter, IScorer, ISenderFilter
+from mailserver.interfaces import (
+    IBatchDelivery,
+    IConcurrentDelivery,
+    IContentFilter,
+    IDirectory,
+    IPeerFilter,
+    IRecipientFilter,
+    IScorer,
+    ISenderFilter,
+)
 from mailserver.plugins.catalogue import Shipped
 
 mailserver = ServiceMaker(
@@ -105,4 +114,11 @@ denylist = Shipped(
     summary="Refuses or defers peers by network or HELO name, and senders by address or domain.",
     provides=(IPeerFilter, ISenderFilter),
     target="mailserver.filters.denylist:factory",
+)
+
+aiosmtpd = Shipped(
+    name="aiosmtpd",
+    summary="Asks a handler that was written for aiosmtpd (needs twistd --reactor=asyncio).",
+    provides=(IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter),
+    target="mailserver.filters.aiosmtpd_handler:factory",
 )
