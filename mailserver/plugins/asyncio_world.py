@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -19,7 +19,7 @@ class NoAsyncio(RuntimeError):
     """Something of asyncio was used where the server runs another reactor."""
 
 
-def in_asyncio(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+def in_asyncio(coroutine: Coroutine[object, None, T]) -> Deferred[T]:
     """Run a coroutine as a task of asyncio.  Cancelling the Deferred cancels the task.
 
     A component may await futures of asyncio as they are.  What asks for the present task (aiohttp, `asyncio.timeout`) has to be

@@ -84,7 +84,7 @@ class ForeignHandler(ScenarioCase):
             self.assertEqual(wire.command("RCPT TO:<alice@example.org>").code, 250)
             self.assertEqual(wire.command("DATA").code, 354)
             self.assertEqual(wire.command("Subject: x\r\n\r\nviagra\r\n.").code, 550)
-        self.assertIn('one@example.net two@example.net -> alice@example.org', server.log())
+        wait_until(lambda: "one@example.net two@example.net -> alice@example.org" in server.log(), server.log)
         self.assertEqual(server.send(b"Subject: good\r\n\r\nspam is welcome").code, 250)
         server.wait_for_mail("alice")
 
