@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mailserver.pickup.file_format import pickup_name
+from mailserver.pickup import folder as folder_module
+from mailserver.pickup.file_format import PickupFault, pickup_name
 from mailserver.pickup.folder import BAD_OF_A_USER, PIECE_OCTETS
 from mailserver.pickup.log_lines import TOLD_OF_A_USER
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, AT_ONCE, AT_ONCE_OF_A_USER, LOOK_SECONDS
@@ -170,6 +171,26 @@ class Entries(HostileCase):
         listener.clock.pump([LOOK_SECONDS] * 2)
         self.assertEqual(self.served(listener), 1)
 
+    def test_of_what_is_no_file_some_are_listed_and_of_each_kind(self) -> None:
+        self.patch(folder_module, "ODD_LISTED", 2)
+        for n in range(3):
+            (self.path / f"folder{n}").mkdir()
+            (self.path / f"misnamed{n}").touch()
+        found = self.folder.listing()
+        self.assertEqual((len(found.odd), len(found.misnamed)), (2, 2))
+
+    def test_a_taken_name_that_leads_elsewhere_is_put_aside(self) -> None:
+        os.symlink(self.path, self.folder.taken_path("link"))
+        with socket.socket(socket.AF_UNIX) as other:
+            here = os.getcwd()
+            os.chdir(self.path / "taken")
+            try:
+                other.bind("socket")
+            finally:
+                os.chdir(here)
+        for name in ("link", "socket"):
+            self.assertEqual(str(self.assertRaises(PickupFault, self.folder.open, name)), "it is not a regular file")
+
     def test_names_that_are_none_go_to_bad_up_to_a_bound(self) -> None:
         for n in range(BAD_OF_A_USER + 30):
             (self.path / f"junk{n}").write_bytes(b"")
@@ -251,6 +272,35 @@ class Sizes(HostileCase):
         self.before_work = shrink
         pickup.look()
         self.assertEqual((listener.store.taken, len(self.files())), ([], 1))
+
+    def test_a_file_is_read_no_faster_than_the_spool_is_written_and_is_closed_at_its_end(self) -> None:
+        held: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
+        read = []
+
+        def write(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+            held.append((Deferred(), function, arguments))
+            return held[-1][0]
+
+        self.before_work = lambda function, arguments: read.append(arguments) if function is os.pread else None
+        pickup, listener = self.started(memory_octets=1000, run_in_thread=write)
+        self.put("alice@example.org", body=BODY + LARGE * 20)
+        pickup.look()
+        self.assertLess(sum(octets for _, octets, _ in read), 5 * PIECE_OCTETS)
+        (begun,) = {descriptor for descriptor, _, _ in read}
+        self.assertTrue(self.is_open(begun))
+        while held:
+            done, function, arguments = held.pop(0)
+            done.callback(function(*arguments))
+        ((_, octets, _),) = listener.store.taken
+        self.assertTrue(octets.endswith(LARGE * 20))
+        self.assertFalse(self.is_open(begun))
+
+    def is_open(self, descriptor: int) -> bool:
+        """It is still that of a taken file; its number may be another's by now."""
+        try:
+            return os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{self.path}/taken/")
+        except FileNotFoundError:
+            return False
 
     def test_the_end_of_the_server_does_not_wait_for_a_large_file(self) -> None:
         pickup, listener = self.started()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -18,7 +19,7 @@ from zope.interface import implementer
 
 from mailserver.cli.sendmail import write_file
 from mailserver.cli.sendmail_message import TypedMessage
-from mailserver.interfaces import IRecipientContentFilter
+from mailserver.interfaces import IRecipientContentFilter, TransactionEnd
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
 from mailserver.mail.envelope import MailParameters, Recipient
@@ -56,6 +57,15 @@ class Files(PickupCase):
             listener.store.waiting.pop().callback(None)
         self.assertEqual([envelope.sender is None for envelope, _, _ in listener.store.taken], [False, True])
         self.assertEqual((old.generation.uses, listener.profile.generation.uses), (0, 0))
+
+    def test_how_each_transaction_ends_is_told_once(self) -> None:
+        ends = mock.Mock()
+        pickup, _ = self.started(ends=ends)
+        self.put("alice@example.org", "nobody@example.org")
+        self.put("nobody@example.org", number=2)
+        pickup.look()
+        told = [(len(envelope.recipients), how) for (envelope, how), _ in ends.transaction.call_args_list]
+        self.assertEqual(told, [(1, TransactionEnd.ACCEPTED), (0, TransactionEnd.REFUSED)])
 
     def test_a_file_is_found_by_the_look_each_second(self) -> None:
         _, listener = self.started()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,10 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
+from mailserver.pickup import folder as folder_module
 from mailserver.pickup.folder import PickupFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Pickup
+from mailserver.pickup.progress import PickupProgress
 from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.case import EXPIRE_SECONDS, PickupCase
 from tests.receive.connections import Listener
@@ -254,6 +257,27 @@ def _started(pickup: Pickup) -> Deferred[None]:
 
 
 class Remains(SynchronousTestCase):
+    def test_progress_is_kept_when_its_name_is_on_the_disk_too(self):
+        folder = PickupFolder(self.mktemp(), "owner")
+        folder.make()
+        progress, synced = PickupProgress(done={"a@example.org"}), []
+
+        def sync(path):
+            synced.append((os.path.samefile(path, folder.taken_path("")), os.listdir(path)))
+            self.assertFalse(progress.is_kept)
+
+        self.patch(folder_module, "sync_directory", sync)
+        folder.keep("A.B", progress)
+        self.assertEqual(synced, [(True, ["A.B.progress"])])
+        self.assertTrue(progress.is_kept)
+        self.assertEqual(folder.progress("A.B"), progress)
+
+    def test_progress_whose_names_are_none_is_damaged(self):
+        whole = json.loads(PickupProgress(done={"a"}).encode())
+        for odd in ("ab", [1], [["a"]], {"a": 1}, None):
+            for key in ("done", "told", "used"):
+                self.assertRaises(ValueError, PickupProgress.decode, json.dumps({**whole, key: odd}).encode())
+
     def test_a_progress_that_a_power_cut_left_unfinished_goes_with_its_file(self):
         folder = PickupFolder(self.mktemp(), "owner")
         folder.make()
