@@ -16,7 +16,6 @@ from tests.api_page import PAGE, page, sentence_of
 # What the core keeps to itself: nobody but the server implements or uses it.
 FOR_A_REASON = {
     "IComponentFactory: Any",  # `options`: each factory has a class of its own
-    "Services: Any",  # `state`
 }
 CORES_OWN = {"Denial", "Denied", "IAuthenticator", "ILogin", "KeepProcess", "LoggedIn"}
 

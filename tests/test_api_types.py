@@ -51,6 +51,8 @@ class Judge:
             return Pass(findings=[Finding("spf", 2.0)])  # fault: a list for a tuple
         if envelope.peer.adress == "":  # fault: misspelt
             return Pass(findings=(Finding("spf", score="high"),))  # fault: a text for a number
+        await services.state.put("key", "value", 60)  # fault: values are bytes
+        await services.state.gett("key")  # fault: misspelt
         services.metrics.count(7)  # fault: a name is a text
         return None  # fault: no verdict
 

@@ -8,7 +8,8 @@ And for those whose programs send mail: a server that captures it.
 
 `ComponentCase` is a trial test case that makes peers, envelopes and contents and lends a component everything in `Services`;
 `FilterCase` also says what a verdict was.  The contracts (`DeliveryContract` and its like) are tests that a component's own case
-inherits: what every component of the kind has to keep.  `MemoryState` and `FakeResolver` can be used on their own.
+inherits: what every component of the kind has to keep.  `MailCase` has a whole server in memory, from the SMTP dialogue to the
+delivery.  `MemoryState` and `FakeResolver` can be used on their own.
 
 `CaptureServer` is a real server on loopback, `CaptureMixin` gives it to a test case; pytest has the fixture `smtp_server`.
 
@@ -16,8 +17,12 @@ In the order in which they are read:
 
 * `case`: a trial test case for components, and one for those that judge
 * `contracts/`: what every component of a kind has to keep, as tests that a plugin's own test case inherits
+* `mail_case`: a trial test case with a whole server in memory
+* `memory/`: that server: the server's own policy, with a queue, accounts, mailboxes and other hosts in memory
+* `golden`: transcripts that a file keeps
 * `state`: an `IStateStore` in memory
 * `resolver`: an `IResolver` that knows what the test has told it
+* `strategies`: hypothesis strategies for addresses, envelopes and messages
 * `capture_case`: the capture server for test cases of unittest and trial
 """
 
@@ -25,6 +30,7 @@ from mailserver.sink import CapturedMessage, CaptureServer
 from mailserver.testing.capture_case import CaptureMixin
 from mailserver.testing.case import ComponentCase, FilterCase
 from mailserver.testing.contracts import DeliveryContract, DirectoryContract, FilterContract, RouterContract
+from mailserver.testing.mail_case import MailCase
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
 
@@ -38,6 +44,7 @@ __all__ = [
     "FakeResolver",
     "FilterCase",
     "FilterContract",
+    "MailCase",
     "MemoryState",
     "RouterContract",
 ]

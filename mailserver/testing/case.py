@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from mailserver.authentication.passwords import verify_password
 from mailserver.config import ConfigurationError, Fault, check_options
 from mailserver.config.fault_sentences import key_text, sentences
 from mailserver.interfaces import Services
@@ -25,6 +26,8 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, 
 from mailserver.mail.ids import IdSource
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.catalogue import build_component
+from mailserver.plugins.in_reactor import ReactorCalls
+from mailserver.plugins.metrics import Metrics
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
@@ -33,6 +36,20 @@ __all__ = ["ComponentCase", "FilterCase"]
 
 T = TypeVar("T")
 START_SECONDS = 1_800_000_000.0  # January 2027: times look like times, and no test depends on today
+
+
+class _AtOnce:
+    """Threads for a test: none."""
+
+    def run(self, function: Any, /, *arguments: Any) -> Deferred[Any]:
+        return maybeDeferred(function, *arguments)
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+def _at_once(function: Any, *arguments: Any) -> None:
+    function(*arguments)
 
 
 class ComponentCase(TestCase):
@@ -48,6 +65,7 @@ class ComponentCase(TestCase):
         self.clock.advance(START_SECONDS)
         self.resolver = FakeResolver()
         self.state = MemoryState(self.clock)
+        self.metrics: dict[str, Metrics] = {}
         self._ids = IdSource(self.clock.seconds)
 
     # --- The component. ---
@@ -55,7 +73,12 @@ class ComponentCase(TestCase):
     @property
     def services(self) -> Services:
         """What the core lends to a component.  Work for a thread runs at once, in the test's thread."""
+        return self.services_for("tested")
+
+    def services_for(self, name: str) -> Services:
+        """The same for a component of this name; `metrics[name]` has what it counts."""
         folder = self.mktemp()
+        metrics = self.metrics.setdefault(name, Metrics())
         return Services(
             clock=self.clock,
             run_in_thread=maybeDeferred,
@@ -64,7 +87,18 @@ class ComponentCase(TestCase):
             hostname="mail.example.test",
             configuration_directory=folder,
             data_directory=folder,
+            check_password=self._check_password,
+            new_threads=lambda use, most: _AtOnce(),
+            room_for=lambda octets: True,
+            steady_seconds=self.clock.seconds,
+            name=name,
+            in_reactor=ReactorCalls(_at_once),
+            metrics=metrics,
         )
+
+    async def _check_password(self, password: str, hash: str | None) -> bool:
+        """As the server's, in the test's thread."""
+        return hash is not None and verify_password(password, hash)
 
     def build(self, factory: Any, **options: Any) -> Any:
         """Build a component as the server does, from the values that the TOML file would hold.

@@ -28,6 +28,10 @@ class MemoryState(Space):
         """Another space."""
         return self._beside.space(name)
 
+    def seconds(self) -> float:
+        """The time that lifetimes go by: the test's."""
+        return self._beside.seconds()
+
 
 class MemoryStore:
     """A store without a disk.  Its spaces share a clock."""

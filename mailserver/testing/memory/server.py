@@ -1,0 +1,225 @@
+"""Joins the parts in memory to the server's own policy."""
+
+# mypy: disallow-untyped-calls=False
+# (Twisted's protocols have no annotations)
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+
+from mailserver.assembly.policy import Policy
+from mailserver.assembly.server import Server
+from mailserver.config import Configuration, parse
+from mailserver.interfaces import IComponent, Services
+from mailserver.mail.ids import IdSource
+from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
+from mailserver.receive.factory import ReceiveFactory, peer_at
+from mailserver.receive.spooling import SpoolBudget
+from mailserver.receive.throttle import Admission
+from mailserver.testing.memory.dialogue import SMTPDialogue, Wire
+from mailserver.testing.memory.ends import ACCOUNTS, HOSTS, MAILBOXES
+from mailserver.testing.memory.logins import MemoryAuthenticator
+from mailserver.testing.memory.queue import MemoryQueue
+from mailserver.testing.state import MemoryState
+
+__all__ = ["MemoryServer"]
+
+Step = Mapping[str, Any]
+HEAD = 'hostname = "mx.example.org"\ndata = "data"\n'
+USUAL = {  # what a test need not say
+    "listen": "".join(
+        f'[[listen]]\nservice = "{service}"\nendpoint = "tcp:{port}"\ntls = "none"\n'
+        for service, port in (("mx", 25), ("submission", 587), ("lmtp", 24))
+    ),
+    "accounts": '[accounts]\nuse = "memory"\n',
+    "delivery": '[delivery]\nuse = "memory"\n',
+    "relay": '[relay]\nuse = "memory-hosts"\n',
+    "domain": '[domain."example.org"]\n',
+}
+
+
+@functools.cache
+def shipped() -> Catalogue:
+    """What is installed: searched once."""
+    return discover()
+
+
+class MemoryServer:
+    """A server in memory.  `text` is its configuration, `factories` are components beside those that are installed.
+
+    What the configuration does not say is usual: `example.org` with alice, bob and carol, mailboxes and other hosts in memory,
+    listeners for mx, submission and lmtp.  `steps` are all steps that observers see, in their order.
+    """
+
+    certificates = None
+
+    def __init__(
+        self,
+        text: str,
+        factories: tuple[Any, ...],
+        *,
+        clock: Clock,
+        state: MemoryState,
+        services: Callable[[str], Services],
+        folder: str,
+    ) -> None:
+        said = tomllib.loads(text)
+        toml = ("" if "hostname" in said else HEAD) + text + "\n" + "".join(USUAL[key] for key in USUAL if key not in said)
+        own = [FoundPlugin(one, "the test") for one in (*factories, ACCOUNTS, MAILBOXES, HOSTS)]
+        mine = {one.name for one in own}
+        self.catalogue = Catalogue([*own, *(one for one in shipped().found if one.name not in mine)])
+        self.configuration: Configuration = parse(
+            toml, file="mailserver.toml", directory=folder, options_of=self.catalogue.options_of
+        )
+        self.reactor = self.clock = clock
+        self.data = folder
+        self._services = services
+        self.state = state
+        self.ids = IdSource(clock.seconds)
+        self.spool = SpoolBudget(
+            one_octets_most=self.configuration.limits.memory_bytes,
+            all_octets_most=self.configuration.limits.memory_bytes_total,
+            run_in_thread=maybeDeferred,
+        )
+        self.steps_seen: list[Step] = []
+        self.components: dict[str, Any] = {}
+        self.local = self.component("delivery", self.configuration.delivery)
+        relay = self.configuration.relay
+        self.remote = None if relay.use == "none" else self.component("relay", relay)
+        self.queue = MemoryQueue(
+            clock=clock,
+            folder=folder,
+            local=self.local,
+            remote=self.remote,
+            retry_seconds=self.configuration.queue.retry,
+            expire_seconds=self.configuration.queue.expire,
+            note=self.note,
+        )
+        self.policy = Policy(self.configuration, cast(Server, self))
+        self.admission = Admission(connections=1000, connections_per_network=1000)
+        self._factories: dict[str, ReceiveFactory] = {}
+        for listen in self.configuration.listen:
+            self._factories.setdefault(listen.service, ReceiveFactory(self.policy.profiles[listen.endpoint], self.admission))
+
+    # --- what the policy asks of a server ---
+
+    @property
+    def steps(self) -> MemoryServer:
+        """`note` is its own."""
+        return self
+
+    @property
+    def register(self) -> MemoryServer:
+        """Nothing is counted here."""
+        return self
+
+    @property
+    def pools(self) -> MemoryServer:
+        """Work for a thread is done at once."""
+        return self
+
+    @property
+    def logins(self) -> MemoryServer:
+        """One password for all."""
+        return self
+
+    def of(self, what: Any) -> Any:
+        """As `pools`: what runs a function; as `register`: nothing is known of a component."""
+        return maybeDeferred if isinstance(what, str) else None
+
+    def authenticator(self, configuration: Configuration, directory: Any) -> MemoryAuthenticator:
+        """Lets every account in with one password."""
+        return MemoryAuthenticator(directory)
+
+    def component(self, section: str, table: Any) -> Any:
+        """Build what a table names, with the test's services."""
+        name = getattr(table, "name", None) or table.use
+        services = self._services(name)
+        services = replace(services, state=self.state.space(name))
+        built = self.catalogue.build(section, table.use, table.options, services)
+        self.components[name if name not in self.components else f"{name}#{len(self.components)}"] = built
+        return built
+
+    def accounts(self, table: Any) -> Any:
+        """The directory."""
+        return self.component("accounts", table)
+
+    def keeps(self, component: Any) -> bool:
+        """Nothing outlives the test."""
+        return False
+
+    def begin(self, component: Any) -> None:
+        """It has started."""
+
+    def observing(self, component: Any) -> Callable[[Step], None]:
+        """An observer is told at once."""
+        observe: Callable[[Step], None] = component.observe
+        return observe
+
+    def serve_with(self, router: Any, judging: Any, generation: Any) -> None:
+        """Reports are not routed here, and copies that nobody could judge are not judged again."""
+
+    async def end(self, component: Any) -> None:
+        """Stop it."""
+        if IComponent.providedBy(component):
+            await component.stop()
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Start everything; the listeners' clocks begin."""
+        for component in (self.local, self.remote):
+            if IComponent.providedBy(component):
+                await component.start()
+        await self.policy.start()
+        for factory in self._factories.values():
+            factory.startFactory()
+
+    async def stop(self) -> None:
+        """Stop everything."""
+        for factory in self._factories.values():
+            factory.shut_down()
+        await self.policy.stop()
+        for component in (self.local, self.remote):
+            await self.end(component)
+
+    def note(self, id: str, step: str, **fields: Any) -> None:
+        """A step of a message's or a connection's road: kept, and told to the observers."""
+        seen = MappingProxyType({"time": self.clock.seconds(), "id": id, "step": step, **fields})
+        self.steps_seen.append(seen)
+        observers: Any = self.policy.observers if hasattr(self, "policy") else ()  # what `observing` has returned
+        for observe in observers:
+            observe(seen)
+
+    # --- what a test asks ---
+
+    def connect(self, address: str, *, service: str, settle: Callable[[], None]) -> SMTPDialogue:
+        """A new connection; its greeting has not been read."""
+        factory = self._factories[service]
+        peer: Any = UNIXAddress(b"/run/lmtp") if address == "unix" else IPv4Address("TCP", address, 40025)
+        if ":" in address:
+            peer = IPv6Address("TCP", address, 40025)
+        protocol = factory.protocol_for(peer_at(peer, factory.profile))
+        wire = Wire(peerAddress=peer)
+        protocol.makeConnection(wire)
+        return SMTPDialogue(protocol, wire, settle, lmtp=service == "lmtp")
+
+    def road(self, id: str) -> list[Step]:
+        """The steps of one message or connection."""
+        return [one for one in self.steps_seen if one["id"] == id]
+
+    def counts(self) -> Counter[str]:
+        """How often each step was taken."""
+        return Counter([one["step"] for one in self.steps_seen])
+
+

@@ -1,0 +1,214 @@
+"""A whole server in memory: what a plugin's author asks of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from zope.interface import implementer
+
+from mailserver.api import (
+    AddHeader,
+    ConfigurationError,
+    Delayed,
+    IComponentFactory,
+    IContentFilter,
+    IModifier,
+    IObserver,
+    IRecipientContentFilter,
+    ISenderFilter,
+    Options,
+    Pass,
+    Quarantine,
+    Refuse,
+    Reply,
+)
+from mailserver.testing import MailCase
+
+BUSY = Reply.of(450, "4.2.1", "Busy")
+
+
+def made_by(name: str, provides: Any, make: Any, options: Any = Options) -> Any:
+    members = {
+        "name": name, "summary": name, "api_version": "1.0", "provides": provides, "options": options,
+        "build": lambda self, options, services: make(services),
+    }  # fmt: skip
+    return implementer(IComponentFactory)(type("Factory", (), members))()
+
+
+@implementer(ISenderFilter)
+class Resolves:
+    def __init__(self, services: Any) -> None:
+        self.resolver = services.resolver
+
+    async def judge_sender(self, envelope: Any) -> Any:
+        answer = await self.resolver.query(envelope.sender.domain_key, "MX")
+        return Pass() if answer.records else Refuse("no MX")
+
+
+@implementer(IRecipientContentFilter)
+class BobsWords:
+    async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Any:
+        wrong = recipient.address.local == "bob" and "buy" in (content.headers.get("subject") or "").lower()
+        return Quarantine("bob buys nothing") if wrong else Pass()
+
+
+@implementer(IModifier)
+class Marks:
+    async def edits(self, envelope: Any, content: Any) -> Any:
+        return [AddHeader("X-Mark", envelope.peer.hello)]
+
+
+@implementer(IContentFilter)
+class Slow:
+    def __init__(self, services: Any) -> None:
+        self.clock = services.clock
+
+    async def judge_content(self, envelope: Any, content: Any) -> Any:
+        from twisted.internet.task import deferLater
+
+        await deferLater(self.clock, 5)
+        return Refuse("after five seconds")
+
+
+@implementer(IObserver)
+class Watches:
+    def __init__(self, services: Any) -> None:
+        self.seen: list[str] = []
+
+    def observe(self, step: Any) -> None:
+        self.seen.append(step["step"])
+
+
+RESOLVES = made_by("resolves", ISenderFilter, Resolves)
+BOB = made_by("bob", IRecipientContentFilter, lambda _: BobsWords())
+MARKS = made_by("marks", IModifier, lambda _: Marks())
+SLOW = made_by("slow", IContentFilter, Slow)
+WATCHES = made_by("watches", IObserver, Watches)
+
+
+class Going(MailCase):
+    def test_a_message_goes_into_its_mailbox(self) -> None:
+        self.serve()
+        sent = self.send()
+        self.assertEqual((sent.code, sent.last.enhanced), (250, "2.0.0"))
+        [message] = self.mailbox("alice@example.org")
+        self.assertTrue(message.endswith(b"\r\n\r\nHow are you?\r\n"), message)
+        self.assertIn(b"Received: from client.example.net", message)
+        self.assertEqual([one.id for one in self.taken], [sent.id])
+
+    def test_who_does_not_exist_is_refused_and_a_stranger_may_not_relay(self) -> None:
+        self.serve()
+        sent = self.send(recipients=["nobody@example.org", "a@elsewhere.example", "bob@example.org"])
+        self.assertEqual([one.code for one in sent.recipients.values()], [550, 550, 250])
+        self.assertEqual(len(self.mailbox("bob@example.org")), 1)
+
+    def test_a_user_sends_to_another_host(self) -> None:
+        self.serve()
+        message = b"From: alice@example.org\nSubject: out\n\nText\n"
+        sent = self.send(message, service="submission", login="alice@example.org", sender="alice@example.org", recipients=["a@elsewhere.example"])
+        self.assertEqual(sent.code, 250, sent)
+        [gone] = self.sent_to("a@elsewhere.example")
+        self.assertIn(b"Message-ID:", gone)
+
+    def test_lmtp_has_a_reply_for_each_recipient(self) -> None:
+        self.serve()
+        sent = self.send(service="lmtp", address="unix", recipients=["alice@example.org", "bob@example.org"])
+        self.assertEqual([one.code for one in sent.data], [250, 250])
+
+    def test_what_is_delayed_is_tried_again_on_schedule(self) -> None:
+        self.serve('[queue]\nretry = ["1m", "5m"]\n')
+        self.server.local.answers["alice@example.org"] = [Delayed(BUSY), Delayed(BUSY)]
+        self.send()
+        self.assertEqual([type(one.outcome).__name__ for one in self.attempts], ["Delayed"])
+        began = self.clock.seconds()
+        for seconds in (60, 299, 1):
+            self.clock.advance(seconds)
+        self.assertEqual([(one.when - began, type(one.outcome).__name__) for one in self.attempts], [(0, "Delayed"), (60, "Delayed"), (360, "Delivered")])
+
+    def test_a_disk_without_room_is_told(self) -> None:
+        self.serve()
+        self.server.queue.room = 0
+        self.assertEqual(self.send().code, 452)
+
+    def test_a_fault_of_the_configuration_is_told_as_at_a_start(self) -> None:
+        with self.assertRaisesRegex(ConfigurationError, "nowhere"):
+            self.serve('[[filter]]\nuse = "nowhere"\n')
+
+
+class Judging(MailCase):
+    def test_filters_ask_the_tests_zones(self) -> None:
+        self.resolver.zones["good.example"] = {"MX": ["10 mx.good.example"]}
+        self.resolver.failing.add("dead.example")
+        self.serve('[[filter]]\nuse = "resolves"\n', RESOLVES)
+        codes = [self.send(sender=f"a@{name}.example").mail.code for name in ("good", "bad", "dead")]
+        self.assertEqual(codes, [250, 550, 450])
+
+    def test_each_recipient_has_his_own_verdict(self) -> None:
+        self.serve('[[filter]]\nuse = "bob"\n', BOB)
+        for recipient in ("alice@example.org", "bob@example.org"):
+            self.assertEqual(self.send(b"Subject: Buy now\n\nx\n", recipients=[recipient]).code, 250)
+        counts = [len(self.mailbox(f"{one}@example.org", folder)) for one in ("alice", "bob") for folder in ("", "Junk")]
+        self.assertEqual(counts, [1, 0, 0, 1])
+        self.assertEqual(self.verdicts(), [("bob", "content_for", "Quarantine")])
+
+    def test_edits_are_seen_as_the_server_makes_them(self) -> None:
+        self.serve('[[filter]]\nuse = "marks"\n', MARKS)
+        self.send(hello="client.example.net")
+        [message] = self.mailbox("alice@example.org")
+        self.assertIn(b"\r\nX-Mark: client.example.net\r\n", message)
+
+    def test_a_slow_filter_takes_the_tests_time(self) -> None:
+        self.serve('[[filter]]\nuse = "slow"\n', SLOW)
+        dialogue = self.connect()
+        for line in ("MAIL FROM:<a@example.net>", "RCPT TO:<alice@example.org>", "DATA"):
+            dialogue.must(line)
+        dialogue.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        self.assertIsNone(dialogue.heard())
+        self.clock.advance(5)
+        reply = dialogue.heard()
+        self.assertEqual(reply and reply.code, 550)
+
+    def test_one_that_is_late_counts_as_its_table_says(self) -> None:
+        self.serve('[[filter]]\nuse = "slow"\ndeadline = "2s"\non_error = "skip"\n', SLOW)
+        dialogue = self.connect()
+        for line in ("MAIL FROM:<a@example.net>", "RCPT TO:<alice@example.org>", "DATA"):
+            dialogue.must(line)
+        dialogue.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        self.clock.advance(2)
+        reply = dialogue.heard()
+        self.assertEqual(reply and reply.code, 250)
+
+    def test_observers_see_the_steps_that_the_test_sees(self) -> None:
+        self.serve('[[filter]]\nuse = "watches"\n', WATCHES)
+        sent = self.send()
+        self.mailbox("alice@example.org")
+        seen = self.component("watches").seen
+        self.assertEqual(seen, [one["step"] for one in self.server.steps_seen])
+        self.assertIn("delivered", [one["step"] for one in self.road(sent.id)])
+
+
+class Dialogues(MailCase):
+    def test_a_dialogue_is_as_its_file_has_it(self) -> None:
+        self.serve()
+        dialogue = self.connect(hello="")
+        dialogue.heard()
+        for line in ("HELO client.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<alice@example.org>", "DATA"):
+            dialogue.must(line)
+        dialogue.content(b"Subject: x\n\nx\n")
+        dialogue.must("QUIT")
+        self.assertTrue(dialogue.closed)
+        path = os.path.join(self.mktemp(), "golden.txt")
+        with self.assertRaisesRegex(self.failureException, "there is no"):
+            self.assertGolden(dialogue, path)
+        self.patch(os, "environ", {**os.environ, "MAILSERVER_GOLDEN": "update"})
+        self.assertGolden(dialogue, path)
+        self.patch(os, "environ", {**os.environ, "MAILSERVER_GOLDEN": ""})
+        self.assertGolden(dialogue, path)
+        with open(path) as file:
+            text = file.read()
+        self.assertIn("C: MAIL FROM:<a@example.net>\nS: 250 2.1.0", text)
+        self.assertRegex(text, "S: 250 2.0.0 .*<id>")
+        dialogue.said[1] += "?"
+        with self.assertRaisesRegex(self.failureException, "says otherwise"):
+            self.assertGolden(dialogue, path)
