@@ -190,6 +190,7 @@ class User(RenameCase):
         shutil.rmtree(self.data / "mail")
         self.assertDone(self.command("user", "rename", BOB, "b@example.org"))
         self.assertTrue((self.mail / "b").is_dir())
+        shutil.rmtree(self.data / "mail")
         self.configure(self.config.read_text() + '[domain."b.example"]\n')
         self.assertDone(self.command("user", "rename", ALICE, "alice@b.example"))
         self.assertTrue((self.data / "mail" / "b.example" / "alice").is_dir())

@@ -32,6 +32,7 @@ TESTS = {
     "accounts/system_logins": ("tests.authentication.test_pam", "tests.accounts.test_system"),
     "assembly/daemon": ("tests.assembly.test_daemon",),
     "authentication/pam": ("tests.authentication.test_pam",),
+    "cli/without_server": ("tests.cli.test_route",),
     "delivery/watched_writer": ("tests.delivery.test_courier",),
     "delivery/courier": ("tests.delivery.test_courier",),
     "delivery/writer_process": ("tests.delivery.test_writer_process",),
