@@ -194,7 +194,7 @@ class MailService(Service):
             make_folders(self._in_force.configuration, self._owner)
             if os.geteuid() == 0 and self._owner[0] > 0:  # root is given up soon
                 self._server.processes.start_root(self._path)
-            self._server.start_privileged()
+            self._server.components.start_privileged()
             self._in_force.policy.start_privileged()
             self._in_force.ports.bind(self._in_force.configuration.listen)
         except (OSError, IdentityError, CannotListenError) as error:
@@ -219,6 +219,7 @@ class MailService(Service):
             await start()
             if self._stops:
                 return
+        self._server.components.have_privileges = False
         self._server.steps.observe_with(policy.observers)
         self._start_password_server()
         await ports.open(configuration.listen)

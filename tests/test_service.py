@@ -23,6 +23,7 @@ from zope.interface import implementer
 from mailserver import service as service_module
 from mailserver.assembly import ports as ports_module
 from mailserver.assembly import reload as reload_module
+from mailserver.assembly.components import Owned
 from mailserver.assembly.policy import Policy
 from mailserver.config import load
 from mailserver.control.server import CommandRefused, NotStarted
@@ -30,6 +31,7 @@ from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
 from mailserver.pickup.pickup import Pickup
 from mailserver.plugins import catalogue as plugins
+from mailserver.plugins.asking import Asking
 from mailserver.plugins.life import StartError
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.service import EX_CONFIG, EX_FAILED, SWEEP_SECONDS, MailService, Options, makeService
@@ -133,7 +135,7 @@ class Start(ServiceCase):
                 mock.patch.object(os, "geteuid", return_value=euid),
                 mock.patch.object(service_module, "make_folders"),
                 mock.patch.object(service._server.processes, "start_root") as start_root,
-                mock.patch.object(service._server, "start_privileged"),
+                mock.patch.object(service._server.components, "start_privileged"),
                 mock.patch.object(service._in_force.policy, "start_privileged"),
                 mock.patch.object(service._in_force.ports, "bind") as bind,
             ):
@@ -271,21 +273,21 @@ class Sweep(ServiceCase):
 
         async def plugin() -> int:
             swept.append("delivery")
-            raise RuntimeError("a plugin's fault")
+            raise LookupError("a plugin's fault")
 
         async def folder() -> None:
             swept.append("pickup folder")
             raise ValueError("not even an OSError")
 
         self.patch(service._server.queue, "tidy", stumble)
-        self.patch(service._server.local, "sweep", plugin)
+        self.patch(service._server._lasting[0].component, "sweep", plugin)
         self.patch(service._pickup, "sweep", folder)
         service._sweeping.clock = service._reactor
         service._sweeping.start(SWEEP_SECONDS)
         service._reactor.advance(SWEEP_SECONDS)
         service._reactor.advance(SWEEP_SECONDS)
         self.assertEqual(swept, ["delivery", "pickup folder"] * 3)
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 6)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
 
 
@@ -301,6 +303,14 @@ class Hanging:
                 await Deferred[None]()
 
     stop = start
+
+
+def hold(service: MailService, policy: Policy, component: Any) -> Owned:
+    """Let a policy have one more component."""
+    owned = Owned("filter", "hanging", "hanging", None, None, component, Asking("filter hanging", service._reactor), holders=1)
+    service._server.components._all.append(owned)
+    policy._held.append(owned)
+    return owned
 
 
 class Ends(ServiceCase):
@@ -332,11 +342,12 @@ class Ends(ServiceCase):
 
     def test_the_queue_has_its_end_though_a_filter_never_stops(self) -> None:
         service = self.service()
-        service._in_force.policy._filters = (Hanging(),)  # type: ignore[assignment]
+        owned = hold(service, service._in_force.policy, Hanging())
+        owned.has_begun = True
         with capturedLogs() as events:
             self.assertEqual(self.stopped(service), ["queue"])
-        said = [event for event in events if "nobody waits for it" in event["log_format"]]
-        self.assertEqual([event["name"] for event in said], ["tests.test_service.Hanging"])
+        said = [str(event["error"]) for event in events if "nobody waits for it" in event["log_format"]]
+        self.assertEqual(said, ["filter hanging: stop has not ended within 20 seconds"])
 
     def test_the_queue_has_its_end_whatever_any_other_part_meets_with(self) -> None:
         service = self.service()
@@ -375,15 +386,15 @@ class Ends(ServiceCase):
         class WithHanging(Policy):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
-                self._filters = (Hanging(),)  # type: ignore[assignment]
-                self._directory = object()  # the real one reads its file in a thread
+                self._held.clear()  # the real directory reads its file in a thread
+                hold(service, self, Hanging())
 
         with mock.patch.object(reload_module, "Policy", WithHanging):
             reloaded = Deferred.fromCoroutine(service._in_force.reload())
             for _ in range(200):
                 service._reactor.advance(1)
         why = self.failureResultOf(reloaded, CommandRefused)
-        self.assertIn("tests.test_service.Hanging has not started within", why.getErrorMessage())
+        self.assertIn("filter hanging: start has not ended within 120 seconds", why.getErrorMessage())
         self.assertIs(service._in_force.policy, before)
         self.assertFalse(service._in_force._is_reloading)
 

@@ -28,6 +28,10 @@ class KnownAccounts:
         """Remember that the account exists."""
         self._keep(name, True)
 
+    def forget(self) -> None:
+        """Ask again, whoever it is."""
+        self._known.clear()
+
     async def exists(self, name: str, ask: Callable[[str], Awaitable[bool]]) -> bool:
         """Whether the account exists: from the cache, else by `ask`.  Its errors pass."""
         now = self._clock.seconds()

@@ -37,6 +37,7 @@ from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
     IDirectory,
+    IReloading,
     IScramAccounts,
     ISecretAccounts,
     ISenderGrants,
@@ -60,6 +61,7 @@ Signature = tuple[int, int, int]  # time of change (ns), size, inode
     IDirectory,
     IAccountList,
     IComponent,
+    IReloading,
     ICredentialsChecker,
     IScramAccounts,
     ISecretAccounts,
@@ -119,6 +121,10 @@ class FileDirectory:
         if self._key_place is not None:
             self._key = await self._run_in_thread(functools.partial(read_key, self._key_place, make=True))
         self._look_at = self._clock.seconds() + LOOK_SECONDS
+
+    async def reload(self) -> None:
+        """Read the file again.  Raises as `start`; the accounts stay as they were then."""
+        await self.start()
 
     async def stop(self) -> None:
         """Do nothing: no file is kept open."""

@@ -38,6 +38,7 @@ from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
     IDirectory,
+    IReloading,
     ISenderGrants,
     Services,
 )
@@ -139,7 +140,7 @@ def _trust(path: str | None) -> Any:
     return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])
 
 
-@implementer(IDirectory, IAccountList, IComponent, ICredentialsChecker, ISenderGrants)
+@implementer(IDirectory, IAccountList, IComponent, IReloading, ICredentialsChecker, ISenderGrants)
 class LdapDirectory:
     """Accounts in an LDAP directory.  `reactor` opens connections; `run_in_thread` reads files."""
 
@@ -170,6 +171,11 @@ class LdapDirectory:
             raise CannotTell(f"filter {error}") from error
         self._place = await self._run_in_thread(LDAPServer, self._options, self._reactor)
         await self._entry("nobody@invalid.invalid")
+
+    async def reload(self) -> None:
+        """Forget who exists, and look at everything as at the start.  Raises `CannotTell`."""
+        self._known.forget()
+        await self.start()
 
     async def stop(self) -> None:
         """Close the connection and open no other."""

@@ -42,6 +42,7 @@ from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
     IDirectory,
+    IReloading,
     IScramAccounts,
     ISenderGrants,
     IUsualScramForm,
@@ -91,6 +92,7 @@ class SqlDirectoryOptions(Options):
     IDirectory,
     IAccountList,
     IComponent,
+    IReloading,
     ICredentialsChecker,
     IScramAccounts,
     IUsualScramForm,
@@ -157,6 +159,11 @@ class SqlDirectory:
                 "accounts with capitals, which query_account does not find in lower case, as everybody is looked up: {addresses}",
                 addresses=", ".join(lost),
             )
+
+    async def reload(self) -> None:
+        """Forget who exists, and look at everything as at the start.  Raises `CannotTell`."""
+        self._known.forget()
+        await self.start()
 
     async def stop(self) -> None:
         """Close the connections."""

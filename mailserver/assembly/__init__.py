@@ -2,6 +2,7 @@
 
 In the order in which they are read:
 
+* `components`: the components that the configuration names, each as long as anybody holds it
 * `server`: the parts that live as long as the process
 * `policy`: the parts that a reload replaces: who exists, where recipients go, the filters and the limits
 * `filters`: binds the filters as the configuration says

@@ -14,6 +14,8 @@ from mailserver.authentication.lockout.lockout import Lockout
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
 from mailserver.config import Configuration, ListenTable
 from mailserver.mail.networks import Networks
+from mailserver.plugins.asked_directory import AskedChecker
+from mailserver.plugins.asking import Asking
 from mailserver.routing.domains import Domains, LocalDomain
 from mailserver.state_store import StateStore
 
@@ -39,6 +41,7 @@ class Logins:
         self._secrets = state.space("authentication")
         self._is_wanted = lets_anybody_in(configuration)
         self._is_warm = False
+        self._asking: dict[str, Asking] = {}  # by the checkers' descriptions
         self._threads = CostlyThreads(
             threads=authentication.threads, waiting=authentication.waiting, call_in_reactor=reactor.callFromThread
         )
@@ -92,7 +95,7 @@ class Logins:
         domain = login_domain(configuration)
         return Authenticator(
             accounts=accounts,
-            checkers=[make_checker(description, domain) for description in authentication.checkers],
+            checkers=[self._checker(one, domain, configuration.limits.accounts_seconds) for one in authentication.checkers],
             lockout=self.lockout,
             clock=self._reactor,
             login_domain=domain,
@@ -101,6 +104,15 @@ class Logins:
             mechanisms=authentication.mechanisms,
             loopback_in_clear=authentication.without_tls == "loopback",
         )
+
+    def _checker(self, description: str, domain: str, seconds: float) -> Any:
+        kind = description.partition(":")[0]  # what follows may be a password
+        asking = self._asking.setdefault(description, Asking(f"checker {kind}", self._reactor))
+        return make_checker(description, domain, lambda checker: AskedChecker(checker, asking, seconds))
+
+    def hanging(self) -> dict[str, int]:
+        """By a checker's name: how many questions to it run on after their deadline."""
+        return {asking.name: len(asking.left) for asking in self._asking.values() if asking.left}
 
     async def _secret(self) -> bytes:
         """What false SCRAM keys are made with: the same over restarts, so that nobody can tell them from real ones."""

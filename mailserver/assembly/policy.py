@@ -7,24 +7,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
 from mailserver.assembly.certificates import make_certificates
+from mailserver.assembly.components import Owned
 from mailserver.assembly.filters import bind_filters, show_budgets
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
-from mailserver.assembly.routing import make_router
+from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.assembly.server import Server
 from mailserver.assembly.submission import make_submission
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, ListenTable
+from mailserver.config.filter_order import filter_names
 from mailserver.interfaces import IAccountList, IObserver, IPreparing
 from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
+from mailserver.plugins.asked_directory import AskedDirectory
+from mailserver.plugins.asked_router import AskedRouter
+from mailserver.plugins.asking import Asking, ComponentFailed
+from mailserver.plugins.awaiting import within
 from mailserver.plugins.generation import Generation
-from mailserver.plugins.life import StartError, start_component
+from mailserver.plugins.life import REASONS, StartError, start_component, stop_component
 from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.ends import ends_for
@@ -32,7 +39,7 @@ from mailserver.receive.judging import Judging
 from mailserver.receive.profile import CopyPolicy, Profile
 from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
-from mailserver.tls import ClientCertificates
+from mailserver.tls import ClientCertificates, IdentityError
 
 __all__ = ["Policy"]
 
@@ -48,15 +55,33 @@ class Policy:
     def __init__(self, configuration: Configuration, server: Server) -> None:
         self._server = server
         self.generation = Generation()
-        self._local = server.local
-        self._directory: Any = server.accounts(configuration.accounts)
-        self._filters = [server.component("filter", table) for table in configuration.filter]
-        self._bound = bind_filters(configuration, self._filters, server.catalogue)
+        self._held: list[Owned] = []
+        try:
+            self._make(configuration)
+        except BaseException:
+            for owned in self._held:
+                server.components.give_back(owned)
+            raise
+
+    def _make(self, configuration: Configuration) -> None:
+        server, limits = self._server, configuration.limits
+        self._start_seconds, self._stop_seconds = float(limits.start_seconds), float(limits.stop_seconds)
+        accounts, before = self._accounts(configuration), self._router_before(configuration)
+        self._directory = AskedDirectory(
+            accounts.component, accounts.asking, limits.accounts_seconds, list_seconds=limits.start_seconds
+        )
+        names = filter_names([(table.use, table.name) for table in configuration.filter])
+        filters = [
+            self._take("filter", table, name).component
+            for table, name in zip(configuration.filter, names, strict=True)
+        ]
+        self._bound = bind_filters(configuration, filters, server.catalogue)
         show_budgets(self._bound, server.register)
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
-        self.router = make_router(configuration, self._directory)
-        self.observers = [server.register.observing(one) for one in self._filters if IObserver.providedBy(one)]
+        self.router = make_router(configuration, self._directory, before=before, clock=server.reactor)
+        self.observers = [server.register.observing(one) for one in filters if IObserver.providedBy(one)]
         self.certificates = make_certificates(configuration, server)
+        self._asking = Asking("certificates", server.reactor)
         self.authenticator = _authenticator(configuration, server, self._directory)
         self.submission = make_submission(configuration, server, self.router, self.authenticator)
         self._tls_rules = TLSRules(
@@ -68,6 +93,27 @@ class Policy:
         self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
         self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
         self.pickup_profile = self._profile("submission", None)
+
+    def _take(self, section: str, table: Any, name: str = "") -> Owned:
+        owned = self._server.components.take(section, table, name)
+        self._held.append(owned)
+        return owned
+
+    def _accounts(self, configuration: Configuration) -> Owned:
+        """The directory.  One that holds privileges is kept over a reload, as nobody could give another one its own."""
+        owned = self._server.components.privileged("accounts")
+        if owned is None:
+            return self._take("accounts", configuration.accounts)
+        owned.holders += 1
+        self._held.append(owned)
+        return owned
+
+    def _router_before(self, configuration: Configuration) -> AskedRouter | None:
+        """A plugin's router, where the configuration names one."""
+        if configuration.router.use == NO_ROUTER:
+            return None
+        owned = self._take("router", configuration.router)
+        return AskedRouter(owned.component, owned.asking, configuration.limits.router_seconds)
 
     def _profile(self, service: str, listen: ListenTable | None) -> Profile:
         """How a listener behaves; None: the pickup folder, which has no connections."""
@@ -132,17 +178,27 @@ class Policy:
             self.certificates.load()
 
     async def start(self) -> None:
-        """Start the directory and the filters, make the accounts' mailboxes.  An error stops the start, or the reload."""
-        for component in (self.certificates, self._directory, *self._filters):
-            if not self._server.keeps(component):
-                await start_component(component, self._server.reactor)
-                self._server.register.begin(component)
-        if IAccountList.providedBy(self._directory) and IPreparing.providedBy(self._local):
-            await self._prepare(self._directory, await self._directory.accounts())
-        self._server.serve_with(self.router, self._judging, self.generation)
-        self._server.certificates = self.certificates
+        """Start what does not run yet, and make the accounts' mailboxes.  An error stops the start, or the reload."""
+        server, seconds = self._server, self._start_seconds
+        await start_component(self.certificates, self._asking, seconds, (*REASONS, IdentityError))
+        for owned in self._held:
+            await server.components.start(owned, seconds)
+        if IAccountList.providedBy(self._directory) and IPreparing.providedBy(server.local):
+            await self._prepare(seconds)
+        server.serve_with(self.router, self._judging, self.generation)
+        server.certificates = self.certificates
 
-    async def _prepare(self, directory: Any, accounts: Sequence[str]) -> None:
+    async def _prepare(self, seconds: float) -> None:
+        """The accounts have to tell who there is.  That the mailboxes are made at once is a comfort: mail makes those missing."""
+        accounts = await self._directory.accounts()
+        try:
+            await within(seconds, Deferred.fromCoroutine(self._make_mailboxes(accounts)), self._server.reactor)
+        except Late:
+            self.log.error("the mailboxes of the accounts could not be made within {seconds:g} seconds", seconds=seconds)
+        except ComponentFailed as error:
+            self.log.error("the mailboxes of the accounts could not be made: {error}", error=error)
+
+    async def _make_mailboxes(self, accounts: Sequence[str]) -> None:
         found = []
         for text in accounts:
             try:
@@ -150,8 +206,8 @@ class Policy:
             except AddressError as error:  # of a database, say, that nobody checks
                 self.log.warn("{text} cannot be an account: {error}", text=text, error=error)
             else:
-                found.append(await directory.find(*normal_names(name)))
-        await self._local.prepare([mailbox for mailbox in found if mailbox is not None])
+                found.append(await self._directory.find(*normal_names(name)))
+        await self._server.local.prepare([mailbox for mailbox in found if mailbox is not None])
 
     async def mailbox(self, account: str) -> Mailbox | None:
         """Of somebody who has logged in; None where he has none, as whom only a checker knows."""
@@ -160,9 +216,12 @@ class Policy:
         return found
 
     async def stop(self) -> None:
-        """Stop them, side by side; a plugin's trouble at its end is nobody else's."""
-        parts = [part for part in (*self._filters, self._directory, self.certificates) if not self._server.keeps(part)]
-        await DeferredList([Deferred.fromCoroutine(self._server.end(part)) for part in parts])
+        """Let them go, side by side: whom nobody else holds is stopped.  A plugin's trouble at its end is nobody else's."""
+        seconds = self._stop_seconds
+        held, self._held = self._held, []
+        ends = [self._server.components.let_go(owned, seconds) for owned in held]
+        ends.append(stop_component(self.certificates, self._asking, seconds))
+        await DeferredList([Deferred.fromCoroutine(end) for end in ends])
 
 
 def _authenticator(configuration: Configuration, server: Server, directory: Any) -> Authenticator | None:

@@ -125,9 +125,17 @@ class PolicyInForce:
         waiting = self._server.needs_restart(configuration)
         if waiting:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(waiting))
+        newer = self._server.components.code.changed()
+        for what, files in newer.items():
+            self.log.warn(
+                "the code of {what} on the disk is not what runs, and a reload does not load it: restart ({files})",
+                what=what,
+                files=", ".join(files),
+            )
         self.log.info("the configuration was reloaded")
         self.look_for_dead_ends()
-        return {"reloaded": True, "faults": faults, "needs_restart": waiting}
+        answer = {"reloaded": True, "faults": faults, "needs_restart": waiting}
+        return answer | ({"newer_code": list(newer)} if newer else {})
 
     async def _started(self, configuration: Configuration) -> Policy:
         """A policy that nobody uses yet; one that cannot start is stopped, and the error raised."""

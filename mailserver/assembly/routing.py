@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from mailserver.config import Configuration
-from mailserver.interfaces import IDirectory
+from mailserver.interfaces import Clock, IDirectory
+from mailserver.plugins.asked_router import AskedRouter
 from mailserver.plugins.life import StartError
 from mailserver.routing.domains import LocalDomain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
 from mailserver.routing.router import Router
 
-__all__ = ["make_router"]
+__all__ = ["NO_ROUTER", "make_router"]
+
+NO_ROUTER = "domains"  # `[router] use`: no component
 
 
-def make_router(configuration: Configuration, directory: IDirectory) -> Router:
-    """The router of the domains.  Raises `StartError` for aliases that go round."""
+def make_router(
+    configuration: Configuration, directory: IDirectory, *, before: AskedRouter | None = None, clock: Clock | None = None
+) -> Router:
+    """The router of the domains, with a plugin's `before` it.  Raises `StartError` for aliases that go round."""
     try:
         domains = {
             name: LocalDomain(
@@ -27,6 +32,13 @@ def make_router(configuration: Configuration, directory: IDirectory) -> Router:
             )
             for name, table in configuration.domain.items()
         }
-        return Router(directory=directory, domains=domains, hostname=configuration.hostname)
+        return Router(
+            directory=directory,
+            domains=domains,
+            hostname=configuration.hostname,
+            before=before,
+            clock=clock,
+            seconds=configuration.limits.router_seconds,
+        )
     except (RoutingError, PatternError) as error:
         raise StartError(str(error)) from error

@@ -13,13 +13,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mailserver.assembly.components import Components, Owned
 from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
-from mailserver.interfaces import IPrivilegedComponent, ISweeping, Services
+from mailserver.interfaces import Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route, Verdict
 from mailserver.mail.content import Content
@@ -27,8 +28,8 @@ from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.ids import IdSource
 from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
+from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.generation import Generation
-from mailserver.plugins.life import StartError, start_component, stop_component
 from mailserver.plugins.pools import Pools
 from mailserver.plugins.register import Register
 from mailserver.plugins.watchdog import Watchdog
@@ -60,7 +61,6 @@ class Server:
     """
 
     log = Logger()
-    _accounts: tuple[Any, Any] | None = None  # table and component, where it holds privileges
     _has_policy = False  # one has been started
     _router: Router  # of the one that has been started last; as the next two
     _judging: Judging
@@ -68,12 +68,12 @@ class Server:
     _clock_watch: ClockWatch | None = None
     _generation: Generation
     queue: Queue
-    _runs = False
 
     def __init__(self, configuration: Configuration, *, catalogue: plugins.Catalogue, reactor: Any, owner: Owner) -> None:
         limits, data, log = configuration.limits, configuration.data, configuration.log
         self.reactor = reactor
         self._begun_with = configuration
+        self._stop_seconds = float(limits.stop_seconds)
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
         self.pools = Pools(reactor.callFromThread)
         self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
@@ -113,8 +113,16 @@ class Server:
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
         )  # fmt: skip
-        self.local = self.component("delivery", configuration.delivery)
-        self.remote = None if configuration.relay.use == "none" else self.component("relay", configuration.relay)
+        self.components = Components(
+            catalogue=catalogue,
+            clock=reactor,
+            register=self.register,
+            services=self._services_for,
+            flush=lambda: self.pools.of("log")(self.steps.flush),
+        )
+        self._lasting: list[Owned] = []
+        self.local = self._delivery("delivery", configuration.delivery)
+        self.remote = None if configuration.relay.use == "none" else self._delivery("relay", configuration.relay)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
         self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
@@ -144,44 +152,21 @@ class Server:
             holding=holding_of(configuration),
         )
 
-    def component(self, section: str, table: Any) -> Any:
-        """Build what a table's `use` names.  Raises `PluginError`."""
-        name = getattr(table, "name", None) or table.use
-        services = replace(
+    def _services_for(self, section: str, name: str, use: str) -> Services:
+        """What a component is lent beside what is its own."""
+        return replace(
             self.services,
-            state=self.state.space(space_of(section, name, table.use)),
+            state=self.state.space(space_of(section, name, use)),
             keep_process=functools.partial(self.processes.keep, section),
         )
-        lent, services = self.register.lend(section, name, services)
-        component = self.catalogue.build(section, table.use, table.options, services)
-        self.register.built(lent, component)
-        return component
 
-    async def end(self, component: Any) -> None:
-        """Stop a component, and take back what it was lent."""
-        await self.register.end(
-            component,
-            stop=lambda: stop_component(component, self.reactor),
-            flush=lambda: self.pools.of("log")(self.steps.flush),
+    def _delivery(self, section: str, table: Any) -> Any:
+        """One that lives as long as the server.  Raises `PluginError`."""
+        owned = self.components.take(section, table)
+        self._lasting.append(owned)
+        return AskedDelivery(
+            owned.component, owned.asking, prepare_seconds=float(self._begun_with.limits.start_seconds)
         )
-
-    def accounts(self, table: Any) -> Any:
-        """The directory.  One that holds privileges is kept over a reload, as nobody can give it others.
-
-        Raises `PluginError`; `StartError` where it would have to get privileges that the server has dropped.
-        """
-        if self._accounts is not None:
-            return self._accounts[1]
-        directory = self.component("accounts", table)
-        if IPrivilegedComponent.providedBy(directory):
-            if self._runs:
-                raise StartError("accounts: this change needs a restart: it needs privileges that have been dropped")
-            self._accounts = table, directory
-        return directory
-
-    def keeps(self, component: Any) -> bool:
-        """Whether the component's life is the server's."""
-        return self._accounts is not None and self._accounts[1] is component
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
@@ -197,20 +182,18 @@ class Server:
         self.queue.holding.policy = holding_of(configuration)
         self.logins.change(configuration)
         self.watchdog.seconds = limits.reactor_seconds
+        self._stop_seconds = float(limits.stop_seconds)
 
     def needs_restart(self, new: Configuration) -> list[str]:
-        """The keys that differ from what the server runs with for good."""
+        """The keys that differ from what the server runs with for good.
+
+        Accounts that hold privileges are among it: nobody could give others theirs.
+        """
         old = self._begun_with
         keys = [key for key in (*NEEDS_RESTART, *SOCKET_KEYS) if _lasting_part(old, key) != _lasting_part(new, key)]
-        return [*keys, "accounts"] if self._accounts is not None and self._accounts[0] != new.accounts else keys
+        return [*keys, "accounts"] if self.components.privileged("accounts") and old.accounts != new.accounts else keys
 
     # --- life ---
-
-    def start_privileged(self) -> None:
-        """What needs the privileges that are dropped next.  Raises OSError."""
-        for component in self._lasting():
-            if IPrivilegedComponent.providedBy(component):
-                component.start_privileged()
 
     async def start(self) -> None:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
@@ -219,15 +202,13 @@ class Server:
         await self.state.start()
         self.logins.start()
         await self.resolver.start()
-        for component in self._lasting():
-            await start_component(component, self.reactor)
-            self.register.begin(component)
+        for owned in self._lasting:
+            await self.components.start(owned, float(self._begun_with.limits.start_seconds))
         await self.queue.start()
         self._clock_watch = ClockWatch(reactor=self.reactor, was_set=self.queue.look_at_clocks)
         self._clock_watch.start()
         if self._notes is not None:
             self._notes.start()
-        self._runs = True
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
@@ -236,8 +217,8 @@ class Server:
         if self._clock_watch is not None:
             self._clock_watch.stop()
         await self.queue.stop(within_seconds)
-        for component in self._lasting():
-            await self.end(component)
+        for owned in self._lasting:
+            await self.components.let_go(owned, self._stop_seconds)
         await self.resolver.stop()
         await self.processes.stop()
         self.logins.stop()
@@ -285,17 +266,7 @@ class Server:
             self.queue.tidy()
         except Exception:  # noqa: BLE001  # what follows is swept all the same
             self.log.failure("the queue could not be tidied")
-        for component in self._lasting():
-            if ISweeping.providedBy(component):
-                try:
-                    removed = await component.sweep()
-                except OSError as error:
-                    self.log.error("the sweep of stale files failed: {error}", error=error)
-                except Exception:  # noqa: BLE001  # a plugin's
-                    self.log.failure("the sweep of stale files failed")
-                else:
-                    if removed:
-                        self.log.info("removed {count} stale files", count=removed)
+        await self.components.sweep()
 
     def reopen_log(self) -> None:
         """SIGUSR1: go on in a new file, after logrotate has renamed the old one."""
@@ -303,10 +274,6 @@ class Server:
             self._log_file.reopen()
         except OSError as error:
             self.log.error("the log file cannot be opened again: {error}", error=error)
-
-    def _lasting(self) -> list[Any]:
-        accounts = [] if self._accounts is None else [self._accounts[1]]
-        return [one for one in (self.local, self.remote, *accounts) if one is not None]
 
 
 def holding_of(configuration: Configuration) -> HoldingPolicy:
@@ -322,6 +289,6 @@ def space_of(section: str, name: str, use: str) -> str:
 
 def _lasting_part(configuration: Configuration, key: str) -> Any:
     table = operator.attrgetter(key)(configuration)
-    return (table.use, table.options) if key == "relay" else table  # who may use the relay is the policy's matter
+    return (table.use, table.name, table.options) if key == "relay" else table  # who may use the relay is the policy's matter
 
 

@@ -7,7 +7,7 @@ accepts the password wins.  One that cannot tell (an error) stops the search, si
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred import strcred
@@ -135,13 +135,16 @@ class Described:
                 found = await maybeDeferred(self._checker.requestAvatarId, asked)
             except UnauthorizedLogin:
                 continue
-            if found:  # an anonymous checker gives b"" to everybody
+            if isinstance(found, bytes | str) and found:  # an anonymous checker gives b"" to everybody
                 return str(address)
         raise UnauthorizedLogin
 
 
-def make_checker(description: str, domain: str) -> Described:
-    """Make a checker from strcred's description, such as ``file:/etc/passwords``.  Raises `CheckerError`."""
+def make_checker(description: str, domain: str, asked: Callable[[Any], Any] = lambda checker: checker) -> Described:
+    """Make a checker from strcred's description, such as ``file:/etc/passwords``.  Raises `CheckerError`.
+
+    `asked` makes of it what is to be asked in its place (`mailserver.plugins.asked_directory.AskedChecker`).
+    """
     try:
         checker: Any = strcred.makeChecker(description)
     except strcred.InvalidAuthType:
@@ -152,7 +155,7 @@ def make_checker(description: str, domain: str) -> Described:
         raise CheckerError(f"{description!r} cannot check passwords")
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):  # strcred gives it text, but it is asked with octets
         checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
-    return Described(checker, domain)
+    return Described(asked(checker), domain)
 
 
 def _octets(text: str | bytes) -> bytes:

@@ -16,14 +16,14 @@ from typing import Any
 from mailserver.assembly.listeners import proxies_of
 from mailserver.assembly.logins import lets_anybody_in, login_domain
 from mailserver.assembly.root_plan import plan_of
-from mailserver.assembly.routing import make_router
+from mailserver.assembly.routing import NO_ROUTER
 from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.output import as_json, say
 from mailserver.cli.plugins import plugin_faults
-from mailserver.cli.without_server import NotNow, finished, offline_services
+from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
 from mailserver.config.fault_sentences import key_text
@@ -33,7 +33,9 @@ from mailserver.config.options import keys_of
 from mailserver.config.ownership import why_not_of
 from mailserver.config.schema import Component
 from mailserver.control.client import ControlError, NoServer, ask
-from mailserver.interfaces import IComponent
+from mailserver.interfaces import Services
+from mailserver.plugins.asked_delivery import AskedDelivery
+from mailserver.plugins.asking import Asking
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover, former_warning
 from mailserver.plugins.life import StartError
 from mailserver.plugins.versions import is_former
@@ -107,9 +109,11 @@ class _Look:
         self.faults.append(Fault(self.file, self.lines.get(key, 1), key, message))
 
     def at_components(self, configuration: Configuration, catalogue: Catalogue) -> None:
-        """Build each one, as the start would; start the directory alone, to follow the aliases."""
+        """Build each one, as the start would; start the directory and the router alone, to follow the aliases."""
         services = offline_services(configuration)
         tables: list[tuple[str, str, Component]] = [("accounts", "accounts", configuration.accounts)]
+        if configuration.router.use != NO_ROUTER:
+            tables.append(("router", "router", configuration.router))
         tables.append(("delivery", "delivery", configuration.delivery))
         if configuration.relay.use != "none":
             tables.append(("relay", "relay", configuration.relay))
@@ -119,28 +123,34 @@ class _Look:
             try:
                 factory = catalogue.factory(section, table.use)
                 component = build_component(factory, table.options, services)
+                if section in ("delivery", "relay"):
+                    AskedDelivery(component, Asking(key, services.clock), prepare_seconds=1)
             except PluginError as error:
                 self.fault(key, str(error))
                 continue
             if is_former(factory):
                 self.warnings.append(f"{key}: {former_warning(table.use)}")
             if section == "accounts":
-                self.at_addresses(configuration, component)
+                self.at_addresses(configuration, catalogue, services, component)
             if section == "delivery" and configuration.filter and not getattr(component, "knows_folders", True):
                 self.warnings.append(f'{key}: what a filter puts aside goes where all mail goes: "{table.use}" is told no folder')
 
-    def at_addresses(self, configuration: Configuration, directory: Any) -> None:
+    def at_addresses(
+        self, configuration: Configuration, catalogue: Catalogue, services: Services, directory: Any
+    ) -> None:
         """Check accounts, aliases and patterns."""
         try:
-            router = make_router(configuration, directory)
+            router, parts = offline_router(configuration, catalogue, services, directory)
+        except PluginError:
+            return  # told with the router's own table
         except StartError as error:
             key, colon, message = str(error).partition(": ")
             self.fault(key if colon else "", message if colon else key)
             return
         try:
-            if IComponent.providedBy(directory):
+            for part in parts:
                 with reading(configuration):
-                    finished(directory.start())
+                    finished(part.start())
             self.warnings += finished(router.faults(relays=configuration.relay.use != "none"))
         except ConfigurationError as error:
             self.faults += error.faults

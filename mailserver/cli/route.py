@@ -13,7 +13,6 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, load
 from mailserver.control.client import CommandRefused, ControlError, NoServer
-from mailserver.interfaces import IComponent
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
 
@@ -31,6 +30,7 @@ HOW = {
     "own name": "is at this host's own name, for",
     "disabled": "is disabled",
     "nobody": "is nobody's",
+    "router": "is known to the router, for",
 }
 
 
@@ -119,7 +119,7 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
 
 def _router(config: str) -> tuple[Configuration, Any]:
     """The router as the start would make it."""
-    from mailserver.assembly.routing import make_router
+    from mailserver.cli.without_server import offline_router
     from mailserver.plugins.catalogue import PluginError, build_component, discover
     from mailserver.plugins.life import StartError
 
@@ -129,10 +129,10 @@ def _router(config: str) -> tuple[Configuration, Any]:
     table = configuration.accounts
     try:
         directory = build_component(catalogue.factory("accounts", table.use), table.options, services)
-        router = make_router(configuration, directory)
-        if IComponent.providedBy(directory):
+        router, parts = offline_router(configuration, catalogue, services, directory)
+        for part in parts:
             with reading(configuration):
-                finished(directory.start())
+                finished(part.start())
     except (PluginError, StartError) as error:
         raise Unable(str(error)) from error
     except OSError as error:

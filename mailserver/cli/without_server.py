@@ -13,16 +13,22 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.cli.output import Unable
 from mailserver.config import Configuration
-from mailserver.interfaces import IResolver, Services
+from mailserver.interfaces import IComponent, IResolver, Services
 from mailserver.mail.dns_records import LookupFailed
+from mailserver.plugins.asked_directory import AskedDirectory
+from mailserver.plugins.asked_router import AskedRouter
+from mailserver.plugins.asking import Asking
 from mailserver.plugins.awaiting import now_or_later
+from mailserver.plugins.catalogue import Catalogue, build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
+from mailserver.routing.router import Router
 from mailserver.state_store import StateStore
 
-__all__ = ["NotNow", "finished", "offline_services"]
+__all__ = ["NotNow", "finished", "offline_router", "offline_services"]
 
 ANSWER_SECONDS = 20.0
 TURN_SECONDS = 0.05
@@ -72,6 +78,23 @@ def offline_services(configuration: Configuration) -> Services:
         in_reactor=ReactorCalls(lambda function, *arguments: function(*arguments)),
         metrics=Metrics(),
     )
+
+
+def offline_router(
+    configuration: Configuration, catalogue: Catalogue, services: Services, directory: Any
+) -> tuple[Router, list[Any]]:
+    """The router as the start would make it, over this directory, and what has to be started before it is asked.
+
+    Raises `StartError` and `PluginError`.
+    """
+    table, limits, clock = configuration.router, configuration.limits, services.clock
+    before, parts = None, [directory]
+    if table.use != NO_ROUTER:
+        plugin = build_component(catalogue.factory("router", table.use), table.options, services)
+        before = AskedRouter(plugin, Asking("router", clock), limits.router_seconds)
+        parts.append(plugin)
+    asked = AskedDirectory(directory, Asking("accounts", clock), limits.accounts_seconds)
+    return make_router(configuration, asked, before=before), [one for one in parts if IComponent.providedBy(one)]
 
 
 def finished(awaitable: Awaitable[Any]) -> Any:

@@ -8,6 +8,7 @@ In the order in which they are read:
 
 * `schema`: every table and key of the configuration file, with its type, its default and its meaning
 * `policy_table`: what becomes of copies that are not simply delivered
+* `limits`: the table of bounds
 * `values`: the types of configuration values: what a person writes in TOML, and what the server gets
 * `quantities`: sizes and times as people write them
 * `endpoints`: the syntax of endpoint strings, checked without opening anything

@@ -17,25 +17,34 @@ from mailserver.config.filter_order import filter_names, order_faults
 from mailserver.config.former_keys import FORMER_TABLES, with_present_names
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
-from mailserver.config.schema import AccountsTable, Component, Configuration, DeliveryTable, FilterTable, RelayTable
+from mailserver.config.schema import (
+    AccountsTable,
+    Component,
+    Configuration,
+    DeliveryTable,
+    FilterTable,
+    RelayTable,
+    RouterTable,
+)
 from mailserver.config.values import domain_key, host_name
 
 __all__ = ["ComponentOptions", "UselessKeys", "check_options", "load", "parse"]
 
 SECTIONS: Mapping[str, type[Component]] = {
     "accounts": AccountsTable,
+    "router": RouterTable,
     "delivery": DeliveryTable,
     "relay": RelayTable,
     "filter": FilterTable,
 }
-NO_RELAY = "none"  # no component
+NO_COMPONENT = frozenset({("relay", "none"), ("router", "domains")})
 
 
 class ComponentOptions(Protocol):
     """Finds the options class of a component: `mailserver.plugins.catalogue.Catalogue.options_of`."""
 
     def __call__(self, section: str, name: str) -> type[Options]:
-        """Return the class.  `section` is ``accounts``, ``delivery``, ``relay`` or ``filter``.
+        """Return the class.  `section` is ``accounts``, ``router``, ``delivery``, ``relay`` or ``filter``.
 
         Raises LookupError with a sentence for an unknown component.
         """
@@ -134,7 +143,7 @@ class _Reading:
         section = str(place[0])
         if options_of is None or not isinstance(use, str):
             return dict(table)
-        if section == "relay" and use == NO_RELAY:
+        if (section, use) in NO_COMPONENT:
             return self.checked(place, Options, table)
         try:
             model = options_of(section, use)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.endpoints import bare_endpoint, is_proxied
+from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.policy_table import PolicyTable
 from mailserver.config.values import (
@@ -29,7 +30,7 @@ from mailserver.config.values import (
     MailAddress,
     NameServer,
     Network,
-    Size,
+    Time,
 )
 from mailserver.former import former_names
 from mailserver.mail.address import normal_local
@@ -55,11 +56,11 @@ __all__ = [
     "PrivacyTable",
     "QueueTable",
     "RelayTable",
+    "RouterTable",
     "SubmissionTable",
 ]
 
-Time = Annotated[Duration, Field(gt=0)]
-Octets = Annotated[Size, Field(gt=0)]
+ComponentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
 KIB, MIB = 1024, 1024 * 1024
 SEPARATORS = "+-_.=#~%!$&*/?^|"  # of an atom (RFC 5322 section 3.2.3), without letters, digits and quotes
 Service = Literal["mx", "submission", "lmtp"]
@@ -236,82 +237,13 @@ class PrivacyTable(Options):
     """Whether the Received field of a message from a user who has logged in names the client's address and host."""
 
 
-class LimitsTable(Options):
-    """Bounds. Every one can be raised; none can be switched off by accident."""
-
-    message_bytes: Octets = 50 * MIB
-    """The largest message; announced as SIZE (RFC 1870), refused with 552."""
-    memory_bytes: Size = MIB
-    """A message above this is kept in a file of the spool while it comes in."""
-    memory_bytes_total: Size = 16 * MIB
-    """All messages that are held in memory while they come in; above it they go to files at once."""
-    header_bytes: Octets = 256 * KIB
-    """The header section of a message; refused with 552. Of users' own mail never more than 256 KiB are taken."""
-    hops: Count = 100
-    """Received fields in a message; more mean a loop (RFC 5321 section 6.3)."""
-    recipients: Annotated[int, Field(ge=100, le=COUNT_MOST)] = 1000
-    """Recipients of one message, at least 100 (RFC 5321 section 4.5.3.1.8); the next ones hear 452, which is no error
-    for up to a thousand of them."""
-    messages_per_connection: Count = 10_000
-    """Messages on one connection; then 421."""
-    connections: Count = 1000
-    """Connections at once, in all; the next one hears 421."""
-    connections_per_network: Count = 50
-    """Connections at once from one network: an IPv4 address or an IPv6 /64."""
-    greeting_delay_seconds: Duration = 0.0
-    """Wait this long before the greeting on `mx` listeners; a peer that talks first is refused. 0: no wait."""
-    proxy_header_seconds: Time = 5.0
-    """How long a proxy may take for its PROXY header; then the connection is closed."""
-    tls_handshake_seconds: Time = 30.0
-    """How long a TLS handshake may take; then the connection is closed."""
-    command_seconds: Time = 300.0
-    """How long a peer may take for the next command (RFC 5321 section 4.5.3.2.7)."""
-    data_seconds: Time = 180.0
-    """How long a peer may pause in the data (RFC 5321 section 4.5.3.2.5)."""
-    message_seconds: Time = 3600.0
-    """How long the data of one message may take in all."""
-    data_bytes_per_second: Count = 500
-    """The slowest that the data may come, on average."""
-    soft_errors: Count = 10
-    """Errors on a connection after which each reply is slowed down."""
-    hard_errors: Count = 20
-    """Errors on a connection after which it is closed with 421."""
-    junk_commands: Count = 100
-    """NOOP, RSET, VRFY, EXPN, HELP and repeated EHLO between two messages; more count as errors."""
-    pipelined_bytes: Octets = 64 * KIB
-    """Octets of commands that wait while one is being answered; then reading pauses."""
-    filter_seconds: Time = 30.0
-    """How long a filter may take where its own `deadline` does not say."""
-    reactor_seconds: Time = 0.5
-    """How long a call may hold the reactor, while no other mail goes on, before the log says who does."""
-    stress_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    """At this share of `connections` the server is under stress: it waits `stress_command_seconds` only."""
-    stress_command_seconds: Time = 10.0
-    """`command_seconds` under stress."""
-    minimum_free_bytes: Size = 64 * MIB
-    """Room that must be left on the disk of `data`; below it senders hear 452 before their data."""
-    shutdown_seconds: Time = 30.0
-    """How long a stopping server lets what is in flight come to its end, and a reload what has begun with the parts that it
-    replaces."""
-    stray_line_ends: Literal["normalize", "refuse"] = "normalize"
-    """A CR or LF outside CRLF in a message: LF becomes a line end and CR a blank, or the message is refused after its data. Only
-    CRLF.CRLF ends the data."""
-    bare_lf_networks: tuple[Network, ...] = ()
-    """Networks of devices that end their lines with LF alone, in commands too. LF.LF ends their data as long as they have sent no
-    CRLF, wait for each answer, and use neither TLS nor a login."""
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> LimitsTable:
-        if self.soft_errors > self.hard_errors:
-            raise ValueError("soft_errors is above hard_errors, so that no reply would ever be slowed down")
-        return self
-
-
 class Component(Options):
     """A table that names a component; all other keys are the component's own options."""
 
     use: str
     """The component's name."""
+    name: ComponentName | None = None
+    """What the component is called in the log and in `mailserver status`; absent: what `use` says."""
     options: Any = Field(default=None, validation_alias=NOT_A_KEY)
     """All other keys, as the component's own checked options."""
 
@@ -322,6 +254,13 @@ class AccountsTable(Component):
     use: str = "file"
     """The realm component: `file` (accounts in a file that `mailserver user` writes), `system` (the host's users), or a
     plugin's name."""
+
+
+class RouterTable(Component):
+    """Where a recipient goes, before the `[domain]` tables are asked."""
+
+    use: str = "domains"
+    """`domains`: the tables alone; or the name of a plugin's router. What that does not know, the tables decide."""
 
 
 def _separators(value: str) -> str:
@@ -485,7 +424,6 @@ class LogTable(Options):
     disk, a helper process that is missing. At most one note of one matter in 24 hours."""
 
 
-FilterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
 
 
 class FilterTable(Component):
@@ -493,7 +431,7 @@ class FilterTable(Component):
 
     use: str
     """The plugin's name."""
-    name: FilterName | None = None
+    name: ComponentName | None = None
     """What this filter is called in the log, in `explain` and in `after`. Absent: as the plugin; a second table of the same
     plugin is called `denylist#2`."""
     services: tuple[Service, ...] = Field(default=("mx", "submission", "lmtp"), min_length=1)
@@ -502,7 +440,7 @@ class FilterTable(Component):
     """What its failure or its silence means."""
     deadline: Time | None = None
     """How long it may take; absent: `limits.filter_seconds`."""
-    after: tuple[FilterName, ...] = ()
+    after: tuple[ComponentName, ...] = ()
     """Filters (their names) that are asked first. Once one of them has refused, this one is not asked."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """`shadow`: it is asked and what it says is recorded, but not obeyed."""
@@ -564,6 +502,7 @@ class Configuration(Options):
     privacy: PrivacyTable = PrivacyTable()
     limits: LimitsTable = LimitsTable()
     accounts: AccountsTable = AccountsTable()
+    router: RouterTable = RouterTable()
     domain: dict[DomainKey, DomainTable] = Field(default_factory=dict)
     delivery: DeliveryTable = DeliveryTable()
     relay: RelayTable = RelayTable()

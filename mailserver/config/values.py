@@ -33,8 +33,10 @@ __all__ = [
     "MailAddress",
     "NameServer",
     "Network",
+    "Octets",
     "Size",
     "SocketPath",
+    "Time",
 ]
 
 COUNT_MOST = 1_000_000_000
@@ -130,6 +132,8 @@ def absolute_path(value: str, info: ValidationInfo) -> str:
 
 Size = Annotated[int, BeforeValidator(octets)]
 Duration = Annotated[float, BeforeValidator(seconds)]
+Time = Annotated[Duration, Field(gt=0)]
+Octets = Annotated[Size, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=COUNT_MOST)]
 Network = Annotated[IPNetwork, PlainValidator(network)]
 DomainName = Annotated[str, AfterValidator(domain_name)]

@@ -10,6 +10,7 @@ from mailserver.dns import Resolver
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
+from mailserver.plugins.code_on_disk import CodeOnDisk
 from mailserver.plugins.generation import Generation
 from mailserver.plugins.pools import Pools
 from mailserver.plugins.register import Register
@@ -36,6 +37,14 @@ class LoginParts(Protocol):
     @property
     def lockout(self) -> Lockout: ...
 
+    def hanging(self) -> dict[str, int]: ...
+
+
+class ComponentCode(Protocol):
+    """Whether the components' code is what stands on the disk."""
+
+    code: CodeOnDisk
+
 
 class RunningServer(Protocol):
     """`local` and `remote` are its deliveries; `roads_path` is where the steps of all roads are kept."""
@@ -52,6 +61,9 @@ class RunningServer(Protocol):
     resolver: Resolver
     roads_path: str
     steps: Steps
+
+    @property
+    def components(self) -> ComponentCode: ...
 
     @property
     def logins(self) -> LoginParts: ...

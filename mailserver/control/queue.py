@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from twisted.logger import Logger
+
 from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.route import parsed_address, usable_routes
 from mailserver.control.server import CommandRefused
-from mailserver.interfaces import IForgiving
+from mailserver.interfaces import CannotTell, IForgiving
+from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.faults import StorageFault
 from mailserver.queue.admin.changes import Verb
@@ -23,6 +26,8 @@ PAGE_MOST = 1000
 
 class QueueCommands:
     """``queue.list``, ``queue.show``, ``queue.select`` and ``queue.change``.  `policy` gives the one in force."""
+
+    log = Logger()
 
     def __init__(self, server: RunningServer, policy: Callable[[], PolicyParts]) -> None:
         self._server = server
@@ -67,14 +72,20 @@ class QueueCommands:
             address = parsed_address(to)
             policy = self._policy()
             with policy.generation:
-                found = await policy.router.route(address)
+                try:
+                    found = await policy.router.route(address)
+                except (AddressError, CannotTell) as error:
+                    raise CommandRefused(f"{address}: {error}") from error
             routes = usable_routes(address, found, self._server.remote is not None)
         order = Order(verb, _selection(arguments), str(arguments.get("by", "")), to, routes)
         after, dry_run = int(arguments.get("after", 0)), bool(arguments.get("dry_run"))
         if verb is Verb.RETRY and not after and not dry_run:
             for delivery in (self._server.local, self._server.remote):
                 if IForgiving.providedBy(delivery):
-                    delivery.forgive()
+                    try:
+                        delivery.forgive()
+                    except CannotTell as error:  # the mail is tried all the same
+                        self.log.error("what was out of reach is not forgotten: {error}", error=error)
         try:
             page = await self._server.queue.verbs.carry_out(order, after=after, dry_run=dry_run)
         except StorageFault as error:

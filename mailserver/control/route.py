@@ -9,7 +9,7 @@ from typing import Any
 
 from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.server import CommandRefused
-from mailserver.interfaces import IHostFinder
+from mailserver.interfaces import CannotTell, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.networks import Networks
@@ -36,7 +36,7 @@ class RouteCommands:
         try:
             with policy.generation:
                 routes, hops = await policy.router.explain(address)
-        except AddressError as error:
+        except (AddressError, CannotTell) as error:
             raise CommandRefused(f"{address}: {error}") from error
         networks = policy.pickup_profile.relay_networks
         answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
@@ -49,7 +49,7 @@ class RouteCommands:
         remote: Any = self._server.remote
         try:
             found = await remote.hosts_for(address)
-        except AddressError as error:
+        except (AddressError, CannotTell) as error:
             return {"fault": str(error)}
         if isinstance(found, Sequence):
             return {"hosts": [asdict(one) for one in found]}

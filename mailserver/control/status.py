@@ -9,7 +9,6 @@ from typing import Any
 
 from mailserver.control.parts import ListenerFigures, RunningServer
 from mailserver.control.server import CommandRefused
-from mailserver.interfaces import ICounting
 from mailserver.observe import AmbiguousId, UnknownId, read_road
 from mailserver.plugins.threads import ThreadCounts
 
@@ -51,6 +50,7 @@ class StatusCommands:
     async def status(self, _: dict[str, Any]) -> dict[str, Any]:
         """The figures, which a server that is starting has, too."""
         server = self._server
+        described = server.register.described()
         figures: dict[str, Any] = {
             "hostname": self._hostname(),
             "pid": os.getpid(),
@@ -62,10 +62,14 @@ class StatusCommands:
             "steps_dropped": server.steps.dropped,
             "processes": dict(server.processes.missing()),
             "threads": _thread_figures(server.pools.counts()),
-            "components": _troubles(server.register.described(), server.register.left_behind()),
+            "components": _troubles(described, server.register.left_behind(), server.logins.hanging()),
         }
-        if ICounting.providedBy(server.remote):
-            figures["relay"] = dict(server.remote.counts())
+        relays = [one["counts"] for one in described if one["kind"] == "relay" and "counts" in one]
+        if relays:
+            figures["relay"] = relays[0]
+        newer = server.components.code.changed()
+        if newer:
+            figures["newer_code"] = {what: ", ".join(files) for what, files in newer.items()}
         return figures
 
     async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -97,12 +101,15 @@ def _thread_figures(pools: Mapping[str, ThreadCounts]) -> dict[str, int]:
     return sums | {f"hanging.{kind}": one.hanging for kind, one in pools.items() if one.hanging}
 
 
-def _troubles(components: Sequence[Mapping[str, Any]], left_behind: Mapping[str, int]) -> dict[str, int]:
+def _troubles(
+    components: Sequence[Mapping[str, Any]], left_behind: Mapping[str, int], checkers_hanging: Mapping[str, int]
+) -> dict[str, int]:
     """What an eye should be on, in sums: `mailserver plugins` has it for each component."""
     return {
         "running": len(components),
         "circuits_open": sum(state["circuit"] != "closed" for one in components for state in one["circuits"].values()),
         "threads_hanging": sum(one["threads"]["hanging"] for one in components) + sum(left_behind.values()),
+        "calls_hanging": sum(one["calls_hanging"] for one in components) + sum(checkers_hanging.values()),
         "steps_lost": sum(one["observer"]["lost"] for one in components if "observer" in one),
         "periodic_failures": sum(one["periodic"]["failures"] for one in components if "periodic" in one),
         "reactor_blocks": sum(one["blocks"]["count"] for one in components),

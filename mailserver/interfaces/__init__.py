@@ -41,6 +41,7 @@ from mailserver.interfaces.components import (
     ICounting,
     IPeriodic,
     IPrivilegedComponent,
+    IReloading,
     ISweeping,
 )
 from mailserver.interfaces.delivery import (
@@ -119,6 +120,7 @@ __all__ = [
     "IPrivilegedComponent",
     "IRecipientContentFilter",
     "IRecipientFilter",
+    "IReloading",
     "IResolver",
     "IRouter",
     "IScorer",

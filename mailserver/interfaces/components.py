@@ -20,6 +20,7 @@ __all__ = [
     "ICounting",
     "IPeriodic",
     "IPrivilegedComponent",
+    "IReloading",
     "ISweeping",
 ]
 
@@ -45,13 +46,29 @@ class IComponent(Interface):
     """Optional: a component that has a life."""
 
     def start() -> Awaitable[None]:
-        """Called once before the first listener opens.  An error stops the start, and so does one that takes two minutes."""
+        """Called once before the first listener opens, or at the reload that has brought the component.
+
+        An error stops the start (or the reload), and so does one that takes longer than `limits.start_seconds`.
+        """
 
     def stop() -> Awaitable[None]:
-        """Called once: when the server stops, or after a reload that has replaced the component.
+        """Called once: when the server stops, or after a reload that has replaced the component; also after a failed `start`.
 
         First the messages, logins and judgements that began with it come to their end, within `limits.shutdown_seconds`.  The
-        call itself is waited for twenty seconds.
+        call itself is waited for as long as `limits.stop_seconds`.
+        """
+
+
+class IReloading(Interface):
+    """Optional, beside `IComponent`: a component that has read something at its start.
+
+    A reload keeps every component whose table says the same as before, with its ports and its state.
+    """
+
+    def reload() -> Awaitable[None]:
+        """Called at each reload that keeps the component.  Read again what may have changed: files, a database's form.
+
+        An error, or one that takes longer than `limits.start_seconds`, ends the reload; the component goes on as it was.
         """
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zope.interface import Attribute, Interface
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Mailbox, Outcome, Route
+from mailserver.mail.answers import Mailbox, NotMine, Outcome, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
@@ -27,14 +27,23 @@ __all__ = [
 
 
 class IRouter(Interface):
-    """Says where a recipient goes."""
+    """Says where a recipient goes: what `[router] use` names is asked before the `[domain]` tables."""
 
-    def route(address: Address) -> Awaitable[Sequence[Route]]:
-        """Return at least one route; several for an alias.  A single `Refused` refuses the recipient."""
+    def route(address: Address) -> Awaitable[Sequence[Route] | NotMine]:
+        """Return at least one route; several for an alias.  A single `Refused` refuses the recipient.
+
+        `NotMine()`: the router does not know the address, and the `[domain]` tables decide.  An error, like any other answer:
+        the recipient is deferred.  It is asked for the members of aliases, too.  A `Remote` to the very address that it was
+        asked for is relaying, which only those may have who may relay; one to another address is an alias.
+        """
 
 
 class IDelivery(Interface):
-    """Takes messages to where they go."""
+    """Takes messages to where they go.
+
+    It may have an attribute `deadline_seconds`: how long one `deliver` (or `deliver_batch`) may take; then it is cancelled and
+    counts as Delayed.  Without it a local delivery has five minutes and a relay an hour.
+    """
 
     stores = Attribute("False where nothing is kept (`discard`): such a message need not be written to the queue first.")
 
@@ -47,7 +56,10 @@ class IDelivery(Interface):
         """
 
     def flush() -> Awaitable[None]:
-        """Make durable what was delivered before the call.  After an error none of it counts as delivered."""
+        """Make durable what was delivered before the call.
+
+        After an error none of it counts as delivered, nor when it has not returned within five minutes: it is delivered again.
+        """
 
 
 class IBatchDelivery(IDelivery):

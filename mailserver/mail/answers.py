@@ -24,6 +24,7 @@ __all__ = [
     "Finding",
     "Local",
     "Mailbox",
+    "NotMine",
     "Outcome",
     "Pass",
     "Quarantine",
@@ -247,6 +248,11 @@ class Refused:
 
     reply: Reply
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotMine:
+    """What a plugin's router answers in place of routes: it does not know the address, and the `[domain]` tables decide."""
 
 
 Route = Local | Remote | Refused

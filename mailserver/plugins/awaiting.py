@@ -45,12 +45,12 @@ def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
         try:
             waits_for = coroutine.send(None)
         except StopIteration as finished:
-            return finished.value  # type: ignore[no-any-return]
+            return _no_deferred(finished.value)  # type: ignore[no-any-return]
         except RuntimeError as error:
             if is_without_loop(error):
                 raise NoAsyncio(NO_LOOP) from error
             raise
-        return _Rest(coroutine, waits_for).result
+        return Rest(coroutine, waits_for)
     if isinstance(awaitable, Deferred):
         return awaitable
     return now_or_later(_wait_for(awaitable))
@@ -66,15 +66,24 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-class _Rest:
-    """A coroutine that waits, taken to its end: `Deferred.fromCoroutine`, begun in the middle."""
+def _no_deferred(value: Any) -> Any:
+    """What a coroutine has returned.  Raises TypeError for a Deferred, which it has forgotten to await."""
+    if isinstance(value, Deferred):
+        value.addErrback(lambda _: None)  # nobody will look at it
+        raise TypeError("the coroutine returned a Deferred: it does not await it")
+    return value
 
-    __slots__ = ("_coroutine", "_waits_for", "result")
+
+class Rest(Deferred[Any]):
+    """A coroutine that waits, taken to its end: `Deferred.fromCoroutine`, begun in the middle.
+
+    Once it is cancelled, it has had its result; `coroutine` may run on all the same.
+    """
 
     def __init__(self, coroutine: Any, waits_for: Any) -> None:
-        self._coroutine = coroutine
+        super().__init__(lambda _: self._cancel_it())
+        self.coroutine = coroutine
         self._waits_for: Deferred[Any] | None = None
-        self.result: Deferred[Any] = Deferred(self._cancel)
         self._wait(waits_for)
 
     def _wait(self, waits_for: Any) -> None:
@@ -85,33 +94,44 @@ class _Rest:
             waits_for._asyncio_future_blocking = False  # as a task does: it is waited for
             self._wait(as_deferred(waits_for))
         else:  # none of the two worlds: it gets back what it yields, as from `Deferred.fromCoroutine`
-            self._step(self._coroutine.send, waits_for)
+            self._step(self.coroutine.send, waits_for)
 
     def _go_on(self, result: object) -> None:
         if isinstance(result, Failure):
-            self._step(result.throwExceptionIntoGenerator, self._coroutine)
+            self._step(result.throwExceptionIntoGenerator, self.coroutine)
         else:
-            self._step(self._coroutine.send, result)
+            self._step(self.coroutine.send, result)
 
     def _step(self, resume: Callable[[Any], Any], argument: object) -> None:
         try:
             waits_for = resume(argument)
         except StopIteration as finished:
-            if not self.result.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
-                self.result.callback(finished.value)
+            self._end(finished.value)
         except BaseException as error:  # noqa: BLE001  # whoever waits for the result is told
-            if not self.result.called:
-                self.result.errback(Failure(NoAsyncio(NO_LOOP)) if is_without_loop(error) else Failure())
+            if not self.called:
+                self.errback(Failure(NoAsyncio(NO_LOOP)) if is_without_loop(error) else Failure())
         else:
             self._wait(waits_for)
 
-    def _cancel(self, _: Deferred[Any]) -> None:
+    def _end(self, value: Any) -> None:
+        if self.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
+            return
+        try:
+            value = _no_deferred(value)
+        except TypeError:
+            self.errback(Failure())
+        else:
+            self.callback(value)
+
+    def _cancel_it(self) -> None:
         if self._waits_for is not None:
             self._waits_for.cancel()
 
 
-def within(seconds: float, answer: Deferred[T], clock: Timers) -> Deferred[T]:
-    """The answer, or Twisted's `TimeoutError` after so many seconds: it is cancelled then.
+def within(
+    seconds: float, answer: Deferred[T], clock: Timers, given_up: Callable[[Deferred[T]], object] | None = None
+) -> Deferred[T]:
+    """The answer, or Twisted's `TimeoutError` after so many seconds: it is cancelled then, and `given_up` is told.
 
     `Deferred.addTimeout` waits on for what does not let itself be cancelled (a coroutine that catches every exception); this does
     not: what such a thing still says is not heard.  Cancelling the Deferred cancels what is waited for.
@@ -130,6 +150,8 @@ def within(seconds: float, answer: Deferred[T], clock: Timers) -> Deferred[T]:
 
     def late() -> None:
         give_up()
+        if given_up is not None:
+            given_up(answer)
         done.errback(Late(seconds, "Deferred"))
 
     def heard(result: Any) -> None:

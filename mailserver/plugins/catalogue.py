@@ -78,7 +78,7 @@ FILTERS = (
 )
 # Which interfaces a table of the configuration can use.
 SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(
-    {"accounts": (IDirectory,), "delivery": (IDelivery,), "relay": (IDelivery,), "filter": FILTERS}
+    {"accounts": (IDirectory,), "router": (IRouter,), "delivery": (IDelivery,), "relay": (IDelivery,), "filter": FILTERS}
 )
 # Keys of `[[filter]]` beside `use` and `name`, and for which kinds each has an effect.
 ASKED = frozenset({"services", "on_error", "deadline", "after", "mode", "log_passes", "failures", "failure_window", "pause"})

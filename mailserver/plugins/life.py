@@ -4,46 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import TimeoutError as Late
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.interfaces import Clock, IComponent
-from mailserver.plugins.awaiting import later, within
+from mailserver.config.fault import ConfigurationError
+from mailserver.interfaces import IComponent
+from mailserver.plugins.asking import Asking, ComponentFailed, anything
+from mailserver.plugins.awaiting import FAULTS
 
-__all__ = ["START_SECONDS", "STOP_SECONDS", "StartError", "start_component", "stop_component"]
+__all__ = ["REASONS", "StartError", "start_component", "stop_component"]
 
-START_SECONDS = 120.0
-STOP_SECONDS = 20.0
+log = Logger()
 
 
 class StartError(Exception):
     """The server cannot run with this configuration; the words say why."""
 
 
-async def start_component(component: Any, clock: Clock) -> None:
-    """Start what has a life.  Raises `StartError` where that takes longer than `START_SECONDS`, or what it raises itself."""
+REASONS = (OSError, StartError, ConfigurationError)
+
+
+async def start_component(
+    component: Any, asking: Asking, seconds: float, reasons: tuple[type[Exception], ...] = REASONS
+) -> None:
+    """Start what has a life.
+
+    Errors among the `reasons` say why it cannot run and are raised as they come.  `ComponentFailed` is everything else: it is
+    late, it raises another error, it answers with no Awaitable.
+    """
+    if IComponent.providedBy(component):
+        answer = asking.order("start", seconds, anything, component.start, passes=reasons)
+        if isinstance(answer, Deferred):
+            await answer
+
+
+async def stop_component(component: Any, asking: Asking, seconds: float) -> None:
+    """Stop what has a life; its errors go to the log.  After so many seconds nobody waits for it any more."""
     if IComponent.providedBy(component):
         try:
-            await within(START_SECONDS, later(component.start()), clock)
-        except Late:
-            raise StartError(f"{_name(component)} has not started within {START_SECONDS:g} seconds") from None
-
-
-async def stop_component(component: Any, clock: Clock) -> None:
-    """Stop what has a life; its errors go to the log.  After `STOP_SECONDS` nobody waits for it any more."""
-    if IComponent.providedBy(component):
-        try:
-            await within(STOP_SECONDS, later(component.stop()), clock)
-        except Late:
-            Logger().error(
-                "{name} has not stopped within {seconds:g} seconds; nobody waits for it",
-                name=_name(component),
-                seconds=STOP_SECONDS,
-            )
-        except Exception:  # noqa: BLE001  # a plugin's
-            Logger().failure("{name} did not stop well", name=_name(component))
-
-
-def _name(component: Any) -> str:
-    kind = type(component)
-    return f"{kind.__module__}.{kind.__qualname__}"
+            answer = asking.order("stop", seconds, anything, component.stop)
+            if isinstance(answer, Deferred):
+                await answer
+        except ComponentFailed as error:
+            log.error("{error}; nobody waits for it", error=error)
+        except FAULTS:
+            log.failure("{name} did not stop well", name=asking.name)

@@ -19,6 +19,7 @@ from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
 from mailserver.plugins.in_reactor import ReactorCalls
+from mailserver.plugins.left_behind import LeftBehind
 from mailserver.plugins.metrics import Metrics
 from mailserver.plugins.observing import Observing
 from mailserver.plugins.periodic import Periodic, interval_fault
@@ -58,6 +59,8 @@ class Lent:
         self.periodic: Periodic | None = None
         self.budgets: dict[str, Budget] = {}
         self.commands: dict[str, ComponentCommand] = {}
+        self.left = LeftBehind()
+        """Calls that were given up at their deadline and run on."""
         self.is_running = False
         self.blocks = 0
         """How often it held the reactor too long."""
@@ -260,6 +263,7 @@ class Register:
             "kind": lent.kind,
             "name": lent.name,
             "threads": asdict(threads),
+            "calls_hanging": len(lent.left),
             "blocks": {"count": lent.blocks, "longest_seconds": round(lent.longest_block, 3)},
             "circuits": {
                 stage: {**asdict(state), "words": str(state)}

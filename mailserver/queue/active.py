@@ -44,7 +44,9 @@ from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, ID
 from mailserver.mail.answers import Local
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.plugins.asking import LEFT_MOST
 from mailserver.plugins.awaiting import FAULTS, now_or_later
+from mailserver.plugins.left_behind import LeftBehind
 from mailserver.queue.active_message import ActiveMessage, ActiveParcel, Backlogged, Unflushed, WaitingEntry
 from mailserver.queue.delivery_call import DeadlinePassed, DeliveryCall
 from mailserver.queue.fairness import GENEROSITY, FairQueue, Share
@@ -139,6 +141,9 @@ class ActiveQueue:
         self._hurry = False
         self._stopped = False
         self._calls: set[DeliveryCall] = set()
+        left: LeftBehind | None = getattr(delivery, "left", None)
+        self.left = LeftBehind() if left is None else left  # calls that were given up and run on
+        self._name: str = getattr(delivery, "name", "")
 
     # --- what waits ---
 
@@ -344,6 +349,8 @@ class ActiveQueue:
         if self._by_key:
             self._places.take(parcels[0].key, 1)
         try:
+            if len(self.left) >= LEFT_MOST:
+                raise DeadlinePassed(f"{len(self.left)} earlier calls have not ended")
             if self._in_batches:
                 answer: Any = now_or_later(self._batch_delivery.deliver_batch([one.parcel for one in parcels]))
             else:
@@ -365,7 +372,7 @@ class ActiveQueue:
     def _await(
         self, answer: Deferred[Any], seconds: float, done: Callable[[Any], None], failed: Callable[[Failure], None]
     ) -> None:
-        call = DeliveryCall(answer, self._calls, done, failed)
+        call = DeliveryCall(answer, self._calls, done, failed, self.left)
         call.begin(self._clock, seconds)
 
     def _done(self, parcels: list[ActiveParcel], answer: Any) -> None:
@@ -379,10 +386,15 @@ class ActiveQueue:
             self._finish(parcels, answers, "")
 
     def _failed(self, parcels: list[ActiveParcel], failure: Failure) -> None:
-        why = clean_text(failure.getErrorMessage()) or "the delivery raised an error"
+        why = self._named(failure.getErrorMessage() or "the delivery raised an error")
         if failure.check(DeadlinePassed) is None:
-            self.log.failure("a delivery raised an error; its messages are deferred", failure)
+            self.log.failure("{name}: a delivery raised an error; its messages are deferred", failure, name=self._name)
+        else:
+            self.log.error("{why}; its messages are deferred", why=why)
         self._finish(parcels, [None] * len(parcels), why)
+
+    def _named(self, words: str) -> str:
+        return clean_text(f"{self._name}: {words}" if self._name else words)
 
     def _finish(self, parcels: list[ActiveParcel], answers: Sequence[Any], why: str) -> None:
         # Everything is given back before anybody is told: whoever is told may pump, and shall find the place free.
@@ -468,8 +480,10 @@ class ActiveQueue:
         self._flushing = False
         pause = min(FLUSH_AGAIN_SECONDS * 2**self._flush_failures, FLUSH_AGAIN_SECONDS_MOST)
         self._flush_failures = min(self._flush_failures + 1, 10)
-        self.log.failure("a delivery could not make its messages durable; they are delivered again", failure)
-        self._unflushed(self, deliveries, clean_text(failure.getErrorMessage()), pause)
+        self.log.failure(
+            "{name}: a delivery could not make its messages durable; they are delivered again", failure, name=self._name
+        )
+        self._unflushed(self, deliveries, self._named(failure.getErrorMessage()), pause)
         self._flush_when_due()
         self.pump()
         self._changed()

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
+from mailserver.plugins.left_behind import LeftBehind
 
 __all__ = ["DeadlinePassed", "DeliveryCall"]
 
@@ -19,7 +20,7 @@ class DeadlinePassed(Exception):
 
 
 class DeliveryCall:
-    """Ends once: with the answer, with an error, at the deadline, or because it is given up.
+    """Ends once: with the answer, with an error, at the deadline, or because it is given up.  `left` counts what runs on then.
 
     It is open while it is in `calls`, and whoever takes it out has ended it.  Three things race for that.  An answer that comes
     after the deadline finds it closed and is dropped: the messages have been deferred, and may be under way a second time.  A
@@ -27,17 +28,23 @@ class DeliveryCall:
     in the middle of it: by then the call is closed, so that the answer is not taken for one.
     """
 
-    __slots__ = ("_answer", "_calls", "_done", "_failed", "_timer")
+    __slots__ = ("_answer", "_calls", "_done", "_failed", "_left", "_timer")
 
     log = Logger()
 
     def __init__(
-        self, answer: Deferred[Any], calls: set[DeliveryCall], done: Callable[[Any], None], failed: Callable[[Failure], None]
+        self,
+        answer: Deferred[Any],
+        calls: set[DeliveryCall],
+        done: Callable[[Any], None],
+        failed: Callable[[Failure], None],
+        left: LeftBehind,
     ) -> None:
         self._answer = answer
         self._calls = calls
         self._done = done
         self._failed = failed
+        self._left = left
         self._timer: Any = None
 
     def begin(self, clock: Clock, seconds: float) -> None:
@@ -58,6 +65,7 @@ class DeliveryCall:
             self._answer.cancel()
         except Exception:  # noqa: BLE001  a plugin's canceller: what it was to give up counts as given up
             self.log.failure("a delivery that was given up raised an error")
+        self._left.add(self._answer)
         return True
 
     def _late(self, seconds: float) -> None:

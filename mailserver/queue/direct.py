@@ -20,7 +20,8 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.outcomes import UnsoundOutcome, outcome_of
 from mailserver.mail.parcel import Destination
-from mailserver.plugins.awaiting import now_or_later, within
+from mailserver.plugins.asking import words_of
+from mailserver.plugins.awaiting import FAULTS, now_or_later, within
 from mailserver.queue.entry import destination_name
 
 __all__ = ["DirectDelivery"]
@@ -81,9 +82,10 @@ class DirectDelivery:
             try:
                 answer: Any = now_or_later(delivery.deliver(envelope, content, destinations))
                 if answer.__class__ is not dict and isinstance(answer, Deferred):
-                    answer = await within(self._deadline_seconds, answer, self._clock)
-            except Exception as error:
-                raise StorageBroken(f"a delivery that keeps nothing raised {type(error).__name__}: {error}") from error
+                    seconds = getattr(delivery, "deadline_seconds", None) or self._deadline_seconds
+                    answer = await within(seconds, answer, self._clock)
+            except FAULTS as error:
+                raise StorageBroken(f"a delivery that keeps nothing raised {words_of(error)}") from error
             for destination in destinations:
                 try:
                     outcome = outcome_of(answer, destination.index)

@@ -241,7 +241,10 @@ class Queue:
         delivery: Any = self._deliveries[remote]
         limits = active_queue_limits(queue_limits, remote)
         if IConcurrentDelivery.providedBy(delivery):
-            limits = replace(limits, calls=delivery.calls_at_once, deadline_seconds=delivery.deadline_seconds)
+            limits = replace(limits, calls=delivery.calls_at_once)
+        deadline = getattr(delivery, "deadline_seconds", None)
+        if deadline is not None:
+            limits = replace(limits, deadline_seconds=deadline)
         runner = self._runner
         return ActiveQueue(
             remote=remote,

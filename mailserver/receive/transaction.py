@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from mailserver.interfaces import TransactionEnd
+from mailserver.interfaces import CannotTell, TransactionEnd
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import (
     Defer,
@@ -28,6 +28,7 @@ from mailserver.mail.answers import (
 )
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.mending import mended
+from mailserver.mail.outcomes import clean_text
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.after_data import AfterData
@@ -187,7 +188,11 @@ class Transaction:
             routes = await profile.router.route(address)
         except AddressError as error:
             return self.refused("rcpt", replies.bad_address(self.id), str(error), address)
-        except FAULTS:  # whatever a directory raises means "cannot tell"
+        except CannotTell as error:  # a directory's or a router's, which has told the log more
+            why = clean_text(str(error))
+            log.error("{id}: no route for a recipient could be found out: {why}", id=self.id, why=why)
+            return self.refused("rcpt", replies.cannot_route(self.id), why, address)
+        except FAULTS:
             log.failure("{id}: no route for a recipient could be found out", id=self.id)
             return self.refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
         usable: list[Local | Remote] = []
@@ -204,7 +209,11 @@ class Transaction:
         if profile.absence is not None:  # asked last: a peer that may not send there learns that, not that a delivery is missing
             try:
                 missing = next(filter(None, map(profile.absence.why, usable)), "")
-            except FAULTS:  # a plugin's
+            except CannotTell as error:
+                why = clean_text(str(error))
+                log.error("{id}: whether a delivery is missing could not be found out: {why}", id=self.id, why=why)
+                return self.refused("rcpt", replies.cannot_route(self.id), why, address)
+            except FAULTS:
                 log.failure("{id}: whether a delivery is missing could not be found out", id=self.id)
                 return self.refused("rcpt", replies.cannot_route(self.id), "the delivery failed", address)
             if missing:

@@ -12,6 +12,9 @@ there.  In every other domain that is delivered here, the first that fits:
 6. the catch-all;
 7. none: 550 5.1.1.
 
+Before all of this a plugin's router (`[router] use`) is asked about each address, members of aliases included; what it does not
+know goes this way.
+
 Mail for other domains is `Remote`; whether this peer may send it there is decided by `receive`.  A percent sign, a ``!`` or an @
 in a local part means nothing here: such a name exists or it does not, and never leads to another host.
 """
@@ -19,17 +22,21 @@ in a local part means nothing here: such a name exists or it does not, and never
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
+from mailserver.interfaces import CannotTell, Clock, IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address, normal_domain, normal_local, normal_names
-from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
+from mailserver.mail.answers import Local, Mailbox, NotMine, Refused, Remote, Route
 from mailserver.mail.reply import Reply
+from mailserver.plugins.awaiting import now_or_later, within
+from mailserver.plugins.left_behind import LeftBehind
 from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 from mailserver.routing.patterns import Pattern, RoutingError, folder_parts
 
@@ -40,6 +47,7 @@ NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 DISABLED = Reply.of(550, "5.2.1", "This address is disabled and takes no mail")  # RFC 3463 section 3.3
 
 log = Logger()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Hop:
     """One step of a route: what the address is to us, and where that leads.
 
     `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name",
-    "disabled" or "nobody".
+    "disabled", "nobody" or "router" (a plugin's).
     """
 
     address: Address
@@ -66,9 +74,10 @@ Named = Local | Refused | Sequence[Member]
 class Router:
     """Routes by the domains' tables and a directory.
 
-    `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.  `hostname` is
-    delivered here for these roles alone, unless it is among `domains`; so are the address literals in `own_addresses` (where
-    that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
+    `before` is a plugin's router, which is asked first.  Where no route is found within `seconds` of the clock, `route` raises
+    `CannotTell`.  `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.
+    `hostname` is delivered here for these roles alone, unless it is among `domains`; so are the address literals in
+    `own_addresses` (where that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
     """
 
     def __init__(
@@ -80,37 +89,48 @@ class Router:
         postmaster: Address | None = None,
         own_addresses: Collection[str] = (),
         expansion_limit: int = 1000,
+        before: Any = None,
+        clock: Clock | None = None,
+        seconds: float = 120.0,
     ) -> None:
         self._directory = directory
         self._domains = Domains(domains, expansion_limit=expansion_limit)
         self._hostname = normal_domain(hostname)
         self._postmaster = postmaster
         self._own_addresses = {ipaddress.ip_address(text) for text in own_addresses}
+        self._before = before
+        self._clock = clock
+        self._seconds = seconds
+        self.left = LeftBehind()
 
     async def route(self, address: Address) -> Sequence[Route]:
         """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
         local, domain_key = normal_names(address)
-        if self._domains.begins_with_accounts(domain_key, local):
+        if self._before is None and self._domains.begins_with_accounts(domain_key, local):
             mailbox = await self._find(local, domain_key)
             if mailbox is not None:
                 return (Local(address, mailbox),)
-        return await self._expanded(address)
+        return await self._in_time(self._expanded(address))
+
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        """One bound for all that an address needs: an alias asks for each of its members."""
+        answer = now_or_later(work)
+        if not isinstance(answer, Deferred):
+            return answer
+        if self._clock is None:
+            return await answer
+        try:
+            return await within(self._seconds, answer, self._clock, self.left.add)
+        except Late:
+            raise CannotTell(f"no route was found within {self._seconds:g} seconds") from None
 
     async def _find(self, local: str, domain_key: str) -> Mailbox | None:
-        """The directory's answer.  Raises TypeError for an invalid one: whether there is an account cannot be told then."""
-        found: Any = await self._directory.find(local, domain_key)
-        if found is None:
-            return None
-        if isinstance(found, Mailbox):
-            user, domain = cast("tuple[object, object]", (found.user, found.domain))
-            if isinstance(user, str) and isinstance(domain, str):
-                return found
-        raise TypeError(f"the directory answered with {type(found).__name__}, not with a mailbox")
+        return await self._directory.find(local, domain_key)
 
     async def explain(self, address: Address) -> tuple[Sequence[Route], Sequence[Hop]]:
         """The routes, and how they were found."""
         hops: list[Hop] = []
-        return await self._expanded(address, hops.append), hops
+        return await self._in_time(self._expanded(address, hops.append)), hops
 
     async def faults(self, *, relays: bool = True) -> list[str]:
         """What leads nowhere or has no effect, a sentence each.  `relays`: mail for other hosts is sent there."""
@@ -193,22 +213,34 @@ class Router:
             if name in seen:
                 continue
             seen.add(name)
-            how, step = await self._step(at, *name)
+            ends = await self._known_before(at, *name)
+            how, further = "router", tuple[Member, ...]()
+            if ends is None:
+                how, step = await self._step(at, *name)
+                ends, further = ((step,), ()) if isinstance(step, Local | Remote | Refused) else ((), tuple(step))
             if tell is not None:
-                tell(Hop(at, how, step if isinstance(step, Local | Remote | Refused) else tuple(map(_address_of, step))))
-            if isinstance(step, Local):
-                routes.setdefault(step.mailbox, step)
-            elif isinstance(step, Remote):
-                routes.setdefault(name, step)
-            elif isinstance(step, Refused):
-                refused.append(step)
-            else:
-                waiting += step
+                tell(Hop(at, how, ends[0] if len(ends) == 1 else _addresses_of((*ends, *further))))
+            for route in ends:
+                if isinstance(route, Refused):
+                    refused.append(route)
+                else:
+                    routes.setdefault(_place_of(route), route)
+            waiting += further
         if not routes and normal_local(address.local) in ROLES:
             return await self._first_account(refused)
         if routes and refused:
             log.warn("{address} also leads to nowhere: {why}", address=str(address), why=[r.why for r in refused])
         return tuple(routes.values()) or (refused[0] if refused else _nobody(address),)
+
+    async def _known_before(self, address: Address, local: str, domain_key: str) -> Sequence[Route] | None:
+        """What a plugin's router says, None where there is none or it does not know the address."""
+        if self._before is None:
+            return None
+        key = self._domains.key_of(domain_key)
+        if key is not None and self._domains[key].disabled and local not in ROLES:
+            return None  # the administrator's word
+        answer: Sequence[Route] | NotMine = await self._before.route(address)
+        return None if isinstance(answer, NotMine) else answer
 
     async def _step(self, address: Address, local: str, domain_key: str) -> Step:
         """One step: how the address was understood, and a route or the addresses to go on with."""
@@ -330,8 +362,13 @@ def _in_folder(found: Named, folder: tuple[str, ...], named_by_address: bool) ->
     ]
 
 
-def _address_of(member: Member) -> Address:
-    return member.address if isinstance(member, Local) else member
+def _place_of(route: Local | Remote) -> object:
+    """What makes two routes one."""
+    return route.mailbox if isinstance(route, Local) else normal_names(route.address)
+
+
+def _addresses_of(members: Sequence[Member | Route]) -> tuple[Address, ...]:
+    return tuple([one if isinstance(one, Address) else one.address for one in members if not isinstance(one, Refused)])
 
 
 def _nobody(address: Address) -> Refused:

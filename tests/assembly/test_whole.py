@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
@@ -13,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from mailserver import service as service_module
 from mailserver.config import Options
@@ -21,6 +22,7 @@ from mailserver.control.client import CommandRefused, ControlError, NoServer, No
 from mailserver.interfaces import (
     IComponent,
     IComponentFactory,
+    IDirectory,
     IExtension,
     IObserver,
     IPrivilegedComponent,
@@ -38,6 +40,7 @@ from tests.tls.authority import Authority
 
 RELAY = BASIC + '[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = 1\nnetworks = ["127.0.0.0/8"]\n[queue]\nretry = ["1h"]\n'
 FILTER = '[[filter]]\nuse = "gate"\n'
+ANOTHER, A_THIRD = FILTER + "turn = 2\n", FILTER + "turn = 3\n"  # a table that says the same keeps its component
 EHLO = "EHLO client.example"
 MAIL, RCPT = "MAIL FROM:<sender@example.net>", "RCPT TO:<alice@example.org>"
 
@@ -72,12 +75,16 @@ class Gate:
 
 
 @implementer(IComponentFactory)
+class GateOptions(Options):
+    turn: int = 1
+
+
 class Gates:
     name = "gate"
     summary = "Starts when it is told."
     api_version = "1.0"
     provides = IRecipientFilter
-    options = Options
+    options = GateOptions
 
     def __init__(self) -> None:
         self.made: list[Gate] = []
@@ -86,6 +93,36 @@ class Gates:
 
     def build(self, options: Any, services: Any) -> Gate:
         return Gate(self)
+
+
+@implementer(IDirectory, IPrivilegedComponent)
+class Privileged:
+    """Accounts of nobody."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    def start_privileged(self) -> None:
+        self.did.append("privileged")
+
+    async def find(self, local_part: str, domain: str) -> None:
+        return None
+
+
+@implementer(IComponentFactory)
+class PrivilegedAccounts:
+    name = "privileged"
+    summary = "Accounts that hold privileges."
+    provides = IDirectory
+    options = Options
+    api_version = "1.0"
+
+    def __init__(self) -> None:
+        self.made: list[Privileged] = []
+
+    def build(self, options: Any, services: Any) -> Privileged:
+        self.made.append(Privileged())
+        return self.made[-1]
 
 
 def listener(service: str = "submission", tls: str = "none", *, port: int = 0, more: str = "") -> str:
@@ -114,6 +151,7 @@ class Mail(WholeCase):
         await self.ask("reload")
         sent = await self.talk(service, lambda wire: wire.dialogue(EHLO, MAIL.replace("sender@example.net", "alice@example.org"), "RCPT TO:<x@elsewhere.example>", "DATA", "Subject: x\r\n\r\n."))
         self.assertEqual(sent, [250, 250, 250, 354, 250])
+        await self.until(lambda: " deferred " in self.log(), "the first attempt has ended")
         await self.ask("queue.change", verb="bounce", selection={"domain": "elsewhere.example"}, by="a test")
         [report] = await self.until(lambda: self.messages("alice"), "a report")
         self.assertIn(b"x@elsewhere.example", report)
@@ -378,6 +416,7 @@ class Reload(WholeCase):
 
         talking = Deferred.fromCoroutine(self.talk(service, client))
         await begun
+        self.configure(BASIC + ANOTHER)
         await self.ask("reload")
         self.assertEqual([one.life for one in gates.made], [["starts", "started"]] * 2)
         self.assertEqual(len(service._in_force.retirement), 1)
@@ -391,10 +430,12 @@ class Reload(WholeCase):
         gates = Gates()
         service = await self.serve(BASIC + FILTER, components=[gates])
         gates.is_shut = True
+        self.configure(BASIC + ANOTHER)
         first = Deferred.fromCoroutine(self.ask("reload"))
         await self.until(lambda: len(gates.made) == 2, "the second filter")
         with self.assertRaisesRegex(CommandRefused, "a reload is under way"):
             await self.ask("reload")
+        self.configure(BASIC + A_THIRD)
         service._in_force.hang_up()
         gates.is_shut = False
         self.assertEqual(len(gates.made), 2)
@@ -406,11 +447,11 @@ class Reload(WholeCase):
     async def test_what_was_started_for_one_that_fails_is_stopped(self) -> None:
         gates = Gates()
         service = await self.serve(BASIC + FILTER, components=[gates])
+        self.configure(BASIC + ANOTHER)
         for error, words in ((StartError("not today"), "not today"), (ValueError("broken"), "filter|ValueError")):
             gates.error = error
             with self.assertRaisesRegex(CommandRefused, words):
                 await self.ask("reload")
-        self.flushLoggedErrors(ValueError)
         self.assertEqual([one.life for one in gates.made], [["starts", "started"], *[["starts", "stopped"]] * 2])
         self.assertEqual(await self.say(service, EHLO, MAIL, "RCPT TO:<carol@example.org>"), [250, 250, 550])
 
@@ -418,6 +459,7 @@ class Reload(WholeCase):
         gates = Gates()
         service = await self.serve(BASIC + FILTER, components=[gates])
         gates.is_shut = True
+        self.configure(BASIC + ANOTHER)
         reload = Deferred.fromCoroutine(self.ask("reload"))
         reload.addErrback(lambda failure: failure.trap(ControlError))
         await self.until(lambda: len(gates.made) == 2, "the second filter")
@@ -496,67 +538,44 @@ class Lasting(WholeCase):
         self.assertIn("cannot be opened again", str(events))
         os.rmdir(self.work / "log")
 
-    async def test_each_part_is_swept_whatever_another_meets_with(self) -> None:
-        service = await self.serve(RELAY)
+    async def test_each_component_is_swept_whatever_another_meets_with(self) -> None:
+        gates = Gates()
+        service = await self.serve(RELAY + FILTER, components=[gates])
         swept: list[str] = []
+        for owned, answer in zip(service._server.components, (OSError("busy"), ValueError("broken"), 2, True), strict=True):
+            alsoProvides(owned.component, ISweeping)
+            owned.component.sweep = functools.partial(self.swept, swept, owned.section, answer)
+        with capturedLogs() as events:
+            await service._server.sweep()
+        self.assertEqual(swept, ["delivery", "relay", "accounts", "filter"])
+        told = [(event["log_format"], event.get("count")) for event in events]
+        self.assertEqual(told.count(("{name}: removed {count} stale files", 2)), 1)
+        self.assertEqual(told.count(("the sweep of stale files failed: {error}", None)), 3)
 
-        @implementer(ISweeping)
-        class Sweeps:
-            def __init__(self, error: Exception | None) -> None:
-                self.error = error
+    async def swept(self, swept: list[str], section: str, answer: Any) -> Any:
+        swept.append(section)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-            async def sweep(self) -> int:
-                swept.append("swept")
-                if self.error is not None:
-                    raise self.error
-                return 2
+    async def test_accounts_that_hold_privileges_are_kept_and_cannot_come_with_a_reload(self) -> None:
+        factory = PrivilegedAccounts()
+        text = BASIC.replace('use = "file"\npath = "{work}/accounts.toml"', 'use = "privileged"\n')
+        service = await self.serve(text, components=[factory])
+        [first] = factory.made
+        self.assertEqual(first.did, ["privileged"])
+        self.assertEqual((await self.ask("reload"))["needs_restart"], [])
+        self.configure(BASIC)
+        self.assertEqual((await self.ask("reload"))["needs_restart"], ["accounts"])
+        self.assertEqual(await self.say(service, EHLO, MAIL, RCPT), [250, 250, 550])
+        self.assertEqual(factory.made, [first])
+        await self.stop(service)
 
-        for error in (OSError("busy"), ValueError("broken"), None):
-            self.patch(service._server, "local", Sweeps(error))
-            self.patch(service._server, "remote", Sweeps(None))
-            with capturedLogs() as events:
-                await service._server.sweep()
-            told = [event["log_format"] for event in events]
-            self.assertEqual(told.count("removed {count} stale files"), 1 + (error is None))
-            self.assertEqual("the sweep of stale files failed: {error}" in told, isinstance(error, OSError))
-            self.assertEqual("the sweep of stale files failed" in told, isinstance(error, ValueError))
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertEqual(len(swept), 6)
-
-    async def test_a_directory_that_holds_privileges_is_kept_and_cannot_come_with_a_reload(self) -> None:
-        directory = self.directory()
-        service = self.made(BASIC)
-        server = service._server
-        self.patch(server, "component", lambda section, table: directory)
-        table: Any = object()
-        self.assertIs(server.accounts(table), directory)
-        self.assertTrue(server.keeps(directory))
-        self.patch(server, "component", lambda section, table: self.fail("it is there"))
-        self.assertIs(server.accounts(object()), directory)
-        self.assertFalse(server.keeps(object()))
-        self.assertEqual(server._lasting(), [server.local, directory])
-        server.start_privileged()
-        self.assertEqual(directory.did, ["privileged"])
-        self.assertIn("accounts", server.needs_restart(service._in_force.configuration))
-
-    async def test_one_that_would_need_privileges_at_a_reload_needs_a_restart(self) -> None:
-        service = await self.serve()
-        self.assertNotIn("accounts", service._server.needs_restart(service._in_force.configuration))
-        component = service._server.component
-        self.patch(service._server, "component", lambda section, table: self.directory() if section == "accounts" else component(section, table))
-        with self.assertRaisesRegex(CommandRefused, "accounts: this change needs a restart"):
+        service = await self.serve(components=[factory])
+        self.configure(text)
+        with self.assertRaisesRegex(CommandRefused, "accounts: privileged: this change needs a restart"):
             await self.ask("reload")
-
-    def directory(self) -> Any:
-        @implementer(IPrivilegedComponent)
-        class Directory:
-            def __init__(self) -> None:
-                self.did: list[str] = []
-
-            def start_privileged(self) -> None:
-                self.did.append("privileged")
-
-        return Directory()
+        self.assertEqual(await self.say(service, EHLO, MAIL, RCPT), [250, 250, 250])
 
     async def test_all_sockets_and_files_are_given_up_at_the_end_and_the_next_server_goes_on(self) -> None:
         service = await self.serve(RELAY)
@@ -570,8 +589,9 @@ class Lasting(WholeCase):
     async def test_the_state_is_kept_over_a_restart(self) -> None:
         for found in (None, b"kept"):
             service = await self.serve()
-            self.assertEqual(service._server.state.get("a test", "key"), found)
-            service._server.state.put("a test", "key", b"kept", 3600.0)
+            space = service._server.state.space("a test")
+            self.assertEqual(await space.get("key"), found)
+            await space.put("key", b"kept", 3600.0)
             await self.stop(service)
 
     async def test_notes_to_postmaster_are_written_unless_nobody_wants_them(self) -> None:

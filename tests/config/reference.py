@@ -44,6 +44,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[privacy]", schema.PrivacyTable),
     ("[limits]", schema.LimitsTable),
     ("[accounts]", schema.AccountsTable),
+    ("[router]", schema.RouterTable),
     ('[domain."example.org"]', schema.DomainTable),
     ('[[domain."example.org".pattern]]', schema.PatternTable),
     ("[delivery]", schema.DeliveryTable),

@@ -14,6 +14,7 @@ from mailserver.control.commands import all_commands
 from mailserver.control.parts import ListenerFigures
 from mailserver.control.server import CommandRefused, NotStarted
 from mailserver.control.status import StatusCommands
+from mailserver.plugins.code_on_disk import CodeOnDisk
 from mailserver.plugins.threads import ThreadCounts
 from mailserver.queue.counts import QueueCounts
 
@@ -25,6 +26,7 @@ class Commands(SynchronousTestCase):
         self.faults: list[Exception] = []
         server: Any = SimpleNamespace(
             admission=SimpleNamespace(connections=3),
+            components=SimpleNamespace(code=CodeOnDisk()),
             queue=SimpleNamespace(counts=QueueCounts(), depth=0),
             resolver=SimpleNamespace(counts=QueueCounts()),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
@@ -32,7 +34,7 @@ class Commands(SynchronousTestCase):
             reactor=Clock(),
             pools=SimpleNamespace(counts=lambda: {"spool": ThreadCounts(1, 2, 3), "state": ThreadCounts(1, 0, 0)}),
             register=SimpleNamespace(described=self.described, left_behind=lambda: {"filter slow": 2}),
-            logins=SimpleNamespace(lockout=None),
+            logins=SimpleNamespace(lockout=None, hanging=lambda: {"checker file": 1}),
             local=None,
             remote=None,
         )
@@ -56,13 +58,15 @@ class Commands(SynchronousTestCase):
     def described(self) -> list[dict[str, Any]]:
         return [
             {
+                "kind": "filter",
                 "circuits": {"content": {"circuit": "open"}, "peer": {"circuit": "closed"}},
                 "threads": {"hanging": 1},
+                "calls_hanging": 3,
                 "observer": {"lost": 7},
                 "periodic": {"failures": 4},
                 "blocks": {"count": 5},
             },
-            {"circuits": {}, "threads": {"hanging": 0}, "blocks": {"count": 0}},
+            {"kind": "delivery", "circuits": {}, "threads": {"hanging": 0}, "calls_hanging": 0, "blocks": {"count": 0}},
         ]
 
     def test_every_subject_has_its_commands(self) -> None:
@@ -89,7 +93,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             status["components"],
             {
-                "running": 2, "circuits_open": 1, "threads_hanging": 3, "steps_lost": 7, "periodic_failures": 4,
+                "running": 2, "circuits_open": 1, "threads_hanging": 3, "calls_hanging": 4, "steps_lost": 7, "periodic_failures": 4,
                 "reactor_blocks": 5,
             },
         )  # fmt: skip

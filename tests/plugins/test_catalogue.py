@@ -207,7 +207,7 @@ class Names(SynchronousTestCase):
                 provides = real.provides if isinstance(real.provides, tuple) else (real.provides,)
                 self.assertEqual((real.name, provides), (name, shipped.provides))
                 self.assertTrue(issubclass(catalogue.options_of(section, name), Options))
-        self.assertEqual(set(SECTIONS), {"accounts", "delivery", "relay", "filter"})
+        self.assertEqual(set(SECTIONS), {"accounts", "router", "delivery", "relay", "filter"})
 
 
 class Options_(SynchronousTestCase):

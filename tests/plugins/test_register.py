@@ -209,6 +209,7 @@ class InTheRegister(TestCase):
                 "kind": "filter",
                 "name": "some",
                 "threads": {"running": 0, "waiting": 0, "hanging": 0},
+                "calls_hanging": 0,
                 "blocks": {"count": 2, "longest_seconds": 2.0},
                 "circuits": {
                     "content": {

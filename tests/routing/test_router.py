@@ -127,19 +127,6 @@ class Names(RouterCase):
         with self.assertRaises(OSError):
             now_or_later(router.route(Address("alice", "example.org")))
 
-
-    def test_a_directory_whose_answer_is_no_mailbox_is_an_error_and_no_route(self) -> None:
-        answers: list[Any] = [True, "alice", ("alice", "example.org"), 0, Mailbox(None, "example.org"), Mailbox("alice", b"x")]  # type: ignore[arg-type]
-        for answer in answers:
-            router = self.router()
-
-            async def odd(local_part: str, domain: str, answer: Any = answer) -> Any:
-                return answer
-
-            self.patch(self.directory, "find", odd)
-            with self.assertRaisesRegex(TypeError, "not with a mailbox"):
-                now_or_later(router.route(Address("alice", "example.org")))
-
     def test_where_the_accounts_are_the_hosts_users_each_domain_names_its_postmaster(self) -> None:
         said = "would go to whichever user of the host comes first"
         router = self.router()
