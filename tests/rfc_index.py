@@ -23,6 +23,10 @@ PREFACE = """\
 Which standard is implemented where. *full*: all that a server of our role must do and all that the extension offers;
 *partial*: the title says which part; *planned*: nothing yet. Each wire rule in the code names its section.
 
+No RFC: [draft-hall-prdr](https://datatracker.ietf.org/doc/html/draft-hall-prdr), a reply after the data for each recipient
+(PRDR), as Exim speaks it: [smtp/server/session.py](../mailserver/smtp/server/session.py),
+[smtp/client/transaction.py](../mailserver/smtp/client/transaction.py).
+
 Written from [rfc.tsv](rfc.tsv) by `python -m tests.rfc_index`. A test keeps the table, this page and the code's citations
 together.
 

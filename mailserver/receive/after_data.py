@@ -150,7 +150,7 @@ class AfterData:
         quarantine = transaction.quarantine
         aside = [quarantine or why for why in transaction.aside]
         discarded = [transaction.discard or why for why in transaction.discarded]
-        answers = Answers.EACH if profile.lmtp else Answers.ONE
+        answers = Answers.EACH if profile.lmtp else Answers.WHERE_NEEDED if transaction.parameters.prdr else Answers.ONE
         knows_sender = bool(transaction.peer.login) and transaction.sender is not None
         return decide(verdicts, aside, discarded, answers=answers, reports=knows_sender and profile.copy_policy.reports)
 
@@ -167,10 +167,14 @@ class AfterData:
         """What the sender hears when it is durable, or is not."""
         if not decision.each:
             return self._transaction.same_for_all(accepted)
-        return [
+        answers = [
             self._said(verdicts[n], recipient.address) if decision.fates[n].fate is Fate.REFUSED else accepted
             for n, recipient in enumerate(self._transaction.recipients)
         ]
+        if not self._profile.lmtp:
+            is_taken = any(one.fate is not Fate.REFUSED for one in decision.fates)
+            answers.append(accepted if is_taken else replies.deferred_by_policy(self._id))
+        return answers
 
     def _reply_to(self, verdict: Verdict) -> Reply:
         if isinstance(verdict, Refuse):

@@ -157,19 +157,20 @@ class Profile:
         limits = self.limits
         object.__setattr__(self, "seconds", self.steady_seconds or self.clock.seconds)
         object.__setattr__(self, "lmtp", self.service == "lmtp")
+        object.__setattr__(self, "asks", self.judging.asks(self.service))
         announced = Extensions(
             size=limits.message_octets,
             recipients_max=limits.recipients,
             mail_max=limits.messages_per_connection,
             starttls=self.encryption is not None and not self.encryption.implicit,
             auth_needs_tls=self.encryption is not None and self.authenticator is not None,
+            prdr=self.asks.content_for and not self.lmtp,
         )
         session_limits = SessionLimits(
             message_octets=limits.message_octets,
             header_octets=limits.header_octets,
             stray_line_ends=limits.stray_line_ends,
         )
-        object.__setattr__(self, "asks", self.judging.asks(self.service))
         object.__setattr__(self, "extensions", announced)
         object.__setattr__(self, "session_limits", session_limits)
 

@@ -358,6 +358,8 @@ class ReceiveProtocol(Connection):
             self.errors = self.junk = 0
         if self.profile.lmtp:
             self.session.reply_each(answers)
+        elif len(answers) > 1:
+            self.session.reply_each(answers[:-1], answers[-1])
         else:
             self.session.reply(answers[0])
         if worst >= 400:

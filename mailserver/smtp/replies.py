@@ -56,6 +56,7 @@ __all__ = [
     "NO_VALID_RECIPIENTS_503",
     "NUL_IN_CONTENT",
     "OK",
+    "ONE_EACH",
     "PARAMETER_UNKNOWN",
     "PEER_DEFERRED",
     "PEER_DISCONNECTED",
@@ -108,6 +109,7 @@ ANOTHER_TRANSACTION = "4.5.3"
 OK = Reply.of(250, "2.0.0", "OK")
 GOODBYE = Reply.of(221, "2.0.0", "Goodbye")
 START_CONTENT = Reply.of(354, "", "Send the message, end it with <CRLF>.<CRLF>")
+ONE_EACH = Reply.of(353, "", "One answer for each recipient follows, and one for all")
 CHUNK_RECEIVED = Reply.of(250, "2.0.0", "Chunk received")
 HELP_SMTP = Reply.of(
     214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT STARTTLS AUTH", "See RFC 5321"

@@ -22,7 +22,7 @@ from mailserver.interfaces import (
     ISenderFilter,
 )
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Defer, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.answers import Defer, Discard, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.set_apart import Hold, HoldKind
@@ -252,6 +252,35 @@ class Contents(TransactionCase):
             answers = {"mx": [250], "lmtp": [450, 250]}[service]
             self.assertEqual(wire.codes()[-len(answers) :], answers)
             self.assertEqual(len(listener.store.taken), 1)
+
+    def test_with_prdr_each_has_a_reply_where_yes_and_no_meet_and_nothing_is_held(self) -> None:
+        three = b"".join(b"RCPT TO:<%s@example.org>\r\n" % name for name in (b"alice", b"bob", b"postmaster"))
+        mail = MAIL.replace(b">\r", b"> PRDR\r") + three + b"DATA\r\n\r\n.\r\n"
+        for verdicts, codes in (
+            ({"bob": Refuse("no")}, [353, 250, 550, 250, 250]),
+            ({"bob": Refuse("no"), "alice": Defer("later"), "postmaster": Quarantine("odd")}, [353, 450, 550, 250, 250]),
+            ({"bob": Quarantine("odd"), "alice": Discard("spam")}, [250]),
+            ({"bob": Refuse("no"), "alice": Refuse("no"), "postmaster": Refuse("no")}, [550]),
+            ({"bob": Refuse("no"), "alice": Defer("later"), "postmaster": Refuse("no")}, [353, 450, 550, 550, 450]),
+        ):
+            listener = self.listener(ForEach(**verdicts))
+            self.assertEqual(self.say(listener, mail)[5:], codes, verdicts)
+            self.assertEqual(sum(map(len, listener.store.set_apart)), 0)
+            self.assertEqual(bool(listener.store.taken), min(codes[-1:]) == 250)
+
+    def test_with_prdr_a_commit_that_fails_is_a_later_for_whoever_had_a_yes(self) -> None:
+        listener = self.listener(ForEach(bob=Refuse("no")))
+        listener.store.answer = StorageBroken("the disk")
+        mail = MAIL.replace(b">\r", b"> PRDR\r") + b"RCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\n"
+        self.assertEqual(self.say(listener, mail + b"DATA\r\n\r\n.\r\n")[4:], [353, 451, 550, 451])
+
+    def test_prdr_is_offered_where_recipients_judge_the_content(self) -> None:
+        for filters, service, offered in (((ForEach(),), "mx", True), ((Content(Pass()),), "mx", False), ((ForEach(),), "lmtp", False)):
+            listener = self.listener(*filters, service=service)
+            protocol, wire = listener.greeted()
+            wire.said()
+            protocol.dataReceived(b"LHLO a\r\n" if service == "lmtp" else b"EHLO a\r\n")
+            self.assertEqual("PRDR" in wire.said(), offered)
 
     def test_where_all_refuse_in_lmtp_nobody_is_told_that_it_was_accepted(self) -> None:
         listener = self.listener(ForEach(alice=Refuse("no"), bob=Refuse("no")), service="lmtp")

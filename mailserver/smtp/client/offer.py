@@ -38,6 +38,7 @@ class Offer:
     chunking: bool = False  # RFC 3030
     binarymime: bool = False  # RFC 3030
     dsn: bool = False  # RFC 3461
+    prdr: bool = False  # draft-hall-prdr
     starttls: bool = False  # RFC 3207
     requiretls: bool = False  # RFC 8689
     enhancedstatuscodes: bool = False  # RFC 2034
@@ -67,6 +68,7 @@ class Offer:
             chunking="CHUNKING" in words,
             binarymime="BINARYMIME" in words and "CHUNKING" in words,  # RFC 3030 section 3: of no use without
             dsn="DSN" in words,
+            prdr="PRDR" in words,
             starttls="STARTTLS" in words,
             requiretls="REQUIRETLS" in words,
             enhancedstatuscodes="ENHANCEDSTATUSCODES" in words,

@@ -125,6 +125,8 @@ def mail_command(request: Request, offer: Offer, *, smtputf8: bool) -> bytes | R
             line += f" RET={request.ret}"
         if request.envid is not None:
             line += f" ENVID={_xtext(request.envid)}"
+    if offer.prdr and len(request.recipients) > 1:
+        line += " PRDR"  # draft-hall-prdr; the last one: see `ClientTransaction.begin_one_each`
     return _octets(line) or BAD_SENDER
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from mailserver.mail.answers import Delayed
 from mailserver.mail.reply import Reply
@@ -422,7 +423,7 @@ class ClientSession:
         return self._answer_hello(reply, Offer.parse(reply.lines))
 
     def _answer_lhlo(self, reply: Reply, index: int) -> bool:
-        return self._answer_hello(reply, Offer.parse(reply.lines))
+        return self._answer_hello(reply, replace(Offer.parse(reply.lines), prdr=False))  # each has an answer there anyway
 
     def _answer_helo(self, reply: Reply, index: int) -> bool:
         return self._answer_hello(reply, Offer(host=Offer.parse(reply.lines).host))
@@ -558,13 +559,15 @@ class ClientSession:
 
     def _answer_content(self, reply: Reply, index: int) -> bool:
         transaction = self._transaction
-        if transaction is None or 300 <= reply.code < 400:
+        if transaction is None:
+            return False
+        if reply.code == 353 and index == ONLY and transaction.begin_one_each():
+            self._awaited.extendleft([(Command.END, one) for one in reversed(transaction.accepted)])
+            return True
+        if 300 <= reply.code < 400:
             return False
         self._awaited.popleft()
-        if index == ONLY:
-            transaction.settle_accepted(reply, Phase.END)
-        else:
-            transaction.settle(index, reply)
+        transaction.answer_content(reply, None if index == ONLY else index)
         if not self._awaited:
             self._needs_reset = False
             self._finish_part(transaction)

@@ -6,6 +6,8 @@ is too many (RFC 5321 section 4.5.3.1.10).  So a transaction has parts, each wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.reply import Reply
 from mailserver.smtp.client.content import ChunkWriter, DotWriter
@@ -23,6 +25,7 @@ UNMET_NEED = "not sent: a need that the peer's offer does not meet"
 # The answers to a RCPT that is one too many.  552 is the code of RFC 821, to be taken as 452 (RFC 5321 section 4.5.3.1.10).
 TOO_MANY = frozenset({(452, ""), (452, "4.5.3"), (552, ""), (552, "5.5.3")})
 
+PRDR = b" PRDR\r\n"
 LOST = Reply.of(451, "4.4.2", "The connection to the next host was lost")
 NOT_SMTP = Reply.of(451, "4.5.0", "The next host does not keep to the protocol")
 LEFT_OVER = Reply.of(451, "4.5.3", "The next host takes no more messages on this connection")
@@ -39,6 +42,7 @@ class ClientTransaction:
         "_request",
         "_too_many",
         "accepted",
+        "answers_each",
         "content_reply",
         "mail",
         "sender_reply",
@@ -55,6 +59,7 @@ class ClientTransaction:
         self._notifies = offer.dsn
         self._too_many: list[int] = []
         self.accepted: list[int] = []
+        self.answers_each: dict[int, Reply] | None = None  # with PRDR, the answers for each until that for all has come
         self.sender_reply: Reply | None = None
         self.content_reply: Reply | None = None
         self.mail = b""
@@ -104,6 +109,7 @@ class ClientTransaction:
             self._later = later[len(asked) :]
         self._too_many = []
         self.accepted = []
+        self.answers_each = None
         self.writer = None
         self.sender_reply = None
         return asked
@@ -141,10 +147,34 @@ class ClientTransaction:
         """Content comes, from its beginning."""
         self.writer = ChunkWriter(self._request.size) if self.uses_bdat else DotWriter()
 
-    def settle(self, index: int, reply: Reply) -> None:
-        """The answer to the content, for one recipient."""
-        self.content_reply = reply
-        self._outcomes[index] = self._outcome(reply, Phase.END)
+    def answer_content(self, reply: Reply, index: int | None) -> None:
+        """The answer to the content for one recipient, or (None) for all."""
+        if index is None and self.answers_each is not None:
+            self._settle_each(reply, self.answers_each)
+        elif index is None:
+            self.settle_accepted(reply, Phase.END)
+        elif self.answers_each is not None:
+            self.answers_each[index] = reply
+        else:
+            self.content_reply = reply
+            self._outcomes[index] = self._outcome(reply, Phase.END)
+
+    def begin_one_each(self) -> bool:
+        """353 in answer to the content: an answer for each recipient follows, and one for all (draft-hall-prdr).
+
+        False where that was not asked for, or has come already.
+        """
+        if self.answers_each is not None or not self.mail.endswith(PRDR):
+            return False
+        self.answers_each = {}
+        return True
+
+    def _settle_each(self, overall: Reply, each: Mapping[int, Reply]) -> None:
+        """The answer for all, behind those for each.  Its no is one for whoever had a yes; a no of his own stays as it is."""
+        self.content_reply = overall
+        for index in self.accepted:
+            reply = each.get(index, overall)
+            self._outcomes[index] = self._outcome(reply if reply.code >= 400 or overall.code < 300 else overall, Phase.END)
 
     def settle_accepted(self, reply: Reply, phase: Phase) -> None:
         """The same answer, to the content or to DATA, for all who were accepted."""

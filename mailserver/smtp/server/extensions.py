@@ -39,6 +39,7 @@ class Extensions:
     chunking: bool = True  # RFC 3030
     binarymime: bool = True  # RFC 3030
     dsn: bool = True  # RFC 3461
+    prdr: bool = False  # draft-hall-prdr, for a server whose recipients may answer differently
     enhancedstatuscodes: bool = True  # RFC 2034
     recipients_max: int = 0
     mail_max: int = 0
@@ -67,6 +68,7 @@ class Extensions:
             (self.chunking, "CHUNKING"),
             (self.binarymime, "BINARYMIME"),
             (self.dsn, "DSN"),
+            (self.prdr, "PRDR"),
             (any(most for _, most in limits), "LIMITS " + " ".join(f"{name}={most}" for name, most in limits if most)),
         )
         return (*[line for offered, line in announced if offered], *[one.line for one in self.added])

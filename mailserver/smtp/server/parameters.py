@@ -31,6 +31,7 @@ __all__ = ["NO_MAIL_PARAMETERS", "NO_RECIPIENT_PARAMETERS", "mail_parameters", "
 
 ENVID_CHARACTERS = 100  # RFC 3461 section 4.4
 ORCPT_CHARACTERS = 500  # section 4.2
+FLAGS = frozenset({"SMTPUTF8", "PRDR"})  # keywords that have no value
 NOTIFY_WORDS = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 NO_MAIL_PARAMETERS = MailParameters()
@@ -50,6 +51,7 @@ def mail_parameters(text: str, offered: Extensions, *, takes_auth: bool) -> Mail
         "RET": offered.dsn,
         "ENVID": offered.dsn,
         "AUTH": takes_auth,
+        "PRDR": offered.prdr,
     }
     extra = _take_added(text, offered.added_to_mail) if offered.added else (text, ())
     if isinstance(extra, Reply):
@@ -117,7 +119,7 @@ def _split(text: str, allowed: Mapping[str, bool]) -> dict[str, str] | Reply:
         keyword = keyword.upper() if keyword.isascii() else ""
         if not allowed.get(keyword, False) and not (keyword == "AUTH" and value == "<>" and "AUTH" in allowed):
             return replies.PARAMETER_UNKNOWN
-        if keyword in words or bool(equals) != bool(value) or (keyword == "SMTPUTF8") is bool(value):
+        if keyword in words or bool(equals) != bool(value) or (keyword in FLAGS) is bool(value):
             return replies.BAD_PARAMETER
         if not value.isascii() and keyword != "ORCPT":
             return replies.BAD_PARAMETER
@@ -216,4 +218,5 @@ MAIL_VALUES: Mapping[str, Callable[[str], object]] = {
     "RET": _ret,
     "ENVID": _envid,
     "AUTH": _auth,
+    "PRDR": lambda value: True,
 }

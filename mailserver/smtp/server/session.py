@@ -193,16 +193,15 @@ class ServerSession:
             ANSWERS[type(question)](self, question, reply)
             self._question = None
 
-    def reply_each(self, answers: Sequence[Reply]) -> None:
-        """Answer `EndOfData` in LMTP: one reply for each accepted recipient, in their order (RFC 2033 section 4.2)."""
+    def reply_each(self, answers: Sequence[Reply], overall: Reply | None = None) -> None:
+        """Answer `EndOfData` for each accepted recipient, in LMTP (RFC 2033 section 4.2) or, with `overall` for all, in PRDR."""
         transaction, question = self._transaction, self._question
-        if not self.lmtp or transaction is None or not isinstance(question, EndOfData):
-            raise LocalProtocolError("reply_each() answers the end of data in LMTP")
-        if len(answers) != transaction.recipients:
-            raise LocalProtocolError(f"{len(answers)} replies for {transaction.recipients} recipients")
+        if transaction is None or not isinstance(question, EndOfData):
+            raise LocalProtocolError("reply_each() answers the end of data")
+        said = transaction.one_each(answers, overall, lmtp=self.lmtp)
         if self.lf_ends_data:
             self._doubt_lf()
-        self._settle(question, answers if transaction.chunk_is_last else answers[:1])
+        self._settle(question, said)
         self._question = None
 
     def tls_established(self) -> None:
@@ -508,7 +507,7 @@ class ServerSession:
 
     def _settle(self, end: EndOfData, answers: Sequence[Reply]) -> None:
         for reply in answers:
-            if 300 <= reply.code < 400 or (reply.code < 300 and end.fault is not None):
+            if (300 <= reply.code < 400 and reply is not replies.ONE_EACH) or (reply.code < 300 and end.fault is not None):
                 raise LocalProtocolError(f"{reply.code} is no answer to this end of data")
         for reply in answers:
             self._say(reply)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailserver.mail.reply import Reply
+from mailserver.smtp import replies
 from mailserver.smtp.events import EndOfData, Event, Mail
+from mailserver.smtp.faults import LocalProtocolError
 from mailserver.smtp.server.buffer import ReceiveBuffer
 from mailserver.smtp.server.data import ChunkReader, DotReader, LineFeedReader
 from mailserver.smtp.server.limits import SessionLimits
@@ -20,11 +22,12 @@ class ServerTransaction:
     DATA does.
     """
 
-    __slots__ = ("chunk_is_last", "chunk_octets", "content", "is_binary", "recipients", "smtputf8")
+    __slots__ = ("chunk_is_last", "chunk_octets", "content", "is_binary", "prdr", "recipients", "smtputf8")
 
     def __init__(self, mail: Mail) -> None:
         self.smtputf8 = mail.parameters.smtputf8
         self.is_binary = mail.parameters.body == "BINARYMIME"
+        self.prdr = mail.parameters.prdr
         self.recipients = 0
         self.content: DotReader | ChunkReader | None = None
         self.chunk_octets = 0
@@ -43,6 +46,16 @@ class ServerTransaction:
     def answers(self, reply: Reply) -> Sequence[Reply]:
         """The same reply for all that end with the message: in LMTP there is one for each recipient (RFC 2033 section 4.2)."""
         return [reply] * self.recipients if self.chunk_is_last else [reply]
+
+    def one_each(self, answers: Sequence[Reply], overall: Reply | None, *, lmtp: bool) -> Sequence[Reply]:
+        """What is said where each recipient has an answer; with PRDR 353 goes before, and `overall` follows."""
+        if not (lmtp if overall is None else self.prdr and not lmtp):
+            raise LocalProtocolError("each recipient has an answer in LMTP, or where MAIL had PRDR")
+        if len(answers) != self.recipients:
+            raise LocalProtocolError(f"{len(answers)} replies for {self.recipients} recipients")
+        if overall is None:
+            return answers if self.chunk_is_last else answers[:1]
+        return (replies.ONE_EACH, *answers, overall) if self.chunk_is_last else (overall,)
 
     @property
     def lf_ends_data(self) -> bool:
