@@ -63,6 +63,7 @@ from mailserver.interfaces import (
     ISecretAccounts,
     ISenderFilter,
     ISenderGrants,
+    ISigner,
     IStateStore,
     ISweeping,
     ITransactionEnd,
@@ -97,7 +98,17 @@ from mailserver.mail.answers import (
 )
 from mailserver.mail.content import Content
 from mailserver.mail.dns_records import MX, TLSA, Answer, LookupFailed
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
+from mailserver.mail.edits import (
+    AddHeader,
+    ChangeHeader,
+    ChangeSender,
+    DropHeader,
+    Edit,
+    EditError,
+    InsertHeader,
+    ReplaceBody,
+    ReplaceRecipient,
+)
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters, TLSFacts
 from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
@@ -122,6 +133,8 @@ __all__ = [
     "Candidate",
     "CannotDo",
     "CannotTell",
+    "ChangeHeader",
+    "ChangeSender",
     "Clock",
     "ComparesPasswords",
     "ComponentCommand",
@@ -185,11 +198,13 @@ __all__ = [
     "ISecretAccounts",
     "ISenderFilter",
     "ISenderGrants",
+    "ISigner",
     "IStateStore",
     "ISweeping",
     "ITransactionEnd",
     "IUsualScramForm",
     "InReactor",
+    "InsertHeader",
     "Local",
     "LookupFailed",
     "MX",
@@ -211,6 +226,7 @@ __all__ = [
     "Refuse",
     "Refused",
     "Remote",
+    "ReplaceBody",
     "ReplaceRecipient",
     "Reply",
     "Route",

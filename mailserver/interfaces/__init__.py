@@ -64,6 +64,7 @@ from mailserver.interfaces.filters import (
     IRecipientFilter,
     IScorer,
     ISenderFilter,
+    ISigner,
 )
 from mailserver.interfaces.services import (
     Clock,
@@ -128,6 +129,7 @@ __all__ = [
     "ISecretAccounts",
     "ISenderFilter",
     "ISenderGrants",
+    "ISigner",
     "IStateStore",
     "ISweeping",
     "ITransactionEnd",

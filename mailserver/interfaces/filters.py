@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from zope.interface import Interface
 
-from mailserver.mail.answers import Verdict
+from mailserver.mail.answers import Discard, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import Edit
+from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "IRecipientFilter",
     "IScorer",
     "ISenderFilter",
+    "ISigner",
 ]
 
 
@@ -75,8 +76,21 @@ class IScorer(Interface):
 class IModifier(Interface):
     """Changes a message; the core applies and records the edits."""
 
-    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit]]:
-        """Return the edits in the order in which they are to be applied."""
+    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit] | Discard]:
+        """Return the edits in the order in which they are to be made, or a `Discard` in place of them.
+
+        The message is as the modifiers before this one have left it.  All edits are made, or none.
+        """
+
+
+class ISigner(Interface):
+    """Signs a message, last of all."""
+
+    def sign(envelope: Envelope, content: Content) -> Awaitable[Sequence[AddHeader]]:
+        """Called when all modifiers are done, with the octets that are committed.  Return fields to put in front of them.
+
+        Nothing but such fields is put in front afterwards.  Several signers sign one after another.
+        """
 
 
 class IObserver(Interface):

@@ -8,7 +8,7 @@ The edits of a message in a file leave the file alone: its header section is rep
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,18 @@ from mailserver.mail.content import Content
 
 __all__ = [
     "AddHeader",
+    "ChangeHeader",
+    "ChangeSender",
     "DropHeader",
     "Edit",
     "EditError",
+    "HeaderEdit",
+    "InsertHeader",
+    "ReplaceBody",
     "ReplaceRecipient",
     "apply_edits",
     "checked_edit",
+    "in_words",
     "with_fields",
     "with_start",
     "with_value",
@@ -30,6 +36,7 @@ __all__ = [
 ]
 
 LINE_OCTETS = 998  # RFC 5322 section 2.1.1, without the CRLF
+WORDS_CHARACTERS = 200
 NAME = re.compile(r"[!-9;-~]{1,76}")
 # RFC 5322 section 2.2.3 and errata 1908: each line of a folded value holds something besides blanks.
 VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*(?:\r\n[ \t]+[^\x00-\x20\x7f][^\x00-\x08\x0a-\x1f\x7f]*)*")
@@ -45,70 +52,212 @@ class AddHeader:
 
     `value` may be folded with CRLF and a blank, has no other control character than the tab, and no line of it takes the
     field beyond 998 octets.  It goes out as UTF-8: encode it (RFC 2047) where the message did not come with SMTPUTF8.
+    Raises `EditError`.
     """
 
     name: str
     value: str
 
+    def __post_init__(self) -> None:
+        _field(self.name, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class InsertHeader:
+    """Put a header field before the one at place `at`: 0 is the front; beyond the last it becomes the last.
+
+    `value` as in `AddHeader`.  Raises `EditError`.
+    """
+
+    at: int
+    name: str
+    value: str
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.at) or self.at < 0:
+            raise EditError(f"a place in the header section is 0 or more, not {self.at!r}")
+        _field(self.name, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeHeader:
+    """Give a header field another value; None removes it.
+
+    `index` counts those of this name: 0 is the first, -1 the last.  A field that is not there cannot be changed: that is the
+    modifier's failure.  `value` as in `AddHeader`.  Raises `EditError`.
+    """
+
+    name: str
+    index: int
+    value: str | None
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.index):
+            raise EditError(f"an index is a whole number, not {self.index!r}")
+        if self.value is None:
+            _checked_name(self.name)
+        else:
+            _field(self.name, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class DropHeader:
-    """Remove every header field of this name."""
+    """Remove every header field of this name; there may be none.  Raises `EditError`."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        _checked_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceBody:
+    """Put another body in place of the message's; the header section stays.
+
+    `chunks` are octets, or octets piece by piece, which may have to be waited for; or `path` is a file that has them.  They are
+    read once, when the edit is made.  Line ends become CRLF.  Content-Type and Content-Transfer-Encoding are the modifier's to
+    change.  Raises `EditError`.
+    """
+
+    chunks: bytes | Iterable[bytes] | AsyncIterable[bytes] = b""
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        chunks: Any = self.chunks  # a plugin's: of any type
+        path: Any = self.path
+        if isinstance(chunks, str) or not isinstance(chunks, Iterable | AsyncIterable):
+            raise EditError(f"a body is octets, or pieces of octets, not {type(chunks).__name__}")
+        if not isinstance(path, str) or (path and chunks != b""):
+            raise EditError("a body comes in chunks or from a path, which is a text")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSender:
+    """Another reverse-path, to which reports go; None is the null reverse-path.  Raises `EditError`."""
+
+    sender: Address | None
+
+    def __post_init__(self) -> None:
+        if self.sender is not None and not isinstance(self.sender, Address):
+            raise EditError(f"a sender is an address or None, not {type(self.sender).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaceRecipient:
-    """Send to `replacements` in place of `recipient`; none at all means that this recipient gets no copy."""
+    """Send to `replacements` in place of `recipient`; none at all means that this recipient gets no copy.
+
+    Somebody must be left: who wants to throw the message away answers with `Discard`.  Raises `EditError`.
+    """
 
     recipient: Address
     replacements: tuple[Address, ...]
 
+    def __post_init__(self) -> None:
+        members: Any = (self.recipient, self.replacements)  # a plugin's: of any type
+        if not isinstance(members[1], tuple) or not all(isinstance(one, Address) for one in (members[0], *members[1])):
+            raise EditError("a recipient is an address, and its replacements are a tuple of such")
 
-Edit = AddHeader | DropHeader | ReplaceRecipient
+
+HeaderEdit = AddHeader | InsertHeader | ChangeHeader | DropHeader
+Edit = HeaderEdit | ReplaceBody | ChangeSender | ReplaceRecipient
 
 
 def checked_edit(edit: Edit) -> Edit:
-    """Return it, if it is one whatever the message is.  Raises `EditError`, and whatever members of a wrong type lead to."""
-    if isinstance(edit, AddHeader):
-        _field(edit)
-    elif isinstance(edit, DropHeader):
-        _checked_name(edit.name)
-    else:
-        members: Any = (edit.recipient, edit.replacements)  # a plugin's: of any type
-        if not isinstance(members[1], tuple) or not all(isinstance(one, Address) for one in (members[0], *members[1])):
-            raise EditError("a recipient is an address, and its replacements are a tuple of such")
-    return edit
+    """Return it as one of our own, if it is one.  Raises `EditError`, and whatever members of a wrong type lead to.
 
-
-def apply_edits(content: Content, edits: Iterable[Edit]) -> Content:
-    """Make the header edits in their order; `ReplaceRecipient` is not for here and is passed over.
-
-    A drop takes what stands in the message and what was added before it, so give it the message before the server's own
-    trace fields are put in front.  Raises `EditError`, and OSError where the message's file cannot be read.
+    It was checked when it was made, unless a derived class has seen to that.
     """
-    added: list[tuple[str, bytes]] = []
-    dropped: set[str] = set()
+    match edit:
+        case AddHeader():
+            return AddHeader(edit.name, edit.value)
+        case InsertHeader():
+            return InsertHeader(edit.at, edit.name, edit.value)
+        case ChangeHeader():
+            return ChangeHeader(edit.name, edit.index, edit.value)
+        case DropHeader():
+            return DropHeader(edit.name)
+        case ReplaceBody():
+            return ReplaceBody(edit.chunks, edit.path)
+        case ChangeSender():
+            return ChangeSender(edit.sender)
+        case _:
+            return ReplaceRecipient(edit.recipient, edit.replacements)
+
+
+def in_words(edit: Edit) -> str:
+    """For the log and `explain`: ``AddHeader X-Seen: yes``."""
+    match edit:
+        case AddHeader(name, value):
+            words = f"{name}: {value}"
+        case InsertHeader(at, name, value):
+            words = f"{name} at {at}: {value}"
+        case ChangeHeader(name, index, value):
+            words = f"{name} {index}: {value}" if value is not None else f"{name} {index} removed"
+        case DropHeader(name):
+            words = name
+        case ReplaceBody():
+            words = edit.path
+        case ChangeSender(sender):
+            words = f"<{sender or ''}>"
+        case ReplaceRecipient(recipient, replacements):
+            words = f"{recipient} by {', '.join(map(str, replacements)) or 'nobody'}"
+    words = f"{type(edit).__name__} {words}".rstrip()
+    return " ".join(words[:WORDS_CHARACTERS].split())
+
+
+def apply_edits(content: Content, edits: Iterable[HeaderEdit]) -> Content:
+    """Make the edits of the header section in their order: each sees what those before it have made.
+
+    Raises `EditError`, and OSError where the message's file cannot be read.
+    """
+    edits = list(edits)
+    added = [edit for edit in edits if isinstance(edit, AddHeader)]
+    if len(added) == len(edits):
+        front = b"".join([_field(edit.name, edit.value) for edit in reversed(added)])
+        return content.with_prefix(front) if front else content
+    dropped = [edit.name.lower() for edit in edits if isinstance(edit, DropHeader)]
+    if len(dropped) == len(edits):
+        return _without(content, frozenset(dropped))
+    if content.has_cut_head:
+        raise EditError("the header section has no end")
+    fields = [field.raw for field in content.headers]
     for edit in edits:
-        if isinstance(edit, AddHeader):
-            added.insert(0, (edit.name.lower(), _field(edit)))
-        elif isinstance(edit, DropHeader):
-            name = _checked_name(edit.name).lower()
-            dropped.add(name)
-            added = [one for one in added if one[0] != name]
-    front = b"".join([field for _, field in added])
-    if dropped:
-        content = _without(content, frozenset(dropped))
-    return content.with_prefix(front) if front else content
+        _edit(fields, edit)
+    return with_fields(content, b"".join([field + b"\r\n" for field in fields]))
 
 
-def _field(edit: AddHeader) -> bytes:
-    name = _checked_name(edit.name)
-    if VALUE.fullmatch(edit.value) is None:
+def _edit(fields: list[bytes], edit: HeaderEdit) -> None:
+    match edit:
+        case AddHeader(name, value):
+            fields.insert(0, _field(name, value)[:-2])
+        case InsertHeader(at, name, value):
+            fields.insert(at, _field(name, value)[:-2])
+        case DropHeader(name):
+            places = _places(fields, name)
+            fields[:] = [field for n, field in enumerate(fields) if n not in places]
+        case ChangeHeader(name, index, value):
+            places = _places(fields, name)
+            if not -len(places) <= index < len(places):
+                raise EditError(f"there is no field {name} {index}: there are {len(places)}")
+            place = places[index]
+            fields[place : place + 1] = [] if value is None else [_field(name, value)[:-2]]
+
+
+def _places(fields: Sequence[bytes], name: str) -> list[int]:
+    key = name.lower().encode()
+    return [n for n, raw in enumerate(fields) if b":" in raw and raw.partition(b":")[0].rstrip().lower() == key]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _field(name: Any, value: Any) -> bytes:  # a plugin's: of any type
+    name = _checked_name(name)
+    if not isinstance(value, str) or VALUE.fullmatch(value) is None:
         raise EditError(f"the value of {name} holds a control character, or a line end without a text after it")
     try:
-        field = f"{name}: {edit.value}".encode()
+        field = f"{name}: {value}".encode()
     except UnicodeEncodeError:
         raise EditError(f"the value of {name} holds a lone surrogate") from None
     if max(map(len, field.split(b"\r\n"))) > LINE_OCTETS:
@@ -116,9 +265,9 @@ def _field(edit: AddHeader) -> bytes:
     return field + b"\r\n"
 
 
-def _checked_name(name: str) -> str:
-    if NAME.fullmatch(name) is None:
-        raise EditError(f"not the name of a header field: {name!r}")
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        raise EditError(f"not the name of a header field: {name!r:.100}")
     return name
 
 

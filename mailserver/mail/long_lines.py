@@ -19,10 +19,13 @@ from mailserver.mail.source import Source, source_of
 __all__ = ["short_lines"]
 
 CHANNEL = Channel(long=False)
+SEVEN_BIT_CHANNEL = Channel(eight_bit=False, long=False)
 
 
-def short_lines(content: Content) -> Content:
+def short_lines(content: Content, *, seven_bit: bool = False) -> Content:
     """The message without long lines in its parts; the same object where it has none, or where they stay.
+
+    `seven_bit`: also without octets above 127, as for a message that is about to be signed.
 
     A message in a file is read, and written anew in its place, durably: call this in a thread.  Raises OSError, with the file as
     it was.
@@ -30,7 +33,7 @@ def short_lines(content: Content) -> Content:
     if content.binary:
         return content
     with source_of(content) as source:
-        conversion = _conversion_of(source, content)
+        conversion = _conversion_of(source, content, seven_bit)
         if conversion is None:
             return content
         if content.path is None:
@@ -38,11 +41,12 @@ def short_lines(content: Content) -> Content:
         return Content.at(content.path, _rewrite(content.path, conversion))
 
 
-def _conversion_of(source: Source, content: Content) -> Conversion | None:
-    if not facts_of(source, 0, source.size).long or is_signed(content.headers):
+def _conversion_of(source: Source, content: Content, seven_bit: bool) -> Conversion | None:
+    channel = SEVEN_BIT_CHANNEL if seven_bit else CHANNEL
+    if channel.carries(facts_of(source, 0, source.size)) or is_signed(content.headers):
         return None
     try:
-        return conversion_of(source, CHANNEL)
+        return conversion_of(source, channel)
     except Unconvertible:
         return None
 

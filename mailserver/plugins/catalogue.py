@@ -38,6 +38,7 @@ from mailserver.interfaces import (
     IRouter,
     IScorer,
     ISenderFilter,
+    ISigner,
     ITransactionEnd,
     Services,
 )
@@ -89,6 +90,7 @@ KEYS_OF_KINDS: Mapping[InterfaceClass, frozenset[str]] = types.MappingProxyType(
             (IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter, IRecipientContentFilter, IScorer), FILTER_KEYS
         ),
         IModifier: ASKED,
+        ISigner: ASKED,
         ITransactionEnd: frozenset({"services", "deadline"}),
         IPeerEnd: frozenset({"services", "deadline"}),
         IExtension: frozenset({"services", "deadline"}),

@@ -13,6 +13,8 @@ In the order in which they are read:
 * `verdicts`: a filter's answer, checked, as one of our own values
 * `judgement`: the one verdict that follows from all answers
 * `fates`: what becomes of each recipient's copy when all verdicts are known, and what the sender hears
+* `editing`: what the modifiers make of a message, one after another
+* `new_body`: takes in the body that a modifier has put in place of a message's
 * `copies`: the copies of an accepted message, from the routes of its recipients
 * `spooling`: takes in the content: in memory while it is small, in a file once it is not
 * `throttle`: limits on what a peer may use: connections, errors, time

@@ -13,15 +13,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Finding, Local, Refuse, Refused, Remote, Route, Verdict
+from mailserver.mail.answers import Finding, Local, Refuse, Remote, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader, DropHeader, ReplaceRecipient, apply_edits
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.own_results import without_own_results
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import goes_round, message_id, received
-from mailserver.plugins.awaiting import FAULTS, all_of
+from mailserver.plugins.awaiting import all_of
 from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
+from mailserver.receive.editing import Editing, WorkingCopy
 from mailserver.receive.fates import Answers, CopyFate, Decision, Fate, decide
 from mailserver.receive.judging import PASSED, Judgement, note_answers
 from mailserver.receive.profile import Profile
@@ -55,6 +56,7 @@ class TakenMessage(Protocol):
     recipient_findings: list[tuple[Finding, ...]]
     posting: Posting | None
     file_is_queues: bool
+    has_file: bool
 
     def envelope(self, more: tuple[Finding, ...] = ...) -> Envelope: ...
 
@@ -89,7 +91,9 @@ class AfterData:
         if goes_round(content, profile.limits.hops):
             return self._refused(replies.too_many_hops(self._id), "too many Received fields")
         if transaction.posting is not None:
-            completed = await transaction.posting.content(content, smtputf8=transaction.parameters.smtputf8)
+            completed = await transaction.posting.content(
+                content, smtputf8=transaction.parameters.smtputf8, signs=profile.asks.signs
+            )
             if isinstance(completed, Objection):
                 return self._refused(completed.reply, completed.why)
             content = completed
@@ -113,15 +117,20 @@ class AfterData:
                 return transaction.same_for_all(self._said(decision.refusal, None))
         elif transaction.quarantine or transaction.discard or any(transaction.aside) or any(transaction.discarded):
             decision = self._decide((PASS,) * len(transaction.recipients))
+        original = without_own_results(content, profile.hostname)
+        content = self._traced(original)
         if asks.edits and not transaction.discard:
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
-            content, routes = edited
+            content, routes, transaction.discard = edited
+            original = content
+            if edited[2]:
+                decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
-            accepted = await self._commit(content, copies_of(transaction.recipients, routes))
+            accepted = await self._commit(content, original, copies_of(transaction.recipients, routes))
             return transaction.same_for_all(accepted)
-        accepted = await self._commit(content, self._copies(decision, verdicts, routes), decision)
+        accepted = await self._commit(content, original, self._copies(decision, verdicts, routes), decision)
         return self._answers(decision, verdicts, accepted)
 
     # --- the verdicts on each recipient's copy ---
@@ -187,62 +196,42 @@ class AfterData:
 
     # --- edits ---
 
-    async def _edited(self, content: Content) -> tuple[Content, Routes] | Reply:
-        """The message and the routes after the modifiers' edits, or the refusal."""
+    async def _edited(self, content: Content) -> tuple[Content, Routes, str] | Reply:
+        """The message, the routes and why all is discarded, after the modifiers' edits; or the refusal."""
         transaction = self._transaction
-        answer = self._profile.judging.edits(transaction.envelope(), content)
-        if isinstance(answer, Deferred):
-            answer = await answer
-        edits, judgement = answer
-        refusal = transaction.weigh("content", judgement)
+        envelope = transaction.envelope()
+        try:
+            edited = await Editing(self._profile, self._id).edited(
+                envelope, WorkingCopy.of(envelope, content, transaction.routes)
+            )
+        except OSError as error:
+            return transaction.refused("content", replies.cannot_process(self._id), f"the edited message: {error}")
+        refusal = transaction.weigh("content", edited.judgement)
         if refusal is not None:
             return refusal
-        try:
-            content = apply_edits(content, [e for e in edits if isinstance(e, AddHeader | DropHeader)])
-            return content, await self._reroute([e for e in edits if isinstance(e, ReplaceRecipient)])
-        except CancelledError:
-            raise
-        except (ValueError, OSError) as error:  # not for this message: the modifier is at fault, not the peer
-            why = f"a modifier's edit is wrong: {error}"
-        except FAULTS:  # of the router
-            log.failure("{id}: the edits of a modifier cannot be applied", id=self._id)
-            why = "a modifier's edit cannot be applied"
-        return transaction.refused("content", replies.cannot_process(self._id), why)
+        if edited.fault:
+            return transaction.refused("content", replies.cannot_process(self._id), edited.fault)
+        draft = edited.draft
+        transaction.sender = draft.sender
+        transaction.has_file = draft.content.path is not None
+        return draft.content, draft.routes, edited.judgement.discard
 
-    async def _reroute(self, edits: list[ReplaceRecipient]) -> Routes:
-        """The routes after recipients were replaced; a replacement that cannot be routed is a ValueError."""
-        profile, recipients = self._profile, self._transaction.recipients
-        routes = list(self._transaction.routes)
-        for edit in edits:
-            if all(recipient.address != edit.recipient for recipient in recipients):
-                why = f"{edit.recipient} is to be replaced and is no recipient"
-                profile.note(self._id, "filter", stage="edits", verdict="", why=why)
-            for n, recipient in enumerate(recipients):
-                if recipient.address != edit.recipient:
-                    continue
-                found: list[Local | Remote] = []
-                for address in edit.replacements:
-                    for route in await profile.router.route(address):
-                        found.append(self._usable(route, address))
-                routes[n] = found
-        return routes
-
-    def _usable(self, route: Route, address: Address) -> Local | Remote:
-        if isinstance(route, Refused) or (isinstance(route, Remote) and not self._profile.relays):
-            raise ValueError(f"a recipient is replaced by {address}, which has no route")
-        return route
+    def _traced(self, content: Content) -> Content:
+        """With our own Received field (RFC 5321 section 4.4)."""
+        transaction, profile = self._transaction, self._profile
+        hidden = profile.hides_clients and bool(transaction.peer.login)
+        return content.with_prefix(received(transaction.envelope(), hostname=profile.hostname, hide_client=hidden))
 
     # --- the commit ---
 
-    async def _commit(self, content: Content, copies: Copies, decision: Decision | None = None) -> Reply:
+    async def _commit(
+        self, content: Content, original: Content, copies: Copies, decision: Decision | None = None
+    ) -> Reply:
         """What the sender hears of the copies that are taken."""
-        transaction, profile = self._transaction, self._profile
+        transaction = self._transaction
         envelope = transaction.envelope()
-        original = content
         fates: Sequence[CopyFate] = () if decision is None else decision.fates
         if copies.destinations:
-            hidden = profile.hides_clients and bool(transaction.peer.login)
-            content = content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
             accepted = await self._committed(envelope, content, copies)
         else:  # a modifier has left nobody who would get it, or nobody wanted it
             accepted = replies.queued(self._id)

@@ -26,7 +26,15 @@ from mailserver.plugins.awaiting import FAULTS
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.failure_log import FailureLog, Fault, place_of, words_of
 from mailserver.receive.judgement import FilterAnswer
-from mailserver.receive.verdicts import NO_FINDINGS, PASS, read_edits, read_findings, read_notes, read_verdict
+from mailserver.receive.verdicts import (
+    NO_FINDINGS,
+    PASS,
+    read_edits,
+    read_findings,
+    read_notes,
+    read_signature,
+    read_verdict,
+)
 
 __all__ = ["NOTHING_SAID", "BoundFilter", "Question"]
 
@@ -42,6 +50,7 @@ ALLOWED: Mapping[str, frozenset[type]] = MappingProxyType(
         "content": USUAL | {Discard},
         "content_for": USUAL | {Discard},
         "score": USUAL | {Discard},
+        "edits": frozenset({Discard}),
     }
 )
 """The verdicts that a stage knows, beside Pass and Signal."""
@@ -84,8 +93,8 @@ class Question:
         self.ask = ask
         self.seconds = seconds
         self._failures = failures
-        self._reads_edits = stage == "edits"
-        self.is_told_of_passes = bound.log_passes or self._reads_edits
+        self._reads_edits = read_edits if stage == "edits" else read_signature if stage == "sign" else None
+        self.is_told_of_passes = bound.log_passes or self._reads_edits is not None
         if stage == "score":
             self.ask = lambda envelope, _content, recipient: ask(envelope, recipient)
         self.allowed = ALLOWED.get(stage, USUAL)
@@ -100,7 +109,7 @@ class Question:
     def answered(self, answer: object, began: float, subject: Any) -> FilterAnswer:
         """`subject` is the peer or the envelope that it was asked about."""
         bound = self.bound
-        if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and not self._reads_edits:
+        if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and self._reads_edits is None:
             if bound.budget is not None:
                 self._succeeded(bound.budget)
             return self._answer(PASS, began) if bound.log_passes else NOTHING_SAID
@@ -108,8 +117,8 @@ class Question:
         verdict: Verdict = PASS
         findings: tuple[Finding, ...] = ()
         try:
-            if self._reads_edits:
-                edits = read_edits(answer)
+            if self._reads_edits is not None and not (self.stage == "edits" and isinstance(answer, Discard)):
+                edits = self._reads_edits(answer)
             else:
                 verdict = read_verdict(answer, self.allowed)
                 findings = read_findings(answer, bound.name)

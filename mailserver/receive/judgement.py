@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.answers import Accept, Discard, Finding, Quarantine, Signal, Verdict
-from mailserver.mail.edits import Edit
+from mailserver.mail.edits import Edit, in_words
 from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
 
 __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_worse"]
@@ -116,6 +116,8 @@ def note_answers(note: Callable[..., None], id: str, judgement: Judgement) -> No
         more: dict[str, object] = {}
         if answer.findings:
             more["findings"] = [_in_words(finding) for finding in answer.findings]
+        if answer.edits:
+            more["edits"] = [in_words(edit) for edit in answer.edits]
         if answer.is_shadow:
             more["shadow"] = True
         if answer.place:

@@ -25,13 +25,12 @@ from mailserver.interfaces import (
     IRecipientFilter,
     IScorer,
     ISenderFilter,
+    ISigner,
 )
-from mailserver.mail.answers import Pass
 from mailserver.mail.content import Content
-from mailserver.mail.edits import Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.failure_log import FailureLog
-from mailserver.receive.bound_filter import BoundFilter
+from mailserver.receive.bound_filter import BoundFilter, Question
 from mailserver.receive.filter_stage import FilterStage, ask
 from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, note_answers, with_worse
 
@@ -48,6 +47,7 @@ class Asks:
     content: bool
     content_for: bool
     edits: bool
+    signs: bool = False
 
 
 class Judging:
@@ -57,7 +57,7 @@ class Judging:
     the `Judgement` itself where no filter waits.  Cancelling the Deferred cancels the filters.
     """
 
-    __slots__ = ("_clock", "_content", "_content_for", "_edits", "_peer", "_recipient", "_scores", "_sender")
+    __slots__ = ("_clock", "_content", "_content_for", "_edits", "_peer", "_recipient", "_scores", "_sender", "_sign")
 
     def __init__(
         self, filters: Sequence[BoundFilter], *, clock: Clock, seconds: Callable[[], float] | None = None
@@ -72,13 +72,16 @@ class Judging:
         self._content_for = FilterStage("content_for", IRecipientContentFilter, "judge_content_for", *shared)
         self._scores = FilterStage("score", IScorer, "weigh", *shared)
         self._edits = FilterStage("edits", IModifier, "edits", *shared)
+        self._sign = FilterStage("sign", ISigner, "sign", *shared)
 
     def asks(self, service: str) -> Asks:
         """The stages with filters.  For the others the caller need not even make the arguments."""
         stages = (self._peer, self._sender, self._recipient, self._content, self._content_for, self._edits)
         asked = [bool(stage.groups(service)) for stage in stages]
         asked[4] = asked[4] or bool(self._scores.groups(service))
-        return Asks(*asked)
+        signs = bool(self._sign.groups(service))
+        asked[5] = asked[5] or signs
+        return Asks(asked[0], asked[1], asked[2], asked[3], asked[4], asked[5], signs)
 
     # --- The stages. ---
 
@@ -112,21 +115,11 @@ class Judging:
             return PASSED
         return ask((*groups, *scores), self._clock, envelope, content, recipient)
 
-    def edits(
-        self, envelope: Envelope, content: Content
-    ) -> tuple[tuple[Edit, ...], Judgement] | Deferred[tuple[tuple[Edit, ...], Judgement]]:
-        """What the modifiers ask for, in configured order.
+    def modifiers(self, service: str) -> Sequence[Question]:
+        """Who may change a message, in the order in which they do so; last those who sign it."""
+        groups = (*self._edits.groups(service), *self._sign.groups(service))
+        return [question for group in groups for question in group]
 
-        Each sees the message as it came.  The judgement is Pass unless a modifier has failed; there are no edits then.
-        """
-        groups = self._edits.groups(envelope.peer.service)
-        if not groups:
-            return (), PASSED
-        judgement = ask(groups, self._clock, envelope, content)
-        return judgement.addCallback(_with_edits) if isinstance(judgement, Deferred) else _with_edits(judgement)
-
-
-def _with_edits(judgement: Judgement) -> tuple[tuple[Edit, ...], Judgement]:
-    if not isinstance(judgement.verdict, Pass):
-        return (), judgement
-    return tuple(edit for answer in judgement.answers if not answer.is_shadow for edit in answer.edits), judgement
+    def modify(self, modifier: Question, envelope: Envelope, content: Content) -> Judgement | Deferred[Judgement]:
+        """What one of them asks for: `edits` of its answer."""
+        return ask(((modifier,),), self._clock, envelope, content)

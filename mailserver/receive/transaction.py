@@ -32,6 +32,7 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.after_data import AfterData
+from mailserver.receive.editing import ROUTES_MOST
 from mailserver.receive.judging import Judgement, note_answers
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
@@ -42,9 +43,6 @@ __all__ = ["ROUTES_MOST", "Transaction"]
 log = Logger()
 
 SURPLUS_MOST = 1000  # surplus recipients that count as no error of the peer's, as in Postfix (smtpd_recipient_overshoot_limit)
-# Routes of all recipients of one message, but for the first one's (more where more recipients are allowed): aliases multiply
-# them, and what is done for each route is done while other connections wait.
-ROUTES_MOST = 5000
 
 
 class Transaction:
@@ -60,6 +58,7 @@ class Transaction:
         "discarded",
         "_ended",
         "file_is_queues",
+        "has_file",
         "_is_answered_for",
         "posting",
         "quarantine",
@@ -91,6 +90,7 @@ class Transaction:
         # From the call of the commit on, the content's file may be the queue's.  It is removed only where the commit says that it
         # has failed: when the waiting is cancelled nobody knows, and a message that is stored without its file is lost.
         self.file_is_queues = False
+        self.has_file = False  # a modifier has made one
         self.quarantine = quarantine  # why the whole message is put aside
         self.aside: list[str] = []  # why the copies of each recipient are
         self.discard = ""  # why the whole message is thrown away
@@ -267,7 +267,7 @@ class Transaction:
             return await AfterData(self).replies(content)
         finally:
             self.afterwards(spooling.release)
-            if content.path is not None and not self.file_is_queues:
+            if (content.path is not None or self.has_file) and not self.file_is_queues:
                 self.afterwards(spooling.discard_file)
 
     async def extended(self, verb: str, argument: str) -> Reply:

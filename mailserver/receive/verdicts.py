@@ -25,9 +25,19 @@ from mailserver.mail.answers import (
     Signal,
     Verdict,
 )
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, ReplaceRecipient, checked_edit
+from mailserver.mail.edits import AddHeader, Edit, checked_edit
 
-__all__ = ["NO_FINDINGS", "ACCEPTED", "PASS", "STRONGEST_FIRST", "read_edits", "read_findings", "read_notes", "read_verdict"]
+__all__ = [
+    "NO_FINDINGS",
+    "ACCEPTED",
+    "PASS",
+    "STRONGEST_FIRST",
+    "read_edits",
+    "read_findings",
+    "read_notes",
+    "read_signature",
+    "read_verdict",
+]
 
 PASS = Pass()
 ACCEPTED = "accepted"  # the finding of an explicit yes, for those who weigh later
@@ -36,6 +46,7 @@ WORDS_CHARACTERS = 1000
 NAME_CHARACTERS = 100
 FINDINGS_MOST = 100  # of one answer
 PROPERTIES_MOST = 50
+EDITS_MOST = 1000
 NUMBER_MOST = 2**63
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # with those that turn a line's direction round
 STRONGEST_FIRST = (Disconnect, Refuse, Discard, Defer, Quarantine)
@@ -156,7 +167,18 @@ def read_edits(answer: object) -> tuple[Edit, ...]:
     """A modifier's edits, each checked.  Raises TypeError or ValueError for anything else."""
     if not isinstance(answer, list | tuple):
         raise TypeError(f"a sequence of edits was expected, not {type(answer).__name__}")
+    if len(answer) > EDITS_MOST:
+        raise ValueError(f"more than {EDITS_MOST} edits in one answer")
     for edit in answer:
-        if not isinstance(edit, AddHeader | DropHeader | ReplaceRecipient):
+        if not isinstance(edit, Edit):
             raise TypeError(f"an edit was expected, not {type(edit).__name__}")
     return tuple(map(checked_edit, answer))
+
+
+def read_signature(answer: object) -> tuple[Edit, ...]:
+    """A signer's fields, each checked.  Raises as `read_edits`, also for any other edit."""
+    edits = read_edits(answer)
+    for edit in edits:
+        if not isinstance(edit, AddHeader):
+            raise TypeError(f"a signature is an AddHeader, not {type(edit).__name__}")
+    return edits

@@ -25,7 +25,6 @@ from mailserver.interfaces import (
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader, DropHeader
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.receive.judging import PASSED, BoundFilter, Judgement, Judging
 
@@ -528,40 +527,3 @@ class StagesAndServices(JudgingCase):
 
         with self.assertRaises(AttributeError):
             self.judging(Hollow())
-
-
-class Modifiers(JudgingCase):
-    def edits(self, *answers: Any, **bound: Any) -> Any:
-        return self.judging(*map(Edits, answers), **bound).edits(ENVELOPE, CONTENT)
-
-    def test_without_modifiers_there_are_no_edits(self) -> None:
-        self.assertEqual(self.edits(), ((), PASSED))
-
-    def test_edits_come_in_configured_order(self) -> None:
-        edits, judgement = self.edits([AddHeader("A", "1"), DropHeader("B")], (), [AddHeader("C", "2")])
-        self.assertEqual(edits, (AddHeader("A", "1"), DropHeader("B"), AddHeader("C", "2")))
-        self.assertIsInstance(judgement.verdict, Pass)
-        self.assertEqual(judgement.answers[0].edits, (AddHeader("A", "1"), DropHeader("B")))
-
-    def test_a_waiting_modifier_keeps_its_place(self) -> None:
-        answer: Deferred[Any] = Deferred()
-        later = self.edits(answer, [AddHeader("C", "2")])
-        answer.callback([AddHeader("A", "1")])
-        edits, _judgement = self.successResultOf(later)
-        self.assertEqual(edits, (AddHeader("A", "1"), AddHeader("C", "2")))
-
-    def test_a_modifier_that_fails_defers_and_nothing_is_edited(self) -> None:
-        edits, judgement = self.edits([AddHeader("A", "1")], ValueError("broken"))
-        self.assertEqual(edits, ())
-        self.assertIsInstance(judgement.verdict, Defer)
-
-    def test_a_skipped_modifier_leaves_the_others_edits(self) -> None:
-        edits, judgement = self.edits([AddHeader("A", "1")], ValueError("broken"), on_error="skip")
-        self.assertEqual(edits, (AddHeader("A", "1"),))
-        self.assertIsInstance(judgement.verdict, Pass)
-
-    def test_what_is_no_edit_is_a_failure(self) -> None:
-        for answer in (None, "X-Header: 1", [AddHeader("A", "1"), "X"], Pass()):
-            edits, judgement = self.edits(answer)
-            self.assertEqual(edits, ())
-            self.assertIsInstance(judgement.verdict, Defer, repr(answer))

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 from unittest.mock import AsyncMock
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,7 +14,6 @@ from zope.interface import implementer
 
 from mailserver.interfaces import (
     IContentFilter,
-    IModifier,
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
@@ -23,7 +21,6 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Discard, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
-from mailserver.mail.edits import AddHeader, DropHeader, Edit, EditError, ReplaceRecipient
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.receive import transaction
@@ -58,15 +55,6 @@ class ForEach:
 
     async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Verdict:
         return self.verdicts.get(recipient.address.local, Pass())
-
-
-@implementer(IModifier)
-class Edits:
-    def __init__(self, *edits: Edit) -> None:
-        self.list = edits
-
-    async def edits(self, envelope: Any, content: Any) -> Sequence[Edit]:
-        return self.list
 
 
 class TransactionCase(SynchronousTestCase):
@@ -448,7 +436,7 @@ class Posting:
     async def recipient(self, address: Any) -> None:
         return None
 
-    async def content(self, content: Any, *, smtputf8: bool = False) -> Any:
+    async def content(self, content: Any, *, smtputf8: bool = False, signs: bool = False) -> Any:
         return content
 
     async def charge(self) -> None:
@@ -549,68 +537,6 @@ class AfterTheCommit(TransactionCase):
         self.patch(os, "unlink", unlink)
         self.assertEqual(self.send_large(listener)[-1], 550)
         self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 1)
-
-
-class Modifiers(TransactionCase):
-    def test_header_edits_are_made_below_our_own_trace(self) -> None:
-        listener = self.listener(Edits(AddHeader("X-Seen", "yes"), DropHeader("Subject")))
-        self.send(listener, "alice@example.org")
-        [(_, content, _)] = listener.store.taken
-        self.assertTrue(content.startswith(b"Received: "))
-        self.assertTrue(content.endswith(b"\r\nX-Seen: yes\r\n\r\nhello\r\n"))
-
-    def test_a_recipient_can_be_replaced(self) -> None:
-        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), (Address("bob", "example.org"),))))
-        self.assertEqual(self.send(listener, "alice@example.org")[-1], 250)
-        self.assertEqual(self.mailboxes(listener), [("bob", ())])
-        self.assertNotIn("is no recipient", str(listener.steps))
-
-    def test_a_replacement_that_leads_nowhere_defers(self) -> None:
-        nobody = (Address("nobody", "example.org"),)
-        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), nobody)))
-        self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
-        self.assertEqual(listener.store.taken, [])
-        why = "a modifier's edit is wrong: a recipient is replaced by nobody@example.org, which has no route"
-        self.assertEqual(listener.step("refused")["why"], why)
-
-    def test_a_router_that_fails_amid_a_replacement_defers_and_is_told(self) -> None:
-        bob = (Address("bob", "example.org"),)
-        listener = self.listener(Edits(ReplaceRecipient(Address("alice", "example.org"), bob)))
-        protocol, wire = listener.greeted()
-        protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n")
-        wire.clear()
-        listener.router.error = RuntimeError("the directory is down")
-        protocol.dataReceived(b"Subject: x\r\n\r\nhello\r\n.\r\n")
-        self.assertEqual(wire.codes(), [451])
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-
-    def test_a_replacement_of_nobody_is_told_and_changes_nothing(self) -> None:
-        listener = self.listener(Edits(ReplaceRecipient(Address("zoe", "example.org"), (Address("bob", "example.org"),))))
-        self.assertEqual(self.send(listener, "alice@example.org")[-1], 250)
-        self.assertEqual(self.mailboxes(listener), [("alice", ())])
-        self.assertEqual(listener.step("filter")["why"], "zoe@example.org is to be replaced and is no recipient")
-
-    def test_an_edit_that_is_none_is_the_modifiers_failure_and_no_traceback(self) -> None:
-        alice: Any = Address("alice", "example.org")
-        for edit, what in (
-            (AddHeader("X-Bad", None), "TypeError"),  # type: ignore[arg-type]
-            (AddHeader("X-Bad", "a\r\nBcc: x@example.net"), "EditError"),
-            (DropHeader("X Bad"), "not the name of a header field"),
-            (ReplaceRecipient(alice, None), "tuple"),  # type: ignore[arg-type]
-            (ReplaceRecipient(alice, ("bob@example.org",)), "tuple"),  # type: ignore[arg-type]
-            (ReplaceRecipient("alice@example.org", (alice,)), "tuple"),  # type: ignore[arg-type]
-        ):
-            for on_error, code in (("defer", 450), ("refuse", 550), ("skip", 250)):
-                listener = self.listener(Edits(edit), on_error=on_error)
-                self.assertEqual(self.send(listener, "alice@example.org")[-1], code)
-                self.assertIn(what, listener.step("filter")["error"])
-
-    def test_an_edit_that_does_not_fit_the_message_defers_with_a_sentence(self) -> None:
-        for error, words in ((EditError("the header section has no end"), "has no end"), (OSError(5, "I/O error"), "I/O error")):
-            listener = self.listener(Edits(DropHeader("Subject")))
-            with mock.patch("mailserver.receive.after_data.apply_edits", side_effect=error):
-                self.assertEqual(self.send(listener, "alice@example.org")[-1], 451)
-            self.assertRegex(listener.step("refused")["why"], f"^a modifier's edit is wrong: .*{words}$")
 
 
 @implementer(IContentFilter)

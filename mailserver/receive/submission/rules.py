@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +111,11 @@ class Posting:
         """At RCPT, when nothing else stands in the way: the recipient is counted."""
         return self._over(await self._claim.recipient(address)) if self._claim is not None else None
 
-    async def content(self, content: Content, *, smtputf8: bool = False) -> Content | Objection:
-        """After the data, before filters see it: the message, completed, and without its blind copies.  Raises OSError."""
+    async def content(self, content: Content, *, smtputf8: bool = False, signs: bool = False) -> Content | Objection:
+        """After the data, before filters see it: the message, completed, and without its blind copies.  Raises OSError.
+
+        `signs`: it will be signed, so octets above 127 are encoded now, and no host on its way has to.
+        """
         policy = self._policy
         if content.has_cut_head:
             return self._not_understood(OriginatorError("The header section is too long"))
@@ -129,7 +133,7 @@ class Posting:
         fields = self._missing_fields(content, author, smtputf8) if policy.complete else b""
         if fields:
             content = content.with_prefix(fields)
-        return await self._with_short_lines(content)
+        return await self._with_short_lines(content, seven_bit=signs)
 
     def _missing_fields(self, content: Content, author: Address | None, smtputf8: bool) -> bytes:
         policy = self._policy
@@ -142,16 +146,20 @@ class Posting:
             smtputf8=smtputf8,
         )
 
-    async def _with_short_lines(self, content: Content) -> Content | Objection:
+    async def _with_short_lines(self, content: Content, *, seven_bit: bool) -> Content | Objection:
         """What is handed in has no line that somebody on its way might cut (RFC 5322 section 2.1.1)."""
         run_in_thread = self._policy.run_in_thread
         try:
-            short = short_lines(content) if content.path is None else await run_in_thread(short_lines, content)
+            if content.path is None:
+                short = short_lines(content, seven_bit=seven_bit)
+            else:
+                short = await run_in_thread(functools.partial(short_lines, content, seven_bit=seven_bit))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return Objection((replies.storage_full if full else replies.storage_broken)(self._id), str(error))
         if short is not content:
-            self._note("mended", what="lines of more than 998 octets")
+            what = "octets above 127, or lines of more than 998" if seven_bit else "lines of more than 998 octets"
+            self._note("mended", what=what)
         return short
 
     async def charge(self) -> Objection | None:

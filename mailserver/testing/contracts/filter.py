@@ -18,9 +18,9 @@ from mailserver.interfaces import (
     IScorer,
     ISenderFilter,
 )
-from mailserver.mail.answers import Finding, Verdict
+from mailserver.mail.answers import Discard, Finding, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import apply_edits, checked_edit
+from mailserver.mail.edits import HeaderEdit, apply_edits, checked_edit
 from mailserver.mail.envelope import Envelope, Peer, TLSFacts
 from mailserver.testing.contracts.messages import ADDRESSES, MESSAGES
 
@@ -87,7 +87,8 @@ class FilterContract(Case):
             return
         for name, content in self._contents():
             edits = self._done(component.edits(self.envelope(), content), name)
-            apply_edits(content, [checked_edit(edit) for edit in edits])
+            checked = [] if isinstance(edits, Discard) else [checked_edit(edit) for edit in edits]
+            apply_edits(content, [edit for edit in checked if isinstance(edit, HeaderEdit)])
 
     def test_whatever_was_found_is_weighed(self) -> None:
         """Nothing, too, findings that nobody knows, and scores beyond all measure."""

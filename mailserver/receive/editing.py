@@ -1,0 +1,235 @@
+"""What the modifiers make of a message: one after another, each sees what those before it have made.
+
+A modifier's edits are made all together or not at all.  Where one of them does not fit the message (a field that is not there, a
+recipient who is none, bounds that do not hold), the modifier has failed: its `on_error` says what that means.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from mailserver.mail.address import Address, AddressError
+from mailserver.mail.answers import Local, Pass, Refused, Remote
+from mailserver.mail.content import Content
+from mailserver.mail.durable import sync_directory
+from mailserver.mail.edits import (
+    AddHeader,
+    ChangeHeader,
+    ChangeSender,
+    DropHeader,
+    Edit,
+    EditError,
+    HeaderEdit,
+    InsertHeader,
+    ReplaceBody,
+    ReplaceRecipient,
+    apply_edits,
+)
+from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.plugins.awaiting import FAULTS, within
+from mailserver.receive.bound_filter import Question
+from mailserver.receive.judgement import FilterAnswer, Judgement, judgement_of
+from mailserver.receive.new_body import DiskGate, take_in
+from mailserver.receive.profile import Profile
+from mailserver.receive.spooling import Spooling
+
+__all__ = ["ROUTES_MOST", "WorkingCopy", "Edited", "Editing", "Way"]
+
+log = Logger()
+
+# Routes of all recipients of one message, but for the first one's (more where more recipients are allowed): aliases multiply
+# them, and what is done for each route is done while other connections wait.
+ROUTES_MOST = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the copy of one recipient goes: an address, and its routes."""
+
+    address: Address
+    routes: tuple[Local | Remote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingCopy:
+    """A message that is being edited.  `ways` has those of each recipient of the transaction, in their order."""
+
+    content: Content
+    sender: Address | None
+    ways: tuple[tuple[Way, ...], ...]
+
+    @classmethod
+    def of(cls, envelope: Envelope, content: Content, routes: Sequence[Sequence[Local | Remote]]) -> WorkingCopy:
+        """The message as it came."""
+        ways = [(Way(one.address, tuple(his)),) for one, his in zip(envelope.recipients, routes, strict=True)]
+        return cls(content, envelope.sender, tuple(ways))
+
+    @property
+    def routes(self) -> list[Sequence[Local | Remote]]:
+        """The routes of each recipient of the transaction."""
+        return [[route for way in ways for route in way.routes] for ways in self.ways]
+
+    def envelope(self, envelope: Envelope) -> Envelope:
+        """What the next modifier sees."""
+        recipients = [
+            recipient if way.address == recipient.address else Recipient(way.address, recipient.parameters)
+            for recipient, ways in zip(envelope.recipients, self.ways, strict=True)
+            for way in ways
+        ]
+        return replace(envelope, sender=self.sender, recipients=tuple(recipients))
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What came of it.  `fault` says what kept an edit from being made that was nobody's fault: the message is deferred."""
+
+    draft: WorkingCopy
+    judgement: Judgement
+    fault: str = ""
+
+
+class CannotTellRoute(Exception):
+    """The router has failed: not the modifier."""
+
+
+class Editing:
+    """The edits of one message.  `id` is the message's."""
+
+    def __init__(self, profile: Profile, id: str) -> None:
+        self._profile = profile
+        self._path = profile.store.spool_path(id)
+        self._id = id
+        self._bodies: list[Spooling] = []
+        self._files: list[str] = []
+
+    async def edited(self, envelope: Envelope, draft: WorkingCopy) -> Edited:
+        """Ask the modifiers.  Raises OSError where what they have made cannot be put into its place."""
+        try:
+            edited = await self._ask_all(envelope, draft)
+            return replace(edited, draft=replace(edited.draft, content=await self._settled(edited.draft.content, draft.content)))
+        finally:
+            for spooling in self._bodies:
+                spooling.release()
+            for file in self._files:
+                with suppress(FileNotFoundError):
+                    os.unlink(file)
+
+    async def _ask_all(self, envelope: Envelope, draft: WorkingCopy) -> Edited:
+        judging = self._profile.judging
+        answers: list[FilterAnswer] = []
+        for modifier in judging.modifiers(envelope.peer.service):
+            began = modifier.seconds()
+            judgement = judging.modify(modifier, draft.envelope(envelope), draft.content)
+            if isinstance(judgement, Deferred):
+                judgement = await judgement
+            for answer in judgement.answers:
+                if answer.edits and not answer.is_shadow:
+                    try:
+                        draft = await self._with_edits(draft, answer.edits, modifier)
+                    except (CannotTellRoute, OSError) as error:
+                        return Edited(draft, judgement_of([*answers, answer]), f"an edit cannot be made: {error}")
+                    except CancelledError:
+                        raise
+                    except FAULTS as error:
+                        answer = replace(modifier.failed(error, began), edits=answer.edits)
+                answers.append(answer)
+                if not answer.is_shadow and not isinstance(answer.verdict, Pass):
+                    return Edited(draft, judgement_of(answers))
+        return Edited(draft, judgement_of(answers))
+
+    async def _with_edits(self, draft: WorkingCopy, edits: Sequence[Edit], modifier: Question) -> WorkingCopy:
+        """All of them, or an error."""
+        limits = self._profile.limits
+        header: list[HeaderEdit] = []
+        for edit in edits:
+            match edit:
+                case AddHeader() | InsertHeader() | ChangeHeader() | DropHeader():
+                    header.append(edit)
+                    continue
+                case ReplaceBody():
+                    draft, header = replace(draft, content=apply_edits(draft.content, header)), []
+                    draft = replace(draft, content=await self._with_body(draft.content, edit, modifier))
+                case ChangeSender():
+                    draft = replace(draft, sender=edit.sender)
+                case ReplaceRecipient():
+                    draft = await self._with_recipient(draft, edit)
+        draft = replace(draft, content=apply_edits(draft.content, header))
+        content = draft.content
+        if len(content.head) > limits.header_octets:
+            raise EditError(f"the header section would have more than {limits.header_octets} octets")
+        if content.size > limits.message_octets:
+            raise EditError(f"the message would have more than {limits.message_octets} octets")
+        if not any(draft.ways):
+            raise EditError("nobody would get the message: who wants that answers with Discard")
+        return draft
+
+    async def _with_body(self, content: Content, edit: ReplaceBody, modifier: Question) -> Content:
+        profile = self._profile
+        path = f"{self._path}.edit{len(self._files)}"  # a crash leaves it to the sweep of the spool: no entry has that name
+        gate = DiskGate()
+        spooling = Spooling(path=path, spool=profile.spool, pause=gate.close, resume=gate.open)
+        self._bodies.append(spooling)
+        self._files.append(path)
+        taking = Deferred.fromCoroutine(
+            take_in(edit, content, spooling, gate, octets_most=profile.limits.message_octets, clock=profile.clock)
+        )
+        try:
+            return await within(modifier.bound.deadline_seconds, taking, profile.clock)
+        except BaseException:
+            spooling.abandon()
+            raise
+
+    async def _with_recipient(self, draft: WorkingCopy, edit: ReplaceRecipient) -> WorkingCopy:
+        if all(way.address != edit.recipient for ways in draft.ways for way in ways):
+            raise EditError(f"{edit.recipient} is to be replaced and is no recipient")
+        found = [Way(address, await self._routes(address)) for address in edit.replacements]
+        ways = [
+            tuple([new for way in ways for new in (found if way.address == edit.recipient else (way,))]) for ways in draft.ways
+        ]
+        limits = self._profile.limits
+        if sum(map(len, ways)) > limits.recipients:
+            raise EditError(f"there would be more than {limits.recipients} recipients")
+        most = max(ROUTES_MOST, limits.recipients)
+        if sum(len(way.routes) for his in ways for way in his) > most:
+            raise EditError(f"there would be more than {most} routes")
+        return replace(draft, ways=tuple(ways))
+
+    async def _routes(self, address: Address) -> tuple[Local | Remote, ...]:
+        try:
+            routes = await self._profile.router.route(address)
+        except AddressError as error:
+            raise EditError(f"a recipient is replaced by {address}: {error}") from error
+        except CancelledError:
+            raise
+        except FAULTS as error:  # whatever a directory raises means "cannot tell"
+            log.failure("{id}: no route for a replaced recipient could be found out", id=self._id)
+            raise CannotTellRoute("the router failed") from error
+        usable: list[Local | Remote] = []
+        for route in routes:
+            if isinstance(route, Refused) or (isinstance(route, Remote) and not self._profile.relays):
+                raise EditError(f"a recipient is replaced by {address}, which has no route")
+            usable.append(route)
+        return tuple(usable)
+
+    async def _settled(self, content: Content, original: Content) -> Content:
+        """The content where the queue takes it from: its file, if there is one, has the message's own name."""
+        if content.path in self._files:
+            await self._profile.spool.run_in_thread(_rename, content.path, self._path)
+            return Content.at(
+                self._path, content.stored_size, prefix=content.prefix, binary=content.binary, skip=content.skip
+            )
+        if content.path is None and original.path is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(original.path)
+        return content
+
+
+def _rename(old: str, new: str) -> None:
+    os.replace(old, new)
+    sync_directory(os.path.dirname(new))

@@ -1,0 +1,322 @@
+"""Modifiers, one after another, on the wire: what is committed, what the peer hears, what the road has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mailserver.interfaces import IModifier, IRecipientContentFilter, ISigner
+from mailserver.mail.address import Address
+from mailserver.mail.answers import Discard, Pass, Refuse
+from mailserver.mail.edits import (
+    AddHeader,
+    ChangeHeader,
+    ChangeSender,
+    DropHeader,
+    InsertHeader,
+    ReplaceBody,
+    ReplaceRecipient,
+)
+from mailserver.receive.judging import BoundFilter
+from mailserver.receive.new_body import CRLFLines
+from mailserver.receive.profile import ConnectionLimits
+from tests.receive.connections import Listener
+from tests.receive.test_protocol import ConnectionCase
+
+ALICE, BOB, EVE = (Address(name, "example.org") for name in ("alice", "bob", "eve"))
+TEXT = b"Subject: one\r\nX-Old: 1\r\nX-Old: 2\r\n\r\nhello\r\n"
+
+
+@implementer(IModifier)
+class Edits:
+    """Answers with the same edits, or with what it is given to call; keeps what it has seen."""
+
+    def __init__(self, *edits: Any, answer: Any = None) -> None:
+        self.answer = edits if answer is None else answer
+        self.seen: list[tuple[Any, bytes]] = []
+
+    async def edits(self, envelope: Any, content: Any) -> Any:
+        self.seen.append((envelope, b"".join(content.chunks())))
+        answer = self.answer() if callable(self.answer) else self.answer
+        return await answer if isinstance(answer, Deferred) else answer
+
+
+@implementer(ISigner)
+class Signs:
+    def __init__(self, *edits: Any) -> None:
+        self.answer = edits
+        self.seen: list[bytes] = []
+
+    async def sign(self, envelope: Any, content: Any) -> Any:
+        self.seen.append(b"".join(content.chunks()))
+        return self.answer
+
+
+@implementer(IRecipientContentFilter)
+class NotBob:
+    async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Any:
+        return Refuse("no") if recipient.address == BOB else Pass()
+
+
+class EditingCase(ConnectionCase):
+    def edited(self, *components: Any, memory_octets: int = 1_000_000, **options: Any) -> Listener:
+        filters = [one if isinstance(one, BoundFilter) else BoundFilter(f"filter{n}", one) for n, one in enumerate(components)]
+        return self.listener(filters=filters, memory_octets=memory_octets, **options)
+
+    def send(self, listener: Listener, *recipients: str, text: bytes = TEXT) -> int:
+        protocol, wire = listener.greeted()
+        rcpt = b"".join([b"RCPT TO:<%s@example.org>\r\n" % one.encode() for one in recipients or ("alice",)])
+        protocol.dataReceived(b"MAIL FROM:<a@example.net>\r\n" + rcpt + b"DATA\r\n" + text + b".\r\n")
+        return wire.codes()[-1]
+
+    def taken(self, listener: Listener) -> tuple[bytes, bytes]:
+        """Header section without our Received, and body, of the one message that was committed."""
+        ((_, octets, _),) = listener.store.taken
+        head, _, body = octets.partition(b"\r\n\r\n")
+        fields = [one for one in head.split(b"\r\n") if not one.startswith((b"Received:", b"\t", b" "))]
+        return b"|".join(fields), body
+
+    def users(self, listener: Listener) -> list[str]:
+        ((_, _, destinations),) = listener.store.taken
+        return [one.route.address.local for one in destinations]
+
+    def files(self, listener: Listener) -> list[str]:
+        return sorted(os.listdir(listener.store.directory))
+
+    def steps(self, listener: Listener) -> list[dict[str, Any]]:
+        return [fields for _, step, fields in listener.steps if step == "filter"]
+
+
+class Pipeline(EditingCase):
+    def test_each_modifier_sees_what_those_before_it_have_made(self) -> None:
+        second = Edits(ChangeHeader("X-New", 0, "changed"), DropHeader("X-Old"))
+        third = Edits()
+        listener = self.edited(
+            BoundFilter("third", third, level=2),
+            BoundFilter("first", Edits(AddHeader("X-New", "yes"), ReplaceBody(b"new\n"))),
+            BoundFilter("second", second, cost=5),
+        )
+        self.assertEqual(self.send(listener), 250)
+        self.assertIn(b"X-New: yes\r\nReceived: ", second.seen[0][1])
+        self.assertTrue(second.seen[0][1].endswith(b"X-Old: 2\r\n\r\nnew\r\n"))
+        self.assertIn(b"X-New: changed\r\n", third.seen[0][1])
+        self.assertEqual(self.taken(listener), (b"X-New: changed|Subject: one", b"new\r\n"))
+
+    def test_recipients_and_sender_too(self) -> None:
+        later = Edits(ReplaceRecipient(BOB, (ALICE,)))
+        listener = self.edited(Edits(ReplaceRecipient(ALICE, (BOB,)), ChangeSender(EVE)), later)
+        self.assertEqual(self.send(listener), 250)
+        ((envelope, _),) = later.seen
+        self.assertEqual(([one.address for one in envelope.recipients], envelope.sender), ([BOB], EVE))
+        self.assertEqual(self.users(listener), ["alice"])
+        ((committed, _, _),) = listener.store.taken
+        self.assertEqual((committed.sender, [one.address for one in committed.recipients]), (EVE, [ALICE]))
+
+    def test_the_null_sender_can_be_set(self) -> None:
+        listener = self.edited(Edits(ChangeSender(None)))
+        self.send(listener)
+        self.assertIsNone(listener.store.taken[0][0].sender)
+
+    def test_every_edit_is_on_the_road(self) -> None:
+        listener = self.edited(Edits(AddHeader("X-New", "yes"), InsertHeader(1, "X-B", "c"), ReplaceBody(b"x")), Edits())
+        self.send(listener)
+        (step,) = self.steps(listener)
+        self.assertEqual(step["edits"], ["AddHeader X-New: yes", "InsertHeader X-B at 1: c", "ReplaceBody"])
+        self.assertEqual((step["filter"], step["stage"], step["verdict"]), ("filter0", "edits", "Pass"))
+
+    def test_edits_in_the_shadow_are_recorded_and_not_made(self) -> None:
+        later = Edits()
+        listener = self.edited(BoundFilter("shadow", Edits(DropHeader("Subject")), shadow=True), later)
+        self.assertEqual(self.send(listener), 250)
+        self.assertIn(b"Subject: one", self.taken(listener)[0])
+        self.assertIn(b"Subject: one", later.seen[0][1])
+        (step,) = self.steps(listener)
+        self.assertEqual((step["shadow"], step["edits"]), (True, ["DropHeader Subject"]))
+
+    def test_a_modifier_that_waits_keeps_its_place(self) -> None:
+        answer: Deferred[Any] = Deferred()
+        second = Edits(AddHeader("X-B", "2"))
+        listener = self.edited(Edits(answer=lambda: answer), second)
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n" + TEXT + b".\r\n")
+        self.assertEqual(second.seen, [])
+        answer.callback([AddHeader("X-A", "1")])
+        self.assertEqual(wire.codes()[-1], 250)
+        self.assertEqual(self.taken(listener)[0], b"X-B: 2|X-A: 1|Subject: one|X-Old: 1|X-Old: 2")
+
+    def test_discard_in_place_of_edits_throws_the_message_away(self) -> None:
+        later = Edits()
+        listener = self.edited(Edits(answer=Discard("virus")), later)
+        self.assertEqual(self.send(listener, "alice", "bob"), 250)
+        self.assertEqual((listener.store.taken, later.seen), ([], []))
+        discarded = [fields["recipients"] for _, step, fields in listener.steps if step == "discarded"]
+        self.assertEqual(discarded, [["alice@example.org"], ["bob@example.org"]])
+
+    def test_what_a_content_filter_has_refused_for_one_is_edited_for_the_others(self) -> None:
+        listener = self.edited(NotBob(), Edits(AddHeader("X-New", "yes")), service="lmtp")
+        protocol, wire = listener.connect()
+        wire.clear()
+        protocol.dataReceived(
+            b"LHLO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n" + TEXT + b".\r\n"
+        )
+        self.assertEqual(wire.codes()[-2:], [250, 550])
+        self.assertEqual(self.users(listener), ["alice"])
+        self.assertTrue(self.taken(listener)[0].startswith(b"X-New: yes"))
+
+
+class Faults(EditingCase):
+    def assertFails(self, what: str, *edits: Any, answer: Any = None, **options: Any) -> None:
+        for on_error, code in (("defer", 450), ("refuse", 550), ("skip", 250)):
+            later = Edits(AddHeader("X-Later", "yes"))
+            bad = BoundFilter("bad", Edits(AddHeader("X-Half", "1"), *edits, answer=answer), on_error=on_error)  # type: ignore[arg-type]
+            listener = self.edited(bad, later, **options)
+            self.assertEqual(self.send(listener), code, what)
+            step = self.steps(listener)[0]
+            self.assertRegex(step["error"], what)
+            if on_error == "skip":  # none of its edits is made, and the others go on
+                self.assertEqual(self.taken(listener)[0], b"X-Later: yes|Subject: one|X-Old: 1|X-Old: 2")
+                self.assertEqual(self.users(listener), ["alice"])
+            else:
+                self.assertEqual((listener.store.taken, later.seen), ([], []))
+            self.assertLessEqual(len(self.files(listener)), 1)
+
+    def test_an_edit_that_applies_to_nothing_is_the_modifiers_failure(self) -> None:
+        self.assertFails("there is no field X-Not 0", ChangeHeader("X-Not", 0, "x"))
+        self.assertFails("there is no field X-Old 2", ChangeHeader("X-Old", 2, None))
+        self.assertFails("bob@example.org is to be replaced and is no recipient", ReplaceRecipient(BOB, (EVE,)))
+
+    def test_so_is_one_that_leads_nowhere_or_leaves_nobody(self) -> None:
+        self.assertFails("which has no route", ReplaceRecipient(ALICE, (Address("nobody", "example.org"),)))
+        self.assertFails("who wants that answers with Discard", ReplaceRecipient(ALICE, ()))
+
+    def test_so_is_what_is_beyond_a_bound(self) -> None:
+        limits = ConnectionLimits(header_octets=2000, message_octets=5000, recipients=2)
+        self.assertFails("more than 2000 octets", *[AddHeader("X-Long", "x" * 900)] * 3, limits=limits)
+        self.assertFails("more than 5000 octets", ReplaceBody(b"x" * 5000), limits=limits)
+        self.assertFails("more than 2 recipients", ReplaceRecipient(ALICE, (BOB, ALICE, BOB)), limits=limits)
+
+    def test_so_is_what_are_no_edits(self) -> None:
+        for answer in ("X-Header: 1", [AddHeader("A", "1"), "X"], Pass(), Refuse("no"), [None], {"A": 1}, AddHeader("A", "1")):
+            self.assertFails("Error", answer=answer)
+        self.assertFails("more than 1000 edits", answer=[AddHeader("A", "1")] * 1001)
+
+    def test_one_of_several_recipients_may_be_left_out(self) -> None:
+        listener = self.edited(Edits(ReplaceRecipient(ALICE, ())))
+        self.assertEqual(self.send(listener, "alice", "bob"), 250)
+        self.assertEqual(self.users(listener), ["bob"])
+
+    def test_a_router_that_fails_is_not_the_modifiers_failure(self) -> None:
+        listener = self.edited(BoundFilter("m", Edits(ReplaceRecipient(ALICE, (BOB,))), on_error="skip"))
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n")
+        listener.router.error = RuntimeError("the directory is down")
+        protocol.dataReceived(TEXT + b".\r\n")
+        self.assertEqual(wire.codes()[-1], 451)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(listener.store.taken, [])
+
+
+class Bodies(EditingCase):
+    def body(self, make: Callable[[], Any], *, memory_octets: int, text: bytes = TEXT) -> bytes:
+        listener = self.edited(Edits(answer=lambda: [ReplaceBody(make())]), memory_octets=memory_octets)
+        self.assertEqual(self.send(listener, text=text), 250, self.steps(listener))
+        self.assertLessEqual(len(self.files(listener)), 1)
+        head, body = self.taken(listener)
+        self.assertEqual(head, b"Subject: one|X-Old: 1|X-Old: 2")
+        return body
+
+    def test_they_come_whole_or_in_pieces_that_may_be_waited_for(self) -> None:
+        async def later() -> AsyncIterator[bytes]:
+            for piece in (b"one\r", b"\ntwo", b"\n"):
+                yield piece
+
+        for make in (lambda: b"one\ntwo\n", lambda: [b"one", b"\r\n", b"two"], lambda: iter([b"one\rtwo\r"]), later):
+            for memory_octets in (1_000_000, 1):
+                self.assertEqual(self.body(make, memory_octets=memory_octets), b"one\r\ntwo\r\n")  # type: ignore[arg-type]
+
+    def test_a_large_one_goes_into_the_messages_file(self) -> None:
+        large = [b"x" * 70 + b"\n"] * 5000
+        for text in (TEXT, TEXT + b"y\r\n" * 100_000):  # which came in memory, or in a file
+            body = self.body(lambda: large, memory_octets=10_000, text=text)
+            self.assertEqual(body, (b"x" * 70 + b"\r\n") * 5000)
+
+    def test_a_small_one_in_place_of_a_large_one_leaves_no_file(self) -> None:
+        listener = self.edited(Edits(ReplaceBody(b"small")), memory_octets=10_000)
+        self.assertEqual(self.send(listener, text=TEXT + b"y\r\n" * 100_000), 250)
+        self.assertEqual((self.taken(listener)[1], self.files(listener)), (b"small\r\n", []))
+
+    def test_one_from_a_file(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"from a file\n")
+        listener = self.edited(Edits(ReplaceBody(path=path)))
+        self.assertEqual(self.send(listener), 250)
+        self.assertEqual(self.taken(listener)[1], b"from a file\r\n")
+
+    def test_an_empty_one(self) -> None:
+        self.assertEqual(self.body(lambda: b"", memory_octets=1000), b"")
+
+    def test_one_that_breaks_is_the_modifiers_failure_and_the_message_stays_as_it_was(self) -> None:
+        def breaks(kind: Any) -> Any:
+            yield b"x" * 100_000
+            raise kind("broken")
+
+        for make in (lambda: breaks(ValueError), lambda: ["text"], lambda: [None], lambda: breaks(SystemExit)):
+            for text in (TEXT, TEXT + b"y\r\n" * 10_000):
+                bound = BoundFilter("m", Edits(answer=lambda make=make: [ReplaceBody(make())]), on_error="skip")
+                listener = self.edited(bound, memory_octets=10_000)
+                self.assertEqual(self.send(listener, text=text), 250)
+                self.assertTrue(listener.store.taken[0][1].endswith(text))
+                self.assertEqual(len(self.files(listener)), int(len(text) > 10_000))
+
+    def test_one_that_is_never_complete_has_the_modifiers_deadline(self) -> None:
+        async def never() -> AsyncIterator[bytes]:
+            yield b"x" * 100_000
+            await Deferred()
+
+        listener = self.edited(
+            BoundFilter("m", Edits(answer=lambda: [ReplaceBody(never())]), on_error="skip", deadline_seconds=3), memory_octets=1000
+        )
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n" + TEXT + b".\r\n")
+        listener.clock.advance(3)
+        self.assertEqual(wire.codes()[-1], 250)
+        self.assertEqual(self.taken(listener)[1], b"hello\r\n")
+        self.assertEqual(self.files(listener), [])
+
+    def test_what_is_refused_after_it_leaves_no_file(self) -> None:
+        listener = self.edited(Edits(answer=lambda: [ReplaceBody(b"x" * 100_000)]), memory_octets=1000)
+        listener.store.answer = KeyError("a fault of ours")
+        self.assertEqual(self.send(listener), 451)
+        self.assertEqual(self.files(listener), [])
+        self.flushLoggedErrors(KeyError)
+
+    def test_lines_end_with_crlf_however_they_are_cut(self) -> None:
+        octets = b"a\nb\r\nc\rd\r\n\r\n\ne"
+        for cut in range(len(octets)):
+            lines = CRLFLines()
+            got = lines.convert(octets[:cut]) + lines.convert(octets[cut:]) + lines.end()
+            self.assertEqual(got, b"a\r\nb\r\nc\r\nd\r\n\r\n\r\ne\r\n")
+        self.assertEqual(CRLFLines().end(), b"")
+
+
+class Signers(EditingCase):
+    def test_they_see_the_octets_that_are_committed_and_only_put_fields_in_front(self) -> None:
+        first, second = Signs(AddHeader("X-Sig", "1")), Signs(AddHeader("X-Seal", "2"))
+        listener = self.edited(BoundFilter("second", second, level=9), first, BoundFilter("m", Edits(ReplaceBody(b"new")), level=5))
+        self.assertEqual(self.send(listener), 250)
+        ((_, octets, _),) = listener.store.taken
+        self.assertEqual(octets, b"X-Seal: 2\r\nX-Sig: 1\r\n" + first.seen[0])
+        self.assertEqual(second.seen, [b"X-Sig: 1\r\n" + first.seen[0]])
+        self.assertTrue(first.seen[0].startswith(b"Received: "))
+        self.assertTrue(first.seen[0].endswith(b"\r\n\r\nnew\r\n"))
+
+    def test_any_other_edit_is_the_signers_failure(self) -> None:
+        for edit in (DropHeader("Subject"), ReplaceBody(b"x"), ChangeSender(None), InsertHeader(0, "A", "b")):
+            listener = self.edited(Signs(edit))
+            self.assertEqual(self.send(listener), 450)
+            self.assertIn("a signature is an AddHeader", self.steps(listener)[0]["error"])
