@@ -13,4 +13,5 @@ In the order in which they are read:
 * `router`: the template of a router
 * `directory`: the template of a directory
 * `checker`: the template of a checker of passwords
+* `command`: the template of a component with commands of its own
 """

@@ -28,6 +28,7 @@ from mailserver.api import (
     IComponent,
     IComponentFactory,
     IDirectory,
+    IReloading,
     Mailbox,
     Options,
     RunInThread,
@@ -45,7 +46,7 @@ class @class@Options(Options):
     """The file."""
 
 
-@implementer(IDirectory, IAccountList, IComponent)
+@implementer(IDirectory, IAccountList, IComponent, IReloading)
 class @class@:
     """Reads the file when the server starts, and again after each reload (SIGHUP)."""
 
@@ -57,6 +58,10 @@ class @class@:
     async def start(self) -> None:
         """Read the file; an error stops the start, and the words say what is wrong."""
         self._accounts = await self._run_in_thread(read_accounts, self._path)
+
+    async def reload(self) -> None:
+        """Read it again at each reload; after an error the accounts stay as they were."""
+        await self.start()
 
     async def stop(self) -> None:
         """Nothing is open."""

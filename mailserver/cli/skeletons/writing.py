@@ -12,7 +12,7 @@ from types import ModuleType
 
 __all__ = ["KINDS", "SkeletonError", "write_skeleton"]
 
-KINDS = ("filter", "modifier", "scorer", "observer", "delivery", "directory", "checker")
+KINDS = ("filter", "modifier", "scorer", "observer", "delivery", "router", "directory", "checker", "command")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 NAME_CHARACTERS = 60
 

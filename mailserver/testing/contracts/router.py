@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Local, Refused, Route
+from mailserver.mail.answers import Local, NotMine, Refused, Route
 from mailserver.testing.contracts.messages import ADDRESSES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RouterContract(Case):
             self._assert_routes(await component.route(address), str(address))
 
     def _assert_routes(self, routes: Any, about: str) -> None:
-        if type(routes).__name__ == "NotMine":
+        if isinstance(routes, NotMine):
             return
         self.assertIsInstance(routes, list | tuple, f"{about}: {routes!r} is no sequence of routes")
         self.assertTrue(routes, f"{about}: no route at all, not even a refusal")
