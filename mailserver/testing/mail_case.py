@@ -56,7 +56,7 @@ class MailCase(FilterCase):
 
     def component(self, name: str) -> Any:
         """The component that the configuration calls so."""
-        return self.server.components[name]
+        return self.server.component(name)
 
     # --- What goes in. ---
 
@@ -122,13 +122,13 @@ class MailCase(FilterCase):
     def mailbox(self, account: str, folder: str = "") -> list[bytes]:
         """The messages in a folder of an account, "" for the inbox."""
         self._settle()
-        found: list[bytes] = self.server.local.folders.get((account, folder), [])
+        found: list[bytes] = self.server.component("memory", "delivery").folders.get((account, folder), [])
         return found
 
     def sent_to(self, address: str) -> list[bytes]:
         """The messages that went to another host for this recipient."""
         self._settle()
-        found: list[bytes] = self.server.remote.sent.get(address, []) if self.server.remote is not None else []
+        found: list[bytes] = self.server.component("memory-hosts").sent.get(address, [])
         return found
 
     def road(self, id: str) -> list[Step]:

@@ -118,7 +118,7 @@ class Going(MailCase):
 
     def test_what_is_delayed_is_tried_again_on_schedule(self) -> None:
         self.serve('[queue]\nretry = ["1m", "5m"]\n')
-        self.server.local.answers["alice@example.org"] = [Delayed(BUSY), Delayed(BUSY)]
+        self.server.component("memory", "delivery").answers["alice@example.org"] = [Delayed(BUSY), Delayed(BUSY)]
         self.send()
         self.assertEqual([type(one.outcome).__name__ for one in self.attempts], ["Delayed"])
         began = self.clock.seconds()

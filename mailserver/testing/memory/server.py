@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -17,12 +17,15 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
+from mailserver.assembly.components import Components, Owned
 from mailserver.assembly.policy import Policy
 from mailserver.assembly.server import Server
 from mailserver.config import Configuration, parse
-from mailserver.interfaces import IComponent, Services
+from mailserver.interfaces import Services
 from mailserver.mail.ids import IdSource
+from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
+from mailserver.plugins.register import Lent, Register
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
@@ -52,6 +55,36 @@ USUAL = {  # what a test need not say
 def shipped() -> Catalogue:
     """What is installed: searched once."""
     return discover()
+
+
+class MemoryRegister:
+    """Lends what the test's services have, and counts nothing."""
+
+    def lend(self, kind: str, name: str, services: Services) -> tuple[Lent, Services]:
+        """As they are."""
+        return Lent(kind, name), services
+
+    def built(self, lent: Lent, component: Any) -> None:
+        """It is there."""
+
+    def of(self, component: Any) -> None:
+        """Nobody asks `mailserver plugins`."""
+
+    def begin(self, component: Any) -> None:
+        """It has started."""
+
+    def observing(self, component: Any) -> Callable[[Step], None]:
+        """An observer is told at once."""
+        observe: Callable[[Step], None] = component.observe
+        return observe
+
+    async def end(self, component: Any, stop: Callable[[], Awaitable[None]], flush: Callable[[], Awaitable[Any]]) -> None:
+        """Stop it."""
+        await stop()
+
+
+async def _nothing() -> None:
+    """No log is written."""
 
 
 class MemoryServer:
@@ -93,10 +126,18 @@ class MemoryServer:
             run_in_thread=maybeDeferred,
         )
         self.steps_seen: list[Step] = []
-        self.components: dict[str, Any] = {}
-        self.local = self.component("delivery", self.configuration.delivery)
+        self.register = MemoryRegister()
+        self.components = Components(
+            catalogue=self.catalogue,
+            clock=clock,
+            register=cast(Register, self.register),
+            services=self._services_for,
+            flush=_nothing,
+        )
+        self._lasting: list[Owned] = []
+        self.local = self._delivery("delivery", self.configuration.delivery)
         relay = self.configuration.relay
-        self.remote = None if relay.use == "none" else self.component("relay", relay)
+        self.remote = None if relay.use == "none" else self._delivery("relay", relay)
         self.queue = MemoryQueue(
             clock=clock,
             folder=folder,
@@ -120,11 +161,6 @@ class MemoryServer:
         return self
 
     @property
-    def register(self) -> MemoryServer:
-        """Nothing is counted here."""
-        return self
-
-    @property
     def pools(self) -> MemoryServer:
         """Work for a thread is done at once."""
         return self
@@ -134,54 +170,31 @@ class MemoryServer:
         """One password for all."""
         return self
 
-    def of(self, what: Any) -> Any:
-        """As `pools`: what runs a function; as `register`: nothing is known of a component."""
-        return maybeDeferred if isinstance(what, str) else None
+    def of(self, kind: str) -> Any:
+        """As `pools`: what runs a function."""
+        return maybeDeferred
 
     def authenticator(self, configuration: Configuration, directory: Any) -> MemoryAuthenticator:
         """Lets every account in with one password."""
         return MemoryAuthenticator(directory)
 
-    def component(self, section: str, table: Any) -> Any:
-        """Build what a table names, with the test's services."""
-        name = getattr(table, "name", None) or table.use
-        services = self._services(name)
-        services = replace(services, state=self.state.space(name))
-        built = self.catalogue.build(section, table.use, table.options, services)
-        self.components[name if name not in self.components else f"{name}#{len(self.components)}"] = built
-        return built
-
-    def accounts(self, table: Any) -> Any:
-        """The directory."""
-        return self.component("accounts", table)
-
-    def keeps(self, component: Any) -> bool:
-        """Nothing outlives the test."""
-        return False
-
-    def begin(self, component: Any) -> None:
-        """It has started."""
-
-    def observing(self, component: Any) -> Callable[[Step], None]:
-        """An observer is told at once."""
-        observe: Callable[[Step], None] = component.observe
-        return observe
-
     def serve_with(self, router: Any, judging: Any, generation: Any) -> None:
         """Reports are not routed here, and copies that nobody could judge are not judged again."""
 
-    async def end(self, component: Any) -> None:
-        """Stop it."""
-        if IComponent.providedBy(component):
-            await component.stop()
+    def _services_for(self, section: str, name: str, use: str) -> Services:
+        return replace(self._services(name), state=self.state.space(name))
+
+    def _delivery(self, section: str, table: Any) -> AskedDelivery:
+        owned = self.components.take(section, table)
+        self._lasting.append(owned)
+        return AskedDelivery(owned.component, owned.asking, prepare_seconds=float(self.configuration.limits.start_seconds))
 
     # --- life ---
 
     async def start(self) -> None:
         """Start everything; the listeners' clocks begin."""
-        for component in (self.local, self.remote):
-            if IComponent.providedBy(component):
-                await component.start()
+        for owned in self._lasting:
+            await self.components.start(owned, float(self.configuration.limits.start_seconds))
         await self.policy.start()
         for factory in self._factories.values():
             factory.startFactory()
@@ -191,8 +204,8 @@ class MemoryServer:
         for factory in self._factories.values():
             factory.shut_down()
         await self.policy.stop()
-        for component in (self.local, self.remote):
-            await self.end(component)
+        for owned in self._lasting:
+            await self.components.let_go(owned, float(self.configuration.limits.stop_seconds))
 
     def note(self, id: str, step: str, **fields: Any) -> None:
         """A step of a message's or a connection's road: kept, and told to the observers."""
@@ -203,6 +216,13 @@ class MemoryServer:
             observe(seen)
 
     # --- what a test asks ---
+
+    def component(self, name: str, section: str = "") -> Any:
+        """The component that the configuration calls so; `section` is the table's where two have the name.  Raises KeyError."""
+        for owned in self.components:
+            if owned.name == name and section in ("", owned.section):
+                return owned.component
+        raise KeyError(name)
 
     def connect(self, address: str, *, service: str, settle: Callable[[], None]) -> SMTPDialogue:
         """A new connection; its greeting has not been read."""
