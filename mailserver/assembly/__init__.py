@@ -17,6 +17,7 @@ In the order in which they are read:
 * `logins`: what all listeners share of logins: the threads that compare passwords, the lockout, the secret of false keys
 * `pickup`: makes the pickup of local programs' mail
 * `resolver`: makes the resolver
+* `host_names`: what the system's resolver is asked, in threads of its own
 * `steps`: makes the log and the roads
 * `notes`: joins the notes to postmaster to the server's parts
 * `host`: what the start asks of the host: folders, a Python that the server's user may run, memory

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.assembly.components import Components, Owned
+from mailserver.assembly.host_names import HostNames
 from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
@@ -77,6 +78,7 @@ class Server:
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
         self.pools = Pools(reactor.callFromThread)
         self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
+        self.host_names = HostNames(reactor)
         self.watchdog = Watchdog(
             seconds=limits.reactor_seconds, call_from_thread=reactor.callFromThread, register=self.register
         )
@@ -199,6 +201,7 @@ class Server:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
         self.watchdog.start()
+        self.host_names.start()
         await self.state.start()
         self.logins.start()
         await self.resolver.start()
@@ -224,6 +227,7 @@ class Server:
         self.logins.stop()
         await self.state.stop()
         self.watchdog.stop()
+        self.host_names.stop()
         self.register.stop()
         self.pools.stop()
         self.steps.stop()

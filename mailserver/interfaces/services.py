@@ -51,7 +51,7 @@ class Clock(Protocol):
 class RunInThread(Protocol):
     """Calls a function that may block, in a thread of the component's own.
 
-    There are eight of them, and a thousand calls may wait.  Fails at once, with an OSError, where a thousand wait or each thread
+    There are eight of them, and a thousand calls may wait.  Fails at once, with an OSError, where so many wait or each thread
     hangs.  A call that is cancelled before its turn is never made; one that runs goes on in its thread, and nobody hears of it.
     """
 

@@ -29,7 +29,8 @@ from mailserver.plugins.threads import ThreadCounts, Threads
 __all__ = ["Lent", "Register"]
 
 THREADS = 8  # of a component, for `run_in_thread`
-CALLS_WAITING = 1_000
+CALLS_WAITING = 1_000  # of a filter
+CALLS_WAITING_ELSEWHERE = 10_000  # a relay's connections, a directory's questions have bounds of their own
 LEFT_BEHIND_MOST = 2  # times as many threads as a component has; from there on the next one has fewer
 OBSERVERS_LEFT_BEHIND_MOST = 4
 OBSERVER_SECONDS = 5.0
@@ -111,7 +112,7 @@ class Register:
             lent.pools[use if use not in lent.pools else f"{use} {len(lent.pools) + 1}"] = made
             return made
 
-        calls = new_threads("calls", THREADS, CALLS_WAITING)
+        calls = new_threads("calls", THREADS, CALLS_WAITING if kind == "filter" else CALLS_WAITING_ELSEWHERE)
         return lent, replace(
             services,
             name=name,

@@ -18,6 +18,12 @@ from mailserver.api import (
 )
 
 
+class RudeOptions(Options):
+    """A change makes another component of it."""
+
+    turn: int = 0
+
+
 @implementer(IContentFilter, IObserver, IPeriodic)
 class Rude:
     interval_seconds = 0.2
@@ -50,7 +56,7 @@ class RudeFactory:
     summary = "Blocks and hangs."
     api_version = "1.0"
     provides = (IContentFilter, IObserver)
-    options = Options
+    options = RudeOptions
 
     def build(self, options, services):
         return Rude(services)
@@ -119,7 +125,7 @@ class RudeComponent(ScenarioCase):
         server = self.serve()
         for n in range(3):
             self.assertEqual(server.send(b"X-Do: hang\r\n\r\nx").code, 250)
-            server.configure(BASIC + FILTER.replace('"1s"', f'"{1100 + n}ms"'))
+            server.configure(BASIC + FILTER + f"turn = {n + 1}")
             ask(str(server.work / "data" / "control.sock"), "reload")
 
         def left() -> object:
