@@ -56,6 +56,7 @@ from mailserver.interfaces import (
     IPrivilegedComponent,
     IRecipientContentFilter,
     IRecipientFilter,
+    IRecords,
     IReloading,
     IResolver,
     IRouter,
@@ -112,6 +113,7 @@ from mailserver.mail.edits import (
     ReplaceRecipient,
 )
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters, TLSFacts
+from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
 from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
 from mailserver.mail.parcel import Destination, Parcel, one_for_each
@@ -193,6 +195,7 @@ __all__ = [
     "IPrivilegedComponent",
     "IRecipientContentFilter",
     "IRecipientFilter",
+    "IRecords",
     "IReloading",
     "IResolver",
     "IRouter",
@@ -242,6 +245,10 @@ __all__ = [
     "Signal",
     "Size",
     "SocketPath",
+    "StorageBroken",
+    "StorageDamaged",
+    "StorageFault",
+    "StorageFull",
     "TLSA",
     "TLSFacts",
     "Timer",

@@ -43,8 +43,9 @@ from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.routing.router import Router
-from mailserver.state_store import StateStore
+from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
+from mailserver.state_store.records_file import RECORDS
 from mailserver.tls import Certificates
 
 __all__ = ["Server"]
@@ -94,6 +95,9 @@ class Server:
         )
         self.state = StateStore(
             path=os.path.join(data, "state.db"), clock=reactor, new_threads=self.pools.new, steady=boot_seconds, boot=boot_id()
+        )
+        self.records = RecordStore(
+            path=os.path.join(data, RECORDS), clock=reactor, new_threads=self.pools.new, room_for=lambda n: self.queue.room_for(n)
         )
         self.roads_path = os.path.join(data, ROADS)
         self._log_file = LogFile(log.path, owner=owner)
@@ -159,6 +163,7 @@ class Server:
         return replace(
             self.services,
             state=self.state.space(space_of(section, name, use)),
+            records=self.records.space(f"{section}/{name}"),
             keep_process=functools.partial(self.processes.keep, section),
         )
 
@@ -203,6 +208,7 @@ class Server:
         self.watchdog.start()
         self.host_names.start()
         await self.state.start()
+        await self.records.start()
         self.logins.start()
         await self.resolver.start()
         for owned in self._lasting:
@@ -225,6 +231,7 @@ class Server:
         await self.resolver.stop()
         await self.processes.stop()
         self.logins.stop()
+        await self.records.stop()
         await self.state.stop()
         self.watchdog.stop()
         self.host_names.stop()

@@ -24,6 +24,7 @@ In the order in which they are read:
 * `domain`: ``mailserver domain``: which domains' mail is delivered here
 * `alias`: ``mailserver alias``: names that lead to other addresses
 * `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
+* `records`: ``mailserver records``: what components keep of people
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why

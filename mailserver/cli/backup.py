@@ -49,7 +49,7 @@ def make_backup(options: argparse.Namespace) -> int:
     if found.damaged:
         say(f"The files of {found.damaged} of them are missing in the queue itself: they are damaged.")
     say(
-        "With them the state, the accounts file and the configuration; not the Maildirs, the keys, nor what "
+        "With them the state, the records, the accounts file and the configuration; not the Maildirs, the keys, nor what "
         "`mailserver explain` knows."
     )
     return 1 if found.damaged else 0

@@ -51,6 +51,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver lockouts list": ("mailserver lockouts list --network 192.0.2.0/24",),
     "mailserver lockouts clear": ("mailserver lockouts clear --account alice@example.org",),
+    "mailserver records list": ("mailserver records list",),
+    "mailserver records export": ("mailserver records export --space delivery/lists > records.jsonl",),
+    "mailserver records import": ("mailserver records import records.jsonl --replace",),
     "mailserver queue list": (
         "mailserver queue list --domain example.net --older 2h",
         "mailserver queue list --state held --limit 20",

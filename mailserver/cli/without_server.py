@@ -26,7 +26,8 @@ from mailserver.plugins.catalogue import Catalogue, build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
 from mailserver.routing.router import Router
-from mailserver.state_store import StateStore
+from mailserver.state_store import RecordStore, StateStore
+from mailserver.state_store.records_file import RECORDS
 
 __all__ = ["NotNow", "finished", "offline_router", "offline_services"]
 
@@ -69,6 +70,7 @@ def offline_services(configuration: Configuration) -> Services:
         clock=Clock(),
         run_in_thread=maybeDeferred,
         state=StateStore(path=os.path.join(configuration.data, "state.db"), clock=Clock(), new_threads=in_place).space("@"),
+        records=RecordStore(path=os.path.join(configuration.data, RECORDS), clock=Clock(), new_threads=in_place).space("@"),
         resolver=NoAnswers(),
         hostname=configuration.hostname,
         configuration_directory=configuration.directory,

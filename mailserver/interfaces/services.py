@@ -18,6 +18,7 @@ __all__ = [
     "ComparesPasswords",
     "ComponentMetrics",
     "ComponentThreads",
+    "IRecords",
     "IResolver",
     "IStateStore",
     "InReactor",
@@ -121,6 +122,7 @@ class Services:
     * `clock`: the wall clock and delayed calls
     * `run_in_thread(function, *args)`: an Awaitable of what the function returns, in a thread of the component's own
     * `state`: an `IStateStore` of the component's own, which outlives a restart
+    * `records`: an `IRecords` of the component's own: what must not be lost
     * `resolver`: an `IResolver`
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
@@ -152,6 +154,7 @@ class Services:
     name: str = ""
     in_reactor: InReactor = _NOT_LENT
     metrics: ComponentMetrics = _NOT_LENT
+    records: IRecords = _NOT_LENT
 
 
 class IStateStore(Interface):
@@ -195,6 +198,34 @@ class IStateStore(Interface):
 
         From `first` on, up to but without `before`.  The next page begins with the last key and a NUL.
         """
+
+
+class IRecords(Interface):
+    """Durable facts of people: lists, contacts, keys' metadata, suppressions.  They expire only when somebody drops them.
+
+    The records are the component's own, as the facts of its `IStateStore` are, and under the same name.  What a verb has said is
+    done has been synced: it outlives a power loss.  Each verb is atomic.  They are in `mailserver backup` and `mailserver records
+    export`.  `StorageFull`, `StorageBroken` and `StorageDamaged` (mailserver.mail.faults) where that cannot be: after a time-out
+    nobody knows whether it was written.  Keys and values as in `IStateStore`; TypeError and ValueError for what cannot be kept.
+    """
+
+    def get(key: str) -> Awaitable[bytes | None]:
+        """The value, None where there is none."""
+
+    def put(key: str, value: bytes) -> Awaitable[None]:
+        """Keep the value."""
+
+    def drop(key: str) -> Awaitable[None]:
+        """Take it away for good."""
+
+    def put_if_absent(key: str, value: bytes) -> Awaitable[bool]:
+        """Keep the value where there is none.  Whether that was so."""
+
+    def compare_and_put(key: str, old: bytes | None, new: bytes | None) -> Awaitable[bool]:
+        """Put `new` in the place of `old`; None is "no value".  Whether `old` was there."""
+
+    def items(first: str = "", before: str | None = None, most: int = 1000) -> Awaitable[Sequence[tuple[str, bytes]]]:
+        """Key and value by key, from `first` on, up to but without `before`; at most 10,000 of them."""
 
 
 class IResolver(Interface):

@@ -6,7 +6,7 @@ __all__ = ["StorageBroken", "StorageDamaged", "StorageFault", "StorageFull"]
 
 
 class StorageFault(Exception):
-    """A message could not be made durable.  The words are for the log, not for the peer.
+    """A message, a fact or a record could not be kept, or not be read.  The words are for the log, not for the peer.
 
     `may_come_back`: the disk failed while it was written.  Nobody knows what of it a crash would bring back, so the file of a
     large content stays, and is the queue's.

@@ -20,7 +20,7 @@ __all__ = ["OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", "describe
 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
-    "alias backup check checkpassword domain explain lockouts manual plugins queue restore route sendmail sink status "
+    "alias backup check checkpassword domain explain lockouts manual plugins queue records restore route sendmail sink status "
     "user".split()
 )
 COMMANDS_MOST = 50

@@ -9,9 +9,12 @@ In the order in which they are read:
 * `store`: the running server's store of them all
 * `stopped`: the same file while no server runs
 * `former`: the same for plugins of API 0.1, which call and do not wait
+* `records_file`: the file of the durable records, `records.db`
+* `records`: durable facts of people (`IRecords`)
 """
 
+from mailserver.state_store.records import RecordStore
 from mailserver.state_store.stopped import StoppedState
 from mailserver.state_store.store import StateStore
 
-__all__ = ["StateStore", "StoppedState"]
+__all__ = ["RecordStore", "StateStore", "StoppedState"]

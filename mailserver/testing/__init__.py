@@ -21,6 +21,7 @@ In the order in which they are read:
 * `memory/`: that server: the server's own policy, with a queue, accounts, mailboxes and other hosts in memory
 * `golden`: transcripts that a file keeps
 * `state`: an `IStateStore` in memory
+* `records`: an `IRecords` in memory
 * `resolver`: an `IResolver` that knows what the test has told it
 * `strategies`: hypothesis strategies for addresses, envelopes and messages
 * `capture_case`: the capture server for test cases of unittest and trial

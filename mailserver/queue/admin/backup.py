@@ -29,7 +29,7 @@ __all__ = ["MANIFEST", "Backup", "NoBackup", "back_up", "copy_file", "read_manif
 
 MANIFEST = "backup.json"  # written last: without it a folder is no backup
 SPOOL = "spool"
-STATE = "state.db"
+KEPT = ("state.db", "records.db")
 BUSY_MILLISECONDS = 10_000
 PAGE = 1000
 
@@ -53,7 +53,7 @@ class Backup:
 
 
 def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Backup:
-    """Copy the queue, the state and these files to the folder `target`, which is empty.
+    """Copy the queue, the state, the records and these files to the folder `target`, which is empty.
 
     Blocks.  Raises `StorageFault`, OSError, `NoBackup`; the folder is no backup then.
     """
@@ -68,8 +68,9 @@ def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Ba
         gone, damaged = len(settled), len(lost) - len(settled)
         write_mark(target, End.CHANGED)  # whoever starts on it looks through all of it
         reports = _hold(target, settled, now)
-    if os.path.exists(os.path.join(data, STATE)):
-        _copy_database(os.path.join(data, STATE), os.path.join(target, STATE))
+    for name in KEPT:
+        if os.path.exists(os.path.join(data, name)):
+            _copy_database(os.path.join(data, name), os.path.join(target, name))
     for path in files:
         copy_file(path, os.path.join(target, os.path.basename(path)))
     found = Backup(now, _count(target), gone, damaged, reports)
@@ -90,8 +91,9 @@ def restore(source: str, data: str) -> Backup:
     for name in os.listdir(os.path.join(source, SPOOL)):
         copy_file(os.path.join(source, SPOOL, name), os.path.join(spool, name))
     sync_directory(spool)
-    if os.path.exists(os.path.join(source, STATE)) and not os.path.exists(os.path.join(data, STATE)):
-        _put(os.path.join(source, STATE), os.path.join(data, STATE))
+    for name in KEPT:
+        if os.path.exists(os.path.join(source, name)) and not os.path.exists(os.path.join(data, name)):
+            _put(os.path.join(source, name), os.path.join(data, name))
     if os.path.exists(os.path.join(source, DATABASE)):
         _put(os.path.join(source, DATABASE), os.path.join(data, DATABASE))  # from here on there is a queue
         write_mark(data, End.CHANGED)

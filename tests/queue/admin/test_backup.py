@@ -13,6 +13,7 @@ from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
 from mailserver.queue.mark import End, read_mark
 from mailserver.queue.reader import list_entries
+from mailserver.state_store.records_file import open_records, record_of, write_record
 from tests.queue.admin.test_orders import VerbsCase
 from tests.queue.doubles import local, remote
 
@@ -143,6 +144,23 @@ class Backups(VerbsCase):
         restore(self.target, new)
         self.assertEqual(self.copied(new), {id: ["held"]})
         self.assertEqual(sorted(os.listdir(new)), ["queue.db", "queue.mark", "spool", "state.db"])
+
+    def test_records_are_copied_and_come_back_and_those_that_are_there_are_not_overwritten(self):
+        data, new = self.folder(), self.folder()
+        connection = open_records(os.path.join(data, "records.db"))
+        self.addCleanup(connection.close)
+        with connection:
+            write_record(connection, "lists/people", "k", b"v")
+        back_up(data, self.target, 1.0)  # it stands in the write-ahead log yet
+        with connection:
+            write_record(connection, "lists/people", "k", b"newer")
+        restore(self.target, new)
+        for folder, value in ((new, b"v"), (data, b"newer")):
+            copy = open_records(os.path.join(folder, "records.db"))
+            self.assertEqual(record_of(copy, "lists/people", "k"), value)
+            copy.close()
+        restore(self.target, data)
+        self.assertEqual(record_of(connection, "lists/people", "k"), b"newer")
 
     def test_where_there_has_never_been_a_queue_there_is_nothing_to_hold(self):
         data = self.folder()
