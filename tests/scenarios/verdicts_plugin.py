@@ -33,6 +33,7 @@ class ByName:
 
 @implementer(IComponentFactory)
 class ByNameFactory:
+    api_version = "1"
     name = "byname"
     summary = "Judges by the name of the recipient."
     provides = (IRecipientContentFilter,)
