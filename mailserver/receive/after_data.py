@@ -99,15 +99,9 @@ class AfterData:
             content = completed
         asks, routes = profile.asks, transaction.routes
         if asks.content and not transaction.discard:
-            judgement = profile.judging.content(transaction.envelope(), content)
-            if isinstance(judgement, Deferred):
-                judgement = await judgement
-            refusal = transaction.weigh("content", judgement)
+            refusal = await self._judged(content)
             if refusal is not None:
                 return transaction.same_for_all(refusal)
-            transaction.quarantine = transaction.quarantine or judgement.quarantine
-            transaction.discard = judgement.discard
-            transaction.findings += judgement.findings
         decision: Decision | None = None
         verdicts: Sequence[Verdict] = ()
         if asks.content_for and not transaction.discard:
@@ -118,20 +112,36 @@ class AfterData:
         elif transaction.quarantine or transaction.discard or any(transaction.aside) or any(transaction.discarded):
             decision = self._decide((PASS,) * len(transaction.recipients))
         original = without_own_results(content, profile.hostname)
-        content = self._traced(original)
+        envelope = transaction.envelope()
+        content = self._traced(original, envelope)
         if asks.edits and not transaction.discard:
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
             content, routes, transaction.discard = edited
-            original = content
+            original, envelope = content, transaction.envelope()
             if edited[2]:
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
-            accepted = await self._commit(content, original, copies_of(transaction.recipients, routes))
+            accepted = await self._commit(envelope, content, original, copies_of(transaction.recipients, routes))
             return transaction.same_for_all(accepted)
-        accepted = await self._commit(content, original, self._copies(decision, verdicts, routes), decision)
+        accepted = await self._commit(envelope, content, original, self._copies(decision, verdicts, routes), decision)
         return self._answers(decision, verdicts, accepted)
+
+    async def _judged(self, content: Content) -> Reply | None:
+        """The refusal for all recipients, if the content filters say so."""
+        transaction = self._transaction
+        judgement = self._profile.judging.content(transaction.envelope(), content)
+        if judgement is PASSED:
+            return None
+        if isinstance(judgement, Deferred):
+            judgement = await judgement
+        refusal = transaction.weigh("content", judgement)
+        if refusal is None:
+            transaction.quarantine = transaction.quarantine or judgement.quarantine
+            transaction.discard = judgement.discard
+            transaction.findings += judgement.findings
+        return refusal
 
     # --- the verdicts on each recipient's copy ---
 
@@ -216,20 +226,19 @@ class AfterData:
         transaction.has_file = draft.content.path is not None
         return draft.content, draft.routes, edited.judgement.discard
 
-    def _traced(self, content: Content) -> Content:
+    def _traced(self, content: Content, envelope: Envelope) -> Content:
         """With our own Received field (RFC 5321 section 4.4)."""
         transaction, profile = self._transaction, self._profile
         hidden = profile.hides_clients and bool(transaction.peer.login)
-        return content.with_prefix(received(transaction.envelope(), hostname=profile.hostname, hide_client=hidden))
+        return content.with_prefix(received(envelope, hostname=profile.hostname, hide_client=hidden))
 
     # --- the commit ---
 
     async def _commit(
-        self, content: Content, original: Content, copies: Copies, decision: Decision | None = None
+        self, envelope: Envelope, content: Content, original: Content, copies: Copies, decision: Decision | None = None
     ) -> Reply:
         """What the sender hears of the copies that are taken."""
         transaction = self._transaction
-        envelope = transaction.envelope()
         fates: Sequence[CopyFate] = () if decision is None else decision.fates
         if copies.destinations:
             accepted = await self._committed(envelope, content, copies)

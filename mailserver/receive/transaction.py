@@ -33,7 +33,7 @@ from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.after_data import AfterData
 from mailserver.receive.editing import ROUTES_MOST
-from mailserver.receive.judging import Judgement, note_answers
+from mailserver.receive.judging import PASSED, Judgement, note_answers
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 from mailserver.smtp import replies
@@ -123,14 +123,15 @@ class Transaction:
             return self.refused("mail", replies.storage_full(self.id), "no room")
         if profile.asks.sender:
             judgement = profile.judging.sender(self.envelope())
-            if isinstance(judgement, Deferred):
-                judgement = await judgement
-            refusal = self.weigh("mail", judgement)
-            if refusal is not None:
-                return refusal
-            self.quarantine = self.quarantine or judgement.quarantine
-            self.discard = judgement.discard
-            self.findings += judgement.findings
+            if judgement is not PASSED:
+                if isinstance(judgement, Deferred):
+                    judgement = await judgement
+                refusal = self.weigh("mail", judgement)
+                if refusal is not None:
+                    return refusal
+                self.quarantine = self.quarantine or judgement.quarantine
+                self.discard = judgement.discard
+                self.findings += judgement.findings
         if self.posting is not None:
             objection = await self.posting.mail(sender)
             if objection is not None:
@@ -156,12 +157,13 @@ class Transaction:
         findings: tuple[Finding, ...] = ()
         if profile.asks.recipient:
             judgement = profile.judging.recipient(self.envelope(), recipient)
-            if isinstance(judgement, Deferred):
-                judgement = await judgement
-            refusal = self.weigh("rcpt", judgement, address)
-            if refusal is not None:
-                return refusal
-            aside, discarded, findings = judgement.quarantine, judgement.discard, judgement.findings
+            if judgement is not PASSED:
+                if isinstance(judgement, Deferred):
+                    judgement = await judgement
+                refusal = self.weigh("rcpt", judgement, address)
+                if refusal is not None:
+                    return refusal
+                aside, discarded, findings = judgement.quarantine, judgement.discard, judgement.findings
         if self.posting is not None:
             objection = await self.posting.recipient(address)
             if objection is not None:
