@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import directlyProvides, implementer
 
 from mailserver.interfaces import (
@@ -62,12 +62,14 @@ class AskedChecker:
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: Any) -> str | bytes:
-        ask, checker = self._asking.ask, self._checker
-        answer = ask(
-            "requestAvatarId", self._seconds, _avatar, maybeDeferred, checker.requestAvatarId, credentials,
-            passes=(UnauthorizedLogin,),
-        )  # fmt: skip
+        ask = self._asking.ask
+        answer = ask("requestAvatarId", self._seconds, _avatar, self._begin, credentials, passes=(UnauthorizedLogin,))
         return await answer if isinstance(answer, Deferred) else answer
+
+    def _begin(self, credentials: Any) -> Any:
+        """A checker may answer at once, as `ICredentialsChecker` has it."""
+        answer = self._checker.requestAvatarId(credentials)
+        return succeed(answer) if isinstance(answer, str | bytes) else answer
 
 
 @implementer(IDirectory)

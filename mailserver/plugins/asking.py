@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import CannotTell, Clock
 from mailserver.mail.outcomes import clean_text
-from mailserver.plugins.awaiting import FAULTS, CoroutineType, now_or_later, within
+from mailserver.plugins.awaiting import FAULTS, now_or_later, within
 from mailserver.plugins.failure_log import FailureLog, place_of
 from mailserver.plugins.failure_log import words_of as words_in_full
 from mailserver.plugins.left_behind import LeftBehind
@@ -107,8 +107,6 @@ class Asking:
         try:
             return read(answer)
         except FAULTS as error:  # an answer is anybody's object and may do anything when it is looked at
-            if answer.__class__ is CoroutineType:
-                answer.close()
             raise self._error(what, error, ()) from error
 
     def _raise(self, what: str, failure: Failure, passes: tuple[type[Exception], ...]) -> None:

@@ -45,7 +45,7 @@ def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
         try:
             waits_for = coroutine.send(None)
         except StopIteration as finished:
-            return _no_deferred(finished.value)  # type: ignore[no-any-return]
+            return _plain(finished.value)  # type: ignore[no-any-return]
         except RuntimeError as error:
             if is_without_loop(error):
                 raise NoAsyncio(NO_LOOP) from error
@@ -66,12 +66,15 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _no_deferred(value: Any) -> Any:
-    """What a coroutine has returned.  Raises TypeError for a Deferred, which it has forgotten to await."""
-    if isinstance(value, Deferred):
+def _plain(value: Any) -> Any:
+    """What a coroutine has returned.  Raises TypeError for a Deferred or a coroutine, which it has forgotten to await."""
+    if value.__class__ is CoroutineType:
+        value.close()
+    elif isinstance(value, Deferred):
         value.addErrback(lambda _: None)  # nobody will look at it
-        raise TypeError("the coroutine returned a Deferred: it does not await it")
-    return value
+    else:
+        return value
+    raise TypeError(f"the coroutine returned a {type(value).__name__}, which it does not await")
 
 
 class Rest(Deferred[Any]):
@@ -117,7 +120,7 @@ class Rest(Deferred[Any]):
         if self.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
             return
         try:
-            value = _no_deferred(value)
+            value = _plain(value)
         except TypeError:
             self.errback(Failure())
         else:
