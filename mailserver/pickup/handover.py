@@ -240,5 +240,4 @@ class FileHandover:
                 progress.untold = True
             except StorageFault as error:
                 raise PickupDeferred(f"its sender cannot be told now: {error}") from error
-            progress.used.add(id)
         progress.told.update(addresses)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Refused, Route
+from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.reply import Reply
 from mailserver.pickup import folder as folder_module
@@ -22,6 +23,7 @@ from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.case import EXPIRE_SECONDS, PickupCase
 from tests.receive.connections import Listener
 
+GONE = Refused(Reply.of(550, "5.1.1", "Gone"), "no such user any more")
 BUSY = Refused(Reply.of(450, "4.2.1", "Not now"), "the mailbox is busy")
 
 
@@ -29,12 +31,15 @@ class WaitingCase(PickupCase):
     def setUp(self) -> None:
         super().setUp()
         self.busy: set[str] = set()
+        self.gone: set[str] = set()
 
     def pickup(self, **options: Any) -> tuple[Pickup, Listener]:
         pickup, listener = super().pickup(relays=True, **options)
         route = listener.router.route
 
         async def routes(address: Address) -> Sequence[Route]:
+            if address.local in self.gone:
+                return (GONE,)
             return (BUSY,) if address.local in self.busy else await route(address)
 
         listener.router.route = routes  # type: ignore[method-assign]
@@ -61,8 +66,11 @@ class OneWaits(WaitingCase):
         self.put("alice@example.org", "carol@elsewhere.example", "bob@example.org")
         pickup.look()
         self.assertEqual(self.served(listener), ["alice@example.org", "bob@example.org"])
+        handover = pickup._handover
+        self.assertEqual((len(handover._progress), len(handover._tried_at)), (0, 1), "the rest stands on the disk")
         self.busy = set()
         self.wait(listener, AGAIN_SECONDS + 2)
+        self.assertEqual((len(handover._progress), len(handover._tried_at)), (0, 0))
         self.assertEqual(self.served(listener)[2:], ["carol@elsewhere.example"])
         self.assertEqual(self.files(), [])
         self.assertEqual(self.reports(listener), [])
@@ -90,6 +98,7 @@ class OneWaits(WaitingCase):
         (report,) = self.reports(listener)
         self.assertIn(b"rfc822; carol@elsewhere.example", report)
         self.assertIn(b"4.2.1", report)
+        self.assertIn(b"until its time was over", report)
         self.assertNotIn(b"rfc822; alice", report)
         self.assertEqual(self.files(), [])
         self.assertEqual(self.served(listener), ["alice@example.org"])
@@ -146,16 +155,20 @@ class OneWaits(WaitingCase):
 
 class Restarts(WaitingCase):
     def test_after_a_restart_only_those_who_wait_are_asked_for(self) -> None:
-        self.busy = {"carol"}
-        pickup, _ = self.started()
-        self.put("alice@example.org", "carol@elsewhere.example", "nobody@example.org")
-        pickup.look()
-        self.stop(pickup)
-        self.busy = set()
-        _, after = self.started()
-        self.assertEqual(self.served(after), ["carol@elsewhere.example"])
-        self.assertEqual(self.reports(after), [])
-        self.assertEqual(self.files(), [])
+        for others in (["alice@example.org", "nobody@example.org"], ["alice@example.org"], ["nobody@example.org"]):
+            self.busy = {"carol"}
+            pickup, _ = self.pickup()
+            self.successResultOf(_started(pickup))
+            self.put(*others, "carol@elsewhere.example")
+            pickup.look()
+            self.stop(pickup)
+            self.busy = set()
+            again, after = self.pickup()
+            self.successResultOf(_started(again))
+            self.assertEqual(self.served(after), ["carol@elsewhere.example"])
+            self.assertEqual(self.reports(after), [])
+            self.assertEqual(self.files(), [])
+            self.stop(again)
 
     def test_what_was_being_committed_at_a_crash_is_asked_of_the_queue(self) -> None:
         for is_stored in (True, False):
@@ -172,6 +185,7 @@ class Restarts(WaitingCase):
             self.successResultOf(_started(second))
             expected = ["carol@elsewhere.example"] if is_stored else ["alice@example.org", "carol@elsewhere.example"]
             self.assertEqual(self.served(after), expected)
+            self.assertNotIn(after.store.taken[0][0].id, self.stored, "the queue would refuse it")
             self.stop(second)
             self.assertEqual(self.files(), [])
 
@@ -186,7 +200,65 @@ class Restarts(WaitingCase):
         second, after = self.pickup()
         self.successResultOf(_started(second))
         self.assertEqual(self.reports(after), [])
+        self.gone = {"carol"}
+        self.wait(after, AGAIN_SECONDS_MOST + 60)
+        ((envelope, report, _),) = after.store.taken
+        self.assertNotIn(envelope.id, self.stored, "the queue would refuse it")
+        self.assertIn(b"rfc822; carol@elsewhere.example", report, "the first one says nothing of her")
+        self.assertNotIn(b"rfc822; nobody@example.org", report)
         self.stop(second)
+        self.assertEqual(self.files(), [])
+
+    def test_a_crash_between_the_only_report_and_the_removal_makes_no_second_one(self) -> None:
+        pickup, listener = self.pickup()
+        self.put("nobody@example.org")
+        listener.store.hold = True
+        self.successResultOf(_started(pickup))
+        self.stored = {listener.store.taken[0][0].id}
+        pickup._timer.cancel()
+        second, after = self.pickup()
+        self.successResultOf(_started(second))
+        self.assertEqual((after.store.taken, self.files()), ([], []))
+        self.stop(second)
+
+    def test_what_the_queue_has_is_not_sent_again_where_the_report_beside_it_has_to_wait(self) -> None:
+        pickup, listener = self.pickup()
+        self.put("alice@example.org", "nobody@example.org")
+        self.stored = {self.take(listener).partition(".")[0]}
+        listener.store.answer = StorageBroken("no disk")
+        self.successResultOf(_started(pickup))
+        listener.store.answer = None
+        self.wait(listener, AGAIN_SECONDS_MOST + 60)
+        self.assertEqual((self.served(listener), len(self.reports(listener)), self.files()), ([], 1, []))
+        self.stop(pickup)
+
+    def test_who_was_refused_and_is_known_before_that_could_be_told_gets_it_under_another_id(self) -> None:
+        self.gone = {"dave"}
+        pickup, listener = self.started()
+        commit = listener.store.commit
+
+        def no_report(envelope: Envelope, *more: Any) -> Any:
+            return fail(StorageBroken("no disk")) if envelope.sender is None else commit(envelope, *more)
+
+        listener.store.commit = no_report  # type: ignore[method-assign]
+        self.put("alice@example.org", "dave@elsewhere.example")
+        pickup.look()
+        self.gone = set()
+        self.wait(listener, AGAIN_SECONDS_MOST + 60)
+        self.assertEqual(self.served(listener), ["alice@example.org", "dave@elsewhere.example"])
+        self.assertEqual(len({envelope.id for envelope, _, _ in listener.store.taken}), 2)
+        self.assertEqual(self.files(), [])
+
+    def test_what_has_not_the_name_of_a_taken_file_is_put_aside(self) -> None:
+        pickup, listener = self.pickup()
+        id = listener.profile.ids.next()
+        for name in ("odd", f"odd.{id}", f"{id}.odd"):
+            self.put("alice@example.org")
+            os.rename(self.folder.taken_path(self.take(listener)), self.folder.taken_path(name))
+        self.successResultOf(_started(pickup))
+        self.assertEqual(self.files(), sorted([f"bad/{id}.odd", "bad/odd", f"bad/odd.{id}"]))
+        self.assertEqual(listener.store.taken, [])
+        self.stop(pickup)
 
     def test_progress_that_is_not_legible_loses_nobody(self) -> None:
         self.busy = {"carol"}
@@ -201,6 +273,14 @@ class Restarts(WaitingCase):
             self.successResultOf(_started(again))
             self.assertEqual(self.served(after), ["alice@example.org"])
             self.stop(again)
+            self.stored |= {path.name.partition(".")[0] for path in (self.path / "taken").iterdir()}
+        (progress,) = (self.path / "taken").glob("*.progress")
+        progress.write_bytes(b"")
+        self.busy = set()
+        again, after = self.pickup()
+        self.successResultOf(_started(again))
+        self.assertEqual(self.served(after), ["alice@example.org", "carol@elsewhere.example"], "she may not be among those who had it")
+        self.stop(again)
 
     def test_progress_without_its_file_goes(self) -> None:
         self.busy = {"carol"}
