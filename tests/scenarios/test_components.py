@@ -37,6 +37,9 @@ class Rude:
         self.services.metrics.count("messages", wanted=wanted or "nothing")
         if wanted == "block":
             threading.Event().wait(2)
+        if wanted == "fill":
+            for _ in range(2000):
+                self.services.run_in_thread(threading.Event().wait).addErrback(lambda failure: None)
         if wanted == "hang":
             await self.services.run_in_thread(threading.Event().wait, 3600)
         return Pass()
@@ -121,12 +124,30 @@ class RudeComponent(ScenarioCase):
         self.assertEqual((status["threads_hanging"], status["steps_lost"]), (1, 0))
         self.assertEqual(server.send(b"Subject: x\r\n\r\nx").code, 250)
 
+    def test_one_that_fills_its_pool_and_its_queue_holds_up_nobody(self) -> None:
+        server = self.serve()
+        self.assertEqual(server.send(b"X-Do: fill\r\n\r\nx").code, 250)
+        threads = self.seen(server)["threads"]
+        self.assertEqual((threads["running"], threads["waiting"]), (8, 1000))
+        large = b"Subject: large\r\n\r\n" + b"x" * 70 + (b"\r\n" + b"x" * 70) * 40_000  # through a file of the spool
+        self.assertEqual(server.send(large).code, 250)
+        for stored in server.wait_for_mail("alice", 2):
+            self.assertIn(stored.header("Subject"), ("large", None))
+        self.assertEqual(server.command("explain", server.log().partition(" accepted ")[0].split()[-1]).returncode, 0)
+        self.assertEqual(server.status()["threads"]["hanging"], 0)
+
     def test_threads_that_hang_over_reloads_are_counted(self) -> None:
         server = self.serve()
         for n in range(3):
             self.assertEqual(server.send(b"X-Do: hang\r\n\r\nx").code, 250)
             server.configure(BASIC + FILTER + f"turn = {n + 1}")
             ask(str(server.work / "data" / "control.sock"), "reload")
+
+        components = self.components(server)["components"]
+        server.configure(BASIC + FILTER.replace('"1s"', '"2s"') + "turn = 3")  # which is no matter of the component's
+        ask(str(server.work / "data" / "control.sock"), "reload")
+        self.assertEqual(len(self.components(server)["components"]), len(components))
+        self.assertGreaterEqual(self.seen(server)["periodic"]["runs"], 0)
 
         def left() -> object:
             return self.components(server)["left_behind"]
