@@ -13,7 +13,7 @@ from mailserver.plugins.catalogue import Catalogue, PluginError
 from mailserver.plugins.register import Register
 from mailserver.receive.bound_filter import BoundFilter
 
-__all__ = ["bind_filters", "show_budgets"]
+__all__ = ["bind_filters", "show_filters"]
 
 
 def bind_filters(configuration: Configuration, components: Sequence[Any], catalogue: Catalogue) -> list[BoundFilter]:
@@ -27,11 +27,14 @@ def bind_filters(configuration: Configuration, components: Sequence[Any], catalo
     ]
 
 
-def show_budgets(filters: Sequence[BoundFilter], register: Register) -> None:
-    """`mailserver plugins` tells people which of them are not asked for a while."""
+def show_filters(filters: Sequence[BoundFilter], register: Register) -> None:
+    """`mailserver plugins` tells people which of them are slow, and which are not asked for a while."""
     for bound in filters:
         lent = register.of(bound.component)
-        if lent is not None and bound.budget is not None:
+        if lent is None:
+            continue
+        lent.durations = bound.durations
+        if bound.budget is not None:
             lent.budgets[bound.name] = bound.budget
 
 

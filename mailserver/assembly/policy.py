@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from mailserver.assembly.certificates import make_certificates
 from mailserver.assembly.components import Owned
-from mailserver.assembly.filters import bind_filters, show_budgets
+from mailserver.assembly.filters import bind_filters, show_filters
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
 from mailserver.assembly.routing import NO_ROUTER, make_router
@@ -76,7 +76,6 @@ class Policy:
             for table, name in zip(configuration.filter, names, strict=True)
         ]
         self._bound = bind_filters(configuration, filters, server.catalogue)
-        show_budgets(self._bound, server.register)
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
         self.router = make_router(configuration, self._directory, before=before, clock=server.reactor)
         self.observers = [server.register.observing(one) for one in filters if IObserver.providedBy(one)]
@@ -187,6 +186,7 @@ class Policy:
             await self._prepare(seconds)
         server.serve_with(self.router, self._judging, self.generation)
         server.certificates = self.certificates
+        show_filters(self._bound, server.register)
 
     async def _prepare(self, seconds: float) -> None:
         """The accounts have to tell who there is.  That the mailboxes are made at once is a comfort: mail makes those missing."""

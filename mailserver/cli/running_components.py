@@ -29,8 +29,16 @@ def show_running(running: Mapping[str, Any]) -> None:
     components = running["components"]
     say("", "In the server that runs:", "")
     table(
-        ("KIND", "NAME", "STATE"),
-        [(str(one["kind"]), str(one["name"]), "; ".join(troubles_of(one)) or "runs") for one in components],
+        ("KIND", "NAME", " MEDIAN ms", " 95% ms", "STATE"),
+        [
+            (
+                str(one["kind"]),
+                str(one["name"]),
+                *[f"{one.get('milliseconds', {}).get(figure, '')}" for figure in ("median", "p95")],
+                "; ".join(troubles_of(one)) or "runs",
+            )
+            for one in components
+        ],
     )
     for name, threads in running.get("left_behind", {}).items():
         say(f"{plain(str(name))} has left {threads} thread(s) behind that hang")

@@ -16,6 +16,7 @@ In the order in which they are read:
 * `asked_router`: a plugin's router as the core asks it
 * `asked_delivery`: a delivery as the core knows it
 * `budget`: leaves alone for a while what fails too often
+* `durations`: how long the last calls took
 * `rarely`: one line in the log for each kind and minute
 * `threads`: a few threads for one kind of call that may block
 * `pools`: the server's own threads, a pool for each kind of waiting

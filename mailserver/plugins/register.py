@@ -18,6 +18,7 @@ from mailserver.interfaces import Clock, ComponentCommand, ICommands, ICounting,
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
+from mailserver.plugins.durations import Durations
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.left_behind import LeftBehind
 from mailserver.plugins.metrics import Metrics
@@ -60,6 +61,8 @@ class Lent:
         self.periodic: Periodic | None = None
         self.budgets: dict[str, Budget] = {}
         self.commands: dict[str, ComponentCommand] = {}
+        self.durations: Durations | None = None
+        """A filter's, which whoever asks it puts there."""
         self.left = LeftBehind()
         """Calls that were given up at their deadline and run on."""
         self.is_running = False
@@ -272,6 +275,8 @@ class Register:
             },
             "metrics": dict(lent.metrics.figures()),
         }
+        if lent.durations is not None:
+            found["milliseconds"] = lent.durations.figures()
         if lent.observing is not None:
             one = lent.observing
             found["observer"] = {"waiting": one.waiting, "lost": one.lost, "failures": one.failures}

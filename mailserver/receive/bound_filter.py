@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from mailserver.mail.answers import (
 from mailserver.mail.edits import Edit
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.plugins.budget import Budget
+from mailserver.plugins.durations import Durations
 from mailserver.plugins.failure_log import FailureLog, Fault, place_of, words_of
 from mailserver.receive.judgement import FilterAnswer
 from mailserver.receive.verdicts import (
@@ -64,6 +65,7 @@ class BoundFilter:
     after those of a lower `level`, and of its level after those of a lower `cost`.  `skippable`: it only knows suspicions, and is
     not asked where an Accept came before.  `hard`: no Accept takes its verdict away.  `shadow`: what it says is recorded, not
     obeyed.  `log_passes`: it is recorded, too, that it had nothing to say.  `budget`: how often it may fail.
+    `durations`: how long those calls took that waited, failed or had something to say.
     """
 
     name: str
@@ -78,6 +80,7 @@ class BoundFilter:
     shadow: bool = False
     log_passes: bool = False
     budget: Budget | None = None
+    durations: Durations = field(default_factory=Durations, compare=False)
 
 
 class Question:
@@ -109,6 +112,7 @@ class Question:
     def answered(self, answer: object, began: float, subject: Any) -> FilterAnswer:
         """`subject` is the peer or the envelope that it was asked about."""
         bound = self.bound
+        bound.durations.add(self.seconds() - began)
         if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and self._reads_edits is None:
             if bound.budget is not None:
                 self._succeeded(bound.budget)
@@ -126,7 +130,7 @@ class Question:
                 if notes:
                     getattr(subject, "peer", subject).notes.keep(bound.name, notes)
         except FAULTS as error:  # an answer is a plugin's object and may do anything when it is looked at
-            return self.failed(error, began)
+            return self._failed(error, began)
         if bound.budget is not None:
             self._succeeded(bound.budget)
         if verdict is PASS and not (edits or findings or bound.log_passes):
@@ -134,7 +138,12 @@ class Question:
         return self._answer(verdict, began, edits=edits, findings=findings)
 
     def failed(self, error: Fault, began: float) -> FilterAnswer:
-        """It raised, was late, or answered with what is no answer."""
+        """It raised, or was late."""
+        self.bound.durations.add(self.seconds() - began)
+        return self._failed(error, began)
+
+    def _failed(self, error: Fault, began: float) -> FilterAnswer:
+        """Or it answered with what is no answer."""
         bound = self.bound
         place = place_of(error, bound.component)
         self._failures.tell(f"the filter {bound.name} ({self.stage})", error, place)

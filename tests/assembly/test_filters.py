@@ -7,7 +7,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly.filters import bind_filters, show_budgets
+from mailserver.assembly.filters import bind_filters, show_filters
 from mailserver.config import Configuration, ConfigurationError, Options, parse
 from mailserver.interfaces import IContentFilter, IModifier, IObserver, Services
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover
@@ -99,9 +99,12 @@ class Shown(SynchronousTestCase):
         self.addCleanup(register.stop)
         read = configuration('[[filter]]\nuse = "plain"\nname = "mine"\nfailures = 1\n')
         (one,) = bind_filters(read, [component], CATALOGUE)
-        show_budgets([one, BoundFilter("other", object())], register)
+        show_filters([one, BoundFilter("other", object())], register)
         one.budget.failed(100.0)  # type: ignore[union-attr]
         self.assertEqual(lent.budgets["mine"].state(100.0).circuit, "open")
+        register.begin(component)
+        one.durations.add(0.25)
+        self.assertEqual(register.described()[0]["milliseconds"], {"count": 1, "median": 250.0, "p95": 250.0})
 
 
 class Keys(SynchronousTestCase):
