@@ -15,6 +15,7 @@ from mailserver.assembly.components import Owned
 from mailserver.assembly.filters import bind_filters, show_filters
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
+from mailserver.assembly.outbound import asked_before, report_policies
 from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.assembly.server import Server
 from mailserver.assembly.submission import make_submission
@@ -71,11 +72,11 @@ class Policy:
             accounts.component, accounts.asking, limits.accounts_seconds, list_seconds=limits.start_seconds
         )
         names = filter_names([(table.use, table.name) for table in configuration.filter])
-        filters = [
-            self._take("filter", table, name).component
-            for table, name in zip(configuration.filter, names, strict=True)
-        ]
+        owned = [self._take("filter", table, name) for table, name in zip(configuration.filter, names, strict=True)]
+        filters = [one.component for one in owned]
         self._bound = bind_filters(configuration, filters, server.catalogue)
+        self._before = asked_before(configuration, owned, self._bound, remote=server.remote, generation=self.generation)
+        self._report_policies = report_policies(owned, self._bound)
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
         self.router = make_router(configuration, self._directory, before=before, clock=server.reactor)
         self.observers = [server.register.observing(one) for one in filters if IObserver.providedBy(one)]
@@ -184,6 +185,8 @@ class Policy:
             await server.components.start(owned, seconds)
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(server.local):
             await self._prepare(seconds)
+        server.attempts.use(self._before)
+        server.report_policies.use(self._report_policies, self.generation)
         server.serve_with(self.router, self._judging, self.generation)
         server.certificates = self.certificates
         show_filters(self._bound, server.register)

@@ -21,12 +21,13 @@ from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
-from mailserver.interfaces import Services
+from mailserver.interfaces import ReportDraft, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.ids import IdSource
+from mailserver.mail.outbound_answers import ReportVerdict
 from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.asked_delivery import AskedDelivery
@@ -39,9 +40,11 @@ from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
+from mailserver.queue.report_policies import ReportPolicies
 from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
+from mailserver.relay.attempts import Attempts
 from mailserver.routing.router import Router
 from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
@@ -134,13 +137,15 @@ class Server:
         self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
 
     def _make_queue(self, configuration: Configuration) -> Queue:
-        limits = configuration.limits
+        limits, note = configuration.limits, self.steps.note
+        self.attempts = Attempts(seconds=time.monotonic, note=note)
+        self.report_policies = ReportPolicies(seconds=time.monotonic, note=note)
         return Queue(
             data_directory=self.data,
             clock=self.reactor,
             local=self.local,
             remote=self.remote,
-            note=self.steps.note,
+            note=note,
             run_in_thread=self.pools.of("queue"),
             call_from_thread=self.reactor.callFromThread,
             limits=QueueLimits(
@@ -156,6 +161,8 @@ class Server:
             boot_seconds=boot_seconds,
             judge=self._judge,
             holding=holding_of(configuration),
+            calls_delivery=self.attempts,
+            judge_report=self._judge_report,
         )
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
@@ -255,6 +262,11 @@ class Server:
                 judgement = await judgement
         note_answers(self.steps.note, envelope.id, judgement)
         return judgement.verdict
+
+    async def _judge_report(self, draft: ReportDraft) -> ReportVerdict | None:
+        """What those of the policy in force say of a report."""
+        await self._policy_started()
+        return await self.report_policies.judge(draft)
 
     async def _policy_started(self) -> None:
         """At the start it comes in a moment."""

@@ -12,6 +12,7 @@ In the order in which they are read:
 * `session`: those who add to what is said over SMTP, or are told how it ends
 * `accounts`: who exists and who may log in
 * `delivery`: where a recipient goes, and how a message gets there
+* `outbound`: those who have a say about mail on its way to other hosts, and about reports to senders
 * `services`: what the core lends to a component
 """
 
@@ -66,6 +67,13 @@ from mailserver.interfaces.filters import (
     ISenderFilter,
     ISigner,
 )
+from mailserver.interfaces.outbound import (
+    IAttemptFilter,
+    IHostDelivery,
+    IHosts,
+    IReportPolicy,
+    ReportDraft,
+)
 from mailserver.interfaces.services import (
     Clock,
     ComparesPasswords,
@@ -96,6 +104,7 @@ __all__ = [
     "Denial",
     "Denied",
     "IAccountList",
+    "IAttemptFilter",
     "IAuthenticator",
     "IBatchDelivery",
     "ICertificateAccounts",
@@ -110,7 +119,9 @@ __all__ = [
     "IExtension",
     "IForgiving",
     "IHostAccounts",
+    "IHostDelivery",
     "IHostFinder",
+    "IHosts",
     "ILogin",
     "IMayBeMissing",
     "IModifier",
@@ -124,6 +135,7 @@ __all__ = [
     "IRecipientFilter",
     "IRecords",
     "IReloading",
+    "IReportPolicy",
     "IResolver",
     "IRouter",
     "IScorer",
@@ -140,6 +152,7 @@ __all__ = [
     "KeepProcess",
     "LoggedIn",
     "NewThreads",
+    "ReportDraft",
     "RunInThread",
     "Services",
     "Timer",

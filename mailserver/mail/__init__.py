@@ -10,6 +10,7 @@ In the order in which they are read:
 * `content`: the immutable octets of a message, in memory or in a file
 * `source`: a message's octets by place: all in memory, or in a file that is read in blocks
 * `answers`: the answers that parts give each other: a filter's verdict, a recipient's route, an attempt's outcome
+* `outbound_answers`: the answers of those who are asked before an attempt, and before a report
 * `parcel`: what a delivery is handed: one message and the destinations that it serves
 * `set_apart`: what of an accepted message is not simply delivered: copies that are held, refusals that are reported
 * `outcomes`: checks what a plugin's delivery returns before it goes into the store, reports and the log
@@ -27,6 +28,7 @@ In the order in which they are read:
 * `recent_tags`: a bounded set of short tags with the day of the last time
 * `dns_records`: a resolver's questions and answers
 * `envelope_codec`: an envelope and its destinations as octets, for a store
+* `signatures`: which header fields a message's signatures cover (RFC 6376 section 3.5)
 * `mime_parts`: the parts of a message, as ranges of its octets (RFC 2045, RFC 2046)
 * `eight_bit`: 8-bit content encoded by part, with quoted-printable or base64 (RFC 2045 section 6)
 * `own_results`: takes away Authentication-Results with our name that came from elsewhere (RFC 8601 section 5)

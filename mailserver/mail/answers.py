@@ -290,13 +290,14 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Never.  `reply` is the peer's or our own 5yz."""
+    """Never.  `reply` is the peer's or our own 5yz.  With `reports` False its sender is not told of it."""
 
     reply: Reply
     note: str = ""
     peer: str = ""
     phase: str = ""
     dialogue: tuple[str, ...] = field(default=(), repr=False)
+    reports: bool = True
 
 
 Outcome = Delivered | Delayed | Failed

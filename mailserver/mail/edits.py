@@ -28,6 +28,7 @@ __all__ = [
     "ReplaceRecipient",
     "apply_edits",
     "checked_edit",
+    "field_of",
     "in_words",
     "with_fields",
     "with_start",
@@ -250,6 +251,11 @@ def _places(fields: Sequence[bytes], name: str) -> list[int]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def field_of(edit: AddHeader) -> bytes:
+    """The field's octets, with the CRLF that ends it."""
+    return _field(edit.name, edit.value)
 
 
 def _field(name: Any, value: Any) -> bytes:  # a plugin's: of any type

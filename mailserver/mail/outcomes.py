@@ -55,13 +55,15 @@ def sound_outcome(outcome: object) -> Outcome:
         return _delivered(outcome)
     if not isinstance(outcome, Delayed | Failed):
         raise UnsoundOutcome(f"the delivery's outcome is {_kind(outcome)}, no outcome")
-    kind = Failed if isinstance(outcome, Failed) else Delayed
     note, peer, phase = [_text(name, getattr(outcome, name)) for name in ("note", "peer", "phase")]
     dialogue: Any = outcome.dialogue
     if not isinstance(dialogue, tuple | list):
         raise UnsoundOutcome(f"the dialogue of the delivery's outcome is {_kind(dialogue)}")
     lines = tuple([_text("dialogue", line) for line in dialogue[-DIALOGUE_LINES:]])
-    return kind(_reply(outcome.reply), note, peer, phase, lines)
+    reply = _reply(outcome.reply)
+    if isinstance(outcome, Failed):
+        return Failed(reply, note, peer, phase, lines, outcome.reports is not False)
+    return Delayed(reply, note, peer, phase, lines)
 
 
 def _is_plain(text: str) -> bool:

@@ -49,6 +49,7 @@ WHOLE_OCTETS_MOST = 51_200  # of a message that is returned whole; a larger one 
 HEADER_OCTETS_MOST = 32_768
 RECIPIENTS_MOST = 1000  # in one report
 TEXT_CHARACTERS_MOST = 900  # of a peer's answer
+EXPLANATION_LINES_MOST = 100
 WORD_CHARACTERS_MOST = 240  # four octets each at most: a line never passes the 998 octets of RFC 5322 section 2.1.1
 LINE_OCTETS_MOST = 998
 LINE_CHARACTERS = 76
@@ -125,14 +126,21 @@ def parameters_for(report: bytes, sender: Address) -> MailParameters:
 
 
 def failure_report(
-    original: Original, recipients: Sequence[RecipientReport], *, id: str, hostname: str, made_at: float
+    original: Original,
+    recipients: Sequence[RecipientReport],
+    *,
+    id: str,
+    hostname: str,
+    made_at: float,
+    explanation: str = "",
 ) -> bytes:
     """The message that says that recipients were not reached and will not be.
 
     `id` is the report's own message id, `hostname` this server's name, `made_at` the time in seconds since the epoch.
-    Raises ValueError for an original with the null reverse-path, or without recipients.
+    `explanation` is put before our own words.  Raises ValueError for an original with the null reverse-path, or without
+    recipients.
     """
-    return _Writing(original, id, hostname, made_at).report(
+    return _Writing(original, id, hostname, made_at, explanation).report(
         [(one, Action.FAILED) for one in recipients], subject="Your message was not delivered", retry_until=None
     )
 
@@ -145,9 +153,10 @@ def delay_report(
     hostname: str,
     made_at: float,
     retry_until: float,
+    explanation: str = "",
 ) -> bytes:
     """The message that says that recipients have not been reached yet; `retry_until` is when it will be given up."""
-    writing = _Writing(_header_of(original), id, hostname, made_at)
+    writing = _Writing(_header_of(original), id, hostname, made_at, explanation)
     pairs = [(one, Action.DELAYED) for one in recipients]
     return writing.report(pairs, subject="Your message is delayed", retry_until=retry_until)
 
@@ -169,12 +178,19 @@ def hold_report(
 
 
 def success_report(
-    original: Original, recipients: Sequence[RecipientReport], *, id: str, hostname: str, made_at: float
+    original: Original,
+    recipients: Sequence[RecipientReport],
+    *,
+    id: str,
+    hostname: str,
+    made_at: float,
+    explanation: str = "",
 ) -> bytes:
     """The message that says that recipients were reached, or that a host that sends no reports has taken the message on."""
     pairs = [(one, Action.RELAYED if one.relayed else Action.DELIVERED) for one in recipients]
     subject = "Your message was passed on" if any(one.relayed for one in recipients) else "Your message was delivered"
-    return _Writing(_header_of(original), id, hostname, made_at).report(pairs, subject=subject, retry_until=None)
+    writing = _Writing(_header_of(original), id, hostname, made_at, explanation)
+    return writing.report(pairs, subject=subject, retry_until=None)
 
 
 Pairs = list[tuple[RecipientReport, Action]]
@@ -183,7 +199,7 @@ Pairs = list[tuple[RecipientReport, Action]]
 class _Writing:
     """One report while it is written."""
 
-    def __init__(self, original: Original, id: str, hostname: str, made_at: float) -> None:
+    def __init__(self, original: Original, id: str, hostname: str, made_at: float, explanation: str = "") -> None:
         sender = original.envelope.sender
         if sender is None:
             raise ValueError("the null reverse-path gets no reports")
@@ -197,6 +213,7 @@ class _Writing:
         self.id = id
         self.hostname = hostname
         self.made_at = made_at
+        self.explanation = explanation
         self.is_global = False  # the status part
         self.waits = ""  # what holds up a delayed one, where it is not the next host
 
@@ -245,7 +262,7 @@ class _Writing:
 
     def _words(self, pairs: Pairs, rest: int, retry_until: float | None) -> bytes:
         """The part for people."""
-        lines = [f"This is the mail server {self.hostname}.", ""]
+        lines = [*self._explained(), f"This is the mail server {self.hostname}.", ""]
         for action, opening, closing in self._phrases(retry_until):
             found = [one for one, its in pairs if its is action]
             if found:
@@ -262,6 +279,13 @@ class _Writing:
         )
         body = _block(lines)
         return _text_header("text/plain", body) + _encoded(body)
+
+    def _explained(self) -> list[str]:
+        """What somebody else has to say of it, line by line, without anything that could end a line of ours."""
+        lines: list[str] = []
+        for line in self.explanation.splitlines()[:EXPLANATION_LINES_MOST]:
+            lines += _wrap(_clean(line)) or [""]
+        return [*lines, ""] if lines else []
 
     def _phrases(self, retry_until: float | None) -> list[tuple[Action, str, str]]:
         came = f"Your message of {date_time(int(self.envelope.received_at))}"

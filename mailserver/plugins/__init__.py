@@ -17,6 +17,7 @@ In the order in which they are read:
 * `asked_delivery`: a delivery as the core knows it
 * `budget`: leaves alone for a while what fails too often
 * `durations`: how long the last calls took
+* `bound`: a component as a table binds it: its name, its deadline, what its failure means
 * `rarely`: one line in the log for each kind and minute
 * `threads`: a few threads for one kind of call that may block
 * `pools`: the server's own threads, a pool for each kind of waiting

@@ -19,6 +19,7 @@ from mailserver.interfaces import (
     IConcurrentDelivery,
     IDelivery,
     IForgiving,
+    IHostDelivery,
     IHostFinder,
     IMayBeMissing,
     IPreparing,
@@ -33,7 +34,9 @@ from mailserver.plugins.sound_routes import kind_of, sequence_of, text_of
 
 __all__ = ["AskedDelivery"]
 
-KINDS = (IBatchDelivery, IConcurrentDelivery, IDelivery, IForgiving, IHostFinder, IMayBeMissing, IPreparing)
+KINDS = (
+    IBatchDelivery, IConcurrentDelivery, IDelivery, IForgiving, IHostDelivery, IHostFinder, IMayBeMissing, IPreparing,
+)  # fmt: skip
 HOSTS_SECONDS = 50.0  # a person waits
 CANDIDATES_MOST = 1000
 CALLS_MOST = 100_000
@@ -62,6 +65,8 @@ class AskedDelivery:
             self.deliver, self.flush = delivery.deliver, delivery.flush
             if IBatchDelivery in provided:
                 self.deliver_batch = delivery.deliver_batch
+            if IHostDelivery in provided:
+                self.takes_hosts, self.deliver_to = bool(delivery.takes_hosts), delivery.deliver_to
         except FAULTS as error:
             raise PluginError(f"{asking.name} is no delivery that can be used: {words_of(error)}") from error
 

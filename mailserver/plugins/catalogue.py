@@ -24,17 +24,20 @@ from zope.interface.interface import InterfaceClass
 from zope.interface.verify import verifyObject
 
 from mailserver.interfaces import (
+    IAttemptFilter,
     IComponentFactory,
     IContentFilter,
     IDelivery,
     IDirectory,
     IExtension,
+    IHosts,
     IModifier,
     IObserver,
     IPeerEnd,
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
+    IReportPolicy,
     IRouter,
     IScorer,
     ISenderFilter,
@@ -76,6 +79,9 @@ FILTERS = (
     ITransactionEnd,
     IPeerEnd,
     IExtension,
+    IAttemptFilter,
+    IHosts,
+    IReportPolicy,
 )
 # Which interfaces a table of the configuration can use.
 SECTIONS: Mapping[str, tuple[InterfaceClass, ...]] = types.MappingProxyType(
@@ -94,6 +100,7 @@ KEYS_OF_KINDS: Mapping[InterfaceClass, frozenset[str]] = types.MappingProxyType(
         ITransactionEnd: frozenset({"services", "deadline"}),
         IPeerEnd: frozenset({"services", "deadline"}),
         IExtension: frozenset({"services", "deadline"}),
+        **dict.fromkeys((IAttemptFilter, IHosts, IReportPolicy), ASKED - {"services", "after", "log_passes"}),
     }
 )
 # Twisted's own modules hold nothing for us; importing them would cost more time than all the rest of the search.

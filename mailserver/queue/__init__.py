@@ -21,6 +21,7 @@ In the order in which they are read:
 * `schedule`: when to try again: pure, without a clock
 * `retry_timer`: one timer for the store's index of due times: brings deferred mail back
 * `reports`: reports to senders, on their way into the queue
+* `report_policies`: asks those who have a say about reports
 * `holding`: what is recorded of copies that verdicts hold, and what becomes of them: pure
 * `held_copies`: looks after them: judged again, or discarded when their time is over
 * `undeliverable`: failures that nobody can be told of: a bounce that bounced, a sender that does not exist

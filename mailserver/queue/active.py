@@ -32,9 +32,9 @@ for each call, however it ends (`DeliveryCall`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -42,6 +42,8 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, IDelivery
 from mailserver.mail.answers import Local
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.plugins.asking import LEFT_MOST
@@ -52,7 +54,7 @@ from mailserver.queue.delivery_call import DeadlinePassed, DeliveryCall
 from mailserver.queue.fairness import GENEROSITY, FairQueue, Share
 from mailserver.queue.store_window import StoreWindow
 
-__all__ = ["ActiveQueue", "ActiveQueueLimits"]
+__all__ = ["ActiveQueue", "ActiveQueueLimits", "CallsDelivery"]
 
 ENTRY_OCTETS = 2048  # what an entry weighs in memory beside its data
 FREE_FOR_READING = 16  # no more is read back where less than one part in so many of the window is free
@@ -82,6 +84,16 @@ class ActiveQueueLimits:
     flush_deadline_seconds: float = 300.0
 
 
+class CallsDelivery(Protocol):
+    """Calls a delivery, after others have had their say (`mailserver.relay.attempts`)."""
+
+    def deliver(
+        self, delivery: IDelivery, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Awaitable[Any]: ...
+
+    def deliver_batch(self, delivery: Any, parcels: Sequence[Parcel]) -> Awaitable[Any]: ...
+
+
 class ActiveQueue:
     """Hands parcels to a delivery, within the limits.
 
@@ -92,6 +104,7 @@ class ActiveQueue:
     `answered(active_queue, parcel, answer, why)` is told each answer as it came, or with `why` that there was none;
     `flushed(deliveries)` what has become durable, `unflushed(active_queue, deliveries, why, pause_seconds)` what has not.
     `changed()` ends each of these rounds.  While `may_begin()` says no, no call begins; `pump` looks again.
+    `calls_delivery`, where it is given, calls the delivery in place of this class.
     """
 
     log = Logger()
@@ -108,6 +121,7 @@ class ActiveQueue:
         unflushed: Callable[[ActiveQueue, list[Unflushed], str, float], None],
         changed: Callable[[], None],
         may_begin: Callable[[], bool] = lambda: True,
+        calls_delivery: CallsDelivery | None = None,
     ) -> None:
         self.remote = remote
         self.ready: FairQueue[ActiveParcel] = FairQueue()
@@ -119,7 +133,7 @@ class ActiveQueue:
         self.running = 0  # calls
         self.limits = limits
         self._delivery = delivery
-        self._batch_delivery: Any = delivery
+        self._calls_delivery = calls_delivery
         self._in_batches = IBatchDelivery.providedBy(delivery)
         self._by_key = not self._in_batches and (remote or IConcurrentDelivery.providedBy(delivery))
         self._memory = Share(limits.window_octets)
@@ -351,11 +365,7 @@ class ActiveQueue:
         try:
             if len(self.left) >= LEFT_MOST:
                 raise DeadlinePassed(f"{len(self.left)} earlier calls have not ended")
-            if self._in_batches:
-                answer: Any = now_or_later(self._batch_delivery.deliver_batch([one.parcel for one in parcels]))
-            else:
-                parcel = parcels[0].parcel
-                answer = now_or_later(self._delivery.deliver(parcel.envelope, parcel.content, parcel.destinations))
+            answer: Any = now_or_later(self._delivery_of([one.parcel for one in parcels]))
         except FAULTS:  # a delivery that raises defers (IDelivery)
             self._failed(parcels, Failure())
             return
@@ -368,6 +378,18 @@ class ActiveQueue:
             lambda result: self._done(parcels, result),
             lambda failure: self._failed(parcels, failure),
         )
+
+    def _delivery_of(self, parcels: list[Parcel]) -> Awaitable[Any]:
+        delivery: Any = self._delivery
+        calls, parcel = self._calls_delivery, parcels[0]
+        answer: Awaitable[Any]
+        if self._in_batches:
+            answer = delivery.deliver_batch(parcels) if calls is None else calls.deliver_batch(delivery, parcels)
+        elif calls is None:
+            answer = delivery.deliver(parcel.envelope, parcel.content, parcel.destinations)
+        else:
+            answer = calls.deliver(delivery, parcel.envelope, parcel.content, parcel.destinations)
+        return answer
 
     def _await(
         self, answer: Deferred[Any], seconds: float, done: Callable[[Any], None], failed: Callable[[Failure], None]

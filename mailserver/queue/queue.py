@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.interfaces import Clock, IConcurrentDelivery, IDelivery
+from mailserver.interfaces import Clock, IConcurrentDelivery, IDelivery, ReportDraft
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
@@ -27,10 +27,11 @@ from mailserver.mail.durable import make_directory
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.ids import IdSource
+from mailserver.mail.outbound_answers import ReportVerdict
 from mailserver.mail.parcel import Destination
 from mailserver.mail.set_apart import SetApart
 from mailserver.queue.acceptance import Acceptance, Waiter
-from mailserver.queue.active import ActiveQueue, ActiveQueueLimits
+from mailserver.queue.active import ActiveQueue, ActiveQueueLimits, CallsDelivery
 from mailserver.queue.admin.orders import Orders
 from mailserver.queue.clock_changes import ClockChanges
 from mailserver.queue.commit import CommitWriter, PendingCommit
@@ -79,7 +80,8 @@ class Queue:
     becomes of what verdicts hold.
 
     `route(address)` says where a report to a sender goes; without it no reports are made.  Reports are messages of `hostname`,
-    with ids of `next_id`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).
+    with ids of `next_id`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).  `calls_delivery` calls the remote
+    delivery where others have a say before (`ActiveQueue`), `judge_report` is asked before each report (`Reporter`).
     """
 
     log = Logger()
@@ -106,12 +108,14 @@ class Queue:
         boot_seconds: Callable[[], float] | None = None,
         judge: Judge | None = None,
         holding: HoldingPolicy | None = None,
+        calls_delivery: CallsDelivery | None = None,
+        judge_report: Callable[[ReportDraft], Awaitable[ReportVerdict | None]] | None = None,
     ) -> None:
+        self._calls_delivery, self._judge_report = calls_delivery, judge_report
         self.data_directory = os.path.abspath(data_directory)
         self.counts = QueueCounts()
         self.store_path = os.path.join(self.data_directory, DATABASE)
-        self._clock = clock
-        self._note = note
+        self._clock, self._note = clock, note
         self._run_in_thread, self._call_from_thread = run_in_thread, call_from_thread
         self._spool = Spool(os.path.join(self.data_directory, "spool"))
         self.room = Room(
@@ -256,6 +260,7 @@ class Queue:
             unflushed=runner.unflushed,
             changed=runner.changed,
             may_begin=lambda: not (self._outcome_writer.is_behind or self._health.damage),
+            calls_delivery=self._calls_delivery if remote else None,
         )
 
     def _make_reporter(
@@ -280,6 +285,8 @@ class Queue:
             cannot_be_told=self.undeliverable.cannot_be_told,
             damaged=self._runner.damaged,
             since=self._clock_changes.since,
+            judge_report=self._judge_report,
+            note=self._note,
         )
 
     def clock_set_at(self) -> float:

@@ -23,12 +23,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.interfaces import Clock
+from mailserver.interfaces import Clock, ReportDraft
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Refused, Remote, Route
 from mailserver.mail.content import Content
+from mailserver.mail.edits import apply_edits
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageDamaged, StorageFault
+from mailserver.mail.outbound_answers import ReportVerdict, SendReport, SuppressReport
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.report import (
@@ -56,6 +58,7 @@ ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
 ROUTE_AGAIN_SECONDS = 60.0
 STORE_AGAIN_SECONDS = 5.0
 WRITE_AGAIN_SECONDS = 3600.0
+AS_IT_IS = SendReport()
 CONDITIONS = {
     EntryState.FAILED: "failure",
     EntryState.DEFERRED: "delay",
@@ -94,7 +97,8 @@ class Reporter:
     `route(address)` says where a report goes; `next_id()` gives message ids; `read(function, *args)` runs in a thread,
     `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
     with the entries that waited for nothing else, `cannot_be_told(numbers)` where senders cannot be told, `damaged` with what
-    cannot be read.  No delay is told before an attempt has been made after `since()`.
+    cannot be read.  No delay is told before an attempt has been made after `since()`.  `judge_report(draft)` says whether
+    a report is made, and with what besides; None: it cannot be said now.
     """
 
     log = Logger()
@@ -115,7 +119,9 @@ class Reporter:
         finished: Callable[[list[Settled]], None],
         cannot_be_told: Callable[[list[int]], object],
         damaged: Callable[[Unreadable], None],
+        note: Callable[..., None],
         since: Callable[[], float] = lambda: 0.0,
+        judge_report: Callable[[ReportDraft], Awaitable[ReportVerdict | None]] | None = None,
     ) -> None:
         self._clock = clock
         self._hostname = hostname
@@ -131,6 +137,8 @@ class Reporter:
         self._cannot_be_told = cannot_be_told
         self._damaged = damaged
         self._since = since
+        self._note = note
+        self._judge_report = judge_report
         self._due = RetryTimer(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
         self._waiting: dict[int, None] = {}  # numbers, in order
         self._working: Deferred[None] | None = None
@@ -311,8 +319,12 @@ class Reporter:
             attempts = [attempt for attempt in owed if attempt.state is state]
             if not attempts:
                 continue
+            verdict = await self._judged(message, attempts)
+            if not isinstance(verdict, SendReport):
+                marks += self._unmade(message, attempts, verdict)
+                continue
             try:
-                reports.append(self._report(message, original, attempts, good))
+                reports.append(self._report(message, original, attempts, good, verdict))
             except Exception:  # noqa: BLE001  a fault of ours shall not stand in the way of other reports
                 self.log.failure("the report on {id} cannot be written yet", id=message.envelope.id)
                 marks += [Mark(a.number, a.destination, state, state, now + WRITE_AGAIN_SECONDS) for a in attempts]
@@ -320,6 +332,27 @@ class Reporter:
                 told = EntryState.RETURNED if state is EntryState.FAILED else state
                 marks += [Mark(a.number, a.destination, state, told) for a in attempts]
         return answer
+
+    async def _judged(self, message: ReadMessage, attempts: Sequence[Attempt]) -> ReportVerdict | None:
+        if self._judge_report is None:
+            return AS_IT_IS
+        recipients = tuple(recipient_reports(message.destinations, attempts))
+        return await self._judge_report(ReportDraft(CONDITIONS[attempts[0].state], message.envelope, recipients))
+
+    def _unmade(
+        self, message: ReadMessage, attempts: Sequence[Attempt], verdict: SuppressReport | None
+    ) -> list[Mark]:
+        """No report is made: it is told to nobody, or later."""
+        state = attempts[0].state
+        if verdict is None:
+            later = self._clock.seconds() + ROUTE_AGAIN_SECONDS
+            return [Mark(a.number, a.destination, state, state, later) for a in attempts]
+        recipients = [str(one.recipient.address) for one in recipient_reports(message.destinations, attempts)]
+        self._note(
+            message.envelope.id, "report_suppressed", condition=CONDITIONS[state], recipients=recipients, why=verdict.why
+        )
+        told = EntryState.RETURNED if state is EntryState.FAILED else state
+        return [Mark(a.number, a.destination, state, told) for a in attempts]
 
     async def _routes(self, sender: Address) -> Sequence[Route]:
         try:
@@ -332,12 +365,17 @@ class Reporter:
         return routes
 
     def _report(
-        self, message: ReadMessage, original: Original, attempts: Sequence[Attempt], routes: Sequence[Any]
+        self,
+        message: ReadMessage,
+        original: Original,
+        attempts: Sequence[Attempt],
+        routes: Sequence[Any],
+        verdict: SendReport,
     ) -> Report:
         now = self._clock.seconds()
         id, sender = self._next_id(), message.envelope.sender
         recipients = recipient_reports(message.destinations, attempts)
-        made: dict[str, Any] = {"id": id, "hostname": self._hostname, "made_at": now}
+        made: dict[str, Any] = {"id": id, "hostname": self._hostname, "made_at": now, "explanation": verdict.explanation}
         condition = CONDITIONS[attempts[0].state]
         if condition == "failure":
             octets = failure_report(original, recipients, **made)
@@ -355,7 +393,7 @@ class Reporter:
             id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now, parameters_for(octets, sender)
         )
         destinations = tuple([Destination(index, to, route) for index, route in enumerate(routes)])
-        content, number = Content.of(octets), number_of(id)
+        content, number = apply_edits(Content.of(octets), verdict.header), number_of(id)
         packed = pack(number, envelope, content, destinations)
         return Report(number, packed, message.envelope.id, condition, envelope, content, destinations)
 

@@ -59,7 +59,10 @@ class Settlement:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:
                 state = EntryState.DEFERRED
-        state, report = self._told(entry, destination, state, now)
+        if isinstance(outcome, Failed) and not outcome.reports:
+            state, report = EntryState.RETURNED, None  # as with NOTIFY=NEVER
+        else:
+            state, report = self._told(entry, destination, state, now)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
         hold = None if before is None else before.hold

@@ -18,7 +18,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.interfaces import Candidate, IComponent, IConcurrentDelivery, ICounting, IForgiving, IHostFinder
+from mailserver.interfaces import (
+    Candidate,
+    IComponent,
+    IConcurrentDelivery,
+    ICounting,
+    IForgiving,
+    IHostDelivery,
+    IHostFinder,
+)
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Delivered, Failed, Outcome
@@ -27,7 +35,7 @@ from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
 from mailserver.relay.connections import Connections
-from mailserver.relay.hosts import HostBook, Hosts
+from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
 from mailserver.relay.transmission import Target, Transmission
@@ -60,7 +68,7 @@ class ConnectSettings:
             for address in host.addresses:
                 if self.ipv6 if ":" in address else self.ipv4:
                     source = self.source_ipv6 if ":" in address else self.source_ipv4
-                    targets.append(Target(host.name, Key(address, self.port, policy.value, source), policy))
+                    targets.append(Target(host.name, Key(address, host.port or self.port, policy.value, source), policy))
         return targets[:most]
 
 
@@ -117,7 +125,7 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder)
+@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder, IHostDelivery)
 class Relay:
     """Sends mail to other hosts.
 
@@ -148,7 +156,7 @@ class Relay:
         self.deadline_seconds = deadline_seconds
         self._book = book
         self._connect_settings = connect_settings
-        self._by_domain = by_domain
+        self._by_domain = self.takes_hosts = by_domain  # a smarthost's password is for the smarthost
         self._recipients_most = recipients_most
         self._addresses_most = addresses_most
         self._stop_seconds = stop_seconds
@@ -218,6 +226,20 @@ class Relay:
                 call.report(destination.index, Failed(BAD_DOMAIN, str(error)))
         for domain, shared in domains.items():
             self._route(call, envelope, content, domain, shared)
+        return call.answer()
+
+    def deliver_to(
+        self, hosts: Sequence[Candidate], envelope: Envelope, content: Content, destinations: Sequence[Destination]
+    ) -> Awaitable[Mapping[int, Outcome]]:
+        """As `deliver`, to these hosts.  Raises ValueError where it may not be told any."""
+        if not self.takes_hosts:
+            raise ValueError("a smarthost's password is for the smarthost alone")
+        ranks = sorted({one.rank for one in hosts})
+        groups = [
+            tuple([Host(one.name, one.addresses, one.port) for one in hosts if one.rank == rank]) for rank in ranks
+        ]
+        call = _Call(self.connections.withdraw)
+        self._send(Hosts(tuple(groups)), call, envelope, content, call.one_for_each(destinations))
         return call.answer()
 
     def _route(

@@ -49,10 +49,14 @@ NO_ANSWER = Reply.of(451, "4.4.3", "The DNS does not answer for the domain")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host: its name (for TLS and the log), and its numeric addresses in the order in which they are tried."""
+    """One host: its name (for TLS and the log), and its numeric addresses in the order in which they are tried.
+
+    `port` is 0 where it is the usual one.
+    """
 
     name: str
     addresses: tuple[str, ...]
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

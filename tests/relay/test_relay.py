@@ -5,10 +5,12 @@ from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from mailserver.interfaces import Candidate
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Delayed, Delivered, Failed, Remote
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import Recipient, RecipientParameters
+from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
+from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
 from mailserver.relay.delivery import _recipient
 from mailserver.relay.security import TLSMode
@@ -45,6 +47,28 @@ class Sending(RelayCase):
             self.assertEqual(found, Recipient(final, RecipientParameters(frozenset({"NEVER"}), told)))
             same = Recipient(final, asked)
             self.assertIs(_recipient(Destination(0, same, Remote(final))), same)
+
+    def test_hosts_that_are_named_are_tried_by_rank_at_their_ports_and_share_nothing_with_the_dns(self):
+        a, b = self.peers(None, Peer())
+        where, connect = [], self.network.connect_tcp
+
+        def noting(address, port, *arguments, **named):
+            where.append((address, port))
+            return connect(address, port, *arguments, **named)
+
+        self.connections._connect_tcp = noting
+        hosts = [Candidate("b.own.example", (self.B,), 2526, 7), Candidate("a.own.example", (self.A,), 2525, 3)]
+        destination = Destination(4, Recipient(Address("user", "nowhere.example")), Remote(Address("user", "nowhere.example")))
+        envelope = Envelope("ID", Client("192.0.2.200", 1, "mx"), None, (destination.recipient,), 0.0)
+        answer = self.relay.deliver_to(hosts, envelope, Content.of(MESSAGE), [destination])
+        self.turn()
+        self.assertIsInstance(self.successResultOf(answer)[4], Delivered)
+        self.assertEqual((where, len(b.messages), a), ([(self.A, 2525), (self.B, 2526)], 1, None))
+
+    def test_a_smarthost_that_has_a_password_for_one_host_is_told_no_other(self):
+        self.relay = self.make(by_domain=False)
+        self.assertFalse(self.relay.takes_hosts)
+        self.assertRaises(ValueError, self.relay.deliver_to, [Candidate("a", (self.A,), 25, 0)], None, Content.of(b""), [])
 
     def test_a_look_up_that_takes_its_time_is_waited_for(self):
         peer, _ = self.peers(Peer())
