@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable
 from typing import Any
 
@@ -47,6 +48,7 @@ __all__ = ["MailService", "Options", "makeService"]
 EX_FAILED, EX_CONFIG = 1, 78  # the second of sysexits.h: to start again is no use
 CONNECTIONS_SHARE = 0.6  # of these seconds; the rest is for the queue
 END_SECONDS = 25.0  # of any other part; a component has less
+THREADS_SECONDS = 3.0  # when all has ended, for threads of Twisted's pool
 SWEEP_SECONDS = 86_400.0
 TOLD = (StartError, plugins.PluginError, ConfigurationError, IdentityError, StorageFault)  # by their words alone
 
@@ -116,6 +118,7 @@ def makeService(options: Options) -> MailService:
             own_log=not (parent.get("logfile") or parent.get("syslog") or parent.get("logger")),
             daemon=daemon,
             systemd=Systemd(reactor, os.environ),
+            is_process=True,
         )
     except (StartError, plugins.PluginError, OSError) as error:
         _say(str(error))
@@ -146,6 +149,7 @@ class MailService(Service):
         own_log: bool = True,
         daemon: Daemon | None = None,
         systemd: Systemd | None = None,
+        is_process: bool = False,
     ) -> None:
         self._path = path
         self._reactor = reactor
@@ -164,6 +168,8 @@ class MailService(Service):
         self._has_started = False
         self._stops = False
         self._own_log = own_log
+        self._is_process = is_process  # which ends with the service, and takes nobody else along
+        self._exit_status = 0
 
     def _control_server(self) -> ControlServer:
         in_force = self._in_force
@@ -252,7 +258,8 @@ class MailService(Service):
         else:
             self.log.failure("mailserver cannot start", failure)
         _say_at_start(failure.value)
-        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, _status_of(failure.value))
+        self._exit_status = _status_of(failure.value)
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, self._exit_status)
         self._reactor.callWhenRunning(self._reactor.stop)
 
     # --- while it runs ---
@@ -293,9 +300,12 @@ class MailService(Service):
             if control is not None:
                 await self._end("a control socket", control.stop())
         await self._end("the pickup folder", self._pickup.stop())
-        await self._end("what a reload has replaced", in_force.retirement.finish())
-        await self._end("the filters and the directory", in_force.policy.stop())
+        seconds = max(END_SECONDS, in_force.configuration.limits.stop_seconds + 5)
+        await self._end("what a reload has replaced", in_force.retirement.finish(), seconds)
+        await self._end("the filters and the directory", in_force.policy.stop(), seconds)
         await self._server.stop(max(1.0, end - self._reactor.seconds()))
+        if self._is_process:
+            leave_threads_behind(self._exit_status)
 
     async def _end(self, what: str, ending: Awaitable[Any], seconds: float = END_SECONDS, *, is_told: bool = True) -> None:
         """Let one part come to its end.  Whatever comes of that, the queue has to have its own."""
@@ -306,6 +316,22 @@ class MailService(Service):
                 self.log.error("{what} have not ended within {seconds:g} seconds", what=what, seconds=seconds)
         except Exception:  # noqa: BLE001
             self.log.failure("{what} did not end well", what=what)
+
+
+def leave_threads_behind(status: int) -> None:
+    """End the process in a while, although a thread of a plugin's hangs: Twisted would wait for it for ever.
+
+    All of ours has come to its end.
+    """
+
+    def end() -> None:
+        names = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+        _say(f"the process ends without threads that have not ended: {', '.join(names)}")
+        os._exit(status)
+
+    timer = threading.Timer(THREADS_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _say_at_start(error: BaseException | None) -> None:
