@@ -17,7 +17,7 @@ from mailserver.cli.output import Unable, as_json, plain, say, table
 from mailserver.cli.parsing import Parser
 from mailserver.config.choice import chosen_path
 from mailserver.config.fault import ConfigurationError
-from mailserver.control.client import NoServer, NotStarted
+from mailserver.control.client import ControlError
 
 __all__ = ["run_component_command"]
 
@@ -36,7 +36,7 @@ def run_component_command(words: Sequence[str], own: Collection[str]) -> int | N
         return None
     try:
         described = ask_server(data, "component.commands", {"name": name})
-    except (NoServer, NotStarted) as error:
+    except ControlError as error:  # none runs, it is starting, it is not for this user, it is an older one
         if _is_close(name, own):
             return None
         words_for_them = f"there is no command {plain(name)!r}; a component can have it, while the server runs: {error}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailserver.cli import component_command
-from mailserver.control.client import CommandRefused, NoServer, NotStarted
+from mailserver.control.client import CommandRefused, ControlError, NoServer, NotStarted
 from tests.cli.support import CommandCase, Said, run
 
 ESCAPE = "\x1b]0;owned\x07\u202e"
@@ -104,7 +104,12 @@ class ComponentCommand(CommandCase):
         self.assertEqual((code, output), (0, '{\n  "a": [\n    1,\n    null\n  ]\n}\n'))
 
     def test_without_a_server_it_says_so_and_a_slip_of_the_pen_is_still_one(self) -> None:
-        for error in (NoServer("no server runs on /data"), NotStarted("the server is starting")):
+        for error in (
+            NoServer("no server runs on /data"),
+            NotStarted("the server is starting"),
+            ControlError("/data/control.sock: Permission denied"),
+            CommandRefused("this server knows no command 'component.commands'"),
+        ):
             self.answers["component.commands"] = error
             code, _, errors = self.told("greylist", "forget", "all")
             self.assertEqual(code, 69)
