@@ -38,6 +38,7 @@ from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.asking import Asking
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component, discover, former_warning
 from mailserver.plugins.life import StartError
+from mailserver.plugins.register import checked_offers
 from mailserver.plugins.versions import is_former
 from mailserver.processes.identity import as_owner_of
 
@@ -123,6 +124,7 @@ class _Look:
             try:
                 factory = catalogue.factory(section, table.use)
                 component = build_component(factory, table.options, services)
+                checked_offers(section, table.name or table.use, component)
                 if section in ("delivery", "relay"):
                     AskedDelivery(component, Asking(key, services.clock), prepare_seconds=1)
             except PluginError as error:

@@ -52,7 +52,12 @@ class ComponentCommands:
             raise CommandRefused(f"there is no component {name!r} with a command {command!r}")
         try:
             answer = await carry_out(
-                str(found), found.commands[command], given, clock=self._clock, failures=self._failures
+                str(found),
+                found.commands[command],
+                given,
+                clock=self._clock,
+                failures=self._failures,
+                given_up=found.left.add,
             )
         except Refusal as error:
             raise CommandRefused(str(error)) from error

@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Late
 
 from mailserver.interfaces import Argument, CannotDo, Clock, ComponentCommand
@@ -103,12 +104,21 @@ def described_command(command: ComponentCommand) -> dict[str, Any]:
 
 
 async def carry_out(
-    who: str, command: ComponentCommand, arguments: Mapping[str, Any], *, clock: Clock, failures: FailureLog
+    who: str,
+    command: ComponentCommand,
+    arguments: Mapping[str, Any],
+    *,
+    clock: Clock,
+    failures: FailureLog,
+    given_up: Callable[[Deferred[Any]], object] | None = None,
 ) -> Any:
-    """The answer, which JSON can hold.  Raises `Refusal`; `who` is the component, for its words and the log."""
+    """The answer, which JSON can hold.  Raises `Refusal`.
+
+    `who` is the component, for its words and the log; `given_up` is told of what is late.
+    """
     checked = _checked_arguments(command, arguments)
     try:
-        answer = await within(command.deadline_seconds, later(command.run(**checked)), clock)
+        answer = await within(command.deadline_seconds, later(command.run(**checked)), clock, given_up)
         size = len(json.dumps(answer, allow_nan=False))
     except CannotDo as error:
         raise Refusal(_one_line(words_of(error).partition(": ")[2]) or f"{who} says no") from error

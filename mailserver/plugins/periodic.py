@@ -41,13 +41,19 @@ class Periodic:
 
     The first run comes within a minute, or the interval where that is shorter; each other one an interval, a tenth more or less,
     after the end of the one before.  A run that takes longer than its deadline is cancelled and has failed.  One that goes on all
-    the same keeps the next ones from beginning until it has ended: they are skipped, counted and told.
+    the same keeps the next ones from beginning until it has ended: they are skipped, counted and told.  `given_up` is told of it.
     """
 
     log = Logger()
 
     def __init__(
-        self, name: str, component: Any, *, clock: Clock, random_share: Callable[[], float] = random.random
+        self,
+        name: str,
+        component: Any,
+        *,
+        clock: Clock,
+        random_share: Callable[[], float] = random.random,
+        given_up: Callable[[Deferred[Any]], object] | None = None,
     ) -> None:
         self._name = name
         self._component = component
@@ -55,6 +61,7 @@ class Periodic:
         self._deadline = float(component.deadline_seconds)
         self._clock = clock
         self._share = random_share
+        self._given_up = given_up
         self._rarely = Rarely(seconds=clock.seconds)
         self._failure_log = FailureLog(clock.seconds)
         self._timer: Any = None
@@ -98,7 +105,7 @@ class Periodic:
         self._runs += 1
         self._is_under_way = True
         try:
-            self._waited_for = within(self._deadline, later(self._watched()), self._clock)
+            self._waited_for = within(self._deadline, later(self._watched()), self._clock, self._given_up)
         except FAULTS:
             self._ended(Failure(), pause)
         else:

@@ -7,6 +7,7 @@ against the next component of the same name: reloads do not add up threads that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock, ComponentCommand, ICommands, ICounting, IPeriodic, Services
+from mailserver.plugins.awaiting import FAULTS
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
@@ -27,7 +29,7 @@ from mailserver.plugins.periodic import Periodic, interval_fault
 from mailserver.plugins.rarely import Rarely
 from mailserver.plugins.threads import ThreadCounts, Threads
 
-__all__ = ["Lent", "Register"]
+__all__ = ["Lent", "Register", "checked_offers"]
 
 THREADS = 8  # of a component, for `run_in_thread`
 CALLS_WAITING = 1_000  # of a filter
@@ -127,15 +129,7 @@ class Register:
 
     def built(self, lent: Lent, component: Any) -> None:
         """The component is there.  Raises `PluginError` where it says of itself what cannot be."""
-        if IPeriodic.providedBy(component):
-            fault = interval_fault(component)
-            if fault:
-                raise PluginError(f"{lent} cannot run periodically: {fault}")
-        if ICommands.providedBy(component):
-            try:
-                lent.commands = checked_commands(component, lent.name)
-            except ValueError as error:
-                raise PluginError(f"{lent} cannot offer commands: {error}") from error
+        lent.commands = checked_offers(lent.kind, lent.name, component)
         lent.component = component
         self._lent[id(component)] = lent
         never_begun = [key for key, one in self._lent.items() if not one.is_running]
@@ -154,7 +148,7 @@ class Register:
             return
         lent.is_running = True
         if IPeriodic.providedBy(component):
-            lent.periodic = Periodic(str(lent), component, clock=self._clock)
+            lent.periodic = Periodic(str(lent), component, clock=self._clock, given_up=lent.left.add)
             lent.periodic.start()
 
     def observing(self, component: Any) -> Observing:
@@ -290,11 +284,27 @@ class Register:
         """What the component says in figures; what is no figure is left out."""
         try:
             counts = dict(lent.component.counts())
-        except Exception:  # noqa: BLE001  # a plugin's
+        except FAULTS:
             if self._rarely.may(("counts", lent.name)):
                 self.log.failure("{who} cannot say its counts", who=str(lent))
             return {}
-        return {str(name)[:64]: value for name, value in list(counts.items())[:200] if type(value) in (int, float)}
+        return {str(name)[:64]: value for name, value in list(counts.items())[:200] if _is_figure(value)}
+
+
+def checked_offers(kind: str, name: str, component: Any) -> dict[str, ComponentCommand]:
+    """The commands of a component, and whether it can run periodically as it says.  Raises `PluginError`."""
+    fault = interval_fault(component) if IPeriodic.providedBy(component) else ""
+    if fault:
+        raise PluginError(f"the {kind} {name} cannot run periodically: {fault}")
+    try:
+        return checked_commands(component, name) if ICommands.providedBy(component) else {}
+    except ValueError as error:
+        raise PluginError(f"the {kind} {name} cannot offer commands: {error}") from error
+
+
+def _is_figure(value: Any) -> bool:
+    """What JSON holds as a number."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _of_these(lents: list[Lent], frames: list[FrameType]) -> Lent:

@@ -6,12 +6,19 @@ import json
 import os
 import socket
 from importlib import resources
+from types import SimpleNamespace
 from unittest import mock
 
 import apsw
+from zope.interface import implementer
 
 from mailserver.cli import check_tls
 from mailserver.cli.check import _port_problem
+from mailserver.config import Options
+from mailserver.interfaces import IPeerFilter, IPeriodic
+from mailserver.mail.answers import Pass, Verdict
+from mailserver.mail.envelope import Peer
+from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 from tests.ports import free_port
 from tests.requires import require_root
@@ -41,9 +48,29 @@ class Check(CheckCase):
     def test_every_fault_of_the_file_is_printed(self) -> None:
         said = self.check('[limits]\nrecipients = 1\n[[filter]]\nuse = "denylst"\n[log]\nlevel = "loud"\n')
         self.assertFault(said, 10, "limits.recipients: must be at least 100")
-        self.assertFault(said, 12, "filter[0].use: there is no filter component 'denylst'; known: denylist, null_mx, scores; did you mean 'denylist'?")
+        self.assertFault(said, 12, "filter[0].use: there is no filter component 'denylst'; known: aiosmtpd, denylist, null_mx, scores; did you mean 'denylist'?")
         self.assertFault(said, 14, "log.level: must be one of: debug, info, warn, error")
         self.assertIn(": 3 faults, no warnings.\n", said.out)
+
+    def test_a_component_that_cannot_run_periodically_or_offer_commands_as_it_says_is_a_fault(self) -> None:
+        @implementer(IPeerFilter, IPeriodic)
+        class Hasty:
+            interval_seconds = 0
+            deadline_seconds = 1
+
+            async def judge_peer(self, peer: Peer) -> Verdict:
+                return Pass()
+
+            async def run_periodically(self) -> None: ...
+
+        factory = SimpleNamespace(
+            name="hasty", summary="x", provides=IPeerFilter, options=Options, build=lambda *_: Hasty(), api_version="1.0"
+        )
+        shipped = discover()
+        catalogue = Catalogue([*shipped.found, FoundPlugin(factory, "acme")])
+        with mock.patch("mailserver.cli.check.discover", lambda: catalogue):
+            said = self.check('[[filter]]\nuse = "hasty"\n')
+        self.assertFault(said, 9, "filter[0]: the filter hasty cannot run periodically: interval_seconds is not between")
 
     def test_faults_as_json(self) -> None:
         self.configure(CONFIGURATION + "x = 1\n")
