@@ -75,6 +75,7 @@ FILTERS = (
     IRecipientContentFilter,
     IScorer,
     IModifier,
+    ISigner,
     IObserver,
     ITransactionEnd,
     IPeerEnd,

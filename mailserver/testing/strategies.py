@@ -19,11 +19,8 @@ __all__ = ["addresses", "contents", "domains", "envelopes", "messages", "peers",
 
 LABEL = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)
 ATOM = st.text(string.ascii_letters + string.digits + "!#$%&'*+-/=?^_`{|}~", min_size=1, max_size=20)
-QUOTED = st.text(
-    st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20
-)  # RFC 5321 section 4.1.2: what a quoted string may hold, quoted
-LETTERS = st.characters(min_codepoint=0xA1, max_codepoint=0x2FFF, categories=("Ll", "Lu", "Lo", "Nd"))
-UTF8 = st.text(LETTERS, min_size=1, max_size=10)
+QUOTED = st.text("".join(map(chr, range(32, 127))), min_size=1, max_size=20)  # RFC 5321 section 4.1.2
+UTF8 = st.text("äöüßéçñøŁжйΩλאبहक例子用户ー", min_size=1, max_size=10)
 FIELD_NAMES = ("From", "To", "Subject", "Date", "Message-ID", "Content-Type", "Received", "X-Odd", "x-odd", "DKIM-Signature")
 TYPES = ("text/plain", "text/html; charset=utf-8", "application/octet-stream", "message/rfc822", "image/png", "nonsense", "")
 ENCODINGS = ("7bit", "8bit", "base64", "quoted-printable", "x-none", "")

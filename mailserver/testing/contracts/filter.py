@@ -17,10 +17,11 @@ from mailserver.interfaces import (
     IRecipientFilter,
     IScorer,
     ISenderFilter,
+    ISigner,
 )
 from mailserver.mail.answers import Discard, Finding, Verdict
 from mailserver.mail.content import Content
-from mailserver.mail.edits import HeaderEdit, apply_edits, checked_edit
+from mailserver.mail.edits import AddHeader, HeaderEdit, apply_edits, checked_edit
 from mailserver.mail.envelope import Envelope, Peer, TLSFacts
 from mailserver.testing.contracts.messages import ADDRESSES, MESSAGES
 
@@ -80,6 +81,15 @@ class FilterContract(Case):
                 answer = component.judge_content_for(envelope, content, envelope.recipients[0])
                 self._assert_verdict(answer, name)
 
+    def test_every_message_can_be_signed(self) -> None:
+        """What it returns are fields, and can stand in front."""
+        component = self.make()
+        if not ISigner.providedBy(component):
+            return
+        for name, content in self._contents():
+            fields = self._done(component.sign(self.envelope(), content), name)
+            self.assertEqual([one for one in fields if not isinstance(one, AddHeader)], [], f"{name}: no fields")
+
     def test_every_message_can_be_edited_as_it_says(self) -> None:
         """Its edits are edits, and the core can make them."""
         component = self.make()
@@ -135,6 +145,8 @@ class FilterContract(Case):
             yield lambda: component.judge_content_for(envelope, content, envelope.recipients[0])
         if IScorer.providedBy(component):
             yield lambda: component.weigh(envelope, envelope.recipients[0])
+        if ISigner.providedBy(component):
+            yield lambda: component.sign(envelope, content)
         if IModifier.providedBy(component):
             yield lambda: component.edits(envelope, content)
 
