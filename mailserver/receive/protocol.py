@@ -305,13 +305,11 @@ class ReceiveProtocol(Connection):
         if reply is not None and (is_taken or (self.transaction is not None and self.transaction.excuses(reply))):
             self.session.reply(reply)
         else:
-            self._answer_for_message(reply)
+            self._refuse_for_message(reply)
 
-    def _answer_for_message(self, reply: Reply | None) -> None:
-        reply = reply or replies.LOCAL_ERROR
-        self.session.reply(reply)
-        if reply.code >= 400:
-            self._count_for_message()
+    def _refuse_for_message(self, refusal: Reply | None) -> None:
+        self.session.reply(refusal or replies.LOCAL_ERROR)
+        self._count_for_message()
 
     def _on_data(self, event: events.Data) -> None:
         transaction, profile = self.transaction, self.profile
@@ -328,7 +326,7 @@ class ReceiveProtocol(Connection):
             self.progress = Progress(profile.limits.pace, profile.seconds())
             self.session.reply(reply)
         else:
-            self._answer_for_message(reply)
+            self._refuse_for_message(reply)
             self._forget_transaction()  # it is over
 
     def _on_chunk(self, event: events.Chunk) -> None:

@@ -27,7 +27,7 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
 RECEIVING = (
     "tests.receive.test_protocol", "tests.receive.test_connection", "tests.receive.test_encryption", "tests.receive.test_states",
     "tests.receive.test_login", "tests.receive.test_transaction", "tests.receive.test_reload", "tests.receive.test_behind_proxy",
-    "tests.receive.test_absence", "tests.receive.test_ends", "tests.receive.test_service_extensions", "tests.receive.test_thrown_out",
+    "tests.receive.test_absence", "tests.receive.test_ends", "tests.receive.test_fates", "tests.receive.test_filter_stage", "tests.receive.test_findings", "tests.receive.test_service_extensions", "tests.receive.test_thrown_out",
 )  # fmt: skip
 TESTS = {
     "accounts/system_logins": ("tests.authentication.test_pam", "tests.accounts.test_system"),

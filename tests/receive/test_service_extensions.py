@@ -216,6 +216,25 @@ class Commands(ExtensionCase):
         waiting.callback("taken")
         self.assertEqual(listener.profile.generation.uses, 0)
 
+    def test_its_parts_are_held_for_the_command_alone_or_for_the_transaction_around_it(self) -> None:
+        listener = self.offering(Tickets())
+        uses = listener.profile.generation
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(b"XTICKETS\r\n")
+        self.assertEqual((wire.codes(), uses.uses), ([250], 0))
+        protocol.dataReceived(b"MAIL FROM:<a@b.example> XTICKET=7\r\nXLEFT\r\n")
+        self.assertEqual((wire.codes(), uses.uses), ([250, 250], 1))
+        protocol.dataReceived(b"RSET\r\n")
+        self.assertEqual((wire.codes(), uses.uses), ([250], 0))
+
+    def test_one_that_is_refused_is_an_error_once(self) -> None:
+        limits = ConnectionLimits(patience=Patience(junk_commands=1))
+        listener = self.offering(Tickets("unknown"), limits=limits)
+        protocol, _ = listener.greeted()
+        protocol.dataReceived(b"XTICKETS\r\n" * 4)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(listener.step("closed")["errors"], 4)
+
     def test_after_a_reload_that_has_taken_it_away_its_command_is_502(self) -> None:
         listener = self.offering(Tickets())
         protocol, wire = listener.greeted()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.interfaces import IContentFilter, IPeerFilter, IRecipientContentFilter, IRecipientFilter, ISenderFilter
@@ -91,6 +93,13 @@ class Disconnects(ThrownOutCase):
         self.assertTrue(wire.disconnecting)
         self.assertEqual(listener.step("refused")["why"], "enough")
         self.assertEqual(listener.store.taken, [])
+
+    def test_it_is_no_error_of_the_peers(self) -> None:
+        listener = self.filtered(Senders(Disconnect("enough")))
+        protocol, _ = listener.greeted()
+        protocol.dataReceived(MESSAGE)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(listener.step("closed"), {"messages": 0, "errors": 0})
 
     def test_the_enhanced_code_of_a_deferral_is_said_at_each_stage(self) -> None:
         later = Defer("busy", "4.2.2")
