@@ -38,6 +38,7 @@ LEFT_BEHIND_MOST = 2  # times as many threads as a component has; from there on 
 OBSERVERS_LEFT_BEHIND_MOST = 4
 OBSERVER_SECONDS = 5.0
 NEVER_BEGUN_MOST = 1_000
+NOBODYS_PACKAGES = frozenset({"mailserver", "twisted"})  # a plugin may be a module of `twisted.plugins`
 
 
 class Hanging(Protocol):
@@ -218,7 +219,11 @@ class Register:
         by_module: dict[str, list[Lent]] = {}
         for lent in self._lent.values():
             by_module.setdefault(type(lent.component).__module__, []).append(lent)
-        packages = {name.partition(".")[0]: lents for name, lents in by_module.items() if not name.startswith("mailserver.")}
+        packages = {
+            package: lents
+            for module, lents in by_module.items()
+            if (package := module.partition(".")[0]) not in NOBODYS_PACKAGES
+        }
         for frame in frames:
             module = str(frame.f_globals.get("__name__"))
             lents = by_module.get(module) or packages.get(module.partition(".")[0])

@@ -233,6 +233,19 @@ class InTheRegister(TestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 1)
         return Deferred.fromCoroutine(self.end(component))  # type: ignore[return-value]
 
+    async def test_a_frame_of_a_library_is_its_callers_and_one_of_twisted_nobodys(self) -> None:
+        names: dict[str, Any] = {"__name__": "twisted.plugins.acme", "frames": Everything.frames}
+        exec("class Acme:\n    def frames(self, inner):\n        return inner()\n", names)
+        foreign: dict[str, Any] = {"__name__": "some_library.inside", "frames_of": frames_of, "sys": sys}
+        exec("def inner():\n    return frames_of(sys._getframe())\n", foreign)
+        twisted_own: dict[str, Any] = {"__name__": "twisted.internet.tcp", "frames_of": frames_of, "sys": sys}
+        exec("def inner():\n    return frames_of(sys._getframe())[:1]\n", twisted_own)
+        component = names["Acme"]()
+        self.lent(component, "acme")
+        self.assertEqual(str(self.register.who(component.frames(foreign["inner"]))), "the filter acme")
+        self.assertIsNone(self.register.who(twisted_own["inner"]()))
+        await self.end(component)
+
     async def test_who_holds_the_reactor_is_told_by_the_frames_module_and_of_two_by_the_object(self) -> None:
         one, two = Everything(), Everything()
         self.lent(one, "one")
