@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock, ComponentCommand, ICommands, ICounting, IPeriodic, Services
-from mailserver.plugins.awaiting import FAULTS
+from mailserver.plugins.awaiting import FAULTS, later, within
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
@@ -177,7 +177,7 @@ class Register:
             lent.periodic.stop()
         if lent.observing is not None:
             try:
-                await flush()
+                await within(OBSERVER_SECONDS, later(flush()), self._clock)  # the log's disk may hang
             except Exception:  # noqa: BLE001  # it ends all the same
                 self.log.failure("steps could not be handed to {who} before its end", who=str(lent))
             await lent.observing.end(OBSERVER_SECONDS, self._clock)

@@ -170,6 +170,20 @@ class InTheRegister(TestCase):
         self.assertEqual(stopped, [1])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
+    async def test_and_where_the_disk_of_the_log_hangs(self) -> None:
+        self.patch(sys.modules[Register.__module__], "OBSERVER_SECONDS", 0.001)
+        component = Everything()
+        self.lent(component)
+        self.register.observing(component)
+        stopped: list[int] = []
+
+        async def stop() -> None:
+            stopped.append(1)
+
+        await self.register.end(component, stop, lambda: Deferred())
+        self.assertEqual(stopped, [1])
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
     async def test_periodic_runs_begin_and_end_with_the_component(self) -> None:
         lent, _ = self.lent(component := Everything())
         assert lent.periodic is not None
