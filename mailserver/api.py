@@ -30,6 +30,7 @@ from mailserver.interfaces import (
     ComponentCommand,
     ComponentMetrics,
     ComponentThreads,
+    Fetch,
     IAccountList,
     IAttemptFilter,
     IBatchDelivery,
@@ -119,6 +120,7 @@ from mailserver.mail.edits import (
 )
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters, TLSFacts
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
+from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
 from mailserver.mail.outbound_answers import (
@@ -180,6 +182,9 @@ __all__ = [
     "ExtensionCommand",
     "ExtensionParameter",
     "Failed",
+    "Fetch",
+    "FetchFailed",
+    "Fetched",
     "FilePath",
     "FilterNotes",
     "Finding",

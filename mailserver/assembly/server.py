@@ -21,12 +21,14 @@ from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
+from mailserver.fetching import Fetching
 from mailserver.interfaces import ReportDraft, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.ids import IdSource
+from mailserver.mail.networks import Networks
 from mailserver.mail.outbound_answers import ReportVerdict
 from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
@@ -106,18 +108,18 @@ class Server:
         self._log_file = LogFile(log.path, owner=owner)
         self.steps = make_steps(configuration, self._log_file)
         self.log_observer = LogObserver(self.steps, level=log.level)
-        self.resolver = make_resolver(configuration, reactor)
+        self.resolver = resolver = make_resolver(configuration, reactor)
+        self.fetching = Fetching(reactor=reactor, resolver=resolver, allow=Networks(limits.fetch_networks))
         self.processes = SmallProcesses(reactor=reactor)
-        note, next_id = self.steps.note, self.ids.next
-        self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=next_id)
+        note = self.steps.note
+        self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=self.ids.next)
         self.services = Services(
             clock=reactor,
             run_in_thread=self.pools.of("plugins"),  # each component has its own instead
             state=self.state.space("@"),  # the same
             resolver=self.resolver,
             hostname=configuration.hostname,
-            configuration_directory=configuration.directory,
-            data_directory=data, keys_directory=configuration.keys_path,
+            configuration_directory=configuration.directory, data_directory=data, keys_directory=configuration.keys_path,
             check_password=self.logins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
@@ -171,6 +173,7 @@ class Server:
             self.services,
             state=self.state.space(space_of(section, name, use)),
             records=self.records.space(f"{section}/{name}"),
+            fetch=self.fetching.lend(),
             keep_process=functools.partial(self.processes.keep, section),
         )
 
@@ -185,6 +188,7 @@ class Server:
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
         limits = configuration.limits
+        self.fetching.allow = Networks(limits.fetch_networks)
         self.spool.one_octets_most = limits.memory_bytes
         self.spool.all_octets_most = limits.memory_bytes_total
         self.admission.change(

@@ -83,6 +83,8 @@ class LimitsTable(Options):
     stray_line_ends: Literal["normalize", "refuse"] = "normalize"
     """A CR or LF outside CRLF in a message: LF becomes a line end and CR a blank, or the message is refused after its data. Only
     CRLF.CRLF ends the data."""
+    fetch_networks: tuple[Network, ...] = ()
+    """Networks that are not public and that plugins may fetch from, at any port: for tests."""
     bare_lf_networks: tuple[Network, ...] = ()
     """Networks of devices that end their lines with LF alone, in commands too. LF.LF ends their data as long as they have sent no
     CRLF, wait for each answer, and use neither TLS nor a login."""

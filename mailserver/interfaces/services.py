@@ -12,12 +12,14 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from mailserver.mail.dns_records import Answer
+from mailserver.mail.fetched import Fetched
 
 __all__ = [
     "Clock",
     "ComparesPasswords",
     "ComponentMetrics",
     "ComponentThreads",
+    "Fetch",
     "IRecords",
     "IResolver",
     "IStateStore",
@@ -112,6 +114,20 @@ class KeepProcess(Protocol):
     def __call__(self, kind: str, start: Any, /, *, privileged: bool = True) -> Any: ...
 
 
+class Fetch(Protocol):
+    """Fetches one https URL that a stranger may have chosen, within narrow bounds: for policies, keys, reports."""
+
+    def __call__(
+        self, url: str, /, *, body: bytes | None = None, content_type: str = "", accept: str = "*/*"
+    ) -> Awaitable[Fetched]:
+        """The answer to GET, or to POST where there is a `body` (of this `content_type`).
+
+        Raises `FetchFailed` where there is none: another scheme or port than https and 443, a host without a public address, a
+        certificate of another name, more than 65,536 octets, more than 60 seconds.  Redirects are not followed: their status is
+        the answer.
+        """
+
+
 _NOT_LENT: Any = None  # a component that is built without a server gets fewer services
 
 
@@ -124,6 +140,7 @@ class Services:
     * `state`: an `IStateStore` of the component's own, which outlives a restart
     * `records`: an `IRecords` of the component's own: what must not be lost
     * `resolver`: an `IResolver`
+    * `fetch(url)`: an Awaitable of the `Fetched` answer of a web server whose name a stranger may have chosen
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
@@ -155,6 +172,7 @@ class Services:
     in_reactor: InReactor = _NOT_LENT
     metrics: ComponentMetrics = _NOT_LENT
     records: IRecords = _NOT_LENT
+    fetch: Fetch = _NOT_LENT
 
 
 class IStateStore(Interface):

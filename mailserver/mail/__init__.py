@@ -24,6 +24,7 @@ In the order in which they are read:
 * `quick`: frozen values that are made quickly
 * `cached`: an attribute that is computed once
 * `durable`: syncs the names of files, which a synced file can still lose
+* `fetched`: what was fetched from a web server
 * `reverse_names`: the names of an address that the DNS confirms
 * `recent_tags`: a bounded set of short tags with the day of the last time
 * `dns_records`: a resolver's questions and answers

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-__all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "ip_of", "network_name", "network_of"]
+__all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "ip_of", "is_public", "network_name", "network_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAPPED_BITS = 96  # of ::ffff:0:0/96, where IPv4 addresses lie
@@ -88,3 +88,31 @@ class Networks:
 
 NO_NETWORKS = Networks(())
 LOOPBACK = Networks((ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))
+
+# The registries of special addresses (RFC 6890 and the IANA's lists after it) that are nobody's in the Internet.
+SPECIAL_4 = Networks(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+            "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+            "224.0.0.0/4", "240.0.0.0/4",
+        ),
+    )
+)  # fmt: skip
+GLOBAL_6 = ipaddress.IPv6Network("2000::/3")  # all that has been given to anybody
+SPECIAL_6 = Networks(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+
+
+def is_public(address: str) -> bool:
+    """Whether the address is one of the public Internet's, so that a stranger may name it: not ours, nor of our networks.
+
+    An IPv4 address inside an IPv6 one (mapped, NAT64) is looked at itself; tunnels (6to4, Teredo) are nobody's.
+    """
+    ip = ip_of(address)
+    if isinstance(ip, ipaddress.IPv6Address) and ip in NAT64:
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip in GLOBAL_6 and str(ip) not in SPECIAL_6
+    return ip is not None and str(ip) not in SPECIAL_4

@@ -22,6 +22,7 @@ In the order in which they are read:
 * `golden`: transcripts that a file keeps
 * `state`: an `IStateStore` in memory
 * `records`: an `IRecords` in memory
+* `fetch`: a `Fetch` that answers with the pages of the test
 * `resolver`: an `IResolver` that knows what the test has told it
 * `strategies`: hypothesis strategies for addresses, envelopes and messages
 * `capture_case`: the capture server for test cases of unittest and trial

@@ -29,6 +29,7 @@ from mailserver.plugins.catalogue import build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
 from mailserver.receive.judging import BoundFilter, Judging
+from mailserver.testing.fetch import FakeFetch
 from mailserver.testing.records import MemoryRecords
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
@@ -68,6 +69,7 @@ class ComponentCase(TestCase):
         self.state = MemoryState(self.clock)
         self.metrics: dict[str, Metrics] = {}
         self.records = MemoryRecords()
+        self.fetch = FakeFetch()
         self._ids = IdSource(self.clock.seconds)
 
     # --- The component. ---
@@ -86,6 +88,7 @@ class ComponentCase(TestCase):
             run_in_thread=maybeDeferred,
             state=self.state,
             records=self.records,
+            fetch=self.fetch,
             resolver=self.resolver,
             hostname="mail.example.test",
             configuration_directory=folder,
