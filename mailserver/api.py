@@ -123,6 +123,7 @@ from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, 
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
+from mailserver.mail.message_parts import MessagePart, MessageParts
 from mailserver.mail.outbound_answers import (
     AttemptVerdict,
     GiveUp,
@@ -243,6 +244,8 @@ __all__ = [
     "MailAddress",
     "MailParameters",
     "Mailbox",
+    "MessagePart",
+    "MessageParts",
     "NameServer",
     "Network",
     "NewThreads",

@@ -6,11 +6,13 @@ Lines end with CRLF, as on the wire; dots are undone.  A large message is never 
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailserver.mail.cached import Remembering, cached
 from mailserver.mail.headers import Headers
+from mailserver.mail.message_parts import MessageParts
 from mailserver.mail.quick import quick
 
 __all__ = ["CHUNK_OCTETS", "Content"]
@@ -113,6 +115,15 @@ class Content(Remembering):
             return b"\r\n"
         end = start.find(b"\r\n\r\n", 0, HEADER_OCTETS)
         return start[: end + 4] if end >= 0 else start[:HEADER_OCTETS]
+
+    def parts(self) -> MessageParts:
+        """The MIME parts, one after another: `mailserver.mail.message_parts`.  Iterating raises OSError."""
+        return MessageParts(self, functools.partial(self.__dict__.__setitem__, "parts_beyond_bounds"))
+
+    @cached
+    def parts_beyond_bounds(self) -> str:
+        """What somebody who has iterated `parts` has met beyond the bounds, "" where it was nothing."""
+        return ""
 
     @cached
     def headers(self) -> Headers:

@@ -18,7 +18,7 @@ from mailserver.former import former_names
 from mailserver.mail.headers import Headers
 from mailserver.mail.source import Source
 
-__all__ = ["DEPTH_MOST", "HEADER_LINES_MOST", "PARTS_MOST", "MalformedMIME", "Part", "parts_of"]
+__all__ = ["DEPTH_MOST", "HEADER_LINES_MOST", "PARTS_MOST", "MalformedMIME", "Part", "PartReading", "parts_of"]
 
 DEPTH_MOST = 20
 PARTS_MOST = 1000
@@ -67,10 +67,10 @@ class Part:
 
 def parts_of(source: Source) -> Part:
     """The structure of a message.  Raises `MalformedMIME`, and what `source` does."""
-    return _Reading(source).entity(0, source.size, PLAIN_TEXT, 1, is_message=True)
+    return PartReading(source).entity(0, source.size, PLAIN_TEXT, 1, is_message=True)
 
 
-class _Reading:
+class PartReading:
     """One message while it is looked at."""
 
     def __init__(self, source: Source) -> None:
@@ -83,7 +83,7 @@ class _Reading:
         self._parts += 1
         if depth > DEPTH_MOST or self._parts > PARTS_MOST:
             raise MalformedMIME("it has too many parts, or they are too deep")
-        headers, body = self._header(start, end)
+        headers, body = self.header(start, end)
         kind, boundary = _kind(headers, usual_kind)
         encodings = headers.get_all(ENCODING)
         encoding = re.split(r"[\s;(]", encodings[0].lower(), maxsplit=1)[0] if encodings else ""
@@ -91,14 +91,14 @@ class _Reading:
         gaps: tuple[tuple[int, int], ...] = ()
         if kind.startswith("multipart/"):
             usual = MESSAGE if kind == "multipart/digest" else PLAIN_TEXT
-            ranges, gaps = self._ranges(body, end, boundary)
+            ranges, gaps = self.ranges(body, end, boundary)
             parts = tuple([self.entity(a, b, usual, depth + 1, is_message=False) for a, b in ranges])
         elif kind == MESSAGE and encoding in ("", "7bit", "8bit", "binary"):
             parts = (self.entity(body, end, PLAIN_TEXT, depth + 1, is_message=True),)
         return Part(start, body, end, kind, encoding, headers, is_message, parts, gaps)
 
-    def _header(self, start: int, end: int) -> tuple[Headers, int]:
-        """The fields, and where the body begins."""
+    def header(self, start: int, end: int, *, lenient: bool = False) -> tuple[Headers, int]:
+        """The fields, and where the body begins.  `lenient`: lines that are no fields are left in their places."""
         source = self._source
         if source.read(start, min(start + 2, end)) == b"\r\n":
             return Headers([]), start + 2
@@ -110,14 +110,17 @@ class _Reading:
         if self._lines > HEADER_LINES_MOST:
             raise MalformedMIME("its headers have too many lines")
         headers = Headers.parse(octets)
-        if not all(field.name for field in headers):
+        if not lenient and not all(field.name for field in headers):
             raise MalformedMIME("a line of a header is no field")
         return headers, end if found < 0 else found + 4
 
-    def _ranges(
-        self, start: int, end: int, boundary: bytes
+    def ranges(
+        self, start: int, end: int, boundary: bytes, *, lenient: bool = False
     ) -> tuple[Sequence[tuple[int, int]], tuple[tuple[int, int], ...]]:
-        """The parts of a multipart, and what stands before and behind them (RFC 2046 section 5.1.1)."""
+        """The parts of a multipart, and what stands before and behind them (RFC 2046 section 5.1.1).
+
+        `lenient`: of more than `PARTS_MOST` parts the first ones and one more.
+        """
         source, mark = self._source, b"--" + boundary
         ranges: list[tuple[int, int]] = []
         begins = -1  # of the part that is open
@@ -137,6 +140,8 @@ class _Reading:
                 else:
                     ranges.append((begins, max(begins, at)))
                     if len(ranges) > PARTS_MOST:
+                        if lenient:
+                            return ranges, (preamble,)
                         raise MalformedMIME("it has too many parts")
                 begins = line + found.end()
                 if found[1]:
@@ -145,6 +150,25 @@ class _Reading:
         if begins < 0:
             raise MalformedMIME("the boundary of a multipart does not occur")
         return [*ranges, (begins, end)], (preamble,)  # its end was cut off
+
+    def kind(self, headers: Headers, usual_kind: str) -> tuple[str, bytes]:
+        """The type/subtype in lower case, and a multipart's boundary.  Raises `MalformedMIME`."""
+        return _kind(headers, usual_kind)
+
+    def first_kind(self, headers: Headers, usual_kind: str) -> tuple[str, bytes]:
+        """The same, of the first field and the first boundary where there are several; a multipart without one is none."""
+        fields = headers.get_all(CONTENT_TYPE)
+        found = TYPE.match(fields[0]) if fields else None
+        if found is None:
+            return usual_kind, b""
+        kind = f"{found[1]}/{found[2]}".lower()
+        values = [value for name, value in PARAMETER.findall(fields[0], found.end()) if name.lower() == "boundary"]
+        if not kind.startswith("multipart/"):
+            return kind, b""
+        boundary = values[0] if values else ""
+        boundary = PAIR.sub(r"\1", boundary[1:-1]) if boundary.startswith('"') else boundary
+        boundary = boundary.rstrip()[:200]
+        return (kind, boundary.encode("utf-8", "replace")) if boundary else ("application/octet-stream", b"")
 
     def _next(self, mark: bytes, start: int, end: int) -> int:
         return self._source.find(b"\r\n" + mark, start, end)

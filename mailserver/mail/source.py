@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from mailserver.mail.content import Content
-
-__all__ = ["BLOCK_OCTETS", "FileSource", "MemorySource", "Source", "source_of"]
+__all__ = ["BLOCK_OCTETS", "FileSource", "MemorySource", "Source", "StoredOctets", "source_of"]
 
 BLOCK_OCTETS = 262_144
 
@@ -29,6 +27,25 @@ class Source(Protocol):
 
     def find(self, octets: bytes, start: int, end: int) -> int:
         """Where `octets` are first found whole in this range, -1 where they are not."""
+
+
+class StoredOctets(Protocol):
+    """Where a message's octets are: `mailserver.mail.content.Content`."""
+
+    @property
+    def data(self) -> bytes | None: ...
+
+    @property
+    def path(self) -> str | None: ...
+
+    @property
+    def prefix(self) -> bytes: ...
+
+    @property
+    def skip(self) -> int: ...
+
+    @property
+    def stored_size(self) -> int: ...
 
 
 class MemorySource:
@@ -89,7 +106,7 @@ class FileSource:
 
 
 @contextmanager
-def source_of(content: Content) -> Iterator[Source]:
+def source_of(content: StoredOctets) -> Iterator[Source]:
     """The octets of a message, for as long as the context lasts.  Raises OSError."""
     if content.path is None:
         data = content.data or b""

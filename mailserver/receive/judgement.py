@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.answers import Accept, Discard, Finding, Quarantine, Signal, Verdict
+from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit, in_words
+from mailserver.mail.message_parts import BEYOND_BOUNDS
 from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
 
-__all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_worse"]
+__all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_bounds", "with_worse"]
 
+OURS = "mailserver"  # who has found what no filter has said
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
@@ -95,6 +98,15 @@ def judgement_of(answers: Sequence[FilterAnswer], taken_away: int = 0) -> Judgem
             rank = STRONGEST_FIRST.index(kind)
             best = verdict
     return Judgement(best, tuple(answers))
+
+
+def with_bounds(judgement: Judgement, content: Content) -> Judgement:
+    """With a finding where filters have met parts of the message that nobody looks at, and have not said so."""
+    beyond = content.parts_beyond_bounds
+    if not beyond or any(finding.name == BEYOND_BOUNDS for finding in judgement.findings):
+        return judgement
+    finding = Finding(BEYOND_BOUNDS, 0.0, beyond, source=OURS)
+    return Judgement(judgement.verdict, (*judgement.answers, FilterAnswer(OURS, "content", PASS, 0.0, findings=(finding,))))
 
 
 def with_worse(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> tuple[Finding, ...]:

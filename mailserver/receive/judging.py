@@ -32,7 +32,7 @@ from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.failure_log import FailureLog
 from mailserver.receive.bound_filter import BoundFilter, Question
 from mailserver.receive.filter_stage import FilterStage, ask
-from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, note_answers, with_worse
+from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, note_answers, with_bounds, with_worse
 
 __all__ = ["PASSED", "Asks", "BoundFilter", "FilterAnswer", "Judgement", "Judging", "note_answers", "with_worse"]
 
@@ -103,7 +103,12 @@ class Judging:
     def content(self, envelope: Envelope, content: Content) -> Judgement | Deferred[Judgement]:
         """After the data, for all recipients."""
         groups = self._content.groups(envelope.peer.service)
-        return ask(groups, self._clock, envelope, content) if groups else PASSED
+        if not groups:
+            return PASSED
+        judgement = ask(groups, self._clock, envelope, content)
+        if isinstance(judgement, Deferred):
+            return judgement.addCallback(with_bounds, content)
+        return with_bounds(judgement, content) if content.parts_beyond_bounds else judgement
 
     def content_for(
         self, envelope: Envelope, content: Content, recipient: Recipient
