@@ -18,6 +18,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
+from mailserver.relay.attempts import Attempts
 
 __all__ = ["DeliveryAttempt", "MemoryQueue", "TakenMail"]
 
@@ -71,6 +72,7 @@ class MemoryQueue:
         self,
         *,
         clock: Clock,
+        attempts: Attempts,
         folder: str,
         local: Any,
         remote: Any,
@@ -79,6 +81,7 @@ class MemoryQueue:
         note: Callable[..., None],
     ) -> None:
         self._clock, self._folder, self._local, self._remote = clock, folder, local, remote
+        self._attempts = attempts
         self._retry, self._expire, self._note = tuple(retry_seconds), expire_seconds, note
         self.error: Exception | None = None
         self.taken: list[TakenMail] = []
@@ -139,7 +142,9 @@ class MemoryQueue:
         """As the server's queue understands them: an error, and a flush that fails, is Delayed for all."""
         content = Content.of(taken.octets, binary=taken.binary)
         try:
-            if IBatchDelivery.providedBy(delivery):
+            if delivery is self._remote:
+                answer = await self._attempts.deliver(delivery, taken.envelope, content, mine)
+            elif IBatchDelivery.providedBy(delivery):
                 (answer,) = await delivery.deliver_batch([Parcel(taken.envelope, content, mine, taken.tries > 1)])
             else:
                 answer = await delivery.deliver(taken.envelope, content, mine)

@@ -26,13 +26,16 @@ from mailserver.mail.ids import IdSource
 from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
 from mailserver.plugins.register import Lent, Register
+from mailserver.queue.report_policies import ReportPolicies
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
+from mailserver.relay.attempts import Attempts
 from mailserver.testing.memory.dialogue import SMTPDialogue, Wire
 from mailserver.testing.memory.ends import ACCOUNTS, HOSTS, MAILBOXES
 from mailserver.testing.memory.logins import MemoryAuthenticator
 from mailserver.testing.memory.queue import MemoryQueue
+from mailserver.testing.records import MemoryRecords
 from mailserver.testing.state import MemoryState
 
 __all__ = ["MemoryServer"]
@@ -126,6 +129,7 @@ class MemoryServer:
             run_in_thread=maybeDeferred,
         )
         self.steps_seen: list[Step] = []
+        self._records: dict[str, MemoryRecords] = {}
         self.register = MemoryRegister()
         self.components = Components(
             catalogue=self.catalogue,
@@ -138,8 +142,11 @@ class MemoryServer:
         self.local = self._delivery("delivery", self.configuration.delivery)
         relay = self.configuration.relay
         self.remote = None if relay.use == "none" else self._delivery("relay", relay)
+        self.attempts = Attempts(seconds=clock.seconds, note=self.note)
+        self.report_policies = ReportPolicies(seconds=clock.seconds, note=self.note)
         self.queue = MemoryQueue(
             clock=clock,
+            attempts=self.attempts,
             folder=folder,
             local=self.local,
             remote=self.remote,
@@ -182,7 +189,7 @@ class MemoryServer:
         """Reports are not routed here, and copies that nobody could judge are not judged again."""
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
-        return replace(self._services(name), state=self.state.space(name))
+        return replace(self._services(name), state=self.state.space(name), records=self.records(name))
 
     def _delivery(self, section: str, table: Any) -> AskedDelivery:
         owned = self.components.take(section, table)
@@ -216,6 +223,10 @@ class MemoryServer:
             observe(seen)
 
     # --- what a test asks ---
+
+    def records(self, name: str) -> MemoryRecords:
+        """The records of the component that the configuration calls so."""
+        return self._records.setdefault(name, MemoryRecords())
 
     def component(self, name: str, section: str = "") -> Any:
         """The component that the configuration calls so; `section` is the table's where two have the name.  Raises KeyError."""
