@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["add_change_options", "change_configuration", "change_lines", "domains_of", "normal_domain_of", "reload_server"]
 
 EX_NOPERM = 77
-RELOAD_SECONDS = 120.0
+RELOAD_SECONDS = 300.0  # a component that starts slowly is waited for
 
 
 def add_change_options(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _routes(configuration: Configuration) -> str:
 def reload_server(options: argparse.Namespace) -> None:
     """Let the running server reload the file.  Raises `Unable`."""
     try:
-        ask_server(glance(options.config).data, "reload", {}, timeout_seconds=RELOAD_SECONDS)
+        answer = ask_server(glance(options.config).data, "reload", {}, timeout_seconds=RELOAD_SECONDS)
     except NoServer:
         if not options.json:
             say("No server runs: the next start takes it up.")
@@ -81,6 +81,9 @@ def reload_server(options: argparse.Namespace) -> None:
         raise Unable(f"the file has changed, but the server goes on with what it had: {error}") from error
     except ControlError as error:
         raise Unable(f"the file has changed; {error}", 69) from error
+    else:
+        if answer.get("newer_code") and not options.json:
+            say(f"The code of {', '.join(answer['newer_code'])} on the disk is not what runs: that needs a restart.")
 
 
 def normal_domain_of(text: str) -> str:

@@ -42,6 +42,8 @@ def show_running(running: Mapping[str, Any]) -> None:
     )
     for name, threads in running.get("left_behind", {}).items():
         say(f"{plain(str(name))} has left {threads} thread(s) behind that hang")
+    for what, files in running.get("newer_code", {}).items():
+        say(f"The code of {plain(str(what))} on the disk is not what runs: restart the server ({plain(', '.join(files))})")
     figures = [
         (f"{one['kind']} {one['name']}", str(name), f"{value:g}" if isinstance(value, float) else str(value))
         for one in components
@@ -62,6 +64,8 @@ def troubles_of(component: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     if hanging := component["threads"]["hanging"]:
         found.append(f"{hanging} thread(s) hang")
+    if hanging := component.get("calls_hanging"):
+        found.append(f"{hanging} call(s) run on after their deadline")
     observer = component.get("observer") or {}
     if observer.get("lost"):
         found.append(f"{observer['lost']} steps were lost to it")

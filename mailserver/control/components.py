@@ -32,9 +32,13 @@ class ComponentCommands:
         }
 
     async def components(self, _: dict[str, Any]) -> dict[str, Any]:
-        """`components` that serve, each with what is known of it, and the threads that former ones have `left_behind`."""
-        register = self._server.register
-        return {"components": register.described(), "left_behind": dict(register.left_behind())}
+        """`components` that serve, each with what is known of it, and the threads that former ones have `left_behind`.
+
+        `newer_code`: files whose code on the disk is not what runs, by what people know them as.
+        """
+        register, code = self._server.register, self._server.components.code
+        newer = {what: list(files) for what, files in code.changed().items()}
+        return {"components": register.described(), "left_behind": dict(register.left_behind()), "newer_code": newer}
 
     async def described(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`name`: the `commands` of the component that is called so; `kind` is "" where there is none."""

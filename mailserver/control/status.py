@@ -67,10 +67,13 @@ class StatusCommands:
         relays = [one["counts"] for one in described if one["kind"] == "relay" and "counts" in one]
         if relays:
             figures["relay"] = relays[0]
-        newer = server.components.code.changed()
-        if newer:
-            figures["newer_code"] = {what: ", ".join(files) for what, files in newer.items()}
+        if newer := self._newer_code():
+            figures["newer_code"] = newer
         return figures
+
+    def _newer_code(self) -> dict[str, str]:
+        """By what people know it as: files whose code on the disk is not what runs."""
+        return {what: ", ".join(files) for what, files in self._server.components.code.changed().items()}
 
     async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
         """`reloaded`, the `faults` of single listeners, and the keys that a restart is needed for (`needs_restart`)."""

@@ -222,6 +222,7 @@ class Kept(WholeCase):
         self.assertEqual((await self.reload(table("some")))["newer_code"], ["filter some"])
         await self.until(lambda: "the code of filter some on the disk is not what runs" in self.log(), "it is told")
         self.assertEqual((await self.ask("status"))["newer_code"], {"filter some": str(module)})
+        self.assertEqual((await self.ask("components"))["newer_code"], {"filter some": [str(module)]})
 
 
 @implementer(IRouter)
