@@ -115,7 +115,7 @@ class Components:
         """What needs the privileges that are dropped next.  Raises OSError."""
         for owned in self._all:
             if IPrivilegedComponent.providedBy(owned.component):
-                owned.component.start_privileged()
+                owned.asking.call("start_privileged", anything, owned.component.start_privileged)
 
     async def start(self, owned: Owned, seconds: float) -> None:
         """Start it; what runs already hears of the reload.  Raises as `start_component`."""
@@ -126,7 +126,7 @@ class Components:
             self._register.begin(owned.component)
             self.code.look()
         elif IReloading.providedBy(owned.component):
-            answer = owned.asking.order("reload", seconds, anything, owned.component.reload, passes=REASONS)
+            answer = owned.asking.ask("reload", seconds, anything, owned.component.reload, passes=REASONS, is_bounded=False)
             if isinstance(answer, Deferred):
                 await answer
 
@@ -150,7 +150,7 @@ class Components:
 
     async def _swept(self, owned: Owned) -> None:
         try:
-            answer = owned.asking.order("sweep", SWEEP_SECONDS, _number, owned.component.sweep)
+            answer = owned.asking.ask("sweep", SWEEP_SECONDS, _number, owned.component.sweep, is_bounded=False)
             removed = await answer if isinstance(answer, Deferred) else answer
         except OSError as error:
             self.log.error("the sweep of stale files failed: {error}", error=error)

@@ -54,32 +54,22 @@ class Asking:
         function: Callable[..., Awaitable[Any]],
         *arguments: Any,
         passes: tuple[type[Exception], ...] = (),
+        is_bounded: bool = True,
     ) -> T | Deferred[T]:
         """What `read` makes of the answer: the value itself where the component does not wait.
 
         `read` raises for a wrong answer.  Errors of the kinds in `passes` are answers and are raised as they come; everything
-        else is raised as a `CannotTell`: the component's own, or `ComponentFailed`.
+        else is raised as a `CannotTell`: the component's own, or `ComponentFailed`.  What is not `is_bounded` is tried whatever
+        runs on of earlier questions.
         """
-        if len(self.left) >= LEFT_MOST:
+        if self.left.things and len(self.left) >= LEFT_MOST and is_bounded:
             raise ComponentFailed(f"{self.name}: {what}: {len(self.left)} earlier questions have not ended")
-        return self.order(what, seconds, read, function, *arguments, passes=passes)
-
-    def order(
-        self,
-        what: str,
-        seconds: float,
-        read: Callable[[Any], T],
-        function: Callable[..., Awaitable[Any]],
-        *arguments: Any,
-        passes: tuple[type[Exception], ...] = (),
-    ) -> T | Deferred[T]:
-        """As `ask`, for what has to be tried whatever runs on of earlier questions."""
         try:
             answer = now_or_later(function(*arguments))
-        except FAULTS as error:
+            if not isinstance(answer, Deferred):
+                return read(answer)
+        except FAULTS as error:  # of the component's code; or of its answer, which is anybody's object, when it is looked at
             raise self._error(what, error, passes) from error
-        if not isinstance(answer, Deferred):
-            return self._read(what, read, answer)
         # The two errors, the component's and the deadline's, are told apart before they come together.  Who cancels hears
         # Twisted's `CancelledError`: nobody has failed then.
         answer.addCallbacks(

@@ -45,7 +45,10 @@ def now_or_later(awaitable: Awaitable[T]) -> T | Deferred[T]:
         try:
             waits_for = coroutine.send(None)
         except StopIteration as finished:
-            return _plain(finished.value)  # type: ignore[no-any-return]
+            value = finished.value
+            if value.__class__ is CoroutineType or isinstance(value, Deferred):
+                _raise_for_unawaited(value)
+            return value  # type: ignore[no-any-return]
         except RuntimeError as error:
             if is_without_loop(error):
                 raise NoAsyncio(NO_LOOP) from error
@@ -66,14 +69,14 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _plain(value: Any) -> Any:
-    """What a coroutine has returned.  Raises TypeError for a Deferred or a coroutine, which it has forgotten to await."""
+def _raise_for_unawaited(value: Any) -> None:
+    """Raises TypeError for a Deferred or a coroutine that a coroutine has returned: it has forgotten to await it."""
     if value.__class__ is CoroutineType:
         value.close()
     elif isinstance(value, Deferred):
         value.addErrback(lambda _: None)  # nobody will look at it
     else:
-        return value
+        return
     raise TypeError(f"the coroutine returned a {type(value).__name__}, which it does not await")
 
 
@@ -120,7 +123,7 @@ class Rest(Deferred[Any]):
         if self.called:  # a cancelled one has had its answer, whatever the coroutine makes of that
             return
         try:
-            value = _plain(value)
+            _raise_for_unawaited(value)
         except TypeError:
             self.errback(Failure())
         else:

@@ -17,24 +17,27 @@ __all__ = ["LeftBehind"]
 
 
 class LeftBehind:
-    """Counts what still runs (`len`).  `add` is told what was given up, after its cancelling."""
+    """Counts what still runs (`len`); `things` may hold what has ended since.
 
-    __slots__ = ("_things",)
+    `add` is told what was given up, after its cancelling.
+    """
+
+    __slots__ = ("things",)
 
     def __init__(self) -> None:
-        self._things: list[weakref.ref[Any]] = []
+        self.things: list[weakref.ref[Any]] = []
 
     def add(self, answer: Deferred[Any]) -> None:
         """An answer that nobody waits for any more."""
         thing = answer.coroutine if isinstance(answer, Rest) else answer
         if _runs(thing):
-            self._things = [one for one in self._things if _runs(one())]
-            self._things.append(weakref.ref(thing))
+            self.things = [one for one in self.things if _runs(one())]
+            self.things.append(weakref.ref(thing))
 
     def __len__(self) -> int:
-        if self._things:
-            self._things = [one for one in self._things if _runs(one())]
-        return len(self._things)
+        if self.things:
+            self.things = [one for one in self.things if _runs(one())]
+        return len(self.things)
 
 
 def _runs(thing: Any) -> bool:

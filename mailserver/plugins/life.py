@@ -33,7 +33,7 @@ async def start_component(
     late, it raises another error, it answers with no Awaitable.
     """
     if IComponent.providedBy(component):
-        answer = asking.order("start", seconds, anything, component.start, passes=reasons)
+        answer = asking.ask("start", seconds, anything, component.start, passes=reasons, is_bounded=False)
         if isinstance(answer, Deferred):
             await answer
 
@@ -42,7 +42,7 @@ async def stop_component(component: Any, asking: Asking, seconds: float) -> None
     """Stop what has a life; its errors go to the log.  After so many seconds nobody waits for it any more."""
     if IComponent.providedBy(component):
         try:
-            answer = asking.order("stop", seconds, anything, component.stop)
+            answer = asking.ask("stop", seconds, anything, component.stop, is_bounded=False)
             if isinstance(answer, Deferred):
                 await answer
         except ComponentFailed as error:

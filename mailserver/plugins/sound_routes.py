@@ -29,7 +29,17 @@ def mailbox_of(found: object) -> Mailbox | None:
         return None
     if not isinstance(found, Mailbox):
         raise TypeError(f"the answer is {kind_of(found)}, not a mailbox")
-    user, domain, folder = cast("tuple[object, object, object]", (found.user, found.domain, found.folder))
+    user, domain, folder = cast("tuple[Any, Any, Any]", (found.user, found.domain, found.folder))
+    if (
+        found.__class__ is Mailbox
+        and folder == ()
+        and user.__class__ is domain.__class__ is str
+        and user.isascii()
+        and domain.isascii()
+        and len(user) + len(domain) <= NAME_CHARACTERS
+        and found.system.__class__ is found.junk.__class__ is found.folder_must_exist.__class__ is bool
+    ):
+        return found  # an inbox in ASCII, as most are: quick
     flags = cast("tuple[object, ...]", (found.system, found.folder_must_exist, found.junk))
     if not isinstance(folder, tuple) or len(folder) > FOLDERS_MOST:
         raise TypeError(f"the mailbox's folder is {kind_of(folder)}, not a tuple of at most {FOLDERS_MOST} names")

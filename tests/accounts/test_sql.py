@@ -182,6 +182,14 @@ class SqlCase(SynchronousTestCase):
         self.clock.advance(10)
         self.assertEqual(self.result(self.directory.find("carol", "example.org")), Mailbox("carol", "example.org"))
 
+    def test_after_a_reload_it_is_asked_again_and_a_wrong_query_is_told(self) -> None:
+        self.result(self.directory.find("carol", "example.org"))
+        self.change("INSERT INTO account VALUES ('carol@example.org', NULL, NULL)")
+        self.result(self.directory.reload())
+        self.assertEqual(self.result(self.directory.find("carol", "example.org")), Mailbox("carol", "example.org"))
+        self.change("ALTER TABLE account RENAME TO other")
+        self.failureResultOf(Deferred.fromCoroutine(self.directory.reload()), CannotTell)
+
     def change(self, statement: str) -> None:
         with apsw.Connection(self.path) as connection:
             connection.execute(statement)

@@ -291,7 +291,7 @@ class Time(AskedCase):
     def test_a_component_of_which_too_much_runs_on_is_asked_nothing_more_but_to_stop(self) -> None:
         coroutines = [stubborn() for _ in range(LEFT_MOST)]
         with capturedLogs():
-            waiting = [self.asking.order("x", SECONDS, anything, lambda one=one: one) for one in coroutines]
+            waiting = [self.asking.ask("x", SECONDS, anything, lambda one=one: one, is_bounded=False) for one in coroutines]
             self.clock.advance(SECONDS)
         for one in waiting:
             assert isinstance(one, Deferred)
@@ -299,7 +299,7 @@ class Time(AskedCase):
         self.assertEqual(len(self.asking.left), LEFT_MOST)
         why = self.failureResultOf(self.asked("find", returning(lambda: None)), ComponentFailed).getErrorMessage()
         self.assertIn("1000 earlier questions have not ended", why)
-        self.assertIsNone(self.asking.order("stop", SECONDS, anything, returning(lambda: None)))
+        self.assertIsNone(self.asking.ask("stop", SECONDS, anything, returning(lambda: None), is_bounded=False))
         del waiting, coroutines
         gc.collect()
         self.assertIsNone(self.successResultOf(self.asked("find", returning(lambda: None))))
