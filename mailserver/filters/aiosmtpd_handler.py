@@ -42,7 +42,7 @@ from mailserver.plugins.life import StartError
 
 __all__ = ["AiosmtpdHandler", "AiosmtpdOptions", "factory"]
 
-STATUS = re.compile(r"([2-5][0-9][0-9])(?:[ -]+([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=\s|$))?[ -]*(.*)", re.DOTALL)
+STATUS = re.compile(r"([2-5][0-9][0-9])(?:[ -]+([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=\s|$))?(?:[\s-]+(.*))?", re.DOTALL)
 MAY_HANG_UP = frozenset({"handle_EHLO", "handle_HELO", "handle_MAIL"})
 WORDS_CHARACTERS = 500
 
@@ -190,9 +190,9 @@ def _verdict(hook: str, status: Any) -> Verdict:
     """What an SMTP status says.  Raises `ValueError` for what is none."""
     match = STATUS.fullmatch(status) if isinstance(status, str) else None
     if match is None or match[1][0] == "3":
-        raise ValueError(f"{hook} has returned {str(status)[:80]!r}, no status such as '250 OK'")
+        raise ValueError(f"{hook} has returned {repr(status)[:80]}, no status such as '250 OK'")
     code, enhanced, words = match.groups()
-    why = words.strip()[:WORDS_CHARACTERS] or f"{hook}: {code}"
+    why = (words or "").strip()[:WORDS_CHARACTERS] or f"{hook}: {code}"
     if code == "421" and hook in MAY_HANG_UP:
         return Disconnect(why)
     match code[0]:
