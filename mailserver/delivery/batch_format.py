@@ -101,7 +101,9 @@ def message_of(parcel: Parcel, host: str) -> BatchMessage:
                 box.junk,
                 file_name(envelope.received_at, envelope.id, number, host),
                 delivery_fields(
-                    envelope.sender, route.address, destination.recipient.address, binary=content.binary
+                    *(envelope.sender, route.address, destination.recipient.address),
+                    binary=content.binary,
+                    lines=destination.lines,
                 ),
             )
         )

@@ -31,6 +31,7 @@ from mailserver.mail.answers import Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
+from mailserver.mail.tags import for_final_delivery
 from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
 from mailserver.processes.small import keep_here
@@ -53,6 +54,7 @@ class CourierClient:
 
     def hand_over(self, copy: BatchCopy, message: BatchMessage, reply: socket.socket) -> None:
         """In a thread: ask for one file, and close our copy of the reply's other end.  Raises OSError."""
+        message = _final(message)
         with reply, _content_of(message) as content:
             self.process.send(_request_of(copy, message), [reply.fileno(), content.fileno()])
 
@@ -224,6 +226,17 @@ def _request_of(copy: BatchCopy, message: BatchMessage) -> bytes:
         "again": message.again,
     }
     return json.dumps(members, ensure_ascii=True).encode("ascii")
+
+
+def _final(message: BatchMessage) -> BatchMessage:
+    """Without what came with it and is the delivery's to write."""
+    content = message.content()
+    final = for_final_delivery(content)
+    if final is content:
+        return message
+    return message._replace(
+        data=final.data, path=final.path, stored_size=final.stored_size, prefix=final.prefix, skip=final.skip
+    )
 
 
 def _prefix_fits(message: BatchMessage) -> bool:

@@ -15,12 +15,16 @@ __all__ = ["Body", "delivery_fields", "field_lines", "local_form"]
 CONTROLS = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029))
 
 
-def delivery_fields(sender: Address | None, final: Address, original: Address, *, binary: bool = False) -> bytes:
-    """Return-Path (RFC 5321 section 4.4), Delivered-To, and X-Original-To where an alias stood between."""
+def delivery_fields(
+    sender: Address | None, final: Address, original: Address, *, binary: bool = False, lines: bytes = b""
+) -> bytes:
+    """Return-Path (RFC 5321 section 4.4), Delivered-To, and X-Original-To where an alias stood between; then `lines`, each with
+    its CRLF."""
     fields = f"Return-Path: <{'' if sender is None else _one_line(sender)}>\nDelivered-To: {_one_line(final)}\n"
     if original is not final and original != final:
         fields += f"X-Original-To: {_one_line(original)}\n"
-    return _encoded(fields, binary)
+    octets = _encoded(fields, binary)
+    return octets + (lines if binary else lines.replace(b"\r\n", b"\n")) if lines else octets
 
 
 def field_lines(*fields: tuple[str, Address | None], binary: bool = False) -> bytes:

@@ -36,9 +36,9 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Delayed, Local, Outcome
 from mailserver.mail.content import Content
-from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, one_for_each
+from mailserver.mail.tags import for_final_delivery
 from mailserver.plugins.threads import Threads
 from mailserver.processes.answer import PendingAnswer
 from mailserver.processes.kept import KeptProcess
@@ -198,7 +198,7 @@ class PipeDelivery:
                 return Delayed(sysexits.NO_TIME_LEFT, "other messages kept the command busy")
             try:
                 if self._header_fields:  # with a Return-Path, the only one
-                    content = without_return_path(content)
+                    content = for_final_delivery(content)
                 return await self._run(self._request_of(envelope, content, destination), content)
             finally:
                 self._slots.release()
@@ -237,7 +237,9 @@ class PipeDelivery:
         fields = b""
         if self._header_fields:
             fields = delivery_fields(
-                envelope.sender, destination.route.address, destination.recipient.address, binary=content.binary
+                *(envelope.sender, destination.route.address, destination.recipient.address),
+                binary=content.binary,
+                lines=destination.lines,
             )
         if in_request:
             fields += content.prefix if content.binary else b"".join(local_form([content.prefix]))

@@ -24,7 +24,7 @@ from mailserver.delivery.open_maildirs import BELOW, Maildir, Maildirs
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_fd
-from mailserver.mail.edits import without_return_path
+from mailserver.mail.tags import for_final_delivery
 
 __all__ = ["Earlier", "MaildirWriter", "NobodyWaits", "store"]
 
@@ -177,7 +177,7 @@ def _body(content: Content, final: bool) -> Body:
     def pieces() -> Iterator[bytes]:
         nonlocal content, final
         if final:
-            content, final = without_return_path(content), False
+            content, final = for_final_delivery(content), False
         return content.chunks()
 
     return Body(pieces, binary=content.binary, in_memory=in_memory)

@@ -12,8 +12,10 @@ In the order in which they are read:
 * `answers`: the answers that parts give each other: a filter's verdict, a recipient's route, an attempt's outcome
 * `outbound_answers`: the answers of those who are asked before an attempt, and before a report
 * `parcel`: what a delivery is handed: one message and the destinations that it serves
+* `tags`: header fields that one recipient's copy gets at local delivery
 * `set_apart`: what of an accepted message is not simply delivered: copies that are held, refusals that are reported
 * `outcomes`: checks what a plugin's delivery returns before it goes into the store, reports and the log
+* `added_header`: a header field that somebody adds: what may be in one, and how it goes out
 * `edits`: changes that a modifier may ask for, and how they are made to a header section
 * `ids`: message ids: sixteen letters and digits that sort by time
 * `trace`: trace fields: Received, Return-Path, Delivered-To (RFC 5321 section 4.4)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailserver.former import former_names
+from mailserver.mail.added_header import AddHeader
 from mailserver.mail.address import Address
 from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
@@ -76,7 +77,8 @@ class Finding:
 
     `name` says what it is ("spf"), `score` how much it speaks against the message (below 0: for it).  `evidence` is for
     people, at most 1,000 characters; `properties` are for programs: at most 50 texts, numbers, booleans or None by name.
-    `source` is the filter's name, which the core sets.
+    `source` is the filter's name, which the core sets.  `tags` are header fields for the copies of those whom it concerns: a
+    recipient's alone where his copy was judged, else everybody's.  They are written at local delivery, at most 4 KiB for a copy.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Finding:
     evidence: str = ""
     properties: Mapping[str, str | int | float | bool | None] = field(default=NO_FACTS, hash=False)
     source: str = ""
+    tags: tuple[AddHeader, ...] = ()
 
 
 # --- Verdict: a filter's answer.  The worst wins, but for what an explicit Accept takes away. ---

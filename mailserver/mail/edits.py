@@ -7,11 +7,11 @@ The edits of a message in a file leave the file alone: its header section is rep
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mailserver.mail.added_header import AddHeader, EditError, checked_name, field_octets
 from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 
@@ -33,34 +33,9 @@ __all__ = [
     "with_fields",
     "with_start",
     "with_value",
-    "without_return_path",
 ]
 
-LINE_OCTETS = 998  # RFC 5322 section 2.1.1, without the CRLF
 WORDS_CHARACTERS = 200
-NAME = re.compile(r"[!-9;-~]{1,76}")
-# RFC 5322 section 2.2.3 and errata 1908: each line of a folded value holds something besides blanks.
-VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*(?:\r\n[ \t]+[^\x00-\x20\x7f][^\x00-\x08\x0a-\x1f\x7f]*)*")
-
-
-class EditError(ValueError):
-    """An edit that cannot be made: an invalid field name or value, or a header section without an end."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddHeader:
-    """Put a header field in front of the message's own.
-
-    `value` may be folded with CRLF and a blank, has no other control character than the tab, and no line of it takes the
-    field beyond 998 octets.  It goes out as UTF-8: encode it (RFC 2047) where the message did not come with SMTPUTF8.
-    Raises `EditError`.
-    """
-
-    name: str
-    value: str
-
-    def __post_init__(self) -> None:
-        _field(self.name, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +52,7 @@ class InsertHeader:
     def __post_init__(self) -> None:
         if not _is_number(self.at) or self.at < 0:
             raise EditError(f"a place in the header section is 0 or more, not {self.at!r}")
-        _field(self.name, self.value)
+        field_octets(self.name, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +71,9 @@ class ChangeHeader:
         if not _is_number(self.index):
             raise EditError(f"an index is a whole number, not {self.index!r}")
         if self.value is None:
-            _checked_name(self.name)
+            checked_name(self.name)
         else:
-            _field(self.name, self.value)
+            field_octets(self.name, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +83,7 @@ class DropHeader:
     name: str
 
     def __post_init__(self) -> None:
-        _checked_name(self.name)
+        checked_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +189,7 @@ def apply_edits(content: Content, edits: Iterable[HeaderEdit]) -> Content:
     edits = list(edits)
     added = [edit for edit in edits if isinstance(edit, AddHeader)]
     if len(added) == len(edits):
-        front = b"".join([_field(edit.name, edit.value) for edit in reversed(added)])
+        front = b"".join([field_octets(edit.name, edit.value) for edit in reversed(added)])
         return content.with_prefix(front) if front else content
     dropped = [edit.name.lower() for edit in edits if isinstance(edit, DropHeader)]
     if len(dropped) == len(edits):
@@ -230,9 +205,9 @@ def apply_edits(content: Content, edits: Iterable[HeaderEdit]) -> Content:
 def _edit(fields: list[bytes], edit: HeaderEdit) -> None:
     match edit:
         case AddHeader(name, value):
-            fields.insert(0, _field(name, value)[:-2])
+            fields.insert(0, field_octets(name, value)[:-2])
         case InsertHeader(at, name, value):
-            fields.insert(at, _field(name, value)[:-2])
+            fields.insert(at, field_octets(name, value)[:-2])
         case DropHeader(name):
             places = _places(fields, name)
             fields[:] = [field for n, field in enumerate(fields) if n not in places]
@@ -241,7 +216,7 @@ def _edit(fields: list[bytes], edit: HeaderEdit) -> None:
             if not -len(places) <= index < len(places):
                 raise EditError(f"there is no field {name} {index}: there are {len(places)}")
             place = places[index]
-            fields[place : place + 1] = [] if value is None else [_field(name, value)[:-2]]
+            fields[place : place + 1] = [] if value is None else [field_octets(name, value)[:-2]]
 
 
 def _places(fields: Sequence[bytes], name: str) -> list[int]:
@@ -255,26 +230,7 @@ def _is_number(value: object) -> bool:
 
 def field_of(edit: AddHeader) -> bytes:
     """The field's octets, with the CRLF that ends it."""
-    return _field(edit.name, edit.value)
-
-
-def _field(name: Any, value: Any) -> bytes:  # a plugin's: of any type
-    name = _checked_name(name)
-    if not isinstance(value, str) or VALUE.fullmatch(value) is None:
-        raise EditError(f"the value of {name} holds a control character, or a line end without a text after it")
-    try:
-        field = f"{name}: {value}".encode()
-    except UnicodeEncodeError:
-        raise EditError(f"the value of {name} holds a lone surrogate") from None
-    if max(map(len, field.split(b"\r\n"))) > LINE_OCTETS:
-        raise EditError(f"a line of {name} is longer than {LINE_OCTETS} octets")
-    return field + b"\r\n"
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or NAME.fullmatch(name) is None:
-        raise EditError(f"not the name of a header field: {name!r:.100}")
-    return name
+    return field_octets(edit.name, edit.value)
 
 
 def with_start(content: Content, start: bytes, octets: int) -> Content:
@@ -306,15 +262,6 @@ def with_value(content: Content, name: str, value: bytes) -> Content:
         content,
         b"".join([(name.encode() + b": " + value if one.name == key else one.raw) + b"\r\n" for one in content.headers]),
     )
-
-
-def without_return_path(content: Content) -> Content:
-    """For the final delivery, which writes its own (RFC 5321 section 4.4).  Never raises."""
-    try:
-        has_one = b"return-path" in content.head.lower()
-        return _without(content, frozenset({"return-path"})) if has_one else content
-    except (EditError, OSError):  # no end of the header section; or a file that whoever writes the message meets, too
-        return content
 
 
 def _without(content: Content, names: frozenset[str]) -> Content:

@@ -2,7 +2,7 @@
 
 The octets are one JSON array whose first member is the version.  Members stand by position, so a message's row stays small:
 
-    [2, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
+    [version, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
 
     address      ["local", "domain"]                    null: the null reverse-path; a third member true: bare
     parameters   null, or [size, body, smtputf8, ret, envid, auth]
@@ -10,11 +10,12 @@ The octets are one JSON array whose first member is the version.  Members stand 
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient;
-                 then true where it is named_by_index
+                 then true where it is named_by_index; then, from version 3 on, its lines as text
     route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is true
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
-In version 1 every destination is named_by_index.
+In version 1 every destination is named_by_index.  Version 3 is written where a destination has lines of its own, so that an
+earlier release reads all others.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from mailserver.mail.parcel import Destination
 __all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_envelope"]
 
 VERSION = 2
+WITH_LINES = 3
 NAMED_BY_INDEX = 1  # the last version whose releases named files in Maildirs so
 
 # ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
@@ -59,7 +61,7 @@ def encode_envelope(envelope: Envelope, destinations: tuple[Destination, ...]) -
     sender = envelope.sender
     positions = {id(recipient): n for n, recipient in enumerate(envelope.recipients)}
     row = (
-        VERSION,
+        WITH_LINES if any(one.lines for one in destinations) else VERSION,
         envelope.id,
         envelope.received_at,
         None if sender is None else _address_row(sender),
@@ -79,8 +81,8 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
         raise UnreadableEnvelope(f"not JSON: {error}") from None
     if not isinstance(row, list) or not row or type(row[0]) is not int:
         raise UnreadableEnvelope("not an array that begins with a version")
-    if not 1 <= row[0] <= VERSION:
-        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {VERSION}")
+    if not 1 <= row[0] <= WITH_LINES:
+        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {WITH_LINES}")
     try:
         return _decoded(row)
     except (TypeError, ValueError, LookupError) as error:
@@ -121,7 +123,9 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     recipient = destination.recipient
     route = destination.route
     address = _address_row(route.address)
-    named = (True,) if destination.named_by_index else ()
+    named: tuple[Any, ...] = (True,) if destination.named_by_index else ()
+    if destination.lines:
+        named = (destination.named_by_index, destination.lines.decode("latin-1"))
     place: Any = positions.get(id(recipient))
     if place is None:
         place = _recipient_row(recipient)
@@ -187,10 +191,11 @@ def _recipient(row: list[Any]) -> Recipient:
 
 def _destination(row: list[Any], recipients: tuple[Recipient, ...], by_index: bool) -> Destination:
     index, place, route, *named = row
-    by_index = by_index or bool(named)
+    by_index = by_index or bool(named and named[0])
+    lines = named[1].encode("latin-1") if len(named) > 1 else b""
     recipient = recipients[place] if type(place) is int else _recipient(place)
     if len(route) == 1:
-        return Destination(index, recipient, Remote(_address(route[0])), by_index)
+        return Destination(index, recipient, Remote(_address(route[0])), by_index, lines)
     address, user, domain, folder, *facts = route
     box = Mailbox(user, domain, tuple(folder), *facts)
-    return Destination(index, recipient, Local(_address(address), box), by_index)
+    return Destination(index, recipient, Local(_address(address), box), by_index, lines)

@@ -23,6 +23,9 @@ class Destination:
     here (several destinations may share one, through an alias).  Several destinations may end at one place: it gets one copy,
     that of the first of them (`one_for_each`), and all have its outcome.
 
+    `lines` are header fields of this copy alone, each with its CRLF: whoever delivers into a mailbox puts them above the
+    message; they go to no other host.
+
     The message id and the mailbox name the file in a Maildir; where `named_by_index`, the message id and the index do: a release
     before this rule took the message, and may have written the file already.
     """
@@ -31,6 +34,7 @@ class Destination:
     recipient: Recipient
     route: Local | Remote
     named_by_index: bool = False
+    lines: bytes = b""
 
     @property
     def place(self) -> Hashable:

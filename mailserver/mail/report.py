@@ -169,9 +169,10 @@ def hold_report(
     hostname: str,
     made_at: float,
     held_until: float | None,
+    explanation: str = "",
 ) -> bytes:
     """The message that says that copies are held by this host.  `held_until` is when they are discarded, None for never."""
-    writing = _Writing(_header_of(original), id, hostname, made_at)
+    writing = _Writing(_header_of(original), id, hostname, made_at, explanation)
     ends = f" What is not released by {date_time(int(held_until))} is discarded." if held_until is not None else ""
     writing.waits = f"It is held, and goes on when the postmaster of this server releases it.{ends}"
     return writing.report([(one, Action.DELAYED) for one in recipients], subject="Your message is held", retry_until=None)

@@ -19,6 +19,7 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.own_results import without_own_results
 from mailserver.mail.reply import Reply
+from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import all_of
 from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
@@ -97,6 +98,10 @@ class AfterData:
             if isinstance(completed, Objection):
                 return self._refused(completed.reply, completed.why)
             content = completed
+        return await self._judged_and_committed(content)
+
+    async def _judged_and_committed(self, content: Content) -> Sequence[Reply]:
+        transaction, profile = self._transaction, self._profile
         asks, routes = profile.asks, transaction.routes
         if asks.content and not transaction.discard:
             refusal = await self._judged(content)
@@ -114,18 +119,22 @@ class AfterData:
         original = without_own_results(content, profile.hostname)
         envelope = transaction.envelope()
         content = self._traced(original, envelope)
+        tags: Sequence[bytes] = ()
         if asks.edits and not transaction.discard:
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
+            tags = added_tags(content, edited[0])
             content, routes, transaction.discard = edited
             original, envelope = content, transaction.envelope()
             if edited[2]:
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
+        if decision is None and (tags or self._has_tags()):
+            decision = self._decide((PASS,) * len(transaction.recipients))
         if decision is None:
             accepted = await self._commit(envelope, content, original, copies_of(transaction.recipients, routes))
             return transaction.same_for_all(accepted)
-        accepted = await self._commit(envelope, content, original, self._copies(decision, verdicts, routes), decision)
+        accepted = await self._commit(envelope, content, original, self._copies(decision, verdicts, routes, tags), decision)
         return self._answers(decision, verdicts, accepted)
 
     async def _judged(self, content: Content) -> Reply | None:
@@ -173,14 +182,25 @@ class AfterData:
         knows_sender = bool(transaction.peer.login) and transaction.sender is not None
         return decide(verdicts, aside, discarded, answers=answers, reports=knows_sender and profile.copy_policy.reports)
 
-    def _copies(self, decision: Decision, verdicts: Sequence[Verdict], routes: Routes) -> Copies:
+    def _copies(self, decision: Decision, verdicts: Sequence[Verdict], routes: Routes, tags: Sequence[bytes]) -> Copies:
+        """`tags` are the modifiers', for every copy."""
         transaction = self._transaction
         ways = []
         for n, (recipient, fate) in enumerate(zip(transaction.recipients, decision.fates, strict=True)):
             reply = self._reply_to(verdicts[n]) if fate.fate is Fate.RETURNED else None
-            findings = transaction.findings + transaction.recipient_findings[n] if fate.fate is Fate.UNDECIDED else ()
-            ways += [RecipientRoute(recipient, route, fate, reply, findings) for route in routes[n]]
+            findings = transaction.findings + transaction.recipient_findings[n]
+            lines, too_many = tag_lines(findings, tags)
+            if too_many:
+                why = f"{too_many} tags are left out: a copy has no more than {TAG_OCTETS} octets of them"
+                transaction.note("filter", stage="tags", verdict="", why=why, recipient=str(recipient.address))
+            undecided = findings if fate.fate is Fate.UNDECIDED else ()
+            ways += [RecipientRoute(recipient, route, fate, reply, undecided, lines) for route in routes[n]]
         return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
+
+    def _has_tags(self) -> bool:
+        transaction = self._transaction
+        every = (transaction.findings, *transaction.recipient_findings)
+        return any(finding.tags for findings in every for finding in findings)
 
     def _answers(self, decision: Decision, verdicts: Sequence[Verdict], accepted: Reply) -> Sequence[Reply]:
         """What the sender hears when it is durable, or is not."""

@@ -36,7 +36,8 @@ HOLDS = {
 class RecipientRoute:
     """One route of a recipient and the fate of the copy that goes there.
 
-    `reply` is the refusal of one that is RETURNED; `findings` are those of one that is UNDECIDED.
+    `reply` is the refusal of one that is RETURNED; `findings` are those of one that is UNDECIDED.  `lines` are the tags of this
+    recipient's copy (`mail.tags`).
     """
 
     recipient: Recipient
@@ -44,6 +45,7 @@ class RecipientRoute:
     fate: CopyFate = DELIVERED
     reply: Reply | None = None
     findings: tuple[Finding, ...] = ()
+    lines: bytes = b""
 
 
 @quick
@@ -93,5 +95,6 @@ def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False) -> Copi
                 set_apart[index] = Returned(one.reply, why)
             else:
                 set_apart[index] = Hold(HOLDS.get(fate, HoldKind.REFUSED), why, one.findings)
-        ordered.append(Destination(index, one.recipient, route))
+        lines = one.lines if isinstance(route, Local) else b""
+        ordered.append(Destination(index, one.recipient, route, lines=lines))
     return Copies(tuple(ordered), set_apart, in_junk)

@@ -46,6 +46,7 @@ WORDS_CHARACTERS = 1000
 NAME_CHARACTERS = 100
 FINDINGS_MOST = 100  # of one answer
 PROPERTIES_MOST = 50
+TAGS_MOST = 50
 EDITS_MOST = 1000
 NUMBER_MOST = 2**63
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # with those that turn a line's direction round
@@ -126,7 +127,18 @@ def _finding(finding: object, source: str) -> Finding:
         if len(properties) > PROPERTIES_MOST:
             raise ValueError(f"a finding with more than {PROPERTIES_MOST} properties")
         properties = {_name(key, "a property's"): _fact(value) for key, value in properties.items()}
-    return Finding(_name(finding.name, "a finding's"), _score(finding.score), _words(finding.evidence), properties, source)
+    name, score, evidence = _name(finding.name, "a finding's"), _score(finding.score), _words(finding.evidence)
+    return Finding(name, score, evidence, properties, source, _tags(finding.tags))
+
+
+def _tags(tags: Any) -> tuple[AddHeader, ...]:
+    if not tags and isinstance(tags, tuple):
+        return ()
+    if not isinstance(tags, tuple | list) or not all(isinstance(tag, AddHeader) for tag in tags):
+        raise TypeError("the tags of a finding are a tuple of AddHeader")
+    if len(tags) > TAGS_MOST:
+        raise ValueError(f"a finding with more than {TAGS_MOST} tags")
+    return tuple([AddHeader(tag.name, tag.value) for tag in tags])
 
 
 def _fact(value: object) -> str | int | float | bool | None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.config import Count, Duration, Options, SocketPath
@@ -19,9 +21,10 @@ from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDeli
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Outcome, Remote
 from mailserver.mail.content import Content
-from mailserver.mail.edits import without_return_path
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
+from mailserver.mail.tags import for_final_delivery
+from mailserver.plugins.awaiting import all_of
 from mailserver.relay.components import pool_limits, smarthost_name
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
@@ -89,6 +92,7 @@ class LMTPDelivery:
     """A relay to one mail store.  `recipient` makes the address that the store is told."""
 
     stores = True
+    log = Logger()
 
     def __init__(self, *, relay: Relay, recipient: AddressTemplate) -> None:
         self.relay = relay
@@ -113,14 +117,37 @@ class LMTPDelivery:
     ) -> Awaitable[Mapping[int, Outcome]]:
         """Send to all recipients in one transaction, each with its own reply.  Those who share a mailbox are sent once.
 
-        A Return-Path that came with the message is left out, since the store writes its own.
+        A Return-Path that came with the message is left out, since the store writes its own.  Those whose copies have other tags
+        than the others' get them in a transaction of their own.
         """
-        content = without_return_path(content)
+        content = for_final_delivery(content)
         told: dict[Hashable, Local | Remote] = {}
-        addressed = [
-            replace(one, route=told.setdefault(one.place, self._addressed(one).route)) for one in destinations
-        ]
-        return self.relay.deliver(envelope, content, addressed)
+        lines_at: dict[Hashable, bytes] = {}
+        by_lines: dict[bytes, list[Destination]] = {}
+        for one in destinations:
+            addressed = replace(one, route=told.setdefault(one.place, self._addressed(one).route))
+            by_lines.setdefault(lines_at.setdefault(one.place, one.lines), []).append(addressed)
+        if len(by_lines) == 1:
+            ((lines, same),) = by_lines.items()
+            return self.relay.deliver(envelope, content.with_prefix(lines) if lines else content, same)
+        return self._deliver_each(envelope, content, by_lines)
+
+    async def _deliver_each(
+        self, envelope: Envelope, content: Content, by_lines: Mapping[bytes, Sequence[Destination]]
+    ) -> Mapping[int, Outcome]:
+        """Side by side; what becomes of one is not the others' matter: who has no outcome is tried again."""
+
+        async def deliver(lines: bytes, same: Sequence[Destination]) -> Mapping[int, Outcome]:
+            try:
+                return await self.relay.deliver(envelope, content.with_prefix(lines), same)
+            except CancelledError:
+                raise
+            except Exception:  # noqa: BLE001  whatever it is
+                self.log.failure("{id}: a copy with tags could not be sent to the store", id=envelope.id)
+                return {}
+
+        answers = await all_of([Deferred.fromCoroutine(deliver(*one)) for one in by_lines.items()])
+        return {index: outcome for answer in answers for index, outcome in answer.items()}
 
     def forgive(self) -> None:
         """Connect to the store again, however often it was out of reach."""

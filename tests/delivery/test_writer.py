@@ -92,6 +92,17 @@ class Files(WriterCase):
             self.deliver(parcel(ALICE, content=content))
             self.assertEqual(read(only(self.files_of("alice", "new"))), expected)
 
+    def test_tags_of_others_make_place_for_those_of_this_copy(self) -> None:
+        data = b"X-Spam-Flag: NO\r\nSubject: one\r\n\r\nX-Spam-Flag: text\r\n"
+        two = parcel(ALICE, BOB, content=data)
+        first, second = two.destinations
+        destinations = (replace(first, lines=b"X-Spam-Flag: YES\r\nX-Spam-Level: 9\r\n"), second)
+        self.deliver(replace(two, destinations=destinations))
+        start = b"Return-Path: <carol@example.net>\nDelivered-To: %s@example.org\n"
+        rest = b"Subject: one\n\nX-Spam-Flag: text\n"
+        for user, tags in (("alice", b"X-Spam-Flag: YES\nX-Spam-Level: 9\n"), ("bob", b"")):
+            self.assertEqual(read(only(self.files_of(user, "new"))), start % user.encode() + tags + rest)
+
     def test_each_mailbox_has_a_file_of_its_own(self) -> None:
         self.deliver(parcel(ALICE, BOB, Mailbox("alice", "example.net")))
         self.assertEqual(

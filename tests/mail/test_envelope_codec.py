@@ -71,11 +71,20 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual(decode_envelope(octets), simple())
         self.assertEqual(encode_envelope(*simple()), octets)
 
+    def test_lines_of_a_destination_make_it_version_3_and_come_back(self) -> None:
+        envelope, (first, second) = simple()
+        for lines in (b"X-Spam-Score: 5\r\n", "X-Tag: ä\r\n".encode(), b"\xff\r\n"):
+            for named in (False, True):
+                wanted = (replace(first, lines=lines, named_by_index=named), second)
+                octets = encode_envelope(envelope, wanted)
+                self.assertTrue(octets.startswith(b"[3,"))
+                self.assertEqual(decode_envelope(octets), (envelope, wanted))
+
     def test_a_later_version_says_so(self) -> None:
         row = json.loads(encode_envelope(*simple()))
-        row[0] = 3
+        row[0] = 4
         error = self.assertRaises(UnknownVersion, decode_envelope, json.dumps(row).encode())
-        self.assertIn("version 3", str(error))
+        self.assertIn("version 4", str(error))
 
     def test_what_is_no_envelope_is_refused(self) -> None:
         whole = encode_envelope(*simple())

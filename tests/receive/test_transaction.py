@@ -14,13 +14,15 @@ from zope.interface import implementer
 
 from mailserver.interfaces import (
     IContentFilter,
+    IModifier,
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
     ISenderFilter,
 )
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Defer, Discard, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.answers import Defer, Discard, Finding, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.receive import transaction
@@ -269,6 +271,42 @@ class Contents(TransactionCase):
             wire.said()
             protocol.dataReceived(b"LHLO a\r\n" if service == "lmtp" else b"EHLO a\r\n")
             self.assertEqual("PRDR" in wire.said(), offered)
+
+    def test_the_tags_of_a_finding_are_for_those_whom_it_concerns(self) -> None:
+        def tagged(value: str) -> Pass:
+            return Pass(findings=(Finding("x", tags=(AddHeader("X-Spam-Note", value),)),))
+
+        listener = self.listener(Content(tagged("all")), ForEach(alice=tagged("alice"), bob=Pass()), relays=True)
+        self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org", "away@example.org")[-1], 250)
+        [(_, octets, destinations)] = listener.store.taken
+        lines = {one.recipient.address.local: one.lines for one in destinations}
+        every, own = b"X-Spam-Note: all\r\n", b"X-Spam-Note: alice\r\n"
+        self.assertEqual(lines, {"alice": every + own, "bob": every, "away": b""})
+        self.assertNotIn(b"X-Spam-Note", octets)
+
+    def test_tags_that_a_modifier_writes_stay_at_local_delivery(self) -> None:
+        @implementer(IModifier)
+        class Tagging:
+            async def edits(self, envelope: Any, content: Any) -> Sequence[Edit]:
+                return [AddHeader("X-Spam-Flag", "YES"), AddHeader("X-Other", "1")]
+
+        listener = self.listener(Tagging())
+        self.send(listener, "alice@example.org", data=b"X-Spam-Flag: NO\r\n\r\nx\r\n")
+        [(_, octets, (destination,))] = listener.store.taken
+        self.assertEqual(destination.lines, b"X-Spam-Flag: YES\r\n")
+        self.assertIn(b"X-Spam-Flag: YES\r\n", octets)
+
+    def test_tags_that_are_too_many_are_left_out_and_told(self) -> None:
+        many = tuple([AddHeader(f"X-{n}", "y" * 900) for n in range(10)])
+        listener = self.listener(Content(Pass(findings=(Finding("x", tags=many),))))
+        self.send(listener, "alice@example.org")
+        told = [fields["why"] for _, step, fields in listener.steps if step == "filter" and fields["stage"] == "tags"]
+        self.assertEqual(told, ["6 tags are left out: a copy has no more than 4096 octets of them"])
+
+    def test_tags_that_are_none_are_the_filters_failure(self) -> None:
+        for tags in ("X-Spam: 1", (("X-Spam", "1"),), [AddHeader("A", "b")] * 51, 7):
+            listener = self.listener(Content(Pass(findings=(Finding("x", tags=tags),))))  # type: ignore[arg-type]
+            self.assertEqual(self.send(listener, "alice@example.org")[-1], 450, tags)
 
     def test_where_all_refuse_in_lmtp_nobody_is_told_that_it_was_accepted(self) -> None:
         listener = self.listener(ForEach(alice=Refuse("no"), bob=Refuse("no")), service="lmtp")

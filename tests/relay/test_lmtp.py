@@ -217,6 +217,15 @@ class Scripted(LMTPCase):
         self.assertEqual(self.store.heard[0], b"LHLO mx.example.org")
         self.assertEqual([line for line in self.store.heard if line.startswith(b"MAIL")], [b"MAIL FROM:<carol@example.net>"])
 
+    async def test_whose_copies_have_other_tags_get_them_in_a_transaction_of_their_own(self) -> None:
+        one = parcel("alice", "bob", "nobody", "alice", content=b"X-Spam-Flag: NO\r\n" + DATA)
+        lines = (b"X-Spam-Flag: YES\r\n", b"", b"X-Spam-Flag: YES\r\n", b"X-Spam-Flag: too late\r\n")
+        tagged = tuple([replace(each, lines=tags) for each, tags in zip(one.destinations, lines, strict=True)])
+        outcomes = await self.outcomes(await self.delivery(), replace(one, destinations=tagged))
+        self.assertEqual([type(outcome) for outcome in outcomes], [Delivered, Delivered, Failed, Delivered])
+        plain = DATA.replace(b"\r\n.", b"\r\n..")
+        self.assertEqual(sorted(self.store.contents), sorted([plain, b"X-Spam-Flag: YES\r\n" + plain]))
+
     async def test_a_mailbox_of_several_recipients_is_one_recipient_and_all_have_its_answer(self) -> None:
         self.store.answers["content"] = "250 2.0.0 one\n452 4.2.2 full"
         for template in ("{recipient}", "{original_recipient}", "{user}@{domain}"):
