@@ -124,7 +124,7 @@ class WholeCase(TestCase):
         endpoint = service._in_force.configuration.listen[number].endpoint
         return int(service._in_force.ports.host(endpoint).port)
 
-    async def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+    async def ask(self, command: str, /, **arguments: Any) -> dict[str, Any]:
         """Of the control socket."""
         answer: dict[str, Any] = await deferToThread(ask, str(self.work / "data" / "control.sock"), command, arguments, 20.0)
         return answer

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from zope.interface import implementer
+
+from mailserver.config import Options
 from mailserver.control import lockouts, queue
 from mailserver.control.client import CommandRefused
+from mailserver.interfaces import CannotTell, ICommands, IComponentFactory, ISenderFilter
+from mailserver.interfaces.components import Argument, CannotDo, ComponentCommand
 from mailserver.mail.address import AddressError
+from mailserver.mail.answers import Pass
 from mailserver.mail.faults import StorageBroken
 from tests.assembly.in_process import BASIC, WholeCase
 
@@ -29,7 +36,7 @@ retry = ["1h"]
 
 
 class AskedCase(WholeCase):
-    async def refused(self, words: str, command: str, **arguments: Any) -> None:
+    async def refused(self, words: str, command: str, /, **arguments: Any) -> None:
         with self.assertRaisesRegex(CommandRefused, words):
             await self.ask(command, **arguments)
 
@@ -120,6 +127,28 @@ class Queue(AskedCase):
         for to, words in (("nobody@example.org", "nobody@example.org: "), ("x@far.example", "there is no relay")):
             await self.refused(words, "queue.change", verb="redirect", selection={}, to=to)
         self.assertEqual((await self.ask("queue.change", verb="redirect", selection={}, to="alice@example.org"))["done"], [])
+
+    async def test_what_cannot_be_told_where_it_leads_is_not_redirected(self) -> None:
+        [one] = await self.waiting("x@one.example")
+        for error in (AddressError("no such form"), CannotTell("the directory is down")):
+
+            async def route(address: Any, error: Exception = error) -> Any:
+                raise error
+
+            self.patch(self.service._in_force.policy.router, "route", route)
+            await self.refused(f"alice@example.org: .*{error}", "queue.change", verb="redirect", selection={"id": one}, to="alice@example.org")
+        self.assertEqual(await self.states(), {one: "deferred"})
+
+    async def test_a_relay_that_cannot_forgive_keeps_no_mail_from_being_tried(self) -> None:
+        [one] = await self.waiting("x@one.example")
+
+        def forgive() -> None:
+            raise CannotTell("not now")
+
+        self.patch(self.service._server.remote, "forgive", forgive)
+        await self.change("retry", one)
+        await self.until(lambda: self.service._server.steps.counts["deferred"] == 2, "it was tried again")
+        await self.until(lambda: "is not forgotten: not now" in self.log(), "it is told")
 
     async def test_what_is_no_order_is_refused_in_words(self) -> None:
         [one] = await self.waiting("x@one.example")
@@ -219,6 +248,63 @@ class Route(AskedCase):
         self.assertEqual(end["fault"], "556 5.1.10 No mail (a null MX)")
         [end] = (await self.asked("odd@far.example"))["ends"]
         self.assertEqual(end["fault"], "no such form")
+
+
+@implementer(ISenderFilter, ICommands)
+class Forgetful:
+    """A filter that can be told to forget."""
+
+    async def judge_sender(self, envelope: Any) -> Any:
+        return Pass()
+
+    def commands(self) -> Sequence[ComponentCommand]:
+        what = Argument("what", "what to forget", choices=("all", "nothing"))
+        return [ComponentCommand("forget", "forget it", self.forget, (what,))]
+
+    async def forget(self, what: str) -> list[str]:
+        if what == "nothing":
+            raise CannotDo("there is nothing")
+        return [f"forgot {what}"]
+
+
+@implementer(IComponentFactory)
+class ForgetfulFactory:
+    name = "forgetful"
+    summary = "Forgets."
+    api_version = "1.0"
+    provides = ISenderFilter
+    options = Options
+
+    def build(self, options: Any, services: Any) -> Forgetful:
+        return Forgetful()
+
+
+class Components(AskedCase):
+    async def run_command(self, name: str, command: str, arguments: Any) -> Any:
+        return (await self.ask("component.run", name=name, command=command, arguments=arguments))["answer"]
+
+    async def test_one_obeys_the_commands_that_it_offers_and_no_others(self) -> None:
+        await self.serve(BASIC + '[[filter]]\nuse = "forgetful"\n[[filter]]\nuse = "denylist"\n', components=[ForgetfulFactory()])
+        described = await self.ask("component.commands", name="forgetful")
+        self.assertEqual((described["kind"], [one["name"] for one in described["commands"]]), ("filter", ["forget"]))
+        self.assertEqual(await self.ask("component.commands", name="denylist"), {"kind": "", "commands": []})
+        self.assertEqual(await self.run_command("forgetful", "forget", {"what": "all"}), ["forgot all"])
+        for name, command, given, words in (
+            ("forgetful", "forget", {"what": "nothing"}, "there is nothing"),
+            ("forgetful", "remember", {}, "no component 'forgetful' with a command 'remember'"),
+            ("denylist", "forget", {"what": "all"}, "no component 'denylist'"),
+            ("forgetful", "forget", ["all"], "no component"),
+        ):
+            await self.refused(words, "component.run", name=name, command=command, arguments=given)
+        found = {one["name"] for one in (await self.ask("components"))["components"]}
+        self.assertGreaterEqual(found, {"forgetful", "denylist"})
+
+    async def test_two_of_one_name_are_told_apart_by_nobody(self) -> None:
+        service = await self.serve(BASIC + '[[filter]]\nuse = "forgetful"\n', components=[ForgetfulFactory()])
+        [own] = [one for one in service._server.register.running() if one.name == "forgetful"]
+        other = SimpleNamespace(name="forgetful", kind="relay", commands=own.commands)
+        self.patch(service._server.register, "running", lambda: [own, other])
+        await self.refused("'forgetful' is the name of a filter and of a relay", "component.commands", name="forgetful")
 
 
 class Lockouts(AskedCase):
