@@ -60,7 +60,7 @@ class LimitsTable(Options):
     """Octets of commands that wait while one is being answered; then reading pauses."""
     filter_seconds: Time = 30.0
     """How long a filter may take where its own `deadline` does not say."""
-    reactor_seconds: Time = 0.5
+    reactor_seconds: Annotated[Time, Field(ge=0.05)] = 0.5
     """How long a call may hold the reactor, while no other mail goes on, before the log says who does."""
     accounts_seconds: Time = 30.0
     """How long the accounts, or a checker of passwords, may take for one answer; then a recipient is deferred (451) and a login

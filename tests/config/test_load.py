@@ -161,6 +161,7 @@ class Faults(SynchronousTestCase):
         self.assertEqual(self.fault("[limits]\ncommand_seconds = 0\n"), "7 limits.command_seconds: must be more than 0")
         self.assertEqual(self.fault('[limits]\nmessage_bytes = "0K"\n'), "7 limits.message_bytes: must be more than 0")
         self.assertEqual(self.fault("[limits]\nconnections = 0\n"), "7 limits.connections: must be at least 1")
+        self.assertEqual(self.fault('[limits]\nreactor_seconds = "10ms"\n'), "7 limits.reactor_seconds: must be at least 0.05")
         self.assertEqual(self.fault('[queue]\nretry = ["1m", 0]\n'), "7 queue.retry[1]: must be at least 1")
         self.assertEqual(with_more("[limits]\ngreeting_delay_seconds = 0\n").limits.greeting_delay_seconds, 0)
 
