@@ -41,7 +41,7 @@ class Guide(SynchronousTestCase):
             for thing in run_guide().values()
             if isinstance(thing, type) and issubclass(thing, FilterCase) and thing is not FilterCase
         ]
-        self.assertEqual(len(cases), 5)
+        self.assertEqual(len(cases), 6)
         result = unittest.TestResult()
         for case in cases:
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
