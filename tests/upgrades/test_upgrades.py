@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from tests.proofs.letters import MARK, look
 from tests.scenarios.support import ScenarioCase, Server, wait_until
 from tests.tls.authority import Authority
@@ -69,6 +71,11 @@ class OfC4f531c(ScenarioCase):
         self.assertEqual(list((server.work / "data" / "spool").iterdir()), [])
         self.assertKnows(server, ids["local"])
         self.assertLogsIn(server, expected["app_password"])
+        server.stop()
+        state = apsw.Connection(str(server.work / "data" / "state.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        self.addCleanup(state.close)
+        spaces = {space for (space,) in state.execute("SELECT space FROM fact")}
+        self.assertLessEqual({"app-password", "lockout.known"}, spaces, "what was remembered is where it was")
 
     def waiting(self, server: Server, *filters: str) -> list[dict[str, Any]]:
         said = server.command("queue", "list", "--json", *filters)
