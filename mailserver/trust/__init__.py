@@ -1,0 +1,10 @@
+"""Sender authentication: who answers for a message.  The DNS is asked through `IResolver` alone.
+
+In the order in which they are read:
+
+* `tag_list`: the tag=value lists of DKIM, DMARC and ARC (RFC 6376 section 3.2)
+* `canonical`: header fields and bodies in the forms that are signed (RFC 6376 section 3.4)
+* `dkim_signature`: a DKIM-Signature field, read and written (RFC 6376 section 3.5)
+* `dkim_key`: a public key in the DNS (RFC 6376 section 3.6.1), and a private one
+* `dkim`: verifies the signatures of a message, and signs one
+"""
