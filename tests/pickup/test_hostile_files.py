@@ -303,7 +303,7 @@ class Sizes(HostileCase):
             return False
 
     def test_the_end_of_the_server_does_not_wait_for_a_large_file(self) -> None:
-        pickup, listener = self.started()
+        pickup, listener = self.started(memory_octets=1000)
         self.put("alice@example.org", body=LARGE + LARGE)
         reading: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
         at_once = pickup._handover._run_in_thread
@@ -322,6 +322,7 @@ class Sizes(HostileCase):
         later.callback(function(*arguments))
         self.successResultOf(stopped)
         self.assertEqual((listener.store.taken, len(self.files())), ([], 1))
+        self.assertEqual((os.listdir(listener.store.directory), listener.profile.spool.octets), ([], 0))
 
 
 class Floods(HostileCase):

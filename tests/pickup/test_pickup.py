@@ -19,15 +19,15 @@ from zope.interface import implementer
 
 from mailserver.cli.sendmail import write_file
 from mailserver.cli.sendmail_message import TypedMessage
-from mailserver.interfaces import IRecipientContentFilter, TransactionEnd
+from mailserver.interfaces import IRecipientContentFilter, ISenderFilter, TransactionEnd
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Pass, Refuse, Verdict
-from mailserver.mail.envelope import MailParameters, Recipient
+from mailserver.mail.envelope import MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken
 from mailserver.mail.set_apart import Returned
 from mailserver.pickup.file_format import PickupEnvelope, pickup_name
-from mailserver.pickup.folder import UNFINISHED_SECONDS, PickupFolder
-from mailserver.pickup.pickup import AGAIN_SECONDS, LOOK_SECONDS
+from mailserver.pickup.folder import PIECE_OCTETS, UNFINISHED_SECONDS, PickupFolder
+from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS
 from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
@@ -35,6 +35,12 @@ from mailserver.receive.submission.rules import Submission
 from tests.pickup.case import BODY, PickupCase
 
 NOBODY = 65534
+
+
+@implementer(ISenderFilter)
+class NoSender:
+    async def judge_sender(self, envelope: Any) -> Verdict:
+        return Refuse("no senders")
 
 
 @implementer(IRecipientContentFilter)
@@ -74,6 +80,7 @@ class Files(PickupCase):
         listener.clock.advance(LOOK_SECONDS)
         ((envelope, octets, destinations),) = listener.store.taken
         self.assertEqual(str(envelope.sender), "alice@example.org")
+        self.assertEqual(envelope.peer, Peer("local", 0, "submission", hello=f"userid {os.getuid()}", login=f"user{os.getuid()}"))
         self.assertEqual([str(one.recipient.address) for one in destinations], ["bob@example.org"])
         self.assertTrue(octets.endswith(BODY))
         self.assertEqual(self.files(), [])
@@ -158,11 +165,63 @@ class Files(PickupCase):
         self.assertEqual((listener.store.taken, self.files()), ([], []))
 
     def test_a_refused_message_whose_sender_cannot_be_told_is_put_aside(self) -> None:
-        pickup, _ = self.started()
-        self.put("nobody@example.org", sender="nobody2@example.org")
+        for sender, relays in (("nobody2@example.org", False), ("nobody2@example.org", True), ("me@elsewhere.example", False)):
+            pickup, listener = self.pickup(relays=relays)
+            self.successResultOf(Deferred.fromCoroutine(pickup.start()))
+            self.put("nobody@example.org", sender=sender)
+            pickup.look()
+            (name,) = self.files()
+            self.assertTrue(name.startswith("bad/"))
+            self.assertEqual(listener.store.taken, [])
+            self.stop(pickup)
+            (self.path / name).unlink()
+
+    def test_a_report_and_what_it_is_about_find_each_other(self) -> None:
+        pickup, listener = self.started()
+        self.put("nobody@example.org")
         pickup.look()
-        (name,) = self.files()
-        self.assertTrue(name.startswith("bad/"))
+        ((envelope, octets, _),) = listener.store.taken
+        self.assertEqual(envelope.peer, Peer("127.0.0.1", 0, "report", "mx.example.org"))
+        told = [(id, step, fields) for id, step, fields in listener.steps if step in ("reported", "accepted")]
+        about = told[0][0]
+        self.assertEqual(told[0][1:], ("reported", {"condition": "failure", "report": envelope.id, "recipient": "alice@example.org"}))
+        accepted = {"sender": "", "recipients": ["alice@example.org"], "size": len(octets), "about": about}
+        self.assertEqual(told[1:], [(envelope.id, "accepted", accepted)])
+
+    def test_a_sender_who_is_refused_is_so_for_every_recipient(self) -> None:
+        pickup, listener = self.started(filters=[BoundFilter("nosender", NoSender())])
+        self.put("alice@example.org", "bob@example.org")
+        pickup.look()
+        ((envelope, octets, _),) = listener.store.taken
+        self.assertIsNone(envelope.sender)
+        self.assertEqual([octets.count(b"rfc822; %s@example.org" % name) for name in (b"alice", b"bob")], [1, 1])
+
+    def test_without_room_for_the_data_it_waits(self) -> None:
+        pickup, listener = self.started()
+        listener.store.room = -1
+        self.put("bob@example.org")
+        pickup.look()
+        self.assertEqual((len(self.files()), listener.store.taken), (1, []))
+        self.assertTrue(listener.step("refused")["reply"].startswith("452 "))
+        listener.store.room = 10**9
+        for _ in range(int(AGAIN_SECONDS_MOST) // 60 + 1):
+            listener.clock.advance(60)
+        self.assertEqual((len(self.files()), len(listener.store.taken)), (0, 1))
+
+    def test_whatever_its_line_ends_and_its_size_it_has_those_of_the_wire(self) -> None:
+        pickup, listener = self.started(limits=ConnectionLimits(stray_line_ends="refuse"))  # on the wire
+        large = b"Subject: x\n\n" + b"y" * 70 + b"\n" + (b"z" * 99 + b"\n") * (PIECE_OCTETS // 100)
+        bodies = [b"Subject: x\n\nhello\n", b"Subject: x\n\nhello\rthere", large, large + b"end", large.replace(b"\n", b"\r\n") + b"end\r"]
+        # The last octet is a piece of its own.
+        line = b'{"version": 1, "sender": "alice@example.org", "recipients": ["bob@example.org"]}\n'
+        bodies.append(large[: PIECE_OCTETS - len(line)] + b"\n")
+        for body in bodies:
+            self.put("bob@example.org", body=body)
+            pickup.look()
+            _, octets, _ = listener.store.taken.pop()
+            expected = body.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
+            self.assertTrue(octets.endswith(expected), (octets[-80:], expected[-80:]))
+        self.assertEqual(self.files(), [])
 
     def test_a_message_above_the_limit_is_refused(self) -> None:
         pickup, listener = self.started(limits=ConnectionLimits(message_octets=1000))
