@@ -26,7 +26,7 @@ def run_guide() -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "guide"}
     for block in blocks(GUIDE, "python"):
         if block not in SHIPPED:
-            exec(compile(block, "<the guide>", "exec"), names)
+            exec(compile(block, "<the guide>", "exec", dont_inherit=True), names)
     return names
 
 
