@@ -43,6 +43,7 @@ from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
 from mailserver.queue.report_policies import ReportPolicies
+from mailserver.receive.editing import signed
 from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
@@ -165,6 +166,7 @@ class Server:
             holding=holding_of(configuration),
             calls_delivery=self.attempts,
             judge_report=self._judge_report,
+            sign_report=self._sign_report,
         )
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
@@ -271,6 +273,14 @@ class Server:
         """What those of the policy in force say of a report."""
         await self._policy_started()
         return await self.report_policies.judge(draft)
+
+    async def _sign_report(self, envelope: Envelope, content: Content) -> Content | None:
+        """Our own reports are signed by those who sign the mail of users."""
+        await self._policy_started()
+        with self._generation:
+            content_or_none, judgement = await signed(self._judging, envelope, content)
+        note_answers(self.steps.note, envelope.id, judgement)
+        return content_or_none
 
     async def _policy_started(self) -> None:
         """At the start it comes in a moment."""

@@ -80,8 +80,8 @@ class Queue:
     becomes of what verdicts hold.
 
     `route(address)` says where a report to a sender goes; without it no reports are made.  Reports are messages of `hostname`,
-    with ids of `next_id`.  `boot_seconds()` is a clock that nobody sets (`Clocks`).  `calls_delivery` calls the remote
-    delivery where others have a say before (`ActiveQueue`), `judge_report` is asked before each report (`Reporter`).
+    with ids of `next_id`; `judge_report` is asked before each, `sign_report` signs it (`Reporter`).  `boot_seconds()` is a clock
+    that nobody sets (`Clocks`).  `calls_delivery` calls the remote delivery where others have a say before (`ActiveQueue`).
     """
 
     log = Logger()
@@ -110,8 +110,9 @@ class Queue:
         holding: HoldingPolicy | None = None,
         calls_delivery: CallsDelivery | None = None,
         judge_report: Callable[[ReportDraft], Awaitable[ReportVerdict | None]] | None = None,
+        sign_report: Callable[[Envelope, Content], Awaitable[Content | None]] | None = None,
     ) -> None:
-        self._calls_delivery, self._judge_report = calls_delivery, judge_report
+        self._calls_delivery, self._judge_report, self._sign_report = calls_delivery, judge_report, sign_report
         self.data_directory = os.path.abspath(data_directory)
         self.counts = QueueCounts()
         self.store_path = os.path.join(self.data_directory, DATABASE)
@@ -285,9 +286,9 @@ class Queue:
             cannot_be_told=self.undeliverable.cannot_be_told,
             damaged=self._runner.damaged,
             since=self._clock_changes.since,
-            judge_report=self._judge_report,
+            judge_report=self._judge_report, sign=self._sign_report,
             note=self._note,
-        )
+        )  # fmt: skip
 
     def clock_set_at(self) -> float:
         """Since when the clock has gone without being set (seconds since the epoch): what was tried before tells no age."""

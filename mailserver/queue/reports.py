@@ -98,7 +98,8 @@ class Reporter:
     `do(work)` in the store's.  `entering(number)` is called before a report is committed, `entered(reports)` after, `finished`
     with the entries that waited for nothing else, `cannot_be_told(numbers)` where senders cannot be told, `damaged` with what
     cannot be read.  No delay is told before an attempt has been made after `since()`.  `judge_report(draft)` says whether
-    a report is made, and with what besides; None: it cannot be said now.
+    a report is made, and with what besides; None: it cannot be said now.  `sign` puts signatures in front of a report; None: they
+    cannot be made now.
     """
 
     log = Logger()
@@ -122,6 +123,7 @@ class Reporter:
         note: Callable[..., None],
         since: Callable[[], float] = lambda: 0.0,
         judge_report: Callable[[ReportDraft], Awaitable[ReportVerdict | None]] | None = None,
+        sign: Callable[[Envelope, Content], Awaitable[Content | None]] | None = None,
     ) -> None:
         self._clock = clock
         self._hostname = hostname
@@ -139,6 +141,7 @@ class Reporter:
         self._since = since
         self._note = note
         self._judge_report = judge_report
+        self._sign = sign
         self._due = RetryTimer(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
         self._waiting: dict[int, None] = {}  # numbers, in order
         self._working: Deferred[None] | None = None
@@ -324,11 +327,15 @@ class Reporter:
                 marks += self._unmade(message, attempts, verdict)
                 continue
             try:
-                reports.append(self._report(message, original, attempts, good, verdict))
+                report = await self._report(message, original, attempts, good, verdict)
             except Exception:  # noqa: BLE001  a fault of ours shall not stand in the way of other reports
                 self.log.failure("the report on {id} cannot be written yet", id=message.envelope.id)
                 marks += [Mark(a.number, a.destination, state, state, now + WRITE_AGAIN_SECONDS) for a in attempts]
             else:
+                if report is None:
+                    marks += [Mark(a.number, a.destination, state, state, now + ROUTE_AGAIN_SECONDS) for a in attempts]
+                    continue
+                reports.append(report)
                 told = EntryState.RETURNED if state is EntryState.FAILED else state
                 marks += [Mark(a.number, a.destination, state, told) for a in attempts]
         return answer
@@ -364,14 +371,15 @@ class Reporter:
         routes: Sequence[Route] = answer
         return routes
 
-    def _report(
+    async def _report(
         self,
         message: ReadMessage,
         original: Original,
         attempts: Sequence[Attempt],
         routes: Sequence[Any],
         verdict: SendReport,
-    ) -> Report:
+    ) -> Report | None:
+        """None where nobody can sign it now."""
         now = self._clock.seconds()
         id, sender = self._next_id(), message.envelope.sender
         recipients = recipient_reports(message.destinations, attempts)
@@ -394,6 +402,11 @@ class Reporter:
         )
         destinations = tuple([Destination(index, to, route) for index, route in enumerate(routes)])
         content, number = apply_edits(Content.of(octets), verdict.header), number_of(id)
+        if self._sign is not None:
+            signed = await self._sign(envelope, content)
+            if signed is None:
+                return None
+            content = signed
         packed = pack(number, envelope, content, destinations)
         return Report(number, packed, message.envelope.id, condition, envelope, content, destinations)
 

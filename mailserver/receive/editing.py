@@ -35,11 +35,12 @@ from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.plugins.awaiting import FAULTS, within
 from mailserver.receive.bound_filter import Question
 from mailserver.receive.judgement import FilterAnswer, Judgement, judgement_of
+from mailserver.receive.judging import Judging
 from mailserver.receive.new_body import DiskGate, take_in
 from mailserver.receive.profile import Profile
 from mailserver.receive.spooling import Spooling
 
-__all__ = ["ROUTES_MOST", "WorkingCopy", "Edited", "Editing", "Way"]
+__all__ = ["signed", "ROUTES_MOST", "WorkingCopy", "Edited", "Editing", "Way"]
 
 log = Logger()
 
@@ -228,6 +229,22 @@ class Editing:
             with suppress(FileNotFoundError):
                 os.unlink(original.path)
         return content
+
+
+async def signed(judging: Judging, envelope: Envelope, content: Content) -> tuple[Content | None, Judgement]:
+    """A message of our own with the fields of the signers in front, and what they have said; None where one cannot sign now."""
+    answers: list[FilterAnswer] = []
+    for signer in judging.signers:
+        judgement = judging.modify(signer, envelope, content)
+        if isinstance(judgement, Deferred):
+            judgement = await judgement
+        answers += judgement.answers
+        obeyed = [answer for answer in judgement.answers if not answer.is_shadow]
+        if not all(isinstance(answer.verdict, Pass) for answer in obeyed):
+            return None, judgement_of(answers)
+        fields = [edit for answer in obeyed for edit in answer.edits if isinstance(edit, AddHeader)]
+        content = apply_edits(content, fields)
+    return content, judgement_of(answers)
 
 
 def _rename(old: str, new: str) -> None:

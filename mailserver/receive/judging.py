@@ -125,6 +125,11 @@ class Judging:
         groups = (*self._edits.groups(service), *self._sign.groups(service))
         return [question for group in groups for question in group]
 
+    @property
+    def signers(self) -> Sequence[Question]:
+        """Who signs what the server itself sends: those who sign the mail of users."""
+        return [question for group in self._sign.groups("submission") for question in group]
+
     def modify(self, modifier: Question, envelope: Envelope, content: Content) -> Judgement | Deferred[Judgement]:
         """What one of them asks for: `edits` of its answer."""
         return ask(((modifier,),), self._clock, envelope, content)

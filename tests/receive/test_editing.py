@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from mailserver.interfaces import IModifier, IRecipientContentFilter, ISigner
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Discard, Pass, Refuse
+from mailserver.mail.content import Content
 from mailserver.mail.edits import (
     AddHeader,
     ChangeHeader,
@@ -21,7 +23,9 @@ from mailserver.mail.edits import (
     ReplaceBody,
     ReplaceRecipient,
 )
-from mailserver.receive.judging import BoundFilter
+from mailserver.mail.envelope import Envelope, Peer
+from mailserver.receive.editing import signed
+from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.new_body import CRLFLines
 from mailserver.receive.profile import ConnectionLimits
 from tests.receive.connections import Listener
@@ -320,3 +324,34 @@ class Signers(EditingCase):
             listener = self.edited(Signs(edit))
             self.assertEqual(self.send(listener), 450)
             self.assertIn("a signature is an AddHeader", self.steps(listener)[0]["error"])
+
+
+class OurOwnMail(EditingCase):
+    def signed(self, *filters: BoundFilter) -> Any:
+        judging = Judging(filters, clock=Clock())
+        envelope = Envelope("0" * 16, Peer("127.0.0.1", 0, "report"), None, (), 0.0)
+        return self.successResultOf(Deferred.fromCoroutine(signed(judging, envelope, Content.of(TEXT))))
+
+    def test_it_is_signed_by_those_who_sign_the_mail_of_users(self) -> None:
+        one, two, other = (Signs(AddHeader("X-Sig", name)) for name in ("1", "2", "3"))
+        content, judgement = self.signed(
+            BoundFilter("two", two, level=1),
+            BoundFilter("one", one, services=frozenset({"submission"})),
+            BoundFilter("other", other, services=frozenset({"mx"})),
+            BoundFilter("shadow", Signs(AddHeader("X-Sig", "4")), shadow=True),
+        )
+        self.assertEqual(b"".join(content.chunks()), b"X-Sig: 2\r\nX-Sig: 1\r\n" + TEXT)
+        self.assertEqual(other.seen, [])
+        self.assertEqual([answer.filter for answer in judgement.answers], ["one", "shadow", "two"])
+
+    def test_without_signers_it_stays_as_it_is(self) -> None:
+        content, _ = self.signed()
+        self.assertEqual(b"".join(content.chunks()), TEXT)
+
+    def test_where_one_cannot_it_is_not_sent_unsigned_unless_it_may_be_skipped(self) -> None:
+        for on_error in ("defer", "refuse"):
+            content, judgement = self.signed(BoundFilter("bad", Signs("nonsense"), on_error=on_error))  # type: ignore[arg-type]
+            self.assertIsNone(content)
+            self.assertIn("TypeError", judgement.answers[0].error)
+        content, _ = self.signed(BoundFilter("bad", Signs("nonsense"), on_error="skip"))
+        self.assertEqual(b"".join(content.chunks()), TEXT)
