@@ -76,7 +76,7 @@ class Running(MailService):
 class WholeCase(TestCase):
     """`work` is the folder of a test's server; `{work}` in a configuration stands for it."""
 
-    timeout = 30
+    timeout = 60
     accounts: tuple[str, ...] = ("alice@example.org", "bob@example.org")
 
     def setUp(self) -> None:
@@ -155,7 +155,7 @@ class WholeCase(TestCase):
 
         return await self.talk(service, mail, number)
 
-    async def until(self, condition: Callable[[], Found], what: str, seconds: float = 10.0) -> Found:
+    async def until(self, condition: Callable[[], Found], what: str, seconds: float = 20.0) -> Found:
         """Wait for the condition's first true value, while the server goes on."""
         end = reactor.seconds() + seconds  # type: ignore[attr-defined]
         while not (found := condition()):

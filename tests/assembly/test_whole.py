@@ -95,7 +95,7 @@ class Gates:
         return Gate(self)
 
 
-@implementer(IDirectory, IPrivilegedComponent)
+@implementer(IDirectory, IComponent, IPrivilegedComponent)
 class Privileged:
     """Accounts of nobody."""
 
@@ -104,6 +104,12 @@ class Privileged:
 
     def start_privileged(self) -> None:
         self.did.append("privileged")
+
+    async def start(self) -> None:
+        self.did.append("started")
+
+    async def stop(self) -> None:
+        self.did.append("stopped")
 
     async def find(self, local_part: str, domain: str) -> None:
         return None
@@ -563,13 +569,14 @@ class Lasting(WholeCase):
         text = BASIC.replace('use = "file"\npath = "{work}/accounts.toml"', 'use = "privileged"\n')
         service = await self.serve(text, components=[factory])
         [first] = factory.made
-        self.assertEqual(first.did, ["privileged"])
+        self.assertEqual(first.did, ["privileged", "started"])
         self.assertEqual((await self.ask("reload"))["needs_restart"], [])
         self.configure(BASIC)
         self.assertEqual((await self.ask("reload"))["needs_restart"], ["accounts"])
         self.assertEqual(await self.say(service, EHLO, MAIL, RCPT), [250, 250, 550])
-        self.assertEqual(factory.made, [first])
+        self.assertEqual((factory.made, first.did), ([first], ["privileged", "started"]))
         await self.stop(service)
+        self.assertEqual(first.did, ["privileged", "started", "stopped"])
 
         service = await self.serve(components=[factory])
         self.configure(text)

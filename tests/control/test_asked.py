@@ -51,6 +51,8 @@ class Queue(AskedCase):
             return self.service._server.steps.counts["deferred"] >= len(ids)
 
         await self.until(deferred, "all are deferred")
+        while set((await self.states()).values()) != {"deferred"}:  # and nobody is at it any more
+            pass
         return ids
 
     async def states(self) -> dict[str, str]:
@@ -169,6 +171,14 @@ class Queue(AskedCase):
         self.assertIn("relay", status)
         self.assertEqual((status["queue"]["depth"], status["listeners"][0]["service"]), (1, "mx"))
         self.assertEqual(status["steps"]["accepted"], 1)
+
+    async def test_they_are_of_the_relay_and_of_no_other_component_that_counts(self) -> None:
+        service = await self.serve()
+        described = service._server.register.described()
+        for one in ({"kind": "filter", "counts": {"seen": 1}}, {"kind": "relay"}, {"kind": "relay", "counts": {"sent": 2}}):
+            known = {**described[0], **one} if "counts" in one else {k: v for k, v in {**described[0], **one}.items() if k != "counts"}
+            self.patch(service._server.register, "described", lambda known=known: [known])
+            self.assertEqual((await self.ask("status")).get("relay"), {"sent": 2} if one.get("counts") == {"sent": 2} else None, one)
 
     async def test_a_road_is_told_by_the_beginning_of_its_id(self) -> None:
         [one] = await self.waiting("x@one.example")
