@@ -98,10 +98,6 @@ class AfterData:
             if isinstance(completed, Objection):
                 return self._refused(completed.reply, completed.why)
             content = completed
-        return await self._judged_and_committed(content)
-
-    async def _judged_and_committed(self, content: Content) -> Sequence[Reply]:
-        transaction, profile = self._transaction, self._profile
         asks, routes = profile.asks, transaction.routes
         if asks.content and not transaction.discard:
             refusal = await self._judged(content)
@@ -114,7 +110,14 @@ class AfterData:
             decision = self._decide(verdicts)
             if decision.refusal is not None:
                 return transaction.same_for_all(self._said(decision.refusal, None))
-        elif transaction.quarantine or transaction.discard or any(transaction.aside) or any(transaction.discarded):
+        elif (
+            transaction.quarantine
+            or transaction.discard
+            or transaction.findings
+            or any(transaction.aside)
+            or any(transaction.discarded)
+            or any(transaction.recipient_findings)
+        ):
             decision = self._decide((PASS,) * len(transaction.recipients))
         original = without_own_results(content, profile.hostname)
         envelope = transaction.envelope()
@@ -127,10 +130,8 @@ class AfterData:
             tags = added_tags(content, edited[0])
             content, routes, transaction.discard = edited
             original, envelope = content, transaction.envelope()
-            if edited[2]:
+            if edited[2] or (tags and decision is None):
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
-        if decision is None and (tags or self._has_tags()):
-            decision = self._decide((PASS,) * len(transaction.recipients))
         if decision is None:
             accepted = await self._commit(envelope, content, original, copies_of(transaction.recipients, routes))
             return transaction.same_for_all(accepted)
@@ -196,11 +197,6 @@ class AfterData:
             undecided = findings if fate.fate is Fate.UNDECIDED else ()
             ways += [RecipientRoute(recipient, route, fate, reply, undecided, lines) for route in routes[n]]
         return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
-
-    def _has_tags(self) -> bool:
-        transaction = self._transaction
-        every = (transaction.findings, *transaction.recipient_findings)
-        return any(finding.tags for findings in every for finding in findings)
 
     def _answers(self, decision: Decision, verdicts: Sequence[Verdict], accepted: Reply) -> Sequence[Reply]:
         """What the sender hears when it is durable, or is not."""
