@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Iterable
 
 __all__ = ["LOOPBACK", "NO_NETWORKS", "Network", "Networks", "ip_of", "is_public", "network_name", "network_of"]
@@ -31,12 +30,10 @@ def network_of(address: str) -> bytes:
         return b""
     if ":" in address:
         try:
-            packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-        except OSError:
+            ip = ipaddress.IPv6Address(address.partition("%")[0])
+        except ValueError:
             return address.encode()
-        if packed.startswith(b"\0\0\0\0\0\0\0\0\0\0\xff\xff"):
-            return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
-        return packed[:8]
+        return str(ip.ipv4_mapped).encode() if ip.ipv4_mapped is not None else ip.packed[:8]
     return address.encode()
 
 
@@ -44,7 +41,7 @@ def network_name(address: str) -> str:
     """The same for people, without a blank: ``192.0.2.1``, ``2001:db8:1:2::/64``, else the text itself."""
     network = network_of(address)
     if ":" in address and len(network) == 8 and network != address.encode():
-        return f"{socket.inet_ntop(socket.AF_INET6, network + bytes(8))}/64"
+        return f"{ipaddress.IPv6Address(network + bytes(8))}/64"
     return "_".join(network.decode().split()) if network else address
 
 
