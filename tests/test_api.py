@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.interface import InterfaceClass
 
 from mailserver import api, interfaces
+from mailserver.cli.skeletons.writing import KINDS
+from mailserver.plugins.catalogue import INTERFACES, SECTIONS
 from tests.api_page import PAGE, page, sentence_of
 
 # What the core keeps to itself: nobody but the server implements or uses it.
@@ -60,3 +63,28 @@ class PublicNames(SynchronousTestCase):
                 if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
                     found += untyped(name, node)
         self.assertEqual([one for one in found if one not in FOR_A_REASON], [])
+
+
+class Configurable(SynchronousTestCase):
+    """An interface can be configured, or stands beside one that can, or is what the core lends."""
+
+    BESIDE = {
+        "IAccountList", "ICertificateAccounts", "ICommands", "IComponent", "IComponentFactory", "ICounting", "IForgiving",
+        "IHostAccounts", "IHostFinder", "IMayBeMissing", "IPeriodic", "IPreparing", "IPrivilegedComponent", "IReloading",
+        "IScramAccounts", "ISecretAccounts", "ISenderGrants", "ISweeping", "IUsualScramForm",
+    }  # fmt: skip
+    LENT = {"IRecords", "IResolver", "IStateStore"}
+
+    def test_every_public_interface_has_its_place(self) -> None:
+        public = {name for name in api.__all__ if isinstance(getattr(api, name), InterfaceClass)}
+        used = {name for name in public if any(getattr(api, name).isOrExtends(known) for known in INTERFACES)}
+        self.assertEqual(public - used, self.BESIDE | self.LENT)
+        self.assertEqual(used & (self.BESIDE | self.LENT), set())
+
+    def test_every_one_that_can_be_configured_has_a_table(self) -> None:
+        tables = {one for interfaces in SECTIONS.values() for one in interfaces}
+        self.assertEqual(set(INTERFACES) - tables, set())
+
+    def test_every_kind_of_plugins_new_has_a_page(self) -> None:
+        pages = {path.stem for path in PAGE.parent.glob("*.md")}
+        self.assertEqual(set(KINDS) - pages, {"command"})  # operations.md

@@ -122,14 +122,20 @@ class MailCase(FilterCase):
     def mailbox(self, account: str, folder: str = "") -> list[bytes]:
         """The messages in a folder of an account, "" for the inbox."""
         self._settle()
-        found: list[bytes] = self.server.component("memory", "delivery").folders.get((account, folder), [])
+        found: list[bytes] = self._in_memory("memory", "delivery").folders.get((account, folder), [])
         return found
 
     def sent_to(self, address: str) -> list[bytes]:
         """The messages that went to another host for this recipient."""
         self._settle()
-        found: list[bytes] = self.server.component("memory-hosts").sent.get(address, [])
+        found: list[bytes] = self._in_memory("memory-hosts", "relay").sent.get(address, [])
         return found
+
+    def _in_memory(self, name: str, section: str) -> Any:
+        try:
+            return self.server.component(name, section)
+        except KeyError:
+            self.fail(f"[{section}] names another component than the one in memory: look where that keeps its mail")
 
     def road(self, id: str) -> list[Step]:
         """The steps of one message or connection, as observers see them."""
