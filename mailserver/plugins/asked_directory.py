@@ -55,7 +55,7 @@ class AskedChecker:
         self._checker = checker
         self._asking = asking
         self._seconds = seconds
-        self.credentialInterfaces = checker.credentialInterfaces
+        self.credentialInterfaces = asking.call("credentialInterfaces", tuple, lambda: checker.credentialInterfaces)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """The account.  Fails with `UnauthorizedLogin`, or `CannotTell`."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
+from twisted.python.reflect import safe_str
 from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.interface import InterfaceClass
@@ -45,6 +46,8 @@ from mailserver.interfaces import (
     ITransactionEnd,
     Services,
 )
+from mailserver.plugins.awaiting import FAULTS
+from mailserver.plugins.failure_log import words_of
 from mailserver.plugins.former_plugins import for_former_plugin
 from mailserver.plugins.versions import API_VERSION, FORMER, WrongVersion, is_former, require_api
 
@@ -296,13 +299,14 @@ def build_component(factory: Any, options: Any, services: Services) -> Any:
     _check(factory)
     try:
         component = factory.build(options, for_former_plugin(services) if is_former(factory) else services)
-    except Exception as error:
-        raise PluginError(f"the component {factory.name!r} could not be built: {error!r}") from error
+    except FAULTS as error:
+        raise PluginError(f"the component {factory.name!r} could not be built: {words_of(error)}") from error
     for interface in _interfaces_of(factory):
         try:
             verifyObject(interface, component)
-        except Invalid as error:
-            raise PluginError(f"the component {factory.name!r} is no {interface.__name__}: {error}") from error
+        except FAULTS as error:  # `Invalid`, or whatever an attribute raises that is looked at
+            words = safe_str(error)[:1000] if isinstance(error, Invalid) else words_of(error)
+            raise PluginError(f"the component {factory.name!r} is no {interface.__name__}: {words}") from error
     return component
 
 

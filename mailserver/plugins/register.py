@@ -288,12 +288,12 @@ class Register:
     def _counts(self, lent: Lent) -> dict[str, Any]:
         """What the component says in figures; what is no figure is left out."""
         try:
-            counts = dict(lent.component.counts())
+            counts = list(dict(lent.component.counts()).items())[:200]
+            return {str(name)[:64]: value for name, value in counts if _is_figure(value)}
         except FAULTS:
             if self._rarely.may(("counts", lent.name)):
                 self.log.failure("{who} cannot say its counts", who=str(lent))
             return {}
-        return {str(name)[:64]: value for name, value in list(counts.items())[:200] if _is_figure(value)}
 
 
 def checked_offers(kind: str, name: str, component: Any) -> dict[str, ComponentCommand]:

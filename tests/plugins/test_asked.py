@@ -354,3 +354,10 @@ class Kinds(AskedCase):
         self.assertEqual((asked.calls_at_once, asked.deadline_seconds, asked.knows_folders, asked.stores), (3, 5.0, False, True))
         self.assertIsNone(made().deadline_seconds)
         self.assertEqual(made(deadline_seconds=9).deadline_seconds, 9.0)
+
+    def test_a_checker_that_says_nonsense_of_itself_is_its_own_failure(self) -> None:
+        for interfaces in (None, 3):
+            made = component(requestAvatarId=None)
+            made.credentialInterfaces = interfaces
+            with capturedLogs():
+                self.assertRaises(ComponentFailed, AskedChecker, made, self.asking, SECONDS)

@@ -30,6 +30,7 @@ from mailserver.plugins.catalogue import (
     discover,
     options_class,
 )
+from tests.plugins.misbehaviour import NONSENSE, RAISES
 
 FACTORY = """
 from zope.interface import implementer
@@ -262,6 +263,22 @@ class Building(SynchronousTestCase):
 
     def test_an_interface_that_cannot_be_configured_is_refused(self) -> None:
         self.assertRaisesRegex(PluginError, "none of the interfaces", self.build, object(), IResolver)
+
+
+class BuildingInAnyWay(SynchronousTestCase):
+    def test_whatever_building_raises_or_returns_is_told_with_the_components_name(self) -> None:
+        for what, method in (RAISES | NONSENSE).items():
+            if what.endswith(("at once", "None", "text", "a class", "an unprintable object")):
+                with self.assertRaisesRegex(PluginError, "the component 'odd'", msg=what):
+                    build_component(Odd(method), Options(), None)  # type: ignore[arg-type]
+
+
+@implementer(IComponentFactory)
+class Odd:
+    name, summary, provides, options, api_version = "odd", "Odd.", IPeerFilter, Options, "1.0"
+
+    def __init__(self, build: Any) -> None:
+        self.build = build
 
 
 class Quick(SynchronousTestCase):
