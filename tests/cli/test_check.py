@@ -48,7 +48,7 @@ class Check(CheckCase):
     def test_every_fault_of_the_file_is_printed(self) -> None:
         said = self.check('[limits]\nrecipients = 1\n[[filter]]\nuse = "denylst"\n[log]\nlevel = "loud"\n')
         self.assertFault(said, 10, "limits.recipients: must be at least 100")
-        self.assertFault(said, 12, "filter[0].use: there is no filter component 'denylst'; known: aiosmtpd, denylist, null_mx, scores; did you mean 'denylist'?")
+        self.assertFault(said, 12, "filter[0].use: there is no filter component 'denylst'; known: aiosmtpd, denylist, null_mx, policy_delegation, scores; did you mean 'denylist'?")
         self.assertFault(said, 14, "log.level: must be one of: debug, info, warn, error")
         self.assertIn(": 3 faults, no warnings.\n", said.out)
 

@@ -22,7 +22,7 @@ class Plugins(CommandCase):
             said.out, r"(?m)^denylist +1.0 +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
         )
         names = [one["name"] for one in run("plugins", "--json").json["components"]]
-        self.assertEqual(set(names), {"file", "system", "sql", "ldap", "maildir", "lmtp", "pipe", "discard", "capture", "mx", "smarthost", "denylist", "null_mx", "scores", "aiosmtpd"})
+        self.assertEqual(set(names), {"file", "system", "sql", "ldap", "maildir", "lmtp", "pipe", "discard", "capture", "mx", "smarthost", "denylist", "null_mx", "scores", "aiosmtpd", "policy_delegation"})
 
     def test_all_is_well_with_the_shipped_ones(self) -> None:
         self.catalogue()

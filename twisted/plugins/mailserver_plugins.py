@@ -7,6 +7,7 @@ from mailserver.interfaces import (
     IConcurrentDelivery,
     IContentFilter,
     IDirectory,
+    IModifier,
     IPeerFilter,
     IRecipientFilter,
     IScorer,
@@ -100,6 +101,13 @@ null_mx = Shipped(
     summary="Refuses senders whose domain takes no mail itself (null MX, RFC 7505).",
     provides=(ISenderFilter,),
     target="mailserver.filters.null_mx:factory",
+)
+
+policy_delegation = Shipped(
+    name="policy_delegation",
+    summary="Asks a policy service that speaks Postfix's policy delegation.",
+    provides=(IRecipientFilter, IContentFilter, IModifier),
+    target="mailserver.filters.policy_delegation:factory",
 )
 
 scores = Shipped(
