@@ -13,7 +13,7 @@ from mailserver.plugins.catalogue import Catalogue, PluginError
 from mailserver.plugins.register import Register
 from mailserver.receive.bound_filter import BoundFilter
 
-__all__ = ["bind_filters", "show_filters"]
+__all__ = ["bind_filters", "cost_of", "show_filters"]
 
 
 def bind_filters(configuration: Configuration, components: Sequence[Any], catalogue: Catalogue) -> list[BoundFilter]:
@@ -48,7 +48,7 @@ def _bound(
         on_error=table.on_error,
         deadline_seconds=table.deadline or usual_seconds,
         level=level,
-        cost=_cost(component, factory),
+        cost=cost_of(component, factory),
         skippable=bool(_declared(component, factory, "skippable")) and not table.hard
         if table.skippable is None
         else table.skippable,
@@ -67,7 +67,8 @@ def _declared(component: Any, factory: Any, name: str) -> Any:
     return getattr(factory, name, None) if found is None else found
 
 
-def _cost(component: Any, factory: Any) -> float:
+def cost_of(component: Any, factory: Any) -> float:
+    """What the component or its factory declares; 0 where neither does.  Raises `PluginError` for what is no number."""
     cost = _declared(component, factory, "cost")
     if cost is None:
         return 0

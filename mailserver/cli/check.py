@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+from mailserver.assembly.filters import cost_of
 from mailserver.assembly.listeners import proxies_of
 from mailserver.assembly.logins import lets_anybody_in, login_domain
 from mailserver.assembly.root_plan import plan_of
@@ -125,6 +126,8 @@ class _Look:
                 factory = catalogue.factory(section, table.use)
                 component = build_component(factory, table.options, services)
                 checked_offers(section, table.name or table.use, component)
+                if section == "filter":
+                    cost_of(component, factory)
                 if section in ("delivery", "relay"):
                     AskedDelivery(component, Asking(key, services.clock), prepare_seconds=1)
             except PluginError as error:

@@ -72,6 +72,22 @@ class Check(CheckCase):
             said = self.check('[[filter]]\nuse = "hasty"\n')
         self.assertFault(said, 9, "filter[0]: the filter hasty cannot run periodically: interval_seconds is not between")
 
+    def test_a_filter_whose_cost_is_no_number_is_a_fault_here_as_it_is_at_the_start(self) -> None:
+        @implementer(IPeerFilter)
+        class Costly:
+            cost = "much"
+
+            async def judge_peer(self, peer: Peer) -> Verdict:
+                return Pass()
+
+        factory = SimpleNamespace(
+            name="costly", summary="x", provides=IPeerFilter, options=Options, build=lambda *_: Costly(), api_version="1.0"
+        )
+        catalogue = Catalogue([*discover().found, FoundPlugin(factory, "acme")])
+        with mock.patch("mailserver.cli.check.discover", lambda: catalogue):
+            said = self.check('[[filter]]\nuse = "costly"\n')
+        self.assertFault(said, 9, "filter[0]: the component 'costly' declares a cost that is no number: 'much'")
+
     def test_faults_as_json(self) -> None:
         self.configure(CONFIGURATION + "x = 1\n")
         found = self.command("check", "--json").json
