@@ -16,10 +16,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.mail.answers import Delayed
+from mailserver.mail.answers import Delayed, Finding
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.queue import opening as opening_module
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, StoppedQueue
@@ -32,6 +33,7 @@ from mailserver.queue.mark import End, QueueGone, read_mark, write_mark
 from mailserver.queue.reader import checked, list_entries, show_entry
 from mailserver.queue.store import SqliteStore
 from tests.queue.doubles import IDS, QueueCase, envelope, local, remote
+from tests.queue.test_store import UNDO_3
 
 BUSY = Delayed(Reply.of(451, "4.2.1", "Busy"))
 
@@ -568,6 +570,26 @@ class Salvaging(DamageCase):
         self.assertEqual(queue.depth + queue.counts.settled, found.kept)
         delivered = {parcel[0] for parcel in self.delivery.parcels}
         self.assertLessEqual(delivered, set(ids))
+
+    async def test_what_verdicts_hold_is_salvaged_also_from_the_file_of_an_earlier_release(self):
+        queue = await self.started()
+        kept = []
+        for number, hold in enumerate((Hold(HoldKind.REFUSED, "a virus"), Hold(HoldKind.UNDECIDED, "not yet", (Finding("spf"),)))):
+            sent = envelope(local(), received_at=self.clock.seconds())
+            await queue.commit(sent, Content.of(b"Subject: x\r\n\r\n"), (local(),), {0: hold})
+            kept.append(sent.id)
+        await self.stop(queue)
+        before = [show_entry(self.directory, id) for id in kept]
+        found = salvage(self.directory, 1.0)
+        self.assertEqual((found.kept, found.lost, found.repeated), (2, [], []))
+        self.assertEqual([show_entry(self.directory, id) for id in kept], before)
+        connection = apsw.Connection(str(self.db))
+        for statement in (*UNDO_3, "PRAGMA user_version = 2"):
+            connection.execute(statement)
+        connection.close()
+        found = salvage(self.directory, 2.0)
+        self.assertEqual((found.kept, found.lost, found.repeated), (2, [], []))
+        self.assertEqual([entry.state for entry in list_entries(self.directory)], ["held", "undecided"])
 
     async def test_a_message_that_cannot_be_read_is_named_and_the_others_go_on(self):
         queue = await self.started()
