@@ -29,11 +29,15 @@ from mailserver.config import load
 from mailserver.control.server import CommandRefused, NotStarted
 from mailserver.interfaces import IComponent
 from mailserver.mail.address import Address
+from mailserver.mail.answers import Defer, Refuse
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.pickup.pickup import Pickup
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.asking import Asking
 from mailserver.plugins.life import StartError
 from mailserver.receive.factory import ReceiveFactory
+from mailserver.receive.judging import Judgement
 from mailserver.service import EX_CONFIG, EX_FAILED, SWEEP_SECONDS, MailService, Options, makeService
 
 CONFIGURATION = """
@@ -261,6 +265,32 @@ class OfAPolicy(ServiceCase):
         self.assertEqual(policy.generation.uses, 1)
         asked.callback(())
         self.assertEqual((self.successResultOf(found), policy.generation.uses), ((), 0))
+
+    def test_a_copy_is_judged_again_by_the_policy_in_force_which_is_kept_as_long(self) -> None:
+        server = self.service()._server
+        recipient = Recipient(Address("alice", "example.org"))
+        envelope = Envelope("0123456789ABCDEF", Peer("192.0.2.1", 25, "mx"), None, (recipient,), 1.0)
+        found = Deferred.fromCoroutine(server._judge(envelope, Content.of(b"\r\n"), recipient))
+        self.assertNoResult(found)  # at the start there is none yet
+        asked: list[Deferred[Judgement]] = []
+        generations = []
+        for number in range(2):
+            policy = self.service()._in_force.policy
+            generations.append(policy.generation)
+
+            def ask(*_: Any) -> Deferred[Judgement]:
+                asked.append(Deferred())
+                return asked[-1]
+
+            judging: Any = mock.Mock(content_for=ask)
+            server.serve_with(policy.router, judging, policy.generation)
+            if number:
+                second = Deferred.fromCoroutine(server._judge(envelope, Content.of(b"\r\n"), recipient))
+        self.assertEqual([one.uses for one in generations], [1, 1])
+        asked[0].callback(Judgement(Refuse("no"), ()))
+        asked[1].callback(Judgement(Defer("later"), ()))
+        self.assertEqual((self.successResultOf(found), self.successResultOf(second)), (Refuse("no"), Defer("later")))
+        self.assertEqual([one.uses for one in generations], [0, 0])
 
 
 class Sweep(ServiceCase):
