@@ -130,3 +130,10 @@ aiosmtpd = Shipped(
     provides=(IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter),
     target="mailserver.filters.aiosmtpd_handler:factory",
 )
+
+dkim = Shipped(
+    name="dkim",
+    summary="Verifies DKIM signatures and notes what came of each (RFC 6376).",
+    provides=(IContentFilter,),
+    target="mailserver.filters.dkim:DKIMFactory",
+)
