@@ -338,6 +338,8 @@ def _check(factory: Any) -> None:
         require_api(factory)
     except WrongVersion as error:
         raise PluginError(str(error)) from error
+    except Exception as error:  # the factory's own
+        raise PluginError(f"{name!r} cannot say which plugin API it was written for: {error!r}") from error
     if not interfaces or not all(
         isinstance(one, InterfaceClass) and any(one.isOrExtends(known) for known in INTERFACES) for one in interfaces
     ):

@@ -8,11 +8,12 @@ from typing import Any
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.config import Options
+from mailserver.config import ConfigurationError, Options, parse
 from mailserver.interfaces import IContentFilter, IPeerFilter
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, build_component, discover
 from mailserver.plugins.versions import API_VERSION, WrongVersion, is_former, require_api
 from mailserver.testing import FilterCase
+from tests.cli.support import run
 from tests.plugins.test_catalogue import FACTORY, WithPluginFolder, factory
 
 GREYLIST_OF_01 = '''
@@ -112,6 +113,22 @@ class OtherMajor(WithPluginFolder):
         self.assertEqual([(one.source, one.why) for one in catalogue.broken], [("twisted.plugins.acme_later", why)])
         error = self.assertRaises(PluginError, catalogue.factory, "filter", "later")
         self.assertIn(f"The plugin twisted.plugins.acme_later could not be used:\n{why}", str(error))
+
+    def test_a_configuration_that_uses_it_does_not_start(self) -> None:
+        text = FACTORY.format(name="later", public="later").replace('name = "', 'api_version = "2"\n    name = "')
+        self.module("acme_later", text)
+        frame = 'hostname = "mail.example.org"\ndata = "data"\n[[listen]]\nservice = "lmtp"\nendpoint = "tcp:0"\n'
+        with self.assertRaisesRegex(ConfigurationError, "'later' was written for plugin API 2; this server has 1.0"):
+            parse(frame + '[[filter]]\nuse = "later"\n', file="m.toml", directory="/", options_of=discover().options_of)
+        ended = run("plugins", "check")
+        self.assertEqual(ended.code, 1)
+        self.assertIn("twisted.plugins.acme_later:\n'later' was written for plugin API 2", ended.out)
+
+    def test_one_that_cannot_say_is_broken_and_ends_no_search(self) -> None:
+        text = FACTORY.format(name="odd", public="odd")
+        self.module("acme_odd", text.replace("    def build", "    api_version = property(lambda self: 1 / 0)\n    def build"))
+        [broken] = discover().broken
+        self.assertRegex(broken.why, "'odd' cannot say which plugin API it was written for: ZeroDivisionError")
 
     def test_it_is_not_built_either(self) -> None:
         later = factory(build=lambda *_: self.fail("built"))

@@ -158,6 +158,8 @@ class Caught(TestCase):
                     file.write(b"".join(content.chunks()))
             return {one.index: Delivered() for one in destinations}
 
+        unsynced = {"stored": FilesCase.stored, "kind": SoundFiles, "folder": "", "on_disk": True}
+        self.assertCaught(self.failures(DeliveryContract, FilesCase.make, **unsynced), "flush_syncs")
         self.assertCaught(of(deliver=by_position), "each_index")
         self.assertCaught(of(deliver=lies), "after_the_flush", "called_off", "as_it_is")
         self.assertCaught(of(deliver=one_name), "stay_apart")

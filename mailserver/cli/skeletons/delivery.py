@@ -150,6 +150,7 @@ from mailserver_@module@ import factory
 class @class@Test(DeliveryContract, ComponentCase):
     """Nothing is lost, nothing is said to be there that is not: the contract of every delivery."""
 
+    on_disk = True
     path = ""
 
     def make(self):

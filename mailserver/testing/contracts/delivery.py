@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
@@ -38,9 +39,11 @@ class DeliveryContract(Case):
     """For a delivery of either kind.  Beside `ComponentCase`; `make` and `stored` have to be written.
 
     `keeps_octets` False: what is stored is not the message's own octets, so that only its words can be looked for.
+    `on_disk` True: it is kept in files of this host, so that `flush` is true only when they are synced.
     """
 
     keeps_octets = True
+    on_disk = False
 
     def make(self) -> Any:
         """The component, fresh: of two that are made in one test, each sees what the other has stored."""
@@ -108,6 +111,19 @@ class DeliveryContract(Case):
         await component.flush()
         await component.flush()
         self.assertEqual(self._counts(1), [1])
+
+    async def test_the_flush_syncs_what_is_on_the_disk(self) -> None:
+        """The message and its name: after a power cut both are there."""
+        component = await self.started()
+        if not self.on_disk:
+            return
+        synced: list[bool] = []  # for each call: a folder?
+        for name in ("fsync", "fdatasync"):
+            self.patch(os, name, _counting(getattr(os, name), synced))
+        await self._deliver(component, self._text(1), self.destination(0))
+        await component.flush()
+        self.assertIn(False, synced, "no file was synced: the message is not durable")
+        self.assertIn(True, synced, "no folder was synced: the file's name is not durable")
 
     async def test_messages_of_one_mailbox_stay_apart(self) -> None:
         """None takes another's place."""
@@ -256,6 +272,15 @@ class DeliveryContract(Case):
         """How often the message of each number is there."""
         there = [_lines(one) for one in self.stored()]
         return [sum(f"The only text of its kind: {number}.".encode() in one for one in there) for number in numbers]
+
+
+def _counting(sync: Callable[[int], None], synced: list[bool]) -> Callable[[int], None]:
+    def counted(descriptor: Any) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        synced.append(stat.S_ISDIR(os.fstat(number).st_mode))
+        sync(number)
+
+    return counted
 
 
 def _lines(octets: bytes) -> bytes:
