@@ -66,7 +66,7 @@ def checked_lifetime(seconds: float) -> float:
         raise TypeError(f"a lifetime is a number of seconds, not {type(seconds).__name__}")
     if seconds != seconds:  # NaN
         raise ValueError("a lifetime is a number of seconds")
-    return min(float(seconds), LIFETIME_MOST_SECONDS)
+    return float(max(0, min(seconds, LIFETIME_MOST_SECONDS)))
 
 
 def checked_range(first: str, before: str | None, most: int) -> tuple[str, str | None, int]:

@@ -8,6 +8,7 @@ nobody else's: a disk that hangs costs those answers that are not in memory, aft
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -84,6 +85,7 @@ class StateStore:
         self._spaces: dict[str, Space] = {}
         self._counts: dict[str, int] = {}  # facts in the file, at most; once begun, the writing thread's
         self._told_lost: set[str] = set()
+        self._told_gone = False
         self._is_open = False
         self._is_writing = False
         self._reads = 0
@@ -271,7 +273,7 @@ class StateStore:
             self._swept_at = now
         self._is_writing = True
         work = functools.partial(
-            write,
+            self._write_file,
             self._writing,
             {space.name: space.begin_write() for space in spaces},
             self._time.reading(),
@@ -281,6 +283,14 @@ class StateStore:
         )
         done: Deferred[Any] = maybeDeferred(self._writers.run, work)
         return done.addCallbacks(self._written, self._not_written, callbackArgs=(spaces,), errbackArgs=(spaces,))
+
+    def _write_file(self, connection: apsw.Connection, *arguments: Any, **named: Any) -> list[str]:
+        """In the thread."""
+        full = write(connection, *arguments, **named)
+        if named["sweep"] and not self._told_gone and not os.path.exists(self._path):
+            self._told_gone = True
+            self.log.error("{path} was taken away while it was in use: what is kept now is gone with a restart", path=self._path)
+        return full
 
     def _written(self, full: list[str], spaces: list[Space]) -> None:
         self._is_writing = False

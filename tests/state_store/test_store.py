@@ -7,6 +7,7 @@ import apsw
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -169,7 +170,9 @@ class State(StoreCase):
         at_once(space.put("k", b"v", 60))
         at_once(space.put("k", b"v", 0))
         self.assertIsNone(at_once(space.get("k")))
-        at_once(space.put("k", b"v", 1e300))
+        at_once(space.put("k", b"v", -(10**400)))
+        self.assertIsNone(at_once(space.get("k")))
+        at_once(space.put("k", b"v", 10**400))
         self.assertEqual(at_once(space.items())[0][2], self.clock.seconds() + 3650 * 86_400)
 
     async def test_what_has_expired_is_swept_from_the_disk(self):
@@ -603,6 +606,18 @@ class Stopped(StoreCase):
 
 
 class Damage(StoreCase):
+    async def test_a_file_that_is_taken_away_while_it_is_used_is_told_of_once(self):
+        store = await self.started()
+        at_once(store.space("s").put("k", b"v", 600))
+        await self.flushed(store)
+        os.rename(self.path, f"{self.path}.away")
+        with capturedLogs() as told:
+            for _ in range(3):
+                at_once(store.space("s").put("k", b"v", 600))
+                self.clock.advance(400)
+                await self.flushed(store)
+        self.assertEqual([formatEvent(event).count("was taken away") for event in told], [1])
+
     async def test_a_file_that_is_damaged_while_it_is_used_costs_what_is_not_in_memory(self):
         store = await self.started()
         at_once(store.space("s").put("old", b"v", 600))
