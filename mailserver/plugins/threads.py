@@ -131,7 +131,6 @@ class Threads:
         self._stopped = True
         for inbox in self._idle:
             inbox.put(None)
-        self._idle.clear()
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
             call.done.cancel()

@@ -138,3 +138,14 @@ class OwnThreads(TestCase):
         with self.assertRaises(SystemExit):
             await self.threads.run(leave)
         self.assertEqual(await self.threads.run(divmod, 7, 2), (3, 1))
+
+    async def test_a_stop_ends_the_threads_that_have_nothing_to_do_and_begins_none(self) -> None:
+        name = "threads that a stop ends"
+        threads = Threads(name, 2, call_from_thread=reactor.callFromThread)  # type: ignore[attr-defined]
+        await threads.run(divmod, 7, 2)
+        [thread] = [one for one in threading.enumerate() if one.name == name]
+        threads.stop()
+        await deferToThread(thread.join, 30)
+        self.assertFalse(thread.is_alive())
+        self.failureResultOf(threads.run(divmod, 7, 2), AllHang)
+        self.assertEqual([one for one in threading.enumerate() if one.name == name], [])
