@@ -88,9 +88,8 @@ class Observing:
                     lost=self.lost,
                 )
             steps = steps[: max(0, room)]
-        if steps:
-            self._taken += len(steps)
-            self._inbox.put(steps)
+        self._taken += len(steps)
+        self._inbox.put(steps)
 
     async def end(self, seconds: float, clock: Timers) -> bool:
         """Take nothing more, and wait so long for what was taken.  False: it is not through; its thread is left behind."""
@@ -137,8 +136,7 @@ class Observing:
 
     def _through(self) -> None:
         self._is_through = True
-        if not self._ended.called:
-            self._ended.callback(None)
+        self._ended.callback(None)  # which nobody hears where it was given up
 
     def _refuse(self, answer: Any) -> None:
         if hasattr(answer, "close"):  # a coroutine, which would complain that nobody has waited for it

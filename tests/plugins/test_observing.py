@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -69,6 +70,42 @@ class OneObserver(TestCase):
         self.hangs.set()
         self.assertTrue(await one.end(30, reactor))
         self.assertEqual(self.seen, ["mail", "rcpt", "mail"])
+
+    async def test_as_many_as_there_is_room_for_are_no_loss(self) -> None:
+        one = self.observing(self.block, waiting_most=4)
+        one.take(SOME)
+        one.take(SOME)
+        self.assertEqual((one.lost, one.waiting, self.logged), (0, 4, []))
+        self.hangs.set()
+        self.assertTrue(await one.end(30, reactor))
+
+    async def test_its_thread_does_not_hinder_the_end_of_the_program(self) -> None:
+        one = self.observing(self.block)
+        one.take(SOME)
+        assert one._thread is not None
+        self.assertTrue(one._thread.daemon)
+        self.hangs.set()
+        self.assertTrue(await one.end(30, reactor))
+
+    async def test_where_the_system_has_no_thread_left_steps_are_lost_until_it_has(self) -> None:
+        def fails(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        one = self.observing(lambda step: self.seen.append(step["step"]))
+        patch = self.patch(threading.Thread, "start", fails)
+        one.take(SOME)
+        patch.restore()
+        self.assertEqual(one.lost, 2)
+        one.take(SOME)
+        self.assertTrue(await one.end(30, reactor))
+        self.assertEqual(self.seen, ["mail", "rcpt"])
+
+    async def test_a_deferred_is_no_answer_either(self) -> None:
+        one = self.observing(lambda step: Deferred())
+        one.take(SOME)
+        self.assertTrue(await one.end(30, reactor))
+        [event] = [event for event in self.logged if event["log_namespace"] == failure_log.__name__]
+        self.assertIn("it is a plain function", event["error"])
 
     async def test_one_that_does_not_end_is_left_behind_and_counted(self) -> None:
         one = self.observing(self.block)

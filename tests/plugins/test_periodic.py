@@ -103,6 +103,30 @@ class Runs(SynchronousTestCase):
         self.clock.advance(100)
         self.assertEqual(self.periodic.state().runs, 2)
 
+    def test_that_the_next_one_waits_is_told_once_a_minute(self) -> None:
+        self.periodic.stop()
+
+        async def stubborn() -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                await Deferred()
+
+        self.component.interval_seconds = self.component.deadline_seconds = 10.0
+        self.component.answers = [stubborn()]
+        given_up: list[Any] = []
+        periodic = Periodic("x", self.component, clock=self.clock, random_share=lambda: 0.5, given_up=given_up.append)
+        periodic.start()
+        self.clock.advance(5)
+        self.clock.advance(10)
+        for _ in range(7):
+            self.clock.advance(10)
+        self.assertEqual(periodic.state().skipped, 7)
+        told = [event for event in self.logged if "goes on after it was cancelled" in (event.get("log_format") or "")]
+        self.assertEqual(len(told), 2)
+        self.assertEqual(len(given_up), 1)
+        periodic.stop()
+
     def test_whatever_a_run_raises_or_returns_is_its_failure_and_the_next_one_comes(self) -> None:
         async def later_on() -> None:
             raise ValueError("in the coroutine")
@@ -144,6 +168,9 @@ class Times(SynchronousTestCase):
     def test_times_that_are_none_are_told(self) -> None:
         component = Works()
         self.assertEqual(interval_fault(component), "")
+        for right in (0.1, 400 * 86_400, 60):
+            component.interval_seconds = right
+            self.assertEqual(interval_fault(component), "")
         for wrong in (0, -1, float("nan"), float("inf"), "60", None, True, 10**12):
             component.interval_seconds = wrong
             self.assertIn("interval_seconds", interval_fault(component))
