@@ -52,6 +52,11 @@ class Check(CheckCase):
         self.assertFault(said, 14, "log.level: must be one of: debug, info, warn, error")
         self.assertIn(": 3 faults, no warnings.\n", said.out)
 
+    def test_a_router_that_is_not_there_and_a_key_without_one_are_faults(self) -> None:
+        self.assertFault(self.check('[router]\nuse = "nowhere"\n'), 10, "router.use: there is no router component 'nowhere'; known: none")
+        self.assertFault(self.check('[router]\nturn = 3\n'), 10, "router.turn: ")
+        self.assertIn("no faults", self.check('[router]\nuse = "domains"\n').out)
+
     def test_a_component_that_cannot_run_periodically_or_offer_commands_as_it_says_is_a_fault(self) -> None:
         @implementer(IPeerFilter, IPeriodic)
         class Hasty:

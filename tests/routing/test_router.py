@@ -7,12 +7,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailserver.interfaces import IAccountList, IDirectory, IHostAccounts, IRouter
+from mailserver.interfaces import CannotTell, IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote, Route
 from mailserver.plugins.awaiting import now_or_later
@@ -538,3 +539,30 @@ class Explaining(RouterCase):
             [("alice+x@second.example", "same domain"), ("alice+x@example.org", "subaddress")],
         )
         self.assertEqual(self.steps(router, "postmaster@other.example")[0], ("postmaster@other.example", "role"))
+
+
+class Time(RouterCase):
+    def test_one_bound_holds_for_all_that_an_address_needs(self) -> None:
+        clock = Clock()
+        members = addresses("a@example.org", "b@example.org", "c@example.org")
+        router = self.router(LocalDomain(aliases={"team": members}), accounts=("a@example.org",), clock=clock, seconds=5.0)
+        answers: list[Deferred[None]] = []
+
+        def find(local_part: str, domain: str) -> Deferred[None]:
+            if local_part == "team":
+                return succeed(None)
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.patch(self.directory, "find", find)
+        routed = Deferred.fromCoroutine(router.route(Address("team", "example.org")))
+        for _ in range(2):
+            clock.advance(2.4)
+            answers[-1].callback(None)
+            self.assertNoResult(routed)
+        clock.advance(0.3)
+        self.assertIn("no route was found within 5 seconds", self.failureResultOf(routed, CannotTell).getErrorMessage())
+        self.assertEqual(clock.getDelayedCalls(), [])
+        explained = Deferred.fromCoroutine(router.explain(Address("team", "example.org")))
+        clock.advance(5)
+        self.failureResultOf(explained, CannotTell)
