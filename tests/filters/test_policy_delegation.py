@@ -195,6 +195,14 @@ class Actions(FilterCase):
             self.build(factory, endpoint="unix:/run/policy", stages=["MAIL"])
 
 
+# What smtpd of Postfix 3.7.11 sent at RCPT, in its order.
+POSTFIX = (
+    "request protocol_state protocol_name client_address client_name client_port reverse_client_name server_address server_port helo_name"
+    " sender recipient recipient_count queue_id instance size etrn_domain stress sasl_method sasl_username sasl_sender ccert_subject"
+    " ccert_issuer ccert_fingerprint ccert_pubkey_fingerprint encryption_protocol encryption_cipher encryption_keysize policy_context"
+)
+
+
 class Filter(ServiceCase, FilterCase):
     def built(self, **options: Any) -> Any:
         component = self.build(factory, endpoint=self.endpoint, **options)
@@ -210,6 +218,7 @@ class Filter(ServiceCase, FilterCase):
         await component.judge_content(envelope, self.content(b"Subject: x\n\n1234\n"))
         rcpt, data, end = self.service.asked
         self.assertEqual([one["protocol_state"] for one in (rcpt, data, end)], ["RCPT", "DATA", "END-OF-MESSAGE"])
+        self.assertEqual(list(rcpt), POSTFIX.split())
         for name, value in {
             "request": "smtpd_access_policy", "protocol_name": "ESMTP", "client_address": "192.0.2.25", "client_name": "client.example.net",
             "helo_name": "client.example.net", "sender": "", "recipient": "c@example.org", "recipient_count": "0", "size": "1000",
