@@ -267,7 +267,8 @@ class Server:
             if isinstance(judgement, Deferred):
                 judgement = await judgement
         note_answers(self.steps.note, envelope.id, judgement)
-        return judgement.verdict
+        verdict = judgement.verdict
+        return replace(verdict, findings=judgement.findings) if judgement.findings else verdict
 
     async def _judge_report(self, draft: ReportDraft) -> ReportVerdict | None:
         """What those of the policy in force say of a report."""

@@ -11,8 +11,9 @@ import json
 import re
 import struct
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Finding, Local
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
@@ -148,7 +149,7 @@ class Attempt:
 
     `hold` is what holds it where a verdict does; one that is QUARANTINED and not held goes to Junk.  `until` (seconds since the
     epoch) is when a held one is discarded, None for never, and when an undecided one is judged again; `findings` are for those
-    who judge it.
+    who judge it; of what has been judged again they are what was found then, whose tags the copy gets.
     """
 
     number: int
@@ -348,12 +349,21 @@ def encode_findings(findings: tuple[Finding, ...]) -> str | None:
     """Findings as the text that the store keeps, the first `FINDINGS_KEPT` of them; None where there are none."""
     if not findings:
         return None
-    return json.dumps([[f.name, f.score, f.evidence, dict(f.properties), f.source] for f in findings[:FINDINGS_KEPT]])
+    return json.dumps(
+        [
+            [f.name, f.score, f.evidence, dict(f.properties), f.source, [[tag.name, tag.value] for tag in f.tags]]
+            for f in findings[:FINDINGS_KEPT]
+        ]
+    )
 
 
 def decode_findings(text: str | None) -> tuple[Finding, ...]:
     """The findings of `encode_findings`."""
-    return () if text is None else tuple([Finding(*row) for row in json.loads(text)])
+    return () if text is None else tuple([_finding(*row) for row in json.loads(text)])
+
+
+def _finding(name: str, score: float, evidence: str, properties: Any, source: str, tags: Any = ()) -> Finding:
+    return Finding(name, score, evidence, properties, source, tuple([AddHeader(*tag) for tag in tags]))
 
 
 def destination_name(destination: Destination) -> str:

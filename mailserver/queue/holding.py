@@ -85,6 +85,8 @@ class Holding:
         """What a verdict makes of an undecided one."""
         why = clean_text(getattr(verdict, "why", ""))
         judged = replace(attempt, attempts=attempt.attempts + 1, note=why, until=None, hold=None)
+        if not isinstance(verdict, Defer):
+            judged = replace(judged, findings=verdict.findings)
         if isinstance(verdict, Discard):
             return self.expired(judged)
         if isinstance(verdict, Refuse):
@@ -103,7 +105,7 @@ class Holding:
             if self.policy.holds_quarantine or not isinstance(destination.route, Local):
                 return self._held(judged, envelope, destination, HoldKind.QUARANTINED, now)
             judged = replace(judged, hold=HoldKind.QUARANTINED)
-        return replace(judged, state=EntryState.DEFERRED, due=now, attempts=0, findings=())
+        return replace(judged, state=EntryState.DEFERRED, due=now, attempts=0)
 
     def _held(self, attempt: Attempt, envelope: Envelope, destination: Destination, kind: HoldKind, now: float) -> Attempt:
         """A user whose own mail is held is told at once; nobody else ever."""

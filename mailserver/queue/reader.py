@@ -19,10 +19,12 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.envelope_codec import decode_envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged
+from mailserver.mail.headers import Headers
 from mailserver.mail.ids import time_of
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.set_apart import HoldKind
+from mailserver.mail.tags import tag_lines
 from mailserver.queue.entry import (
     FRONT,
     HIGHEST_NUMBER,
@@ -427,19 +429,23 @@ def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]
 
 
 def aside(destinations: tuple[Destination, ...], attempts: Sequence[Attempt]) -> tuple[Destination, ...]:
-    """The destinations, those in Junk whose copy was put aside when it was judged again: its row is as it was committed."""
-    junk = {one.destination for one in attempts if one.hold is HoldKind.QUARANTINED and one.state is not EntryState.HELD}
-    if not junk:
+    """The destinations; their row is as it was committed, and a copy that was judged again may have been put aside, or has more
+    tags."""
+    judged = {one.destination: one for one in attempts if one.findings or one.hold is HoldKind.QUARANTINED}
+    if not judged:
         return destinations
-    return tuple([in_junk(one) if one.index in junk else one for one in destinations])
+    return tuple([as_judged(one, judged[one.index]) if one.index in judged else one for one in destinations])
 
 
-def in_junk(destination: Destination) -> Destination:
-    """The same for the Junk folder of the mailbox, if it leads to one."""
+def as_judged(destination: Destination, attempt: Attempt) -> Destination:
+    """The same with its tags, and for the Junk folder if it was put aside and not held.  Nothing changes for another host."""
     route = destination.route
-    if not isinstance(route, Local):
+    if not isinstance(route, Local) or attempt.state in (EntryState.HELD, EntryState.UNDECIDED):
         return destination
-    return replace(destination, route=Local(route.address, replace(route.mailbox, junk=True)))
+    if attempt.hold is HoldKind.QUARANTINED:
+        route = Local(route.address, replace(route.mailbox, junk=True))
+    lines, _ = tag_lines(attempt.findings, [field.raw + b"\r\n" for field in Headers.parse(destination.lines)])
+    return replace(destination, route=route, lines=lines)
 
 
 def is_entry(connection: apsw.Connection, id: str) -> bool:

@@ -65,8 +65,9 @@ class Settlement:
             state, report = self._told(entry, destination, state, now)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
-        hold = None if before is None else before.hold
-        return Attempt(entry.number, destination.index, remote, state, made, due, reply, note, report, history, None, hold)
+        hold, findings = (None, ()) if before is None else (before.hold, before.findings)
+        kept = entry.number, destination.index, remote, state, made, due, reply, note, report, history
+        return Attempt(*kept, until=None, hold=hold, findings=findings)
 
     def delivered(self, entry: ActiveMessage, destination: Destination, *, now: float) -> Attempt:
         """What is kept of a destination that was reached, while others of its message are not, or its sender is to be told."""

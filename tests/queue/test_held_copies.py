@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 
+from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Accept, Defer, Delayed, Discard, Finding, Pass, Quarantine, Refuse, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
@@ -199,6 +200,27 @@ class Undecided(HeldCase):
             self.assertEqual(await self.states(queue, id), state)
             self.assertEqual(self.reported, [login] if login else [])
             await self.stop(queue)
+
+    async def test_the_tags_of_the_later_judgement_go_into_the_copy_also_over_a_crash(self):
+        queue = await self.queue()
+        lines = []
+        outcomes = self.delivery._outcomes
+        self.delivery._outcomes = lambda e, c, d, a: lines.extend(one.lines for one in d) or outcomes(e, c, d, a)
+        first = replace(ALICE, lines=b"X-Spam-First: 1,\r\n 2\r\n")
+        seen = Finding("spam", 5.0, tags=(AddHeader("X-Spam-Second", "a,\r\n 2"),))
+        for verdict in (Pass(findings=(seen,)), Quarantine("odd", findings=(seen,))):
+            lines.clear()
+            id = await self.send(queue, {0: UNDECIDED}, first)
+            self.verdicts = [verdict]
+            self.delivery.answers["alice"] = Delayed(Reply.of(451, "4.3.0", "full"))
+            await self.pass_time(70, id, "deferred")
+            await self.crash(queue)
+            queue = await self.queue()
+            del self.delivery.answers["alice"]
+            await self.pass_time(4000, id, "delivered")
+            await self.pass_time(1, id, "settled")
+            self.assertEqual(lines, [b"X-Spam-First: 1,\r\n 2\r\nX-Spam-Second: a,\r\n 2\r\n"] * 2)
+        self.delivery._outcomes = outcomes
 
     async def test_a_copy_that_is_thrown_away_is_recorded_and_counted(self):
         queue = await self.queue()

@@ -7,6 +7,7 @@ from unittest import mock
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Finding
 from mailserver.mail.content import Content
 from mailserver.mail.faults import StorageBroken, StorageFull
@@ -134,7 +135,7 @@ class Life(StoreCase):
         ((message,), _) = self.reader.read([number], 100)
         self.assertEqual(message.attempts, (self.attempt(number, 0, due=7.0),))
         kept = replace(self.attempt(number, 0, due=None), state=EntryState.HELD, until=9.0, hold=HoldKind.REFUSED)
-        kept = replace(kept, findings=(Finding("spf", 2.5, "no \udcff", {"a": 1, "b": None}, "spf"),))
+        kept = replace(kept, findings=(Finding("spf", 2.5, "no \udcff", {"a": 1, "b": None}, "spf", (AddHeader("A", "b"),)),))
         self.store.settle([], [], [kept])
         ((message,), _) = self.reader.read([number], 100)
         self.assertEqual(message.attempts, (kept,))
