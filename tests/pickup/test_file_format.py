@@ -41,6 +41,10 @@ class Envelope(SynchronousTestCase):
         again = PickupEnvelope.decode(found.encode())
         self.assertEqual([one.address.path for one in again.recipients], ["a..b@x.example", '"c..d"@x.example'])
 
+    def test_to_be_told_nothing_is_a_wish_of_its_own(self) -> None:
+        (recipient,) = PickupEnvelope.decode(line(notify=["NEVER"])).recipients
+        self.assertEqual(recipient.parameters.notify, frozenset({"NEVER"}))
+
     def test_the_same_recipient_is_one(self) -> None:
         self.assertEqual(len(PickupEnvelope.decode(line(recipients=["b@x.example", "b@x.example"])).recipients), 1)
 

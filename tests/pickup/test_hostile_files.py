@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailserver.pickup import folder as folder_module
+from mailserver.pickup import user_names
 from mailserver.pickup.file_format import PickupFault, pickup_name
 from mailserver.pickup.folder import BAD_OF_A_USER, PIECE_OCTETS
 from mailserver.pickup.log_lines import TOLD_OF_A_USER
@@ -409,6 +410,29 @@ class Names(SynchronousTestCase):
         self.asked[1][1]("eight")
         self.assertEqual([self.successResultOf(first), self.successResultOf(second)], ["seven", "eight"])
 
+    def test_the_time_of_one_question_is_not_that_of_the_next(self) -> None:
+        self.names.name_of(7)
+        self.clock.advance(ANSWER_SECONDS - 1)
+        self.asked.pop()[1]("seven")
+        second = self.names.name_of(8)
+        self.clock.advance(ANSWER_SECONDS - 1)
+        self.assertNoResult(second)
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(second), "uid 8")
+
+    def test_so_many_are_remembered_and_who_was_asked_for_last_the_longest(self) -> None:
+        self.patch(user_names, "REMEMBERED_MOST", 2)
+        for uid in (7, 8):
+            self.names.name_of(uid)
+            self.asked.pop()[1](str(uid))
+        self.assertEqual([self.successResultOf(self.names.name_of(uid)) for uid in (7, 8)], ["7", "8"])
+        self.clock.advance(REMEMBER_SECONDS)
+        for uid in (7, 9):
+            self.names.name_of(uid)
+            self.asked.pop()[1](str(uid))
+        self.assertEqual([self.successResultOf(self.names.name_of(uid)) for uid in (7, 9)], ["7", "9"])
+        self.assertEqual(len(self.names._known), 2)
+
     def test_what_a_name_service_raises_gives_the_number(self) -> None:
         said: list[str] = []
         ended = threading.Event()
@@ -418,11 +442,13 @@ class Names(SynchronousTestCase):
             ended.set()
 
         def broken(uid: int) -> str:
+            keeps_the_process.append(not threading.current_thread().daemon)
             raise OSError("no name service")
 
+        keeps_the_process: list[bool] = []
         in_thread_of_its_own(call_in_reactor)(broken, 7, said.append)
         self.assertTrue(ended.wait(30))
-        self.assertEqual(said, ["uid 7"])
+        self.assertEqual((said, keeps_the_process), (["uid 7"], [False]))
 
     def test_nobody_has_a_name_without_an_entry(self) -> None:
         names = UserNames(clock=self.clock, begin=lambda lookup, uid, answered: answered(lookup(uid)))

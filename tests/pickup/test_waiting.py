@@ -18,7 +18,7 @@ from mailserver.mail.reply import Reply
 from mailserver.pickup import folder as folder_module
 from mailserver.pickup.folder import PickupFolder
 from mailserver.pickup.pickup import AGAIN_SECONDS, AGAIN_SECONDS_MOST, LOOK_SECONDS, Pickup
-from mailserver.pickup.progress import PickupProgress
+from mailserver.pickup.progress import PickupProgress, PickupStep
 from mailserver.receive.profile import ConnectionLimits
 from tests.pickup.case import EXPIRE_SECONDS, PickupCase
 from tests.receive.connections import Listener
@@ -356,6 +356,14 @@ class Remains(SynchronousTestCase):
         whole = json.loads(PickupProgress(done={"a"}).encode())
         for odd in ("ab", [1], [["a"]], {"a": 1}, None):
             for key in ("done", "told", "used"):
+                self.assertRaises(ValueError, PickupProgress.decode, json.dumps({**whole, key: odd}).encode())
+        self.assertEqual(whole["version"], 1)
+
+    def test_a_step_that_is_none_is_damage(self):
+        whole = json.loads(PickupProgress(delivery=PickupStep("A", ("a",)), report=PickupStep("B", ("b",))).encode())
+        self.assertEqual(whole["delivery"], ["A", ["a"]])
+        for odd in ("x", "xy", [], ["A"], ["A", ["a"], 3], [5, ["a"]], {"A": ["a"], "b": 1}):
+            for key in ("delivery", "report"):
                 self.assertRaises(ValueError, PickupProgress.decode, json.dumps({**whole, key: odd}).encode())
 
     def test_a_progress_that_a_power_cut_left_unfinished_goes_with_its_file(self):
