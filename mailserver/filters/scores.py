@@ -28,6 +28,7 @@ __all__ = ["Scores", "ScoresOptions", "factory"]
 
 ACCEPTED = "accepted"
 NAMED_MOST = 10
+SCORE_MOST = 1e9  # of one finding, either way: sums stay numbers
 
 
 class ScoresOptions(Options):
@@ -78,7 +79,8 @@ class Scores:
             return Pass()
         scores = {f"{one.source}/{one.name}": 0.0 for one in findings}
         for one in findings:
-            scores[f"{one.source}/{one.name}"] += one.score * self._weight(one)
+            score = one.score * self._weight(one)
+            scores[f"{one.source}/{one.name}"] += min(max(score, -SCORE_MOST), SCORE_MOST)
         total = math.fsum(scores.values())
         worst_first = sorted([(score, name) for name, score in scores.items() if score], key=lambda one: -abs(one[0]))
         evidence = ", ".join([f"{name} {score:g}" for score, name in worst_first[:NAMED_MOST]])

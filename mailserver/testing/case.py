@@ -127,8 +127,8 @@ class ComponentCase(TestCase):
     ) -> Judging:
         """The component behind the core's rules: deadline, `on_error`, the worst verdict wins.
 
-        Its methods `peer`, `sender`, `recipient`, `content`, `content_for` and `edits` return a judgement with `verdict` and
-        `findings`, or a Deferred of it.
+        Its methods `peer`, `sender`, `recipient`, `content` and `content_for` (which asks scorers, too) return a judgement with
+        `verdict`, `answers` and `findings`, or a Deferred of it.  `MailCase` shows what modifiers and signers make of a message.
         """
         bound = BoundFilter("tested", component, None, on_error, deadline_seconds)
         return Judging([bound], clock=self.clock)

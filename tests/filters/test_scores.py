@@ -42,6 +42,11 @@ class ScoresTest(FilterCase):
     def test_an_accept_before_it_means_that_nothing_is_weighed(self) -> None:
         self.assertEqual(self.weigh(("a", 100), ("accepted", 0)), Pass())
 
+    def test_scores_beyond_all_measure_are_weighed_too(self) -> None:
+        huge = [("a", 1e308), ("b", -1e308)] * 30
+        self.assertIs(type(self.weigh(*huge, ("c", 1.0))), Pass)
+        self.assertIs(type(self.weigh(*huge, ("c", 1e308), weights={"c": 1e308})), Refuse)
+
     def test_a_threshold_that_is_taken_away_has_no_verdict(self) -> None:
         self.assertIs(type(self.weigh(("a", 100), junk=5, refuse=1000)), Quarantine)
 
