@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 from mailserver.cli import plugins as command
 from mailserver.interfaces import IDelivery, IPeerFilter
-from mailserver.plugins.catalogue import BrokenPlugin, Catalogue, FoundPlugin, discover
+from mailserver.plugins.catalogue import BrokenPlugin, Catalogue, FoundPlugin, Shipped, discover
 from tests.cli.support import CommandCase, run
+from twisted.plugins import mailserver_plugins
 
 
 class Plugins(CommandCase):
@@ -22,7 +23,9 @@ class Plugins(CommandCase):
             said.out, r"(?m)^denylist +1.0 +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
         )
         names = [one["name"] for one in run("plugins", "--json").json["components"]]
-        self.assertEqual(set(names), {"file", "system", "sql", "ldap", "maildir", "lmtp", "pipe", "discard", "capture", "mx", "smarthost", "denylist", "null_mx", "scores", "aiosmtpd", "policy_delegation"})
+        shipped = {one.name for one in vars(mailserver_plugins).values() if isinstance(one, Shipped)}
+        self.assertEqual(set(names), shipped)
+        self.assertLess({"file", "maildir", "mx", "denylist", "scores"}, shipped)
 
     def test_all_is_well_with_the_shipped_ones(self) -> None:
         self.catalogue()

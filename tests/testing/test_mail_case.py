@@ -11,6 +11,7 @@ from mailserver.api import (
     AddHeader,
     ConfigurationError,
     Delayed,
+    IAttemptFilter,
     IComponentFactory,
     IContentFilter,
     IModifier,
@@ -19,6 +20,8 @@ from mailserver.api import (
     ISenderFilter,
     Options,
     Pass,
+    Postpone,
+    Proceed,
     Quarantine,
     Refuse,
     Reply,
@@ -212,3 +215,43 @@ class Dialogues(MailCase):
         dialogue.said[1] += "?"
         with self.assertRaisesRegex(self.failureException, "says otherwise"):
             self.assertGolden(dialogue, path)
+
+
+@implementer(IAttemptFilter)
+class Labels:
+    async def before_attempt(self, envelope: Any, content: Any, destination: Any) -> Any:
+        if destination.route.address.domain == "later.example":
+            return Postpone("not today")
+        return Proceed((AddHeader("X-Out", destination.route.address.domain),))
+
+
+@implementer(ISenderFilter)
+class Keeps:
+    def __init__(self, services: Any) -> None:
+        self.records = services.records
+
+    async def judge_sender(self, envelope: Any) -> Any:
+        await self.records.put(str(envelope.sender), b"seen")
+        return Pass()
+
+
+class GoingOut(MailCase):
+    def test_who_is_asked_before_an_attempt_is_asked_here_too(self) -> None:
+        self.serve('[[filter]]\nuse = "labels"\n', made_by("labels", IAttemptFilter, lambda _: Labels()))
+        message = b"From: alice@example.org\nSubject: out\n\nText\n"
+        self.send(
+            message, service="submission", login="alice@example.org", sender="alice@example.org",
+            recipients=["a@now.example", "a@later.example"],
+        )  # fmt: skip
+        [gone] = self.sent_to("a@now.example")
+        self.assertTrue(gone.startswith(b"X-Out: now.example\r\n"), gone)
+        self.assertEqual(self.sent_to("a@later.example"), [])
+        self.assertEqual(sorted(type(one.outcome).__name__ for one in self.attempts), ["Delayed", "Delivered"])
+
+    def test_each_component_has_records_and_facts_of_its_own(self) -> None:
+        tables = '[[filter]]\nuse = "keeps"\nname = "one"\n[[filter]]\nuse = "keeps"\nname = "two"\n'
+        self.serve(tables, made_by("keeps", ISenderFilter, Keeps))
+        self.send(sender="a@example.net")
+        for name in ("one", "two"):
+            self.assertEqual(self.answer(self.server.records(name).get("a@example.net")), b"seen")
+        self.assertIsNot(self.server.records("one"), self.server.records("two"))
