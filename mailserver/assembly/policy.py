@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -74,7 +75,8 @@ class Policy:
         names = filter_names([(table.use, table.name) for table in configuration.filter])
         owned = [self._take("filter", table, name) for table, name in zip(configuration.filter, names, strict=True)]
         filters = [one.component for one in owned]
-        self._bound = bind_filters(configuration, filters, server.catalogue)
+        bound = bind_filters(configuration, filters, server.catalogue)
+        self._bound = [replace(one, left=its.asking.left) for one, its in zip(bound, owned, strict=True)]
         self._before = asked_before(configuration, owned, self._bound, remote=server.remote, generation=self.generation)
         self._report_policies = report_policies(owned, self._bound)
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)

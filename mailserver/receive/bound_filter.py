@@ -22,10 +22,12 @@ from mailserver.mail.answers import (
     Verdict,
 )
 from mailserver.mail.edits import Edit
+from mailserver.plugins.asking import LEFT_MOST
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.durations import Durations
 from mailserver.plugins.failure_log import FailureLog, Fault, place_of, words_of
+from mailserver.plugins.left_behind import LeftBehind
 from mailserver.receive.judgement import FilterAnswer
 from mailserver.receive.verdicts import (
     NO_FINDINGS,
@@ -65,7 +67,8 @@ class BoundFilter:
     after those of a lower `level`, and of its level after those of a lower `cost`.  `skippable`: it only knows suspicions, and is
     not asked where an Accept came before.  `hard`: no Accept takes its verdict away.  `shadow`: what it says is recorded, not
     obeyed.  `log_passes`: it is recorded, too, that it had nothing to say.  `budget`: how often it may fail.
-    `durations`: how long those calls took that waited, failed or had something to say.
+    `durations`: how long those calls took that waited, failed or had something to say.  `left`: calls that run on after their
+    deadline.
     """
 
     name: str
@@ -81,6 +84,7 @@ class BoundFilter:
     log_passes: bool = False
     budget: Budget | None = None
     durations: Durations = field(default_factory=Durations, compare=False)
+    left: LeftBehind = field(default_factory=LeftBehind, compare=False)
 
 
 class Question:
@@ -103,8 +107,10 @@ class Question:
         self.allowed = ALLOWED.get(stage, USUAL)
 
     def unasked(self) -> FilterAnswer | None:
-        """The answer where it may not be asked now, since it has failed too often."""
-        budget = self.bound.budget
+        """The answer where it may not be asked now, since it has failed too often, or too many calls of it run on."""
+        left, budget = self.bound.left, self.bound.budget
+        if left.things and len(left) >= LEFT_MOST:
+            return self._answer(self._on_error(), self.seconds(), error=f"{len(left)} earlier calls have not ended")
         if budget is None or budget.is_closed or not budget.is_open(self.seconds()):
             return None
         return self._answer(self._on_error(), self.seconds(), error="it has failed too often and is not asked for a while")

@@ -79,7 +79,7 @@ def ask(groups: Groups, clock: Clock, subject: Any, *more: object) -> Judgement 
     for at, group in enumerate(groups):
         for position, question in enumerate(group):
             budget = question.bound.budget
-            if budget is not None and not budget.is_closed:
+            if (budget is not None and not budget.is_closed) or question.bound.left.things:
                 return _AskedStage(groups, clock, subject, more, at).judge(position)
             began = question.seconds()
             try:
@@ -290,6 +290,7 @@ class _OpenGroup:
         said = question.failed(f"DeadlineExceeded: no answer within {question.bound.deadline_seconds:g} s", began)
         self.answers[position] = said  # before the cancelling, which may call `_heard`
         self._cancel(answer)
+        question.bound.left.add(answer)
         self._take(position, said)
 
     def _take(self, position: int, said: FilterAnswer) -> None:

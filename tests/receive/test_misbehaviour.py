@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +28,10 @@ from mailserver.mail.answers import Accept, Defer, Discard, Disconnect, Finding,
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader
 from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.plugins.asking import LEFT_MOST
+from mailserver.plugins.left_behind import LeftBehind
 from mailserver.receive.judging import BoundFilter, Judgement, Judging
+from tests.plugins.misbehaviour import stubborn
 
 BOB = Recipient(Address("bob", "example.org"))
 CONTENT = Content.of(b"Subject: hello\r\n\r\nworld\r\n")
@@ -222,6 +226,23 @@ class EveryStage(MisbehaviourCase):
             self.assertIn("DeadlineExceeded", answer.error)
             self.assertIsInstance(answer.verdict, Defer)
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_calls_that_run_on_are_counted_and_from_a_thousand_on_nobody_is_asked(self) -> None:
+        left = LeftBehind()
+        coroutines = [stubborn() for _ in range(LEFT_MOST)]
+        for n, one in enumerate(coroutines):
+            self.assertEqual(len(left), n)
+            judgement = self.ask("content", lambda one=one: one, deadline_seconds=3, left=left)
+            self.clock.advance(3)
+            self.assertIn("DeadlineExceeded", self.successResultOf(judgement).answers[0].error)
+        for on_error, verdict in (("defer", Defer), ("refuse", Refuse), ("skip", Pass)):
+            judgement = self.ask("content", self.fail, on_error=on_error, left=left)
+            self.assertIsInstance(judgement.verdict, verdict)
+            self.assertEqual(judgement.answers[0].error, "1000 earlier calls have not ended")
+        del one
+        coroutines.clear()
+        gc.collect()
+        self.assertEqual(len(left), 0)
 
     def test_words_of_any_size_with_anything_in_them_are_bounded(self) -> None:
         evil = "x\r\nX-Evil: 1\x1b[31m\udcff\u202e" + "y" * 20_000_000
