@@ -14,6 +14,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailserver.mail.answers import Finding
 from mailserver.mail.envelope import Peer
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
@@ -60,6 +61,7 @@ class Connection(Protocol):
         "denials",
         "errors",
         "factory",
+        "found_at_connect",
         "junk",
         "login",
         "messages",
@@ -101,6 +103,7 @@ class Connection(Protocol):
         # away lets the message come to its end.
         self.progress: Progress | None = None
         self.messages = self.errors = self.junk = self.denials = 0
+        self.found_at_connect: tuple[Finding, ...] = ()  # what encryption does not take back
         self.quarantine = ""  # why every message of this connection is put aside
         self.login: Any = None  # the exchange that is going on (`ILogin`)
 

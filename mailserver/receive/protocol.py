@@ -114,6 +114,7 @@ class ReceiveProtocol(Connection):
             self._turn_away(replies.LOCAL_ERROR_CLOSING, "a filter failed")
             return
         self._take_up(judgement)
+        self.found_at_connect = self.peer.findings
         match judgement.verdict:
             case Refuse(why):
                 self._turn_away(replies.PEER_REFUSED, why)
@@ -171,7 +172,7 @@ class ReceiveProtocol(Connection):
         self._move(Move.SECURED)
         self.since = self.profile.seconds()
         tls = encryption.facts(self.transport)
-        self.peer = replace(self.peer, tls=tls, hello="", hello_verb="", login="")
+        self.peer = replace(self.peer, tls=tls, hello="", hello_verb="", login="", findings=self.found_at_connect)
         self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
         if session.state is SessionState.HANDSHAKE:
             session.tls_established()

@@ -9,9 +9,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailserver.interfaces import IPeerFilter
-from mailserver.mail.answers import Pass, Refuse
-from mailserver.mail.envelope import Peer, TLSFacts
+from mailserver.interfaces import IPeerFilter, ISenderFilter
+from mailserver.mail.answers import Finding, Pass, Refuse
+from mailserver.mail.envelope import Envelope, Peer, TLSFacts
 from mailserver.receive.encryption import Encryption, has_certificate_of
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.protocol import ReceiveProtocol
@@ -173,6 +173,23 @@ class Implicit(EncryptionCase):
         protocol.handshakeCompleted()
         self.assertEqual(seen, [FACTS])
         self.assertEqual(wire.codes(), [554])
+
+    def test_what_was_found_of_a_name_that_was_given_in_the_clear_is_forgotten_and_what_was_found_at_connect_is_not(self) -> None:
+        # RFC 3207 section 4.2
+        seen: list[list[str]] = []
+
+        @implementer(IPeerFilter, ISenderFilter)
+        class Look:
+            async def judge_peer(self, peer: Peer) -> Pass:
+                return Pass(findings=(Finding(peer.hello or "connect", 1.0),))
+
+            async def judge_sender(self, envelope: Envelope) -> Pass:
+                seen.append([one.name for one in envelope.findings])
+                return Pass()
+
+        protocol, _ = self.secured(self.listener(filters=[BoundFilter("look", Look())]))
+        protocol.dataReceived(b"EHLO other.example\r\nMAIL FROM:<a@example.net>\r\n")
+        self.assertEqual(seen, [["connect", "other.example"]])
 
     def test_a_connection_too_many_costs_no_handshake(self) -> None:
         listener = self.listener(implicit=True, admission=Admission(connections=1, connections_per_network=9))
