@@ -9,14 +9,16 @@ import ssl
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from zope.interface import alsoProvides, implementer
 
 from mailserver import service as service_module
+from mailserver.assembly import ports as ports_module
 from mailserver.config import Options
 from mailserver.control.client import CommandRefused, ControlError, NoServer, NotStarted
 from mailserver.interfaces import (
@@ -254,6 +256,26 @@ class Started(WholeCase):
         self.assertEqual(raised.exception.code, 1)
         self.assertIn(str(port), str(said[0]))
 
+    async def test_an_endpoint_of_a_plugin_that_cannot_listen_stops_the_start(self) -> None:
+        said: list[BaseException | None] = []
+        self.patch(service_module, "_say_at_start", said.append)
+        self.patch(ports_module, "bound_here", lambda reactor, text: None)
+        failing = SimpleNamespace(listen=lambda factory: fail(OSError("no such radio")))
+        self.patch(ports_module, "serverFromString", lambda reactor, text: failing)
+        with self.assertRaises(SystemExit):
+            self.made().privilegedStartService()
+        self.assertEqual(str(said[0]), "no such radio")
+
+    async def test_the_port_of_a_plugin_need_not_know_how_to_wait(self) -> None:
+        stopped: list[str] = []
+        port = SimpleNamespace(stopListening=lambda: stopped.append("stopped"), getHost=lambda: SimpleNamespace(host="radio", port=1))
+        self.patch(ports_module, "bound_here", lambda reactor, text: None)
+        self.patch(ports_module, "serverFromString", lambda reactor, text: SimpleNamespace(listen=lambda factory: succeed(port)))
+        service = await self.serve()
+        self.assertEqual(self.port(service), 1)
+        await self.stop(service)
+        self.assertEqual(stopped, ["stopped"])
+
     async def test_a_socket_that_systemd_has_not_handed_over_stops_the_start_in_words(self) -> None:
         said: list[BaseException | None] = []
         self.patch(service_module, "_say_at_start", said.append)
@@ -297,11 +319,13 @@ class Started(WholeCase):
         service = self.made(BASIC + FILTER, components=[gates])
         self.begun(service)
         await self.until(lambda: gates.made and gates.made[0].life, "the filter starts")
+        [bound] = service._in_force.ports._bound.values()
         stopped = service.stopService()
         gates.made[0].let_in.callback(None)
         await stopped
         self.assertEqual(gates.made[0].life[-1], "stopped")
         self.assertEqual(service._in_force.ports.figures(), [])
+        self.assertEqual(bound._bound.fileno(), -1)
 
 
 class Filters(WholeCase):
