@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from mailserver.accounts.file import FileDirectoryFactory
 from mailserver.delivery.capture import CaptureFactory
-from mailserver.filters import denylist, null_mx
+from mailserver.filters import denylist, null_mx, scores
 from mailserver.interfaces import IContentFilter, IDelivery, IDirectory, IModifier, IRouter
 from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Pass, Remote
 from mailserver.mail.edits import AddHeader
@@ -30,6 +30,11 @@ class NullMXKeepsIt(FilterContract, FilterCase):
     def make(self) -> Any:
         self.resolver.zones["example.org"] = {"MX": ["0 ."]}
         return self.build(null_mx.factory)
+
+
+class ScoresKeepIt(FilterContract, FilterCase):
+    def make(self) -> Any:
+        return self.build(scores.factory)
 
 
 class Files:
