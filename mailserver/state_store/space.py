@@ -184,9 +184,8 @@ class Space(AtomicVerbs):
         return {**self._in_flight, **self._unwritten, **self._memory}
 
     def learn(self, key: str, fact: Fact | None) -> None:
-        """The file was asked and has said this."""
-        if isinstance(self.at_hand(key), Unknown):
-            self._remember(key, fact)
+        """The file was asked and has said this; the fact was not changed meanwhile."""
+        self._remember(key, fact)
 
     def change(self, key: str, fact: Fact | None) -> None:
         """The fact is another from now on."""

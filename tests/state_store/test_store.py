@@ -16,6 +16,8 @@ from mailserver.mail.faults import StorageBroken
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.threads import Threads
 from mailserver.state_store import StateStore, StoppedState
+from mailserver.state_store.facts import Fact
+from mailserver.state_store.space import Space
 from mailserver.state_store.state_file import facts_of, open_writing
 from mailserver.testing.state import MemoryState
 from tests.at_once import at_once
@@ -393,6 +395,43 @@ class Verbs(StoreCase):
         self.assertEqual(space._reads, {})
 
 
+class SlowDisk:
+    """Its answers come when the test says so."""
+
+    def __init__(self):
+        self.asked = []
+
+    def seconds(self):
+        return START
+
+    def on_the_wall(self, moment):
+        return moment
+
+    def changed(self, space):
+        pass
+
+    def read(self, space, key):
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+class Overtaken(TestCase):
+    def test_what_was_read_before_a_change_that_is_written_and_out_of_memory_again_does_not_count(self):
+        disk = SlowDisk()
+        space = Space("s", disk, facts_most=10, remembered=1, octets_most=1000, unwritten_most=10)
+        space.load(None)
+        sums = [later(space.add("n", 1, 60)) for _ in range(2)]
+        at_once(space.put("n", b"10", 60))
+        space.begin_write()
+        space.written()
+        at_once(space.put("other", b"v", 60))  # there is room for one
+        disk.asked[0].callback(Fact(b"1", START + 60))
+        self.assertNoResult(sums[0])
+        disk.asked[1].callback(Fact(b"10", START + 60))
+        self.assertEqual([self.successResultOf(one) for one in sums], [11, 12])
+        self.assertEqual(len(disk.asked), 2)
+
+
 class Hanging(StoreCase):
     """A disk that does not answer."""
 
@@ -444,6 +483,7 @@ class Hanging(StoreCase):
         await self.assertFailure(later(space.get("one more")), StorageBroken)
         self.let_go["state.read"].set()
         self.assertEqual(await gatherResults(reads), [None] * 1000)
+        self.assertIsNone(await space.get("one more"), "they have ended, and count no longer")
 
     async def test_while_a_write_hangs_a_space_that_floods_loses_its_own_facts_and_no_other_does(self):
         store = await self.started(new_threads=self.held_threads(), unwritten_most=10, remembered=20)
