@@ -266,13 +266,22 @@ class Started(WholeCase):
             self.made().privilegedStartService()
         self.assertEqual(str(said[0]), "no such radio")
 
+        def unknown(reactor: Any, text: str) -> Any:
+            raise LookupError("no such station")
+
+        self.patch(ports_module, "serverFromString", unknown)
+        with self.assertRaisesRegex(LookupError, "no such station"):  # not systemd's
+            self.made().privilegedStartService()
+
     async def test_the_port_of_a_plugin_need_not_know_how_to_wait(self) -> None:
         stopped: list[str] = []
         port = SimpleNamespace(stopListening=lambda: stopped.append("stopped"), getHost=lambda: SimpleNamespace(host="radio", port=1))
         self.patch(ports_module, "bound_here", lambda reactor, text: None)
-        self.patch(ports_module, "serverFromString", lambda reactor, text: SimpleNamespace(listen=lambda factory: succeed(port)))
+        listened: list[Any] = []
+        endpoint = SimpleNamespace(listen=lambda factory: listened.append(factory) or succeed(port))
+        self.patch(ports_module, "serverFromString", lambda reactor, text: endpoint)
         service = await self.serve()
-        self.assertEqual(self.port(service), 1)
+        self.assertEqual((self.port(service), len(listened)), (1, 1))
         await self.stop(service)
         self.assertEqual(stopped, ["stopped"])
 
