@@ -44,7 +44,7 @@ class WhatOpensIt(SynchronousTestCase):
         self.assertTrue(budget(failures=1).failed(0.0))
 
     def test_a_budget_of_nothing_is_refused(self) -> None:
-        for wrong in ({"failures": 0}, {"window_seconds": 0.0}, {"pause_seconds": -1.0}):
+        for wrong in ({"failures": 0}, {"window_seconds": 0.0}, {"pause_seconds": -1.0}, {"pause_seconds": 0.0}):
             with self.assertRaises(ValueError):
                 Budget(**{"failures": 1, "window_seconds": 1.0, "pause_seconds": 1.0, **wrong})  # type: ignore[arg-type]
 
@@ -69,6 +69,18 @@ class WhatClosesIt(SynchronousTestCase):
         self.assertTrue(made.is_open(169.0))
         self.assertFalse(made.is_open(170.0))
         self.assertTrue(made.succeeded(171.0))
+
+    def test_what_ended_after_the_trial_says_nothing_more(self) -> None:
+        made = opened(at=100.0)
+        self.assertFalse(made.is_closed)
+        made.is_open(130.0)
+        made.failed(140.0)
+        self.assertFalse(made.succeeded(141.0))
+        self.assertTrue(made.is_open(169.0))
+        made.is_open(170.0)
+        self.assertEqual([made.succeeded(171.0), made.succeeded(171.0)], [True, False])
+        self.assertTrue(made.is_closed)
+        self.assertTrue(budget().is_closed)
 
     def test_a_trial_that_is_never_heard_of_again_makes_room_for_another(self) -> None:
         made = opened(at=100.0)

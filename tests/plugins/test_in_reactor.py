@@ -83,7 +83,29 @@ class WithoutAReactor(SynchronousTestCase):
         future = self.asked(lambda: made.append("x"))
         future.cancel()
         self.turn()
-        self.assertEqual(made, [])
+        self.assertEqual((made, len(self.in_reactor._open)), ([], 0))
         with self.assertRaises(CancelledError):
             future.result(0)
         self.in_reactor.stop()
+
+    def test_an_answer_that_comes_after_the_stop_or_to_nobody_harms_nothing(self) -> None:
+        late: Deferred[int] = Deferred()
+        stopped = self.asked(lambda: late)
+        self.turn()
+        self.in_reactor.stop()
+        late.callback(7)
+        self.assertIsInstance(stopped.exception(0), ReactorGone)
+        self.in_reactor = ReactorCalls(lambda *call: self.calls.append(call))
+        unheard: Deferred[int] = Deferred()
+        given_up = self.asked(lambda: unheard)
+        self.turn()
+        given_up.cancel()
+        unheard.callback(7)
+        self.assertTrue(given_up.cancelled())
+
+    def test_an_error_that_comes_later_is_raised_in_the_thread(self) -> None:
+        later: Deferred[int] = Deferred()
+        future = self.asked(lambda: later)
+        self.turn()
+        later.errback(KeyError("x"))
+        self.assertIsInstance(future.exception(0), KeyError)

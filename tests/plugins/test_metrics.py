@@ -51,6 +51,8 @@ class Counting(SynchronousTestCase):
             if value != -1:
                 with self.assertRaises(ValueError):
                     self.metrics.gauge("entries", value)
+                with self.assertRaises(ValueError):
+                    self.metrics.observe("took", value)
         with self.assertRaises(ValueError):
             self.metrics.count("lookups", **{"Label!": "x"})
         with self.assertRaisesRegex(TypeError, "lookups is a counter"):
