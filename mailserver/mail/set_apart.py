@@ -6,12 +6,16 @@ They are handed to the queue with the message and become durable with it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailserver.mail.answers import Finding
 from mailserver.mail.reply import Reply
 
-__all__ = ["Hold", "HoldKind", "Returned", "SetApart"]
+__all__ = ["Hold", "HoldKind", "Returned", "SetApart", "put_aside", "why_put_aside"]
+
+OURS = "mailserver"
+PUT_ASIDE = "put_aside"
 
 
 class HoldKind(enum.StrEnum):
@@ -42,3 +46,13 @@ class Returned:
 
 
 SetApart = Hold | Returned
+
+
+def put_aside(why: str) -> Finding:
+    """What is written down of an undecided copy that an earlier verdict has put aside: it stays so, whoever judges it later."""
+    return Finding(PUT_ASIDE, 0.0, why, source=OURS)
+
+
+def why_put_aside(findings: Iterable[Finding]) -> str:
+    """The reason, "" where no earlier verdict has put the copy aside."""
+    return next((one.evidence or PUT_ASIDE for one in findings if (one.source, one.name) == (OURS, PUT_ASIDE)), "")

@@ -8,6 +8,8 @@
                              │        ├─ no ─────────────────────────────────▶ held; or failed, its sender is told
                              │        ├─ not yet, its time is over ──────────▶ as aside
                              └────────┴─ not yet: later, on the queue's schedule
+
+What an earlier verdict had put aside before the one that could not be had is aside at best.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.mail.set_apart import HoldKind, Returned, SetApart
+from mailserver.mail.set_apart import HoldKind, Returned, SetApart, why_put_aside
 from mailserver.queue.entry import Attempt, EntryState, Trial
 from mailserver.queue.schedule import Schedule
 
@@ -83,6 +85,9 @@ class Holding:
         self, attempt: Attempt, envelope: Envelope, destination: Destination, verdict: Verdict, *, now: float, chance: float
     ) -> Attempt:
         """What a verdict makes of an undecided one."""
+        aside = why_put_aside(attempt.findings)
+        if aside and not isinstance(verdict, Discard | Refuse | Defer | Quarantine):
+            verdict = Quarantine(aside, findings=verdict.findings)
         why = clean_text(getattr(verdict, "why", ""))
         judged = replace(attempt, attempts=attempt.attempts + 1, note=why, until=None, hold=None)
         if not isinstance(verdict, Defer):

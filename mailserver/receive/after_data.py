@@ -7,6 +7,7 @@ decided in `fates`, which copies that makes in `copies`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,6 +20,7 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.own_results import without_own_results
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import put_aside
 from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import all_of
@@ -158,7 +160,8 @@ class AfterData:
     async def _verdicts(self, content: Content) -> list[Verdict]:
         """All recipients are asked side by side: the longest deadline of a filter is that of them all.
 
-        Nobody is asked about a copy that an earlier stage has thrown away.
+        Nobody is asked about a copy that an earlier stage has thrown away.  Each verdict carries what was found with it: whoever
+        is asked again about a copy that is undecided finds that again.
         """
         transaction, judging = self._transaction, self._profile.judging
         asked = [
@@ -169,10 +172,9 @@ class AfterData:
         ]
         late = iter(await all_of([one for one in asked if isinstance(one, Deferred)]))
         judgements = [next(late) if isinstance(one, Deferred) else one for one in asked]
-        for n, one in enumerate(judgements):
+        for one in judgements:
             note_answers(self._profile.note, self._id, one)
-            transaction.recipient_findings[n] += one.findings
-        return [one.verdict for one in judgements]
+        return [replace(one.verdict, findings=one.findings) if one.findings else one.verdict for one in judgements]
 
     def _decide(self, verdicts: Sequence[Verdict]) -> Decision:
         transaction, profile = self._transaction, self._profile
@@ -190,13 +192,18 @@ class AfterData:
         for n, (recipient, fate) in enumerate(zip(transaction.recipients, decision.fates, strict=True)):
             reply = self._reply_to(verdicts[n]) if fate.fate is Fate.RETURNED else None
             findings = transaction.findings + transaction.recipient_findings[n]
-            lines, too_many = tag_lines(findings, tags)
+            lines, too_many = tag_lines(findings + verdicts[n].findings if verdicts else findings, tags)
             if too_many:
                 why = f"{too_many} tags are left out: a copy has no more than {TAG_OCTETS} octets of them"
                 transaction.note("filter", stage="tags", verdict="", why=why, recipient=str(recipient.address))
-            undecided = findings if fate.fate is Fate.UNDECIDED else ()
+            undecided = self._before(n, findings) if fate.fate is Fate.UNDECIDED else ()
             ways += [RecipientRoute(recipient, route, fate, reply, undecided, lines) for route in routes[n]]
         return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
+
+    def _before(self, n: int, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        """For whoever judges the copy of recipient `n` again: what was known before it was judged now."""
+        aside = self._transaction.quarantine or self._transaction.aside[n]
+        return (put_aside(aside), *findings) if aside else findings
 
     def _answers(self, decision: Decision, verdicts: Sequence[Verdict], accepted: Reply) -> Sequence[Reply]:
         """What the sender hears when it is durable, or is not."""

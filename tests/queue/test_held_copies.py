@@ -12,7 +12,7 @@ from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Accept, Defer, Delayed, Discard, Finding, Pass, Quarantine, Refuse, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
-from mailserver.mail.set_apart import Hold, HoldKind, Returned
+from mailserver.mail.set_apart import Hold, HoldKind, Returned, put_aside
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
@@ -221,6 +221,25 @@ class Undecided(HeldCase):
             await self.pass_time(1, id, "settled")
             self.assertEqual(lines, [b"X-Spam-First: 1,\r\n 2\r\nX-Spam-Second: a,\r\n 2\r\n"] * 2)
         self.delivery._outcomes = outcomes
+
+    async def test_what_was_put_aside_before_it_could_not_be_judged_is_aside_whatever_friend_it_finds_then(self):
+        for verdict in (Pass(), Accept("a friend")):
+            queue = await self.queue()
+            users = []
+            outcomes = self.delivery._outcomes
+            self.delivery._outcomes = lambda e, c, d, a, seen=users, then=outcomes: seen.extend(d) or then(e, c, d, a)
+            apart = Hold(HoldKind.UNDECIDED, "not yet", (put_aside("a virus"), SEEN))
+            id = await self.send(queue, {0: apart, 2: apart}, ALICE, BOB, FAR)
+            self.verdicts = [Defer("not yet"), Defer("not yet"), verdict, verdict]
+            await self.pass_time(70, id, "undecided", 3)
+            await self.crash(queue)
+            queue = await self.queue()
+            await self.pass_time(4000, id, "held")
+            await self.until(lambda id=id: self.steps.of(id).count("delivered") == 2)
+            self.assertEqual([(one.recipient.address.local, one.route.mailbox.junk) for one in users], [("bob", False), ("alice", True)])
+            self.assertEqual((await self.states(queue, id))[2], ("held", "quarantined"))
+            self.delivery._outcomes = outcomes
+            await self.stop(queue)
 
     async def test_a_copy_that_is_thrown_away_is_recorded_and_counted(self):
         queue = await self.queue()

@@ -439,6 +439,14 @@ class PuttingAside(TransactionCase):
         self.assertEqual(self.send(listener, *self.three)[-3:], [550, 250, 250])
         self.assertEqual(self.aside(listener), {"away": "", "bob": "Junk"})
 
+    def test_who_judges_an_undecided_copy_again_knows_what_was_said_before_and_only_that(self) -> None:
+        for stage in ("carol@example.net", "bob", "content"):
+            found = Defer("not yet", findings=(Finding("spam", 4.0),))
+            listener = self.listener(Puts(stage), ForEach(bob=found), relays=True)
+            self.assertEqual(self.send(listener, *self.three)[-1], 250)
+            [hold] = [one for one in listener.store.set_apart[-1].values() if one.kind is HoldKind.UNDECIDED]
+            self.assertEqual(hold.findings, (Finding("put_aside", 0.0, f"odd {stage}", source="mailserver"),))
+
     def test_of_several_ways_to_one_place_the_mildest_verdict_holds_and_comes_first(self) -> None:
         listener = self.listener(Puts("alice"))
         self.send(listener, "alice@example.org", "bob@example.org", "team@example.org")
