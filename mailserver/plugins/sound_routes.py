@@ -20,6 +20,7 @@ ROUTES_MOST = 100_000
 FOLDERS_MOST = 100
 NAME_CHARACTERS = 1000
 LINES_MOST = 100
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 STATUS = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
 
 
@@ -34,19 +35,19 @@ def mailbox_of(found: object) -> Mailbox | None:
         found.__class__ is Mailbox
         and folder == ()
         and user.__class__ is domain.__class__ is str
-        and user.isascii()
-        and domain.isascii()
+        and user.isprintable()
+        and domain.isprintable()
         and len(user) + len(domain) <= NAME_CHARACTERS
         and found.system.__class__ is found.junk.__class__ is found.folder_must_exist.__class__ is bool
     ):
-        return found  # an inbox in ASCII, as most are: quick
+        return found  # an inbox, as most are: quick
     flags = cast("tuple[object, ...]", (found.system, found.folder_must_exist, found.junk))
     if not isinstance(folder, tuple) or len(folder) > FOLDERS_MOST:
         raise TypeError(f"the mailbox's folder is {kind_of(folder)}, not a tuple of at most {FOLDERS_MOST} names")
     if not all(flag is True or flag is False for flag in flags):
         raise TypeError("a flag of the mailbox is neither True nor False")
-    parts = text_of(user, "the mailbox's user"), text_of(domain, "the mailbox's domain")
-    folders = tuple([text_of(one, "a folder's name") for one in folder]) if folder else ()
+    parts = _name_of(user, "the mailbox's user"), _name_of(domain, "the mailbox's domain")
+    folders = tuple([_name_of(one, "a folder's name") for one in folder]) if folder else ()
     if found.__class__ is Mailbox and parts[0] is user and parts[1] is domain:
         return found
     return Mailbox(*parts, folders, *cast("tuple[bool, bool, bool]", flags))
@@ -83,6 +84,14 @@ def text_of(value: object, what: str, most: int = NAME_CHARACTERS) -> str:
             text.encode()
         except UnicodeError:
             raise ValueError(f"{what} holds a lone surrogate") from None
+    return text
+
+
+def _name_of(value: object, what: str) -> str:
+    """Text without a control character: it becomes part of a path, or of a command of LMTP."""
+    text = text_of(value, what)
+    if CONTROLS.search(text):
+        raise ValueError(f"{what} holds a control character")
     return text
 
 

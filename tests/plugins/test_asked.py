@@ -45,6 +45,7 @@ from tests.plugins.misbehaviour import HANGS, NONSENSE, RAISES, Unprintable, ret
 SECONDS = 7.0
 ALICE = Address("alice", "example.org")
 BOX = Mailbox("alice", "example.org")
+JUERGEN = Mailbox("jürgen\ue000", "example.org", ("Bücher",))
 KEYS = derive_scram_keys("secret", salt=b"salt" * 4, iterations=4096)
 NO = Reply.of(550, "5.1.1", "no")
 
@@ -72,9 +73,10 @@ def delivery(ask: Callable[[Any], Any]) -> Callable[[Any, Asking], Any]:
 QUESTIONS: dict[str, Question] = {
     "find": (
         directory(lambda asked: asked.find("alice", "example.org")),
-        [(None, None), (BOX, BOX), (SubMailbox("alice", "example.org"), BOX), (Mailbox(SubText("alice"), "example.org"), BOX)],
+        [(None, None), (BOX, BOX), (SubMailbox("alice", "example.org"), BOX), (Mailbox(SubText("alice"), "example.org"), BOX), (JUERGEN, JUERGEN)],
         [
             "alice", ("alice", "example.org"), 0, Mailbox(None, "example.org"), Mailbox("alice", b"x"), Mailbox,  # type: ignore[arg-type]
+            Mailbox("a\r\nRCPT TO:<x>", "example.org"), Mailbox("alice", "example.org\0"), replace(BOX, folder=("a\x1b",)),
             Mailbox("\udc80", "example.org"), Mailbox("a" * 2000, "example.org"), replace(BOX, folder="ab"),  # type: ignore[arg-type]
             replace(BOX, folder=(1,)), replace(BOX, system=1), replace(BOX, folder=("\ud800",)), [BOX],  # type: ignore[arg-type]
         ],
