@@ -37,6 +37,7 @@ from mailserver.plugins.life import StartError
 from tests.assembly.in_process import BASIC, Running, WholeCase
 from tests.ports import free_port
 from tests.receive.test_service_extensions import Tickets
+from tests.requires import require_root
 from tests.scenarios.support import Answer, Wire
 from tests.tls.authority import Authority
 
@@ -392,6 +393,15 @@ class Reload(WholeCase):
         self.configure(BASIC)
         service._in_force.hang_up()
         await self.until(lambda: "the configuration was reloaded" in self.log(), "the next one is taken")
+
+    async def test_a_file_that_others_may_write_is_refused_to_root(self) -> None:
+        require_root("a file that root would believe")
+        await self.serve()
+        self.path.chmod(0o666)
+        with self.assertRaisesRegex(CommandRefused, "may be written by others"):
+            await self.ask("reload")
+        self.path.chmod(0o600)
+        self.assertTrue((await self.ask("reload"))["reloaded"])
 
     async def test_listeners_come_and_go_and_those_that_stay_keep_their_port(self) -> None:
         service = await self.serve()

@@ -28,6 +28,7 @@ WHOLE = {
 }  # fmt: skip  are measured one by one
 OWN_SECONDS, RELATED_SECONDS = 30.0, 3.0  # longer test modules are left out
 TESTS_SECONDS, AGAIN = 10.0, 6  # for one mutant; and so many times more for one that has survived that
+SLOWER = 3  # for what whole servers run
 IN_PROCESSES = ("processes/", "delivery/", "authentication/pam", "accounts/system_logins")  # what these execute in processes of their own, no record has
 TESTED_IN = {"sink": "testing"}  # where the tests of a package are not in the folder of its name
 WHOLE_SERVERS = {  # tests that run such parts in their own process
@@ -215,7 +216,8 @@ def prove(name: str, seed: int, until: float, folder: Path, say: Callable[[str],
             if one.key in kept and (kept[one.key] is not None or explanation(one) is not None):
                 continue
             if time.monotonic() < until:
-                tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * (AGAIN if one.key in kept else 1))
+                times = AGAIN if one.key in kept else SLOWER if one.module.partition("/")[0] in WHOLE_SERVERS else 1
+                tests = reach.tests_of(one.module, one.line, seen, TESTS_SECONDS * times)
                 if one.module.startswith(IN_PROCESSES) or not tests:
                     tests += [(name, TESTS_SECONDS) for name in TESTS.get(one.module, ())]
                 if one.module.startswith(tuple(IN_SERVERS)) and (one.key in kept or not tests):  # half a minute each

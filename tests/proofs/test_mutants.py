@@ -100,7 +100,7 @@ class Samples(SynchronousTestCase):
         self.addCleanup(brood.close)
         tests = brood.record("tests.filters.test_null_mx")
         self.assertEqual({name.rpartition(".")[0] for name in tests}, {"tests.filters.test_null_mx.NullMXSenders"})
-        [one] = [one for one in sample("filters") if one.module == "filters/null_mx" and one.words == "Is → IsNot"]
+        [one] = [one for one in every("filters/null_mx") if one.words == "Is → IsNot"]
         reached = [(name, test["seconds"]) for name, test in tests.items() if one.line in test["lines"]["filters/null_mx.py"]]
         self.assertEqual(len(reached), 3)
         self.assertIsNone(brood.killer(one.module, -1, reached))
