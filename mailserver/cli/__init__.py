@@ -25,6 +25,8 @@ In the order in which they are read:
 * `alias`: ``mailserver alias``: names that lead to other addresses
 * `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `records`: ``mailserver records``: what components keep of people
+* `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
+* `published`: asks the authoritative servers of a zone whether they show a record
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why

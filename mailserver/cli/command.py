@@ -25,6 +25,7 @@ COMMANDS = {
     "domain": "list, add and remove the domains whose mail is delivered here",
     "alias": "list, add and remove names that lead to other addresses",
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
+    "dkim": "make and list the keys with which the mail of our domains is signed",
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",

@@ -8,6 +8,10 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver check": ("mailserver check --config new.toml",),
+    "mailserver dkim new": ("mailserver dkim new example.org",),
+    "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
+    "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),
+    "mailserver dkim rotate": ("mailserver dkim rotate example.org",),
     "mailserver user add": (
         "mailserver user add alice@example.org",
         "mailserver user add alice@example.org --password-stdin < password",

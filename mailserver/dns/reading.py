@@ -127,7 +127,7 @@ def _text(data: bytes, record: Record) -> str:
         if end - start < 4:
             raise MalformedMessage("a TLSA record of another length")
         return f"{data[start]} {data[start + 1]} {data[start + 2]} {data[start + 3 : end].hex()}"
-    return _name(data, start, end)  # PTR, CNAME
+    return _name(data, start, end)  # PTR, CNAME, NS
 
 
 def _name(data: bytes, start: int, end: int) -> str:

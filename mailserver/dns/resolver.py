@@ -159,7 +159,7 @@ class Resolver:
     # --- questions ---
 
     def query(self, name: str, record_type: str) -> Deferred[Answer]:
-        """Ask for the records of `name`: A, AAAA, MX, TXT, PTR, TLSA or CNAME (ValueError for others).
+        """Ask for the records of `name`: A, AAAA, MX, TXT, PTR, TLSA, NS or CNAME (ValueError for others).
 
         The Deferred fails with `LookupFailed` where no server can tell.  A malformed name, such as "a..b", does not exist.
         Cancelling the Deferred does not cancel the question for others who asked the same.

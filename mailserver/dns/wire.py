@@ -26,7 +26,7 @@ __all__ = [
     "read_name",
 ]
 
-TYPES = {"A": 1, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "TLSA": 52}  # the types that can be asked for
+TYPES = {"A": 1, "NS": 2, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "TLSA": 52}  # the types that can be asked for
 OPT = 41
 IN = 1
 

@@ -5,6 +5,7 @@ In the order in which they are read:
 * `denylist`: refuses or defers peers by network or HELO name, senders by address or domain
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `dkim`: verifies DKIM signatures (RFC 6376)
+* `dkim_signing`: signs what users, local programs and the server itself send
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd
 * `policy_client`: connections to a policy service
 * `policy_delegation`: asks such a service, as Postfix does, and takes its action for a verdict

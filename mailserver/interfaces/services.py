@@ -252,5 +252,5 @@ class IResolver(Interface):
     def query(name: str, record_type: str) -> Awaitable[Answer]:
         """Return an `Answer`: records, time to live, authenticated-data bit.
 
-        `record_type` is A, AAAA, MX, TXT, PTR, TLSA or CNAME.  Raises `LookupFailed` where nobody can tell.
+        `record_type` is A, AAAA, MX, TXT, PTR, TLSA, NS or CNAME.  Raises `LookupFailed` where nobody can tell.
         """

@@ -6,5 +6,6 @@ In the order in which they are read:
 * `canonical`: header fields and bodies in the forms that are signed (RFC 6376 section 3.4)
 * `dkim_signature`: a DKIM-Signature field, read and written (RFC 6376 section 3.5)
 * `dkim_key`: a public key in the DNS (RFC 6376 section 3.6.1), and a private one
+* `signing_keys`: the keys with which the mail of our domains is signed, on the disk
 * `dkim`: verifies the signatures of a message, and signs one
 """

@@ -12,6 +12,7 @@ from mailserver.interfaces import (
     IRecipientFilter,
     IScorer,
     ISenderFilter,
+    ISigner,
 )
 from mailserver.plugins.catalogue import Shipped
 
@@ -136,4 +137,11 @@ dkim = Shipped(
     summary="Verifies DKIM signatures and notes what came of each (RFC 6376).",
     provides=(IContentFilter,),
     target="mailserver.filters.dkim:DKIMFactory",
+)
+
+dkim_signing = Shipped(
+    name="dkim_signing",
+    summary="Signs what users, local programs and the server itself send (DKIM, RFC 6376).",
+    provides=(ISigner,),
+    target="mailserver.filters.dkim_signing:DKIMSigningFactory",
 )
