@@ -141,7 +141,7 @@ class Server:
 
     def _make_queue(self, configuration: Configuration) -> Queue:
         limits, note = configuration.limits, self.steps.note
-        self.attempts = Attempts(seconds=time.monotonic, note=note)
+        self.attempts = Attempts(seconds=time.monotonic, note=note, sign=self._sign_again)
         self.report_policies = ReportPolicies(seconds=time.monotonic, note=note)
         return Queue(
             data_directory=self.data,
@@ -166,7 +166,7 @@ class Server:
             holding=holding_of(configuration),
             calls_delivery=self.attempts,
             judge_report=self._judge_report,
-            sign_report=self._sign_report,
+            sign_report=self._sign_again,
         )
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
@@ -275,8 +275,8 @@ class Server:
         await self._policy_started()
         return await self.report_policies.judge(draft)
 
-    async def _sign_report(self, envelope: Envelope, content: Content) -> Content | None:
-        """Our own reports are signed by those who sign the mail of users."""
+    async def _sign_again(self, envelope: Envelope, content: Content) -> Content | None:
+        """Our own reports, and what was changed for one destination, are signed by those who sign the mail of users."""
         await self._policy_started()
         with self._generation:
             content_or_none, judgement = await signed(self._judging, envelope, content)

@@ -25,7 +25,7 @@ from mailserver.mail.outbound_answers import AttemptVerdict, GiveUp, Postpone, P
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
-from mailserver.mail.signatures import signed_fields
+from mailserver.mail.signatures import signed_by_others, signed_by_us, without_our_signatures
 from mailserver.plugins.awaiting import FAULTS, later, now_or_later
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.generation import Generation
@@ -54,20 +54,36 @@ class AskedBefore:
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlan:
-    """How one destination is tried: `prefix` is put above the message, `hosts` are None where they are the usual ones."""
+    """How one destination is tried: `prefix` is put above the message, `hosts` are None where they are the usual ones.
+
+    `signs`: what is put above it touches what we have signed, so it is signed anew.
+    """
 
     destination: Destination
     prefix: bytes
     hosts: tuple[Candidate, ...] | None
+    signs: bool = False
+
+
+async def _nobody_signs(envelope: Envelope, content: Content) -> Content | None:
+    return None
 
 
 class Attempts:
     """Asks, and calls the delivery.  Before the first `use` nothing is delivered: nobody knows yet who has to be asked.
 
     `note(id, step, **fields)` is told what they say beside a plain yes; durations go by `seconds`, a clock that nobody sets.
+    `sign(envelope, content)` signs what we had signed before, None where it cannot be done now.
     """
 
-    def __init__(self, *, seconds: Callable[[], float], note: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: Callable[[], float],
+        note: Callable[..., None],
+        sign: Callable[[Envelope, Content], Awaitable[Content | None]] = _nobody_signs,
+    ) -> None:
+        self._sign = sign
         self._seconds = seconds
         self._note = note
         self._asked: AskedBefore | None = None
@@ -128,28 +144,50 @@ class Attempts:
         with asked.generation:
             plans = await _side_by_side([self._plan(asked, envelope, content, one) for one in destinations])
         outcomes: dict[int, Outcome] = {}
-        groups: dict[tuple[bytes, tuple[Candidate, ...] | None], list[Destination]] = {}
+        groups: dict[tuple[bytes, tuple[Candidate, ...] | None, bool], list[Destination]] = {}
         for destination, plan in zip(destinations, plans, strict=True):
             if isinstance(plan, AttemptPlan):
-                groups.setdefault((plan.prefix, plan.hosts), []).append(plan.destination)
+                groups.setdefault((plan.prefix, plan.hosts, plan.signs), []).append(plan.destination)
             else:
                 outcomes[destination.index] = plan
         answers = await _side_by_side(
             [
                 calls.outcomes(hosts, envelope, content.with_prefix(prefix) if prefix else content, group)
-                for (prefix, hosts), group in groups.items()
+                if not signs
+                else self._sign_and_deliver(calls, hosts, envelope, content, prefix, group)
+                for (prefix, hosts, signs), group in groups.items()
             ]
         )
         for answer in answers:
             outcomes |= answer
         return outcomes
 
+    async def _sign_and_deliver(
+        self,
+        calls: _Calls,
+        hosts: tuple[Candidate, ...] | None,
+        envelope: Envelope,
+        content: Content,
+        prefix: bytes,
+        destinations: Sequence[Destination],
+    ) -> Mapping[int, Outcome]:
+        """Our signatures go, the lines come, and it is signed anew; where that cannot be done now, it is deferred."""
+        why = "it could not be signed anew"
+        signed: Content | None = None
+        try:
+            signed = await self._sign(envelope, without_our_signatures(content).with_prefix(prefix))
+        except (OSError, EditError) as error:
+            why = f"{why}: {error}"
+        if signed is None:
+            return {one.index: Delayed(NO_OUTCOME, clean_text(why)) for one in destinations}
+        return await calls.outcomes(hosts, envelope, signed, destinations)
+
     # --- one destination ---
 
     async def _plan(
         self, asked: AskedBefore, envelope: Envelope, content: Content, destination: Destination
     ) -> AttemptPlan | Delayed | Failed:
-        prefix = b""
+        prefix, names = b"", set()
         for bound in asked.filters:
             seen = content.with_prefix(prefix) if prefix else content
             verdict = await self._judged(bound, envelope, seen, destination, len(prefix))
@@ -158,15 +196,17 @@ class Attempts:
             for edit in verdict.edits:
                 if isinstance(edit, AddHeader):
                     prefix = field_of(edit) + prefix
+                    names.add(edit.name.lower())
                 else:
                     destination = replace(destination, route=Remote(edit.replacements[0]))
+        signs = bool(names) and not names.isdisjoint(signed_by_us(content.headers))
         for named in asked.hosts:
             answer = await self._named(named, envelope, destination)
             if isinstance(answer, Postpone | GiveUp):
                 return outcome_of_verdict(answer, envelope, named.name)
             if answer is not None:
-                return AttemptPlan(destination, prefix, answer)
-        return AttemptPlan(destination, prefix, None)
+                return AttemptPlan(destination, prefix, answer, signs)
+        return AttemptPlan(destination, prefix, None, signs)
 
     async def _judged(
         self, bound: BoundComponent, envelope: Envelope, content: Content, destination: Destination, octets: int
@@ -346,8 +386,8 @@ def sound_verdict(answer: Any, content: Content, destination: Destination, octet
             octets += len(field_of(edit))
             if octets > HEADER_OCTETS_MOST:
                 raise EditError(f"more than {HEADER_OCTETS_MOST} octets of header lines for one destination")
-            if edit.name.lower() in signed_fields(content.headers):
-                raise EditError(f"{edit.name} is signed: another field of this name would break the signature")
+            if edit.name.lower() in signed_by_others(content.headers):
+                raise EditError(f"{edit.name} is signed by others: another field of this name would break the signature")
             sound.append(edit)
             continue
         edit = ReplaceRecipient(edit.recipient, edit.replacements)

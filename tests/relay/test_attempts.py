@@ -97,6 +97,8 @@ class Unchecked(AddHeader):
 
 
 class AttemptCase(SynchronousTestCase):
+    sign: Any = None
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.steps: list[dict[str, Any]] = []
@@ -116,7 +118,10 @@ class AttemptCase(SynchronousTestCase):
         login: str = "bob@example.org",
         **options: Any,
     ) -> Deferred[Any]:
-        attempts = Attempts(seconds=self.clock.seconds, note=lambda id, step, **fields: self.steps.append(fields))
+        options_of_attempts = {} if self.sign is None else {"sign": self.sign}
+        attempts = Attempts(
+            seconds=self.clock.seconds, note=lambda id, step, **fields: self.steps.append(fields), **options_of_attempts
+        )
         attempts.use(
             AskedBefore(
                 [self.bound(one, **options) for one in filters], [self.bound(one, **options) for one in hosts], self.generation
@@ -208,9 +213,38 @@ class Edits(AttemptCase):
         self.assertIsInstance(self.outcomes(Says(lines), Says(lines))[0], Delayed)
         self.flushLoggedErrors()
 
+    def test_what_we_have_signed_is_signed_anew_and_nothing_of_the_former_signature_stays(self) -> None:
+        ours = b"DKIM-Signature: v=1; d=example.org; h=from:x-tag; b=old\r\nReceived: from here\r\n"
+        theirs = b"DKIM-Signature: v=1; d=far.example; h=from:to; b=x\r\n"
+        says = Says({"ann": Proceed((AddHeader("X-Tag", "1"),)), "eve": Proceed((AddHeader("X-Other", "1"),)), "joe": Proceed()})
+        seen: list[bytes] = []
+
+        async def sign(envelope: Envelope, content: Content) -> Content | None:
+            seen.append(b"".join(content.chunks()))
+            return content.with_prefix(b"DKIM-Signature: new\r\n")
+
+        self.sign = sign
+        found = self.outcomes(says, users=("ann", "eve", "joe"), message=ours + theirs + MESSAGE)
+        self.assertEqual({type(one) for one in found.values()}, {Delivered})
+        self.assertEqual(seen, [b"X-Tag: 1\r\nReceived: from here\r\n" + theirs + MESSAGE])
+        self.assertEqual(
+            [(content, [n for n, _ in places]) for _, content, places in self.delivery.calls],
+            [
+                (b"DKIM-Signature: new\r\n" + seen[0], [0]),
+                (b"X-Other: 1\r\n" + ours + theirs + MESSAGE, [1]),
+                (ours + theirs + MESSAGE, [2]),
+            ],
+        )
+
+    def test_where_nobody_can_sign_it_now_it_is_deferred_for_this_destination_alone(self) -> None:
+        ours = b"DKIM-Signature: v=1; d=example.org; h=from:x-tag; b=old\r\nReceived: from here\r\n"
+        says = Says({"ann": Proceed((AddHeader("X-Tag", "1"),)), "eve": Proceed()})
+        found = self.outcomes(says, users=("ann", "eve"), message=ours + MESSAGE)
+        self.assertEqual((type(found[0]), found[0].note, type(found[1])), (Delayed, "it could not be signed anew", Delivered))
+
     def test_a_field_that_a_signature_covers_is_not_added(self) -> None:
         for name, wanted in (("X-Tag", Delayed), ("to", Delayed), ("DKIM-Signature", Delayed), ("X-Other", Delivered)):
-            found = self.outcomes(Says(Proceed((AddHeader(name, "x"),))), message=SIGNED)[0]
+            found = self.outcomes(Says(Proceed((AddHeader(name, "x"),))), message=b"Received: from here\r\n" + SIGNED)[0]
             self.assertIsInstance(found, wanted, name)
             self.flushLoggedErrors()
 
