@@ -43,7 +43,7 @@ from mailserver.mail.report import (
     parameters_for,
     success_report,
 )
-from mailserver.plugins.awaiting import now_or_later, within
+from mailserver.plugins.awaiting import all_of, now_or_later, within
 from mailserver.queue.entry import REPORT_HELD, Attempt, EntryState, Mark, Settled, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.retry_timer import RetryTimer
@@ -145,6 +145,7 @@ class Reporter:
         self._due = RetryTimer(clock=clock, ask=lambda *question: read(reader.reports_due, *question), found=self._found)
         self._waiting: dict[int, None] = {}  # numbers, in order
         self._working: Deferred[None] | None = None
+        self._asking: Sequence[Deferred[ReportsOwed]] = ()
         self._stopped = False
 
     # --- life ---
@@ -164,9 +165,14 @@ class Reporter:
             self._due.expect(min(owed))
 
     def finish(self) -> Deferred[None]:
-        """Begin nothing any more; fires when what is under way has ended."""
+        """Begin nothing any more; fires when what is under way has ended.
+
+        Plugins that are being asked are not waited for: what they were asked about stands in the store as owed.
+        """
         self._stopped = True
         self._due.stop()
+        for one in self._asking:
+            one.cancel()
         done: Deferred[None] = Deferred()
         if self._working is None:
             done.callback(None)
@@ -203,16 +209,21 @@ class Reporter:
             page, taken = await self._read(self._read_page, numbers)
             for number in numbers[:taken]:
                 del self._waiting[number]
-            answers: list[ReportsOwed] = []
             troubles: list[str] = []
+            asking: list[Deferred[ReportsOwed]] = []
             for message, original in page:
                 if isinstance(message, Unreadable):
                     self._damaged(message)
                 else:
-                    answers.append(await self._answer_or_later(message, original, troubles))
+                    asking.append(Deferred.fromCoroutine(self._answer_or_later(message, original, troubles)))
+            # Side by side: routers, report policies and signers are plugins, and one that hangs does so for its message alone.
+            self._asking = asking
+            answers = await all_of(asking)
+            if self._stopped:
+                return
             if troubles:
                 self.log.error("{n} reports cannot be routed yet: {first}", n=len(troubles), first=troubles[0])
-            if any(answer.marks for answer in answers) and not self._stopped:
+            if any(answer.marks for answer in answers):
                 await self._commit_all(answers)
 
     def _read_page(self, numbers: Sequence[int]) -> tuple[Page, int]:
@@ -291,6 +302,8 @@ class Reporter:
                 raise original
             return await self._answer(message, original, troubles)
         except Exception:  # noqa: BLE001  a route may be anything, and an original too
+            if self._stopped:
+                return ReportsOwed()
             self.log.failure("the reports on {id} cannot be made yet", id=message.envelope.id)
             later = self._clock.seconds() + WRITE_AGAIN_SECONDS
             return ReportsOwed([], [Mark(a.number, a.destination, a.state, a.state, later) for a in self._owed(message)])
@@ -329,6 +342,8 @@ class Reporter:
             try:
                 report = await self._report(message, original, attempts, good, verdict)
             except Exception:  # noqa: BLE001  a fault of ours shall not stand in the way of other reports
+                if self._stopped:
+                    return answer
                 self.log.failure("the report on {id} cannot be written yet", id=message.envelope.id)
                 marks += [Mark(a.number, a.destination, state, state, now + WRITE_AGAIN_SECONDS) for a in attempts]
             else:

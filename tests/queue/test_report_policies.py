@@ -145,6 +145,31 @@ class InTheQueue(ReportCase):
         await self.until(queue, reported)
         self.assertEqual(len(self.reports()), 1)
 
+    async def test_one_that_hangs_holds_up_neither_other_reports_nor_the_stop(self):
+        asked = []
+
+        async def judge_report(draft):
+            asked.append(draft.envelope.id)
+            if len(asked) > 1:
+                await Deferred()
+            return None
+
+        self.delivery.answers["alice"] = Failed(FULL)
+        queue = await self.started(judge_report=judge_report)
+        ids = [await self.send(queue, local(), step="failed") for _ in range(3)]
+        self.assertEqual(asked, ids[:2])  # the third came while the second was asked about
+        await self.stop(queue)
+        queue = await self.started(judge_report=judge_report)
+        await self.quiet(queue)
+        self.assertEqual(sorted(asked[2:]), sorted(ids[1:]))  # side by side; the first one's is due later
+        await self.stop(queue)
+        self.clock.advance(ROUTE_AGAIN_SECONDS)
+        queue = await self.started(judge_report=Says(SendReport()).judge_report)
+        for id in ids:
+            if "reported" not in self.steps.of(id):
+                await self.until(queue, self.steps.wait(id, "reported"))
+        self.assertEqual(len(self.reports()), 3)
+
     async def test_a_failure_that_is_told_to_nobody_is_no_report_and_asks_nobody(self):
         says = Says(SendReport())
         self.delivery.answers["alice"] = Failed(FULL, reports=False)
