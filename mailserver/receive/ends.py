@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock, IPeerEnd, ITransactionEnd, TransactionEnd
 from mailserver.mail.envelope import Envelope, Peer
 from mailserver.plugins.awaiting import FAULTS, later, within
+from mailserver.plugins.failure_log import FailureLog, Fault, place_of
 from mailserver.plugins.generation import Generation
 from mailserver.receive.judging import BoundFilter
 
@@ -30,8 +32,9 @@ def ends_for(filters: Sequence[BoundFilter], *, service: str, clock: Clock, gene
     mine: list[tuple[BoundFilter, Any]] = [
         (bound, bound.component) for bound in filters if bound.services is None or service in bound.services
     ]
-    transactions = [_Told(bound, one.ended) for bound, one in mine if ITransactionEnd.providedBy(one)]
-    peers = [_Told(bound, one.disconnected) for bound, one in mine if IPeerEnd.providedBy(one)]
+    failures = FailureLog(clock.seconds)
+    transactions = [_Told(bound, one.ended, failures) for bound, one in mine if ITransactionEnd.providedBy(one)]
+    peers = [_Told(bound, one.disconnected, failures) for bound, one in mine if IPeerEnd.providedBy(one)]
     return Ends(transactions, peers, clock=clock, generation=generation) if transactions or peers else None
 
 
@@ -83,12 +86,16 @@ class Ends:
 class _Told:
     """One component's method."""
 
-    __slots__ = ("bound", "left_out", "tell", "under_way")
+    __slots__ = ("_failures", "bound", "left_out", "tell", "under_way")
 
-    def __init__(self, bound: BoundFilter, tell: Callable[..., Any]) -> None:
+    def __init__(self, bound: BoundFilter, tell: Callable[..., Any], failures: FailureLog) -> None:
+        self._failures = failures
         self.bound = bound
         self.tell = tell
         self.under_way = self.left_out = 0
 
     def failed(self, failure: Failure) -> None:
-        log.failure("{name} failed when it was told of an end", failure, name=self.bound.name)
+        error: Fault = failure
+        if failure.check(Late):
+            error = f"DeadlineExceeded: it has not ended within {self.bound.deadline_seconds:g} s"
+        self._failures.tell(f"the filter {self.bound.name} (end)", error, place_of(error, self.bound.component))

@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import TimeoutError as Late
-from twisted.logger import Logger
 
 from mailserver.interfaces import Clock, IExtension
 from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import FAULTS, later, within
+from mailserver.plugins.failure_log import FailureLog, Fault, place_of
 from mailserver.receive.judging import BoundFilter
 from mailserver.smtp import replies
 from mailserver.smtp.server.additions import SMTPExtension, clashes
 
 __all__ = ["ExtensionClash", "ServiceExtensions"]
-
-log = Logger()
 
 
 class ExtensionClash(ValueError):
@@ -34,7 +32,8 @@ class ServiceExtensions:
         self, filters: Sequence[BoundFilter], *, service: str, clock: Clock, note: Callable[..., None]
     ) -> None:
         mine = [bound for bound in filters if bound.services is None or service in bound.services]
-        self._added = [_Added(bound) for bound in mine if IExtension.providedBy(bound.component)]
+        failures = FailureLog(clock.seconds)
+        self._added = [_Added(bound, failures) for bound in mine if IExtension.providedBy(bound.component)]
         if twice := clashes(one.extension for one in self._added):
             raise ExtensionClash("; ".join(twice))
         self._clock = clock
@@ -68,7 +67,7 @@ class ServiceExtensions:
         except Late:
             error = f"DeadlineExceeded: no answer within {added.bound.deadline_seconds:g} s"
         except FAULTS as fault:
-            log.failure("{name}: its command {verb} failed", name=added.bound.name, verb=verb)
+            added.tell(fault)
             error = type(fault).__name__
         self._note(
             id,
@@ -86,9 +85,10 @@ class ServiceExtensions:
 class _Added:
     """One component's extension."""
 
-    __slots__ = ("bound", "component", "extension")
+    __slots__ = ("_failures", "bound", "component", "extension")
 
-    def __init__(self, bound: BoundFilter) -> None:
+    def __init__(self, bound: BoundFilter, failures: FailureLog) -> None:
+        self._failures = failures
         self.bound = bound
         component: Any = bound.component
         try:
@@ -103,9 +103,13 @@ class _Added:
     def offers(self, peer: Peer) -> bool:
         try:
             return self.component.offers(peer) is True
-        except FAULTS:
-            log.failure("{name}: whether its extension is offered could not be found out", name=self.bound.name)
+        except FAULTS as error:
+            self.tell(error)
             return False
+
+    def tell(self, error: Fault) -> None:
+        """In the log."""
+        self._failures.tell(f"the filter {self.bound.name} (extension)", error, place_of(error, self.component))
 
 
 def _first(added: Iterable[_Added]) -> _Added | None:

@@ -103,7 +103,6 @@ class Offer(ExtensionCase):
             heard = self.hello(Tickets(offer=offer), b"EHLO c.example\r\nXTICKETS\r\nMAIL FROM:<a@b.example> XTICKET=7\r\n")
             self.assertNotIn("X-TICKETS", heard)
             self.assertEqual([line[:3] for line in heard.splitlines()[-2:]], ["500", "555"], offer)
-            self.flushLoggedErrors()
 
     def test_a_peer_that_is_offered_it_does_not_give_it_to_the_next_one(self) -> None:
         tickets = Tickets()
@@ -187,7 +186,6 @@ class Commands(ExtensionCase):
             self.assertEqual(heard.splitlines(), ["451 4.3.0 Local error, please try again later", "250 2.0.0 OK"], type(answer))
             self.assertNotEqual(self.steps[0][2]["error"], "")
             self.assertLess(len(repr(self.steps)), 1000)
-            self.flushLoggedErrors()
 
     def test_one_that_hangs_is_451_after_its_deadline(self) -> None:
         hanging: Deferred[str] = Deferred()
