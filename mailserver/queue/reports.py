@@ -219,11 +219,9 @@ class Reporter:
             # Side by side: routers, report policies and signers are plugins, and one that hangs does so for its message alone.
             self._asking = asking
             answers = await all_of(asking)
-            if self._stopped:
-                return
-            if troubles:
+            if troubles and not self._stopped:
                 self.log.error("{n} reports cannot be routed yet: {first}", n=len(troubles), first=troubles[0])
-            if any(answer.marks for answer in answers):
+            if any(answer.marks for answer in answers) and not self._stopped:
                 await self._commit_all(answers)
 
     def _read_page(self, numbers: Sequence[int]) -> tuple[Page, int]:
