@@ -8,4 +8,6 @@ In the order in which they are read:
 * `dkim_key`: a public key in the DNS (RFC 6376 section 3.6.1), and a private one
 * `signing_keys`: the keys with which the mail of our domains is signed, on the disk
 * `dkim`: verifies the signatures of a message, and signs one
+* `spf_record`: an SPF record, read, and its macros (RFC 7208)
+* `spf`: whether a host may send for a domain
 """

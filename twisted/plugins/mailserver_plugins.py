@@ -145,3 +145,10 @@ dkim_signing = Shipped(
     provides=(ISigner,),
     target="mailserver.filters.dkim_signing:DKIMSigningFactory",
 )
+
+spf = Shipped(
+    name="spf",
+    summary="Asks whether the peer may send for the sender's domain, and notes the answer (SPF, RFC 7208).",
+    provides=(ISenderFilter,),
+    target="mailserver.filters.spf:SPFFactory",
+)
