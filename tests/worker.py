@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import sys
 from typing import Any, TextIO
@@ -81,7 +82,9 @@ class Queue:
 
     def run(self, result: Telling) -> None:
         result.tell = self._tell
+        folder = os.getcwd()
         for line in self._names:
+            os.chdir(folder)  # a test may have gone elsewhere, as programs do that it has run in this process
             name = line.rstrip("\n")
             unittest.decorate(self._loader.loadByName(name, recurse=True), itrial.ITestCase).run(result)
             self._tell(ended=name, **result.since())

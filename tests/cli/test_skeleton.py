@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -38,8 +39,7 @@ class Written(SynchronousTestCase):
     @classmethod
     def install(cls) -> None:
         cls = Written
-        cls.where = Path("skeletons").absolute()
-        cls.where.mkdir()
+        cls.where = Path(tempfile.mkdtemp(prefix="skeletons", dir=".")).absolute()
         cls.folders = [write_skeleton(f"my-{kind}", str(cls.where), kind)[0] for kind in KINDS]
         cls.installed = str(cls.where / "installed")
         cls.wheels = subprocess.run(
