@@ -10,5 +10,8 @@ In the order in which they are read:
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd
 * `policy_client`: connections to a policy service
 * `policy_delegation`: asks such a service, as Postfix does, and takes its action for a verdict
+* `content_feed`: a message on its way to a scanner, never whole in memory
+* `scanner_client`: hands messages to a scanner, with a connection for each
+* `clamav`: asks clamd for viruses
 * `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

@@ -118,6 +118,13 @@ scores = Shipped(
     target="mailserver.filters.scores:factory",
 )
 
+clamav = Shipped(
+    name="clamav",
+    summary="Has messages scanned for viruses by ClamAV's clamd.",
+    provides=(IContentFilter,),
+    target="mailserver.filters.clamav:factory",
+)
+
 denylist = Shipped(
     name="denylist",
     summary="Refuses or defers peers by network or HELO name, and senders by address or domain.",
