@@ -10,4 +10,5 @@ In the order in which they are read:
 * `dkim`: verifies the signatures of a message, and signs one
 * `spf_record`: an SPF record, read, and its macros (RFC 7208)
 * `spf`: whether a host may send for a domain
+* `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
 """

@@ -109,7 +109,13 @@ def place_of(found: Any) -> str:
 def component(section: str, found: Any) -> list[str]:
     options = found.factory.options
     text = f'\n### `use = "{found.name}"`\n\n{found.factory.summary}\n'
-    return [text, "\n" + table(options, keys_of(options)) if keys_of(options) else ""]
+    parts = [text, "\n" + table(options, keys_of(options)) if keys_of(options) else ""]
+    for key, field in options.model_fields.items():
+        inner = typing.get_args(field.annotation)[:1] if typing.get_origin(field.annotation) is tuple else ()
+        if inner and isinstance(inner[0], type) and issubclass(inner[0], Options):
+            words = " ".join((inner[0].__doc__ or "").split())
+            parts.append(f"\n#### `[[{section}.{key}]]`\n\n{words}\n\n{table(inner[0], keys_of(inner[0]))}")
+    return parts
 
 
 def table(model: type[Options], keys: list[str]) -> str:

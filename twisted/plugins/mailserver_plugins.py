@@ -159,3 +159,10 @@ spf = Shipped(
     provides=(ISenderFilter,),
     target="mailserver.filters.spf:SPFFactory",
 )
+
+dnsbl = Shipped(
+    name="dnsbl",
+    summary="Asks DNS lists about peers, the names they give and senders' domains (RFC 5782).",
+    provides=(IPeerFilter, ISenderFilter),
+    target="mailserver.filters.dnsbl:factory",
+)
