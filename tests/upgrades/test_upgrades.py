@@ -119,3 +119,9 @@ class OfBbc5a6d(OfC4f531c):
     """The same: sizes in the names of Maildir files, one copy for each mailbox, a mark beside the queue."""
 
     archive = HERE / "of_bbc5a6d.tar.xz"
+
+
+class Of9cd95f3(OfC4f531c):
+    """The same: the third schema of the queue, a state store with a clock of its own, records."""
+
+    archive = HERE / "of_9cd95f3.tar.xz"
