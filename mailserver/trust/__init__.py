@@ -11,4 +11,5 @@ In the order in which they are read:
 * `spf_record`: an SPF record, read, and its macros (RFC 7208)
 * `spf`: whether a host may send for a domain
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
+* `hello`: what is wrong with the name that a client gives (RFC 5321 section 4.1.1.1)
 """

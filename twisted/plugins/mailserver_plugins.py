@@ -166,3 +166,10 @@ dnsbl = Shipped(
     provides=(IPeerFilter, ISenderFilter),
     target="mailserver.filters.dnsbl:factory",
 )
+
+peer_rules = Shipped(
+    name="peer_rules",
+    summary="Looks at a peer's name in the DNS, the name that it gives, and whether it encrypts.",
+    provides=(IPeerFilter, ISenderFilter),
+    target="mailserver.filters.peer_rules:factory",
+)
