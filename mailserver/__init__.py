@@ -17,7 +17,7 @@ In the order in which they are read:
 * `transport/`: what two rooms need of a socket
 * `observe/`: what happened: the log, the road of each message, counters, observers
 * `state_store/`: small facts that expire, in SQLite: greylists, rates, reputation (`IStateStore`)
-* `trust/`: sender authentication: who answers for a message (SPF, DKIM)
+* `trust/`: sender authentication: who answers for a message (SPF, DKIM, DMARC)
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `fetching/`: fetches by https from hosts that strangers have named

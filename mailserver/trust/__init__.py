@@ -12,4 +12,7 @@ In the order in which they are read:
 * `spf`: whether a host may send for a domain
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
 * `hello`: what is wrong with the name that a client gives (RFC 5321 section 4.1.1.1)
+* `authors`: the domains of a message's authors
+* `dmarc_record`: a DMARC policy record, read (RFC 9989)
+* `dmarc`: whether an author's domain answers for a message
 """

@@ -173,3 +173,10 @@ peer_rules = Shipped(
     provides=(IPeerFilter, ISenderFilter),
     target="mailserver.filters.peer_rules:factory",
 )
+
+dmarc = Shipped(
+    name="dmarc",
+    summary="Judges messages by what their authors' domains ask for (DMARC, RFC 9989).",
+    provides=(IContentFilter,),
+    target="mailserver.filters.dmarc:DMARCFactory",
+)

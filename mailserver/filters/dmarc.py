@@ -1,0 +1,188 @@
+"""Judges messages by what their authors' domains ask for (DMARC, RFC 9989), from the findings of `spf` and `dkim`.
+
+A policy alone refuses nothing by default: lists and forwarders break signatures, and section 7.4 says that nobody is to refuse
+for p=reject alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from zope.interface import implementer
+
+from mailserver.api import (
+    Content,
+    Defer,
+    Envelope,
+    Finding,
+    IComponentFactory,
+    IContentFilter,
+    IStateStore,
+    LookupFailed,
+    Network,
+    Options,
+    Pass,
+    Quarantine,
+    Refuse,
+    Services,
+    StorageFault,
+    Verdict,
+)
+from mailserver.trust.authors import author_domains
+from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
+
+__all__ = ["DMARC", "DMARCOptions", "factory"]
+
+AUTHORS_MOST = 5
+DEFERRALS_MOST = 2
+REMEMBERED_SECONDS = 5 * 86_400.0  # as long as hosts try
+WORST_FIRST = ("fail", "temperror", "pass", "none")
+STRICTEST_FIRST = ("reject", "quarantine", "", "none")
+Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+
+
+class DMARCOptions(Options):
+    """What follows from a failure, and how much each result counts."""
+
+    reject: Literal["never", "second", "always"] = "second"
+    """When a failure under `p=reject` refuses: with a second finding against the message (`second_findings`), always, or never.
+    Where it does not, the message is put aside."""
+    second_findings: tuple[str, ...] = ("dnsbl", "reputation", "virus", "rspamd", "spamassassin", "bayes")
+    """The findings that count as a second one, where their score is at least `second_score`."""
+    second_score: Score = 1.0
+    """How much a second finding has to say against the message."""
+    passed: Score = 0.0
+    """The score of a message whose author's domain answers for it: anybody can have one."""
+    failed: Score = 2.0
+    """That of one for which it does not."""
+    none: Score = 0.0
+    """That of one whose domain takes no part in DMARC."""
+    temperror: Score = 0.0
+    """That of one of which the DNS could not tell."""
+    no_author: Score = 3.0
+    """That of one without an author, or with more domains of authors than five."""
+    networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    """Peers that send for others: own relays, the second mail exchanger. Nothing is asked about them."""
+
+
+@implementer(IContentFilter)
+class DMARC:
+    """Reads the findings of `spf` and `dkim`, and asks the DNS for the policy."""
+
+    cost = 20  # what everybody else has found counts: `second_findings`
+
+    def __init__(self, options: DMARCOptions, *, resolver: Any, state: IStateStore) -> None:
+        self._options = options
+        self._scores = {
+            "pass": options.passed,
+            "fail": options.failed,
+            "none": options.none,
+            "temperror": options.temperror,
+            "permerror": options.no_author,
+        }
+        self._resolver = resolver
+        self._state = state
+
+    async def judge_content(self, envelope: Envelope, content: Content) -> Verdict:
+        """One finding for a message, by the author who fares worst."""
+        peer = envelope.peer
+        if peer.service != "mx" or peer.login or peer.ip is None or any(peer.ip in one for one in self._options.networks):
+            return Pass()
+        domains = author_domains(content.headers)
+        if not 0 < len(domains) <= AUTHORS_MOST:
+            why = "the message has no author" if not domains else "the message has too many authors"
+            return Pass(findings=(self._finding(DMARCResult("permerror", "", reason=why)),))
+        evidence, has_dkim = _evidence(envelope.findings)
+        results = [await evaluate(self._query, domain, evidence) for domain in domains]
+        worst = min(results, key=lambda one: (WORST_FIRST.index(one.result), STRICTEST_FIRST.index(one.policy)))
+        if worst.result == "fail" and not has_dkim:
+            # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
+            worst = DMARCResult("temperror", worst.domain, "none", "", "no DKIM result", worst.published, worst.record)
+        findings = (self._finding(worst),)
+        if worst.result == "temperror" and worst.policy != "none" and await self._may_defer(envelope, content):
+            return Defer(f"DMARC: {worst.reason}", "4.7.0", findings=findings)
+        if worst.result != "fail" or worst.policy == "none":
+            return Pass(findings=findings)
+        why = f"DMARC: {worst.domain} asks for {worst.policy}: {worst.reason}"
+        if worst.policy == "reject" and len(domains) == 1 and self._refuses(envelope, content):
+            return Refuse(why, findings=findings)
+        return Quarantine(why, findings=findings)
+
+    def _refuses(self, envelope: Envelope, content: Content) -> bool:
+        """A list's mark makes it milder: lists change what was signed."""
+        options = self._options
+        if options.reject == "never" or "List-Id" in content.headers:
+            return False
+        return options.reject == "always" or any(
+            one.name in options.second_findings and one.score >= options.second_score for one in envelope.findings
+        )
+
+    async def _may_defer(self, envelope: Envelope, content: Content) -> bool:
+        """Twice for the same message, by whatever host it is tried again."""
+        parts = [str(envelope.sender or ""), *sorted(str(one.address) for one in envelope.recipients)]
+        parts.append(content.headers.get("Message-ID") or "")
+        key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+        try:
+            return await self._state.add(f"deferred/{key}", 1, REMEMBERED_SECONDS) <= DEFERRALS_MOST
+        except StorageFault:
+            return False
+
+    async def _query(self, name: str, record_type: str) -> Any:
+        if self._resolver is None:
+            raise LookupFailed("there is no resolver")
+        return await self._resolver.query(name, record_type)
+
+    def _finding(self, result: DMARCResult) -> Finding:
+        record = result.record
+        words = " ".join(filter(None, [result.result, result.domain, f"({result.published})" if record else "", result.aligned]))
+        return Finding(
+            "dmarc",
+            self._scores[result.result],
+            f"{words}{result.reason and ': '}{result.reason}"[:1000],
+            {
+                "result": result.result,
+                "domain": result.domain,
+                "policy": result.policy,
+                "published": result.published,
+                "aligned": result.aligned,
+                "record": record.domain if record else "",
+                "testing": record is not None and record.testing,
+                "reason": result.reason,
+            },
+        )
+
+
+def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:
+    """What counts for DMARC, and whether signatures were looked at.
+
+    SPF's is the sender's domain; the HELO name stands for it where there is no sender (RFC 7208 section 2.4).
+    """
+    spf = [one for one in findings if one.name == "spf"]
+    dkim = [one for one in findings if one.name == "dkim"]
+    spf = [one for one in spf if one.properties.get("scope") == "mfrom"] or spf
+    found = [
+        Evidence(one.name, str(one.properties.get("domain") or ""), str(one.properties.get("result") or "")) for one in spf + dkim
+    ]
+    return found, bool(dkim)
+
+
+@implementer(IComponentFactory)
+class DMARCFactory:
+    """Makes the filter for ``[[filter]] use = "dmarc"``."""
+
+    name = "dmarc"
+    summary = "Judges messages by what their authors' domains ask for (DMARC, RFC 9989)."
+    api_version = "1.0"
+    provides = IContentFilter
+    options = DMARCOptions
+
+    def build(self, options: Any, services: Services) -> DMARC:
+        """Return the filter."""
+        return DMARC(options, resolver=services.resolver, state=services.state)
+
+
+factory = DMARCFactory()

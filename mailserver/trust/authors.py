@@ -1,0 +1,40 @@
+"""The domains of a message's authors: what DMARC is about (RFC 9989 section 5.3.1).
+
+Whoever reads mail shows what stands in From, so all of it counts that some program could take for an author: each of several
+fields, and of a field that cannot be understood every domain that is neither in a quoted string nor in a comment.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mailserver.mail.address import AddressError, normal_domain
+from mailserver.mail.headers import Headers
+from mailserver.mail.originators import OriginatorError, mailboxes
+
+__all__ = ["author_domains"]
+
+FIELDS_MOST = 5
+FIELD_CHARACTERS = 10_000
+ASIDE = re.compile(r'"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)')
+AT_DOMAIN = re.compile(r"@[ \t]*([^\s<>()\[\]@,;:\\\"]+)")
+
+
+def author_domains(headers: Headers) -> tuple[str, ...]:
+    """Each once, in lower case with A-labels, in the order of the message; none where there is no author with a domain."""
+    found: dict[str, None] = {}
+    for text in headers.get_all("From")[:FIELDS_MOST]:
+        for domain in _domains_of(text):
+            try:
+                found[normal_domain(domain).removesuffix(".")] = None
+            except AddressError:
+                continue
+    found.pop("", None)
+    return tuple(found)
+
+
+def _domains_of(text: str) -> list[str]:
+    try:
+        return [one.domain for one in mailboxes(text) if not one.is_literal]
+    except OriginatorError:
+        return AT_DOMAIN.findall(ASIDE.sub(" ", text[:FIELD_CHARACTERS]))

@@ -1,0 +1,163 @@
+"""The filter of DMARC: what follows from a failure, and from a DNS that cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+
+from mailserver.filters.dmarc import factory
+from mailserver.mail.answers import Defer, Finding, Pass, Quarantine, Refuse, Verdict
+from mailserver.mail.faults import StorageBroken
+from mailserver.testing import FilterCase, MailCase
+
+NO_DKIM = Finding("dkim", properties={"result": "none"})
+SPAMMER = Finding("dnsbl", 3.0)
+MESSAGE = b"From: Alice <alice@example.net>\nMessage-ID: <1@example.net>\nSubject: Hello\n\nHello.\n"
+
+
+def dkim(domain: str, result: str = "pass") -> Finding:
+    return Finding("dkim", properties={"result": result, "domain": domain})
+
+
+def spf(domain: str, result: str = "pass", scope: str = "mfrom") -> Finding:
+    return Finding("spf", properties={"result": result, "domain": domain, "scope": scope})
+
+
+class DMARCCase(FilterCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.policy("reject")
+
+    def policy(self, text: str, domain: str = "example.net") -> None:
+        self.resolver.zones[f"_dmarc.{domain}"] = {"TXT": [f"v=DMARC1; p={text}"]}
+
+    def asked(self, *findings: Finding, message: bytes = MESSAGE, peer: Any = None, **options: Any) -> Verdict:
+        envelope = replace(self.envelope(peer=peer), findings=findings)
+        return self.judge(self.build(factory, **options).judge_content(envelope, self.content(message)))
+
+
+class Verdicts(DMARCCase):
+    def test_a_domain_that_answers_for_its_message(self) -> None:
+        for evidence in (dkim("example.net"), dkim("mail.example.net")):
+            verdict = self.asked(evidence, passed=-0.5)
+            self.assertIs(type(verdict), Pass)
+            [finding] = verdict.findings
+            self.assertEqual((finding.name, finding.score), ("dmarc", -0.5))
+            self.assertEqual(finding.evidence, "pass example.net (reject) dkim")
+        self.assertIs(type(self.asked(NO_DKIM, spf("example.net"))), Pass)
+
+    def test_a_failure_under_reject_is_put_aside_and_says_so(self) -> None:
+        verdict = self.asked(NO_DKIM, spf("evil.example"))
+        self.assertQuarantined(verdict, "DMARC: example.net asks for reject")
+        [finding] = verdict.findings
+        self.assertEqual(
+            {name: finding.properties[name] for name in ("result", "domain", "policy", "aligned")},
+            {"result": "fail", "domain": "example.net", "policy": "reject", "aligned": ""},
+        )
+        self.assertEqual(finding.score, 2.0)
+
+    def test_a_second_finding_against_it_refuses(self) -> None:
+        self.assertRefused(self.asked(NO_DKIM, SPAMMER))
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, reject="never")), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_score=5)), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_findings=["virus"])), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, Finding("dnsbl", -2.0))), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, Finding("spf", 9.0))), Quarantine)  # that is the same failure once more
+
+    def test_always_refuses_without_a_second_one(self) -> None:
+        self.assertIs(type(self.asked(NO_DKIM, reject="always")), Refuse)
+        self.policy("quarantine")
+        self.assertIs(type(self.asked(NO_DKIM, reject="always")), Quarantine)
+
+    def test_the_mark_of_a_list_makes_it_milder(self) -> None:
+        message = b"List-Id: <list.example.com>\n" + MESSAGE
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, message=message)), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, message=message, reject="always")), Quarantine)
+
+    def test_quarantine_and_none(self) -> None:
+        self.policy("quarantine")
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER)), Quarantine)
+        self.policy("none")
+        verdict = self.asked(NO_DKIM, SPAMMER)
+        self.assertIs(type(verdict), Pass)
+        self.assertEqual(verdict.findings[0].properties["result"], "fail")
+
+    def test_a_domain_that_only_tries_is_one_step_milder(self) -> None:
+        self.policy("reject; t=y")
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, reject="always")), Quarantine)
+        self.policy("quarantine; t=y")
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER)), Pass)
+
+    def test_without_a_sender_the_hello_name_speaks_for_the_domain_and_else_it_does_not(self) -> None:
+        self.assertIs(type(self.asked(NO_DKIM, spf("mx.example.net", scope="helo"))), Pass)
+        self.assertIs(type(self.asked(NO_DKIM, spf("mx.example.net", scope="helo"), spf("evil.example"))), Quarantine)
+
+    def test_of_several_authors_the_one_who_fares_worst_counts_and_none_refuses(self) -> None:
+        message = MESSAGE.replace(b"\nMessage", b", x@evil.example\nMessage", 1)
+        self.assertIs(type(self.asked(dkim("evil.example"), SPAMMER, message=message, reject="always")), Quarantine)
+        self.assertIs(type(self.asked(dkim("example.net"), message=message)), Pass)
+
+    def test_a_message_without_an_author_has_a_score(self) -> None:
+        many = b"From: " + b", ".join(b"a@d%d.example" % n for n in range(6)) + b"\n\n"
+        for message in (b"Subject: x\n\n", b"From: nobody\n\n", many):
+            [finding] = self.asked(NO_DKIM, message=message).findings
+            self.assertEqual((finding.properties["result"], finding.score), ("permerror", 3.0))
+
+    def test_without_a_look_at_signatures_nothing_fails(self) -> None:
+        verdict = self.asked(spf("evil.example"), SPAMMER)
+        self.assertIs(type(verdict), Pass)
+        self.assertEqual(verdict.findings[0].properties["result"], "temperror")
+
+    def test_nothing_is_asked_about_our_own(self) -> None:
+        for peer in (self.peer("127.0.0.1"), self.peer("local"), self.peer(login="alice"), self.peer(service="lmtp")):
+            self.assertEqual(self.asked(NO_DKIM, peer=peer), Pass())
+        self.assertEqual(self.asked(NO_DKIM, networks=["192.0.2.0/24"]), Pass())
+        self.assertEqual(self.resolver.asked, [])
+
+
+class Temporary(DMARCCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver.failing.add("_dmarc.example.net")
+
+    def test_it_is_deferred_twice_and_then_judged_without(self) -> None:
+        self.assertDeferred(self.asked(NO_DKIM))
+        self.assertDeferred(self.asked(NO_DKIM, peer=self.peer("192.0.2.77")))
+        verdict = self.asked(NO_DKIM)
+        self.assertIs(type(verdict), Pass)
+        self.assertEqual(verdict.findings[0].properties["result"], "temperror")
+
+    def test_another_message_is_deferred_for_itself(self) -> None:
+        for _ in range(3):
+            verdict = self.asked(NO_DKIM)
+        self.assertIs(type(verdict), Pass)
+        self.assertIs(type(self.asked(NO_DKIM, message=MESSAGE.replace(b"<1@", b"<2@"))), Defer)
+
+    def test_a_key_that_cannot_be_had_defers_where_a_policy_hangs_on_it(self) -> None:
+        self.resolver.failing.clear()
+        self.assertDeferred(self.asked(dkim("example.net", "temperror")))
+        self.policy("none")
+        self.assertIs(type(self.asked(dkim("example.net", "temperror"))), Pass)
+
+    def test_where_deferrals_cannot_be_counted_nothing_is_deferred(self) -> None:
+        def add(*_: Any) -> Deferred[int]:
+            return fail(StorageBroken("the disk is gone"))
+
+        self.state.add = add  # type: ignore[method-assign,assignment]
+        self.assertIs(type(self.asked(NO_DKIM)), Pass)
+
+
+class Mail(MailCase):
+    CONFIGURATION = '[[filter]]\nuse = "dmarc"\n[[filter]]\nuse = "dkim"\n[[filter]]\nuse = "spf"\n'
+
+    def test_it_is_asked_after_spf_and_dkim_without_being_told_to(self) -> None:
+        self.resolver.zones["_dmarc.example.net"] = {"TXT": ["v=DMARC1; p=reject"]}
+        self.resolver.zones["example.net"] = {"TXT": ["v=spf1 ip4:192.0.2.25 -all"]}
+        self.serve(self.CONFIGURATION)
+        self.assertEqual(self.send().code, 250)
+        self.assertEqual(len(self.mailbox("alice@example.org")), 1)
+        self.assertEqual(self.send(address="198.51.100.9").code, 250)
+        self.assertEqual(len(self.mailbox("alice@example.org")), 1)
+        self.assertEqual(len(self.mailbox("alice@example.org", "Junk")), 1)

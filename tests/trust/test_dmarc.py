@@ -1,0 +1,249 @@
+"""DMARC: records, the walk up the tree, policies and alignment (RFC 9989), over many zones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypothesis import given
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.mail.headers import Headers
+from mailserver.testing.resolver import FakeResolver
+from mailserver.trust.authors import author_domains
+from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
+from mailserver.trust.dmarc_record import DMARCRecord, find_record, parse_record
+from tests.any_octets import any_octets
+
+A = {"A": ["192.0.2.1"]}
+
+
+def resolver_of(zones: Mapping[str, str | Sequence[str]], names: Sequence[str] = ()) -> FakeResolver:
+    """`zones`: the records at ``_dmarc.`` each domain.  `names` exist."""
+    found: dict[str, Any] = dict.fromkeys(names, A)
+    for domain, records in zones.items():
+        found[f"_dmarc.{domain}"] = {"TXT": [records] if isinstance(records, str) else list(records)}
+    return FakeResolver(found)
+
+
+def judge(resolver: FakeResolver, author: str, *evidence: str) -> DMARCResult:
+    """`evidence` is ``"dkim example.org pass"``."""
+    seen: list[Any] = []
+    given_ = [Evidence(*one.split(" ")) for one in evidence]
+    Deferred.fromCoroutine(evaluate(resolver.query, author, given_)).addBoth(seen.append)
+    [found] = seen
+    if not isinstance(found, DMARCResult):
+        found.raiseException()
+    return found  # type: ignore[no-any-return]
+
+
+ORG = {"example.org": "v=DMARC1; p=reject"}
+PSD = {"bank": "v=DMARC1; p=reject; psd=y; np=quarantine"}
+DEEP = "a.b.c.d.e.f.g.h.i.j.mail.example.org"
+# zones, names that exist, author, evidence, (result, policy, aligned)
+ZONES: tuple[tuple[Mapping[str, str | Sequence[str]], Sequence[str], str, Sequence[str], tuple[str, str, str]], ...] = (
+    # Who takes no part.
+    ({}, (), "example.org", (), ("none", "none", "")),
+    ({}, (), "example.org", ("dkim example.org pass",), ("none", "none", "")),
+    ({"example.org": "v=spf1 -all"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": ["v=DMARC1; p=reject", "v=DMARC1; p=none"]}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": ["v=DMARC1; p=reject", "something else"]}, (), "example.org", (), ("fail", "reject", "")),
+    ({"example.org": "p=reject; v=DMARC1"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": "v=dmarc1; p=reject"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": "v=DMARC1"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": "v=DMARC1; p=refuse"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": "v=DMARC1; p=reject; sp=refuse"}, (), "example.org", (), ("none", "none", "")),
+    ({"example.org": "v=DMARC1; p=reject; np=refuse"}, (), "example.org", (), ("none", "none", "")),
+    # Without a valid policy, but with reports.
+    ({"example.org": "v=DMARC1; rua=mailto:d@example.org"}, (), "example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=refuse; rua=mailto:d@example.org"}, (), "example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=refuse; rua=nobody"}, (), "example.org", (), ("none", "none", "")),
+    # The domain's own policy.
+    (ORG, (), "example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=quarantine"}, (), "example.org", (), ("fail", "quarantine", "")),
+    ({"example.org": "v=DMARC1; p=none"}, (), "example.org", (), ("fail", "none", "")),
+    ({"example.org": "v = DMARC1 ;p = REJECT ; "}, (), "example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=reject; pct=0"}, (), "example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=reject; nonsense; x=1; =; p=none"}, (), "example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=reject; sp=none; np=none"}, (), "example.org", (), ("fail", "reject", "")),
+    # t=y is one step milder.
+    ({"example.org": "v=DMARC1; p=reject; t=y"}, (), "example.org", (), ("fail", "quarantine", "")),
+    ({"example.org": "v=DMARC1; p=quarantine; t=y"}, (), "example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=none; t=y"}, (), "example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=reject; t=n"}, (), "example.org", (), ("fail", "reject", "")),
+    # Evidence.
+    (ORG, (), "example.org", ("spf example.org pass",), ("pass", "reject", "spf")),
+    (ORG, (), "example.org", ("dkim example.org pass",), ("pass", "reject", "dkim")),
+    (ORG, (), "example.org", ("dkim example.org pass", "spf example.org pass"), ("pass", "reject", "spf dkim")),
+    (ORG, (), "example.org", ("dkim example.org fail", "spf example.org softfail"), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("dkim EXAMPLE.org. pass",), ("pass", "reject", "dkim")),
+    (ORG, (), "example.org", ("dkim evil.example pass", "spf evil.example pass"), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("dkim other.org pass",), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("dkim badexample.org pass",), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("dkim org pass",), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("dkim  pass",), ("fail", "reject", "")),
+    # Relaxed alignment, both ways.
+    (ORG, (), "example.org", ("dkim mail.example.org pass",), ("pass", "reject", "dkim")),
+    (ORG, ("news.example.org",), "news.example.org", ("dkim example.org pass",), ("pass", "reject", "dkim")),
+    (ORG, ("news.example.org",), "news.example.org", ("spf bounce.example.org pass",), ("pass", "reject", "spf")),
+    # Strict alignment, each for itself.
+    ({"example.org": "v=DMARC1; p=reject; adkim=s"}, (), "example.org", ("dkim mail.example.org pass",), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=reject; adkim=s"}, (), "example.org", ("dkim example.org pass",), ("pass", "reject", "dkim")),
+    ({"example.org": "v=DMARC1; p=reject; adkim=s"}, (), "example.org", ("spf b.example.org pass",), ("pass", "reject", "spf")),
+    ({"example.org": "v=DMARC1; p=reject; aspf=s"}, (), "example.org", ("spf b.example.org pass",), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=reject; aspf=s"}, (), "example.org", ("dkim b.example.org pass",), ("pass", "reject", "dkim")),
+    # Names below: sp= and np=.
+    ({"example.org": "v=DMARC1; p=reject; sp=none"}, ("a.example.org",), "a.example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=none; sp=reject"}, ("a.example.org",), "a.example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=none; np=reject"}, (), "a.example.org", (), ("fail", "reject", "")),
+    ({"example.org": "v=DMARC1; p=none; np=reject"}, ("a.example.org",), "a.example.org", (), ("fail", "none", "")),
+    ({"example.org": "v=DMARC1; p=none; sp=quarantine; np=reject"}, ("a.example.org",), "a.example.org", (), ("fail", "quarantine", "")),
+    ({"example.org": "v=DMARC1; p=none; sp=quarantine"}, (), "a.example.org", (), ("fail", "quarantine", "")),
+    ({"example.org": "v=DMARC1; p=none; sp=reject; t=y"}, ("a.example.org",), "a.example.org", (), ("fail", "quarantine", "")),
+    (
+        {"example.org": "v=DMARC1; p=reject", "a.example.org": "v=DMARC1; p=none; sp=quarantine"},
+        (),
+        "a.example.org",
+        (),
+        ("fail", "none", ""),
+    ),
+    # The organization is the topmost record, not the nearest.
+    (
+        {"example.org": "v=DMARC1; p=reject", "b.example.org": "v=DMARC1; p=none; sp=none"},
+        ("a.b.example.org",),
+        "a.b.example.org",
+        ("dkim c.example.org fail",),
+        ("fail", "reject", ""),
+    ),
+    (
+        {"example.org": "v=DMARC1; p=reject", "b.example.org": "v=DMARC1; p=none"},
+        (),
+        "b.example.org",
+        ("dkim c.example.org pass",),
+        ("pass", "none", "dkim"),
+    ),
+    # psd=n: an organization of its own below another.
+    (
+        {"example.org": "v=DMARC1; p=reject", "b.example.org": "v=DMARC1; p=quarantine; psd=n"},
+        (),
+        "b.example.org",
+        ("dkim c.example.org pass",),
+        ("fail", "quarantine", ""),
+    ),
+    (
+        {"example.org": "v=DMARC1; p=reject", "b.example.org": "v=DMARC1; p=quarantine; psd=n"},
+        ("x.b.example.org",),
+        "x.b.example.org",
+        ("dkim y.b.example.org pass",),
+        ("pass", "quarantine", "dkim"),
+    ),
+    # psd=y: what stands below it are different organizations.
+    (PSD, ("my.bank",), "my.bank", (), ("fail", "reject", "")),
+    (PSD, (), "my.bank", (), ("fail", "quarantine", "")),
+    (PSD, ("my.bank",), "my.bank", ("dkim your.bank pass",), ("fail", "reject", "")),
+    (PSD, ("my.bank",), "my.bank", ("dkim mail.my.bank pass",), ("pass", "reject", "dkim")),
+    ({**PSD, "my.bank": "v=DMARC1; p=none"}, (), "my.bank", (), ("fail", "none", "")),
+    ({**PSD, "my.bank": "v=DMARC1; p=none"}, ("a.my.bank",), "a.my.bank", ("spf b.my.bank pass",), ("pass", "none", "spf")),
+    (PSD, (), "bank", (), ("fail", "reject", "")),
+    # Long names: seven labels from the right after the first query.
+    ({**ORG, DEEP: "v=DMARC1; p=none"}, (), DEEP, (), ("fail", "none", "")),
+    (ORG, (DEEP,), DEEP, (), ("fail", "reject", "")),
+    ({"f.g.h.i.j.mail.example.org": "v=DMARC1; p=none; sp=none", **ORG}, (DEEP,), DEEP, (), ("fail", "reject", "")),
+    ({"f.g.h.i.j.mail.example.org": "v=DMARC1; p=none"}, (DEEP,), DEEP, (), ("none", "none", "")),
+    ({"h.i.j.mail.example.org": "v=DMARC1; p=quarantine"}, (DEEP,), DEEP, (), ("fail", "quarantine", "")),
+    # What is temporary.
+    (ORG, (), "example.org", ("dkim example.org temperror",), ("temperror", "reject", "")),
+    (ORG, (), "example.org", ("spf mail.example.org temperror",), ("temperror", "reject", "")),
+    (ORG, (), "example.org", ("spf evil.example temperror",), ("fail", "reject", "")),
+    (ORG, (), "example.org", ("spf example.org temperror", "dkim example.org pass"), ("pass", "reject", "dkim")),
+    (ORG, (), "example.org", ("dkim example.org permerror",), ("fail", "reject", "")),
+)
+
+
+class Zones(SynchronousTestCase):
+    def test_each_zone_comes_to_its_result(self) -> None:
+        wrong = []
+        for zones, names, author, evidence, expected in ZONES:
+            found = judge(resolver_of(zones, names), author, *evidence)
+            if (found.result, found.policy, found.aligned) != expected:
+                wrong.append((zones, author, evidence, expected, found))
+        self.assertEqual(wrong, [])
+        self.assertGreater(len(ZONES), 60)
+
+    def test_eight_names_are_asked_for_and_each_once(self) -> None:
+        resolver = resolver_of({})
+        judge(resolver, DEEP, "dkim x.example.org pass")
+        walked = ["a.b.c.d.e.f.g.h.i.j.mail", "g.h.i.j.mail", "h.i.j.mail", "i.j.mail", "j.mail", "mail"]
+        names = [f"_dmarc.{one}.example.org" for one in walked] + ["_dmarc.example.org", "_dmarc.org"]
+        self.assertEqual(resolver.asked, [(name, "TXT") for name in names])
+
+    def test_what_cannot_align_is_not_asked_about(self) -> None:
+        resolver = resolver_of(ORG)
+        judge(resolver, "example.org", "dkim evil.example pass", "spf example.org pass")
+        self.assertEqual(resolver.asked, [("_dmarc.example.org", "TXT")])
+
+    def test_a_dns_that_cannot_tell_the_policy(self) -> None:
+        resolver = resolver_of(ORG)
+        for failing in ("_dmarc.a.example.org", "_dmarc.example.org"):
+            resolver.failing = {failing}
+            found = judge(resolver, "a.example.org", "dkim a.example.org pass")
+            self.assertEqual((found.result, found.policy), ("temperror", ""))
+
+    def test_a_dns_that_cannot_tell_the_organization_is_no_failure(self) -> None:
+        resolver = resolver_of(ORG)
+        resolver.failing = {"_dmarc.mail.example.org"}
+        self.assertEqual(judge(resolver, "example.org", "dkim mail.example.org pass").result, "temperror")
+        self.assertEqual(judge(resolver, "example.org", "dkim mail.example.org pass", "spf example.org pass").result, "pass")
+
+    def test_a_dns_that_cannot_tell_whether_the_name_exists_is_no_failure(self) -> None:
+        resolver = resolver_of({"example.org": "v=DMARC1; p=none; np=reject"})
+        resolver.failing = {"a.example.org"}
+        self.assertEqual(judge(resolver, "a.example.org").result, "temperror")
+        self.assertEqual(judge(resolver, "a.example.org", "dkim example.org pass").result, "pass")
+
+
+class Records(SynchronousTestCase):
+    def test_all_tags(self) -> None:
+        text = b"v=DMARC1; p=reject; sp=quarantine; np=none; adkim=s; aspf=s; psd=n; t=y; rua=mailto:a@example.org, https://x/,no"
+        self.assertEqual(
+            parse_record("example.org", text),
+            DMARCRecord("example.org", "reject", "quarantine", "none", True, True, "n", True, ("mailto:a@example.org", "https://x/")),
+        )
+
+    @given(any_octets(max_size=60), any_octets(max_size=30))
+    def test_any_octets_are_a_record_or_none(self, octets: bytes, more: bytes) -> None:
+        for text in (octets, b"v=DMARC1;" + octets, b"v=DMARC1; p=reject; " + octets + b";" + more):
+            record = parse_record("example.org", text)
+            if record is not None:
+                self.assertIn(record.policy_for("a.example.org", exists=True), ("none", "quarantine", "reject"))
+        find_record("example.org", [octets, more])
+
+
+class Authors(SynchronousTestCase):
+    def of(self, *fields: str) -> tuple[str, ...]:
+        return author_domains(Headers.parse("".join(f"{one}\r\n" for one in fields).encode()))
+
+    def test_one_author(self) -> None:
+        self.assertEqual(self.of("From: Alice <alice@Example.ORG>"), ("example.org",))
+        self.assertEqual(self.of("From: alice@example.org."), ("example.org",))
+        self.assertEqual(self.of("From: a@b\u00fccher.example"), ("xn--bcher-kva.example",))
+
+    def test_several_authors_of_one_domain_are_one_and_of_several_are_several(self) -> None:
+        self.assertEqual(self.of("From: a@example.org, b@example.org"), ("example.org",))
+        self.assertEqual(self.of("From: a@example.org, b@evil.example"), ("example.org", "evil.example"))
+        self.assertEqual(self.of("From: a@example.org", "From: b@evil.example"), ("example.org", "evil.example"))
+
+    def test_no_author(self) -> None:
+        for fields in ((), ("Subject: x",), ("From:",), ("From: nobody",), ("From: a@[192.0.2.1]",), ("From: undisclosed:;",)):
+            self.assertEqual(self.of(*fields), (), fields)
+
+    def test_a_name_is_no_author_and_what_cannot_be_understood_names_all(self) -> None:
+        self.assertEqual(self.of('From: "boss@bank.example" <x@evil.example>'), ("evil.example",))
+        self.assertEqual(self.of("From: boss@bank.example <x@evil.example>")[-1], "evil.example")
+        self.assertEqual(self.of("From: boss@bank.example,, <x@evil.example> <"), ("bank.example", "evil.example"))
+
+    @given(any_octets(max_size=80))
+    def test_any_octets_have_authors_or_none(self, octets: bytes) -> None:
+        for domain in author_domains(Headers.parse(b"From: " + octets + b"\r\n")):
+            self.assertTrue(domain)
