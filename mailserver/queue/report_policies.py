@@ -11,11 +11,13 @@ from mailserver.mail.outbound_answers import ReportVerdict, SendReport, Suppress
 from mailserver.mail.outcomes import clean_text
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.generation import Generation
+from mailserver.plugins.sound_routes import sequence_of
 
 __all__ = ["ReportPolicies"]
 
 EXPLANATION_CHARACTERS_MOST = 10_000
 HEADER_OCTETS_MOST = 4096
+HEADER_FIELDS_MOST = 1000
 # What a report is, and whose: a mail program must be able to rely on them (RFC 3834 section 5).
 OURS = frozenset(
     "from to cc bcc sender reply-to subject date message-id in-reply-to references auto-submitted mime-version content-type"
@@ -104,7 +106,7 @@ def sound_verdict(answer: Any) -> ReportVerdict:
     fields: list[AddHeader] = []
     if not isinstance(explanation, str):
         raise ValueError("the explanation is no text")
-    for given in answer.header:
+    for given in sequence_of(answer.header, HEADER_FIELDS_MOST):
         if not isinstance(given, AddHeader):
             raise EditError(f"{type(given).__name__} cannot be done to a report")
         one = AddHeader(given.name, given.value)  # a derived class may not have checked it

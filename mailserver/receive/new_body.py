@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from mailserver.receive.spooling import Spooling
 __all__ = ["CRLFLines", "DiskGate", "take_in"]
 
 TURN_OCTETS = 1_048_576  # after so many others have their turn
+PIECE_OCTETS = 64  # a piece counts for no less, as it costs time also where it is empty
 
 
 class CRLFLines:
@@ -87,10 +90,10 @@ async def take_in(
     async for piece in _pieces(edit):
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise EditError(f"a piece of a body is octets, not {type(piece).__name__}")
-        for at in range(0, len(piece), TURN_OCTETS):
+        for at in range(0, len(piece) or 1, TURN_OCTETS):
             write(convert(bytes(piece[at : at + TURN_OCTETS])))
             await gate.is_open()
-            since_turn += min(len(piece) - at, TURN_OCTETS)
+            since_turn += max(min(len(piece) - at, TURN_OCTETS), PIECE_OCTETS)
             if since_turn >= TURN_OCTETS:
                 since_turn = 0
                 turn: Deferred[None] = Deferred()
@@ -121,6 +124,9 @@ async def _pieces(edit: ReplaceBody) -> AsyncIterator[Any]:
 
 
 def _of_file(path: str) -> Iterator[bytes]:
-    with open(path, "rb", buffering=0) as file:
+    # A pipe that nobody writes into would hold everybody up.
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise EditError("the path of a body is no file")
         while piece := file.read(CHUNK_OCTETS):
             yield piece

@@ -29,6 +29,7 @@ from mailserver.mail.signatures import signed_by_others, signed_by_us, without_o
 from mailserver.plugins.awaiting import FAULTS, later, now_or_later
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.generation import Generation
+from mailserver.plugins.sound_routes import sequence_of
 
 __all__ = ["AskedBefore", "Attempts"]
 
@@ -417,8 +418,9 @@ def _sound_host(host: Any) -> Candidate:
         raise ValueError("a host's name is no host name")
     if type(port) is not int or not 1 <= port <= 65535 or type(rank) is not int:
         raise ValueError(f"the port of {name} is none, or its rank no number")
-    addresses = tuple([str(ipaddress.ip_address(one)) for one in host.addresses])
-    if not 1 <= len(addresses) <= ADDRESSES_MOST or any("%" in one for one in addresses):
+    given = sequence_of(host.addresses, ADDRESSES_MOST)
+    addresses = tuple([str(ipaddress.ip_address(one)) for one in given])
+    if not addresses or any("%" in one for one in addresses):
         raise ValueError(f"{name} has not one to {ADDRESSES_MOST} addresses")
     return Candidate(name, addresses, port, rank)
 

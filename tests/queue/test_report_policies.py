@@ -77,7 +77,7 @@ class Answers(SynchronousTestCase):
         wrong: list[Any] = [
             None, "yes", SendReport, Failed(FULL), SuppressReport(None), SendReport(None), SendReport("", None),  # type: ignore[arg-type]
             SendReport("", (DropHeader("X"),)), SendReport("", (Unchecked("X", "a\r\nb"),)),  # type: ignore[arg-type]
-            SendReport("", (AddHeader("X", "grün"),)), SendReport("", tuple([AddHeader("X", "x" * 900)] * 5)),
+            SendReport("", iter([])), SendReport("", (AddHeader("X", "grün"),)), SendReport("", tuple([AddHeader("X", "x" * 900)] * 5)),
             ValueError("x"), SystemExit(1), asyncio.CancelledError(), CancelledError(), RecursionError(),
         ]  # fmt: skip
         wanted = (("defer", None), ("skip", AS_IT_IS), ("refuse", SuppressReport("policy: it failed")))

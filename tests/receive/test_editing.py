@@ -292,6 +292,29 @@ class Bodies(EditingCase):
         self.assertEqual(self.taken(listener)[1], b"hello\r\n")
         self.assertEqual(self.files(listener), [])
 
+    def test_pieces_without_octets_keep_nobody_from_his_turn(self) -> None:
+        def empty() -> Any:
+            yield from [b""] * 20_000
+            self.fail("asked for more before anybody else had a turn")
+
+        listener = self.edited(BoundFilter("m", Edits(answer=lambda: [ReplaceBody(empty())]), on_error="skip", deadline_seconds=3))
+        protocol, wire = listener.greeted()
+        protocol.dataReceived(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n" + TEXT + b".\r\n")
+        self.assertEqual(wire.codes()[-1], 354)
+        listener.clock.advance(3)
+        self.assertEqual(wire.codes()[-1], 250)
+        self.assertEqual(self.taken(listener)[1], b"hello\r\n")
+
+    def test_a_path_that_leads_to_no_file_holds_nobody_up(self) -> None:
+        pipe = self.mktemp()
+        os.mkfifo(pipe)
+        with open(os.open(pipe, os.O_RDWR), "rb"):  # with a writer, who writes nothing
+            for path in (pipe, "/dev/zero", "/", "/no/such/file"):
+                bound = BoundFilter("m", Edits(ReplaceBody(path=path)), on_error="skip")
+                listener = self.edited(bound)
+                self.assertIn(self.send(listener), (250, 451))
+                self.assertEqual(self.files(listener), [])
+
     def test_what_is_refused_after_it_leaves_no_file(self) -> None:
         listener = self.edited(Edits(answer=lambda: [ReplaceBody(b"x" * 100_000)]), memory_octets=1000)
         listener.store.answer = KeyError("a fault of ours")

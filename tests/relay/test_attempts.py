@@ -273,6 +273,7 @@ class Hosts(AttemptCase):
             [replace(HOST, addresses=("fe80::1%eth0",))], [replace(HOST, addresses=("192.0.2.1",) * 9)], [replace(HOST, port=0)],
             [replace(HOST, port=65536)], [replace(HOST, port="25")], [replace(HOST, port=True)], [replace(HOST, name="")],
             [replace(HOST, name="a\r\nb")], [replace(HOST, name=7)], [replace(HOST, rank="x")], [replace(HOST, addresses=None)],
+            [replace(HOST, addresses=iter(("192.0.2.1",)))],
         ]  # fmt: skip
         for hosts in wrong:
             self.delivery.calls.clear()
