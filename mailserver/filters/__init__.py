@@ -16,5 +16,7 @@ In the order in which they are read:
 * `content_feed`: a message on its way to a scanner, never whole in memory
 * `scanner_client`: hands messages to a scanner, with a connection for each
 * `clamav`: asks clamd for viruses
+* `rspamd_answer`: what rspamd answers, and the edits that it asks for
+* `rspamd`: asks rspamd for its judgement
 * `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

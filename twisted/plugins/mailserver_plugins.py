@@ -118,6 +118,13 @@ scores = Shipped(
     target="mailserver.filters.scores:factory",
 )
 
+rspamd = Shipped(
+    name="rspamd",
+    summary="Has messages judged by rspamd.",
+    provides=(IContentFilter, IModifier),
+    target="mailserver.filters.rspamd:factory",
+)
+
 clamav = Shipped(
     name="clamav",
     summary="Has messages scanned for viruses by ClamAV's clamd.",
