@@ -5,6 +5,7 @@ In the order in which they are read:
 * `denylist`: refuses or defers peers by network or HELO name, senders by address or domain
 * `dnsbl`: asks DNS lists about peers and the names that they give (RFC 5782)
 * `peer_rules`: looks at a peer's name in the DNS, the name that it gives, and whether it encrypts
+* `greylist`: asks doubtful strangers to come again (RFC 6647)
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `dkim`: verifies DKIM signatures (RFC 6376)

@@ -26,14 +26,14 @@ class MailCase(FilterCase):
 
         class GreylistTest(MailCase):
             def test_who_comes_back_is_let_in(self):
-                self.serve('[[filter]]\\nuse = "greylist"\\n', factory)
+                self.serve('[[filter]]\\nuse = "come_again"\\n', factory)
                 self.assertEqual(self.send().code, 451)
                 self.clock.advance(300)
                 self.assertEqual(self.send().code, 250)
                 self.assertEqual(len(self.mailbox("alice@example.org")), 1)
 
     `resolver` and `clock` are as in `ComponentCase`; every component of the server has these, and a space of the state store for
-    itself: `self.state.space("greylist")` is that of the component of this name.
+    itself: `self.state.space("come_again")` is that of the component of this name.
     """
 
     server: MemoryServer

@@ -79,7 +79,7 @@ class Greylist:
 class GreylistFactory:
     """For the test."""
 
-    name = "greylist"
+    name = "come_again"
     summary = "Defers whoever comes for the first time."
     api_version = "1.0"
     provides = IRecipientFilter
@@ -194,7 +194,7 @@ class RepeatsFactory:
 
 class GreylistTest(MailCase):
     def serve_it(self) -> None:
-        self.serve('[[filter]]\nuse = "greylist"\nwait = "5m"\n', GreylistFactory())
+        self.serve('[[filter]]\nuse = "come_again"\nwait = "5m"\n', GreylistFactory())
 
     def test_who_comes_back_in_time_is_let_in_and_known(self) -> None:
         self.serve_it()

@@ -82,7 +82,7 @@ FILTERS = """
 use = "once"
 
 [[filter]]
-use = "greylist"
+use = "come_again"
 name = "grey"
 wait_seconds = 0.5
 

@@ -187,3 +187,10 @@ dmarc = Shipped(
     provides=(IContentFilter,),
     target="mailserver.filters.dmarc:DMARCFactory",
 )
+
+greylist = Shipped(
+    name="greylist",
+    summary="Asks doubtful strangers to come again, once (greylisting, RFC 6647).",
+    provides=(IRecipientFilter,),
+    target="mailserver.filters.greylist:factory",
+)
