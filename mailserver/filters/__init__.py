@@ -10,6 +10,7 @@ In the order in which they are read:
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `dkim`: verifies DKIM signatures (RFC 6376)
 * `dmarc`: judges by what the author's domain asks for (RFC 9989)
+* `authentication_results`: writes what these three have found into the message (RFC 8601)
 * `dkim_signing`: signs what users, local programs and the server itself send
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd
 * `policy_client`: connections to a policy service

@@ -15,4 +15,5 @@ In the order in which they are read:
 * `authors`: the domains of a message's authors
 * `dmarc_record`: a DMARC policy record, read (RFC 9989)
 * `dmarc`: whether an author's domain answers for a message
+* `authentication_results`: the fields that say what was found (RFC 8601)
 """

@@ -194,3 +194,10 @@ greylist = Shipped(
     provides=(IRecipientFilter,),
     target="mailserver.filters.greylist:factory",
 )
+
+authentication_results = Shipped(
+    name="authentication_results",
+    summary="Writes what SPF, DKIM and DMARC have found into the message (Authentication-Results, RFC 8601).",
+    provides=(IModifier,),
+    target="mailserver.filters.authentication_results:AuthenticationResultsFactory",
+)
