@@ -265,7 +265,10 @@ def _tell(
         say(*[f"{plain(old)} -> {plain(new)}" for old, new in paths if old != new])
         return
     for path in moves.links:
-        say(f"{plain(path)} is a link now, for mail on its way by the old name: leave it some days, then remove it.")
+        say(
+            f"{plain(path)} is a link now, for mail on its way by the old name: leave it some days,"
+            " and while filters hold mail for that name (mailserver queue list); then remove it."
+        )
     for account in rename.unsealed:
         say(f"{plain(account)}: no CRAM-MD5 until the next login by PLAIN: the readable password could not be opened.")
     for place in left:
