@@ -25,6 +25,7 @@ from mailserver.interfaces import (
 )
 from mailserver.mail.answers import Mailbox
 from mailserver.plugins.asking import Asking
+from mailserver.plugins.awaiting import PLAIN
 from mailserver.plugins.sound_routes import kind_of, mailbox_of, sequence_of, text_of
 from mailserver.sasl.scram_keys import ITERATIONS_MOST, KEY_OCTETS, ScramForm
 from mailserver.sasl.steps import ScramKeys
@@ -99,7 +100,9 @@ class AskedDirectory:
     async def find(self, local_part: str, domain: str) -> Mailbox | None:
         """As `IDirectory`."""
         answer = self._asking.ask("find", self._seconds, mailbox_of, self._directory.find, local_part, domain)
-        return await answer if isinstance(answer, Deferred) else answer
+        if type(answer) in PLAIN or not isinstance(answer, Deferred):
+            return answer  # type: ignore[return-value]  # none that waits is of a plain class
+        return await answer
 
     async def accounts(self) -> Sequence[str]:
         """As `IAccountList`."""

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import CannotTell, Clock
 from mailserver.mail.outcomes import clean_text
-from mailserver.plugins.awaiting import FAULTS, now_or_later, within
+from mailserver.plugins.awaiting import FAULTS, PLAIN, now_or_later, within
 from mailserver.plugins.failure_log import FailureLog, place_of
 from mailserver.plugins.failure_log import words_of as words_in_full
 from mailserver.plugins.left_behind import LeftBehind
@@ -66,7 +66,7 @@ class Asking:
             raise ComponentFailed(f"{self.name}: {what}: {len(self.left)} earlier questions have not ended")
         try:
             answer = now_or_later(function(*arguments))
-            if not isinstance(answer, Deferred):
+            if type(answer) in PLAIN or not isinstance(answer, Deferred):
                 return read(answer)
         except FAULTS as error:  # of the component's code; or of its answer, which is anybody's object, when it is looked at
             raise self._error(what, error, passes) from error
