@@ -90,6 +90,27 @@ class Drops:
 '''
 
 
+FORGETFUL = '''
+from mailserver.api import Defer, IRecords, IStateStore, Pass, Verdict
+
+
+async def judged(state: IStateStore, records: IRecords, key: str) -> Verdict:
+    state.put(key, b"1", 60)  # fault
+    records.drop(key)  # fault
+    if state.get(key):  # fault
+        return Pass()
+    if records.get(key) is None:  # fault
+        return Pass()
+    met = state.get(key)
+    if not met:  # fault
+        return Pass()
+    if await state.get(key) is None:
+        return Defer("never seen")
+    known = state.get(key)
+    return Defer("known") if known is not None else Pass()  # fault
+'''
+
+
 class Types(SynchronousTestCase):
     def mypy(self, path: Path, *arguments: str) -> str:
         """What mypy says; with the cache of `make check`, which is warm."""
@@ -116,11 +137,17 @@ class Types(SynchronousTestCase):
         self.assertEqual([lines[number - 1].strip() for number in sorted(planted - found)], [], said)
         self.assertEqual([lines[number - 1].strip() for number in sorted(found - planted)], [], said)
 
-    def test_a_new_plugin_of_each_kind_has_none(self) -> None:
+    def test_by_its_own_settings_a_new_plugin_of_each_kind_has_none_and_each_forgotten_await_is_found(self) -> None:
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         for kind in KINDS:
             written, _ = write_skeleton(f"its-{kind}", str(folder), kind)
             (Path(written) / f"mailserver_its_{kind}").rename(folder / f"mailserver_its_{kind}")
-        said = self.mypy(folder, *(word for kind in KINDS for word in ("-p", f"mailserver_its_{kind}")))
-        self.assertIn("Success: no issues found", said)
+        (folder / "forgetful.py").write_text(FORGETFUL)
+        settings = ("--config-file", f"{folder}/mailserver-its-checker/pyproject.toml", "--follow-imports=silent")
+        packages = [f"mailserver_its_{kind}" for kind in KINDS]
+        said = self.mypy(folder, *settings, *(word for name in packages for word in ("-p", name)), "-p", "forgetful")
+        self.assertIn(f"(checked {len(KINDS) + 1} source files)", said)
+        found = {int(number) for number in re.findall(r"forgetful\.py:(\d+): error", said)}
+        self.assertEqual(found, {number for number, line in enumerate(FORGETFUL.splitlines(), 1) if "# fault" in line}, said)
+        self.assertEqual([line for line in said.splitlines() if ": error" in line and "forgetful.py" not in line], [], said)

@@ -20,6 +20,7 @@ In the order in which they are read:
 * `mail_case`: a trial test case with a whole server in memory
 * `memory/`: that server: the server's own policy, with a queue, accounts, mailboxes and other hosts in memory
 * `golden`: transcripts that a file keeps
+* `verbs`: what both stores in memory do with each call: let it fail, tell who forgot to await it
 * `state`: an `IStateStore` in memory
 * `records`: an `IRecords` in memory
 * `fetch`: a `Fetch` that answers with the pages of the test

@@ -37,6 +37,7 @@ from mailserver.testing.state import MemoryState
 __all__ = ["ComponentCase", "FilterCase"]
 
 T = TypeVar("T")
+TESTED = "tested"  # what `build` calls the component
 START_SECONDS = 1_800_000_000.0  # January 2027: times look like times, and no test depends on today
 
 
@@ -57,8 +58,9 @@ def _at_once(function: Any, *arguments: Any) -> None:
 class ComponentCase(TestCase):
     """Makes what a component is given, and the component.
 
-    `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver` and `state` are what
-    it may use; fill `self.resolver.zones` before the component asks.
+    `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records` and
+    `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  A verb of `state` or `records` that was
+    called and never awaited fails the test at its end.
     """
 
     def setUp(self) -> None:
@@ -66,28 +68,37 @@ class ComponentCase(TestCase):
         self.clock = Clock()
         self.clock.advance(START_SECONDS)
         self.resolver = FakeResolver()
-        self.state = MemoryState(self.clock)
+        self.state = MemoryState(self.clock, name=TESTED)
         self.metrics: dict[str, Metrics] = {}
-        self.records = MemoryRecords()
+        self.records = MemoryRecords(name=TESTED)
         self.fetch = FakeFetch()
+        self.addCleanup(self._assert_all_were_awaited)
         self._ids = IdSource(self.clock.seconds)
+
+    def _assert_all_were_awaited(self) -> None:
+        """A verb does nothing before it is awaited, and what it returns is true: that goes wrong in silence."""
+        forgotten = self.state.calls.never_awaited() + self.records.calls.never_awaited()
+        self.assertEqual(forgotten, [], "never awaited")
 
     # --- The component. ---
 
     @property
     def services(self) -> Services:
         """What the core lends to a component.  Work for a thread runs at once, in the test's thread."""
-        return self.services_for("tested")
+        return self.services_for(TESTED)
 
     def services_for(self, name: str) -> Services:
-        """The same for a component of this name; `metrics[name]` has what it counts."""
+        """The same for a component of this name, with a space and records of its own.
+
+        `state.space(name)` and `records.space(name)` are those, and `metrics[name]` has what it counts.
+        """
         folder = self.mktemp()
         metrics = self.metrics.setdefault(name, Metrics())
         return Services(
             clock=self.clock,
             run_in_thread=maybeDeferred,
-            state=self.state,
-            records=self.records,
+            state=self.state.space(name),
+            records=self.records.space(name),
             fetch=self.fetch,
             resolver=self.resolver,
             hostname="mail.example.test",
@@ -130,7 +141,7 @@ class ComponentCase(TestCase):
         Its methods `peer`, `sender`, `recipient`, `content` and `content_for` (which asks scorers, too) return a judgement with
         `verdict`, `answers` and `findings`, or a Deferred of it.  `MailCase` shows what modifiers and signers make of a message.
         """
-        bound = BoundFilter("tested", component, None, on_error, deadline_seconds)
+        bound = BoundFilter(TESTED, component, None, on_error, deadline_seconds)
         return Judging([bound], clock=self.clock)
 
     # --- What it is given. ---

@@ -27,13 +27,14 @@ class MailCase(FilterCase):
         class GreylistTest(MailCase):
             def test_who_comes_back_is_let_in(self):
                 self.serve('[[filter]]\\nuse = "come_again"\\n', factory)
-                self.assertEqual(self.send().code, 451)
-                self.clock.advance(300)
+                self.assertEqual(self.send().code, 450)
+                self.clock.advance(60)
                 self.assertEqual(self.send().code, 250)
                 self.assertEqual(len(self.mailbox("alice@example.org")), 1)
 
     `resolver` and `clock` are as in `ComponentCase`; every component of the server has these, and a space of the state store for
-    itself: `self.state.space("come_again")` is that of the component of this name.
+    itself: `self.state.space("come_again")` is that of the component of this name, `self.records.space("come_again")`
+    its records.
     """
 
     server: MemoryServer
@@ -48,7 +49,13 @@ class MailCase(FilterCase):
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)
         self.server = MemoryServer(
-            configuration, factories, clock=self.clock, state=self.state, services=self.services_for, folder=folder
+            configuration,
+            factories,
+            clock=self.clock,
+            state=self.state,
+            records=self.records,
+            services=self.services_for,
+            folder=folder,
         )
         self.answer(self.server.start())
         self.addCleanup(self.server.stop)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import sys
 
-from mailserver.interfaces import Clock
+from mailserver.interfaces import Clock, IStateStore
 from mailserver.state_store.facts import Fact
 from mailserver.state_store.former import FormerState
 from mailserver.state_store.space import Space
+from mailserver.testing.verbs import Calls, watched
 
 __all__ = ["MemoryState"]
 
 
+@watched(IStateStore)
 class MemoryState(Space):
     """Small facts that expire by the given clock.  They are lost at the end of the test.
 
-    It is one space; `space(name)` is another beside it, and always the same one for one name.
+    It is one space; `space(name)` is another beside it, and always the same one for one name.  The verbs in `failing` raise
+    `StorageBroken` (``"*"`` stands for all of them); `calls` knows those of all spaces that nobody has awaited.
     """
+
+    what = "state"
 
     def __init__(self, clock: Clock, *, name: str = "", beside: MemoryStore | None = None) -> None:
         self._beside = MemoryStore(clock) if beside is None else beside
+        self.failing: set[str] = set()
+        self.calls = self._beside.calls
         most = sys.maxsize
         super().__init__(name, self._beside, facts_most=most, remembered=most, octets_most=most, unwritten_most=most)
         self._beside.spaces.setdefault(name, self)
@@ -38,6 +45,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.calls = Calls()
         self.spaces: dict[str, MemoryState] = {}
 
     def space(self, name: str, *, facts_most: int | None = None) -> MemoryState:

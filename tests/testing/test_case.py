@@ -11,10 +11,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailserver.dns.reading import CHAIN_NAMES
-from mailserver.interfaces import IPeerFilter, IResolver, IStateStore
+from mailserver.interfaces import IPeerFilter, IRecords, IResolver, IStateStore
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.mail.envelope import MailParameters
+from mailserver.mail.faults import StorageBroken
 from mailserver.testing import FakeResolver, FilterCase, MemoryState
 
 
@@ -204,3 +205,60 @@ class Resolver(FilterCase):
         self.assertFalse(self.answer(resolver.query("nowhere.example", "A")).name_exists)
         with self.assertRaises(LookupFailed):
             self.answer(resolver.query("dead.example", "A"))
+
+
+class Stores(FilterCase):
+    def test_each_component_has_a_space_and_records_of_its_own(self) -> None:
+        one, two = self.services_for("one"), self.services_for("two")
+        for services, value in ((one, b"1"), (two, b"2"), (self.services, b"3")):
+            self.answer(services.state.put("k", value, 60))
+            self.answer(services.records.put("k", value))
+        self.assertEqual(self.answer(self.services_for("one").state.get("k")), b"1")
+        self.assertEqual(self.answer(self.state.space("two").get("k")), b"2")
+        self.assertEqual(self.answer(self.state.get("k")), b"3")
+        self.assertEqual(self.answer(self.services_for("one").records.get("k")), b"1")
+        self.assertEqual(self.answer(self.records.space("two").get("k")), b"2")
+        self.assertEqual(self.answer(self.records.get("k")), b"3")
+
+    def test_a_verb_that_is_to_fail_raises_storage_broken_and_the_others_work(self) -> None:
+        for store, rest in ((self.state, (60,)), (self.records, ())):
+            store.failing.add("get")
+            self.answer(store.put("k", b"v", *rest))
+            with self.assertRaises(StorageBroken):
+                self.answer(store.get("k"))
+            store.failing = {"*"}
+            with self.assertRaises(StorageBroken):
+                self.answer(store.items())
+            store.failing.clear()
+            self.assertEqual(self.answer(store.get("k")), b"v")
+            self.assertTrue(self.answer(store.put_if_absent("other", b"v", *rest)))
+
+    def test_every_verb_of_both_can_fail(self) -> None:
+        arguments = {"key": "k", "value": b"v", "lifetime": 60, "n": 1, "old": None, "new": b"v"}
+        for store, interface in ((self.state, IStateStore), (self.records, IRecords)):
+            store.failing.add("*")
+            for verb in interface.names():
+                wanted = interface[verb].getSignatureInfo()["required"]
+                with self.assertRaises(StorageBroken):
+                    self.answer(getattr(store, verb)(*(arguments[one] for one in wanted)))
+
+
+class Forgetful(FilterCase):
+    """Not a test of ours: what its author has forgotten is to be told."""
+
+    def runTest(self) -> None:
+        for _ in range(300):
+            self.answer(self.state.get("awaited"))
+        if self.state.get("met"):
+            self.records.space("other").put("k", b"v")
+        self.state.space("one").take("t")
+
+
+class Forgotten(SynchronousTestCase):
+    def test_a_verb_that_nobody_awaits_fails_the_test_with_its_name_and_its_line(self) -> None:
+        result = unittest.TestResult()
+        Forgetful().run(result)
+        (told,) = [trace for _, trace in result.errors + result.failures]
+        for words in ("never awaited", "state.get('met') at ", "records.put('k') at ", "state.take('t') at ", "test_case.py:"):
+            self.assertIn(words, told)
+        self.assertNotIn("'awaited'", told)

@@ -1,6 +1,6 @@
 """The template of a checker of passwords."""
 
-__all__ = ["PACKAGE", "PAGE", "PLUGIN_MODULE", "SAYS", "TABLE", "TEST"]
+__all__ = ["PACKAGE", "PAGE", "PLUGIN_MODULE", "SAYS", "SETTINGS", "TABLE", "TEST"]
 
 PAGE = "checker.md"
 SAYS = "A checker of passwords, one of Twisted's (strcred), that asks a text file."
@@ -8,6 +8,12 @@ SAYS = "A checker of passwords, one of Twisted's (strcred), that asks a text fil
 TABLE = """\
 [authentication]
 checkers = ["@name@:/etc/mail-passwords"]
+"""
+
+SETTINGS = """
+[[tool.mypy.overrides]]
+module = ["passlib.*"]  # it has no types
+ignore_missing_imports = true
 """
 
 PLUGIN_MODULE = '''\

@@ -36,10 +36,22 @@ package-data = { "*" = ["py.typed"] }
 strict = true
 packages = ["mailserver_@module@"]
 plugins = ["mypy_zope:plugin"]
-"""
+# A call that nobody awaits does nothing, and what it returns is true.
+enable_error_code = ["truthy-bool", "unused-awaitable"]
+strict_equality_for_none = true
+@settings@"""
 ENTRY_POINTS = """
 [project.entry-points."mailserver.plugins"]
 @name@ = "mailserver_@module@:factory"
+"""
+GITIGNORE = """\
+__pycache__/
+*.egg-info/
+.mypy_cache/
+.pytest_cache/
+_trial_temp*/
+build/
+dist/
 """
 README = """\
 # @name@
@@ -49,7 +61,8 @@ README = """\
 ```toml
 @table@```
 
-Test it with `python -m twisted.trial tests`, or with pytest; `mypy` checks its types (`pip install mypy-zope`).
+Test it with `python -m twisted.trial tests`, or with pytest; `mypy` checks the package's types (`pip install mypy-zope`;
+mypy 1.18 or later).
 docs/plugins/@page@ of mailserver explains what a @kind@ is asked, and what its failure means.
 """
 
@@ -86,6 +99,7 @@ def skeleton_texts(name: str, template: ModuleType, kind: str) -> Mapping[str, s
     packages = [f"mailserver_{module}", *(["twisted.plugins"] if plugin_module else [])]
     marks = {
         "@entry_points@": "" if plugin_module else ENTRY_POINTS,
+        "@settings@": getattr(template, "SETTINGS", ""),
         "@packages@": ", ".join(f'"{one}"' for one in packages),
         "@says@": template.SAYS,
         "@table@": template.TABLE,
@@ -98,6 +112,7 @@ def skeleton_texts(name: str, template: ModuleType, kind: str) -> Mapping[str, s
     texts = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
+        ".gitignore": GITIGNORE,
         os.path.join(f"mailserver_{module}", "__init__.py"): template.PACKAGE,
         os.path.join(f"mailserver_{module}", "py.typed"): "",
         os.path.join("tests", "__init__.py"): "",

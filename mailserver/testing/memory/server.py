@@ -9,7 +9,6 @@ import functools
 import tomllib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -106,6 +105,7 @@ class MemoryServer:
         *,
         clock: Clock,
         state: MemoryState,
+        records: MemoryRecords,
         services: Callable[[str], Services],
         folder: str,
     ) -> None:
@@ -129,7 +129,7 @@ class MemoryServer:
             run_in_thread=maybeDeferred,
         )
         self.steps_seen: list[Step] = []
-        self._records: dict[str, MemoryRecords] = {}
+        self._records = records
         self.register = MemoryRegister()
         self.components = Components(
             catalogue=self.catalogue,
@@ -189,7 +189,7 @@ class MemoryServer:
         """Reports are not routed here, and copies that nobody could judge are not judged again."""
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
-        return replace(self._services(name), state=self.state.space(name), records=self.records(name))
+        return self._services(name)
 
     def _delivery(self, section: str, table: Any) -> AskedDelivery:
         owned = self.components.take(section, table)
@@ -226,7 +226,7 @@ class MemoryServer:
 
     def records(self, name: str) -> MemoryRecords:
         """The records of the component that the configuration calls so."""
-        return self._records.setdefault(name, MemoryRecords())
+        return self._records.space(name)
 
     def component(self, name: str, section: str = "") -> Any:
         """The component that the configuration calls so; `section` is the table's where two have the name.  Raises KeyError."""
