@@ -20,5 +20,6 @@ In the order in which they are read:
 * `clamav`: asks clamd for viruses
 * `rspamd_answer`: what rspamd answers, and the edits that it asks for
 * `rspamd`: asks rspamd for its judgement
+* `spamassassin`: asks spamd for its score
 * `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

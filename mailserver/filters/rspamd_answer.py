@@ -93,7 +93,8 @@ def read_answer(octets: bytes) -> RspamdAnswer:
 
 
 def edits_of(answer: RspamdAnswer, headers: Headers, *, utf8: bool) -> Sequence[Edit]:
-    """The edits for its milter headers and its subject, for a message with these fields.
+    """The edits for its milter headers and its subject, for a message with these fields, the first Received of which is our own:
+    rspamd has not seen that one, and it stays.
 
     A field is added in front; what is not there is not removed; a field that no message may have (one that is too long, say) is
     left out.  `utf8` is that the message came with SMTPUTF8: otherwise a value is encoded (RFC 2047).
@@ -101,11 +102,14 @@ def edits_of(answer: RspamdAnswer, headers: Headers, *, utf8: bool) -> Sequence[
     edits: list[Edit] = []
     places: dict[str, set[int]] = {}
     for name, place in answer.removed:
+        unseen = 1 if name.lower() == "received" else 0
         count = headers.count(name)
-        if place == 0:
+        if place == 0 and not unseen:
             edits += _made(DropHeader, name)
-        elif abs(place) <= count:
-            places.setdefault(name.lower(), set()).add(place - 1 if place > 0 else count + place)
+        elif place == 0:
+            places.setdefault(name.lower(), set()).update(range(unseen, count))
+        elif abs(place) <= count - unseen:
+            places.setdefault(name.lower(), set()).add(unseen + place - 1 if place > 0 else count + place)
     dropped = {edit.name.lower() for edit in edits if isinstance(edit, DropHeader)}
     for name, found in places.items():
         if name not in dropped:

@@ -120,6 +120,9 @@ class Answers(FilterCase):
         self.assertEqual(self.edited(message, remove_headers={"x": 0}), b"Y: a|Y: b")
         self.assertEqual(self.edited(message, remove_headers={"X": [1, -1, 3, 9, -9], "Y": 2, "Z": 1}), b"Y: a|X: 2")
         self.assertEqual(self.edited(message, remove_headers={"X": [1, 0]}), b"Y: a|Y: b")
+        trace = b"Received: ours\nReceived: 1\nReceived: 2\n\n"
+        for places, left in ((0, b""), (1, b"|Received: 2"), (-1, b"|Received: 1"), (-3, b"|Received: 1|Received: 2"), (3, b"|Received: 1|Received: 2")):
+            self.assertEqual(self.edited(trace, remove_headers={"Received": places}), b"Received: ours" + left)
         added = {"X-A": "a\n\tb", "X-B": {"value": "c", "order": 1}, "X-C": ["d", {"value": "e"}], "bad name": "x", "X-D": "\x00\r\nf: g"}
         self.assertEqual(self.edited(b"Z: 0\n\n", add_headers=added), b"X-D: f: g|X-C: e|X-C: d|X-B: c|X-A: a|\tb|Z: 0")
 

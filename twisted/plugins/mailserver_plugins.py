@@ -125,6 +125,13 @@ rspamd = Shipped(
     target="mailserver.filters.rspamd:factory",
 )
 
+spamassassin = Shipped(
+    name="spamassassin",
+    summary="Has messages judged by SpamAssassin's spamd.",
+    provides=(IContentFilter,),
+    target="mailserver.filters.spamassassin:factory",
+)
+
 clamav = Shipped(
     name="clamav",
     summary="Has messages scanned for viruses by ClamAV's clamd.",
