@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import math
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class Metrics:
         if not by >= 0 or math.isinf(by):
             raise ValueError(f"{name}: a counter does not grow by {by!r}")
         with self._lock:
-            self._one("counter", name, labels).value += by
+            series = self._one("counter", name, labels)
+            series.value = _sum(series.value, by)
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
@@ -81,7 +83,7 @@ class Metrics:
             series = self._one("histogram", name, labels)
             series.buckets = series.buckets or [0] * (len(BUCKETS) + 1)
             series.buckets[bisect.bisect_left(BUCKETS, number)] += 1
-            series.value += number
+            series.value = _sum(series.value, number)
             series.count += 1
 
     def series(self) -> list[Series]:
@@ -124,3 +126,8 @@ class Metrics:
             self.folded += 1
             labels = tuple((label, "other") for label, _ in labels)
         return self._series.setdefault((name, labels), Series(kind, name, labels))
+
+
+def _sum(value: float, more: float) -> float:
+    """Never beyond the greatest number: what is infinite is no figure for whoever reads it."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value + more))

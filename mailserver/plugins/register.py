@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from types import FrameType
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ LEFT_BEHIND_MOST = 2  # times as many threads as a component has; from there on 
 OBSERVERS_LEFT_BEHIND_MOST = 4
 OBSERVER_SECONDS = 5.0
 NEVER_BEGUN_MOST = 1_000
+FIGURE_MOST = 2**63
 NOBODYS_PACKAGES = frozenset({"mailserver", "twisted"})  # a plugin may be a module of `twisted.plugins`
 
 
@@ -288,8 +290,10 @@ class Register:
     def _counts(self, lent: Lent) -> dict[str, Any]:
         """What the component says in figures; what is no figure is left out."""
         try:
-            counts = list(dict(lent.component.counts()).items())[:200]
-            return {str(name)[:64]: value for name, value in counts if _is_figure(value)}
+            counts = lent.component.counts()
+            if not isinstance(counts, Mapping):  # which may be endless
+                raise TypeError(f"counts are a mapping, not {type(counts).__name__}")
+            return {str(name)[:64]: value for name, value in islice(counts.items(), 200) if _is_figure(value)}
         except FAULTS:
             if self._rarely.may(("counts", lent.name)):
                 self.log.failure("{who} cannot say its counts", who=str(lent))
@@ -308,8 +312,8 @@ def checked_offers(kind: str, name: str, component: Any) -> dict[str, ComponentC
 
 
 def _is_figure(value: Any) -> bool:
-    """What JSON holds as a number."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    """What JSON, and whoever reads it, holds as a number."""
+    return (type(value) is int and abs(value) < FIGURE_MOST) or (type(value) is float and math.isfinite(value))
 
 
 def _of_these(lents: list[Lent], frames: list[FrameType]) -> Lent:

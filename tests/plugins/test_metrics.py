@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.plugins.metrics import NAMES_MOST, SERIES_MOST, Metrics
@@ -25,6 +27,13 @@ class Counting(SynchronousTestCase):
         )
         buckets = next(one.buckets for one in self.metrics.series() if one.name == "took")
         self.assertEqual((buckets[1], buckets[-1], sum(buckets)), (2, 1, 3))
+
+    def test_sums_stay_numbers_that_json_holds(self) -> None:
+        for by in (1e308, 1e308):
+            self.metrics.count("counted", by)
+            self.metrics.observe("high", by)
+            self.metrics.observe("low", -by)
+        json.dumps(dict(self.metrics.figures()), allow_nan=False)
 
     def test_labels_from_outside_come_to_an_end(self) -> None:
         for n in range(10_000):

@@ -241,7 +241,7 @@ class InTheRegister(TestCase):
 
     def test_a_component_that_cannot_say_its_counts_costs_no_other_figure(self) -> None:
         self.lent(component := Everything())
-        for wrong in (None, 7, "abc", [1, 2]):
+        for wrong in (None, 7, "abc", [1, 2], [("lookups", 3)], {"lookups": 10**5000}, {"ratio": float("inf")}):
             component.figures = wrong
             self.assertEqual(self.register.described()[0]["counts"], {})
         self.assertEqual(len(self.flushLoggedErrors()), 1)
