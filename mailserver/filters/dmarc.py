@@ -12,9 +12,11 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from zope.interface import implementer
 
 from mailserver.api import (
+    Clock,
     Content,
     Defer,
     Envelope,
@@ -32,16 +34,19 @@ from mailserver.api import (
     StorageFault,
     Verdict,
 )
-from mailserver.trust.authors import author_domains
+from mailserver.trust.authors import TooManyAuthors, author_domains
 from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
 
 __all__ = ["DMARC", "DMARCOptions", "factory"]
 
-AUTHORS_MOST = 5
+SECONDS = 20.0  # shorter than a filter's deadline: what takes longer is a temperror, which defers twice and not for ever
 DEFERRALS_MOST = 2
 REMEMBERED_SECONDS = 5 * 86_400.0  # as long as hosts try
-WORST_FIRST = ("fail", "temperror", "pass", "none")
-STRICTEST_FIRST = ("reject", "quarantine", "", "none")
+WORST_FIRST = (  # by what follows: result and policy, "" where nobody knows it
+    *(("fail", policy) for policy in ("reject", "quarantine")),
+    *(("temperror", policy) for policy in ("reject", "quarantine", "")),
+    *((result, "none") for result in ("fail", "temperror")),
+)
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
@@ -64,7 +69,7 @@ class DMARCOptions(Options):
     temperror: Score = 0.0
     """That of one of which the DNS could not tell."""
     no_author: Score = 3.0
-    """That of one without an author, or with more domains of authors than five."""
+    """That of one without an author, or with more authors than are judged."""
     networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     """Peers that send for others: own relays, the second mail exchanger. Nothing is asked about them."""
 
@@ -75,7 +80,7 @@ class DMARC:
 
     cost = 20  # what everybody else has found counts: `second_findings`
 
-    def __init__(self, options: DMARCOptions, *, resolver: Any, state: IStateStore) -> None:
+    def __init__(self, options: DMARCOptions, *, resolver: Any, state: IStateStore, clock: Clock) -> None:
         self._options = options
         self._scores = {
             "pass": options.passed,
@@ -86,19 +91,23 @@ class DMARC:
         }
         self._resolver = resolver
         self._state = state
+        self._clock = clock
 
     async def judge_content(self, envelope: Envelope, content: Content) -> Verdict:
         """One finding for a message, by the author who fares worst."""
         peer = envelope.peer
         if peer.service != "mx" or peer.login or peer.ip is None or any(peer.ip in one for one in self._options.networks):
             return Pass()
-        domains = author_domains(content.headers)
-        if not 0 < len(domains) <= AUTHORS_MOST:
-            why = "the message has no author" if not domains else "the message has too many authors"
-            return Pass(findings=(self._finding(DMARCResult("permerror", "", reason=why)),))
+        try:
+            domains = author_domains(content.headers)
+        except TooManyAuthors as error:
+            return Quarantine(f"DMARC: {error}", findings=(self._finding(DMARCResult("permerror", "", reason=str(error))),))
+        if not domains:
+            return Pass(findings=(self._finding(DMARCResult("permerror", "", reason="the message has no author")),))
         evidence, has_dkim = _evidence(envelope.findings)
-        results = [await evaluate(self._query, domain, evidence) for domain in domains]
-        worst = min(results, key=lambda one: (WORST_FIRST.index(one.result), STRICTEST_FIRST.index(one.policy)))
+        asked = [Deferred.fromCoroutine(self._evaluate(domain, evidence)) for domain in domains]
+        answers = await DeferredList(asked, fireOnOneErrback=True, consumeErrors=True)
+        worst = min([result for _, result in answers], key=_place)
         if worst.result == "fail" and not has_dkim:
             # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
             worst = DMARCResult("temperror", worst.domain, "none", "", "no DKIM result", worst.published, worst.record)
@@ -111,6 +120,14 @@ class DMARC:
         if worst.policy == "reject" and len(domains) == 1 and self._refuses(envelope, content):
             return Refuse(why, findings=findings)
         return Quarantine(why, findings=findings)
+
+    async def _evaluate(self, domain: str, evidence: Sequence[Evidence]) -> DMARCResult:
+        asked = Deferred.fromCoroutine(evaluate(self._query, domain, evidence))
+        asked.addTimeout(SECONDS, self._clock)  # type: ignore[arg-type]  # it only calls callLater
+        try:
+            return await asked
+        except TimeoutError:
+            return DMARCResult("temperror", domain, "", reason="the DNS took too long")
 
     def _refuses(self, envelope: Envelope, content: Content) -> bool:
         """A list's mark makes it milder: lists change what was signed."""
@@ -156,6 +173,11 @@ class DMARC:
         )
 
 
+def _place(result: DMARCResult) -> int:
+    found = result.result, result.policy
+    return WORST_FIRST.index(found) if found in WORST_FIRST else len(WORST_FIRST) + (result.result != "pass")
+
+
 def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:
     """What counts for DMARC, and whether signatures were looked at.
 
@@ -182,7 +204,7 @@ class DMARCFactory:
 
     def build(self, options: Any, services: Services) -> DMARC:
         """Return the filter."""
-        return DMARC(options, resolver=services.resolver, state=services.state)
+        return DMARC(options, resolver=services.resolver, state=services.state, clock=services.clock)
 
 
 factory = DMARCFactory()

@@ -12,24 +12,36 @@ from mailserver.mail.address import AddressError, normal_domain
 from mailserver.mail.headers import Headers
 from mailserver.mail.originators import OriginatorError, mailboxes
 
-__all__ = ["author_domains"]
+__all__ = ["TooManyAuthors", "author_domains"]
 
 FIELDS_MOST = 5
-FIELD_CHARACTERS = 10_000
+DOMAINS_MOST = 5
+ODD_FIELD_CHARACTERS = 2_000  # of a field that cannot be understood: nobody is to hide behind its length
 ASIDE = re.compile(r'"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)')
 AT_DOMAIN = re.compile(r"@[ \t]*([^\s<>()\[\]@,;:\\\"]+)")
 
 
+class TooManyAuthors(ValueError):
+    """There are more than anybody judges, or a field that cannot be understood is too long to be searched."""
+
+
 def author_domains(headers: Headers) -> tuple[str, ...]:
-    """Each once, in lower case with A-labels, in the order of the message; none where there is no author with a domain."""
+    """Each once, in lower case with A-labels, in the order of the message; none where there is no author with a domain.
+
+    Raises `TooManyAuthors` beyond five fields or domains.
+    """
+    if headers.count("From") > FIELDS_MOST:
+        raise TooManyAuthors(f"the message has more than {FIELDS_MOST} From fields")
     found: dict[str, None] = {}
-    for text in headers.get_all("From")[:FIELDS_MOST]:
+    for text in headers.get_all("From"):
         for domain in _domains_of(text):
             try:
                 found[normal_domain(domain).removesuffix(".")] = None
             except AddressError:
                 continue
     found.pop("", None)
+    if len(found) > DOMAINS_MOST:
+        raise TooManyAuthors(f"the message has authors of more than {DOMAINS_MOST} domains")
     return tuple(found)
 
 
@@ -37,4 +49,6 @@ def _domains_of(text: str) -> list[str]:
     try:
         return [one.domain for one in mailboxes(text) if not one.is_literal]
     except OriginatorError:
-        return AT_DOMAIN.findall(ASIDE.sub(" ", text[:FIELD_CHARACTERS]))
+        if len(text) > ODD_FIELD_CHARACTERS:
+            raise TooManyAuthors("the From field is long and cannot be understood") from None
+        return AT_DOMAIN.findall(ASIDE.sub(" ", text))

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from mailserver.filters.dmarc import factory
+from mailserver.filters.dmarc import SECONDS, factory
 from mailserver.mail.answers import Defer, Finding, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.faults import StorageBroken
 from mailserver.testing import FilterCase, MailCase
@@ -100,10 +100,23 @@ class Verdicts(DMARCCase):
         self.assertIs(type(self.asked(dkim("example.net"), message=message)), Pass)
 
     def test_a_message_without_an_author_has_a_score(self) -> None:
+        for message in (b"Subject: x\n\n", b"From: nobody\n\n"):
+            verdict = self.asked(NO_DKIM, message=message)
+            self.assertIs(type(verdict), Pass)
+            self.assertEqual((verdict.findings[0].properties["result"], verdict.findings[0].score), ("permerror", 3.0))
+
+    def test_one_with_so_many_that_nobody_judges_them_is_put_aside(self) -> None:
         many = b"From: " + b", ".join(b"a@d%d.example" % n for n in range(6)) + b"\n\n"
-        for message in (b"Subject: x\n\n", b"From: nobody\n\n", many):
-            [finding] = self.asked(NO_DKIM, message=message).findings
-            self.assertEqual((finding.properties["result"], finding.score), ("permerror", 3.0))
+        verdict = self.asked(NO_DKIM, message=many)
+        self.assertQuarantined(verdict, "more than 5 domains")
+        self.assertEqual(verdict.findings[0].properties["result"], "permerror")
+
+    def test_an_author_who_only_wants_reports_hides_no_other(self) -> None:
+        self.policy("none", "evil.example")
+        message = MESSAGE.replace(b"\nMessage", b", x@evil.example\nMessage", 1)
+        self.assertIs(type(self.asked(NO_DKIM, message=message)), Quarantine)
+        self.resolver.failing.add("_dmarc.example.net")
+        self.assertIs(type(self.asked(NO_DKIM, message=message)), Defer)
 
     def test_without_a_look_at_signatures_nothing_fails(self) -> None:
         verdict = self.asked(spf("evil.example"), SPAMMER)
@@ -140,6 +153,24 @@ class Temporary(DMARCCase):
         self.assertDeferred(self.asked(dkim("example.net", "temperror")))
         self.policy("none")
         self.assertIs(type(self.asked(dkim("example.net", "temperror"))), Pass)
+
+    def test_a_dns_that_is_silent_is_a_temperror_after_twenty_seconds(self) -> None:
+        self.resolver.failing.clear()
+        self.resolver.silent.add("_dmarc.example.net")
+        envelope = replace(self.envelope(), findings=(NO_DKIM,))
+        asked = self.begin(self.build(factory).judge_content(envelope, self.content(MESSAGE)))
+        self.clock.advance(SECONDS)
+        verdict = self.answer(asked)
+        self.assertDeferred(verdict, "the DNS took too long")
+
+    def test_an_author_of_a_silent_domain_hides_no_other(self) -> None:
+        self.resolver.failing.clear()
+        self.resolver.silent.add("_dmarc.evil.example")
+        message = MESSAGE.replace(b"\nMessage", b", x@evil.example\nMessage", 1)
+        envelope = replace(self.envelope(), findings=(NO_DKIM,))
+        asked = self.begin(self.build(factory).judge_content(envelope, self.content(message)))
+        self.clock.advance(SECONDS)
+        self.assertQuarantined(self.answer(asked), "example.net asks for reject")
 
     def test_where_deferrals_cannot_be_counted_nothing_is_deferred(self) -> None:
         def add(*_: Any) -> Deferred[int]:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.headers import Headers
 from mailserver.testing.resolver import FakeResolver
-from mailserver.trust.authors import author_domains
+from mailserver.trust.authors import TooManyAuthors, author_domains
 from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
 from mailserver.trust.dmarc_record import DMARCRecord, find_record, parse_record
 from tests.any_octets import any_octets
@@ -181,7 +181,14 @@ class Zones(SynchronousTestCase):
     def test_what_cannot_align_is_not_asked_about(self) -> None:
         resolver = resolver_of(ORG)
         judge(resolver, "example.org", "dkim evil.example pass", "spf example.org pass")
-        self.assertEqual(resolver.asked, [("_dmarc.example.org", "TXT")])
+        self.assertEqual(resolver.asked, [("_dmarc.example.org", "TXT"), ("_dmarc.org", "TXT")])
+
+    def test_a_strangers_dns_that_fails_does_not_make_a_failure_uncertain(self) -> None:
+        resolver = resolver_of(ORG)
+        resolver.failing = {"_dmarc.a.evil.org", "_dmarc.evil.org", "evil.org"}
+        for evidence in ("dkim a.evil.org pass", "dkim a.evil.org temperror", "spf evil.org pass", "spf evil.org temperror"):
+            self.assertEqual(judge(resolver, "example.org", evidence).result, "fail", evidence)
+        self.assertFalse([name for name, _ in resolver.asked if "evil" in name])
 
     def test_a_dns_that_cannot_tell_the_policy(self) -> None:
         resolver = resolver_of(ORG)
@@ -243,7 +250,16 @@ class Authors(SynchronousTestCase):
         self.assertEqual(self.of("From: boss@bank.example <x@evil.example>")[-1], "evil.example")
         self.assertEqual(self.of("From: boss@bank.example,, <x@evil.example> <"), ("bank.example", "evil.example"))
 
+    def test_too_many_authors_are_told(self) -> None:
+        many = ", ".join(f"a@d{n}.example" for n in range(6))
+        for fields in ([f"From: {many}"], ["From: a@example.org"] * 6, ["From: " + "," * 2001 + "a@example.org"]):
+            with self.assertRaises(TooManyAuthors):
+                self.of(*fields)
+
     @given(any_octets(max_size=80))
-    def test_any_octets_have_authors_or_none(self, octets: bytes) -> None:
-        for domain in author_domains(Headers.parse(b"From: " + octets + b"\r\n")):
-            self.assertTrue(domain)
+    def test_any_octets_have_authors_or_none_or_too_many(self, octets: bytes) -> None:
+        try:
+            domains = author_domains(Headers.parse(b"From: " + octets + b"\r\n"))
+        except TooManyAuthors:
+            return
+        self.assertNotIn("", domains)
