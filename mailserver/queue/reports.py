@@ -58,6 +58,7 @@ ROUTE_SECONDS = 30.0  # a router that takes longer is asked again later
 ROUTE_AGAIN_SECONDS = 60.0
 STORE_AGAIN_SECONDS = 5.0
 WRITE_AGAIN_SECONDS = 3600.0
+PATIENCE_SECONDS = 5 * 86_400.0  # with who judges or signs reports: a sender has to hear what became of his mail
 AS_IT_IS = SendReport()
 CONDITIONS = {
     EntryState.FAILED: "failure",
@@ -357,7 +358,21 @@ class Reporter:
         if self._judge_report is None:
             return AS_IT_IS
         recipients = tuple(recipient_reports(message.destinations, attempts))
-        return await self._judge_report(ReportDraft(CONDITIONS[attempts[0].state], message.envelope, recipients))
+        verdict = await self._judge_report(ReportDraft(CONDITIONS[attempts[0].state], message.envelope, recipients))
+        return AS_IT_IS if verdict is None and self._is_overdue(message, attempts, "judged") else verdict
+
+    def _is_overdue(self, message: ReadMessage, attempts: Sequence[Attempt], what: str) -> bool:
+        """Nobody has been able to do this to the report for so long that it is made without; the log is told."""
+        since = max([one.history[-1].made_at if one.history else message.envelope.received_at for one in attempts])
+        if self._clock.seconds() - since <= PATIENCE_SECONDS:
+            return False
+        self.log.error(
+            "a report on {id} could not be {what} for {days:g} days: it is made as it is",
+            id=message.envelope.id,
+            what=what,
+            days=PATIENCE_SECONDS / 86_400.0,
+        )
+        return True
 
     def _unmade(
         self, message: ReadMessage, attempts: Sequence[Attempt], verdict: SuppressReport | None
@@ -417,9 +432,10 @@ class Reporter:
         content, number = apply_edits(Content.of(octets), verdict.header), number_of(id)
         if self._sign is not None:
             signed = await self._sign(envelope, content)
-            if signed is None:
+            if signed is not None:
+                content = signed
+            elif not self._is_overdue(message, attempts, "signed"):
                 return None
-            content = signed
         packed = pack(number, envelope, content, destinations)
         return Report(number, packed, message.envelope.id, condition, envelope, content, destinations)
 

@@ -21,7 +21,7 @@ from mailserver.plugins.awaiting import later
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.generation import Generation
 from mailserver.queue.report_policies import AS_IT_IS, OURS, ReportPolicies
-from mailserver.queue.reports import ROUTE_AGAIN_SECONDS
+from mailserver.queue.reports import PATIENCE_SECONDS, ROUTE_AGAIN_SECONDS
 from tests.queue.doubles import local
 from tests.queue.test_reports import ReportCase, asking
 from tests.relay.test_attempts import Unchecked
@@ -142,6 +142,19 @@ class InTheQueue(ReportCase):
         says.answer = SendReport()
         reported = self.steps.wait(id, "reported")
         self.clock.advance(ROUTE_AGAIN_SECONDS)
+        await self.until(queue, reported)
+        self.assertEqual(len(self.reports()), 1)
+
+    async def test_where_nobody_can_say_for_days_it_is_made_as_it_is_also_unsigned(self):
+        async def sign(envelope, content):
+            return None
+
+        queue, id, _ = await self.told(None, sign_report=sign)
+        self.clock.advance(PATIENCE_SECONDS - 60)
+        await self.quiet(queue)
+        self.assertEqual(self.reports(), [])
+        reported = self.steps.wait(id, "reported")
+        self.clock.advance(120)
         await self.until(queue, reported)
         self.assertEqual(len(self.reports()), 1)
 
