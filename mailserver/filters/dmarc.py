@@ -7,6 +7,7 @@ for p=reject alone.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
@@ -42,6 +43,8 @@ __all__ = ["DMARC", "DMARCOptions", "factory"]
 SECONDS = 20.0  # shorter than a filter's deadline: what takes longer is a temperror, which defers twice and not for ever
 DEFERRALS_MOST = 2
 REMEMBERED_SECONDS = 5 * 86_400.0  # as long as hosts try
+# Any virus and any listing; a scanner's score where it would be spam without the points that it gives for DMARC itself.
+SECOND_FINDINGS = {"virus": 0.0, "dnsbl": 0.1, "reputation": 2.0, "bayes": 3.0, "rspamd": 8.0, "spamassassin": 8.0}
 WORST_FIRST = (  # by what follows: result and policy, "" where nobody knows it
     *(("fail", policy) for policy in ("reject", "quarantine")),
     *(("temperror", policy) for policy in ("reject", "quarantine", "")),
@@ -56,10 +59,9 @@ class DMARCOptions(Options):
     reject: Literal["never", "second", "always"] = "second"
     """When a failure under `p=reject` refuses: with a second finding against the message (`second_findings`), always, or never.
     Where it does not, the message is put aside."""
-    second_findings: tuple[str, ...] = ("dnsbl", "reputation", "virus", "rspamd", "spamassassin", "bayes")
-    """The findings that count as a second one, where their score is at least `second_score`."""
-    second_score: Score = 1.0
-    """How much a second finding has to say against the message."""
+    second_findings: dict[str, Score] = Field(default_factory=lambda: dict(SECOND_FINDINGS))
+    """The findings that count as a second one, and from which score on. What scanners find of SPF, DKIM and DMARC is in their
+    scores, too: theirs have to be higher than that."""
     passed: Score = 0.0
     """The score of a message whose author's domain answers for it: anybody can have one."""
     failed: Score = 2.0
@@ -131,12 +133,10 @@ class DMARC:
 
     def _refuses(self, envelope: Envelope, content: Content) -> bool:
         """A list's mark makes it milder: lists change what was signed."""
-        options = self._options
-        if options.reject == "never" or "List-Id" in content.headers:
+        if self._options.reject == "never" or "List-Id" in content.headers:
             return False
-        return options.reject == "always" or any(
-            one.name in options.second_findings and one.score >= options.second_score for one in envelope.findings
-        )
+        least = self._options.second_findings
+        return self._options.reject == "always" or any(one.score >= least.get(one.name, math.inf) for one in envelope.findings)
 
     async def _may_defer(self, envelope: Envelope, content: Content) -> bool:
         """Twice for the same message, by whatever host it is tried again."""

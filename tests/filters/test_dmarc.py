@@ -61,8 +61,11 @@ class Verdicts(DMARCCase):
     def test_a_second_finding_against_it_refuses(self) -> None:
         self.assertRefused(self.asked(NO_DKIM, SPAMMER))
         self.assertIs(type(self.asked(NO_DKIM, SPAMMER, reject="never")), Quarantine)
-        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_score=5)), Quarantine)
-        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_findings=["virus"])), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, Finding("virus"))), Refuse)
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_findings={"dnsbl": 5})), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, SPAMMER, second_findings={"virus": 0})), Quarantine)
+        self.assertIs(type(self.asked(NO_DKIM, Finding("rspamd", 4.0))), Quarantine)  # with its own points for DMARC
+        self.assertIs(type(self.asked(NO_DKIM, Finding("rspamd", 9.0))), Refuse)
         self.assertIs(type(self.asked(NO_DKIM, Finding("dnsbl", -2.0))), Quarantine)
         self.assertIs(type(self.asked(NO_DKIM, Finding("spf", 9.0))), Quarantine)  # that is the same failure once more
 
