@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.cli.skeletons.writing import KINDS, write_skeleton
+from mailserver.cli.skeletons.writing import KINDS, STAGES, write_skeleton
 from tests.rfc_index import ROOT
 
 PLUGIN = '''
@@ -144,10 +144,13 @@ class Types(SynchronousTestCase):
             written, _ = write_skeleton(f"its-{kind}", str(folder), kind)
             (Path(written) / f"mailserver_its_{kind}").rename(folder / f"mailserver_its_{kind}")
         (folder / "forgetful.py").write_text(FORGETFUL)
+        for stage in STAGES:
+            written, _ = write_skeleton(f"at-{stage.replace('_', '-')}", str(folder), "filter", stage)
+            (Path(written) / f"mailserver_at_{stage}").rename(folder / f"mailserver_at_{stage}")
         settings = ("--config-file", f"{folder}/mailserver-its-checker/pyproject.toml", "--follow-imports=silent")
-        packages = [f"mailserver_its_{kind}" for kind in KINDS]
+        packages = [f"mailserver_its_{kind}" for kind in KINDS] + [f"mailserver_at_{stage}" for stage in STAGES]
         said = self.mypy(folder, *settings, *(word for name in packages for word in ("-p", name)), "-p", "forgetful")
-        self.assertIn(f"(checked {len(KINDS) + 1} source files)", said)
+        self.assertIn(f"(checked {len(packages) + 1} source files)", said)
         found = {int(number) for number in re.findall(r"forgetful\.py:(\d+): error", said)}
         self.assertEqual(found, {number for number, line in enumerate(FORGETFUL.splitlines(), 1) if "# fault" in line}, said)
         self.assertEqual([line for line in said.splitlines() if ": error" in line and "forgetful.py" not in line], [], said)

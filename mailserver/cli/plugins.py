@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.cli.output import Unable, as_json, say, table
 from mailserver.cli.running_components import running_components, show_running
-from mailserver.cli.skeletons.writing import KINDS, SkeletonError, write_skeleton
+from mailserver.cli.skeletons.writing import KINDS, STAGES, SkeletonError, write_skeleton
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, PluginError, discover, former_warning, options_class
 from mailserver.plugins.versions import is_former
 
@@ -27,6 +27,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         "name", metavar="NAME", help="what the configuration will call it: lower-case letters, digits, hyphens"
     )
     new.add_argument("--kind", choices=KINDS, default="filter", help="what it is (default: %(default)s)")
+    new.add_argument("--stage", choices=STAGES, default="", help="where a filter judges (default: content)")
     new.add_argument("--directory", default=".", metavar="DIR", help="where the package's folder goes (default: here)")
     new.set_defaults(run=new_plugin, needs_configuration=False)
 
@@ -85,7 +86,7 @@ def plugin_faults(catalogue: Catalogue) -> list[tuple[str, str]]:
 def new_plugin(options: argparse.Namespace) -> int:
     """Write the skeleton and say what to do with it."""
     try:
-        folder, files = write_skeleton(options.name, options.directory, options.kind)
+        folder, files = write_skeleton(options.name, options.directory, options.kind, options.stage)
     except (SkeletonError, OSError) as error:
         raise Unable(str(error)) from error
     if options.json:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.cli.skeletons.writing import KINDS, SkeletonError, class_name, write_skeleton
+from mailserver.cli.skeletons.writing import KINDS, STAGES, SkeletonError, class_name, write_skeleton
 from tests.cli.support import run
 from tests.rfc_index import ROOT
 
@@ -24,7 +24,9 @@ for folder in sys.argv[1:]:
     os.chdir(folder)
     build_meta.build_wheel(here)
 """
-COMPONENTS = [kind for kind in KINDS if kind != "checker"]  # Twisted finds that one
+OTHER_STAGES = [stage for stage in STAGES if stage != "content"]
+PACKAGES = [*KINDS, *(f"filter-{stage.replace('_', '-')}" for stage in OTHER_STAGES)]
+COMPONENTS = [kind for kind in PACKAGES if kind != "checker"]  # Twisted finds that one
 
 
 class Written(SynchronousTestCase):
@@ -41,6 +43,8 @@ class Written(SynchronousTestCase):
         cls = Written
         cls.where = Path(tempfile.mkdtemp(prefix="skeletons", dir=".")).absolute()
         cls.folders = [write_skeleton(f"my-{kind}", str(cls.where), kind)[0] for kind in KINDS]
+        for stage in OTHER_STAGES:
+            cls.folders.append(write_skeleton(f"my-filter-{stage.replace('_', '-')}", str(cls.where), "filter", stage)[0])
         cls.installed = str(cls.where / "installed")
         cls.wheels = subprocess.run(
             [sys.executable, "-c", WHEELS, *cls.folders], cwd=cls.where, capture_output=True, text=True, check=False, timeout=200
@@ -64,8 +68,8 @@ class Written(SynchronousTestCase):
 
     def test_each_kind_is_a_package_with_its_types(self) -> None:
         self.assertEqual(self.wheels.returncode, 0, self.wheels.stdout + self.wheels.stderr)
-        for kind in KINDS:
-            self.assertTrue(Path(self.installed, f"mailserver_my_{kind}", "py.typed").exists(), kind)
+        for kind in PACKAGES:
+            self.assertTrue(Path(self.installed, f"mailserver_my_{kind.replace('-', '_')}", "py.typed").exists(), kind)
 
     def test_pip_installs_it(self) -> None:
         """Without a network: one of them, as they differ in nothing that pip sees."""
@@ -85,7 +89,7 @@ class Written(SynchronousTestCase):
         for file in self.where.glob("mailserver-my-*/tests/test_*.py"):
             shutil.copy(file, together)
         names = sorted(path.stem for path in together.iterdir())
-        self.assertEqual(len(names), len(KINDS))
+        self.assertEqual(len(names), len(PACKAGES))
         tried = self.run_python("-m", "twisted.trial", *names, cwd=together)
         self.assertRegex(tried.stdout, r"PASSED \(successes=\d\d+\)")
         successes = int(tried.stdout.rpartition("successes=")[2].rstrip(")\n"))
@@ -138,6 +142,15 @@ class Writing(SynchronousTestCase):
         for kind in ("sorter", "writing", "../filter", ""):
             self.assertRaisesRegex(SkeletonError, "is no kind", write_skeleton, "one", self.folder(), kind)
         self.assertEqual(run("plugins", "new", "one", "--kind", "sorter").code, 2)
+
+    def test_a_stage_is_a_filters_and_one_that_there_is(self) -> None:
+        self.assertRaisesRegex(SkeletonError, "is no stage", write_skeleton, "one", self.folder(), "filter", "data")
+        self.assertRaisesRegex(SkeletonError, "a delivery does not", write_skeleton, "one", self.folder(), "delivery", "peer")
+        where = self.folder()
+        self.assertEqual(run("plugins", "new", "one", "--stage", "recipient", "--directory", where).code, 0)
+        text = Path(where, "mailserver-one", "mailserver_one", "__init__.py").read_text()
+        self.assertIn("async def judge_recipient(", text)
+        self.assertNotRegex(text, "@[a-z]+@")
 
     def test_no_name_hides_one_of_pythons_or_of_the_api(self) -> None:
         self.assertEqual(class_name("no-invoices", "filter"), "NoInvoices")

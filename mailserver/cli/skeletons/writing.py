@@ -8,9 +8,11 @@ import os
 import re
 from collections.abc import Mapping
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
-__all__ = ["KINDS", "SkeletonError", "write_skeleton"]
+from mailserver.cli.skeletons.filter import STAGES
+
+__all__ = ["KINDS", "STAGES", "SkeletonError", "write_skeleton"]
 
 KINDS = ("filter", "modifier", "scorer", "observer", "delivery", "router", "directory", "checker", "command")
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -71,19 +73,25 @@ class SkeletonError(Exception):
     """The package cannot be written."""
 
 
-def write_skeleton(name: str, directory: str, kind: str = "filter") -> tuple[str, list[str]]:
+def write_skeleton(name: str, directory: str, kind: str = "filter", stage: str = "") -> tuple[str, list[str]]:
     """Write the package into a new folder of `directory`; return the folder and its files.
 
-    Raises `SkeletonError` for an invalid name, an unknown kind or an existing folder, and OSError where it cannot be written.
+    `stage` is where a filter judges, "content" where nothing is said.  Raises `SkeletonError` for an invalid name, an unknown
+    kind or stage or an existing folder, and OSError where it cannot be written.
     """
     if not NAME.fullmatch(name) or len(name) > NAME_CHARACTERS:
         raise SkeletonError(f"{name!r} is no name for a component: lower-case letters, digits and single hyphens")
     if kind not in KINDS:
         raise SkeletonError(f"{kind!r} is no kind of plugin: {', '.join(KINDS)}")
+    if stage and kind != "filter":
+        raise SkeletonError(f"a filter judges at a stage, a {kind} does not")
+    if stage not in ("", *STAGES):
+        raise SkeletonError(f"{stage!r} is no stage: {', '.join(STAGES)}")
     folder = os.path.join(directory, f"mailserver-{name}")
     if os.path.lexists(folder):
         raise SkeletonError(f"{folder} is there already")
-    texts = skeleton_texts(name, import_module(f"mailserver.cli.skeletons.{kind}"), kind)
+    template = STAGES[stage or "content"] if kind == "filter" else import_module(f"mailserver.cli.skeletons.{kind}")
+    texts = skeleton_texts(name, template, kind)
     for file, text in texts.items():
         path = os.path.join(folder, file)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -92,7 +100,7 @@ def write_skeleton(name: str, directory: str, kind: str = "filter") -> tuple[str
     return folder, list(texts)
 
 
-def skeleton_texts(name: str, template: ModuleType, kind: str) -> Mapping[str, str]:
+def skeleton_texts(name: str, template: Any, kind: str) -> Mapping[str, str]:
     """Each file of the package and its text."""
     module = name.replace("-", "_")
     plugin_module: str = getattr(template, "PLUGIN_MODULE", "")  # what `twisted.plugins` needs, for what Twisted finds itself
