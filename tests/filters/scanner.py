@@ -99,16 +99,24 @@ class RealScanner:
 
     async def start(self, command: Sequence[str], is_there: Callable[[], bool], **more: Any) -> subprocess.Popen[bytes]:
         """Start it and wait until it is there."""
-        log = os.path.join(self.folder, "output")
-        with open(log, "wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **more)
-        self._case.addCleanup(end, process)
+        process = self.launch(command, **more)
         while not is_there():
             if process.poll() is not None:
-                with open(log, encoding="utf-8", errors="replace") as file:
-                    self._case.fail(f"{command[0]} has ended: {file.read()[-2000:]}")
+                self._case.fail(f"{command[0]} has ended: {self.output()}")
             await turn(0.02)
         return process
+
+    def launch(self, command: Sequence[str], **more: Any) -> subprocess.Popen[bytes]:
+        """Start it."""
+        with open(os.path.join(self.folder, "output"), "wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **more)
+        self._case.addCleanup(end, process)
+        return process
+
+    def output(self) -> str:
+        """The last of what it has said."""
+        with open(os.path.join(self.folder, "output"), encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
