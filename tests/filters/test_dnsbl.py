@@ -12,7 +12,7 @@ from mailserver.filters.dnsbl import DAY_SECONDS, REST_SECONDS, factory
 from mailserver.mail.answers import Defer, Finding, Pass, Refuse
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.mail.envelope import Envelope, Peer
-from mailserver.testing import FilterCase, MailCase
+from mailserver.testing import FilterCase, FilterContract, MailCase
 from tests.documents import blocks, page_text
 
 V4, V6 = "8.4.4.8", "2a00:1450::25"
@@ -272,6 +272,11 @@ class Misbehaviour(Lists):
         self.assertIn((f"{V6_TEST}.{WL}", "A"), self.resolver.asked)
         self.resolver.failing.clear()
         self.answer(component.run_periodically())
+
+
+class DNSListsKeepTheContract(FilterContract, FilterCase):
+    def make(self) -> Any:
+        return self.build(factory, list=[{"zone": BL, "score": 3, "about": ["ipv4", "ipv6", "hello", "sender"]}])
 
 
 class OverSMTP(MailCase):

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.api import ConfigurationError, Defer, Envelope, Finding, Pass, StorageBroken, StorageFull, Verdict
 from mailserver.filters.greylist import factory
-from mailserver.testing import FilterCase, MailCase
+from mailserver.testing import FilterCase, FilterContract, MailCase
 from tests.documents import blocks, page_text
 
 ADDRESS = "8.4.4.8"
@@ -215,6 +215,11 @@ class BrokenState:
             raise self._error
 
         return fails if verb == self._verb else getattr(self._state, verb)
+
+
+class GreylistKeepsTheContract(FilterContract, FilterCase):
+    def make(self) -> Any:
+        return self.build(factory, everybody=True)
 
 
 class OverSMTP(MailCase):

@@ -6,7 +6,7 @@ from typing import Any
 
 from mailserver.api import ConfigurationError, Defer, Envelope, Finding, Pass, Peer, Refuse, TLSFacts
 from mailserver.filters.peer_rules import factory
-from mailserver.testing import FilterCase, MailCase
+from mailserver.testing import FilterCase, FilterContract, MailCase
 from tests.documents import blocks, page_text
 
 ADDRESS, NAME = "8.4.4.8", "client.example.net"
@@ -146,6 +146,11 @@ class Rules(FilterCase):
         ):
             with self.assertRaisesRegex(ConfigurationError, words):
                 self.build(factory, **options)  # type: ignore[arg-type]
+
+
+class PeerRulesKeepTheContract(FilterContract, FilterCase):
+    def make(self) -> Any:
+        return self.build(factory)
 
 
 class OverSMTP(MailCase):
