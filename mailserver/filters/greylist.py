@@ -75,8 +75,8 @@ class GreylistOptions(Options):
 class Greylist:
     """Keeps three kinds of facts: who was met, for whom it is too early, and who has passed.
 
-    Each verb of the state store is atomic, and their order is such that whoever is asked at the same time sees a pass as soon as
-    anybody has heard of one.
+    Each verb of the state store is atomic, and their order is such that of several who are asked at once about the same try all
+    hear the same.
     """
 
     log = Logger()
@@ -120,8 +120,8 @@ class Greylist:
         if await state.get(early) is not None:
             words = f"unknown from {source}: to come again"
             return Defer(words, findings=(_found("temperror", words, source),)), "deferred"
-        await state.put(passed, b"1", options.remember)
-        if await state.take(met) is not None:  # of several who come again at once, one is counted
+        # "met" stays: whoever was asked before he had passed does not take him for a stranger.
+        if await state.put_if_absent(passed, b"1", options.remember):  # of several who come again at once, one is counted
             await state.add(count, 1, options.remember)
         return _passed("pass", f"came again from {source}", source), "passed"
 

@@ -77,6 +77,7 @@ class Findings(Lists):
             (["127.0.0.5"], 2.0),
             (["127.0.0.9", "127.0.0.4"], 4.0),
             (["127.0.1.7"], -2.0),
+            (["127.0.0.9", "127.0.1.7"], -2.0),
             (["127.0.9.9"], 0.5),
         ):
             self.record(f"8.4.4.8.{BL}", *answer)
@@ -100,7 +101,9 @@ class Findings(Lists):
             [one.evidence for one in self.found(component, sender="x@Bad.Example")],
             [f"client.example.net is listed by {DBL} (127.0.1.2)", f"bad.example is listed by {DBL} (127.0.1.4)"],
         )
-        self.assertEqual(len(self.found(component, sender="x@client.example.net")), 1)  # one name, one finding
+        for hello in ("client.example.net", "Client.Example.NET", "client.example.net."):
+            for sender in ("x@client.example.net", None):  # one name, one finding
+                self.assertEqual(len(self.found(component, sender=sender, hello=hello)), 1)
         self.assertNotIn(("8.4.4.8." + DBL, "A"), self.resolver.asked)
 
     def test_what_is_no_domain_is_not_asked_about(self) -> None:
@@ -256,12 +259,25 @@ class Misbehaviour(Lists):
         self.record(f"1.0.0.127.{BL}", "127.0.0.2")
         with capturedLogs():
             self.answer(component.run_periodically())
+            count = len(self.resolver.asked)
+            self.clock.advance(DAY_SECONDS - 1)
             self.assertEqual(self.said(component), [])
-            self.clock.advance(DAY_SECONDS + 1)
+            self.assertEqual(len(self.resolver.asked), count)
+            self.clock.advance(2)
             self.assertEqual(self.said(component), [])
             self.clock.advance(DAY_SECONDS + 1)
             self.resolver.zones.pop(f"1.0.0.127.{BL}")
             self.assertEqual(self.said(component)[0][1], "fail")
+
+    def test_a_list_that_the_daily_look_finds_sound_counts_again_at_once(self) -> None:
+        self.record(f"8.4.4.8.{BL}", "127.255.255.255")
+        component = self.built()
+        with capturedLogs():
+            self.said(component)
+        self.record(f"8.4.4.8.{BL}", "127.0.0.2")
+        self.assertEqual(self.said(component), [])
+        self.answer(component.run_periodically())
+        self.assertEqual(self.said(component)[0][1], "fail")
 
     def test_the_daily_look_takes_all_lists_and_says_that_one_could_not_be_asked(self) -> None:
         component = self.built({"zone": BL, "score": 3}, {"zone": WL, "score": -1})

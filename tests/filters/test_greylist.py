@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -156,6 +157,19 @@ class Rules(FilterCase):
         component._state = self.state
         self.assertDeferred(self.asked(component, sender="new@example.net"))
 
+    def test_however_their_questions_mingle_early_tries_wait_and_later_ones_do_not(self) -> None:
+        for seed in range(100):
+            slow = SlowState(self.state, Random(seed))
+            component = self.build(factory, known_after=0)
+            component._state = slow
+            sender = f"{seed}@example.net"
+            for want, seconds in ((Defer, 300), (Pass, 0)):
+                envelope = replace(self.envelope(sender, peer=self.peer(ADDRESS)), findings=(DOUBT,))
+                waiting = [self.begin(component.judge_recipient(envelope, self.recipient())) for _ in range(3)]
+                slow.run()
+                self.assertEqual([type(self.judge(one)) for one in waiting], [want] * 3, f"order {seed}")
+                self.clock.advance(seconds)
+
     def test_a_store_that_fails_holds_nobody(self) -> None:
         for error in (StorageBroken("no disk"), StorageFull("no room")):
             for verb in ("get", "put_if_absent"):
@@ -184,10 +198,11 @@ class Rules(FilterCase):
 
 
 class SlowState:
-    """Answers in turns, so that others are asked between two verbs."""
+    """Answers in turns, so that others are asked between two verbs: in the order of the questions, or in any."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, order: Random | None = None) -> None:
         self._state = state
+        self._order = order
         self._waiting: list[Deferred[None]] = []
 
     def __getattr__(self, verb: str) -> Any:
@@ -201,7 +216,8 @@ class SlowState:
 
     def run(self) -> None:
         while self._waiting:
-            self._waiting.pop(0).callback(None)
+            at = self._order.randrange(len(self._waiting)) if self._order is not None else 0
+            self._waiting.pop(at).callback(None)
 
 
 class BrokenState:

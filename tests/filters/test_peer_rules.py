@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailserver.api import ConfigurationError, Defer, Envelope, Finding, Pass, Peer, Refuse, TLSFacts
+from twisted.internet.defer import fail
+
+from mailserver.api import ConfigurationError, Defer, Envelope, Finding, LookupFailed, Pass, Peer, Refuse, TLSFacts
 from mailserver.filters.peer_rules import factory
 from mailserver.testing import FilterCase, FilterContract, MailCase
 from tests.documents import blocks, page_text
@@ -99,6 +101,22 @@ class Rules(FilterCase):
         ):  # fmt: skip
             self.resolver.zones["host.example"] = types
             self.assertEqual(self.broken(component, hello="host.example"), [] if known else [("hello_unknown", 0.5)])
+
+    def test_a_name_that_does_not_exist_is_asked_for_once_and_one_failed_answer_is_not_the_end(self) -> None:
+        component = self.build(factory)
+        self.assertEqual(self.broken(component, hello="nowhere.example"), [("hello_unknown", 0.5)])
+        self.assertEqual([kind for name, kind in self.resolver.asked if name == "nowhere.example"], ["A"])
+        query = self.resolver.query
+
+        def half_dead(name: str, record_type: str) -> Any:
+            return fail(LookupFailed("dead")) if record_type == "A" and name == "six.example" else query(name, record_type)
+
+        self.resolver.query = half_dead  # type: ignore[method-assign]
+        asked = self.resolver.asked
+        for types, last in (({"AAAA": ["2001:db8::1"]}, "AAAA"), ({"MX": ["1 mx.example"]}, "MX"), ({"TXT": ["x"]}, "MX")):
+            self.resolver.zones["six.example"] = types
+            self.assertEqual(self.broken(self.build(factory), hello="six.example"), [])
+            self.assertEqual([kind for name, kind in asked if name == "six.example"][-1], last)
 
     def test_nobody_asks_for_the_name_given_where_it_does_not_count(self) -> None:
         self.said(self.build(factory, hello_unknown=0), hello="nowhere.example")
