@@ -56,7 +56,8 @@ class IHostDelivery(IDelivery):
 class ReportDraft:
     """A report that is about to be made on the message of `envelope`, to its sender.
 
-    `condition` is "failure", "delay" or "success"; `recipients` say what became of each, with the last reply and who gave it.
+    `condition` is "failure", "delay", "hold" (a filter holds a user's own mail) or "success"; `recipients` say what became of
+    each, with the last reply and who gave it.
     """
 
     condition: str
