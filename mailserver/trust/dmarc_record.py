@@ -55,7 +55,7 @@ def find_record(domain: str, texts: Iterable[bytes]) -> DMARCRecord | None:
 def parse_record(domain: str, octets: bytes) -> DMARCRecord | None:
     """One TXT record; None where it is none of DMARC: v=DMARC1 must be its first tag."""
     specs = octets[:RECORD_OCTETS].decode("latin-1").split(";")
-    if _tag(specs[0]) != ("v", "DMARC1"):
+    if octets[:1].isspace() or _tag(specs[0]) != ("v", "DMARC1"):
         return None
     tags: dict[str, str] = {}
     for spec in specs[1:]:
