@@ -22,7 +22,8 @@ from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
-from mailserver.cli.output import as_json, say
+from mailserver.cli.lists import entries_by_claim
+from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
@@ -73,6 +74,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_families(configuration)
         look.at_ports(configuration)
         look.at_root()
+        look.at_lists(configuration)
     look.at_plugins(catalogue)
     if options.json:
         as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
@@ -163,6 +165,15 @@ class _Look:
             self.fault("accounts", f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
         except NotNow:
             self.warnings.append("the accounts can only be looked at while the server runs")
+
+    def at_lists(self, configuration: Configuration) -> None:
+        """Allow entries that anybody can make use of are worth a second look."""
+        if not os.path.isdir(configuration.data):
+            return
+        try:
+            self.warnings += entries_by_claim(configuration)
+        except Unable as error:
+            self.warnings.append(f"the lists cannot be looked at: {error}")
 
     def at_checkers(self, configuration: Configuration) -> None:
         """Make each checker of `authentication.checkers`."""

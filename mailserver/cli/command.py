@@ -26,6 +26,7 @@ COMMANDS = {
     "alias": "list, add and remove names that lead to other addresses",
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "dkim": "make and list the keys with which the mail of our domains is signed",
+    "list": "white, black and grey lists: add, remove, show and test entries",
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
@@ -39,6 +40,7 @@ COMMANDS = {
     "plugins": "list components, check them, begin a new one",
     "manual": "print the manual page, or completion for a shell",
 }
+MODULES = {"list": "lists"}  # a module `list` would hide the type from its package
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -118,7 +120,7 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name in wanted and name != "sendmail":
-            importlib.import_module(f"mailserver.cli.{name}").add_to(commands, common, summary)
+            importlib.import_module(f"mailserver.cli.{MODULES.get(name, name)}").add_to(commands, common, summary)
         else:
             commands.add_parser(name, help=summary)
     return parser

@@ -12,6 +12,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),
     "mailserver dkim rotate": ("mailserver dkim rotate example.org",),
+    "mailserver list add": (
+        "mailserver list add white newsletter@example.net --user alice@example.org --comment 'she reads it'",
+        "mailserver list add black 192.0.2.0/24 --hard --for 30d",
+    ),
+    "mailserver list remove": ("mailserver list remove 192.0.2.0/24",),
+    "mailserver list show": ("mailserver list show --user alice@example.org",),
+    "mailserver list test": ("mailserver list test bob@example.net --to alice@example.org --spf example.net",),
     "mailserver user add": (
         "mailserver user add alice@example.org",
         "mailserver user add alice@example.org --password-stdin < password",

@@ -6,6 +6,11 @@ In the order in which they are read:
 * `dnsbl`: asks DNS lists about peers and the names that they give (RFC 5782)
 * `peer_rules`: looks at a peer's name in the DNS, the name that it gives, and whether it encrypts
 * `greylist`: asks doubtful strangers to come again (RFC 6647)
+* `list_entries`: an entry of the lists, and how it stands in the records
+* `list_table`: all entries in memory: which speak of a message, and which decides
+* `list_book`: the same in the records
+* `list_commands`: what people may do with them
+* `lists`: white, black and grey lists of the site, of domains and of users
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `dkim`: verifies DKIM signatures (RFC 6376)

@@ -9,6 +9,7 @@ from mailserver.interfaces import (
     IDirectory,
     IModifier,
     IPeerFilter,
+    IRecipientContentFilter,
     IRecipientFilter,
     IScorer,
     ISenderFilter,
@@ -207,4 +208,11 @@ authentication_results = Shipped(
     summary="Writes what SPF, DKIM and DMARC have found into the message (Authentication-Results, RFC 8601).",
     provides=(IModifier,),
     target="mailserver.filters.authentication_results:AuthenticationResultsFactory",
+)
+
+lists = Shipped(
+    name="lists",
+    summary="White, black and grey lists of the site, of domains and of users, changed while the server runs.",
+    provides=(ISenderFilter, IRecipientFilter, IRecipientContentFilter),
+    target="mailserver.filters.lists:factory",
 )

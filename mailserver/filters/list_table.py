@@ -1,0 +1,168 @@
+"""All entries of the lists in memory: which ones speak of a message, in which order, and which one decides.  Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from mailserver.filters.list_entries import SITE, Entry
+
+__all__ = ["Choice", "EntryTable", "Subject", "choose"]
+
+LABELS_MOST = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What entries are compared with, in the form in which they are kept.
+
+    `senders` are the reverse-path and, after the data, the author.  `names` are the peer's confirmed names.  `signers` are the
+    domains of DKIM signatures that verify; `proved` all domains that answer for the message: signers, SPF's, DMARC's.
+    `hello_is_proved`: SPF or the DNS says that the peer is what it calls itself.
+    """
+
+    senders: tuple[str, ...] = ()
+    ip: IPv4Address | IPv6Address | None = None
+    hello: str = ""
+    names: tuple[str, ...] = ()
+    signers: frozenset[str] = frozenset()
+    proved: frozenset[str] = frozenset()
+    hello_is_proved: bool = False
+
+    def is_proved(self, entry: Entry) -> bool:
+        """The message is from whom the entry names, as far as the entry wants that shown."""
+        if not entry.needs_evidence or entry.kind in ("network", "ptr", "dkim"):
+            return True
+        if entry.kind == "helo":
+            return self.hello_is_proved
+        for sender in self.senders:
+            domain = sender.rpartition("@")[2]
+            if entry.value in (sender, *_forms(domain)) and any(one in self.proved for one in _itself_and_above(domain)):
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`entry` decides, None where none does.  `unproved` are allow entries before it that lack evidence."""
+
+    entry: Entry | None
+    unproved: tuple[Entry, ...] = ()
+
+
+class EntryTable:
+    """Entries by scope.  One scope has one entry of a kind and a value."""
+
+    __slots__ = ("_against", "_entries", "_lengths")
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
+        self._lengths: Counter[tuple[int, int]] = Counter()  # of networks: version and prefix
+        self._against: Counter[tuple[str, str]] = Counter()  # what a user's or a domain's entry is against
+        for entry in entries:
+            self.add(entry)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._entries.values()))
+
+    def __iter__(self) -> Iterator[Entry]:
+        for of_scope in self._entries.values():
+            yield from of_scope.values()
+
+    def get(self, scope: str, kind: str, value: str) -> Entry | None:
+        """The entry of this key."""
+        return self._entries.get(scope, {}).get((kind, value))
+
+    def add(self, entry: Entry) -> None:
+        """In the place of the one that has its key, if there is one."""
+        self.remove(entry)
+        self._entries.setdefault(entry.scope, {})[entry.kind, entry.value] = entry
+        self._count(entry, 1)
+
+    def remove(self, entry: Entry) -> None:
+        """The one that has this key, whatever else it says."""
+        of_scope = self._entries.get(entry.scope, {})
+        there = of_scope.pop((entry.kind, entry.value), None)
+        if there is None:
+            return
+        self._count(there, -1)
+        if not of_scope:
+            del self._entries[entry.scope]
+
+    def matching(self, subject: Subject, scopes: Sequence[str], now: float) -> list[Entry]:
+        """Those that speak of it, and count now: the site's hard ones, then by scope as given, the most specific first."""
+        keys = list(self._keys(subject))
+        found = []
+        for n, scope in enumerate(scopes):
+            of_scope = self._entries.get(scope)
+            if of_scope:
+                found += [(not one.hard, n, at, one) for at, key in enumerate(keys) if (one := of_scope.get(key)) is not None]
+        found.sort(key=lambda one: one[:3])
+        return [one for _, _, _, one in found if not one.has_ended(now)]
+
+    def somebody_is_against(self, subject: Subject) -> bool:
+        """Some user or some domain of ours has an entry for it that is no allow entry."""
+        return bool(self._against) and any(key in self._against for key in self._keys(subject))
+
+    def wants_names(self) -> bool:
+        """Some entry is about the peer's name: it has to be looked up."""
+        return any(kind in ("ptr", "helo") for of_scope in self._entries.values() for kind, _ in of_scope)
+
+    def _keys(self, subject: Subject) -> Iterator[tuple[str, str]]:
+        """The most specific first, each once."""
+        domains = [sender.rpartition("@")[2] for sender in subject.senders]
+        keys = [("address", sender) for sender in subject.senders]
+        for kind, names in (("domain", domains), ("dkim", sorted(subject.signers))):
+            forms = sorted([form for name in names for form in _forms(name)], key=_by_width)
+            keys += [(kind, form) for form in forms]
+        ip = subject.ip
+        if ip is not None:
+            lengths = sorted([bits for version, bits in self._lengths if version == ip.version], reverse=True)
+            keys += [("network", str(ip_network((ip, bits), strict=False))) for bits in lengths]
+        for kind, names in (("ptr", list(subject.names)), ("helo", [subject.hello] if subject.hello else [])):
+            keys += [(kind, form) for form in sorted([form for name in names for form in _forms(name)], key=_by_width)]
+        return iter(dict.fromkeys(keys))
+
+    def _count(self, entry: Entry, by: int) -> None:
+        if entry.kind == "network":
+            network = ip_network(entry.value)
+            _add(self._lengths, (network.version, network.prefixlen), by)
+        if entry.scope != SITE and entry.colour != "white":
+            _add(self._against, (entry.kind, entry.value), by)
+
+
+def choose(entries: Sequence[Entry], subject: Subject) -> Choice:
+    """The first that counts: an allow entry without the evidence that it wants is passed over."""
+    unproved: list[Entry] = []
+    for entry in entries:
+        if entry.colour != "white" or subject.is_proved(entry):
+            return Choice(entry, tuple(unproved))
+        unproved.append(entry)
+    return Choice(None, tuple(unproved))
+
+
+def _forms(domain: str) -> list[str]:
+    """As which an entry can name a domain: itself, and each domain above it with a dot."""
+    if not domain or domain.startswith("["):
+        return [domain] if domain else []
+    labels = domain.split(".")[:LABELS_MOST]
+    return [domain, *["." + ".".join(labels[n:]) for n in range(1, len(labels))]]
+
+
+def _itself_and_above(domain: str) -> list[str]:
+    """Whose evidence counts for a domain: its own, and that of a domain above it, down to two labels."""
+    labels = domain.split(".")[:LABELS_MOST]
+    return [domain, *[".".join(labels[n:]) for n in range(1, len(labels) - 1)]]
+
+
+def _by_width(form: str) -> tuple[bool, int]:
+    return form.startswith("."), -form.count(".")
+
+
+def _add(counter: Counter[tuple[int, int]] | Counter[tuple[str, str]], key: tuple[int, int] | tuple[str, str], by: int) -> None:
+    counts: Counter[object] = counter  # type: ignore[assignment]
+    counts[key] += by
+    if not counts[key]:
+        del counts[key]
