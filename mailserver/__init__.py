@@ -10,6 +10,7 @@ In the order in which they are read:
 * `mail/`: values and formats, pure: what the parts say to each other
 * `smtp/`: SMTP and LMTP without I/O, a library of its own: octets in, events out
 * `sasl/`: the exchanges of a login, without I/O (RFC 4422): a mechanism is a generator that reads like its RFC
+* `capture/`: SMTP in packets, without I/O: what the octets of a dialogue say, and such octets made
 * `config/`: the configuration file: TOML in, typed values or all faults out
 * `api`: all that a plugin's author imports, under one version number
 * `plugins/`: components: found by interface and name, built, run and ended

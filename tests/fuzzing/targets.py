@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twisted.internet.testing import StringTransport
 
+from mailserver.capture import FIELD_NAMES, SmtpView, looks_like_smtp
 from mailserver.config.document import parse_document, read_document
 from mailserver.config.fault import ConfigurationError
 from mailserver.config.reading import parse
@@ -221,7 +222,28 @@ def envelope(octets: bytes) -> None:
     assert decode_envelope(packed)[0].id == found.id
 
 
+def view(octets: bytes) -> None:
+    """A buffer of a capture: all of it is in one view after another, and a person can see each."""
+    rest, seen = memoryview(octets), []
+    while len(rest):
+        one = SmtpView(rest)
+        fields = one.fields()
+        assert fields == {name: one.field(name) for name in FIELD_NAMES if one.field(name) not in (None, ())}
+        assert not (one.is_reply and one.is_command)
+        for name in ("command", "arguments", "reverse_path", "forward_path", "mechanism", "initial_response", "enhanced_code", "text"):
+            slice_, value = one.octets(name), one.field(name)
+            assert (slice_ is None) == (value is None), name
+            assert slice_ is None or str(slice_, "utf-8", "backslashreplace").upper() == str(value).upper(), name
+        for said in (one.summary(), one.summary(secrets=True), *one.show().split("\n"), *one.show(secrets=True).split("\n")):
+            assert said.isprintable() and said.encode(), said
+        looks_like_smtp(rest)
+        seen.append(one.raw.tobytes())
+        assert seen[-1] and one.raw.tobytes() + one.rest.tobytes() == rest
+        rest = one.rest
+    assert b"".join(seen) == octets
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
-    for one in (address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope)
+    for one in (address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope, view)
 }

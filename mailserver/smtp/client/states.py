@@ -9,6 +9,7 @@ import enum
 from collections.abc import Mapping
 
 from mailserver.smtp.client.limits import Phase
+from mailserver.smtp.vocabulary import CommandVerb
 
 __all__ = ["CLIENT_MOVES", "PHASES", "STATE_PHASES", "ClientInput", "ClientState", "Command"]
 
@@ -37,19 +38,19 @@ class Command(enum.StrEnum):
     """What an answer of the peer can belong to."""
 
     CONNECT = "the connection"  # answered by the greeting
-    EHLO = "EHLO"
-    LHLO = "LHLO"
-    HELO = "HELO"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
+    EHLO = CommandVerb.EHLO
+    LHLO = CommandVerb.LHLO
+    HELO = CommandVerb.HELO
+    STARTTLS = CommandVerb.STARTTLS
+    AUTH = CommandVerb.AUTH
     RESPONSE = "a response"
-    RSET = "RSET"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
+    RSET = CommandVerb.RSET
+    MAIL = CommandVerb.MAIL
+    RCPT = CommandVerb.RCPT
+    DATA = CommandVerb.DATA
     EMPTY = "an empty message"
     END = "the content"
-    QUIT = "QUIT"
+    QUIT = CommandVerb.QUIT
 
     __hash__ = str.__hash__  # Enum's own is a Python function
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from mailserver.smtp.vocabulary import CommandVerb
+
 __all__ = ["MOVES", "Input", "State"]
 
 
@@ -34,21 +36,21 @@ class State(enum.Enum):
 class Input(enum.StrEnum):
     """What moves a session: the verbs of the peer (upper case), and what the session or its caller finds (lower case)."""
 
-    EHLO = "EHLO"
-    HELO = "HELO"
-    LHLO = "LHLO"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    BDAT = "BDAT"
-    RSET = "RSET"
-    NOOP = "NOOP"
-    VRFY = "VRFY"
-    EXPN = "EXPN"
-    HELP = "HELP"
-    QUIT = "QUIT"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
+    EHLO = CommandVerb.EHLO
+    HELO = CommandVerb.HELO
+    LHLO = CommandVerb.LHLO
+    MAIL = CommandVerb.MAIL
+    RCPT = CommandVerb.RCPT
+    DATA = CommandVerb.DATA
+    BDAT = CommandVerb.BDAT
+    RSET = CommandVerb.RSET
+    NOOP = CommandVerb.NOOP
+    VRFY = CommandVerb.VRFY
+    EXPN = CommandVerb.EXPN
+    HELP = CommandVerb.HELP
+    QUIT = CommandVerb.QUIT
+    STARTTLS = CommandVerb.STARTTLS
+    AUTH = CommandVerb.AUTH
     EXTENDED = "extended"  # a command of an extension beside the server's own …
     EXTENDED_ANYWHERE = "extended anywhere"  # … and one that may come amid a transaction
 

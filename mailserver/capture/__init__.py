@@ -1,0 +1,27 @@
+"""SMTP in packets, without I/O: what the octets of a dialogue say, and such octets made.  Neither Twisted nor zope.
+
+In the order in which they are read:
+
+* `view`: one command or reply in a buffer, as fields over its octets; nothing is copied
+* `likeness`: whether a buffer looks like SMTP, and how much
+* `build`: the octets of each command and reply, and of content
+* `printable`: the words of others on a terminal
+
+docs/capture.md has examples of all of it.
+"""
+
+from mailserver.capture.likeness import Confidence, looks_like_smtp
+from mailserver.capture.view import FIELD_NAMES, SmtpView
+from mailserver.smtp.vocabulary import REPLY_CODE_DESCRIPTIONS, CommandVerb, Port, ReplyCode, reply_code_description
+
+__all__ = [
+    "FIELD_NAMES",
+    "REPLY_CODE_DESCRIPTIONS",
+    "Confidence",
+    "Port",
+    "ReplyCode",
+    "SmtpView",
+    "CommandVerb",
+    "looks_like_smtp",
+    "reply_code_description",
+]
