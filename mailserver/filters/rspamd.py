@@ -41,6 +41,7 @@ __all__ = ["Rspamd", "RspamdOptions", "factory", "request_for"]
 
 ANSWER_OCTETS_MOST = 524_288
 MESSAGES_MOST = 1000  # whose edits wait for their turn
+RECIPIENTS_OCTETS_MOST = 49_152  # rspamd cuts the connection at 80 KiB of header fields
 Means = Literal["pass", "quarantine", "defer", "refuse", "discard"]
 VERDICTS: dict[str, Any] = {"quarantine": Quarantine, "defer": Defer, "refuse": Refuse, "discard": Discard}
 
@@ -163,7 +164,7 @@ def request_for(envelope: Envelope, octets: int, names: Sequence[str], hostname:
         ("Helo", peer.hello),
         ("Hostname", names[0] if names else ""),
         ("From", f"<{envelope.sender or ''}>"),
-        *[("Rcpt", f"<{recipient.address}>") for recipient in envelope.recipients],
+        *[("Rcpt", address) for address in _told(envelope)],
         ("User", peer.login),
         ("Queue-Id", envelope.id),
         ("MTA-Name", hostname),
@@ -172,6 +173,19 @@ def request_for(envelope: Envelope, octets: int, names: Sequence[str], hostname:
     ]
     lines = ["POST /checkv2 HTTP/1.0", *[f"{name}: {_plain(value)}" for name, value in fields if value]]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace")
+
+
+def _told(envelope: Envelope) -> list[str]:
+    """The recipients, or as many of the first as rspamd takes."""
+    told: list[str] = []
+    octets = 0
+    for recipient in envelope.recipients:
+        address = f"<{recipient.address}>"
+        octets += len("Rcpt: \r\n") + len(address.encode("utf-8", "replace"))
+        if octets > RECIPIENTS_OCTETS_MOST:
+            break
+        told.append(address)
+    return told
 
 
 def _plain(value: str) -> str:

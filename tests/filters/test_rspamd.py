@@ -70,6 +70,13 @@ class Questions(FilterCase):
             self.assertNotIn(name, request)
 
 
+    def test_no_more_recipients_are_told_than_rspamd_takes(self) -> None:
+        many = [f"{'a' * 60}{n}@example.org" for n in range(2000)]
+        request = request_for(self.envelope("s@example.net", many), 1, [], "mx")
+        self.assertTrue(40_000 < len(request) < 50_000, len(request))
+        self.assertIn(f"\r\nRcpt: <{many[0]}>\r\nRcpt: <{many[1]}>\r\n".encode(), request)
+
+
 class Answers(FilterCase):
     def test_symbols_come_by_their_weight_and_without_control_characters(self) -> None:
         symbols = {"A": {"score": 0.1, "options": ["x", 5, "y\x1b[2J"]}, "B": {"score": -7}, "C": 3, "D\r\n": {"score": 2}}
@@ -295,6 +302,8 @@ class WithRspamd(ScannerCase):
         for subject, kind in ((b"an offer", Quarantine), (b"fraud", Refuse)):
             verdict = await component.judge_content(self.envelope(), self.content(b"Subject: " + subject + b"\n\nHello\n"))
             self.assertIs(type(verdict), kind)
+        many = self.envelope("s@example.net", [f"{'a' * 60}{n}@{'b' * 60}.example" for n in range(1000)])
+        self.assertIs(type(await component.judge_content(many, self.content())), Pass)
         large = b"Subject: fraud\r\n\r\n" + b"x" * 70 + b"\r\n" + b"y" * 5_000_000
         self.assertIs(type(await component.judge_content(self.envelope(None), Content.of(large))), Refuse)
 
