@@ -118,12 +118,21 @@ class PeerRules:
     async def judge_sender(self, envelope: Envelope) -> Verdict:
         """What the rules say: a finding for each that is broken, and one for the names."""
         peer = envelope.peer
-        if not self._applies(peer) or any(one.name == ACCEPTED for one in envelope.findings):
+        if not self._applies(peer):
             return Pass()
-        findings = []
+        findings: list[Finding] = []
+        broken: list[tuple[Rule, str]] = []
+        if not any(one.name == ACCEPTED for one in envelope.findings):
+            await self._look(peer, findings, broken)
+        if peer.tls is None:  # to demand encryption is no suspicion, which a list could take away
+            findings.append(Finding("cleartext", self._options.cleartext, "without encryption"))
+            broken.append(("cleartext", "without encryption"))
+        return self._verdict(broken, tuple(findings))
+
+    async def _look(self, peer: Peer, findings: list[Finding], broken: list[tuple[Rule, str]]) -> None:
+        """Names: add what is found, and the rules that are broken."""
         noted = peer.notes.get(self._name, {})
         names: Any = noted[NOTE] if NOTE in noted else await self._names(peer)
-        broken: list[tuple[Rule, str]] = []
         if names is None:
             findings.append(Finding("reverse-name", 0.0, "the DNS cannot tell", {"result": "temperror", "name": ""}))
         elif names:
@@ -137,10 +146,6 @@ class PeerRules:
             rule, words = hello
             findings.append(Finding("hello", self._score(rule), words, {"result": "fail", "rule": rule}))
             broken.append((rule, words))
-        if peer.tls is None:
-            findings.append(Finding("cleartext", self._options.cleartext, "without encryption"))
-            broken.append(("cleartext", "without encryption"))
-        return self._verdict(broken, tuple(findings))
 
     def _verdict(self, broken: Sequence[tuple[Rule, str]], findings: tuple[Finding, ...]) -> Verdict:
         for rule, words in broken:

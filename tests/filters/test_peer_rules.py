@@ -151,8 +151,16 @@ class Rules(FilterCase):
             more: dict[str, Any] = {"hello": "localhost", **facts}
             self.assertEqual(self.said(component, address, None, **more), Pass(), address)
             self.assertEqual(self.judge(component.judge_peer(self.peer(address, **{**more, "hello": ""}))), Pass())
-        accepted = Envelope("1", self.peer("9.9.9.9"), None, (), 0.0, findings=(Finding("accepted", source="lists"),))
+        accepted = Envelope("1", self.peer("9.9.9.9", tls=TLS), None, (), 0.0, findings=(Finding("accepted", source="lists"),))
         self.assertEqual(self.judge(component.judge_sender(accepted)), Pass())
+        self.assertEqual(self.resolver.asked, [])
+
+    def test_who_has_been_accepted_still_has_to_encrypt(self) -> None:
+        component = self.build(factory, refuse=["reverse_name", "cleartext"])
+        accepted = Envelope("1", self.peer("9.9.9.9"), None, (), 0.0, findings=(Finding("accepted", source="lists"),))
+        verdict = self.judge(component.judge_sender(accepted))
+        self.assertRefused(verdict, "encryption")
+        self.assertEqual([one.name for one in verdict.findings], ["cleartext"])
         self.assertEqual(self.resolver.asked, [])
 
     def test_faults_of_the_configuration_are_named(self) -> None:
