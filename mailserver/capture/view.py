@@ -162,7 +162,7 @@ class SmtpView:
         span = self._spans.get("parameters")
         if span is None:
             return ()
-        said = [one.partition("=") for one in self._decoded(span).split(" ") if one]
+        said = [one.partition("=") for one in self._decoded(span).replace("\t", " ").split(" ") if one]
         return tuple([(keyword.upper(), value if sign else None) for keyword, sign, value in said])
 
     @property
@@ -361,9 +361,9 @@ class SmtpView:
         return None if blank is None else blank.end()
 
     def _trimmed(self, start: int, end: int) -> Span:
-        while start < end and self._whole[start] == 32:
+        while start < end and self._whole[start] in BLANKS:
             start += 1
-        while end > start and self._whole[end - 1] == 32:
+        while end > start and self._whole[end - 1] in BLANKS:
             end -= 1
         return start, end
 

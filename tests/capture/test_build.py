@@ -70,7 +70,7 @@ class CommandLines(SynchronousTestCase):
             lambda: build.mail("a@b", size="1 BODY=7BIT"), lambda: build.mail("a@b", x="a=b"), lambda: build.mail("a@b", x=""), lambda: build.mail("a@b", **{"a b": "c"}),
             lambda: build.ehlo("a b"), lambda: build.ehlo(""), lambda: build.ehlo("é"), lambda: build.vrfy(""), lambda: build.expn(""), lambda: build.noop(" a"),
             lambda: build.command("MAIL FROM"), lambda: build.command(""), lambda: build.command("250"), lambda: build.command("é"),
-            lambda: build.bdat_command(-1), lambda: build.bdat_command(10**20), lambda: build.auth("A B"), lambda: build.auth(""), lambda: build.noop("\ud800"),
+            lambda: build.bdat_command(-1), lambda: build.bdat_command(10**20), lambda: build.auth("A B"), lambda: build.auth(""), lambda: build.noop("\ud800"), lambda: build.noop("a\u202eb"),
         ):  # fmt: skip
             self.assertRaises(ValueError, attempt)
 

@@ -12,8 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.capture import FIELD_NAMES, SmtpView
 from mailserver.capture.view import SUMMARY_LENGTH
+from mailserver.mail.address import Address
+from mailserver.smtp.events import Mail
+from mailserver.smtp.grammar import SOURCE_ROUTE
+from mailserver.smtp.server.commands import command_text, parse_mail
 from tests.any_octets import any_octets
 from tests.fuzzing.targets import view as look_at
+from tests.smtp.server.conversation import EVERYTHING
 
 PIECES = st.lists(
     st.sampled_from(
@@ -53,6 +58,10 @@ class Replies(SynchronousTestCase):
     def test_the_enhanced_code_of_each_line_is_no_text(self) -> None:
         view = SmtpView(b"550-5.7.1 one\r\n550-5.7.1\r\n550-5.7.10 other\r\n550 5.7.1 two\r\n")
         self.assertEqual((view.enhanced_code, view.reply_lines), ("5.7.1", ("one", "", "5.7.10 other", "two")))
+
+    def test_a_code_alone_does_not_take_its_enhanced_code_from_the_next_line(self) -> None:
+        for octets in (b"250\n2.1.1 x\n", b"250\r\n2.1.1 x\r\n", b"250 \r\n2.1.1 x\r\n"):
+            self.assertEqual((SmtpView(octets).enhanced_code, SmtpView(octets).reply_lines), (None, ("",)))
 
     def test_of_two_codes_the_last_lines_counts(self) -> None:
         view = SmtpView(b"250-fine\r\n550 5.1.1 not fine\r\n")
@@ -104,6 +113,7 @@ class Commands(SynchronousTestCase):
             (b"mail from:<a@b>\r\n", "a@b", ()),
             (b"MAIL FROM: a@b size=1\r\n", "a@b", (("SIZE", "1"),)),
             (b"MAIL FROM:<a@b> SIZE=1 AUTH=<> SMTPUTF8\r\n", "a@b", (("SIZE", "1"), ("AUTH", "<>"), ("SMTPUTF8", None))),
+            (b"MAIL\tFROM:\t<a@b>\tSIZE=1\tX\r\n", "a@b", (("SIZE", "1"), ("X", None))),
             (b"MAIL FROM:<a@b> X= X=2\r\n", "a@b", (("X", ""), ("X", "2"))),
             (b'MAIL FROM:<"a> b"@c> BODY=7BIT\r\n', '"a> b"@c', (("BODY", "7BIT"),)),
             ("MAIL FROM:<é@b>\r\n".encode(), "é@b", ()),
@@ -185,6 +195,28 @@ class AnyOctets(SynchronousTestCase):
     def test_where_the_buffer_begins_makes_no_difference(self, octets: bytes, before: int) -> None:
         inside = memoryview(bytearray(b"2" * before + octets))[before:]
         self.assertEqual(SmtpView(inside).fields(), SmtpView(octets).fields())
+
+
+class BesideTheServer(SynchronousTestCase):
+    @given(
+        st.sampled_from(["MAIL FROM:", "mail from: ", "MAIL\tFROM:", "MAIL  FROM:"]),
+        st.sampled_from(["<>", "<a@b>", "<@r:a@b>", "a@b", '<"a b>"@c>', '<"\\\\"@c>', "<é@b>", "<a@[192.0.2.1]>", "<a@b", "<<a@b>>", "<a@b>>"]),
+        st.lists(st.sampled_from([" SIZE=1", " SMTPUTF8", "\tBODY=7BIT", "SIZE=1", " X=Y", " ", "  "]), max_size=3).map("".join),
+    )
+    def test_what_the_server_takes_is_read_as_the_server_reads_it(self, verb: str, path: str, parameters: str) -> None:
+        line = (verb + path + parameters).encode()
+        text = command_text(line)
+        if text is None:
+            return  # refused
+        heard = parse_mail(text.partition(" ")[2].strip(" "), EVERYTHING, takes_auth=True)
+        view = SmtpView(line + b"\r\n")
+        if isinstance(heard, Mail):
+            said = view.reverse_path or ""
+            route = SOURCE_ROUTE.match(said)
+            address = said[route.end() :] if route else said
+            self.assertEqual(None if not address else Address.parse(address, True), heard.sender)
+            self.assertEqual(dict(view.parameters).get("SIZE"), None if heard.parameters.size is None else "1")
+            self.assertEqual("SMTPUTF8" in dict(view.parameters), heard.parameters.smtputf8)
 
 
 class Buffers(SynchronousTestCase):
