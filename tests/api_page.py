@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ HEAD = """\
 # Plugin API {version}
 
 All that a plugin imports comes from `mailserver.api`, all that its tests import from `mailserver.testing`. What is not
-on this page may change with any release. `python -m tests.api_page` writes it from the docstrings, which say more.
+on this page may change with any release. `python -m tests.api_page` writes it from the source, whose docstrings say more:
+they stand in `mailserver/interfaces/` (`help()` shows little of an interface). What a filter is shown has tables in
+[filter.md](filter.md#what-it-is-shown).
 
 A minor version only adds names; a major one may take some away. [changes.md](changes.md) says what a version is for.
 """
@@ -118,7 +121,33 @@ def page() -> str:
     for title, names in groups.items():
         text += f"\n## {title}\n\n| name | meaning |\n|---|---|\n"
         text += "".join(f"| `{name}` | {sentence_of(name)} |\n" for name in names)
+        interfaces = [name for name in names if isinstance(getattr(api, name), InterfaceClass)]
+        blocks = "".join(map(block_of, interfaces))
+        if blocks:
+            text += f"\nMethods and attributes of the interfaces:\n{blocks}"
     return text
+
+
+def block_of(name: str) -> str:
+    """An interface with what it asks for, each with its types; "" where that is nothing."""
+    lines = "".join(f"        {line}\n" for line in members_of(name))
+    return f"\n    {name}\n{lines}" if lines else ""
+
+
+def members_of(name: str) -> list[str]:
+    """``get(key: str) -> Awaitable[bytes | None]``, as the source says it.  Inherited ones stand at the base's name."""
+    tree = ast.parse(Path(str(sys.modules[getattr(api, name).__module__].__file__)).read_text(encoding="utf-8"))
+    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    members: list[str] = []
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            returns = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
+            members.append(f"{node.name}({ast.unparse(node.args)}){returns}")
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            members.append(node.targets[0].id)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            members.append(f"{node.target.id}: {ast.unparse(node.annotation)}")
+    return members
 
 
 if __name__ == "__main__":
