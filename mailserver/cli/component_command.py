@@ -42,6 +42,8 @@ def run_component_command(words: Sequence[str], own: Collection[str]) -> int | N
         words_for_them = f"there is no command {plain(name)!r}; a component can have it, while the server runs: {error}"
         raise Unable(words_for_them, EX_UNAVAILABLE) from error
     if not described["commands"]:
+        if described["kind"]:
+            raise Unable(f"the {plain(str(described['kind']))} {plain(name)!r} has no commands")
         return None
     options = vars(_parser(name, described, common).parse_args(words[1:]))
     wants_json, command = options.pop("json", False), options.pop("command")
@@ -100,7 +102,7 @@ def _words(text: str) -> str:
 def _is_close(name: str, own: Collection[str]) -> bool:
     from difflib import get_close_matches
 
-    return bool(get_close_matches(name, own, n=1))
+    return bool(get_close_matches(name, own, n=1, cutoff=0.75))  # `greylist` is no slip of `list`
 
 
 def _show(answer: Any) -> None:

@@ -42,9 +42,11 @@ class ComponentCommands:
 
     async def described(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`name`: the `commands` of the component that is called so; `kind` is "" where there is none."""
-        found = self._called(str(arguments.get("name", "")))
+        name = str(arguments.get("name", ""))
+        found = self._called(name)
         if found is None:
-            return {"kind": "", "commands": []}
+            kinds = [one.kind for one in self._server.register.running() if one.name == name]
+            return {"kind": kinds[-1] if kinds else "", "commands": []}
         return {"kind": found.kind, "commands": [described_command(one) for one in found.commands.values()]}
 
     async def run(self, arguments: dict[str, Any]) -> dict[str, Any]:

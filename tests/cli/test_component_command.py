@@ -103,6 +103,15 @@ class ComponentCommand(CommandCase):
         code, output, _ = self.told("greylist", "forget", "all", "--json")
         self.assertEqual((code, output), (0, '{\n  "a": [\n    1,\n    null\n  ]\n}\n'))
 
+    def test_of_a_component_without_commands_it_says_that_it_has_none(self) -> None:
+        self.answers["component.commands"] = {"kind": "filter", "commands": []}
+        for words in (["greylist", "--help"], ["greylist", "forget"]):
+            code, _, errors = self.told(*words)
+            self.assertEqual(code, 1)
+            self.assertIn("the filter 'greylist' has no commands", errors)
+        self.answers["component.commands"] = {"kind": "", "commands": []}
+        self.assertIn("there is no 'greylist'", self.told("greylist", "forget")[2])
+
     def test_without_a_server_it_says_so_and_a_slip_of_the_pen_is_still_one(self) -> None:
         for error in (
             NoServer("no server runs on /data"),

@@ -297,7 +297,8 @@ class Components(AskedCase):
         await self.serve(BASIC + '[[filter]]\nuse = "forgetful"\n[[filter]]\nuse = "denylist"\n', components=[ForgetfulFactory()])
         described = await self.ask("component.commands", name="forgetful")
         self.assertEqual((described["kind"], [one["name"] for one in described["commands"]]), ("filter", ["forget"]))
-        self.assertEqual(await self.ask("component.commands", name="denylist"), {"kind": "", "commands": []})
+        self.assertEqual(await self.ask("component.commands", name="denylist"), {"kind": "filter", "commands": []})
+        self.assertEqual(await self.ask("component.commands", name="nobody"), {"kind": "", "commands": []})
         self.assertEqual(await self.run_command("forgetful", "forget", {"what": "all"}), ["forgot all"])
         for name, command, given, words in (
             ("forgetful", "forget", {"what": "nothing"}, "there is nothing"),
