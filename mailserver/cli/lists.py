@@ -130,7 +130,8 @@ async def _entries(book: ListBook) -> list[Entry]:
 
 
 def _words(row: Mapping[str, Any]) -> Sequence[str]:
-    notes = [*(["hard"] if row["hard"] else []), *(["no evidence"] if row["evidence"] == "none" else [])]
+    believes = (row["colour"], row["evidence"]) == ("white", "none")
+    notes = [*(["hard"] if row["hard"] else []), *(["no evidence"] if believes else [])]
     return plain(row["scope"]), row["colour"], plain(row["entry"]) + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -12,7 +12,7 @@ __all__ = ["HIT_SECONDS", "ListBook", "hits_key"]
 
 HIT_SECONDS = 10 * 365 * 86_400.0
 ENTRIES_MOST = 200_000
-PAGE = 1000
+PAGE = 250  # so many are read in one turn of the reactor
 
 
 class ListBook:
@@ -27,6 +27,7 @@ class ListBook:
         self._state = state
         self._changes = 0
         self._told: set[str] = set()
+        self._read: dict[str, tuple[bytes, Entry]] = {}  # by key, as the records had it the last time
 
     @property
     def now(self) -> float:
@@ -40,12 +41,16 @@ class ListBook:
         """
         while True:
             changes, found, first = self._changes, EntryTable(), ""
+            read: dict[str, tuple[bytes, Entry]] = {}
             while page := await self._records.items(first, most=PAGE):
                 for key, value in page:
-                    self._take(found, key, value)
+                    entry = self._entry(key, value)
+                    if entry is not None:
+                        found.add(entry)
+                        read[key] = value, entry
                 first = page[-1][0] + "\0"
             if changes == self._changes:  # else somebody has changed an entry while it was read
-                self.table = found
+                self.table, self._read = found, read
                 return
 
     async def put(self, entry: Entry) -> Entry | None:
@@ -86,13 +91,17 @@ class ListBook:
         except StorageBroken:
             return None
 
-    def _take(self, found: EntryTable, key: str, value: bytes) -> None:
+    def _entry(self, key: str, value: bytes) -> Entry | None:
+        before = self._read.get(key)
+        if before is not None and before[0] == value:
+            return before[1]
         try:
-            found.add(read_entry(key, value))
+            return read_entry(key, value)
         except ValueError as error:
             if key not in self._told:
                 self._told.add(key)
                 self.log.warn("the record {key!r} is no entry of a list: {error}", key=key[:200], error=str(error)[:200])
+            return None
 
 
 def hits_key(entry: Entry) -> str:

@@ -55,17 +55,18 @@ class Choice:
 class EntryTable:
     """Entries by scope.  One scope has one entry of a kind and a value."""
 
-    __slots__ = ("_against", "_entries", "_lengths")
+    __slots__ = ("_against", "_entries", "_kinds", "_lengths")
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
+        self._kinds: Counter[str] = Counter()
         self._lengths: Counter[tuple[int, int]] = Counter()  # of networks: version and prefix
         self._against: Counter[tuple[str, str]] = Counter()  # what a user's or a domain's entry is against
         for entry in entries:
             self.add(entry)
 
     def __len__(self) -> int:
-        return sum(map(len, self._entries.values()))
+        return self._kinds.total()
 
     def __iter__(self) -> Iterator[Entry]:
         for of_scope in self._entries.values():
@@ -108,7 +109,7 @@ class EntryTable:
 
     def wants_names(self) -> bool:
         """Some entry is about the peer's name: it has to be looked up."""
-        return any(kind in ("ptr", "helo") for of_scope in self._entries.values() for kind, _ in of_scope)
+        return bool(self._kinds["ptr"] or self._kinds["helo"])
 
     def _keys(self, subject: Subject) -> Iterator[tuple[str, str]]:
         """The most specific first, each once."""
@@ -126,6 +127,8 @@ class EntryTable:
         return iter(dict.fromkeys(keys))
 
     def _count(self, entry: Entry, by: int) -> None:
+        """What is asked for each message is known without a look at all entries."""
+        self._kinds[entry.kind] += by
         if entry.kind == "network":
             network = ip_network(entry.value)
             _add(self._lengths, (network.version, network.prefixlen), by)

@@ -458,3 +458,10 @@ class Mail(MailCase):
             dialogue.say(f"MAIL FROM:<{sender}>")
             codes = [dialogue.must(f"RCPT TO:<{user}@example.org>").code for user in ("alice", "bob", "carol")]
             self.assertEqual(codes, [550, 250, 250], service)
+
+    def test_what_is_hard_refuses_whom_an_entry_allows(self) -> None:
+        for kind, code in (("hard", 550), ("skippable", 250)):
+            table = f'use = "denylist"\nafter = ["lists"]\n{kind} = true\nsenders = ["sender@example.net"]\n'
+            self.serve_lists(f"[[filter]]\n{table}")
+            self.add("white", "192.0.2.25", hard=True)
+            self.assertEqual(self.send().code, code)
