@@ -465,3 +465,14 @@ class Mail(MailCase):
             self.serve_lists(f"[[filter]]\n{table}")
             self.add("white", "192.0.2.25", hard=True)
             self.assertEqual(self.send().code, code)
+
+    def test_an_author_whom_one_recipient_does_not_want_reaches_the_other(self) -> None:
+        self.serve_lists()
+        self.add("black", "author@elsewhere.example", "bob@example.org")
+        message = b"From: author@elsewhere.example\nSubject: x\n\nx\n"
+        both = ("alice@example.org", "bob@example.org")
+        self.assertEqual(self.send(message, recipients=both).code, 250)
+        self.assertEqual((len(self.mailbox("alice@example.org")), self.mailbox("bob@example.org")), (1, []))
+        self.assertEqual(self.mailbox("bob@example.org", "Junk"), [])
+        self.assertEqual(self.send(message, recipients=("bob@example.org",)).code, 550)
+        self.assertEqual(self.sent_to("sender@example.net"), [])
