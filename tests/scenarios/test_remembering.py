@@ -84,7 +84,7 @@ use = "once"
 [[filter]]
 use = "come_again"
 name = "grey"
-wait_seconds = 0.5
+wait = 0.5
 
 [[filter]]
 use = "suppressing"
