@@ -205,16 +205,7 @@ class RspamdFactory:
 
     def build(self, options: Any, services: Services) -> Rspamd:
         """Return the filter.  Raises ValueError for an endpoint that is none."""
-        from twisted.internet import reactor
-
-        client = ScannerClient(
-            endpoint=options.endpoint,
-            connections=options.connections,
-            seconds=options.timeout,
-            answer_octets_most=ANSWER_OCTETS_MOST,
-            reactor=reactor,
-            clock=services.clock,
-        )
+        client = ScannerClient.of(options, services, ANSWER_OCTETS_MOST)
         return Rspamd(options, client, services)
 
 

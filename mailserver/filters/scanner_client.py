@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mailserver.api import Clock
+from mailserver.api import Clock, Services
 from mailserver.filters.content_feed import ContentFeed
 from mailserver.plugins.awaiting import within
 
@@ -77,6 +77,20 @@ class ScannerClient:
         self._answer_octets_most = answer_octets_most
         self._clock = clock
         self._turns = DeferredSemaphore(connections)
+
+    @classmethod
+    def of(cls, options: Any, services: Services, answer_octets_most: int) -> ScannerClient:
+        """The client for a filter's `endpoint`, `connections` and `timeout`.  Raises ValueError for an endpoint that is none."""
+        from twisted.internet import reactor
+
+        return cls(
+            endpoint=options.endpoint,
+            connections=options.connections,
+            seconds=options.timeout,
+            answer_octets_most=answer_octets_most,
+            reactor=reactor,
+            clock=services.clock,
+        )
 
     async def ask(self, before: bytes, feed: ContentFeed, after: bytes, is_whole: Callable[[bytes], bool]) -> bytes:
         """Write `before`, the message and `after`; the whole answer.  Raises `ScannerFailed`; OSError where it cannot be read."""

@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import apsw
 
@@ -216,39 +216,31 @@ class SqliteReader:
         self, after: DuePlace, now: float, limit: int
     ) -> tuple[list[DuePlace], float | None]:
         """Entries that owe a report: as `due_now`, `remote` without a meaning."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT DISTINCT report, number FROM attempt INDEXED BY attempt_report WHERE report IS NOT NULL"
-                " AND report >= ? AND report <= ? AND (report, number) > (?, ?) ORDER BY report, number LIMIT ?",
-                (after.due, now, after.due, after.number, limit),
-            )
-            places = [DuePlace(report, number, False) for report, number in rows]
-            if len(places) == limit:
-                return places, None
-            later = connection.execute(
-                "SELECT report FROM attempt INDEXED BY attempt_report WHERE report IS NOT NULL AND report > ?"
-                " ORDER BY report LIMIT 1", (now,)
-            )  # fmt: skip
-            return places, next((report for (report,) in later), None)
+        return self._by_time("report", after, now, limit)
 
     def until_now(
         self, after: DuePlace, now: float, limit: int
     ) -> tuple[list[DuePlace], float | None]:
         """Entries of which something held is to be discarded or judged again: as `reports_due`."""
+        return self._by_time("until", after, now, limit)
+
+    def _by_time(
+        self, column: Literal["report", "until"], after: DuePlace, now: float, limit: int
+    ) -> tuple[list[DuePlace], float | None]:
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT DISTINCT until, number FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL"
-                " AND until >= ? AND until <= ? AND (until, number) > (?, ?) ORDER BY until, number LIMIT ?",
+                f"SELECT DISTINCT {column}, number FROM attempt INDEXED BY attempt_{column} WHERE {column} IS NOT NULL"  # noqa: S608 - one of two names
+                f" AND {column} >= ? AND {column} <= ? AND ({column}, number) > (?, ?) ORDER BY {column}, number LIMIT ?",
                 (after.due, now, after.due, after.number, limit),
             )
-            places = [DuePlace(until, number, False) for until, number in rows]
+            places = [DuePlace(due, number, False) for due, number in rows]
             if len(places) == limit:
                 return places, None
             later = connection.execute(
-                "SELECT until FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL AND until > ?"
-                " ORDER BY until LIMIT 1", (now,)
+                f"SELECT {column} FROM attempt INDEXED BY attempt_{column} WHERE {column} IS NOT NULL AND {column} > ?"  # noqa: S608
+                f" ORDER BY {column} LIMIT 1", (now,)
             )  # fmt: skip
-            return places, next((until for (until,) in later), None)
+            return places, next((due for (due,) in later), None)
 
     def newest(self) -> int:
         """The highest number, 0 where the queue is empty."""
