@@ -217,8 +217,9 @@ class Faults(RecordsCase):
             capturedLogs() as told,
         ):
             await self.assertFailure(later(space.get("k")), StorageDamaged)
-        self.assertIn("malformed", said(told))
-        await self.assertFailure(later(space.put("k", b"new")), StorageDamaged)
+            for _ in range(2):
+                await self.assertFailure(later(space.put("k", b"new")), StorageDamaged)
+        self.assertEqual(said(told).count("malformed"), 1, "it is told of once")
         self.assertEqual(await space.get("k"), b"v", "what can be read is read")
 
     async def test_a_file_that_is_taken_away_takes_nothing_more(self):
@@ -228,6 +229,16 @@ class Faults(RecordsCase):
         with capturedLogs():
             await self.assertFailure(later(store.space("s").put("k", b"new")), StorageDamaged)
         self.assertFalse(os.path.exists(self.path))
+
+    async def test_after_the_end_it_takes_nothing(self):
+        store = await self.started()
+        await store.space("s").put("k", b"v")
+        await store.stop()
+        for call in (store.space("s").put("k", b"new"), store.space("s").get("k")):
+            self.assertIn("is closed", str(self.failureResultOf(later(call), StorageBroken).value))
+        await store.stop()
+        store = await self.started()
+        self.assertEqual(await store.space("s").get("k"), b"v")
 
     async def test_a_full_disk_is_said_and_nothing_of_the_batch_is_done(self):
         store = await self.started(room_for=lambda octets: octets < 100)
@@ -240,6 +251,16 @@ class Faults(RecordsCase):
         self.assertEqual(await space.items(), [("k", b"v")])
         await space.put("k", b"later")
         self.assertEqual(await space.get("k"), b"later")
+
+    async def test_on_a_full_disk_a_record_can_still_be_dropped(self):
+        is_full = False
+        store = await self.started(room_for=lambda octets: not is_full)
+        space = store.space("s")
+        await space.put("k", b"v")
+        is_full = True
+        await self.assertFailure(later(space.put("k", b"")), StorageFull)
+        await space.drop("k")
+        self.assertEqual(await space.items(), [])
 
     async def test_a_commit_that_fails_is_said_to_all_who_wait_for_it(self):
         store = await self.started()
@@ -271,8 +292,10 @@ class Faults(RecordsCase):
             self.assertIn("no answer", str(await self.assertFailure(call, StorageBroken)))
         with mock.patch("mailserver.state_store.records.WAITING_MOST", 0):
             await self.assertFailure(later(store.space("s").get("a")), StorageBroken)
+        waiting = later(store.space("s").get("a"))
         with capturedLogs() as told:
             stopped = later(store.stop())
             self.clock.advance(20)
             await stopped
         self.assertIn("could not be closed", said(told))
+        self.assertIn("is closed", str(self.failureResultOf(waiting, StorageBroken).value), "at once, not after its time")

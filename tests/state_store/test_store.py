@@ -125,10 +125,12 @@ class State(StoreCase):
                 at_once(space.add("counter", n, 60))
         at_once(space.put("ü" * 1024, b"v" * 65_536, 60))
         at_once(space.put("word", b"no number", 60))
-        with self.assertRaises(ValueError):
-            at_once(space.add("word", 1, 60))
+        at_once(space.put("long", b" " * 20 + b"1", 60))
+        for key in ("word", "long"):
+            with self.assertRaises(ValueError):
+                at_once(space.add(key, 1, 60))
         await self.flushed(store)
-        self.assertEqual(set(self.on_disk()), {("s", "ü" * 1024), ("s", "word")})
+        self.assertEqual(set(self.on_disk()), {("s", "ü" * 1024), ("s", "word"), ("s", "long")})
 
     async def test_a_thread_that_cannot_be_had_is_asked_for_again(self):
         store = await self.started()
@@ -208,6 +210,16 @@ class State(StoreCase):
         self.assertLess(len(space._memory), 16)
         self.assertLess(space._octets, 1_000_000)
         await self.written(store)
+
+    async def test_a_fact_that_is_put_for_no_time_leaves_the_disk_with_the_next_write(self):
+        store = await self.started()
+        for key in ("dropped", "none"):
+            at_once(store.space("s").put(key, b"v", 60))
+        await self.flushed(store)
+        at_once(store.space("s").drop("dropped"))
+        at_once(store.space("s").put("none", b"v", 0))
+        await self.flushed(store)
+        self.assertEqual(self.on_disk(), {})
 
     async def test_a_dropped_fact_does_not_come_back_from_the_disk(self):
         store = await self.started(remembered=1)
@@ -492,8 +504,11 @@ class Hanging(StoreCase):
         self.let_go["state.write"].clear()
         self.clock.advance(3)
         at_once(lockout.put("another", b"locked", 600))
-        for n in range(1000):
-            at_once(greylist.put(str(n), b"v", 600))
+        with capturedLogs() as told:
+            for n in range(1000):
+                at_once(greylist.put(str(n), b"v", 600))
+        (line,) = [formatEvent(event) for event in told]
+        self.assertIn("the oldest of greylist are lost", line)
         self.assertEqual((at_once(lockout.get("guesser")), at_once(lockout.get("another"))), (b"locked", b"locked"))
         self.assertEqual((greylist.unwritten, greylist.lost), (40, 960))
         self.let_go["state.write"].set()
@@ -632,6 +647,7 @@ class Stopped(StoreCase):
             self.assertEqual([at_once(space.get(key)) for key in ("a", "short", "no")], [b"1", None, None])
             at_once(space.drop("a"))
             at_once(space.put("c", b"4", 60))
+        self.assertRaises(apsw.ConnectionClosedError, stopped.connection.execute, "SELECT 1")
         store = await self.started()
         self.assertEqual([(key, value) for key, value, _ in await store.space("s").items()], [("b", b"2"), ("c", b"4")])
 
