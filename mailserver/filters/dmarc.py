@@ -120,8 +120,11 @@ class DMARC:
             return Pass(findings=findings)
         why = f"DMARC: {worst.domain} asks for {worst.policy}: {worst.reason}"
         if worst.policy == "reject" and len(domains) == 1 and self._refuses(envelope, content):
-            return Refuse(why, findings=findings)
-        return Quarantine(why, findings=findings)
+            return Refuse(why, findings=(self._finding(worst, "reject"),))
+        override = ""
+        if worst.policy == "reject":
+            override = "mailing_list" if "List-Id" in content.headers else "local_policy"
+        return Quarantine(why, findings=(self._finding(worst, "quarantine", override),))
 
     async def _evaluate(self, domain: str, evidence: Sequence[Evidence]) -> DMARCResult:
         asked = Deferred.fromCoroutine(evaluate(self._query, domain, evidence))
@@ -153,8 +156,12 @@ class DMARC:
             raise LookupFailed("there is no resolver")
         return await self._resolver.query(name, record_type)
 
-    def _finding(self, result: DMARCResult) -> Finding:
+    def _finding(self, result: DMARCResult, disposition: str = "none", override: str = "") -> Finding:
+        """`disposition` is what this verdict leads to: "none", "quarantine" or "reject"; `override` says why that is milder than
+        what is published, in a word of the reports."""
         record = result.record
+        if not override and result.result == "fail" and result.policy != result.published:
+            override = "policy_test_mode"
         words = " ".join(filter(None, [result.result, result.domain, f"({result.published})" if record else "", result.aligned]))
         return Finding(
             "dmarc",
@@ -169,6 +176,10 @@ class DMARC:
                 "record": record.domain if record else "",
                 "testing": record is not None and record.testing,
                 "reason": result.reason,
+                "disposition": disposition,
+                "override": override,
+                "terms": record.terms if record else "",
+                "reports": record is not None and bool(record.reports_to),
             },
         )
 

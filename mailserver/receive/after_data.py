@@ -149,10 +149,10 @@ class AfterData:
         if isinstance(judgement, Deferred):
             judgement = await judgement
         refusal = transaction.weigh("content", judgement)
+        transaction.findings += judgement.findings  # also of what is refused: those who are told of the end see why
         if refusal is None:
             transaction.quarantine = transaction.quarantine or judgement.quarantine
             transaction.discard = judgement.discard
-            transaction.findings += judgement.findings
         return refusal
 
     # --- the verdicts on each recipient's copy ---

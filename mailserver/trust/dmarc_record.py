@@ -36,6 +36,15 @@ class DMARCRecord:
     reports_to: tuple[str, ...] = ()
     valid: bool = True
 
+    @property
+    def terms(self) -> str:
+        """What is in force, with all defaults, in one line that `parse_record` reads again; without the addresses of reports."""
+        tags = {"p": self.policy, "sp": self.subdomains, "np": self.missing} if self.valid else {"p": "none"}
+        tags |= {"psd": "" if self.psd == "u" else self.psd}
+        tags |= {"adkim": "s" if self.strict_dkim else "r", "aspf": "s" if self.strict_spf else "r"}
+        tags |= {"t": "y" if self.testing else "n"}
+        return "; ".join(["v=DMARC1", *[f"{name}={value}" for name, value in tags.items() if value]])
+
     def policy_for(self, domain: str, *, exists: bool) -> str:
         """What is asked for mail of this domain, the record's own or one below it (section 4.10.1)."""
         if not self.valid:

@@ -93,6 +93,25 @@ class Verdicts(DMARCCase):
         self.policy("quarantine; t=y")
         self.assertIs(type(self.asked(NO_DKIM, SPAMMER)), Pass)
 
+    def test_a_finding_says_what_a_report_has_to_say(self) -> None:
+        said = ("disposition", "override", "terms", "reports")
+
+        def of(*findings: Finding, **more: Any) -> tuple[Any, ...]:
+            [finding] = self.asked(*findings, **more).findings
+            return tuple([finding.properties[name] for name in said])
+
+        terms = "v=DMARC1; p=reject; adkim=r; aspf=r; t=n"
+        self.assertEqual(of(dkim("example.net")), ("none", "", terms, False))
+        self.assertEqual(of(NO_DKIM), ("quarantine", "local_policy", terms, False))
+        self.assertEqual(of(NO_DKIM, message=b"List-Id: <x.example>\n" + MESSAGE)[:2], ("quarantine", "mailing_list"))
+        self.assertEqual(of(NO_DKIM, SPAMMER)[:2], ("reject", ""))
+        self.policy("quarantine; rua=mailto:a@example.net")
+        self.assertEqual(of(NO_DKIM), ("quarantine", "", "v=DMARC1; p=quarantine; adkim=r; aspf=r; t=n", True))
+        self.policy("quarantine; t=y; adkim=s")
+        self.assertEqual(of(NO_DKIM), ("none", "policy_test_mode", "v=DMARC1; p=quarantine; adkim=s; aspf=r; t=y", False))
+        self.policy("none")
+        self.assertEqual(of(NO_DKIM)[:2], ("none", ""))
+
     def test_without_a_sender_the_hello_name_speaks_for_the_domain_and_else_it_does_not(self) -> None:
         self.assertIs(type(self.asked(NO_DKIM, spf("mx.example.net", scope="helo"))), Pass)
         self.assertIs(type(self.asked(NO_DKIM, spf("mx.example.net", scope="helo"), spf("evil.example"))), Quarantine)

@@ -19,7 +19,7 @@ from mailserver.interfaces import (
     ITransactionEnd,
     TransactionEnd,
 )
-from mailserver.mail.answers import Pass, Refuse, Verdict
+from mailserver.mail.answers import Finding, Pass, Refuse, Verdict
 from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.faults import StorageBroken
 from mailserver.plugins.generation import Generation
@@ -44,10 +44,12 @@ class Notes:
     def __init__(self, answer: Any = None) -> None:
         self.told: list[tuple[list[str], TransactionEnd]] = []
         self.gone: list[Peer] = []
+        self.findings: tuple[Finding, ...] = ()
         self.answer = answer
 
     async def ended(self, envelope: Envelope, how: TransactionEnd) -> None:
         self.told.append(([str(one.address) for one in envelope.recipients], how))
+        self.findings = envelope.findings
         if self.answer is not None:
             await self.answer()
 
@@ -125,6 +127,12 @@ class Transactions(EndCase):
         waits = Waits("content", Refuse("no"))
         waits.waiting.callback(None)
         self.assertEqual(self.ways(MESSAGE, waits), [(["alice@example.org"], REFUSED)])
+        waits = Waits("content", Refuse("no", findings=(Finding("odd"),)))
+        waits.waiting.callback(None)
+        listener, notes = self.noting(waits)
+        protocol, _ = listener.greeted()
+        protocol.dataReceived(MESSAGE)
+        self.assertEqual([one.name for one in notes.findings], ["odd"])
         big = MESSAGE.replace(b"hello", b"x" * 2000)
         from mailserver.receive.profile import ConnectionLimits
 

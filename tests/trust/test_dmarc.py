@@ -233,6 +233,15 @@ class Records(SynchronousTestCase):
             DMARCRecord("example.org", "reject", "quarantine", "none", True, True, "n", True, ("mailto:a@example.org", "https://x/")),
         )
 
+    def test_the_terms_of_a_record_are_a_record_that_says_the_same(self) -> None:
+        for text in ("p=reject; sp=none; np=quarantine; adkim=s; aspf=s; t=y; psd=n", "p=none", "p=reject; psd=y"):
+            record = parse_record("example.org", f"v=DMARC1; {text}".encode())
+            assert record is not None
+            self.assertEqual(parse_record("example.org", record.terms.encode()), record)
+        odd = parse_record("example.org", b"v=DMARC1; p=refuse; rua=mailto:a@example.org")
+        assert odd is not None
+        self.assertEqual(odd.terms, "v=DMARC1; p=none; adkim=r; aspf=r; t=n")
+
     @given(any_octets(max_size=60), any_octets(max_size=30))
     def test_any_octets_are_a_record_or_none(self, octets: bytes, more: bytes) -> None:
         for text in (octets, b"v=DMARC1;" + octets, b"v=DMARC1; p=reject; " + octets + b";" + more):
