@@ -1,4 +1,4 @@
-"""Plugin API 1.0: all that the author of a plugin imports.  What is not here may change with any release.
+"""Plugin API 1.1: all that the author of a plugin imports.  What is not here may change with any release.
 
 `API_VERSION` is what this server offers.  A factory names the one that it was written for (`api_version`); a minor version only
 adds, another major version is refused at the start.  docs/plugins/ explains each kind of plugin, docs/plugins/api.md every name.
@@ -109,12 +109,14 @@ from mailserver.mail.content import Content
 from mailserver.mail.dns_records import MX, TLSA, Answer, LookupFailed
 from mailserver.mail.edits import (
     AddHeader,
+    AddRecipient,
     ChangeHeader,
     ChangeSender,
     DropHeader,
     Edit,
     EditError,
     InsertHeader,
+    PutAside,
     ReplaceBody,
     ReplaceRecipient,
 )
@@ -147,6 +149,7 @@ __all__ = [
     "API_VERSION",
     "Accept",
     "AddHeader",
+    "AddRecipient",
     "Address",
     "AddressError",
     "AllHang",
@@ -258,6 +261,7 @@ __all__ = [
     "Peer",
     "Postpone",
     "Proceed",
+    "PutAside",
     "Quarantine",
     "Recipient",
     "RecipientParameters",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from zope.interface import Interface
 
-from mailserver.mail.answers import Discard, Verdict
+from mailserver.mail.answers import Defer, Discard, Refuse, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.envelope import Envelope, Peer, Recipient
@@ -76,8 +76,8 @@ class IScorer(Interface):
 class IModifier(Interface):
     """Changes a message; the core applies and records the edits."""
 
-    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit] | Discard]:
-        """Return the edits in the order in which they are to be made, or a `Discard` in place of them.
+    def edits(envelope: Envelope, content: Content) -> Awaitable[Sequence[Edit] | Discard | Refuse | Defer]:
+        """Return the edits in the order in which they are to be made; in place of them a `Discard`, a `Refuse` or a `Defer`.
 
         The message is as the modifiers before this one have left it.  All edits are made, or none.
         """

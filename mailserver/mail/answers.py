@@ -41,6 +41,9 @@ __all__ = [
 JUNK = ("Junk",)
 ENHANCED_TRANSIENT = re.compile(r"4\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
 ENHANCED_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")
+REPLY_LINES_MOST = 32
+REPLY_LINE_OCTETS_MOST = 480  # RFC 5321 section 4.5.3.1.5: 512 with code, enhanced code and line end
+CLOSING = 421  # closes the connection: that is `Disconnect`
 
 
 # --- Finding: what a filter has seen. ---
@@ -134,17 +137,21 @@ class Quarantine:
 class Defer:
     """Try later: a 4yz reply.  `why` goes to the log and to `explain`, never to the peer.
 
-    `enhanced` is the enhanced status code of the reply where a registered one says it better than 4.7.1 (RFC 5248).
+    `enhanced` is the enhanced status code of the reply where a registered one says it better than 4.7.1 (RFC 5248).  `reply` is
+    what the peer hears in place of the server's own words: 4yz, but for 421, with at most 32 lines of 480 octets.
     """
 
     why: str
     enhanced: str = "4.7.1"
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+    reply: Reply | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if ENHANCED_TRANSIENT.fullmatch(self.enhanced) is None:
             raise ValueError(f"not the enhanced code of a deferral: {self.enhanced!r}")
+        if self.reply is not None:
+            _check_reply(self.reply, 400)
 
 
 @quick
@@ -152,17 +159,21 @@ class Defer:
 class Refuse:
     """No: a 5yz reply.  `why` goes to the log and to `explain`, never to the peer.
 
-    `enhanced` is the enhanced status code of the reply where a registered one says it better than 5.7.1 (RFC 5248).
+    `enhanced` is the enhanced status code of the reply where a registered one says it better than 5.7.1 (RFC 5248).  `reply` is
+    what the peer hears in place of the server's own words: 5yz, with at most 32 lines of 480 octets.
     """
 
     why: str
     enhanced: str = "5.7.1"
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+    reply: Reply | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if ENHANCED_PERMANENT.fullmatch(self.enhanced) is None:
             raise ValueError(f"not the enhanced code of a refusal: {self.enhanced!r}")
+        if self.reply is not None:
+            _check_reply(self.reply, 500)
 
 
 @quick
@@ -196,6 +207,19 @@ class Disconnect:
     why: str
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
+
+
+def _check_reply(reply: Any, first: int) -> None:  # a plugin's: of any type
+    """Raises ValueError for what is no reply with one of the hundred codes from `first` on."""
+    if type(reply) is not Reply:
+        raise ValueError(f"the reply of a verdict is a Reply, not {type(reply).__name__}")
+    if type(reply.code) is not int or not first <= reply.code < first + 100 or reply.code == CLOSING:
+        raise ValueError(f"not the code of such a verdict: {reply.code!r}")
+    pattern = ENHANCED_TRANSIENT if first == 400 else ENHANCED_PERMANENT
+    if reply.enhanced and pattern.fullmatch(reply.enhanced) is None:
+        raise ValueError(f"not the enhanced code of such a verdict: {reply.enhanced!r}")
+    if len(reply.lines) > REPLY_LINES_MOST or any(len(line.encode()) > REPLY_LINE_OCTETS_MOST for line in reply.lines):
+        raise ValueError(f"more than {REPLY_LINES_MOST} lines, or one of more than {REPLY_LINE_OCTETS_MOST} octets")
 
 
 Verdict = Pass | Signal | Quarantine | Defer | Refuse | Accept | Discard | Disconnect

@@ -14,9 +14,11 @@ from typing import Any
 from mailserver.mail.added_header import AddHeader, EditError, checked_name, field_octets
 from mailserver.mail.address import Address
 from mailserver.mail.content import Content
+from mailserver.mail.envelope import NO_RECIPIENT_PARAMETERS, RecipientParameters
 
 __all__ = [
     "AddHeader",
+    "AddRecipient",
     "ChangeHeader",
     "ChangeSender",
     "DropHeader",
@@ -24,6 +26,7 @@ __all__ = [
     "EditError",
     "HeaderEdit",
     "InsertHeader",
+    "PutAside",
     "ReplaceBody",
     "ReplaceRecipient",
     "apply_edits",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 WORDS_CHARACTERS = 200
+WHY_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,34 @@ class ReplaceRecipient:
             raise EditError("a recipient is an address, and its replacements are a tuple of such")
 
 
+@dataclass(frozen=True, slots=True)
+class AddRecipient:
+    """Send to `recipient`, too.  What becomes of others' copies is nothing to him.  Raises `EditError`."""
+
+    recipient: Address
+    parameters: RecipientParameters = NO_RECIPIENT_PARAMETERS
+
+    def __post_init__(self) -> None:
+        recipient: Any = self.recipient  # a plugin's: of any type
+        parameters: Any = self.parameters
+        if not isinstance(recipient, Address) or not isinstance(parameters, RecipientParameters):
+            raise EditError("a recipient is an address, with the parameters of one")
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """Put the message aside, as a `Quarantine` for a content does.  Raises `EditError`."""
+
+    why: str
+
+    def __post_init__(self) -> None:
+        why: Any = self.why
+        if not isinstance(why, str) or len(why) > WHY_CHARACTERS or not why.isprintable():
+            raise EditError(f"a reason is printable text of at most {WHY_CHARACTERS} characters")
+
+
 HeaderEdit = AddHeader | InsertHeader | ChangeHeader | DropHeader
-Edit = HeaderEdit | ReplaceBody | ChangeSender | ReplaceRecipient
+Edit = HeaderEdit | ReplaceBody | ChangeSender | ReplaceRecipient | AddRecipient | PutAside
 
 
 def checked_edit(edit: Edit) -> Edit:
@@ -156,6 +186,10 @@ def checked_edit(edit: Edit) -> Edit:
             return ReplaceBody(edit.chunks, edit.path)
         case ChangeSender():
             return ChangeSender(edit.sender)
+        case AddRecipient():
+            return AddRecipient(edit.recipient, edit.parameters)
+        case PutAside():
+            return PutAside(edit.why)
         case _:
             return ReplaceRecipient(edit.recipient, edit.replacements)
 
@@ -177,6 +211,10 @@ def in_words(edit: Edit) -> str:
             words = f"<{sender or ''}>"
         case ReplaceRecipient(recipient, replacements):
             words = f"{recipient} by {', '.join(map(str, replacements)) or 'nobody'}"
+        case AddRecipient(recipient):
+            words = str(recipient)
+        case PutAside(why):
+            words = why
     words = f"{type(edit).__name__} {words}".rstrip()
     return " ".join(words[:WORDS_CHARACTERS].split())
 

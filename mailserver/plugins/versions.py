@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["API_VERSION", "FORMER", "WrongVersion", "is_former", "require_api"]
 
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 FORMER = "0.1"  # what a factory without `api_version` was written for
 
 VERSION = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4})?")

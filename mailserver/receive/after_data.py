@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Finding, Local, Refuse, Remote, Verdict
+from mailserver.mail.answers import Defer, Finding, Local, Refuse, Remote, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
@@ -25,8 +25,8 @@ from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import all_of
 from mailserver.receive.copies import Copies, RecipientRoute, copies_for, copies_of
-from mailserver.receive.editing import Editing, WorkingCopy
-from mailserver.receive.fates import Answers, CopyFate, Decision, Fate, decide
+from mailserver.receive.editing import Edited, Editing, WorkingCopy
+from mailserver.receive.fates import Answers, CopyFate, Decision, Fate, decide, fate_of
 from mailserver.receive.judging import PASSED, Judgement, note_answers
 from mailserver.receive.profile import Profile
 from mailserver.receive.submission.rules import Objection, Posting
@@ -125,19 +125,23 @@ class AfterData:
         envelope = transaction.envelope()
         content = self._traced(original, envelope)
         tags: Sequence[bytes] = ()
+        added: Sequence[Recipient] = ()
         if asks.edits and not transaction.discard:
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
-            tags = added_tags(content, edited[0])
-            content, routes, transaction.discard = edited
+            draft, transaction.discard = edited.draft, edited.judgement.discard
+            tags = added_tags(content, draft.content)
+            content, routes, added = draft.content, draft.routes, draft.added
             original, envelope = content, transaction.envelope()
-            if edited[2] or (tags and decision is None):
+            transaction.quarantine = transaction.quarantine or draft.aside
+            if transaction.discard or draft.aside or (tags and decision is None):
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
-            accepted = await self._commit(envelope, content, original, copies_of(transaction.recipients, routes))
+            accepted = await self._commit(envelope, content, original, copies_of((*transaction.recipients, *added), routes))
             return transaction.same_for_all(accepted)
-        accepted = await self._commit(envelope, content, original, self._copies(decision, verdicts, routes, tags), decision)
+        copies = self._copies(decision, verdicts, routes, tags, added)
+        accepted = await self._commit(envelope, content, original, copies, decision)
         return self._answers(decision, verdicts, accepted)
 
     async def _judged(self, content: Content) -> Reply | None:
@@ -185,8 +189,15 @@ class AfterData:
         knows_sender = bool(transaction.peer.login) and transaction.sender is not None
         return decide(verdicts, aside, discarded, answers=answers, reports=knows_sender and profile.copy_policy.reports)
 
-    def _copies(self, decision: Decision, verdicts: Sequence[Verdict], routes: Routes, tags: Sequence[bytes]) -> Copies:
-        """`tags` are the modifiers', for every copy."""
+    def _copies(
+        self,
+        decision: Decision,
+        verdicts: Sequence[Verdict],
+        routes: Routes,
+        tags: Sequence[bytes],
+        added: Sequence[Recipient],
+    ) -> Copies:
+        """`tags` are the modifiers', for every copy; `added` are recipients whom nobody has judged, with the last of `routes`."""
         transaction = self._transaction
         ways = []
         for n, (recipient, fate) in enumerate(zip(transaction.recipients, decision.fates, strict=True)):
@@ -198,6 +209,11 @@ class AfterData:
                 transaction.note("filter", stage="tags", verdict="", why=why, recipient=str(recipient.address))
             undecided = self._before(n, findings) if fate.fate is Fate.UNDECIDED else ()
             ways += [RecipientRoute(recipient, route, fate, reply, undecided, lines) for route in routes[n]]
+        if added and any(one.fate is not Fate.REFUSED for one in decision.fates):  # else the sender comes again for all
+            fate = fate_of(PASS, transaction.quarantine, transaction.discard)
+            lines, _ = tag_lines(transaction.findings, tags)
+            for recipient, his in zip(added, routes[len(transaction.recipients) :], strict=True):
+                ways += [RecipientRoute(recipient, route, fate, None, (), lines) for route in his]
         return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
 
     def _before(self, n: int, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -220,8 +236,9 @@ class AfterData:
 
     def _reply_to(self, verdict: Verdict) -> Reply:
         if isinstance(verdict, Refuse):
-            return replies.refused_by_policy(self._id, verdict.enhanced)
-        return replies.deferred_by_policy(self._id, getattr(verdict, "enhanced", "4.7.1"))
+            return verdict.reply or replies.refused_by_policy(self._id, verdict.enhanced)
+        said = verdict.reply if isinstance(verdict, Defer) else None
+        return said or replies.deferred_by_policy(self._id, getattr(verdict, "enhanced", "4.7.1"))
 
     def _said(self, verdict: Verdict, address: Address | None) -> Reply:
         """The refusal, or the *later*, that the sender hears."""
@@ -229,8 +246,8 @@ class AfterData:
 
     # --- edits ---
 
-    async def _edited(self, content: Content) -> tuple[Content, Routes, str] | Reply:
-        """The message, the routes and why all is discarded, after the modifiers' edits; or the refusal."""
+    async def _edited(self, content: Content) -> Edited | Reply:
+        """What the modifiers have made of it, or the refusal."""
         transaction = self._transaction
         envelope = transaction.envelope()
         try:
@@ -244,10 +261,9 @@ class AfterData:
             return refusal
         if edited.fault:
             return transaction.refused("content", replies.cannot_process(self._id), edited.fault)
-        draft = edited.draft
-        transaction.sender = draft.sender
-        transaction.has_file = draft.content.path is not None
-        return draft.content, draft.routes, edited.judgement.discard
+        transaction.sender = edited.draft.sender
+        transaction.has_file = edited.draft.content.path is not None
+        return edited
 
     def _traced(self, content: Content, envelope: Envelope) -> Content:
         """With our own Received field (RFC 5321 section 4.4)."""

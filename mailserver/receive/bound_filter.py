@@ -44,6 +44,7 @@ __all__ = ["NOTHING_SAID", "BoundFilter", "Question"]
 NOTHING_SAID = FilterAnswer("", "", PASS, 0.0)  # a Pass that nobody wants to read about
 log = Logger()
 
+INSTEAD_OF_EDITS = (Discard, Refuse, Defer)
 USUAL = frozenset({Quarantine, Defer, Refuse, Accept})
 ALLOWED: Mapping[str, frozenset[type]] = MappingProxyType(
     {
@@ -53,7 +54,7 @@ ALLOWED: Mapping[str, frozenset[type]] = MappingProxyType(
         "content": USUAL | {Discard},
         "content_for": USUAL | {Discard},
         "score": USUAL | {Discard},
-        "edits": frozenset({Discard}),
+        "edits": frozenset(INSTEAD_OF_EDITS),
     }
 )
 """The verdicts that a stage knows, beside Pass and Signal."""
@@ -127,7 +128,7 @@ class Question:
         verdict: Verdict = PASS
         findings: tuple[Finding, ...] = ()
         try:
-            if self._reads_edits is not None and not (self.stage == "edits" and isinstance(answer, Discard)):
+            if self._reads_edits is not None and not (self.stage == "edits" and isinstance(answer, INSTEAD_OF_EDITS)):
                 edits = self._reads_edits(answer)
             else:
                 verdict = read_verdict(answer, self.allowed)

@@ -20,6 +20,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.durable import sync_directory
 from mailserver.mail.edits import (
     AddHeader,
+    AddRecipient,
     ChangeHeader,
     ChangeSender,
     DropHeader,
@@ -27,6 +28,7 @@ from mailserver.mail.edits import (
     EditError,
     HeaderEdit,
     InsertHeader,
+    PutAside,
     ReplaceBody,
     ReplaceRecipient,
     apply_edits,
@@ -59,11 +61,17 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class WorkingCopy:
-    """A message that is being edited.  `ways` has those of each recipient of the transaction, in their order."""
+    """A message that is being edited.
+
+    `ways` has those of each recipient of the transaction, in their order, then of each of `added`, who was none.  `aside` says
+    why all copies are put aside, "" where they are not.
+    """
 
     content: Content
     sender: Address | None
     ways: tuple[tuple[Way, ...], ...]
+    added: tuple[Recipient, ...] = ()
+    aside: str = ""
 
     @classmethod
     def of(cls, envelope: Envelope, content: Content, routes: Sequence[Sequence[Local | Remote]]) -> WorkingCopy:
@@ -73,14 +81,14 @@ class WorkingCopy:
 
     @property
     def routes(self) -> list[Sequence[Local | Remote]]:
-        """The routes of each recipient of the transaction."""
+        """The routes of each recipient of the transaction, and of each who was added."""
         return [[route for way in ways for route in way.routes] for ways in self.ways]
 
     def envelope(self, envelope: Envelope) -> Envelope:
         """What the next modifier sees."""
         recipients = [
             recipient if way.address == recipient.address else Recipient(way.address, recipient.parameters)
-            for recipient, ways in zip(envelope.recipients, self.ways, strict=True)
+            for recipient, ways in zip((*envelope.recipients, *self.added), self.ways, strict=True)
             for way in ways
         ]
         return replace(envelope, sender=self.sender, recipients=tuple(recipients))
@@ -160,6 +168,10 @@ class Editing:
                     draft = replace(draft, sender=edit.sender)
                 case ReplaceRecipient():
                     draft = await self._with_recipient(draft, edit)
+                case AddRecipient():
+                    draft = await self._with_another(draft, edit)
+                case PutAside(why):
+                    draft = replace(draft, aside=draft.aside or why or "quarantine")
         draft = replace(draft, content=apply_edits(draft.content, header))
         content = draft.content
         if len(content.head) > limits.header_octets:
@@ -193,28 +205,36 @@ class Editing:
         ways = [
             tuple([new for way in ways for new in (found if way.address == edit.recipient else (way,))]) for ways in draft.ways
         ]
+        return replace(draft, ways=self._bounded(ways))
+
+    async def _with_another(self, draft: WorkingCopy, edit: AddRecipient) -> WorkingCopy:
+        his = (Way(edit.recipient, await self._routes(edit.recipient)),)
+        added = (*draft.added, Recipient(edit.recipient, edit.parameters))
+        return replace(draft, ways=self._bounded([*draft.ways, his]), added=added)
+
+    def _bounded(self, ways: Sequence[tuple[Way, ...]]) -> tuple[tuple[Way, ...], ...]:
         limits = self._profile.limits
         if sum(map(len, ways)) > limits.recipients:
             raise EditError(f"there would be more than {limits.recipients} recipients")
         most = max(ROUTES_MOST, limits.recipients)
         if sum(len(way.routes) for his in ways for way in his) > most:
             raise EditError(f"there would be more than {most} routes")
-        return replace(draft, ways=tuple(ways))
+        return tuple(ways)
 
     async def _routes(self, address: Address) -> tuple[Local | Remote, ...]:
         try:
             routes = await self._profile.router.route(address)
         except AddressError as error:
-            raise EditError(f"a recipient is replaced by {address}: {error}") from error
+            raise EditError(f"{address} cannot be a recipient: {error}") from error
         except CancelledError:
             raise
         except FAULTS as error:  # whatever a directory raises means "cannot tell"
-            log.failure("{id}: no route for a replaced recipient could be found out", id=self._id)
+            log.failure("{id}: no route for another recipient could be found out", id=self._id)
             raise CannotTellRoute("the router failed") from error
         usable: list[Local | Remote] = []
         for route in routes:
             if isinstance(route, Refused) or (isinstance(route, Remote) and not self._profile.relays):
-                raise EditError(f"a recipient is replaced by {address}, which has no route")
+                raise EditError(f"{address} cannot be a recipient: it has no route")
             usable.append(route)
         return tuple(usable)
 

@@ -116,10 +116,12 @@ class ReceiveProtocol(Connection):
         self._take_up(judgement)
         self.found_at_connect = self.peer.findings
         match judgement.verdict:
-            case Refuse(why):
-                self._turn_away(replies.PEER_REFUSED, why)
-            case Defer(why, enhanced):
-                self._turn_away(replace(replies.PEER_DEFERRED, enhanced=enhanced), why)
+            case Refuse(why, reply=reply):
+                self._turn_away(reply or replies.PEER_REFUSED, why)
+            case Defer(why, enhanced, reply=reply):  # 421, since that is the end of the connection
+                self._turn_away(
+                    replace(replies.PEER_DEFERRED, enhanced=enhanced) if reply is None else replace(reply, code=421), why
+                )
             case Disconnect(why):
                 self._turn_away(replies.PEER_DISCONNECTED, why)
             case _:
@@ -172,7 +174,9 @@ class ReceiveProtocol(Connection):
         self._move(Move.SECURED)
         self.since = self.profile.seconds()
         tls = encryption.facts(self.transport)
-        self.peer = replace(self.peer, tls=tls, hello="", hello_verb="", login="", findings=self.found_at_connect)
+        self.peer = replace(
+            self.peer, tls=tls, hello="", hello_verb="", login="", login_mechanism="", findings=self.found_at_connect
+        )
         self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
         if session.state is SessionState.HANDSHAKE:
             session.tls_established()
@@ -207,7 +211,7 @@ class ReceiveProtocol(Connection):
         self.login = None
         self._release_profile()
         if isinstance(answer, LoggedIn):
-            self.peer = replace(self.peer, login=answer.account)
+            self.peer = replace(self.peer, login=answer.account, login_mechanism=answer.method)
             profile.note(
                 self.connection, "login", peer=self.peer.address, account=answer.account, method=answer.method, note=answer.note
             )
@@ -255,10 +259,10 @@ class ReceiveProtocol(Connection):
         if judgement is not None:
             self._take_up(judgement)
             match judgement.verdict:
-                case Refuse():
-                    reply = replies.HELLO_REFUSED
-                case Defer(_, enhanced):
-                    reply = replace(replies.HELLO_DEFERRED, enhanced=enhanced)
+                case Refuse(reply=said):
+                    reply = said or replies.HELLO_REFUSED
+                case Defer(_, enhanced, reply=said):
+                    reply = said or replace(replies.HELLO_DEFERRED, enhanced=enhanced)
                 case Disconnect(why):
                     self._say_goodbye(replies.PEER_DISCONNECTED, why)
                     return

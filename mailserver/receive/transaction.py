@@ -341,9 +341,11 @@ class Transaction:
         note_answers(self.profile.note, self.id, judgement)
         verdict: Verdict = judgement.verdict
         if isinstance(verdict, Refuse):
-            return self.refused(stage, replies.refused_by_policy(self.id, verdict.enhanced), verdict.why, address)
+            reply = verdict.reply or replies.refused_by_policy(self.id, verdict.enhanced)
+            return self.refused(stage, reply, verdict.why, address)
         if isinstance(verdict, Defer):
-            return self.refused(stage, replies.deferred_by_policy(self.id, verdict.enhanced), verdict.why, address)
+            reply = verdict.reply or replies.deferred_by_policy(self.id, verdict.enhanced)
+            return self.refused(stage, reply, verdict.why, address)
         if isinstance(verdict, Disconnect):
             return self.refused(stage, replies.disconnected_by_policy(self.id), verdict.why, address)
         return None

@@ -82,8 +82,8 @@ def read_verdict(answer: object, allowed: frozenset[type]) -> Verdict:
         return said  # type: ignore[no-any-return]
     if kind is Refuse or kind is Defer:
         try:
-            return kind(why, said.enhanced)
-        except Exception:  # noqa: BLE001  # as above, or no code
+            return kind(why, said.enhanced, reply=said.reply)
+        except Exception:  # noqa: BLE001  # as above, or no code, or no reply
             return kind(why)
     return kind(why)
 

@@ -13,11 +13,13 @@ from mailserver.mail.address import Address
 from mailserver.mail.content import Content
 from mailserver.mail.edits import (
     AddHeader,
+    AddRecipient,
     ChangeHeader,
     ChangeSender,
     DropHeader,
     EditError,
     InsertHeader,
+    PutAside,
     ReplaceBody,
     ReplaceRecipient,
     apply_edits,
@@ -37,7 +39,8 @@ class Checked(SynchronousTestCase):
             (ChangeHeader, "A", 1.0, "x"), (ChangeHeader, "A", 0, "a\nb"), (ChangeHeader, "A b", 0, None), (DropHeader, ""),
             (ReplaceBody, "text"), (ReplaceBody, None), (ReplaceBody, b"x", "/etc/motd"), (ReplaceBody, b"", None), (ReplaceBody, 5),
             (ChangeSender, "a@b"), (ReplaceRecipient, ALICE, None), (ReplaceRecipient, ALICE, [BOB]), (ReplaceRecipient, "a@b", ()),
-            (ReplaceRecipient, ALICE, ("bob@example.org",)),
+            (ReplaceRecipient, ALICE, ("bob@example.org",)), (AddRecipient, "a@b"), (AddRecipient, ALICE, {}), (AddRecipient, None),
+            (PutAside, None), (PutAside, b"x"), (PutAside, "a\r\nb"), (PutAside, "x" * 1001),
         ]  # fmt: skip
         for kind, *arguments in wrong:
             with self.assertRaises(EditError, msg=repr((kind, arguments))):
@@ -56,6 +59,8 @@ class Checked(SynchronousTestCase):
         for edit, words in (
             (AddHeader("A", "x\r\n y"), "AddHeader A: x y"),
             (InsertHeader(2, "A", "x"), "InsertHeader A at 2: x"),
+            (AddRecipient(BOB), "AddRecipient bob@example.org"),
+            (PutAside("odd"), "PutAside odd"),
             (ChangeHeader("A", -1, "x"), "ChangeHeader A -1: x"),
             (ChangeHeader("A", 0, None), "ChangeHeader A 0 removed"),
             (DropHeader("A"), "DropHeader A"),

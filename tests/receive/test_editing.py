@@ -12,18 +12,20 @@ from zope.interface import implementer
 
 from mailserver.interfaces import IModifier, IRecipientContentFilter, ISigner
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Discard, Pass, Refuse
+from mailserver.mail.answers import Defer, Discard, Pass, Quarantine, Refuse
 from mailserver.mail.content import Content
 from mailserver.mail.edits import (
     AddHeader,
+    AddRecipient,
     ChangeHeader,
     ChangeSender,
     DropHeader,
     InsertHeader,
+    PutAside,
     ReplaceBody,
     ReplaceRecipient,
 )
-from mailserver.mail.envelope import Envelope, Peer
+from mailserver.mail.envelope import Envelope, Peer, RecipientParameters
 from mailserver.receive.editing import signed
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.receive.new_body import CRLFLines
@@ -32,6 +34,7 @@ from tests.receive.connections import Listener
 from tests.receive.test_protocol import ConnectionCase
 
 ALICE, BOB, EVE = (Address(name, "example.org") for name in ("alice", "bob", "eve"))
+POSTMASTER = Address("postmaster", "example.org")
 TEXT = b"Subject: one\r\nX-Old: 1\r\nX-Old: 2\r\n\r\nhello\r\n"
 
 
@@ -172,7 +175,76 @@ class Pipeline(EditingCase):
         self.assertTrue(self.taken(listener)[0].startswith(b"X-New: yes"))
 
 
+class Outcomes(EditingCase):
+    def test_a_modifier_may_refuse_or_defer_in_place_of_edits(self) -> None:
+        for answer, codes in ((Refuse("a virus", "5.7.9"), b"550 5.7.9 "), (Defer("later"), b"450 4.7.1 ")):
+            later = Edits()
+            listener = self.edited(Edits(AddHeader("X-New", "yes")), Edits(answer=answer), later)
+            protocol, wire = listener.greeted()
+            protocol.dataReceived(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n" + TEXT + b".\r\n")
+            self.assertIn(codes, wire.value())
+            self.assertEqual((listener.store.taken, later.seen, self.files(listener)), ([], [], []))
+
+    def test_what_is_put_aside_by_an_edit_is_for_everybody_and_changed_all_the_same(self) -> None:
+        listener = self.edited(Edits(PutAside("odd"), AddHeader("X-New", "yes")))
+        self.assertEqual(self.send(listener, "alice", "bob"), 250)
+        ((_, _, destinations),) = listener.store.taken
+        self.assertEqual([one.route.mailbox.junk for one in destinations], [True, True])
+        self.assertTrue(self.taken(listener)[0].startswith(b"X-New: yes"))
+
+    def test_in_the_shadow_nothing_is_put_aside(self) -> None:
+        listener = self.edited(BoundFilter("shadow", Edits(PutAside("odd")), shadow=True))
+        self.assertEqual(self.send(listener), 250)
+        self.assertFalse(listener.store.taken[0][2][0].route.mailbox.junk)
+
+
+class Added(EditingCase):
+    def test_a_recipient_who_is_added_gets_a_copy_with_parameters_of_his_own(self) -> None:
+        later = Edits()
+        never = RecipientParameters(notify=frozenset({"NEVER"}))
+        listener = self.edited(Edits(AddRecipient(BOB, never)), later)
+        self.assertEqual(self.send(listener), 250)
+        ((envelope, _, destinations),) = listener.store.taken
+        self.assertEqual([one.recipient.address for one in destinations], [ALICE, BOB])
+        self.assertEqual(destinations[1].recipient.parameters, never)
+        self.assertEqual([one.address for one in envelope.recipients], [ALICE])
+        self.assertEqual([one.address for one in later.seen[0][0].recipients], [ALICE, BOB])
+
+    def test_what_becomes_of_the_others_copies_is_nothing_to_him(self) -> None:
+        for service, codes in (("mx", [250]), ("lmtp", [250, 550])):
+            listener = self.edited(NotBob(), Edits(AddRecipient(POSTMASTER)), service=service)
+            protocol, wire = listener.connect()
+            wire.clear()
+            hello = b"LHLO" if service == "lmtp" else b"EHLO"
+            protocol.dataReceived(
+                hello + b" c.example\r\nMAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n"
+                + TEXT + b".\r\n"
+            )
+            self.assertEqual(wire.codes()[-len(codes) :], codes)
+            self.assertIn("postmaster", self.users(listener))
+
+    def test_where_everybody_else_refuses_he_gets_none_since_the_sender_hears_no(self) -> None:
+        listener = self.edited(NotBob(), Edits(AddRecipient(POSTMASTER)), service="lmtp")
+        protocol, wire = listener.connect()
+        protocol.dataReceived(b"LHLO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n" + TEXT + b".\r\n")
+        self.assertEqual((wire.codes()[-1], listener.store.taken), (550, []))
+
+    def test_he_may_be_replaced_and_stay_the_only_one(self) -> None:
+        listener = self.edited(Edits(AddRecipient(BOB)), Edits(ReplaceRecipient(BOB, (POSTMASTER,)), ReplaceRecipient(ALICE, ())))
+        self.assertEqual(self.send(listener), 250)
+        self.assertEqual(self.users(listener), ["postmaster"])
+
+    def test_a_message_that_is_put_aside_is_so_for_him(self) -> None:
+        listener = self.edited(Edits(AddRecipient(BOB), PutAside("odd")))
+        self.send(listener)
+        self.assertEqual([one.route.mailbox.junk for one in listener.store.taken[0][2]], [True, True])
+
+
 class Faults(EditingCase):
+    def test_who_is_added_counts_among_the_recipients_and_needs_a_route(self) -> None:
+        self.assertFails("more than 2 recipients", AddRecipient(BOB), AddRecipient(POSTMASTER), limits=ConnectionLimits(recipients=2))
+        self.assertFails("it has no route", AddRecipient(Address("nobody", "example.org")))
+
     def assertFails(self, what: str, *edits: Any, answer: Any = None, **options: Any) -> None:
         for on_error, code in (("defer", 450), ("refuse", 550), ("skip", 250)):
             later = Edits(AddHeader("X-Later", "yes"))
@@ -194,7 +266,7 @@ class Faults(EditingCase):
         self.assertFails("bob@example.org is to be replaced and is no recipient", ReplaceRecipient(BOB, (EVE,)))
 
     def test_so_is_one_that_leads_nowhere_or_leaves_nobody(self) -> None:
-        self.assertFails("which has no route", ReplaceRecipient(ALICE, (Address("nobody", "example.org"),)))
+        self.assertFails("it has no route", ReplaceRecipient(ALICE, (Address("nobody", "example.org"),)))
         self.assertFails("who wants that answers with Discard", ReplaceRecipient(ALICE, ()))
 
     def test_so_is_what_is_beyond_a_bound(self) -> None:
@@ -204,7 +276,7 @@ class Faults(EditingCase):
         self.assertFails("more than 2 recipients", ReplaceRecipient(ALICE, (BOB, ALICE, BOB)), limits=limits)
 
     def test_so_is_what_are_no_edits(self) -> None:
-        for answer in ("X-Header: 1", [AddHeader("A", "1"), "X"], Pass(), Refuse("no"), [None], {"A": 1}, AddHeader("A", "1")):
+        for answer in ("X-Header: 1", [AddHeader("A", "1"), "X"], Pass(), Quarantine("no"), [None], {"A": 1}, AddHeader("A", "1")):
             self.assertFails("Error", answer=answer)
         self.assertFails("more than 1000 edits", answer=[AddHeader("A", "1")] * 1001)
 

@@ -26,7 +26,7 @@ from mailserver.interfaces import (
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Discard, Disconnect, Finding, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.content import Content
-from mailserver.mail.edits import AddHeader
+from mailserver.mail.edits import AddHeader, PutAside
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.asking import LEFT_MOST
 from mailserver.plugins.left_behind import LeftBehind
@@ -44,7 +44,7 @@ KNOWN = {  # which verdicts each stage knows, beside Pass and Signal
     "content": {Quarantine, Defer, Refuse, Accept, Discard},
     "content_for": {Quarantine, Defer, Refuse, Accept, Discard},
     "score": {Quarantine, Defer, Refuse, Accept, Discard},
-    "edits": {Discard},
+    "edits": {Discard, Refuse, Defer},
     "sign": set(),
 }
 
@@ -265,5 +265,5 @@ class EveryStage(MisbehaviourCase):
 
     def test_edits_that_are_none_are_a_failure(self) -> None:
         for stage in ("edits", "sign"):
-            for answer in ("text", [None], [AddHeader], [AddHeader("A", "b"), Trap()], {"A": "b"}, [Refuse("no")]):
+            for answer in ("text", [None], [AddHeader], [AddHeader("A", "b"), Trap()], {"A": "b"}, [Refuse("no")], [PutAside]):
                 self.assertFails(stage, answering(answer)[0], answer)

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from mailserver.interfaces import IPeerFilter, ISenderFilter
 from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.reply import Reply
 from mailserver.receive import connection as connection_module
 from mailserver.receive.connection import LINGER_SECONDS
 from mailserver.receive.judging import BoundFilter
@@ -190,6 +191,19 @@ class Admissions(ConnectionCase):
     def test_a_deferred_peer_is_greeted_with_421(self) -> None:
         _, wire = self.listener(filters=[BoundFilter("later", Says(Defer("busy")))]).connect()
         self.assertEqual(wire.codes(), [421])
+
+    def test_a_peer_hears_the_words_of_a_filter_that_has_some(self) -> None:
+        for verdict, greeting in (
+            (Refuse("listed", reply=Reply.of(550, "5.7.0", "Go away,", "and stay there")), "550-Go away,\r\n550 and stay there\r\n"),
+            (Defer("busy", reply=Reply.of(451, "4.3.2", "Not now")), "421 Not now\r\n"),
+        ):
+            _, wire = self.listener(filters=[BoundFilter("no", Says(verdict))]).connect()
+            self.assertEqual((wire.said(), wire.disconnecting), (greeting, True))
+            greeting = greeting.replace("421", "451")
+            protocol, wire = self.listener(filters=[BoundFilter("no", Says(verdict, after_hello=True))]).connect()
+            wire.clear()
+            protocol.dataReceived(b"EHLO liar.example\r\n")
+            self.assertEqual(wire.said(), greeting)
 
     def test_a_filter_that_breaks_defers_the_peer(self) -> None:
         _, wire = self.listener(filters=[BoundFilter("broken", Says(None))]).connect()  # type: ignore[arg-type]

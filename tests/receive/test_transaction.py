@@ -24,6 +24,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Discard, Finding, Local, Mailbox, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Hold, HoldKind
 from mailserver.receive import transaction
 from mailserver.receive.judging import BoundFilter
@@ -190,6 +191,35 @@ class Contents(TransactionCase):
         self.assertIn("550 5.7.27 ", wire.said())
         for code in ("4.7.1", "5.7", "5.7.1 and more"):
             self.assertRaises(ValueError, Refuse, "why", enhanced=code)
+
+    def test_a_filter_may_have_words_of_its_own_for_the_peer(self) -> None:
+        for verdict, said in (
+            (Refuse("a virus", reply=Reply.of(554, "5.7.0", "Clean your disk", "first")), "554-5.7.0 Clean your disk\r\n554 5.7.0 first ("),
+            (Defer("busy", reply=Reply.of(452, "4.3.1", "My disk is full")), "452 4.3.1 My disk is full ("),
+        ):
+            for component in (Content(verdict), ForEach(alice=verdict)):
+                protocol, wire = self.listener(component).greeted()
+                protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
+                self.assertIn(said, wire.said())
+
+    def test_its_words_are_checked_when_it_says_them(self) -> None:
+        wrong: list[Any] = [
+            "550 no", Reply.of(450, "5.7.1", "x"), Reply.of(250, "", "x"), Reply.of(550, "4.7.1", "x"), Reply.of(550, "5.7.1", "x" * 481),
+            Reply.of(550, "5.7.1", *["x"] * 33), Reply.of(550.0, "5.7.1", "x"), 5,  # type: ignore[arg-type]
+        ]  # fmt: skip
+        for reply in wrong:
+            self.assertRaises(ValueError, Refuse, "why", reply=reply)
+        self.assertRaises(ValueError, Defer, "why", reply=Reply.of(421, "4.7.1", "x"))
+
+        class Unchecked(Refuse):
+            def __post_init__(self) -> None:
+                pass
+
+        for reply in wrong:
+            listener = self.listener(Content(Unchecked("why", reply=reply)))
+            protocol, wire = listener.greeted()
+            protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
+            self.assertIn("550 5.7.1 Refused by policy (", wire.said())
 
     def test_why_a_filter_refuses_is_not_told_to_the_peer(self) -> None:
         protocol, wire = self.listener(Content(Refuse("secret reason"))).greeted()
