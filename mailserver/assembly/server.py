@@ -18,6 +18,7 @@ from mailserver.assembly.host_names import HostNames
 from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
+from mailserver.assembly.sending import OwnMail
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
@@ -111,7 +112,7 @@ class Server:
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = resolver = make_resolver(configuration, reactor)
         self.fetching = Fetching(reactor=reactor, resolver=resolver, allow=Networks(limits.fetch_networks))
-        self.processes = SmallProcesses(reactor=reactor)
+        self.processes, self._own_mail = SmallProcesses(reactor=reactor), self._make_own_mail(configuration)
         note = self.steps.note
         self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=self.ids.next)
         self.services = Services(
@@ -169,6 +170,20 @@ class Server:
             sign_report=self._sign_again,
         )
 
+    def _make_own_mail(self, configuration: Configuration) -> OwnMail:
+        """Before there is a queue."""
+        return OwnMail(
+            hostname=configuration.hostname,
+            clock=self.reactor,
+            route=self._route,
+            relays=configuration.relay.use != "none",
+            sign=self._sign_again,
+            commit=lambda *message: self.queue.commit(*message),
+            has_room=lambda octets: self.queue.writable and self.queue.room_for(octets),
+            next_id=self.ids.next,
+            note=self.steps.note,
+        )
+
     def _services_for(self, section: str, name: str, use: str) -> Services:
         """What a component is lent beside what is its own."""
         return replace(
@@ -176,6 +191,7 @@ class Server:
             state=self.state.space(space_of(section, name, use)),
             records=self.records.space(f"{section}/{name}"),
             fetch=self.fetching.lend(),
+            send=self._own_mail.lend(name),
             keep_process=functools.partial(self.processes.keep, section),
         )
 

@@ -87,6 +87,7 @@ from mailserver.interfaces.services import (
     KeepProcess,
     NewThreads,
     RunInThread,
+    Send,
     Services,
     Timer,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "NewThreads",
     "ReportDraft",
     "RunInThread",
+    "Send",
     "Services",
     "Timer",
     "TransactionEnd",

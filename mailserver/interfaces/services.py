@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from mailserver.mail.address import Address
 from mailserver.mail.dns_records import Answer
 from mailserver.mail.fetched import Fetched
 
@@ -27,6 +28,7 @@ __all__ = [
     "KeepProcess",
     "NewThreads",
     "RunInThread",
+    "Send",
     "Services",
     "Timer",
 ]
@@ -128,6 +130,20 @@ class Fetch(Protocol):
         """
 
 
+class Send(Protocol):
+    """Puts a message of the component's own into the queue: a report, a digest."""
+
+    def __call__(self, content: bytes, /, *, sender: Address | None, recipients: Sequence[Address]) -> Awaitable[str]:
+        """The id of the message, when it is durable.
+
+        `content` is a header section in ASCII with a From field, and a body; Date and Message-ID are added where there are none.
+        10 MiB and 100 recipients at most.  `sender` None is the null reverse-path: nobody hears of a failure.  It goes where the
+        recipients' addresses lead, is signed as the mail of users is, and is judged by nobody.  TypeError and ValueError for what
+        is no message, ValueError too where no recipient leads anywhere; `CannotTell` and the faults of the storage (`StorageFull`
+        among them): later again.  After `CannotTell` it may have been taken all the same.
+        """
+
+
 _NOT_LENT: Any = None  # a component that is built without a server gets fewer services
 
 
@@ -141,6 +157,7 @@ class Services:
     * `records`: an `IRecords` of the component's own: what must not be lost
     * `resolver`: an `IResolver`
     * `fetch(url)`: an Awaitable of the `Fetched` answer of a web server whose name a stranger may have chosen
+    * `send(content, sender=…, recipients=…)`: an Awaitable of the id of a message of the component's own, which is in the queue
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
@@ -173,6 +190,7 @@ class Services:
     metrics: ComponentMetrics = _NOT_LENT
     records: IRecords = _NOT_LENT
     fetch: Fetch = _NOT_LENT
+    send: Send = _NOT_LENT
 
 
 class IStateStore(Interface):

@@ -24,6 +24,7 @@ In the order in which they are read:
 * `state`: an `IStateStore` in memory
 * `records`: an `IRecords` in memory
 * `fetch`: a `Fetch` that answers with the pages of the test
+* `sending`: a `Send` that keeps what a component has sent
 * `resolver`: an `IResolver` that knows what the test has told it
 * `strategies`: hypothesis strategies for addresses, envelopes and messages
 * `capture_case`: the capture server for test cases of unittest and trial

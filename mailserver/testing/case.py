@@ -32,6 +32,7 @@ from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.fetch import FakeFetch
 from mailserver.testing.records import MemoryRecords
 from mailserver.testing.resolver import FakeResolver
+from mailserver.testing.sending import FakeSend
 from mailserver.testing.state import MemoryState
 
 __all__ = ["ComponentCase", "FilterCase"]
@@ -59,7 +60,8 @@ class ComponentCase(TestCase):
     """Makes what a component is given, and the component.
 
     `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records` and
-    `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  A verb of `state` or `records` that was
+    `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the messages that it
+    has sent.  A verb of `state` or `records` that was
     called and never awaited fails the test at its end.
     """
 
@@ -72,6 +74,7 @@ class ComponentCase(TestCase):
         self.metrics: dict[str, Metrics] = {}
         self.records = MemoryRecords(name=TESTED)
         self.fetch = FakeFetch()
+        self.send_mail = FakeSend()
         self.addCleanup(self._assert_all_were_awaited)
         self._ids = IdSource(self.clock.seconds)
 
@@ -100,6 +103,7 @@ class ComponentCase(TestCase):
             state=self.state.space(name),
             records=self.records.space(name),
             fetch=self.fetch,
+            send=self.send_mail,
             resolver=self.resolver,
             hostname="mail.example.test",
             configuration_directory=folder,
