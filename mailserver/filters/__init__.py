@@ -13,9 +13,11 @@ In the order in which they are read:
 * `lists`: white, black and grey lists of the site, of domains and of users
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
+* `signed_content`: what has to be known to verify signatures: the body's hashes, and keys
 * `dkim`: verifies DKIM signatures (RFC 6376)
+* `arc`: verifies ARC chains, and says what trusted sealers had found (RFC 8617)
 * `dmarc`: judges by what the author's domain asks for (RFC 9989)
-* `authentication_results`: writes what these three have found into the message (RFC 8601)
+* `authentication_results`: writes what these four have found into the message (RFC 8601)
 * `dkim_signing`: signs what users, local programs and the server itself send
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd
 * `policy_client`: connections to a policy service

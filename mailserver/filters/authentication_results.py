@@ -1,4 +1,5 @@
-"""Writes what `spf`, `dkim` and `dmarc` have found into the message: one Authentication-Results (RFC 8601), one Received-SPF.
+"""Writes what `spf`, `dkim`, `arc` and `dmarc` have found into the message: one Authentication-Results (RFC 8601), one
+Received-SPF.
 
 Fields of other hosts that claim to be ours are taken away by the core, on every way in.
 """
@@ -29,6 +30,7 @@ ERRORS = ("none", "temperror", "permerror")
 WORDS: Mapping[str, tuple[str, ...]] = {
     "spf": ("pass", "fail", "softfail", "neutral", "policy", *ERRORS),
     "dkim": ("pass", "fail", "neutral", "policy", *ERRORS),
+    "arc": ("pass", "fail", "none"),
     "dmarc": ("pass", "fail", *ERRORS),
 }
 SCOPES = {"mfrom": "smtp.mailfrom", "helo": "smtp.helo"}
@@ -57,7 +59,7 @@ class AuthenticationResults:
         findings = [one for one in envelope.findings if one.properties.get("result") in WORDS.get(one.name, ())]
         if not findings:
             return ()
-        results = sorted(map(_result_of, findings), key=lambda one: list(WORDS).index(one.method))
+        results = sorted([_result_of(one, str(peer.ip)) for one in findings], key=lambda one: list(WORDS).index(one.method))
         fields = [AddHeader("Authentication-Results", authentication_results(self._hostname, results))]
         spf = [one for one in findings if one.name == "spf"]
         if spf and self._with_received_spf:
@@ -85,19 +87,25 @@ class AuthenticationResults:
         )
 
 
-def _result_of(finding: Finding) -> MethodResult:
+def _result_of(finding: Finding, address: str) -> MethodResult:
     result = _text(finding, "result")
-    bits = finding.properties.get("bits")
     return MethodResult(
         finding.name,
         result,
-        dict(_properties(finding)),
+        dict(_properties(finding, address)),
         reason="" if result in ("pass", "none") else _text(finding, "reason"),
-        comment=f"{bits}-bit key" if finding.name == "dkim" and isinstance(bits, int) and bits else "",
+        comment=_comment(finding),
     )
 
 
-def _properties(finding: Finding) -> Iterator[tuple[str, str]]:
+def _comment(finding: Finding) -> str:
+    bits, sets = finding.properties.get("bits"), finding.properties.get("sets")
+    if finding.name == "dkim" and isinstance(bits, int) and bits:
+        return f"{bits}-bit key"
+    return f"i={sets}" if finding.name == "arc" and isinstance(sets, int) and sets else ""
+
+
+def _properties(finding: Finding, address: str) -> Iterator[tuple[str, str]]:
     match finding.name:
         case "spf":
             yield SCOPES.get(_text(finding, "scope"), "smtp.mailfrom"), _text(finding, "domain")
@@ -106,6 +114,8 @@ def _properties(finding: Finding) -> Iterator[tuple[str, str]]:
             yield "header.i", _text(finding, "identity")
             yield "header.s", _text(finding, "selector")
             yield "header.a", _text(finding, "algorithm")
+        case "arc":
+            yield "smtp.remote-ip", address
         case _:
             yield "header.from", _text(finding, "domain")
             if finding.properties.get("result") == "fail":
@@ -121,7 +131,7 @@ class AuthenticationResultsFactory:
     """Makes the modifier for ``[[filter]] use = "authentication_results"``."""
 
     name = "authentication_results"
-    summary = "Writes what SPF, DKIM and DMARC have found into the message (Authentication-Results, RFC 8601)."
+    summary = "Writes what SPF, DKIM, ARC and DMARC have found into the message (Authentication-Results, RFC 8601)."
     api_version = "1.0"
     provides = IModifier
     options = AuthenticationResultsOptions

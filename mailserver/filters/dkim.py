@@ -6,11 +6,9 @@ other filters (DMARC, lists) make of it what they do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
-from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
 from mailserver.api import (
@@ -20,18 +18,16 @@ from mailserver.api import (
     Finding,
     IComponentFactory,
     IContentFilter,
-    LookupFailed,
     Options,
     Pass,
     Services,
     Verdict,
 )
-from mailserver.trust.canonical import body_chunks
-from mailserver.trust.dkim import BodyForm, DKIMResult, FoundSignature, body_hashes, forms_of, read_signatures, verify
+from mailserver.filters.signed_content import hash_body, look_up_keys
+from mailserver.trust.dkim import DKIMResult, forms_of, read_signatures, verify
 
 __all__ = ["DKIM", "DKIMOptions", "factory"]
 
-AT_ONCE_OCTETS = 131_072  # a body up to this size is hashed at once, in less than a millisecond; a larger one in a thread
 RESULTS = ("pass", "fail", "neutral", "temperror", "permerror", "none")
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
@@ -62,35 +58,15 @@ class DKIM:
         found = read_signatures(content.headers)
         if not found:
             return Pass(findings=(self._finding(DKIMResult("none")),))
-        forms = forms_of(found)
-        bodies: Mapping[BodyForm, tuple[bytes, int, int]] = {}
-        if content.path is None and content.size <= AT_ONCE_OCTETS:
-            bodies = body_hashes(body_chunks(content), forms)
-        elif forms:
-            bodies = await self._run_in_thread(_hash_body, content, forms)
-        keys = await self._keys(found)
+        bodies = await hash_body(content, forms_of(found), self._run_in_thread)
+        names = dict.fromkeys([one.signature.key_name for one in found if one.signature is not None])
+        keys = await look_up_keys(self._resolver, list(names), self._clock)
         now = self._clock.seconds()
         results = [
             verify(one, content.headers, bodies, None if one.signature is None else keys[one.signature.key_name], now=now)
             for one in found
         ]
         return Pass(findings=tuple([self._finding(result) for result in results]))
-
-    async def _keys(self, found: Sequence[FoundSignature]) -> Mapping[str, Sequence[bytes] | None]:
-        """The TXT records of each key's name, None where the DNS could not tell."""
-        names = list(dict.fromkeys([one.signature.key_name for one in found if one.signature is not None]))
-        asked = [Deferred.fromCoroutine(self._key(name)) for name in names]
-        answers = await DeferredList(asked, fireOnOneErrback=True, consumeErrors=True)
-        return {name: records for name, (_, records) in zip(names, answers, strict=True)}
-
-    async def _key(self, name: str) -> Sequence[bytes] | None:
-        if self._resolver is None:
-            return None
-        try:
-            answer = await self._resolver.query(name, "TXT")
-        except LookupFailed:
-            return None
-        return answer.texts  # type: ignore[no-any-return]
 
     def _finding(self, result: DKIMResult) -> Finding:
         who = f"{result.domain} ({result.selector}, {result.algorithm})" if result.domain else ""
@@ -111,10 +87,6 @@ class DKIM:
                 "testing": result.testing,
             },
         )
-
-
-def _hash_body(content: Content, forms: frozenset[BodyForm]) -> Mapping[BodyForm, tuple[bytes, int, int]]:
-    return body_hashes(body_chunks(content), forms)
 
 
 @implementer(IComponentFactory)

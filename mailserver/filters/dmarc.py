@@ -1,4 +1,4 @@
-"""Judges messages by what their authors' domains ask for (DMARC, RFC 9989), from the findings of `spf` and `dkim`.
+"""Judges messages by what their authors' domains ask for (DMARC, RFC 9989), from the findings of `spf`, `dkim` and `arc`.
 
 A policy alone refuses nothing by default: lists and forwarders break signatures, and section 7.4 says that nobody is to refuse
 for p=reject alone.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -66,6 +67,8 @@ class DMARCOptions(Options):
     """The score of a message whose author's domain answers for it: anybody can have one."""
     failed: Score = 2.0
     """That of one for which it does not."""
+    forwarded: Score = 0.0
+    """That of one for which it does not, but did when a trusted sealer got it (`arc`)."""
     none: Score = 0.0
     """That of one whose domain takes no part in DMARC."""
     temperror: Score = 0.0
@@ -78,7 +81,7 @@ class DMARCOptions(Options):
 
 @implementer(IContentFilter)
 class DMARC:
-    """Reads the findings of `spf` and `dkim`, and asks the DNS for the policy."""
+    """Reads the findings of `spf`, `dkim` and `arc`, and asks the DNS for the policy."""
 
     cost = 20  # what everybody else has found counts: `second_findings`
 
@@ -109,7 +112,11 @@ class DMARC:
         evidence, has_dkim = _evidence(envelope.findings)
         asked = [Deferred.fromCoroutine(self._evaluate(domain, evidence)) for domain in domains]
         answers = await DeferredList(asked, fireOnOneErrback=True, consumeErrors=True)
-        worst = min([result for _, result in answers], key=_place)
+        before, chain = _passed_before(envelope.findings)
+        worst = min([_forgiven(result) if result.domain in before else result for _, result in answers], key=_place)
+        if worst.result == "fail" and worst.domain in before:
+            asks = any(result.domain == worst.domain and result.policy != "none" for _, result in answers)
+            return Pass(findings=(self._finding(worst, override="local_policy" if asks else "", comment=chain),))
         if worst.result == "fail" and not has_dkim:
             # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
             worst = DMARCResult("temperror", worst.domain, "none", "", "no DKIM result", worst.published, worst.record)
@@ -156,17 +163,18 @@ class DMARC:
             raise LookupFailed("there is no resolver")
         return await self._resolver.query(name, record_type)
 
-    def _finding(self, result: DMARCResult, disposition: str = "none", override: str = "") -> Finding:
+    def _finding(self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "") -> Finding:
         """`disposition` is what this verdict leads to: "none", "quarantine" or "reject"; `override` says why that is milder than
-        what is published, in a word of the reports."""
+        what is published, in a word of the reports, and `comment` says more of it.  The one comment that there is is a chain."""
         record = result.record
         if not override and result.result == "fail" and result.policy != result.published:
             override = "policy_test_mode"
         words = " ".join(filter(None, [result.result, result.domain, f"({result.published})" if record else "", result.aligned]))
+        reason = f"{result.reason}; it did before: {comment}" if comment else result.reason
         return Finding(
             "dmarc",
-            self._scores[result.result],
-            f"{words}{result.reason and ': '}{result.reason}"[:1000],
+            self._options.forwarded if comment else self._scores[result.result],
+            f"{words}{reason and ': '}{reason}"[:1000],
             {
                 "result": result.result,
                 "domain": result.domain,
@@ -178,6 +186,7 @@ class DMARC:
                 "reason": result.reason,
                 "disposition": disposition,
                 "override": override,
+                "comment": comment,
                 "terms": record.terms if record else "",
                 "reports": record is not None and bool(record.reports_to),
             },
@@ -187,6 +196,18 @@ class DMARC:
 def _place(result: DMARCResult) -> int:
     found = result.result, result.policy
     return WORST_FIRST.index(found) if found in WORST_FIRST else len(WORST_FIRST) + (result.result != "pass")
+
+
+def _passed_before(findings: Sequence[Finding]) -> tuple[frozenset[str], str]:
+    """The authors' domains for which DMARC had passed when a trusted sealer got the message, and the chain that says so."""
+    chains = [one.properties for one in findings if one.name == "arc" and one.properties.get("result") == "pass"]
+    domains = [domain for one in chains for domain in str(one.get("passed") or "").split()]
+    return frozenset(domains), " ".join([str(one.get("chain") or "arc=pass") for one in chains])
+
+
+def _forgiven(result: DMARCResult) -> DMARCResult:
+    """What the domain asks for is not done: the failure is one of those who have changed the message since."""
+    return replace(result, policy="none") if result.result in ("fail", "temperror") else result
 
 
 def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:

@@ -8,6 +8,8 @@ In the order in which they are read:
 * `dkim_key`: a public key in the DNS (RFC 6376 section 3.6.1), and a private one
 * `signing_keys`: the keys with which the mail of our domains is signed, on the disk
 * `dkim`: verifies the signatures of a message, and signs one
+* `foreign_results`: what another host says that it has found, read (RFC 8601)
+* `arc`: verifies the chain of hosts that had a message in their hands (RFC 8617)
 * `spf_record`: an SPF record, read, and its macros (RFC 7208)
 * `spf`: whether a host may send for a domain
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)

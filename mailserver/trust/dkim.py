@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mailserver.mail.headers import HeaderField, Headers
 from mailserver.trust.canonical import BodyHash, Form, canonical_field
-from mailserver.trust.dkim_key import PrivateKey, parse_key
+from mailserver.trust.dkim_key import PrivateKey, PublicKey, parse_key
 from mailserver.trust.dkim_signature import Signature, parse_signature, unsigned_field
 from mailserver.trust.tag_list import TagFault
 
@@ -25,6 +25,8 @@ __all__ = [
     "FoundSignature",
     "body_hashes",
     "forms_of",
+    "header_digest",
+    "key_for",
     "read_signatures",
     "sign",
     "verify",
@@ -138,19 +140,25 @@ def verify(
         return result("temperror", "the DNS could not tell its key")
     if digest != signature.body_hash:
         return result("fail", "the body has been changed")
-    if not keys:
-        return result("permerror", "there is no key of this name")
     try:
-        key = parse_key(keys[0].decode("ascii", "replace"))
+        key = key_for(signature.algorithm, keys)
     except TagFault as fault:
         return result("permerror", str(fault))
-    if signature.algorithm != f"{key.kind}-sha256":
-        return result("permerror", "the key is of another kind than the signature says", key.bits, key.testing)
     if key.strict and signature.identity.rpartition("@")[2].lower() != signature.domain:
         return result("permerror", "the key is not for a domain below its own", key.bits, key.testing)
     if not key.verifies(signature.signature, header_digest(headers, found.raw, signature)):
         return result("fail", "the header has been changed, or another key has signed", key.bits, key.testing)
     return result("pass", "", key.bits, key.testing)
+
+
+def key_for(algorithm: str, records: Sequence[bytes]) -> PublicKey:
+    """The key to verify a signature of this algorithm with.  Raises `TagFault`, whose words say why there is none."""
+    if not records:
+        raise TagFault("there is no key of this name")
+    key = parse_key(records[0].decode("ascii", "replace"))
+    if algorithm != f"{key.kind}-sha256":
+        raise TagFault("the key is of another kind than the signature says")
+    return key
 
 
 def header_digest(headers: Headers, raw: bytes, signature: Signature) -> bytes:

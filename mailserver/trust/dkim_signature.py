@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mailserver.trust.canonical import Form
 from mailserver.trust.tag_list import TagFault, parse_tags
 
-__all__ = ["ALGORITHMS", "Signature", "parse_signature", "unsigned_field"]
+__all__ = [
+    "ALGORITHMS",
+    "Signature",
+    "algorithm_of",
+    "demand_tags",
+    "domain_of",
+    "moment_of",
+    "octets_of",
+    "parse_signature",
+    "signature_of",
+    "unsigned_field",
+]
 
 ALGORITHMS = ("rsa-sha256", "ed25519-sha256")  # RFC 8301 section 3.1, RFC 8463; rsa-sha1 must not be used
 DOMAIN = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -51,33 +63,35 @@ class Signature:
 def parse_signature(value: str) -> Signature:
     """The field's value, unfolded.  Raises `TagFault`, whose words say what is wrong."""
     tags = parse_tags(value)
-    missing = [tag for tag in ("v", "a", "b", "bh", "d", "h", "s") if tag not in tags]
-    if missing:
-        raise TagFault(f"the tag {missing[0]} is missing")
+    demand_tags(tags, "v", "a", "b", "bh", "d", "h", "s")
     if tags["v"] != "1":
         raise TagFault("its version is not 1")
-    algorithm = tags["a"].lower()
-    if algorithm not in ALGORITHMS:
-        is_old = algorithm == "rsa-sha1"
-        raise TagFault("its algorithm, rsa-sha1, is not to be used any more" if is_old else "its algorithm is unknown")
-    domain, selector = _domain("d", tags["d"]), _domain("s", tags["s"])
-    identity = tags.get("i", f"@{domain}")
+    found = signature_of(tags, tags.get("i"))
+    if "from" not in found.headers:
+        raise TagFault("it does not sign the From field")
+    return found
+
+
+def signature_of(tags: Mapping[str, str], identity: str | None) -> Signature:
+    """From the tags that a DKIM-Signature and an ARC-Message-Signature have in common.  Raises `TagFault`."""
+    domain = domain_of("d", tags["d"])
+    identity = f"@{domain}" if identity is None else identity
     if not _is_below(identity.rpartition("@")[2].lower(), domain) or "@" not in identity:
         raise TagFault("the identity i is not of the domain d")
     if "dns/txt" not in [method.strip().lower() for method in tags.get("q", "dns/txt").split(":")]:
         raise TagFault("its key can be had in no way that is known here")
     header_form, body_form = _forms(tags.get("c", "simple/simple"))
-    signed_at, expires_at = _moment("t", tags.get("t")), _moment("x", tags.get("x"))
+    signed_at, expires_at = moment_of("t", tags.get("t")), moment_of("x", tags.get("x"))
     if signed_at is not None and expires_at is not None and expires_at <= signed_at:
         raise TagFault("it expires before it was made")
     return Signature(
-        algorithm=algorithm,
+        algorithm=algorithm_of(tags["a"]),
         domain=domain,
-        selector=selector,
+        selector=domain_of("s", tags["s"]),
         identity=identity,
         headers=_header_names(tags["h"]),
-        body_hash=_octets("bh", tags["bh"]),
-        signature=_octets("b", tags["b"]),
+        body_hash=octets_of("bh", tags["bh"]),
+        signature=octets_of("b", tags["b"]),
         header_form=header_form,
         body_form=body_form,
         body_octets=_length(tags.get("l")),
@@ -92,7 +106,24 @@ def unsigned_field(raw: bytes) -> bytes:
     return name + colon + SIGNATURE_VALUE.sub(rb"\1", value, count=1)
 
 
-def _domain(tag: str, value: str) -> str:
+def demand_tags(tags: Mapping[str, str], *names: str) -> None:
+    """Raises `TagFault` for the first one that is missing."""
+    missing = [name for name in names if name not in tags]
+    if missing:
+        raise TagFault(f"the tag {missing[0]} is missing")
+
+
+def algorithm_of(value: str) -> str:
+    """The value of a=, in lower case.  Raises `TagFault`."""
+    algorithm = value.lower()
+    if algorithm not in ALGORITHMS:
+        is_old = algorithm == "rsa-sha1"
+        raise TagFault("its algorithm, rsa-sha1, is not to be used any more" if is_old else "its algorithm is unknown")
+    return algorithm
+
+
+def domain_of(tag: str, value: str) -> str:
+    """A domain or a selector, in lower case.  Raises `TagFault`."""
     if DOMAIN.fullmatch(value) is None:
         raise TagFault(f"{tag} is no domain name")
     return value.rstrip(".").lower()
@@ -112,15 +143,15 @@ def _forms(value: str) -> tuple[Form, Form]:
 
 
 def _header_names(value: str) -> tuple[str, ...]:
-    names = tuple([name.strip(" \t\r\n").lower() for name in value.split(":")])
+    # An empty name is no field, but no reason either to turn a signature down: nobody else does.
+    names = tuple([name for one in value.split(":") if (name := one.strip(" \t\r\n").lower())])
     if len(names) > HEADER_NAMES_MOST or not all(FIELD_NAME.fullmatch(name) for name in names):
         raise TagFault("h is no list of header fields")
-    if "from" not in names:
-        raise TagFault("it does not sign the From field")
     return names
 
 
-def _octets(tag: str, value: str) -> bytes:
+def octets_of(tag: str, value: str) -> bytes:
+    """What the base64 stands for.  Raises `TagFault`, also where there is none."""
     try:
         found = binascii.a2b_base64("".join(value.split()).encode("ascii"), strict_mode=True)
     except (binascii.Error, ValueError):
@@ -138,7 +169,8 @@ def _length(value: str | None) -> int | None:
     return int(value)
 
 
-def _moment(tag: str, value: str | None) -> int | None:
+def moment_of(tag: str, value: str | None) -> int | None:
+    """Seconds since the epoch, None for None.  Raises `TagFault`."""
     if value is None:
         return None
     if TIME.fullmatch(value) is None:

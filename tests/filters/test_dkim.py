@@ -6,7 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.filters.dkim import AT_ONCE_OCTETS, factory
+from mailserver.filters.dkim import factory
+from mailserver.filters.signed_content import AT_ONCE_OCTETS
 from mailserver.mail.answers import Pass
 from mailserver.mail.content import Content
 from mailserver.testing import FilterCase

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
-__all__ = ["signed_by_dkimpy", "verified_by_dkimpy"]
+__all__ = ["chain_by_dkimpy", "sealed_by_dkimpy", "signed_by_dkimpy", "verified_by_dkimpy"]
 
 _peer: subprocess.Popen[str] | None = None
 
@@ -43,6 +43,19 @@ def signed_by_dkimpy(message: bytes, key: bytes, algorithm: str, **options: Any)
     return base64.b64decode(_ask(question))
 
 
+def sealed_by_dkimpy(message: bytes, key: bytes, domain: str, server: str) -> bytes:
+    """The three fields of an ARC set, from the top; there has to be an Authentication-Results of `server`."""
+    question = {"seal": base64.b64encode(message).decode(), "key": key.decode(), "domain": domain, "server": server}
+    return base64.b64decode(_ask(question))
+
+
+def chain_by_dkimpy(message: bytes, records: dict[str, str]) -> str | None:
+    """What it thinks of a chain: "none", "pass" or "fail"; None where it cannot read the message."""
+    answer = _ask({"chain": base64.b64encode(message).decode(), "records": records})
+    assert answer is None or isinstance(answer, str)
+    return answer
+
+
 def _answer(question: dict[str, Any]) -> Any:
     import dkim
 
@@ -52,6 +65,21 @@ def _answer(question: dict[str, Any]) -> Any:
             return bool(dkim.verify(base64.b64decode(question["verify"]), dnsfunc=lambda name, timeout=5: record))
         except Exception:
             return None
+    if "seal" in question:
+        return base64.b64encode(b"".join(dkim.arc_sign(
+            base64.b64decode(question["seal"]), b"s1", question["domain"].encode(), question["key"].encode(),
+            question["server"].encode(), include_headers=[b"from", b"subject"], timestamp=1484000000,
+        ))).decode()  # fmt: skip
+    if "chain" in question:
+        records = question["records"]
+        try:
+            state, _, _ = dkim.arc_verify(
+                base64.b64decode(question["chain"]),
+                dnsfunc=lambda name, timeout=5: records.get(name.decode().rstrip("."), "").encode(),
+            )
+        except Exception:
+            return None
+        return state.decode() if isinstance(state, bytes) else "none"
     options = {}
     for name, value in question["options"].items():
         options[name] = (

@@ -189,6 +189,13 @@ peer_rules = Shipped(
     target="mailserver.filters.peer_rules:factory",
 )
 
+arc = Shipped(
+    name="arc",
+    summary="Verifies ARC chains, and says what trusted sealers had found (RFC 8617).",
+    provides=(IContentFilter,),
+    target="mailserver.filters.arc:ARCFactory",
+)
+
 dmarc = Shipped(
     name="dmarc",
     summary="Judges messages by what their authors' domains ask for (DMARC, RFC 9989).",
@@ -205,7 +212,7 @@ greylist = Shipped(
 
 authentication_results = Shipped(
     name="authentication_results",
-    summary="Writes what SPF, DKIM and DMARC have found into the message (Authentication-Results, RFC 8601).",
+    summary="Writes what SPF, DKIM, ARC and DMARC have found into the message (Authentication-Results, RFC 8601).",
     provides=(IModifier,),
     target="mailserver.filters.authentication_results:AuthenticationResultsFactory",
 )
