@@ -38,7 +38,9 @@ from mailserver.plugins.generation import Generation
 from mailserver.plugins.pools import Pools
 from mailserver.plugins.register import Register
 from mailserver.plugins.watchdog import Watchdog
+from mailserver.processes.jobs import JobProcesses
 from mailserver.processes.small import SmallProcesses
+from mailserver.processes.version import version
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
@@ -75,6 +77,7 @@ class Server:
     _judging: Judging
     certificates: Certificates | None = None
     _clock_watch: ClockWatch | None = None
+    _version = ""
     _generation: Generation
     queue: Queue
 
@@ -85,7 +88,7 @@ class Server:
         self._stop_seconds = float(limits.stop_seconds)
         self.data, self.catalogue, self.ids = data, catalogue, IdSource(time.time)
         self.pools = Pools(reactor.callFromThread)
-        self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
+        self.register = self._make_register()
         self.host_names = HostNames(reactor)
         self.watchdog = Watchdog(
             seconds=limits.reactor_seconds, call_from_thread=reactor.callFromThread, register=self.register
@@ -139,6 +142,22 @@ class Server:
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
         self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
+
+    def _make_register(self) -> Register:
+        reactor, self._process_memory_octets = self.reactor, self._begun_with.limits.process_memory_bytes
+
+        def new_processes(name: str) -> JobProcesses:
+            """A component's, none of which is begun yet."""
+            return JobProcesses(
+                name, reactor=reactor, version=lambda: self._version, memory_octets=lambda: self._process_memory_octets
+            )
+
+        return Register(
+            clock=reactor,
+            call_from_thread=reactor.callFromThread,
+            steady_seconds=time.monotonic,
+            new_processes=new_processes,
+        )
 
     def _make_queue(self, configuration: Configuration) -> Queue:
         limits, note = configuration.limits, self.steps.note
@@ -218,6 +237,7 @@ class Server:
         self.queue.holding.policy = holding_of(configuration)
         self.logins.change(configuration)
         self.watchdog.seconds = limits.reactor_seconds
+        self._process_memory_octets = limits.process_memory_bytes
         self._stop_seconds = float(limits.stop_seconds)
 
     def needs_restart(self, new: Configuration) -> list[str]:
@@ -234,6 +254,7 @@ class Server:
     async def start(self) -> None:
         """From the disk towards the network: the log, the state, the deliveries, the queue, which recovers."""
         self.steps.start()
+        self._version = (await self.pools.of("version")(version)).decode("ascii")
         self.watchdog.start()
         self.host_names.start()
         await self.state.start()

@@ -64,6 +64,8 @@ def troubles_of(component: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     if hanging := component["threads"]["hanging"]:
         found.append(f"{hanging} thread(s) hang")
+    if hanging := component.get("processes", {}).get("hanging"):
+        found.append(f"{hanging} process(es) were killed and have not ended")
     if hanging := component.get("calls_hanging"):
         found.append(f"{hanging} call(s) run on after their deadline")
     observer = component.get("observer") or {}

@@ -71,6 +71,8 @@ class LimitsTable(Options):
     """How long a component may take to start, at the start or at a reload; then the start ends, or the reload is given up."""
     stop_seconds: Time = 20.0
     """How long a component may take to stop; then nobody waits for it."""
+    process_memory_bytes: Annotated[Octets, Field(ge=128 * MIB)] = 1024 * MIB
+    """Memory (address space) of each process that works for a plugin; what needs more fails, for that call."""
     stress_percent: Annotated[int, Field(ge=1, le=100)] = 80
     """At this share of `connections` the server is under stress: it waits `stress_command_seconds` only."""
     stress_command_seconds: Time = 10.0

@@ -10,7 +10,7 @@ from mailserver.control.server import CommandRefused
 from mailserver.interfaces import Clock
 from mailserver.plugins.component_commands import Refusal, carry_out, described_command
 from mailserver.plugins.failure_log import FailureLog
-from mailserver.plugins.register import Lent
+from mailserver.plugins.lent import Lent
 
 __all__ = ["ComponentCommands"]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
@@ -27,6 +27,8 @@ __all__ = [
     "InReactor",
     "KeepProcess",
     "NewThreads",
+    "ProcessFailed",
+    "RunInProcess",
     "RunInThread",
     "Send",
     "Services",
@@ -61,6 +63,40 @@ class RunInThread(Protocol):
     """
 
     def __call__(self, function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> Deferred[T]: ...
+
+
+class ProcessFailed(OSError):
+    """A call in another process came to nothing.
+
+    `how` is "raised" (the function did; `kind` is the class, such as ``ValueError``), "late" (it took too long, and the process
+    was killed) or "died" (the process did, or gave no answer that can be read).
+    """
+
+    def __init__(self, how: Literal["raised", "late", "died"], words: str, *, kind: str = "") -> None:
+        super().__init__(words)
+        self.how = how
+        self.kind = kind
+
+
+class RunInProcess(Protocol):
+    """Calls a function in another process: heavy work, which would hold the server, and may be killed.
+
+    `function` is one of a module's, which the process imports by its name.  An argument is a `Content`, which takes its octets
+    along or the path of its file, or is made of plain values: None, numbers, texts, octets, tuples, lists, sets, dictionaries.
+    So is the result, which has 16 MiB at most.
+
+    A component has two such processes, begun with the first call and ended after five minutes without one; a hundred calls may
+    wait.  They have the server's identity, ``limits.process_memory_bytes`` of memory, none of the server's descriptors, and
+    what they print goes nowhere.  After `seconds` (counted from its turn, an hour at most) a call has failed and its process is
+    killed; so it is where the call is cancelled.
+
+    Fails with `ProcessFailed`; with TypeError or ValueError for what cannot be asked; with an OSError at once where too many
+    calls wait, or no process can be begun.
+    """
+
+    def __call__(
+        self, function: Callable[[*Arguments], T], /, *arguments: *Arguments, seconds: float = 60.0
+    ) -> Deferred[T]: ...
 
 
 class ComparesPasswords(Protocol):
@@ -153,6 +189,7 @@ class Services:
 
     * `clock`: the wall clock and delayed calls
     * `run_in_thread(function, *args)`: an Awaitable of what the function returns, in a thread of the component's own
+    * `run_in_process(function, *args, seconds=60)`: the same in a process of its own, for heavy work
     * `state`: an `IStateStore` of the component's own, which outlives a restart
     * `records`: an `IRecords` of the component's own: what must not be lost
     * `resolver`: an `IResolver`
@@ -191,6 +228,7 @@ class Services:
     records: IRecords = _NOT_LENT
     fetch: Fetch = _NOT_LENT
     send: Send = _NOT_LENT
+    run_in_process: RunInProcess = _NOT_LENT
 
 
 class IStateStore(Interface):

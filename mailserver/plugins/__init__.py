@@ -26,6 +26,7 @@ In the order in which they are read:
 * `periodic`: what a component does from time to time
 * `metrics`: what a component counts
 * `component_commands`: the commands that components offer
+* `lent`: what one component was lent: its threads, its processes, its figures
 * `register`: the components of the running server: what each was lent, and how it does
 * `watchdog`: tells who holds the reactor
 * `code_on_disk`: whether the code of a component that runs is still what stands on the disk

@@ -12,25 +12,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock, ComponentCommand, ICommands, ICounting, IPeriodic, Services
 from mailserver.plugins.awaiting import FAULTS, later, within
-from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
-from mailserver.plugins.durations import Durations
 from mailserver.plugins.in_reactor import ReactorCalls
-from mailserver.plugins.left_behind import LeftBehind
-from mailserver.plugins.metrics import Metrics
+from mailserver.plugins.lent import Hanging, Jobs, Lent
 from mailserver.plugins.observing import Observing
 from mailserver.plugins.periodic import Periodic, interval_fault
 from mailserver.plugins.rarely import Rarely
-from mailserver.plugins.threads import ThreadCounts, Threads
+from mailserver.plugins.threads import Threads
 
-__all__ = ["Lent", "Register", "checked_offers"]
+__all__ = ["Register", "checked_offers"]
 
 THREADS = 8  # of a component, for `run_in_thread`
 CALLS_WAITING = 1_000  # of a filter
@@ -38,62 +35,29 @@ CALLS_WAITING_ELSEWHERE = 10_000  # a relay's connections, a directory's questio
 LEFT_BEHIND_MOST = 2  # times as many threads as a component has; from there on the next one has fewer
 OBSERVERS_LEFT_BEHIND_MOST = 4
 OBSERVER_SECONDS = 5.0
+PROCESS_SECONDS = 5.0  # for processes that were killed
 NEVER_BEGUN_MOST = 1_000
 FIGURE_MOST = 2**63
 NOBODYS_PACKAGES = frozenset({"mailserver", "twisted"})  # a plugin may be a module of `twisted.plugins`
 
 
-class Hanging(Protocol):
-    """Something with threads."""
-
-    @property
-    def hanging(self) -> int: ...
-
-
-class Lent:
-    """What one component was lent, and what is known of it.
-
-    `budgets` are its error budgets, by the stage or the call that they are for; whoever asks the component puts them there.
-    """
-
-    def __init__(self, kind: str, name: str) -> None:
-        self.kind = kind
-        self.name = name
-        self.component: Any = None
-        self.metrics = Metrics()
-        self.pools: dict[str, Threads] = {}
-        self.observing: Observing | None = None
-        self.periodic: Periodic | None = None
-        self.budgets: dict[str, Budget] = {}
-        self.commands: dict[str, ComponentCommand] = {}
-        self.durations: Durations | None = None
-        """A filter's, which whoever asks it puts there."""
-        self.left = LeftBehind()
-        """Calls that were given up at their deadline and run on."""
-        self.is_running = False
-        self.blocks = 0
-        """How often it held the reactor too long."""
-        self.longest_block = 0.0
-
-    def __str__(self) -> str:
-        return f"the {self.kind} {self.name}"
-
-    @property
-    def threads(self) -> ThreadCounts:
-        """Of all its pools and of its observer."""
-        counts = [pool.counts for pool in self.pools.values()]
-        hanging = sum([one.hanging for one in counts]) + (self.observing.hanging if self.observing else 0)
-        return ThreadCounts(sum([one.running for one in counts]), sum([one.waiting for one in counts]), hanging)
-
-
 class Register:
-    """`call_from_thread` is the reactor's, `steady_seconds` a clock that nobody sets."""
+    """`call_from_thread` is the reactor's, `steady_seconds` a clock that nobody sets.
+
+    `new_processes` makes what runs a component's heavy work, of its name; None where nobody can.
+    """
 
     log = Logger()
 
     def __init__(
-        self, *, clock: Clock, call_from_thread: Callable[..., Any], steady_seconds: Callable[[], float]
+        self,
+        *,
+        clock: Clock,
+        call_from_thread: Callable[..., Any],
+        steady_seconds: Callable[[], float],
+        new_processes: Callable[[str], Jobs] | None = None,
     ) -> None:
+        self._new_processes = new_processes
         self.in_reactor = ReactorCalls(call_from_thread)
         self._clock = clock
         self._call_from_thread = call_from_thread
@@ -121,10 +85,13 @@ class Register:
             return made
 
         calls = new_threads("calls", THREADS, CALLS_WAITING if kind == "filter" else CALLS_WAITING_ELSEWHERE)
+        if self._new_processes is not None:
+            lent.processes = self._new_processes(name)
         return lent, replace(
             services,
             name=name,
             run_in_thread=calls.run,
+            run_in_process=services.run_in_process if lent.processes is None else lent.processes.run,
             new_threads=new_threads,
             in_reactor=self.in_reactor,
             metrics=lent.metrics,
@@ -186,7 +153,15 @@ class Register:
         try:
             await stop()
         finally:
+            await self._end_processes(lent)
             self._leave(lent)
+
+    async def _end_processes(self, lent: Lent) -> None:
+        if lent.processes is not None:
+            try:
+                await within(PROCESS_SECONDS, lent.processes.stop(), self._clock)
+            except Exception:  # noqa: BLE001  # it ends all the same
+                self.log.error("{who} leaves processes behind that were killed and do not end", who=str(lent))
 
     def _leave(self, lent: Lent) -> None:
         self._lent.pop(id(lent.component), None)
@@ -213,6 +188,8 @@ class Register:
         for lent in list(self._lent.values()):
             for pool in lent.pools.values():
                 pool.stop()
+            if lent.processes is not None:
+                lent.processes.stop()
 
     # --- the watchdog's questions ---
 
@@ -276,6 +253,8 @@ class Register:
             },
             "metrics": dict(lent.metrics.figures()),
         }
+        if lent.processes is not None:
+            found["processes"] = asdict(lent.processes.counts)
         if lent.durations is not None:
             found["milliseconds"] = lent.durations.figures()
         if lent.observing is not None:

@@ -17,8 +17,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from mailserver.plugins.lent import Lent
 from mailserver.plugins.rarely import Rarely
-from mailserver.plugins.register import Lent, Register
+from mailserver.plugins.register import Register
 
 __all__ = ["Heartbeat", "Watchdog", "frames_of"]
 

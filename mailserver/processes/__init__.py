@@ -10,6 +10,9 @@ In the order in which they are read:
 * `kept`: the server's end of a process that is replaced when it dies
 * `watching`: notices a death at once and starts a successor
 * `answer`: an answer that is awaited from another process
+* `jobs`: a component's processes for heavy work
+* `job_process`: the program that does it
+* `job_format`: what the two say to each other
 * `privileged`: what the privileged processes have in common: how they take requests and change identity
 * `root`: the root process: keeps root's privileges where the server gives them up
 * `root_client`: the server's end of the root process

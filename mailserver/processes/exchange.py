@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.processes.frames import LENGTH
+from mailserver.processes.frames import LENGTH, LONGEST_OCTETS
 
 __all__ = ["ProcessExchange"]
 
@@ -20,10 +20,14 @@ PIECE_OCTETS = 256 * 1024
 
 @implementer(IReadWriteDescriptor)
 class ProcessExchange:
-    """Our end of the socket.  Each question and each answer is one frame (`frames`)."""
+    """Our end of the socket.  Each question and each answer is one frame (`frames`).
 
-    def __init__(self, reactor: Any, end: socket.socket) -> None:
+    A peer that announces more than `answer_octets_most` counts as one that has closed its end.
+    """
+
+    def __init__(self, reactor: Any, end: socket.socket, *, answer_octets_most: int = LONGEST_OCTETS) -> None:
         end.setblocking(False)
+        self._answer_octets_most = answer_octets_most
         self._reactor = reactor
         self._end = end
         self._unsent = memoryview(b"")
@@ -91,7 +95,11 @@ class ProcessExchange:
         self._received += octets
         if len(self._received) < LENGTH.size:
             return
-        end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
+        octets_announced = LENGTH.unpack_from(self._received)[0]
+        if octets_announced > self._answer_octets_most:
+            self.connectionLost(None)
+            return
+        end = LENGTH.size + octets_announced
         if len(self._received) >= end:
             frame = bytes(self._received[LENGTH.size : end])
             self._received.clear()

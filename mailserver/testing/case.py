@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from mailserver.authentication.passwords import verify_password
 from mailserver.config import ConfigurationError, Fault, check_options
 from mailserver.config.fault_sentences import key_text, sentences
-from mailserver.interfaces import Services
+from mailserver.interfaces import ProcessFailed, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
@@ -28,6 +28,7 @@ from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.catalogue import build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
+from mailserver.processes.job_format import call_job, job_of, result_of, take_beyond
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.fetch import FakeFetch
 from mailserver.testing.records import MemoryRecords
@@ -37,6 +38,7 @@ from mailserver.testing.state import MemoryState
 
 __all__ = ["ComponentCase", "FilterCase"]
 
+Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 TESTED = "tested"  # what `build` calls the component
 START_SECONDS = 1_800_000_000.0  # January 2027: times look like times, and no test depends on today
@@ -50,6 +52,20 @@ class _AtOnce:
 
     def stop(self) -> None:
         """Nothing runs."""
+
+
+def _as_in_a_process(
+    function: Callable[[*Arguments], T], /, *arguments: *Arguments, seconds: float = 60.0
+) -> Deferred[T]:
+    """The function in the test's own process; what cannot be sent to another one, or come back, fails as there."""
+    if not 0 < seconds <= 3600:
+        return fail(ValueError("a call may take up to an hour"))
+    try:
+        result, beyond = result_of(call_job(job_of(function, arguments, seconds)))
+    except (TypeError, ProcessFailed) as error:
+        return fail(error)
+    take_beyond(arguments, beyond)
+    return succeed(result)
 
 
 def _at_once(function: Any, *arguments: Any) -> None:
@@ -87,7 +103,7 @@ class ComponentCase(TestCase):
 
     @property
     def services(self) -> Services:
-        """What the core lends to a component.  Work for a thread runs at once, in the test's thread."""
+        """What the core lends to a component.  Work for a thread or a process runs at once, in the test's thread."""
         return self.services_for(TESTED)
 
     def services_for(self, name: str) -> Services:
@@ -104,6 +120,7 @@ class ComponentCase(TestCase):
             records=self.records.space(name),
             fetch=self.fetch,
             send=self.send_mail,
+            run_in_process=_as_in_a_process,
             resolver=self.resolver,
             hostname="mail.example.test",
             configuration_directory=folder,

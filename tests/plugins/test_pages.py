@@ -20,7 +20,7 @@ from tests.documents import DOCS, blocks, page_text
 from tests.plugins.steps_in_code import steps_in_code
 from tests.rfc_index import ROOT
 
-PAGES = ("modifier", "scorer", "observer", "delivery", "router", "directory", "checker", "testing")
+PAGES = ("modifier", "scorer", "observer", "delivery", "router", "directory", "checker", "testing", "heavy-work")
 FRAME = 'hostname = "mail.example.org"\ndata = "data"\n[[listen]]\nservice = "lmtp"\nendpoint = "tcp:0"\n'
 PATIENT = """
 from hypothesis import HealthCheck, settings
@@ -36,12 +36,17 @@ def module_of(page: str) -> str:
     return "\n\n".join(blocks(page_text(f"plugins/{page}.md"), "python"))
 
 
+def module_name(page: str) -> str:
+    """What it is written as."""
+    return f"test_page_{page.replace('-', '_')}"
+
+
 class Pages(SynchronousTestCase):
     def written(self) -> Path:
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         for page in PAGES:
-            (folder / f"test_page_{page}.py").write_text(module_of(page))
+            (folder / f"{module_name(page)}.py").write_text(module_of(page))
         (folder / "sitecustomize.py").write_text(PATIENT)
         return folder
 
@@ -60,7 +65,7 @@ class Pages(SynchronousTestCase):
 
     def test_their_examples_pass_their_tests_under_trial_and_under_pytest(self) -> None:
         folder = self.written()
-        names = [f"test_page_{page}" for page in PAGES]
+        names = [module_name(page) for page in PAGES]
         tried = self.run_python(folder, "-m", "twisted.trial", *names)
         successes = int(re.findall(r"PASSED \(successes=(\d+)\)", tried)[0])
         for name in names:
@@ -72,7 +77,7 @@ class Pages(SynchronousTestCase):
         folder = self.written()
         self.patch(sys, "path", [str(folder), *sys.path])
         for page in PAGES:
-            module = importlib.import_module(f"test_page_{page}")
+            module = importlib.import_module(module_name(page))
             self.addCleanup(sys.modules.pop, module.__name__)
             factories = [one for one in vars(module).values() if IComponentFactory.providedBy(one)]
             catalogue = Catalogue([*discover().found, *[FoundPlugin(one, page) for one in factories]])

@@ -15,7 +15,8 @@ from zope.interface import implementer
 from mailserver.interfaces import ICounting, IObserver, IPeriodic, Services
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
-from mailserver.plugins.register import CALLS_WAITING, THREADS, Lent, Register
+from mailserver.plugins.lent import Lent
+from mailserver.plugins.register import CALLS_WAITING, THREADS, Register
 from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.plugins.watchdog import frames_of
 

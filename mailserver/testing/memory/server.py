@@ -24,7 +24,8 @@ from mailserver.interfaces import Services
 from mailserver.mail.ids import IdSource
 from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
-from mailserver.plugins.register import Lent, Register
+from mailserver.plugins.lent import Lent
+from mailserver.plugins.register import Register
 from mailserver.queue.report_policies import ReportPolicies
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.spooling import SpoolBudget
