@@ -58,6 +58,7 @@ from mailserver.interfaces import (
     IPeriodic,
     IPreparing,
     IPrivilegedComponent,
+    IQuarantine,
     IRecipientContentFilter,
     IRecipientFilter,
     IRecords,
@@ -128,6 +129,7 @@ from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, 
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.filter_notes import FilterNotes
 from mailserver.mail.headers import HeaderField, Headers
+from mailserver.mail.held_copy import HeldCopy
 from mailserver.mail.message_parts import MessagePart, MessageParts
 from mailserver.mail.outbound_answers import (
     AttemptVerdict,
@@ -198,6 +200,7 @@ __all__ = [
     "GiveUp",
     "HeaderField",
     "Headers",
+    "HeldCopy",
     "HostName",
     "IAccountList",
     "IAttemptFilter",
@@ -225,6 +228,7 @@ __all__ = [
     "IPeriodic",
     "IPreparing",
     "IPrivilegedComponent",
+    "IQuarantine",
     "IRecipientContentFilter",
     "IRecipientFilter",
     "IRecords",

@@ -31,6 +31,7 @@ from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.ids import IdSource
 from mailserver.mail.networks import Networks
 from mailserver.mail.outbound_answers import ReportVerdict
+from mailserver.mail.set_apart import held_by, released_of
 from mailserver.observe import LogFile, LogObserver
 from mailserver.plugins import catalogue as plugins
 from mailserver.plugins.asked_delivery import AskedDelivery
@@ -41,6 +42,7 @@ from mailserver.plugins.watchdog import Watchdog
 from mailserver.processes.jobs import JobProcesses
 from mailserver.processes.small import SmallProcesses
 from mailserver.processes.version import version
+from mailserver.queue.admin.quarantine import FilterHolds
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
@@ -212,6 +214,7 @@ class Server:
             fetch=self.fetching.lend(),
             send=self._own_mail.lend(name),
             keep_process=functools.partial(self.processes.keep, section),
+            quarantine=FilterHolds(name if section == "filter" else "", orders=lambda: self.queue.verbs),
         )
 
     def _delivery(self, section: str, table: Any) -> Any:
@@ -297,15 +300,18 @@ class Server:
             return await self._router.route(address)
 
     async def _judge(self, envelope: Envelope, content: Content, recipient: Recipient) -> Verdict:
-        """What the filters of the policy in force say of one recipient's copy, some time after its data."""
+        """What the filters of the policy in force say of one recipient's copy, some time after its data.
+
+        Those that have held it, and have been overruled, are not asked.  Who holds it now stands among the verdict's findings.
+        """
         await self._policy_started()
         with self._generation:
-            judgement = self._judging.content_for(envelope, content, recipient)
+            judgement = self._judging.content_for(envelope, content, recipient, released_of(envelope.findings))
             if isinstance(judgement, Deferred):
                 judgement = await judgement
         note_answers(self.steps.note, envelope.id, judgement)
-        verdict = judgement.verdict
-        return replace(verdict, findings=judgement.findings) if judgement.findings else verdict
+        found = (*map(held_by, judgement.holders), *judgement.findings)
+        return replace(judgement.verdict, findings=found) if found else judgement.verdict
 
     async def _judge_report(self, draft: ReportDraft) -> ReportVerdict | None:
         """What those of the policy in force say of a report."""

@@ -14,6 +14,7 @@ from zope.interface import Interface
 from mailserver.mail.address import Address
 from mailserver.mail.dns_records import Answer
 from mailserver.mail.fetched import Fetched
+from mailserver.mail.held_copy import HeldCopy
 
 __all__ = [
     "Clock",
@@ -21,6 +22,7 @@ __all__ = [
     "ComponentMetrics",
     "ComponentThreads",
     "Fetch",
+    "IQuarantine",
     "IRecords",
     "IResolver",
     "IStateStore",
@@ -192,6 +194,7 @@ class Services:
     * `run_in_process(function, *args, seconds=60)`: the same in a process of its own, for heavy work
     * `state`: an `IStateStore` of the component's own, which outlives a restart
     * `records`: an `IRecords` of the component's own: what must not be lost
+    * `quarantine`: an `IQuarantine`: what a filter holds.  Others are lent one in which nothing is
     * `resolver`: an `IResolver`
     * `fetch(url)`: an Awaitable of the `Fetched` answer of a web server whose name a stranger may have chosen
     * `send(content, sender=…, recipients=…)`: an Awaitable of the id of a message of the component's own, which is in the queue
@@ -229,6 +232,7 @@ class Services:
     fetch: Fetch = _NOT_LENT
     send: Send = _NOT_LENT
     run_in_process: RunInProcess = _NOT_LENT
+    quarantine: IQuarantine = _NOT_LENT
 
 
 class IStateStore(Interface):
@@ -300,6 +304,37 @@ class IRecords(Interface):
 
     def items(first: str = "", before: str | None = None, most: int = 1000) -> Awaitable[Sequence[tuple[str, bytes]]]:
         """Key and value by key, from `first` on, up to but without `before`; at most 10,000 of them."""
+
+
+class IQuarantine(Interface):
+    """The copies that a filter holds (`Quarantine` with ``hold=True``, or where `policy.quarantine` says so): to look after them.
+
+    A filter sees what it holds itself, or has found something about, and changes only what it holds itself.  `by` says who has
+    decided: it stands on the message's road.  What is not there any more, or is not the filter's, is passed over: each verb
+    returns the ids that it was done for, synced.  ValueError for what is no id; `StorageFault` where the store fails, and those
+    before it are done.
+    """
+
+    def held(
+        recipient: str = "", finding: str = "", sender: str = "", after: str = "", most: int = 100
+    ) -> Awaitable[Sequence[HeldCopy]]:
+        """The copies, the oldest message first, at most 1,000; the next ones come `after` the last one's id.
+
+        `recipient` and `sender` are patterns with ``*`` and ``?`` ("<>" for the null reverse-path), `finding` is one of a
+        finding's name, or of ``filter/name``; "" is any.
+        """
+
+    def release(ids: Sequence[str], by: str = "") -> Awaitable[Sequence[str]]:
+        """Let them go.  The filters for a recipient's copy judge it again, but for this one; what others hold stays held.
+
+        An id is a copy's, or a message's for all its copies.
+        """
+
+    def to_junk(ids: Sequence[str], by: str = "") -> Awaitable[Sequence[str]]:
+        """Deliver them into the Junk folders.  A copy for another host stays as it is."""
+
+    def drop(ids: Sequence[str], by: str = "") -> Awaitable[Sequence[str]]:
+        """Throw them away; nobody is told."""
 
 
 class IResolver(Interface):

@@ -124,10 +124,12 @@ class Quarantine:
     """Put it aside: a copy for a mailbox goes to its Junk folder, a copy for another host waits, held, for the postmaster.
 
     A verdict on a peer holds for every message of the connection, one on a sender or a content for the message, one on a
-    recipient for that recipient alone.  `why` stands in the log, in `explain` and with what is held.
+    recipient for that recipient alone.  `why` stands in the log, in `explain` and with what is held.  With `hold` a copy
+    for a mailbox waits, too, whatever `policy.quarantine` says: somebody is to decide about it (`Services.quarantine`).
     """
 
     why: str
+    hold: bool = field(default=False, kw_only=True)
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     notes: Mapping[str, object] = field(default=NO_FACTS, kw_only=True, hash=False)
 

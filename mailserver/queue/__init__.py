@@ -8,6 +8,7 @@ In the order in which they are read:
 * `commit`: group commit: one thread writes, and what arrives while it syncs is the next batch
 * `store`: the embedded store of the queue: SQLite in WAL mode, through apsw
 * `reader`: a second connection to the store, so that reading never waits for a commit
+* `summaries`: what is stored of an entry, as values for people
 * `reading_back`: what waits in the store alone, on its way back into an active queue
 * `runner`: after the commit: deliver, remember what could not be delivered, settle what could
 * `acceptance`: what follows a commit: the senders hear 250, then the runner gets the messages

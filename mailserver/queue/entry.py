@@ -212,7 +212,8 @@ class StoredMessage:
 class DestinationSummary:
     """One destination, for people.  `state` is "queued" or a `EntryState`; `due` is seconds since the epoch.
 
-    `history` is empty in a list.  `hold` is a `HoldKind`, "" where no verdict holds it; `until` as in `Attempt`.
+    `history` is empty in a list.  `hold` is a `HoldKind`, "" where no verdict holds it; `until` as in `Attempt`.  Of what a
+    verdict holds `held_by` are the filters, and `findings` what was found, in a list without evidence.
     """
 
     index: int
@@ -226,6 +227,8 @@ class DestinationSummary:
     history: tuple[Trial, ...] = ()
     hold: str = ""
     until: float | None = None
+    held_by: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

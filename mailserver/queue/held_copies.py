@@ -26,6 +26,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.faults import StorageDamaged, StorageFault
 from mailserver.mail.parcel import Destination
+from mailserver.mail.set_apart import for_judges
 from mailserver.plugins.awaiting import FAULTS, all_of, now_or_later, within
 from mailserver.queue.entry import Attempt, EntryState, Settled, destination_name
 from mailserver.queue.holding import Holding
@@ -178,7 +179,7 @@ class HeldCopies:
         if self._judge is None:
             return Defer("nobody judges")
         try:
-            envelope = replace(message.envelope, findings=attempt.findings)
+            envelope = replace(message.envelope, findings=for_judges(attempt.findings))
             answer: Any = now_or_later(self._judge(envelope, message.content, destination.recipient))
             if isinstance(answer, Deferred):
                 answer = await within(JUDGE_SECONDS, answer, self._clock)

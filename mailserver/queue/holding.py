@@ -23,12 +23,24 @@ from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.mail.set_apart import HoldKind, Returned, SetApart, why_put_aside
+from mailserver.mail.set_apart import (
+    HoldKind,
+    Returned,
+    SetApart,
+    found_before,
+    holders_of,
+    kept_findings,
+    put_aside,
+    released_of,
+    why_put_aside,
+    without_holders,
+)
 from mailserver.queue.entry import Attempt, EntryState, Trial
 from mailserver.queue.schedule import Schedule
 
 __all__ = ["Holding", "HoldingPolicy"]
 
+RELEASED_TRIES = 5  # of a verdict on what was released when its time in the queue was over
 NOT_DECIDED = "no verdict could be had in time"
 
 
@@ -74,7 +86,7 @@ class Holding:
                 undecided = replace(first, attempts=1, state=EntryState.UNDECIDED, hold=apart.kind, findings=findings)
                 found.append(replace(undecided, until=self._next(undecided, envelope, now, chance)))
             else:
-                found.append(self._held(first, envelope, one, apart.kind, now))
+                found.append(self._held(replace(first, findings=apart.findings), envelope, one, apart.kind, now))
         return tuple(found)
 
     def expired(self, attempt: Attempt) -> Attempt:
@@ -86,31 +98,36 @@ class Holding:
     ) -> Attempt:
         """What a verdict makes of an undecided one."""
         aside = why_put_aside(attempt.findings)
+        early = tuple([one for one in holders_of(attempt.findings) if not one.is_asked_again])
         if aside and not isinstance(verdict, Discard | Refuse | Defer | Quarantine):
-            verdict = Quarantine(aside, findings=verdict.findings)
+            verdict = Quarantine(aside, hold=any(one.hold for one in early), findings=verdict.findings)
         why = clean_text(getattr(verdict, "why", ""))
         judged = replace(attempt, attempts=attempt.attempts + 1, note=why, until=None, hold=None)
-        if not isinstance(verdict, Defer):
-            judged = replace(judged, findings=verdict.findings)
+        found, before = without_holders(verdict.findings), found_before(attempt.findings)
+        kept = kept_findings((*early, *holders_of(verdict.findings)), before, () if isinstance(verdict, Defer) else found)
+        if aside and not early:
+            kept = (put_aside(aside), *kept)
         if isinstance(verdict, Discard):
-            return self.expired(judged)
+            return self.expired(replace(judged, findings=found))
         if isinstance(verdict, Refuse):
+            judged = replace(judged, findings=kept)
             if self.policy.reports and envelope.peer.login and envelope.sender is not None:
                 reply = Reply.of(550, verdict.enhanced, "Refused by policy")
                 return self._returned(judged, envelope, destination, reply, now)
             return self._held(judged, envelope, destination, HoldKind.REFUSED, now)
         if isinstance(verdict, Defer):
-            judged = replace(judged, hold=HoldKind.UNDECIDED, history=attempt.tried(Trial(now, "", "", "", why)))
+            judged = replace(judged, hold=HoldKind.UNDECIDED, findings=kept, history=attempt.tried(Trial(now, "", "", "", why)))
             until = self._next(judged, envelope, now, chance)
             if until is not None:
                 return replace(judged, until=until)
-            verdict = Quarantine(f"{NOT_DECIDED}: {why}" if why else NOT_DECIDED)
+            hold = any(one.hold for one in early)
+            verdict = Quarantine(f"{NOT_DECIDED}: {why}" if why else NOT_DECIDED, hold=hold)
             judged = replace(judged, note=clean_text(verdict.why), hold=None)
         if isinstance(verdict, Quarantine):
-            if self.policy.holds_quarantine or not isinstance(destination.route, Local):
-                return self._held(judged, envelope, destination, HoldKind.QUARANTINED, now)
+            if self.policy.holds_quarantine or verdict.hold or not isinstance(destination.route, Local):
+                return self._held(replace(judged, findings=kept), envelope, destination, HoldKind.QUARANTINED, now)
             judged = replace(judged, hold=HoldKind.QUARANTINED)
-        return replace(judged, state=EntryState.DEFERRED, due=now, attempts=0)
+        return replace(judged, state=EntryState.DEFERRED, due=now, attempts=0, findings=found)
 
     def _held(self, attempt: Attempt, envelope: Envelope, destination: Destination, kind: HoldKind, now: float) -> Attempt:
         """A user whose own mail is held is told at once; nobody else ever."""
@@ -126,6 +143,7 @@ class Holding:
 
     def _next(self, attempt: Attempt, envelope: Envelope, now: float, chance: float) -> float | None:
         due = self._schedule.next_due(attempts=attempt.attempts, received_at=envelope.received_at, now=now, chance=chance)
-        if due is None and attempt.attempts == 1:  # it was committed a moment ago
-            return self._schedule.after_pause(attempts=1, now=now, chance=chance)
+        tries = RELEASED_TRIES if released_of(attempt.findings) else 1  # it was committed, or released, a moment ago
+        if due is None and attempt.attempts <= tries:
+            return self._schedule.after_pause(attempts=attempt.attempts, now=now, chance=chance)
         return due

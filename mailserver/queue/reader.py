@@ -20,17 +20,15 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.envelope_codec import decode_envelope
 from mailserver.mail.faults import StorageBroken, StorageDamaged
 from mailserver.mail.headers import Headers
-from mailserver.mail.ids import time_of
-from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.set_apart import HoldKind
 from mailserver.mail.tags import tag_lines
 from mailserver.queue.entry import (
     FRONT,
     HIGHEST_NUMBER,
+    SPOOLED,
     WHOLE_ENTRY,
     Attempt,
-    DestinationSummary,
     DuePlace,
     EntryState,
     EntrySummary,
@@ -38,7 +36,6 @@ from mailserver.queue.entry import (
     decode_findings,
     decode_history,
     decode_reply,
-    destination_name,
     number_of,
     shown_id,
     stored_size_of,
@@ -49,6 +46,7 @@ from mailserver.queue.mark import required_files
 from mailserver.queue.shared_memory import SharedMemory
 from mailserver.queue.spool import Spool
 from mailserver.queue.store import DAMAGED, cut_off_is_damage
+from mailserver.queue.summaries import damaged_summary, destination_summary
 
 # What a damaged row may raise where it is decoded: anything that wrong types and figures lead to.
 ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, struct.error)
@@ -58,6 +56,7 @@ __all__ = ["OpenEntry", "ReadMessage", "SqliteReader", "Unreadable", "list_entri
 BUSY_MILLISECONDS = 5000
 LATEST = 1e11  # seconds since the epoch: the year 5138
 DESTINATIONS_MOST = 1_000_000
+HEAD_OCTETS = 65_536  # of a header section that is looked at for people
 ATTEMPT = "number, destination, remote, state, attempts, due, reply, note, report, history, until, hold, findings"
 ORDER_OF_STATES = ("damaged", "failed", "held", "undecided", "deferred", "queued", "returned", "delivered", "dropped")
 
@@ -312,6 +311,42 @@ class SqliteReader:
             found.append(NumberedSummary(barred, damaged_summary(barred, "", why)))
         return found
 
+    def held_page(self, after: int, up_to: int, limit: int) -> Sequence[NumberedSummary]:
+        """As `page`, of the entries with a copy that a verdict holds: by the index of their ends, however long the queue is."""
+        with self._reading() as connection:
+            numbers = [
+                int(number)
+                for (number,) in connection.execute(
+                    "SELECT DISTINCT number FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL AND state = ?"
+                    " AND hold IS NOT NULL AND number > ? AND number <= ? ORDER BY number LIMIT ?",
+                    (str(EntryState.HELD), after, up_to, limit),
+                )
+            ]
+            return [NumberedSummary(number, self._summary(connection, number)) for number in numbers]
+
+    def heads(self, numbers: Sequence[int]) -> dict[int, tuple[Envelope, bytes]]:
+        """The envelopes of entries and the beginnings of their header sections, of those that can be read."""
+        found: dict[int, tuple[Envelope, bytes]] = {}
+        with self._reading() as connection:
+            for number in numbers:
+                with contextlib.suppress(apsw.SQLError, apsw.CorruptError, OSError, *ROW_FAULTS):
+                    found[number] = self._head(connection, number)
+        return found
+
+    def _head(self, connection: apsw.Connection, number: int) -> tuple[Envelope, bytes]:
+        blob = connection.blob_open("main", "entry", "message", number, False)
+        with contextlib.closing(blob):
+            _, flags, raw, envelope_octets, prefix_octets, stored, skip = FRONT.unpack(blob.read(FRONT.size))
+            envelope, _ = decode_envelope(blob.read(envelope_octets))
+            spooled, id = bool(flags & SPOOLED), raw.decode("ascii")
+            prefix = blob.read(min(prefix_octets, HEAD_OCTETS))
+            head = prefix if spooled else prefix + blob.read(min(HEAD_OCTETS, stored))
+        if spooled and len(head) < HEAD_OCTETS and number_of(id) == number:
+            with open(self._spool.path(id), "rb") as file:
+                file.seek(skip)
+                head += file.read(HEAD_OCTETS)
+        return envelope, head
+
     def _summary(self, connection: apsw.Connection, number: int, with_history: bool = True) -> EntrySummary:
         """One entry for people; one that cannot be read as a damaged one."""
         try:
@@ -498,33 +533,6 @@ def id_in(connection: apsw.Connection, number: int) -> str:
         return str(row[0].decode("ascii"))
     except (apsw.Error, *ROW_FAULTS):
         return ""
-
-
-def damaged_summary(number: int, id: str, why: str) -> EntrySummary:
-    """An entry of which nothing but the number is sure."""
-    id = shown_id(number, id)
-    return EntrySummary(id, time_of(id), "", 0, EntryState.DAMAGED, (), clean_text(why))
-
-
-def destination_summary(destination: Destination, attempt: Attempt | None, with_history: bool) -> DestinationSummary:
-    """One destination for people."""
-    first = DestinationSummary(
-        destination.index, str(destination.recipient.address), destination_name(destination), "queued", 0, None, "", ""
-    )
-    if attempt is None:
-        return first
-    reply = "" if attempt.reply is None else str(attempt.reply)
-    return replace(
-        first,
-        state=attempt.shown_state,
-        attempts=attempt.attempts,
-        due=attempt.due,
-        reply=reply,
-        note=attempt.note,
-        history=attempt.history if with_history else (),
-        hold=str(attempt.hold or ""),
-        until=attempt.until,
-    )
 
 
 def list_entries(

@@ -20,7 +20,7 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.own_results import without_own_results
 from mailserver.mail.reply import Reply
-from mailserver.mail.set_apart import put_aside
+from mailserver.mail.set_apart import Holder, kept_findings, with_holders
 from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
 from mailserver.mail.trace import goes_round, message_id, received
 from mailserver.plugins.awaiting import all_of
@@ -51,8 +51,8 @@ class TakenMessage(Protocol):
     parameters: MailParameters
     recipients: list[Recipient]
     routes: Routes
-    quarantine: str
-    aside: list[str]
+    quarantine: tuple[Holder, ...]
+    aside: list[tuple[Holder, ...]]
     discard: str
     discarded: list[str]
     findings: tuple[Finding, ...]
@@ -81,12 +81,13 @@ class AfterData:
     the whole behind them.
     """
 
-    __slots__ = ("_id", "_profile", "_transaction")
+    __slots__ = ("_holders", "_id", "_profile", "_transaction")
 
     def __init__(self, transaction: TakenMessage) -> None:
         self._transaction = transaction
         self._profile = transaction.profile
         self._id = transaction.id
+        self._holders: Sequence[tuple[Holder, ...]] = ()  # of each recipient's copy, when it has been judged
 
     async def replies(self, content: Content) -> Sequence[Reply]:
         """Judge the message and make it durable, or not."""
@@ -134,7 +135,7 @@ class AfterData:
             tags = added_tags(content, draft.content)
             content, routes, added = draft.content, draft.routes, draft.added
             original, envelope = content, transaction.envelope()
-            transaction.quarantine = transaction.quarantine or draft.aside
+            transaction.quarantine = with_holders(transaction.quarantine, draft.aside)
             if transaction.discard or draft.aside or (tags and decision is None):
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
@@ -155,7 +156,7 @@ class AfterData:
         refusal = transaction.weigh("content", judgement)
         transaction.findings += judgement.findings  # also of what is refused: those who are told of the end see why
         if refusal is None:
-            transaction.quarantine = transaction.quarantine or judgement.quarantine
+            transaction.quarantine = with_holders(transaction.quarantine, judgement.quarantine)
             transaction.discard = judgement.discard
         return refusal
 
@@ -178,16 +179,23 @@ class AfterData:
         judgements = [next(late) if isinstance(one, Deferred) else one for one in asked]
         for one in judgements:
             note_answers(self._profile.note, self._id, one)
+        self._holders = [one.holders for one in judgements]
         return [replace(one.verdict, findings=one.findings) if one.findings else one.verdict for one in judgements]
 
     def _decide(self, verdicts: Sequence[Verdict]) -> Decision:
         transaction, profile = self._transaction, self._profile
-        quarantine = transaction.quarantine
-        aside = [quarantine or why for why in transaction.aside]
+        early = [self._early(n) for n in range(len(transaction.recipients))]
+        aside = [holders[0].why if holders else "" for holders in early]
+        holds = [any(one.hold for one in holders) for holders in early]
         discarded = [transaction.discard or why for why in transaction.discarded]
         answers = Answers.EACH if profile.lmtp else Answers.WHERE_NEEDED if transaction.parameters.prdr else Answers.ONE
         knows_sender = bool(transaction.peer.login) and transaction.sender is not None
-        return decide(verdicts, aside, discarded, answers=answers, reports=knows_sender and profile.copy_policy.reports)
+        reports = knows_sender and profile.copy_policy.reports
+        return decide(verdicts, aside, discarded, answers=answers, reports=reports, holds=holds)
+
+    def _early(self, n: int) -> tuple[Holder, ...]:
+        """Who wanted the copy of recipient `n` put aside before it was judged itself."""
+        return with_holders(self._transaction.quarantine, self._transaction.aside[n])
 
     def _copies(
         self,
@@ -207,19 +215,25 @@ class AfterData:
             if too_many:
                 why = f"{too_many} tags are left out: a copy has no more than {TAG_OCTETS} octets of them"
                 transaction.note("filter", stage="tags", verdict="", why=why, recipient=str(recipient.address))
-            undecided = self._before(n, findings) if fate.fate is Fate.UNDECIDED else ()
-            ways += [RecipientRoute(recipient, route, fate, reply, undecided, lines) for route in routes[n]]
+            kept = () if fate.fate is Fate.DELIVERED else self._kept(n, fate, findings, verdicts)
+            ways += [RecipientRoute(recipient, route, fate, reply, kept, lines) for route in routes[n]]
         if added and any(one.fate is not Fate.REFUSED for one in decision.fates):  # else the sender comes again for all
-            fate = fate_of(PASS, transaction.quarantine, transaction.discard)
+            whole = transaction.quarantine
+            aside = whole[0].why if whole else ""
+            fate = fate_of(PASS, aside, transaction.discard, any(one.hold for one in whole))
+            kept = kept_findings(whole, transaction.findings) if whole else ()
             lines, _ = tag_lines(transaction.findings, tags)
             for recipient, his in zip(added, routes[len(transaction.recipients) :], strict=True):
-                ways += [RecipientRoute(recipient, route, fate, None, (), lines) for route in his]
+                ways += [RecipientRoute(recipient, route, fate, None, kept, lines) for route in his]
         return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
 
-    def _before(self, n: int, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-        """For whoever judges the copy of recipient `n` again: what was known before it was judged now."""
-        aside = self._transaction.quarantine or self._transaction.aside[n]
-        return (put_aside(aside), *findings) if aside else findings
+    def _kept(
+        self, n: int, fate: CopyFate, findings: tuple[Finding, ...], verdicts: Sequence[Verdict]
+    ) -> tuple[Finding, ...]:
+        """What the store keeps with the copy of recipient `n`, should it be held: for people, and for who judges it again."""
+        holders = (*self._early(n), *(self._holders[n] if self._holders else ()))
+        found = verdicts[n].findings if verdicts and fate.fate is not Fate.UNDECIDED else ()
+        return kept_findings(holders, findings, found)
 
     def _answers(self, decision: Decision, verdicts: Sequence[Verdict], accepted: Reply) -> Sequence[Reply]:
         """What the sender hears when it is durable, or is not."""

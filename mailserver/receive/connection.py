@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from mailserver.mail.answers import Finding
 from mailserver.mail.envelope import Peer
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Holder
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.generation import Generation
 from mailserver.receive.listener import Listener
@@ -104,7 +105,7 @@ class Connection(Protocol):
         self.progress: Progress | None = None
         self.messages = self.errors = self.junk = self.denials = 0
         self.found_at_connect: tuple[Finding, ...] = ()  # what encryption does not take back
-        self.quarantine = ""  # why every message of this connection is put aside
+        self.quarantine: tuple[Holder, ...] = ()  # who wants every message of this connection put aside
         self.login: Any = None  # the exchange that is going on (`ILogin`)
 
     # --- its end ---

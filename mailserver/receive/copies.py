@@ -27,6 +27,7 @@ __all__ = ["Copies", "RecipientRoute", "copies_for", "copies_of"]
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 HOLDS = {
     Fate.ASIDE: HoldKind.QUARANTINED,
+    Fate.HELD: HoldKind.QUARANTINED,
     Fate.UNDECIDED: HoldKind.UNDECIDED,
     Fate.WITHHELD: HoldKind.REFUSED,
 }
@@ -36,8 +37,8 @@ HOLDS = {
 class RecipientRoute:
     """One route of a recipient and the fate of the copy that goes there.
 
-    `reply` is the refusal of one that is RETURNED; `findings` are those of one that is UNDECIDED.  `lines` are the tags of this
-    recipient's copy (`mail.tags`).
+    `reply` is the refusal of one that is RETURNED; `findings` are those of one that is kept (`mail.set_apart`).  `lines` are the
+    tags of this recipient's copy (`mail.tags`).
     """
 
     recipient: Recipient

@@ -34,6 +34,7 @@ from mailserver.mail.edits import (
     apply_edits,
 )
 from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.mail.set_apart import Holder, with_holders
 from mailserver.plugins.awaiting import FAULTS, within
 from mailserver.receive.bound_filter import Question
 from mailserver.receive.judgement import FilterAnswer, Judgement, judgement_of
@@ -63,15 +64,15 @@ class Way:
 class WorkingCopy:
     """A message that is being edited.
 
-    `ways` has those of each recipient of the transaction, in their order, then of each of `added`, who was none.  `aside` says
-    why all copies are put aside, "" where they are not.
+    `ways` has those of each recipient of the transaction, in their order, then of each of `added`, who was none.  `aside`
+    are those who want all copies put aside.
     """
 
     content: Content
     sender: Address | None
     ways: tuple[tuple[Way, ...], ...]
     added: tuple[Recipient, ...] = ()
-    aside: str = ""
+    aside: tuple[Holder, ...] = ()
 
     @classmethod
     def of(cls, envelope: Envelope, content: Content, routes: Sequence[Sequence[Local | Remote]]) -> WorkingCopy:
@@ -171,7 +172,8 @@ class Editing:
                 case AddRecipient():
                     draft = await self._with_another(draft, edit)
                 case PutAside(why):
-                    draft = replace(draft, aside=draft.aside or why or "quarantine")
+                    holder = Holder(modifier.bound.name, modifier.stage, why or "quarantine")
+                    draft = replace(draft, aside=with_holders(draft.aside, (holder,)))
         draft = replace(draft, content=apply_edits(draft.content, header))
         content = draft.content
         if len(content.head) > limits.header_octets:

@@ -24,17 +24,19 @@ __all__ = ["DELIVERED", "Answers", "CopyFate", "Decision", "Fate", "decide", "fa
 class Fate(enum.IntEnum):
     """What becomes of a copy, the mildest first.
 
-    ASIDE: into Junk, or held.  UNDECIDED: held, and judged again.  WITHHELD: held for good, since it was refused.  RETURNED: not
-    delivered, and its sender gets a report.  DISCARDED: not delivered, recorded.  REFUSED: not taken, as the sender hears.
+    ASIDE: into Junk, or held.  HELD: held until somebody decides.  UNDECIDED: held, and judged again.  WITHHELD: held for good,
+    since it was refused.  RETURNED: not delivered, and its sender gets a report.  DISCARDED: not delivered, recorded.  REFUSED:
+    not taken, as the sender hears.
     """
 
     DELIVERED = 0
     ASIDE = 1
-    UNDECIDED = 2
-    WITHHELD = 3
-    RETURNED = 4
-    DISCARDED = 5
-    REFUSED = 6
+    HELD = 2
+    UNDECIDED = 3
+    WITHHELD = 4
+    RETURNED = 5
+    DISCARDED = 6
+    REFUSED = 7
 
 
 class CopyFate(NamedTuple):
@@ -65,8 +67,11 @@ class Decision:
     each: bool
 
 
-def fate_of(verdict: Verdict, aside: str = "", discarded: str = "") -> CopyFate:
-    """What one verdict makes of a copy.  `aside` and `discarded` say why an earlier stage has put it aside, or thrown it away."""
+def fate_of(verdict: Verdict, aside: str = "", discarded: str = "", holds: bool = False) -> CopyFate:
+    """What one verdict makes of a copy.
+
+    `aside` and `discarded` say why an earlier stage has put it aside, or thrown it away; `holds`: that one wants it held.
+    """
     if discarded:
         return CopyFate(Fate.DISCARDED, discarded)
     if isinstance(verdict, Refuse):
@@ -76,20 +81,27 @@ def fate_of(verdict: Verdict, aside: str = "", discarded: str = "") -> CopyFate:
     if isinstance(verdict, Discard):
         return CopyFate(Fate.DISCARDED, verdict.why or "discarded")
     if isinstance(verdict, Quarantine):
-        return CopyFate(Fate.ASIDE, aside or verdict.why or "quarantine")
-    return CopyFate(Fate.ASIDE, aside) if aside else DELIVERED
+        is_held = holds or verdict.hold
+        return CopyFate(Fate.HELD if is_held else Fate.ASIDE, aside or verdict.why or "quarantine")
+    return CopyFate(Fate.HELD if holds else Fate.ASIDE, aside) if aside else DELIVERED
 
 
 def decide(
-    verdicts: Sequence[Verdict], aside: Sequence[str], discarded: Sequence[str], *, answers: Answers, reports: bool
+    verdicts: Sequence[Verdict],
+    aside: Sequence[str],
+    discarded: Sequence[str],
+    *,
+    answers: Answers,
+    reports: bool,
+    holds: Sequence[bool] = (),
 ) -> Decision:
     """The verdicts on each recipient's copy, at least one.  `reports`: a sender of a refused copy is told of it.
 
-    `aside` and `discarded` as in `fate_of`, for each recipient.
+    `aside`, `discarded` and `holds` as in `fate_of`, for each recipient.
     """
-    fates = list(map(fate_of, verdicts, aside, discarded))
+    fates = list(map(fate_of, verdicts, aside, discarded, holds or (False,) * len(verdicts)))
     kinds = {one.fate for one in fates}
-    taken = bool(kinds & {Fate.DELIVERED, Fate.ASIDE})
+    taken = bool(kinds & {Fate.DELIVERED, Fate.ASIDE, Fate.HELD})
     mixed = bool(kinds & {Fate.WITHHELD, Fate.UNDECIDED}) and len(kinds) > 1
     if answers is Answers.EACH or (answers is Answers.WHERE_NEEDED and mixed):
         refused = [one if one.fate not in (Fate.WITHHELD, Fate.UNDECIDED) else CopyFate(Fate.REFUSED, one.why) for one in fates]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mailserver.mail.answers import Accept, Discard, Finding, Quarantine, Signal, Verdict
+from mailserver.mail.answers import Accept, Defer, Discard, Finding, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit, in_words
 from mailserver.mail.message_parts import BEYOND_BOUNDS
+from mailserver.mail.set_apart import Holder
 from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
 
 __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_bounds", "with_worse"]
 
 OURS = "mailserver"  # who has found what no filter has said
+HOLDS = (Refuse, Defer, Quarantine)
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
@@ -42,12 +44,14 @@ class Judgement:
     """The outcome of one stage.
 
     `verdict` is Pass, Quarantine, Defer, Discard, Refuse, Disconnect or Accept; of several equally bad ones the first that was
-    asked for.  `answers` stand in the order in which the filters were asked; those that had nothing to say are missing, unless
-    their passes are recorded, and those that need not be asked any more.
+    asked for, of those that put aside the first that wants it held.  `answers` stand in the order in which the filters were
+    asked; those that had nothing to say are missing, unless their passes are recorded, and those that need not be asked any more.
+    Of the first `taken_away`, which an Accept has followed, only hard ones count.
     """
 
     verdict: Verdict
     answers: tuple[FilterAnswer, ...]
+    taken_away: int = 0
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -65,10 +69,22 @@ class Judgement:
         return sum((finding.score for finding in self.findings), 0.0)
 
     @property
-    def quarantine(self) -> str:
-        """Why it is to be put aside, "" where it is not."""
+    def quarantine(self) -> tuple[Holder, ...]:
+        """Who wants it put aside, the strictest first; () where nobody does."""
+        return self.holders if isinstance(self.verdict, Quarantine) else ()
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Who stands in the way of a delivery, the one whose verdict it is first."""
         verdict = self.verdict
-        return verdict.why or "quarantine" if isinstance(verdict, Quarantine) else ""
+        if not isinstance(verdict, HOLDS):
+            return ()
+        found = [
+            Holder(answer.filter, answer.stage, answer.verdict.why or "quarantine", getattr(answer.verdict, "hold", False))
+            for n, answer in enumerate(self.answers)
+            if isinstance(answer.verdict, HOLDS) and not answer.is_shadow and (n >= self.taken_away or answer.is_hard)
+        ]
+        return tuple(sorted(found, key=lambda one: (one.why != (verdict.why or "quarantine"), not one.hold)))
 
     @property
     def discard(self) -> str:
@@ -97,7 +113,9 @@ def judgement_of(answers: Sequence[FilterAnswer], taken_away: int = 0) -> Judgem
         elif kind in STRONGEST_FIRST and STRONGEST_FIRST.index(kind) < rank:
             rank = STRONGEST_FIRST.index(kind)
             best = verdict
-    return Judgement(best, tuple(answers))
+        elif isinstance(verdict, Quarantine) and isinstance(best, Quarantine) and verdict.hold and not best.hold:
+            best = verdict
+    return Judgement(best, tuple(answers), taken_away)
 
 
 def with_bounds(judgement: Judgement, content: Content) -> Judgement:
@@ -106,7 +124,8 @@ def with_bounds(judgement: Judgement, content: Content) -> Judgement:
     if not beyond or any(finding.name == BEYOND_BOUNDS for finding in judgement.findings):
         return judgement
     finding = Finding(BEYOND_BOUNDS, 0.0, beyond, source=OURS)
-    return Judgement(judgement.verdict, (*judgement.answers, FilterAnswer(OURS, "content", PASS, 0.0, findings=(finding,))))
+    answers = (*judgement.answers, FilterAnswer(OURS, "content", PASS, 0.0, findings=(finding,)))
+    return Judgement(judgement.verdict, answers, judgement.taken_away)
 
 
 def with_worse(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> tuple[Finding, ...]:

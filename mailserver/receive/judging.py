@@ -111,14 +111,20 @@ class Judging:
         return with_bounds(judgement, content) if content.parts_beyond_bounds else judgement
 
     def content_for(
-        self, envelope: Envelope, content: Content, recipient: Recipient
+        self, envelope: Envelope, content: Content, recipient: Recipient, without: frozenset[str] = frozenset()
     ) -> Judgement | Deferred[Judgement]:
-        """After the data, for this recipient alone: who judges his copy, and last who weighs all that was found."""
+        """After the data, for this recipient alone: who judges his copy, and last who weighs all that was found.
+
+        Whoever is in `without` is not asked: he has held the copy, and has let it go.
+        """
         service = envelope.peer.service
         groups, scores = self._content_for.groups(service), self._scores.groups(service)
         if not groups and not scores:
             return PASSED
-        return ask((*groups, *scores), self._clock, envelope, content, recipient)
+        every = (*groups, *scores)
+        if without:
+            every = tuple([tuple([one for one in group if one.bound.name not in without]) for group in every])
+        return ask(every, self._clock, envelope, content, recipient)
 
     def modifiers(self, service: str) -> Sequence[Question]:
         """Who may change a message, in the order in which they do so; last those who sign it."""

@@ -15,6 +15,7 @@ from mailserver.interfaces import Denied, LoggedIn, TransactionEnd
 from mailserver.mail.answers import Defer, Disconnect, Refuse
 from mailserver.mail.envelope import TLSFacts
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import with_holders
 from mailserver.receive.connection import Connection
 from mailserver.receive.judging import PASSED, Judgement, note_answers, with_worse
 from mailserver.receive.login_replies import reply_to
@@ -132,7 +133,7 @@ class ReceiveProtocol(Connection):
         if judgement is PASSED:
             return
         note_answers(self.profile.note, self.connection, judgement)
-        self.quarantine = self.quarantine or judgement.quarantine
+        self.quarantine = with_holders(self.quarantine, judgement.quarantine)
         if judgement.findings:
             self.peer = replace(self.peer, findings=with_worse(self.peer.findings, judgement.findings))
 

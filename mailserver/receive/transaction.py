@@ -30,6 +30,7 @@ from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameter
 from mailserver.mail.mending import mended
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Holder, with_holders
 from mailserver.plugins.awaiting import FAULTS
 from mailserver.receive.after_data import AfterData
 from mailserver.receive.editing import ROUTES_MOST
@@ -48,7 +49,7 @@ SURPLUS_MOST = 1000  # surplus recipients that count as no error of the peer's, 
 class Transaction:
     """What one MAIL has begun.  `recipients` are the accepted forward-paths, each with its routes.
 
-    `quarantine` says why every message of this connection is put aside, "" where it is not.  `findings` are those about the peer,
+    `quarantine` are those who want every message of this connection put aside.  `findings` are those about the peer,
     the sender and the message.
     """
 
@@ -77,7 +78,9 @@ class Transaction:
         "spooling",
     )
 
-    def __init__(self, profile: Profile, peer: Peer, connection: str, id: str = "", *, quarantine: str = "") -> None:
+    def __init__(
+        self, profile: Profile, peer: Peer, connection: str, id: str = "", *, quarantine: tuple[Holder, ...] = ()
+    ) -> None:
         self.profile = profile
         self.peer = peer
         self.connection = connection
@@ -91,8 +94,8 @@ class Transaction:
         # has failed: when the waiting is cancelled nobody knows, and a message that is stored without its file is lost.
         self.file_is_queues = False
         self.has_file = False  # a modifier has made one
-        self.quarantine = quarantine  # why the whole message is put aside
-        self.aside: list[str] = []  # why the copies of each recipient are
+        self.quarantine = quarantine  # who wants the whole message put aside
+        self.aside: list[tuple[Holder, ...]] = []  # who wants the copies of each recipient put aside
         self.discard = ""  # why the whole message is thrown away
         self.discarded: list[str] = []  # why the copy of each recipient is
         self.findings: tuple[Finding, ...] = peer.findings
@@ -129,7 +132,7 @@ class Transaction:
                 refusal = self.weigh("mail", judgement)
                 if refusal is not None:
                     return refusal
-                self.quarantine = self.quarantine or judgement.quarantine
+                self.quarantine = with_holders(self.quarantine, judgement.quarantine)
                 self.discard = judgement.discard
                 self.findings += judgement.findings
         if self.posting is not None:
@@ -153,7 +156,8 @@ class Transaction:
             self._surplus += 1
             return self.refused("rcpt", replies.too_many_recipients(self.id), "they lead too many ways", address)
         recipient = Recipient(address, parameters)
-        aside = discarded = ""
+        aside: tuple[Holder, ...] = ()
+        discarded = ""
         findings: tuple[Finding, ...] = ()
         if profile.asks.recipient:
             judgement = profile.judging.recipient(self.envelope(), recipient)

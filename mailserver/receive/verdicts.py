@@ -80,6 +80,8 @@ def read_verdict(answer: object, allowed: frozenset[type]) -> Verdict:
     why = _words(words)
     if type(answer) is kind and why is words and said.findings is NO_FINDINGS and said.notes is NO_FACTS:
         return said  # type: ignore[no-any-return]
+    if kind is Quarantine:
+        return Quarantine(why, hold=getattr(said, "hold", False) is True)
     if kind is Refuse or kind is Defer:
         try:
             return kind(why, said.enhanced, reply=said.reply)

@@ -23,6 +23,7 @@ In the order in which they are read:
 * `verbs`: what both stores in memory do with each call: let it fail, tell who forgot to await it
 * `state`: an `IStateStore` in memory
 * `records`: an `IRecords` in memory
+* `quarantine`: an `IQuarantine` in memory
 * `fetch`: a `Fetch` that answers with the pages of the test
 * `sending`: a `Send` that keeps what a component has sent
 * `resolver`: an `IResolver` that knows what the test has told it

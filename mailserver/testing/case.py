@@ -31,6 +31,7 @@ from mailserver.plugins.metrics import Metrics
 from mailserver.processes.job_format import call_job, job_of, result_of, take_beyond
 from mailserver.receive.judging import BoundFilter, Judging
 from mailserver.testing.fetch import FakeFetch
+from mailserver.testing.quarantine import MemoryQuarantine
 from mailserver.testing.records import MemoryRecords
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.sending import FakeSend
@@ -75,10 +76,10 @@ def _at_once(function: Any, *arguments: Any) -> None:
 class ComponentCase(TestCase):
     """Makes what a component is given, and the component.
 
-    `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records` and
-    `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the messages that it
-    has sent.  A verb of `state` or `records` that was
-    called and never awaited fails the test at its end.
+    `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records`,
+    `quarantine` and `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the
+    messages that it has sent.  A verb of `state`, `records` or `quarantine` that was called and never awaited fails the test at
+    its end.
     """
 
     def setUp(self) -> None:
@@ -89,6 +90,7 @@ class ComponentCase(TestCase):
         self.state = MemoryState(self.clock, name=TESTED)
         self.metrics: dict[str, Metrics] = {}
         self.records = MemoryRecords(name=TESTED)
+        self.quarantine = MemoryQuarantine(self.clock, name=TESTED)
         self.fetch = FakeFetch()
         self.send_mail = FakeSend()
         self.addCleanup(self._assert_all_were_awaited)
@@ -97,6 +99,7 @@ class ComponentCase(TestCase):
     def _assert_all_were_awaited(self) -> None:
         """A verb does nothing before it is awaited, and what it returns is true: that goes wrong in silence."""
         forgotten = self.state.calls.never_awaited() + self.records.calls.never_awaited()
+        forgotten += self.quarantine.calls.never_awaited()
         self.assertEqual(forgotten, [], "never awaited")
 
     # --- The component. ---
@@ -121,6 +124,7 @@ class ComponentCase(TestCase):
             fetch=self.fetch,
             send=self.send_mail,
             run_in_process=_as_in_a_process,
+            quarantine=self.quarantine.space(name),
             resolver=self.resolver,
             hostname="mail.example.test",
             configuration_directory=folder,

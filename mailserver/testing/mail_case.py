@@ -54,6 +54,7 @@ class MailCase(FilterCase):
             clock=self.clock,
             state=self.state,
             records=self.records,
+            quarantine=self.quarantine,
             services=self.services_for,
             folder=folder,
         )

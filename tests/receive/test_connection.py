@@ -163,7 +163,7 @@ class Greetings(Case):
             protocol.dataReceived(MESSAGE + b"EHLO again.example\r\n" + MESSAGE)
             says.verdict = Quarantine("another")
             protocol.dataReceived(b"EHLO again.example\r\n")
-            self.assertEqual(protocol.quarantine, "odd")
+            self.assertEqual([one.why for one in protocol.quarantine], ["odd"])
             places = [one.route.mailbox.place for _, _, found in listener.store.taken for one in found]  # type: ignore[union-attr]
             self.assertEqual(places, [("Junk",)] * 2)
 

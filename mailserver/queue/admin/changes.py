@@ -10,7 +10,7 @@ from mailserver.mail.answers import Local, Remote
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
-from mailserver.mail.set_apart import HoldKind
+from mailserver.mail.set_apart import HoldKind, holders_of, let_through
 from mailserver.queue.entry import CLOSED, KEY_OCTETS, REPORT_HELD, Attempt, EntryState, Trial, pack
 from mailserver.queue.reader import ReadMessage
 
@@ -21,7 +21,11 @@ QUEUED = "queued"  # a destination of which nothing is recorded
 
 
 class Verb(enum.StrEnum):
-    """What can be done to waiting mail."""
+    """What can be done to waiting mail.
+
+    The last two are for what verdicts hold: LET_THROUGH takes a hold away, and whoever has not held the copy judges it again;
+    JUNK delivers it into the Junk folder.
+    """
 
     RETRY = "retry"
     HOLD = "hold"
@@ -29,6 +33,8 @@ class Verb(enum.StrEnum):
     BOUNCE = "bounce"
     DROP = "drop"
     REDIRECT = "redirect"
+    LET_THROUGH = "let through"
+    JUNK = "junk"
 
 
 STEPS = {
@@ -38,6 +44,8 @@ STEPS = {
     Verb.BOUNCE: "bounced",
     Verb.DROP: "dropped",
     Verb.REDIRECT: "redirected",
+    Verb.LET_THROUGH: "released",
+    Verb.JUNK: "junk",
 }
 """The step on the message's road."""
 
@@ -50,7 +58,10 @@ OPEN_TO = {
     Verb.BOUNCE: (*WAITING, EntryState.HELD),
     Verb.DROP: (*WAITING, *KEPT),
     Verb.REDIRECT: (*WAITING, *KEPT),
+    Verb.LET_THROUGH: (EntryState.HELD,),
+    Verb.JUNK: (EntryState.HELD,),
 }
+OF_HOLDS = (Verb.LET_THROUGH, Verb.JUNK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,8 @@ def is_open_to(verb: Verb, state: str, hold: str | None = "") -> bool:
 
     What a verdict holds is not returned: whose address stands there as the sender's has had a yes, and may be anybody.
     """
+    if verb in OF_HOLDS and not hold:
+        return False
     return state in OPEN_TO[verb] and not (verb is Verb.BOUNCE and hold and state == EntryState.HELD)
 
 
@@ -80,11 +93,14 @@ def change_states(
     indexes: Collection[int],
     now: float,
     note: str,
+    by: str = "",
+    holders: frozenset[str] = frozenset(),
 ) -> Change | None:
     """Retry, hold, release, bounce or drop those of `indexes` that are open to it; None where none is.
 
     What waits for a verdict is judged at once where it is tried again, and delivered without one where it is released.
-    `now` (seconds since the epoch) becomes the due time of what is to be tried; `note` says who asked.
+    `now` (seconds since the epoch) becomes the due time of what is to be tried; `note` says who asked.  `by` stands with what
+    is let through: only what these `holders` hold, where any are named, and only their hold is taken away.
     """
     known = {attempt.destination: attempt for attempt in attempts}
     changed: list[Attempt] = []
@@ -99,7 +115,15 @@ def change_states(
             if verb in (Verb.RELEASE, Verb.DROP):
                 changed.append(replace(before, report=now if verb is Verb.RELEASE else None, note=""))
             continue
-        if verb is Verb.RETRY and before.state is EntryState.UNDECIDED:
+        if holders and holders.isdisjoint([holder.filter for holder in holders_of(before.findings)]):
+            continue
+        if verb is Verb.LET_THROUGH:
+            changed.append(_let_through(before, now, note, by, holders))
+        elif verb is Verb.JUNK:
+            if isinstance(one.route, Local):
+                aside = replace(before, state=EntryState.DEFERRED, due=now, report=None, until=None, note=note)
+                changed.append(replace(aside, hold=HoldKind.QUARANTINED))
+        elif verb is Verb.RETRY and before.state is EntryState.UNDECIDED:
             changed.append(replace(before, until=now))
         elif verb in (Verb.RETRY, Verb.RELEASE):
             hold = before.hold if verb is Verb.RETRY else None
@@ -154,6 +178,15 @@ def redirect(
     packed = pack(message.number, message.envelope, message.content, destinations)
     row = (len(destinations), packed[KEY_OCTETS:]) if added else None
     return Change(message.number, tuple([one.index for one in chosen]), (*ended, *begun), row)
+
+
+def _let_through(before: Attempt, now: float, note: str, by: str, holders: frozenset[str]) -> Attempt:
+    """Judged at once by whoever has not held it; where nobody knows who has, it is delivered."""
+    left = let_through(before.findings, by, holders)
+    if left is None:
+        return replace(before, state=EntryState.DEFERRED, due=now, report=None, until=None, hold=None, note=note)
+    judged = replace(before, state=EntryState.UNDECIDED, hold=HoldKind.UNDECIDED, until=now, due=None, report=None)
+    return replace(judged, findings=left, attempts=0, note=note)
 
 
 def _bounced(before: Attempt, destination: Destination, now: float, note: str) -> Attempt:

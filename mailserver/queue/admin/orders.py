@@ -32,14 +32,16 @@ from twisted.internet.defer import Deferred
 
 from mailserver.interfaces import Clock
 from mailserver.mail.answers import Local, Remote
+from mailserver.mail.held_copy import HeldCopy
 from mailserver.mail.outcomes import clean_text
 from mailserver.queue.admin.changes import STEPS, Change, Verb, change_states, is_open_to, redirect
+from mailserver.queue.admin.held import held_copies
 from mailserver.queue.admin.selection import Selection
 from mailserver.queue.entry import Attempt, EntryState, EntrySummary, Settled, is_id
 from mailserver.queue.lock import lock_directory
 from mailserver.queue.mark import End, required_files, write_mark
 from mailserver.queue.outcome_writer import remove_files
-from mailserver.queue.reader import SqliteReader, Unreadable
+from mailserver.queue.reader import NumberedSummary, SqliteReader, Unreadable
 from mailserver.queue.recovery import Recovery
 from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Spool
@@ -59,13 +61,17 @@ NOTHING = "there is nothing to {verb} about it"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done: `by` says who asked, `to` and `routes` where a redirected message goes."""
+    """What is to be done: `by` says who asked, `to` and `routes` where a redirected message goes.
+
+    `holders` are the filters whose holds are meant, none for all.
+    """
 
     verb: Verb
     selection: Selection
     by: str
     to: str = ""
     routes: tuple[Local | Remote, ...] = ()
+    holders: frozenset[str] = frozenset()
 
     @property
     def note(self) -> str:
@@ -107,8 +113,7 @@ def select(
     reader: SqliteReader, selection: Selection, *, after: int, limit: int, now: float
 ) -> tuple[list[EntrySummary], int | None]:
     """Of the next page after the number `after` those that are meant, up to `limit`; and where to go on.  Blocks."""
-    low, high = selection.numbers
-    rows = reader.page(max(after, low - 1), high, PAGE)
+    rows = _rows(reader, selection, after)
     found: list[EntrySummary] = []
     for number, entry in rows:
         if selection.chosen(entry, now) is not None:
@@ -116,6 +121,12 @@ def select(
             if len(found) == limit:
                 return found, number
     return found, rows[-1].number if len(rows) == PAGE else None
+
+
+def _rows(reader: SqliteReader, selection: Selection, after: int) -> Sequence[NumberedSummary]:
+    low, high = selection.numbers
+    page = reader.held_page if selection.held else reader.page
+    return page(max(after, low - 1), high, PAGE)
 
 
 class Orders:
@@ -161,6 +172,12 @@ class Orders:
             if len(entries) == limit:
                 break
         return entries, after
+
+    async def held(self, selection: Selection, after: str, most: int) -> tuple[list[HeldCopy], str | None]:
+        """Up to `most` copies that verdicts hold and that are meant, behind the copy `after`; and behind which to go on."""
+        now = self._clock.seconds()
+        question = partial(held_copies, self._reader, selection, after=after, most=most, now=now)
+        return await self._runner.read(question)  # type: ignore[no-any-return]
 
     async def carry_out(self, order: Order, *, after: int, dry_run: bool = False) -> Page:
         """Look through a page of entries and do it.  Raises `StorageFault`; nothing of the page has changed then."""
@@ -268,7 +285,8 @@ def _tell(
             continue
         recipients = one.recipients(indexes.get(one.number, ()))
         page.done.append((one.entry.id, recipients))
-        note(one.entry.id, STEPS[order.verb], by=order.by, recipients=list(recipients), to=order.to or None)
+        more = {"holders": sorted(order.holders)} if order.holders else {}
+        note(one.entry.id, STEPS[order.verb], by=order.by, recipients=list(recipients), to=order.to or None, **more)
         if one.number in finished:
             note(one.entry.id, "settled")
 
@@ -281,8 +299,7 @@ def is_untouched(entry: EntrySummary) -> bool:
 def _look_through(reader: SqliteReader, order: Order, after: int, now: float) -> tuple[Page, list[_Meant]]:
     """The next page, and what of it is meant and open to the verb."""
     page = Page()
-    low, high = order.selection.numbers
-    rows = reader.page(max(after, low - 1), high, PAGE)
+    rows = _rows(reader, order.selection, after)
     page.scanned = len(rows)
     page.next = rows[-1].number if len(rows) == PAGE else None
     meant: list[_Meant] = []
@@ -336,6 +353,8 @@ def _changed(reader: SqliteReader, order: Order, meant: list[_Meant], now: float
             indexes=one.indexes,
             now=now,
             note=order.note,
+            by=order.by,
+            holders=order.holders,
         )
         for one in meant
         if one.number in found

@@ -40,7 +40,9 @@ class Selection:
     """What to look for; an empty one means every message.
 
     `id` is the beginning of an id, `sender` "<>" for the null reverse-path, `domain` that of the recipient or of the address
-    where its mail goes, `states` some of `STATES`; a message is older or younger than so many seconds.
+    where its mail goes, `states` some of `STATES`; a message is older or younger than so many seconds.  `held`: only copies that
+    verdicts hold; of these `finding` is the name of something found, or ``filter/name``, and `holders` are filters, one of which
+    holds it; `known` are filters, one of which holds it or has found something.  `index` is one destination of the message.
     """
 
     id: str = ""
@@ -50,6 +52,11 @@ class Selection:
     older_seconds: float | None = None
     younger_seconds: float | None = None
     states: tuple[str, ...] = ()
+    held: bool = False
+    finding: str = ""
+    holders: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    index: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id.upper())
@@ -63,7 +70,8 @@ class Selection:
     def from_json(cls, row: Mapping[str, Any]) -> Selection:
         """What `as_json` gave.  Raises `SelectionError`."""
         try:
-            return cls(**{**row, "states": tuple(row.get("states", ()))})
+            lists = {name: tuple(row.get(name, ())) for name in ("states", "holders", "known")}
+            return cls(**{**row, **lists})
         except (TypeError, AttributeError) as error:
             raise SelectionError(f"not a selection: {error}") from None
 
@@ -93,10 +101,14 @@ class Selection:
         if not self._means(entry, now):
             return None
         if entry.state == EntryState.DAMAGED:
+            if self.held:
+                return None
             named = [one for one in entry.destinations if self._names(one)]
             meant = not self.states or EntryState.DAMAGED in self.states
             return () if meant and (named or not (self.recipient or self.domain)) else None
-        chosen = tuple([one.index for one in entry.destinations if self._names(one) and self._has_state(one)])
+        chosen = tuple(
+            [one.index for one in entry.destinations if self._names(one) and self._has_state(one) and self._is_held(one)]
+        )
         return chosen or None
 
     def _means(self, entry: EntrySummary, now: float) -> bool:
@@ -112,6 +124,21 @@ class Selection:
         names = (one.recipient, one.destination)
         return (not self.recipient or any(fits(self.recipient, name) for name in names)) and (
             not self.domain or any(fits(self.domain, domain_of(name)) for name in names)
+        )
+
+    def _is_held(self, one: DestinationSummary) -> bool:
+        if self.index is not None and one.index != self.index:
+            return False
+        if not self.held:
+            return True
+        found = [(finding.name, f"{finding.source}/{finding.name}") for finding in one.findings]
+        known = {*one.held_by, *[finding.source for finding in one.findings]}
+        return (
+            bool(one.hold)
+            and one.state == EntryState.HELD
+            and (not self.finding or any(fits(self.finding, name) for names in found for name in names))
+            and (not self.holders or not set(self.holders).isdisjoint(one.held_by))
+            and (not self.known or not known.isdisjoint(self.known))
         )
 
     def _has_state(self, one: DestinationSummary) -> bool:

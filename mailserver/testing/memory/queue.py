@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,10 +15,14 @@ from mailserver.interfaces import IBatchDelivery
 from mailserver.mail.answers import Delayed, Failed, Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.headers import Headers
+from mailserver.mail.held_copy import shown_field
 from mailserver.mail.outcomes import outcome_of
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
+from mailserver.mail.set_apart import Hold, HoldKind, found_by_filters, holders_of
 from mailserver.relay.attempts import Attempts
+from mailserver.testing.quarantine import MemoryQuarantine
 
 __all__ = ["DeliveryAttempt", "MemoryQueue", "TakenMail"]
 
@@ -79,6 +83,7 @@ class MemoryQueue:
         retry_seconds: Sequence[float],
         expire_seconds: float,
         note: Callable[..., None],
+        quarantine: MemoryQuarantine,
     ) -> None:
         self._clock, self._folder, self._local, self._remote = clock, folder, local, remote
         self._attempts = attempts
@@ -86,6 +91,7 @@ class MemoryQueue:
         self.error: Exception | None = None
         self.taken: list[TakenMail] = []
         self.attempts: list[DeliveryAttempt] = []
+        self._quarantine = quarantine
         self._under_way: set[Deferred[None]] = set()
 
     # --- what a listener asks ---
@@ -112,8 +118,38 @@ class MemoryQueue:
         if content.path is not None and os.path.exists(content.path):
             os.unlink(content.path)
         self.taken.append(taken)
+        for one in taken.destinations:
+            apart = taken.set_apart.get(one.index)
+            if isinstance(apart, Hold) and apart.kind is not HoldKind.UNDECIDED:
+                self._hold(taken, content, one, apart)
         self._clock.callLater(0, self._begin, taken)
         return succeed(None)
+
+    def _hold(self, taken: TakenMail, content: Content, one: Destination, apart: Hold) -> None:
+        """For the filter that holds it.  What it releases is delivered; nobody else judges it again."""
+        envelope, headers = taken.envelope, Headers.parse(taken.octets)
+
+        def decided(verb: str) -> None:
+            if verb == "drop":
+                return
+            if verb == "to_junk" and isinstance(one.route, Local):
+                junk = replace(one, route=Local(one.route.address, replace(one.route.mailbox, junk=True)))
+                taken.destinations = tuple([junk if one is it else it for it in taken.destinations])
+            taken.set_apart = {index: it for index, it in taken.set_apart.items() if index != one.index}
+            self._clock.callLater(0, self._begin, taken)
+
+        self._quarantine.hold(
+            f"{taken.id}/{one.index}",
+            recipient=str(one.recipient.address),
+            sender=None if envelope.sender is None else str(envelope.sender),
+            subject=shown_field(headers, "subject"),
+            author=shown_field(headers, "from"),
+            held_by=[holder.filter for holder in holders_of(apart.findings)],
+            findings=found_by_filters(apart.findings),
+            why=apart.why,
+            decided=decided,
+            is_remote=not isinstance(one.route, Local),
+        )
 
     # --- delivery ---
 

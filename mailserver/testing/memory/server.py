@@ -35,6 +35,7 @@ from mailserver.testing.memory.dialogue import SMTPDialogue, Wire
 from mailserver.testing.memory.ends import ACCOUNTS, HOSTS, MAILBOXES
 from mailserver.testing.memory.logins import MemoryAuthenticator
 from mailserver.testing.memory.queue import MemoryQueue
+from mailserver.testing.quarantine import MemoryQuarantine
 from mailserver.testing.records import MemoryRecords
 from mailserver.testing.state import MemoryState
 
@@ -107,6 +108,7 @@ class MemoryServer:
         clock: Clock,
         state: MemoryState,
         records: MemoryRecords,
+        quarantine: MemoryQuarantine,
         services: Callable[[str], Services],
         folder: str,
     ) -> None:
@@ -154,6 +156,7 @@ class MemoryServer:
             retry_seconds=self.configuration.queue.retry,
             expire_seconds=self.configuration.queue.expire,
             note=self.note,
+            quarantine=quarantine,
         )
         self.policy = Policy(self.configuration, cast(Server, self))
         self.admission = Admission(connections=1000, connections_per_network=1000)
