@@ -25,7 +25,7 @@ from mailserver.mail.answers import Defer, Discard, Finding, Local, Mailbox, Pas
 from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
-from mailserver.mail.set_apart import Hold, HoldKind
+from mailserver.mail.set_apart import Hold, Holder, HoldKind, for_judges, held_by
 from mailserver.receive import transaction
 from mailserver.receive.judging import BoundFilter
 from mailserver.receive.profile import ConnectionLimits
@@ -238,13 +238,15 @@ class Contents(TransactionCase):
         listener = self.listener(ForEach(bob=Refuse("bob says no")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
         self.assertEqual(self.mailboxes(listener), [("alice", ()), ("bob", ())])
-        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.REFUSED, "bob says no")}])
+        holder = Holder("ForEach", "content_for", "bob says no")
+        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.REFUSED, "bob says no", (held_by(holder),))}])
 
     def test_what_one_recipient_defers_and_another_takes_is_held_undecided_for_the_first(self) -> None:
         listener = self.listener(ForEach(alice=Defer("not now")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
         self.assertEqual(self.mailboxes(listener), [("bob", ()), ("alice", ())])
-        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.UNDECIDED, "not now")}])
+        holder = Holder("ForEach", "content_for", "not now")
+        self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.UNDECIDED, "not now", (held_by(holder),))}])
 
     def test_without_a_yes_one_later_is_the_answer_and_nothing_is_committed(self) -> None:
         listener = self.listener(ForEach(alice=Refuse("no"), bob=Defer("not now")))
@@ -475,7 +477,7 @@ class PuttingAside(TransactionCase):
             listener = self.listener(Puts(stage), ForEach(bob=found), relays=True)
             self.assertEqual(self.send(listener, *self.three)[-1], 250)
             [hold] = [one for one in listener.store.set_apart[-1].values() if one.kind is HoldKind.UNDECIDED]
-            self.assertEqual(hold.findings, (Finding("put_aside", 0.0, f"odd {stage}", source="mailserver"),))
+            self.assertEqual(for_judges(hold.findings), (Finding("put_aside", 0.0, f"odd {stage}", source="mailserver"),))
 
     def test_of_several_ways_to_one_place_the_mildest_verdict_holds_and_comes_first(self) -> None:
         listener = self.listener(Puts("alice"))
