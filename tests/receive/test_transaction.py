@@ -238,14 +238,14 @@ class Contents(TransactionCase):
         listener = self.listener(ForEach(bob=Refuse("bob says no")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
         self.assertEqual(self.mailboxes(listener), [("alice", ()), ("bob", ())])
-        holder = Holder("ForEach", "content_for", "bob says no")
+        holder = Holder("filter0", "content_for", "bob says no")
         self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.REFUSED, "bob says no", (held_by(holder),))}])
 
     def test_what_one_recipient_defers_and_another_takes_is_held_undecided_for_the_first(self) -> None:
         listener = self.listener(ForEach(alice=Defer("not now")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org"), [250, 250, 250, 354, 250])
         self.assertEqual(self.mailboxes(listener), [("bob", ()), ("alice", ())])
-        holder = Holder("ForEach", "content_for", "not now")
+        holder = Holder("filter0", "content_for", "not now")
         self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.UNDECIDED, "not now", (held_by(holder),))}])
 
     def test_without_a_yes_one_later_is_the_answer_and_nothing_is_committed(self) -> None:
