@@ -70,8 +70,8 @@ class Configurable(SynchronousTestCase):
 
     BESIDE = {
         "IAccountList", "ICertificateAccounts", "ICommands", "IComponent", "IComponentFactory", "ICounting", "IForgiving",
-        "IHostAccounts", "IHostFinder", "IMayBeMissing", "IPeriodic", "IPreparing", "IPrivilegedComponent", "IReloading",
-        "IScramAccounts", "ISecretAccounts", "ISenderGrants", "ISweeping", "IUsualScramForm",
+        "IHostAccounts", "IHostFinder", "IMailReader", "IMayBeMissing", "IPeriodic", "IPreparing", "IPrivilegedComponent",
+        "IReloading", "IScramAccounts", "ISecretAccounts", "ISenderGrants", "ISweeping", "IUsualScramForm",
     }  # fmt: skip
     LENT = {"IQuarantine", "IRecords", "IResolver", "IStateStore"}
 

@@ -24,7 +24,8 @@ from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
 from mailserver.config import Configuration, ListenTable
 from mailserver.config.filter_order import filter_names
-from mailserver.interfaces import IAccountList, IObserver, IPreparing
+from mailserver.delivery.readers import Reader, readers_by_address
+from mailserver.interfaces import IAccountList, IMailReader, IObserver, IPreparing
 from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
@@ -79,8 +80,14 @@ class Policy:
         self._bound = [replace(one, left=its.asking.left) for one, its in zip(bound, owned, strict=True)]
         self._before = asked_before(configuration, owned, self._bound, remote=server.remote, generation=self.generation)
         self._report_policies = report_policies(owned, self._bound)
+        self._readers = {
+            one.name: Reader(one.component, one.asking) for one in owned if IMailReader.providedBy(one.component)
+        }
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
-        self.router = make_router(configuration, self._directory, before=before, clock=server.reactor)
+        self.router = make_router(
+            configuration, self._directory, before=before, clock=server.reactor,
+            readers=readers_by_address([(name, one.component) for name, one in self._readers.items()]),
+        )  # fmt: skip
         self.observers = [server.register.observing(one) for one in filters if IObserver.providedBy(one)]
         self.certificates = make_certificates(configuration, server)
         self._asking = Asking("certificates", server.reactor)
@@ -189,6 +196,7 @@ class Policy:
             await self._prepare(seconds)
         server.attempts.use(self._before)
         server.report_policies.use(self._report_policies, self.generation)
+        server.readers.use(self._readers, self.generation)
         server.serve_with(self.router, self._judging, self.generation)
         server.certificates = self.certificates
         show_filters(self._bound, server.register)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mailserver.config import Configuration
 from mailserver.interfaces import Clock, IDirectory
 from mailserver.plugins.asked_router import AskedRouter
 from mailserver.plugins.life import StartError
 from mailserver.routing.domains import LocalDomain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
-from mailserver.routing.router import Router
+from mailserver.routing.router import NOBODY, Router
 
 __all__ = ["NO_ROUTER", "make_router"]
 
@@ -16,7 +18,8 @@ NO_ROUTER = "domains"  # `[router] use`: no component
 
 
 def make_router(
-    configuration: Configuration, directory: IDirectory, *, before: AskedRouter | None = None, clock: Clock | None = None
+    configuration: Configuration, directory: IDirectory, *, before: AskedRouter | None = None, clock: Clock | None = None,
+    readers: Mapping[str, str] = NOBODY,
 ) -> Router:
     """The router of the domains, with a plugin's `before` it.  Raises `StartError` for aliases that go round."""
     try:
@@ -37,6 +40,7 @@ def make_router(
             domains=domains,
             hostname=configuration.hostname,
             before=before,
+            readers=readers,
             clock=clock,
             seconds=configuration.limits.router_seconds,
         )

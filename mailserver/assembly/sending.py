@@ -18,7 +18,7 @@ from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Remote, Route
 from mailserver.mail.completion import completion
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
+from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageFault, StorageFull
 from mailserver.mail.parcel import Destination
 from mailserver.plugins.awaiting import all_of, later, within
@@ -32,6 +32,7 @@ LINE_END = re.compile(rb"\r?\n")
 AT_ONCE = 10  # messages of one component on their way
 WAITING_MOST = 1_000
 WHOLE_SECONDS = 120.0
+NO_REPORTS = RecipientParameters(notify=frozenset({"NEVER"}))
 
 
 class OwnMail:
@@ -71,7 +72,9 @@ class OwnMail:
         """`Services.send` of the component of this name, with turns of its own."""
         turns = DeferredSemaphore(AT_ONCE)
 
-        async def send(content: bytes, /, *, sender: Address | None, recipients: Sequence[Address]) -> str:
+        async def send(
+            content: bytes, /, *, sender: Address | None, recipients: Sequence[Address], reports: bool = True
+        ) -> str:
             checked = checked_message(content), checked_addresses(recipients)
             if not (sender is None or isinstance(sender, Address)):
                 raise TypeError(f"the sender is an Address or None, not {type(sender).__name__}")
@@ -79,7 +82,8 @@ class OwnMail:
                 raise CannotTell(f"{WAITING_MOST} messages of {name} wait already")
             await turns.acquire()
             try:
-                return await within(WHOLE_SECONDS, Deferred.fromCoroutine(self._sent(name, sender, *checked)), self._clock)
+                sending = Deferred.fromCoroutine(self._sent(name, sender, reports, *checked))
+                return await within(WHOLE_SECONDS, sending, self._clock)
             except Late:  # nobody knows whether it was committed
                 raise CannotTell(f"the message was not taken within {WHOLE_SECONDS:g} seconds") from None
             finally:
@@ -87,12 +91,14 @@ class OwnMail:
 
         return send
 
-    async def _sent(self, name: str, sender: Address | None, octets: bytes, recipients: Sequence[Address]) -> str:
+    async def _sent(
+        self, name: str, sender: Address | None, reports: bool, octets: bytes, recipients: Sequence[Address]
+    ) -> str:
         if not self._has_room(len(octets)):
             raise StorageFull("there is no room for it")
         id, now = self._next_id(), self._clock.seconds()
         parameters = MailParameters(body="7BIT" if octets.isascii() else "8BITMIME")
-        to = tuple([Recipient(one) for one in recipients])
+        to = tuple([Recipient(one) if reports else Recipient(one, NO_REPORTS) for one in recipients])
         envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), sender, to, now, parameters)
         destinations = await self._destinations(id, to)
         content = Content.of(octets)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -22,8 +22,9 @@ from mailserver.assembly.sending import OwnMail
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
+from mailserver.delivery.readers import WithReaders
 from mailserver.fetching import Fetching
-from mailserver.interfaces import ReportDraft, Services
+from mailserver.interfaces import IDelivery, ReportDraft, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route, Verdict
 from mailserver.mail.content import Content
@@ -120,17 +121,7 @@ class Server:
         self.processes, self._own_mail = SmallProcesses(reactor=reactor), self._make_own_mail(configuration)
         note = self.steps.note
         self.logins = Logins(configuration, reactor=reactor, state=self.state, note=note, next_id=self.ids.next)
-        self.services = Services(
-            clock=reactor,
-            run_in_thread=self.pools.of("plugins"),  # each component has its own instead
-            state=self.state.space("@"),  # the same
-            resolver=self.resolver,
-            hostname=configuration.hostname,
-            configuration_directory=configuration.directory, data_directory=data, keys_directory=configuration.keys_path,
-            check_password=self.logins.checks.matches,
-            room_for=lambda octets: self.queue.room_for(octets),
-            steady_seconds=time.monotonic,
-        )  # fmt: skip
+        self.services = self._make_services(configuration)
         self.components = Components(
             catalogue=catalogue,
             clock=reactor,
@@ -140,6 +131,7 @@ class Server:
         )
         self._lasting: list[Owned] = []
         self.local = self._delivery("delivery", configuration.delivery)
+        self.readers = WithReaders(self.local)
         self.remote = None if configuration.relay.use == "none" else self._delivery("relay", configuration.relay)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
@@ -168,7 +160,7 @@ class Server:
         return Queue(
             data_directory=self.data,
             clock=self.reactor,
-            local=self.local,
+            local=cast(IDelivery, self.readers),
             remote=self.remote,
             note=note,
             run_in_thread=self.pools.of("queue"),
@@ -190,6 +182,20 @@ class Server:
             judge_report=self._judge_report,
             sign_report=self._sign_again,
         )
+
+    def _make_services(self, configuration: Configuration) -> Services:
+        return Services(
+            clock=self.reactor,
+            run_in_thread=self.pools.of("plugins"),  # each component has its own instead
+            state=self.state.space("@"),  # the same
+            resolver=self.resolver,
+            hostname=configuration.hostname,
+            configuration_directory=configuration.directory, data_directory=self.data, keys_directory=configuration.keys_path,
+            check_password=self.logins.checks.matches,
+            room_for=lambda octets: self.queue.room_for(octets),
+            steady_seconds=time.monotonic,
+            is_own_domain=lambda domain: self._has_policy and self._router.is_own(domain),
+        )  # fmt: skip
 
     def _make_own_mail(self, configuration: Configuration) -> OwnMail:
         """Before there is a queue."""

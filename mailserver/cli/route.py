@@ -28,6 +28,7 @@ HOW = {
     "catch-all": "is nobody's, and the catch-all is",
     "elsewhere": "is another host's",
     "own name": "is at this host's own name, for",
+    "reader": "is read by the server itself",
     "disabled": "is disabled",
     "nobody": "is nobody's",
     "router": "is known to the router, for",
@@ -163,6 +164,8 @@ def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool)
             if end["folder"]
             else ""
         )
+        if end.get("reader"):
+            return [f"→ the filter {plain(end['reader'])}"]
         kind = "system user" if end["system_user"] else "mailbox"
         return [f"→ {kind} {plain(end['mailbox'])}{folder}, by {configuration.delivery.use}"]
     lines = [f"→ {plain(end['address'])}, by the relay {configuration.relay.use}"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -16,13 +17,15 @@ from zope.interface import implementer
 from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.cli.output import Unable
 from mailserver.config import Configuration
+from mailserver.config.filter_order import filter_names
+from mailserver.delivery.readers import readers_by_address
 from mailserver.interfaces import IComponent, IResolver, Services
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.plugins.asked_directory import AskedDirectory
 from mailserver.plugins.asked_router import AskedRouter
 from mailserver.plugins.asking import Asking
 from mailserver.plugins.awaiting import now_or_later
-from mailserver.plugins.catalogue import Catalogue, build_component
+from mailserver.plugins.catalogue import Catalogue, PluginError, build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
 from mailserver.routing.router import Router
@@ -96,7 +99,16 @@ def offline_router(
         before = AskedRouter(plugin, Asking("router", clock), limits.router_seconds)
         parts.append(plugin)
     asked = AskedDirectory(directory, Asking("accounts", clock), limits.accounts_seconds)
-    return make_router(configuration, asked, before=before), [one for one in parts if IComponent.providedBy(one)]
+    readers = readers_by_address(_filters(configuration, catalogue, services))
+    return make_router(configuration, asked, before=before, readers=readers), [one for one in parts if IComponent.providedBy(one)]
+
+
+def _filters(configuration: Configuration, catalogue: Catalogue, services: Services) -> Iterator[tuple[str, Any]]:
+    """The filters that can be built, each with its name."""
+    names = filter_names([(table.use, table.name) for table in configuration.filter])
+    for name, table in zip(names, configuration.filter, strict=True):
+        with contextlib.suppress(PluginError):  # told with its own table
+            yield name, build_component(catalogue.factory("filter", table.use), table.options, services)
 
 
 def finished(awaitable: Awaitable[Any]) -> Any:

@@ -128,4 +128,5 @@ def _end(route: Route) -> dict[str, Any]:
         "folder": "/".join(box.folder),
         "if_there": box.folder_must_exist,
         "system_user": box.system,
+        "reader": box.reader,
     }

@@ -22,6 +22,7 @@ In the order in which they are read:
 * `launcher_client`: the server's side of the launcher
 * `launcher`: the launcher: a process that runs one command for one message, with the identity of a user
 * `sysexits`: what an exit code means for the message (``sysexits.h``)
+* `readers`: beside the local delivery: those who read the mail of an address themselves
 * `discard`: throws mail away, to measure the rest or to try filters
 * `capture`: keeps mail for other hosts in one Maildir: for the sandbox and for trials
 """

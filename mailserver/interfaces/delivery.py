@@ -20,10 +20,27 @@ __all__ = [
     "IDelivery",
     "IForgiving",
     "IHostFinder",
+    "IMailReader",
     "IMayBeMissing",
     "IPreparing",
     "IRouter",
 ]
+
+
+class IMailReader(Interface):
+    """Optional, for a filter: reads the mail of an address that each of our domains has, in the place of a mailbox."""
+
+    reads = Attribute(
+        "The local parts of these addresses, in lower case.  An account or an alias of this name goes first.  Read once."
+    )
+
+    def read(envelope: Envelope, content: Content, address: Address) -> Awaitable[Outcome]:
+        """Read a message; `address` is the one that led here, after aliases.
+
+        It was judged, as all mail is, and stands in the queue: after `Delayed`, an error, 25 seconds or a crash it comes again.
+        `Failed` is told to its sender, with `reports=False` to nobody.  A `Delivered` has to be durable, and its note stands on
+        the message's road.
+        """
 
 
 class IRouter(Interface):

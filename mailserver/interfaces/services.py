@@ -171,14 +171,17 @@ class Fetch(Protocol):
 class Send(Protocol):
     """Puts a message of the component's own into the queue: a report, a digest."""
 
-    def __call__(self, content: bytes, /, *, sender: Address | None, recipients: Sequence[Address]) -> Awaitable[str]:
+    def __call__(
+        self, content: bytes, /, *, sender: Address | None, recipients: Sequence[Address], reports: bool = True
+    ) -> Awaitable[str]:
         """The id of the message, when it is durable.
 
         `content` is a header section in ASCII with a From field, and a body; Date and Message-ID are added where there are none.
-        10 MiB and 100 recipients at most.  `sender` None is the null reverse-path: nobody hears of a failure.  It goes where the
-        recipients' addresses lead, is signed as the mail of users is, and is judged by nobody.  TypeError and ValueError for what
-        is no message, ValueError too where no recipient leads anywhere; `CannotTell` and the faults of the storage (`StorageFull`
-        among them): later again.  After `CannotTell` it may have been taken all the same.
+        10 MiB and 100 recipients at most.  `sender` None is the null reverse-path: it hears of no failure.  Without `reports`
+        nobody does, postmaster neither (RFC 3461, NOTIFY=NEVER).  It goes where the recipients' addresses lead, is signed as the
+        mail of users is, and is judged by nobody.  TypeError and ValueError for what is no message, ValueError too where no
+        recipient leads anywhere; `CannotTell` and the faults of the storage (`StorageFull` among them): later again.  After
+        `CannotTell` it may have been taken all the same.
         """
 
 
@@ -198,6 +201,7 @@ class Services:
     * `resolver`: an `IResolver`
     * `fetch(url)`: an Awaitable of the `Fetched` answer of a web server whose name a stranger may have chosen
     * `send(content, sender=…, recipients=…)`: an Awaitable of the id of a message of the component's own, which is in the queue
+    * `is_own_domain(domain)`: whether mail for it is delivered here, by the configuration in force
     * `hostname`: the server's own name
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
@@ -233,6 +237,7 @@ class Services:
     send: Send = _NOT_LENT
     run_in_process: RunInProcess = _NOT_LENT
     quarantine: IQuarantine = _NOT_LENT
+    is_own_domain: Callable[[str], bool] = _NOT_LENT
 
 
 class IStateStore(Interface):

@@ -238,7 +238,8 @@ class Mailbox:
     the user is one of the operating system's, whose mail is written with that user's identity.  `folder_must_exist`
     says that the folder's name came with the address (a subaddress): where the user has no such folder, the inbox gets it.
     `junk` says that the copy was put aside (`Quarantine`): it goes to Junk in place of `folder`, unless it would only be a
-    second copy of what stands in `folder` already.
+    second copy of what stands in `folder` already.  `reader`: it is nobody's mailbox; the component of this name reads the mail
+    (`IMailReader`).
     """
 
     user: str
@@ -247,6 +248,7 @@ class Mailbox:
     system: bool = False
     folder_must_exist: bool = False
     junk: bool = False
+    reader: str = ""
 
     @property
     def place(self) -> tuple[str, ...]:

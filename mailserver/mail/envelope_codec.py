@@ -11,7 +11,8 @@ The octets are one JSON array whose first member is the version.  Members stand 
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient;
                  then true where it is named_by_index; then, from version 3 on, its lines as text
-    route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is true
+    route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is
+                 true; both, and the reader, where there is one
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
 In version 1 every destination is named_by_index.  Version 3 is written where a destination has lines of its own, so that an
@@ -132,7 +133,9 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     if isinstance(route, Local):
         m = route.mailbox
         parts: Any = (address, m.user, m.domain, m.folder, m.system)
-        if m.folder_must_exist or m.junk:
+        if m.reader:
+            parts = (*parts, m.folder_must_exist, m.junk, m.reader)
+        elif m.folder_must_exist or m.junk:
             parts = (*parts, m.folder_must_exist, True) if m.junk else (*parts, True)
         return destination.index, place, parts, *named
     return destination.index, place, (address,), *named

@@ -72,5 +72,7 @@ def place_of(route: Local | Remote) -> Hashable:
     """See `Destination.place`."""
     if isinstance(route, Local):
         box = route.mailbox
+        if box.reader:
+            return box.reader, route.address.local, route.address.domain.lower()
         return box.user, box.domain, box.place, box.folder_must_exist and not box.junk
     return route.address.local, route.address.domain.lower()

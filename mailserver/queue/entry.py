@@ -375,6 +375,8 @@ def destination_name(destination: Destination) -> str:
     if isinstance(route, Local):
         box = route.mailbox
         name = f"{box.user}@{box.domain}" if box.domain else box.user
+        if box.reader:
+            return f"{route.address} ({box.reader})"
         place = box.place
         return "/".join((name, *place)) if place else name
     return str(route.address)

@@ -5,7 +5,7 @@ there.  In every other domain that is delivered here, the first that fits:
 
 1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
 2. an alias: all its members, through aliases of aliases, to other hosts too; the member of its own name is the account; a
-   disabled alias has none (550 5.2.1);
+   disabled alias has none (550 5.2.1); then an address whose mail a component reads itself (`IMailReader`);
 3. a subaddress, ``user+tag``: the user's (or the alias's) mail, for a user into the folder that the tag names, if there is one;
 4. an address pattern;
 5. ``postmaster`` (RFC 5321 section 4.5.1) and ``abuse`` (RFC 2142): who is configured, else the first account;
@@ -24,6 +24,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -32,7 +33,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.interfaces import CannotTell, Clock, IAccountList, IDirectory, IHostAccounts, IRouter
-from mailserver.mail.address import Address, normal_domain, normal_local, normal_names
+from mailserver.mail.address import Address, AddressError, normal_domain, normal_local, normal_names
 from mailserver.mail.answers import Local, Mailbox, NotMine, Refused, Remote, Route
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later, within
@@ -40,11 +41,13 @@ from mailserver.plugins.left_behind import LeftBehind
 from mailserver.routing.domains import Domains, LocalDomain, subaddresses
 from mailserver.routing.patterns import Pattern, RoutingError, folder_parts
 
-__all__ = ["LocalDomain", "Hop", "Pattern", "Router", "RoutingError"]
+__all__ = ["NOBODY", "LocalDomain", "Hop", "Pattern", "Router", "RoutingError"]
 
 ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 DISABLED = Reply.of(550, "5.2.1", "This address is disabled and takes no mail")  # RFC 3463 section 3.3
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 log = Logger()
 T = TypeVar("T")
@@ -55,7 +58,7 @@ class Hop:
     """One step of a route: what the address is to us, and where that leads.
 
     `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name",
-    "disabled", "nobody" or "router" (a plugin's).
+    "reader" (a component reads it), "disabled", "nobody" or "router" (a plugin's).
     """
 
     address: Address
@@ -74,7 +77,8 @@ Named = Local | Refused | Sequence[Member]
 class Router:
     """Routes by the domains' tables and a directory.
 
-    `before` is a plugin's router, which is asked first.  Where no route is found within `seconds` of the clock, `route` raises
+    `before` is a plugin's router, which is asked first.  `readers` names the components that read mail, by the local parts that
+    they have in every domain.  Where no route is found within `seconds` of the clock, `route` raises
     `CannotTell`.  `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.
     `hostname` is delivered here for these roles alone, unless it is among `domains`; so are the address literals in
     `own_addresses` (where that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
@@ -90,6 +94,7 @@ class Router:
         own_addresses: Collection[str] = (),
         expansion_limit: int = 1000,
         before: Any = None,
+        readers: Mapping[str, str] = NOBODY,
         clock: Clock | None = None,
         seconds: float = 120.0,
     ) -> None:
@@ -99,6 +104,7 @@ class Router:
         self._postmaster = postmaster
         self._own_addresses = {ipaddress.ip_address(text) for text in own_addresses}
         self._before = before
+        self._readers = readers
         self._clock = clock
         self._seconds = seconds
         self.left = LeftBehind()
@@ -123,6 +129,13 @@ class Router:
             return await within(self._seconds, answer, self._clock, self.left.add)
         except Late:
             raise CannotTell(f"no route was found within {self._seconds:g} seconds") from None
+
+    def is_own(self, domain: str) -> bool:
+        """Whether mail for this domain is delivered here.  No errors."""
+        try:
+            return self._domains.key_of(normal_domain(domain)) is not None
+        except AddressError:
+            return False
 
     async def _find(self, local: str, domain_key: str) -> Mailbox | None:
         return await self._directory.find(local, domain_key)
@@ -156,11 +169,22 @@ class Router:
                     place = "" if "@" in pattern.user else f"@{self._account_domain(name)}"
                     user, _, user_domain = f"{pattern.user}{place}".rpartition("@")
                     found += await self._leads_nowhere(f"{where}: pattern {pattern.rule!r}", Address(user, user_domain), relays)
+        found += await self._unread()
         found += await self._accounts_without_mail()
         found += await self._unnamed_postmasters()
         if all(isinstance(route, Refused) for route in await self.route(Address("postmaster", ""))):
             found.append("nobody gets mail for postmaster: add an account, or configure `postmaster`")
         return found
+
+    async def _unread(self) -> list[str]:
+        """Addresses that a component would read, and that are somebody's."""
+        return [
+            f"{local}@{name.removeprefix('*.')}: the filter {reader} reads this address, but an account or alias has its mail"
+            for local, reader in self._readers.items()
+            for name in self._domains
+            if self._domains[name].same_as is None
+            and (self._domains.alias(name, local) or await self._find(local, name.removeprefix("*.")) is not None)
+        ]
 
     async def _accounts_without_mail(self) -> list[str]:
         """Accounts in a domain that has another one's names."""
@@ -255,8 +279,7 @@ class Router:
             return "same domain", [Address(address.local, domain.same_as)]
         named = await self._named(address, local, domain_key, key)
         if named is not None:
-            how = "account" if isinstance(named, Local) else "disabled" if isinstance(named, Refused) else "alias"
-            return how, named
+            return _how(named), named
         for user, tag in subaddresses(local, domain.subaddress):
             named = await self._named(address, user, domain_key, key)
             if named is not None:
@@ -277,7 +300,10 @@ class Router:
             return Local(address, mailbox)
         if self._domains.is_disabled(key, local):
             return Refused(DISABLED, f"the alias {local}@{domain_key} is disabled")
-        return self._domains.alias(key, local)
+        members = self._domains.alias(key, local)
+        if members is None and local in self._readers:
+            return Local(address, Mailbox(local, domain_key, reader=self._readers[local]))
+        return members
 
     async def _kept_and_forwarded(self, address: Address, local: str, key: str) -> Sequence[Member]:
         """The members of an alias that names its own account; the account is left out where it does not exist."""
@@ -347,11 +373,19 @@ class Router:
         return refused[:1] or (Refused(NO_SUCH_USER, "there is no postmaster and no account"),)
 
 
+def _how(named: Named) -> str:
+    if isinstance(named, Local):
+        return "reader" if named.mailbox.reader else "account"
+    return "disabled" if isinstance(named, Refused) else "alias"
+
+
 def _in_folder(found: Named, folder: tuple[str, ...], named_by_address: bool) -> Named:
     """A user's own mailbox with the folder; an alias's other members choose their folders themselves."""
     if not folder or isinstance(found, Refused):
         return found
     if isinstance(found, Local):
+        if found.mailbox.reader:
+            return found
         mailbox: Mailbox = replace(found.mailbox, folder=folder, folder_must_exist=named_by_address)
         return Local(found.address, mailbox)
     return [

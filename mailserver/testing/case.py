@@ -78,8 +78,8 @@ class ComponentCase(TestCase):
 
     `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records`,
     `quarantine` and `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the
-    messages that it has sent.  A verb of `state`, `records` or `quarantine` that was called and never awaited fails the test at
-    its end.
+    messages that it has sent, `own_domains` are ours.  A verb of `state`, `records` or `quarantine` that was called and never
+    awaited fails the test at its end.
     """
 
     def setUp(self) -> None:
@@ -93,6 +93,7 @@ class ComponentCase(TestCase):
         self.quarantine = MemoryQuarantine(self.clock, name=TESTED)
         self.fetch = FakeFetch()
         self.send_mail = FakeSend()
+        self.own_domains = {"example.org"}
         self.addCleanup(self._assert_all_were_awaited)
         self._ids = IdSource(self.clock.seconds)
 
@@ -125,6 +126,7 @@ class ComponentCase(TestCase):
             send=self.send_mail,
             run_in_process=_as_in_a_process,
             quarantine=self.quarantine.space(name),
+            is_own_domain=self.own_domains.__contains__,
             resolver=self.resolver,
             hostname="mail.example.test",
             configuration_directory=folder,

@@ -18,6 +18,7 @@ class ComponentMail:
     content: bytes
     sender: Address | None
     recipients: tuple[Address, ...]
+    reports: bool = True
 
 
 class FakeSend:
@@ -30,9 +31,11 @@ class FakeSend:
         self.sent: list[ComponentMail] = []
         self.failing: Exception | None = None
 
-    async def __call__(self, content: bytes, /, *, sender: Address | None, recipients: Sequence[Address]) -> str:
+    async def __call__(
+        self, content: bytes, /, *, sender: Address | None, recipients: Sequence[Address], reports: bool = True
+    ) -> str:
         """Keep it; an id."""
-        message = ComponentMail(checked_message(content), sender, checked_addresses(recipients))
+        message = ComponentMail(checked_message(content), sender, checked_addresses(recipients), reports)
         if self.failing is not None:
             raise self.failing
         self.sent.append(message)

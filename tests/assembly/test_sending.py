@@ -58,6 +58,7 @@ class OwnMailCase(SynchronousTestCase):
         self.committed.append(message)
 
     commit_fault: Exception | None = None
+    reports = True
 
     def note(self, id: str, step: str, **fields: Any) -> None:
         if self.notes_fail:
@@ -66,7 +67,7 @@ class OwnMailCase(SynchronousTestCase):
 
     def sent(self, content: Any = MESSAGE, *to: Any, sender: Any = None) -> Any:
         seen: list[Any] = []
-        answer = now_or_later(self.send(content, sender=sender, recipients=to or (ALICE,)))
+        answer = now_or_later(self.send(content, sender=sender, recipients=to or (ALICE,), reports=self.reports))
         if not isinstance(answer, Deferred):
             return answer
         answer.addBoth(seen.append)
@@ -86,6 +87,11 @@ class Sent(OwnMailCase):
         self.assertEqual([str(one.recipient.address) for one in destinations], ["alice@example.org", "far@example.net"])
         self.assertEqual((envelope.sender, envelope.parameters.body, envelope.peer.service), (None, "7BIT", "report"))
         self.assertEqual([(step, fields["about"]) for _, step, fields in self.steps], [("accepted", "digests")])
+
+    def test_without_reports_nobody_hears_of_a_failure(self) -> None:
+        self.reports = False
+        self.sent(sender=ALICE)
+        self.assertEqual(self.committed[0][0].recipients[0].parameters.notify, {"NEVER"})
 
     def test_octets_above_127_are_told_to_other_hosts(self) -> None:
         self.sent(b"From: <a@b.example>\r\n\r\n\xc3\xa4")

@@ -9,6 +9,7 @@ import functools
 import tomllib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from mailserver.assembly.components import Components, Owned
 from mailserver.assembly.policy import Policy
 from mailserver.assembly.server import Server
 from mailserver.config import Configuration, parse
+from mailserver.delivery.readers import WithReaders
 from mailserver.interfaces import Services
 from mailserver.mail.ids import IdSource
 from mailserver.plugins.asked_delivery import AskedDelivery
@@ -143,6 +145,7 @@ class MemoryServer:
         )
         self._lasting: list[Owned] = []
         self.local = self._delivery("delivery", self.configuration.delivery)
+        self.readers = WithReaders(self.local)
         relay = self.configuration.relay
         self.remote = None if relay.use == "none" else self._delivery("relay", relay)
         self.attempts = Attempts(seconds=clock.seconds, note=self.note)
@@ -151,7 +154,7 @@ class MemoryServer:
             clock=clock,
             attempts=self.attempts,
             folder=folder,
-            local=self.local,
+            local=self.readers,
             remote=self.remote,
             retry_seconds=self.configuration.queue.retry,
             expire_seconds=self.configuration.queue.expire,
@@ -193,7 +196,7 @@ class MemoryServer:
         """Reports are not routed here, and copies that nobody could judge are not judged again."""
 
     def _services_for(self, section: str, name: str, use: str) -> Services:
-        return self._services(name)
+        return replace(self._services(name), is_own_domain=lambda domain: self.policy.router.is_own(domain))
 
     def _delivery(self, section: str, table: Any) -> AskedDelivery:
         owned = self.components.take(section, table)
