@@ -328,7 +328,7 @@ class SmtpView:
 
     @cached_property
     def _verb(self) -> Span | None:
-        found = None if self.is_reply else COMMAND.match(self._whole)
+        found = COMMAND.match(self._whole)
         return None if found is None else found.span(1)
 
     @cached_property

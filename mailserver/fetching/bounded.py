@@ -31,8 +31,7 @@ class BoundedProtocol(ProtocolWrapper):
     def abort(self) -> None:
         """Cut the connection."""
         transport: Any = self.transport
-        if transport is not None:
-            transport.abortConnection()
+        transport.abortConnection()
 
 
 class BoundedFactory(WrappingFactory):

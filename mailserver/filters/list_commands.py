@@ -118,7 +118,7 @@ class _Orders:
         except ValueError as error:
             raise CannotDo(str(error)) from error
         proved = signers | passed
-        subject = Subject((value,) if kind else (), address, hello, names, signers, proved, hello in proved or hello in names)
+        subject = Subject((value,) if kind else (), address, hello, names, signers, proved, hello in passed or hello in names)
         matching = self._book.table.matching(subject, to, self._book.now)
         choice = choose(matching, subject)
         says = {id(one): "lacks evidence" for one in choice.unproved}

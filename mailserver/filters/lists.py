@@ -82,7 +82,7 @@ class Lists:
     log = Logger()
 
     def __init__(
-        self, options: ListsOptions, *, name: str, records: IRecords, state: IStateStore | None, clock: Clock
+        self, options: ListsOptions, *, name: str, records: IRecords, state: IStateStore, clock: Clock
     ) -> None:
         self._name = name
         self._black = Refuse if options.black == "refuse" else Quarantine
@@ -173,8 +173,6 @@ class Lists:
 
     async def _count(self, entry: Entry) -> None:
         """Hits are for people: mail does not wait for a store that cannot keep them."""
-        if self._state is None:
-            return
         try:
             await self._state.add(hits_key(entry), 1, HIT_SECONDS)
         except StorageBroken as fault:

@@ -59,8 +59,7 @@ class ScannerConnection(Protocol):
     def cut(self) -> None:
         """Nothing more of it is wanted."""
         transport: Any = self.transport
-        if transport is not None:
-            transport.abortConnection()
+        transport.abortConnection()
 
 
 class ScannerClient:

@@ -33,7 +33,7 @@ async def start_component(
     late, it raises another error, it answers with no Awaitable.
     """
     if IComponent.providedBy(component):
-        answer = asking.ask("start", seconds, anything, component.start, passes=reasons, is_bounded=False)
+        answer = asking.ask("start", seconds, anything, component.start, passes=reasons)
         if isinstance(answer, Deferred):
             await answer
 

@@ -72,8 +72,7 @@ async def evaluate(query: Query, author: str, evidence: Sequence[Evidence]) -> D
         published = record.policy_for(author, exists=await records.exists(author, record))
     except LookupFailed as error:
         published = record.policy_for(author, exists=True)
-        if not aligned:
-            doubt = doubt or str(error)
+        doubt = doubt or str(error)
     policy = MILDER[published] if record.testing else published
     if aligned:
         return DMARCResult("pass", author, policy, " ".join(sorted(aligned, reverse=True)), "", published, record)

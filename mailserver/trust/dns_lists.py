@@ -51,7 +51,7 @@ class CodeSet:
 def _range_of(text: str) -> tuple[int, int]:
     try:
         if "-" in text:
-            first, last = [int(ipaddress.IPv4Address(end.strip())) for end in text.split("-", 1)]
+            first, last = [int(ipaddress.IPv4Address(end.strip())) for end in text.split("-")]
         else:
             network = ipaddress.IPv4Network(text)
             first, last = int(network.network_address), int(network.broadcast_address)

@@ -119,8 +119,6 @@ def _with_prefixes(text: str, result: str, mechanism: str, rest: str) -> SPFTerm
     if found is None:
         raise _fault(text)
     prefixes = int(found[2] or 32), int(found[3] or 128)
-    if found[2] == "0" or found[3] == "0":
-        prefixes = 0 if found[2] == "0" else prefixes[0], 0 if found[3] == "0" else prefixes[1]
     if prefixes[0] > 32 or prefixes[1] > 128:
         raise _fault(text)
     return SPFTerm(text, result, mechanism, _optional_domain(found[1], text), prefixes=prefixes)

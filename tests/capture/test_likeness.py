@@ -12,12 +12,15 @@ SAID = {
     Confidence.CERTAIN: [
         "220 mail.example.org ESMTP Postfix", "220-mx.example\r\n220 esmtp", "250 2.1.0 Ok", "550 5.1.1 no", "EHLO client.example", "helo x", "LHLO [192.0.2.1]",
         "250-mx\r\n250-PIPELINING\r\n250 SIZE", "MAIL FROM:<>", "mail from:<a@b.example> SIZE=3", "RCPT TO:<postmaster>", "BDAT 0 LAST", "XCLIENT ADDR=192.0.2.1",
+        "XFORWARD NAME=client.example",
     ],
-    Confidence.LIKELY: ["354 go on", "334 VXNlcm5hbWU6", "DATA", "data ", "STARTTLS", "VRFY ann", "MAIL FROM: a@b", "RCPT TO:<ann>", "EHLO my computer", "RCPT TO:<>", "571 5.7.1 no"],
+    Confidence.LIKELY: ["354 go on", "334 VXNlcm5hbWU6", "DATA", "data ", "STARTTLS", "VRFY ann", "MAIL FROM: a@b", "RCPT TO:<ann>", "EHLO my computer", "RCPT TO:<>", "571 5.7.1 no",
+                        "BURL IMAP://mail.example/x LAST"],
     Confidence.POSSIBLE: ["220 FTP ready", "250 fine", "571 no", "QUIT", "RSET", "NOOP", "HELP", "HELP MAIL", "AUTH PLAIN", "EHLO", "421-a\r\n421 b"],
     Confidence.NONE: [
         "", ".", "Help me, please", "Data are missing", "Quit smoking now", "MAIL from me", "Mail from: the office", "000 x", "331 Password required", "200 fine",
         "GET / HTTP/1.1", "* OK IMAP4rev1", "+OK POP3", "USER ann", "a1 LOGIN ann pw", "dGVzdA==", "BDAT many", "From: ann", "2500 x", "SSH-2.0-OpenSSH",
+        "XFORWARD", "XFORWARD to all", "XCLIENT", "XCLIENT of ours", "BURL", "BURL of mine",
     ],
 }  # fmt: skip
 

@@ -179,6 +179,21 @@ class ForPeople(SynchronousTestCase):
         for octets in (b"NOOP " + b"x" * 100_000, "NOOP {}".format("é" * 100_000).encode(), b"AUTH PLAIN" + b" " * 100_000 + b"x"):
             self.assertLess(len(SmtpView(octets).summary()), SUMMARY_LENGTH + 20)
 
+    def test_a_line_for_each_field(self) -> None:
+        for octets, lines in (
+            (b"MAIL FROM:<a@b> SIZE=1 X=\x1b SMTPUTF8\r\n", [
+                "is_complete      yes", "command          MAIL", "arguments        FROM:<a@b> SIZE=1 X=\\x1b SMTPUTF8", "reverse_path     <a@b>",
+                "parameters       SIZE=1 X=\\x1b SMTPUTF8",
+            ]),
+            (b"AUTH PLAIN c2VjcmV0", ["command          AUTH", "arguments        PLAIN ****", "mechanism        PLAIN", "initial_response ****"]),
+            (b"250-2.0.0 a\r\n250 2.0.0 b\r\n", [
+                "is_reply         yes", "is_complete      yes", "is_multiline     yes", "reply_code       250 (What was asked for is done)",
+                "enhanced_code    2.0.0", "reply_text       a / b",
+            ]),
+            (b".\r\n", ["is_complete      yes", "text             ."]),
+        ):  # fmt: skip
+            self.assertEqual(SmtpView(octets).show().split("\n"), lines)
+
     def test_the_null_path_can_be_seen(self) -> None:
         self.assertIn("reverse_path     <>", SmtpView(b"MAIL FROM:<>\r\n").show())
 

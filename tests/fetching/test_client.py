@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from mailserver.fetching import Fetching, client
+from mailserver.fetching.bounded import BoundedEndpoint
 from mailserver.mail.dns_records import Answer
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.networks import LOOPBACK, NO_NETWORKS
@@ -116,6 +117,7 @@ class Answers(FetchCase):
         request = self.site.requests[0].decode().split("\r\n")
         self.assertEqual(request[0], "GET /.well-known/mta-sts.txt HTTP/1.1")
         self.assertIn(f"Host: {HOST}:{self.port}", request)
+        self.assertNotIn("content-length", self.site.requests[0].decode().lower(), "a question without content")
 
     async def test_a_report_is_posted(self) -> None:
         self.site.script = answer(b"", "201 Created")
@@ -192,7 +194,8 @@ class Answers(FetchCase):
             answer(b"\x1f\x8b", "200 OK", "Content-Encoding: gzip"),
         ):
             self.site.script = script
-            self.assertIn(HOST, await self.fails())
+            why = await self.fails()
+            self.assertTrue(why.startswith(f"{HOST}: ") and "TLS" not in why, why)
 
     async def test_a_host_that_drips_has_a_minute_for_all_of_it(self) -> None:
         clock = Clock()
@@ -221,6 +224,13 @@ class Answers(FetchCase):
         found.cancel()
         await self.assertFailure(found, CancelledError)
         await self.closed()
+
+
+class Bounds(TestCase):
+    def test_one_that_was_never_connected_is_needed_no_more_all_the_same(self) -> None:
+        endpoint = BoundedEndpoint(None, 10)
+        endpoint.cut()
+        self.assertFalse(endpoint.is_exceeded)
 
 
 class Turn(Deferred[None]):
@@ -269,7 +279,9 @@ class Addresses(FetchCase):
 
     async def test_another_port_is_not_asked_for_though_the_address_is_public(self) -> None:
         self.resolver.zones[HOST] = {"A": ["8.8.8.8"]}
-        self.assertIn("not for the public", await self.fails(f"https://{HOST}:22/"))
+        self.assertIn("leads to 8.8.8.8 at port 22, which is not for the public", await self.fails(f"https://{HOST}:22/"))
+        self.resolver.zones[HOST] = {"A": ["127.0.0.1"]}
+        self.assertIn("leads to 127.0.0.1, which is not for the public", await self.fails(f"https://{HOST}/", allow=NO_NETWORKS))
 
     async def test_what_the_dns_says_a_moment_later_does_not_count(self) -> None:
         asked: list[str] = []

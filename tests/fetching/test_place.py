@@ -33,6 +33,11 @@ class Places(SynchronousTestCase):
             with self.assertRaises(FetchFailed, msg=url):
                 place_of(url)
 
+    def test_a_url_may_be_2048_characters_long(self) -> None:
+        url = "https://a.example/".ljust(2048, "x")
+        self.assertEqual(place_of(url).url, url.encode())
+        self.assertRaises(FetchFailed, place_of, url + "x")
+
     @given(st.text() | st.text().map("https://".__add__) | st.text().map(lambda text: f"https://a.example{text}"))
     def test_whatever_it_is_it_is_a_place_or_refused(self, url: str) -> None:
         try:

@@ -202,6 +202,14 @@ class Misbehaviour(Lists):
             self.assertIn(told, words)
             self.assertEqual(bool(told), bool(words), words)
 
+    def test_a_list_is_looked_at_only_where_it_is_asked(self) -> None:
+        v4, v6, domains = {f"{n}.0.0.127.{BL}" for n in (1, 2)}, {f"{V6_TEST}.{BL}", f"1{V6_TEST[1:]}.{BL}"}, {f"{one}.{BL}" for one in ("test", "invalid")}
+        self.record(f"test.{BL}", "127.0.0.2")
+        for about, points in ((["ipv4"], v4), (["ipv6"], v6), (["hello"], domains), (["sender", "ipv6"], domains | v6)):
+            self.resolver.asked.clear()
+            self.answer(self.built({"zone": BL, "score": 3, "about": about}).run_periodically())
+            self.assertEqual({name for name, _ in self.resolver.asked}, points, about)
+
     def test_a_list_that_is_dead_or_silent_is_a_finding_and_the_others_count(self) -> None:
         self.record(f"8.4.4.8.{BL}", "127.0.0.2")
         component = self.built({"zone": WL, "score": 1}, {"zone": BL, "score": 3}, verdict="refuse", wait="3s")

@@ -376,6 +376,33 @@ class Keeping(ListsCase):
             self.order("remove", entry="example.net")
         self.assertEqual(self.order("show"), [])
 
+    def test_what_need_not_be_said_of_an_entry_need_not_be_said(self) -> None:
+        needed = {one.name: [each.name for each in one.arguments if each.required] for one in self.filter.commands()}
+        self.assertEqual(needed, {"add": ["colour", "entry"], "remove": ["entry"], "show": [], "test": ["sender"]})
+
+    def test_who_allows_without_evidence_what_anybody_can_say_is_warned(self) -> None:
+        for colour, entry, evidence, is_warned in (
+            ("white", "example.net", "none", True), ("white", "helo:mx.example.net", "none", True), ("white", "example.com", "aligned", False),
+            ("white", "192.0.2.0/24", "none", False), ("white", "ptr:mx.example.net", "none", False), ("black", "example.org", "none", False),
+        ):  # fmt: skip
+            said = self.order("add", colour=colour, entry=entry, evidence=evidence)
+            self.assertEqual("whoever says that he is the one" in said, is_warned, entry)
+
+    def test_a_name_that_was_given_is_shown_by_spf_or_by_the_dns_and_not_by_a_signature(self) -> None:
+        self.add("white", "helo:mx.example.net")
+        for more, says in (
+            ({}, "lacks evidence"), ({"spf": "mx.example.net"}, "decides"), ({"ptr": "mx.example.net"}, "decides"),
+            ({"dkim": "mx.example.net"}, "lacks evidence"), ({"spf": "example.net"}, "lacks evidence"),
+        ):  # fmt: skip
+            rows = self.order("test", sender="bob@example.net", helo="mx.example.net", **more)
+            self.assertEqual([row["says"] for row in rows], [says], more)
+        peer = self.peer(hello="mx.example.net")
+        signed = Finding("dkim", 0.0, "", {"result": "pass", "domain": "mx.example.net"}, "dkim")
+        passed = Finding("spf", 0.0, "", {"result": "pass", "domain": "mx.example.net", "scope": "helo"}, "spf")
+        for finding, kind in ((signed, Pass), (passed, Accept)):
+            envelope = replace(self.envelope(peer=peer), findings=(finding,))
+            self.assertIs(type(self.judge(self.filter.judge_content_for(envelope, self.content(), self.recipient()))), kind)
+
     def test_test_says_which_entry_decides(self) -> None:
         self.add("black", "example.net")
         self.add("white", "bob@example.net", ALICE)
@@ -384,6 +411,7 @@ class Keeping(ListsCase):
         rows = self.order("test", sender="bob@example.net", recipient=ALICE, spf="example.net")
         self.assertEqual([(row["says"], row["colour"]) for row in rows], [("decides", "white"), ("comes too late", "black")])
         self.assertEqual(self.order("show")[1]["hits"], 0)
+        self.assertEqual([row["scope"] for row in self.order("test", sender="bob@example.net")], ["site"])
         for odd in ({"ip": "x"}, {"recipient": "x"}, {"sender": "x"}, {"helo": "a b"}):
             with self.assertRaises(CannotDo):
                 self.order("test", **{"sender": "bob@example.net", **odd})

@@ -244,6 +244,15 @@ class Filter(ServiceCase, FilterCase):
         self.service.answer = action("PREPEND nothing")
         await self.assertFailure(Deferred.fromCoroutine(component.judge_recipient(one, self.recipient())), PolicyFailed)
 
+    async def test_fields_of_one_message_are_bounded(self) -> None:
+        component, envelope = self.built(), self.envelope()
+        self.service.answer = action("PREPEND X-Policy: yes")
+        for _ in range(100):
+            await component.judge_recipient(envelope, self.recipient())
+        fault = await self.assertFailure(Deferred.fromCoroutine(component.judge_recipient(envelope, self.recipient())), PolicyFailed)
+        self.assertIn("more than 100 fields", str(fault))
+        self.assertEqual(len(await component.edits(envelope, self.content())), 100)
+
     async def test_a_stage_that_is_not_wanted_asks_nothing(self) -> None:
         component = self.built(stages=["END-OF-MESSAGE"])
         self.assertEqual(await component.judge_recipient(self.envelope(), self.recipient()), Pass())

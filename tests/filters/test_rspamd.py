@@ -167,6 +167,7 @@ class Judgements(ScannerCase):
             ("discard", Discard, Discard),
         ):
             self.assertEqual([type(await self.judged(one, action)) for one in (usual, other)], [first, second], action)
+            self.assertEqual(self.metrics["tested"].figures()[f'scans{{action="{action}"}}'], 2)
 
     async def test_the_score_and_the_symbols_are_findings(self) -> None:
         symbols = {f"S{n:03}": {"score": n} for n in range(200)}

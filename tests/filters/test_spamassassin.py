@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.config import ConfigurationError
 from mailserver.filters.scanner_client import ScannerFailed
-from mailserver.filters.spamassassin import SpamReport, factory, read_report, trace_for
+from mailserver.filters.spamassassin import SpamReport, _is_whole, factory, read_report, trace_for
 from mailserver.mail.answers import Defer, Pass, Quarantine, Refuse
 from mailserver.mail.content import Content
 from mailserver.plugins.catalogue import PluginError
@@ -68,6 +68,16 @@ class Answers(FilterCase):
         for options in ({"endpoint": "nothing:at:all"}, {"user": "a\r\nb"}, {"user": "a\n"}, {"rules": 99}, {"timeout": 0}):
             with self.assertRaises((ConfigurationError, PluginError)):
                 self.build(factory, **options)
+
+
+    def test_an_answer_is_whole_with_its_last_octet_and_an_error_with_its_first_line(self) -> None:
+        whole = report()
+        self.assertEqual([_is_whole(whole[:end]) for end in range(len(whole) + 1)], [False] * len(whole) + [True])
+        for octets, expected in (
+            (b"SPAMD/1.0 76 Bad header line: x\r\n", True), (b"nonsense\n", True), (b"SPAMD/1.1", False),
+            (b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; 1 / 5\r\n\r\n", True), (b"SPAMD/1.1 0 EX_OK\r\n", False),
+        ):  # fmt: skip
+            self.assertIs(_is_whole(octets), expected, octets)
 
 
 class Scans(ScannerCase):

@@ -128,6 +128,9 @@ QUESTIONS: dict[str, Question] = {
             ((Local(ALICE, BOX), Refused(NO, "no")), (Local(ALICE, BOX), Refused(NO, "no"))),
             ([Local(ALICE, SubMailbox("alice", "example.org"))], (Local(ALICE, BOX),)),
             ([Refused(Reply(550, "4.1.1", ("no",)), "no")], (Refused(Reply(550, "5.0.0", ("no",)), "no"),)),
+            ([Refused(Reply(400, "x", ("no",)), "no")], (Refused(Reply(400, "4.0.0", ("no",)), "no"),)),
+            ([Refused(Reply(500, "x", ("no",)), "no")], (Refused(Reply(500, "5.0.0", ("no",)), "no"),)),
+            ([Refused(Reply(599, "5.1.1", ("no",)), "no")], (Refused(Reply(599, "5.1.1", ("no",)), "no"),)),
             ([Remote(Address("postmaster", ""))], (Remote(Address("postmaster", "")),)),
         ],
         [
@@ -135,7 +138,8 @@ QUESTIONS: dict[str, Question] = {
             [Remote(Address("a\r\nRCPT TO:<x>", "example.org"))], [Remote(Address("a", "example.org\r\n"))], [Remote("a@b.example")],  # type: ignore[arg-type]
             [Remote(Address("a", ""))], [Remote(Address("\ud800", "example.org"))], [Local(ALICE, None)], [Local(ALICE, "alice")],  # type: ignore[arg-type]
             [Refused("550 no", "no")], [Refused(Reply(250, "2.0.0", ("yes",)), "no")], [Refused(Reply(550, "5.1.1", "no"), "")],  # type: ignore[arg-type]
-            [Refused(NO, None)], [Refused(Reply(True, "5.1.1", ("no",)), "no")],  # type: ignore[arg-type]
+            [Refused(NO, None)], [Refused(Reply(399, "5.1.1", ("no",)), "no")], [Refused(Reply(600, "5.1.1", ("no",)), "no")],
+            [Refused(Reply(True, "5.1.1", ("no",)), "no")],  # type: ignore[arg-type]
         ],
     ),
     "hosts_for": (
@@ -290,6 +294,11 @@ class Time(AskedCase):
                 self.failureResultOf(asked, ComponentFailed)
         self.assertEqual(len(self.asking.left), 0)
 
+    def test_text_of_a_kind_of_its_own_becomes_plain_text(self) -> None:
+        for box in (SubMailbox("alice", "example.org"), *(Mailbox(*words) for words in ((SubText("alice"), "example.org"), ("alice", SubText("example.org"))))):
+            found: Any = self.successResultOf(self.asked("find", returning(lambda box=box: box)))
+            self.assertEqual((found, type(found), type(found.user), type(found.domain)), (BOX, Mailbox, str, str))
+
     def test_a_component_of_which_too_much_runs_on_is_asked_nothing_more_but_to_stop(self) -> None:
         coroutines = [stubborn() for _ in range(LEFT_MOST)]
         with capturedLogs():
@@ -352,6 +361,8 @@ class Kinds(AskedCase):
         for calls in (0, -3, 2.0, "2", None, 10**9):
             self.assertRaises(PluginError, made, IConcurrentDelivery, calls_at_once=calls, deadline_seconds=5)
         self.assertRaises(PluginError, made, IBatchDelivery)  # without deliver_batch
+        for calls in (1, 100_000):
+            self.assertEqual(made(IConcurrentDelivery, calls_at_once=calls, deadline_seconds=5).calls_at_once, calls)
         asked = made(IConcurrentDelivery, calls_at_once=3, deadline_seconds=5, knows_folders=False)
         self.assertEqual((asked.calls_at_once, asked.deadline_seconds, asked.knows_folders, asked.stores), (3, 5.0, False, True))
         self.assertIsNone(made().deadline_seconds)

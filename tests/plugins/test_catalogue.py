@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -161,6 +162,13 @@ class Discovery(WithPluginFolder):
         self.module("acme_plugin", FACTORY.format(name="acme", public="acme"))
         discover()
         self.assertFalse((self.folder / "dropin.cache").exists())
+
+    def test_a_plugin_of_twisteds_own_that_cannot_be_imported_is_no_matter_of_ours(self) -> None:
+        self.patch(twisted.plugins, "__path__", [str(self.folder)])
+        self.module("twisted_conch", "import no_such_module_at_all\n")
+        with mock.patch.dict(sys.modules):
+            sys.modules.pop("twisted.plugins.twisted_conch", None)  # trial looks for reporters everywhere
+            self.assertEqual(discover().broken, ())
 
     def test_twisteds_own_plugins_are_left_out_by_name(self) -> None:
         own = {path.stem for path in Path(twisted.plugins.__file__).parent.glob("*.py")} - {

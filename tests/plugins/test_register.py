@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mailserver.interfaces import ICounting, IObserver, IPeriodic, Services
+from mailserver.interfaces import ComponentCommand, ICommands, ICounting, IObserver, IPeriodic, Services
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.lent import Lent
@@ -21,7 +21,7 @@ from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.plugins.watchdog import frames_of
 
 
-@implementer(IPeriodic, IObserver, ICounting)
+@implementer(IPeriodic, IObserver, ICounting, ICommands)
 class Everything:
     interval_seconds: Any = 60.0
     deadline_seconds = 5.0
@@ -37,6 +37,12 @@ class Everything:
 
     def counts(self) -> Any:
         return self.figures
+
+    async def show(self) -> str:
+        return "shown"
+
+    def commands(self) -> list[ComponentCommand]:
+        return [ComponentCommand("show", "show it", self.show)]
 
     def frames(self) -> list[FrameType]:
         return frames_of(sys._getframe())
@@ -76,6 +82,7 @@ class InTheRegister(TestCase):
         services.metrics.count("hits")
         self.assertEqual(services.in_reactor(divmod, 7, 2).result(0), (3, 1))
         self.assertIs(self.register.of(component), lent)
+        self.assertEqual(await lent.commands["show"].run(), "shown")
         await self.end(component)
         self.assertIsNone(self.register.of(component))
 

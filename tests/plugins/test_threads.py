@@ -114,6 +114,13 @@ class OwnThreads(TestCase):
         self.hangs.set()
         await gatherResults([first, second])
 
+    async def test_when_all_that_is_left_of_its_threads_hangs_those_who_wait_hear_it_at_once(self) -> None:
+        threads = self.made(2, left_behind=lambda: 1)
+        first, waiting = threads.run(self.hangs.wait), threads.run(divmod, 7, 2)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertIn("2 earlier calls have not ended", str(self.failureResultOf(waiting, AllHang).value))
+
     async def test_with_patience_a_call_that_was_just_given_up_is_not_taken_for_one_that_hangs(self) -> None:
         threads = self.made(1, patience_seconds=1000.0)
         threads.run(self.hangs.wait).addErrback(lambda failure: failure.trap(CancelledError)).cancel()

@@ -38,6 +38,7 @@ TESTS = {
     "delivery/courier": ("tests.delivery.test_courier",),
     "delivery/writer_process": ("tests.delivery.test_writer_process",),
     "delivery/launcher": ("tests.delivery.test_pipe",),
+    "filters/aiosmtpd_handler": ("tests.filters.test_aiosmtpd_handler", "tests.scenarios.test_aiosmtpd"),
     "processes/privileged": ("tests.processes.test_privileged", "tests.processes.test_root"),
     "processes/root": ("tests.processes.test_root_answers", "tests.processes.test_root"),
     "processes/root_client": ("tests.processes.test_root_client", "tests.processes.test_root"),

@@ -74,8 +74,11 @@ class Bodies(SynchronousTestCase):
         self.assertEqual(hashed("relaxed", body, most=most), hashlib.sha256(relaxed(body)[:most]).digest())
 
     def test_megabytes_of_blank_lines_or_blanks_take_neither_memory_nor_time(self) -> None:
-        lines, blanks = b"\r\n" * 32_768, b" " * 65_536
-        for form, piece, wanted in (("relaxed", lines, lines * 160), ("simple", lines, lines * 160), ("relaxed", blanks, b" ")):
+        lines, blanks, both = b"\r\n" * 32_768, b" " * 65_536, b"\r\n\r\n \r\n" * 10_000
+        for form, piece, wanted in (
+            ("relaxed", lines, lines * 160), ("simple", lines, lines * 160), ("relaxed", blanks, b" "),
+            ("relaxed", both, b"\r\n" * 30_000 * 160),
+        ):  # fmt: skip
             body = BodyHash("relaxed" if form == "relaxed" else "simple")
             tracemalloc.start()
             for _ in range(160):  # ten megabytes

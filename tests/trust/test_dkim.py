@@ -154,10 +154,11 @@ class Verifying(SynchronousTestCase):
         self.assertEqual(words(signed(), now=NOW - 200), ["pass"])
 
     def test_a_length_leaves_what_was_added_out_and_says_so(self) -> None:
-        content = foreign(RSA, "relaxed", "simple", length=True)
-        longer = Content.of(b"".join(content.chunks()) + b"Buy this!\r\n")
-        self.assertEqual([(one.result, one.partial) for one in results(longer, RSA.record.encode())], [("pass", True)])
-        self.assertEqual([one.partial for one in results(content, RSA.record.encode())], [False])
+        for form in ("relaxed", "simple"):
+            content = foreign(RSA, "relaxed", form, length=True)
+            longer = Content.of(b"".join(content.chunks()) + b"Buy this!\r\n")
+            self.assertEqual([(one.result, one.partial) for one in results(longer, RSA.record.encode())], [("pass", True)])
+            self.assertEqual([one.partial for one in results(content, RSA.record.encode())], [False])
         shorter = Content.of(b"".join(content.chunks()).replace(b" tab", b""))
         self.assertEqual(results(shorter, RSA.record.encode())[0].reason, "the body is shorter than what was signed")
 
@@ -174,6 +175,8 @@ class Verifying(SynchronousTestCase):
             self.assertEqual(words(signed(), record.encode()), [word], record)
         self.assertTrue(results(signed(), (RSA.record + "; t=y").encode())[0].testing)
         self.assertEqual(results(signed(), None)[0].reason, "there is no key of this name")
+        for record in (b"v=DKIM1; p=", b"v=DKIM1; k=ed25519; p= "):
+            self.assertEqual(results(signed(), record)[0].reason, "the key has been revoked")
 
     def test_what_the_dns_could_not_tell_is_temporary(self) -> None:
         content = signed()
@@ -213,6 +216,14 @@ class Signing(SynchronousTestCase):
         self.assertTrue(field.isascii())
         self.assertEqual(words(signed(many)), ["pass"])
 
+    def test_the_names_of_fields_are_whole_wherever_its_lines_break(self) -> None:
+        for n in range(1, 80):
+            names = ["from", "x" * n, *["content-transfer-encoding"] * 9]
+            field = signed(key=ED25519, names=names)
+            [found] = read_signatures(field.headers)
+            assert found.signature is not None, found.fault
+            self.assertEqual(found.signature.headers, ("from", *names), n)
+
     def test_keys_are_kept_and_read_and_shown_to_nobody(self) -> None:
         for key in (RSA, ED25519):
             again = read_private_key(key.pem)
@@ -240,6 +251,9 @@ class Tags(SynchronousTestCase):
             self.assertRaises(TagFault, parse_signature, good.replace(right, changed))
         for more in ("i=a@other.example", "i=example.org.evil", "c=odd/simple", "q=http", "l=-1", "t=x", "t=20; x=10", "i=@xexample.org"):
             self.assertRaises(TagFault, parse_signature, f"{good}; {more}")
+        for algorithm, reason in (("rsa-sha1", "rsa-sha1, is not to be used any more"), ("rsa-sha512", "is unknown")):
+            with self.assertRaisesRegex(TagFault, reason):
+                parse_signature(good.replace("rsa-sha256", algorithm))
         self.assertEqual(parse_signature(f"{good}; i=a@b.example.org; c=relaxed").body_form, "simple")
 
 

@@ -266,7 +266,7 @@ class Authors(SynchronousTestCase):
         self.assertEqual(self.of("From: a@example.org", "From: b@evil.example"), ("example.org", "evil.example"))
 
     def test_no_author(self) -> None:
-        for fields in ((), ("Subject: x",), ("From:",), ("From: nobody",), ("From: a@[192.0.2.1]",), ("From: undisclosed:;",)):
+        for fields in ((), ("Subject: x",), ("From:",), ("From: nobody",), ("From: a@[192.0.2.1]",), ("From: undisclosed:;",), ("From: a@.",)):
             self.assertEqual(self.of(*fields), (), fields)
 
     def test_a_name_is_no_author_and_what_cannot_be_understood_names_all(self) -> None:

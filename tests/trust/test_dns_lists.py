@@ -45,7 +45,7 @@ class Codes(SynchronousTestCase):
                 self.assertNotIn(int(ipaddress.IPv4Address(code)), codes, text)
 
     def test_what_is_none_is_said(self) -> None:
-        for text in ("", "127.0.0", "listed", "127.0.0.7-127.0.0.4", "192.0.2.1", "126.0.0.0/7", "::1", "127.0.0.2,", "1-2"):
+        for text in ("", "127.0.0", "listed", "127.0.0.7-127.0.0.4", "192.0.2.1", "126.0.0.0/7", "::1", "127.0.0.2,", "1-2", "127.0.0.2-127.0.0.4-127.0.0.6"):
             with self.assertRaises(ValueError, msg=text):
                 CodeSet.parse(text)
 
