@@ -31,6 +31,7 @@ In the order in which they are read:
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why
+* `quarantine`: ``mailserver quarantine``: the copies that filters hold, and a person's decision about them
 * `queue_filters`: the filters of the queue's commands
 * `queue_orders`: ``mailserver queue retry | hold | release | bounce | drop | redirect``
 * `queue_cat`: ``mailserver queue cat``: a message that waits, as it is kept

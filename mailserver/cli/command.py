@@ -30,6 +30,7 @@ COMMANDS = {
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
+    "quarantine": "list, show, release or drop the copies that filters hold",
     "backup": "copy the queue of a server that may be running, and what else it keeps",
     "restore": "put a backup into a data folder that has no queue; all of it is held",
     "checkpassword": "say whether a password is right, for Dovecot and others that ask in this way",

@@ -19,6 +19,17 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver list remove": ("mailserver list remove 192.0.2.0/24",),
     "mailserver list show": ("mailserver list show --user alice@example.org",),
     "mailserver list test": ("mailserver list test bob@example.net --to alice@example.org --spf example.net",),
+    "mailserver quarantine list": (
+        "mailserver quarantine list --user alice@example.org",
+        "mailserver quarantine list --finding dmarc --younger 1d",
+    ),
+    "mailserver quarantine show": ("mailserver quarantine show 1K1G24XJ8RGK6GQF/0",),
+    "mailserver quarantine release": (
+        "mailserver quarantine release 1K1G24XJ8RGK6GQF/0",
+        "mailserver quarantine release --user alice@example.org --sender '*@example.net'",
+    ),
+    "mailserver quarantine junk": ("mailserver quarantine junk --held-by contacts --older 7d",),
+    "mailserver quarantine drop": ("mailserver quarantine drop --finding virus --yes",),
     "mailserver user add": (
         "mailserver user add alice@example.org",
         "mailserver user add alice@example.org --password-stdin < password",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mailserver.config import Configuration
     from mailserver.queue.admin.selection import Selection
 
-__all__ = ["add_verbs"]
+__all__ = ["OrderWork", "add_verbs", "confirm", "tell"]
 
 EX_UNAVAILABLE = 69
 SUMMARIES = {
@@ -39,6 +39,8 @@ DONE = {
     "bounce": "bounced",
     "drop": "dropped",
     "redirect": "redirected",
+    "let through": "released",
+    "junk": "delivered into Junk",
 }
 ASKED = {"drop": "Drop {} for good?", "bounce": "Return {} to the senders?"}
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -69,18 +71,19 @@ def change_queue(options: argparse.Namespace) -> int:
     if options.all and not selections[0].is_everything:
         raise Unable("--all and a filter exclude each other", 2)
     configuration = load(options.config)
-    work = _Work(configuration, options)
+    work = OrderWork(configuration, options, options.verb)
     if options.verb in ASKED and not options.dry_run and not options.yes:
-        _confirm(work, selections)
+        confirm(work, selections)
     done, left = work.do(selections, dry_run=options.dry_run)
     if options.json:
         as_json({"verb": options.verb, "dry_run": options.dry_run, "done": done, "left": left})
     else:
-        _tell(options, done, left)
+        tell(options, options.verb, done, left)
     return 0 if done and not left else 1
 
 
-def _confirm(work: _Work, selections: list[Selection]) -> None:
+def confirm(work: OrderWork, selections: list[Selection]) -> None:
+    """Ask on the terminal.  Raises `Unable` where the answer is no, or nobody is there to ask."""
     if not sys.stdin.isatty():
         raise Unable("there is no terminal to ask on: --yes does it without a question", 2)
     meant, _ = work.do(selections, dry_run=True)
@@ -92,12 +95,12 @@ def _confirm(work: _Work, selections: list[Selection]) -> None:
         raise Unable(f"nothing was {DONE[work.verb]}")
 
 
-class _Work:
-    """Page after page, asked of the server, or done here where none runs."""
+class OrderWork:
+    """Page after page, asked of the server, or done here where none runs.  `verb` is one of `queue.admin.changes.Verb`."""
 
-    def __init__(self, configuration: Configuration, options: argparse.Namespace) -> None:
+    def __init__(self, configuration: Configuration, options: argparse.Namespace, verb: str) -> None:
         self._configuration = configuration
-        self.verb: str = options.verb
+        self.verb = verb
         self._to: str = getattr(options, "to", "")
         self._config: str = options.config
         self._by = who()
@@ -199,8 +202,9 @@ def who() -> str:
     return clean_text(f"{name} ({before})" if before and before != name else name)
 
 
-def _tell(options: argparse.Namespace, done: list[Any], left: list[Any]) -> None:
-    word = f"would be {DONE[options.verb]}" if options.dry_run else DONE[options.verb]
+def tell(options: argparse.Namespace, verb: str, done: list[Any], left: list[Any]) -> None:
+    """Say what was done, message by message, and how many there were."""
+    word = f"would be {DONE[verb]}" if options.dry_run else DONE[verb]
     for one in done[:LISTED]:
         names = one["recipients"]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -212,7 +216,7 @@ def _tell(options: argparse.Namespace, done: list[Any], left: list[Any]) -> None
     if len(left) > LISTED:
         say(f"… and {len(left) - LISTED} more left as they were")
     if not done and not left:
-        say(f"There is no such message, or nothing to {options.verb} about it.")
+        say(f"There is no such message, or nothing to {verb} about it.")
     else:
         say(f"{_messages(len(done))} {word}." + (f"  {_messages(len(left))} left." if left else ""))
 

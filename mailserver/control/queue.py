@@ -22,10 +22,11 @@ from mailserver.queue.admin.selection import Selection, SelectionError
 __all__ = ["QueueCommands", "page_as_json"]
 
 PAGE_MOST = 1000
+HELD_MOST = 100  # copies with all that was found
 
 
 class QueueCommands:
-    """``queue.list``, ``queue.show``, ``queue.select`` and ``queue.change``.  `policy` gives the one in force."""
+    """``queue.list``, `show`, `select` and `change`, and ``quarantine.list``.  `policy` gives the one in force."""
 
     log = Logger()
 
@@ -40,6 +41,7 @@ class QueueCommands:
             "queue.show": self.show,
             "queue.select": self.select,
             "queue.change": self.change,
+            "quarantine.list": self.held,
         }
 
     async def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +62,15 @@ class QueueCommands:
             _selection(arguments), int(arguments.get("after", 0)), limit
         )
         return {"entries": [asdict(entry) for entry in found], "next": next, "depth": self._server.queue.depth}
+
+    async def held(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`selection`, `after` (a copy), `limit`: the copies that verdicts hold and that are meant, and where to go on."""
+        limit = max(1, min(int(arguments.get("limit", HELD_MOST)), HELD_MOST))
+        try:
+            found, next = await self._server.queue.verbs.held(_selection(arguments), str(arguments.get("after", "")), limit)
+        except ValueError as error:
+            raise CommandRefused(str(error)) from error
+        return {"copies": [asdict(one) for one in found], "next": next}
 
     async def change(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`verb`, `selection`, `after`, `by`, `to`, `dry_run`: one page is done; where to go on."""

@@ -322,7 +322,7 @@ class SqliteReader:
                     (str(EntryState.HELD), after, up_to, limit),
                 )
             ]
-            return [NumberedSummary(number, self._summary(connection, number)) for number in numbers]
+            return [NumberedSummary(number, self._summary(connection, number, with_history=False)) for number in numbers]
 
     def heads(self, numbers: Sequence[int]) -> dict[int, tuple[Envelope, bytes]]:
         """The envelopes of entries and the beginnings of their header sections, of those that can be read."""

@@ -42,7 +42,8 @@ class Selection:
     `id` is the beginning of an id, `sender` "<>" for the null reverse-path, `domain` that of the recipient or of the address
     where its mail goes, `states` some of `STATES`; a message is older or younger than so many seconds.  `held`: only copies that
     verdicts hold; of these `finding` is the name of something found, or ``filter/name``, and `holders` are filters, one of which
-    holds it; `known` are filters, one of which holds it or has found something.  `index` is one destination of the message.
+    holds it; `known` are filters, one of which holds it or has found something.  `index` is one destination of the
+    message, `user` the account, or the address, that a copy is for.
     """
 
     id: str = ""
@@ -57,6 +58,7 @@ class Selection:
     holders: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     index: int | None = None
+    user: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id.upper())
@@ -128,6 +130,9 @@ class Selection:
 
     def _is_held(self, one: DestinationSummary) -> bool:
         if self.index is not None and one.index != self.index:
+            return False
+        names = (one.recipient, one.destination.partition("/")[0])
+        if self.user and not any(self.user.lower() == name.lower() for name in names):
             return False
         if not self.held:
             return True
