@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from mailserver.config import Configuration
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Route
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
 from mailserver.postmaster.notes import Notes
@@ -33,7 +35,10 @@ class ServerParts(Protocol):
 
 
 def make_notes(
-    configuration: Configuration, server: ServerParts, route: Callable[[Address], Awaitable[Sequence[Route]]]
+    configuration: Configuration,
+    server: ServerParts,
+    route: Callable[[Address], Awaitable[Sequence[Route]]],
+    sign: Callable[[Envelope, Content], Awaitable[Content | None]],
 ) -> Notes:
     """The notes, which are not started yet."""
     queue = server.queue
@@ -56,5 +61,6 @@ def make_notes(
         has_room=lambda octets: queue.writable and queue.room_for(octets),
         next_id=server.ids.next,
         note=server.steps.note,
+        sign=sign,
     )
     return notes

@@ -135,7 +135,7 @@ class Server:
         self.remote = None if configuration.relay.use == "none" else self._delivery("relay", configuration.relay)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
-        self._notes = make_notes(configuration, self, self._route) if configuration.log.notes else None
+        self._notes = make_notes(configuration, self, self._route, self._sign_again) if configuration.log.notes else None
 
     def _make_register(self) -> Register:
         reactor, self._process_memory_octets = self.reactor, self._begun_with.limits.process_memory_bytes

@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import tempfile
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -22,9 +23,11 @@ from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
+from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
+from mailserver.cli.published import not_published
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
@@ -43,6 +46,7 @@ from mailserver.plugins.life import StartError
 from mailserver.plugins.register import checked_offers
 from mailserver.plugins.versions import is_former
 from mailserver.processes.identity import as_owner_of
+from mailserver.trust.signing_keys import read_keys
 
 __all__ = ["add_to"]
 
@@ -75,6 +79,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_ports(configuration)
         look.at_root()
         look.at_lists(configuration)
+        look.at_signing_keys(configuration)
     look.at_plugins(catalogue)
     if options.json:
         as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
@@ -174,6 +179,27 @@ class _Look:
             self.warnings += entries_by_claim(configuration)
         except Unable as error:
             self.warnings.append(f"the lists cannot be looked at: {error}")
+
+    def at_signing_keys(self, configuration: Configuration) -> None:
+        """What is signed has to verify, and what was signed until yesterday, too."""
+        try:
+            keys = read_keys(configuration.keys_path)
+        except OSError as error:
+            self.warnings.append(f"the keys of DKIM cannot be read: {error.filename or ''} {error.strerror or error}")
+            return
+        if keys and all(one.use != "dkim_signing" for one in configuration.filter):
+            self.warnings.append(f'dkim: {" ".join(keys)}: there are keys, and no [[filter]] with use = "dkim_signing"')
+            return
+        oldest = time.time() - configuration.queue.expire - PUBLISHED_SECONDS
+        for number, (domain, found) in enumerate(keys.items()):
+            wanted = [one for one in found.keys if one.state == "active" or (one.state == "retired" and one.since > oldest)]
+            try:
+                missing = not_published(configuration, domain, {found.name_of(one): one.key.record for one in wanted})
+            except Unable as error:
+                rest = len(keys) - number - 1
+                self.warnings.append(f"dkim: {error}" + (f"; {rest} more domains were not looked at" if rest else ""))
+                return
+            self.warnings += [f"dkim: {one} (mailserver dkim dns {domain})" for one in missing]
 
     def at_checkers(self, configuration: Configuration) -> None:
         """Make each checker of `authentication.checkers`."""

@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredList
 from mailserver.cli.output import Unable
 from mailserver.cli.without_server import NotNow, finished
 from mailserver.mail.dns_records import DNS_PORT, Answer, LookupFailed, ServerAddress
+from mailserver.trust.dkim_key import is_shown
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
@@ -58,7 +59,7 @@ async def _not_published(configuration: Configuration, domain: str, records: Map
         for record, (success, answer) in zip(records, answers, strict=True):
             if not success:
                 wrong.append(f"{name} ({address}) does not answer for {record}")
-            elif not _shows(answer, records[record]):
+            elif not is_shown(records[record], answer.texts):
                 answered.add(record)
                 wrong.append(f"{name} ({address}) does not show {record}, or another key")
             else:
@@ -81,19 +82,3 @@ async def _servers_of(domain: str, resolver: Any) -> Sequence[tuple[str, str]]:
         if found:
             return found[:SERVERS_MOST]
     raise LookupFailed("no name server was found")
-
-
-def _shows(answer: Answer, record: str) -> bool:
-    """The same key, however its record is written."""
-    from mailserver.trust.tag_list import TagFault, parse_tags
-
-    def key(text: str) -> str:
-        return "".join(parse_tags(text).get("p", "").split())
-
-    for text in answer.records:
-        try:
-            if key(text) == key(record):
-                return True
-        except TagFault:
-            continue
-    return False

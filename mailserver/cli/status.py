@@ -36,6 +36,8 @@ def show_status(options: argparse.Namespace) -> int:
     say("")
     before = ["", *(part for part, _, _ in rows)]
     table(("PART", "FIGURE", " VALUE"), [(p if p != b else "", f, v) for (p, f, v), b in zip(rows, before, strict=False)])
+    if (figures.get("dkim") or {}).get("records_missing"):
+        say("", "Mail is signed with keys that the DNS does not show: mailserver check names them.")
     for name, why in missing.items():
         say("", f"The {plain(str(name))} process is missing: {plain(str(why))}")
     return 1 if missing else 0

@@ -67,6 +67,9 @@ class StatusCommands:
         relays = [one["counts"] for one in described if one["kind"] == "relay" and "counts" in one]
         if relays:
             figures["relay"] = relays[0]
+        signing = [one["counts"] for one in described if "records_missing" in one.get("counts", ())]
+        if signing:
+            figures["dkim"] = signing[0]
         if newer := self._newer_code():
             figures["newer_code"] = newer
         return figures

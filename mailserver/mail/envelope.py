@@ -134,7 +134,8 @@ class Envelope:
     """A message's envelope.  `sender` None is the null reverse-path; `received_at` is seconds since the epoch.
 
     `findings` are what the filters that were asked before have found: about the peer, the sender, the message.  Where one
-    recipient's copy is judged, those about this recipient are among them; nobody else sees them.
+    recipient's copy is judged, those about this recipient are among them; nobody else sees them.  `sent_on` is for modifiers and
+    signers: whether a copy goes on to another host, as from an alias.
     """
 
     id: str
@@ -144,3 +145,4 @@ class Envelope:
     received_at: float
     parameters: MailParameters = field(default=NO_MAIL_PARAMETERS)
     findings: tuple[Finding, ...] = field(default=(), compare=False)
+    sent_on: bool = field(default=False, compare=False)

@@ -66,7 +66,8 @@ class Notes:
     """Asks `problems()` once a minute, and writes a note on each that has not been told within a day.
 
     `commit` and `has_room(octets)` are the queue's.  `route(address)` says where postmaster's mail goes.  `next_id()` makes
-    message ids.  `note` records steps.  What was told is remembered by `steady_seconds()`, a clock that nobody sets.
+    message ids.  `note` records steps.  `sign(envelope, content)` returns the message with the signers' fields, None where one
+    cannot sign now.  What was told is remembered by `steady_seconds()`, a clock that nobody sets.
     """
 
     log = Logger()
@@ -84,6 +85,7 @@ class Notes:
         next_id: Callable[[], str],
         note: Callable[..., None],
         steady_seconds: Callable[[], float] | None = None,
+        sign: Callable[[Envelope, Content], Awaitable[Content | None]] | None = None,
     ) -> None:
         self._hostname = hostname
         self._clock = clock
@@ -95,6 +97,7 @@ class Notes:
         self._next_id = next_id
         self._note = note
         self._steady_seconds = steady_seconds or clock.seconds
+        self._sign = sign
         self._waiting: dict[str, Problem] = {}
         self._remembered: dict[str, float] = {}  # until when; for a state store that does not answer
         self._timer: Any = None
@@ -157,7 +160,7 @@ class Notes:
             self._complain("nobody gets mail for postmaster")
             return False
         envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now)
-        content = Content.of(octets)
+        content = await self._signed(envelope, Content.of(octets))
         await self._remember(f"{OWN}{id}", OWN_SECONDS)  # before it can fail
         try:
             await self._commit(envelope, content, tuple([Destination(i, to, route) for i, route in enumerate(good)]))
@@ -167,6 +170,16 @@ class Notes:
         self._complained = ""
         self._note(id, "accepted", sender="", recipients=[str(POSTMASTER)], size=content.size)
         return True
+
+    async def _signed(self, envelope: Envelope, content: Content) -> Content:
+        """With signatures where they can be made: postmaster's mail may go to another host, and waits for nobody."""
+        if self._sign is None:
+            return content
+        try:
+            return await within(ROUTE_SECONDS, later(self._sign(envelope, content)), self._clock) or content
+        except Exception:  # noqa: BLE001  a signer is anybody's plugin
+            self.log.failure("a note to postmaster goes unsigned")
+            return content
 
     def _complain(self, why: str) -> None:
         """Log a complaint once, not with each look."""

@@ -92,7 +92,8 @@ class WorkingCopy:
             for recipient, ways in zip((*envelope.recipients, *self.added), self.ways, strict=True)
             for way in ways
         ]
-        return replace(envelope, sender=self.sender, recipients=tuple(recipients))
+        sent_on = any(isinstance(route, Remote) for routes in self.routes for route in routes)
+        return replace(envelope, sender=self.sender, recipients=tuple(recipients), sent_on=sent_on)
 
 
 @dataclass(frozen=True, slots=True)

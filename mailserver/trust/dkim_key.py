@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from mailserver.trust.tag_list import TagFault, parse_tags
 
-__all__ = ["PrivateKey", "PublicKey", "parse_key", "read_private_key"]
+__all__ = ["PrivateKey", "PublicKey", "is_shown", "parse_key", "read_private_key"]
 
 RSA_BITS_LEAST = 1024  # RFC 8301 section 3.2: shorter keys must not be accepted
 RSA_BITS_MOST = 8192  # what a longer one costs is the verifier's
@@ -87,6 +88,19 @@ def _public_key(kind: str, text: str) -> RSAPublicKey | Ed25519PublicKey:
     if not RSA_BITS_LEAST <= found.key_size <= RSA_BITS_MOST:
         raise TagFault(f"the key has {found.key_size} bits")
     return found
+
+
+def is_shown(record: str, texts: Iterable[bytes]) -> bool:
+    """Whether one of the TXT records has the key of `record`, however it is written.  Never raises."""
+    wanted = _key_text(record)
+    return any(_key_text(text.decode("ascii", "replace")) == wanted for text in texts)
+
+
+def _key_text(record: str) -> str:
+    try:
+        return "".join(parse_tags(record).get("p", "").split())
+    except TagFault:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ class Keys(CommandCase):
         self.assertIn("selectors.json cannot be read", said.err)
 
     def rotate(self, zone: list[str]) -> Said:
+        return self.with_zone(zone, "dkim", "rotate", "example.org")
+
+    def with_zone(self, zone: list[str], *command: str) -> Said:
+        """What the command says where a name server has these records of example.org."""
         names = Unbound({"example.org": ["example.org. 300 IN NS ns.example.org.", "ns.example.org. 300 IN A 127.0.0.1", *zone]})
         self.addCleanup(names.stop)
         names.start()
@@ -83,7 +87,7 @@ class Keys(CommandCase):
         self.config.write_text(config.partition("[dns]")[0] + f'[dns]\nservers = ["{names.address}"]\n')
         port = int(names.address.rpartition(":")[2])
         with mock.patch.object(published.not_published, "__kwdefaults__", {"port": port}):
-            return self.command("dkim", "rotate", "example.org")
+            return self.command(*command)
 
     def records(self, state: str) -> list[str]:
         keys = read_keys(self.keys)["example.org"]
@@ -107,3 +111,26 @@ class Keys(CommandCase):
         self.made()
         said = self.command("dkim", "rotate", "other.example")
         self.assertIn("other.example has no keys", said.err)
+
+    def test_check_says_so_until_the_dns_shows_what_signs_and_what_has_signed(self) -> None:
+        self.made()
+        self.assertIn("example.org: there are keys, and no [[filter]]", self.command("check").out)
+        self.config.write_text(self.config.read_text() + '[[filter]]\nuse = "dkim_signing"\n[dns]\n')
+        said = self.with_zone(self.records("next"), "check")
+        self.assertEqual(said.code, 0, said)
+        active = read_keys(self.keys)["example.org"].in_state("active")
+        for one in active:
+            self.assertIn(f"does not show {one.selector}._domainkey.example.org, or another key (mailserver dkim dns example.org)", said.out)
+        everything = self.records("active") + self.records("next")
+        self.assertNotIn("dkim:", self.with_zone(everything, "check").out)
+        self.rotate(everything)
+        said = self.with_zone(self.records("active"), "check")  # mail that is on its way was signed with the former ones
+        self.assertEqual(said.out.count("does not show"), 2)
+        self.assertNotIn("dkim:", self.with_zone(everything, "check").out)
+
+    def test_check_without_a_dns_says_that_it_cannot_tell(self) -> None:
+        self.made()
+        self.config.write_text(self.config.read_text() + '[[filter]]\nuse = "dkim_signing"\n[dns]\nservers = ["127.0.0.1:1"]\n')
+        said = self.command("check")
+        self.assertEqual(said.code, 0)
+        self.assertIn("dkim: the DNS cannot tell who answers for example.org", said.out)

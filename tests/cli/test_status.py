@@ -41,6 +41,12 @@ class Status(CommandCase, TestCase):
         for row in (["mx", "tcp:25", "2"], ["queue", "depth", "7"], ["committed", "100"], ["relay", "hosts.slow", "1.5"]):
             self.assertIn(row, lines)
         self.assertEqual((await deferToThread(run, "status", "--json", "--config", str(self.config))).json, FIGURES)
+        figures["dkim"] = {"domains": 1, "records_missing": 0}
+        self.assertNotIn("does not show", (await deferToThread(run, "status", "--config", str(self.config))).out)
+        figures["dkim"] = {"domains": 1, "records_missing": 2}
+        said = await deferToThread(run, "status", "--config", str(self.config))
+        self.assertEqual(said.code, 0)
+        self.assertIn("Mail is signed with keys that the DNS does not show", said.out)
         figures["processes"] = {"root": "", "courier": "it died \x1b twice"}
         said = await deferToThread(run, "status", "--config", str(self.config))
         self.assertEqual(said.code, 1)

@@ -2,7 +2,7 @@
 
 import email
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +35,7 @@ class NoteCase(SynchronousTestCase):
         self.steps = []
         self.routes = [BOX]
         self.has_room = True
+        self.signing = "well"
         self.commits = lambda: succeed(None)
         self.ids = iter(range(10**6))
         self.notes = self.make()
@@ -53,7 +54,15 @@ class NoteCase(SynchronousTestCase):
             has_room=lambda octets: self.has_room,
             next_id=lambda: f"{next(self.ids):016}",
             note=lambda id, step, **fields: self.steps.append((id, step, fields)),
+            sign=self.sign,
         )
+
+    async def sign(self, envelope, content):
+        if isinstance(self.signing, Exception):
+            raise self.signing
+        if self.signing == "never":
+            await Deferred()
+        return content.with_prefix(b"DKIM-Signature: x\r\n") if self.signing == "well" else None
 
     def route(self, address):
         self.assertEqual(address, Address("postmaster", ""))
@@ -61,7 +70,7 @@ class NoteCase(SynchronousTestCase):
 
     def commit(self, envelope, content, destinations):
         done = self.commits()
-        done.addCallback(lambda _: self.sent.append((envelope, email.message_from_bytes(content.data), destinations)))
+        done.addCallback(lambda _: self.sent.append((envelope, email.message_from_bytes(content.prefix + content.data), destinations)))
         return done
 
     def minutes(self, count):
@@ -92,6 +101,17 @@ class Telling(NoteCase):
         self.assertIn("So it is.", message.get_payload())
         self.assertTrue(at_once(self.notes.is_own(envelope.id)))
         self.assertFalse(at_once(self.notes.is_own("Z" * 16)))
+
+    def test_it_is_signed_where_it_can_be_and_waits_for_no_signer(self):
+        self.notes.start()
+        for number, (signing, fields) in enumerate((("well", 1), ("not now", 0), (ValueError("no"), 0), ("never", 0))):
+            self.signing = signing
+            self.found = [problem(subject=str(number))]
+            self.minutes(1)
+            self.clock.pump([1] * 30)
+            self.assertEqual(len(self.sent[-1][1].get_all("DKIM-Signature", [])), fields, signing)
+            self.assertEqual(len(self.sent), number + 1)
+        self.flushLoggedErrors(ValueError, TimeoutError)
 
     def test_one_of_a_kind_and_subject_is_enough_for_a_day(self):
         self.found = [problem(), problem("process", "pam", "pam"), problem("process", "root", "root")]

@@ -163,7 +163,7 @@ dkim = Shipped(
 
 dkim_signing = Shipped(
     name="dkim_signing",
-    summary="Signs what users, local programs and the server itself send (DKIM, RFC 6376).",
+    summary="Signs what users, local programs and the server itself send, and what aliases send on (DKIM, RFC 6376).",
     provides=(ISigner,),
     target="mailserver.filters.dkim_signing:DKIMSigningFactory",
 )
