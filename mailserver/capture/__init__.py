@@ -6,6 +6,15 @@ In the order in which they are read:
 * `likeness`: whether a buffer looks like SMTP, and how much
 * `build`: the octets of each command and reply, and of content
 * `printable`: the words of others on a terminal
+* `files`: capture files, pcap and pcapng: octets in, frames out
+* `segments`: the TCP segment in a frame
+* `reassembly`: one direction of a connection, put together from segments
+* `events`: what is said in a dialogue
+* `pairing`: whose a reply is
+* `dialogue`: pieces of both sides in, commands with their replies and content out
+* `sessions`: all of it joined: frames in, the sessions of a capture out
+* `transcript`: a session in lines for people, and its messages
+* `figures`: how often each reply was given, how long each phase waited
 
 docs/capture.md has examples of all of it.
 """

@@ -8,8 +8,8 @@ response of AUTH only its stream knows.
 from __future__ import annotations
 
 import re
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from mailserver.capture.printable import printable
 from mailserver.smtp import grammar
@@ -56,6 +56,27 @@ SUMMARY_LENGTH = 200  # characters; RFC 5321 section 4.5.3.1.4 and .5 allow 512 
 HIDDEN = "****"
 
 
+T = TypeVar("T")
+
+
+class _once(Generic[T]):
+    """A property that is found once: `functools.cached_property` without its lock, which costs more than most fields do.
+
+    (Python 3.12 has taken it away.)
+    """
+
+    def __init__(self, find: Callable[[Any], T]) -> None:
+        self._find = find
+        self._name = find.__name__
+        self.__doc__ = find.__doc__
+
+    def __get__(self, view: Any, owner: Any = None) -> T:
+        if view is None:
+            return self  # type: ignore[return-value]
+        found = view.__dict__[self._name] = self._find(view)
+        return found
+
+
 class SmtpView:
     r"""The first command or reply in a buffer; `rest` is what comes after it.
 
@@ -70,7 +91,7 @@ class SmtpView:
 
     # --- what it is ---
 
-    @cached_property
+    @_once
     def is_reply(self) -> bool:
         """It begins with a reply code, 200 to 599, that ends there."""
         return REPLY_LINE.match(self._whole) is not None
@@ -85,7 +106,7 @@ class SmtpView:
         """Its verb is one of `CommandVerb`."""
         return self.command in CommandVerb.__members__
 
-    @cached_property
+    @_once
     def is_complete(self) -> bool:
         """Its last line has its end; of a reply that is the line without a hyphen."""
         if self.is_reply:
@@ -270,12 +291,12 @@ class SmtpView:
             end -= 1
         return end
 
-    @cached_property
+    @_once
     def _first_line_end(self) -> int:
         found = LINE_FEED.search(self._whole)
         return self._without_line_end(0, len(self._whole) if found is None else found.end())
 
-    @cached_property
+    @_once
     def _reply(self) -> tuple[list[Span], int, bool]:
         """The lines of a reply, each without its end; where they end; whether the last of them is there and whole."""
         lines, at = [], 0
@@ -292,7 +313,7 @@ class SmtpView:
     def _reply_ends(self) -> bool:
         return self._reply[2]
 
-    @cached_property
+    @_once
     def _end(self) -> int:
         """Where the first command or reply ends."""
         if self.is_reply:
@@ -304,7 +325,7 @@ class SmtpView:
     def _code_at(self) -> int:
         return self._reply[0][-1][0]
 
-    @cached_property
+    @_once
     def _enhanced(self) -> Span | None:
         if not self.is_reply:
             return None
@@ -312,7 +333,7 @@ class SmtpView:
         found = ENHANCED.match(self._whole, start + 4, end)
         return None if found is None or self._whole[start] != self._whole[start + 4] else found.span()
 
-    @cached_property
+    @_once
     def _text_spans(self) -> tuple[Span, ...]:
         if not self.is_reply:
             return ()
@@ -326,12 +347,12 @@ class SmtpView:
             spans.append((start, end))
         return tuple(spans)
 
-    @cached_property
+    @_once
     def _verb(self) -> Span | None:
         found = COMMAND.match(self._whole)
         return None if found is None else found.span(1)
 
-    @cached_property
+    @_once
     def _spans(self) -> dict[str, Span]:
         """Where the arguments of a command stand, and what is in them."""
         if self._verb is None:
@@ -351,7 +372,7 @@ class SmtpView:
                     spans[name] = self._trimmed(start + found.start(number), start + found.end(number))
         return spans
 
-    @cached_property
+    @_once
     def _secret_at(self) -> int | None:
         """Where what AUTH says after the mechanism begins, well formed or not."""
         if self.command != CommandVerb.AUTH:

@@ -102,6 +102,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver checkpassword": ("mailserver checkpassword --service imap /usr/lib/dovecot/checkpassword-reply",),
     "mailserver sink": ("mailserver sink", "mailserver sink --port 2526 --rcpt '451 4.3.0 Later' --count 1"),
+    "mailserver decode": (
+        "mailserver decode capture.pcap --peer 192.0.2.7 --save messages",
+        "tcpdump -i any -U -w - port 25 | mailserver decode -",
+    ),
     "mailserver manual": ("mailserver manual page > mailserver.8", "mailserver manual bash > mailserver.bash"),
     "mailserver plugins": ("mailserver plugins --json",),
     "mailserver plugins check": ("mailserver plugins check",),

@@ -33,8 +33,8 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     explain.add_argument("--recipient", metavar="PATTERN", default="", help="for whom it was")
     explain.add_argument("--host", metavar="PATTERN", default="", help="a host's address or name, on either side")
     explain.add_argument("--message-id", metavar="PATTERN", default="", help="its Message-ID field")
-    explain.add_argument("--since", metavar="TIME", type=_moment, default=None, help="2026-11-30T08:00, or how long ago: 2h")
-    explain.add_argument("--until", metavar="TIME", type=_moment, default=None, help="the same")
+    explain.add_argument("--since", metavar="TIME", type=moment_of, default=None, help="2026-11-30T08:00, or how long ago: 2h")
+    explain.add_argument("--until", metavar="TIME", type=moment_of, default=None, help="the same")
     explain.add_argument("--limit", metavar="N", type=_count, default=LIMIT, help=f"no more than N of them ({LIMIT})")
     explain.set_defaults(run=explain_id, insist=_one_way, wrong=explain.error)
 
@@ -109,7 +109,7 @@ def _read(data: str, id: str) -> dict[str, Any]:
     return {"steps": [asdict(step) for step in steps]}
 
 
-def _moment(text: str) -> float:
+def moment_of(text: str) -> float:
     """A time of the command line in seconds since the epoch."""
     from datetime import datetime
 

@@ -1,0 +1,367 @@
+"""A dialogue put together from what both sides said: commands with their replies, content, and where TLS hides the rest.
+
+Pieces come in the order in which they were captured, which is not always that in which they were said.  So both sides are read
+as far as they go by themselves; `pairing` brings commands and replies together.  After DATA, AUTH and STARTTLS the client's next
+octets are whatever the reply makes of them, and wait for it.  Pieces may be missing: then what is not known is said to be so,
+and the reading goes on at the next command.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from mailserver.capture.events import ContentEnd, ContentStretch, Encrypted, Event, NotCaptured, ReplyCause
+from mailserver.capture.pairing import CapturedReply, Pairing, Waiting
+from mailserver.capture.reassembly import Gap, Piece
+from mailserver.capture.view import SmtpView
+from mailserver.smtp.server.data import END, FIND_LINE_DOT, HELD
+from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
+
+__all__ = ["DialogueReader"]
+
+LINE_OCTETS = 1 << 16  # what has no line end by then is taken for a line
+REPLY_OCTETS = 1 << 18
+WAITING_OCTETS = 1 << 20  # of a client whose reply does not come; then its next line decides
+REPLY = re.compile(rb"[2-5][0-9]{2}(?:[ -]|\r?\n|\Z)")
+TLS_HANDSHAKE = b"\x16\x03"
+GOES_ON = {CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.QUIT, CommandVerb.EHLO, CommandVerb.NOOP, CommandVerb.HELO}
+
+
+class _State(enum.Enum):
+    """What the client's next octets are."""
+
+    COMMANDS = enum.auto()
+    WAITING = enum.auto()  # for the reply to DATA, AUTH, STARTTLS
+    RESPONSE = enum.auto()  # one line of AUTH
+    DATA = enum.auto()
+    CHUNK = enum.auto()
+    ENCRYPTED = enum.auto()
+
+
+class DialogueReader:
+    """Pieces of both sides in, events out.  No octets make it raise."""
+
+    def __init__(self, *, from_start: bool) -> None:
+        self._state = _State.COMMANDS
+        self._pairing = Pairing(from_start=from_start)
+        self._client: deque[Piece | Gap] = deque()  # still to be read
+        self._client_octets = 0
+        self._read_to = -1  # of the client's octets; -1 before the first
+        self._line = b""
+        self._is_after_gap = not from_start  # up to the first line that is a command
+        self._chunk = 0
+        self._is_last_chunk = False
+        self._content: list[int] | None = None  # when it began, its size, whether it has no gap
+        self._tail = b""  # of the content: what may be the beginning of its end
+        self._is_end_ahead = False
+        self._server = b""
+        self._reply: list[bytes] = []
+        self._reply_octets = 0
+
+    @property
+    def is_lmtp(self) -> bool:
+        """The client has said LHLO."""
+        return self._pairing.is_lmtp
+
+    # --- in ---
+
+    def client(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
+        """The client said this, or something that was not captured."""
+        if self._state is _State.ENCRYPTED:
+            return []
+        self._client.extend(pieces)
+        self._client_octets += sum([len(one.octets) for one in pieces if isinstance(one, Piece)])
+        heard = max([one.heard for one in pieces if isinstance(one, Piece)], default=-1)
+        events: list[Event] = []
+        if self._pairing.must_give_up(heard):
+            events += self._decide() if self._state is _State.WAITING else self._pairing.give_up()
+        events += self._go_on()
+        if self._client_octets > WAITING_OCTETS and self._state is _State.WAITING:
+            events += self._decide()
+        return events
+
+    def server(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
+        """The server said this, or something that was not captured."""
+        if self._state is _State.ENCRYPTED:
+            return []
+        events: list[Event] = []
+        for piece in pieces:
+            if isinstance(piece, Gap):
+                events.append(NotCaptured(piece.time, False, piece.missing))
+                self._server, self._reply, self._reply_octets = b"", [], 0
+                self._pairing.miss(piece.place)
+            else:
+                self._read_replies(piece)
+            events += self._go_on()
+        return events
+
+    def end(self, time: int) -> list[Event]:
+        """Neither side says any more."""
+        events: list[Event] = []
+        while self._client and self._state is not _State.ENCRYPTED:
+            before = len(self._client), self._state
+            events += self._decide() if self._state is _State.WAITING else self._go_on()
+            if (len(self._client), self._state) == before:
+                break
+        if self._state is _State.ENCRYPTED:
+            return events
+        if self._reply or self._server:
+            self._pairing.replies.append(CapturedReply(time, b"".join([*self._reply, self._server]), 0, 0))
+            events += self._go_on()
+        if self._state is _State.COMMANDS and self._line:
+            verb = SmtpView(self._line).command or ""
+            self._pairing.waiting.append(Waiting(time, ReplyCause.COMMAND, self._line, verb, self._read_to))
+        return events + self._close_content(time, is_whole=False) + self._pairing.give_up() + self._pairing.rest()
+
+    # --- both sides ---
+
+    def _go_on(self) -> list[Event]:
+        """Pair and read until one side has to wait for more."""
+        events: list[Event] = []
+        while self._state is not _State.ENCRYPTED:
+            if self._pairing.replies and self._pair(events):
+                continue
+            if not self._client or self._state is _State.WAITING:
+                break
+            piece = self._client.popleft()
+            self._read_to = piece.place
+            if isinstance(piece, Gap):
+                events.append(NotCaptured(piece.time, True, piece.missing))
+                events += self._miss(piece)
+                continue
+            self._client_octets -= len(piece.octets)
+            rest = self._read(piece, events)
+            if rest:
+                self._client.appendleft(piece._replace(octets=rest))
+                self._client_octets += len(rest)
+                self._read_to -= len(rest)
+        return events + self._pairing.overflow()
+
+    def _read(self, piece: Piece, events: list[Event]) -> bytes:
+        """Read what the client has said; return what is something else."""
+        if self._state is _State.COMMANDS:
+            return self._read_line(piece, events)
+        if self._state is _State.RESPONSE:
+            return self._read_response(piece)
+        if self._state is _State.DATA:
+            return self._read_data(piece, events)
+        return self._read_chunk(piece, events)
+
+    def _pair(self, events: list[Event]) -> bool:
+        """Give the oldest reply to what it answers; False where that has not been read yet."""
+        if not self._pairing.waiting and self._has_lost_its_end():
+            time = self._pairing.replies[0].time
+            events += self._close_content(time, is_whole=False)
+            self._pairing.waiting.append(Waiting(time, ReplyCause.CONTENT, ends_content=True))
+            self._state, self._is_after_gap, self._line = _State.COMMANDS, True, b""
+        following = self._client[0] if self._client else None
+        heard = following.heard if isinstance(following, Piece) else None
+        found = self._pairing.pair(self._read_to, heard, is_deciding=self._state is _State.WAITING)
+        if found is None:
+            return False
+        events += found.events
+        if found.must_decide:
+            events += self._decide()
+        elif found.reply is not None:
+            self._answered(found.to, found.reply, events)
+        return found.must_decide or found.reply is not None
+
+    def _answered(self, to: Waiting | None, reply: CapturedReply, events: list[Event]) -> None:
+        """What a reply means for what the client says next."""
+        code = reply.code
+        if code == ReplyCode.START_CONTENT and self._state is _State.COMMANDS and (to is None or to.cause is ReplyCause.UNKNOWN):
+            self._start_data(reply.time)
+            assert self._content is not None
+            self._content[2] = to is None or to.place <= reply.heard  # else what is missing goes on into the content
+        if self._state is not _State.WAITING or self._pairing.waiting or to is None:
+            return
+        if to.verb == CommandVerb.DATA and code == ReplyCode.START_CONTENT:
+            self._start_data(reply.time)
+        elif to.verb == CommandVerb.AUTH and code == ReplyCode.AUTH_CHALLENGE:
+            self._state = _State.RESPONSE
+        elif to.verb == CommandVerb.STARTTLS and code == ReplyCode.SERVICE_READY:
+            self._hide(reply.time, events)
+        else:
+            self._state = _State.COMMANDS
+
+    def _decide(self) -> list[Event]:
+        """The reply that says what the client's octets are does not come: let them say it."""
+        verb = self._pairing.waiting[-1].verb if self._pairing.waiting else ""
+        octets = b"".join([one.octets for one in list(self._client)[:8] if isinstance(one, Piece)])[:1000]
+        events: list[Event] = [*self._pairing.give_up()]
+        time = self._client[0].time if self._client else 0
+        if verb == CommandVerb.STARTTLS and octets.startswith(TLS_HANDSHAKE):
+            self._hide(time, events)
+        elif verb == CommandVerb.DATA and SmtpView(octets).command not in GOES_ON:
+            self._start_data(time)
+        elif verb == CommandVerb.AUTH and SmtpView(octets).command not in GOES_ON:
+            self._state = _State.RESPONSE
+        else:
+            self._state = _State.COMMANDS
+        return events + self._go_on()
+
+    def _hide(self, time: int, events: list[Event]) -> None:
+        self._state = _State.ENCRYPTED
+        self._client.clear()
+        self._pairing.replies.clear()
+        events.append(Encrypted(time))
+
+    # --- the server's side ---
+
+    def _read_replies(self, piece: Piece) -> None:
+        *lines, self._server = (self._server + piece.octets).split(b"\n")
+        if len(self._server) > LINE_OCTETS:
+            lines, self._server = [*lines, self._server], b""
+        behind = sum([len(line) + 1 for line in lines]) + len(self._server)
+        for line in lines:
+            behind -= len(line) + 1
+            line += b"\n"
+            self._reply.append(line)
+            self._reply_octets += len(line)
+            is_more = line[3:4] == b"-" and REPLY.match(line) is not None
+            if not is_more or self._reply_octets > REPLY_OCTETS:
+                octets = b"".join(self._reply)
+                self._pairing.replies.append(CapturedReply(piece.time, octets, piece.place - behind, piece.heard))
+                self._reply, self._reply_octets = [], 0
+
+    # --- the client's side ---
+
+    def _miss(self, gap: Gap) -> list[Event]:
+        """Octets of the client are missing here."""
+        if self._content is not None:
+            self._content[1:] = [max(0, self._content[1]), False]
+        if self._state is _State.DATA or (self._state is _State.CHUNK and gap.missing < self._chunk):
+            self._chunk -= gap.missing
+            self._tail = b""
+            return []
+        is_end = self._state is _State.CHUNK and self._is_last_chunk
+        self._state, self._line, self._is_after_gap = _State.COMMANDS, b"", True
+        self._pairing.waiting.append(Waiting(gap.time, ReplyCause.UNKNOWN, place=gap.place))
+        return self._close_content(gap.time, is_whole=False) if is_end else []
+
+    def _read_line(self, piece: Piece, events: list[Event]) -> bytes:
+        """Read one command; return what follows it."""
+        octets = self._line + piece.octets
+        end = octets.find(b"\n") + 1
+        if not end:
+            if len(octets) <= LINE_OCTETS:
+                self._line = octets
+                return b""
+            end = LINE_OCTETS
+        line, rest, self._line = octets[:end], octets[end:], b""
+        view = SmtpView(line)
+        verb = view.command or ""
+        if self._is_after_gap and verb not in CommandVerb.__members__:
+            return rest  # the end of what was lost, of content, of AUTH
+        self._is_after_gap = False
+        waiting = Waiting(piece.time, ReplyCause.COMMAND, line, verb, piece.place - len(rest), piece.heard)
+        self._pairing.waiting.append(waiting)
+        if verb == CommandVerb.LHLO:
+            self._pairing.is_lmtp = True
+        if verb in (CommandVerb.DATA, CommandVerb.STARTTLS) and not view.arguments:
+            self._state = _State.WAITING
+        elif verb == CommandVerb.AUTH:
+            self._state = _State.WAITING
+        elif verb == CommandVerb.BDAT and view.chunk_size is not None:
+            self._chunk, self._is_last_chunk = view.chunk_size, bool(view.is_last_chunk)
+            waiting.ends_content = self._is_last_chunk
+            if self._content is None:
+                self._content = [piece.time, 0, True]
+            self._state = _State.CHUNK
+            if not self._chunk:
+                events += self._end_chunk(piece.time)
+        elif verb in (CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.EHLO, CommandVerb.HELO, CommandVerb.LHLO):
+            events += self._close_content(piece.time, is_whole=False)
+        return rest
+
+    def _read_response(self, piece: Piece) -> bytes:
+        """Read one line of AUTH, which is a secret."""
+        octets = self._line + piece.octets
+        end = octets.find(b"\n") + 1
+        if not end and len(octets) <= LINE_OCTETS:
+            self._line = octets
+            return b""
+        end = end or LINE_OCTETS
+        self._line = b""
+        place = piece.place - len(octets) + end
+        self._pairing.waiting.append(Waiting(piece.time, ReplyCause.RESPONSE, octets[:end], CommandVerb.AUTH, place, piece.heard))
+        self._state = _State.WAITING
+        return octets[end:]
+
+    def _start_data(self, time: int) -> None:
+        self._state = _State.DATA
+        self._tail = b"\r\n"  # a dot may be the first octet
+        self._content = [time, -2, True]
+
+    def _read_data(self, piece: Piece, events: list[Event]) -> bytes:
+        """Read content up to CRLF.CRLF, which is not part of it but for its first CRLF; return what follows."""
+        assert self._content is not None
+        octets = self._tail + piece.octets
+        stretches, at, rest, is_end = [], 0, b"", False
+        while True:
+            found = FIND_LINE_DOT.search(octets, at)
+            if found is None:
+                held = HELD.search(octets, at)
+                end = len(octets) if held is None else held.start()
+                stretches.append(octets[at:end])
+                self._tail = octets[end:]
+                break
+            dot = found.end() - 1
+            if octets.startswith(b"\r\n", dot + 1):
+                stretches.append(octets[at:dot])
+                rest, is_end, self._tail = octets[dot + 3 :], True, b""
+                break
+            if dot + 1 == len(octets) or octets[dot + 1 :] == b"\r":  # perhaps the end
+                stretches.append(octets[at : found.start()])
+                self._tail = octets[found.start() :]
+                break
+            stretches.append(octets[at:dot])
+            at = dot + 1
+        self._hand_on(piece.time, b"".join(stretches), events)
+        if is_end:
+            self._state = _State.COMMANDS
+            events += self._close_content(piece.time, is_whole=True)
+            place = piece.place - len(rest)
+            waiting = Waiting(piece.time, ReplyCause.CONTENT, place=place, heard=piece.heard, ends_content=True)
+            self._pairing.waiting.append(waiting)
+        return rest
+
+    def _hand_on(self, time: int, octets: bytes, events: list[Event]) -> None:
+        """A stretch of content; the CRLF that `_start_data` put before it is none of it."""
+        assert self._content is not None
+        before, self._content[1] = self._content[1], self._content[1] + len(octets)
+        octets = octets[max(0, -before) :] if before < 0 else octets
+        if octets:
+            events.append(ContentStretch(time, octets))
+
+    def _has_lost_its_end(self) -> bool:
+        """The server answers to content with a gap: where its end is not among what is to be read, it was in there."""
+        if self._state is not _State.DATA or self._content is None or self._content[2]:
+            return False
+        if not self._is_end_ahead:  # looked for once: a long content would be searched for each piece
+            octets = self._tail + b"".join([one.octets for one in self._client if isinstance(one, Piece)])
+            self._is_end_ahead = END in octets
+        return not self._is_end_ahead
+
+    def _read_chunk(self, piece: Piece, events: list[Event]) -> bytes:
+        """Read what BDAT has announced; return what follows."""
+        octets, rest = piece.octets[: self._chunk], piece.octets[self._chunk :]
+        self._chunk -= len(octets)
+        self._hand_on(piece.time, octets, events)
+        if not self._chunk:
+            events += self._end_chunk(piece.time)
+        return rest
+
+    def _end_chunk(self, time: int) -> list[Event]:
+        self._state = _State.COMMANDS
+        return self._close_content(time, is_whole=True) if self._is_last_chunk else []
+
+    def _close_content(self, time: int, *, is_whole: bool) -> list[Event]:
+        if self._content is None:
+            return []
+        (began, size, has_all), self._content = self._content, None
+        self._tail, self._is_end_ahead = b"", False
+        return [ContentEnd(time, began, max(0, size), bool(is_whole and has_all))]

@@ -1,0 +1,213 @@
+"""Capture files, pcap and pcapng, read as they come: octets in, frames out.
+
+Both byte orders, times in micro- and nanoseconds, several sections and interfaces with link types of their own.  What is longer
+than a frame can be is damage; blocks without packets are passed over unread.  Formats: draft-ietf-opsawg-pcap and
+draft-ietf-opsawg-pcapng.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["CaptureFault", "CaptureReader", "CapturedFrame"]
+
+FRAME_OCTETS = 1 << 20  # the largest that is believed: libpcap takes no more than 262,144
+BLOCK_OCTETS = FRAME_OCTETS + (1 << 16)  # with its options
+INTERFACES = 10_000
+FILE_HEADER = 24
+PCAP_MAGIC = {  # as little-endian numbers: byte order, and the nanoseconds of a unit of the second field of time
+    0xA1B2C3D4: ("<", 1000),
+    0xD4C3B2A1: (">", 1000),
+    0xA1B23C4D: ("<", 1),
+    0x4D3CB2A1: (">", 1),
+}
+SECTION = 0x0A0D0D0A  # reads the same in both byte orders
+BYTE_ORDER = 0x1A2B3C4D
+INTERFACE, OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 1, 2, 3, 6
+PACKETS = (OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET)
+TIME_RESOLUTION, TIME_OFFSET = 9, 14  # options of an interface
+SECOND = 1_000_000_000
+
+
+class CaptureFault(ValueError):
+    """What is read is not a capture file, or damaged from there on."""
+
+
+class CapturedFrame(NamedTuple):
+    """One frame as it was captured.
+
+    `time` is in nanoseconds since 1970, `link` the link type of the interface, `length` how many octets it had on the wire;
+    `octets` can be fewer.
+    """
+
+    time: int
+    link: int
+    octets: bytes
+    length: int
+
+
+class _Interface(NamedTuple):
+    link: int
+    snapshot: int
+    unit: int  # units of time to a second
+    offset: int  # seconds
+
+
+class CaptureReader:
+    """Octets of a file in, its frames out; any pieces give the same frames.
+
+    `is_cut` says that the octets so far end within a packet: a capture that was stopped in the middle of a write.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._at = 0  # of `_held` in the file, for what is said of damage
+        self._skip = 0  # octets of a block without packets that are still to come
+        self._order = ""
+        self._unit = 0  # 0: pcapng
+        self._link = 0
+        self._interfaces: list[_Interface] = []
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more octets must come."""
+        return bool(self._held) or self._skip > 0 or not self._order
+
+    def feed(self, octets: bytes) -> Iterator[CapturedFrame]:
+        """Yield the frames that are whole with these octets.  Exhaust it before the next call.
+
+        Raises CaptureFault where the octets cannot be those of a capture file, after the frames before that place.
+        """
+        if self._skip:
+            passed = min(self._skip, len(octets))
+            self._skip -= passed
+            self._at += passed
+            octets = octets[passed:]
+        self._held += octets
+        if not self._order and not self._begin():
+            return
+        at = 0
+        try:
+            step = self._record if self._unit else self._block
+            while True:
+                found = step(at)
+                if found is None:
+                    break
+                frame, at = found
+                if frame is not None:
+                    yield frame
+        finally:
+            at = min(at, len(self._held))
+            self._held = self._held[at:]
+            self._at += at
+
+    def _begin(self) -> bool:
+        """Look at the file's first octets; False where there are too few."""
+        if len(self._held) < 4:
+            return False
+        magic = int.from_bytes(self._held[:4], "little")
+        if magic == SECTION:
+            self._order = "<"  # the section says which
+            return True
+        if magic not in PCAP_MAGIC:
+            raise CaptureFault("neither pcap nor pcapng")
+        if len(self._held) < FILE_HEADER:
+            return False
+        self._order, self._unit = PCAP_MAGIC[magic]
+        self._link = struct.unpack_from(self._order + "I", self._held, 20)[0] & 0xFFFF  # above it: the length of a checksum
+        self._held = self._held[FILE_HEADER:]
+        self._at = FILE_HEADER
+        return True
+
+    def _record(self, at: int) -> tuple[CapturedFrame, int] | None:
+        """The record of a pcap file that begins there, and where it ends."""
+        if len(self._held) - at < 16:
+            return None
+        seconds, units, kept, length = struct.unpack_from(self._order + "IIII", self._held, at)
+        if kept > FRAME_OCTETS:
+            raise self._damaged(at, f"a frame of {kept:,} octets")
+        end = at + 16 + kept
+        if end > len(self._held):
+            return None
+        return CapturedFrame(seconds * SECOND + units * self._unit, self._link, self._held[at + 16 : end], length), end
+
+    def _block(self, at: int) -> tuple[CapturedFrame | None, int] | None:
+        """The block of a pcapng file that begins there, with its frame if it has one, and where it ends."""
+        left = len(self._held) - at
+        if left < 12:
+            return None
+        kind, length = struct.unpack_from(self._order + "II", self._held, at)
+        if kind == SECTION:
+            order = int.from_bytes(self._held[at + 8 : at + 12], "little")
+            if order not in (BYTE_ORDER, 0x4D3C2B1A):
+                raise self._damaged(at, "a section without a byte order")
+            self._order = "<" if order == BYTE_ORDER else ">"
+            length = struct.unpack_from(self._order + "I", self._held, at + 4)[0]
+            self._interfaces = []
+        if length < 12 or length % 4:
+            raise self._damaged(at, f"a block of {length:,} octets")
+        if kind not in PACKETS and kind != INTERFACE:
+            self._skip = max(0, length - left)
+            return None, at + min(length, left)
+        if length > BLOCK_OCTETS:
+            raise self._damaged(at, f"a block of {length:,} octets")
+        if length > left:
+            return None
+        end = at + length
+        try:
+            if kind != INTERFACE:
+                return self._packet(kind, at + 8, end - 4), end
+            self._interface(at + 8, end - 4)
+        except struct.error:
+            raise self._damaged(at, "a block that is too short") from None
+        return None, end
+
+    def _interface(self, at: int, end: int) -> None:
+        """Take note of an interface: its link type, and how it counts time."""
+        if len(self._interfaces) >= INTERFACES:
+            raise self._damaged(at, "too many interfaces")
+        if at + 8 > end:
+            raise self._damaged(at, "a block that is too short")
+        link, _, snapshot = struct.unpack_from(self._order + "HHI", self._held, at)
+        unit, offset, at = 1_000_000, 0, at + 8
+        while at + 4 <= end:
+            code, length = struct.unpack_from(self._order + "HH", self._held, at)
+            at += 4
+            if code == 0 or at + length > end:
+                break
+            if code == TIME_RESOLUTION and length == 1:
+                said = self._held[at]
+                if said & 0x7F > (63 if said & 0x80 else 18):
+                    raise self._damaged(at, "a unit of time that is none")
+                unit = 2 ** (said & 0x7F) if said & 0x80 else 10**said
+            elif code == TIME_OFFSET and length == 8:
+                offset = struct.unpack_from(self._order + "q", self._held, at)[0]
+            at += length + -length % 4
+        self._interfaces.append(_Interface(link, snapshot, unit, offset))
+
+    def _packet(self, kind: int, at: int, end: int) -> CapturedFrame:
+        """The frame of one of the three blocks that have one."""
+        number, high, low = 0, 0, 0
+        if kind == ENHANCED_PACKET:
+            number, high, low, kept, length = struct.unpack_from(self._order + "IIIII", self._held, at)
+            start = at + 20
+        elif kind == OLD_PACKET:
+            number, _, high, low, kept, length = struct.unpack_from(self._order + "HHIIII", self._held, at)
+            start = at + 20
+        else:  # without a time
+            kept = length = struct.unpack_from(self._order + "I", self._held, at)[0]
+            start = at + 4
+        if number >= len(self._interfaces):
+            raise self._damaged(at, "a packet of an interface that is not there")
+        interface = self._interfaces[number]
+        if kind == SIMPLE_PACKET:
+            kept = min(length, interface.snapshot or length, end - start)
+        if start + kept > end:
+            raise self._damaged(at, "a packet that is longer than its block")
+        time = 0 if kind == SIMPLE_PACKET else ((high << 32 | low) * SECOND) // interface.unit + interface.offset * SECOND
+        return CapturedFrame(time, interface.link, self._held[start : start + kept], length)
+
+    def _damaged(self, at: int, what: str) -> CaptureFault:
+        return CaptureFault(f"damaged at octet {self._at + at:,}: {what}")

@@ -1,0 +1,205 @@
+"""Whose a reply is: what awaits one, and replies, as two queues.
+
+Both are in the order in which they were said, so the first of one belongs to the first of the other, unless something was not
+captured.  What each side had heard when it said something tells whose is missing then: nobody answers what he has not heard,
+and after an answer a client says the next thing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from mailserver.capture.events import CommandReply, ReplyCause
+from mailserver.capture.view import SmtpView
+from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
+
+__all__ = ["Paired", "Pairing", "CapturedReply", "Waiting"]
+
+MOST = 1000  # commands without a reply, replies without a command
+# Replies that only one command has: what comes before it in the queue has lost its own.
+OWNERS: dict[int, tuple[str, ...]] = {
+    ReplyCode.START_CONTENT: (CommandVerb.DATA,),
+    ReplyCode.CLOSING: (CommandVerb.QUIT,),
+    ReplyCode.AUTH_CHALLENGE: (CommandVerb.AUTH,),
+    ReplyCode.AUTH_SUCCEEDED: (CommandVerb.AUTH,),
+}
+UNSAID = (ReplyCause.GREETING, ReplyCause.UNKNOWN)  # no words of the client
+# What a server of LMTP does not say of each recipient.
+ONE_FOR_ALL = (
+    ReplyCode.SERVICE_UNAVAILABLE,
+    ReplyCode.COMMAND_UNRECOGNISED,
+    ReplyCode.ARGUMENT_SYNTAX,
+    ReplyCode.COMMAND_NOT_IMPLEMENTED,
+    ReplyCode.BAD_SEQUENCE,
+)
+RESETS = (CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.EHLO, CommandVerb.HELO, CommandVerb.LHLO)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What awaits a reply.
+
+    `place` is the number of the client's octet behind it, `heard` that of the server's octet up to which the client had heard.
+    """
+
+    time: int
+    cause: ReplyCause
+    line: bytes = b""
+    verb: str = ""
+    place: int = 0
+    heard: int = 0
+    ends_content: bool = False
+    replies: int = 1
+    has_one: bool = False
+
+
+@dataclass(slots=True)
+class CapturedReply:
+    """A reply; `place` and `heard` as of `Waiting`, the sides exchanged."""
+
+    time: int
+    octets: bytes
+    place: int
+    heard: int
+    code: int = field(init=False)  # 0 where it has none
+
+    def __post_init__(self) -> None:
+        self.code = SmtpView(self.octets).reply_code or 0
+
+
+@dataclass(slots=True)
+class Paired:
+    """What a look at the queues gave.
+
+    `reply` is the one that was taken, `to` what it answers.  `must_decide`: the reply that the client's next octets wait for
+    was not captured.
+    """
+
+    events: list[CommandReply] = field(default_factory=list)
+    reply: CapturedReply | None = None
+    to: Waiting | None = None
+    must_decide: bool = False
+
+
+class Pairing:
+    """The two queues.  `recipients` were accepted in the transaction whose replies have come last."""
+
+    def __init__(self, *, from_start: bool) -> None:
+        self.waiting: deque[Waiting] = deque([Waiting(0, ReplyCause.GREETING)] if from_start else [])
+        self.replies: deque[CapturedReply] = deque()
+        self.is_lmtp = False
+        self.recipients = 0
+        self._lost_to = -1  # of the server's octets: some before it, not paired yet, were not captured; -1: none
+        self._has_paired = False
+
+    def miss(self, place: int) -> None:
+        """The server has said something before this place that was not captured."""
+        self._lost_to = place
+
+    def must_give_up(self, heard: int) -> bool:
+        """The client goes on after replies that were not captured: what waits will get none."""
+        return 0 <= self._lost_to <= heard and not self.replies
+
+    def give_up(self) -> list[CommandReply]:
+        """What still awaits a reply has none in the capture."""
+        self._lost_to = -1
+        lost, self.waiting = self.waiting, deque()
+        return [_without_reply(one) for one in lost if one.cause not in UNSAID and not one.has_one]
+
+    def overflow(self) -> list[CommandReply]:
+        """Too much waits for replies: give up what has waited for longest."""
+        return [_without_reply(self.waiting.popleft()) for _ in range(len(self.waiting) - MOST)]
+
+    def rest(self) -> list[CommandReply]:
+        """Replies that answer nothing that was captured."""
+        found = [self._alone(one) for one in self.replies]
+        self.replies.clear()
+        return found
+
+    def pair(self, read_to: int, following: int | None, *, is_deciding: bool) -> Paired | None:
+        """Give the oldest reply to what it answers; None where that has not been read yet.
+
+        `read_to` is the place up to which the client has been read, -1 before its first octet; `following` what the client had
+        heard when it said what is read next, None where that is not there; `is_deciding`: its meaning waits for a reply.
+        """
+        reply, paired = self.replies[0], Paired()
+        if self._lost_to >= 0:
+            self._give_up_lost(reply, following, paired, is_deciding=is_deciding)
+            if paired.must_decide:
+                return paired
+        waiting = self._first(reply)
+        if waiting is None or 0 < reply.place <= waiting.heard:
+            # It answers nothing that was captured, or the client had it before what it says next.
+            is_early = waiting is None and read_to < reply.heard and len(self.replies) <= MOST
+            if is_early and reply.code != ReplyCode.SERVICE_UNAVAILABLE:
+                return paired if paired.events else None  # it has heard more than has been read
+            self.replies.popleft()
+            paired.events.append(self._alone(reply))
+            paired.reply = reply
+            return paired
+        if waiting.cause is ReplyCause.UNKNOWN and waiting.has_one and read_to < reply.heard:
+            return paired if paired.events else None
+        self.replies.popleft()
+        paired.events.append(self._answer(waiting, reply))
+        paired.reply, paired.to = reply, waiting
+        return paired
+
+    def _give_up_lost(self, reply: CapturedReply, following: int | None, paired: Paired, *, is_deciding: bool) -> None:
+        """Replies before this one are missing: take away what they answered."""
+        owners = OWNERS.get(reply.code, ())
+        if any(one.verb in owners for one in self.waiting):
+            while self.waiting[0].verb not in owners:
+                paired.events.append(_without_reply(self.waiting.popleft()))
+            self._lost_to = -1
+            return
+        start = reply.place - len(reply.octets)
+        while self.waiting:
+            heard = self.waiting[1].heard if len(self.waiting) > 1 else following
+            if heard is None or not self._lost_to <= heard <= start:
+                break
+            if len(self.waiting) == 1:
+                paired.must_decide = is_deciding
+                break
+            paired.events.append(_without_reply(self.waiting.popleft()))
+        if self.waiting and self.waiting[0].heard >= self._lost_to:
+            self._lost_to = -1
+
+    def _first(self, reply: CapturedReply) -> Waiting | None:
+        """What this reply answers, as far as the queue knows it."""
+        if not self.waiting:
+            return None
+        first = self.waiting[0]
+        if first.cause is ReplyCause.UNKNOWN and first.has_one and len(self.waiting) > 1 and self.waiting[1].place <= reply.heard:
+            self.waiting.popleft()  # the server had the next command: what was lost before it is answered
+        return self.waiting[0]
+
+    def _answer(self, waiting: Waiting, reply: CapturedReply) -> CommandReply:
+        code = reply.code
+        if waiting.ends_content and not waiting.has_one and self.is_lmtp and code not in ONE_FOR_ALL:
+            waiting.replies = max(1, self.recipients)  # RFC 2033 section 4.2
+        elif code == ReplyCode.ONE_EACH and waiting.ends_content:
+            waiting.replies = self.recipients + 2
+        is_first, waiting.has_one = not waiting.has_one, True
+        if waiting.cause is not ReplyCause.UNKNOWN:  # of how many commands? it stays until the next one is answered
+            waiting.replies -= 1
+            if not waiting.replies:
+                self.waiting.popleft()
+        if waiting.verb == CommandVerb.RCPT and code // 100 == 2:
+            self.recipients += 1
+        elif waiting.verb in RESETS:
+            self.recipients = 0
+        self._has_paired = True
+        sent_at = reply.time if waiting.cause in UNSAID else waiting.time
+        return CommandReply(sent_at, waiting.cause, (waiting.line or None) if is_first else None, reply.time, reply.octets)
+
+    def _alone(self, reply: CapturedReply) -> CommandReply:
+        """A reply to nothing that was captured; the first one may be the greeting."""
+        is_greeting = reply.code == ReplyCode.SERVICE_READY and not self._has_paired
+        self._has_paired = True
+        cause = ReplyCause.GREETING if is_greeting else ReplyCause.NOTHING
+        return CommandReply(reply.time, cause, None, reply.time, reply.octets)
+
+
+def _without_reply(one: Waiting) -> CommandReply:
+    return CommandReply(one.time, one.cause, one.line or None, None, None)
