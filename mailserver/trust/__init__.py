@@ -17,5 +17,9 @@ In the order in which they are read:
 * `authors`: the domains of a message's authors
 * `dmarc_record`: a DMARC policy record, read (RFC 9989)
 * `dmarc`: whether an author's domain answers for a message
+* `dmarc_report`: an aggregate report about a domain, and its XML (RFC 9990)
+* `dmarc_report_mail`: such a report as a message, and where it goes
+* `dmarc_report_reading`: one of others, read out of a message
+* `arf`: complaints about mail (RFC 5965)
 * `authentication_results`: the fields that say what was found (RFC 8601)
 """
