@@ -112,7 +112,7 @@ class AfterData:
             verdicts = await self._verdicts(content)
             decision = self._decide(verdicts)
             if decision.refusal is not None:
-                return transaction.same_for_all(self._said(decision.refusal, None))
+                return transaction.same_for_all(self._said(decision.refusal, None, is_for_all=decision.is_for_all))
         elif (
             transaction.quarantine
             or transaction.discard
@@ -245,7 +245,7 @@ class AfterData:
         ]
         if not self._profile.lmtp:
             is_taken = any(one.fate is not Fate.REFUSED for one in decision.fates)
-            answers.append(accepted if is_taken else replies.deferred_by_policy(self._id))
+            answers.append(accepted if is_taken else replies.deferred_for_all(self._id))
         return answers
 
     def _reply_to(self, verdict: Verdict) -> Reply:
@@ -254,9 +254,10 @@ class AfterData:
         said = verdict.reply if isinstance(verdict, Defer) else None
         return said or replies.deferred_by_policy(self._id, getattr(verdict, "enhanced", "4.7.1"))
 
-    def _said(self, verdict: Verdict, address: Address | None) -> Reply:
+    def _said(self, verdict: Verdict, address: Address | None, *, is_for_all: bool = False) -> Reply:
         """The refusal, or the *later*, that the sender hears."""
-        return self._transaction.refused("content", self._reply_to(verdict), getattr(verdict, "why", ""), address)
+        reply = replies.deferred_for_all(self._id) if is_for_all else self._reply_to(verdict)
+        return self._transaction.refused("content", reply, getattr(verdict, "why", ""), address)
 
     # --- edits ---
 

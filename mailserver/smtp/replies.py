@@ -293,3 +293,12 @@ def disconnected_by_policy(id: str) -> Reply:
 def deferred_by_policy(id: str, enhanced: str = "4.7.1") -> Reply:
     """A filter said later."""
     return Reply.of(450, enhanced, f"Not now, please try again later ({id})")
+
+
+def deferred_for_all(id: str) -> Reply:
+    """Filters said no to some recipients and later to others.
+
+    One reply speaks for all of them, so it is about the message and no mailbox (RFC 5321 sections 4.2.3, 4.3.2), and names no
+    reason, since there are several.
+    """
+    return Reply.of(451, "4.7.1", f"Not now for any of the recipients, please try again later ({id})")

@@ -249,7 +249,15 @@ class Contents(TransactionCase):
         self.assertEqual(listener.store.set_apart, [{1: Hold(HoldKind.UNDECIDED, "not now", (held_by(holder),))}])
 
     def test_without_a_yes_one_later_is_the_answer_and_nothing_is_committed(self) -> None:
-        listener = self.listener(ForEach(alice=Refuse("no"), bob=Defer("not now")))
+        own_words = Reply.of(450, "4.2.1", "bob is on holiday")
+        for later in (Defer("not now"), Defer("not now", reply=own_words)):
+            listener = self.listener(ForEach(alice=Refuse("no"), bob=later))
+            protocol, wire = listener.greeted()
+            protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\r\n.\r\n")
+            self.assertIn("451 4.7.1 Not now for any of the recipients", wire.said())
+            self.assertNotIn("holiday", wire.said())
+            self.assertEqual(listener.store.taken, [])
+        listener = self.listener(ForEach(alice=Defer("no"), bob=Defer("not now")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org")[-1], 450)
         listener = self.listener(ForEach(alice=Refuse("no", enhanced="5.7.27"), bob=Refuse("no")))
         self.assertEqual(self.send(listener, "alice@example.org", "bob@example.org")[-1], 550)
@@ -283,7 +291,7 @@ class Contents(TransactionCase):
             ({"bob": Refuse("no"), "alice": Defer("later"), "postmaster": Quarantine("odd")}, [353, 450, 550, 250, 250]),
             ({"bob": Quarantine("odd"), "alice": Discard("spam")}, [250]),
             ({"bob": Refuse("no"), "alice": Refuse("no"), "postmaster": Refuse("no")}, [550]),
-            ({"bob": Refuse("no"), "alice": Defer("later"), "postmaster": Refuse("no")}, [353, 450, 550, 550, 450]),
+            ({"bob": Refuse("no"), "alice": Defer("later"), "postmaster": Refuse("no")}, [353, 450, 550, 550, 451]),
         ):
             listener = self.listener(ForEach(**verdicts))
             self.assertEqual(self.say(listener, mail)[5:], codes, verdicts)
