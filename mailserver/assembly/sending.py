@@ -5,6 +5,7 @@ Such a message is routed and signed as a report to a sender is, and judged by no
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -13,13 +14,14 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
-from mailserver.interfaces import CannotTell, Clock, Send
+from mailserver.interfaces import CannotTell, Clock, RunInThread, Send
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Remote, Route
 from mailserver.mail.completion import completion
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, RecipientParameters
 from mailserver.mail.faults import StorageFault, StorageFull
+from mailserver.mail.long_lines import short_lines
 from mailserver.mail.parcel import Destination
 from mailserver.plugins.awaiting import all_of, later, within
 
@@ -40,7 +42,8 @@ class OwnMail:
 
     `route(address)` says where one leads, `relays` whether there is anything that takes mail to other hosts.
     `sign(envelope, content)` returns the message with the signers' fields, None where one cannot sign now.  `commit` and
-    `has_room(octets)` are the queue's; `next_id()` makes message ids, `note` records steps.
+    `has_room(octets)` are the queue's; `next_id()` makes message ids, `note` records steps, `run_in_thread` calls what
+    takes time.
     """
 
     log = Logger()
@@ -57,7 +60,9 @@ class OwnMail:
         has_room: Callable[[int], bool],
         next_id: Callable[[], str],
         note: Callable[..., None],
+        run_in_thread: RunInThread,
     ) -> None:
+        self._run_in_thread = run_in_thread
         self._hostname = hostname
         self._clock = clock
         self._route = route
@@ -97,11 +102,13 @@ class OwnMail:
         if not self._has_room(len(octets)):
             raise StorageFull("there is no room for it")
         id, now = self._next_id(), self._clock.seconds()
-        parameters = MailParameters(body="7BIT" if octets.isascii() else "8BITMIME")
+        content = Content.of(octets)
+        if not octets.isascii():  # no host on its way shall have to encode what is signed
+            content = await self._run_in_thread(functools.partial(short_lines, content, seven_bit=True))
+        parameters = MailParameters(body="7BIT" if (content.data or b"").isascii() else "8BITMIME")
         to = tuple([Recipient(one) if reports else Recipient(one, NO_REPORTS) for one in recipients])
         envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), sender, to, now, parameters)
         destinations = await self._destinations(id, to)
-        content = Content.of(octets)
         missing = completion(content, id=id, hostname=self._hostname, seconds=now, author=None, smtputf8=False)
         signed = await self._sign(envelope, content.with_prefix(missing) if missing else content)
         if signed is None:

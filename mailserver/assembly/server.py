@@ -209,6 +209,7 @@ class Server:
             has_room=lambda octets: self.queue.writable and self.queue.room_for(octets),
             next_id=self.ids.next,
             note=self.steps.note,
+            run_in_thread=self.pools.of("queue"),
         )
 
     def _services_for(self, section: str, name: str, use: str) -> Services:

@@ -3,7 +3,7 @@
 Some hosts cut such lines, and whoever cuts one breaks the signatures over it.  So a user's message has none before it is signed
 or sent.  The parts that have such lines become quoted-printable or base64, and lines of base64 that are too long are wrapped;
 nothing else changes.  What is signed or encrypted already, is binary, or cannot be told stays as it is, and so does mail in
-transit.
+transit.  Where we sign, all is made text of 7 bits besides, so that nobody has to change what is signed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mailserver.mail.source import Source, source_of
 __all__ = ["short_lines"]
 
 CHANNEL = Channel(long=False)
-SEVEN_BIT_CHANNEL = Channel(eight_bit=False, long=False)
+SEVEN_BIT_CHANNEL = Channel(eight_bit=False, binary=False, long=False)
 
 
 def short_lines(content: Content, *, seven_bit: bool = False) -> Content:
     """The message without long lines in its parts; the same object where it has none, or where they stay.
 
-    `seven_bit`: also without octets above 127, as for a message that is about to be signed.
+    `seven_bit`: also without octets above 127 and what is no text, as for a message that is signed.
 
     A message in a file is read, and written anew in its place, durably: call this in a thread.  Raises OSError, with the file as
     it was.
     """
-    if content.binary:
+    if content.binary and not seven_bit:
         return content
     with source_of(content) as source:
         conversion = _conversion_of(source, content, seven_bit)

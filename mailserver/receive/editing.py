@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -33,7 +34,9 @@ from mailserver.mail.edits import (
     ReplaceRecipient,
     apply_edits,
 )
+from mailserver.mail.eight_bit import is_signed
 from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.mail.long_lines import short_lines
 from mailserver.mail.set_apart import Holder, with_holders
 from mailserver.plugins.awaiting import FAULTS, within
 from mailserver.receive.bound_filter import Question
@@ -50,6 +53,7 @@ log = Logger()
 # Routes of all recipients of one message, but for the first one's (more where more recipients are allowed): aliases multiply
 # them, and what is done for each route is done while other connections wait.
 ROUTES_MOST = 5000
+AT_ONCE_OCTETS = 131_072  # of a message in memory that is looked at and encoded without a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,35 @@ class Editing:
                     os.unlink(file)
 
     async def _ask_all(self, envelope: Envelope, draft: WorkingCopy) -> Edited:
+        """The modifiers, then the signers.
+
+        What they have signed and nobody else has is 7-bit text from then on, so that no host on the way has to encode it.  Only
+        they know whether they sign, so what is not is encoded then, and they are asked once more.
+        """
+        judging, service = self._profile.judging, envelope.peer.service
+        edited = await self._ask(judging.modifiers(service), envelope, draft)
+        signers = judging.signers(service)
+        if not signers or edited.fault or not isinstance(edited.judgement.verdict, Pass):
+            return edited
+        signed = await self._ask(signers, envelope, edited.draft)
+        unsigned = edited.draft.content
+        if not signed.fault and is_signed(signed.draft.content.headers) and not is_signed(unsigned.headers):
+            encoded = await self._encoded(unsigned)
+            if encoded is not unsigned:
+                signed = await self._ask(signers, envelope, replace(edited.draft, content=encoded))
+        return replace(signed, judgement=judgement_of((*edited.judgement.answers, *signed.judgement.answers)))
+
+    async def _encoded(self, content: Content) -> Content:
+        """Raises OSError."""
+        if content.data is not None and len(content.data) <= AT_ONCE_OCTETS:
+            return short_lines(content, seven_bit=True)
+        encoded: Content = await self._profile.spool.run_in_thread(partial(short_lines, content, seven_bit=True))
+        return encoded
+
+    async def _ask(self, modifiers: Sequence[Question], envelope: Envelope, draft: WorkingCopy) -> Edited:
         judging = self._profile.judging
         answers: list[FilterAnswer] = []
-        for modifier in judging.modifiers(envelope.peer.service):
+        for modifier in modifiers:
             began = modifier.seconds()
             judgement = judging.modify(modifier, draft.envelope(envelope), draft.content)
             if isinstance(judgement, Deferred):
@@ -257,7 +287,7 @@ class Editing:
 async def signed(judging: Judging, envelope: Envelope, content: Content) -> tuple[Content | None, Judgement]:
     """A message of our own with the fields of the signers in front, and what they have said; None where one cannot sign now."""
     answers: list[FilterAnswer] = []
-    for signer in judging.signers:
+    for signer in judging.signers("submission"):
         judgement = judging.modify(signer, envelope, content)
         if isinstance(judgement, Deferred):
             judgement = await judgement

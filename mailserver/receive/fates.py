@@ -5,8 +5,8 @@ replies of their own (PRDR).  So where one reply has to do:
 
 * A yes for one is the answer.  What another refuses is held, or its sender gets a report; what another defers is held and judged
   again.  Neither holds up the copy that was accepted, and a *later* never becomes a *no*.
-* Without a yes, one *later* is the answer for all: the sender comes again, and whoever refuses does so again.  Where it speaks for
-  some who refuse, it is nobody's own (`Decision.is_for_all`).
+* Without a yes, one *later* is the answer for all: the sender comes again, and whoever refuses does so again.  Where it
+  speaks for some who refuse, it is nobody's own (`Decision.is_for_all`).
 * Where all refuse, the first refusal is the answer.  A copy that would be discarded does not turn that into a yes.
 """
 

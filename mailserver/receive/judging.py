@@ -127,14 +127,12 @@ class Judging:
         return ask(every, self._clock, envelope, content, recipient)
 
     def modifiers(self, service: str) -> Sequence[Question]:
-        """Who may change a message, in the order in which they do so; last those who sign it."""
-        groups = (*self._edits.groups(service), *self._sign.groups(service))
-        return [question for group in groups for question in group]
+        """Who may change a message, in the order in which they do so."""
+        return [question for group in self._edits.groups(service) for question in group]
 
-    @property
-    def signers(self) -> Sequence[Question]:
-        """Who signs what the server itself sends: those who sign the mail of users."""
-        return [question for group in self._sign.groups("submission") for question in group]
+    def signers(self, service: str) -> Sequence[Question]:
+        """Who signs a message after that.  What the server itself sends is signed by those who sign the mail of users."""
+        return [question for group in self._sign.groups(service) for question in group]
 
     def modify(self, modifier: Question, envelope: Envelope, content: Content) -> Judgement | Deferred[Judgement]:
         """What one of them asks for: `edits` of its answer."""

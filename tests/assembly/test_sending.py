@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,6 +38,7 @@ class OwnMailCase(SynchronousTestCase):
         return OwnMail(
             hostname="mx.example.org", clock=self.clock, route=self.route, relays=relays, sign=self.sign, commit=self.commit,
             has_room=lambda octets: self.has_room, next_id=lambda: "0" * 16, note=self.note,
+            run_in_thread=maybeDeferred,
         )  # fmt: skip
 
     async def route(self, address: Address) -> Any:
@@ -93,8 +94,16 @@ class Sent(OwnMailCase):
         self.sent(sender=ALICE)
         self.assertEqual(self.committed[0][0].recipients[0].parameters.notify, {"NEVER"})
 
-    def test_octets_above_127_are_told_to_other_hosts(self) -> None:
-        self.sent(b"From: <a@b.example>\r\n\r\n\xc3\xa4")
+    def test_octets_above_127_are_encoded_before_it_is_signed(self) -> None:
+        self.sent(b"From: <a@b.example>\r\nContent-Type: text/plain; charset=utf-8\r\n\r\ngr\xc3\xbcn\r\n")
+        ((envelope, content, _),) = self.committed
+        octets = b"".join(content.chunks())
+        self.assertTrue(octets.startswith(b"DKIM-Signature: x\r\n"))
+        self.assertIn(b"gr=C3=BCn", octets)
+        self.assertEqual(envelope.parameters.body, "7BIT")
+
+    def test_where_they_cannot_be_encoded_they_are_told_to_other_hosts(self) -> None:
+        self.sent(b"From: <a@b.example>\r\nContent-Type: multipart/mixed\r\n\r\n\xc3\xa4")
         self.assertEqual(self.committed[0][0].parameters.body, "8BITMIME")
 
     def test_who_leads_nowhere_keeps_no_other_from_getting_it(self) -> None:

@@ -45,6 +45,13 @@ class ShortLinesTests(SynchronousTestCase):
         ):
             self.assertIs(short_lines(content), content)
 
+    def test_what_is_signed_by_us_is_text_of_7_bits_whatever_it_was(self):
+        for data in (HEAD + b"\r\ngr\xc3\xbcn\r\n", HEAD + b"\r\nnul \0 and a bare \r or \n\r\n" + bytes(range(128, 256))):
+            content = short_lines(Content.of(data, binary=True), seven_bit=True)
+            self.assertTrue(octets(content).isascii())
+            self.assertFalse(content.binary)
+            self.assert_short_and_the_same(content, data)
+
     def test_a_file_is_written_anew_in_its_place(self):
         path = self.mktemp()
         data = HEAD + b"\r\n" + (b"<p>" * 400_000 + b"\r\n")

@@ -421,6 +421,61 @@ class Signers(EditingCase):
             self.assertIn("a signature is an AddHeader", self.steps(listener)[0]["error"])
 
 
+class EightBits(EditingCase):
+    """What is signed has none, so that no host on its way has to encode it."""
+
+    HEAD = b"Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    TEXT = HEAD + b"\r\ngr\xc3\xbcn\r\n"
+    SIGNED = b"DKIM-Signature: v=1"
+
+    def signer(self, name: str = "DKIM-Signature") -> Signs:
+        return Signs(AddHeader(name, "v=1"))
+
+    def test_what_only_we_have_signed_is_encoded_and_signed_as_it_then_is(self) -> None:
+        for memory_octets in (1_000_000, 10):
+            for name in ("DKIM-Signature", "ARC-Seal"):
+                signer = self.signer(name)
+                listener = self.edited(signer, memory_octets=memory_octets)
+                self.assertEqual(self.send(listener, text=self.TEXT), 250)
+                head, body = self.taken(listener)
+                self.assertEqual((head.count(name.encode()), body), (1, b"gr=C3=BCn\r\n"))
+                self.assertEqual(len(signer.seen), 2)
+                self.assertTrue(signer.seen[1].endswith(b"\r\n\r\n" + body))
+
+    def test_so_is_what_a_modifier_has_put_there(self) -> None:
+        signer = self.signer()
+        listener = self.edited(Edits(ReplaceBody("schön\n".encode())), signer)
+        self.assertEqual(self.send(listener, text=self.HEAD + b"\r\nascii\r\n"), 250)
+        self.assertEqual(self.taken(listener)[1], b"sch=C3=B6n\r\n")
+        self.assertTrue(signer.seen[1].endswith(b"sch=C3=B6n\r\n"))
+
+    def test_what_nobody_signs_or_somebody_else_has_signed_or_sealed_stays_as_it_came(self) -> None:
+        sealed = b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\ngr\xc3\xbcn\r\n--b--\r\n"
+        for signer, text in (
+            (self.signer("X-Sig"), self.TEXT),
+            (Signs(), self.TEXT),
+            (self.signer(), self.SIGNED + b"\r\n" + self.TEXT),
+            (self.signer(), b"ARC-Seal: i=1\r\n" + self.TEXT),
+            (self.signer(), sealed),
+            (self.signer(), self.HEAD + b"\r\nascii\r\n"),
+        ):
+            listener = self.edited(signer)
+            self.assertEqual(self.send(listener, text=text), 250)
+            ((_, octets, _),) = listener.store.taken
+            self.assertTrue(octets.endswith(text), octets)
+            self.assertEqual(len(signer.seen), 1)
+
+    def test_a_signer_that_cannot_sign_the_second_time_defers(self) -> None:
+        signer = Signs()
+        turns = iter([(AddHeader("DKIM-Signature", "v=1"),), "nonsense"])
+
+        async def sign(envelope: Any, content: Any) -> Any:
+            return next(turns)
+
+        signer.sign = sign  # type: ignore[method-assign]
+        self.assertEqual(self.send(self.edited(signer), text=self.TEXT), 450)
+
+
 class OurOwnMail(EditingCase):
     def signed(self, *filters: BoundFilter) -> Any:
         judging = Judging(filters, clock=Clock())

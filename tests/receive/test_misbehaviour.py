@@ -155,7 +155,7 @@ class MisbehaviourCase(SynchronousTestCase):
             case "content_for" | "score":
                 return judging.content_for(self.envelope, CONTENT, BOB)
             case _:
-                (modifier,) = judging.modifiers("mx")
+                (modifier,) = judging.signers("mx") if stage == "sign" else judging.modifiers("mx")
                 return judging.modify(modifier, self.envelope, CONTENT)
 
     def assertFails(self, stage: str, behave: Callable[[], Any], what: object) -> None:
