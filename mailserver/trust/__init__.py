@@ -22,4 +22,5 @@ In the order in which they are read:
 * `dmarc_report_reading`: one of others, read out of a message
 * `arf`: complaints about mail (RFC 5965)
 * `authentication_results`: the fields that say what was found (RFC 8601)
+* `weighing`: adds up what was found, says what that leads to, and what would have led elsewhere
 """
