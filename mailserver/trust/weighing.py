@@ -15,7 +15,7 @@ __all__ = [
     "IN_WORDS",
     "LEVELS",
     "SEVERITY",
-    "Said",
+    "CountedVerdict",
     "Thresholds",
     "Weighed",
     "alternatives",
@@ -83,7 +83,7 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CountedVerdict:
     """A filter's verdict that counted, as one of `SEVERITY`."""
 
     filter: str
@@ -127,7 +127,7 @@ def worst_of(outcomes: Iterable[str]) -> str:
 
 
 def alternatives(
-    said: Sequence[Said], findings: Sequence[Finding] = (), weighed: Weighed | None = None, thresholds: Thresholds | None = None
+    said: Sequence[CountedVerdict], findings: Sequence[Finding] = (), weighed: Weighed | None = None, thresholds: Thresholds | None = None
 ) -> list[str]:
     """What would have changed the outcome, one thing at a time, in sentences.
 

@@ -10,7 +10,7 @@ from mailserver.mail.answers import Finding
 from mailserver.trust.weighing import (
     IN_WORDS,
     SEVERITY,
-    Said,
+    CountedVerdict,
     Thresholds,
     alternatives,
     thresholds_of,
@@ -58,14 +58,14 @@ class Weighing(SynchronousTestCase):
 
     def test_a_verdict_that_is_stricter_than_the_sum_hides_what_would_change_the_sum(self) -> None:
         found = [SPF, DMARC]
-        said = [Said("clamav", "refuse")]
+        said = [CountedVerdict("clamav", "refuse")]
         self.assertEqual(
             alternatives(said, found, weigh(found, {}), LEVELS), ["without the verdict of clamav: put into Junk"]
         )
 
     def test_of_two_who_say_the_same_neither_alone_would_have_changed_it(self) -> None:
-        self.assertEqual(alternatives([Said("clamav", "refuse"), Said("rspamd", "refuse")]), [])
-        self.assertEqual(alternatives([Said("clamav", "refuse"), Said("dmarc", "junk")]), ["without the verdict of clamav: put into Junk"])
+        self.assertEqual(alternatives([CountedVerdict("clamav", "refuse"), CountedVerdict("rspamd", "refuse")]), [])
+        self.assertEqual(alternatives([CountedVerdict("clamav", "refuse"), CountedVerdict("dmarc", "junk")]), ["without the verdict of clamav: put into Junk"])
 
     def test_nothing_is_said_of_what_was_delivered_and_far_from_everything(self) -> None:
         self.assertEqual(alternatives([], [], weigh([], {}), Thresholds()), [])
@@ -76,7 +76,7 @@ class Weighing(SynchronousTestCase):
         found = [Finding(name, float(score), source="f") for name, score in scores]
         thresholds = Thresholds(*map(float, sorted(levels)))
         weighed = weigh(found, {})
-        others = [Said(f"filter{n}", one) for n, one in enumerate(said)]
+        others = [CountedVerdict(f"filter{n}", one) for n, one in enumerate(said)]
         now = worst_of([*said, thresholds.reached(weighed.total)])
         for sentence in alternatives(others, found, weighed, thresholds):
             what, _, then = sentence.rpartition(": ")
