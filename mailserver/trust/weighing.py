@@ -127,7 +127,10 @@ def worst_of(outcomes: Iterable[str]) -> str:
 
 
 def alternatives(
-    said: Sequence[CountedVerdict], findings: Sequence[Finding] = (), weighed: Weighed | None = None, thresholds: Thresholds | None = None
+    said: Sequence[CountedVerdict],
+    findings: Sequence[Finding] = (),
+    weighed: Weighed | None = None,
+    thresholds: Thresholds | None = None,
 ) -> list[str]:
     """What would have changed the outcome, one thing at a time, in sentences.
 
