@@ -19,14 +19,32 @@ In the order in which they are read:
 docs/capture.md has examples of all of it.
 """
 
+from mailserver.capture.dialogue import DialogueReader
+from mailserver.capture.figures import Figures
+from mailserver.capture.files import CapturedFrame, CaptureFault, CaptureReader
 from mailserver.capture.likeness import Confidence, looks_like_smtp
+from mailserver.capture.reassembly import Direction
+from mailserver.capture.segments import segment
+from mailserver.capture.sessions import Session, SessionEnding, Sessions
+from mailserver.capture.transcript import Transcript
 from mailserver.capture.view import FIELD_NAMES, SmtpView
 from mailserver.smtp.vocabulary import REPLY_CODE_DESCRIPTIONS, CommandVerb, Port, ReplyCode, reply_code_description
 
 __all__ = [
     "FIELD_NAMES",
     "REPLY_CODE_DESCRIPTIONS",
+    "CaptureFault",
+    "CaptureReader",
+    "CapturedFrame",
     "Confidence",
+    "DialogueReader",
+    "Direction",
+    "Figures",
+    "Session",
+    "SessionEnding",
+    "Sessions",
+    "Transcript",
+    "segment",
     "Port",
     "ReplyCode",
     "SmtpView",

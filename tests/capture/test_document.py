@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -50,6 +51,8 @@ def resolved(name: str) -> object:
 
 class Page(SynchronousTestCase):
     def test_the_examples_are_what_happens(self) -> None:
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(DOCS.parent)  # the page reads a file of docs/examples
         result = doctest.testfile(str(DOCS / PAGE), module_relative=False, encoding="utf-8")
         self.assertEqual(result.failed, 0)
         self.assertGreater(result.attempted, 20)

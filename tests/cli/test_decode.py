@@ -1,0 +1,220 @@
+"""`mailserver decode`: dialogues, messages and figures of a capture, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.capture import build
+from mailserver.cli import decode
+from tests.capture.test_sessions import MESSAGE, PLAIN
+from tests.capture.wire import CLIENT, Connection, pcap, pcapng
+from tests.cli import support
+
+LOGIN = (
+    b"S: 220 mx ESMTP\r\n", b"C: EHLO me\r\n", b"S: 250 AUTH\r\n", b"C: AUTH PLAIN AGFubgBzZWNyZXQ=\r\n", b"S: 535 no\r\n", b"C: AUTH LOGIN\r\n", b"S: 334 VXNlcm5hbWU6\r\n", b"C: YW5u\r\n",
+    b"S: 334 UGFzc3dvcmQ6\r\n", b"C: c2VjcmV0\r\n", b"S: 235 yes\r\n",
+)  # fmt: skip
+
+
+def capture(*dialogues: tuple[bytes, ...], at: int = 1_796_000_000) -> bytes:
+    """Each dialogue a connection of its own, from hosts 192.0.2.1, .2 …; the ports 40000, 40001 …"""
+    frames = []
+    for n, lines in enumerate(dialogues):
+        one = Connection(client=(f"192.0.2.{n + 1}", CLIENT[1] + n), at=(at + n) * 10**9)
+        frames += [*one.opened(), *one.said(*lines), *one.closed()]
+    return pcap(frames)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    said = support.run(*arguments)
+    return said.code, said.out, said.err
+
+
+class Decoding(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+
+    def file(self, octets: bytes, name: str = "capture.pcap") -> str:
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.write(octets)
+        return path
+
+    def test_each_session_is_a_dialogue_with_times(self) -> None:
+        code, out, err = run("decode", self.file(capture(PLAIN[:5])))
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out.splitlines(), [
+            "Session 1  192.0.2.1:40000 -> 192.0.2.25:25  SMTP  2026-11-30 00:53:20.001 UTC",
+            "    0.003  S  220 mx.example ESMTP",
+            "    0.004  C  EHLO client.example",
+            "    0.005  S  250-mx.example",
+            "           S  250 PIPELINING",
+            "    0.006  C  MAIL FROM:<ann@example.org>",
+            "    0.007  S  250 2.1.0 Ok",
+            "            *  closed after 0.009 s; 50 octets of the client, 68 of the server",
+            "",
+        ])  # fmt: skip
+
+    def test_messages_are_written_as_they_were(self) -> None:
+        folder = os.path.join(self.folder, "messages")
+        code, out, _ = run("decode", self.file(capture(PLAIN, (*PLAIN[:9], b"C: cut"))), "--save", folder)
+        self.assertEqual(code, 0)
+        self.assertEqual(sorted(os.listdir(folder)), ["1-1.eml", "2-1.eml.part"])
+        with open(os.path.join(folder, "1-1.eml"), "rb") as file:
+            self.assertEqual(file.read(), MESSAGE)
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.join(folder, "1-1.eml")).st_mode), 0o600)
+        self.assertIn(f"(content of {len(MESSAGE)} octets) in {folder}/1-1.eml", out)
+        self.assertIn(f"(content of 3 octets, not whole) in {folder}/2-1.eml.part", out)
+
+    def test_nothing_that_is_there_is_written_over(self) -> None:
+        folder = os.path.join(self.folder, "messages")
+        os.mkdir(folder)
+        victim = self.file(b"precious", "victim")
+        for name in ("1-1.eml", "1-1.eml.part"):
+            os.symlink(os.path.abspath(victim), os.path.join(folder, name))
+            code, _, err = run("decode", self.file(capture(PLAIN)), "--save", folder)
+            self.assertEqual((code, name in err), (74, True), err)
+            os.unlink(os.path.join(folder, name))
+            for left in os.listdir(folder):
+                os.unlink(os.path.join(folder, left))
+        with open(victim, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_secrets_are_masked_unless_they_are_asked_for(self) -> None:
+        path = self.file(capture(LOGIN))
+        for more in ((), ("--json",)):
+            _, out, _ = run("decode", path, *more)
+            for secret in ("AGFubgBzZWNyZXQ=", "YW5u", "c2VjcmV0"):
+                self.assertNotIn(secret, out)
+            self.assertIn("AUTH PLAIN ****", out)
+        _, out, _ = run("decode", path, "--secrets")
+        for secret in ("AUTH PLAIN AGFubgBzZWNyZXQ=", "YW5u", "c2VjcmV0"):
+            self.assertIn(secret, out)
+
+    def test_what_could_change_a_terminal_is_made_printable(self) -> None:
+        _, out, _ = run("decode", self.file(capture((b"S: 220 mx \x1b[2J ESMTP\r\n", b"C: EHLO \xe2\x80\xae\x9b1m\r\n", b"S: 250 \xff\r\n"))))
+        self.assertIn("220 mx \\x1b[2J ESMTP", out)
+        self.assertIn("EHLO \\u202e\\x9b1m", out)
+        self.assertTrue(all(one.isprintable() or one == "\n" for one in out))
+
+    def test_json_has_a_session_a_line(self) -> None:
+        code, out, _ = run("decode", self.file(capture(PLAIN, LOGIN)), "--json")
+        first, second = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(code, 0)
+        self.assertEqual(first["messages"], [{
+            "sender": "ann@example.org", "recipients": ["bob@example.net"], "refused": [], "octets": len(MESSAGE), "is_whole": True, "replies": ["250 2.0.0 Queued"], "file": None,
+        }])  # fmt: skip
+        self.assertEqual((first["client"], first["server_port"], first["ending"], first["protocol"]), ("192.0.2.1", 25, "closed", "smtp"))
+        self.assertEqual(first["lines"][1], {"time": first["started"] + 0.003, "from": "client", "text": "EHLO client.example"} | {"time": first["lines"][1]["time"]})
+        self.assertEqual(second["messages"], [])
+
+    def test_the_envelope_of_a_pipelined_chunk_is_that_of_its_transaction(self) -> None:
+        lines = (
+            b"S: 220 mx ESMTP\r\n", b"C: EHLO me\r\n", b"S: 250 CHUNKING\r\n",
+            b"C: MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nBDAT 3 LAST\r\nx\r\nMAIL FROM:<>\r\nRCPT TO:<g@h>\r\nBDAT 3 LAST\r\ny\r\n",
+            b"S: 250 m\r\n250 c\r\n550 e\r\n250 x\r\n250 m\r\n250 g\r\n452 y\r\n",
+        )  # fmt: skip
+        _, out, _ = run("decode", self.file(capture(lines)), "--json")
+        messages = json.loads(out)["messages"]
+        self.assertEqual(
+            [(one["sender"], one["recipients"], one["refused"], one["replies"]) for one in messages],
+            [("a@b", ["c@d"], ["e@f"], ["250 x"]), ("", ["g@h"], [], ["452 y"])],
+        )
+
+    def test_sessions_are_chosen_by_peer_port_address_and_time(self) -> None:
+        other = tuple(line.replace(b"bob@example.net", b"Carl@Example.com") for line in PLAIN)
+        path = self.file(capture(PLAIN, other, LOGIN))
+        for arguments, wanted in (
+            (("--peer", "192.0.2.2"), [2]), (("--peer", "192.0.2.0/30"), [1, 2, 3]), (("--peer", "2001:db8::/32"), []), (("--port", "40002"), [3]),
+            (("--address", "carl@example.com"), [2]), (("--address", "@EXAMPLE.NET"), [1]), (("--address", "ann@example.org"), [1, 2]),
+            (("--since", "2026-11-30T00:53:21+00:00"), [2, 3]), (("--until", "2026-11-30T00:53:21+00:00"), [1]),
+        ):  # fmt: skip
+            _, out, _ = run("decode", path, *arguments, "--json")
+            found = [int(json.loads(line)["client"].rsplit(".", 1)[1]) for line in out.splitlines()]
+            self.assertEqual(found, wanted, arguments)
+
+    def test_files_of_sessions_that_are_not_meant_do_not_stay(self) -> None:
+        folder = os.path.join(self.folder, "messages")
+        run("decode", self.file(capture(PLAIN)), "--save", folder, "--address", "nobody@example.org")
+        self.assertEqual(os.listdir(folder), [])
+
+    def test_figures(self) -> None:
+        path = self.file(capture(PLAIN, PLAIN, LOGIN))
+        code, out, _ = run("decode", path, "--stats")
+        self.assertEqual(code, 0)
+        self.assertIn("3 sessions (0 with TLS), 2 messages of", out)
+        rows = {line.split()[0]: line.split()[1] for line in out.splitlines() if line and line.split()[0] in ("250", "535", "MAIL", "content", "response", "greeting")}
+        self.assertEqual(rows, {"250": "9", "535": "1", "MAIL": "2", "content": "2", "response": "2", "greeting": "3"})
+        _, out, _ = run("decode", path, "--stats", "--json", "--address", "bob@example.net")
+        figures = json.loads(out)
+        self.assertEqual((figures["sessions"], figures["messages"], figures["replies"]["354"], figures["content_octets"]), (2, 2, 2, 2 * len(MESSAGE)))
+        self.assertAlmostEqual(figures["latency_seconds"]["DATA"]["median"], 0.001)
+        self.assertEqual(figures["latency_seconds"]["greeting"]["replies"], 2)
+
+    def test_gzipped_and_pcapng(self) -> None:
+        plain = run("decode", self.file(capture(PLAIN)))
+        self.assertEqual(run("decode", self.file(gzip.compress(capture(PLAIN)), "capture.pcap.gz")), plain)
+        one = Connection(at=1_796_000_000 * 10**9)
+        frames = [*one.opened(), *one.said(*PLAIN), *one.closed()]
+        self.assertEqual(run("decode", self.file(pcapng(frames), "capture.pcapng")), plain)
+        cut = self.file(gzip.compress(capture(PLAIN))[:-20], "cut.gz")
+        code, _, err = run("decode", cut)
+        self.assertEqual((code, "too early" in err), (74, True), err)
+
+    def test_faults_of_the_file_are_told_after_what_came_before_them(self) -> None:
+        good = capture(PLAIN)
+        for octets, code, words in (
+            (good[:-5], 0, "ends within a packet"), (good + b"\xff" * 40, 74, "damaged at octet"), (b"From: nobody\r\n\r\n", 74, "neither pcap nor pcapng"), (b"", 0, "no session of SMTP"),
+        ):  # fmt: skip
+            found, out, err = run("decode", self.file(octets))
+            self.assertEqual((found, words in err), (code, True), err)
+            self.assertEqual("250 2.0.0 Queued" in out, octets[:4] == good[:4])
+        self.assertEqual(run("decode", os.path.join(self.folder, "absent"))[0], 74)
+        self.assertEqual(run("decode", self.folder)[0], 74)
+        code, _, err = run("decode", self.file(capture(PLAIN)), "--save", self.file(b"", "a-file"))
+        self.assertEqual((code, "a-file" in err), (74, True))
+
+    def test_wrong_options_are_told(self) -> None:
+        for arguments in (("--peer", "nobody"), ("--port", "0"), ("--port", "x"), ("--since", "noon")):
+            self.assertEqual(run("decode", "x.pcap", *arguments)[0], 2)
+
+    def test_a_long_session_is_shown_in_parts(self) -> None:
+        self.patch(decode, "LINES", 10)
+        lines = [b"S: 220 mx ESMTP\r\n", *[one for n in range(30) for one in (b"C: NOOP %d\r\n" % n, b"S: 250 ok\r\n")]]
+        path = self.file(capture(tuple(lines)))
+        _, out, _ = run("decode", path)
+        self.assertEqual([f"NOOP {n}" in out for n in range(30)], [True] * 30)
+        self.assertIn("(goes on below)", out)
+        self.assertIn("(it goes on)", out)
+        _, out, _ = run("decode", path, "--json")
+        session = json.loads(out)
+        self.assertTrue(session["is_cut"])
+        self.assertIn("NOOP 29", session["lines"][-2]["text"])
+
+    def test_a_pipe_is_shown_as_it_comes(self) -> None:
+        one = Connection(at=1_796_000_000 * 10**9)
+        begin, rest = pcap([*one.opened(), *one.said(*PLAIN[:3])]), pcap([*one.said(*PLAIN[3:]), *one.closed()])[24:]
+        command = [sys.executable, "-m", "mailserver.cli", "decode", "-"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            self.addCleanup(process.kill)
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(begin)
+            process.stdin.flush()
+            for words in (b"Session 1", b"220 mx.example", b"EHLO client.example", b"250-mx", b"250 PIPELINING"):
+                self.assertIn(words, process.stdout.readline())
+            process.stdin.write(rest)
+            out, _ = process.communicate(timeout=30)
+        self.assertIn(b"#1     0.013  S  250 2.0.0 Queued", out)
+        self.assertIn(b"#1 closed after", out)
+
+    def test_content_is_not_in_the_dialogue(self) -> None:
+        _, out, _ = run("decode", self.file(capture((*PLAIN[:9], b"C: " + build.content(b"Subject: secret\r\n\r\nprivate\r\n")))))
+        self.assertNotIn("private", out)
