@@ -28,6 +28,7 @@ In the order in which they are read:
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `published`: asks the authoritative servers of a zone whether they show a record
 * `lists`: ``mailserver list``: the white, black and grey lists of a server that runs, or of its files
+* `learn`: ``mailserver learn``: teaches the filter ``bayes``, that of a server that runs or in its files
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why

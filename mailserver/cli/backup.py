@@ -48,9 +48,11 @@ def make_backup(options: argparse.Namespace) -> int:
         say(f"{found.reports} reports of success were owed, and are held, too.")
     if found.damaged:
         say(f"The files of {found.damaged} of them are missing in the queue itself: they are damaged.")
+    for name in found.left_out:
+        say(f"{name} is damaged, and is not there.")
     say(
-        "With them the state, the records, the accounts file and the configuration; not the Maildirs, the keys, nor what "
-        "`mailserver explain` knows."
+        "With them the state, the records, what was learnt, the accounts file and the configuration; not the Maildirs, the keys, "
+        "nor what `mailserver explain` knows."
     )
     return 1 if found.damaged else 0
 

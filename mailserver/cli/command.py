@@ -27,6 +27,7 @@ COMMANDS = {
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "dkim": "make and list the keys with which the mail of our domains is signed",
     "list": "white, black and grey lists: add, remove, show and test entries",
+    "learn": "teach the filter that learns which messages are spam, and which are none",
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",

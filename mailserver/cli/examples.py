@@ -71,6 +71,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver alias remove sales@example.org bob@example.net",
         "mailserver alias remove sales@example.org",
     ),
+    "mailserver learn spam": (
+        "mailserver learn spam /var/lib/mailserver/mail/example.org/alice/.Junk",
+        "mailserver learn spam --forget message.eml --user alice@example.org",
+    ),
+    "mailserver learn ham": ("mailserver learn ham archive/ --user alice@example.org",),
+    "mailserver learn show": ("mailserver learn show --json",),
+    "mailserver learn drop": ("mailserver learn drop --user alice@example.org",),
     "mailserver lockouts list": ("mailserver lockouts list --network 192.0.2.0/24",),
     "mailserver lockouts clear": ("mailserver lockouts clear --account alice@example.org",),
     "mailserver records list": ("mailserver records list",),

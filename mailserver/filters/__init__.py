@@ -11,6 +11,11 @@ In the order in which they are read:
 * `list_book`: the same in the records
 * `list_commands`: what people may do with them
 * `lists`: white, black and grey lists of the site, of domains and of users
+* `learnt`: what was learnt of messages, opened: the file, its key, and what it says of a message
+* `learnt_commands`: what people may do with it
+* `moved_mail`: looks through Maildirs for what users have moved into Junk and out of it
+* `moved_mail_sweep`: the looks through all mailboxes, from time to time
+* `bayes`: judges by what the site and each user have learnt
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys

@@ -11,6 +11,7 @@ In the order in which they are read:
 * `former`: the same for plugins of API 0.1, which call and do not wait
 * `records_file`: the file of the durable records, `records.db`
 * `records`: durable facts of people (`IRecords`)
+* `learnt_file`: what was learnt of messages, in a file of the filter that learns
 """
 
 from mailserver.state_store.records import RecordStore

@@ -223,3 +223,10 @@ lists = Shipped(
     provides=(ISenderFilter, IRecipientFilter, IRecipientContentFilter),
     target="mailserver.filters.lists:factory",
 )
+
+bayes = Shipped(
+    name="bayes",
+    summary="Scores messages by what the site and each user have learnt of others (Bayes).",
+    provides=(IRecipientContentFilter,),
+    target="mailserver.filters.bayes:factory",
+)

@@ -8,6 +8,7 @@ success that were owed.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ __all__ = ["MANIFEST", "Backup", "NoBackup", "back_up", "copy_file", "read_manif
 MANIFEST = "backup.json"  # written last: without it a folder is no backup
 SPOOL = "spool"
 KEPT = ("state.db", "records.db")
+LEARNT = ("bayes.db", "bayes-*.db")  # what nobody's mail hangs on: where one is damaged the backup goes on without it
 BUSY_MILLISECONDS = 10_000
 PAGE = 1000
 
@@ -42,7 +44,8 @@ class NoBackup(Exception):
 class Backup:
     """What was copied: `made_at` in seconds since the epoch, how many messages, how many left the queue meanwhile.
 
-    Of `damaged` ones the queue itself has lost the file; for `reports` recipients a report of success was owed.
+    Of `damaged` ones the queue itself has lost the file; for `reports` recipients a report of success was owed.  The files
+    `left_out` are damaged, and no mail hangs on them.
     """
 
     made_at: float
@@ -50,6 +53,7 @@ class Backup:
     settled_meanwhile: int
     damaged: int = 0
     reports: int = 0
+    left_out: Sequence[str] = ()
 
 
 def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Backup:
@@ -71,9 +75,10 @@ def back_up(data: str, target: str, now: float, files: Sequence[str] = ()) -> Ba
     for name in KEPT:
         if os.path.exists(os.path.join(data, name)):
             _copy_database(os.path.join(data, name), os.path.join(target, name))
+    left_out = [name for name in _learnt_in(data) if not _copy_learnt(data, target, name)]
     for path in files:
         copy_file(path, os.path.join(target, os.path.basename(path)))
-    found = Backup(now, _count(target), gone, damaged, reports)
+    found = Backup(now, _count(target), gone, damaged, reports, left_out)
     sync_directory(os.path.join(target, SPOOL))
     _write_manifest(target, found)
     return found
@@ -91,14 +96,31 @@ def restore(source: str, data: str) -> Backup:
     for name in os.listdir(os.path.join(source, SPOOL)):
         copy_file(os.path.join(source, SPOOL, name), os.path.join(spool, name))
     sync_directory(spool)
-    for name in KEPT:
-        if os.path.exists(os.path.join(source, name)) and not os.path.exists(os.path.join(data, name)):
+    for name in (*KEPT, *_learnt_in(source)):
+        if not os.path.exists(os.path.join(source, name)):
+            continue
+        if not os.path.exists(os.path.join(data, name)):
             _put(os.path.join(source, name), os.path.join(data, name))
     if os.path.exists(os.path.join(source, DATABASE)):
         _put(os.path.join(source, DATABASE), os.path.join(data, DATABASE))  # from here on there is a queue
         write_mark(data, End.CHANGED)
     sync_directory(data)
     return found
+
+
+def _learnt_in(folder: str) -> list[str]:
+    return sorted([name for name in os.listdir(folder) if any(fnmatch.fnmatch(name, learnt) for learnt in LEARNT)])
+
+
+def _copy_learnt(data: str, target: str, name: str) -> bool:
+    """Whether it is in order, and in the backup."""
+    try:
+        _copy_database(os.path.join(data, name), os.path.join(target, name))
+    except StorageBroken:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(target, name))
+        return False
+    return True
 
 
 def _put(source: str, target: str) -> None:

@@ -13,6 +13,7 @@ from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
 from mailserver.queue.mark import End, read_mark
 from mailserver.queue.reader import list_entries
+from mailserver.state_store.learnt_file import LearntFile, Lesson
 from mailserver.state_store.records_file import open_records, record_of, write_record
 from tests.queue.admin.test_orders import VerbsCase
 from tests.queue.doubles import local, remote
@@ -161,6 +162,21 @@ class Backups(VerbsCase):
             copy.close()
         restore(self.target, data)
         self.assertEqual(record_of(connection, "lists/people", "k"), b"newer")
+
+    def test_what_was_learnt_goes_along_and_where_it_is_damaged_the_rest_does_all_the_same(self):
+        data, new = self.folder(), self.folder()
+        learnt = LearntFile.open(os.path.join(data, "bayes.db"))
+        self.addCleanup(learnt.close)
+        learnt.learn("", [Lesson("spam", b"0" * 16, (1, 2))], now=1.0, vocabulary_most=1000)
+        for name in ("bayes-second.db", "state.db"):
+            with open(os.path.join(data, name), "wb") as file:
+                file.write(b"no database" * 1000 if name != "state.db" else b"")
+        self.assertEqual(back_up(data, self.target, 1.0).left_out, ["bayes-second.db"])
+        restore(self.target, new)
+        self.assertEqual(sorted(os.listdir(new)), ["bayes.db", "spool", "state.db"])
+        copy = LearntFile.open(os.path.join(new, "bayes.db"))
+        self.addCleanup(copy.close)
+        self.assertEqual(copy.counts(copy.owners()[0].number, [1, 2, 3]), {1: (1, 0), 2: (1, 0)})
 
     def test_where_there_has_never_been_a_queue_there_is_nothing_to_hold(self):
         data = self.folder()

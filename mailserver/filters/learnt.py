@@ -1,0 +1,289 @@
+"""What was learnt, opened: the file and its key, in threads of their own.
+
+A file that is damaged, a key that is missing or another one: the server goes on without, and says so once.  Each minute it looks
+again, so that nothing has to be restarted once a person has helped.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from twisted.logger import Logger
+
+from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
+from mailserver.state_store.learnt_file import LearntFile, Lesson, OwnerRow, Swept
+from mailserver.trust.bayes import Learned, TokenCounts, WordWeight, weigh
+from mailserver.trust.secret_key import secret_key
+from mailserver.trust.tokens import READ_OCTETS, reduced
+
+__all__ = ["KEY_FILE", "Learnt", "Opinion", "SubjectMessage", "file_of", "open_learnt"]
+
+KEY_FILE = "bayes.key"
+ROOM_OCTETS = 8 << 20  # without so much room nothing is learnt
+EXPIRED_AT_ONCE = 20_000
+
+T = TypeVar("T")
+
+
+def file_of(data_directory: str, name: str) -> str:
+    """The file of the filter of this name."""
+    return os.path.join(data_directory, "bayes.db" if name == "bayes" else f"bayes-{name}.db")
+
+
+def open_learnt(path: str, keys_directory: str) -> tuple[LearntFile, bytes]:
+    """The file and its key; what is missing is made.  Blocks.  Raises `StorageFault`."""
+    try:
+        key = secret_key(keys_directory, KEY_FILE)
+    except OSError as error:
+        raise StorageBroken(f"the key {os.path.join(keys_directory, KEY_FILE)}: {error.strerror or error}") from error
+    file = LearntFile.open(path)
+    try:
+        wanted, mark = blake2b(key=key, person=b"mark").digest(), file.mark("key")
+        if mark is None and not file.owners():
+            file.put_mark("key", wanted)
+        elif mark is None or not hmac.compare_digest(mark, wanted):
+            words = f"{path} was learnt with another key than the one in {KEY_FILE}: put that back, or move the file away"
+            raise StorageBroken(words)
+    except BaseException:
+        file.close()
+        raise
+    return file, key
+
+
+class SubjectMessage:
+    """A message that is judged for several recipients: its tokens, and what was said of it for each who has learnt."""
+
+    __slots__ = ("content", "opinions", "read")
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        self.read: tuple[tuple[int, ...], tuple[str, ...]] | None = None
+        self.opinions: dict[int, Opinion] = {}
+
+
+class Opinion:
+    """What was learnt says of a message.  `owner` is whose own learning counted, "" for the site's alone."""
+
+    __slots__ = ("ham", "owner", "spam", "weighed")
+
+    def __init__(self, weighed: WordWeight, owner: str, spam: int, ham: int) -> None:
+        self.weighed = weighed
+        self.owner = owner
+        self.spam = spam
+        self.ham = ham
+
+
+class Learnt:
+    """`fault` says why nothing can be read, "" where it can."""
+
+    log = Logger()
+
+    def __init__(
+        self, *, path: str, keys_directory: str, hostname: str, new_threads: NewThreads, room_for: Callable[[int], bool],
+        clock: Clock, vocabulary_most: int, minimum: int, own_weight: float,
+    ) -> None:  # fmt: skip
+        self.fault = "it is not open yet"
+        self.key = b""
+        self._path = path
+        self._keys_directory = keys_directory
+        self._hostname = hostname
+        self._room_for = room_for
+        self._clock = clock
+        self._vocabulary_most = vocabulary_most
+        self._minimum = minimum
+        self._own_weight = own_weight
+        self._reading = new_threads("bayes", 1)
+        self._writing = new_threads("bayes learning", 1)
+        self._reader: LearntFile | None = None
+        self._writer: LearntFile | None = None
+        self._inode: tuple[int, int] | None = None
+        self._told = ""
+
+    # --- Life. ---
+
+    async def look(self) -> None:
+        """Open it where it is not open; anew where another file, or none, stands in its place.  Never raises."""
+        try:
+            if self._writer is not None and self._inode != await self._writing.run(_inode_of, self._path):
+                self.log.warn("{path} has gone, or is another file: it is opened anew", path=self._path)
+                await self._close()
+            if self._writer is None:
+                self._writer, self.key = await self._writing.run(open_learnt, self._path, self._keys_directory)
+                self._inode = await self._writing.run(_inode_of, self._path)
+                self._reader = await self._reading.run(_reader_of, self._path)
+                if self._told:
+                    self.log.info("{path} can be read again", path=self._path)
+                self.fault = self._told = ""
+        except (StorageFault, OSError) as error:
+            await self._failed(error)
+
+    async def close(self) -> None:
+        """Close it; what is being learnt comes to its end first."""
+        await self._close()
+        self._reading.stop()
+        self._writing.stop()
+
+    async def _close(self) -> None:
+        self.fault = "it is not open"
+        reader, self._reader = self._reader, None
+        writer, self._writer = self._writer, None
+        if reader is not None:
+            await self._reading.run(reader.close)
+        if writer is not None:
+            await self._writing.run(writer.close)
+
+    async def _failed(self, error: Exception) -> None:
+        words = str(error)
+        if isinstance(error, StorageFull):
+            if words != self._told:
+                self.log.warn("nothing more is learnt: {error}", error=words)
+        else:
+            await self._close()
+            self.fault = words
+            if words != self._told:
+                self.log.error("messages get no score of what was learnt: {error}", error=words)
+        self._told = words
+
+    # --- Reading. ---
+
+    async def opinion(self, subject: SubjectMessage, owners: Sequence[str]) -> Opinion | None:
+        """What the first of these owners who has learnt something, and the site, say; None where too little was learnt.
+
+        Raises `StorageFault`, and OSError where the message cannot be read.
+        """
+        return await self._asked(self._opinion, subject, owners)
+
+    def _opinion(self, file: LearntFile, subject: SubjectMessage, owners: Sequence[str]) -> Opinion | None:
+        rows = {one.name: one for one in file.owners([*owners, ""])}
+        site = rows.get("")
+        own = next((rows[name] for name in owners if name in rows and name), None)
+        spam, ham = [sum([getattr(one, kind) for one in (site, own) if one is not None]) for kind in ("spam", "ham")]
+        if spam < self._minimum or ham < self._minimum:
+            return None
+        number = own.number if own is not None else 0
+        opinion = subject.opinions.get(number)
+        if opinion is None:
+            if subject.read is None:
+                message, tokens = reduced(_start_of(subject.content), self.key)
+                subject.read = message.hashes, tokens
+            opinion = subject.opinions[number] = Opinion(
+                self._weighed(file, *subject.read, site, own), own.name if own is not None else "", spam, ham
+            )
+        return opinion
+
+    def _weighed(
+        self, file: LearntFile, hashes: Sequence[int], tokens: Sequence[str], site: OwnerRow | None, own: OwnerRow | None
+    ) -> WordWeight:
+        """What the user has learnt himself weighs more."""
+        spam: dict[int, float] = {}
+        ham: dict[int, float] = {}
+        seen: dict[int, int] = {}
+        all_spam = all_ham = 0.0
+        for row, weight in ((site, 1.0), (own, self._own_weight)):
+            if row is None:
+                continue
+            all_spam, all_ham = all_spam + weight * row.spam, all_ham + weight * row.ham
+            for token, (in_spam, in_ham) in file.counts(row.number, hashes).items():
+                spam[token] = spam.get(token, 0.0) + weight * in_spam
+                ham[token] = ham.get(token, 0.0) + weight * in_ham
+                seen[token] = seen.get(token, 0) + in_spam + in_ham
+        words = zip(hashes, tokens, strict=True)
+        counts = [TokenCounts(word, spam[one], ham[one], seen[one]) for one, word in words if one in seen]
+        return weigh(counts, Learned(all_spam, all_ham))
+
+    async def owners(self, name: str | None = None) -> list[dict[str, Any]]:
+        """What each owner has learnt, or the one of this name.  Raises `StorageFault`."""
+        return await self._asked(_described, None if name is None else [name])
+
+    async def _asked(self, function: Callable[..., T], *arguments: Any) -> T:
+        reader = self._reader
+        if reader is None:
+            raise StorageBroken(self.fault)
+        try:
+            return await self._reading.run(function, reader, *arguments)
+        except StorageFault as error:
+            await self._failed(error)
+            raise
+
+    # --- Learning. ---
+
+    async def learn(self, owner: str, lessons: Sequence[Lesson], swept: Swept | None = None) -> list[str]:
+        """What came of each, as `LearntFile.learn` says.  Raises `StorageFault`."""
+        if lessons and not self._room_for(ROOM_OCTETS):
+            raise StorageFull("the disk has too little room to learn anything")
+        return await self._written(
+            lambda file: file.learn(
+                owner, lessons, now=self._clock.seconds(), vocabulary_most=self._vocabulary_most, swept=swept
+            )
+        )
+
+    async def drop_owner(self, owner: str) -> bool:
+        """Forget everything of an owner.  Whether there was anything.  Raises `StorageFault`."""
+        return await self._written(lambda file: file.drop_owner(owner))
+
+    async def expire(self, seconds: float) -> int:
+        """Drop a part of what nobody has learnt for so long.  Raises `StorageFault`."""
+        before = self._clock.seconds() - seconds
+        return await self._written(lambda file: file.expire(before=before, most=EXPIRED_AT_ONCE))
+
+    async def mailbox(self, owner: str) -> Swept | None:
+        """As the owner's mailbox was when it was looked at last.  Raises `StorageFault`."""
+        return await self._written(lambda file: file.mailbox(owner))
+
+    async def put_mailboxes(self, times: Mapping[str, float]) -> None:
+        """Mailboxes stood at these times as before.  Raises `StorageFault`."""
+        await self._written(lambda file: file.put_mailboxes(times))
+
+    async def _written(self, work: Callable[[LearntFile], T]) -> T:
+        writer = self._writer
+        if writer is None:
+            raise StorageBroken(self.fault)
+        try:
+            return await self._writing.run(work, writer)
+        except StorageFault as error:
+            await self._failed(error)
+            raise
+
+    def lesson(self, kind: Any, octets: bytes) -> Lesson:
+        """A message as it is learnt; in any thread."""
+        message, _ = reduced(octets, self.key, self._hostname)
+        return Lesson(kind, message.digest, message.hashes, message.id)
+
+
+def _inode_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _reader_of(path: str) -> LearntFile:
+    return LearntFile.open(path, writes=False)
+
+
+def _described(file: LearntFile, names: Sequence[str] | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "owner": one.name or "site",
+            "spam": one.spam,
+            "ham": one.ham,
+            "tokens": file.vocabulary(one.number),
+            "learnt": one.learnt,
+        }
+        for one in file.owners(names)
+    ]
+
+
+def _start_of(content: Any) -> bytes:
+    pieces, octets = [], 0
+    for piece in content.chunks():
+        pieces.append(piece[: READ_OCTETS - octets])
+        octets += len(pieces[-1])
+        if octets >= READ_OCTETS:
+            break
+    return b"".join(pieces)

@@ -1,0 +1,430 @@
+"""The filter that learns: what it says, to whom, from when on, and what it does where nothing can be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from mailserver.api import ConfigurationError, Finding, Pass, Services, StorageFull
+from mailserver.filters.bayes import factory
+from mailserver.filters.learnt_commands import in_words
+from mailserver.interfaces import CannotDo
+from mailserver.testing import FilterCase, FilterContract
+from mailserver.trust.tokens import reduced
+from tests.filters.mail_corpus import Corpus
+
+DAY = 86_400.0
+ALICE, BOB, CAROL = "alice@example.org", "bob@example.org", "carol@example.org"
+
+
+class BayesCase(FilterCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock.advance(1_700_000_000.0)
+        self.corpus = Corpus(1)
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+
+    def services_for(self, name: str) -> Services:
+        keys = os.path.join(self.folder, "keys")
+        return replace(super().services_for(name), data_directory=self.folder, keys_directory=keys, name="bayes")
+
+    def made(self, **options: Any) -> Any:
+        options = {"minimum": 5, **options}
+        component = self.build(factory, **options)
+        self.answer(component.start())
+        self.addCleanup(lambda: self.answer(component.stop()))
+        return component
+
+    def taught(self, component: Any, kind: str, messages: list[bytes], user: str = "") -> dict[str, int]:
+        key = component._learnt.key
+        found = [reduced(one, key)[0] for one in messages]
+        command = next(one for one in component.commands() if one.name == "learn")
+        came: dict[str, int] = self.answer(command.run(kind=kind, messages=in_words(found), user=user))
+        return came
+
+    def both_taught(self, component: Any, count: int, user: str = "", corpus: Corpus | None = None) -> None:
+        for kind in ("spam", "ham"):
+            self.taught(component, kind, [(corpus or self.corpus).message(kind) for _ in range(count)], user)
+
+    def found(self, component: Any, message: bytes, recipient: str = ALICE, **peer: Any) -> Finding | None:
+        self._n = getattr(self, "_n", 0) + 1
+        envelope = replace(self.envelope(peer=self.peer(**peer)), id=f"M{self._n}")
+        return self.finding_of(component.judge_content_for(envelope, self.content(message), self.recipient(recipient)))
+
+    def finding_of(self, asked: Any) -> Finding | None:
+        verdict = self.judge(asked)
+        self.assertIs(type(verdict), Pass)
+        self.assertLessEqual(len(verdict.findings), 1)
+        return verdict.findings[0] if verdict.findings else None
+
+    def probability(self, component: Any, message: bytes, recipient: str = ALICE) -> float:
+        found = self.found(component, message, recipient)
+        assert found is not None
+        return float(found.properties["probability"])  # type: ignore[arg-type]
+
+
+class Judging(BayesCase):
+    def test_of_a_generated_corpus_few_messages_are_judged_wrong(self) -> None:
+        """Four fifths of each message's words are common to both kinds."""
+        component = self.made(minimum=100)
+        self.both_taught(component, 100)
+        wrong = {"spam": 0, "ham": 0}
+        for kind in wrong:
+            for _ in range(200):
+                score = self.found(component, self.corpus.message(kind))
+                assert score is not None
+                wrong[kind] += score.score <= 0 if kind == "spam" else score.score > 0
+        self.assertLessEqual(wrong["spam"], 4)  # 2 %
+        self.assertLessEqual(wrong["ham"], 1)
+
+    def test_below_the_minimum_of_either_kind_nothing_is_said(self) -> None:
+        component = self.made(minimum=20)
+        self.assertIsNone(self.found(component, self.corpus.message("spam")))
+        self.taught(component, "spam", [self.corpus.message("spam") for _ in range(40)])
+        self.taught(component, "ham", [self.corpus.message("ham") for _ in range(19)])
+        self.assertIsNone(self.found(component, self.corpus.message("spam")))
+        self.taught(component, "ham", [self.corpus.message("ham")])
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+
+    def test_the_finding_names_the_ten_tokens_that_said_the_most(self) -> None:
+        component = self.made()
+        self.taught(component, "spam", [b"Message-ID: <%d@a>\r\nSubject: win\r\n\r\ncasino bonus \xe2\x80\xaeevil\r\n" % n for n in range(30)])
+        self.taught(component, "ham", [b"Message-ID: <%d@b>\r\nSubject: minutes\r\n\r\nmeeting agenda\r\n" % n for n in range(30)])
+        found = self.found(component, b"Subject: win\r\n\r\ncasino bonus \xe2\x80\xaeevil\r\n")
+        assert found is not None
+        self.assertEqual((found.name, found.properties["result"], found.properties["of"]), ("bayes", "spam", "site"))
+        self.assertEqual((found.properties["spam"], found.properties["ham"]), (30, 30))
+        self.assertGreater(found.score, 6.0)
+        self.assertRegex(found.evidence, r"^1\.000 by 30 spam and 30 ham of the site; most of \d+: .*casino 0\.99\d, .*subject:win 0\.99\d")
+        self.assertNotIn("\u202e", found.evidence)
+        silent = self.made(words=False)
+        found = self.found(silent, b"Subject: win\r\n\r\ncasino bonus\r\n")
+        assert found is not None
+        self.assertNotIn("casino", found.evidence)
+        self.assertRegex(found.evidence, "^1\\.000 by 30 spam and 30 ham of the site$")
+
+    def test_three_recipients_each_are_judged_by_what_they_have_learnt_themselves(self) -> None:
+        component = self.made(minimum=20)
+        self.both_taught(component, 60)
+        topic = ["lottery", "jackpot", "numbers", "drawing", "ticket", "winner", "saturday", "million"]
+
+        def about_it() -> bytes:
+            return self.corpus.message("ham", more=topic, overlap=1.0, words=40)
+
+        before = {user: self.probability(component, about_it(), user) for user in (ALICE, BOB, CAROL)}
+        self.taught(component, "spam", [about_it() for _ in range(15)], ALICE)
+        self.taught(component, "ham", [about_it() for _ in range(15)], BOB)
+        message = self.content(about_it())
+        envelope = self.envelope(recipients=(ALICE, BOB, CAROL))
+        found = {
+            user: self.finding_of(component.judge_content_for(envelope, message, self.recipient(user)))
+            for user in (ALICE, BOB, CAROL)
+        }
+        results = {user: one.properties["of"] for user, one in found.items() if one is not None}
+        self.assertEqual(results, {ALICE: "user", BOB: "user", CAROL: "site"})
+        values = {user: float(one.properties["probability"]) for user, one in found.items() if one is not None}  # type: ignore[arg-type]
+        self.assertGreater(values[ALICE], 0.9)
+        self.assertLess(values[BOB], 0.2)
+        self.assertTrue(0.2 < values[CAROL] < 0.9, values)
+        self.assertEqual(self.probability(component, message.data or b"", CAROL), values[CAROL])
+        self.assertTrue(all(0.2 < one < 0.9 for one in before.values()), before)
+        evidence = {user: one.evidence for user, one in found.items() if one is not None}
+        self.assertNotIn(ALICE, evidence[BOB] + evidence[CAROL])
+        self.assertNotIn(BOB, evidence[ALICE] + evidence[CAROL])
+
+    def test_a_detail_in_the_address_is_the_user_s(self) -> None:
+        component = self.made()
+        self.both_taught(component, 10, ALICE)
+        for recipient in (ALICE, "Alice+shop@EXAMPLE.org"):
+            self.assertIsNotNone(self.found(component, self.corpus.message("spam"), recipient))
+        for recipient in (BOB, "alice@example.net", "alic@example.org"):
+            self.assertIsNone(self.found(component, self.corpus.message("spam"), recipient))
+
+    def test_a_path_without_a_domain_makes_the_user_s_name_the_owner(self) -> None:
+        component = self.made(maildirs="{data}/mail/{user}")
+        self.both_taught(component, 10, "alice")
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam"), ALICE))
+        self.assertIsNone(self.found(component, self.corpus.message("spam"), BOB))
+
+    def test_users_who_log_in_are_not_judged(self) -> None:
+        component = self.made()
+        self.both_taught(component, 10)
+        self.assertIsNone(self.found(component, self.corpus.message("spam"), login=ALICE))
+
+    def test_a_long_message_in_a_file_is_judged_by_its_start(self) -> None:
+        component = self.made()
+        self.both_taught(component, 20)
+        path = os.path.join(self.folder, "long")
+        octets = self.corpus.message("spam", words=3000, overlap=0.3) + b"x" * 5_000_000
+        with open(path, "wb") as file:
+            file.write(octets)
+        content = type(self.content(b"x")).at(path, len(octets))
+        found = self.finding_of(component.judge_content_for(self.envelope(), content, self.recipient(ALICE)))
+        assert found is not None
+        self.assertEqual(found.properties["result"], "spam")
+
+    def test_it_keeps_the_contract_of_filters(self) -> None:
+        component = self.made()
+        self.both_taught(component, 10)
+        judging = self.configured(component)
+        verdict = judging.content_for(self.envelope(), self.content(self.corpus.message("spam")), self.recipient(ALICE))
+        self.assertEqual([one.name for one in verdict.findings], ["bayes"])
+
+
+class Learning(BayesCase):
+    def test_what_was_learnt_outlives_a_restart(self) -> None:
+        component = self.made()
+        self.both_taught(component, 10)
+        message = self.corpus.message("spam")
+        before = self.probability(component, message)
+        self.answer(component.stop())
+        self.assertEqual(self.probability(self.made(), message), before)
+
+    def test_a_message_counts_once_and_can_be_taken_back(self) -> None:
+        component = self.made()
+        messages = [self.corpus.message("spam") for _ in range(3)]
+        self.assertEqual(self.taught(component, "spam", messages), {"new": 3})
+        self.assertEqual(self.taught(component, "spam", messages), {"known": 3})
+        self.assertEqual(self.taught(component, "ham", messages[:1]), {"moved": 1})
+        self.assertEqual(self.taught(component, "forget", messages), {"forgotten": 3})
+        self.assertEqual(self.taught(component, "forget", messages), {"unknown": 3})
+
+    def test_what_is_no_message_is_refused(self) -> None:
+        component = self.made()
+        learn, show, forget = component.commands()
+        for text in ("", "{}", "[[1]]", '[["00", "AA==", ""]]', '[["' + "00" * 16 + '", "!", ""]]', "[" * 10_000, "[" + "0," * 200 + "0]"):
+            self.assertRaises(CannotDo, self.answer, learn.run(kind="spam", messages=text))
+        self.assertRaises(CannotDo, self.answer, learn.run(kind="spam", messages="[]", user="a b@@c"))
+        self.assertRaises(CannotDo, self.answer, forget.run(user="nobody@example.org"))
+        self.taught(component, "spam", [self.corpus.message("spam")], ALICE)
+        rows = self.answer(show.run())
+        self.assertEqual([(one["owner"], one["spam"], one["ham"]) for one in rows], [(ALICE, 1, 0)])
+        self.assertIn(ALICE, self.answer(forget.run(user=ALICE)))
+        self.assertEqual(self.answer(show.run()), [])
+
+    def test_no_word_of_a_message_is_in_the_file(self) -> None:
+        component = self.made()
+        self.taught(component, "spam", [b"Subject: verysecretsubject\r\n\r\nverysecretword\r\n"], ALICE)
+        self.answer(component.stop())
+        octets = b"".join([path.read_bytes() for path in Path(self.folder).glob("bayes.db*")])
+        self.assertNotIn(b"verysecret", octets)
+        self.assertNotEqual(octets, b"")
+
+    def test_what_nobody_has_learnt_for_a_year_is_forgotten(self) -> None:
+        component = self.made(expire="10d")
+        self.both_taught(component, 10)
+        self.clock.advance(12 * DAY)
+        self.answer(component.run_periodically())
+        (row,) = self.answer(component.commands()[1].run())
+        self.assertEqual(row["tokens"], 0)
+
+    def test_on_a_disk_without_room_nothing_is_learnt_and_judging_goes_on(self) -> None:
+        component = self.made()
+        self.both_taught(component, 10)
+        component._learnt._room_for = lambda octets: False
+        with self.assertRaisesRegex(CannotDo, "too little room"):
+            self.taught(component, "spam", [self.corpus.message("spam")])
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+        component._learnt._room_for = lambda octets: True
+
+        def full(*arguments: Any, **named: Any) -> None:
+            raise StorageFull("no room")
+
+        self.patch(component._learnt._writer, "learn", full)
+        with self.assertRaisesRegex(CannotDo, "no room"):
+            self.taught(component, "spam", [self.corpus.message("spam")])
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+
+
+class Damage(BayesCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(self.folder, "bayes.db")
+        component = self.made()
+        self.both_taught(component, 30)
+        self.answer(component.stop())
+        self.message = self.corpus.message("spam")
+
+    def assertSilent(self, component: Any) -> None:
+        found = self.found(component, self.message)
+        assert found is not None
+        self.assertEqual((found.score, found.properties["result"]), (0.0, "temperror"))
+        self.assertEqual(component.counts()["readable"], 0)
+
+    def test_a_damaged_file_stops_neither_the_start_nor_mail(self) -> None:
+        whole = Path(self.path).read_bytes()
+        for octets in (whole[: len(whole) // 2], b"rubbish" * 5000, whole[:4096] + os.urandom(len(whole) - 4096)):
+            Path(self.path).write_bytes(octets)
+            component = self.made()
+            self.assertSilent(component)
+            self.answer(component.run_periodically())
+            self.assertSilent(component)
+            self.assertEqual(Path(self.path).read_bytes(), octets)
+            Path(self.path).unlink()
+            Path(self.path).write_bytes(whole)
+            self.answer(component.run_periodically())
+            self.assertIsNotNone(self.found(component, self.message))
+            self.assertEqual(component.counts()["readable"], 1)
+            self.answer(component.stop())
+
+    def test_an_emptied_or_deleted_file_is_one_that_has_learnt_nothing(self) -> None:
+        for spoil in (lambda: Path(self.path).write_bytes(b""), lambda: Path(self.path).unlink()):
+            spoil()
+            component = self.made()
+            self.assertIsNone(self.found(component, self.message))
+            self.both_taught(component, 10)
+            self.assertIsNotNone(self.found(component, self.message))
+            self.answer(component.stop())
+
+    def test_a_file_that_goes_away_under_the_server_is_opened_anew(self) -> None:
+        component = self.made()
+        self.assertIsNotNone(self.found(component, self.message))
+        for name in ("bayes.db", "bayes.db-wal", "bayes.db-shm"):
+            Path(self.folder, name).unlink(missing_ok=True)
+        self.answer(component.run_periodically())
+        self.assertIsNone(self.found(component, self.message))
+        self.both_taught(component, 10)
+        self.assertTrue(os.path.exists(self.path))
+
+    def test_damage_that_is_met_while_it_is_read_is_told_and_mail_goes_on(self) -> None:
+        component = self.made()
+
+        def damaged(*arguments: Any) -> None:
+            raise apsw.CorruptError("malformed")
+
+        self.patch(component._learnt._reader, "_connection", type("Broken", (), {"execute": damaged, "close": damaged})())
+        self.assertSilent(component)
+        self.answer(component.run_periodically())
+        self.assertIsNotNone(self.found(component, self.message))
+
+    def test_another_key_or_none_that_can_be_read_is_told(self) -> None:
+        key = Path(self.folder, "keys", "bayes.key")
+        kept = key.read_bytes()
+        for spoilt in (b"0" * 64 + b"\n", b"", b"\xff" * 64):
+            key.unlink()
+            key.write_bytes(spoilt)
+            component = self.made()
+            self.assertSilent(component)
+            self.assertIn("key", component._learnt.fault)
+            with self.assertRaisesRegex(CannotDo, "key"):
+                self.answer(component.commands()[1].run())
+            key.write_bytes(kept)
+            self.answer(component.run_periodically())
+            self.assertIsNotNone(self.found(component, self.message))
+            self.answer(component.stop())
+        key.unlink()
+        component = self.made()  # which makes one, that fits nothing
+        self.assertSilent(component)
+
+
+class MovedMail(BayesCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.inbox = Path(self.folder, "mail", "example.org", "alice")
+        for folder in ("", ".Junk"):
+            for part in ("new", "cur", "tmp"):
+                (self.inbox / folder / part).mkdir(parents=True)
+
+    def put(self, name: str, folder: str, message: bytes) -> None:
+        path = self.inbox / folder / "cur" / name
+        path.write_bytes(message.replace(b"\r\n", b"\n"))
+        then = self.clock.seconds() - 3600
+        os.utime(path, (then, then))
+
+    def sweep(self, component: Any) -> None:
+        self.clock.advance(60)
+        self.answer(component.run_periodically())
+
+    def test_what_a_user_moves_is_learnt_for_him_alone(self) -> None:
+        component = self.made(minimum=5)
+        for n in range(5):
+            self.put(f"s{n}", "", self.corpus.message("spam"))
+            self.put(f"h{n}", ".Junk", self.corpus.message("ham"))
+        self.sweep(component)
+        for n in range(5):
+            (self.inbox / "cur" / f"s{n}").rename(self.inbox / ".Junk" / "cur" / f"s{n}:2,S")
+            (self.inbox / ".Junk" / "cur" / f"h{n}").rename(self.inbox / "cur" / f"h{n}:2,S")
+        self.sweep(component)
+        (row,) = self.answer(component.commands()[1].run())
+        self.assertEqual((row["owner"], row["spam"], row["ham"]), (ALICE, 5, 5))
+        self.assertEqual((component.counts()["moved_spam"], component.counts()["moved_ham"]), (5, 5))
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam"), ALICE))
+        self.assertIsNone(self.found(component, self.corpus.message("spam"), BOB))
+
+    def test_how_a_mailbox_stood_outlives_a_restart(self) -> None:
+        component = self.made()
+        self.put("s", "", self.corpus.message("spam"))
+        self.sweep(component)
+        self.answer(component.stop())
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        component = self.made()
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 1)
+        self.answer(component.stop())
+        component = self.made()
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 0)
+
+    def test_more_than_fits_into_one_look_is_learnt_by_the_next_ones(self) -> None:
+        component = self.made(moves=2)
+        others = Path(self.folder, "mail", "example.org", "bob")
+        shutil.copytree(self.inbox, others)
+        for n in range(5):
+            self.put(f"s{n}", "", self.corpus.message("spam"))
+        self.sweep(component)
+        for n in range(5):
+            (self.inbox / "cur" / f"s{n}").rename(self.inbox / ".Junk" / "cur" / f"s{n}")
+        learnt = []
+        for _ in range(4):
+            self.sweep(component)
+            learnt.append(component.counts()["moved_spam"])
+        self.assertEqual(learnt, [2, 4, 5, 5])
+
+    def test_one_mailbox_that_cannot_be_read_keeps_nobody_else_from_learning(self) -> None:
+        component = self.made()
+        for user in ("aaron", "zoe"):
+            (Path(self.folder, "mail", "example.org", user)).mkdir()
+            Path(self.folder, "mail", "example.org", user, ".Junk").write_bytes(b"no folder")
+        self.put("s", "", self.corpus.message("spam"))
+        real = os.open
+
+        def refusing(path: Any, *more: Any, **named: Any) -> int:
+            if str(path).endswith(("aaron", "zoe")):
+                raise PermissionError(13, "Permission denied", path)
+            return real(path, *more, **named)
+
+        self.patch(os, "open", refusing)
+        self.sweep(component)
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 1)
+
+    def test_where_nothing_can_be_learnt_it_is_learnt_later(self) -> None:
+        component = self.made()
+        self.put("s", "", self.corpus.message("spam"))
+        self.sweep(component)
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        component._learnt._room_for = lambda octets: False
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 0)
+        component._learnt._room_for = lambda octets: True
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 1)
+
+    def test_homes_of_the_host_s_users_are_not_looked_into(self) -> None:
+        component = self.made(maildirs="{home}/Maildir")
+        self.sweep(component)
+        self.assertNotIn("moved_spam", component.counts())
+        for wrong in ("mail/{user}", "{data}/mail"):
+            self.assertRaises(ConfigurationError, self.build, factory, maildirs=wrong)
+
+
+class Contract(FilterContract, BayesCase):
+    def make(self) -> Any:
+        return self.made()
