@@ -1,6 +1,6 @@
 """A Postfix with a configuration of its own: SMTP on a loopback port, a few mailboxes, recipients that it refuses, STARTTLS.
 
-It sends nothing anywhere: what is not for its own domain fails inside it.
+It sends nothing anywhere: what is not for its own domain fails inside it, unless a test's settings name a `default_transport`.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ trace      unix       - - n -     0 bounce
 flush      unix       n - n 1000? 0 flush
 proxymap   unix       - - n -     - proxymap
 virtual    unix       - n n -     - virtual
+smtp       unix       - - n -     - smtp
 error      unix       - - n -     - error
 retry      unix       - - n -     - error
 anvil      unix       - - n -     1 anvil

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import smtplib
+import time
 from pathlib import Path
 
+from mailserver.mail.content import Content
+from mailserver.trust.dkim_key import PrivateKey
 from tests.relay.postfix import Postfix
-from tests.scenarios.support import BASIC, Server, Wire, wait_until
+from tests.scenarios.exim import Exim
+from tests.scenarios.support import BASIC, Server, Wire, as_wire, wait_until
 from tests.scenarios.test_sendmail import SendmailCase
 from tests.trust.dkimpy_peer import verified_by_dkimpy
+from tests.trust.opendkim_peer import signed_by_opendkim, verified_by_opendkim
+from tests.trust.test_dkim import results
 
 SENDING = (
     BASIC
@@ -93,3 +100,89 @@ class ToAHostOfSevenBits(SendmailCase):
         report = self.arrived("carol")
         self.assertIn(b"Gr=C3=BC=C3=9Fe", report)
         self.assert_verifies(report)
+
+
+RELAYING = (
+    BASIC
+    + """
+[relay]
+use = "smarthost"
+host = "127.0.0.1"
+port = PORT
+networks = ["127.0.0.0/8"]
+
+[[filter]]
+use = "dkim_signing"
+"""
+)
+# What relays like to touch: octets above 127, dots in front, lines as long as they may be, blanks, a folded field.
+TOUCHY = (
+    "From: Ann <alice@example.org>\nTo: bob@onward.example,\n\tcarol@far.example\nSubject:  Gr\u00fc\u00dfe \u2013 und\n  mehr\n"
+    "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
+    ".\n..\n.dot\n\tTab  \u00fc \n"
+    f"{'x' * 998}\n{'y ' * 499}\n\n \n\n"
+).encode()
+
+
+class ThroughRelays(SendmailCase):
+    """From this server over Postfix and Exim, in both orders: their SMTP, both ways, and their mailboxes."""
+
+    def send(self, port: int, recipient: str) -> dict[str, str]:
+        """Send it to a relay at this port; return the records of the keys that have signed."""
+        server = self.serve(RELAYING.replace("PORT", str(port)))
+        self.assertEqual(server.command("dkim", "new", "example.org").returncode, 0)
+        self.sendmail(server, "-i", "-f", "alice@example.org", recipient, message=TOUCHY)
+        keys = json.loads(server.command("dkim", "list", "--json").stdout)
+        return {one["name"]: one["record"] for one in keys if one["state"] == "active"}
+
+    def assertVerifies(self, stored: bytes, records: dict[str, str]) -> None:
+        message = as_wire(stored)
+        found = results(Content.of(message), {name: record.encode() for name, record in records.items()}, time.time())
+        self.assertEqual([(one.result, one.reason) for one in found], [("pass", "")] * 2)
+        self.assertEqual(list(verified_by_opendkim(message, records).values()), ["pass"] * 2)
+        signatures = message.split(b"DKIM-Signature: ")[1:]
+        self.assertEqual(len(signatures), 2)
+        for record in records.values():
+            kind = b"a=rsa-" if "k=rsa" in record else b"a=ed25519-"
+            own = next(one for one in signatures if kind in one[:200])
+            rest = signatures[-1].partition(b"\r\n")[2] if own is not signatures[-1] else b""
+            while rest[:1] in (b"\t", b" "):
+                rest = rest.partition(b"\r\n")[2]
+            self.assertIs(verified_by_dkimpy(b"DKIM-Signature: " + own + rest, record), True, kind)
+
+    def test_postfix_and_then_exim(self) -> None:
+        exim = Exim()
+        self.addCleanup(exim.close)
+        exim.start()
+        postfix = Postfix(
+            f"default_transport = smtp:[127.0.0.1]:{exim.port}\nvirtual_mailbox_domains = other.example\n"
+            "smtp_dns_support_level = disabled\nsmtpd_recipient_restrictions = permit_mynetworks, reject\n"
+        )
+        self.addCleanup(postfix.remove)
+        postfix.start()
+        records = self.send(postfix.port, "carol@far.example")
+        [path] = wait_until(lambda: list((exim.top / "mail").glob("new/*")), lambda: postfix.log() + exim.log(), 30.0)
+        self.assertVerifies(path.read_bytes(), records)
+        # What others have signed goes the same way with its octets above 127.
+        key = PrivateKey.generate("rsa")
+        theirs = signed_by_opendkim(as_wire(TOUCHY), key, "theirs", "relaxed/simple")
+        with smtplib.SMTP("127.0.0.1", postfix.port, timeout=30) as client:
+            client.sendmail("alice@example.org", ["carol@far.example"], theirs, mail_options=["BODY=8BITMIME"])
+        paths = wait_until(lambda: len(found := list((exim.top / "mail").glob("new/*"))) == 2 and found, exim.log, 30.0)
+        [stored] = [data for one in paths if b"s=theirs" in (data := one.read_bytes())]
+        self.assertIn("\u00fc".encode(), stored)
+        found = results(Content.of(as_wire(stored)), key.record.encode(), time.time())
+        self.assertEqual([(one.result, one.reason) for one in found], [("pass", "")])
+
+    def test_exim_and_then_postfix(self) -> None:
+        postfix = Postfix(
+            "virtual_alias_domains = onward.example\nvirtual_alias_maps = inline:{ bob@onward.example=alice@far.example }\n"
+        )
+        self.addCleanup(postfix.remove)
+        postfix.start()
+        exim = Exim(postfix.port)
+        self.addCleanup(exim.close)
+        exim.start()
+        records = self.send(exim.port, "bob@onward.example")
+        [stored] = postfix.wait_for_mail("alice")
+        self.assertVerifies(stored.data, records)

@@ -54,6 +54,37 @@ We lost the game.  Are you hungry yet?
 
 Joe.
 """.replace(b"\n", b"\r\n")
+# RFC 6376 appendix A.2, with the key of appendix C.
+RFC_6376 = b"""\
+DKIM-Signature: v=1; a=rsa-sha256; s=brisbane; d=example.com;
+      c=simple/simple; q=dns/txt; i=joe@football.example.com;
+      h=Received : From : To : Subject : Date : Message-ID;
+      bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;
+      b=AuUoFEfDxTDkHlLXSZEpZj79LICEps6eda7W3deTVFOk4yAUoqOB
+      4nujc7YopdG5dWLSdNg6xNAZpOPr+kHxt1IrE+NahM6L/LbvaHut
+      KVdkLLkpVaVVQPzeRDI009SO2Il5Lu7rDNH6mZckBdrIx0orEtZV
+      4bmp/YzhwvcubU4=;
+Received: from client1.football.example.com  [192.0.2.1]
+      by submitserver.example.com with SUBMISSION;
+      Fri, 11 Jul 2003 21:01:54 -0700 (PDT)
+From: Joe SixPack <joe@football.example.com>
+To: Suzie Q <suzie@shopping.example.net>
+Subject: Is dinner ready?
+Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)
+Message-ID: <20030712040037.46341.5F8J@football.example.com>
+
+Hi.
+
+We lost the game. Are you hungry yet?
+
+Joe.
+""".replace(b"\n", b"\r\n")
+RFC_6376_KEYS = {
+    "brisbane._domainkey.example.com": (
+        b"v=DKIM1; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYtIxN2SnFCjxOCKG9v3b4jYfcTNh5ij"
+        b"Ssq631uBItLa7od+v/RtdC2UzJ1lWT947qR+Rcac2gbto/NMqJ0fzfVjH4OuKhitdY9tf6mcwGjaNBcWToIMmPSPDdQPNUYckcQ2QIDAQAB"
+    ),
+}
 RFC_8463_KEYS = {
     "brisbane._domainkey.football.example.com": b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
     "test._domainkey.football.example.com": (
@@ -94,6 +125,11 @@ def foreign(key: PrivateKey, header: str, body: str, **options: Any) -> Content:
 
 
 class Examples(SynchronousTestCase):
+    def test_the_signature_of_rfc_6376_appendix_a(self) -> None:
+        self.assertEqual(words(Content.of(RFC_6376), RFC_6376_KEYS), ["pass"])
+        for changed in (RFC_6376.replace(b"game. Are", b"game.  Are"), RFC_6376.replace(b"Fri, 11 Jul 2003 21:01", b"Fri, 11 Jul 2003 21:02")):
+            self.assertEqual(words(Content.of(changed), RFC_6376_KEYS), ["fail"])
+
     def test_both_signatures_of_rfc_8463_appendix_a(self) -> None:
         found = results(Content.of(RFC_8463), RFC_8463_KEYS)
         self.assertEqual([(one.result, one.algorithm, one.key_bits) for one in found], [
