@@ -155,7 +155,7 @@ class Server:
 
     def _make_queue(self, configuration: Configuration) -> Queue:
         limits, note = configuration.limits, self.steps.note
-        self.attempts = Attempts(seconds=time.monotonic, note=note, sign=self._sign_again)
+        self.attempts = Attempts(clock=self.reactor, seconds=time.monotonic, note=note, sign=self._sign_again)
         self.report_policies = ReportPolicies(seconds=time.monotonic, note=note)
         return Queue(
             data_directory=self.data,

@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
-from mailserver.interfaces import Candidate, CannotTell, IDelivery
+from mailserver.interfaces import Candidate, CannotTell, Clock, IDelivery
 from mailserver.mail.answers import Delayed, Failed, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, EditError, ReplaceRecipient, field_of, in_words
@@ -33,6 +33,7 @@ from mailserver.plugins.sound_routes import sequence_of
 
 __all__ = ["AskedBefore", "Attempts"]
 
+PATIENCE_SECONDS = 1.0  # with who is asked about one destination of several
 HEADER_OCTETS_MOST = 4096  # of what all of them put above the message for one destination
 HOSTS_MOST = 10
 ADDRESSES_MOST = 8  # of one host
@@ -80,10 +81,12 @@ class Attempts:
     def __init__(
         self,
         *,
+        clock: Clock,
         seconds: Callable[[], float],
         note: Callable[..., None],
         sign: Callable[[Envelope, Content], Awaitable[Content | None]] = _nobody_signs,
     ) -> None:
+        self._clock = clock
         self._sign = sign
         self._seconds = seconds
         self._note = note
@@ -142,15 +145,57 @@ class Attempts:
         content: Content,
         destinations: Sequence[Destination],
     ) -> Mapping[int, Outcome]:
-        with asked.generation:
-            plans = await _side_by_side([self._plan(asked, envelope, content, one) for one in destinations])
+        planning = [Deferred.fromCoroutine(self._plan(asked, envelope, content, one)) for one in destinations]
+        await self._a_moment(planning)
+        ready = [one for one in planning if one.called]
+        late = [self._planned_and_delivered(calls, envelope, content, [one]) for one in planning if not one.called]
+        outcomes: dict[int, Outcome] = {}
+        for answer in await _side_by_side([self._planned_and_delivered(calls, envelope, content, ready), *late]):
+            outcomes |= answer
+        return outcomes
+
+    async def _a_moment(self, planning: Sequence[Deferred[Any]]) -> None:
+        """Those who are asked have answered for all destinations, or it takes too long to wait for the last.
+
+        Who has an answer by then goes with the others that go the same way; whoever comes later goes by himself.
+        """
+        if len(planning) == 1 or all(one.called for one in planning):
+            return
+
+        def give_up(_: object) -> None:
+            for one in planning:
+                one.cancel()
+
+        over: Deferred[None] = Deferred(give_up)
+
+        def look(result: Any) -> Any:
+            if not over.called and all(one.called for one in planning):
+                over.callback(None)
+            return result
+
+        for one in planning:
+            one.addBoth(look)
+        timer = self._clock.callLater(PATIENCE_SECONDS, over.callback, None)
+        try:
+            await over
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    async def _planned_and_delivered(
+        self, calls: _Calls, envelope: Envelope, content: Content, planning: Sequence[Deferred[Any]]
+    ) -> Mapping[int, Outcome]:
+        """Those that end up with the same octets and the same hosts go in one call."""
         outcomes: dict[int, Outcome] = {}
         groups: dict[tuple[bytes, tuple[Candidate, ...] | None, bool], list[Destination]] = {}
-        for destination, plan in zip(destinations, plans, strict=True):
+        for one in planning:
+            plan = await one
+            if isinstance(plan, BaseException):
+                raise plan
             if isinstance(plan, AttemptPlan):
                 groups.setdefault((plan.prefix, plan.hosts, plan.signs), []).append(plan.destination)
             else:
-                outcomes[destination.index] = plan
+                outcomes |= plan
         answers = await _side_by_side(
             [
                 calls.outcomes(hosts, envelope, content.with_prefix(prefix) if prefix else content, group)
@@ -186,6 +231,17 @@ class Attempts:
     # --- one destination ---
 
     async def _plan(
+        self, asked: AskedBefore, envelope: Envelope, content: Content, destination: Destination
+    ) -> AttemptPlan | Mapping[int, Delayed | Failed] | BaseException:
+        """The plan, or the outcome of an attempt that is not made; a fault of ours, or that it was given up."""
+        try:
+            with asked.generation:
+                plan = await self._said_before(asked, envelope, content, destination)
+        except FAULTS as error:
+            return error
+        return plan if isinstance(plan, AttemptPlan) else {destination.index: plan}
+
+    async def _said_before(
         self, asked: AskedBefore, envelope: Envelope, content: Content, destination: Destination
     ) -> AttemptPlan | Delayed | Failed:
         prefix, names = b"", set()

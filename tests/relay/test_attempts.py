@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,7 +26,7 @@ from mailserver.plugins.awaiting import later
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.budget import Budget
 from mailserver.plugins.generation import Generation
-from mailserver.relay.attempts import AskedBefore, Attempts
+from mailserver.relay.attempts import PATIENCE_SECONDS, AskedBefore, Attempts
 
 MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
 SIGNED = b"DKIM-Signature: v=1; d=far.example; h=From:\r\n To : X-Tag; b=x\r\n" + MESSAGE
@@ -96,6 +97,10 @@ class Unchecked(AddHeader):
         """Say nothing."""
 
 
+async def hang() -> Any:
+    await Deferred()
+
+
 class AttemptCase(SynchronousTestCase):
     sign: Any = None
 
@@ -120,7 +125,10 @@ class AttemptCase(SynchronousTestCase):
     ) -> Deferred[Any]:
         options_of_attempts = {} if self.sign is None else {"sign": self.sign}
         attempts = Attempts(
-            seconds=self.clock.seconds, note=lambda id, step, **fields: self.steps.append(fields), **options_of_attempts
+            clock=self.clock,
+            seconds=self.clock.seconds,
+            note=lambda id, step, **fields: self.steps.append(fields),
+            **options_of_attempts,
         )
         attempts.use(
             AskedBefore(
@@ -312,15 +320,45 @@ class Misbehaviour(AttemptCase):
                 self.assertIsInstance(self.outcomes(hosts=[Says(answer)], on_error=on_error)[0], wanted)
                 self.flushLoggedErrors()
 
-    def test_one_that_hangs_for_one_recipient_holds_up_its_message_until_its_deadline_and_fails_for_him_alone(self) -> None:
-        async def hang() -> Any:
-            await Deferred()
-
-        answer = self.begin(Says({"ann": hang, "eve": Proceed()}), users=("ann", "eve"))
+    def test_one_that_hangs_for_one_recipient_fails_for_him_alone_and_the_others_go_at_once(self) -> None:
+        answer = self.begin(Says({"ann": Proceed(), "eve": hang, "joe": Proceed()}), users=("ann", "eve", "joe"))
+        self.clock.advance(PATIENCE_SECONDS)
+        self.assertEqual(self.delivery.calls, [(None, MESSAGE, [(0, "ann@far.example"), (2, "joe@far.example")])])
         self.assertNoResult(answer)
-        self.clock.advance(5)
+        self.clock.advance(5 - PATIENCE_SECONDS)
         found = self.successResultOf(answer)
-        self.assertEqual([type(found[0]), type(found[1])], [Delayed, Delivered])
+        self.assertEqual([type(found[one]) for one in range(3)], [Delivered, Delayed, Delivered])
+        self.assertEqual((len(self.delivery.calls), self.generation.uses, self.clock.getDelayedCalls()), (1, 0, []))
+        self.flushLoggedErrors()
+
+    def test_those_with_an_answer_within_a_moment_share_a_call_and_a_late_one_has_its_own(self) -> None:
+        waits: dict[str, Deferred[Any]] = {}
+
+        async def wait(user: str) -> Any:
+            waits[user] = Deferred()
+            return await waits[user]
+
+        users = ("ann", "eve", "joe")
+        answer = self.begin(Says({user: partial(wait, user) for user in users}), users=users)
+        waits["joe"].callback(Proceed())
+        self.clock.advance(PATIENCE_SECONDS / 2)
+        waits["ann"].callback(Proceed())
+        self.assertEqual(self.delivery.calls, [])
+        self.clock.advance(PATIENCE_SECONDS / 2)
+        waits["eve"].callback(Proceed())
+        self.assertEqual(sorted(self.successResultOf(answer)), [0, 1, 2])
+        self.assertEqual([[index for index, _ in places] for _, _, places in self.delivery.calls], [[0, 2], [1]])
+
+    def test_whoever_gives_up_in_the_middle_leaves_nothing_behind(self) -> None:
+        for seconds in (0, PATIENCE_SECONDS):
+            self.delivery.calls.clear()
+            answer = self.begin(Says({"ann": Proceed(), "eve": hang}), users=("ann", "eve"), on_error="skip")
+            self.clock.advance(seconds)
+            answer.cancel()
+            answer.addErrback(lambda failure: failure.trap(CancelledError))
+            self.successResultOf(answer)
+            self.assertEqual(len(self.delivery.calls), 1 if seconds else 0)
+            self.assertEqual((self.generation.uses, self.clock.getDelayedCalls()), (0, []))
         self.flushLoggedErrors()
 
     def test_words_of_any_length_and_kind_are_bounded(self) -> None:
@@ -377,7 +415,9 @@ class Reloads(AttemptCase):
 
 class NobodyKnowsYet(AttemptCase):
     def test_before_the_first_policy_nothing_is_delivered(self) -> None:
-        attempts = Attempts(seconds=self.clock.seconds, note=lambda *_, **fields: self.steps.append(fields))
+        attempts = Attempts(
+            clock=self.clock, seconds=self.clock.seconds, note=lambda *_, **fields: self.steps.append(fields)
+        )
         envelope: Any = Envelope("ID", Peer("192.0.2.1", 1, "mx"), None, (), 0.0)
         answers = [
             later(attempts.deliver(self.delivery, envelope, Content.of(MESSAGE), [destination(0, user)])) for user in ("ann", "eve")

@@ -148,7 +148,7 @@ class MemoryServer:
         self.readers = WithReaders(self.local)
         relay = self.configuration.relay
         self.remote = None if relay.use == "none" else self._delivery("relay", relay)
-        self.attempts = Attempts(seconds=clock.seconds, note=self.note)
+        self.attempts = Attempts(clock=clock, seconds=clock.seconds, note=self.note)
         self.report_policies = ReportPolicies(seconds=clock.seconds, note=self.note)
         self.queue = MemoryQueue(
             clock=clock,
