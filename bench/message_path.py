@@ -126,16 +126,17 @@ def with_filters(server: Any, profile: Any, number: int) -> Any:
     from zope.interface import classImplements
 
     from mailserver.interfaces import IContentFilter, IRecipientFilter
-    from mailserver.plugins.budget import Budget
+    from mailserver.plugins.budget import Budget, Budgets
     from mailserver.receive.judging import BoundFilter, Judging
 
     if not number:
         return profile
     classImplements(PassesAll, IRecipientFilter, IContentFilter)
-    bound = [
-        BoundFilter(f"passes{n}", PassesAll(), budget=Budget(failures=20, window_seconds=60, pause_seconds=30))
-        for n in range(number)
-    ]
+
+    def budget() -> Budget:
+        return Budget(failures=20, window_seconds=60, pause_seconds=30)
+
+    bound = [BoundFilter(f"passes{n}", PassesAll(), budgets=Budgets(budget)) for n in range(number)]
     return replace(profile, judging=Judging(bound, clock=server.reactor))
 
 

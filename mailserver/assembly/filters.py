@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.config import Configuration, FilterTable
 from mailserver.config.filter_order import filter_names, levels_of
-from mailserver.plugins.budget import Budget
+from mailserver.plugins.budget import Budget, Budgets
 from mailserver.plugins.catalogue import Catalogue, PluginError
 from mailserver.plugins.register import Register
 from mailserver.receive.bound_filter import BoundFilter
@@ -34,8 +34,8 @@ def show_filters(filters: Sequence[BoundFilter], register: Register) -> None:
         if lent is None:
             continue
         lent.durations = bound.durations
-        if bound.budget is not None:
-            lent.budgets[bound.name] = bound.budget
+        if bound.budgets is not None:
+            lent.budgets = bound.budgets.by_stage
 
 
 def _bound(
@@ -55,8 +55,8 @@ def _bound(
         hard=bool(_declared(component, factory, "hard")) and not table.skippable if table.hard is None else table.hard,
         shadow=table.mode == "shadow",
         log_passes=table.log_passes,
-        budget=Budget(
-            failures=table.failures, window_seconds=table.failure_window, pause_seconds=table.pause
+        budgets=Budgets(
+            lambda: Budget(failures=table.failures, window_seconds=table.failure_window, pause_seconds=table.pause)
         ),
     )
 

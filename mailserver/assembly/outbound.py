@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mailserver.assembly.components import Owned
 from mailserver.config import Configuration
@@ -14,6 +15,9 @@ from mailserver.receive.bound_filter import BoundFilter
 from mailserver.relay.attempts import AskedBefore
 
 __all__ = ["asked_before", "report_policies"]
+
+
+STAGES: dict[Any, str] = {IAttemptFilter: "attempt", IHosts: "hosts", IReportPolicy: "report"}
 
 
 def asked_before(
@@ -37,7 +41,7 @@ def report_policies(owned: Sequence[Owned], filters: Sequence[BoundFilter]) -> l
     return _bound(IReportPolicy, owned, filters)
 
 
-def _bound(kind: type, owned: Sequence[Owned], filters: Sequence[BoundFilter]) -> list[BoundComponent]:
+def _bound(kind: Any, owned: Sequence[Owned], filters: Sequence[BoundFilter]) -> list[BoundComponent]:
     return [
         BoundComponent(
             name=bound.name,
@@ -46,8 +50,8 @@ def _bound(kind: type, owned: Sequence[Owned], filters: Sequence[BoundFilter]) -
             on_error=bound.on_error,
             deadline_seconds=bound.deadline_seconds,
             shadow=bound.shadow,
-            budget=bound.budget,
+            budget=bound.budgets.of(STAGES[kind]) if bound.budgets is not None else None,
         )
         for one, bound in zip(owned, filters, strict=True)
-        if kind.providedBy(one.component)  # type: ignore[attr-defined]
+        if kind.providedBy(one.component)
     ]

@@ -51,8 +51,8 @@ class BoundComponent:
             found = await answer if isinstance(answer, Deferred) else answer
         except CannotTell:
             if budget is not None and budget.failed(seconds()):
-                log.warn("{name} fails too often: it is left alone for a while", name=self.name)
+                log.warn("{name} ({what}) fails too often: it is left alone for a while", name=self.name, what=what)
             raise
         if budget is not None and not budget.is_closed and budget.succeeded(seconds()):
-            log.info("{name} works again", name=self.name)
+            log.info("{name} ({what}) works again", name=self.name, what=what)
         return found

@@ -10,10 +10,11 @@ or one trial at most.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Budget", "BudgetState"]
+__all__ = ["Budget", "BudgetState", "Budgets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +111,23 @@ class Budget:
         if now < self._opened_at:  # set back: the pause begins anew
             self._opened_at = now
         return max(0.0, self._opened_at + self._pause_seconds - now)
+
+
+class Budgets:
+    """A component's, one for each stage or call (`by_stage`), made when it is first asked for with `new`.
+
+    What fails at one stage works at another: the answers of the other would close its circuit, and its own open theirs.
+    """
+
+    __slots__ = ("_new", "by_stage")
+
+    def __init__(self, new: Callable[[], Budget]) -> None:
+        self._new = new
+        self.by_stage: dict[str, Budget] = {}
+
+    def of(self, stage: str) -> Budget:
+        """The same one each time."""
+        found = self.by_stage.get(stage)
+        if found is None:
+            found = self.by_stage[stage] = self._new()
+        return found

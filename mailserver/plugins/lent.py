@@ -43,7 +43,7 @@ class Jobs(Protocol):
 class Lent:
     """What one component was lent, and what is known of it.
 
-    `budgets` are its error budgets, by the stage or the call that they are for; whoever asks the component puts them there.
+    `budgets` are its error budgets, by the stage or the call that they are for; who asks the component puts them there.
     """
 
     def __init__(self, kind: str, name: str) -> None:

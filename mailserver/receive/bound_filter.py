@@ -24,7 +24,7 @@ from mailserver.mail.answers import (
 from mailserver.mail.edits import Edit
 from mailserver.plugins.asking import LEFT_MOST
 from mailserver.plugins.awaiting import FAULTS
-from mailserver.plugins.budget import Budget
+from mailserver.plugins.budget import Budget, Budgets
 from mailserver.plugins.durations import Durations
 from mailserver.plugins.failure_log import FailureLog, Fault, place_of, words_of
 from mailserver.plugins.left_behind import LeftBehind
@@ -67,7 +67,7 @@ class BoundFilter:
     `services` are the listeners' profiles that it serves, None for all.  `on_error` says what its failure counts as.  It is asked
     after those of a lower `level`, and of its level after those of a lower `cost`.  `skippable`: it only knows suspicions, and is
     not asked where an Accept came before.  `hard`: no Accept takes its verdict away.  `shadow`: what it says is recorded, not
-    obeyed.  `log_passes`: it is recorded, too, that it had nothing to say.  `budget`: how often it may fail.
+    obeyed.  `log_passes`: it is recorded, too, that it had nothing to say.  `budgets`: how often it may fail at a stage.
     `durations`: how long those calls took that waited, failed or had something to say.  `left`: calls that run on after their
     deadline.
     """
@@ -83,7 +83,7 @@ class BoundFilter:
     hard: bool = False
     shadow: bool = False
     log_passes: bool = False
-    budget: Budget | None = None
+    budgets: Budgets | None = None
     durations: Durations = field(default_factory=Durations, compare=False)
     left: LeftBehind = field(default_factory=LeftBehind, compare=False)
 
@@ -91,13 +91,14 @@ class BoundFilter:
 class Question:
     """One filter at one stage: turns whatever comes back into an answer."""
 
-    __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "is_told_of_passes", "seconds", "stage")
+    __slots__ = ("_failures", "_reads_edits", "allowed", "ask", "bound", "budget", "is_told_of_passes", "seconds", "stage")
 
     def __init__(
         self, stage: str, bound: BoundFilter, ask: Callable[..., Any], seconds: Callable[[], float], failures: FailureLog
     ) -> None:
         self.stage = stage
         self.bound = bound
+        self.budget = bound.budgets.of(stage) if bound.budgets is not None else None
         self.ask = ask
         self.seconds = seconds
         self._failures = failures
@@ -109,7 +110,7 @@ class Question:
 
     def unasked(self) -> FilterAnswer | None:
         """The answer where it may not be asked now, since it has failed too often, or too many calls of it run on."""
-        left, budget = self.bound.left, self.bound.budget
+        left, budget = self.bound.left, self.budget
         if left.things and len(left) >= LEFT_MOST:
             return self._answer(self._on_error(), self.seconds(), error=f"{len(left)} earlier calls have not ended")
         if budget is None or budget.is_closed or not budget.is_open(self.seconds()):
@@ -121,8 +122,8 @@ class Question:
         bound = self.bound
         bound.durations.add(self.seconds() - began)
         if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and self._reads_edits is None:
-            if bound.budget is not None:
-                self._succeeded(bound.budget)
+            if self.budget is not None:
+                self._succeeded(self.budget)
             return self._answer(PASS, began) if bound.log_passes else NOTHING_SAID
         edits: tuple[Edit, ...] = ()
         verdict: Verdict = PASS
@@ -138,8 +139,8 @@ class Question:
                     getattr(subject, "peer", subject).notes.keep(bound.name, notes)
         except FAULTS as error:  # an answer is a plugin's object and may do anything when it is looked at
             return self._failed(error, began)
-        if bound.budget is not None:
-            self._succeeded(bound.budget)
+        if self.budget is not None:
+            self._succeeded(self.budget)
         if verdict is PASS and not (edits or findings or bound.log_passes):
             return NOTHING_SAID
         return self._answer(verdict, began, edits=edits, findings=findings)
@@ -154,18 +155,19 @@ class Question:
         bound = self.bound
         place = place_of(error, bound.component)
         self._failures.tell(f"the filter {bound.name} ({self.stage})", error, place)
-        budget = bound.budget
+        budget = self.budget
         if budget is not None and budget.failed(self.seconds()):
             log.error(
-                'the filter {name} has failed too often: it is not asked for a while, and on_error = "{on_error}" holds',
+                'the filter {name} ({stage}) fails too often: it is not asked for a while, and on_error = "{on_error}" holds',
                 name=bound.name,
+                stage=self.stage,
                 on_error=bound.on_error,
             )
         return self._answer(self._on_error(), began, error=words_of(error), place=place)
 
     def _succeeded(self, budget: Budget) -> None:
         if not budget.is_closed and budget.succeeded(self.seconds()):
-            log.info("the filter {name} answers, and is asked again", name=self.bound.name)
+            log.info("the filter {name} ({stage}) answers, and is asked again", name=self.bound.name, stage=self.stage)
 
     def _on_error(self) -> Verdict:
         bound = self.bound

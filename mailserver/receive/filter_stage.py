@@ -78,7 +78,7 @@ def ask(groups: Groups, clock: Clock, subject: Any, *more: object) -> Judgement 
     """
     for at, group in enumerate(groups):
         for position, question in enumerate(group):
-            budget = question.bound.budget
+            budget = question.budget
             if (budget is not None and not budget.is_closed) or question.bound.left.things:
                 return _AskedStage(groups, clock, subject, more, at).judge(position)
             began = question.seconds()

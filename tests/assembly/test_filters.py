@@ -84,9 +84,12 @@ class Bound(SynchronousTestCase):
 
     def test_its_budget_is_the_tables(self) -> None:
         (one,) = bound('[[filter]]\nuse = "plain"\nfailures = 1\nfailure_window = "1s"\npause = "5s"\n')
-        self.assertTrue(one.budget.failed(10.0))
-        self.assertTrue(one.budget.is_open(14.9))
-        self.assertFalse(one.budget.is_open(15.0))
+        assert one.budgets is not None
+        budget = one.budgets.of("content")
+        self.assertTrue(budget.failed(10.0))
+        self.assertTrue(budget.is_open(14.9))
+        self.assertFalse(budget.is_open(15.0))
+        self.assertFalse(one.budgets.of("peer").is_open(14.9))
 
 
 class Shown(SynchronousTestCase):
@@ -100,8 +103,8 @@ class Shown(SynchronousTestCase):
         read = configuration('[[filter]]\nuse = "plain"\nname = "mine"\nfailures = 1\n')
         (one,) = bind_filters(read, [component], CATALOGUE)
         show_filters([one, BoundFilter("other", object())], register)
-        one.budget.failed(100.0)  # type: ignore[union-attr]
-        self.assertEqual(lent.budgets["mine"].state(100.0).circuit, "open")
+        one.budgets.of("content").failed(100.0)  # type: ignore[union-attr]
+        self.assertEqual(lent.budgets["content"].state(100.0).circuit, "open")
         register.begin(component)
         one.durations.add(0.25)
         self.assertEqual(register.described()[0]["milliseconds"], {"count": 1, "median": 250.0, "p95": 250.0})

@@ -14,7 +14,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Disconnect, Finding, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
-from mailserver.plugins.budget import Budget
+from mailserver.plugins.budget import Budget, Budgets
 from mailserver.receive.judging import BoundFilter, Judging
 
 PEER = Peer("192.0.2.1", 40000, "mx")
@@ -171,21 +171,21 @@ class WhatAnAcceptTakesAway(GroupsCase):
         self.assertEqual(judgement.findings, (Finding("accepted", 0.0, "listed", source="list"),))
 
 
-class Budgets(GroupsCase):
-    def budget(self) -> Budget:
-        return Budget(failures=2, window_seconds=60, pause_seconds=30)
+class ErrorBudgets(GroupsCase):
+    def budget(self) -> Budgets:
+        return Budgets(lambda: Budget(failures=2, window_seconds=60, pause_seconds=30))
 
     def test_after_so_many_failures_it_is_not_asked_and_on_error_holds(self) -> None:
         for on_error, verdict in (("defer", Defer), ("refuse", Refuse), ("skip", Pass)):
             self.asked.clear()
-            broken = self.filter("broken", ValueError(), on_error=on_error, budget=self.budget())
+            broken = self.filter("broken", ValueError(), on_error=on_error, budgets=self.budget())
             for _ in range(4):
                 self.assertIs(type(self.verdict(broken)), verdict)
             self.assertEqual(self.asked, ["broken", "broken"])
             self.assertIn("is not asked", self.judge(broken).answers[0].error)
 
     def test_one_trial_after_the_pause_closes_it_again(self) -> None:
-        flaky = self.filter("flaky", None, budget=self.budget())
+        flaky = self.filter("flaky", None, budgets=self.budget())
         for _ in range(2):
             later = self.judge(flaky)
             self.waiting["flaky"].errback(ValueError())
@@ -203,20 +203,44 @@ class Budgets(GroupsCase):
 
     def test_an_answer_that_is_none_and_silence_are_failures_too(self) -> None:
         budget = self.budget()
-        self.judge(self.filter("wrong", "no verdict", budget=budget))
-        self.successResultOf(self.late(self.filter("late", None, budget=budget, deadline_seconds=1)))
-        self.assertTrue(budget.is_open(self.clock.seconds()))
+        self.judge(self.filter("wrong", "no verdict", budgets=budget))
+        self.successResultOf(self.late(self.filter("late", None, budgets=budget, deadline_seconds=1)))
+        self.assertTrue(budget.of("peer").is_open(self.clock.seconds()))
 
     def late(self, one: BoundFilter) -> Any:
         judgement = self.judge(one)
         self.clock.advance(1)
         return judgement
 
+    def test_what_fails_at_one_stage_is_asked_at_the_others_and_their_answers_close_nothing(self) -> None:
+        asked = self.asked
+
+        @implementer(IPeerFilter, IRecipientContentFilter)
+        class Half:
+            async def judge_peer(self, peer: Any) -> Any:
+                asked.append("peer")
+                return Pass()
+
+            async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Any:
+                asked.append("content")
+                raise ValueError
+
+        judging = Judging([BoundFilter("half", Half(), budgets=self.budget())], clock=self.clock)
+        for _ in range(4):
+            self.assertIsInstance(judging.peer(PEER).verdict, Pass)  # type: ignore[union-attr]
+            self.assertIsInstance(judging.content_for(ENVELOPE, CONTENT, BOB).verdict, Defer)  # type: ignore[union-attr]
+        self.assertEqual((asked.count("peer"), asked.count("content")), (4, 2))
+        self.clock.advance(30)  # a trial is due, and an answer to another question is none
+        judging.peer(PEER)
+        judging.content_for(ENVELOPE, CONTENT, BOB)
+        judging.content_for(ENVELOPE, CONTENT, BOB)
+        self.assertEqual(asked.count("content"), 3)
+
     def test_a_verdict_is_no_failure(self) -> None:
         budget = self.budget()
         for _ in range(5):
-            self.judge(self.filter("a", Refuse("no"), budget=budget))
-        self.assertEqual(budget.state(0).failures, 0)
+            self.judge(self.filter("a", Refuse("no"), budgets=budget))
+        self.assertEqual(budget.of("peer").state(0).failures, 0)
 
 
 class Scorers(SynchronousTestCase):

@@ -73,6 +73,6 @@ class InOrder(ScenarioCase):
         answer = self.told("refuse")
         self.assertEqual(answer.code, 250)  # it was not asked
         self.explained(self.server, answer.id, "is not asked for a while")
-        self.assertIn("the filter first has failed too often", self.server.log())
+        self.assertIn("the filter first (content) fails too often", self.server.log())
         self.assertEqual(self.server.log().count("Traceback (most recent call last)"), 1)  # of three failures of one kind
         self.assertIn("open for another", self.server.command("plugins").stdout)
