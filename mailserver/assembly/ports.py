@@ -168,11 +168,15 @@ class Ports:
             bound.close()
         ports, self._ports = list(self._ports.values()), {}
         self._leaving += [factory for _, factory in ports]
-        return gatherResults([maybeDeferred(port.stopListening) for port, _ in ports], consumeErrors=True)
+        return gatherResults([maybeDeferred(port.stopListening).addErrback(self._did_not_stop) for port, _ in ports])
+
+    def _did_not_stop(self, failure: Failure) -> None:
+        """An endpoint is anybody's plugin: the other ports are waited for all the same."""
+        self.log.failure("a listener did not stop well", failure)
 
     def say_goodbye(self) -> Deferred[Any]:
         """End the connections of all ports that are closed; fires when they are gone."""
-        return gatherResults([factory.shut_down() for factory in self._leaving], consumeErrors=True)
+        return gatherResults([factory.shut_down() for factory in self._leaving])
 
 
 def _wait(port: Any) -> None:

@@ -475,6 +475,15 @@ class Reload(WholeCase):
         self.assertEqual(gates.made[1].life, ["starts", "started"])
         await self.until(lambda: not len(service._in_force.retirement), "it has gone")
 
+    async def test_from_then_on_the_observers_of_the_new_one_are_told(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        self.configure(BASIC + ANOTHER)
+        await self.ask("reload")
+        self.assertEqual(await self.say(service, EHLO, MAIL, "RCPT TO:<carol@example.org>"), [250, 250, 550])
+        await self.until(lambda: "refused" in gates.made[1].seen, "the new observer is told")
+        self.assertNotIn("refused", gates.made[0].seen)
+
     async def test_one_is_under_way_at_a_time_and_what_hung_up_meanwhile_is_followed(self) -> None:
         gates = Gates()
         service = await self.serve(BASIC + FILTER, components=[gates])
@@ -613,9 +622,11 @@ class Lasting(WholeCase):
         service = await self.serve(text, components=[factory])
         [first] = factory.made
         self.assertEqual(first.did, ["privileged", "started"])
-        self.assertEqual((await self.ask("reload"))["needs_restart"], [])
-        self.configure(BASIC)
-        self.assertEqual((await self.ask("reload"))["needs_restart"], ["accounts"])
+        for changed, keys in ((text, []), (BASIC, ["accounts"])):
+            self.configure(changed)
+            with capturedLogs() as told:
+                self.assertEqual((await self.ask("reload"))["needs_restart"], keys)
+            self.assertEqual([event["keys"] for event in told if "need a restart" in (event["log_format"] or "")], [", ".join(keys)] if keys else [])
         self.assertEqual(await self.say(service, EHLO, MAIL, RCPT), [250, 250, 550])
         self.assertEqual((factory.made, first.did), ([first], ["privileged", "started"]))
         await self.stop(service)

@@ -62,6 +62,7 @@ IN_SERVERS = {
     "assembly/listeners": ("tests.scenarios.test_tls.Faults", "tests.scenarios.test_proxy", "tests.scenarios.test_root_process.Ports"),
     "assembly/logins": ("tests.scenarios.test_login.FirstListener", "tests.scenarios.test_login.Strangers", "tests.scenarios.test_other_accounts"),
     "assembly/policy": (*STARTING, "tests.scenarios.test_filters", f"{OPERATING}.ReloadThatTakesTime"),
+    "assembly/reload": (f"{OPERATING}.Reload", f"{OPERATING}.ReloadThatTakesTime", "tests.assembly.test_systemd.Life"),
     "assembly/retirement": (f"{OPERATING}.ReloadThatTakesTime", f"{OPERATING}.Signals"),
     "assembly/root_plan": ("tests.processes.test_root.Reading", "tests.scenarios.test_root_process.Ports", "tests.scenarios.test_root_process.UnixSockets", "tests.scenarios.test_root_process.Homes"),
     "assembly/routing": ("tests.scenarios.test_recipients", f"{OPERATING}.DeadEnds", "tests.scenarios.test_other_deliveries"),
