@@ -316,7 +316,7 @@ class Server:
             judgement = self._judging.content_for(envelope, content, recipient, released_of(envelope.findings))
             if isinstance(judgement, Deferred):
                 judgement = await judgement
-        note_answers(self.steps.note, envelope.id, judgement)
+        note_answers(self.steps.note, envelope.id, judgement, str(recipient.address))
         found = (*map(held_by, judgement.holders), *judgement.findings)
         return replace(judgement.verdict, findings=found) if found else judgement.verdict
 

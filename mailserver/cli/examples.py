@@ -105,6 +105,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
     "mailserver explain": (
         "mailserver explain 06F2J8Q4M1ZK7X9A",
+        "mailserver explain 06F2J8Q4M1ZK7X9A --why",
         "mailserver explain --sender '*@example.net' --recipient alice@example.org --since 2d",
     ),
     "mailserver checkpassword": ("mailserver checkpassword --service imap /usr/lib/dovecot/checkpassword-reply",),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
-from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, say, table
+from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, plain, say, table
 from mailserver.config.quantities import seconds
 from mailserver.processes.identity import as_owner_of
 
@@ -29,6 +29,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         default="",
         help="a message's or a connection's id, or six characters or more of its beginning",
     )
+    explain.add_argument("--why", action="store_true", help="only the verdicts: what was found, and what would have changed them")
     explain.add_argument("--sender", metavar="PATTERN", default="", help="who sent it: such as '*@example.net'; <> for reports")
     explain.add_argument("--recipient", metavar="PATTERN", default="", help="for whom it was")
     explain.add_argument("--host", metavar="PATTERN", default="", help="a host's address or name, on either side")
@@ -60,10 +61,18 @@ def explain_id(options: argparse.Namespace) -> int:
     if not options.id:
         return _search(options, data, wanted)
     steps = ask_or_read(data, "explain", {"id": options.id}, lambda: _read(data, options.id))["steps"]
-    if options.json:
+    if options.why or not options.json:
+        from mailserver.cli.verdicts import explained, in_words
+
+        found = explained([Step(**step) for step in steps])
+    if options.json and options.why:
+        as_json([one.as_json() for one in found])
+    elif options.json:
         as_json([{**{key: step[key] for key in ("time", "id", "step")}, **step["fields"]} for step in steps])
     else:
-        say(*format_road([Step(**step) for step in steps]))
+        if not options.why:
+            say(*format_road([Step(**step) for step in steps]))
+        say(*[plain(line) for line in in_words(found)])
     return 0
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["EX_IOERR", "Unable", "age", "as_json", "moment", "plain", "say", "size", "table"]
+__all__ = ["EX_IOERR", "Unable", "age", "as_json", "cells_of", "moment", "plain", "say", "size", "table"]
 
 EX_IOERR = 74
 NARROWEST = 10  # columns of a cell that is cut
@@ -41,15 +41,22 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Empty columns are left out.  On a terminal the widest columns are cut until a row fits, but never the first.
     """
+    say(*cells_of(headers, rows))
+
+
+def cells_of(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of such a table."""
     shown = [n for n in range(len(headers)) if not rows or any(row[n] for row in rows)]
     titles = [headers[n] for n in shown]
     cells = [[plain(row[n]) for n in shown] for row in (headers, *rows)]
     widths = [max(_columns(row[n]) for row in cells) for n in range(len(shown))]
     if sys.stdout.isatty():
         _narrow(widths, shutil.get_terminal_size().columns)
+    lines = []
     for row in cells:
         fitted = zip(row, widths, titles, strict=True)
-        say("  ".join(_padded(_cut(cell, width), width, title) for cell, width, title in fitted).rstrip())
+        lines.append("  ".join(_padded(_cut(cell, width), width, title) for cell, width, title in fitted).rstrip())
+    return lines
 
 
 def plain(text: str) -> str:

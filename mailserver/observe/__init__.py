@@ -4,6 +4,7 @@ In the order in which they are read:
 
 * `steps`: takes in the steps of all roads at once; a thread writes them down a little later
 * `roads`: the road of each message, kept for `mailserver explain`
+* `judged`: what a road says of verdicts and findings, read back as values
 * `road_table`: a road as a table for people
 * `road_search`: searches the roads for messages whose id is not known
 * `lines`: one step or one log event as a line of text or of JSON

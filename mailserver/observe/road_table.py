@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from mailserver.observe.judged import FACTS
 from mailserver.observe.lines import ADDRESSES, text_value
 from mailserver.observe.roads import Step
 
@@ -27,7 +28,7 @@ def format_road(steps: Sequence[Step]) -> list[str]:
         fields = "  ".join(
             f"{name}={text_value(value, name in ADDRESSES)}"
             for name, value in step.fields.items()
-            if name != "connection" and (name == "sender" or value not in (None, "", []))
+            if name not in ("connection", FACTS) and (name == "sender" or value not in (None, "", []))
         )
         lines.append(f"{offset:>{offset_width}}  {mark:<10}  {text_value(step.step):<{step_width}}  {fields}".rstrip())
     return lines

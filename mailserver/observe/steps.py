@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 import apsw
 
+from mailserver.observe.judged import FACTS
 from mailserver.observe.lines import Stamps, encode_fields, json_event, json_step, text_event, text_step
 from mailserver.observe.output import Output
 from mailserver.observe.redaction import Redaction
@@ -175,6 +176,8 @@ class Steps:
                 continue
             encoded, fields = encode_fields(fields if redaction.is_full else redaction.fields(fields))
             if wants_steps and (log_passes or step != "filter" or not _has_passed(fields)):
+                if not is_json and FACTS in fields:  # they repeat the findings for programs
+                    fields = {name: value for name, value in fields.items() if name != FACTS}
                 stamp = stamps(moment)
                 lines.append(json_step(stamp, id, step, encoded) if is_json else text_step(stamp, id, step, fields))
             if wants_rows:

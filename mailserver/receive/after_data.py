@@ -177,8 +177,8 @@ class AfterData:
         ]
         late = iter(await all_of([one for one in asked if isinstance(one, Deferred)]))
         judgements = [next(late) if isinstance(one, Deferred) else one for one in asked]
-        for one in judgements:
-            note_answers(self._profile.note, self._id, one)
+        for recipient, one in zip(transaction.recipients, judgements, strict=True):
+            note_answers(self._profile.note, self._id, one, str(recipient.address))
         self._holders = [one.holders for one in judgements]
         return [replace(one.verdict, findings=one.findings) if one.findings else one.verdict for one in judgements]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
 __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers", "with_bounds", "with_worse"]
 
 OURS = "mailserver"  # who has found what no filter has said
+FACT_CHARACTERS = 900  # below what the log cuts values to
 HOLDS = (Refuse, Defer, Quarantine)
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
@@ -141,16 +143,26 @@ def with_worse(before: tuple[Finding, ...], now: tuple[Finding, ...]) -> tuple[F
     return tuple(worst.values())[:PEER_FINDINGS_MOST]
 
 
-def note_answers(note: Callable[..., None], id: str, judgement: Judgement) -> None:
-    """Record each answer on the road of the message or connection `id`.  What is not there takes no field."""
-    for answer in judgement.answers:
+def note_answers(note: Callable[..., None], id: str, judgement: Judgement, recipient: str = "") -> None:
+    """Record each answer on the road of the message or connection `id`.  What is not there takes no field.
+
+    `recipient` is the one whose copy was judged.  `facts` has for programs what `findings` says in words (`observe.judged`).
+    """
+    for n, answer in enumerate(judgement.answers):
         more: dict[str, object] = {}
+        if recipient:
+            more["recipient"] = recipient
         if answer.findings:
             more["findings"] = [_in_words(finding) for finding in answer.findings]
+            more["facts"] = facts_of(answer.findings)
         if answer.edits:
             more["edits"] = [in_words(edit) for edit in answer.edits]
         if answer.is_shadow:
             more["shadow"] = True
+        elif n < judgement.taken_away and not answer.is_hard and not isinstance(answer.verdict, Accept):
+            more["overruled"] = True
+        if getattr(answer.verdict, "hold", False):
+            more["hold"] = True
         if answer.place:
             more["at"] = answer.place
         note(
@@ -164,6 +176,15 @@ def note_answers(note: Callable[..., None], id: str, judgement: Judgement) -> No
             error=answer.error,
             **more,
         )
+
+
+def facts_of(findings: Sequence[Finding]) -> list[str]:
+    """For each finding its name, score and properties as JSON; properties that are long are left out."""
+    facts = []
+    for one in findings:
+        whole = json.dumps([one.name, one.score, dict(one.properties)], separators=(",", ":"))
+        facts.append(whole if len(whole) <= FACT_CHARACTERS else json.dumps([one.name, one.score, {}], separators=(",", ":")))
+    return facts
 
 
 def _in_words(finding: Finding) -> str:

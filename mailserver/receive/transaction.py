@@ -342,7 +342,7 @@ class Transaction:
 
     def weigh(self, stage: str, judgement: Judgement, address: Address | None = None) -> Reply | None:
         """Record what the filters have said; return the refusal, if it is one."""
-        note_answers(self.profile.note, self.id, judgement)
+        note_answers(self.profile.note, self.id, judgement, "" if address is None else str(address))
         verdict: Verdict = judgement.verdict
         if isinstance(verdict, Refuse):
             reply = verdict.reply or replies.refused_by_policy(self.id, verdict.enhanced)

@@ -1,0 +1,133 @@
+"""What a road says of verdicts and findings, read back as values.
+
+A step ``filter`` has what was found in words (`findings`), and for programs in `facts`: for each finding its name, its score and
+its properties, as JSON.  What was cut or redacted is read as far as it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mailserver.mail.answers import NO_FACTS, Finding
+from mailserver.observe.roads import Step
+
+__all__ = ["FACTS", "FilterStep", "about", "filter_steps", "recipients_of"]
+
+FACTS = "facts"
+WORDS = re.compile(r"(?s)(.+?) (-?[0-9.]+(?:e[+-]?[0-9]+)?)(?:: (.*))?")
+PEER = "peer"
+VERDICTS = {"Refuse": "refuse", "Defer": "defer", "Discard": "discard", "Disconnect": "disconnect", "Quarantine": "junk"}
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStep:
+    """One answer of a filter.  `recipient` is "" where it holds for all; `outcome` is "" or one of `trust.weighing.SEVERITY`."""
+
+    time: float
+    filter: str
+    stage: str
+    recipient: str
+    verdict: str
+    outcome: str
+    why: str
+    error: str
+    findings: tuple[Finding, ...]
+    counts: bool
+
+
+def filter_steps(steps: Iterable[Step]) -> list[FilterStep]:
+    """All answers on a road, in their order."""
+    return [_filter_step(step) for step in steps if step.step == "filter" and step.fields.get("stage") != "tags"]
+
+
+def recipients_of(steps: Iterable[Step]) -> list[str]:
+    """Everybody for whom the message was, in the order in which they were named; also those who were refused at RCPT."""
+    found: dict[str, None] = {}
+    for step in steps:
+        named = step.fields.get("recipients") if step.step == "accepted" else None
+        if isinstance(named, list):
+            found.update(dict.fromkeys([one for one in named if isinstance(one, str)]))
+        one = step.fields.get("recipient")
+        if step.step in ("refused", "filter") and isinstance(one, str) and one:
+            found[one] = None
+    return list(found)
+
+
+def about(steps: Sequence[FilterStep], recipient: str) -> list[FilterStep]:
+    """What holds for one recipient ("": for all, as where nobody was named).  Who has answered twice has changed his answer."""
+    latest: dict[tuple[str, str, str], FilterStep] = {}
+    for step in steps:
+        if step.recipient in ("", recipient):
+            key = step.filter, step.stage, step.recipient
+            before = latest.pop(key, None)
+            if step.stage == PEER and before is not None:  # asked at connect and after each EHLO: what was worse stays
+                step = _worse(before, step)
+            latest[key] = step
+    return list(latest.values())
+
+
+def _worse(before: FilterStep, now: FilterStep) -> FilterStep:
+    worst: dict[tuple[str, str], Finding] = {}
+    for one in (*before.findings, *now.findings):
+        key = one.source, one.name
+        if key not in worst or one.score >= worst[key].score:
+            worst[key] = one
+    strict = now if now.outcome or not before.outcome else before
+    return FilterStep(now.time, now.filter, now.stage, now.recipient, strict.verdict, strict.outcome, strict.why, strict.error,
+                      tuple(worst.values()), strict.counts)  # fmt: skip
+
+
+def _filter_step(step: Step) -> FilterStep:
+    fields = step.fields
+    filter, verdict = str(fields.get("filter", "")), str(fields.get("verdict", ""))
+    outcome = VERDICTS.get(verdict, "")
+    if outcome == "junk" and fields.get("hold") is True:
+        outcome = "hold"
+    return FilterStep(
+        step.time,
+        filter,
+        str(fields.get("stage", "")),
+        str(fields.get("recipient", "")),
+        verdict,
+        outcome,
+        str(fields.get("why", "")),
+        str(fields.get("error", "")),
+        _findings(fields, filter),
+        not (fields.get("shadow") or fields.get("overruled")),
+    )
+
+
+def _findings(fields: dict[str, Any], source: str) -> tuple[Finding, ...]:
+    words, facts = fields.get("findings"), fields.get(FACTS)
+    if not isinstance(words, list):
+        return ()
+    facts = facts if isinstance(facts, list) else []
+    texts = [(text, facts[n] if n < len(facts) else None) for n, text in enumerate(words) if isinstance(text, str)]
+    found = [_finding(text, fact, source) for text, fact in texts]
+    return tuple([one for one in found if one is not None])
+
+
+def _finding(words: str, fact: object, source: str) -> Finding | None:
+    try:
+        known: Any = json.loads(fact) if isinstance(fact, str) else (None, None, None)
+        name, score, properties = known
+        if isinstance(name, str) and type(score) in (int, float) and math.isfinite(score) and isinstance(properties, dict):
+            evidence = words.removeprefix(f"{name} {score:g}").removeprefix(": ")
+            return Finding(name, float(score), evidence, properties, source)
+    except (ValueError, TypeError, RecursionError):
+        pass
+    match = WORDS.fullmatch(words)
+    return None if match is None else Finding(match[1], _number(match[2]), match[3] or "", NO_FACTS, source)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
