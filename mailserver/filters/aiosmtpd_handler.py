@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.api import (
@@ -43,8 +44,13 @@ from mailserver.plugins.life import StartError
 __all__ = ["AiosmtpdHandler", "AiosmtpdOptions", "factory"]
 
 STATUS = re.compile(r"([2-5][0-9][0-9])(?:[ -]+([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=\s|$))?(?:[\s-]+(.*))?", re.DOTALL)
+NEVER_CALLED = (
+    "handle_AUTH", "handle_STARTTLS", "handle_NOOP", "handle_RSET", "handle_QUIT", "handle_VRFY", "handle_HELP", "handle_PROXY",
+    "handle_exception",
+)  # fmt: skip
 MAY_HANG_UP = frozenset({"handle_EHLO", "handle_HELO", "handle_MAIL"})
 WORDS_CHARACTERS = 500
+log = Logger()
 
 
 class AiosmtpdOptions(Options):
@@ -94,6 +100,9 @@ class AiosmtpdHandler:
             asyncio.get_running_loop()
         except RuntimeError:
             raise StartError(f"the filter {self._name}: {NO_LOOP}") from None
+        never = [name for name in NEVER_CALLED if callable(getattr(self._handler, name, None))]
+        if never:
+            log.warn("the filter {name}: its handler's {hooks} are not called here", name=self._name, hooks=", ".join(never))
 
     async def stop(self) -> None:
         """Nothing to end: a handler has no life of its own."""

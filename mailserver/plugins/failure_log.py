@@ -11,10 +11,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
+from mailserver.plugins.rarely import Rarely
+
 __all__ = ["FailureLog", "place_of", "words_of"]
 
-AGAIN_SECONDS = 60.0
-KINDS_MOST = 1000
 ERROR_CHARACTERS = 500
 TRACEBACK_CHARACTERS = 20_000
 
@@ -54,21 +54,14 @@ class FailureLog:
     """`seconds` is a clock."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._told: dict[tuple[str, str, str], list[float]] = {}  # who, kind, where: when it was told, how often it was not since
+        self._rarely = Rarely(seconds=seconds)
 
     def tell(self, who: str, error: Fault, place: str = "") -> None:
         """Write it down, unless this has been written within the last minute.  Never raises."""
-        kind = who, words_of(error).partition(":")[0], place
-        now = self._seconds()
-        last = self._told.get(kind)
-        if last is not None and 0 <= now - last[0] < AGAIN_SECONDS:
-            last[1] += 1
+        times = self._rarely.held_back((who, words_of(error).partition(":")[0], place))
+        if times is None:
             return
-        again = f" ({int(last[1])} times more since it was told last)" if last is not None and last[1] else ""
-        if last is None and len(self._told) >= KINDS_MOST:
-            self._told.clear()
-        self._told[kind] = [now, 0]
+        again = f" ({times} times more since it was told last)" if times else ""
         log.warn(
             "{who} failed: {error}{again}", who=who, error=words_of(error), again=again, traceback=_traceback_text(error)
         )

@@ -7,23 +7,27 @@ from collections.abc import Callable, Hashable
 
 __all__ = ["Rarely"]
 
-KINDS = 200
+KINDS = 1000
 
 
 class Rarely:
-    """`may(kind)` is true once in `every_seconds` for each kind.  From any thread; at most `KINDS` kinds are remembered."""
+    """Each kind may be told once in `every_seconds`.  From any thread; at most `KINDS` kinds are remembered."""
 
     def __init__(self, every_seconds: float = 60.0, *, seconds: Callable[[], float] = time.monotonic) -> None:
         self._every_seconds = every_seconds
         self._seconds = seconds
-        self._told: dict[Hashable, float] = {}
+        self._told: dict[Hashable, tuple[float, int]] = {}  # when it was told, how often it was held back since
 
     def may(self, kind: Hashable) -> bool:
         """Whether this kind may be told now."""
+        return self.held_back(kind) is not None
+
+    def held_back(self, kind: Hashable) -> int | None:
+        """How often it was held back since it was told last, where it may be told now; else None, and that was once more."""
         now = self._seconds()
-        told = self._told.pop(kind, None)
+        told, times = self._told.pop(kind, (None, 0))
         is_time = told is None or not 0 <= now - told < self._every_seconds
-        self._told[kind] = now if told is None or is_time else told
+        self._told[kind] = (now, 0) if told is None or is_time else (told, times + 1)
         while len(self._told) > KINDS:
             self._told.pop(next(iter(self._told)), None)
-        return is_time
+        return times if is_time else None

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.filters.aiosmtpd_handler import AiosmtpdFactory, AiosmtpdHandler, AiosmtpdOptions, _verdict
@@ -123,6 +124,14 @@ class DataAlone:
         return "554 5.7.1 " + " ".join([envelope.mail_from or "nobody", *envelope.rcpt_tos])
 
 
+class WithMore(DataAlone):
+    async def handle_RSET(self, server: Any, session: Any, envelope: Any) -> str:
+        return "250 OK"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+        return "221 Bye"
+
+
 class AtItsStages(FilterCase):
     def filter(self, kind: type, **options: Any) -> AiosmtpdHandler:
         options = {"handler": f"{__name__}:{kind.__name__}", **options}
@@ -167,6 +176,20 @@ class AtItsStages(FilterCase):
             ("RCPT", "a@example.org", sender, name), ("RCPT", "b@example.org", sender, name),
             ("DATA", sender, ["a@example.org", "b@example.org"], b"Subject: test\r\n\r\nHello.\r\n", "mail.example.test"),
         ])  # fmt: skip
+
+    def test_at_the_start_the_log_names_the_hooks_that_are_never_called(self) -> None:
+        for kind in (WithMore, DataAlone):
+            component = self.filter(kind)
+            with capturedLogs() as logged:
+                in_a_loop(lambda component=component: self.started(component))
+            said = [formatEvent(event) for event in logged if event.get("log_level") is LogLevel.warn]
+            named = ["the filter tested: its handler's handle_RSET, handle_QUIT are not called here"]
+            self.assertEqual(said, named if kind is WithMore else [])
+
+    def started(self, component: AiosmtpdHandler) -> Deferred[None]:
+        starting = Deferred.fromCoroutine(component.start())
+        self.clock.advance(0)
+        return starting
 
     def test_a_null_sender_an_old_client_and_one_who_has_logged_in(self) -> None:
         component = self.filter(Heard)

@@ -9,7 +9,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.plugins.failure_log import KINDS_MOST, FailureLog, place_of, words_of
+from mailserver.plugins.failure_log import FailureLog, place_of, words_of
 
 
 class Component:
@@ -70,11 +70,6 @@ class Failures(SynchronousTestCase):
 
         self.log.tell("a", Mute())
         self.assertIn("Mute", self.told()[0])
-
-    def test_what_is_remembered_is_bounded(self) -> None:
-        for n in range(KINDS_MOST + 10):
-            self.log.tell(f"filter{n}", "late")
-        self.assertLessEqual(len(self.log._told), KINDS_MOST)
 
     def test_the_place_is_the_components_own_line(self) -> None:
         import linecache
