@@ -9,16 +9,23 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from mailserver.mail.envelope import TLSFacts
 from mailserver.testing.case import FilterCase
 from mailserver.testing.golden import assert_golden
 from mailserver.testing.memory.dialogue import Heard, SentMail, SMTPDialogue
 from mailserver.testing.memory.logins import PASSWORD
-from mailserver.testing.memory.queue import DeliveryAttempt, TakenMail
+from mailserver.testing.memory.queue import DeliveryAttempt, OwedReport, TakenMail
 from mailserver.testing.memory.server import MemoryServer, Step
 
 __all__ = ["MailCase"]
 
+USUAL_TLS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 MESSAGE = b"From: sender@example.net\nTo: alice@example.org\nSubject: Hello\n\nHow are you?\n"
+
+
+def facts_of(tls: bool | TLSFacts) -> TLSFacts | None:
+    """What a handshake shows; True stands for a usual one, without a client's certificate."""
+    return USUAL_TLS if tls is True else tls or None
 
 
 class MailCase(FilterCase):
@@ -69,16 +76,25 @@ class MailCase(FilterCase):
     # --- What goes in. ---
 
     def connect(
-        self, address: str = "192.0.2.25", *, service: str = "mx", hello: str = "client.example.net", login: str = ""
+        self,
+        address: str = "192.0.2.25",
+        *,
+        service: str = "mx",
+        hello: str = "client.example.net",
+        login: str = "",
+        tls: bool | TLSFacts = False,
     ) -> SMTPDialogue:
         """A connection that has read the greeting and said EHLO (LHLO); with `hello=""` it has said nothing.
 
-        With `login` it has logged in as this account.
+        With `tls` the listener offers STARTTLS, and the connection has used it, unless it has said nothing: `Peer.tls` are those
+        facts then.  With `login` it has logged in as this account.
         """
-        dialogue = self.server.connect(address, service=service, settle=self._settle)
+        dialogue = self.server.connect(address, service=service, settle=self._settle, tls=facts_of(tls))
         if hello:
             dialogue.heard()
             dialogue.say(f"{'LHLO' if service == 'lmtp' else 'EHLO'} {hello}")
+            if tls:
+                dialogue.start_tls(hello)
         if login:
             self.assertEqual(dialogue.log_in(login, PASSWORD).code, 235)
         return dialogue
@@ -93,15 +109,20 @@ class MailCase(FilterCase):
         service: str = "mx",
         hello: str = "client.example.net",
         login: str = "",
+        tls: bool | TLSFacts = False,
     ) -> SentMail:
         """A message over a connection of its own.  A connection that the server ends before MAIL counts as its reply to MAIL."""
-        dialogue = self.server.connect(address, service=service, settle=self._settle)
+        dialogue = self.server.connect(address, service=service, settle=self._settle, tls=facts_of(tls))
         greeting = dialogue.heard()
         if greeting is None or greeting.code != 220:
             return SentMail(greeting or Heard(0, ()))
         polite = dialogue.must(f"{'LHLO' if service == 'lmtp' else 'EHLO'} {hello}")
         if polite.code != 250:
             return SentMail(polite)
+        if tls:
+            polite = dialogue.start_tls(hello)
+            if polite.code != 250:
+                return SentMail(polite)
         if login:
             self.assertEqual(dialogue.log_in(login, PASSWORD).code, 235)
         sent = dialogue.transaction(message, sender, recipients)
@@ -126,6 +147,12 @@ class MailCase(FilterCase):
         """Every attempt to deliver, with its outcome."""
         self._settle()
         return self.server.queue.attempts
+
+    @property
+    def reports(self) -> list[OwedReport]:
+        """The reports that senders are owed; nobody writes them here."""
+        self._settle()
+        return self.server.queue.reports
 
     def mailbox(self, account: str, folder: str = "") -> list[bytes]:
         """The messages in a folder of an account, "" for the inbox."""

@@ -11,12 +11,14 @@ from mailserver.api import (
     AddHeader,
     ConfigurationError,
     Delayed,
+    Failed,
     IAttemptFilter,
     IComponentFactory,
     IContentFilter,
     IModifier,
     IObserver,
     IRecipientContentFilter,
+    IReportPolicy,
     ISenderFilter,
     Options,
     Pass,
@@ -25,9 +27,13 @@ from mailserver.api import (
     Quarantine,
     Refuse,
     Reply,
+    SendReport,
+    SuppressReport,
+    TLSFacts,
 )
 from mailserver.testing import MailCase
 
+ALICES = b"From: alice@example.org\nSubject: Hello\n\nHow are you?\n"
 BUSY = Reply.of(450, "4.2.1", "Busy")
 
 
@@ -255,3 +261,109 @@ class GoingOut(MailCase):
         for name in ("one", "two"):
             self.assertEqual(self.answer(self.server.records(name).get("a@example.net")), b"seen")
         self.assertIsNot(self.server.records("one"), self.server.records("two"))
+
+
+@implementer(ISenderFilter)
+class WantsTLS:
+    async def judge_sender(self, envelope: Any) -> Any:
+        tls = envelope.peer.tls
+        return Refuse("in the clear") if tls is None else Pass() if tls.version == "TLSv1.3" else Quarantine("old TLS")
+
+
+class Encrypted(MailCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.serve('[[filter]]\nuse = "wants"\n', made_by("wants", ISenderFilter, lambda services: WantsTLS()))
+
+    def test_what_the_handshake_shows_is_the_peers(self) -> None:
+        self.assertEqual(self.send().code, 550)
+        self.assertEqual(self.send(tls=True).code, 250)
+        self.assertEqual(self.send(tls=TLSFacts("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256")).code, 250)
+        self.assertEqual((len(self.mailbox("alice@example.org")), len(self.mailbox("alice@example.org", "Junk"))), (1, 1))
+        self.assertEqual([one["version"] for one in self.steps("encrypted")], ["TLSv1.3", "TLSv1.2"])
+
+    def test_a_dialogue_may_begin_it_itself_and_what_was_said_before_is_forgotten(self) -> None:
+        dialogue = self.connect(hello="", tls=True)
+        dialogue.heard()
+        self.assertIn("STARTTLS", dialogue.must("EHLO a.example").text)
+        self.assertEqual(dialogue.must("MAIL FROM:<a@example.net>").code, 550)
+        self.assertNotIn("STARTTLS", dialogue.start_tls("b.example").text)
+        self.assertEqual(dialogue.must("MAIL FROM:<a@example.net>").code, 250)
+
+    def test_without_it_no_listener_offers_it_and_a_login_works_over_it(self) -> None:
+        dialogue = self.connect(hello="")
+        dialogue.heard()
+        self.assertNotIn("STARTTLS", dialogue.must("EHLO a.example").text)
+        alice = {"service": "submission", "login": "alice@example.org", "sender": "alice@example.org"}
+        self.assertEqual(self.send(ALICES, tls=True, **alice).code, 250)
+
+
+@implementer(IReportPolicy)
+class NotToCarol:
+    async def judge_report(self, draft: Any) -> Any:
+        return SuppressReport("she knows") if draft.envelope.sender.local == "carol" else SendReport("Call us.")
+
+
+class Reports(MailCase):
+    def owed(self) -> list[tuple[str, list[str], str]]:
+        return [
+            (one.draft.condition, [str(it.recipient.address) for it in one.draft.recipients], type(one.verdict).__name__)
+            for one in self.reports
+        ]
+
+    def test_a_failure_is_owed_to_a_sender_unless_he_wants_none_or_a_policy_suppresses_it(self) -> None:
+        self.serve('[[filter]]\nuse = "not"\n', made_by("not", IReportPolicy, lambda services: NotToCarol()))
+        gone = Failed(Reply.of(550, "5.1.1", "Gone"))
+        answers = self.server.component("memory", "delivery").answers
+        for sender in ("eve@example.net", "carol@example.net", None):
+            answers["alice@example.org"] = [gone]
+            self.send(sender=sender, recipients=["alice@example.org", "bob@example.org"])
+        failed = ["alice@example.org"]
+        self.assertEqual(self.owed(), [("failure", failed, "SendReport"), ("failure", failed, "SuppressReport")])
+        (told,) = self.reports[0].draft.recipients
+        self.assertEqual(told.reply, gone.reply)
+        answers["alice@example.org"] = [gone]
+        dialogue = self.connect()
+        for line in ("MAIL FROM:<eve@example.net>", "RCPT TO:<alice@example.org> NOTIFY=NEVER", "DATA"):
+            dialogue.must(line)
+        dialogue.content(b"Subject: x\n\ny\n")
+        self.assertEqual(len(self.reports), 2)
+
+    def test_so_is_a_delay_once_and_the_end_of_its_time(self) -> None:
+        self.serve('[queue]\nwarn = "1h"\nexpire = "3h"\nretry = ["10m"]\n')
+        self.server.component("memory", "delivery").answers["alice@example.org"] = [Delayed(BUSY)] * 100
+        self.send()
+        self.assertEqual(self.owed(), [])
+        for _ in range(24):
+            self.clock.advance(600)
+        self.assertEqual([(condition, one) for condition, one, _ in self.owed()], [
+            ("delay", ["alice@example.org"]), ("failure", ["alice@example.org"]),
+        ])  # fmt: skip
+        self.assertEqual(self.reports[0].draft.recipients[0].reply, BUSY)
+
+    def test_a_success_is_only_where_it_was_asked_for(self) -> None:
+        self.serve()
+        self.send()
+        dialogue = self.connect()
+        for line in ("MAIL FROM:<eve@example.net>", "RCPT TO:<alice@example.org> NOTIFY=SUCCESS", "DATA"):
+            dialogue.must(line)
+        dialogue.content(b"Subject: x\n\ny\n")
+        self.assertEqual([condition for condition, _, _ in self.owed()], ["success"])
+
+    def test_a_user_whose_mail_one_recipient_refuses_and_whose_mail_is_held_is_told(self) -> None:
+        @implementer(IRecipientContentFilter)
+        class Bobs:
+            async def judge_content_for(self, envelope: Any, content: Any, recipient: Any) -> Any:
+                return {"bob": Refuse("no"), "carol": Quarantine("odd")}.get(recipient.address.local, Pass())
+
+        self.serve(
+            '[policy]\nquarantine = "hold"\n[[filter]]\nuse = "bobs"\n',
+            made_by("bobs", IRecipientContentFilter, lambda services: Bobs()),
+        )
+        to = ["alice@example.org", "bob@example.org", "carol@example.org"]
+        self.send(recipients=to)
+        self.assertEqual(self.owed(), [])
+        self.send(ALICES, recipients=to, service="submission", login="alice@example.org", sender="alice@example.org")
+        self.assertEqual([(condition, one) for condition, one, _ in self.owed()], [
+            ("failure", ["bob@example.org"]), ("hold", ["carol@example.org"]),
+        ])  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,12 @@ class Wire(StringTransport):
     """A transport that notes that it was closed."""
 
     aborted = False
+    handshake: Callable[[], object] = staticmethod(lambda: None)
+    """Is called where encryption begins."""
+
+    def startTLS(self, creator: object) -> None:
+        """What comes from now on counts as encrypted."""
+        self.handshake()
 
     def pauseProducing(self) -> None:
         """Nothing more is said until the dialogue says it."""
@@ -130,6 +136,14 @@ class SMTPDialogue:
         if reply is None:
             raise AssertionError(f"no reply to {line!r}: something waits; use say(), let time pass, then heard()")
         return reply
+
+    def start_tls(self, hello: str = "client.example.net") -> Heard:
+        """STARTTLS, and EHLO once more: what was said before is forgotten (RFC 3207 section 4.2).  The reply to EHLO."""
+        reply = self.must("STARTTLS")
+        if reply.code != 220:
+            raise AssertionError(f"STARTTLS is refused: {reply.code} {reply.text}")
+        self._settle()
+        return self.must(f"{'LHLO' if self._lmtp else 'EHLO'} {hello}")
 
     def log_in(self, account: str, password: str) -> Heard:
         """AUTH PLAIN."""

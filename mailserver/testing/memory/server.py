@@ -23,16 +23,19 @@ from mailserver.assembly.server import Server
 from mailserver.config import Configuration, parse
 from mailserver.delivery.readers import WithReaders
 from mailserver.interfaces import Services
+from mailserver.mail.envelope import TLSFacts
 from mailserver.mail.ids import IdSource
 from mailserver.plugins.asked_delivery import AskedDelivery
 from mailserver.plugins.catalogue import Catalogue, FoundPlugin, discover
 from mailserver.plugins.lent import Lent
 from mailserver.plugins.register import Register
 from mailserver.queue.report_policies import ReportPolicies
+from mailserver.receive.encryption import Encryption
 from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
+from mailserver.sasl.steps import ChannelBindings
 from mailserver.testing.memory.dialogue import SMTPDialogue, Wire
 from mailserver.testing.memory.ends import ACCOUNTS, HOSTS, MAILBOXES
 from mailserver.testing.memory.logins import MemoryAuthenticator
@@ -61,6 +64,17 @@ USUAL = {  # what a test need not say
 def shipped() -> Catalogue:
     """What is installed: searched once."""
     return discover()
+
+
+def shown(tls: TLSFacts) -> Encryption:
+    """Encryption without any: each handshake succeeds, and shows this."""
+    return Encryption(
+        implicit=False,
+        creator=None,
+        facts=lambda transport: tls,
+        bindings=lambda transport: ChannelBindings(),
+        fault=lambda transport, failure: failure.getErrorMessage(),
+    )
 
 
 class MemoryRegister:
@@ -160,10 +174,13 @@ class MemoryServer:
             expire_seconds=self.configuration.queue.expire,
             note=self.note,
             quarantine=quarantine,
+            warn_seconds=self.configuration.queue.warn,
+            judge_report=self.report_policies.judge,
         )
         self.policy = Policy(self.configuration, cast(Server, self))
         self.admission = Admission(connections=1000, connections_per_network=1000)
         self._factories: dict[str, ReceiveFactory] = {}
+        self._encrypted: list[ReceiveFactory] = []
         for listen in self.configuration.listen:
             self._factories.setdefault(listen.service, ReceiveFactory(self.policy.profiles[listen.endpoint], self.admission))
 
@@ -215,7 +232,7 @@ class MemoryServer:
 
     async def stop(self) -> None:
         """Stop everything."""
-        for factory in self._factories.values():
+        for factory in (*self._factories.values(), *self._encrypted):
             factory.shut_down()
         await self.policy.stop()
         for owned in self._lasting:
@@ -242,14 +259,21 @@ class MemoryServer:
                 return owned.component
         raise KeyError(name)
 
-    def connect(self, address: str, *, service: str, settle: Callable[[], None]) -> SMTPDialogue:
-        """A new connection; its greeting has not been read."""
+    def connect(
+        self, address: str, *, service: str, settle: Callable[[], None], tls: TLSFacts | None = None
+    ) -> SMTPDialogue:
+        """A new connection; its greeting has not been read.  `tls`: STARTTLS is offered, and a handshake shows this."""
         factory = self._factories[service]
+        if tls is not None:
+            factory = ReceiveFactory(replace(factory.profile, encryption=shown(tls)), self.admission)
+            factory.startFactory()
+            self._encrypted.append(factory)
         peer: Any = UNIXAddress(b"/run/lmtp") if address == "unix" else IPv4Address("TCP", address, 40025)
         if ":" in address:
             peer = IPv6Address("TCP", address, 40025)
         protocol = factory.protocol_for(peer_at(peer, factory.profile))
         wire = Wire(peerAddress=peer)
+        wire.handshake = lambda: self.clock.callLater(0, protocol.handshakeCompleted)
         protocol.makeConnection(wire)
         return SMTPDialogue(protocol, wire, settle, lmtp=service == "lmtp")
 
