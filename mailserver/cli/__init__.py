@@ -26,6 +26,7 @@ In the order in which they are read:
 * `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `records`: ``mailserver records``: what components keep of people
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
+* `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send
 * `published`: asks the authoritative servers of a zone whether they show a record
 * `lists`: ``mailserver list``: the white, black and grey lists of a server that runs, or of its files
 * `learn`: ``mailserver learn``: teaches the filter ``bayes``, that of a server that runs or in its files

@@ -12,6 +12,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),
     "mailserver dkim rotate": ("mailserver dkim rotate example.org",),
+    "mailserver dmarc show": ("mailserver dmarc show example.org --since 30d",),
+    "mailserver dmarc list": ("mailserver dmarc list", "mailserver dmarc list example.org --json"),
+    "mailserver dmarc unread": ("mailserver dmarc unread --since 7d",),
+    "mailserver dmarc reports": ("mailserver dmarc reports",),
+    "mailserver dmarc preview": ("mailserver dmarc preview example.net",),
     "mailserver list add": (
         "mailserver list add white newsletter@example.net --user alice@example.org --comment 'she reads it'",
         "mailserver list add black 192.0.2.0/24 --hard --for 30d",

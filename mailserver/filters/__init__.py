@@ -22,6 +22,11 @@ In the order in which they are read:
 * `dkim`: verifies DKIM signatures (RFC 6376)
 * `arc`: verifies ARC chains, and says what trusted sealers had found (RFC 8617)
 * `dmarc`: judges by what the author's domain asks for (RFC 9989)
+* `dmarc_facts`: what it has found, counted for the reports
+* `dmarc_sending`: sends the reports of the days that are over (RFC 9990)
+* `dmarc_received`: the reports of others, as they are kept
+* `dmarc_report_commands`: what people may see of both
+* `dmarc_reports`: sends DMARC reports, and reads those of others
 * `authentication_results`: writes what these four have found into the message (RFC 8601)
 * `dkim_signing`: signs what users, local programs and the server itself send
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd

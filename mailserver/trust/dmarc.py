@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.trust.dmarc_record import DMARCRecord, find_record
 
-__all__ = ["DMARCResult", "Evidence", "evaluate"]
+__all__ = ["DMARCResult", "Evidence", "Query", "evaluate", "same_organization"]
 
 LABELS_MOST = 7  # section 4.10: what is left of a longer name after the first query
 MILDER = {"reject": "quarantine", "quarantine": "none", "none": "none"}
@@ -79,6 +79,12 @@ async def evaluate(query: Query, author: str, evidence: Sequence[Evidence]) -> D
     if doubt:
         return DMARCResult("temperror", author, policy, "", doubt, published, record)
     return DMARCResult("fail", author, policy, "", "neither SPF nor DKIM speaks for it", published, record)
+
+
+async def same_organization(query: Query, one: str, other: str) -> bool:
+    """Whether both domains belong to one organization (section 4.10.2).  Raises `LookupFailed`."""
+    records = _Records(query)
+    return await records.are_aligned(one, other, False) or await records.are_aligned(other, one, False)
 
 
 def _is_strict(record: DMARCRecord, kind: str) -> bool:

@@ -32,7 +32,7 @@ class DomainResult:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Why the policy was not applied as it stands: a word of section 3.1.6, and more for people."""
+    """Why the policy was not applied as it stands: a word of RFC 9990 ("Policy Override Reason"), and more for people."""
 
     kind: str
     comment: str = ""
@@ -110,19 +110,19 @@ def row_of(plain: Mapping[str, Any]) -> ReportRow:
 
 
 def report_id(receiver: str, domain: str, begin: int, terms: str) -> str:
-    """The id of a report (section 3.5.1), the same whenever it is made again."""
+    """The id of a report ("Definition of Report-ID"), the same whenever it is made again."""
     digest = hashlib.sha256("\0".join((receiver, domain, str(begin), terms)).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{digest[:20]}@{receiver}"
 
 
 def file_name(report: AggregateReport, receiver: str) -> str:
-    """Section 3.5.2: ``mail.receiver.example!example.com!1013662812!1013749130!ID.xml.gz``."""
+    """``mail.receiver.example!example.com!1013662812!1013749130!ID.xml.gz``."""
     unique = report.id.partition("@")[0]
     return f"{receiver}!{report.published.domain}!{report.begin}!{report.end}!{unique}.xml.gz"
 
 
 def report_xml(report: AggregateReport) -> bytes:
-    """The document, by the schema of RFC 9990 appendix A.  ValueError for a report without rows, which is none."""
+    """The document, by the schema that is an appendix of RFC 9990.  ValueError for a report without rows, which is none."""
     if not report.rows:
         raise ValueError("a report has a row")
     published = report.published

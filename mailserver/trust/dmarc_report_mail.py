@@ -1,4 +1,5 @@
-"""A DMARC report as a message, and where it goes (RFC 9990 sections 3.5 and 4): packed with gzip (RFC 1952), as mail.
+"""A DMARC report as a message, packed with gzip (RFC 1952), and where it goes (RFC 9990, "Transport", "Verifying External
+Destinations").
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ReportAddress:
 
 
 def report_address(uri: str) -> ReportAddress | None:
-    """What a URI says (RFC 9989 section 4.7); None for any scheme but mailto, and for what is no address with a domain."""
+    """What a URI says; None for any scheme but mailto, and for what is no address with a domain."""
     match = URI.fullmatch(uri.strip())
     if match is None:
         return None
@@ -45,7 +46,7 @@ def report_address(uri: str) -> ReportAddress | None:
 
 
 def consents(host: str, texts: Sequence[bytes]) -> tuple[bool, tuple[ReportAddress, ...]]:
-    """What the records at ``DOMAIN._report._dmarc.HOST`` say (section 4): are reports wanted, and at which other addresses?
+    """What the records at ``DOMAIN._report._dmarc.HOST`` say: are reports wanted, and at which other addresses?
 
     An address at any other host is nobody's consent.
     """
@@ -84,7 +85,7 @@ def _tags(text: bytes) -> dict[str, str] | None:
 
 
 def report_message(report: AggregateReport, *, receiver: str, sender: Address, to: Address, now: float) -> bytes:
-    """The message (section 3.5.2), its lines with CRLF.  `receiver` is who reports: a domain."""
+    """The message, its lines with CRLF.  `receiver` is who reports: a domain."""
     packed = gzip.compress(report_xml(report), mtime=0)  # the same octets whenever it is made again
     name = file_name(report, receiver)
     boundary = f"report-{report.id.partition('@')[0]}"

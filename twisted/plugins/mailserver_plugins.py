@@ -14,6 +14,7 @@ from mailserver.interfaces import (
     IScorer,
     ISenderFilter,
     ISigner,
+    ITransactionEnd,
 )
 from mailserver.plugins.catalogue import Shipped
 
@@ -201,6 +202,13 @@ dmarc = Shipped(
     summary="Judges messages by what their authors' domains ask for (DMARC, RFC 9989).",
     provides=(IContentFilter,),
     target="mailserver.filters.dmarc:DMARCFactory",
+)
+
+dmarc_reports = Shipped(
+    name="dmarc_reports",
+    summary="Sends DMARC reports about mail that was judged, and reads those of others about our domains (RFC 9990).",
+    provides=(IContentFilter, ITransactionEnd),
+    target="mailserver.filters.dmarc_reports:DMARCReportsFactory",
 )
 
 greylist = Shipped(

@@ -1,0 +1,201 @@
+"""What DMARC has found, counted for the reports: by day, policy domain and policy, one row for equal messages.
+
+The facts are in the state store, so they outlive a restart; a power loss may cost seconds of them.  All is bounded: rows of a day
+and of a report, and the days that are kept.  What goes beyond is counted and told, and is in no report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from twisted.logger import Logger
+
+from mailserver.api import Clock, Envelope, Finding, IStateStore
+from mailserver.trust.dmarc_record import DMARCRecord, parse_record
+from mailserver.trust.dmarc_report import DomainResult, Override, ReportRow, row_of
+
+__all__ = ["DAY_SECONDS", "DMARCFacts", "ReportGroup", "day_of", "row_about", "start_of"]
+
+DAY_SECONDS = 86_400
+KEPT_SECONDS = 4.0 * DAY_SECONDS
+GROUPS_MOST = 5_000  # of a day
+ROWS_MOST = 2_000  # of a report
+ROWS_OF_DAY_MOST = 100_000
+REMEMBERED = 20_000  # rows that are known to be there
+SIGNATURES_MOST = 10
+PAGE = 1_000
+TEXT_CHARACTERS = 255
+DOMAIN = re.compile(r"[a-z0-9._\-]{1,253}")  # a stranger may have others in his zone
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ReportGroup:
+    """What one report is about: a UTC day, the domain where the record stands, and its terms, as a digest."""
+
+    day: str
+    domain: str
+    digest: str
+
+    @property
+    def path(self) -> str:
+        """In keys."""
+        return f"{self.day}/{self.domain}/{self.digest}"
+
+
+class DMARCFacts:
+    """`take` counts a message, the others read."""
+
+    log = Logger()
+
+    def __init__(self, state: IStateStore, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+        self._known: set[str] = set()
+        self._told = ""
+
+    async def take(self, terms: str, domain: str, row: ReportRow) -> bool:
+        """Count the message of this row, whose `count` is left out.  Whether it will be in a report.  Raises `StorageFault`."""
+        group = ReportGroup(day_of(self._clock.seconds()), domain, _digest(terms))
+        text = json.dumps(asdict(replace(row, count=0)), separators=(",", ":"))
+        key = f"{group.path}/{_digest(text)}"
+        if key not in self._known and not await self._has_room(group, key, terms, text):
+            return False
+        await self._state.add(f"count/{key}", 1, KEPT_SECONDS)
+        return True
+
+    async def groups(self, day: str) -> list[tuple[ReportGroup, DMARCRecord]]:
+        """What there is to report of a day, each with its policy."""
+        found = []
+        for key, value in await self._all(f"group/{day}/"):
+            _, day, domain, digest = key.split("/")
+            record = parse_record(domain, value)
+            if record is not None:
+                found.append((ReportGroup(day, domain, digest), record))
+        return found
+
+    async def rows(self, group: ReportGroup) -> list[ReportRow]:
+        """The rows of a report, the largest first."""
+        counts = {key.rpartition("/")[2]: int(value) for key, value in await self._all(f"count/{group.path}/")}
+        rows = []
+        for key, value in await self._all(f"row/{group.path}/"):
+            count = counts.get(key.rpartition("/")[2], 0)
+            if count > 0:
+                rows.append(replace(row_of(json.loads(value)), count=count))
+        return sorted(rows, key=lambda row: (-row.count, row.source, row.header_from))
+
+    async def messages(self, group: ReportGroup) -> int:
+        """How many messages it is about."""
+        return sum([int(value) for _, value in await self._all(f"count/{group.path}/")])
+
+    async def left_out(self, day: str) -> int:
+        """How many messages of the day had no room."""
+        return int(await self._state.get(f"beyond/{day}") or 0)
+
+    async def _has_room(self, group: ReportGroup, key: str, terms: str, text: str) -> bool:
+        """Whether the row is there, or has a place now."""
+        state = self._state
+        if await state.get(f"row/{key}") is None:
+            is_new = await state.put_if_absent(f"group/{group.path}", terms.encode(), KEPT_SECONDS)
+            if is_new and await state.add(f"groups/{group.day}", 1, KEPT_SECONDS) > GROUPS_MOST:
+                await state.drop(f"group/{group.path}")
+                return await self._beyond(group.day)
+            for count, most in ((f"rows/{group.path}", ROWS_MOST), (f"rows/{group.day}", ROWS_OF_DAY_MOST)):
+                if await state.add(count, 1, KEPT_SECONDS) > most:
+                    return await self._beyond(group.day)
+            await state.put_if_absent(f"row/{key}", text.encode(), KEPT_SECONDS)
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known.add(key)
+        return True
+
+    async def _beyond(self, day: str) -> bool:
+        await self._state.add(f"beyond/{day}", 1, KEPT_SECONDS)
+        if self._told != day:
+            self._told = day
+            self.log.warn("DMARC reports of {day}: too many different messages; some will be in none", day=day)
+        return False
+
+    async def _all(self, first: str) -> list[tuple[str, bytes]]:
+        found: list[tuple[str, bytes]] = []
+        at, before = first, first + "\U0010ffff"
+        while page := await self._state.items(at, before, PAGE):
+            found += [(key, value) for key, value, _ in page]
+            at = page[-1][0] + "\0"
+        return found
+
+
+def row_about(envelope: Envelope, finding: Finding) -> ReportRow | None:
+    """The row of a message that DMARC has judged; None for one that no report is about.
+
+    A public suffix gets none: what is below it belongs to others, who have asked for nothing (RFC 9990, "Feedback Leakage").
+    """
+    said = finding.properties
+    result, domain, terms = (str(said.get(name) or "") for name in ("result", "domain", "terms"))
+    record = parse_record(str(said.get("record") or ""), terms.encode())
+    if result not in ("pass", "fail") or record is None or not said.get("reports") or envelope.peer.ip is None:
+        return None
+    if DOMAIN.fullmatch(record.domain) is None:
+        return None
+    if record.psd == "y" and record.domain != domain:
+        return None
+    aligned = str(said.get("aligned") or "").split()
+    disposition = str(said.get("disposition") or "none")
+    if result == "pass" and said.get("published") not in (None, "", "none"):
+        disposition = "pass"
+    override = str(said.get("override") or "")
+    sender = envelope.sender
+    return ReportRow(
+        source=str(envelope.peer.ip),
+        count=1,
+        disposition=disposition,
+        dkim="pass" if "dkim" in aligned else "fail",
+        spf="pass" if "spf" in aligned else "fail",
+        header_from=domain[:TEXT_CHARACTERS],
+        envelope_from="" if sender is None else sender.domain_key[:TEXT_CHARACTERS],
+        overrides=(Override(override, str(said.get("comment") or "")[:TEXT_CHARACTERS]),) if override else (),
+        signatures=_signatures(envelope.findings, domain),
+        senders=_senders(envelope.findings),
+    )
+
+
+def _signatures(findings: Sequence[Finding], domain: str) -> tuple[DomainResult, ...]:
+    """First those that count (RFC 9990, "DKIM Signatures in Aggregate Reports")."""
+    found = [one for one in map(_result_of, findings) if one is not None and one[0] == "dkim"]
+    found.sort(key=lambda one: (one[1].result != "pass", one[1].domain != domain, not domain.endswith(f".{one[1].domain}")))
+    return tuple(dict.fromkeys([result for _, result in found]))[:SIGNATURES_MOST]
+
+
+def _senders(findings: Sequence[Finding]) -> tuple[DomainResult, ...]:
+    """The sender's domain; that of the HELO name stands for it where there is no sender."""
+    spf = [one for one in findings if one.name == "spf"]
+    senders = [one for one in spf if one.properties.get("scope") == "mfrom"] or spf
+    found = [one[1] for one in map(_result_of, senders) if one is not None]
+    return tuple(found[:1])
+
+
+def _result_of(finding: Finding) -> tuple[str, DomainResult] | None:
+    said: Any = finding.properties
+    domain, result, selector = (str(said.get(name) or "")[:TEXT_CHARACTERS] for name in ("domain", "result", "selector"))
+    return (finding.name, DomainResult(domain, result, selector)) if domain and result else None
+
+
+def day_of(seconds: float) -> str:
+    """The UTC day: ``2026-11-30``."""
+    return time.strftime("%Y-%m-%d", time.gmtime(max(0.0, seconds)))
+
+
+def start_of(day: str) -> int:
+    """When it begins, in seconds since the epoch.  Raises ValueError for what is no day."""
+    import calendar
+
+    return calendar.timegm(time.strptime(day, "%Y-%m-%d"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,136 @@
+"""The DMARC reports of others about our domains, as they are kept.
+
+A report is one record with its first rows, and one for each further portion of rows; the first is written last, so that what is
+there is whole.  The same report a second time takes the place of the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mailserver.api import IRecords, IStateStore, StorageFull
+from mailserver.trust.dmarc_report import AggregateReport, ReportRow
+
+__all__ = ["KeptReport", "ReceivedReports"]
+
+KEPT_MOST = 20_000  # records: reports with up to a few hundred rows have one
+PORTION = 200  # rows
+VALUE_OCTETS = 60_000
+PAGE = 50
+SPAN_SECONDS = 100 * 86_400  # longer than any report's: what begins before that ends before, too
+END = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReport:
+    """A report, and who has sent it: `reporter` is the domain that DMARC has shown.  `id` is that of the message."""
+
+    report: AggregateReport
+    reporter: str
+    id: str
+    at: float
+
+
+class ReceivedReports:
+    """All of them, by the domain that they are about and their time.
+
+    `state` remembers for `retention_seconds` which are young: its time is one that nobody sets, so a clock that jumps ahead takes
+    nothing away.
+    """
+
+    def __init__(self, records: IRecords, state: IStateStore, retention_seconds: float) -> None:
+        self._records = records
+        self._state = state
+        self._retention_seconds = retention_seconds
+        self._count: int | None = None
+
+    async def keep(self, report: AggregateReport, *, reporter: str, id: str, at: float) -> None:
+        """Keep it.  Raises `StorageFault`; `StorageFull` also where too many are kept."""
+        portions = _portions(report.rows)
+        if self._count is None:
+            self._count = await self._counted()
+        if self._count + len(portions) > KEPT_MOST:
+            raise StorageFull(f"{self._count} records of reports are kept, and no more than {KEPT_MOST} are")
+        digest = hashlib.sha256(f"{reporter}\0{report.id}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
+        place = f"in/{report.published.domain}/{report.begin:012d}/{digest}/"
+        await self._state.put(f"young/{place}", b"", self._retention_seconds)
+        about = [replace(report, rows=()).plain(), reporter, id, at, len(portions)]
+        for n, portion in reversed(list(enumerate(portions))):
+            value = [about, portion] if n == 0 else [None, portion]
+            if await self._records.get(f"{place}{n:04d}") is None:
+                self._count += 1
+            await self._records.put(f"{place}{n:04d}", _packed(value))
+
+    async def all(self, domain: str = "", since: float = 0.0) -> AsyncIterator[KeptReport]:
+        """Those about this domain, "" for all, that end after this time; by domain and time."""
+        rows: list[Any] = []
+        kept: list[Any] | None = None
+        async for _, value in self._items(f"in/{domain}/" if domain else "in/"):
+            about, portion = json.loads(zlib.decompress(value))
+            if about is not None:
+                if kept is not None:
+                    yield _kept(kept, rows)
+                rows = []
+                kept = about if about[0]["end"] >= since else None
+            if kept is not None:
+                rows += portion
+        if kept is not None:
+            yield _kept(kept, rows)
+
+    async def forget(self, before: float) -> int:
+        """Drop the reports that end before this time, and are not young.  How many records that were."""
+        dropped = 0
+        old: set[str] = set()
+        async for key, value in self._items("in/"):
+            place = key.rpartition("/")[0]
+            about, _ = json.loads(zlib.decompress(value))
+            begin = int(key.split("/")[2])
+            if begin < before - SPAN_SECONDS or (about is not None and about[0]["end"] < before):
+                old.add(place)
+            if place in old and await self._state.get(f"young/{place}/") is None:
+                await self._records.drop(key)
+                dropped += 1
+        self._count = await self._counted()
+        return dropped
+
+    async def _counted(self) -> int:
+        n = 0
+        async for _ in self._items("in/"):
+            n += 1
+        return n
+
+    async def _items(self, first: str) -> AsyncIterator[tuple[str, bytes]]:
+        at = first
+        while page := await self._records.items(at, first + END, PAGE):
+            for item in page:
+                yield item
+            at = page[-1][0] + "\0"
+
+
+def _portions(rows: Sequence[ReportRow]) -> list[list[dict[str, Any]]]:
+    """The rows as plain values, in portions that a record can hold."""
+    found = []
+    for n in range(0, len(rows), PORTION):
+        found += _cut([asdict(one) for one in rows[n : n + PORTION]])
+    return found
+
+
+def _cut(portion: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    if len(portion) == 1 or len(_packed(portion)) <= VALUE_OCTETS:
+        return [portion]
+    half = len(portion) // 2
+    return [*_cut(portion[:half]), *_cut(portion[half:])]
+
+
+def _packed(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _kept(about: list[Any], rows: Sequence[Any]) -> KeptReport:
+    report, reporter, id, at, _ = about
+    return KeptReport(AggregateReport.of({**report, "rows": rows}), reporter, id, at)
