@@ -113,14 +113,13 @@ class ARCResult:
 
 def read_chain(headers: Headers) -> Chain:
     """The message's sets, and whether they are a chain (section 5.2, steps 1 to 3).  Never raises."""
+    if not any(name.decode("ascii") in headers for name in (SEAL, MESSAGE_SIGNATURE, RESULTS)):
+        return Chain()
     fields: dict[bytes, list[HeaderField]] = {RESULTS: [], MESSAGE_SIGNATURE: [], SEAL: []}
     for field in headers:
         if field.name in fields:
             fields[field.name].append(field)
-    counts = [len(found) for found in fields.values()]
-    if not any(counts):
-        return Chain()
-    if max(counts) > SETS_MOST:
+    if max(map(len, fields.values())) > SETS_MOST:
         return Chain(fault=f"there are more than {SETS_MOST} sets")
     sealer = ""
     try:
