@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from mailserver.filters.evidence import domain_forms, is_answered_for
 from mailserver.filters.list_entries import SITE, Entry
 
 __all__ = ["Choice", "EntryTable", "Subject", "choose"]
-
-LABELS_MOST = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Subject:
             return self.hello_is_proved
         for sender in self.senders:
             domain = sender.rpartition("@")[2]
-            if entry.value in (sender, *_forms(domain)) and any(one in self.proved for one in _itself_and_above(domain)):
+            if entry.value in (sender, *domain_forms(domain)) and is_answered_for(domain, self.proved):
                 return True
         return False
 
@@ -116,14 +115,14 @@ class EntryTable:
         domains = [sender.rpartition("@")[2] for sender in subject.senders]
         keys = [("address", sender) for sender in subject.senders]
         for kind, names in (("domain", domains), ("dkim", sorted(subject.signers))):
-            forms = sorted([form for name in names for form in _forms(name)], key=_by_width)
+            forms = sorted([form for name in names for form in domain_forms(name)], key=_by_width)
             keys += [(kind, form) for form in forms]
         ip = subject.ip
         if ip is not None:
             lengths = sorted([bits for version, bits in self._lengths if version == ip.version], reverse=True)
             keys += [("network", str(ip_network((ip, bits), strict=False))) for bits in lengths]
         for kind, names in (("ptr", list(subject.names)), ("helo", [subject.hello] if subject.hello else [])):
-            keys += [(kind, form) for form in sorted([form for name in names for form in _forms(name)], key=_by_width)]
+            keys += [(kind, form) for form in sorted([form for name in names for form in domain_forms(name)], key=_by_width)]
         return iter(dict.fromkeys(keys))
 
     def _count(self, entry: Entry, by: int) -> None:
@@ -144,20 +143,6 @@ def choose(entries: Sequence[Entry], subject: Subject) -> Choice:
             return Choice(entry, tuple(unproved))
         unproved.append(entry)
     return Choice(None, tuple(unproved))
-
-
-def _forms(domain: str) -> list[str]:
-    """As which an entry can name a domain: itself, and each domain above it with a dot."""
-    if not domain or domain.startswith("["):
-        return [domain] if domain else []
-    labels = domain.split(".")[:LABELS_MOST]
-    return [domain, *["." + ".".join(labels[n:]) for n in range(1, len(labels))]]
-
-
-def _itself_and_above(domain: str) -> list[str]:
-    """Whose evidence counts for a domain: its own, and that of a domain above it, down to two labels."""
-    labels = domain.split(".")[:LABELS_MOST]
-    return [domain, *[".".join(labels[n:]) for n in range(1, len(labels) - 1)]]
 
 
 def _by_width(form: str) -> tuple[bool, int]:

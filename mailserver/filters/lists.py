@@ -15,7 +15,6 @@ from zope.interface import implementer
 
 from mailserver.api import (
     Accept,
-    Address,
     AddressError,
     Clock,
     ComponentCommand,
@@ -42,13 +41,12 @@ from mailserver.api import (
     StorageBroken,
     Verdict,
     normal_domain,
-    normal_names,
 )
+from mailserver.filters.evidence import author_of, normal_addresses, passed, proved_domains, spf_passes
 from mailserver.filters.list_book import HIT_SECONDS, ListBook, hits_key
 from mailserver.filters.list_commands import commands_of
 from mailserver.filters.list_entries import SITE, Entry, scopes_of
 from mailserver.filters.list_table import Choice, Subject, choose
-from mailserver.mail.originators import OriginatorError, originators
 
 __all__ = ["Lists", "ListsOptions", "factory"]
 
@@ -180,22 +178,19 @@ class Lists:
 
     async def _subject(self, envelope: Envelope, content: Content | None = None) -> Subject:
         peer = envelope.peer
-        senders = [] if envelope.sender is None else _normal([envelope.sender])
+        senders = [] if envelope.sender is None else normal_addresses([envelope.sender])
         if content is not None:
-            senders += [one for one in _normal(_author(content)) if one not in senders]
+            senders += [one for one in normal_addresses(author_of(content)) if one not in senders]
         names = await self._names(peer)
         hello = _domain(peer.hello)
-        signers = _passed(envelope, "dkim")
-        spf = [one for one in envelope.findings if one.name == "spf" and one.properties.get("result") == "pass"]
-        by_scope = {(one.properties.get("scope"), str(one.properties.get("domain"))) for one in spf}
         return Subject(
             tuple(senders),
             peer.ip,
             hello,
             names,
-            signers,
-            signers | _passed(envelope, "dmarc") | {domain for scope, domain in by_scope if scope == "mfrom"},
-            bool(hello) and (("helo", hello) in by_scope or hello in names),
+            passed(envelope, "dkim"),
+            proved_domains(envelope),
+            bool(hello) and (("helo", hello) in spf_passes(envelope) or hello in names),
         )
 
     async def _names(self, peer: Peer) -> tuple[str, ...]:
@@ -211,42 +206,6 @@ def _finding(entry: Entry, score: float, result: str) -> Finding:
     words = entry.words if result == "decides" else f"{entry.words}: nothing shows that the message is from there"
     scope = {"scope": entry.scope_name, "of": entry.scope}
     return Finding(FINDING, score, words[:1000], {**scope, "entry": entry.name, "colour": entry.colour, "result": result})
-
-
-def _passed(envelope: Envelope, name: str) -> frozenset[str]:
-    """The domains for which findings of this name say "pass", and mean the whole message."""
-    return frozenset(
-        [
-            str(one.properties["domain"]).lower().rstrip(".")
-            for one in envelope.findings
-            if one.name == name
-            and one.properties.get("result") == "pass"
-            and one.properties.get("domain")
-            and not one.properties.get("partial")
-            and not one.properties.get("testing")
-        ]
-    )
-
-
-def _author(content: Content) -> Sequence[Address]:
-    """The one author; nobody where there are several, or where the fields cannot be understood."""
-    try:
-        authors = originators(content.head).authors
-    except OriginatorError:
-        return ()
-    return authors if len(authors) == 1 else ()
-
-
-def _normal(addresses: Sequence[Address]) -> list[str]:
-    found = []
-    for one in addresses:
-        try:
-            local, domain = normal_names(one)
-        except AddressError:
-            continue
-        if domain:
-            found.append(f"{local}@{domain}")
-    return found
 
 
 def _domain(name: str) -> str:
