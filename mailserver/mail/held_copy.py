@@ -21,9 +21,9 @@ class HeldCopy:
 
     `id` names it: the id of its `message`, a slash, a number.  `sender` is None for the null reverse-path; `author` and `subject`
     are the fields From and Subject as people read them, as a stranger has written them.  `peer` is the address of the host that
-    it came from, `login` who had logged in there.  `since` and `until` are seconds since the epoch: it is discarded then, where
-    nobody decides.  `destination` is the mailbox, or the address at another host.  `why` is the reason, `held_by` are the filters
-    that hold it, `findings` all that was found.
+    it came from, `login` who had logged in there.  `since` and `until` are seconds since the epoch: then it is discarded, or put
+    into Junk if somebody was to decide (`Quarantine.hold`).  `destination` is the mailbox, or the address at another host.  `why`
+    is the reason, `held_by` are the filters that hold it, `findings` all that was found.
     """
 
     id: str

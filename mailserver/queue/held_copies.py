@@ -159,7 +159,7 @@ class HeldCopies:
                 continue
             if attempt.state is EntryState.HELD:
                 if self._is_steady():
-                    pairs.append((attempt, self._holding.expired(attempt)))
+                    pairs.append((attempt, self._holding.expired(attempt, destination, now)))
                 else:  # the clock may be wrong: nothing is thrown away by it
                     self._due.look_from_the_start(3600.0)
             elif attempt.state is EntryState.UNDECIDED:

@@ -1,6 +1,7 @@
 """What is recorded of copies that verdicts keep from being delivered, and what becomes of them.  Pure.
 
     refused, or put aside and held   ──▶  held ────── its time is over ──────▶ dropped: discarded, recorded, never reported
+                                           │            (somebody was to decide about it: deferred, due now, for Junk)
                                            │  a person releases it ──────────▶ deferred, due now
     no verdict yet   ──▶  undecided ──┬─ yes ────────────────────────────────▶ deferred, due now
                              ▲        ├─ thrown away ────────────────────────▶ dropped: discarded, recorded
@@ -42,6 +43,7 @@ __all__ = ["Holding", "HoldingPolicy"]
 
 RELEASED_TRIES = 5  # of a verdict on what was released when its time in the queue was over
 NOT_DECIDED = "no verdict could be had in time"
+NOBODY_DECIDED = "nobody has decided in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,18 @@ class Holding:
                 found.append(self._held(replace(first, findings=apart.findings), envelope, one, apart.kind, now))
         return tuple(found)
 
-    def expired(self, attempt: Attempt) -> Attempt:
-        """Its time is over, or it is thrown away."""
+    def expired(self, attempt: Attempt, destination: Destination, now: float) -> Attempt:
+        """The time is over of one that is held.
+
+        About which somebody was to decide goes to Junk, as it would have gone if nobody had been to be asked.
+        """
+        is_asked_about = attempt.hold is HoldKind.QUARANTINED and any(one.hold for one in holders_of(attempt.findings))
+        if not is_asked_about or self.policy.holds_quarantine or not isinstance(destination.route, Local):
+            return self._discarded(attempt)
+        note = clean_text(f"{NOBODY_DECIDED}: {attempt.note}")
+        return replace(attempt, state=EntryState.DEFERRED, due=now, attempts=0, until=None, report=None, note=note)
+
+    def _discarded(self, attempt: Attempt) -> Attempt:
         return replace(attempt, state=EntryState.DROPPED, until=None, due=None, report=None)
 
     def judged(
@@ -108,7 +120,7 @@ class Holding:
         if aside and not early:
             kept = (put_aside(aside), *kept)
         if isinstance(verdict, Discard):
-            return self.expired(replace(judged, findings=found))
+            return self._discarded(replace(judged, findings=found))
         if isinstance(verdict, Refuse):
             judged = replace(judged, findings=kept)
             if self.policy.reports and envelope.peer.login and envelope.sender is not None:

@@ -12,7 +12,7 @@ from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Accept, Defer, Delayed, Discard, Finding, Pass, Quarantine, Refuse, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.reply import Reply
-from mailserver.mail.set_apart import Hold, HoldKind, Returned, put_aside
+from mailserver.mail.set_apart import Hold, Holder, HoldKind, Returned, kept_findings, put_aside
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
@@ -147,6 +147,36 @@ class Held(HeldCase):
         ((_, octets, _, _),) = self.relay.parcels
         self.assertIn(b"rfc822; bob@example.org", octets)
         self.assertIn(b"550 5.7.1 Refused by policy", octets)
+
+
+class AskedAbout(HeldCase):
+    """What a filter holds until somebody decides."""
+
+    async def test_where_nobody_decides_it_goes_to_junk_in_place_of_nowhere_also_over_a_crash(self):
+        places = []
+        outcomes = self.delivery._outcomes
+        self.delivery._outcomes = lambda e, c, d, a: places.extend(one.route.mailbox.place for one in d) or outcomes(e, c, d, a)
+        asked, told = [kept_findings((Holder("contacts", "content_for", "new", hold),), ()) for hold in (True, False)]
+        for holds, states in ((False, {(0, "delivered"), (1, "dropped"), (2, "dropped"), (3, "dropped")}), (True, {(n, "dropped") for n in range(4)})):
+            queue = await self.queue(holding=HoldingPolicy(holds_quarantine=holds))
+            apart = {
+                0: Hold(HoldKind.QUARANTINED, "new", asked), 1: Hold(HoldKind.QUARANTINED, "odd", told),
+                2: Hold(HoldKind.REFUSED, "a virus", asked), 3: Hold(HoldKind.QUARANTINED, "new", asked),
+            }  # fmt: skip
+            id = await self.send(queue, apart, ALICE, BOB, local(2, "carol"), remote(3))
+            await self.pass_time(29 * DAY, id, "held")
+            await self.crash(queue)
+            self.clock.advance(2 * DAY)
+            queue = await self.queue(holding=HoldingPolicy(holds_quarantine=holds))
+            await self.until(lambda id=id: "settled" in self.steps.of(id) or "delivered" in self.steps.of(id))
+            await self.pass_time(1, id, "settled")
+            count = self.steps.of(id).count("discarded")
+            self.assertEqual((count, places), (sum([state == "dropped" for _, state in states]), [] if holds else [("Junk",)]))
+            places.clear()
+            await self.stop(queue)
+        self.delivery._outcomes = outcomes
+        why = [fields["why"] for _, step, fields in self.steps.noted if step == "judged"]
+        self.assertEqual((why, self.reported), (["nobody has decided in time: new"], []))
 
 
 class Undecided(HeldCase):
