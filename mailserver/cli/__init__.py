@@ -28,8 +28,11 @@ In the order in which they are read:
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send
 * `published`: asks the authoritative servers of a zone whether they show a record
+* `filter_records`: commands of a filter that keeps records: by the server that runs, else in its files
 * `lists`: ``mailserver list``: the white, black and grey lists of a server that runs, or of its files
 * `learn`: ``mailserver learn``: teaches the filter ``bayes``, that of a server that runs or in its files
+* `contacts`: ``mailserver contacts``: whom users have to do with, and mail from strangers that is held for them
+* `expect`: ``mailserver expect``: mail that a user waits for
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures
 * `queue`: ``mailserver queue``: what is waiting, since when, and why

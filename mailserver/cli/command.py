@@ -29,6 +29,8 @@ COMMANDS = {
     "dmarc": "what reports of others say about mail in our name, and the reports that we send",
     "list": "white, black and grey lists: add, remove, show and test entries",
     "learn": "teach the filter that learns which messages are spam, and which are none",
+    "contacts": "whom users have to do with; accept or refuse mail from strangers that is held",
+    "expect": "take a user's mail without delay for a while",
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",

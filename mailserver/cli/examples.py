@@ -24,6 +24,19 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver list remove": ("mailserver list remove 192.0.2.0/24",),
     "mailserver list show": ("mailserver list show --user alice@example.org",),
     "mailserver list test": ("mailserver list test bob@example.net --to alice@example.org --spf example.net",),
+    "mailserver contacts USER list": ("mailserver contacts alice@example.org list",),
+    "mailserver contacts USER pending": ("mailserver contacts alice@example.org pending",),
+    "mailserver contacts USER accept": (
+        "mailserver contacts alice@example.org accept bob@example.net",
+        "mailserver contacts alice@example.org accept bob@example.net --once",
+    ),
+    "mailserver contacts USER refuse": ("mailserver contacts alice@example.org refuse .example",),
+    "mailserver contacts USER forget": ("mailserver contacts alice@example.org forget bob@example.net",),
+    "mailserver contacts USER hold": ("mailserver contacts alice@example.org hold on", "mailserver contacts site hold"),
+    "mailserver expect": (
+        "mailserver expect alice@example.org --minutes 30 --domain example.net",
+        "mailserver expect alice@example.org --end",
+    ),
     "mailserver quarantine list": (
         "mailserver quarantine list --user alice@example.org",
         "mailserver quarantine list --finding dmarc --younger 1d",

@@ -6,17 +6,12 @@ The server that runs makes the change, and goes by it at once; where none runs, 
 from __future__ import annotations
 
 import argparse
-import os
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.asking import ask_server
-from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, plain, say, table
+from mailserver.cli.filter_records import in_records, names_of, option_of, run
+from mailserver.cli.output import Unable, as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
-from mailserver.config.filter_order import filter_names
-from mailserver.control.client import NoServer
-from mailserver.mail.faults import StorageFault
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "entries_by_claim"]
 
-SECONDS = 35.0
+USE = "lists"
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
@@ -119,14 +114,14 @@ def entries_by_claim(configuration: Configuration) -> list[str]:
     """The allow entries that want no evidence, in words.  Raises `Unable`."""
     return [
         f"filter {name}: {plain(entry.words)} helps whoever says that he is the one"
-        for name in _names(configuration)
-        for entry in _in_files(configuration, name, _entries)
+        for name in names_of(configuration, USE)
+        for entry in in_records(configuration, name, _entries)
         if entry.is_proved_by_claim
     ]
 
 
-async def _entries(book: ListBook) -> list[Entry]:
-    return [*book.table]
+async def _entries(records: Any, clock: Any) -> list[Entry]:
+    return [*(await _book(records, clock)).table]
 
 
 def _words(row: Mapping[str, Any]) -> Sequence[str]:
@@ -162,66 +157,23 @@ def _tell(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -
 def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> Any:
     from mailserver.config import load
 
-    configuration = load(options.config)
-    names = _names(configuration)
-    name = options.filter or (names[0] if names else "")
-    if name not in names:
-        words = f"no filter {plain(name)!r} with" if name else "no table  [[filter]]  with"
-        raise Unable(f'the configuration has {words}  use = "lists"')
-    question = {"name": name, "command": command, "arguments": dict(given)}
-    try:
-        return ask_server(configuration.data, "component.run", question, SECONDS)["answer"]
-    except NoServer:
-        return _command_in_files(configuration, name, command, given)
+    return run(load(options.config), USE, options.filter, command, given, _offline)
 
 
-def _names(configuration: Configuration) -> list[str]:
-    names = filter_names([(one.use, one.name) for one in configuration.filter])
-    return [name for name, one in zip(names, configuration.filter, strict=True) if one.use == "lists"]
-
-
-def _separator(configuration: Configuration, name: str) -> str:
-    names = filter_names([(one.use, one.name) for one in configuration.filter])
-    options = configuration.filter[names.index(name)].options or {}
-    return str(options.get("separator", "+") if isinstance(options, Mapping) else options.separator)
-
-
-def _command_in_files(configuration: Configuration, name: str, command: str, given: Mapping[str, Any]) -> Any:
+def _offline(configuration: Configuration, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
     from mailserver.filters.list_commands import commands_of
 
-    def act(book: ListBook) -> Any:
-        offered = commands_of(book, separator=_separator(configuration, name))
-        return next(one.run for one in offered if one.name == command)(**given)
+    separator = str(option_of(configuration, name, "separator", "+"))
 
-    return _in_files(configuration, name, act)
+    async def commands(records: Any, clock: Any) -> Any:
+        return commands_of(await _book(records, clock), separator=separator)
+
+    return commands
 
 
-def _in_files(configuration: Configuration, name: str, act: Callable[[ListBook], Awaitable[Any]]) -> Any:
-    """What `act` returns, of the entries as the records have them.  Raises `Unable`."""
-    from twisted.internet.task import Clock
-
-    from mailserver.cli.without_server import finished, in_place
+async def _book(records: Any, clock: Any) -> ListBook:
     from mailserver.filters.list_book import ListBook
-    from mailserver.interfaces import CannotDo
-    from mailserver.processes.identity import as_owner_of
-    from mailserver.state_store import RecordStore
-    from mailserver.state_store.records_file import RECORDS
 
-    clock = Clock()
-    clock.advance(time.time())
-    path = os.path.join(configuration.data, RECORDS)
-    try:
-        with as_owner_of(configuration.data):
-            store = RecordStore(path=path, clock=clock, new_threads=in_place)
-            finished(store.start())
-            try:
-                book = ListBook(store.space(f"filter/{name}"), clock=clock, state=None)
-                if os.path.exists(path):
-                    finished(book.read())
-                return finished(act(book))
-            finally:
-                finished(store.stop())
-    except CannotDo as error:
-        raise Unable(str(error)) from error
-    except (StorageFault, OSError) as error:
-        raise Unable(str(error), EX_IOERR) from error
+    book = ListBook(records, clock=clock, state=None)
+    await book.read()
+    return book

@@ -6,6 +6,7 @@ In the order in which they are read:
 * `dnsbl`: asks DNS lists about peers and the names that they give (RFC 5782)
 * `peer_rules`: looks at a peer's name in the DNS, the name that it gives, and whether it encrypts
 * `greylist`: asks doubtful strangers to come again (RFC 6647)
+* `evidence`: who a message says it is from, and what shows that
 * `list_entries`: an entry of the lists, and how it stands in the records
 * `list_table`: all entries in memory: which speak of a message, and which decides
 * `list_book`: the same in the records
@@ -16,6 +17,16 @@ In the order in which they are read:
 * `moved_mail`: looks through Maildirs for what users have moved into Junk and out of it
 * `moved_mail_sweep`: the looks through all mailboxes, from time to time
 * `bayes`: judges by what the site and each user have learnt
+* `contact_records`: a user's contacts, rules, expected mail: how each stands in the records
+* `contact_book`: the same in the records and in memory
+* `contact_claims`: whom a message claims to be from, and which contact that would be
+* `contact_decisions`: what a user decides, and what becomes of the mail that is held for him
+* `contact_tokens`: one-time reply addresses
+* `contact_digest`: the message that tells a user what waits
+* `contact_replies`: messages to one-time reply addresses
+* `contact_rounds`: what is done about held mail from time to time
+* `contact_commands`: what people may do with contacts and expected mail
+* `contacts`: learns whom users write to, and may hold mail from strangers until they decide
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys

@@ -35,7 +35,7 @@ from mailserver.mail.networks import is_public
 
 __all__ = ["Greylist", "GreylistOptions", "factory"]
 
-SPARING = ("accepted", "contact")  # findings of lists and of contacts, who say that he is no stranger
+SPARING = ("accepted", "contact", "expected")  # findings of lists and of contacts: he is no stranger, or is waited for
 NEVER = frozenset(["postmaster", "abuse"])  # whoever has trouble with us must reach them at once
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 Wait = Annotated[Duration, Field(gt=0, le=86_400)]

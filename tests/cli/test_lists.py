@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailserver.cli import lists
+from mailserver.cli import filter_records
 from mailserver.control.client import CommandRefused
 from mailserver.state_store.records_file import open_records, write_record
 from tests.cli.support import CONFIGURATION, CommandCase
@@ -116,7 +116,7 @@ class WithServer(CommandCase):
                 raise self.given
             return {"answer": self.given}
 
-        self.patch(lists, "ask_server", ask_server)
+        self.patch(filter_records, "ask_server", ask_server)
 
     def test_the_server_makes_the_change_and_the_files_are_left_alone(self) -> None:
         said = self.command("list", "add", "white", "bob@example.net", "--user", ALICE, "--for", "1h")

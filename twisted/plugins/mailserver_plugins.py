@@ -238,3 +238,10 @@ bayes = Shipped(
     provides=(IRecipientContentFilter,),
     target="mailserver.filters.bayes:factory",
 )
+
+contacts = Shipped(
+    name="contacts",
+    summary="Learns whom users write to, lets in what they expect, and may hold mail from strangers until they decide.",
+    provides=(IRecipientFilter, IRecipientContentFilter),
+    target="mailserver.filters.contacts:factory",
+)

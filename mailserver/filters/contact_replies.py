@@ -1,0 +1,110 @@
+"""Messages to one-time reply addresses: who may decide is found out while their sender waits, the decision is made later.
+
+A stranger hears no, at RCPT or after the data; he gets no report.  What is taken is durable, and comes again after a crash: then
+it finds its own mark on the token, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailserver.api import (
+    Address,
+    Content,
+    Delivered,
+    Envelope,
+    Failed,
+    Outcome,
+    Pass,
+    Refuse,
+    Reply,
+    Verdict,
+)
+from mailserver.filters.contact_decisions import Decisions
+from mailserver.filters.contact_records import owner_of
+from mailserver.filters.contact_tokens import DecideAddress, Token, Tokens, claim_of
+from mailserver.filters.evidence import author_of, passed
+
+__all__ = ["Replies"]
+
+NO_SUCH = Reply.of(550, "5.1.1", "There is no such address here")
+TOO_LATE = Reply.of(550, "5.7.1", "This was decided already, or is over")
+NOT_YOURS = Reply.of(550, "5.7.1", "This is for somebody else to decide")
+KNOWN_SECONDS = 30 * 86_400.0  # longer than a message stays in the queue
+
+
+class Replies:
+    """`state` remembers messages that DMARC has shown to be from the user; without one only who has logged in can decide."""
+
+    def __init__(self, tokens: Tokens, decisions: Decisions, *, state: Any, separator: str) -> None:
+        self._tokens = tokens
+        self._decisions = decisions
+        self._state = state
+        self._separator = separator
+
+    async def judge_address(self, address: Address) -> Verdict:
+        """At RCPT: whether anything could be decided with it."""
+        claim = claim_of(address)
+        token = None if claim is None else await self._tokens.get(claim.secret)
+        if token is None:
+            return Refuse("there is nothing to decide with this address, or not any more", enhanced="5.1.1")
+        return Refuse("it has been decided already") if token.used_by else Pass()
+
+    async def judge(self, envelope: Envelope, content: Content, address: Address) -> Verdict:
+        """After the data: whether it is from the user whose decision it is."""
+        claim = claim_of(address)
+        token = None if claim is None else await self._tokens.get(claim.secret)
+        if token is None:
+            return Refuse("there is nothing to decide with this address, or not any more", enhanced="5.1.1")
+        if token.used_by:
+            return Refuse("it has been decided already")
+        if self._is_logged_in(envelope, token.user):
+            return Pass()
+        if not self._is_shown(envelope, content, token.user):
+            return Refuse(f"only {token.user} may decide this, logged in, or from his own address if DMARC shows it")
+        await self._state.put(_shown_key(envelope.id), token.user.encode(), KNOWN_SECONDS)
+        return Pass()
+
+    async def read(self, envelope: Envelope, address: Address) -> Outcome:
+        """Make the decision.  An error means later."""
+        claim = claim_of(address)
+        token = None if claim is None else await self._tokens.get(claim.secret)
+        if claim is None or token is None:
+            return Failed(NO_SUCH, "nothing can be decided with it", reports=False)
+        if not await self._is_his(envelope, token):
+            return Failed(NOT_YOURS, f"it is not from {token.user}", reports=False)
+        used = await self._tokens.use(claim.secret, envelope.id)
+        if used is None:
+            return Failed(TOO_LATE, "another message was first")  # its user is told
+        return await self._decided(claim, used)
+
+    async def _decided(self, claim: DecideAddress, token: Token) -> Outcome:
+        subject, choice = claim.subject(token), claim.choice
+        by = f"{token.user}, by mail"
+        decided = await self._decisions.decide(token.user, subject, choice, by=by, at=token.used_at)
+        return Delivered(f"{token.user} decided about {subject.partition(':')[2]}: {choice} ({decided.done} held)")
+
+    async def _is_his(self, envelope: Envelope, token: Token) -> bool:
+        if self._is_logged_in(envelope, token.user):
+            return True
+        if self._state is None:
+            return False
+        return bool(await self._state.get(_shown_key(envelope.id)) == token.user.encode())
+
+    def _is_logged_in(self, envelope: Envelope, user: str) -> bool:
+        """The account itself, or one that has sent this as the user: what it may send as was looked at when it did."""
+        login, sender = envelope.peer.login, envelope.sender
+        if not login:
+            return False
+        names = {login.lower()} | ({owner_of(sender, self._separator)} if sender is not None else set())
+        return user in names
+
+    def _is_shown(self, envelope: Envelope, content: Content, user: str) -> bool:
+        authors = author_of(content)
+        if self._state is None or len(authors) != 1 or owner_of(authors[0], self._separator) != user:
+            return False
+        return user.rpartition("@")[2] in passed(envelope, "dmarc")
+
+
+def _shown_key(id: str) -> str:
+    return f"shown\t{id}"
