@@ -49,5 +49,14 @@ In the order in which they are read:
 * `rspamd_answer`: what rspamd answers, and the edits that it asks for
 * `rspamd`: asks rspamd for its judgement
 * `spamassassin`: asks spamd for its score
+* `milter_wire`: the octets of the milter protocol
+* `milter_answers`: what a milter answers
+* `milter_dialogue`: the dialogue with one, without I/O
+* `milter_macros`: what it is told beside the commands
+* `milter_changes`: what it wants to have changed, as edits
+* `milter_connection`: connections to it
+* `milter_body`: the body that it puts in place of a message's
+* `milter_session`: what it is told of one SMTP connection
+* `milter`: asks milters
 * `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

@@ -8,6 +8,7 @@ from mailserver.interfaces import (
     IContentFilter,
     IDirectory,
     IModifier,
+    IPeerEnd,
     IPeerFilter,
     IRecipientContentFilter,
     IRecipientFilter,
@@ -139,6 +140,13 @@ clamav = Shipped(
     summary="Has messages scanned for viruses by ClamAV's clamd.",
     provides=(IContentFilter,),
     target="mailserver.filters.clamav:factory",
+)
+
+milter = Shipped(
+    name="milter",
+    summary="Asks a milter: OpenDKIM, OpenDMARC, rspamd's proxy and every other.",
+    provides=(IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter, IModifier, ITransactionEnd, IPeerEnd),
+    target="mailserver.filters.milter:factory",
 )
 
 denylist = Shipped(
