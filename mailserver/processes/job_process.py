@@ -2,7 +2,7 @@
 
 It has the server's identity and none of its descriptors.  It cannot gain rights, its memory is bounded, and it gives way to the
 server where processor or memory are scarce.  What its functions print goes nowhere: the answer has a socket of its own.  A call
-that takes longer than it may is ended by the server; where that has gone, by an alarm of the kernel's.
+that takes longer than it may is ended by the server, or by an alarm of the kernel's where the server does not come to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ALARM_SECONDS", "OTHER_VERSION"]
 OTHER_VERSION = "the program on the disk is of another version than this server: restart the server"
 ALARM_SECONDS = 5.0  # after the call's time
 NICE = 5
-PR_SET_NO_NEW_PRIVS = 38
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,7 +71,9 @@ def _give_way() -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)  # where the server is killed in the middle of a call
 
 
 if __name__ == "__main__":

@@ -42,8 +42,21 @@ from tests.processes.heavy_work import (
     surroundings,
     write_everywhere,
 )  # fmt: skip
+from tests.rfc_index import ROOT
 
 MEMORY = 512 << 20
+SERVER = """
+import time
+from mailserver.processes import frames
+from mailserver.processes.job_format import job_of
+from mailserver.processes.spawning import spawn
+from tests.processes.heavy_work import for_ever, process_number
+program, end = spawn("mailserver.processes.job_process", (str(512 << 20), ""))
+for function in (process_number, for_ever):
+    frames.send(end, job_of(function, (), 600))
+print(frames.receive(end) and program.pid, flush=True)
+time.sleep(600)
+"""
 
 
 def has_ended(number: int) -> bool:
@@ -235,7 +248,15 @@ class Ends(JobCase):
         await self.until(lambda: has_ended(number))
         self.assertEqual(await self.jobs.run(length, b"1"), 1)
 
-    async def test_where_the_server_has_gone_the_kernel_ends_what_is_late(self) -> None:
+    async def test_a_call_ends_with_a_server_that_was_killed(self) -> None:
+        server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, cwd=ROOT)
+        with server:
+            number = int(await deferToThread(server.stdout.readline))  # type: ignore[union-attr]
+            self.assertFalse(has_ended(number))
+            server.kill()
+        await self.until(lambda: has_ended(number))
+
+    async def test_where_the_server_does_not_come_to_it_the_kernel_ends_what_is_late(self) -> None:
         program, end = spawn("mailserver.processes.job_process", (str(MEMORY), ""))
         with end, program:
             frames.send(end, job_of(for_ever, (), 0.1 - ALARM_SECONDS))
