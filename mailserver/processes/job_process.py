@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> None:
     outlive_signals()
     _give_way()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    octets = int(memory) if most == resource.RLIM_INFINITY else min(int(memory), most)
+    resource.setrlimit(resource.RLIMIT_AS, (octets, octets))
     with socket.socket(fileno=int(number)) as server:
         server.set_inheritable(False)
         why = OTHER_VERSION if expected and version().decode("ascii") != expected else ""
@@ -45,20 +47,20 @@ def main(arguments: Sequence[str]) -> None:
         os.close(nowhere)
         while True:
             try:
-                octets, descriptors = frames.receive(server, octets_most=frames.LONGEST_OCTETS)
+                job, descriptors = frames.receive(server, octets_most=frames.LONGEST_OCTETS)
                 for descriptor in descriptors:
                     os.close(descriptor)
-                frames.send(server, refused(why) if why else _called(octets), octets_most=2 * RESULT_OCTETS)
-                del octets
+                frames.send(server, refused(why) if why else _called(job), octets_most=2 * RESULT_OCTETS)
+                del job
             except (EOFError, OSError):
                 return
 
 
-def _called(octets: bytes) -> bytes:
+def _called(job: bytes) -> bytes:
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds_of(octets) + ALARM_SECONDS)
-        return call_job(octets)
+        signal.setitimer(signal.ITIMER_REAL, seconds_of(job) + ALARM_SECONDS)
+        return call_job(job)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
