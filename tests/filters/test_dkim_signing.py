@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from dataclasses import replace
@@ -23,6 +24,8 @@ MESSAGE = b"From: Ann <ann@example.org>\r\nTo: bob@example.net\r\nSubject: hello
 USER = Peer("192.0.2.1", 1, "submission", login="ann@example.org")
 
 
+# A new RSA key takes some tenths of a second; six are more than any test here has at once.
+KEYS = {kind: itertools.cycle([PrivateKey.generate(kind) for _ in range(6)]) for kind in ("rsa", "ed25519")}
 STRANGER = Peer("203.0.113.9", 1, "mx")
 
 
@@ -39,6 +42,7 @@ class SigningCase(FilterCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(PrivateKey, "generate", lambda kind: next(KEYS[kind]))
         self.clock.rightNow = time.time() - 1000
         self.keys = self.mktemp()
         os.makedirs(self.keys)
@@ -254,6 +258,7 @@ class Aliases(MailCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(PrivateKey, "generate", lambda kind: next(KEYS[kind]))
         self.keys = self.mktemp()
         os.makedirs(self.keys)
         make_keys(self.keys, "example.org", now=self.clock.seconds())

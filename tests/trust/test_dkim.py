@@ -269,6 +269,16 @@ class Signing(SynchronousTestCase):
         for pem in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
             self.assertRaises(ValueError, read_private_key, pem)
 
+    def test_a_damaged_key_signs_nothing(self) -> None:
+        for place in range(60, len(RSA.pem) - 60, 41):
+            pem = bytearray(RSA.pem)
+            pem[place] = ord("A") if pem[place] != ord("A") else ord("B")
+            try:
+                key = read_private_key(bytes(pem))
+            except ValueError:
+                continue
+            self.assertEqual(key.sign(bytes(32)), RSA.sign(bytes(32)))  # a line's end, say
+
 
 class Tags(SynchronousTestCase):
     def test_lists(self) -> None:
