@@ -25,6 +25,7 @@ from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
+from mailserver.cli.learn import unlearnt_moves
 from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
@@ -80,6 +81,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_ports(configuration)
         look.at_root()
         look.at_lists(configuration)
+        look.warnings += unlearnt_moves(configuration)
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
     look.at_plugins(catalogue)

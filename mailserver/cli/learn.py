@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailserver.filters.learnt import Learnt
     from mailserver.trust.tokens import ReducedMessage
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "unlearnt_moves"]
 
 SECONDS = 125.0
 AT_ONCE = 50
@@ -174,6 +174,27 @@ def _files(name: str, depth: int = FOLDERS_DEEP) -> Iterator[str]:
                 yield from _files(one.path, depth - 1)
         elif one.is_file(follow_symlinks=False) and not one.name.startswith((".", "dovecot", "maildirfolder", "courier")):
             yield one.path
+
+
+def unlearnt_moves(configuration: Configuration) -> list[str]:
+    """Filters that look for moved mail where the delivery does not put it."""
+    if configuration.delivery.use != "maildir" or configuration.delivery.options is None:
+        return []
+    path = _option(configuration.delivery.options, "path", "")
+    names = filter_names([(one.use, one.name) for one in configuration.filter])
+    tables = [(name, one.options) for name, one in zip(names, configuration.filter, strict=True) if one.use == "bayes"]
+    warnings = []
+    for name, options in tables:
+        maildirs = _option(options, "maildirs", "")
+        if maildirs.startswith("{home}"):
+            warnings.append(f"filter {name}: maildirs: homes are their users' alone: what they move is not learnt")
+        elif maildirs and maildirs != path:
+            warnings.append(f"filter {name}: maildirs: mail is delivered to {plain(path)}: what users move there is not learnt")
+    return warnings
+
+
+def _option(options: Any, name: str, default: str) -> str:
+    return str(options.get(name, default) if isinstance(options, Mapping) else getattr(options, name, default))
 
 
 # --- Who learns. ---

@@ -27,6 +27,8 @@ In the order in which they are read:
 * `contact_rounds`: what is done about held mail from time to time
 * `contact_commands`: what people may do with contacts and expected mail
 * `contacts`: learns whom users write to, and may hold mail from strangers until they decide
+* `reputation_book`: what came of the mail of networks and domains, in the state store
+* `reputation`: judges by it
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -37,6 +37,7 @@ from mailserver.api import (
     Verdict,
     normal_names,
 )
+from mailserver.config.values import absolute_path
 from mailserver.filters.learnt import Learnt, Opinion, SubjectMessage, file_of
 from mailserver.filters.learnt_commands import commands_of
 from mailserver.filters.moved_mail import MailboxPaths
@@ -84,10 +85,12 @@ class BayesOptions(Options):
 
     @field_validator("maildirs")
     @classmethod
-    def _has_users(cls, value: str) -> str:
-        if value and not value.startswith("{home}"):
-            MailboxPaths(value, "/data")
-        return value
+    def _is_path_of_users(cls, value: str, info: ValidationInfo) -> str:
+        if not value or value.startswith("{home}"):
+            return value
+        if "{user}" not in value:
+            raise ValueError("the path of a user's Maildir has {user}")
+        return absolute_path(value, info)
 
 
 @implementer(IRecipientContentFilter, IComponent, IPeriodic, ICommands, ICounting)

@@ -57,6 +57,8 @@ class MovedMailSweep:
         until = self._steady_seconds() + LOOK_SECONDS
         try:
             mailboxes: Sequence[tuple[str, str]] = await self._run_in_thread(lambda: sorted(self.paths))
+        except FileNotFoundError:  # nobody has had mail yet; `mailserver check` tells of another path than the delivery's
+            return
         except OSError as error:
             self._tell(self.paths.root, error)
             return

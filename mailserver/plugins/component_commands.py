@@ -21,8 +21,8 @@ __all__ = ["OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", "describe
 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
-    "alias backup check checkpassword decode dkim domain explain learn list lockouts manual plugins quarantine queue "
-    "records restore route sendmail sink status user".split()
+    "alias backup check checkpassword decode dkim dmarc domain explain learn list lockouts manual plugins quarantine "
+    "queue records restore route sendmail sink status user".split()
 )
 COMMANDS_MOST = 50
 ARGUMENTS_MOST = 20

@@ -196,6 +196,11 @@ class LearntFile:
             rows: Any = self._connection.execute(sql, (number, most)).fetchall()
         return [Told(*row) for row in rows]
 
+    def told_to(self) -> int:
+        """The number of the last one of these, 0 for none."""
+        with _faults(self.path):
+            return int(self._connection.execute("SELECT coalesce(max(number), 0) FROM told").get)
+
     # --- What is written: each call is one transaction. ---
 
     def put_mark(self, name: str, value: bytes) -> None:

@@ -14,6 +14,7 @@ In the order in which they are read:
 * `spf`: whether a host may send for a domain
 * `tokens`: what of a message counts when its content is weighed, as keyed hashes
 * `bayes`: how likely a message is spam, from how often its words stood in spam and in ham
+* `reputation`: what is thought of a network or a domain by what came of its mail
 * `secret_key`: a key of this installation that nobody chooses
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
 * `hello`: what is wrong with the name that a client gives (RFC 5321 section 4.1.1.1)

@@ -131,6 +131,25 @@ class WithoutServer(LearnCase):
         self.assertEqual((os.geteuid(), os.getegid()), (0, 0))
 
 
+class Check(LearnCase):
+    def warnings(self, more: str) -> list[str]:
+        self.configure(BAYES + more)
+        said = self.command("check")
+        self.assertEqual((said.code, said.err), (0, ""), said)
+        return [line for line in said.out.splitlines() if "not learnt" in line]
+
+    def test_maildirs_elsewhere_than_the_delivery_s_are_told(self) -> None:
+        self.assertEqual(self.warnings(""), [])
+        self.assertEqual(self.warnings('maildirs = "{data}/m/{user}"\n[delivery]\npath = "{data}/m/{user}"\n'), [])
+        self.assertEqual(self.warnings('maildirs = "m/{user}"\n[delivery]\npath = "m/{user}"\n'), [])
+        self.assertEqual(self.warnings('maildirs = ""\n[delivery]\npath = "{data}/m/{user}"\n'), [])
+        self.assertEqual(self.warnings('[delivery]\nuse = "discard"\n'), [])
+        (told,) = self.warnings('[delivery]\npath = "{data}/m/{user}"\n')
+        self.assertIn("filter bayes: maildirs: mail is delivered to {data}/m/{user}", told)
+        (told,) = self.warnings('maildirs = "{home}/Maildir"\n')
+        self.assertIn("homes", told)
+
+
 class WithServer(LearnCase):
     def setUp(self) -> None:
         super().setUp()

@@ -14,6 +14,7 @@ from mailserver.api import ConfigurationError, Finding, Pass, Services, StorageF
 from mailserver.filters.bayes import factory
 from mailserver.filters.learnt_commands import in_words
 from mailserver.interfaces import CannotDo
+from mailserver.observe.redaction import Redaction
 from mailserver.testing import FilterCase, FilterContract
 from mailserver.trust.tokens import reduced
 from tests.filters.mail_corpus import Corpus
@@ -151,6 +152,18 @@ class Judging(BayesCase):
         self.both_taught(component, 10, "alice")
         self.assertIsNotNone(self.found(component, self.corpus.message("spam"), ALICE))
         self.assertIsNone(self.found(component, self.corpus.message("spam"), BOB))
+
+    def test_addresses_among_the_tokens_are_redacted_as_the_log_says(self) -> None:
+        component = self.made()
+        for kind, sender in (("spam", "eve@evil.example"), ("ham", "bob@good.example")):
+            self.taught(component, kind, [f"Message-ID: <{n}@x>\r\nFrom: {sender}\r\n\r\n{kind} words\r\n".encode() for n in range(9)])
+        found = self.found(component, b"From: Eve <eve@evil.example>\r\n\r\nspam words\r\n", CAROL)
+        assert found is not None
+        self.assertIn("from:eve@evil.example 0.9", found.evidence)
+        for setting, words in (("none", "from:* 0.9"), ("domain", "from:*@evil.example 0.9")):
+            told = Redaction(setting).fields({"findings": [f"bayes 6.5: {found.evidence}"]})  # type: ignore[arg-type]
+            self.assertIn(words, str(told["findings"]))
+            self.assertNotIn("eve@", str(told["findings"]))
 
     def test_users_who_log_in_are_not_judged(self) -> None:
         component = self.made()
@@ -421,7 +434,7 @@ class MovedMail(BayesCase):
         component = self.made(maildirs="{home}/Maildir")
         self.sweep(component)
         self.assertNotIn("moved_spam", component.counts())
-        for wrong in ("mail/{user}", "{data}/mail"):
+        for wrong in ("mail/alice", "{data}/mail"):
             self.assertRaises(ConfigurationError, self.build, factory, maildirs=wrong)
 
 

@@ -8,8 +8,9 @@ import time
 
 import apsw
 
+from mailserver.state_store.learnt_file import LearntFile
 from tests.filters.mail_corpus import Corpus
-from tests.scenarios.support import ScenarioCase, Server, wait_until
+from tests.scenarios.support import ID, ScenarioCase, Server, wait_until
 
 LEARNING = """
 hostname = "mx.example.org"
@@ -81,6 +82,11 @@ class Learning(ScenarioCase):
         self.assertNotIn("bayes", server.command("explain", answers[2].id).stdout)
         self.assertEqual(self.learnt(server), [("alice", 8, 8)])  # what the filter has put into Junk teaches nothing
         self.assertEqual(server.stop(), 0)
+        file = LearntFile.open(str(server.work / "data" / "bayes.db"))
+        self.addCleanup(file.close)
+        told = [one.message for one in file.told_after(0, 100)]
+        self.assertEqual(len(told), 8)  # the ids under which they came, for those who remember from where
+        self.assertTrue(all(ID.fullmatch(one) for one in told), told)
         self.assertEqual(self.learnt(server), [("alice", 8, 8)])
 
     def move_spam(self, server: Server, kept: set[str]) -> None:

@@ -253,3 +253,10 @@ contacts = Shipped(
     provides=(IRecipientFilter, IRecipientContentFilter),
     target="mailserver.filters.contacts:factory",
 )
+
+reputation = Shipped(
+    name="reputation",
+    summary="Judges by what came of earlier mail of the same network and of the same authenticated domains.",
+    provides=(ISenderFilter, IContentFilter),
+    target="mailserver.filters.reputation:factory",
+)
