@@ -29,7 +29,7 @@ class Heavy:
     async def judge_recipient(self, envelope: Any, recipient: Any) -> Pass:
         self.numbers.append(await self.services.run_in_process(process_number))
         if recipient.address.local == "bob":
-            await self.services.run_in_process(for_ever)
+            await self.services.run_in_process(for_ever, seconds=0.5)
         return Pass()
 
 
@@ -52,7 +52,7 @@ class Making:
 class InTheServer(WholeCase):
     async def test_work_that_hangs_is_killed_and_what_a_component_has_begun_ends_with_it(self) -> None:
         making = Making()
-        text = BASIC + '[[filter]]\nuse = "heavy"\ndeadline = "3s"\n'
+        text = BASIC + '[[filter]]\nuse = "heavy"\ndeadline = "60s"\n'
         service = await self.serve(text, components=[making])
 
         async def rcpt(local: str) -> int:
