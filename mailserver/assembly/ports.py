@@ -20,6 +20,7 @@ from mailserver.processes.small import SmallProcesses
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.profile import Profile
 from mailserver.receive.throttle import Admission
+from mailserver.transport.recording import Recordings
 
 __all__ = ["Ports"]
 
@@ -35,11 +36,18 @@ class Ports:
     log = Logger()
 
     def __init__(
-        self, reactor: Any, *, processes: SmallProcesses, admission: Admission, profile: Callable[[str], Profile]
+        self,
+        reactor: Any,
+        *,
+        processes: SmallProcesses,
+        admission: Admission,
+        recordings: Recordings,
+        profile: Callable[[str], Profile],
     ) -> None:
         self._reactor = reactor
         self._processes = processes
         self._admission = admission
+        self._recordings = recordings
         self._profile = profile
         self._bound: dict[str, BoundHere] = {}  # listened on when all is ready
         self._listening: list[Deferred[None]] = []  # of endpoints that take their time
@@ -89,7 +97,7 @@ class Ports:
         if endpoint is None:
             root_binds = self._processes.endpoint(listen.endpoint)
             endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))
-        factory = ReceiveFactory(self._profile(listen.endpoint), self._admission)
+        factory = ReceiveFactory(self._profile(listen.endpoint), self._admission, self._recordings)
 
         def is_listening(port: IListeningPort) -> None:
             if self._are_closed:  # while root has bound it, say

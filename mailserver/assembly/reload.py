@@ -43,6 +43,7 @@ class PolicyInForce:
             reactor,
             processes=server.processes,
             admission=server.admission,
+            recordings=server.recordings,
             profile=lambda endpoint: self.policy.profiles[endpoint],
         )
         self._may_reload = False  # between the start's end and the stop's begin

@@ -59,6 +59,7 @@ from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
 from mailserver.state_store.records_file import RECORDS
 from mailserver.tls import Certificates
+from mailserver.transport.recording import Recordings
 
 __all__ = ["Server"]
 
@@ -106,6 +107,7 @@ class Server:
             connections_per_network=limits.connections_per_network,
             stress_percent=limits.stress_percent,
         )
+        self.recordings = Recordings(reactor)
         self.state = StateStore(
             path=os.path.join(data, "state.db"), clock=reactor, new_threads=self.pools.new, steady=boot_seconds, boot=boot_id()
         )
@@ -194,6 +196,7 @@ class Server:
             check_password=self.logins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
+            recordings=self.recordings,
             is_own_domain=lambda domain: self._has_policy and self._router.is_own(domain),
         )  # fmt: skip
 
@@ -285,6 +288,7 @@ class Server:
             self._notes.stop()
         if self._clock_watch is not None:
             self._clock_watch.stop()
+        self.recordings.shut_down()
         await self.queue.stop(within_seconds)
         for owned in self._lasting:
             await self.components.let_go(owned, self._stop_seconds)

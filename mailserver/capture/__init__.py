@@ -14,6 +14,8 @@ In the order in which they are read:
 * `dialogue`: pieces of both sides in, commands with their replies and content out
 * `sessions`: all of it joined: frames in, the sessions of a capture out
 * `transcript`: a session in lines for people, and its messages
+* `packets`: packets made of a dialogue that was not seen as packets
+* `masking`: takes passwords out of a dialogue as it is spoken
 * `figures`: how often each reply was given, how long each phase waited
 
 docs/capture.md has examples of all of it.

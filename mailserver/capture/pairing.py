@@ -169,8 +169,12 @@ class Pairing:
         """What this reply answers, as far as the queue knows it."""
         if not self.waiting:
             return None
-        first = self.waiting[0]
-        if first.cause is ReplyCause.UNKNOWN and first.has_one and len(self.waiting) > 1 and self.waiting[1].place <= reply.heard:
+        first, following = self.waiting[0], self.waiting[1] if len(self.waiting) > 1 else None
+        if following is None:
+            return first
+        if first.cause is ReplyCause.GREETING and reply.code == ReplyCode.OK:
+            self.waiting.popleft()  # inside TLS there is none, nor with a client that speaks first
+        elif first.cause is ReplyCause.UNKNOWN and first.has_one and following.place <= reply.heard:
             self.waiting.popleft()  # the server had the next command: what was lost before it is answered
         return self.waiting[0]
 

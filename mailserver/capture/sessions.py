@@ -114,10 +114,19 @@ class Sessions:
     """Frames in, what was said in each session out.  No octets make it raise.
 
     `wants(source, port, destination, port)` chooses connections by their addresses (4 or 16 octets), both ways round.
+    `takes_all`: each connection is SMTP, whatever is said in it.
     Counts: `frames`, `segments`, `other` connections that are not SMTP.
     """
 
-    def __init__(self, *, wants: Wanted | None = None, connections: int = CONNECTIONS, held_octets: int = HELD_OCTETS) -> None:
+    def __init__(
+        self,
+        *,
+        wants: Wanted | None = None,
+        takes_all: bool = False,
+        connections: int = CONNECTIONS,
+        held_octets: int = HELD_OCTETS,
+    ) -> None:
+        self._takes_all = takes_all
         self.frames = 0
         self.segments = 0
         self.other = 0
@@ -228,9 +237,9 @@ class Sessions:
     def _guess(self, connection: _Connection) -> list[Said]:
         """Find out what a connection is; while that is not known its octets are held."""
         is_tls = connection.first_client.startswith(TLS_RECORD) or connection.first_server.startswith(TLS_RECORD)
-        if connection.server[1] in PORTS and is_tls:
+        if connection.server[1] in PORTS and is_tls and not self._takes_all:
             return self._begin(connection, is_tls=True)
-        kind = _kind(connection)
+        kind = _Kind.SMTP if self._takes_all else _kind(connection)
         if kind is _Kind.UNKNOWN and connection.held_octets <= GUESS_OCTETS and not is_tls:
             return []
         if kind is _Kind.SMTP:

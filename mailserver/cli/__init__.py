@@ -52,6 +52,8 @@ In the order in which they are read:
 * `verdicts`: what `explain` says of verdicts: what was found, and what would have changed them
 * `decode`: ``mailserver decode``: the sessions in a capture file
 * `decode_output`: how it shows a session, and figures
+* `shown_sessions`: what becomes of sessions: dialogues, JSON, figures, files
+* `record`: ``mailserver record``: what the server says to one peer, and hears from it
 * `sink`: ``mailserver sink``: take every mail, keep none, print it
 * `plugins`: ``mailserver plugins``: list components, check them, begin a new one
 * `component_command`: ``mailserver NAME COMMAND``: what a component of the server that runs offers

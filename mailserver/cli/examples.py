@@ -132,6 +132,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver decode capture.pcap --peer 192.0.2.7 --save messages",
         "tcpdump -i any -U -w - port 25 | mailserver decode -",
     ),
+    "mailserver record": (
+        "mailserver record --peer 192.0.2.7",
+        "mailserver record --peer 192.0.2.7 --for 1h --to dialogue.pcapng",
+    ),
     "mailserver manual": ("mailserver manual page > mailserver.8", "mailserver manual bash > mailserver.bash"),
     "mailserver plugins": ("mailserver plugins --json",),
     "mailserver plugins check": ("mailserver plugins check",),

@@ -8,6 +8,7 @@ In the order in which they are read:
 * `queue`: the commands on waiting mail
 * `route`: the command on an address: where it leads, and what a peer would hear at RCPT
 * `lockouts`: the commands on lockouts, of a running server and of a file without one
+* `recording`: the commands on recordings of dialogues
 * `status`: the commands on the server as a whole: status, reload, explain, a look into the pickup folder
 * `components`: how the components do, and the commands that they offer themselves
 * `commands`: all commands by name, and which of them a server answers that is starting

@@ -9,6 +9,7 @@ from mailserver.control.components import ComponentCommands
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.queue import QueueCommands
+from mailserver.control.recording import RecordingCommands
 from mailserver.control.route import RouteCommands
 from mailserver.control.server import Command, NotStarted
 from mailserver.control.status import StatusCommands
@@ -33,6 +34,7 @@ def all_commands(
         RouteCommands(server, policy),
         LockoutCommands(server.logins.lockout),
         ComponentCommands(server, server.reactor),
+        RecordingCommands(server.recordings),
     ):
         found |= subject.commands()
     return {name: one if name in BEFORE_THE_START else _when_started(one, has_started) for name, one in found.items()}

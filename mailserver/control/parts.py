@@ -18,6 +18,7 @@ from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.receive.throttle import Admission
 from mailserver.routing.router import Router
+from mailserver.transport.recording import Recordings
 
 __all__ = ["ListenerFigures", "LoginParts", "PolicyParts", "RunningServer"]
 
@@ -56,6 +57,7 @@ class RunningServer(Protocol):
     processes: SmallProcesses
     queue: Queue
     reactor: Any
+    recordings: Recordings
     register: Register
     remote: Any
     resolver: Resolver

@@ -154,6 +154,12 @@ class KeepProcess(Protocol):
     def __call__(self, kind: str, start: Any, /, *, privileged: bool = True) -> Any: ...
 
 
+class TapsConnections(Protocol):
+    """Says of a connection that begins what takes its octets, None where nobody records it (`mailserver.transport`)."""
+
+    def tap(self, peer: str, port: int, ours: object, /, *, is_client: bool) -> Any: ...
+
+
 class Fetch(Protocol):
     """Fetches one https URL that a stranger may have chosen, within narrow bounds: for policies, keys, reports."""
 
@@ -206,6 +212,7 @@ class Services:
     * `configuration_directory`, `data_directory`, `keys_directory`: absolute paths; the last need not exist
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
       matched a moment ago is quick.  With None for the hash the answer is False and takes as long as for a real one
+    * `recordings`: whether a connection is recorded for somebody who looks on; the core's own
     * `keep_process(kind, start)`: starts one of the server's own small processes and replaces it when it dies
     * `new_threads(name, most)`: threads of the component's own for calls that may hang (`mailserver.plugins.threads.Threads`)
     * `in_reactor(function, *args)`: from a thread, a Future of what the function returns in the reactor's thread
@@ -225,6 +232,7 @@ class Services:
     data_directory: str
     check_password: ComparesPasswords = _NOT_LENT
     keep_process: KeepProcess | None = None
+    recordings: TapsConnections | None = None
     keys_directory: str = ""
     new_threads: NewThreads = _NOT_LENT
     room_for: Callable[[int], bool] = _NOT_LENT

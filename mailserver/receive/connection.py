@@ -28,6 +28,7 @@ from mailserver.receive.transaction import Transaction
 from mailserver.smtp import replies
 from mailserver.smtp.events import Hello, Wait
 from mailserver.smtp.server.session import ServerSession
+from mailserver.transport.recording import Recordings, Tap
 from mailserver.transport.writing import hang_up
 
 __all__ = ["Connection"]
@@ -82,6 +83,8 @@ class Connection(Protocol):
     factory: Listener
     transport: Any  # a TCP, Unix or TLS connection: more than ITransport says
     _write: Callable[[bytes], None]
+    recordings: Recordings | None = None  # asked when it begins
+    tap: Tap | None = None  # takes what is said, where somebody records it
     handshakeCompleted: Callable[[], None]  # TLS is there
     ANSWERS: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
 
@@ -161,6 +164,8 @@ class Connection(Protocol):
         session = self.session
         if self.state is HANDSHAKE:  # deciphered octets: it is done, and what wraps the transport has not told
             self.handshakeCompleted()
+        if self.tap is not None:
+            self.tap.received(data)
         session.receive_data(data)
         if self.state is OPEN:
             self._run()

@@ -21,6 +21,7 @@ from mailserver.receive.protocol import ReceiveProtocol
 from mailserver.receive.proxied import ProxiedConnection
 from mailserver.receive.throttle import Admission
 from mailserver.smtp.server.session import ServerSession
+from mailserver.transport.recording import Recordings
 
 __all__ = ["ReceiveFactory", "peer_at"]
 
@@ -33,15 +34,16 @@ STRANGERS_TOLD = 100
 class ReceiveFactory(ServerFactory):
     """Makes the connections of one listener.
 
-    A reload replaces `profile`: connections that are open take it up with their next EHLO, MAIL or AUTH.  `admission` is shared
-    by all listeners.
+    A reload replaces `profile`: connections that are open take it up with their next EHLO, MAIL or AUTH.  `admission` and
+    `recordings` are shared by all listeners.
     """
 
     noisy = False
 
-    def __init__(self, profile: Profile, admission: Admission) -> None:
+    def __init__(self, profile: Profile, admission: Admission, recordings: Recordings | None = None) -> None:
         self.profile = profile
         self.admission = admission
+        self.recordings = recordings
         # The address under which each was admitted, None where it was not: it is there until it has read its 421, and must not be
         # released.  One that says it is gone twice is not in here the second time.
         self._open: dict[Connection | ProxiedConnection, str | None] = {}
@@ -90,6 +92,7 @@ class ReceiveFactory(ServerFactory):
             session.lf_ends_data = False
         protocol = ReceiveProtocol(profile, peer, session, via=via)
         protocol.factory = self
+        protocol.recordings = self.recordings
         return protocol
 
     def _tell_of_stranger(self, address: str) -> None:

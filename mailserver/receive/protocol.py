@@ -43,6 +43,10 @@ class ReceiveProtocol(Connection):
         profile, transport = self.profile, self.transport
         self.began = self.since = profile.seconds()
         self._write = writer(transport)
+        if self.recordings is not None:
+            self.tap = self.recordings.tap(self.peer.address, self.peer.port, transport.getHost(), is_client=True)
+            if self.tap is not None:
+                self._write = self.tap.writer(self._write)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
@@ -78,6 +82,8 @@ class ReceiveProtocol(Connection):
             self.factory.closed(self)
             self.profile.note(self.connection, "closed", messages=self.messages, errors=self.errors)
             self._tell_end()
+            if self.tap is not None:
+                self.tap.closed()
             let_go(self.transport, reason)
 
     def _leave(self, state: ConnectionState, reason: Failure) -> None:
@@ -179,6 +185,8 @@ class ReceiveProtocol(Connection):
             self.peer, tls=tls, hello="", hello_verb="", login="", login_mechanism="", findings=self.found_at_connect
         )
         self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
+        if self.tap is not None:
+            self.tap.encrypted(tls.version)
         if session.state is SessionState.HANDSHAKE:
             session.tls_established()
         else:

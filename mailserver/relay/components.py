@@ -182,6 +182,7 @@ def _relay(
         directory=services.data_directory,
         room_for=services.room_for,
         seconds=services.steady_seconds,
+        recordings=services.recordings,
     )
     connect_settings = ConnectSettings(
         port=options.port,

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
+from mailserver.interfaces.services import TapsConnections
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import EightBit
@@ -59,7 +60,7 @@ class Connections:
     connections are encrypted from the first octet on.  `eight_bit` says what happens to 8-bit content for a host without
     8BITMIME.  Large messages are converted in files in `directory`; `room_for(octets)` says whether its disk has room.
     A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a monotonic
-    clock.
+    clock.  `recordings` is asked of each connection whether it is recorded.
     """
 
     log = Logger()
@@ -82,6 +83,7 @@ class Connections:
         room_for: Callable[[int], bool] | None = None,
         seconds: Callable[[], float] | None = None,
         waiting_seconds: float = 600.0,
+        recordings: TapsConnections | None = None,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
         self.contexts = ClientContexts()
@@ -90,6 +92,7 @@ class Connections:
         self.implicit_tls = implicit_tls
         self.seconds = seconds or clock.seconds
         self.run_in_thread = run_in_thread
+        self._recordings = recordings
         self._clear_text = ClearText(self.seconds)
         self._connect_tcp = connect_tcp
         self._own_name = own_name
@@ -246,6 +249,7 @@ class Connections:
             helo_after_refusal=target.policy.allows_clear and self.login is None,
         )
         connection = self._connections[record] = RelayProtocol(session, record, target, self)
+        connection.recordings = self._recordings
         return connection
 
     def not_connected(self, record: ConnectionRecord, target: Target, reason: Failure) -> None:

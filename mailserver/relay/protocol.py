@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.interfaces.services import TapsConnections
 from mailserver.mail.reply import Reply
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import ConnectionRecord, RecordState
@@ -30,6 +31,7 @@ from mailserver.smtp.client.session import ClientSession, Phase
 from mailserver.smtp.client.states import ClientState
 from mailserver.smtp.events import Wait
 from mailserver.transport.certificate_faults import words_of
+from mailserver.transport.recording import Tap
 from mailserver.transport.writing import let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
@@ -95,12 +97,14 @@ class RelayProtocol(TwistedProtocol):
     """
 
     transport: Any  # a TCP or TLS connection: more than ITransport says
+    recordings: TapsConnections | None = None  # asked when it begins
 
     def __init__(self, session: ClientSession, record: ConnectionRecord, target: Target, owner: Owner) -> None:
         self.session = session
         self.record = record
         self.target = target
         self.owner = owner
+        self.tap: Tap | None = None  # takes what is said, where somebody records it
         self.tls = ""  # the TLS version, "" in the clear
         self.deadline = math.inf
         self.transmission: Transmission | None = None
@@ -124,11 +128,18 @@ class RelayProtocol(TwistedProtocol):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         self._write = writer(transport)
+        if self.recordings is not None:
+            key = self.target.key
+            self.tap = self.recordings.tap(key.address, key.port, transport.getHost(), is_client=False)
+            if self.tap is not None:
+                self._write = self.tap.writer(self._write)
         self._set_deadline()
         if self.owner.implicit_tls:
             transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
 
     def dataReceived(self, data: bytes) -> None:
+        if self.tap is not None:
+            self.tap.received(data)
         self.session.receive_data(data)
         self._run()
 
@@ -140,12 +151,16 @@ class RelayProtocol(TwistedProtocol):
         self.session.receive_eof()
         self._run()
         self._opening_failed(GIVEN_UP)
+        if self.tap is not None:
+            self.tap.closed()
         self.owner.closed(self)
         let_go(self.transport, reason)
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is done (`IHandshakeListener`)."""
         self.tls = _tls_version(self.transport)
+        if self.tap is not None:
+            self.tap.encrypted(self.tls)
         if not self.owner.implicit_tls:
             self.session.tls_established()
         self._run()
@@ -370,15 +385,20 @@ class RelayProtocol(TwistedProtocol):
         self.transport.registerProducer(self._stream, False)
 
     def _stream_piece(self, piece: bytes) -> None:
-        self.transport.write(self.session.content(piece))
+        self._write_content(self.session.content(piece))
         self._set_deadline(anew=True)
+
+    def _write_content(self, octets: bytes) -> None:
+        if self.tap is not None:
+            self.tap.sent(octets)
+        self.transport.write(octets)
 
     def _stream_ended(self) -> None:
         self._stop_stream()
         octets = self.session.end_of_content()
         self.content_sent = True
         if octets:
-            self.transport.write(octets)
+            self._write_content(octets)
         self._set_deadline()
         self._run()
 

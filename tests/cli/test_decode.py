@@ -12,7 +12,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.capture import build
-from mailserver.cli import decode
+from mailserver.cli import shown_sessions
 from tests.capture.test_sessions import MESSAGE, PLAIN
 from tests.capture.wire import CLIENT, Connection, pcap, pcapng
 from tests.cli import support
@@ -187,7 +187,7 @@ class Decoding(SynchronousTestCase):
             self.assertEqual(run("decode", "x.pcap", *arguments)[0], 2)
 
     def test_a_long_session_is_shown_in_parts(self) -> None:
-        self.patch(decode, "LINES", 10)
+        self.patch(shown_sessions, "LINES", 10)
         lines = [b"S: 220 mx ESMTP\r\n", *[one for n in range(30) for one in (b"C: NOOP %d\r\n" % n, b"S: 250 ok\r\n")]]
         path = self.file(capture(tuple(lines)))
         _, out, _ = run("decode", path)
