@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "report_doubts"]
 
 SECONDS = 35.0
+SENDING_SECONDS = 305.0
 DAY_CHARACTERS = 10
 
 
@@ -36,6 +37,8 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     unread.set_defaults(run=show_unread)
     reports = actions.add_parser("reports", parents=[common], help="the reports that were sent, and those that will be")
     reports.set_defaults(run=show_reports)
+    sending = actions.add_parser("send", parents=[common], help="send the reports that are due, without waiting for the next run")
+    sending.set_defaults(run=send)
     previewing = actions.add_parser(
         "preview", parents=[common], help="a report as it would be sent now, and to whom; nothing is sent"
     )
@@ -44,7 +47,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     previewing.set_defaults(run=preview)
     for parser in (showing, listing, unread):
         parser.add_argument("--since", metavar="TIME", default="", help="of the last 12h, 7d; absent: all that is kept")
-    for parser in (showing, listing, unread, reports, previewing):
+    for parser in (showing, listing, unread, reports, sending, previewing):
         parser.add_argument("--filter", metavar="NAME", default="", help="where there are several: the table's name")
 
 
@@ -132,6 +135,16 @@ def show_reports(options: argparse.Namespace) -> int:
     return 0
 
 
+def send(options: argparse.Namespace) -> int:
+    """Send what is due."""
+    answer = _run(options, "send", {}, SENDING_SECONDS)
+    if options.json:
+        as_json({"done": answer})
+    else:
+        say(plain(answer))
+    return 0
+
+
 def preview(options: argparse.Namespace) -> int:
     """Print a report as it would be sent now."""
     rows = _run(options, "preview", {"domain": options.domain, **({"day": options.day} if options.day else {})})
@@ -189,7 +202,7 @@ def _since(options: argparse.Namespace) -> dict[str, float]:
         raise Unable(f"--since: {plain(str(error))}", 2) from error
 
 
-def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> Any:
+def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any], seconds: float = SECONDS) -> Any:
     from mailserver.config import load
 
     configuration = load(options.config)
@@ -199,7 +212,7 @@ def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) ->
         words = f"no filter {plain(name)!r} with" if name else "no table  [[filter]]  with"
         raise Unable(f'the configuration has {words}  use = "dmarc_reports"')
     question = {"name": name, "command": command, "arguments": dict(given)}
-    return ask_server(configuration.data, "component.run", question, SECONDS)["answer"]
+    return ask_server(configuration.data, "component.run", question, seconds)["answer"]
 
 
 def _filters(configuration: Configuration) -> list[tuple[str, Any]]:

@@ -16,6 +16,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver dmarc list": ("mailserver dmarc list", "mailserver dmarc list example.org --json"),
     "mailserver dmarc unread": ("mailserver dmarc unread --since 7d",),
     "mailserver dmarc reports": ("mailserver dmarc reports",),
+    "mailserver dmarc send": ("mailserver dmarc send",),
     "mailserver dmarc preview": ("mailserver dmarc preview example.net",),
     "mailserver list add": (
         "mailserver list add white newsletter@example.net --user alice@example.org --comment 'she reads it'",

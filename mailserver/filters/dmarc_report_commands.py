@@ -33,7 +33,7 @@ DAY = Argument("day", "the day in UTC: 2026-11-30; absent: today", required=Fals
 def commands_of(
     *, received: ReceivedReports, sending: DMARCSending | None, facts: DMARCFacts, state: IStateStore, clock: Clock
 ) -> Sequence[ComponentCommand]:
-    """``show``, ``list``, ``unread``, ``reports``, ``preview``."""
+    """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
     orders = _Orders(received, sending, facts, state, clock)
     domain = Argument("domain", "a domain of ours")
     return (
@@ -43,6 +43,7 @@ def commands_of(
         )),
         ComponentCommand("unread", "mail for the address of reports that was not read, and why", orders.unread, (SINCE,)),
         ComponentCommand("reports", "the reports that were sent, and those that will be", orders.reports),
+        ComponentCommand("send", "send the reports that are due, without waiting", orders.send, deadline_seconds=300.0),
         ComponentCommand("preview", "a report as it would be sent now; nothing is sent", orders.preview, (
             Argument("domain", "the domain that it is about"), DAY,
         )),
@@ -164,6 +165,10 @@ class _Orders:
                         "messages": await self._facts.messages(group), "to": {}, "report": id,
                     })  # fmt: skip
         return sorted(sent, key=lambda one: (one["day"], one["domain"]), reverse=True)[:SHOWN_MOST]
+
+    async def send(self) -> str:
+        """How many."""
+        return f"{await self._needed().run()} reports were due"
 
     async def preview(self, domain: str, day: str | None = None) -> list[dict[str, Any]]:
         """A row for each report of that day about the domain: where it would go, and its document."""

@@ -121,7 +121,7 @@ class DMARCReports:
             )
 
     def commands(self) -> Sequence[ComponentCommand]:
-        """``show``, ``list``, ``unread``, ``reports``, ``preview``."""
+        """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
         return commands_of(
             received=self.received, sending=self.sending, facts=self.facts, state=self._state, clock=self._clock
         )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from mailserver.api import Address, CannotTell, Clock, IRecords, LookupFailed, Send, StorageFault
@@ -98,9 +99,17 @@ class DMARCSending:
         self._without = frozenset(without)
         self._done: set[ReportGroup] = set()
         self._again: dict[ReportGroup, float] = {}
+        self._turn = DeferredLock()
 
-    async def run(self) -> None:
-        """Send what is due.  One report's trouble is no other's."""
+    async def run(self) -> int:
+        """Send what is due; how many reports that were.  One report's trouble is no other's.  Two runs go one after the other."""
+        await self._turn.acquire()
+        try:
+            return await self._run()
+        finally:
+            self._turn.release()
+
+    async def _run(self) -> int:
         now = self._clock.seconds()
         today = day_of(now)
         self._done = {one for one in self._done if start_of(one.day) > now - 7 * DAY_SECONDS}
@@ -111,14 +120,17 @@ class DMARCSending:
             for group, record in await self._facts.groups(day):
                 if self.due_at(group) <= now and group not in self._done and group not in self._again:
                     due.append((self.due_at(group), group, record))
+        done = 0
         for _, group, record in sorted(due, key=lambda one: one[:2])[:AT_ONCE_MOST]:
             try:
                 await self._report(group, record)
+                done += 1
             except (LookupFailed, CannotTell, StorageFault) as error:
                 self._later(group, f"{type(error).__name__}: {error}")
             except Exception:  # noqa: BLE001  of one report, whatever it is
                 self.log.failure("the DMARC report {group} cannot be sent yet", group=group.path)
                 self._later(group, "")
+        return done
 
     def due_at(self, group: ReportGroup) -> float:
         """When a report leaves: each domain has a moment of its own, so that not all hosts of the world send at midnight."""

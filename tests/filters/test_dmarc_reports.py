@@ -7,6 +7,8 @@ import email.policy
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from mailserver.filters import dmarc_facts
 from mailserver.filters.dmarc_facts import DAY_SECONDS, day_of, start_of
 from mailserver.filters.dmarc_reports import FINDING, factory
@@ -184,6 +186,24 @@ class Sending(ReportsCase):
             self.run_once()
         self.assertEqual(len(self.send_mail.sent), 1)
         self.assertEqual(self.outcome(), {"rua@example.net": "0000000000000001"})
+
+    def test_a_person_who_orders_it_and_the_run_of_the_minute_send_it_once(self) -> None:
+        self.clock.advance(DAY_SECONDS + 7200)
+        release: Deferred[None] = Deferred()
+        waiting = [release]
+        send = self.reports.sending._send
+
+        async def slow(*arguments: Any, **more: Any) -> Any:
+            await waiting.pop(0)
+            return await send(*arguments, **more)
+
+        self.patch(self.reports.sending, "_send", slow)
+        first = Deferred.fromCoroutine(self.reports.run_periodically())
+        second = Deferred.fromCoroutine(self.reports.sending.run())
+        self.assertNoResult(second)
+        release.callback(None)
+        self.successResultOf(first)
+        self.assertEqual((self.successResultOf(second), len(self.send_mail.sent)), (0, 1))
 
     def test_each_domain_has_a_moment_of_its_own_that_is_the_same_each_time(self) -> None:
         groups = [group for group, _ in self.answer(self.reports.facts.groups(self.today))]
