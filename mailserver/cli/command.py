@@ -31,6 +31,7 @@ COMMANDS = {
     "learn": "teach the filter that learns which messages are spam, and which are none",
     "contacts": "whom users have to do with; accept or refuse mail from strangers that is held",
     "expect": "take a user's mail without delay for a while",
+    "subaddress": "addresses such as alice+shop@, each for one sender: open, close and list them",
     "records": "list, export and import what components keep of people",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",

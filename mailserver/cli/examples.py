@@ -38,6 +38,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver expect alice@example.org --minutes 30 --domain example.net",
         "mailserver expect alice@example.org --end",
     ),
+    "mailserver subaddress open": ("mailserver subaddress open alice+shop@example.org --from shop.example",),
+    "mailserver subaddress close": ("mailserver subaddress close alice+shop@example.org",),
+    "mailserver subaddress forget": ("mailserver subaddress forget alice+shop@example.org",),
+    "mailserver subaddress list": ("mailserver subaddress list alice@example.org",),
     "mailserver quarantine list": (
         "mailserver quarantine list --user alice@example.org",
         "mailserver quarantine list --finding dmarc --younger 1d",

@@ -29,6 +29,9 @@ In the order in which they are read:
 * `contacts`: learns whom users write to, and may hold mail from strangers until they decide
 * `reputation_book`: what came of the mail of networks and domains, in the state store
 * `reputation`: judges by it
+* `subaddress_book`: subaddresses that users have given to somebody, in the records
+* `subaddress_commands`: what people may do with them
+* `subaddresses`: who writes to one that was given to somebody else; those that are closed are refused
 * `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys

@@ -260,3 +260,10 @@ reputation = Shipped(
     provides=(ISenderFilter, IContentFilter),
     target="mailserver.filters.reputation:factory",
 )
+
+subaddresses = Shipped(
+    name="subaddresses",
+    summary="Knows to whom users have given an address of its own (alice+shop@), and refuses those that are closed.",
+    provides=(IRecipientFilter, IRecipientContentFilter),
+    target="mailserver.filters.subaddresses:factory",
+)
