@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -171,12 +172,12 @@ class Chains(SynchronousTestCase):
     def test_any_octets_are_a_chain_or_none_and_raise_nothing(self, fields: list[tuple[bytes, bytes]], record: bytes) -> None:
         head = b"".join([name + b": i=1; " + value.replace(b"\r", b"").replace(b"\n", b"") + b"\r\n" for name, value in fields])
         self.assertIn(judge(Content.of(head + MESSAGE), {}).result, ("none", "fail"))
-        broken = judge(Content.of(own_set(MESSAGE, 1)), {"s1._domainkey.lists.example": [record]})
+        broken = judge(Content.of(two_sets()), {"s1._domainkey.lists.example": [record]})
         self.assertEqual(broken.result, "fail")
 
     @given(st.integers(0, 600), any_octets(min_size=1, max_size=3))
     def test_any_octets_within_a_chain_raise_nothing(self, place: int, octets: bytes) -> None:
-        message = own_set(own_set(MESSAGE, 1), 2)
+        message = two_sets()
         judge(Content.of(message[:place] + octets + message[place + 1 :]), {"s1._domainkey.lists.example": [ED25519.record.encode()]})
 
 
@@ -216,6 +217,23 @@ class ForeignResults(SynchronousTestCase):
             ("dkim", "pass", {"header.d": "example.org", "header.b": "ab/c"}, "of course; dmarc=pass"),
             ("dmarc", "pass", {"header.from": "Example.org"}, ""),
         ])  # fmt: skip
+
+    def test_results_as_large_hosts_write_them(self) -> None:
+        for text in (
+            "mx.google.com; dkim=pass header.i=@example.org header.s=s1 header.b=Ab+/9z1x; spf=pass (google.com: domain of "
+            "ann@example.org designates 192.0.2.1 as permitted sender) smtp.mailfrom=ann@example.org; "
+            "dmarc=pass (p=REJECT sp=REJECT dis=NONE) header.from=example.org",
+            "mx.microsoft.com 1; spf=pass (sender ip is 192.0.2.1) smtp.rcpttodomain=example.net smtp.mailfrom=example.org; "
+            "dmarc=pass (p=none sp=none pct=100) action=none header.from=example.org; dkim=pass (signature was verified) "
+            "header.d=example.org; arc=pass (0 oda=1 ltdi=1 spf=[1,1,smtp.mailfrom=example.org] dkim=[1,1,header.d=example.org])",
+            'mx.example.net; dkim=pass (2048-bit key; unprotected) header.d=example.org header.i=@example.org header.b="Ab+/9z1x";'
+            "\r\n\tdkim-atps=neutral; dmarc=pass (policy=reject) header.from=example.org",
+        ):
+            [found] = [one for one in read_results(text) if one.method == "dmarc"]
+            self.assertEqual((found.result, found.properties["header.from"]), ("pass", "example.org"))
+            self.assertEqual([one.result for one in read_results(text) if one.method in ("dkim", "spf", "arc")].count("pass"),
+                             text.count("=pass") - 1)  # fmt: skip
+        self.assertEqual(read_results("mx.microsoft.com; dmarc=bestguesspass action=none header.from=a.example")[0].result, "bestguesspass")
 
     def test_what_is_quoted_or_a_comment_is_no_result(self) -> None:
         for text in (
@@ -265,6 +283,11 @@ def own_set(
     whole = b"\r\n".join([canonical_field(one, "relaxed") for fields in [*sets, (results, raw, seal)] for one in fields])
     seal += base64.b64encode(ED25519.sign(hashlib.sha256(whole).digest()))
     return b"\r\n".join([seal, raw, results, message])
+
+
+@functools.cache
+def two_sets() -> bytes:
+    return own_set(own_set(MESSAGE, 1), 2)
 
 
 def own_fields(content: Content, instance: int) -> tuple[bytes, ...]:
