@@ -73,8 +73,9 @@ class MilterOptions(Options):
     content_timeout: Seconds = 25.0
     """How long an answer to a field, a piece of the body or the end may take; a milter that says that it still works gets as long
     again. The table's `deadline` is the end of all that."""
-    reuse: bool = True
-    """Whether a connection serves another SMTP connection afterwards, where the milter knows version 6."""
+    reuse: bool = False
+    """Whether a connection serves another SMTP connection afterwards (QUIT_NC): rspamd's proxy can, programs with libmilter
+    cannot."""
     daemon_name: str = ""
     """The macro `{daemon_name}`; without it `hostname`."""
     client_names: bool = True

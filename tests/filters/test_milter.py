@@ -60,7 +60,7 @@ class Told(MilterCase):
         dialled = await self.send(listener)
         self.assertEqual(dialled.codes, [220, 250, 250, 250, 354, 250, 221])
         await self.settled(milter)
-        self.assertEqual(self.told(milter), [*HELLO, *ALICE, *WHOLE, "quit_nc"])
+        self.assertEqual(self.told(milter), [*HELLO, *ALICE, *WHOLE, "quit"])
 
     async def test_with_each_command_come_its_macros(self) -> None:
         milter = self.milter()
@@ -90,7 +90,7 @@ class Told(MilterCase):
         milter = self.milter({b"O": negotiates(steps=0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x200)})
         await self.send(self.serve(self.filter_for(milter)))
         await self.settled(milter)
-        self.assertEqual(self.told(milter), ["negotiate", "eom", "abort", "quit_nc"])
+        self.assertEqual(self.told(milter), ["negotiate", "eom", "abort", "quit"])
 
     async def test_nobody_waits_for_answers_that_a_milter_will_not_give(self) -> None:
         milter = self.milter(dict.fromkeys((b"C", b"H", b"M", b"R", b"T", b"L", b"N", b"B"), b""))
@@ -98,7 +98,7 @@ class Told(MilterCase):
         dialled = await self.send(self.serve(self.filter_for(milter)))
         await self.settled(milter)
         self.assertEqual(dialled.codes[-2], 250)
-        self.assertEqual(self.told(milter), [*HELLO, *ALICE, *WHOLE, "quit_nc"])
+        self.assertEqual(self.told(milter), [*HELLO, *ALICE, *WHOLE, "quit"])
 
     async def test_one_that_has_seen_enough_of_the_body_gets_no_more_of_it(self) -> None:
         milter = self.milter({b"B": SKIP})
@@ -146,7 +146,7 @@ class Told(MilterCase):
 class Connections(MilterCase):
     async def test_messages_of_one_connection_share_one_with_the_milter(self) -> None:
         milter = self.milter()
-        dialled = await self.send(self.serve(self.filter_for(milter)), quits=False)
+        dialled = await self.send(self.serve(self.filter_for(milter, reuse=True)), quits=False)
         await dialled.message("alice", "bob")
         await dialled.hang_up()
         await self.settled(milter)
@@ -155,7 +155,7 @@ class Connections(MilterCase):
 
     async def test_the_next_connection_gets_what_the_last_one_has_left(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter))
+        listener = self.serve(self.filter_for(milter, reuse=True))
         for _ in range(3):
             await self.send(listener)
         await self.settled(milter)
@@ -164,7 +164,7 @@ class Connections(MilterCase):
         self.assertEqual(self.told(milter).count("negotiate"), 1)
 
     async def test_not_where_that_is_not_wanted_or_the_milter_is_too_old(self) -> None:
-        for script, options in (({}, {"reuse": False}), ({b"O": negotiates(version=4)}, {})):
+        for script, options in (({}, {"reuse": False}), ({b"O": negotiates(version=4)}, {"reuse": True})):
             milter = self.milter(script)
             listener = self.serve(self.filter_for(milter, **options))
             for _ in range(2):
@@ -174,7 +174,7 @@ class Connections(MilterCase):
 
     async def test_one_that_was_closed_meanwhile_costs_nobody_an_answer(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter))
+        listener = self.serve(self.filter_for(milter, reuse=True))
         await self.send(listener)
         milter.script[b"C"] = [CONTINUE, cutting]  # the second SMTP connection on it
         dialled = await self.send(listener)
@@ -182,7 +182,7 @@ class Connections(MilterCase):
 
     async def test_one_that_stood_idle_for_a_minute_is_not_used(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter))
+        listener = self.serve(self.filter_for(milter, reuse=True))
         await self.send(listener)
         self.clock.advance(61)
         await self.send(listener)
@@ -191,7 +191,7 @@ class Connections(MilterCase):
 
     async def test_who_is_between_messages_gives_his_up_and_is_introduced_again(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter, connections=1))
+        listener = self.serve(self.filter_for(milter, connections=1, reuse=True))
         first = await self.send(listener, quits=False)
         await self.send(listener)
         del milter.heard[:]
@@ -203,7 +203,7 @@ class Connections(MilterCase):
 
     async def test_who_is_amid_a_message_keeps_his_and_others_are_deferred(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter, connections=1))
+        listener = self.serve(self.filter_for(milter, connections=1, reuse=True))
         first = await self.dial(listener)
         await first.say(b"EHLO a.example\r\n")
         await first.say(b"MAIL FROM:<a@example.net>\r\n")
@@ -217,20 +217,20 @@ class Connections(MilterCase):
 
     async def test_a_filter_that_stops_says_goodbye(self) -> None:
         milter = self.milter()
-        bound = self.filter_for(milter)
+        bound = self.filter_for(milter, reuse=True)
         listener = self.serve(bound)
         waiting = await self.send(listener)
         open_one = await self.dial(listener)
         component: Any = bound.component
         await component.stop()
         await self.until(lambda: not milter.open)
-        self.assertEqual(self.told(milter)[-1], "quit_nc" if "quit" not in self.told(milter) else "quit")
+        self.assertEqual(self.told(milter)[-1], "quit")
         self.assertEqual(waiting.codes[-1], 221)
         open_one.lost()
 
     async def test_a_connection_that_goes_amid_a_message_leaves_none_behind(self) -> None:
         milter = self.milter()
-        listener = self.serve(self.filter_for(milter))
+        listener = self.serve(self.filter_for(milter, reuse=True))
         for steps in ((), (b"EHLO a.example\r\n",), (b"EHLO a.example\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<alice@example.org>\r\n")):
             dialled = await self.dial(listener)
             for step in steps:
@@ -301,7 +301,7 @@ class Answers(MilterCase):
         for letter, left in ((b"C", 2), (b"H", 3), (b"M", 4), (b"R", 5), (b"T", 6), (b"L", 7)):
             codes, listener, milter = await self.heard({letter: ACCEPT})
             self.assertEqual(codes[-1], 250, letter)
-            self.assertEqual(len([one for one in self.told(milter) if one not in ("abort", "quit_nc")]), left, letter)
+            self.assertEqual(len([one for one in self.told(milter) if one not in ("abort", "quit")]), left, letter)
             self.assertEqual(self.answers(listener), [])
 
     async def test_a_discard_throws_the_whole_message_away(self) -> None:
