@@ -6,6 +6,7 @@ In the order in which they are read:
 * `server`: the parts that live as long as the process
 * `policy`: the parts that a reload replaces: who exists, where recipients go, the filters and the limits
 * `filters`: binds the filters as the configuration says
+* `set_apart`: what becomes of copies that are not simply delivered
 * `outbound`: binds those who have a say about mail on its way out
 * `reload`: the policy in force, and the reload that puts another one in its place
 * `retirement`: stops what a reload has replaced once nothing uses it any more

@@ -19,6 +19,7 @@ from mailserver.assembly.logins import offers_logins
 from mailserver.assembly.outbound import asked_before, report_policies
 from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.assembly.server import Server
+from mailserver.assembly.set_apart import copy_policy_of
 from mailserver.assembly.submission import make_submission
 from mailserver.authentication.authenticator import Authenticator
 from mailserver.authentication.checkers import CheckerError
@@ -39,7 +40,7 @@ from mailserver.receive.absence import absence_of
 from mailserver.receive.encryption import Encryption
 from mailserver.receive.ends import ends_for
 from mailserver.receive.judging import Judging
-from mailserver.receive.profile import CopyPolicy, Profile
+from mailserver.receive.profile import Profile
 from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
 from mailserver.tls import ClientCertificates, IdentityError
@@ -162,10 +163,7 @@ class Policy:
             steady_seconds=time.monotonic,
             ends=ends_for(self._bound, service=service, clock=clock, generation=self.generation),
             service_extensions=added if added and listen is not None else None,
-            copy_policy=CopyPolicy(
-                reports=configuration.policy.per_recipient != "quarantine",
-                holds_quarantine=configuration.policy.quarantine == "hold",
-            ),
+            copy_policy=copy_policy_of(configuration),
         )  # fmt: skip
 
     def _encryption(self, listen: ListenTable) -> Encryption | None:

@@ -19,6 +19,7 @@ from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
 from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.sending import OwnMail
+from mailserver.assembly.set_apart import holding_of
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
@@ -45,7 +46,6 @@ from mailserver.processes.small import SmallProcesses
 from mailserver.processes.version import version
 from mailserver.queue.admin.quarantine import FilterHolds
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
-from mailserver.queue.holding import HoldingPolicy
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
 from mailserver.queue.report_policies import ReportPolicies
@@ -366,12 +366,6 @@ class Server:
             self._log_file.reopen()
         except OSError as error:
             self.log.error("the log file cannot be opened again: {error}", error=error)
-
-
-def holding_of(configuration: Configuration) -> HoldingPolicy:
-    """What becomes of what verdicts hold."""
-    policy = configuration.policy
-    return HoldingPolicy(policy.held_expire, policy.quarantine == "hold", policy.per_recipient != "quarantine")
 
 
 def space_of(section: str, name: str, use: str) -> str:

@@ -17,8 +17,9 @@ class PolicyTable(Options):
 
     per_recipient: Literal["quarantine", "report"] | None = None
     """What becomes of the copy that one recipient's filters refuse while another's take the message, where one reply has to do.
-    `quarantine`: it is held. `report`: a sender who has logged in, or a program of this host, gets a report; everybody else's is
-    held, since anybody may write any address there. Absent: `report`."""
+    `quarantine`: it is held. `report`: its sender gets a report, who has logged in, is a program of this host, or whose domain
+    passes DMARC and SPF; everybody else's is held, since anybody may write any address there. Absent: as `report`, but only for
+    who has logged in and programs of this host."""
     quarantine: Literal["junk", "hold"] = "junk"
     """Where a copy goes that a filter puts aside: `junk`, the Junk folder of its mailbox; `hold`, it is held in the queue. A copy
     for another host is held in any case."""

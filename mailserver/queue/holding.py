@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from mailserver.mail.answers import Defer, Discard, Local, Quarantine, Refuse, Remote, Verdict
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.known_sender import ToldSenders, is_told
 from mailserver.mail.outcomes import clean_text
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
@@ -49,11 +50,11 @@ NOBODY_DECIDED = "nobody has decided in time"
 @dataclass(frozen=True, slots=True)
 class HoldingPolicy:
     """What is held is discarded after `seconds`.  `holds_quarantine`: what is put aside is held, also a copy for a mailbox, which
-    else goes to Junk.  `reports`: a sender who has logged in is told of what is refused, where nobody else would be."""
+    else goes to Junk.  `told`: who hears of what is refused."""
 
     seconds: float = 30 * 86_400.0
     holds_quarantine: bool = False
-    reports: bool = True
+    told: ToldSenders = ToldSenders.USERS
 
 
 class Holding:
@@ -123,7 +124,8 @@ class Holding:
             return self._discarded(replace(judged, findings=found))
         if isinstance(verdict, Refuse):
             judged = replace(judged, findings=kept)
-            if self.policy.reports and envelope.peer.login and envelope.sender is not None:
+            known = (*before, *found)
+            if is_told(self.policy.told, sender=envelope.sender, login=envelope.peer.login, findings=known):
                 reply = Reply.of(550, verdict.enhanced, "Refused by policy")
                 return self._returned(judged, envelope, destination, reply, now)
             return self._held(judged, envelope, destination, HoldKind.REFUSED, now)

@@ -18,6 +18,7 @@ from mailserver.mail.answers import Defer, Finding, Local, Refuse, Remote, Verdi
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
+from mailserver.mail.known_sender import is_told
 from mailserver.mail.own_results import without_own_results
 from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Holder, kept_findings, with_holders
@@ -189,8 +190,9 @@ class AfterData:
         holds = [any(one.hold for one in holders) for holders in early]
         discarded = [transaction.discard or why for why in transaction.discarded]
         answers = Answers.EACH if profile.lmtp else Answers.WHERE_NEEDED if transaction.parameters.prdr else Answers.ONE
-        knows_sender = bool(transaction.peer.login) and transaction.sender is not None
-        reports = knows_sender and profile.copy_policy.reports
+        findings = transaction.envelope().findings
+        told, login = profile.copy_policy.told, transaction.peer.login
+        reports = is_told(told, sender=transaction.sender, login=login, findings=findings)
         return decide(verdicts, aside, discarded, answers=answers, reports=reports, holds=holds)
 
     def _early(self, n: int) -> tuple[Holder, ...]:

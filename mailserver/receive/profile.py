@@ -14,6 +14,7 @@ from mailserver.mail.answers import Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer
 from mailserver.mail.ids import IdSource
+from mailserver.mail.known_sender import ToldSenders
 from mailserver.mail.networks import Networks
 from mailserver.mail.parcel import Destination
 from mailserver.mail.reverse_names import LookUp
@@ -55,12 +56,12 @@ class ConnectionLimits:
 class CopyPolicy:
     """What becomes of copies that are not simply delivered.
 
-    `reports`: a sender who has logged in is told of the recipients whose verdicts refuse his message, where one reply cannot say
-    so; else those copies are held, as everybody else's are.  `holds_quarantine`: what is put aside is held, also a copy for a
+    `told`: who hears of the recipients whose verdicts refuse his message, where one reply cannot say so; everybody else's copies
+    are held.  `holds_quarantine`: what is put aside is held, also a copy for a
     mailbox, which else goes to Junk.
     """
 
-    reports: bool = True
+    told: ToldSenders = ToldSenders.USERS
     holds_quarantine: bool = False
 
 

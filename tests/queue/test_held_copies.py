@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThread
 from mailserver.mail.added_header import AddHeader
 from mailserver.mail.answers import Accept, Defer, Delayed, Discard, Finding, Pass, Quarantine, Refuse, Remote
 from mailserver.mail.content import Content
+from mailserver.mail.known_sender import ToldSenders
 from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Hold, Holder, HoldKind, Returned, kept_findings, put_aside
 from mailserver.queue.admin.changes import Verb
@@ -147,6 +148,21 @@ class Held(HeldCase):
         ((_, octets, _, _),) = self.relay.parcels
         self.assertIn(b"rfc822; bob@example.org", octets)
         self.assertIn(b"550 5.7.1 Refused by policy", octets)
+
+    async def test_a_refusal_that_comes_later_is_told_to_a_stranger_whose_domain_answers_for_it_where_that_was_said(self):
+        for told, answered in ((ToldSenders.KNOWN, True), (ToldSenders.KNOWN, False), (ToldSenders.USERS, True)):
+            queue = await self.queue(holding=HoldingPolicy(told=told))
+            self.verdicts = [Refuse("no")]
+            spf = Finding("spf", properties={"result": "pass", "scope": "mfrom", "domain": "example.com"}, source="spf")
+            dmarc = Finding("dmarc", properties={"result": "pass" if answered else "fail"}, source="dmarc")
+            id = await self.send(queue, {0: Hold(HoldKind.UNDECIDED, "not now", (spf, dmarc))}, remote(0))
+            is_told = told is ToldSenders.KNOWN and answered
+            self.clock.advance(70)
+            await self.until(lambda id=id: {"held", "failed", "settled"} & set(self.steps.of(id)))
+            if is_told:
+                await self.pass_time(1, id, "settled")
+            self.assertEqual(self.reported, ["bob@example.com"] if is_told else [])
+            await self.stop(queue)
 
 
 class AskedAbout(HeldCase):
