@@ -188,8 +188,7 @@ class Policy:
         """Start what does not run yet, and make the accounts' mailboxes.  An error stops the start, or the reload."""
         server, seconds = self._server, self._start_seconds
         await start_component(self.certificates, self._asking, seconds, (*REASONS, IdentityError))
-        for owned in self._held:
-            await server.components.start(owned, seconds)
+        await self.start_components()
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(server.local):
             await self._prepare(seconds)
         server.attempts.use(self._before)
@@ -198,6 +197,18 @@ class Policy:
         server.serve_with(self.router, self._judging, self.generation)
         server.certificates = self.certificates
         show_filters(self._bound, server.register)
+
+    async def start_components(self) -> None:
+        """Start those that do not run yet, and nothing else."""
+        for owned in self._held:
+            await self._server.components.start(owned, self._start_seconds)
+
+    def profile_of(self, service: str) -> Profile:
+        """How the first listener of this service behaves, or one would that has neither a port nor TLS."""
+        for listen in self._configuration.listen:
+            if listen.service == service:
+                return self.profiles[listen.endpoint]
+        return self._profile(service, None)
 
     async def _prepare(self, seconds: float) -> None:
         """The accounts have to tell who there is.  That the mailboxes are made at once is a comfort: mail makes those missing."""

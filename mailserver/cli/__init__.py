@@ -50,6 +50,7 @@ In the order in which they are read:
 * `sendmail_message`: a message as a program types it, completed so that it can travel
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
 * `explain`: ``mailserver explain``: the road of a message or a connection
+* `replay`: ``mailserver replay``: what would become of a message, without anything coming of it
 * `verdicts`: what `explain` says of verdicts: what was found, and what would have changed them
 * `decode`: ``mailserver decode``: the sessions in a capture file
 * `decode_output`: how it shows a session, and figures

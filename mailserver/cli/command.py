@@ -44,6 +44,7 @@ COMMANDS = {
     "explain": "the road of a message, also of a refused one; or which ones may be meant",
     "decode": "the dialogues, messages and figures of SMTP in a capture file",
     "record": "record what the server says to one peer and hears from it, also inside TLS",
+    "replay": "what would become of a message, without anything coming of it",
     "sink": "take every mail, keep none, print it: to try programs that send",
     "plugins": "list components, check them, begin a new one",
     "manual": "print the manual page, or completion for a shell",

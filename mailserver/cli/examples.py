@@ -132,6 +132,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver explain --sender '*@example.net' --recipient alice@example.org --since 2d",
     ),
     "mailserver checkpassword": ("mailserver checkpassword --service imap /usr/lib/dovecot/checkpassword-reply",),
+    "mailserver replay": (
+        "mailserver replay odd.eml --from bob@example.net --to alice@example.org --ip 192.0.2.7 --helo mx.example.net",
+        "mailserver replay odd.eml --from bob@example.net --to alice@example.org --ip 192.0.2.7 --config new.toml",
+    ),
     "mailserver sink": ("mailserver sink", "mailserver sink --port 2526 --rcpt '451 4.3.0 Later' --count 1"),
     "mailserver decode": (
         "mailserver decode capture.pcap --peer 192.0.2.7 --save messages",

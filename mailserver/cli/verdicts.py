@@ -77,8 +77,7 @@ def explained(steps: Sequence[Step]) -> list[Explained]:
     answers = filter_steps(steps)
     if not answers:
         return []
-    recipients = recipients_of(steps) or [""]
-    found = [_explained(one, about(answers, one)) for one in recipients]
+    found = [_explained(one, about(answers, one, at_rcpt=at_rcpt)) for one, at_rcpt in recipients_of(steps).items()]
     return [one for one in found if one.answers]
 
 

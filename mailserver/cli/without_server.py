@@ -111,13 +111,13 @@ def _filters(configuration: Configuration, catalogue: Catalogue, services: Servi
             yield name, build_component(catalogue.factory("filter", table.use), table.options, services)
 
 
-def finished(awaitable: Awaitable[Any]) -> Any:
-    """The result, waited for where threads of the component's own work on it.  Raises `NotNow` where none comes."""
+def finished(awaitable: Awaitable[Any], seconds: float = ANSWER_SECONDS) -> Any:
+    """The result, waited for where threads of the component's own, or the network, have it.  Raises `NotNow` where none comes."""
     seen: list[Any] = []
     result = now_or_later(awaitable)
     maybeDeferred(lambda: result).addBoth(seen.append)
     if not seen:
-        _wait_for(seen)
+        _wait_for(seen, seconds)
     if not seen:
         raise NotNow("the accounts can only be looked at while the server runs")
     if isinstance(seen[0], Failure):
@@ -125,13 +125,13 @@ def finished(awaitable: Awaitable[Any]) -> Any:
     return seen[0]
 
 
-def _wait_for(seen: list[Any]) -> None:
+def _wait_for(seen: list[Any], seconds: float) -> None:
     """Let threads bring their answers: a command has no reactor that runs, so it is turned here."""
     from twisted.internet import reactor
 
     turned: Any = reactor
     if turned.running or threading.current_thread() is not threading.main_thread():
         return
-    until = time.monotonic() + ANSWER_SECONDS
+    until = time.monotonic() + seconds
     while not seen and time.monotonic() < until:
         turned.iterate(TURN_SECONDS)

@@ -139,6 +139,7 @@ class ARCFactory:
     name = "arc"
     summary = "Verifies ARC chains, and says what trusted sealers had found (RFC 8617)."
     api_version = "1.0"
+    replays = True
     provides = IContentFilter
     options = ARCOptions
 

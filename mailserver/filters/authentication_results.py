@@ -133,6 +133,7 @@ class AuthenticationResultsFactory:
     name = "authentication_results"
     summary = "Writes what SPF, DKIM, ARC and DMARC have found into the message (Authentication-Results, RFC 8601)."
     api_version = "1.0"
+    replays = True
     provides = IModifier
     options = AuthenticationResultsOptions
 

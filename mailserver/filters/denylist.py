@@ -103,6 +103,7 @@ class DenylistFactory:
     name = "denylist"
     summary = "Refuses or defers peers by network or HELO name, and senders by address or domain."
     api_version = "1.0"
+    replays = True
     provides = (IPeerFilter, ISenderFilter)
     options = DenylistOptions
 

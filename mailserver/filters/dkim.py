@@ -96,6 +96,7 @@ class DKIMFactory:
     name = "dkim"
     summary = "Verifies DKIM signatures and notes what came of each (RFC 6376)."
     api_version = "1.0"
+    replays = True
     provides = IContentFilter
     options = DKIMOptions
 

@@ -207,6 +207,7 @@ class DKIMSigningFactory:
     name = "dkim_signing"
     summary = "Signs what users, local programs and the server itself send, and what aliases send on (DKIM, RFC 6376)."
     api_version = "1.0"
+    replays = True
     provides = ISigner
     options = DKIMSigningOptions
 

@@ -231,6 +231,7 @@ class DMARCFactory:
     name = "dmarc"
     summary = "Judges messages by what their authors' domains ask for (DMARC, RFC 9989)."
     api_version = "1.0"
+    replays = True
     provides = IContentFilter
     options = DMARCOptions
 

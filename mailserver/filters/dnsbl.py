@@ -359,6 +359,7 @@ class DNSListsFactory:
     name = "dnsbl"
     summary = "Asks DNS lists about peers, the names they give and senders' domains (RFC 5782)."
     api_version = "1.0"
+    replays = True
     provides = (IPeerFilter, ISenderFilter)
     options = DNSListsOptions
 

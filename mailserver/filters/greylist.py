@@ -186,6 +186,7 @@ class GreylistFactory:
     name = "greylist"
     summary = "Asks doubtful strangers to come again, once (greylisting, RFC 6647)."
     api_version = "1.0"
+    replays = True
     provides = IRecipientFilter
     options = GreylistOptions
 

@@ -222,6 +222,7 @@ class ListsFactory:
     name = "lists"
     summary = "White, black and grey lists of the site, of domains and of users, changed while the server runs."
     api_version = "1.0"
+    replays = True
     provides = (ISenderFilter, IRecipientFilter, IRecipientContentFilter)
     options = ListsOptions
 

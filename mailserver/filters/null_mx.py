@@ -49,6 +49,7 @@ class NullMXFactory:
     name = "null_mx"
     summary = "Refuses senders whose domain takes no mail itself (null MX, RFC 7505)."
     api_version = "1.0"
+    replays = True
     provides = ISenderFilter
     options = NullMXOptions
 

@@ -217,6 +217,7 @@ class PeerRulesFactory:
     name = "peer_rules"
     summary = "Looks at a peer's name in the DNS, the name that it gives, and whether it encrypts."
     api_version = "1.0"
+    replays = True
     provides = (IPeerFilter, ISenderFilter)
     options = PeerRulesOptions
 

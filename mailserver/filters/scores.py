@@ -295,6 +295,7 @@ class ScoresFactory:
     name = "scores"
     summary = "Adds up the scores of what the other filters have found: a tag, junk, held, later or no, by thresholds."
     api_version = "1.0"
+    replays = True
     provides = IScorer
     options = ScoresOptions
 

@@ -157,6 +157,7 @@ class SPFFactory:
     name = "spf"
     summary = "Asks whether the peer may send for the sender's domain, and notes the answer (SPF, RFC 7208)."
     api_version = "1.0"
+    replays = True
     provides = ISenderFilter
     options = SPFOptions
 

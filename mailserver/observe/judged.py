@@ -21,6 +21,7 @@ __all__ = ["FACTS", "FilterStep", "about", "filter_steps", "recipients_of"]
 FACTS = "facts"
 WORDS = re.compile(r"(?s)(.+?) (-?[0-9.]+(?:e[+-]?[0-9]+)?)(?:: (.*))?")
 PEER = "peer"
+AFTER_DATA = ("content", "content_for", "score", "edits", "sign")
 VERDICTS = {"Refuse": "refuse", "Defer": "defer", "Discard": "discard", "Disconnect": "disconnect", "Quarantine": "junk"}
 
 
@@ -45,24 +46,39 @@ def filter_steps(steps: Iterable[Step]) -> list[FilterStep]:
     return [_filter_step(step) for step in steps if step.step == "filter" and step.fields.get("stage") != "tags"]
 
 
-def recipients_of(steps: Iterable[Step]) -> list[str]:
-    """Everybody for whom the message was, in the order in which they were named; also those who were refused at RCPT."""
-    found: dict[str, None] = {}
+def recipients_of(steps: Iterable[Step]) -> dict[str, bool]:
+    """Everybody of whom a verdict can be told, in the order in which they were named, and whether he was refused at RCPT.
+
+    "" stands for those whom the road does not name, as where the data were refused.
+    """
+    found: dict[str, bool] = {}
+    is_accepted = has_content = False
     for step in steps:
-        named = step.fields.get("recipients") if step.step == "accepted" else None
-        if isinstance(named, list):
-            found.update(dict.fromkeys([one for one in named if isinstance(one, str)]))
-        one = step.fields.get("recipient")
-        if step.step in ("refused", "filter") and isinstance(one, str) and one:
-            found[one] = None
-    return list(found)
+        fields = step.fields
+        one = fields.get("recipient")
+        if step.step == "accepted":
+            is_accepted = True
+            named = fields.get("recipients")
+            found |= dict.fromkeys([one for one in named if isinstance(one, str)] if isinstance(named, list) else [], False)
+        elif step.step == "filter":
+            has_content = has_content or fields.get("stage") in AFTER_DATA
+            if isinstance(one, str) and one:
+                found.setdefault(one, False)
+        elif step.step == "refused" and isinstance(one, str) and one and fields.get("stage") == "rcpt":
+            found[one] = True
+    if not is_accepted and (has_content or not found) and all(found.values()):
+        found[""] = False
+    return found
 
 
-def about(steps: Sequence[FilterStep], recipient: str) -> list[FilterStep]:
-    """What holds for one recipient ("": for all, as where nobody was named).  Who has answered twice has changed his answer."""
+def about(steps: Sequence[FilterStep], recipient: str, *, at_rcpt: bool = False) -> list[FilterStep]:
+    """What holds for one recipient ("": for all, as where nobody was named).  Who has answered twice has changed his answer.
+
+    `at_rcpt`: he was refused there, so what came later was not about him.
+    """
     latest: dict[tuple[str, str, str], FilterStep] = {}
     for step in steps:
-        if step.recipient in ("", recipient):
+        if step.recipient in ("", recipient) and not (at_rcpt and step.stage in AFTER_DATA):
             key = step.filter, step.stage, step.recipient
             before = latest.pop(key, None)
             if step.stage == PEER and before is not None:  # asked at connect and after each EHLO: what was worse stays

@@ -178,6 +178,11 @@ class Shipped:
         """The class of the options."""
         return self._real().options  # type: ignore[no-any-return]
 
+    @property
+    def replays(self) -> bool:
+        """Whether `mailserver replay` may ask it."""
+        return bool(getattr(self._real(), "replays", False))
+
     def build(self, options: Any, services: Services) -> Any:
         """Return the component."""
         return self._real().build(options, services)

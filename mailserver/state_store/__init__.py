@@ -12,6 +12,7 @@ In the order in which they are read:
 * `records_file`: the file of the durable records, `records.db`
 * `records`: durable facts of people (`IRecords`)
 * `learnt_file`: what was learnt of messages, in a file of the filter that learns
+* `read_only`: state and records as they stand in the files, for whoever must change nothing
 """
 
 from mailserver.state_store.records import RecordStore

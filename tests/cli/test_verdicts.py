@@ -129,6 +129,11 @@ class Explained(MailCase):
             self.assertIn(refused["id"], refused["reply"])
             self.assertTrue(one.changes, what)
 
+    def test_who_was_refused_at_rcpt_has_nothing_to_do_with_what_came_later(self) -> None:
+        what = {"first recipient alice": Refuse("not her"), "second content": Refuse("nobody")}
+        said = self.said(what, "alice@example.org", "bob@example.org")
+        self.assertEqual([(one.recipient, [it.filter for it in one.answers]) for one in said], [("alice@example.org", ["first"]), ("", ["second"])])
+
     def test_what_does_not_count_is_shown_and_not_weighed(self) -> None:
         (one,) = self.said({"quiet content": Refuse("never"), "first content": Pass(findings=(Finding("a", 1.0),))})
         self.assertEqual((one.outcome, one.changes), ("", ["2 points more: tagged"]))
@@ -175,4 +180,4 @@ class ReadBack(MailCase):
 
     def test_a_road_without_filters_has_nothing_to_say(self) -> None:
         steps = [Step(0.0, "x", "accepted", {"recipients": ["alice@example.org", 3]})]
-        self.assertEqual((explained(steps), recipients_of(steps), about([], "")), ([], ["alice@example.org"], []))
+        self.assertEqual((explained(steps), recipients_of(steps), about([], "")), ([], {"alice@example.org": False}, []))
