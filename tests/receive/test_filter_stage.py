@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,7 +16,7 @@ from mailserver.mail.answers import Accept, Defer, Disconnect, Finding, Pass, Qu
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.budget import Budget, Budgets
-from mailserver.receive.judging import BoundFilter, Judging
+from mailserver.receive.judging import PASSED, BoundFilter, Judging
 
 PEER = Peer("192.0.2.1", 40000, "mx")
 BOB, EVE = Recipient(Address("bob", "example.org")), Recipient(Address("eve", "example.org"))
@@ -169,6 +170,25 @@ class WhatAnAcceptTakesAway(GroupsCase):
     def test_it_leaves_a_finding_for_later_stages(self) -> None:
         judgement = self.judge(self.filter("list", Accept("listed")))
         self.assertEqual(judgement.findings, (Finding("accepted", 0.0, "listed", source="list"),))
+
+
+class BesideOneThatHangs(GroupsCase):
+    def test_normal_mail_is_judged_in_the_same_turn_as_ever(self) -> None:
+        @implementer(IPeerFilter)
+        class HangsForOne:
+            async def judge_peer(self, peer: Peer) -> Any:
+                return await Deferred() if peer.address == "192.0.2.66" else Pass()
+
+        for _ in range(3):
+            judging = Judging([BoundFilter("hangs", HangsForOne()), self.filter("other", Pass())], clock=self.clock)
+            self.assertIs(judging.peer(PEER), PASSED)
+            hanging = [judging.peer(replace(PEER, address="192.0.2.66")) for _ in range(100)]
+            for _ in range(5):
+                self.assertIs(judging.peer(PEER), PASSED)  # no Deferred, so no turn of the reactor
+            self.clock.advance(10)
+            self.assertIs(judging.peer(PEER), PASSED)
+            self.assertEqual({type(self.successResultOf(one).verdict) for one in hanging}, {Defer})  # type: ignore[arg-type]
+            self.assertIs(judging.peer(PEER), PASSED)
 
 
 class ErrorBudgets(GroupsCase):
