@@ -10,15 +10,16 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.logger import Logger
 
 from mailserver.api import Clock, Envelope, Finding, IStateStore
 from mailserver.trust.dmarc_record import DMARCRecord, parse_record
-from mailserver.trust.dmarc_report import DomainResult, Override, ReportRow, row_of
+from mailserver.trust.dmarc_report import DomainResult, Override, ReportRow
 
 __all__ = ["DAY_SECONDS", "DMARCFacts", "ReportGroup", "day_of", "row_about", "start_of"]
 
@@ -29,7 +30,8 @@ ROWS_MOST = 2_000  # of a report
 ROWS_OF_DAY_MOST = 100_000
 REMEMBERED = 20_000  # rows that are known to be there
 SIGNATURES_MOST = 10
-PAGE = 1_000
+PAGE = 10_000
+ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 TEXT_CHARACTERS = 255
 DOMAIN = re.compile(r"[a-z0-9._\-]{1,253}")  # a stranger may have others in his zone
 
@@ -62,7 +64,7 @@ class DMARCFacts:
     async def take(self, terms: str, domain: str, row: ReportRow) -> bool:
         """Count the message of this row, whose `count` is left out.  Whether it will be in a report.  Raises `StorageFault`."""
         group = ReportGroup(day_of(self._clock.seconds()), domain, _digest(terms))
-        text = json.dumps(asdict(replace(row, count=0)), separators=(",", ":"))
+        text = _text_of(row)
         key = f"{group.path}/{_digest(text)}"
         if key not in self._known and not await self._has_room(group, key, terms, text):
             return False
@@ -86,12 +88,15 @@ class DMARCFacts:
         for key, value in await self._all(f"row/{group.path}/"):
             count = counts.get(key.rpartition("/")[2], 0)
             if count > 0:
-                rows.append(replace(row_of(json.loads(value)), count=count))
+                rows.append(_row_of(value, count))
         return sorted(rows, key=lambda row: (-row.count, row.source, row.header_from))
 
-    async def messages(self, group: ReportGroup) -> int:
-        """How many messages it is about."""
-        return sum([int(value) for _, value in await self._all(f"count/{group.path}/")])
+    async def messages(self, day: str) -> Mapping[ReportGroup, int]:
+        """How many messages each report of a day is about."""
+        found: Counter[ReportGroup] = Counter()
+        for key, value in await self._all(f"count/{day}/"):
+            found[ReportGroup(*key.split("/")[1:4])] += int(value)
+        return found
 
     async def left_out(self, day: str) -> int:
         """How many messages of the day had no room."""
@@ -136,13 +141,10 @@ def row_about(envelope: Envelope, finding: Finding) -> ReportRow | None:
     A public suffix gets none: what is below it belongs to others, who have asked for nothing (RFC 9990, "Feedback Leakage").
     """
     said = finding.properties
-    result, domain, terms = (str(said.get(name) or "") for name in ("result", "domain", "terms"))
-    record = parse_record(str(said.get("record") or ""), terms.encode())
-    if result not in ("pass", "fail") or record is None or not said.get("reports") or envelope.peer.ip is None:
+    result, domain, record = (str(said.get(name) or "") for name in ("result", "domain", "record"))
+    if result not in ("pass", "fail") or not said.get("reports") or envelope.peer.ip is None:
         return None
-    if DOMAIN.fullmatch(record.domain) is None:
-        return None
-    if record.psd == "y" and record.domain != domain:
+    if DOMAIN.fullmatch(record) is None or ("psd=y" in str(said.get("terms")) and record != domain):
         return None
     aligned = str(said.get("aligned") or "").split()
     disposition = str(said.get("disposition") or "none")
@@ -183,6 +185,30 @@ def _result_of(finding: Finding) -> tuple[str, DomainResult] | None:
     said: Any = finding.properties
     domain, result, selector = (str(said.get(name) or "")[:TEXT_CHARACTERS] for name in ("domain", "result", "selector"))
     return (finding.name, DomainResult(domain, result, selector)) if domain and result else None
+
+
+def _text_of(row: ReportRow) -> str:
+    """A row without its count: the same text for equal messages."""
+    results = [[[one.domain, one.result, one.selector] for one in several] for several in (row.signatures, row.senders)]
+    overrides = [[one.kind, one.comment] for one in row.overrides]
+    values = row.source, row.disposition, row.dkim, row.spf, row.header_from, row.envelope_from
+    return ENCODE([*values, overrides, *results])
+
+
+def _row_of(text: bytes, count: int) -> ReportRow:
+    source, disposition, dkim, spf, header_from, envelope_from, overrides, signatures, senders = json.loads(text)
+    return ReportRow(
+        source,
+        count,
+        disposition,
+        dkim,
+        spf,
+        header_from,
+        envelope_from,
+        tuple([Override(*one) for one in overrides]),
+        tuple([DomainResult(*one) for one in signatures]),
+        tuple([DomainResult(*one) for one in senders]),
+    )
 
 
 def day_of(seconds: float) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mailserver.api import IRecords, IStateStore, StorageFull
-from mailserver.trust.dmarc_report import AggregateReport, ReportRow
+from mailserver.trust.dmarc_report import AggregateReport, ReportRow, row_of
 
 __all__ = ["KeptReport", "ReceivedReports"]
 
@@ -22,6 +23,7 @@ KEPT_MOST = 20_000  # records: reports with up to a few hundred rows have one
 PORTION = 200  # rows
 VALUE_OCTETS = 60_000
 PAGE = 50
+KEY = re.compile(r"in/[^/]+/\d{12}/[0-9a-f]{20}/\d{4}")
 SPAN_SECONDS = 100 * 86_400  # longer than any report's: what begins before that ends before, too
 END = "\U0010ffff"
 
@@ -71,7 +73,7 @@ class ReceivedReports:
         rows: list[Any] = []
         kept: list[Any] | None = None
         async for _, value in self._items(f"in/{domain}/" if domain else "in/"):
-            about, portion = json.loads(zlib.decompress(value))
+            about, portion = _unpacked(value)
             if about is not None:
                 if kept is not None:
                     yield _kept(kept, rows)
@@ -88,7 +90,7 @@ class ReceivedReports:
         old: set[str] = set()
         async for key, value in self._items("in/"):
             place = key.rpartition("/")[0]
-            about, _ = json.loads(zlib.decompress(value))
+            about, _ = _unpacked(value)
             begin = int(key.split("/")[2])
             if begin < before - SPAN_SECONDS or (about is not None and about[0]["end"] < before):
                 old.add(place)
@@ -107,8 +109,9 @@ class ReceivedReports:
     async def _items(self, first: str) -> AsyncIterator[tuple[str, bytes]]:
         at = first
         while page := await self._records.items(at, first + END, PAGE):
-            for item in page:
-                yield item
+            for key, value in page:
+                if KEY.fullmatch(key):  # another one may have been imported
+                    yield key, value
             at = page[-1][0] + "\0"
 
 
@@ -129,6 +132,23 @@ def _cut(portion: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _packed(value: Any) -> bytes:
     return zlib.compress(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _unpacked(value: bytes) -> tuple[Any, list[Any]]:
+    """What stands in a record; nothing in one that was not written here."""
+    try:
+        about, portion = json.loads(zlib.decompress(value))
+        rows = [row_of(one) for one in portion]
+        if about is not None:
+            report = AggregateReport.of({**about[0], "rows": []})
+            numbers = [report.begin, report.end, about[3], about[4]]
+        else:
+            numbers = []
+        if all(isinstance(one, int | float) for one in [*numbers, *[row.count for row in rows]]):
+            return about, portion
+    except (ValueError, TypeError, LookupError, AttributeError, zlib.error):
+        pass
+    return None, []
 
 
 def _kept(about: list[Any], rows: Sequence[Any]) -> KeptReport:

@@ -156,13 +156,14 @@ class _Orders:
         now = self._clock.seconds()
         for n in range(DAYS + 2):
             day = day_of(start_of(day_of(now)) - n * DAY_SECONDS)
+            messages = await self._facts.messages(day)
             for group, _ in (await self._facts.groups(day))[:SHOWN_MOST]:
                 id = sending.id_of(group)
                 if (day, id) not in known:
                     words = "collecting" if n == 0 else "waiting" if n <= DAYS else "given up"
                     sent.append({
                         "day": day, "domain": group.domain, "state": words, "due": sending.due_at(group),
-                        "messages": await self._facts.messages(group), "to": {}, "report": id,
+                        "messages": messages.get(group, 0), "to": {}, "report": id,
                     })  # fmt: skip
         return sorted(sent, key=lambda one: (one["day"], one["domain"]), reverse=True)[:SHOWN_MOST]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -65,13 +65,20 @@ REPORTS_OF_ONE_MOST = 300  # in a day
 UNREAD_MOST = 1_000  # in a day
 HOUR_SECONDS = 3600.0
 LATER = Reply.of(451, "4.3.0", "Local error, please try again later")
+def _in_ascii(address: Address) -> Address:
+    if not address.local.isascii():
+        raise ValueError("the address from which reports are sent is in ASCII")
+    return Address(address.local, address.domain_key)
+
+
+Sender = Annotated[MailAddress, AfterValidator(_in_ascii)]
 LocalPart = Annotated[str, Field(pattern=r"^[a-z0-9._\-]{0,64}$")]
 
 
 class DMARCReportsOptions(Options):
     """Who reports, and where reports of others are read."""
 
-    sender: MailAddress | None = None
+    sender: Sender | None = None
     """From whom reports are sent, of a domain of ours with keys for DKIM: `dmarc-reports@example.org`. Absent: none are sent."""
     organization: str = Field(default="", max_length=100)
     """The name under which they are sent; empty: the sender's domain."""
@@ -115,6 +122,7 @@ class DMARCReports:
                 make=services.run_in_thread,
                 clock=services.clock,
                 sender=options.sender,
+                hostname=services.hostname,
                 organization=options.organization,
                 spread_seconds=options.spread,
                 without=options.without,
@@ -131,11 +139,18 @@ class DMARCReports:
         now = self._clock.seconds()
         if now - self._tidied_at >= HOUR_SECONDS or now < self._tidied_at:
             self._tidied_at = now
-            await self.received.forget(now - self._options.retention)
-            if self.sending is not None:
-                await self.sending.forget(now - self._options.retention)
+            await self._forget(now - self._options.retention)
         if self.sending is not None:
             await self.sending.run()
+
+    async def _forget(self, before: float) -> None:
+        """No report of ours waits for that."""
+        try:
+            await self.received.forget(before)
+            if self.sending is not None:
+                await self.sending.forget(before)
+        except StorageFault as fault:
+            self.log.warn("old DMARC reports cannot be forgotten now: {fault}", fault=fault)
 
     # --- What we report. ---
 
@@ -217,7 +232,8 @@ class DMARCReports:
         now = self._clock.seconds()
         self.log.info("{id}: a DMARC report for {address} is not read: {why}", id=envelope.id, address=str(address), why=why)
         if await self._state.add(f"unread-of/{day_of(now)}", 1, 2.0 * DAY_SECONDS) <= UNREAD_MOST:
-            told = json.dumps([now, envelope.id, str(envelope.sender or ""), str(address), why[:1000]])
+            sender = "" if envelope.sender is None else envelope.sender.domain_key
+            told = json.dumps([now, envelope.id, sender, str(address), why[:1000]])
             await self._state.put(f"unread/{now:014.2f}/{envelope.id}", told.encode(), self._options.retention)
 
     async def _query(self, name: str, record_type: str) -> Any:

@@ -59,13 +59,18 @@ class SentReport:
         return json.dumps([self.id, self.day, self.domain, self.messages, self.rows, self.at, self.to, self.is_done]).encode()
 
     @classmethod
-    def of(cls, octets: bytes) -> SentReport:
-        """What `octets` has made."""
-        return cls(*json.loads(octets))
+    def read(cls, octets: bytes) -> SentReport | None:
+        """What `octets` has made; None for what it has not."""
+        try:
+            return cls(*json.loads(octets))
+        except (ValueError, TypeError):
+            return None
 
 
 class DMARCSending:
-    """`sender` is who reports.  `spread_seconds`: the reports of a day leave within so long after its end.
+    """`sender` is who reports, `hostname` the server that does.
+
+    `spread_seconds`: the reports of a day leave within so long after its end.
 
     `make` calls a function that takes its time, in a thread.  Domains in `without` get no reports.
     """
@@ -82,6 +87,7 @@ class DMARCSending:
         make: Callable[..., Awaitable[Any]],
         clock: Clock,
         sender: Address,
+        hostname: str,
         organization: str,
         spread_seconds: float,
         without: Sequence[str] = (),
@@ -97,8 +103,10 @@ class DMARCSending:
         self._organization = organization or self.receiver
         self._spread_seconds = spread_seconds
         self._without = frozenset(without)
-        self._done: set[ReportGroup] = set()
+        self._hostname = hostname
+        self._waiting: dict[str, dict[ReportGroup, tuple[float, DMARCRecord]]] = {}  # by day
         self._again: dict[ReportGroup, float] = {}
+        self._told: set[ReportGroup] = set()
         self._turn = DeferredLock()
 
     async def run(self) -> int:
@@ -111,19 +119,20 @@ class DMARCSending:
 
     async def _run(self) -> int:
         now = self._clock.seconds()
-        today = day_of(now)
-        self._done = {one for one in self._done if start_of(one.day) > now - 7 * DAY_SECONDS}
         self._again = {one: until for one, until in self._again.items() if until > now}
-        due: list[tuple[float, ReportGroup, DMARCRecord]] = []
-        for n in range(DAYS, 0, -1):
-            day = day_of(start_of(today) - n * DAY_SECONDS)
-            for group, record in await self._facts.groups(day):
-                if self.due_at(group) <= now and group not in self._done and group not in self._again:
-                    due.append((self.due_at(group), group, record))
+        await self._look_at_days(now)
+        due = [
+            (at, group, record)
+            for waiting in self._waiting.values()
+            for group, (at, record) in waiting.items()
+            if at <= now and group not in self._again
+        ]
         done = 0
         for _, group, record in sorted(due, key=lambda one: one[:2])[:AT_ONCE_MOST]:
             try:
                 await self._report(group, record)
+                self._waiting[group.day].pop(group, None)
+                self._told.discard(group)
                 done += 1
             except (LookupFailed, CannotTell, StorageFault) as error:
                 self._later(group, f"{type(error).__name__}: {error}")
@@ -132,15 +141,26 @@ class DMARCSending:
                 self._later(group, "")
         return done
 
+    async def _look_at_days(self, now: float) -> None:
+        """What waits of the days that are over.  A day that is over does not change: each is looked at once."""
+        today = start_of(day_of(now))
+        days = [day_of(today - n * DAY_SECONDS) for n in range(DAYS, 0, -1)]
+        days = [day for day in days if start_of(day) + DAY_SECONDS + FIRST_SECONDS <= now]
+        self._waiting = {day: groups for day, groups in self._waiting.items() if day in days}
+        for day in days:
+            if day not in self._waiting:
+                found = await self._facts.groups(day)
+                self._waiting[day] = {group: (self.due_at(group), record) for group, record in found}
+
     def due_at(self, group: ReportGroup) -> float:
         """When a report leaves: each domain has a moment of its own, so that not all hosts of the world send at midnight."""
-        digest = hashlib.sha256(f"{self.receiver}/{group.path}".encode()).digest()
+        digest = hashlib.sha256(f"{self._hostname}/{group.path}".encode()).digest()
         share = int.from_bytes(digest[:4], "big") / 2**32
         return start_of(group.day) + DAY_SECONDS + FIRST_SECONDS + share * self._spread_seconds
 
     def id_of(self, group: ReportGroup) -> str:
         """The id of the report."""
-        return report_id(self.receiver, group.domain, start_of(group.day), group.digest)
+        return report_id(self.receiver, group.domain, start_of(group.day), f"{self._hostname} {group.digest}")
 
     async def report(self, group: ReportGroup, record: DMARCRecord) -> AggregateReport:
         """The report as it is now; it has no rows where there were no messages."""
@@ -198,7 +218,7 @@ class DMARCSending:
         found: list[SentReport] = []
         at = f"sent/{first}"
         while page := await self._records.items(at, "sent/\U0010ffff", PAGE):
-            found += [SentReport.of(value) for _, value in page]
+            found += [one for _, value in page if (one := SentReport.read(value)) is not None]
             at = page[-1][0] + "\0"
         return found
 
@@ -210,7 +230,7 @@ class DMARCSending:
     async def _report(self, group: ReportGroup, record: DMARCRecord) -> None:
         key = f"sent/{group.path}"
         kept = await self._records.get(key)
-        sent = SentReport.of(kept) if kept is not None else None
+        sent = SentReport.read(kept) if kept is not None else None
         if sent is None or not sent.is_done:
             report = await self.report(group, record)
             if report.rows:
@@ -218,7 +238,6 @@ class DMARCSending:
                     messages = sum([row.count for row in report.rows])
                     sent = SentReport(report.id, group.day, group.domain, messages, len(report.rows), self._clock.seconds())
                 await self._send_to_all(key, sent, report)
-        self._done.add(group)
 
     async def _send_to_all(self, key: str, sent: SentReport, report: AggregateReport) -> None:
         for one in await self.destinations(report.published.domain):
@@ -241,7 +260,8 @@ class DMARCSending:
 
     def _later(self, group: ReportGroup, why: str) -> None:
         self._again[group] = self._clock.seconds() + AGAIN_SECONDS
-        if why:
+        if why and group not in self._told:
+            self._told.add(group)
             self.log.warn(
                 "the DMARC report of {day} about {domain} is sent later: {why}", day=group.day, domain=group.domain, why=why
             )

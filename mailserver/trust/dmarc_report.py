@@ -109,9 +109,12 @@ def row_of(plain: Mapping[str, Any]) -> ReportRow:
     })  # fmt: skip
 
 
-def report_id(receiver: str, domain: str, begin: int, terms: str) -> str:
-    """The id of a report ("Definition of Report-ID"), the same whenever it is made again."""
-    digest = hashlib.sha256("\0".join((receiver, domain, str(begin), terms)).encode("utf-8", "surrogatepass")).hexdigest()
+def report_id(receiver: str, domain: str, begin: int, more: str) -> str:
+    """The id of a report ("Definition of Report-ID"), the same whenever it is made again.
+
+    `more` tells it from others of this receiver about the same domain and time: another host's, or one about other terms.
+    """
+    digest = hashlib.sha256("\0".join((receiver, domain, str(begin), more)).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{digest[:20]}@{receiver}"
 
 

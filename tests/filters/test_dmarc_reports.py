@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -341,7 +343,8 @@ class Sending(ReportsCase):
 
     def test_records_are_read_again(self) -> None:
         one = SentReport("id", "2026-11-30", "example.net", 3, 1, 5.0, {"a@b.example": "x"}, True)
-        self.assertEqual(SentReport.of(one.octets()), one)
+        self.assertEqual(SentReport.read(one.octets()), one)
+        self.assertEqual([SentReport.read(octets) for octets in (b"x", b"[1]", b"{}", b"\xff")], [None] * 4)
 
 
 class _Records:
@@ -439,6 +442,24 @@ class Reading(ReportsCase):
         kept = self.answer(self.collected())
         self.assertEqual([one.report for one in kept], [report])
         self.assertGreater(len(self.answer(self.records.items("in/"))), 1)
+
+    def test_records_that_were_written_by_others_do_no_harm(self) -> None:
+        self.report(self.ours())
+        [(_, value)] = self.answer(self.records.items("in/"))
+        about, rows = json.loads(zlib.decompress(value))
+        for n, wrong in enumerate((
+            b"", b"\xff", zlib.compress(b"5"), zlib.compress(b"[1,2]"), zlib.compress(b"[null,[5]]"),
+            zlib.compress(json.dumps([[{}, 1, 2, 3, 4], []]).encode()),
+            zlib.compress(json.dumps([about, [{**rows[0], "count": "x"}]]).encode()),
+            zlib.compress(json.dumps([[{**about[0], "end": "x"}, *about[1:]], rows]).encode()),
+        )):  # fmt: skip
+            self.answer(self.records.put(f"in/example.org/{n:012d}/{n:020d}/0000", wrong))
+            self.answer(self.records.put(f"in/example.org/x{n}", wrong))
+            self.answer(self.records.put(f"sent/{self.today}/x/{n}", wrong))
+        self.assertEqual(self.command("show", domain="example.org")["messages"], 13)
+        self.assertEqual(self.command("reports"), [])
+        self.answer(self.reports.received.forget(self.clock.seconds()))
+        self.assertEqual(len(self.command("list")), 1)
 
     async def collected(self) -> list[Any]:
         return [one async for one in self.reports.received.all()]
