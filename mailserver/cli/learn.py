@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "unlearnt_moves"]
 
 SECONDS = 125.0
-AT_ONCE = 50
+AT_ONCE = 20
 FOLDERS_DEEP = 20
 UNREADABLE_TOLD = 20
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

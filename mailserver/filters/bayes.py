@@ -48,7 +48,7 @@ __all__ = ["Bayes", "BayesOptions", "factory"]
 
 MESSAGES_MOST = 64  # whose tokens are kept until all their recipients' copies are judged
 WORD_CHARACTERS = 40
-EXPIRE_EVERY_SECONDS = 3600.0
+HOUR_SECONDS = 3600.0
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
@@ -79,7 +79,7 @@ class BayesOptions(Options):
     vocabulary: Annotated[int, Field(ge=1000, le=10_000_000)] = 200_000
     """How many tokens a user knows, and the site: beyond that the rare ones leave, then those that were learnt longest ago."""
     expire: Annotated[Duration, Field(ge=86_400)] = 365 * 86_400.0
-    """How long a token or a message is known since it was learnt last."""
+    """How long a token or a message is known since it was learnt last: time in which the server runs."""
     moves: Count = 200
     """How many moved messages are learnt at one look; the others at the next one."""
 
@@ -110,7 +110,8 @@ class Bayes:
         self._services = services
         self._messages: OrderedDict[str, SubjectMessage] = OrderedDict()
         self._has_plain_owners = sweep is not None and not sweep.paths.has_domain
-        self._next_expiry = 0.0
+        self._next_hour = services.steady_seconds() + HOUR_SECONDS
+        self._expires = False
 
     # --- Life. ---
 
@@ -136,9 +137,12 @@ class Bayes:
         try:
             if self._sweep is not None:
                 await self._sweep.run()
-            if self._services.steady_seconds() >= self._next_expiry:
-                if not await self._learnt.expire(self._options.expire):
-                    self._next_expiry = self._services.steady_seconds() + EXPIRE_EVERY_SECONDS
+            if self._services.steady_seconds() >= self._next_hour:
+                self._next_hour += HOUR_SECONDS
+                self._expires = True
+                await self._learnt.grow_older()
+            if self._expires:
+                self._expires = bool(await self._learnt.expire(self._options.expire))
         except StorageFault:
             return  # `learnt` has told it
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from twisted.logger import Logger
 
 from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
+from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.state_store.learnt_file import LearntFile, Lesson, OwnerRow, Swept
 from mailserver.trust.bayes import Learned, TokenCounts, WordWeight, weigh
 from mailserver.trust.secret_key import secret_key
@@ -25,6 +26,7 @@ __all__ = ["KEY_FILE", "Learnt", "Opinion", "SubjectMessage", "file_of", "open_l
 KEY_FILE = "bayes.key"
 ROOM_OCTETS = 8 << 20  # without so much room nothing is learnt
 EXPIRED_AT_ONCE = 20_000
+DAY_SECONDS = 86_400
 
 T = TypeVar("T")
 
@@ -205,6 +207,8 @@ class Learnt:
             raise StorageBroken(self.fault)
         try:
             return await self._reading.run(function, reader, *arguments)
+        except (AllHang, QueueFull) as error:
+            raise StorageBroken(f"{self._path}: the disk does not answer: {error}") from error
         except StorageFault as error:
             await self._failed(error)
             raise
@@ -225,10 +229,13 @@ class Learnt:
         """Forget everything of an owner.  Whether there was anything.  Raises `StorageFault`."""
         return await self._written(lambda file: file.drop_owner(owner))
 
+    async def grow_older(self) -> None:
+        """An hour has passed.  Raises `StorageFault`."""
+        await self._written(LearntFile.grow_older)
+
     async def expire(self, seconds: float) -> int:
         """Drop a part of what nobody has learnt for so long.  Raises `StorageFault`."""
-        before = self._clock.seconds() - seconds
-        return await self._written(lambda file: file.expire(before=before, most=EXPIRED_AT_ONCE))
+        return await self._written(lambda file: file.expire(days=seconds / DAY_SECONDS, most=EXPIRED_AT_ONCE))
 
     async def mailbox(self, owner: str) -> Swept | None:
         """As the owner's mailbox was when it was looked at last.  Raises `StorageFault`."""
@@ -244,6 +251,8 @@ class Learnt:
             raise StorageBroken(self.fault)
         try:
             return await self._writing.run(work, writer)
+        except (AllHang, QueueFull) as error:
+            raise StorageBroken(f"{self._path}: the disk does not answer: {error}") from error
         except StorageFault as error:
             await self._failed(error)
             raise

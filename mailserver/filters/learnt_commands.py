@@ -7,7 +7,6 @@ file that it is told of.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import struct
 from collections import Counter
@@ -69,9 +68,9 @@ def _lessons_in(text: str, kind: Kind) -> list[Lesson]:
     try:
         rows: Any = json.loads(text)
         if not isinstance(rows, list) or len(rows) > MESSAGES_AT_ONCE:
-            raise ValueError("too many at once")
+            raise TypeError("too many at once")
         return [_lesson(kind, *row) for row in rows]
-    except (TypeError, binascii.Error, struct.error, RecursionError) as error:
+    except (TypeError, ValueError, struct.error, RecursionError) as error:  # those of JSON and of base64 are ValueErrors
         raise ValueError("that is nothing that could be learnt") from error
 
 

@@ -70,7 +70,7 @@ class MovedMailSweep:
                 break
             try:
                 left -= await self._looked_at(owner, path, left, until)
-            except OSError as error:  # of this mailbox: the others are looked at all the same
+            except (OSError, ValueError) as error:  # of this mailbox: the others are looked at all the same
                 self._tell(path, error)
         await self._keep_times({owner for owner, _ in mailboxes})
 
@@ -120,9 +120,9 @@ class MovedMailSweep:
         if times:
             await self._learnt.put_mailboxes(times)
 
-    def _tell(self, path: str, error: OSError) -> None:
+    def _tell(self, path: str, error: Exception) -> None:
         """Once, until it can be read again."""
-        words = error.strerror or str(error)
+        words = getattr(error, "strerror", "") or str(error)
         if (path, words) not in self._told and len(self._told) < TOLD_MOST:
             self._told.add((path, words))
             self.log.warn("what was moved is not learnt: {path}: {error}", path=path, error=words)

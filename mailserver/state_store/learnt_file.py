@@ -3,6 +3,8 @@
 An owner is a user, or the site (""); one's learning never touches another's rows.  Tokens and messages are keyed hashes.  One
 connection writes, others read.  A file that is damaged is left as it is.  What is read of it may be anything all the same, since
 SQLite has no checksums: numbers are looked at again.
+
+What is old is so by the file's own age, the hours in which somebody had it in use: a clock that is set makes nobody forget.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ BUSY_MILLISECONDS = 10_000  # the command line may write as well
 TOLD_MOST = 10_000
 TRIMMED_PERCENT = 90  # what a vocabulary that was full is left with
 DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
-DAY_SECONDS = 86_400
+HOURS_OF_A_DAY = 24
+HOURS = "hours"
 
 Kind = Literal["spam", "ham", "forget"]
 
@@ -208,6 +211,11 @@ class LearntFile:
         with self._changing():
             self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
 
+    def grow_older(self) -> None:
+        """The file has been in use for one more hour."""
+        with self._changing():
+            self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (HOURS, str(self._hours() + 1).encode()))
+
     def learn(
         self, owner: str, lessons: Sequence[Lesson], *, now: float, vocabulary_most: int, swept: Swept | None = None
     ) -> list[str]:
@@ -218,9 +226,9 @@ class LearntFile:
         """
         came = []
         with self._changing():
-            number = self._number_of(owner) if lessons else 0
+            number, day = self._number_of(owner) if lessons else 0, self._hours() // HOURS_OF_A_DAY
             for one in lessons:
-                came.append(self._learnt(number, one, int(now // DAY_SECONDS)))
+                came.append(self._learnt(number, one, day))
             if lessons:
                 self._connection.execute("UPDATE owner SET learnt = ? WHERE number = ?", (now, number))
                 self._connection.execute(
@@ -251,10 +259,11 @@ class LearntFile:
                 self._connection.execute(statement, (owner,))
         return row is not None or known is not None
 
-    def expire(self, *, before: float, most: int) -> int:
-        """Drop up to so many tokens, and messages, that nobody has learnt since `before` (seconds since the epoch).  How many."""
-        day, dropped = int(before // DAY_SECONDS), 0
+    def expire(self, *, days: float, most: int) -> int:
+        """Drop up to so many tokens, and messages, that nobody has learnt for so many days of use.  How many."""
+        dropped = 0
         with self._changing():
+            day = int(self._hours() / HOURS_OF_A_DAY - days)
             for statement in EXPIRED:
                 self._connection.execute(statement, (day, most))
                 dropped += self._connection.changes()
@@ -273,6 +282,11 @@ class LearntFile:
                 if self._connection.in_transaction:  # SQLite itself takes back what finds no room
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _hours(self) -> int:
+        row: Any = self._connection.execute("SELECT value FROM about WHERE name = ?", (HOURS,)).fetchone()
+        text = bytes(row[0]) if row is not None and isinstance(row[0], bytes) else b""
+        return int(text) if text.isdigit() and len(text) < 10 else 0
 
     def _number_of(self, owner: str) -> int:
         self._connection.execute("INSERT OR IGNORE INTO owner (name, spam, ham, learnt) VALUES (?, 0, 0, 0)", (owner,))

@@ -168,7 +168,7 @@ class WithServer(LearnCase):
         spam = self.messages("spam", 70)
         said = self.command("learn", "spam", spam, "--user", ALICE)
         self.assertEqual(said.code, 0, said)
-        self.assertEqual(len(self.asked), 2)  # so many at once
+        self.assertEqual(len(self.asked), 4)  # so many at once
         for command, question in self.asked:
             self.assertEqual((command, question["name"], question["command"]), ("component.run", "bayes", "learn"))
             self.assertEqual((question["arguments"]["kind"], question["arguments"]["user"]), ("spam", ALICE))

@@ -66,7 +66,7 @@ class Moves(MaildirCase):
     def test_what_the_filters_put_into_junk_teaches_nothing(self) -> None:
         self.look()
         self.put("a", ".Junk", "new", written=NOW + 30)
-        self.put("b", ".Junk", "new", written=NOW - 60)  # begun before the last look, and in its place after it
+        self.put("b", ".Junk", "new", written=NOW - 20)  # begun before the last look, and in its place after it
         self.assertMoved(self.look(NOW + 60))
         self.assertMoved(self.look(NOW + HOUR))
 

@@ -34,6 +34,10 @@ class LearntCase(SynchronousTestCase):
     def learn(self, owner: str, *lessons: Lesson, now: float = NOW, most: int = 1_000_000) -> list[str]:
         return self.file.learn(owner, lessons, now=now, vocabulary_most=most)
 
+    def older(self, days: int) -> None:
+        for _ in range(24 * days):
+            self.file.grow_older()
+
     def totals(self, owner: str = "") -> tuple[int, int] | None:
         rows = self.file.owners([owner])
         return (rows[0].spam, rows[0].ham) if rows else None
@@ -104,11 +108,12 @@ class Learning(LearntCase):
 
 class Bounds(LearntCase):
     def test_a_full_vocabulary_loses_first_what_was_seen_once_and_then_what_is_old(self) -> None:
-        self.learn("", lesson("spam", "old", *range(10)), now=NOW - 10 * DAY)
-        self.learn("", lesson("spam", "old2", *range(10)), now=NOW - 9 * DAY)
+        self.learn("", lesson("spam", "old", *range(10)))
+        self.learn("", lesson("spam", "old2", *range(10)))
         self.learn("bob", lesson("spam", "x", *range(2000)))
         for n in range(5):
-            self.learn("", lesson("spam", str(n), *range(1000 + 200 * n, 1200 + 200 * n)), now=NOW + n * DAY, most=1000)
+            self.older(1)
+            self.learn("", lesson("spam", str(n), *range(1000 + 200 * n, 1200 + 200 * n)), most=1000)
         number = self.file.owners([""])[0].number
         self.assertEqual(self.file.vocabulary(number), 900)
         found = self.counts("", *range(2000))
@@ -117,13 +122,22 @@ class Bounds(LearntCase):
         self.assertEqual(len(self.counts("bob", *range(2000))), 2000)
 
     def test_what_nobody_has_learnt_for_long_is_dropped_a_part_at_a_time(self) -> None:
-        self.learn("", lesson("spam", "a", 1, 2, 3), now=NOW - 100 * DAY)
+        self.learn("", lesson("spam", "a", 1, 2, 3))
+        self.older(10)
         self.learn("", lesson("spam", "b", 3, 4))
-        self.assertEqual(self.file.expire(before=NOW - DAY, most=1), 2)
-        self.assertEqual(self.file.expire(before=NOW - DAY, most=100), 1)
-        self.assertEqual(self.file.expire(before=NOW - DAY, most=100), 0)
+        self.assertEqual(self.file.expire(days=11, most=100), 0)
+        self.older(2)
+        self.assertEqual(self.file.expire(days=11, most=1), 2)
+        self.assertEqual(self.file.expire(days=11, most=100), 1)
+        self.assertEqual(self.file.expire(days=11, most=100), 0)
         self.assertEqual(self.counts("", 1, 2, 3, 4), {3: (2, 0), 4: (1, 0)})
         self.assertEqual(self.learn("", lesson("spam", "a", 1)), ["new"])
+
+    def test_a_clock_that_is_set_makes_nobody_forget(self) -> None:
+        for now in (NOW, NOW + 3650 * DAY, 0.0):
+            self.learn("", lesson("spam", str(now), 1), now=now)
+            self.assertEqual(self.file.expire(days=1, most=100), 0)
+        self.assertEqual(self.counts("", 1), {1: (3, 0)})
 
 
 class Mailboxes(LearntCase):
