@@ -23,6 +23,7 @@ from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_tls import look_at_tls
+from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
 from mailserver.cli.learn import unlearnt_moves
@@ -82,6 +83,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_root()
         look.at_lists(configuration)
         look.warnings += unlearnt_moves(configuration)
+        look.warnings += contact_doubts(configuration)
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
     look.at_plugins(catalogue)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.filter_records import option_of, run
 from mailserver.cli.output import as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
+from mailserver.config.filter_order import filter_names
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
 
-__all__ = ["USE", "add_to", "offline_commands", "tell"]
+__all__ = ["USE", "add_to", "contact_doubts", "offline_commands", "tell"]
 
 USE = "contacts"
 EVIDENCE = {"pass": "shown", "fail": "DENIED", "none": "not shown"}
@@ -118,6 +119,24 @@ def hold(options: argparse.Namespace) -> int:
     else:
         table(("SCOPE", "HOLD"), [(plain(row["scope"]), "on" if row["hold"] else "off") for row in rows])
     return 0
+
+
+def contact_doubts(configuration: Configuration) -> list[str]:
+    """What of the filter's tables does less than it seems to."""
+    uses = {one.use for one in configuration.filter}
+    names = filter_names([(one.use, one.name) for one in configuration.filter])
+    found = []
+    for name, section in zip(names, configuration.filter, strict=True):
+        if section.use != USE:
+            continue
+        where = f"filter {name}"
+        if "submission" not in section.services and option_of(configuration, name, "learn", True):
+            found.append(f"{where}: services: without submission nobody's contacts are learnt")
+        if not uses & {"spf", "dkim", "dmarc"}:
+            found.append(f"{where}: without spf, dkim or dmarc nothing shows who has sent a message: contacts count as strangers")
+        if option_of(configuration, name, "junk_after", 0.0) >= configuration.policy.held_expire:
+            found.append(f"{where}: junk_after: what is held goes to Junk at policy.held_expire already")
+    return found
 
 
 def _decide(options: argparse.Namespace, command: str, more: Mapping[str, Any]) -> int:

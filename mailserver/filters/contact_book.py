@@ -31,6 +31,7 @@ __all__ = ["ContactBook"]
 
 PAGE = 1000
 USERS_MOST = 1000  # whose contacts stand in memory
+CONTACTS_MOST = 200_000  # of all of them
 FRESH_SECONDS = 60.0
 WINDOWS_OF_ONE_MOST = 20
 WINDOWS_MOST = 100_000
@@ -98,9 +99,12 @@ class ContactBook:
                 del self._being_read[user]
                 self._versions.pop(user, None)
         self._users[user] = self.now, contacts
-        while len(self._users) > USERS_MOST:
+        while len(self._users) > USERS_MOST or (len(self._users) > 1 and self._size() > CONTACTS_MOST):
             self._users.popitem(last=False)
         return contacts
+
+    def _size(self) -> int:
+        return sum([len(contacts) for _, contacts in self._users.values()])
 
     async def keep(self, contact: Contact) -> Contact | None:
         """Keep a decision.  The contact that it replaces is returned.  Raises ValueError where there is no room for more."""

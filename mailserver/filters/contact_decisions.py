@@ -134,11 +134,15 @@ class Decisions:
             after = page[-1].id
 
     async def give_up(self, held: Sequence[HeldMail], by: str) -> None:
-        """Nobody is asked (any more): it goes to Junk.  What others hold goes where they say."""
-        for is_suspect, verb in ((False, self._quarantine.to_junk), (True, self._quarantine.release)):
-            ids = [one.id for one in held if one.is_suspect is is_suspect]
-            if ids:
-                await verb(ids, by=by)
+        """Nobody is asked (any more): it goes to Junk.
+
+        What others hold goes where they say.  What is on its way to another host goes there: there is no Junk for it, and to hold
+        it for good would lose it.
+        """
+        ids = [one.id for one in held if not one.is_suspect]
+        done = set(await self._quarantine.to_junk(ids, by=by)) if ids else set()
+        if others := [one.id for one in held if one.id not in done]:
+            await self._quarantine.release(others, by=by)
 
     def _held_mail(self, copy: Any) -> HeldMail | None:
         if self._name not in copy.held_by:
@@ -159,12 +163,23 @@ class Decisions:
         if not held:
             return 0
         by = order.by or order.user
-        if order.verb == "junk":
-            await self.give_up(held, by)
+        ids = [one.id for one in held]
+        if order.verb == "release":
+            await self._quarantine.release(ids, by=by)
+        elif order.verb == "drop":
+            await self._quarantine.drop(ids, by=by)
         else:
-            verb = self._quarantine.release if order.verb == "release" else self._quarantine.drop
-            await verb([one.id for one in held], by=by)
+            await self._refuse(held, by)
         return len(held)
+
+    async def _refuse(self, held: Sequence[HeldMail], by: str) -> None:
+        """To Junk.  What others hold is theirs to put aside; what has no Junk is not wanted anywhere."""
+        ids = [one.id for one in held if not one.is_suspect]
+        done = set(await self._quarantine.to_junk(ids, by=by)) if ids else set()
+        if suspect := [one.id for one in held if one.is_suspect]:
+            await self._quarantine.release(suspect, by=by)
+        if remote := [id for id in ids if id not in done]:
+            await self._quarantine.drop(remote, by=by)
 
 
 def _pattern(user: str) -> str:

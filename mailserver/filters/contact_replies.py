@@ -70,9 +70,9 @@ class Replies:
         claim = claim_of(address)
         token = None if claim is None else await self._tokens.get(claim.secret)
         if claim is None or token is None:
-            return Failed(NO_SUCH, "nothing can be decided with it", reports=False)
+            return Failed(NO_SUCH, "nothing can be decided with it", reports=bool(envelope.peer.login))
         if not await self._is_his(envelope, token):
-            return Failed(NOT_YOURS, f"it is not from {token.user}", reports=False)
+            return Failed(NOT_YOURS, f"it is not from {token.user}", reports=bool(envelope.peer.login))
         used = await self._tokens.use(claim.secret, envelope.id)
         if used is None:
             return Failed(TOO_LATE, "another message was first")  # its user is told

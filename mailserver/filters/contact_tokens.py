@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from types import MappingProxyType
 
+from twisted.internet.defer import Deferred
+
 from mailserver.api import Address, Clock, IRecords
 from mailserver.filters.contact_decisions import Choice
 from mailserver.filters.contact_records import decoded, encoded, read_subject_of_contact, read_user
+from mailserver.plugins.awaiting import all_of
 
-__all__ = ["DECIDE", "LETTERS", "DecideAddress", "Token", "Tokens", "claim_of", "is_decide", "reply_address"]
+__all__ = ["DECIDE", "LETTERS", "DecideAddress", "Token", "Tokens", "claim_of", "reply_address"]
 
 DECIDE = "decide"
 SEPARATOR = "+"
@@ -67,12 +70,6 @@ class Token:
         return encoded(kept | ({"used_by": self.used_by, "used_at": self.used_at} if self.used_by else {}))
 
 
-def is_decide(address: Address) -> bool:
-    """Whether it is one of these addresses, or would be one."""
-    local = address.local.lower()
-    return local == DECIDE or local.startswith(DECIDE + SEPARATOR)
-
-
 def claim_of(address: Address) -> DecideAddress | None:
     """What stands in it; None where that can be no token."""
     found = FORM.fullmatch(address.local.lower())
@@ -91,11 +88,15 @@ class Tokens:
         self._records = records
         self._clock = clock
 
-    async def make(self, user: str, sender: str, until: float) -> str:
-        """A new one: its secret part."""
-        secret = base64.b32encode(secrets.token_bytes(TOKEN_OCTETS)).decode().lower()
-        await self._records.put(_key(secret), Token(user, sender, until).octets())
-        return secret
+    async def make(self, user: str, ends: Mapping[str, float]) -> dict[str, str]:
+        """New ones for these senders, each with its end: their secret parts."""
+        made = {sender: base64.b32encode(secrets.token_bytes(TOKEN_OCTETS)).decode().lower() for sender in ends}
+        kept = [self._keep(secret, Token(user, sender, ends[sender])) for sender, secret in made.items()]
+        await all_of([Deferred.fromCoroutine(one) for one in kept])  # they share a sync
+        return made
+
+    async def _keep(self, secret: str, token: Token) -> None:
+        await self._records.put(_key(secret), token.octets())
 
     async def get(self, secret: str) -> Token | None:
         """None where there is none that could still be used."""

@@ -55,9 +55,10 @@ from mailserver.filters.contact_decisions import FINDING, NEW, Decisions
 from mailserver.filters.contact_records import Contact, owner_of
 from mailserver.filters.contact_replies import Replies
 from mailserver.filters.contact_rounds import Rounds
-from mailserver.filters.contact_tokens import DECIDE, Tokens, is_decide
+from mailserver.filters.contact_tokens import DECIDE, Tokens, claim_of
 from mailserver.filters.evidence import normal_addresses
 from mailserver.filters.list_entries import scopes_of
+from mailserver.mail.networks import is_public
 
 __all__ = ["Contacts", "ContactsOptions", "factory"]
 
@@ -102,7 +103,6 @@ class Contacts:
 
     cost = 0.5  # in front of the greylist
     skippable = True
-    reads = (DECIDE,)
     interval_seconds = 10.0
     deadline_seconds = 300.0
     log = Logger()
@@ -118,6 +118,7 @@ class Contacts:
         state: IStateStore | None,
         commands: Sequence[ComponentCommand],
     ) -> None:
+        self.reads = (DECIDE,) if options.digest else ()
         self._options = options
         self._book = book
         self._decisions = decisions
@@ -149,7 +150,7 @@ class Contacts:
 
     async def judge_recipient(self, envelope: Envelope, recipient: Recipient) -> Verdict:
         """Expected mail is accepted, who was refused is refused; the greylist sees who says that he is a contact."""
-        if is_decide(recipient.address):
+        if claim_of(recipient.address) is not None:
             return await self._replies.judge_address(recipient.address)
         user = self._user(envelope.peer, recipient)
         if not user:
@@ -163,7 +164,7 @@ class Contacts:
 
     async def judge_content_for(self, envelope: Envelope, content: Content, recipient: Recipient) -> Verdict:
         """The same with what the message shows; and mail from strangers is held where that is wanted."""
-        if is_decide(recipient.address):
+        if claim_of(recipient.address) is not None:
             return await self._replies.judge(envelope, content, recipient.address)
         user = self._user(envelope.peer, recipient)
         if not user:
@@ -212,7 +213,7 @@ class Contacts:
 
     def _user(self, peer: Peer, recipient: Recipient) -> str:
         """Whose contacts count, "" where nobody's do: mail of our own users and programs is judged by nobody's."""
-        if peer.login or peer.service == "submission" or peer.ip is None or peer.ip.is_loopback:
+        if peer.login or peer.service == "submission" or peer.ip is None or not is_public(str(peer.ip)):
             return ""
         if recipient.address.local.lower() in NEVER or any(peer.ip in network for network in self._options.exempt):
             return ""

@@ -83,6 +83,15 @@ class WithoutServer(CommandCase):
             self.assertEqual(said.code, 1)
             self.assertIn('use = "contacts"', said.err)
 
+    def test_check_tells_what_does_less_than_it_seems_to(self) -> None:
+        self.assertIn("contacts count as strangers", self.command("check").out)
+        self.configure(CONFIGURATION + '[policy]\nheld_expire = "7d"\n[[filter]]\nuse = "spf"\n[[filter]]\nuse = "contacts"\nservices = ["mx"]\n')
+        said = self.command("check").out
+        for words in ("services: without submission nobody's contacts are learnt", "junk_after: what is held goes to Junk at policy.held_expire"):
+            self.assertIn(words, said)
+        self.configure(CONFIGURATION + '[[filter]]\nuse = "spf"\n[[filter]]\nuse = "contacts"\n')
+        self.assertNotIn("filter contacts", self.command("check").out)
+
     def test_a_damaged_file_is_said_and_left_alone(self) -> None:
         self.data.mkdir(exist_ok=True)
         path = self.data / "records.db"
