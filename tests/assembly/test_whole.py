@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
@@ -19,6 +20,7 @@ from zope.interface import alsoProvides, implementer
 
 from mailserver import service as service_module
 from mailserver.assembly import ports as ports_module
+from mailserver.assembly import reload as reload_module
 from mailserver.config import Options
 from mailserver.control.client import CommandRefused, ControlError, NoServer, NotStarted
 from mailserver.interfaces import (
@@ -316,8 +318,10 @@ class Started(WholeCase):
         service = self.made(BASIC + FILTER, components=[gates])
         self.begun(service)
         await self.until(lambda: gates.made and gates.made[0].life, "the filter starts")
+        self.configure(BASIC + ANOTHER + "[limits]\nmessage_bytes = 200000\n")
         service._in_force.hang_up()
-        self.configure(BASIC + "[limits]\nmessage_bytes = 200000\n")
+        self.assertEqual(len(gates.made), 1, "not yet")
+        gates.is_shut = False
         gates.made[0].let_in.callback(None)
         await service.started
         await self.until(lambda: service._in_force.configuration.limits.message_bytes == 200_000, "the reload")
@@ -402,6 +406,10 @@ class Reload(WholeCase):
             await self.ask("reload")
         self.path.chmod(0o600)
         self.assertTrue((await self.ask("reload"))["reloaded"])
+        os.chown(self.path, 65534, -1)
+        with capturedLogs() as told:
+            self.assertTrue((await self.ask("reload"))["reloaded"], "it was named at the start: its owner is only told of")
+        self.assertTrue([event for event in told if "is not root's alone" in (event["log_format"] or "")])
 
     async def test_listeners_come_and_go_and_those_that_stay_keep_their_port(self) -> None:
         service = await self.serve()
@@ -527,6 +535,58 @@ class Reload(WholeCase):
         await reload
         self.assertEqual([one.life[-1] for one in gates.made], ["stopped"] * 2)
 
+    async def test_systemd_is_told_when_one_begins_and_when_it_has_ended_however_that_was(self) -> None:
+        service = await self.serve()
+        told: list[str] = []
+        systemd = SimpleNamespace(reloading=lambda: told.append("reloading"), ready=told.append)
+        self.patch(service._in_force, "_systemd", systemd)
+        await self.ask("reload")
+        self.configure(BASIC + "nonsense = 1\n")
+        with self.assertRaises(CommandRefused):
+            await self.ask("reload")
+        self.assertEqual(told, ["reloading", "serves", "reloading", "serves; a reload failed, the old configuration stays"])
+
+    async def test_what_nobody_foresaw_is_told_by_its_name_and_the_old_one_stays(self) -> None:
+        service = await self.serve()
+
+        def odd(*_: Any) -> Any:
+            raise RuntimeError("odd")
+
+        with mock.patch.object(reload_module, "load", odd), self.assertRaisesRegex(CommandRefused, "RuntimeError, which the log explains"):
+            await self.ask("reload")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(await self.say(service, EHLO), [250])
+        self.assertTrue((await self.ask("reload"))["reloaded"])
+
+    async def test_one_that_a_stop_breaks_off_is_no_fault_of_the_configuration(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        systemd: Any = SimpleNamespace(told=[], reloading=lambda: None, ready=lambda status: systemd.told.append(status))
+        self.patch(service._in_force, "_systemd", systemd)
+        gates.is_shut = True
+        self.configure(BASIC + ANOTHER)
+        old = service._in_force.policy
+        with capturedLogs() as told:
+            broken_off = Deferred.fromCoroutine(service._in_force.reload())
+            stopped = service.stopService()
+            gates.made[1].let_in.callback(None)
+            self.assertIn("the server stops", str(await self.assertFailure(broken_off, CommandRefused)))
+            self.assertIs(service._in_force.policy, old)
+            await stopped
+        self.assertEqual([one.life[-1] for one in gates.made], ["stopped"] * 2)
+        self.assertEqual(systemd.told, [], "it is not ready any more")
+        [event] = [event for event in told if "reload" in (event["log_format"] or "")]
+        self.assertEqual(event["log_level"].name, "info")
+
+    async def test_during_the_stop_none_begins(self) -> None:
+        gates = Gates()
+        service = await self.serve(BASIC + FILTER, components=[gates])
+        self.configure(BASIC + ANOTHER)
+        stopped = service.stopService()
+        service._in_force.hang_up()
+        await stopped
+        self.assertEqual([one.life for one in gates.made], [["starts", "started", "stopped"]])
+
     async def test_a_port_that_comes_after_the_stop_is_closed_at_once(self) -> None:
         service = await self.serve()
         stopped: list[str] = []
@@ -567,6 +627,15 @@ class Reload(WholeCase):
         self.assertEqual(self.log().count("alias a"), 50)
         self.configure(BASIC)
         await self.ask("reload")
+
+    async def test_another_host_is_a_dead_end_where_nothing_is_sent_there(self) -> None:
+        alias = '[domain."example.org".aliases]\naway = "me@elsewhere.example"\ngone = "gone@example.org"\n'
+        for text, is_dead in ((BASIC, True), (RELAY, False)):
+            service = await self.serve(text + alias)
+            await self.until(lambda: "alias gone@example.org" in self.log(), "at the start")
+            self.assertEqual("alias away@example.org: me@elsewhere.example is another host's" in self.log(), is_dead)
+            await self.stop(service)
+            os.unlink(self.work / "log")
 
     async def test_that_it_cannot_be_found_out_is_told_too(self) -> None:
         service = await self.serve()
