@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.assembly.ports import Ports
 from mailserver.receive.throttle import Admission
+from mailserver.transport.recording import Recordings
 
 
 class Port:
@@ -33,8 +34,13 @@ class Ends(SynchronousTestCase):
         self.found: dict[str, Port] = {name: Port() for name in ("one", "two", "three")}
         self.tables: Any = [SimpleNamespace(endpoint=name) for name in self.found]
         profile: Any = SimpleNamespace(service="mx", clock=Clock())
+        clock: Any = Clock()
         self.ports = Ports(
-            Clock(), processes=self, admission=Admission(connections=10, connections_per_network=10), profile=lambda endpoint: profile  # type: ignore[arg-type]
+            clock,
+            processes=self,  # type: ignore[arg-type]
+            admission=Admission(connections=10, connections_per_network=10),
+            recordings=Recordings(clock),
+            profile=lambda endpoint: profile,
         )
         self.successResultOf(Deferred.fromCoroutine(self.ports.open(self.tables)))
 

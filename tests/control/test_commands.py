@@ -37,6 +37,7 @@ class Commands(SynchronousTestCase):
             logins=SimpleNamespace(lockout=None, hanging=lambda: {"checker file": 1}),
             local=None,
             remote=None,
+            recordings=None,
         )
         status = StatusCommands(
             server,
@@ -74,7 +75,7 @@ class Commands(SynchronousTestCase):
             sorted(self.commands),
             [
                 "component.commands", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "queue.change", "queue.list",
-                "queue.select", "queue.show", "reload", "route", "status",
+                "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "status",
             ],
         )  # fmt: skip
 
