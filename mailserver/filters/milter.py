@@ -6,8 +6,10 @@ modifiers are asked, so that each milter sees what those before it have changed.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Annotated, Any
@@ -31,6 +33,7 @@ from mailserver.api import (
     IComponentFactory,
     IContentFilter,
     IModifier,
+    InReactor,
     IPeerEnd,
     IPeerFilter,
     IRecipientFilter,
@@ -56,6 +59,7 @@ from mailserver.filters.milter_wire import MilterFault
 __all__ = ["Milter", "MilterOptions", "factory", "verdict_of"]
 
 log = Logger()
+NOBODY: tuple[None, None] = (None, None)
 Seconds = Annotated[Duration, Field(gt=0)]
 
 
@@ -92,12 +96,14 @@ class Milter:
 
     cost = 200.0
 
-    def __init__(self, pool: MilterPool, facts: SessionFacts, metrics: Any, connections: int) -> None:
+    def __init__(self, pool: MilterPool, facts: SessionFacts, metrics: Any, in_reactor: InReactor) -> None:
         self._pool = pool
+        pool.make_room = self._make_room
         self._facts = facts
         self._metrics = metrics
-        self._connections = connections
-        self._sessions: OrderedDict[int, tuple[FilterNotes, MilterSession]] = OrderedDict()  # who was asked last stands last
+        self._in_reactor = in_reactor
+        # By the notes' id, with what tells whether that is theirs still; who was asked last stands last.
+        self._sessions: OrderedDict[int, tuple[weakref.ref[FilterNotes], MilterSession]] = OrderedDict()
 
     async def start(self) -> None:
         """The milter need not be there yet."""
@@ -139,26 +145,50 @@ class Milter:
 
     async def ended(self, envelope: Envelope, how: TransactionEnd) -> None:
         """The transaction is over."""
-        known = self._sessions.get(id(envelope.peer.notes))
-        if known is None:
+        session = self._known(envelope.peer)
+        if session is None:
             return
-        known[1].end_message(envelope.id)
-        if envelope.peer.address == "local":  # nobody tells of its end
+        session.end_message(envelope.id)
+        if session.is_over or envelope.peer.address == "local":  # nobody tells of a local program's end
             self._forget(envelope.peer)
 
     async def disconnected(self, peer: Peer) -> None:
-        """The peer is gone."""
-        self._forget(peer)
+        """The peer is gone.  A message that it has left may still be on its way."""
+        session = self._known(peer)
+        if session is not None:
+            session.over()
+            if not session.is_in_message:
+                self._forget(peer)
+
+    def _known(self, peer: Peer) -> MilterSession | None:
+        notes, session = self._sessions.get(id(peer.notes), NOBODY)
+        return session if notes is not None and notes() is peer.notes else None
 
     def _session(self, peer: Peer) -> MilterSession:
-        key = id(peer.notes)
-        known = self._sessions.get(key)
-        if known is None:
-            known = self._sessions[key] = peer.notes, MilterSession(self._pool, self._facts)
+        session, key = self._known(peer), id(peer.notes)
+        if session is None:
+            session = MilterSession(self._pool, self._facts)
+            # Whoever is told of no end (a reload has brought this filter amid a message) is forgotten with the notes.
+            notes = weakref.ref(peer.notes, lambda notes: self._lost(notes, key))
+            self._replaced(key)
+            self._sessions[key] = notes, session
         self._sessions.move_to_end(key)
-        if self._pool.in_use >= self._connections and not known[1].has_connection:
-            self._make_room()
-        return known[1]
+        return session
+
+    def _lost(self, notes: weakref.ref[FilterNotes], key: int) -> None:
+        """In whichever thread has let go of them last."""
+        with suppress(RuntimeError):  # the server has stopped
+            self._in_reactor(self._end_of, notes, key)
+
+    def _end_of(self, notes: weakref.ref[FilterNotes], key: int) -> None:
+        if self._sessions.get(key, NOBODY)[0] is notes:
+            self._replaced(key)
+
+    def _replaced(self, key: int) -> None:
+        """Whose notes are gone, nobody asks about any more."""
+        _, session = self._sessions.pop(key, NOBODY)
+        if session is not None:
+            session.release()
 
     def _make_room(self) -> None:
         """Somebody between two messages is told all over again when he sends the next one."""
@@ -167,9 +197,9 @@ class Milter:
             idle.release()
 
     def _forget(self, peer: Peer) -> None:
-        known = self._sessions.pop(id(peer.notes), None)
-        if known is not None:
-            known[1].over()
+        _, session = self._sessions.pop(id(peer.notes), NOBODY)
+        if session is not None:
+            session.over()
 
     # --- what follows ---
 
@@ -268,8 +298,9 @@ class MilterFactory:
             content_seconds=options.content_timeout,
             body_octets_most=options.body,
             run_in_thread=services.run_in_thread,
+            clock=services.clock,
         )
-        return Milter(pool, facts, services.metrics, options.connections)
+        return Milter(pool, facts, services.metrics, services.in_reactor)
 
 
 factory = MilterFactory()

@@ -101,7 +101,7 @@ class _Changing:
                 case NewSender(path, parameters):
                     self._done.edits.append(ChangeSender(_address(path, may_be_null=True)))
                     if parameters:
-                        self._done.left_out.append(f"parameters of a new sender: {_shown(parameters)}")
+                        self._done.left_out.append("parameters of a new sender")
                 case NewRecipient(path, parameters):
                     self._add(path, parameters)
                 case LostRecipient(path):
@@ -163,7 +163,7 @@ class _Changing:
             if keyword == "NOTIFY" and NOTIFY.fullmatch(value):
                 notify = frozenset(value.split(","))
             else:
-                self._done.left_out.append(f"a parameter of a new recipient: {_shown(one.encode())}")
+                self._done.left_out.append("a parameter of a new recipient that is no NOTIFY")
         self._done.edits.append(AddRecipient(address, RecipientParameters(notify=notify)))
         self._recipients.append(address)
 
@@ -215,9 +215,5 @@ def _address(path: bytes, *, may_be_null: bool) -> Address | None:
     try:
         return Address.parse(text, utf8=True)
     except AddressError as error:
-        raise MilterFault(f"an address that is none, {_shown(path)}: {error}") from None
-
-
-def _shown(octets: bytes) -> str:
-    return repr(octets[:100])[1:]
+        raise MilterFault(f"an address that is none: {error}") from None
 

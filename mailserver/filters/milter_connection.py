@@ -217,7 +217,7 @@ class MilterPool:
         self._idle: list[MilterConnection] = []
         self._factory = Factory.forProtocol(lambda: MilterConnection(clock))
         self._factory.noisy = False
-        self.in_use = 0
+        self.make_room: Callable[[], None] = lambda: None  # called where all are in use and one more is wanted
 
     async def take(self, *, fresh: bool = False) -> MilterConnection:
         """One that is agreed upon and has no peer yet; with `fresh` none that was used.
@@ -233,6 +233,8 @@ class MilterPool:
             raise MilterFailed(f"the milter cannot be reached: {error}") from error
 
     async def _take(self, fresh: bool) -> MilterConnection:
+        if not self._turns.tokens:
+            self.make_room()
         await self._turns.acquire()
         try:
             connection = None if fresh else self._waiting_one()
@@ -242,8 +244,12 @@ class MilterPool:
             self._turns.release()
             raise
         connection.answers = 0
-        self.in_use += 1
         return connection
+
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody waits for one."""
+        return bool(self._turns.waiting)
 
     def _waiting_one(self) -> MilterConnection | None:
         oldest = self._seconds() - IDLE_SECONDS
@@ -263,7 +269,6 @@ class MilterPool:
 
     def give_back(self, connection: MilterConnection) -> None:
         """Its SMTP connection is over, or it has failed."""
-        self.in_use -= 1
         self._turns.release()
         if not connection.is_open:
             return

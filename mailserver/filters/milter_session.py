@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import TimeoutError as Late
 
-from mailserver.api import Content, Envelope, LookupFailed, Peer, Recipient, RunInThread
+from mailserver.api import Clock, Content, Envelope, LookupFailed, Peer, Recipient, RunInThread
 from mailserver.filters.milter_answers import Accepted, Answer, BodyPart, Change, Continued, Declined, Skipped
 from mailserver.filters.milter_body import NewBody
 from mailserver.filters.milter_changes import own_received
@@ -24,10 +25,12 @@ from mailserver.filters.milter_connection import MilterConnection, MilterFailed,
 from mailserver.filters.milter_dialogue import MilterDialogue, Position
 from mailserver.filters.milter_macros import ClientName, macros_for, values
 from mailserver.filters.milter_wire import CHUNK_OCTETS, MilterStep, texts
+from mailserver.plugins.awaiting import within
 
 __all__ = ["MilterSession", "SessionFacts", "Verdicted"]
 
 CONTINUED = Continued()
+NAMES_SECONDS = 5.0  # a DNS that hangs keeps no mail away
 NOT_XTEXT = re.compile(r"[^!-*,-<>-~]+")
 T = TypeVar("T")
 CONTENT_STEPS = frozenset({MilterStep.HEADER, MilterStep.END_OF_HEADER, MilterStep.BODY, MilterStep.END})
@@ -45,6 +48,7 @@ class SessionFacts:
     content_seconds: float
     body_octets_most: int
     run_in_thread: RunInThread
+    clock: Clock
 
 
 @dataclass(slots=True)
@@ -73,7 +77,7 @@ class MilterSession:
         self._client: ClientName | None = None
         self._refused: list[Recipient] = []  # by the milter, in the message `_refused_in`
         self._refused_in = ""
-        self._is_over = False  # the peer is gone, or was a program of this host
+        self.is_over = False  # the peer is gone, or was a program of this host
         self._ended = ""  # the message that ended last
         self._wants_fresh = False
         self._forget()
@@ -115,6 +119,12 @@ class MilterSession:
         return await self._ask(lambda: self._message(envelope, content))
 
     async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self._in_turn(question)
+        finally:
+            self._settle()
+
+    async def _in_turn(self, question: Callable[[], Awaitable[T]]) -> T:
         async with self._lock:
             try:
                 try:
@@ -131,17 +141,8 @@ class MilterSession:
                 raise
             finally:
                 self._wants_fresh = False
-                if self._id and self._id == self._ended:
-                    self._abort()
-                if self._is_over and not self._id:
-                    self.release()
 
     # --- how it ends ---
-
-    @property
-    def has_connection(self) -> bool:
-        """It needs none to go on."""
-        return self._connection is not None
 
     @property
     def is_idle(self) -> bool:
@@ -151,15 +152,25 @@ class MilterSession:
     def end_message(self, id: str) -> None:
         """The transaction is over, however."""
         self._ended = id
-        if self._id == id and not self._lock.locked:
-            self._abort()
-        if self._is_over and not self._lock.locked:
-            self.release()
+        self._settle()
 
     def over(self) -> None:
         """There will be no other message: give the connection back when this one is over."""
-        self._is_over = True
-        if not self._lock.locked and not self._id:
+        self.is_over = True
+        self._settle()
+
+    @property
+    def is_in_message(self) -> bool:
+        """One is under way."""
+        return bool(self._id)
+
+    def _settle(self) -> None:
+        """When nothing is asked: what is over is over, and who is between messages leaves his connection to who waits for one."""
+        if self._lock.locked:
+            return
+        if self._id and self._id == self._ended:
+            self._abort()
+        if not self._id and (self.is_over or self._pool.is_wanted):
             self.release()
 
     def release(self) -> None:
@@ -382,8 +393,8 @@ class MilterSession:
         if not self._facts.client_names or peer.address == "local":
             return ClientName()
         try:
-            names = await peer.names()
-        except LookupFailed:
+            names = await within(NAMES_SECONDS, Deferred.fromCoroutine(peer.names()), self._facts.clock)
+        except (LookupFailed, Late):
             return ClientName(could_tell=False)
         return ClientName(names[0] if names else "")
 

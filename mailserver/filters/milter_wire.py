@@ -137,7 +137,7 @@ def frame(letter: bytes, data: bytes = b"") -> bytes:
 
 def texts(values: Iterable[str]) -> bytes:
     """Texts, each with its zero octet.  What is in them is a peer's: a zero octet of its own becomes a question mark."""
-    return b"".join([value.encode("utf-8", "surrogateescape").replace(b"\0", b"?") + b"\0" for value in values])
+    return b"".join([value.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0" for value in values])
 
 
 def texts_in(data: bytes) -> Sequence[bytes]:

@@ -14,7 +14,7 @@ NOTHING: Mapping[str, object] = MappingProxyType({})
 class FilterNotes(Mapping[str, Mapping[str, object]]):
     """By a filter's name what it has noted, by keys.  Filters read it; the core alone calls `keep`."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("__weakref__", "_of")  # a filter may want to know when nobody needs them any more
 
     def __init__(self) -> None:
         self._of: dict[str, dict[str, object]] | None = None  # most connections have no notes

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 from mailserver.config import ConfigurationError
 from mailserver.filters.milter import _endpoint, factory
-from mailserver.interfaces import IRecipientFilter
+from mailserver.interfaces import IRecipientFilter, TransactionEnd
 from mailserver.mail.answers import Accept, Pass, Refuse
 from mailserver.mail.edits import AddHeader
 from mailserver.plugins.catalogue import PluginError
@@ -194,11 +197,12 @@ class Connections(MilterCase):
         listener = self.serve(self.filter_for(milter, connections=1, reuse=True))
         first = await self.send(listener, quits=False)
         await self.send(listener)
+        await self.settled(milter)
         del milter.heard[:]
         self.assertEqual(await first.message(), 250)
         await first.hang_up()
         await self.settled(milter)
-        self.assertEqual(self.told(milter), ["quit_nc", *HELLO[1:], *ALICE, *WHOLE, "quit_nc"])
+        self.assertEqual(self.told(milter), [*HELLO[1:], *ALICE, *WHOLE, "quit_nc"])
         self.assertEqual(milter.made, 1)
 
     async def test_who_is_amid_a_message_keeps_his_and_others_are_deferred(self) -> None:
@@ -214,6 +218,61 @@ class Connections(MilterCase):
         self.assertIn("cannot be reached within 10 seconds", self.errors(listener))
         self.assertEqual(await first.say(b"RCPT TO:<alice@example.org>\r\n"), 250)
         first.lost()
+
+    async def test_who_waits_for_one_gets_it_when_anothers_message_is_over(self) -> None:
+        milter = self.milter()
+        listener = self.serve(self.filter_for(milter, connections=1))
+        first = await self.dial(listener)
+        await first.say(b"EHLO a.example\r\n")
+        for octets in (b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<alice@example.org>\r\n"):
+            await first.say(octets)
+        protocol, wire = listener.connect()
+        await turn(0.01)
+        self.assertEqual(wire.value(), b"")
+        await first.say(b"RSET\r\n")
+        await self.until(lambda: wire.value())
+        self.assertTrue(wire.value().startswith(b"220 "))
+        self.assertEqual(await first.message(), 250, "and gets it back when he needs it")
+        first.lost()
+        protocol.connectionLost(Failure(ConnectionDone()))
+
+    async def test_a_peer_that_goes_while_its_message_is_judged_leaves_nothing_behind(self) -> None:
+        milter = self.milter({b"E": silent})
+        bound = self.filter_for(milter)
+        listener = self.serve(bound)
+        dialled = await self.dial(listener)
+        for octets in (b"EHLO a.example\r\n", b"MAIL FROM:<a@example.net>\r\n", b"RCPT TO:<alice@example.org>\r\n", b"DATA\r\n"):
+            await dialled.say(octets)
+        dialled.protocol.dataReceived(TEXT + b".\r\n")
+        await self.until(lambda: "eom" in self.told(milter))
+        dialled.lost()
+        component: Any = bound.component
+        self.assertEqual(len(component._sessions), 1)
+        milter.open[0].say(CONTINUE)
+        await self.until(lambda: listener.store.taken)
+        await self.until(lambda: not milter.open)
+        self.assertEqual((len(component._sessions), self.errors(listener)), (0, ""))
+
+    async def test_what_no_end_is_told_of_is_forgotten_with_the_connection(self) -> None:
+        milter = self.milter()
+        component = self.build(factory, endpoint=milter.endpoint, client_names=False)
+        peer = self.peer()
+        await component.judge_sender(self.envelope(peer=peer))
+        self.assertEqual(len(component._sessions), 1)
+        del peer
+        gc.collect()
+        self.assertEqual(len(component._sessions), 0)
+        await self.until(lambda: not milter.open)
+
+    async def test_a_program_of_this_host_is_introduced_and_forgotten(self) -> None:
+        milter = self.milter()
+        component = self.build(factory, endpoint=milter.endpoint)
+        envelope = self.envelope(peer=self.peer("local", port=0, service="submission", hello="userid 0", login="root"))
+        self.assertPassed(await component.judge_sender(envelope))
+        await component.ended(envelope, TransactionEnd.REFUSED)
+        await self.settled(milter)
+        self.assertEqual(self.told(milter)[1:3], ["connect localhost 4 0 127.0.0.1", "helo mail.example.test"])
+        self.assertEqual(len(component._sessions), 0)
 
     async def test_a_filter_that_stops_says_goodbye(self) -> None:
         milter = self.milter()
@@ -660,6 +719,22 @@ class Time(MilterCase):
         await self.until(lambda: wire.value())
         self.assertTrue(wire.value().startswith(b"421 "))
         self.assertIn("cannot be reached", self.errors(listener))
+
+
+    async def test_a_clients_name_is_told_and_a_dns_that_hangs_keeps_nobody_away(self) -> None:
+        milter = self.milter()
+        component = self.build(factory, endpoint=milter.endpoint)
+        self.addCleanup(component.stop)
+        self.resolver.zones["25.2.0.192.in-addr.arpa"] = {"PTR": ["client.example.net"]}
+        self.resolver.zones["client.example.net"] = {"A": ["192.0.2.25"]}
+        self.assertPassed(await component.judge_peer(self.peer("192.0.2.25", hello="")))
+        self.assertIn("connect client.example.net 4 ", self.told(milter)[-1])
+        del milter.heard[:]
+        peer = replace(self.peer("192.0.2.26", hello=""), look_up=lambda name, record_type: Deferred())
+        verdict = Deferred.fromCoroutine(component.judge_peer(peer))
+        self.clock.advance(6)
+        self.assertPassed(await verdict)
+        self.assertIn("{client_resolve}=TEMP", " ".join(self.told(milter, macros=True)))
 
 
 class Options(MilterCase):

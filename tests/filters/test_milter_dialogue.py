@@ -211,4 +211,4 @@ class Read(SynchronousTestCase):
     def test_numbers_and_texts_without_an_end_are_faults(self) -> None:
         self.assertRaises(MilterFault, number, b"\0\0\0")
         self.assertRaises(MilterFault, texts_in, b"abc")
-        self.assertEqual(texts(("a\0b", "\udcff")), b"a?b\0\xff\0")
+        self.assertEqual(texts(("a\0b", "\udcff\ud800")), b"a?b\0??\0")
