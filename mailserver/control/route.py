@@ -121,12 +121,12 @@ def _end(route: Route) -> dict[str, Any]:
         return {"kind": "remote", "address": str(route.address), "domain": route.address.domain_key}
     box = route.mailbox
     name = f"{box.user}@{box.domain}" if box.domain else box.user
-    return {
+    end = {
         "kind": "local",
         "address": str(route.address),
         "mailbox": name,
         "folder": "/".join(box.folder),
         "if_there": box.folder_must_exist,
         "system_user": box.system,
-        "reader": box.reader,
     }
+    return end | {"reader": box.reader} if box.reader else end
