@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.testing import StringTransport
@@ -16,6 +18,7 @@ from mailserver.control.server import Bounds, _ControlFactory
 from mailserver.dns.reading import ServerFailure, read_message
 from mailserver.dns.wire import MalformedMessage, answers_question, decode, encode_name, encode_question, in_random_case
 from mailserver.mail.address import Address, AddressError
+from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel, Unconvertible, conversion_of, facts_of
 from mailserver.mail.envelope_codec import UnreadableEnvelope, decode_envelope, encode_envelope
 from mailserver.mail.headers import Headers
@@ -36,12 +39,26 @@ from mailserver.smtp.server.commands import (
     parse_rcpt,
 )
 from mailserver.smtp.server.extensions import Extensions
+from mailserver.trust.arc import ARCResult, read_chain, trusted_sets, verify_chain
+from mailserver.trust.authentication_results import MethodResult, authentication_results
+from mailserver.trust.authors import TooManyAuthors, author_domains
+from mailserver.trust.canonical import body_chunks
+from mailserver.trust.dkim import body_hashes, forms_of, read_signatures, verify
+from mailserver.trust.dkim_key import parse_key
+from mailserver.trust.dkim_signature import parse_signature
+from mailserver.trust.dmarc_record import find_record
+from mailserver.trust.foreign_results import read_results
+from mailserver.trust.spf_record import SPFFault, is_record, parse_record
+from mailserver.trust.tag_list import TagFault
 
 __all__ = ["TARGETS", "corpus"]
 
 CORPORA = Path(__file__).parent / "corpus"
 ALL = Extensions(size=50 << 20, starttls=True, auth=("PLAIN", "SCRAM-SHA-256"))
 NAME = "mail.example.org"
+KEY = b"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="  # RFC 8463 appendix A
+SHORT_OCTETS = 200
+PLAIN = re.compile(r"[ -~]{1,200}")
 SEVEN_BIT = Channel(eight_bit=False, binary=False, long=False)
 
 
@@ -243,7 +260,51 @@ def view(octets: bytes) -> None:
     assert b"".join(seen) == octets
 
 
+def signatures(octets: bytes) -> None:
+    """A message with signatures and chains: judged, whatever stands in them; the hash of its body does not hang on the pieces."""
+    content = Content.of(octets)
+    found, chain = read_signatures(content.headers), read_chain(content.headers)
+    forms = forms_of(found) | chain.body_forms | {("relaxed", None), ("simple", None)}
+    body = b"".join(body_chunks(content))
+    middle = len(body) * octets[-1] // 256 if octets else 0
+    bodies = body_hashes([body], forms)
+    assert bodies == body_hashes([body[:middle], body[middle:]], forms)
+    if len(body) < SHORT_OCTETS:
+        assert bodies == body_hashes([body[n : n + 1] for n in range(len(body))], forms)
+    for one in found:
+        assert verify(one, content.headers, bodies, [KEY], now=1_800_000_000).result in ("pass", "fail", "permerror")
+    result = verify_chain(chain, content.headers, bodies, {name: [KEY] for name in chain.key_names}, now=1_800_000_000)
+    assert result.result in ("none", "pass", "fail") and (result.result == "none") == (result == ARCResult("none"))
+    assert result.result == "pass" or not trusted_sets(result, {"lists.example"})
+
+
+def sender_records(octets: bytes) -> None:
+    """What a stranger's DNS, and a host whom we trust, say: a record, a fault that has a name, or nothing."""
+    text = octets.decode("utf-8", "replace")
+    with suppress(TagFault):
+        parse_key(text)
+    with suppress(TagFault):
+        parse_signature(text)
+    with suppress(SPFFault):
+        if is_record(octets):
+            parse_record(octets)
+    record = find_record("example.org", [octets])
+    if record is not None:
+        assert find_record("example.org", [record.terms.encode()]) is not None or not record.valid
+    with suppress(TooManyAuthors):
+        author_domains(Headers.parse(b"From: " + octets))
+    read = list(read_results(text))
+    written = [one for one in read if ".".join(one.properties).isascii()]
+    for one in written:
+        plain = {name: value for name, value in one.properties.items() if re.fullmatch(r"[a-z-]+\.[a-z-]+", name) and PLAIN.fullmatch(value)}
+        known = MethodResult(one.method, one.result, plain, one.reason if PLAIN.fullmatch(one.reason) and len(one.reason) < 100 else "")
+        assert list(read_results(authentication_results(NAME, [known]))) == [known], known
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
-    for one in (address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope, view)
+    for one in (
+        address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope, view,
+        signatures, sender_records,
+    )
 }
