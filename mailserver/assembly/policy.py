@@ -203,6 +203,11 @@ class Policy:
         for owned in self._held:
             await self._server.components.start(owned, self._start_seconds)
 
+    @property
+    def judging(self) -> Judging:
+        """All filters."""
+        return self._judging
+
     def profile_of(self, service: str) -> Profile:
         """How the first listener of this service behaves, or one would that has neither a port nor TLS."""
         for listen in self._configuration.listen:

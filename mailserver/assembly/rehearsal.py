@@ -38,7 +38,15 @@ from mailserver.interfaces import (
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, RecipientParameters, TLSFacts
+from mailserver.mail.envelope import (
+    NO_MAIL_PARAMETERS,
+    Envelope,
+    MailParameters,
+    Peer,
+    Recipient,
+    RecipientParameters,
+    TLSFacts,
+)
 from mailserver.mail.fetched import FetchFailed
 from mailserver.mail.held_copy import HeldCopy
 from mailserver.mail.ids import IdSource
@@ -48,6 +56,7 @@ from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Hold, SetApart
 from mailserver.observe.roads import Step
 from mailserver.plugins.catalogue import Catalogue
+from mailserver.plugins.lent import Lent
 from mailserver.plugins.register import Register
 from mailserver.receive.after_data import AfterData
 from mailserver.receive.judgement import PASSED, Judgement, note_answers, with_worse
@@ -113,6 +122,7 @@ class Rehearsal:
         also: Collection[str] = (),
         without: Collection[str] = (),
     ) -> None:
+        self.scorers = _scorers(configuration, catalogue)
         kept, self.left_out = _asked(configuration, catalogue, also, without)
         self.configuration = configuration.model_copy(update={"filter": kept})
         self.catalogue, self.reactor, self.resolver = catalogue, reactor, resolver
@@ -123,7 +133,7 @@ class Rehearsal:
         )
         self.state = ReadOnlyState(os.path.join(self.data, "state.db"), wall_seconds=reactor.seconds)
         self.records = ReadOnlyRecords(os.path.join(self.data, RECORDS))
-        self.register = Register(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
+        self.register = InPlace(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
         self.local = None
         self.remote = None if configuration.relay.use == "none" else object()
         self.steps = self
@@ -191,6 +201,14 @@ class Rehearsal:
         return Rehearsed(
             run.transaction.id, tuple(run.replies), tuple(self.queue.fates), tuple(self._noted), tuple(self.left_out)
         )
+
+    async def weigh(self, envelope: Envelope, recipient: Recipient) -> list[Step]:
+        """The steps of those who weigh what the envelope says was found, for one recipient."""
+        self._noted = []
+        answer = self.policy.judging.weighed(envelope, recipient)
+        judgement: Judgement = await answer if isinstance(answer, Deferred) else answer
+        note_answers(self.note, envelope.id, judgement, str(recipient.address))
+        return self._noted
 
 
 class _Run:
@@ -290,6 +308,26 @@ class _Commits:
         return succeed(None)
 
 
+class InPlace(Register):
+    """Lends what a server lends; work for a thread is done at once."""
+
+    def lend(self, kind: str, name: str, services: Services) -> tuple[Lent, Services]:
+        """Without threads."""
+        lent, services = super().lend(kind, name, services)
+        return lent, replace(services, run_in_thread=maybeDeferred, new_threads=lambda use, most: NoThreads())
+
+
+class NoThreads:
+    """In the place of threads of a component's own."""
+
+    def run(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
+        """Run it at once."""
+        return maybeDeferred(function, *arguments)
+
+    def stop(self) -> None:
+        """None runs."""
+
+
 @implementer(IQuarantine)
 class NothingHeld:
     """In the place of a quarantine."""
@@ -337,6 +375,20 @@ def _nothing() -> Awaitable[None]:
     return succeed(None)
 
 
+def _scorers(configuration: Configuration, catalogue: Catalogue) -> set[str]:
+    """The names of those who weigh and do nothing else."""
+    names = filter_names([(table.use, table.name) for table in configuration.filter])
+    return {
+        name
+        for name, table in zip(names, configuration.filter, strict=True)
+        if all(one.isOrExtends(IScorer) for one in _provided(catalogue.factory("filter", table.use)))
+    }
+
+
+def _provided(factory: Any) -> tuple[Any, ...]:
+    return tuple(factory.provides) if isinstance(factory.provides, tuple | list) else (factory.provides,)
+
+
 def _asked(
     configuration: Configuration, catalogue: Catalogue, also: Collection[str], without: Collection[str]
 ) -> tuple[list[Any], list[str]]:
@@ -345,8 +397,7 @@ def _asked(
     kept, left_out = [], []
     for name, table in zip(names, configuration.filter, strict=True):
         factory = catalogue.factory("filter", table.use)
-        provides = factory.provides if isinstance(factory.provides, tuple | list) else (factory.provides,)
-        if not any(one.isOrExtends(judge) for one in provides for judge in JUDGES) or name in without:
+        if not any(one.isOrExtends(judge) for one in _provided(factory) for judge in JUDGES) or name in without:
             continue
         if name in also or getattr(factory, "replays", False):
             kept.append(table.model_copy(update={"name": name}))

@@ -51,6 +51,8 @@ In the order in which they are read:
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
 * `explain`: ``mailserver explain``: the road of a message or a connection
 * `replay`: ``mailserver replay``: what would become of a message, without anything coming of it
+* `reweigh`: ``mailserver replay --since``: what was found of recent mail, weighed anew
+* `kept_text`: the text of messages that came some time ago, where it is still there
 * `verdicts`: what `explain` says of verdicts: what was found, and what would have changed them
 * `decode`: ``mailserver decode``: the sessions in a capture file
 * `decode_output`: how it shows a session, and figures

@@ -10,9 +10,11 @@ import ipaddress
 import json
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.config.quantities import seconds
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.envelope import MailParameters
 from mailserver.processes.identity import as_owner_of
@@ -46,18 +48,27 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     replay.add_argument("--from", dest="sender", metavar="ADDRESS", default=None, help="the sender; <> for none")
     replay.add_argument("--tls", action="store_true", help="its connection is encrypted")
     replay.add_argument("--service", choices=("mx", "submission", "lmtp"), default="", help="where it comes in (mx)")
+    replay.add_argument("--since", metavar="AGE", type=_age, default=None, help="weigh the mail of so long anew: 7d")
+    replay.add_argument("--against", metavar="FILE", default="", help="with --since: the configuration under which it came")
     replay.set_defaults(run=replay_mail, insist=_whole, wrong=replay.error)
 
 
 def _whole(options: argparse.Namespace) -> None:
-    """Check that the line has a message and its envelope."""
+    """Check that the line has a message and its envelope, or --since."""
     o = options
-    if not o.file or o.sender is None or not o.recipients or not o.ip:
-        o.wrong("say what is replayed: a FILE with --from, --to and --ip")
+    envelope = o.sender is not None or o.recipients or o.ip or o.helo or o.login or o.service or o.tls
+    if o.since is not None and (o.file or envelope or o.dns or o.also or o.without):
+        o.wrong("--since takes the mail as it came: it goes with --config, --against and --json alone")
+    if o.since is None and (not o.file or o.sender is None or not o.recipients or not o.ip or o.against):
+        o.wrong("say what is replayed: a FILE with --from, --to and --ip; or --since")
 
 
 def replay_mail(options: argparse.Namespace) -> int:
-    """Print what would become of it.  Return 1 where it would be refused."""
+    """Print what would become of it.  Return 1 where it would be refused, or where mail of the past would have another fate."""
+    if options.since is not None:
+        from mailserver.cli.reweigh import reweigh
+
+        return reweigh(options)
     from twisted.internet import reactor
 
     from mailserver.assembly.rehearsal import Rehearsal
@@ -162,3 +173,10 @@ def _recorded(path: str) -> list[dict[str, Any]]:
     if not isinstance(answers, list) or not all(isinstance(one, dict) for one in answers):
         raise ValueError("a list of answers was expected")
     return answers
+
+
+def _age(text: str) -> float:
+    try:
+        return time.time() - seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

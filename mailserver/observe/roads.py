@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -25,11 +25,13 @@ __all__ = [
     "UnknownId",
     "opened_for_reading",
     "read_road",
+    "roads_since",
     "steps_of",
 ]
 
 PREFIX_CHARACTERS = 6
 CANDIDATES = 10
+PAGE = 1000  # rows read at once
 DELETED_AT_LEAST = 100  # a batch deletes up to so many rows, or up to twice its own rows where that is more
 WAL_OCTETS = 16 * 1024 * 1024
 BUSY_MILLISECONDS = 2000
@@ -188,6 +190,8 @@ def opened_for_reading(path: str) -> apsw.Connection:
     """Open the file; a server may be writing to it.  Raises `RoadsUnreadable` where it is missing, and `apsw.Error`."""
     if not os.path.exists(path):
         raise RoadsUnreadable(f"{path} does not exist: no mail has come here yet")
+    if not any(os.path.exists(path + ending) for ending in ("-wal", "-shm")):  # nobody writes: SQLite need make no files either
+        return _opened_as_it_is(path)
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     try:
         connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -195,12 +199,51 @@ def opened_for_reading(path: str) -> apsw.Connection:
     except (apsw.CantOpenError, apsw.ReadOnlyError):
         # No server runs, and this user may not make the file that readers share: then nobody writes.
         connection.close()
-        address = f"file:{quote(os.path.abspath(path))}?immutable=1"
-        return apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        return _opened_as_it_is(path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _opened_as_it_is(path: str) -> apsw.Connection:
+    address = f"file:{quote(os.path.abspath(path))}?immutable=1"
+    return apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
+def roads_since(path: str, since: float) -> Iterator[tuple[str, list[Step]]]:
+    """Each message that came, or was refused, since then (seconds since the epoch), with the steps of its connection.
+
+    Blocks; reads the whole file.  Raises `RoadsUnreadable`.
+    """
+    connection: apsw.Connection | None = None
+    try:
+        connection = opened_for_reading(path)
+        seen: set[str] = set()
+        number = 0
+        while rows := _page_since(connection, since, number):
+            number = rows[-1][0]
+            for _, id in rows:
+                if id in seen:
+                    continue
+                seen.add(id)
+                steps = steps_of(connection, id)
+                if any(step.step in ("accepted", "refused") for step in steps):
+                    others = {step.fields.get("connection") for step in steps} - {id}
+                    for other in sorted(one for one in others if isinstance(one, str)):
+                        steps = steps_of(connection, other) + steps
+                    yield id, steps
+    except (apsw.Error, ValueError) as error:
+        raise RoadsUnreadable(f"{path}: {error}") from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _page_since(connection: apsw.Connection, since: float, number: int) -> list[Any]:
+    return connection.execute(
+        "SELECT number, id FROM road WHERE time >= ? AND number > ? ORDER BY number LIMIT ?", (since, number, PAGE)
+    ).fetchall()
 
 
 def _whole_id(connection: apsw.Connection, id: str) -> str:

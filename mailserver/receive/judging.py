@@ -126,6 +126,11 @@ class Judging:
             every = tuple([tuple([one for one in group if one.bound.name not in without]) for group in every])
         return ask(every, self._clock, envelope, content, recipient)
 
+    def weighed(self, envelope: Envelope, recipient: Recipient) -> Judgement | Deferred[Judgement]:
+        """What those say who weigh, of what was found before: without a content, as where it was judged some time ago."""
+        scores = self._scores.groups(envelope.peer.service)
+        return ask(scores, self._clock, envelope, None, recipient) if scores else PASSED
+
     def modifiers(self, service: str) -> Sequence[Question]:
         """Who may change a message, in the order in which they do so."""
         return [question for group in self._edits.groups(service) for question in group]
