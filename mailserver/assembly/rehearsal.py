@@ -133,7 +133,7 @@ class Rehearsal:
         )
         self.state = ReadOnlyState(os.path.join(self.data, "state.db"), wall_seconds=reactor.seconds)
         self.records = ReadOnlyRecords(os.path.join(self.data, RECORDS))
-        self.register = InPlace(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
+        self.register = ThreadlessRegister(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
         self.local = None
         self.remote = None if configuration.relay.use == "none" else object()
         self.steps = self
@@ -308,7 +308,7 @@ class _Commits:
         return succeed(None)
 
 
-class InPlace(Register):
+class ThreadlessRegister(Register):
     """Lends what a server lends; work for a thread is done at once."""
 
     def lend(self, kind: str, name: str, services: Services) -> tuple[Lent, Services]:
