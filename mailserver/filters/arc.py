@@ -6,6 +6,7 @@ believes what they had found before they changed the message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = ["ARC", "ARCOptions", "factory"]
 AT_ONCE_SETS = 3  # the signatures of so many are verified at once, in less than a millisecond; more in a thread
 TEXT_CHARACTERS = 1000
 DOMAINS_MOST = 20
+DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
 
 
 class ARCOptions(Options):
@@ -110,9 +112,10 @@ def _passed(sets: Sequence[SealedSet]) -> set[str]:
 
 def _domain(text: str) -> str:
     try:
-        return normal_domain(text.rpartition("@")[2]).removesuffix(".")
+        found = normal_domain(text.rpartition("@")[2]).removesuffix(".")
     except AddressError:
         return ""
+    return found if DOMAIN.fullmatch(found) else ""  # quoted, it could hold a blank, and be two
 
 
 def _chain(sets: Sequence[SealedSet]) -> str:

@@ -56,6 +56,8 @@ class Findings(ARCCase):
             (b"dmarc=pass header.from=example.org; dmarc=fail header.from=example.org", ""),
             (b"dmarc=fail header.from=example.org", ""),
             (b"dmarc=pass", ""),
+            (b'dmarc=pass header.from="evil.example example.org"', ""),
+            ("dmarc=pass header.from=m\u00fcnchen.example".encode(), "xn--mnchen-3ya.example"),
             (b"spf=pass header.from=example.org", ""),
             (b"x=y (; dmarc=pass header.from=example.org)", ""),
         ):
