@@ -60,6 +60,25 @@ sender = "dmarc-reports@example.org"
 spread = "1s"
 """
 OURS = replace(REPORT, published=replace(REPORT.published, domain="example.org"))
+KILLER = """
+import os, signal
+from pathlib import Path
+from mailserver.filters.dmarc_sending import DMARCSending
+
+MARK = Path(__file__).parents[3] / "kill"
+whole = DMARCSending._sent_to
+
+
+async def sent_to(self, to, report):
+    id = await whole(self, to, report)
+    if MARK.exists():
+        MARK.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return id
+
+
+DMARCSending._sent_to = sent_to
+"""
 HEAD = b"From: r@big.example\r\nSubject: Report Domain: example.org\r\nMIME-Version: 1.0\r\n"
 
 
@@ -131,6 +150,28 @@ class Sent(ReportsCase):
         self.assertEqual(len(self.sent()), 2)
         for octets in self.sent():
             self.looks_right(octets)
+
+    def test_a_kill_between_sending_and_recording_doubles_that_one_with_the_same_id(self) -> None:
+        self.server.stop()
+        self.server.install_plugin("killer", KILLER)
+        by_the_wall = self.server.twistd
+        self.at_clock("-25h")
+        self.assertEqual(self.send("a@example.net", b"From: a@example.net\r\n\r\nHello").code, 250)
+        self.server.stop()
+        self.server.twistd = by_the_wall
+        mark = self.server.work / "kill"
+        mark.touch()
+        self.server.restart()
+        self.assertNotEqual(self.server.command("dmarc", "send").returncode, 0)
+        self.server.kill()
+        self.assertFalse(mark.exists())
+        self.server.restart()
+        self.dmarc("send")
+        wait_until(lambda: len(self.sent()) == 3, self.server.log)
+        found = [email.message_from_bytes(octets, policy=email.policy.default) for octets in self.sent()]
+        self.assertEqual(sorted(one["To"] for one in found), ["r@third.example", "rua@example.net", "rua@example.net"])
+        self.assertEqual(len({one["Message-ID"] for one in found}), 1)
+        self.assertEqual(len({next(iter(one.iter_attachments())).get_filename() for one in found}), 1)
 
     def looks_right(self, octets: bytes) -> None:
         octets = octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
