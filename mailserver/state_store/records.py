@@ -213,12 +213,21 @@ class RecordStore:
         return self._connection
 
     def _fault(self, error: Exception) -> StorageBroken | StorageFull:
-        if isinstance(error, apsw.FullError):
-            return StorageFull(f"{self._path}: {error}")
+        if (full := _no_room_in(error)) is not None:
+            return StorageFull(f"{self._path}: {full}")
         fault = fault_of(self._path, error)
         if isinstance(fault, StorageDamaged):
             self._damage = str(fault)
         return fault
+
+
+def _no_room_in(error: BaseException | None) -> BaseException | None:
+    """The error that says that there is no room, or what it was replaced by: SQLite has ended the transaction by itself then, and
+    to take it back fails.
+    """
+    while error is not None and not isinstance(error, apsw.FullError):
+        error = error.__context__
+    return error
 
 
 @implementer(IRecords)

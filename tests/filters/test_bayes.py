@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from mailserver.api import ConfigurationError, Finding, Pass, Services, StorageFull
+from mailserver.api import AllHang, ConfigurationError, Finding, Pass, Services, StorageFull
 from mailserver.filters.bayes import factory
 from mailserver.filters.learnt_commands import in_words
 from mailserver.interfaces import CannotDo
@@ -221,6 +221,18 @@ class Learning(BayesCase):
         self.assertIn(ALICE, self.answer(forget.run(user=ALICE)))
         self.assertEqual(self.answer(show.run()), [])
 
+    def test_over_a_reload_the_former_filter_and_the_new_one_learn_into_one_file(self) -> None:
+        former = self.made()
+        self.both_taught(former, 10)
+        new = self.made(spam=5.0)
+        for component in (former, new, former):
+            self.taught(component, "spam", [self.corpus.message("spam") for _ in range(5)])
+        self.assertEqual(self.answer(new.commands()[1].run())[0]["spam"], 25)
+        self.answer(former.stop())
+        found = self.found(new, self.corpus.message("spam"))
+        assert found is not None
+        self.assertEqual(found.properties["spam"], 25)
+
     def test_no_word_of_a_message_is_in_the_file(self) -> None:
         component = self.made()
         self.taught(component, "spam", [b"Subject: verysecretsubject\r\n\r\nverysecretword\r\n"], ALICE)
@@ -316,6 +328,20 @@ class Damage(BayesCase):
         self.assertSilent(component)
         self.answer(component.run_periodically())
         self.assertIsNotNone(self.found(component, self.message))
+
+    def test_a_disk_that_does_not_answer_costs_the_score_alone(self) -> None:
+        component = self.made()
+
+        def hang(*arguments: Any) -> None:
+            raise AllHang("each thread hangs")
+
+        for threads in (component._learnt._reading, component._learnt._writing):
+            self.patch(threads, "run", hang)
+        found = self.found(component, self.message)
+        assert found is not None
+        self.assertEqual((found.score, found.properties["result"]), (0.0, "temperror"))
+        with self.assertRaisesRegex(CannotDo, "does not answer"):
+            self.taught(component, "spam", [self.message])
 
     def test_another_key_or_none_that_can_be_read_is_told(self) -> None:
         key = Path(self.folder, "keys", "bayes.key")

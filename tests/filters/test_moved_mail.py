@@ -147,6 +147,27 @@ class Bounds(MaildirCase):
         self.assertEqual((len(spam), len(ham), len(set(spam)), len(set(ham))), (5, 5, 5, 5))
         self.assertEqual(looks, [False, False, False, True, True])
 
+    def test_so_are_those_that_have_another_name_now(self) -> None:
+        for n in range(4):
+            self.put(f"h{n}", ".Junk")
+        self.look()
+        for n in range(4):
+            self.move(f"h{n}", "", f"other{n}")
+        found = [self.look(NOW + n * 60, most=3) for n in (1, 2, 3)]
+        self.assertEqual([(len(one.ham), one.is_all) for one in found], [(3, False), (1, True), (0, True)])
+        self.assertEqual(len({octets for one in found for octets in one.ham}), 4)
+
+    def test_no_directory_stays_open(self) -> None:
+        self.put("a")
+        self.put("b", ".Junk")
+        self.look()
+        self.move("a", ".Junk")
+        self.move("b", "")
+        self.look(NOW + 60)
+        links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        places = [os.readlink(one) for one in links if os.path.islink(one)]
+        self.assertEqual([one for one in places if one.startswith(str(self.maildir))], [])
+
     def test_a_junk_folder_beyond_the_bound_is_not_looked_at(self) -> None:
         self.patch(__import__("mailserver.filters.moved_mail", fromlist=["x"]), "JUNK_MOST", 3)
         for n in range(4):
@@ -223,6 +244,13 @@ class Paths(SynchronousTestCase):
             self.assertEqual(
                 found, {f"{user}@{domain}": template.path(user=user, domain=domain) for user, domain in users}, path
             )
+        template = PathTemplate("{data}/twice/{user}/{domain}/{user}", data_directory=data)
+        os.makedirs(template.path(user="alice", domain="example.org"))
+        os.makedirs(os.path.join(template.root, "alice", "example.org", "bob"))
+        os.makedirs(os.path.join(data, "both", "alice-alice"))
+        os.makedirs(os.path.join(data, "both", "alice-bob"))
+        self.assertEqual(list(dict(MailboxPaths("{data}/twice/{user}/{domain}/{user}", data))), ["alice@example.org"])
+        self.assertEqual(list(dict(MailboxPaths("{data}/both/{user}-{user}", data))), ["alice"])
         template = PathTemplate("{data}/plain/{user}", data_directory=data)
         os.makedirs(template.path(user="alice", domain=""))
         os.symlink(template.path(user="alice", domain=""), os.path.join(data, "plain", "former"))

@@ -252,6 +252,17 @@ class Faults(RecordsCase):
         await space.put("k", b"later")
         self.assertEqual(await space.get("k"), b"later")
 
+    async def test_where_sqlite_itself_finds_no_room_it_is_a_full_disk_too(self):
+        """It takes back the whole transaction then, so that what is taken back after that fails by itself."""
+        store = await self.started()
+        space = store.space("s")
+        await space.put("k", b"v")
+        store._connection.pragma("max_page_count", 4)
+        await self.assertFailure(later(space.put("large", b"v" * 60_000)), StorageFull)
+        store._connection.pragma("max_page_count", 1000)
+        await space.put("large", b"v" * 60_000)
+        self.assertEqual(await space.get("k"), b"v")
+
     async def test_on_a_full_disk_a_record_can_still_be_dropped(self):
         is_full = False
         store = await self.started(room_for=lambda octets: not is_full)
