@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from mailserver.capture.events import ContentEnd, ContentStretch, Encrypted, Event, NotCaptured, ReplyCause
 from mailserver.capture.pairing import CapturedReply, Pairing, Waiting
 from mailserver.capture.reassembly import Gap, Piece
-from mailserver.capture.view import SmtpView
+from mailserver.capture.view import COMMAND, SmtpView
 from mailserver.smtp.server.data import END, FIND_LINE_DOT, HELD
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
@@ -108,8 +108,8 @@ class DialogueReader:
                 break
         if self._state is _State.ENCRYPTED:
             return events
-        if self._reply or self._server:
-            self._pairing.replies.append(CapturedReply(time, b"".join([*self._reply, self._server]), 0, 0))
+        if rest := b"".join([*self._reply, self._server]):
+            self._pairing.replies.append(CapturedReply(time, rest, 0, 0, SmtpView(rest).reply_code or 0))
             events += self._go_on()
         if self._state is _State.COMMANDS and self._line:
             verb = SmtpView(self._line).command or ""
@@ -221,10 +221,11 @@ class DialogueReader:
             line += b"\n"
             self._reply.append(line)
             self._reply_octets += len(line)
-            is_more = line[3:4] == b"-" and REPLY.match(line) is not None
-            if not is_more or self._reply_octets > REPLY_OCTETS:
+            is_reply = REPLY.match(line) is not None
+            if not is_reply or line[3:4] != b"-" or self._reply_octets > REPLY_OCTETS:
+                code = int(line[:3]) if is_reply else 0
                 octets = b"".join(self._reply)
-                self._pairing.replies.append(CapturedReply(piece.time, octets, piece.place - behind, piece.heard))
+                self._pairing.replies.append(CapturedReply(piece.time, octets, piece.place - behind, piece.heard, code))
                 self._reply, self._reply_octets = [], 0
 
     # --- the client's side ---
@@ -252,8 +253,8 @@ class DialogueReader:
                 return b""
             end = LINE_OCTETS
         line, rest, self._line = octets[:end], octets[end:], b""
-        view = SmtpView(line)
-        verb = view.command or ""
+        found = COMMAND.match(line)
+        verb = "" if found is None or REPLY.match(line) is not None else found[1].decode("ascii").upper()
         if self._is_after_gap and verb not in CommandVerb.__members__:
             return rest  # the end of what was lost, of content, of AUTH
         self._is_after_gap = False
@@ -261,11 +262,11 @@ class DialogueReader:
         self._pairing.waiting.append(waiting)
         if verb == CommandVerb.LHLO:
             self._pairing.is_lmtp = True
-        if verb in (CommandVerb.DATA, CommandVerb.STARTTLS) and not view.arguments:
+        if verb in (CommandVerb.DATA, CommandVerb.STARTTLS) and not line[found.end() :].strip():  # type: ignore[union-attr]
             self._state = _State.WAITING
         elif verb == CommandVerb.AUTH:
             self._state = _State.WAITING
-        elif verb == CommandVerb.BDAT and view.chunk_size is not None:
+        elif verb == CommandVerb.BDAT and (view := SmtpView(line)).chunk_size is not None:
             self._chunk, self._is_last_chunk = view.chunk_size, bool(view.is_last_chunk)
             waiting.ends_content = self._is_last_chunk
             if self._content is None:

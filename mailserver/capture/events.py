@@ -28,7 +28,7 @@ class CommandReply:
 
     `time` is that of the last octet of the command, or of the reply where there is none; `replied` that of the reply's last
     octet.  `command` is a line with its end, None unless `cause` is COMMAND or RESPONSE, and for all replies to it but the first;
-    `reply` has all its lines, None where none was captured.
+    `reply` has all its lines, None where none was captured.  `verb` is that of the command, in upper case.
     """
 
     time: int
@@ -36,6 +36,7 @@ class CommandReply:
     command: bytes | None
     replied: int | None
     reply: bytes | None
+    verb: str = ""
 
     @property
     def view(self) -> SmtpView:

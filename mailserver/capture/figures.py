@@ -98,7 +98,7 @@ class Figures:
         if event.reply is None or event.replied is None:
             self.without_reply += 1
             return
-        code = event.reply_view.reply_code or 0
+        code = int(event.reply[:3]) if event.reply[:3].isdigit() else 0
         if code in self.replies or len(self.replies) < CODES:
             self.replies[code] += 1
         began = event.time
@@ -112,6 +112,5 @@ class Figures:
             return  # a further reply to the same command
         phase = event.cause.value
         if event.cause is ReplyCause.COMMAND:
-            verb = event.view.command or ""
-            phase = verb if verb in CommandVerb.__members__ else OTHER
+            phase = event.verb if event.verb in CommandVerb.__members__ else OTHER
         self._times.setdefault(phase, _Times()).add(max(0, event.replied - began), self._chance)

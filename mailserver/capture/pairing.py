@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from mailserver.capture.events import CommandReply, ReplyCause
-from mailserver.capture.view import SmtpView
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["Paired", "Pairing", "CapturedReply", "Waiting"]
@@ -62,10 +61,7 @@ class CapturedReply:
     octets: bytes
     place: int
     heard: int
-    code: int = field(init=False)  # 0 where it has none
-
-    def __post_init__(self) -> None:
-        self.code = SmtpView(self.octets).reply_code or 0
+    code: int  # 0 where it has none
 
 
 @dataclass(slots=True)
@@ -195,7 +191,8 @@ class Pairing:
             self.recipients = 0
         self._has_paired = True
         sent_at = reply.time if waiting.cause in UNSAID else waiting.time
-        return CommandReply(sent_at, waiting.cause, (waiting.line or None) if is_first else None, reply.time, reply.octets)
+        line = (waiting.line or None) if is_first else None
+        return CommandReply(sent_at, waiting.cause, line, reply.time, reply.octets, waiting.verb)
 
     def _alone(self, reply: CapturedReply) -> CommandReply:
         """A reply to nothing that was captured; the first one may be the greeting."""
@@ -206,4 +203,4 @@ class Pairing:
 
 
 def _without_reply(one: Waiting) -> CommandReply:
-    return CommandReply(one.time, one.cause, one.line or None, None, None)
+    return CommandReply(one.time, one.cause, one.line or None, None, None, one.verb)

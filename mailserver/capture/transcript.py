@@ -21,7 +21,7 @@ from mailserver.capture.events import (
 from mailserver.capture.pairing import RESETS
 from mailserver.capture.printable import printable
 from mailserver.capture.sessions import Session
-from mailserver.capture.view import HIDDEN, SmtpView
+from mailserver.capture.view import HIDDEN
 from mailserver.smtp.vocabulary import CommandVerb
 
 __all__ = ["CapturedTransaction", "Speaker", "Transcript", "TranscriptLine"]
@@ -90,9 +90,8 @@ class Transcript:
         """Take an event; return its lines."""
         match event:
             case CommandReply():
-                view = event.view
-                self._note(event, view)
-                return self._exchange(event, view)
+                self._note(event)
+                return self._exchange(event)
             case ContentStretch():
                 return []
             case ContentEnd():
@@ -106,10 +105,10 @@ class Transcript:
 
     # --- lines ---
 
-    def _exchange(self, event: CommandReply, view: SmtpView) -> list[TranscriptLine]:
+    def _exchange(self, event: CommandReply) -> list[TranscriptLine]:
         lines = []
         if event.command is not None:
-            lines.append(TranscriptLine(event.time, Speaker.CLIENT, self._command(event, view)))
+            lines.append(TranscriptLine(event.time, Speaker.CLIENT, self._command(event, event.command)))
         if event.reply is not None:
             time = event.replied
             for line in event.reply.decode("utf-8", "backslashreplace").rstrip("\r\n").split("\n"):
@@ -119,12 +118,12 @@ class Transcript:
             lines.append(TranscriptLine(None, Speaker.NOBODY, "no reply was captured"))
         return lines
 
-    def _command(self, event: CommandReply, view: SmtpView) -> str:
+    def _command(self, event: CommandReply, line: bytes) -> str:
         if not self._has_secrets and event.cause is ReplyCause.RESPONSE:
             return HIDDEN
-        if not self._has_secrets and view.command == CommandVerb.AUTH:
-            return view.summary().removeprefix("SMTP ")
-        return _cut(view.text)
+        if not self._has_secrets and event.verb == CommandVerb.AUTH:
+            return event.view.summary().removeprefix("SMTP ")
+        return _cut(line.decode("utf-8", "backslashreplace").removesuffix("\n").removesuffix("\r"))
 
     def _content_end(self, event: ContentEnd) -> TranscriptLine:
         message, self.coming = self.coming, CapturedTransaction(self.coming.number + 1)
@@ -136,21 +135,21 @@ class Transcript:
 
     # --- messages ---
 
-    def _note(self, event: CommandReply, view: SmtpView) -> None:
+    def _note(self, event: CommandReply) -> None:
         """What a command and its reply say of the envelope."""
-        verb = view.command if event.command is not None else None
+        verb = event.verb if event.command is not None else None
         code = event.reply[:1] if event.reply is not None else b"2"  # one that was not captured is taken for a yes
-        if verb == CommandVerb.RCPT and (path := view.forward_path) is not None:
+        if verb == CommandVerb.RCPT and (path := event.view.forward_path) is not None:
             self._name(path)
             named = self._recipients if code == b"2" else self._refused
             if len(named) < RECIPIENTS:
                 named.append(path)
         elif verb in RESETS:
             self._sender, self._recipients, self._refused = None, [], []
-            if verb == CommandVerb.MAIL and (path := view.reverse_path) is not None:
+            if verb == CommandVerb.MAIL and (path := event.view.reverse_path) is not None:
                 self._name(path)
                 self._sender = path if code == b"2" else None
-        is_end = event.cause is ReplyCause.CONTENT or (verb == CommandVerb.BDAT and view.is_last_chunk)
+        is_end = event.cause is ReplyCause.CONTENT or (verb == CommandVerb.BDAT and event.view.is_last_chunk)
         if is_end and self._without_reply and (self._replied is None or verb is not None):
             message = self._replied = self._without_reply.popleft()
             message.sender, message.recipients, message.refused = self._sender, self._recipients, self._refused

@@ -130,8 +130,7 @@ class ShownSessions:
         say(heading(session) + (" (it goes on)" if one.is_begun else ""))
         if one.is_cut:
             say("            *  lines before these were left out")
-        for line in one.lines:
-            say(line_of(session, line))
+        say("\n".join([line_of(session, line) for line in one.lines]))
         self._lines -= len(one.lines)
         one.lines, one.is_begun, one.is_cut = [], True, False
         say(f"            *  {summary(one.transcript.session)}" if is_end else "            *  (goes on below)", "")

@@ -86,7 +86,7 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
         raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {WITH_LINES}")
     try:
         return _decoded(row)
-    except (TypeError, ValueError, LookupError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise UnreadableEnvelope(f"a member is missing or has the wrong type: {error}") from None
 
 

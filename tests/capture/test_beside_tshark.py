@@ -20,8 +20,10 @@ from mailserver.capture.files import CapturedFrame, CaptureReader
 from mailserver.capture.sessions import Said, Sessions
 from mailserver.sink import CaptureServer
 from tests.capture.wire import pcap
+from tests.relay.postfix import Postfix
 from tests.requires import require_root, require_tool
 from tests.scenarios.exim import Exim
+from tests.scenarios.support import wait_until
 
 BODY = b"Subject: seen\r\n\r\n.a dot\r\n..\r\n. \r\n" + b"and lines of text, enough for several segments\r\n" * 400
 SECONDS = 60
@@ -93,7 +95,7 @@ class BesideTshark(SynchronousTestCase):
         assert recorder.stderr is not None
         recorder.stderr.readline()  # "listening on"
         try:
-            self.speak(server.port, hiding.port)
+            self.speak(server.port, hiding.port, took)
             self.until_seen(path, server.port)
         finally:
             recorder.terminate()
@@ -103,7 +105,7 @@ class BesideTshark(SynchronousTestCase):
         os.unlink(path)
         BesideTshark.ports, BesideTshark.received = (server.port, hiding.port), sorted(took)
 
-    def speak(self, port: int, hiding: int) -> None:
+    def speak(self, port: int, hiding: int, took: list[bytes]) -> None:
         with smtplib.SMTP("127.0.0.1", port, "client.example") as client:
             client.sendmail("ann@example.org", ["bob@example.net", "carl@example.net"], BODY)
             client.docmd("VRFY", "bob")
@@ -115,6 +117,12 @@ class BesideTshark(SynchronousTestCase):
             check=True, capture_output=True, timeout=SECONDS)  # fmt: skip
         run([require_tool("smtp-source"), "-m", "6", "-s", "3", "-l", "9000", "-f", "a@example.org", "-t", "b@example.net", f"127.0.0.1:{port}"],
             check=True, capture_output=True, timeout=SECONDS)  # fmt: skip
+        postfix = Postfix(f"default_transport = smtp\nrelayhost = [127.0.0.1]:{port}\nsmtpd_recipient_restrictions = permit_mynetworks, reject\n")
+        self.addCleanup(postfix.remove)
+        postfix.start()
+        with smtplib.SMTP("127.0.0.1", postfix.port, "client.example") as client:
+            client.sendmail("fay@example.org", ["one@example.net", "two@example.net"], BODY.replace(b"and lines of text, enough", b"t\xc3\xa9xt"))
+        wait_until(lambda: any(b"t\xc3\xa9xt" in mail for mail in took), lambda: "Postfix has not sent it")
         for chunking in (False, True):
             exim = Exim(port, chunking=chunking)
             self.addCleanup(exim.close)
@@ -165,10 +173,11 @@ class BesideTshark(SynchronousTestCase):
         self.assertGreater(len(mine), 7)
         exims = [port for port, said in mine.items() if said[0] == ("EHLO", "exim.example")]
         for port, said in mine.items():
-            if port in exims:  # tshark passes over what is pipelined behind content or with BDAT
+            if port in exims or said[0] == ("EHLO", "mx.far.example"):  # tshark passes over what is pipelined behind content or with BDAT
                 self.assertEqual(said[: len(theirs[port])], theirs[port])
             else:
                 self.assertEqual(said, theirs[port])
+        self.assertEqual([said[-2:] for said in mine.values() if said[0] == ("EHLO", "mx.far.example")], [[("DATA", ""), ("QUIT", "")]])
         envelope = [("EHLO", "exim.example"), ("MAIL", "FROM:<sender@far.example> SIZE=20523"), ("RCPT", "TO:<dave@example.net>"), ("RCPT", "TO:<erin@example.net>")]
         ends = [said[4:] for said in (mine[port] for port in exims)]
         self.assertEqual([mine[port][:4] for port in exims], [envelope, envelope])
@@ -178,8 +187,8 @@ class BesideTshark(SynchronousTestCase):
     def test_messages_are_those_that_the_server_took(self) -> None:
         ours = decoded(frames_of(self.octets))
         whole = b"".join(contents(ours))
-        self.assertEqual(whole.count(b"Subject: seen"), 3)  # smtplib, Exim with DATA, Exim with BDAT
-        self.assertEqual(len(self.received), 10)
+        self.assertEqual(whole.count(b"Subject: seen"), 4)  # smtplib, Postfix, Exim with DATA, Exim with BDAT
+        self.assertEqual(len(self.received), 11)
         for mail in self.received:
             self.assertIn(mail, whole)
         self.assertEqual(len(whole), sum([len(mail) for mail in self.received]))

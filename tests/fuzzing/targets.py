@@ -10,7 +10,21 @@ from pathlib import Path
 
 from twisted.internet.testing import StringTransport
 
-from mailserver.capture import FIELD_NAMES, SmtpView, looks_like_smtp
+from mailserver.capture import (
+    FIELD_NAMES,
+    CaptureFault,
+    CaptureReader,
+    DialogueReader,
+    Figures,
+    Sessions,
+    SmtpView,
+    Transcript,
+    looks_like_smtp,
+)
+from mailserver.capture.events import CommandReply, ContentStretch, Event
+from mailserver.capture.masking import SecretMask
+from mailserver.capture.reassembly import Gap, Piece
+from mailserver.capture.sessions import Said
 from mailserver.config.document import parse_document, read_document
 from mailserver.config.fault import ConfigurationError
 from mailserver.config.reading import parse
@@ -301,10 +315,62 @@ def sender_records(octets: bytes) -> None:
         assert list(read_results(authentication_results(NAME, [known]))) == [known], known
 
 
+def packets(octets: bytes) -> None:
+    """A capture file: read, or damaged; each line of its sessions can be seen by a person, each message has its octets."""
+    reader, sessions, transcripts, figures = CaptureReader(), Sessions(connections=20, held_octets=50_000), {}, Figures()
+    contents: dict[int, int] = {}
+    said: list[Said] = []
+    try:
+        for frame in reader.feed(octets):
+            said += sessions.feed(frame)
+    except CaptureFault:
+        pass
+    said += sessions.finish()
+    for one in said:
+        transcript = transcripts.setdefault(one.session.number, Transcript(one.session))
+        if one.event is None:
+            transcript.finish()
+            figures.end(one.session)
+            assert one.session.ending is not None
+            continue
+        figures.add(one.session, one.event)
+        for line in transcript.add(one.event):
+            assert line.text.isprintable() and line.text.encode() is not None, line
+        if isinstance(one.event, ContentStretch):
+            contents[one.session.number] = contents.get(one.session.number, 0) + len(one.event.octets)
+    for number, transcript in transcripts.items():
+        assert sum([message.size for message in transcript.messages]) == contents.get(number, 0)
+    figures.latencies()
+
+
+def spoken(octets: bytes) -> None:
+    """Both sides of a dialogue, with gaps: nothing is heard twice, and no password passes the mask."""
+    dialogue, mask, place = DialogueReader(from_start=octets[:1] == b"S"), SecretMask(), [0, 0]
+    events: list[Event] = []
+    client = 0
+    for part in octets.split(b"\0"):
+        kind, words = part[:1], part[1:].replace(b"\\n", b"\r\n")
+        if not words:
+            continue
+        side = 0 if kind == b"C" else 1
+        place[side] += len(words)
+        piece: Piece | Gap = Gap(0, len(words), place[side]) if kind == b"G" else Piece(0, words, place[side], place[1 - side])
+        events += (dialogue.server if side else dialogue.client)([piece])
+        if side:
+            mask.server(words)
+        else:
+            client += len(words)
+            assert len(mask.client(words)) == len(words)
+    events += dialogue.end(0)
+    heard = sum([len(one.octets) for one in events if isinstance(one, ContentStretch)])
+    heard += sum([len(one.command) for one in events if isinstance(one, CommandReply) and one.command is not None])
+    assert heard <= client, (heard, client)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
         address, command, replies, header, dns, dns_name, configuration, control, pickup, proxy, mime, envelope, view,
-        signatures, sender_records,
+        signatures, sender_records, packets, spoken,
     )
 }
