@@ -290,6 +290,8 @@ class Strangers(ContactsCase):
         self.sent(ALICE, SENDER)
         self.assertEqual(self.after_data(ALICE, SPF).findings[0].score, -2.0)
         self.assertEqual(self.at_rcpt(ALICE, SPF).findings[0].score, 0.0)  # it is counted once
+        self.order("accept", user=BOB, sender=SENDER, evidence="none")
+        self.assertEqual(self.after_data(BOB).findings[0].score, 0.0)
 
     def test_our_own_users_local_programs_exempt_networks_and_roles_are_never_held(self) -> None:
         self.make(exempt=["11.2.0.0/16"])
@@ -395,6 +397,9 @@ class Deciding(ContactsCase):
         self.hold(CAROL)
         self.order("accept", user=CAROL, sender=SENDER, evidence="aligned")
         self.order("accept", user=CAROL, sender="example.com")
+        self.hold("dave@example.org")
+        self.order("accept", user="dave@example.org", sender="example.net")  # of a whole domain nobody is believed
+        self.assertIsInstance(self.after_data("dave@example.org"), Quarantine)
         for user in (BOB, CAROL):
             self.assertIsInstance(self.after_data(user), Quarantine)
             self.assertIs(type(self.after_data(user, SPF)), Pass)
@@ -416,8 +421,17 @@ class Deciding(ContactsCase):
         id = self.quarantine.hold(recipient=ALICE, findings=found)
         self.run_round()
         self.assertEqual(self.done(), [("release", id)])
+        later = self.quarantine.hold(recipient=ALICE, findings=found)  # received before, committed behind a slow scanner
+        self.run_round()
+        self.assertEqual(self.done(), [("release", id), ("release", later)])
         self.run_round(601)
         self.assertEqual(self.answer(self.records.items("order")), [])
+
+    def test_one_users_decision_moves_nobody_elses_mail_whose_name_begins_alike(self) -> None:
+        mine, detail = self.hold(ALICE, SPF), self.hold("alice+x@example.org", SPF)
+        self.hold("alice2@example.org", SPF)
+        self.order("accept", user=ALICE, sender=SENDER)
+        self.assertEqual(sorted(self.done()), sorted([("release", mine), ("release", detail)]))
 
     def test_a_decision_outlives_a_queue_that_fails_and_a_server_that_dies_before_it_was_carried_out(self) -> None:
         id, other = self.hold(ALICE, SPF), self.hold(BOB, SPF)
@@ -641,13 +655,13 @@ class TimeAndDigest(ContactsCase):
     def test_a_clock_that_was_ahead_silences_nobody(self) -> None:
         self.hold(ALICE)
         self.clock.rightNow += 3650 * DAY
-        self.make(junk_after="365d")
+        self.hold(BOB)
         self.run_round()
+        self.assertEqual([str(one.recipients[0]) for one in self.send_mail.sent], [BOB])
         self.clock.rightNow -= 3650 * DAY
-        self.hold(ALICE)
-        self.make(junk_after="365d")
+        self.hold(BOB)
         self.run_round()
-        self.assertEqual(len(self.send_mail.sent), 1)
+        self.assertEqual([str(one.recipients[0]) for one in self.send_mail.sent], [BOB, BOB])
 
 
 class Tokens(ContactsCase):
@@ -697,6 +711,28 @@ class Tokens(ContactsCase):
         self.assertEqual([type(one) for one in outcomes], [Delivered, Failed])
         self.assertIsInstance(self.answer(self.filter.read(envelopes[0], None, to[0])), Delivered)
         self.assertEqual(self.contacts(), ["sender@example.net accepted"])
+
+    def test_of_two_that_are_read_side_by_side_one_marks_the_token_and_the_other_is_too_late(self) -> None:
+        addresses = self.addresses()
+        get, gates = self.records.get, list[Deferred[None]]()
+
+        async def slow(key: str) -> Any:
+            found = await get(key)
+            gates.append(Deferred())
+            await gates[-1]
+            return found
+
+        self.patch(self.records, "get", slow)
+        peer = self.peer(service="submission", login=ALICE)
+        to = [Address.parse(addresses[letter]) for letter in "ar"]
+        reading = [self.begin(self.filter.read(self.envelope(ALICE, peer=peer), None, one)) for one in to]
+        for number in range(4):  # both have read the token, then both have read it again, and neither has marked it
+            gates[number].callback(None)
+        self.assertEqual([type(self.answer(one)) for one in reading], [Delivered, Failed])
+        self.patch(self.records, "get", get)
+        self.assertEqual(self.contacts(), ["sender@example.net accepted"])
+        after_the_data = self.after_data(str(to[1]), peer=self.peer("11.2.3.4", login=ALICE))
+        self.assertRefused(after_the_data, "decided already")
 
     def test_a_server_that_dies_between_the_mark_and_the_decision_makes_it_when_the_message_comes_again(self) -> None:
         address = Address.parse(self.addresses()["a"])
