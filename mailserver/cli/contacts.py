@@ -40,11 +40,13 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     forgetting = actions.add_parser("forget", parents=[common], help="let a contact or a decision be none")
     for parser in (accepting, refusing, forgetting):
         parser.add_argument("sender", metavar="SENDER", help="address, domain, .domain (all below it)")
+    clearing = actions.add_parser("clear", parents=[common], help="forget all that is kept of a user, as of one who has left")
     holding = actions.add_parser("hold", parents=[common], help="whether mail from strangers is held; or where it is")
     holding.add_argument("holds", metavar="SETTING", nargs="?", choices=("on", "off", "default"), default=None,
         help="on, off, or default: as the domain or the site says")  # fmt: skip
     for parser, function in (
-        (listing, show), (pending, show_pending), (accepting, accept), (refusing, refuse), (forgetting, forget), (holding, hold),
+        (listing, show), (pending, show_pending), (accepting, accept), (refusing, refuse), (forgetting, forget),
+        (clearing, clear), (holding, hold),
     ):  # fmt: skip
         parser.set_defaults(run=function)
         parser.add_argument("--filter", metavar="NAME", default="", help="where there are several: the table's name")
@@ -104,6 +106,11 @@ def refuse(options: argparse.Namespace) -> int:
 def forget(options: argparse.Namespace) -> int:
     """Let a contact be none.  Return 1 where there is none."""
     return tell(options, _run(options, "forget", {"user": options.user, "sender": options.sender}))
+
+
+def clear(options: argparse.Namespace) -> int:
+    """Forget all that is kept of the user."""
+    return tell(options, _run(options, "clear", {"user": options.user}))
 
 
 def hold(options: argparse.Namespace) -> int:

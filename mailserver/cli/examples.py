@@ -33,6 +33,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver contacts USER refuse": ("mailserver contacts alice@example.org refuse .example",),
     "mailserver contacts USER forget": ("mailserver contacts alice@example.org forget bob@example.net",),
+    "mailserver contacts USER clear": ("mailserver contacts alice@example.org clear",),
     "mailserver contacts USER hold": ("mailserver contacts alice@example.org hold on", "mailserver contacts site hold"),
     "mailserver expect": (
         "mailserver expect alice@example.org --minutes 30 --domain example.net",

@@ -18,6 +18,7 @@ from mailserver.filters.contact_records import (
     HeldOrder,
     Window,
     contact_key,
+    decoded,
     expected_key,
     hold_key,
     order_key,
@@ -145,6 +146,23 @@ class ContactBook:
             self._changed(user, subject, None)
         return before
 
+    async def clear(self, user: str) -> int:
+        """Forget all that is kept of a user: for one who has left.  How many records that were."""
+        keys = [hold_key(user), f"digest\t{user}"]
+        for kind in ("contact", "expected", "order"):
+            keys += [key for key, _ in await self._items(f"{kind}\t{user}\t")]
+        keys += [key for key, value in await self._items("token\t") if _is_of(value, user)]
+        dropped = 0
+        for key in keys:
+            if await self._records.get(key) is not None:
+                await self._records.drop(key)
+                dropped += 1
+        self._users.pop(user, None)
+        if user in self._being_read:
+            self._versions[user] = self._versions.get(user, 0) + 1
+        await self.read()
+        return dropped
+
     async def _make_room(self, user: str, count: int) -> None:
         contacts = await self.contacts_of(user)
         surplus = len(contacts) + count - self._contacts_most
@@ -237,13 +255,18 @@ class ContactBook:
     async def _all(self, prefix: str, read: Callable[[str, bytes], T]) -> list[T]:
         """What stands under keys that begin so.  A record that is none is told of once, and does nothing."""
         found: list[T] = []
+        for key, value in await self._items(prefix):
+            try:
+                found.append(read(key, value))
+            except ValueError as error:
+                self._tell(key, error)
+        return found
+
+    async def _items(self, prefix: str) -> list[tuple[str, bytes]]:
+        found: list[tuple[str, bytes]] = []
         first, before = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
         while page := await self._records.items(first, before, PAGE):
-            for key, value in page:
-                try:
-                    found.append(read(key, value))
-                except ValueError as error:
-                    self._tell(key, error)
+            found += page
             if len(page) < PAGE:
                 break
             first = page[-1][0] + "\0"
@@ -253,3 +276,10 @@ class ContactBook:
         if key not in self._told and len(self._told) < PAGE:
             self._told.add(key)
             self.log.warn("the record {key!r} is damaged and does nothing: {error}", key=key[:200], error=str(error)[:200])
+
+
+def _is_of(value: bytes, user: str) -> bool:
+    try:
+        return decoded(value).get("user") == user
+    except ValueError:
+        return False

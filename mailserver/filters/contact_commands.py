@@ -29,8 +29,8 @@ ONCE = Argument("once", "what is held now, and nothing more", kind="flag", requi
 
 
 def commands_of(book: ContactBook, decisions: Decisions, *, separator: str) -> Sequence[ComponentCommand]:
-    """Of contacts: ``list``, ``pending``, ``accept``, ``refuse``, ``forget``, ``hold``, ``rules``; of expected mail: ``expect``,
-    ``expected``, ``unexpect``."""
+    """Of contacts: ``list``, ``pending``, ``accept``, ``refuse``, ``forget``, ``clear``, ``hold``, ``rules``; of expected mail:
+    ``expect``, ``expected``, ``unexpect``."""
     orders = _Orders(book, decisions, separator)
     evidence = Argument(
         "evidence", "none: whoever says that he is the one is taken for him", required=False, choices=("aligned", "none")
@@ -45,6 +45,7 @@ def commands_of(book: ContactBook, decisions: Decisions, *, separator: str) -> S
         )),
         ComponentCommand("refuse", "refuse a sender's mail", orders.refuse, (USER, SENDER, ONCE, BY)),
         ComponentCommand("forget", "let a contact or a decision be none", orders.forget, (USER, SENDER)),
+        ComponentCommand("clear", "forget all that is kept of a user", orders.clear, (USER,)),
         ComponentCommand("hold", "whether mail from strangers is held", orders.hold, (
             Argument("scope", "a user's address, @DOMAIN, or site"), holds, BY,
         )),
@@ -110,6 +111,12 @@ class _Orders:
         if before is None:
             raise CannotDo(f"{subject.partition(':')[2]} is no contact of {name}")
         return f"forgotten: {subject.partition(':')[2]} ({before.state}), a contact of {name}"
+
+    async def clear(self, user: str) -> str:
+        """What was done, in words."""
+        name = self._user(user)
+        count = await self._book.clear(name)
+        return f"forgotten: {count} record{'' if count == 1 else 's'} of {name}"
 
     # --- Rules. ---
 

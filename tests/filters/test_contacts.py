@@ -414,6 +414,21 @@ class Deciding(ContactsCase):
         with self.assertRaises(CannotDo):
             self.order("forget", user=ALICE, sender=SENDER)
 
+    def test_clear_forgets_all_that_is_kept_of_one_user_and_nothing_of_another(self) -> None:
+        for user in (ALICE, BOB):
+            self.order("hold", scope=user, holds="on")
+            self.order("expect", user=user, minutes=5, domain="example.com")
+            self.order("refuse", user=user, sender=SENDER)
+        self.hold("alice@example.org", SPF, sender="y@example.net", message=b"From: y@example.net\n\nx\n")
+        self.run_round()
+        kept = [key for key, _ in self.answer(self.records.items())]
+        self.assertEqual(self.order("clear", user=ALICE), "forgotten: 6 records of alice@example.org")
+        left = [key for key, _ in self.answer(self.records.items())]
+        self.assertEqual(left, [key for key in kept if BOB in key])
+        self.assertEqual(([row["user"] for row in self.order("expected")], self.contacts()), ([BOB], []))
+        self.assertRefused(self.at_rcpt(BOB))
+        self.assertPassed(self.at_rcpt())
+
     def test_a_copy_that_was_on_its_way_when_the_decision_was_made_follows_it(self) -> None:
         verdict = self.after_data(ALICE, SPF)
         self.order("accept", user=ALICE, sender=SENDER)
