@@ -78,7 +78,6 @@ from mailserver.interfaces import (
     ITransactionEnd,
     IUsualScramForm,
     NewThreads,
-    ProcessFailed,
     ReportDraft,
     RunInProcess,
     RunInThread,
@@ -142,6 +141,7 @@ from mailserver.mail.outbound_answers import (
     SuppressReport,
 )
 from mailserver.mail.parcel import Destination, Parcel, one_for_each
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.mail.reply import Reply
 from mailserver.mail.report import RecipientReport
 from mailserver.plugins.asyncio_world import NoAsyncio, in_asyncio

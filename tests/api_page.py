@@ -42,6 +42,7 @@ GROUPS = {  # by the module that a name comes from: what its names are
     "mailserver.mail.dns_records": "What the core lends",
     "mailserver.mail.faults": "What the core lends",
     "mailserver.mail.fetched": "What the core lends",
+    "mailserver.mail.process_failure": "What the core lends",
     "mailserver.sasl.scram_keys": "Directories",
     "mailserver.sasl.steps": "Directories",
     "mailserver.config.options": "Options",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
@@ -29,7 +29,6 @@ __all__ = [
     "InReactor",
     "KeepProcess",
     "NewThreads",
-    "ProcessFailed",
     "RunInProcess",
     "RunInThread",
     "Send",
@@ -67,25 +66,12 @@ class RunInThread(Protocol):
     def __call__(self, function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> Deferred[T]: ...
 
 
-class ProcessFailed(OSError):
-    """A call in another process came to nothing.
-
-    `how` is "raised" (the function did; `kind` is the class, such as ``ValueError``), "late" (it took too long, and the process
-    was killed) or "died" (the process did, or gave no answer that can be read).
-    """
-
-    def __init__(self, how: Literal["raised", "late", "died"], words: str, *, kind: str = "") -> None:
-        super().__init__(words)
-        self.how = how
-        self.kind = kind
-
-
 class RunInProcess(Protocol):
     """Calls a function in another process: heavy work, which would hold the server, and may be killed.
 
     `function` is one of a module's, which the process imports by its name.  An argument is a `Content`, which takes its octets
     along or the path of its file, or is made of plain values: None, numbers, texts, octets, tuples, lists, sets, dictionaries.
-    So is the result, which has 16 MiB at most.
+    So is the result, which has 4 MiB at most, as JSON.
 
     A component has two such processes, begun with the first call and ended after five minutes without one; a hundred calls may
     wait.  They have the server's identity, ``limits.process_memory_bytes`` of memory, none of the server's descriptors, and

@@ -27,6 +27,7 @@ In the order in which they are read:
 * `cached`: an attribute that is computed once
 * `durable`: syncs the names of files, which a synced file can still lose
 * `fetched`: what was fetched from a web server
+* `process_failure`: what a call in another process has come to where it came to nothing
 * `known_sender`: whether a sender may be told what became of a message that was answered with 250
 * `held_copy`: a copy that a verdict holds, for those who decide about it
 * `reverse_names`: the names of an address that the DNS confirms

@@ -1,26 +1,32 @@
 """What is said between the server and a process that calls functions for a component.
 
-A frame is a `marshal` of plain values: the process may have read what a stranger wrote, so no class of it is ever looked up.
+A job is a `marshal` of plain values.  An answer is JSON: the process may have read what a stranger wrote, and a few octets of
+`marshal` can ask for all of the memory.  What JSON does not have is an object of one member, whose name says what it is.
 """
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import importlib
+import json
 import marshal
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mailserver.interfaces import ProcessFailed
 from mailserver.mail.content import Content
+from mailserver.mail.process_failure import ProcessFailed
 
 __all__ = [
     "RESULT_OCTETS", "call_job", "job_of", "place_of_function", "raised", "refused", "result_of", "seconds_of", "take_beyond",
 ]  # fmt: skip
 
-RESULT_OCTETS = 16 << 20
+RESULT_OCTETS = 4 << 20  # of JSON, which the reactor reads
 WORDS_CHARACTERS = 500
+MEMBERS: dict[str, Callable[[Any], Any]] = {
+    "dict": dict, "tuple": tuple, "set": set, "frozenset": frozenset, "bytes": binascii.a2b_base64,
+}  # fmt: skip
 PLAIN = "None, texts, numbers, octets, tuples, lists, sets, dictionaries"
 
 
@@ -57,10 +63,7 @@ def call_job(job: bytes) -> bytes:
         arguments = [Content(*one) if is_content else one for is_content, one in sent]
         result = _found(module, name)(*arguments)
         beyond = [one.parts_beyond_bounds if isinstance(one, Content) else "" for one in arguments]
-        try:
-            octets = marshal.dumps(("returned", result, beyond))
-        except ValueError:
-            raise TypeError(f"a result is made of plain values ({PLAIN}), not of {type(result).__name__}") from None
+        octets = _octets_of(["returned", _as_json(result), beyond])
         if len(octets) > RESULT_OCTETS:
             raise ValueError(f"a result of {len(octets)} octets is more than {RESULT_OCTETS}")
         return octets
@@ -76,25 +79,25 @@ def raised(error: BaseException) -> bytes:
     with contextlib.suppress(Exception):
         for frame in traceback.extract_tb(error.__traceback__, -1):
             place = f"{frame.filename}:{frame.lineno}"
-    return marshal.dumps(("raised", type(error).__name__, str.__str__(words), place))
+    return _octets_of(["raised", type(error).__name__, words, place])
 
 
 def refused(why: str) -> bytes:
     """The answer's frame of a process that calls nothing."""
-    return marshal.dumps(("refused", why))
+    return _octets_of(["refused", why])
 
 
 def result_of(octets: bytes) -> tuple[Any, list[str]]:
     """What the function has returned, and what was beyond the bounds of each argument.  Raises `ProcessFailed`."""
     answer: Any = None
-    with contextlib.suppress(ValueError, TypeError, EOFError, MemoryError):
-        answer = marshal.loads(octets)  # noqa: S302  # plain values, none of which is run
+    with contextlib.suppress(ValueError, TypeError, RecursionError, MemoryError):
+        answer = json.loads(octets.decode("ascii"), object_hook=_member)
     match answer:
-        case ("returned", result, list(beyond)):
+        case ["returned", result, list(beyond)]:
             return result, [str(one) for one in beyond]
-        case ("raised", str(kind), str(words), str(place)):
+        case ["raised", str(kind), str(words), str(place)]:
             raise ProcessFailed("raised", f"{kind}: {words}" + (f" ({place})" if place else ""), kind=kind)
-        case ("refused", str(why)):
+        case ["refused", str(why)]:
             raise ProcessFailed("died", why)
     raise ProcessFailed("died", "what it answered is no answer")
 
@@ -104,6 +107,34 @@ def take_beyond(arguments: tuple[Any, ...], beyond: list[str]) -> None:
     for one, words in zip(arguments, beyond, strict=False):
         if words and isinstance(one, Content):
             one.__dict__["parts_beyond_bounds"] = words
+
+
+def _octets_of(answer: list[Any]) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode("ascii")
+
+
+def _as_json(value: Any) -> Any:
+    """Raises TypeError for what is no plain value, and RecursionError."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [_as_json(one) for one in value]
+    if kind is dict:
+        return {"dict": [[_as_json(key), _as_json(one)] for key, one in value.items()]}
+    if kind in (tuple, set, frozenset):
+        return {kind.__name__: [_as_json(one) for one in value]}
+    if kind in (bytes, bytearray):
+        return {"bytes": binascii.b2a_base64(value, newline=False).decode("ascii")}
+    raise TypeError(f"a result is made of plain values ({PLAIN}), not of {kind.__name__}")
+
+
+def _member(found: dict[str, Any]) -> Any:
+    """What an object of one member stands for.  Raises ValueError and TypeError."""
+    ((name, value),) = found.items()
+    if name not in MEMBERS:
+        raise ValueError(name)
+    return MEMBERS[name](value)
 
 
 def _fields_of(content: Content) -> tuple[object, ...]:

@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailserver.interfaces import ProcessFailed, Timer
+from mailserver.interfaces import Timer
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.plugins.threads import AllHang, QueueFull, ThreadCounts
 from mailserver.processes.exchange import ProcessExchange
 from mailserver.processes.job_format import RESULT_OCTETS, job_of, place_of_function, result_of, take_beyond

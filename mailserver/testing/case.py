@@ -18,12 +18,13 @@ from twisted.trial.unittest import TestCase
 from mailserver.authentication.passwords import verify_password
 from mailserver.config import ConfigurationError, Fault, check_options
 from mailserver.config.fault_sentences import key_text, sentences
-from mailserver.interfaces import ProcessFailed, Services
+from mailserver.interfaces import Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient, TLSFacts
 from mailserver.mail.ids import IdSource
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.catalogue import build_component
 from mailserver.plugins.in_reactor import ReactorCalls

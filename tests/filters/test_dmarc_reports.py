@@ -15,10 +15,11 @@ from mailserver.filters import dmarc_facts
 from mailserver.filters.dmarc_facts import DAY_SECONDS, day_of, start_of
 from mailserver.filters.dmarc_reports import FINDING, factory
 from mailserver.filters.dmarc_sending import FIRST_SECONDS, SentReport
-from mailserver.interfaces import CannotTell, ProcessFailed, TransactionEnd
+from mailserver.interfaces import CannotTell, TransactionEnd
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Delayed, Delivered, Finding, Pass
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.testing import FilterCase
 from mailserver.trust.dmarc_report import AggregateReport, report_xml
 from mailserver.trust.dmarc_report_mail import report_message

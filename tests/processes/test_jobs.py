@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
 import signal
 import socket
@@ -13,16 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from mailserver.interfaces import ProcessFailed
 from mailserver.mail.content import Content
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.processes import frames
-from mailserver.processes.job_format import RESULT_OCTETS, job_of, result_of
+from mailserver.processes.job_format import RESULT_OCTETS, call_job, job_of, result_of
 from mailserver.processes.job_process import ALARM_SECONDS, OTHER_VERSION
 from mailserver.processes.jobs import CALLS_WAITING, JobProcesses
 from mailserver.processes.spawning import spawn
@@ -275,21 +275,37 @@ class Ends(JobCase):
         await self.assertFailure(self.jobs.run(process_number), AllHang)
 
 
-class Octets(SynchronousTestCase):
-    def test_no_class_of_an_answer_is_looked_up(self) -> None:
-        """A process that reads mail may say what the mail wants."""
-        for answer in (b"cos\nsystem\n(S'false'\ntR.", marshal.dumps(("returned", compile("1", "", "eval")))):
-            self.assertEqual(self.assertRaises(ProcessFailed, result_of, answer).how, "died")
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | any_octets(max_size=20),
+    lambda some: st.lists(some) | st.tuples(some, some) | st.dictionaries(st.text() | st.integers(), some)
+    | st.frozensets(st.text()) | st.sets(st.integers() | st.tuples(st.integers())),
+    max_leaves=20,
+)  # fmt: skip
 
+
+class AnswerOctets(SynchronousTestCase):
     def test_an_answer_that_is_none_is_a_failure(self) -> None:
-        whole = marshal.dumps(("returned", [b"some", {"value": 1}], [""]))
-        for answer in (b"", b"N", b"}.", whole[:-1], whole[1:], *[marshal.dumps(one) for one in ((), "returned", ("raised",), ("x", 1, []))]):
+        whole = call_job(job_of(as_it_is, ([b"some", {"value": 1}],), 1.0))
+        self.assertEqual(result_of(whole), ([b"some", {"value": 1}], [""]))
+        wrong = ("null", "[]", '"returned"', '["raised"]', '["x",1,[]]', '["returned",{"tuple":1},[]]', '["returned",{"set":[[]]},[]]',
+                 '["returned",{"os.system":"false"},[]]', '["returned",{},[]]', '["returned",{"bytes":1},[]]', "[" * 100_000)  # fmt: skip
+        for answer in (b"", whole[:-1], whole[1:], b"\xff", *[one.encode() for one in wrong]):
             self.assertEqual(self.assertRaises(ProcessFailed, result_of, answer).how, "died")
 
     @given(any_octets(max_size=200))
     def test_any_octets_are_an_answer_or_a_failure(self, octets: bytes) -> None:
         with contextlib.suppress(ProcessFailed):
             result_of(octets)
+
+    @given(plain)
+    def test_any_plain_value_comes_back_as_it_is(self, value: Any) -> None:
+        found, _ = result_of(call_job(job_of(as_it_is, (value,), 1.0)))
+        self.assertEqual((found, repr(found) if not has_sets(value) else ""), (value, repr(value) if not has_sets(value) else ""))
+
+
+def has_sets(value: Any) -> bool:
+    """Whose order says nothing."""
+    return "set" in repr(value) or "{" in repr(value)
 
 
 print_nothing = lambda: None  # noqa: E731  # its name is another
