@@ -146,7 +146,7 @@ class Policy:
             relay_networks=self._relay_networks,
             bare_lf_networks=self._bare_lf_networks,
             clock=server.reactor,
-            look_up=server.resolver.query,
+            look_up=server.noting_resolver.query,
             ids=server.ids,
             spool=server.spool,
             note=server.steps.note,

@@ -126,6 +126,7 @@ class Rehearsal:
         kept, self.left_out = _asked(configuration, catalogue, also, without)
         self.configuration = configuration.model_copy(update={"filter": kept})
         self.catalogue, self.reactor, self.resolver = catalogue, reactor, resolver
+        self.noting_resolver = resolver
         self.data = configuration.data
         self.ids = IdSource(time.time)
         self.spool = SpoolBudget(

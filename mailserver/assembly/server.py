@@ -24,6 +24,7 @@ from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
 from mailserver.delivery.readers import WithReaders
+from mailserver.dns.noted import NotingResolver
 from mailserver.fetching import Fetching
 from mailserver.interfaces import IDelivery, ReportDraft, Services
 from mailserver.mail.address import Address
@@ -119,6 +120,9 @@ class Server:
         self.steps = make_steps(configuration, self._log_file)
         self.log_observer = LogObserver(self.steps, level=log.level)
         self.resolver = resolver = make_resolver(configuration, reactor)
+        # With addresses that are not kept whole, the names that are asked for are not kept at all.
+        notes = configuration.log.addresses == "full"
+        self.noting_resolver = NotingResolver(resolver, note=self.steps.note, seconds=time.time) if notes else resolver
         self.fetching = Fetching(reactor=reactor, resolver=resolver, allow=Networks(limits.fetch_networks))
         self.processes, self._own_mail = SmallProcesses(reactor=reactor), self._make_own_mail(configuration)
         note = self.steps.note
@@ -220,6 +224,7 @@ class Server:
         return replace(
             self.services,
             state=self.state.space(space_of(section, name, use)),
+            resolver=self.noting_resolver if section == "filter" else self.resolver,
             records=self.records.space(f"{section}/{name}"),
             fetch=self.fetching.lend(),
             send=self._own_mail.lend(name),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from mailserver.config import Configuration
+from mailserver.mail.dns_road import STEP
 from mailserver.observe import LogFile, RoadStore, Steps
 
 __all__ = ["DAY_SECONDS", "ROADS", "make_steps"]
@@ -23,6 +24,7 @@ def make_steps(configuration: Configuration, log_file: LogFile) -> Steps:
         log_passes=log.level == "debug",
         addresses=log.addresses,
         mail_folders=_mail_folders(configuration),
+        only_on_roads=frozenset({STEP}),
         only_counted=frozenset({"settled"}),  # it follows from `delivered` within a second
     )
 

@@ -8,7 +8,6 @@ known.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,12 +21,13 @@ from mailserver.cli.verdicts import Explained, explained
 from mailserver.cli.without_server import NotNow, finished
 from mailserver.config import Configuration, load
 from mailserver.config.filter_order import filter_names
-from mailserver.dns.recorded import RecordedResolver
+from mailserver.dns.recorded import RecordedResolver, key_of
 from mailserver.mail.address import Address, AddressError
+from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.observe.judged import about, filter_steps, recipients_of
-from mailserver.observe.roads import RoadsUnreadable, Step, roads_since
+from mailserver.observe.roads import DnsOfThen, RoadsUnreadable, Step, roads_since
 from mailserver.plugins.catalogue import Catalogue, PluginError, discover
 from mailserver.plugins.life import StartError
 from mailserver.processes.identity import as_owner_of
@@ -39,6 +39,7 @@ ROADS = "explain.db"
 OURS = "mailserver"  # what the core itself has found
 LISTED = 200
 JUDGED_SECONDS = 60.0
+SLACK_SECONDS = 1.0  # steps are written down in the order in which they come
 ENDS = ("refuse", "discard", "disconnect")
 NOBODY = Address("nobody", "invalid")
 
@@ -69,15 +70,21 @@ class Found:
     not_told: int = 0
 
 
-class DnsOfThen:
-    """Answers what the road of the message at hand has."""
+class AnswersOfThen:
+    """Answers as the DNS did at `moment`.  `has_missed` says that somebody asked for what was not written down."""
 
-    def __init__(self) -> None:
-        self.answers: Any = RecordedResolver([])
+    def __init__(self, dns: DnsOfThen) -> None:
+        self._dns = dns
+        self.moment = 0.0
+        self.has_missed = False
 
-    def query(self, name: str, record_type: str) -> Any:
+    async def query(self, name: str, record_type: str) -> Answer:
         """The answer of then."""
-        return self.answers.query(name, record_type)
+        found = self._dns.answer(key_of(name), record_type, self.moment)
+        if found is None:
+            self.has_missed = True
+            raise LookupFailed(f"{name}: what the DNS had said of {record_type} was not written down")
+        return await RecordedResolver([found]).query(name, record_type)
 
 
 def reweigh(options: argparse.Namespace) -> int:
@@ -99,15 +106,18 @@ def reweigh(options: argparse.Namespace) -> int:
 def _all(options: argparse.Namespace, old: Configuration, new: Configuration, catalogue: Catalogue) -> Found:
     from twisted.internet import reactor
 
-    dns = DnsOfThen()
+    roads = os.path.join(old.data, ROADS)
+    written = DnsOfThen(roads)
+    dns = AnswersOfThen(written)
     new = new.model_copy(update={"data": old.data})  # what lists and users have set is where the mail came in
     rehearsal = Rehearsal(new, catalogue, reactor=reactor, resolver=dns)
     work = _Work(rehearsal, dns, Tables.of(old, new), KeptTexts(old), new)
     finished(rehearsal.start())
     try:
-        for id, steps in roads_since(os.path.join(old.data, ROADS), options.since):
+        for id, steps in roads_since(roads, options.since):
             work.take(id, steps)
     finally:
+        written.close()
         finished(rehearsal.stop())
     return work.found
 
@@ -116,7 +126,7 @@ class _Work:
     """Message after message."""
 
     def __init__(
-        self, rehearsal: Rehearsal, dns: DnsOfThen, tables: Tables, texts: KeptTexts, configuration: Configuration
+        self, rehearsal: Rehearsal, dns: AnswersOfThen, tables: Tables, texts: KeptTexts, configuration: Configuration
     ) -> None:
         self.found = Found()
         self._rehearsal, self._dns, self._tables, self._texts = rehearsal, dns, tables, texts
@@ -171,14 +181,15 @@ class _Work:
     def _asked_anew(self, id: str, steps: Sequence[Step], service: str, unknown: set[str], kept: list[Step]) -> set[str]:
         """Those of the unknown that could be asked now; what they have said is added to `kept`."""
         wanted = unknown & self._asked
-        answers = _dns_of(steps)
-        mail = None if not wanted or answers is None else self._mail(id, steps, service)
+        mail = self._mail(id, steps, service) if wanted else None
         if mail is None:
             return set()
-        self._dns.answers = RecordedResolver(answers or [])
+        self._dns.moment, self._dns.has_missed = max(one.time for one in steps if one.id == id) + SLACK_SECONDS, False
         try:
             rehearsed = finished(self._rehearsal.judge(mail), JUDGED_SECONDS)
         except (NotNow, OSError):
+            return set()
+        if self._dns.has_missed:
             return set()
         kept += [one for one in rehearsed.steps if one.step == "filter" and one.fields.get("filter") in wanted
                  and one.fields.get("stage") != "score"]  # fmt: skip
@@ -235,23 +246,6 @@ def _ended_by(one: Explained | None) -> str:
     if one is None:
         return ""
     return next((it.filter for it in one.answers if it.counts and it.outcome in ENDS and it.stage != "score"), "")
-
-
-def _dns_of(steps: Iterable[Step]) -> list[dict[str, Any]] | None:
-    """What the DNS had said; None where that was not written down."""
-    found: list[dict[str, Any]] | None = None
-    for step in steps:
-        answers = step.fields.get("answers") if step.step == "dns" else None
-        if isinstance(answers, list):
-            found = found or []
-            for one in answers:
-                try:
-                    answer = json.loads(one)
-                    RecordedResolver([answer])
-                except (ValueError, TypeError, AttributeError):
-                    continue
-                found.append(answer)
-    return found
 
 
 def _tables(configuration: Configuration) -> dict[str, Any]:

@@ -12,6 +12,7 @@ In the order in which they are read:
 * `wire`: DNS messages as octets (RFC 1035 section 4): a question out, the records of an answer in
 * `reading`: what a message says about a name: an answer, another name to ask for, or nothing
 * `special`: names that are never asked about elsewhere (RFC 6761 section 6): localhost, .invalid, .test
+* `noted`: what the DNS has told the filters, on the roads
 * `recorded`: answers of the DNS, written down and given again
 """
 

@@ -12,7 +12,7 @@ from mailserver.interfaces import IResolver
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.plugins.awaiting import now_or_later
 
-__all__ = ["RecordedResolver", "RecordingResolver", "answer_as_json"]
+__all__ = ["RecordedResolver", "RecordingResolver", "answer_as_json", "key_of"]
 
 ANSWERS_MOST = 1000
 

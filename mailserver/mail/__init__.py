@@ -26,6 +26,7 @@ In the order in which they are read:
 * `quick`: frozen values that are made quickly
 * `cached`: an attribute that is computed once
 * `durable`: syncs the names of files, which a synced file can still lose
+* `dns_road`: the roads that have no message: what the DNS has said of a name
 * `fetched`: what was fetched from a web server
 * `process_failure`: what a call in another process has come to where it came to nothing
 * `known_sender`: whether a sender may be told what became of a message that was answered with 250

@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 
+from mailserver.mail.dns_road import is_dns_road
 from mailserver.observe.roads import RoadsUnreadable, Step, opened_for_reading, steps_of
 
 __all__ = ["FoundRoad", "Wanted", "search_roads"]
@@ -64,7 +65,7 @@ def search_roads(path: str, wanted: Wanted, limit: int) -> list[FoundRoad]:
     try:
         connection = opened_for_reading(path)
         for id in _candidates(connection, wanted):
-            if id in seen:
+            if id in seen or is_dns_road(id):
                 continue
             seen.add(id)
             steps = steps_of(connection, id)

@@ -17,8 +17,11 @@ from urllib.parse import quote
 
 import apsw
 
+from mailserver.mail.dns_road import STEP, is_dns_road, road_of
+
 __all__ = [
     "AmbiguousId",
+    "DnsOfThen",
     "RoadStore",
     "RoadsUnreadable",
     "Step",
@@ -224,7 +227,7 @@ def roads_since(path: str, since: float) -> Iterator[tuple[str, list[Step]]]:
         while rows := _page_since(connection, since, number):
             number = rows[-1][0]
             for _, id in rows:
-                if id in seen:
+                if id in seen or is_dns_road(id):
                     continue
                 seen.add(id)
                 steps = steps_of(connection, id)
@@ -238,6 +241,37 @@ def roads_since(path: str, since: float) -> Iterator[tuple[str, list[Step]]]:
     finally:
         if connection is not None:
             connection.close()
+
+
+class DnsOfThen:
+    """What the DNS had said of a name at a moment, by the roads.  Raises `RoadsUnreadable`."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._connection = opened_for_reading(path)
+        except apsw.Error as error:
+            raise RoadsUnreadable(f"{path}: {error}") from error
+
+    def answer(self, name: str, record_type: str, moment: float) -> dict[str, Any] | None:
+        """The newest answer of then, as it was written down; None where there is none."""
+        try:
+            steps = steps_of(self._connection, road_of(name))
+        except (apsw.Error, ValueError):
+            return None
+        for step in reversed(steps):
+            parts = step.fields.get("answer")
+            if step.step == STEP and step.time <= moment and step.fields.get("type") == record_type and isinstance(parts, list):
+                try:
+                    found = json.loads("".join(map(str, parts)))
+                except ValueError:
+                    continue
+                if isinstance(found, dict):
+                    return found
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 def _page_since(connection: apsw.Connection, since: float, number: int) -> list[Any]:

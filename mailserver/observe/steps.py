@@ -44,7 +44,8 @@ class Steps:
     lines.  With `log_steps` False the steps are left out of the log, not out of the roads.  With `log_passes` False so are the
     steps of filters that had nothing to say.  `addresses` says how much of mail addresses is kept in both; paths below
     `mail_folders` are cut.  `observers` take the steps as they were noted.  While `waiting_max` steps wait, further
-    ones are dropped and counted.  The steps named in `only_counted` are counted and not written.
+    ones are dropped and counted.  The steps named in `only_counted` are counted and not written,
+    those in `only_on_roads` are written nowhere else.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Steps:
         addresses: Literal["full", "domain", "hash", "none"] = "full",
         mail_folders: Sequence[str] = (),
         only_counted: frozenset[str] = frozenset(),
+        only_on_roads: frozenset[str] = frozenset(),
         observers: Sequence[Observer] = (),
         seconds: Callable[[], float] = time.time,
         interval_seconds: float = 0.25,
@@ -72,6 +74,7 @@ class Steps:
         self._waiting: deque[tuple[float, str | None, str, Any]] = deque()
         self._waiting_max = waiting_max
         self._only_counted = only_counted
+        self._only_on_roads = only_on_roads
         self._seconds = seconds
         self._output = None if write is None else Output(write, self._complaint)
         self._roads = roads
@@ -168,14 +171,14 @@ class Steps:
         lines: list[str] = []
         stamps, is_json, redaction = self._stamps, self._is_json, self.redaction
         wants_lines, wants_steps = self._output is not None, self._output is not None and self._log_steps
-        wants_rows, log_passes = self._roads is not None, self._log_passes
+        wants_rows, log_passes, only_on_roads = self._roads is not None, self._log_passes, self._only_on_roads
         for moment, id, step, fields in portion:
             if id is None:
                 if wants_lines:
                     lines.append(self._event_line(moment, step, *fields))
                 continue
             encoded, fields = encode_fields(fields if redaction.is_full else redaction.fields(fields))
-            if wants_steps and (log_passes or step != "filter" or not _has_passed(fields)):
+            if wants_steps and step not in only_on_roads and (log_passes or step != "filter" or not _has_passed(fields)):
                 if not is_json and FACTS in fields:  # they repeat the findings for programs
                     fields = {name: value for name, value in fields.items() if name != FACTS}
                 stamp = stamps(moment)
@@ -237,7 +240,7 @@ class Steps:
         steps = tuple(
             MappingProxyType({**_unchangeable(fields), "time": moment, "id": id, "step": step})
             for moment, id, step, fields in portion
-            if id is not None
+            if id is not None and step not in self._only_on_roads
         )
         if steps:
             for observer in self._observers:

@@ -103,8 +103,10 @@ class Reweighed(MailCase):
 
     def test_a_filter_that_is_new_is_asked_where_the_text_and_the_answers_of_the_dns_are_there(self) -> None:
         self.came(SPF + SCORES.format(junk=6, refuse=15), ("x@bad.example", ("alice@example.org",)), keep=True)
-        (taken,) = self.taken
-        self.server.note(taken.id, "dns", answers=[json.dumps({"name": "bad.example", "type": "TXT", "records": ["v=spf1 -all"]})])
+        answer = json.dumps({"name": "bad.example", "type": "TXT", "records": ["v=spf1 -all"]})
+        self.server.note("dns bad.example", "dns", type="TXT", answer=[answer[:9], answer[9:]])
+        none = json.dumps({"name": "client.example.net", "type": "TXT", "records": [], "exists": False})
+        self.server.note("dns client.example.net", "dns", type="TXT", answer=[none])
         os.unlink(self.folder / "data" / "explain.db")
         self.write_roads()
         found = self.weighed(SPF + CLAMAV + DENY + SCORES.format(junk=6, refuse=15))

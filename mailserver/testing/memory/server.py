@@ -140,7 +140,7 @@ class MemoryServer:
         self.data = folder
         self._services = services
         self.state = state
-        self.resolver = services("core").resolver
+        self.resolver = self.noting_resolver = services("core").resolver
         self.ids = IdSource(clock.seconds)
         self.spool = SpoolBudget(
             one_octets_most=self.configuration.limits.memory_bytes,
