@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import imaplib
 import os
+import pwd
+import shutil
+import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailserver.delivery.names import PathTemplate
 from mailserver.filters.moved_mail import MailboxPaths, Moved, TooManyFiles, look, mark_of
@@ -229,6 +233,60 @@ class Traps(MaildirCase):
     def test_a_mailbox_that_is_gone_says_so(self) -> None:
         self.maildir.rename(self.maildir.with_name("elsewhere"))
         self.assertRaises(FileNotFoundError, self.look)
+
+
+class WithDovecot(MaildirCase):
+    """Its IMAP server over standard input, as a user who has logged in meets it."""
+
+    IMAP = "/usr/lib/dovecot/imap"
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not os.path.exists(self.IMAP):
+            if os.environ.get("CI") == "true":
+                self.fail("dovecot-imapd is not installed; .ci/run has to install it")
+            raise SkipTest("dovecot-imapd is not installed")
+        top = Path(tempfile.mkdtemp(prefix="dovecot"))
+        self.addCleanup(shutil.rmtree, top, ignore_errors=True)
+        self.maildir = Path(shutil.move(str(self.maildir), str(top / "Maildir")))
+        self.config = top / "conf"
+        self.config.write_text(
+            f"base_dir = {top}/run\nstate_dir = {top}/run\nlog_path = {top}/log\nmail_location = maildir:{self.maildir}\n"
+            "ssl = no\nfirst_valid_uid = 1\n"
+        )
+
+    def imap(self) -> imaplib.IMAP4_stream:
+        command = f"env USER=nobody HOME={self.config.parent} {self.IMAP} -c {self.config}"
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            for folder, _, files in os.walk(self.config.parent):
+                for path in (folder, *[os.path.join(folder, name) for name in files]):
+                    os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            command = f"setpriv --reuid={nobody.pw_uid} --regid={nobody.pw_gid} --clear-groups {command}"
+        return imaplib.IMAP4_stream(f"{command} 2>{self.config.parent}/errors")
+
+    def test_what_it_moves_is_moved_under_whichever_name(self) -> None:
+        for n in range(3):
+            self.put(f"170000000{n}.S{n}_5.mx.example.org,S=25,W=28", part="new", text=f"Subject: spam{n}\n\nhello\n")
+            self.put(f"170000000{n}.H{n}_5.mx.example.org,S=24,W=27", ".Junk", "new", text=f"Subject: ham{n}\n\nhello\n")
+        self.look()
+        client = self.imap()
+        self.patch(imaplib, "Commands", {**imaplib.Commands, "MOVE": ("SELECTED",)})
+        client.select("Junk")  # which numbers what stands there
+        client.select("INBOX")
+        self.assertEqual(client.uid("STORE", "1:*", "+FLAGS", "(\\Seen)")[0], "OK")
+        self.assertEqual(client._simple_command("MOVE", "1", "Junk")[0], "OK")  # type: ignore[attr-defined]
+        self.assertEqual(client.uid("COPY", "2", "Junk")[0], "OK")
+        client.uid("STORE", "2", "+FLAGS", "(\\Deleted)")
+        client.expunge()
+        client.select("Junk")
+        for number, to in (("1", "INBOX"), ("2", "work"), ("3", "Trash")):
+            self.assertEqual(client.uid("COPY", number, to)[0], "OK")
+        client.uid("STORE", "1:3", "+FLAGS", "(\\Deleted)")
+        client.expunge()
+        client.logout()
+        self.assertMoved(self.look(NOW + 60), ("spam0", "spam1"), ("ham0", "ham1"))
+        self.assertMoved(self.look(NOW + 120))
 
 
 class Paths(SynchronousTestCase):

@@ -173,9 +173,15 @@ class Counting(ReputationCase):
             ("192.168.1.1", {}), ("127.0.0.1", {}), ("unix", {}), ("8.8.4.4", {}), ("8.8.8.8", {"login": "a@example.org"}),
             ("8.8.8.8", {"service": "lmtp"}), ("8.8.8.8", {"service": "submission"}),
         ):  # fmt: skip
-            self.ended(component, 20, address, SPAM, **peer)
+            domains = [signed("their.example")] if peer else []
+            self.ended(component, 20, address, SPAM, *domains, **peer)
             self.assertIsNone(self.of_network(component, address, **peer))
-        self.assertEqual(self.known(component, "8.8.8.8"), (0.0, 0.0))
+            self.assertIsNone(self.of_domains(component, signed("their.example"), **peer))
+        for origin in ("8.8.8.8", "their.example"):
+            self.assertEqual(self.known(component, origin), (0.0, 0.0))
+        self.ended(component, 20, "8.8.4.4", SPAM, signed("their.example"))
+        self.assertEqual(self.known(component, "their.example"), (20.0, 0.0))  # of the domain it is, whichever relay brings it
+        self.assertIsNone(self.of_domains(component, signed("their.example"), login="a@example.org"))
 
     def test_a_store_that_does_not_work_holds_nobody(self) -> None:
         component = self.build(factory)
