@@ -71,7 +71,7 @@ class RunInProcess(Protocol):
 
     `function` is one of a module's, which the process imports by its name.  An argument is a `Content`, which takes its octets
     along or the path of its file, or is made of plain values: None, numbers, texts, octets, tuples, lists, sets, dictionaries.
-    So is the result, which has 4 MiB at most, as JSON.
+    So is the result, which has 8 MiB at most, as JSON.
 
     A component has two such processes, begun with the first call and ended after five minutes without one; a hundred calls may
     wait.  They have the server's identity, ``limits.process_memory_bytes`` of memory, none of the server's descriptors, and

@@ -22,7 +22,7 @@ __all__ = [
     "RESULT_OCTETS", "call_job", "job_of", "place_of_function", "raised", "refused", "result_of", "seconds_of", "take_beyond",
 ]  # fmt: skip
 
-RESULT_OCTETS = 4 << 20  # of JSON, which the reactor reads
+RESULT_OCTETS = 8 << 20  # of JSON, which the reactor reads
 WORDS_CHARACTERS = 500
 MEMBERS: dict[str, Callable[[Any], Any]] = {
     "dict": dict, "tuple": tuple, "set": set, "frozenset": frozenset, "bytes": binascii.a2b_base64,

@@ -55,7 +55,7 @@ class HeavyWork(TestCase):
             ("after five minutes without one", jobs.IDLE_SECONDS, 300),
             ("| a hundred calls wait |", jobs.CALLS_WAITING, 100),
             ("| four processes were killed", jobs.ENDING_MOST, 4),
-            ("4 MiB at most", job_format.RESULT_OCTETS, 4 << 20),
+            ("8 MiB at most", job_format.RESULT_OCTETS, 8 << 20),
         ):
             self.assertIn(words, self.page)
             self.assertEqual(figure, value)
