@@ -66,7 +66,7 @@ def digest_message(
     count = sum([one.count for one in waiting])
     words = "message waits" if count == 1 else "messages wait"
     text = [
-        f"{count} {words} for your decision, since you have never written to who sends them.",
+        f"{count} {words} for your decision: you have never written to {'its sender' if count == 1 else 'those who send them'}.",
         "To decide, send a message to one of the addresses below, from your own address; its text does not matter.",
         "Of those for one sender the first that you use decides; later ones do nothing.",
         f"What nobody decides about goes to your Junk folder after {_days(junk_seconds)}.",
@@ -104,8 +104,8 @@ def _about(one: WaitingSender, secret: str, domain: str) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """Text of others: one line of it."""
-    cleaned = UNFIT.sub("?", text)
+    """Text of others: one line of it, in which mail programs find no link."""
+    cleaned = UNFIT.sub("?", text).replace("://", ": //")
     return cleaned if len(cleaned) <= LINE_CHARACTERS else cleaned[:LINE_CHARACTERS] + "..."
 
 

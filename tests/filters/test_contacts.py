@@ -593,10 +593,10 @@ class TimeAndDigest(ContactsCase):
         self.assertEqual(len(self.send_mail.sent), 3)
 
     def test_what_strangers_write_breaks_no_line_and_turns_none_round(self) -> None:
-        self.hold(ALICE, SPF, subject="x\r\nBcc: evil@example.com\x1b[2J\u202e" + "y" * 1000)
+        self.hold(ALICE, SPF, subject="https://evil.example/ x\r\nBcc: evil@example.com\x1b[2J\u202e" + "y" * 1000)
         self.run_round()
         digest = self.digest()
-        for octet in ("\x1b", "\u202e", "\nBcc"):
+        for octet in ("\x1b", "\u202e", "\nBcc", "https://"):
             self.assertNotIn(octet, digest)
         self.assertLess(max(map(len, digest.split("\r\n"))), 500)
 
