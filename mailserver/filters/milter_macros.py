@@ -71,7 +71,7 @@ def values(
         "v": version,
         "_": f"{name or 'unknown'} [{address}]",
         "{daemon_name}": daemon_name,
-        "{client_addr}": address,
+        "{client_addr}": f"IPv6:{address}" if ":" in address else address,  # as Sendmail and Postfix write it, here alone
         "{client_port}": str(peer.port) if peer.port else "",
         "{client_name}": name or "unknown",
         "{client_ptr}": name or "unknown",

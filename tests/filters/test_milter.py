@@ -78,6 +78,22 @@ class Told(MilterCase):
         self.assertEqual(macros[2], f"macros mail i={envelope.id} {{mail_addr}}=a@example.net {{mail_host}}=example.net")
         self.assertEqual(macros[3], f"macros rcpt i={envelope.id} {{rcpt_addr}}=alice@example.org {{rcpt_host}}=example.org")
 
+    async def test_an_address_is_written_as_everybody_does(self) -> None:
+        milter = self.milter()
+        dialled = await self.dial(self.serve(self.filter_for(milter)), address="2001:db8::9")
+        dialled.lost()
+        _, macros, connect = self.told(milter, macros=True)[:3]
+        self.assertEqual(connect, "connect [2001:db8::9] 6 4711 2001:db8::9")
+        self.assertIn("_=unknown [2001:db8::9] ", macros)
+        self.assertIn(" {client_addr}=IPv6:2001:db8::9 ", macros)
+
+    async def test_of_a_unix_socket_no_address_is_told(self) -> None:
+        milter = self.milter()
+        dialled = await self.dial(self.serve(self.filter_for(milter), service="lmtp"), address="unix")
+        self.assertEqual(await dialled.say(b"LHLO client.example\r\n"), 250)
+        dialled.lost()
+        self.assertEqual(self.told(milter)[1], "connect unknown U 0 ")
+
     async def test_a_milter_gets_the_macros_that_it_asks_for(self) -> None:
         wanted = INDEX.pack(2) + b"{mail_addr} {nothing} i\0" + INDEX.pack(5) + b"\0" + INDEX.pack(3) + b"nrcpts,rcpt_addr\0"
         milter = self.milter({b"O": negotiates(macros=wanted)})

@@ -113,6 +113,17 @@ class OpenDKIM(ProgramCase):
             verdict = await verifier.judge_content(self.envelope(), self.content(sent))
             self.assertEqual([one.properties["result"] for one in verdict.findings], ["pass"], verdict.findings)
 
+    async def test_it_knows_an_ipv6_address(self) -> None:
+        settings = "Mode s\nDomain example.org\nSelector s1\nKeyFile {folder}/key\nInternalHosts {folder}/hosts\n"
+        milter = await self.opendkim(settings, key=KEY.pem.decode(), hosts="2001:db8::9\n")
+        listener = self.serve(self.filter_for(milter))
+        for address, signatures in (("2001:db8::8", 0), ("2001:db8::9", 1)):
+            dialled = await self.dial(listener, address=address)
+            await dialled.say(b"EHLO client.example\r\n")
+            self.assertEqual(await dialled.message(text=MESSAGE.replace(b"\r\n.", b"\r\n..")), 250)
+            dialled.lost()
+            self.assertEqual(len(self.fields(listener, "DKIM-Signature")), signatures)
+
     async def test_a_login_is_told_so_that_it_signs(self) -> None:
         """OpenDKIM signs for whoever has logged in: {auth_type}."""
         milter = await self.opendkim("Mode s\nDomain example.org\nSelector s1\nKeyFile {folder}/key\n", key=KEY.pem.decode())
