@@ -98,7 +98,7 @@ class WithDkimpy(SynchronousTestCase):
             result = found(sealed(MESSAGE, *sealers))
             self.assertEqual((result.result, result.reason, result.sealer), ("pass", "", sealers[-1]))
             self.assertEqual([one.seal.domain for one in result.sets], sealers)
-        self.assertEqual(found(MESSAGE), ARCResult("none"))
+        self.assertEqual((found(MESSAGE), found(MESSAGE).partial), (ARCResult("none"), False))
 
     def test_what_a_list_changes_after_a_set_breaks_no_chain_and_what_is_changed_after_the_last_does(self) -> None:
         message = sealed(MESSAGE, "lists.example").replace(b"Hello.", b"Hello.\r\n-- \r\nThe list").replace(b": hello", b": [list] hello")
@@ -144,6 +144,8 @@ class Chains(SynchronousTestCase):
             (one.replace(b"cv=none", b"cv=pass"), "the seal 1 says cv=pass"),
             (one.replace(b"cv=none", b"cv=fail"), "its last sealer says that it has failed before"),
             (own_set(one, 2).replace(b"cv=pass", b"cv=none"), "the seal 2 says cv=none"),
+            (one.replace(b"cv=none", b"cv=maybe"), "arc-seal: cv is neither none, pass nor fail"),
+            (one.replace(b"cv=none", b"cv=none; t=x"), "arc-seal: t is no time"),
             (one.replace(b"cv=none", b"cv=none; h=from"), "arc-seal: a seal has no tag h"),
             (one.replace(b"h=from", b"h=from:arc-seal"), "the newest message signature is over seals"),
             (b"ARC-Authentication-Results: i=1; mx.example; none\r\n" + one, "arc-authentication-results: there are two of the set 1"),
@@ -242,6 +244,19 @@ class ForeignResults(SynchronousTestCase):
             "mx; x (\\) ; dmarc=pass", "mx ) (; dmarc=pass", "mx; dmarc (=) pass",
         ):  # fmt: skip
             self.assertNotIn("dmarc", [one.method for one in read_results(text)], text)
+
+    def test_comments_divide_words_and_are_within_comments(self) -> None:
+        for text in (
+            "mx; dmarc=pass (a (b) ; spf=pass ((c)) ; x=y) header.from=a.example",
+            "mx; dmarc=pass(p=none)header.from=a.example",
+            "; dmarc=pass header.from=a.example",
+        ):
+            self.assertEqual(list(read_results(text)), [MethodResult("dmarc", "pass", {"header.from": "a.example"})], text)
+
+    def test_names_are_names_and_values_no_signs(self) -> None:
+        self.assertEqual(read_results("mx; dm!rc=pass; dmarc=p!ss; d!=p!"), ())
+        self.assertEqual(read_results("mx; a=b c = = d e")[0].properties, {})
+        self.assertEqual(len(read_results("mx" + "; a=b" * 51)), 50)
 
     def test_what_we_write_we_read(self) -> None:
         results = [MethodResult("dmarc", "fail", {"header.from": 'a"b; c=(d)', "policy.dmarc": "reject"}, 'why; "so"')]
