@@ -289,6 +289,7 @@ class ContactsFactory:
     name = "contacts"
     summary = "Learns whom users write to, lets in what they expect, and may hold mail from strangers until they decide."
     api_version = "1.0"
+    replays = True
     provides = (IRecipientFilter, IRecipientContentFilter)
     options = ContactsOptions
 

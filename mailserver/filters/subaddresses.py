@@ -137,6 +137,7 @@ class SubaddressesFactory:
     name = "subaddresses"
     summary = "Knows to whom users have given an address of its own (alice+shop@), and refuses those that are closed."
     api_version = "1.0"
+    replays = True
     provides = (IRecipientFilter, IRecipientContentFilter)
     options = SubaddressesOptions
 

@@ -110,6 +110,17 @@ class Replayed(ReplayCase):
         self.assertEqual([one["reply"][:3] for one in found["replies"]], ["250", "550", "250", "250"])
         self.assertEqual(self.state_of_the_disk(), before)
 
+    def test_what_users_have_decided_about_strangers_and_addresses_counts_and_nothing_is_changed(self) -> None:
+        self.configure(CONFIGURATION + '[[filter]]\nuse = "contacts"\nhold = true\n[[filter]]\nuse = "subaddresses"\n')
+        self.assertEqual(self.command("contacts", "bob@example.org", "accept", "bob@example.net", "--evidence", "none").code, 0)
+        self.assertEqual(self.command("subaddress", "close", "bob+shop@example.org").code, 0)
+        before = self.state_of_the_disk()
+        found = self.replayed("--ip", "11.2.3.4", to=("alice@example.org", "bob@example.org", "bob+shop@example.org"))
+        self.assertEqual([one["reply"][:9] for one in found["replies"]], ["250 2.1.0", "250 2.1.5", "250 2.1.5", "550 5.1.1", "250 2.0.0"])
+        held = {one["recipient"]: one["held"] for one in found["copies"]}
+        self.assertEqual(held, {"alice@example.org": "held: quarantined", "bob@example.org": ""})
+        self.assertEqual(self.state_of_the_disk(), before)
+
     def test_what_the_dns_has_not_said_nobody_can_tell(self) -> None:
         self.dns.write_text("[]")
         found = self.replayed("--without", "greylist", code=1)
