@@ -11,8 +11,10 @@ from typing import Any
 import apsw
 
 from mailserver.api import AllHang, ConfigurationError, Finding, Pass, Services, StorageFull
+from mailserver.filters import moved_mail_sweep
 from mailserver.filters.bayes import factory
 from mailserver.filters.learnt_commands import in_words
+from mailserver.filters.moved_mail import look
 from mailserver.interfaces import CannotDo
 from mailserver.observe.redaction import Redaction
 from mailserver.testing import FilterCase, FilterContract
@@ -383,17 +385,18 @@ class MovedMail(BayesCase):
 
     def test_what_a_user_moves_is_learnt_for_him_alone(self) -> None:
         component = self.made(minimum=5)
-        for n in range(5):
+        for n in range(7):
             self.put(f"s{n}", "", self.corpus.message("spam"))
             self.put(f"h{n}", ".Junk", self.corpus.message("ham"))
         self.sweep(component)
-        for n in range(5):
+        for n in range(7):
             (self.inbox / "cur" / f"s{n}").rename(self.inbox / ".Junk" / "cur" / f"s{n}:2,S")
+        for n in range(5):
             (self.inbox / ".Junk" / "cur" / f"h{n}").rename(self.inbox / "cur" / f"h{n}:2,S")
         self.sweep(component)
         (row,) = self.answer(component.commands()[1].run())
-        self.assertEqual((row["owner"], row["spam"], row["ham"]), (ALICE, 5, 5))
-        self.assertEqual((component.counts()["moved_spam"], component.counts()["moved_ham"]), (5, 5))
+        self.assertEqual((row["owner"], row["spam"], row["ham"]), (ALICE, 7, 5))
+        self.assertEqual((component.counts()["moved_spam"], component.counts()["moved_ham"]), (7, 5))
         self.assertIsNotNone(self.found(component, self.corpus.message("spam"), ALICE))
         self.assertIsNone(self.found(component, self.corpus.message("spam"), BOB))
 
@@ -425,6 +428,100 @@ class MovedMail(BayesCase):
             self.sweep(component)
             learnt.append(component.counts()["moved_spam"])
         self.assertEqual(learnt, [2, 4, 5, 5])
+
+    def test_one_user_who_moves_a_lot_keeps_nobody_waiting(self) -> None:
+        component = self.made(moves=2)
+        for n in range(9):
+            self.put(f"s{n}", "", self.corpus.message("spam"))
+        shutil.copytree(self.inbox, self.inbox.with_name("bob"))
+        self.sweep(component)
+        for user, count in (("alice", 9), ("bob", 1)):
+            for n in range(count):
+                inbox = self.inbox.with_name(user)
+                (inbox / "cur" / f"s{n}").rename(inbox / ".Junk" / "cur" / f"s{n}")
+        for _ in range(2):
+            self.sweep(component)
+        rows = self.answer(component.commands()[1].run())
+        self.assertEqual([(one["owner"], one["spam"]) for one in rows], [(ALICE, 3), (BOB, 1)])
+
+    def test_that_nothing_has_changed_outlives_a_restart_too(self) -> None:
+        """Else what came meanwhile, and is moved while the server restarts, would look as if the filters had put it into Junk."""
+        component = self.made()
+        self.sweep(component)
+        self.clock.advance(7200)
+        self.put("s", "", self.corpus.message("spam"))  # an hour old: after the first look
+        for _ in range(20):
+            self.sweep(component)
+        self.answer(component.stop())
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        component = self.made()
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 1)
+
+    def test_a_mailbox_whose_junk_has_not_changed_is_not_listed_again(self) -> None:
+        looks: list[str] = []
+        listed = moved_mail_sweep.look
+
+        def counting(path: str, *more: Any, **named: Any) -> Any:
+            looks.append(os.path.basename(path))
+            return listed(path, *more, **named)
+
+        self.patch(moved_mail_sweep, "look", counting)
+        for part in ("new", "cur"):
+            os.utime(self.inbox / ".Junk" / part, (self.clock.seconds() - 60,) * 2)
+        component = self.made()
+        for _ in range(3):
+            self.sweep(component)
+        self.assertEqual(looks, ["alice"])
+        for later in (0, 59):  # well before a look, and just before the next one
+            os.utime(self.inbox / ".Junk" / "cur", (self.clock.seconds() + later,) * 2)
+            self.sweep(component)
+        self.assertEqual(looks, ["alice"] * 3)
+        self.sweep(component)  # once more: it may have changed again within the same tick
+        self.sweep(component)
+        self.assertEqual(looks, ["alice"] * 4)
+
+    def test_a_look_that_takes_too_long_goes_on_where_it_was_and_ends_with_the_server(self) -> None:
+        looks: list[str] = []
+        component = self.made()
+        sweep = component._sweep
+        for user in ("bob", "carol"):
+            shutil.copytree(self.inbox, self.inbox.with_name(user))
+        now = [0.0]
+
+        def slow(path: str, junk: str) -> Any:
+            looks.append(os.path.basename(path))
+            now[0] += 20.0
+            return 0, 0
+
+        self.patch(moved_mail_sweep, "mark_of", slow)
+        sweep._steady_seconds = lambda: now[0]
+        for _ in range(3):
+            self.answer(sweep.run())
+        self.assertEqual(looks, ["alice", "bob", "carol", "alice", "bob", "carol"])
+        sweep.stop()
+        self.answer(sweep.run())
+        self.assertEqual(len(looks), 6)
+
+    def test_what_keeps_a_mailbox_from_being_read_is_told_once_until_it_can_be_read(self) -> None:
+        component = self.made()
+        told: list[str] = []
+        component._sweep.log = type("Log", (), {"warn": lambda _, *words, **facts: told.append(str(facts)), "info": lambda *_, **__: None})()
+        self.inbox.chmod(0o700)
+        junk = self.inbox / ".Junk"
+        for _ in range(2):
+            self.patch(moved_mail_sweep, "look", self.refuse)
+            for _ in range(3):
+                self.sweep(component)
+            self.patch(moved_mail_sweep, "look", look)
+            (junk / "new" / "x").touch()
+            self.sweep(component)
+            (junk / "new" / "x").unlink()
+        self.assertEqual(len(told), 2)
+        self.assertIn("Permission denied", told[0])
+
+    def refuse(self, path: str, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", path)
 
     def test_one_mailbox_that_cannot_be_read_keeps_nobody_else_from_learning(self) -> None:
         component = self.made()

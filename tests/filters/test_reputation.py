@@ -233,6 +233,7 @@ class Learnt(ReputationCase):
         self.learn("spam", id)
         self.assertEqual(self.after(component), (3.0, 1.0))
         self.assertEqual(self.known(component, "example.net"), (3.0, 1.0))
+        self.assertEqual(self.answer(component._book.learnt_to("bayes")), 1)
         self.assertEqual(self.after(component), (3.0, 1.0))
         self.learn("ham", id)
         self.assertEqual(self.after(component), (0.0, 4.0))
