@@ -210,8 +210,9 @@ class MilterDialogue:
         """The last word; b"" after a fault."""
         if self.position in (Position.NEW, Position.BROKEN):
             return b""
+        octets = self.abort() if self.awaits is None else b""
         self.position = Position.BROKEN
-        return frame(b"Q")
+        return octets + frame(b"Q")
 
     # --- answers ---
 

@@ -7,7 +7,7 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
@@ -727,6 +727,27 @@ class Time(MilterCase):
         dialled.lost()
         for one in milter.open:
             one.transport.resumeProducing()
+
+    async def test_a_question_that_is_called_off_leaves_neither_timer_nor_connection(self) -> None:
+        for letter in (b"O", b"C", b"M", b"E"):
+            milter = self.milter({letter: silent})
+            component = self.build(factory, endpoint=milter.endpoint, client_names=False)
+            envelope = self.envelope()
+            answer = Deferred.fromCoroutine(component.edits(envelope, self.content()))
+            await self.until(lambda milter=milter, letter=letter: NAMES[letter] in [name for name, _ in milter.heard])
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+            self.assertEqual(self.clock.getDelayedCalls(), [], letter)
+            await self.until(lambda milter=milter: not milter.open)
+
+    async def test_two_questions_at_once_are_asked_one_after_the_other(self) -> None:
+        milter = self.milter()
+        component = self.build(factory, endpoint=milter.endpoint, client_names=False)
+        self.addCleanup(component.stop)
+        envelope = self.envelope()
+        asked = [Deferred.fromCoroutine(component.edits(envelope, self.content())) for _ in range(2)]
+        self.assertEqual([await one for one in asked], [[], []])
+        self.assertEqual((milter.made, self.told(milter).count("eom")), (1, 2))
 
     async def test_a_milter_that_is_not_there_defers(self) -> None:
         component = self.build(factory, endpoint="unix:/nonexistent/milter.sock")

@@ -171,6 +171,13 @@ class Moves(SynchronousTestCase):
                 self.assertEqual(dialogue.release(), frame(b"A") + frame(b"K"))
                 self.assertEqual(dialogue.say(MilterStep.CONNECT)[4:5], b"C")
 
+    def test_a_goodbye_amid_a_message_takes_that_back(self) -> None:
+        dialogue = at(MilterStep.RCPT)
+        dialogue.receive(said(b"c"))
+        dialogue.next_event()
+        self.assertEqual(dialogue.quit(), frame(b"A") + frame(b"Q"))
+        self.assertEqual((dialogue.quit(), at(MilterStep.RCPT).quit()), (b"", frame(b"Q")))
+
     def test_macros_come_before_their_command(self) -> None:
         dialogue = agreed()
         octets = dialogue.say(MilterStep.CONNECT, b"x", {"j": "mx", "{a}": "b\0c"})
