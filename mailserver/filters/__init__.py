@@ -32,7 +32,7 @@ In the order in which they are read:
 * `subaddress_book`: subaddresses that users have given to somebody, in the records
 * `subaddress_commands`: what people may do with them
 * `subaddresses`: who writes to one that was given to somebody else; those that are closed are refused
-* `scores`: adds up the scores of what the others have found: junk, later or no, by thresholds
+* `scores`: adds up the scores of what the others have found: a tag, Junk, held, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys
 * `dkim`: verifies DKIM signatures (RFC 6376)

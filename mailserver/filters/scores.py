@@ -293,7 +293,7 @@ class ScoresFactory:
     """Makes the scorer for ``[[filter]] use = "scores"``."""
 
     name = "scores"
-    summary = "Adds up the scores of what the other filters have found: a tag, junk, held, later or no, by thresholds."
+    summary = "Adds up the scores of what the other filters have found: a tag, Junk, held, later or no, by thresholds."
     api_version = "1.0"
     replays = True
     provides = IScorer

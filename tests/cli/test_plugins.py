@@ -20,7 +20,7 @@ class Plugins(CommandCase):
         said = run("plugins")
         self.assertEqual((said.code, said.err), (0, ""))
         self.assertRegex(
-            said.out, r"(?m)^denylist +1.0 +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
+            said.out, r"(?m)^denylist +1[.][0-9]+ +IPeerFilter, ISenderFilter +twisted.plugins.mailserver_plugins +Refuses"
         )
         names = [one["name"] for one in run("plugins", "--json").json["components"]]
         shipped = {one.name for one in vars(mailserver_plugins).values() if isinstance(one, Shipped)}

@@ -201,7 +201,7 @@ class Route(AskedCase):
         local, remote = sales["ends"]
         wanted = {
             "kind": "local", "address": "alice@example.org", "mailbox": "alice@example.org", "folder": "",
-            "if_there": False, "system_user": False, "reader": "",
+            "if_there": False, "system_user": False,
         }  # fmt: skip
         self.assertEqual(local, wanted)
         self.assertEqual((remote["kind"], remote["domain"]), ("remote", "elsewhere.example"))

@@ -116,7 +116,7 @@ policy_delegation = Shipped(
 
 scores = Shipped(
     name="scores",
-    summary="Adds up the scores of what the other filters have found: junk, later or no, by thresholds.",
+    summary="Adds up the scores of what the other filters have found: a tag, Junk, held, later or no, by thresholds.",
     provides=(IScorer,),
     target="mailserver.filters.scores:factory",
 )
