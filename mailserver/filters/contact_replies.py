@@ -10,6 +10,7 @@ from typing import Any
 
 from mailserver.api import (
     Address,
+    AddressError,
     Content,
     Delivered,
     Envelope,
@@ -29,6 +30,7 @@ __all__ = ["Replies"]
 
 NO_SUCH = Reply.of(550, "5.1.1", "There is no such address here")
 TOO_LATE = Reply.of(550, "5.7.1", "This was decided already, or is over")
+NO_ROOM = Reply.of(550, "5.3.0", "This could not be kept: you have too many contacts")
 NOT_YOURS = Reply.of(550, "5.7.1", "This is for somebody else to decide")
 KNOWN_SECONDS = 30 * 86_400.0  # longer than a message stays in the queue
 
@@ -81,7 +83,10 @@ class Replies:
     async def _decided(self, claim: DecideAddress, token: Token) -> Outcome:
         subject, choice = claim.subject(token), claim.choice
         by = f"{token.user}, by mail"
-        decided = await self._decisions.decide(token.user, subject, choice, by=by, at=token.used_at)
+        try:
+            decided = await self._decisions.decide(token.user, subject, choice, by=by, at=token.used_at)
+        except ValueError as error:  # there is no room for one more contact: its user is told
+            return Failed(NO_ROOM, str(error))
         return Delivered(f"{token.user} decided about {subject.partition(':')[2]}: {choice} ({decided.done} held)")
 
     async def _is_his(self, envelope: Envelope, token: Token) -> bool:
@@ -96,14 +101,21 @@ class Replies:
         login, sender = envelope.peer.login, envelope.sender
         if not login:
             return False
-        names = {login.lower()} | ({owner_of(sender, self._separator)} if sender is not None else set())
-        return user in names
+        return user == _normal(login) or (sender is not None and user == owner_of(sender, self._separator))
 
     def _is_shown(self, envelope: Envelope, content: Content, user: str) -> bool:
         authors = author_of(content)
         if self._state is None or len(authors) != 1 or owner_of(authors[0], self._separator) != user:
             return False
         return user.rpartition("@")[2] in passed(envelope, "dmarc")
+
+
+def _normal(login: str) -> str:
+    """The account as users are named here; with its detail, if it has one: that is another account."""
+    try:
+        return owner_of(Address.parse(login, utf8=True), "")
+    except AddressError:
+        return ""
 
 
 def _shown_key(id: str) -> str:

@@ -782,6 +782,24 @@ class Tokens(ContactsCase):
         self.assertEqual((self.contacts(), self.quarantine.done), ([], []))
         self.assertIsInstance(self.reply(addresses["a"], findings=[dmarc]), Delivered)
 
+    def test_an_account_is_compared_in_the_form_in_which_users_are_named(self) -> None:
+        replies = self.filter._replies
+        for login, user, sender, is_his in (
+            ("Alice@EXAMPLE.org", ALICE, BOB, True), ("alice@b\u00fccher.example", "alice@xn--bcher-kva.example", BOB, True),
+            ("alice+x@example.org", ALICE, BOB, False), ("alice", ALICE, BOB, False), (BOB, ALICE, "alice+x@example.org", True),
+            ("", ALICE, ALICE, False), (BOB, ALICE, None, False),
+        ):  # fmt: skip
+            envelope = self.envelope(sender, peer=self.peer(login=login))
+            self.assertIs(replies._is_logged_in(envelope, user), is_his, (login, user, sender))
+
+    def test_where_there_is_no_room_for_a_contact_its_user_is_told(self) -> None:
+        self.make(contacts=10)
+        accept = self.addresses()["a"]
+        for n in range(10):
+            self.order("accept", user=ALICE, sender=f"y{n}@example.com")
+        outcome = self.reply(accept, login=ALICE)
+        self.assertEqual((type(outcome), outcome.reports), (Failed, True))
+
     def test_what_was_not_shown_when_it_came_decides_nothing_when_it_is_read(self) -> None:
         to = Address.parse(self.addresses()["a"])
         for login in ("", BOB):  # a user hears of it
