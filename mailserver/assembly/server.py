@@ -45,7 +45,10 @@ from mailserver.plugins.watchdog import Watchdog
 from mailserver.processes.jobs import JobProcesses
 from mailserver.processes.small import SmallProcesses
 from mailserver.processes.version import version
+from mailserver.queue.admin.changes import Verb
+from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.quarantine import FilterHolds
+from mailserver.queue.admin.selection import Selection
 from mailserver.queue.clock_watch import ClockWatch, boot_seconds
 from mailserver.queue.limits import QueueLimits
 from mailserver.queue.queue import Queue
@@ -137,7 +140,7 @@ class Server:
         )
         self._lasting: list[Owned] = []
         self.local = self._delivery("delivery", configuration.delivery)
-        self.readers = WithReaders(self.local)
+        self.readers = WithReaders(self.local, clock=self.reactor, again=self._try_again)
         self.remote = None if configuration.relay.use == "none" else self._delivery("relay", configuration.relay)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
@@ -308,6 +311,10 @@ class Server:
         self.pools.stop()
         self.steps.stop()
         self._log_file.close()
+
+    async def _try_again(self, id: str) -> None:
+        """A message of the queue, which has been read meanwhile."""
+        await self.queue.verbs.carry_out(Order(Verb.RETRY, Selection(id), "its reader"), after=0, dry_run=False)
 
     async def _route(self, address: Address) -> Sequence[Route]:
         """Where a report to a sender goes: by the router of the policy in force."""

@@ -1,18 +1,25 @@
 """The local delivery, and beside it those who read the mail of an address themselves (`IMailReader`).
 
 A `Local` route whose mailbox names a reader ends there; everything else goes to the delivery as it came.
+
+One call of a batch delivery has the mail of all users, and there is one call at a time.  So nobody waits for a reader longer
+than a moment: then its message is deferred, the reading goes on, and when it has ended the message is tried again and has its
+outcome.  Where many are being read further ones are deferred at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from mailserver.interfaces import CannotTell, IMailReader
+from mailserver.interfaces import CannotTell, Clock, IMailReader
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Delayed, Local, Outcome
 from mailserver.mail.content import Content
@@ -21,14 +28,20 @@ from mailserver.mail.outcomes import sound_outcome
 from mailserver.mail.parcel import Destination, Parcel
 from mailserver.mail.reply import Reply
 from mailserver.plugins.asking import Asking
-from mailserver.plugins.awaiting import all_of
+from mailserver.plugins.awaiting import all_of, now_or_later
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.generation import Generation
 
 __all__ = ["Reader", "WithReaders", "readers_by_address"]
 
-READ_SECONDS = 25.0  # mail of the same batch waits for it
-NO_READER = Reply.of(451, "4.3.0", "Local error, please try again later")
+Key = tuple[str, str, str]  # reader, message, address
+
+READ_SECONDS = 60.0
+MOMENT_SECONDS = 1.0
+AGAIN_SECONDS = 1.0  # after its end: by then the store knows that the message was deferred
+READING_MOST = 20
+KNOWN_MOST = 1_000  # outcomes that nobody has asked for yet
+LATER = Reply.of(451, "4.3.0", "Local error, please try again later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +68,16 @@ def readers_by_address(components: Iterable[tuple[str, Any]]) -> dict[str, str]:
 
 
 class WithReaders:
-    """Delivers as `delivery` does; `use` says who reads."""
+    """Delivers as `delivery` does; `use` says who reads.  `again(id)` tries a deferred message now."""
 
-    def __init__(self, delivery: Any) -> None:
+    log = Logger()
+
+    def __init__(self, delivery: Any, *, clock: Clock, again: Callable[[str], Coroutine[Any, Any, object]]) -> None:
         self._delivery = delivery
+        self._clock = clock
+        self._again = again
+        self._reading: set[Key] = set()
+        self._known: OrderedDict[Key, Outcome] = OrderedDict()
         self._readers: Mapping[str, Reader] = {}
         self._generation = Generation()
         directlyProvides(self, *providedBy(delivery))
@@ -120,9 +139,22 @@ class WithReaders:
         return outcomes
 
     async def _read_by(self, name: str, address: Address, envelope: Envelope, content: Content) -> Outcome:
+        key = name, envelope.id, str(address)
+        if key in self._known:
+            return self._known.pop(key)
+        if key in self._reading:
+            return Delayed(LATER, "it is being read")
         reader = self._readers.get(name)
         if reader is None:
-            return Delayed(NO_READER, f"who reads it is not there: {name}")
+            return Delayed(LATER, f"who reads it is not there: {name}")
+        if len(self._reading) >= READING_MOST:
+            return Delayed(LATER, f"{READING_MOST} others are being read")
+        reading = now_or_later(self._asked(reader, envelope, content, address))
+        if not isinstance(reading, Deferred):
+            return reading
+        return await self._for_a_moment(key, reading)
+
+    async def _asked(self, reader: Reader, envelope: Envelope, content: Content, address: Address) -> Outcome:
         with self._generation:
             try:
                 outcome: Outcome | Deferred[Outcome] = reader.asking.ask(
@@ -130,7 +162,37 @@ class WithReaders:
                 )
                 return await outcome if isinstance(outcome, Deferred) else outcome
             except CannotTell as error:
-                return Delayed(NO_READER, str(error))
+                return Delayed(LATER, str(error))
+
+    def _for_a_moment(self, key: Key, reading: Deferred[Outcome]) -> Deferred[Outcome]:
+        """The outcome, or that there is none yet.  Who does not wait for it any more takes nothing away from the reading."""
+        self._reading.add(key)
+        waiting: Deferred[Outcome] = Deferred(lambda _: timer.cancel() if timer.active() else None)
+        timer = self._clock.callLater(MOMENT_SECONDS, lambda: waiting.callback(Delayed(LATER, "it is being read")))
+
+        def ended(outcome: Outcome | Failure) -> None:
+            self._reading.discard(key)
+            if isinstance(outcome, Failure):  # a fault of ours
+                outcome = Delayed(LATER, outcome.getErrorMessage())
+            if timer.active():
+                timer.cancel()
+                waiting.callback(outcome)
+                return
+            self._known[key] = outcome
+            while len(self._known) > KNOWN_MOST:
+                self._known.popitem(last=False)
+            self._clock.callLater(AGAIN_SECONDS, self._try_again, key[1])
+
+        reading.addBoth(ended)
+        return waiting
+
+    def _try_again(self, id: str) -> None:
+        """Where that fails, the message comes again at its time."""
+
+        def failed(failure: Failure) -> None:
+            self.log.warn("{id} is not tried again now: {why}", id=id, why=failure.getErrorMessage())
+
+        Deferred.fromCoroutine(self._again(id)).addErrback(failed)
 
 
 def _reader(destination: Destination) -> str:

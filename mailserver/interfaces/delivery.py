@@ -37,9 +37,9 @@ class IMailReader(Interface):
     def read(envelope: Envelope, content: Content, address: Address) -> Awaitable[Outcome]:
         """Read a message; `address` is the one that led here, after aliases.
 
-        It was judged, as all mail is, and stands in the queue: after `Delayed`, an error, 25 seconds or a crash it comes again.
-        `Failed` is told to its sender, with `reports=False` to nobody.  A `Delivered` has to be durable, and its note stands on
-        the message's road.
+        It was judged, as all mail is, and stands in the queue; nobody else's mail waits for it.  After `Delayed`, an error, a
+        minute or a crash it comes again.  `Failed` is told to its sender, with `reports=False` to nobody.  `Delivered` has to be
+        durable, and its note stands on the message's road.
         """
 
 

@@ -7,7 +7,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mailserver.delivery.readers import READ_SECONDS, Reader, WithReaders, readers_by_address
+from mailserver.delivery import readers as module
+from mailserver.delivery.readers import (
+    AGAIN_SECONDS,
+    MOMENT_SECONDS,
+    READ_SECONDS,
+    Reader,
+    WithReaders,
+    readers_by_address,
+)
 from mailserver.interfaces import IBatchDelivery, IComponentFactory, IContentFilter, IMailReader
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Delayed, Delivered, Failed, Local, Mailbox, Pass
@@ -123,9 +131,15 @@ class Outcomes(FilterCase):
                 """Nothing."""
 
         self.local = Local_()
-        self.delivery = WithReaders(self.local)
+        self.tried: list[str] = []
+        self.delivery = WithReaders(self.local, clock=self.clock, again=self.again)
         self.asking = Asking("filter suggestions", self.clock)
         self.delivery.use({"suggestions": Reader(self.reader, self.asking)}, self.generation)
+
+    async def again(self, id: str) -> None:
+        self.tried.append(id)
+        if len(self.tried) > 1:
+            raise OSError("no disk")
 
     def to(self, index: int, local: str, reader: str = "") -> Destination:
         address = Address(local, "example.org")
@@ -162,15 +176,53 @@ class Outcomes(FilterCase):
         [outcomes] = self.batch(self.parcel(self.to(0, "suggestions", "suggestions")))
         self.assertEqual(outcomes[0], NO)
 
-    def test_one_who_does_not_answer_is_given_up_in_time(self) -> None:
-        self.reader.answer = Deferred()
+    def asked(self, parcel: Parcel) -> list[Any]:
+        """The answer to be, in the list once it is there."""
         seen: list[Any] = []
-        parcel = self.parcel(self.to(0, "suggestions", "suggestions"), self.to(1, "alice"))
         Deferred.fromCoroutine(self.delivery.deliver_batch([parcel])).addBoth(seen.append)
+        return seen
+
+    def test_mail_of_others_waits_for_a_moment_and_the_reading_goes_on(self) -> None:
+        self.reader.answer = Deferred()
+        parcel = self.parcel(self.to(0, "suggestions", "suggestions"), self.to(1, "alice"))
+        seen = self.asked(parcel)
         self.assertEqual((seen, self.given, self.generation.uses), ([], [[1]], 1))
-        self.clock.advance(READ_SECONDS)
+        self.clock.advance(MOMENT_SECONDS)
         self.assertIs(type(seen[0][0][0]), Delayed)
+        self.assertEqual((seen[0][0][1], self.generation.uses), (Delivered("kept"), 1))
+        self.assertEqual(self.asked(parcel)[0][0][0].note, "it is being read")
+        self.reader.answer.callback(Delivered("at last"))
+        self.assertEqual((self.generation.uses, self.tried), (0, []))
+        self.clock.advance(AGAIN_SECONDS)
+        self.assertEqual(self.tried, [parcel.envelope.id])
+        self.assertEqual(self.asked(parcel)[0][0][0], Delivered("at last"))
+        self.assertEqual(len(self.reader.read_mail), 1)
+
+    def test_one_who_does_not_answer_is_given_up_in_time_and_asked_again(self) -> None:
+        self.reader.answer = Deferred()
+        parcel = self.parcel(self.to(0, "suggestions", "suggestions"))
+        self.asked(parcel)
+        self.clock.advance(READ_SECONDS)
         self.assertEqual(self.generation.uses, 0)
+        self.assertRegex(self.asked(parcel)[0][0][0].note, "not ended within")
+        self.reader.answer = Delivered("read")
+        self.assertEqual(self.asked(parcel)[0][0][0], Delivered("read"))
+
+    def test_so_many_are_read_at_once_and_a_queue_that_fails_breaks_nothing(self) -> None:
+        self.patch(module, "READING_MOST", 2)
+        parcels = [self.parcel(self.to(0, "suggestions", "suggestions")) for _ in range(3)]
+        answers: list[Deferred[Any]] = [Deferred(), Deferred()]
+        seen = []
+        for parcel, self.reader.answer in zip(parcels, [*answers, None], strict=True):
+            seen.append(self.asked(parcel))
+        self.assertRegex(seen[2][0][0][0].note, "2 others")
+        self.clock.advance(MOMENT_SECONDS)
+        self.reader.answer = Delivered("read")
+        for answer in answers:
+            answer.callback(Delivered("at last"))
+        self.clock.advance(AGAIN_SECONDS)
+        self.assertEqual(len(self.tried), 2)
+        self.assertEqual([self.asked(one)[0][0][0].note for one in parcels], ["at last", "at last", "read"])
 
     def test_one_who_is_not_there_any_more_is_waited_for(self) -> None:
         self.delivery.use({}, Generation())

@@ -79,6 +79,21 @@ async def sent_to(self, to, report):
 
 DMARCSending._sent_to = sent_to
 """
+SLOW = """
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from mailserver.filters.dmarc_reports import DMARCReports
+
+whole = DMARCReports._read
+
+
+async def read(self, envelope, content):
+    await deferLater(reactor, 2.5, lambda: None)
+    return await whole(self, envelope, content)
+
+
+DMARCReports._read = read
+"""
 HEAD = b"From: r@big.example\r\nSubject: Report Domain: example.org\r\nMIME-Version: 1.0\r\n"
 
 
@@ -226,6 +241,14 @@ class Read(ReportsCase):
         self.assertEqual((self.sent(), list((self.server.work / "mail").glob("*dmarc*"))), ([], []))
         route = self.server.command("route", "dmarc-reports@example.org")
         self.assertIn("the filter dmarc_reports", route.stdout)
+
+    def test_one_that_takes_its_time_is_tried_again_as_soon_as_it_has_been_read(self) -> None:
+        self.server.stop()
+        self.server.install_plugin("slow", SLOW)
+        self.server.restart()
+        self.assertEqual(self.report(HEAD + b"\r\nHello\r\n"), "not read: no part of the message is a report")
+        self.assertEqual(self.send("a@big.example", b"From: a@big.example\r\n\r\nHello").code, 250)
+        self.server.wait_for_mail("alice")
 
     def test_bombs_are_told_and_nobody_hears_of_them(self) -> None:
         import base64

@@ -103,6 +103,10 @@ class MemoryRegister:
         await stop()
 
 
+async def _at_its_time(_: str) -> None:
+    """A deferred message is tried again by the schedule."""
+
+
 async def _nothing() -> None:
     """No log is written."""
 
@@ -159,7 +163,7 @@ class MemoryServer:
         )
         self._lasting: list[Owned] = []
         self.local = self._delivery("delivery", self.configuration.delivery)
-        self.readers = WithReaders(self.local)
+        self.readers = WithReaders(self.local, clock=clock, again=_at_its_time)
         relay = self.configuration.relay
         self.remote = None if relay.use == "none" else self._delivery("relay", relay)
         self.attempts = Attempts(clock=clock, seconds=clock.seconds, note=self.note)
