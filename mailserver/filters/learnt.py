@@ -80,7 +80,7 @@ class Opinion:
 
 
 class Learnt:
-    """`fault` says why nothing can be read, "" where it can."""
+    """`fault` says why nothing can be read, "" where it can.  `opened` counts how often the file was opened."""
 
     log = Logger()
 
@@ -90,6 +90,7 @@ class Learnt:
     ) -> None:  # fmt: skip
         self.fault = "it is not open yet"
         self.key = b""
+        self.opened = 0
         self._path = path
         self._keys_directory = keys_directory
         self._hostname = hostname
@@ -120,6 +121,7 @@ class Learnt:
                 if self._told:
                     self.log.info("{path} can be read again", path=self._path)
                 self.fault = self._told = ""
+                self.opened += 1
         except (StorageFault, OSError) as error:
             await self._failed(error)
 
@@ -215,13 +217,15 @@ class Learnt:
 
     # --- Learning. ---
 
-    async def learn(self, owner: str, lessons: Sequence[Lesson], swept: Swept | None = None) -> list[str]:
+    async def learn(
+        self, owner: str, lessons: Sequence[Lesson], swept: Swept | None = None, mailbox: str = ""
+    ) -> list[str]:
         """What came of each, as `LearntFile.learn` says.  Raises `StorageFault`."""
         if lessons and not self._room_for(ROOM_OCTETS):
             raise StorageFull("the disk has too little room to learn anything")
         return await self._written(
             lambda file: file.learn(
-                owner, lessons, now=self._clock.seconds(), vocabulary_most=self._vocabulary_most, swept=swept
+                owner, lessons, now=self._clock.seconds(), vocabulary_most=self._vocabulary_most, swept=swept, mailbox=mailbox
             )
         )
 

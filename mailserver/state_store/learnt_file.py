@@ -182,7 +182,7 @@ class LearntFile:
             return int(self._connection.execute("SELECT count(*) FROM token WHERE owner = ?", (owner,)).get)
 
     def mailbox(self, owner: str) -> Swept | None:
-        """As it was when it was looked at last; None for the first time."""
+        """As the mailbox of this name was when it was looked at last; None for the first time."""
         with _faults(self.path):
             row: Any = self._connection.execute("SELECT swept FROM mailbox WHERE owner = ?", (owner,)).fetchone()
             if row is None or not isinstance(row[0], float):
@@ -217,12 +217,14 @@ class LearntFile:
             self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (HOURS, str(self._hours() + 1).encode()))
 
     def learn(
-        self, owner: str, lessons: Sequence[Lesson], *, now: float, vocabulary_most: int, swept: Swept | None = None
-    ) -> list[str]:
+        self, owner: str, lessons: Sequence[Lesson], *, now: float, vocabulary_most: int, swept: Swept | None = None,
+        mailbox: str = "",
+    ) -> list[str]:  # fmt: skip
         """Learn these messages.  Returns what came of each: ``new``, ``moved`` from the other kind, ``known``, ``forgotten``,
         ``unknown``.
 
-        With `swept` the owner's mailbox stands then as it was seen: what was learnt of it and that it was are one transaction.
+        With `swept` the `mailbox` of this name stands then as it was seen: what was learnt of it and that it was are one
+        transaction.  Its name is the owner's where none is given.
         """
         came = []
         with self._changing():
@@ -236,7 +238,7 @@ class LearntFile:
                 )
                 self._bound(number, sum([len(one.hashes) for one in lessons]), vocabulary_most)
             if swept is not None:
-                self._put_mailbox(owner, swept)
+                self._put_mailbox(mailbox or owner, swept)
         return came
 
     def put_mailboxes(self, times: Mapping[str, float]) -> None:

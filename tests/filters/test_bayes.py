@@ -138,6 +138,7 @@ class Judging(BayesCase):
         self.assertEqual(self.probability(component, message.data or b"", CAROL), values[CAROL])
         self.assertTrue(all(0.2 < one < 0.9 for one in before.values()), before)
         evidence = {user: one.evidence for user, one in found.items() if one is not None}
+        self.assertIn(f"of {ALICE} and the site", evidence[ALICE])
         self.assertNotIn(ALICE, evidence[BOB] + evidence[CAROL])
         self.assertNotIn(BOB, evidence[ALICE] + evidence[CAROL])
 
@@ -399,6 +400,38 @@ class MovedMail(BayesCase):
         self.assertEqual((component.counts()["moved_spam"], component.counts()["moved_ham"]), (7, 5))
         self.assertIsNotNone(self.found(component, self.corpus.message("spam"), ALICE))
         self.assertIsNone(self.found(component, self.corpus.message("spam"), BOB))
+
+    def test_a_file_that_begins_anew_knows_each_mailbox_after_one_look(self) -> None:
+        component = self.made()
+        self.put("s", "", self.corpus.message("spam"))
+        for _ in range(3):
+            self.sweep(component)
+        for name in ("bayes.db", "bayes.db-wal", "bayes.db-shm"):
+            Path(self.folder, name).unlink(missing_ok=True)
+        self.sweep(component)
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        self.sweep(component)
+        self.assertEqual(component.counts()["moved_spam"], 1)
+
+    def test_a_mailbox_is_its_user_s_in_whichever_form_the_path_names_him(self) -> None:
+        self.inbox = self.inbox.parent.rename(self.inbox.parent.with_name("B\u00fccher.EXAMPLE")) / "alice"
+        self.inbox = self.inbox.rename(self.inbox.with_name("Alice"))
+        component = self.made()
+        self.put("s", "", self.corpus.message("spam"))
+        self.sweep(component)
+        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+        self.sweep(component)
+        (row,) = self.answer(component.commands()[1].run())
+        self.assertEqual((row["owner"], row["spam"]), ("alice@xn--bcher-kva.example", 1))
+        other = self.inbox.with_name("alice")
+        shutil.copytree(self.inbox, other)  # two forms, two mailboxes: what stands in one has not gone from the other
+        self.put("t", ".Junk", self.corpus.message("spam"))
+        shutil.copy2(self.inbox / ".Junk" / "cur" / "t", other / ".Junk" / "cur" / "u")
+        before = component.counts()
+        for _ in range(3):
+            self.sweep(component)
+        (row,) = self.answer(component.commands()[1].run())
+        self.assertEqual((row["spam"], row["ham"], component.counts()["moved_ham"]), (2, 0, before["moved_ham"]))
 
     def test_how_a_mailbox_stood_outlives_a_restart(self) -> None:
         component = self.made()
