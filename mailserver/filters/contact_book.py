@@ -117,8 +117,8 @@ class ContactBook:
         self._changed(contact.user, contact.subject, contact)
         return before
 
-    async def learn(self, user: str, subjects: Sequence[str]) -> int:
-        """The user has written to these.  What he has decided of them stands.  Returns how many are new."""
+    async def learn(self, user: str, subjects: Sequence[str]) -> None:
+        """The user has written to these.  What he has decided of them stands."""
         contacts, now = await self.contacts_of(user), self.now
         new = [one for one in dict.fromkeys(subjects) if one not in contacts][: self._contacts_most]
         old = [
@@ -129,14 +129,13 @@ class ContactBook:
             try:
                 await self._make_room(user, len(new))
             except ValueError:
-                return 0
+                return
         for subject in (*new, *old):
             written = Contact(user, subject, "written", at=now)
             before = contacts.get(subject)
             old_octets = None if before is None else before.octets()
             if await self._records.compare_and_put(contact_key(user, subject), old_octets, written.octets()):
                 self._changed(user, subject, written)
-        return len(new)
 
     async def forget(self, user: str, subject: str) -> Contact | None:
         """The contact that was there."""

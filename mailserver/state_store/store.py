@@ -162,9 +162,10 @@ class StateStore:
         self._blocking = None
         try:
             await within(STOP_SECONDS, self._one_write.run(self._write, last=True), self._clock)
+            await within(STOP_SECONDS, self._readers.run(close_all, reading), self._clock)
+            # The last one to be closed is the one that may write: it puts SQLite's log into the file.
             writing, self._writing = self._writing, None
             await within(STOP_SECONDS, self._writers.run(close_all, writing), self._clock)
-            await within(STOP_SECONDS, self._readers.run(close_all, reading), self._clock)
         except (Late, AllHang) as error:
             self.log.error("the state store could not be closed: {path}: {error}", path=self._path, error=error)
         finally:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from twisted.logger import capturedLogs
 
-from mailserver.api import AllHang, ConfigurationError, Finding, Pass, Services, StorageFull
+from mailserver.api import AllHang, ConfigurationError, Finding, Pass, Services, StorageDamaged, StorageFull
 from mailserver.filters import moved_mail_sweep
 from mailserver.filters.bayes import factory
 from mailserver.filters.learnt_commands import in_words
@@ -106,6 +107,9 @@ class Judging(BayesCase):
         self.assertGreater(found.score, 6.0)
         self.assertRegex(found.evidence, r"^1\.000 by 30 spam and 30 ham of the site; most of \d+: .*casino 0\.99\d, .*subject:win 0\.99\d")
         self.assertNotIn("\u202e", found.evidence)
+        unsure = self.found(component, b"Subject: other\r\n\r\nwords\r\n")
+        assert unsure is not None
+        self.assertEqual((unsure.score, unsure.properties["result"]), (0.0, "unsure"))
         silent = self.made(words=False)
         found = self.found(silent, b"Subject: win\r\n\r\ncasino bonus\r\n")
         assert found is not None
@@ -346,6 +350,19 @@ class Damage(BayesCase):
         with self.assertRaisesRegex(CannotDo, "does not answer"):
             self.taught(component, "spam", [self.message])
 
+    def test_damage_that_is_met_while_something_is_learnt_is_told_and_the_file_is_opened_anew(self) -> None:
+        component = self.made()
+
+        def damaged(*arguments: Any, **named: Any) -> None:
+            raise StorageDamaged("malformed")
+
+        self.patch(component._learnt._writer, "learn", damaged)
+        with self.assertRaisesRegex(CannotDo, "malformed"):
+            self.taught(component, "spam", [self.corpus.message("spam")])
+        self.assertSilent(component)
+        self.answer(component.run_periodically())
+        self.assertEqual(self.taught(component, "spam", [self.corpus.message("spam")])["new"], 1)
+
     def test_another_key_or_none_that_can_be_read_is_told(self) -> None:
         key = Path(self.folder, "keys", "bayes.key")
         kept = key.read_bytes()
@@ -570,9 +587,12 @@ class MovedMail(BayesCase):
             return real(path, *more, **named)
 
         self.patch(os, "open", refusing)
-        self.sweep(component)
-        (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
-        self.sweep(component)
+        with capturedLogs() as told:
+            self.sweep(component)
+            (self.inbox / "cur" / "s").rename(self.inbox / ".Junk" / "cur" / "s")
+            self.sweep(component)
+        named = [event["path"] for event in told if "what was moved is not learnt" in (event["log_format"] or "")]
+        self.assertEqual(sorted(path.rpartition("/")[2] for path in named), ["aaron", "zoe"], "each once")
         self.assertEqual(component.counts()["moved_spam"], 1)
 
     def test_where_nothing_can_be_learnt_it_is_learnt_later(self) -> None:

@@ -156,6 +156,8 @@ class Learning(ContactsCase):
         self.sent(ALICE, "Bob@Example.NET", "x@example.com", ALICE)
         self.assertEqual(self.contacts(), ["bob@example.net written", "x@example.com written"])
         self.assertEqual(self.contacts(BOB), [])
+        self.sent("j\u00fcrgen@example.org", "x@example.com", sender="sales@example.org")
+        self.assertEqual(self.contacts("j\u00fcrgen@example.org"), ["x@example.com written"])
 
     def test_what_is_refused_or_comes_from_strangers_or_programs_teaches_nothing(self) -> None:
         for how in (TransactionEnd.REFUSED, TransactionEnd.RESET, TransactionEnd.LOST):
@@ -820,6 +822,8 @@ class Tokens(ContactsCase):
         verdict = self.at_rcpt("decide+" + "a" * 25 + "@example.org")
         self.assertRefused(verdict)
         self.assertEqual(verdict.enhanced, "5.1.1")
+        outcome = self.answer(self.filter.read(self.envelope(), None, Address.parse("decide+" + "a" * 25 + "@example.org")))
+        self.assertEqual((type(outcome), outcome.reports), (Failed, False))
         # What has not their form may be somebody's, who is called so; where it is nobody's, nothing is decided.
         for other in ("decide@example.org", "decide+x@example.org", good.replace("decide+", "decide+a", 1), good.replace("a@", "z@"),
                       good.replace("@", ".x@")):  # fmt: skip

@@ -14,6 +14,8 @@ from zope.interface import directlyProvides
 
 from mailserver.config import ConfigurationError
 from mailserver.filters.milter import _endpoint, factory
+from mailserver.filters.milter_macros import ClientName
+from mailserver.filters.milter_macros import values as macro_values
 from mailserver.interfaces import IRecipientFilter, TransactionEnd
 from mailserver.mail.answers import Accept, Pass, Refuse
 from mailserver.mail.edits import AddHeader
@@ -93,6 +95,11 @@ class Told(MilterCase):
         self.assertEqual(await dialled.say(b"LHLO client.example\r\n"), 250)
         dialled.lost()
         self.assertEqual(self.told(milter)[1], "connect unknown U 0 ")
+
+    def test_a_client_without_a_port_has_none(self) -> None:
+        for peer, address, port in ((self.peer("203.0.113.9", port=4711), "203.0.113.9", "4711"), (self.peer("unix", port=0), "", ""), (self.peer("local", port=0), "127.0.0.1", "")):
+            found = macro_values(hostname="mx", version="1", daemon_name="mx", client=ClientName(), peer=peer)
+            self.assertEqual((found.get("{client_addr}", ""), found.get("{client_port}", "")), (address, port))
 
     async def test_a_milter_gets_the_macros_that_it_asks_for(self) -> None:
         wanted = INDEX.pack(2) + b"{mail_addr} {nothing} i\0" + INDEX.pack(5) + b"\0" + INDEX.pack(3) + b"nrcpts,rcpt_addr\0"
@@ -535,7 +542,8 @@ class Together(MilterCase):
         milter.script[b"R"] = CONTINUE
         await dialled.say(b"DATA\r\n")
         self.assertEqual(await dialled.say(TEXT + b".\r\n"), 250)
-        self.assertEqual((milter.made, self.told(milter)[-2:]), (2, ["eom", "abort"]))
+        await self.until(lambda: self.told(milter)[-2:] == ["eom", "abort"], lambda: self.told(milter))
+        self.assertEqual(milter.made, 2)
         dialled.lost()
 
     async def test_in_the_shadow_it_is_asked_and_not_obeyed(self) -> None:

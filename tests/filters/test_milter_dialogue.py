@@ -209,6 +209,17 @@ class Read(SynchronousTestCase):
         for wrong in ("250 ok", "55 x", "5500 x", "", "abc", "650 x", " 550 x"):
             self.assertRaises(MilterFault, read_answer, MilterStep.MAIL, b"y", wrong.encode() + b"\0")
 
+    def test_whoever_is_done_before_a_message_has_none_to_end(self) -> None:
+        for step, where in ((MilterStep.CONNECT, Position.GREETED), (MilterStep.HELO, Position.GREETED)):
+            dialogue = at(step)
+            dialogue.receive(said(b"a"))
+            self.assertEqual(events(dialogue), [Accepted()])
+            self.assertEqual((dialogue.position, dialogue.is_in_message, dialogue.abort()), (where, False, b""))
+        dialogue = at(MilterStep.MAIL)
+        dialogue.receive(said(b"a"))
+        self.assertEqual(events(dialogue), [Accepted()])
+        self.assertEqual((dialogue.position, dialogue.abort()), (Position.OVER, frame(b"A")))
+
     def test_an_offer_with_lists_of_macros(self) -> None:
         offer = read_offer(struct.pack("!IIII", 6, 1, 2, 3) + b"i, {mail_addr} j rcpt_addr\0" + struct.pack("!I", 5) + b"\0")
         self.assertEqual(offer, Agreement(6, 1, 2, {3: ("i", "{mail_addr}", "j", "{rcpt_addr}"), 5: ()}))

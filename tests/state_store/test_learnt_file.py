@@ -47,6 +47,14 @@ class LearntCase(SynchronousTestCase):
         return self.file.counts(rows[0].number, hashes) if rows else {}
 
 
+class About(LearntCase):
+    def test_what_stands_there_are_octets_or_nothing(self) -> None:
+        connection = apsw.Connection(self.path)
+        self.addCleanup(connection.close)
+        connection.execute("INSERT INTO about VALUES ('octets', x'00ff'), ('text', 'x'), ('number', 5)")
+        self.assertEqual([self.file.mark(name) for name in ("octets", "text", "number", "missing")], [b"\x00\xff", None, None, None])
+
+
 class Learning(LearntCase):
     def test_a_message_that_is_learnt_twice_counts_once(self) -> None:
         self.assertEqual(self.learn("", lesson("spam", "a", 1, 2), lesson("spam", "a", 1, 2)), ["new", "known"])

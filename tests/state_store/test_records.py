@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from mailserver.interfaces import IRecords
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFull
-from mailserver.plugins.threads import Threads
+from mailserver.plugins.threads import AllHang, Threads
 from mailserver.state_store import RecordStore
 from mailserver.testing.records import MemoryRecords
 from tests.state_store.threads import new_threads
@@ -231,12 +231,22 @@ class Faults(RecordsCase):
         self.assertFalse(os.path.exists(self.path))
 
     async def test_after_the_end_it_takes_nothing(self):
-        store = await self.started()
+        made = []
+
+        def noted(name, most):
+            made.append(new_threads(name, most))
+            return made[-1]
+
+        store = await self.started(new_threads=noted)
         await store.space("s").put("k", b"v")
         await store.stop()
+        self.failureResultOf(made[0].run(int), AllHang)
         for call in (store.space("s").put("k", b"new"), store.space("s").get("k")):
             self.assertIn("is closed", str(self.failureResultOf(later(call), StorageBroken).value))
-        await store.stop()
+        with capturedLogs() as told:
+            await store.stop()
+            await RecordStore(path=self.path, clock=self.clock, new_threads=new_threads).stop()
+        self.assertEqual(told, [], "there is nothing to end")
         store = await self.started()
         self.assertEqual(await store.space("s").get("k"), b"v")
 

@@ -154,6 +154,7 @@ class State(StoreCase):
         at_once(space.put("dropped", b"v", 60))
         at_once(space.drop("dropped"))
         await self.stop(store)
+        self.assertEqual(os.listdir(os.path.dirname(self.path)), ["state.db"], "a whole file, with no log beside it")
         store = self.made()
         before = store.space("s")  # as assembled before the start
         await store.start()

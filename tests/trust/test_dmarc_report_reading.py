@@ -179,6 +179,19 @@ class Bombs(SynchronousTestCase):
         many = XML.replace(b"<dkim>\n    <domain>", b"<dkim><domain>x.example</domain></dkim>" * 5000 + b"<dkim>\n    <domain>")
         self.assertLessEqual(len(read_report(many).rows[0].signatures), module.RESULTS_MOST)
 
+    def test_of_a_text_its_beginning_is_kept_and_elements_within_have_texts_of_their_own(self) -> None:
+        document = module._Document()
+        document.start("feedback", None)
+        document.start("email", None)
+        for _ in range(20):
+            document.text("x" * 90)
+        self.assertEqual(len("".join(document._text)), module.TEXT_CHARACTERS)
+        document.start("b", None)
+        document.text("inner")
+        document.end("b")
+        document.end("email")
+        self.assertEqual(document.about, {"email.b": "inner"})
+
     def test_an_attachment_that_is_too_large(self) -> None:
         self.patch(module, "PACKED_OCTETS", 1000)
         message = HEAD + b"Content-Type: application/gzip\r\n\r\n" + b"\x1f\x8b" + b"x" * 2000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from random import Random
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.trust.bayes import Learned, TokenCounts, chi_square, fisher, score_of, strength, weigh
 from mailserver.trust.secret_key import NoKey, secret_key
-from mailserver.trust.tokens import READ_OCTETS, TOKENS_MOST, reduced, tokens_of
+from mailserver.trust.tokens import READ_OCTETS, TOKENS_MOST, reduced, start_of, tokens_of
 from tests.any_octets import any_octets
 
 KEY = b"k" * 32
@@ -98,6 +99,15 @@ class Tokens(SynchronousTestCase):
             for kind in (b"text/html; charset=utf-8", b"multipart/mixed; boundary=b"):
                 head = b"Content-Type: " + kind + b"\r\n\r\n"
                 self.assertLess(seconds(head + (unit * READ_OCTETS)[:READ_OCTETS]), 2.0, (unit, kind))
+
+    def test_of_a_file_its_start_is_read_however_little_comes_at_once(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"Subject: x\n\n" + b"y" * 2 * READ_OCTETS)
+        for piece in (READ_OCTETS, 100_000, 70_001):
+            with open(path, "rb") as file, mock.patch("os.read", lambda fd, most, read=os.read, piece=piece: read(fd, min(most, piece))):
+                found = start_of(file.fileno())
+            self.assertEqual(found, b"Subject: x\r\n\r\n".ljust(READ_OCTETS + 2, b"y"), piece)
 
     def test_the_key_and_the_identity_of_a_message_are_in_its_hashes(self) -> None:
         message = b"Message-ID: <1@x>\r\nSubject: hello\r\n\r\nwords and more words\r\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +37,14 @@ class Weighing(SynchronousTestCase):
     def test_what_a_scorer_writes_down_is_read_again(self) -> None:
         properties = {"outcome": "junk", "tag": 3, "junk": 6.0, "refuse": 15.0, "weight spf/spf": 0.5, "of": "site"}
         self.assertEqual((thresholds_of(properties), weights_of(properties)), (LEVELS, {"spf/spf": 0.5}))
+
+    def test_thresholds_rise_and_are_numbers(self) -> None:
+        for sound in (LEVELS, Thresholds(), Thresholds(tag=-5, refuse=-5), Thresholds(junk=6, hold=6, defer=7)):
+            self.assertEqual(sound.faults, "")
+        for wrong in (Thresholds(tag=7, junk=6), Thresholds(hold=6, refuse=5)):
+            self.assertEqual(wrong.faults, "tag, junk, hold, defer, refuse: each threshold is at least the one before")
+        for wrong in (Thresholds(tag=math.nan), Thresholds(tag=1, refuse=math.inf), Thresholds(junk=-math.inf)):
+            self.assertEqual(wrong.faults, "thresholds are finite numbers")
 
     def test_the_worst_outcome_wins(self) -> None:
         self.assertEqual(worst_of(["junk", "refuse", "defer"]), "refuse")
