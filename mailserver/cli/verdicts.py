@@ -8,7 +8,7 @@ from typing import Any
 
 from mailserver.cli.output import cells_of
 from mailserver.mail.answers import Finding
-from mailserver.observe.judged import FilterStep, about, filter_steps, recipients_of
+from mailserver.observe.judged import FilterStep, about, filter_steps, recipients_of, with_releases
 from mailserver.observe.roads import Step
 from mailserver.trust.weighing import (
     IN_WORDS,
@@ -52,7 +52,7 @@ class Explained:
             "answers": [
                 {
                     "filter": one.filter, "stage": one.stage, "verdict": one.verdict, "why": one.why, "error": one.error,
-                    "counts": one.counts,
+                    "counts": one.counts, "released_by": one.released,
                     "findings": [
                         {"name": it.name, "score": it.score, "weight": self._weight(it), "evidence": it.evidence,
                          "properties": dict(it.properties)} for it in one.findings
@@ -77,7 +77,10 @@ def explained(steps: Sequence[Step]) -> list[Explained]:
     answers = filter_steps(steps)
     if not answers:
         return []
-    found = [_explained(one, about(answers, one, at_rcpt=at_rcpt)) for one, at_rcpt in recipients_of(steps).items()]
+    found = [
+        _explained(one, with_releases(about(answers, one, at_rcpt=at_rcpt), steps, one))
+        for one, at_rcpt in recipients_of(steps).items()
+    ]
     return [one for one in found if one.answers]
 
 
@@ -110,10 +113,16 @@ def in_words(found: Sequence[Explained]) -> list[str]:
     return lines
 
 
+def _note(step: FilterStep) -> str:
+    if step.released:
+        return f" (released by {step.released})"
+    return "" if step.counts else " (does not count)"
+
+
 def _section(one: Explained) -> list[str]:
     lines = [IN_WORDS[one.outcome]]
     rows = [
-        (f"{it.score:g}", one.weight(it), f"{it.source}/{it.name}", it.evidence, "" if step.counts else "does not count")
+        (f"{it.score:g}", one.weight(it), f"{it.source}/{it.name}", it.evidence, _note(step).strip(" ()"))
         for step in one.answers
         if step.stage != SCORER
         for it in step.findings
@@ -128,7 +137,7 @@ def _section(one: Explained) -> list[str]:
     for it in one.answers:
         if (it.outcome or it.verdict == "Accept" or it.error) and not (it.stage == SCORER and one.sum is not None):
             why = f": {it.why or it.error}" if it.why or it.error else ""
-            lines.append(f"  {it.filter} ({it.stage}): {it.verdict or 'failed'}{why}{'' if it.counts else ' (does not count)'}")
+            lines.append(f"  {it.filter} ({it.stage}): {it.verdict or 'failed'}{why}{_note(it)}")
     if one.changes:
         lines += ["  what would have changed it:", *[f"    {change}" for change in one.changes]]
     return lines

@@ -10,24 +10,28 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailserver.mail.answers import NO_FACTS, Finding
 from mailserver.observe.roads import Step
 
-__all__ = ["FACTS", "FilterStep", "about", "filter_steps", "recipients_of"]
+__all__ = ["FACTS", "FilterStep", "about", "filter_steps", "recipients_of", "with_releases"]
 
 FACTS = "facts"
 WORDS = re.compile(r"(?s)(.+?) (-?[0-9.]+(?:e[+-]?[0-9]+)?)(?:: (.*))?")
 PEER = "peer"
+HELD = ("junk", "hold", "defer", "refuse")  # what may hold a copy
 AFTER_DATA = ("content", "content_for", "score", "edits", "sign")
 VERDICTS = {"Refuse": "refuse", "Defer": "defer", "Discard": "discard", "Disconnect": "disconnect", "Quarantine": "junk"}
 
 
 @dataclass(frozen=True, slots=True)
 class FilterStep:
-    """One answer of a filter.  `recipient` is "" where it holds for all; `outcome` is "" or one of `trust.weighing.SEVERITY`."""
+    """One answer of a filter.  `recipient` is "" where it holds for all; `outcome` is "" or one of `trust.weighing.SEVERITY`.
+
+    `released` says who has taken it away later, "" where nobody has; it does not count then.
+    """
 
     time: float
     filter: str
@@ -39,6 +43,7 @@ class FilterStep:
     error: str
     findings: tuple[Finding, ...]
     counts: bool
+    released: str = ""
 
 
 def filter_steps(steps: Iterable[Step]) -> list[FilterStep]:
@@ -85,6 +90,26 @@ def about(steps: Sequence[FilterStep], recipient: str, *, at_rcpt: bool = False)
                 step = _worse(before, step)
             latest[key] = step
     return list(latest.values())
+
+
+def with_releases(steps: Sequence[FilterStep], road: Iterable[Step], recipient: str) -> list[FilterStep]:
+    """For one recipient: what somebody has released does not hold his copy any more."""
+    found = list(steps)
+    for step in road:
+        if step.step != "released" or recipient not in _texts(step.fields.get("recipients")):
+            continue
+        holders, by = _texts(step.fields.get("holders")), str(step.fields.get("by") or "somebody")
+        found = [
+            replace(one, counts=False, released=by)
+            if one.outcome in HELD and one.counts and one.time <= step.time and (not holders or one.filter in holders)
+            else one
+            for one in found
+        ]
+    return found
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _worse(before: FilterStep, now: FilterStep) -> FilterStep:

@@ -134,6 +134,16 @@ class Explained(MailCase):
         said = self.said(what, "alice@example.org", "bob@example.org")
         self.assertEqual([(one.recipient, [it.filter for it in one.answers]) for one in said], [("alice@example.org", ["first"]), ("", ["second"])])
 
+    def test_what_was_released_holds_it_no_more_and_who_did_it_is_said(self) -> None:
+        what = {"first content_for alice": Quarantine("wait", hold=True), "second content": Quarantine("odd")}
+        self.said(what, "alice@example.org", "bob@example.org")
+        for holders, outcomes in ((["first"], ["junk", "junk"]), (None, ["", "junk"])):
+            fields = {"by": "first: alice", "recipients": ["alice@example.org"], "holders": holders}
+            steps = [*[Step(*one) for one in self.road_of], Step(self.clock.seconds() + 9, self.road_of[-1][1], "released", fields)]
+            said = explained(steps)
+            self.assertEqual([one.outcome for one in said], outcomes)
+            self.assertIn("first (content_for): Quarantine: wait (released by first: alice)", "\n".join(in_words(said)))
+
     def test_what_does_not_count_is_shown_and_not_weighed(self) -> None:
         (one,) = self.said({"quiet content": Refuse("never"), "first content": Pass(findings=(Finding("a", 1.0),))})
         self.assertEqual((one.outcome, one.changes), ("", ["2 points more: tagged"]))
