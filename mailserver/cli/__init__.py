@@ -53,6 +53,7 @@ In the order in which they are read:
 * `replay`: ``mailserver replay``: what would become of a message, without anything coming of it
 * `reweigh`: ``mailserver replay --since``: what was found of recent mail, weighed anew
 * `kept_text`: the text of messages that came some time ago, where it is still there
+* `road_mail`: a message that came some time ago, as its road and its text have it
 * `verdicts`: what `explain` says of verdicts: what was found, and what would have changed them
 * `decode`: ``mailserver decode``: the sessions in a capture file
 * `decode_output`: how it shows a session, and figures

@@ -135,6 +135,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver checkpassword": ("mailserver checkpassword --service imap /usr/lib/dovecot/checkpassword-reply",),
     "mailserver replay": (
         "mailserver replay odd.eml --from bob@example.net --to alice@example.org --ip 192.0.2.7 --helo mx.example.net",
+        "mailserver replay 06F2J8Q4M1ZK7X9A --config new.toml",
         "mailserver replay --since 7d --config new.toml --against /etc/mailserver/mailserver.toml",
     ),
     "mailserver sink": ("mailserver sink", "mailserver sink --port 2526 --rcpt '451 4.3.0 Later' --count 1"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import os
 import re
 import sys
 import time
@@ -17,10 +18,12 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config.quantities import seconds
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.envelope import MailParameters
+from mailserver.mail.ids import is_id
 from mailserver.processes.identity import as_owner_of
 
 if TYPE_CHECKING:
     from mailserver.assembly.rehearsal import PostedMail, Rehearsed
+    from mailserver.config import Configuration
 
 __all__ = ["add_to"]
 
@@ -44,10 +47,12 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         ("--without", "without", "FILTER", "do not ask this one, such as a greylist"),
     ):
         replay.add_argument(name, dest=dest, metavar=metavar, action="append", default=[], help=words)
-    replay.add_argument("file", metavar="FILE", nargs="?", default="", help="a message (.eml), - for standard input")
+    words = "a message (.eml), - for standard input; or the id of one that came"
+    replay.add_argument("file", metavar="FILE", nargs="?", default="", help=words)
     replay.add_argument("--from", dest="sender", metavar="ADDRESS", default=None, help="the sender; <> for none")
     replay.add_argument("--tls", action="store_true", help="its connection is encrypted")
     replay.add_argument("--service", choices=("mx", "submission", "lmtp"), default="", help="where it comes in (mx)")
+    replay.add_argument("--live", action="store_true", help="of one that came: ask the DNS of today, not that of then")
     replay.add_argument("--since", metavar="AGE", type=_age, default=None, help="weigh the mail of so long anew: 7d")
     replay.add_argument("--against", metavar="FILE", default="", help="with --since: the configuration under which it came")
     replay.set_defaults(run=replay_mail, insist=_whole, wrong=replay.error)
@@ -59,8 +64,9 @@ def _whole(options: argparse.Namespace) -> None:
     envelope = o.sender is not None or o.recipients or o.ip or o.helo or o.login or o.service or o.tls
     if o.since is not None and (o.file or envelope or o.dns or o.also or o.without):
         o.wrong("--since takes the mail as it came: it goes with --config, --against and --json alone")
-    if o.since is None and (not o.file or o.sender is None or not o.recipients or not o.ip or o.against):
-        o.wrong("say what is replayed: a FILE with --from, --to and --ip; or --since")
+    if o.since is None and not (o.file and is_id(o.file) and not envelope):
+        if not o.file or o.sender is None or not o.recipients or not o.ip or o.against:
+            o.wrong("say what is replayed: a FILE with --from, --to and --ip; the ID of a message that came; or --since")
 
 
 def replay_mail(options: argparse.Namespace) -> int:
@@ -80,14 +86,19 @@ def replay_mail(options: argparse.Namespace) -> int:
     from mailserver.plugins.catalogue import PluginError, discover
     from mailserver.plugins.life import StartError
 
-    mail = _mail(options)
     catalogue = discover()
     configuration = load(options.config, catalogue.options_of, catalogue.useless_keys)
+    inner: Any = None
+    if is_id(options.file) and options.sender is None:
+        mail, inner = _came(options, configuration)
+    else:
+        mail = _mail(options)
     try:
-        inner: Any = RecordedResolver(_recorded(options.dns)) if options.dns else make_resolver(configuration, reactor)
+        if options.dns:
+            inner = RecordedResolver(_recorded(options.dns))
     except (OSError, ValueError) as error:
         raise Unable(f"{plain(options.dns)} has no answers of the DNS: {error}", EX_IOERR) from error
-    resolver = RecordingResolver(inner)
+    resolver = RecordingResolver(inner or make_resolver(configuration, reactor))
     how = {"reactor": reactor, "resolver": resolver, "also": options.also, "without": options.without}
     try:
         with as_owner_of(configuration.data):
@@ -127,6 +138,30 @@ def _tell(options: argparse.Namespace, found: Rehearsed, resolver: Any) -> None:
     say(*[plain(line) for line in in_words(judged)])
     if found.left_out:
         say("", f"cannot tell: {', '.join(map(plain, found.left_out))} (--also asks them, and they reach other programs)")
+
+
+def _came(options: argparse.Namespace, configuration: Configuration) -> tuple[PostedMail, Any]:
+    """A message that came, and the DNS of then; None with --live.  Raises `Unable`."""
+    from mailserver.cli.explain import ROADS
+    from mailserver.cli.kept_text import KeptTexts
+    from mailserver.cli.road_mail import AnswersOfThen, mail_of_road
+    from mailserver.observe.roads import DnsOfThen, RoadsUnreadable, UnknownId, read_road
+
+    id, roads = options.file.upper(), os.path.join(configuration.data, ROADS)
+    try:
+        with as_owner_of(configuration.data):
+            steps = read_road(roads, id)
+            mail = mail_of_road(id, steps, KeptTexts(configuration))
+            then = None if options.live else AnswersOfThen(DnsOfThen(roads))
+    except UnknownId as error:
+        raise Unable(str(error)) from error
+    except RoadsUnreadable as error:
+        raise Unable(str(error), EX_IOERR) from error
+    if mail is None:
+        raise Unable(f"the text of {id} is not there any more, or nobody knows from whom it came")
+    if then is not None:
+        then.at(id, steps)
+    return mail, then
 
 
 def _mail(options: argparse.Namespace) -> PostedMail:

@@ -14,16 +14,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mailserver.assembly.rehearsal import PostedMail, Rehearsal
+from mailserver.assembly.rehearsal import Rehearsal
 from mailserver.cli.kept_text import KeptTexts
 from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, plain, say, table
+from mailserver.cli.road_mail import AnswersOfThen, mail_of_road, service_of
 from mailserver.cli.verdicts import Explained, explained
 from mailserver.cli.without_server import NotNow, finished
 from mailserver.config import Configuration, load
 from mailserver.config.filter_order import filter_names
-from mailserver.dns.recorded import RecordedResolver, key_of
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
 from mailserver.observe.judged import about, filter_steps, recipients_of
@@ -39,7 +38,6 @@ ROADS = "explain.db"
 OURS = "mailserver"  # what the core itself has found
 LISTED = 200
 JUDGED_SECONDS = 60.0
-SLACK_SECONDS = 1.0  # steps are written down in the order in which they come
 ENDS = ("refuse", "discard", "disconnect")
 NOBODY = Address("nobody", "invalid")
 
@@ -68,23 +66,6 @@ class Found:
     rows: list[dict[str, Any]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     not_told: int = 0
-
-
-class AnswersOfThen:
-    """Answers as the DNS did at `moment`.  `has_missed` says that somebody asked for what was not written down."""
-
-    def __init__(self, dns: DnsOfThen) -> None:
-        self._dns = dns
-        self.moment = 0.0
-        self.has_missed = False
-
-    async def query(self, name: str, record_type: str) -> Answer:
-        """The answer of then."""
-        found = self._dns.answer(key_of(name), record_type, self.moment)
-        if found is None:
-            self.has_missed = True
-            raise LookupFailed(f"{name}: what the DNS had said of {record_type} was not written down")
-        return await RecordedResolver([found]).query(name, record_type)
 
 
 def reweigh(options: argparse.Namespace) -> int:
@@ -140,11 +121,11 @@ class _Work:
         if not people or (all(people.values()) and not filter_steps(steps)):
             return  # refused for another reason than a filter's
         before = {one.recipient: one for one in explained(steps)}
-        service = next((str(one.fields.get("service")) for one in steps if one.step == "connected"), "mx")
+        service = service_of(steps)
         kept = self._kept(steps)
         unknown = {one for one in self._tables.changed & self._judges if service in self._services[one]}
         if unknown:
-            unknown -= self._asked_anew(id, steps, service, unknown, kept)
+            unknown -= self._asked_anew(id, steps, unknown, kept)
         after = finished(self._weighed(id, kept, people, service), JUDGED_SECONDS)
         self.found.messages += 1
         self.found.recipients += len(people)
@@ -178,13 +159,13 @@ class _Work:
             for one in kept
         ]
 
-    def _asked_anew(self, id: str, steps: Sequence[Step], service: str, unknown: set[str], kept: list[Step]) -> set[str]:
+    def _asked_anew(self, id: str, steps: Sequence[Step], unknown: set[str], kept: list[Step]) -> set[str]:
         """Those of the unknown that could be asked now; what they have said is added to `kept`."""
         wanted = unknown & self._asked
-        mail = self._mail(id, steps, service) if wanted else None
+        mail = mail_of_road(id, steps, self._texts) if wanted else None
         if mail is None:
             return set()
-        self._dns.moment, self._dns.has_missed = max(one.time for one in steps if one.id == id) + SLACK_SECONDS, False
+        self._dns.at(id, steps)
         try:
             rehearsed = finished(self._rehearsal.judge(mail), JUDGED_SECONDS)
         except (NotNow, OSError):
@@ -194,21 +175,6 @@ class _Work:
         kept += [one for one in rehearsed.steps if one.step == "filter" and one.fields.get("filter") in wanted
                  and one.fields.get("stage") != "score"]  # fmt: skip
         return wanted
-
-    def _mail(self, id: str, steps: Sequence[Step], service: str) -> PostedMail | None:
-        accepted = next((one.fields for one in steps if one.step == "accepted"), None)
-        text = None if accepted is None else self._texts.text(id)
-        if accepted is None or text is None:
-            return None
-        login = next((str(one.fields.get("account", "")) for one in steps if one.step == "login"), "")
-        tls = any(one.step == "encrypted" for one in steps)
-        try:
-            sender = Address.parse(str(accepted["sender"]), utf8=True) if accepted.get("sender") else None
-            recipients = tuple([Address.parse(str(one), utf8=True) for one in accepted.get("recipients", ())])
-        except AddressError:  # redacted
-            return None
-        peer, hello = str(accepted.get("peer", "")), str(accepted.get("hello", ""))
-        return PostedMail(text, sender, recipients, peer, hello, service, login, tls) if recipients else None
 
     async def _weighed(self, id: str, kept: list[Step], people: dict[str, bool], service: str) -> dict[str, Explained]:
         steps = list(kept)

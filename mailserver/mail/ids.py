@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-__all__ = ["IdSource", "time_of"]
+__all__ = ["IdSource", "is_id", "time_of"]
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
@@ -57,3 +57,8 @@ def time_of(id: str) -> float:
     for character in id:
         n = n << 5 | ALPHABET.index(character)
     return (n >> RANDOM_BITS) / 1_000_000
+
+
+def is_id(text: str) -> bool:
+    """The text is an id, in upper or lower case."""
+    return len(text) == 16 and set(text.upper()) <= set(ALPHABET)

@@ -112,6 +112,25 @@ class Reweighed(MailCase):
         found = self.weighed(SPF + CLAMAV + DENY + SCORES.format(junk=6, refuse=15))
         self.assertEqual((self.changes(found), found["cannot_tell"]), ([("alice", "delivered", "refused")], {"clamav": 1}))
 
+    def test_a_message_that_came_is_replayed_by_its_id_with_the_dns_of_then(self) -> None:
+        self.came(SPF + SCORES.format(junk=6, refuse=15), ("x@bad.example", ("alice@example.org",)), keep=True)
+        answers = {"bad.example": {"records": ["v=spf1 -all"]}, "client.example.net": {"records": [], "exists": False}}
+        for name, answer in answers.items():
+            self.server.note(f"dns {name}", "dns", type="TXT", answer=[json.dumps({"name": name, "type": "TXT", **answer})])
+        os.unlink(self.folder / "data" / "explain.db")
+        self.write_roads()
+        id = self.taken[0].id
+        (self.folder / "new.toml").write_text(HEAD + SPF + SCORES.format(junk=1, refuse=2))
+        for config, code, outcome in (("old.toml", 0, "delivered"), ("new.toml", 1, "refused")):
+            said = run("replay", id.lower(), "--json", "--config", str(self.folder / config))
+            self.assertEqual((said.code, said.json["verdicts"][0]["outcome"]), (code, outcome), said)
+        for words, code in (((id, "--ip", "192.0.2.1"), 2), (("0" * 16,), 1)):
+            self.assertEqual(run("replay", *words, "--config", str(self.folder / "old.toml")).code, code)
+        os.unlink(next((self.folder / "data/mail").rglob("*host")))
+        said = run("replay", id, "--config", str(self.folder / "old.toml"))
+        self.assertEqual((said.code, said.out), (1, ""))
+        self.assertIn("not there any more", said.err)
+
     def test_nothing_is_changed_by_it(self) -> None:
         self.came(SPF + SCORES.format(junk=6, refuse=15), ("x@bad.example", ("alice@example.org",)), keep=True)
         self.weighed(SPF + LISTS + SCORES.format(junk=1, refuse=15))
