@@ -108,6 +108,7 @@ class DMARCReports:
         self._resolver: Any = services.resolver
         self._is_own_domain: Callable[[str], bool] = services.is_own_domain
         self._run_in_process: RunInProcess = services.run_in_process
+        self._metrics = services.metrics
         self._tidied_at = 0.0
         self.reads = (options.local_part,) if options.local_part else ()
         self.facts = DMARCFacts(services.state, services.clock)
@@ -141,7 +142,7 @@ class DMARCReports:
             self._tidied_at = now
             await self._forget(now - self._options.retention)
         if self.sending is not None:
-            await self.sending.run()
+            self._metrics.count("reports_sent", await self.sending.run())
 
     async def _forget(self, before: float) -> None:
         """No report of ours waits for that."""
@@ -174,7 +175,8 @@ class DMARCReports:
             return
         row = row_about(envelope, found)
         if row is not None:
-            await self.facts.take(str(found.properties["terms"]), str(found.properties["record"]), row)
+            is_counted = await self.facts.take(str(found.properties["terms"]), str(found.properties["record"]), row)
+            self._metrics.count("messages_counted" if is_counted else "messages_left_out")
 
     def _is_for_us(self, envelope: Envelope) -> bool:
         return any(
@@ -190,6 +192,7 @@ class DMARCReports:
             return Delivered("not read: it has the null sender, as reports of delivery have")
         try:
             why_not = await self._read(envelope, content)
+            self._metrics.count("reports_unread" if why_not else "reports_read")
             if not why_not:
                 return Delivered("a DMARC report: it is kept")
             await self._tell_unread(envelope, address, why_not)

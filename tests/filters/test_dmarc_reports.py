@@ -160,6 +160,8 @@ class Counting(ReportsCase):
         self.assertEqual(len(self.command("reports")), 2)
         self.night()
         self.assertEqual([len(one.rows) for one in self.sent()], [3])
+        figures = self.metrics["tested"].figures()
+        self.assertEqual([figures[name] for name in ("messages_counted", "messages_left_out", "reports_sent")], [4, 5, 2])
 
     def test_without_a_sender_nothing_is_counted(self) -> None:
         self.reports = self.build(factory)
