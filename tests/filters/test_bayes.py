@@ -263,7 +263,7 @@ class Learning(BayesCase):
         component._learnt._room_for = lambda octets: False
         with self.assertRaisesRegex(CannotDo, "too little room"):
             self.taught(component, "spam", [self.corpus.message("spam")])
-        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+        self.probability(component, self.corpus.message("spam"))
         component._learnt._room_for = lambda octets: True
 
         def full(*arguments: Any, **named: Any) -> None:
@@ -272,7 +272,7 @@ class Learning(BayesCase):
         self.patch(component._learnt._writer, "learn", full)
         with self.assertRaisesRegex(CannotDo, "no room"):
             self.taught(component, "spam", [self.corpus.message("spam")])
-        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+        self.probability(component, self.corpus.message("spam"))
 
 
 class Damage(BayesCase):
