@@ -49,6 +49,39 @@ class Findings(ARCCase):
         [finding] = self.found(message, trusted=[OTHER])  # a stranger had it in his hands after him
         self.assertEqual((finding.properties["trusted"], finding.properties["passed"]), (False, ""))
 
+    def test_people_read_whom_it_helps(self) -> None:
+        for results, words in ((b"dmarc=pass header.from=example.org", "example.org"), (b"dmarc=pass header.from=", "nobody")):
+            [finding] = self.found(own_set(MESSAGE, 1, results=results), trusted=[LISTS])
+            self.assertEqual(finding.evidence, f"pass lists.example (1), trusted: DMARC had passed for {words}")
+            self.assertEqual(finding.properties["chain"] == "", words == "nobody")
+
+    def test_what_the_reports_say_of_a_chain_is_bounded_at_a_word(self) -> None:
+        domain = f"{'a' * 60}.{'b' * 60}.example"
+        self.resolver.zones[f"s1._domainkey.{domain}"] = {"TXT": [ED25519.record]}
+        message = MESSAGE
+        for instance in range(1, 13):
+            message = own_set(message, instance, domain=domain)
+        [finding] = self.found(message, trusted=[domain])
+        chain = str(finding.properties["chain"])
+        self.assertLess(len(chain), 1000)
+        self.assertGreater(len(chain), 800)
+        self.assertIn(chain.split(" ")[-1], (f"as[{n}].{end}" for n in range(1, 13) for end in (f"d={domain}", "s=s1")))
+
+    def test_a_long_chain_is_verified_in_a_thread(self) -> None:
+        calls: list[Any] = []
+
+        async def run_in_thread(function: Any, *arguments: Any) -> Any:
+            calls.append(function)
+            return function(*arguments)
+
+        component = self.build(factory)
+        component._run_in_thread = run_in_thread
+        message = MESSAGE
+        for instance in range(1, 5):
+            message = own_set(message, instance)
+            [finding] = self.judge(component.judge_content(self.envelope(), Content.of(message))).findings
+            self.assertEqual((finding.properties["result"], len(calls)), ("pass", instance // 4))
+
     def test_only_a_pass_with_the_authors_domain_counts(self) -> None:
         for results, passed in (
             (b"dmarc=pass header.from=Example.ORG.", "example.org"),
