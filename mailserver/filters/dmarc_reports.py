@@ -260,6 +260,7 @@ class DMARCReportsFactory:
     name = "dmarc_reports"
     summary = "Sends DMARC reports about mail that was judged, and reads those of others about our domains (RFC 9990)."
     api_version = "1.1"
+    replays = True
     provides = (IContentFilter, ITransactionEnd)
     options = DMARCReportsOptions
 
