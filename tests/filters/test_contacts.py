@@ -930,3 +930,18 @@ class Mail(MailCase):
         self.assertEqual(self.send(b"From: alice@example.org\n\nx\n", sender=ALICE, **mine).code, 250)
         self.assertEqual(self.boxes(), [1, 0, 0])
         self.assertEqual(self.send(b"From: alice@example.org\n\nx\n", sender=ALICE, **mine).code, 550)
+
+    def test_a_reply_from_elsewhere_decides_where_dmarc_shows_that_it_is_the_users(self) -> None:
+        self.resolver.zones["example.org"] = {"TXT": ["v=spf1 ip4:11.2.3.9 -all"]}
+        self.resolver.zones["_dmarc.example.org"] = {"TXT": ["v=DMARC1; p=none"]}
+        self.serve_contacts('[[filter]]\nuse = "dmarc"\nafter = ["spf"]\n')
+        self.send(MESSAGE, recipients=(ALICE, BOB))
+        self.answer(self.component("contacts").run_periodically())
+        digest = next(one.content.decode() for one in self.send_mail.sent if str(one.recipients[0]) == ALICE)
+        accept = re.findall(r"decide\+[a-z2-7]+a@example\.org", digest)[0]
+        for sender, author, address, code in (
+            (ALICE, ALICE, "11.2.3.10", 550), (BOB, BOB, "11.2.3.9", 550), (ALICE, BOB, "11.2.3.9", 550), (BOB, ALICE, "11.2.3.9", 250),
+        ):  # fmt: skip
+            message = f"From: {author}\n\nx\n".encode()
+            self.assertEqual(self.send(message, sender=sender, recipients=(accept,), address=address).code, code, (sender, author, address))
+        self.assertEqual(self.boxes(), [1, 0, 0])
