@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.filters import contact_rounds
+from mailserver.filters import contact_book, contact_rounds
 from mailserver.filters.contact_claims import Claims
 from mailserver.filters.contact_records import (
     Contact,
@@ -153,7 +153,7 @@ class ContactsCase(FilterCase):
 
 class Learning(ContactsCase):
     def test_those_become_contacts_to_whom_a_user_writes_who_has_logged_in(self) -> None:
-        self.sent(ALICE, "Bob@Example.NET", "x@example.com", ALICE)
+        self.sent(ALICE, "Bob@Example.NET", "x@example.com", ALICE, "decide+" + "a" * 25 + "@example.org")
         self.assertEqual(self.contacts(), ["bob@example.net written", "x@example.com written"])
         self.assertEqual(self.contacts(BOB), [])
         self.sent("j\u00fcrgen@example.org", "x@example.com", sender="sales@example.org")
@@ -227,6 +227,15 @@ class Learning(ContactsCase):
         self.filter._book._changed(ALICE, contact.subject, contact)
         gate.callback(None)
         self.assertIn(contact.subject, self.answer(reading))
+
+    def test_the_contacts_of_so_many_users_and_no_more_stand_in_memory(self) -> None:
+        for most, contacts in (("USERS_MOST", 3), ("CONTACTS_MOST", 6)):
+            self.make()
+            self.patch(contact_book, most, contacts)
+            for n in range(9):
+                self.sent(f"u{n}@example.org", "x@example.com", "y@example.com")
+            self.assertLessEqual(len(self.filter._book._users), 3)
+            self.assertEqual(self.contacts("u0@example.org"), ["x@example.com written", "y@example.com written"])
 
     def test_damaged_records_do_nothing_and_stop_nothing(self) -> None:
         self.sent(ALICE, SENDER)
@@ -374,6 +383,18 @@ class Deciding(ContactsCase):
         self.assertPassed(self.at_rcpt(BOB))
         self.assertRefused(self.after_data(sender="other@example.com"))  # the author
         self.assertPassed(self.at_rcpt(peer=self.peer(login=BOB)))
+
+    def test_what_another_filter_holds_too_is_left_to_it_whatever_is_decided(self) -> None:
+        found = tuple([replace(one, source="tested") for one in self.after_data().findings])
+        ids = [self.quarantine.hold(recipient=ALICE, findings=found, held_by=["tested", "rspamd"]) for _ in range(2)]
+        self.order("refuse", user=ALICE, sender=SENDER)
+        self.assertEqual(self.done(), [("release", id) for id in ids])
+        self.assertEqual([one.id for one in self.answer(self.quarantine.space("rspamd").held())], ids)
+
+    def test_a_user_of_a_domain_with_other_letters_is_found_however_his_address_was_written(self) -> None:
+        ids = [self.hold(f"alice@{domain}", SPF) for domain in ("b\u00fccher.example", "xn--bcher-kva.example")]
+        self.order("accept", user="Alice@b\u00fccher.example", sender=SENDER)
+        self.assertEqual(self.done(), [("release", id) for id in ids])
 
     def test_refuse_once_refuses_nothing_that_comes_and_drop_is_an_option(self) -> None:
         self.make(refused="drop")
