@@ -155,10 +155,10 @@ class Milter:
     async def disconnected(self, peer: Peer) -> None:
         """The peer is gone.  A message that it has left may still be on its way."""
         session = self._known(peer)
-        if session is not None:
+        if session is not None and session.is_in_message:
             session.over()
-            if not session.is_in_message:
-                self._forget(peer)
+        else:
+            self._forget(peer)
 
     def _known(self, peer: Peer) -> MilterSession | None:
         notes, session = self._sessions.get(id(peer.notes), NOBODY)

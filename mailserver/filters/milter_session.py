@@ -59,11 +59,11 @@ class Verdicted:
     """
 
     answer: Answer
-    changes: list[Change] = field(default_factory=list)
-    body: NewBody | None = None
     names: Sequence[str] = ()
     own: int | None = None
-    leading_space: bool = False
+    leading_space: bool = field(kw_only=True)
+    changes: list[Change] = field(default_factory=list)
+    body: NewBody | None = None
 
 
 class MilterSession:
@@ -278,13 +278,13 @@ class MilterSession:
     async def _message(self, envelope: Envelope, content: Content) -> Verdicted:
         answer = await self._data(envelope)
         if not isinstance(answer, Continued):
-            return Verdicted(answer)
+            return Verdicted(answer, leading_space=False)
         if content.has_cut_head:
             raise MilterFailed("the header section has no end")
         fields = [(_name_of(one.raw), one.raw) for one in content.headers]
         own = own_received([(name.decode("latin-1").lower(), raw) for name, raw in fields], envelope.id)
-        found = Verdicted(CONTINUED, names=[name.decode("latin-1").lower() for name, _ in fields], own=own)
-        found.leading_space = self._dialogue.keeps_leading_space
+        names = [name.decode("latin-1").lower() for name, _ in fields]
+        found = Verdicted(CONTINUED, names, own, leading_space=self._dialogue.keeps_leading_space)
         shown = [one for place, one in enumerate(fields) if place != own and one[0]]
         answer = await self._fields(shown)
         if isinstance(answer, Continued):

@@ -276,6 +276,19 @@ class Connections(MilterCase):
         await self.until(lambda: not milter.open)
         self.assertEqual((len(component._sessions), self.errors(listener)), (0, ""))
 
+    async def test_a_peer_that_goes_while_it_is_introduced_is_no_failure(self) -> None:
+        milter = self.milter({b"C": silent})
+        bound = self.filter_for(milter)
+        listener = self.serve(bound)
+        protocol, _ = listener.connect()
+        await self.until(lambda: milter.heard and milter.heard[-1][0] == "connect")
+        protocol.connectionLost(Failure(ConnectionDone()))
+        milter.open[0].say(CONTINUE)
+        await self.until(lambda: not milter.open)
+        component: Any = bound.component
+        self.assertEqual((self.told(milter)[-1], len(component._sessions), self.errors(listener)), ("quit", 0, ""))
+        self.assertEqual(component._pool._turns.tokens, 100)
+
     async def test_what_no_end_is_told_of_is_forgotten_with_the_connection(self) -> None:
         milter = self.milter()
         component = self.build(factory, endpoint=milter.endpoint, client_names=False)
