@@ -223,6 +223,13 @@ class Sending(ReportsCase):
         others = {self.reports.sending.due_at(replace(groups[0], domain=f"d{n}.example")) for n in range(20)}
         self.assertEqual(len(others), 20)
 
+    def test_two_hosts_of_one_domain_have_ids_and_moments_of_their_own(self) -> None:
+        [(group, _)] = self.answer(self.reports.facts.groups(self.today))
+        other = factory.build(self.reports._options, replace(self.services, hostname="mx2.example.org"))
+        hosts = (self.reports.sending, other.sending)
+        self.assertEqual(len({one.id_of(group) for one in hosts}), 2)
+        self.assertEqual(len({one.due_at(group) for one in hosts}), 2)
+
     def test_several_addresses_each_with_its_size(self) -> None:
         self.rua(RUA, "mailto:small@example.net!10", "https://example.net/r", "mailto:big@example.net!10m", RUA)
         self.night()
