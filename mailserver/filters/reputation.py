@@ -290,6 +290,7 @@ class ReputationFactory:
     name = "reputation"
     summary = "Judges by what came of earlier mail of the same network and of the same authenticated domains."
     api_version = "1.0"
+    replays = True
     provides = (ISenderFilter, IContentFilter)
     options = ReputationOptions
 
