@@ -90,7 +90,8 @@ def _explained(recipient: str, answers: list[FilterStep]) -> Explained:
     score = next((it for one in counted if one.stage == SCORER for it in one.findings if it.name == "score"), None)
     if score is None:
         outcome = worst_of([one.outcome for one in verdicts])
-        return Explained(recipient, outcome, answers, None, None, "", {}, alternatives(verdicts))
+        changes = alternatives(verdicts, [it for one in counted for it in one.findings])
+        return Explained(recipient, outcome, answers, None, None, "", {}, changes)
     verdicts = [CountedVerdict(one.filter, one.outcome) for one in counted if one.outcome and one.stage != SCORER]
     findings = [it for one in counted if one.stage != SCORER for it in one.findings]
     thresholds, weights = thresholds_of(score.properties), weights_of(score.properties)

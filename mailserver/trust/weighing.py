@@ -147,7 +147,15 @@ def alternatives(
             found.append(f"{what}: {IN_WORDS[then]}")
 
     for name in dict.fromkeys([one.filter for one in said if one.outcome == now]):
-        tell(f"without the verdict of {name}", [by_sum, *[one.outcome for one in said if one.filter != name]])
+        rest = [one.outcome for one in said if one.filter != name]
+        failed = next((one for one in findings if one.source == name and _failed(one)), None)
+        if failed is None:
+            tell(f"without the verdict of {name}", [by_sum, *rest])
+        else:  # it would have found nothing to say, and its score would be missing, too
+            left = ""
+            if weighed is not None and thresholds is not None:
+                left = thresholds.reached(weighed.total - dict(weighed.parts).get(key_of(failed), 0.0))
+            tell(f"{failed.name}=pass in place of {failed.properties['result']}", [left, *rest])
     if weighed is None or thresholds is None:
         return found
     total = weighed.total
@@ -166,10 +174,13 @@ def alternatives(
     return found
 
 
+def _failed(finding: Finding) -> bool:
+    return finding.name in AUTHENTICATION and finding.properties.get("result") in FAILURES
+
+
 def _without(key: str, score: float, findings: Sequence[Finding]) -> str:
     """``dmarc=pass in place of fail (4)``, ``without dnsbl/listed (4)``."""
     mine = [one for one in findings if key_of(one) == key]
-    results = [str(one.properties.get("result", "")) for one in mine]
-    if mine and mine[0].name in AUTHENTICATION and results[0] in FAILURES:
-        return f"{mine[0].name}=pass in place of {results[0]} ({score:.6g})"
+    if mine and _failed(mine[0]):
+        return f"{mine[0].name}=pass in place of {mine[0].properties['result']} ({score:.6g})"
     return f"without {key} ({score:.6g})"

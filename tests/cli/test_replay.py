@@ -80,7 +80,7 @@ class Replayed(ReplayCase):
         self.assertEqual([one["reply"][:9] for one in found["replies"]], ["250 2.1.0", "250 2.1.5", "550 5.1.1", "250 2.0.0"])
         self.assertEqual(found["copies"], [{"recipient": "alice@example.org", "goes_to": "alice@example.org/Junk", "held": ""}])
         (verdict,) = [one for one in found["verdicts"] if one["recipient"] == "alice@example.org"]
-        self.assertEqual((verdict["outcome"], verdict["sum"], verdict["would_have_changed_it"]), ("put into Junk", 4, ["without the verdict of dmarc: tagged"]))
+        self.assertEqual((verdict["outcome"], verdict["sum"], verdict["would_have_changed_it"]), ("put into Junk", 4, ["dmarc=pass in place of fail: tagged"]))
         self.assertEqual(found["cannot_tell"], ["clamav"])
         self.assertEqual({(one["name"], one["type"]) for one in found["dns"]}, {(one["name"], one["type"]) for one in ANSWERS[:2]})
 

@@ -73,6 +73,15 @@ class Weighing(SynchronousTestCase):
             alternatives(said, found, weigh(found, {}), LEVELS), ["without the verdict of clamav: put into Junk"]
         )
 
+    def test_where_authentication_failed_it_is_said_what_a_pass_would_have_meant_with_its_score_gone_too(self) -> None:
+        said = [CountedVerdict("dmarc", "junk")]
+        self.assertEqual(alternatives(said, [DMARC]), ["dmarc=pass in place of fail: delivered"])
+        found = [DMARC, SPF]
+        self.assertEqual(
+            alternatives(said, found, weigh(found, {}), Thresholds(tag=2, hold=20, refuse=30)),
+            ["dmarc=pass in place of fail: tagged", "13.5 points more: held"],
+        )
+
     def test_of_two_who_say_the_same_neither_alone_would_have_changed_it(self) -> None:
         self.assertEqual(alternatives([CountedVerdict("clamav", "refuse"), CountedVerdict("rspamd", "refuse")]), [])
         self.assertEqual(alternatives([CountedVerdict("clamav", "refuse"), CountedVerdict("dmarc", "junk")]), ["without the verdict of clamav: put into Junk"])
