@@ -73,7 +73,7 @@ class Configurable(SynchronousTestCase):
         "IHostAccounts", "IHostFinder", "IMailReader", "IMayBeMissing", "IPeriodic", "IPreparing", "IPrivilegedComponent",
         "IReloading", "IScramAccounts", "ISecretAccounts", "ISenderGrants", "ISweeping", "IUsualScramForm",
     }  # fmt: skip
-    LENT = {"IQuarantine", "IRecords", "IResolver", "IStateStore"}
+    LENT = {"IQuarantine", "IRecords", "IResolver", "IStateStore", "IWaitingMail"}
 
     def test_every_public_interface_has_its_place(self) -> None:
         public = {name for name in api.__all__ if isinstance(getattr(api, name), InterfaceClass)}

@@ -33,6 +33,7 @@ from mailserver.interfaces import (
     IScorer,
     ISenderFilter,
     ISigner,
+    IWaitingMail,
     Services,
 )
 from mailserver.mail.address import Address
@@ -170,6 +171,7 @@ class Rehearsal:
             fetch=_no_fetch,
             send=_no_send,
             quarantine=NothingHeld(),
+            waiting_mail=NothingWaits(),
             run_in_process=_in_place,
             is_own_domain=lambda domain: self.policy.router.is_own(domain),
         )
@@ -350,6 +352,19 @@ class NothingHeld:
     async def drop(self, ids: Sequence[str], by: str = "") -> Sequence[str]:
         """Of none."""
         return []
+
+
+@implementer(IWaitingMail)
+class NothingWaits:
+    """In the place of a queue."""
+
+    async def hold(self, login: str, why: str) -> tuple[int, int]:
+        """None."""
+        return 0, 0
+
+    async def release(self, login: str, by: str = "") -> tuple[int, int]:
+        """None."""
+        return 0, 0
 
 
 def _place(route: Local | Remote) -> str:

@@ -45,6 +45,7 @@ from mailserver.plugins.watchdog import Watchdog
 from mailserver.processes.jobs import JobProcesses
 from mailserver.processes.small import SmallProcesses
 from mailserver.processes.version import version
+from mailserver.queue.admin.account_mail import AccountMail
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.quarantine import FilterHolds
@@ -233,6 +234,7 @@ class Server:
             send=self._own_mail.lend(name),
             keep_process=functools.partial(self.processes.keep, section),
             quarantine=FilterHolds(name if section == "filter" else "", orders=lambda: self.queue.verbs),
+            waiting_mail=AccountMail(name if section == "filter" else f"{section} {name}", orders=lambda: self.queue.verbs),
         )
 
     def _delivery(self, section: str, table: Any) -> Any:

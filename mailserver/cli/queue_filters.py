@@ -24,6 +24,7 @@ def add_filters(parser: argparse.ArgumentParser, *, id_is_argument: bool) -> Non
             "--id", metavar="ID", action="append", default=[], help="an id, or the beginning of several"
         )
     parser.add_argument("--sender", metavar="PATTERN", default="", help="such as '*@example.net'; <> for reports")
+    parser.add_argument("--login", metavar="PATTERN", default="", help="the account that has handed it in: 'alice@*'")
     parser.add_argument("--recipient", metavar="PATTERN", default="", help="such as 'alice@*'")
     parser.add_argument("--domain", metavar="PATTERN", default="", help="the domain of a recipient")
     parser.add_argument("--older", metavar="AGE", type=_age, default=None, help="has waited so long or longer: 2h, 3d")
@@ -42,6 +43,7 @@ def selection_of(options: argparse.Namespace) -> list[Selection]:
             Selection(
                 id=id,
                 sender=options.sender,
+                login=options.login,
                 recipient=options.recipient,
                 domain=options.domain,
                 older_seconds=options.older,
@@ -57,7 +59,7 @@ def selection_of(options: argparse.Namespace) -> list[Selection]:
 def is_everything(options: argparse.Namespace) -> bool:
     """Whether no filter was given, so that no selection is needed."""
     o = options
-    named = (*o.id, o.sender, o.recipient, o.domain, *o.state)
+    named = (*o.id, o.sender, o.login, o.recipient, o.domain, *o.state)
     return not any(named) and o.older is None and o.younger is None
 
 

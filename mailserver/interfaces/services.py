@@ -26,6 +26,7 @@ __all__ = [
     "IRecords",
     "IResolver",
     "IStateStore",
+    "IWaitingMail",
     "InReactor",
     "KeepProcess",
     "NewThreads",
@@ -190,6 +191,7 @@ class Services:
     * `state`: an `IStateStore` of the component's own, which outlives a restart
     * `records`: an `IRecords` of the component's own: what must not be lost
     * `quarantine`: an `IQuarantine`: what a filter holds.  Others are lent one in which nothing is
+    * `waiting_mail`: an `IWaitingMail`: what accounts have handed in and waits in the queue
     * `resolver`: an `IResolver`
     * `fetch(url)`: an Awaitable of the `Fetched` answer of a web server whose name a stranger may have chosen
     * `send(content, sender=…, recipients=…)`: an Awaitable of the id of a message of the component's own, which is in the queue
@@ -232,6 +234,7 @@ class Services:
     run_in_process: RunInProcess = _NOT_LENT
     quarantine: IQuarantine = _NOT_LENT
     is_own_domain: Callable[[str], bool] = _NOT_LENT
+    waiting_mail: IWaitingMail = _NOT_LENT
 
 
 class IStateStore(Interface):
@@ -334,6 +337,27 @@ class IQuarantine(Interface):
 
     def drop(ids: Sequence[str], by: str = "") -> Awaitable[Sequence[str]]:
         """Throw them away; nobody is told."""
+
+
+class IWaitingMail(Interface):
+    """The messages that an account has handed in and that wait in the queue: to hold them, and to let them go again.
+
+    A message that is held stays in the queue until it is released, here or by a person (`mailserver queue`); it does not expire.
+    Nothing that a verdict or a person holds is touched.  ValueError where `login` is empty.  `StorageFault` where the store
+    fails: what was done before stays done, and the same call goes on with the rest.
+    """
+
+    def hold(login: str, why: str) -> Awaitable[tuple[int, int]]:
+        """Hold what waits, for all its recipients.  `why` stands on each message's road.
+
+        How many messages are held by this call, and how many could not be since they are being delivered at this moment.
+        """
+
+    def release(login: str, by: str = "") -> Awaitable[tuple[int, int]]:
+        """Let go what this component has held, and only that: it is delivered at once.
+
+        How many messages, and how many could not be at this moment.  `by` says who has decided.
+        """
 
 
 class IResolver(Interface):

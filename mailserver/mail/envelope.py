@@ -44,7 +44,8 @@ class Peer:
     handed over without a connection it is ``"local"``, and `hello` says which user's program that was.  Behind a proxy that does
     not say whom it brings it is ``"proxy:"`` and the proxy's own address: no address, which is in no network and has no right.
     `hello` is the name it gave with EHLO, HELO or LHLO (``""`` before), `login` the authenticated identity, `login_mechanism` how
-    that has logged in ("PLAIN"; ``""`` for a program of this host).
+    that has logged in ("PLAIN"; ``""`` for a program of this host), `login_note` what is to be said of it, such as which app
+    password it was ("app password phone").
     `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.  `findings` are those of the filters that have judged
     the peer so far; `notes` what filters have noted on this connection, by the filter's name and a key.  `look_up` is
     `IResolver.query`, for `names`.
@@ -61,6 +62,7 @@ class Peer:
     notes: FilterNotes = field(default_factory=FilterNotes, compare=False, repr=False)
     look_up: LookUp | None = field(default=None, compare=False, repr=False)
     login_mechanism: str = field(default="", compare=False)
+    login_note: str = field(default="", compare=False)
 
     @property
     def ip(self) -> IPv4Address | IPv6Address | None:

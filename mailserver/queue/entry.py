@@ -236,7 +236,8 @@ class EntrySummary:
     """One entry of the queue, for people.
 
     `state` is the worst of its destinations': "damaged", "failed", "deferred" or "queued".  `sender` is "" for the null
-    reverse-path; `size` counts octets with our trace fields; `received_at` is seconds since the epoch.
+    reverse-path; `size` counts octets with our trace fields; `received_at` is seconds since the epoch.  `login` is the account
+    that has handed it in, "" where nobody had logged in.
     """
 
     id: str
@@ -246,6 +247,7 @@ class EntrySummary:
     state: str
     destinations: tuple[DestinationSummary, ...]
     note: str = ""
+    login: str = ""
 
 
 def is_id(text: str) -> bool:

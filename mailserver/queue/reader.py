@@ -499,7 +499,8 @@ def summary(connection: apsw.Connection, number: int, with_history: bool = True)
     )
     state = EntryState.DAMAGED if whole else min((part.state for part in parts), key=ORDER_OF_STATES.index, default="queued")
     sender = "" if envelope.sender is None else str(envelope.sender)
-    return EntrySummary(id, envelope.received_at, sender, size, state, parts, whole.note if whole else "")
+    note, login = whole.note if whole else "", envelope.peer.login
+    return EntrySummary(id, envelope.received_at, sender, size, state, parts, note, login)
 
 
 def front_of(

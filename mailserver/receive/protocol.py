@@ -182,7 +182,8 @@ class ReceiveProtocol(Connection):
         self.since = self.profile.seconds()
         tls = encryption.facts(self.transport)
         self.peer = replace(
-            self.peer, tls=tls, hello="", hello_verb="", login="", login_mechanism="", findings=self.found_at_connect
+            self.peer, tls=tls, hello="", hello_verb="", login="", login_mechanism="", login_note="",
+            findings=self.found_at_connect,
         )
         self.profile.note(self.connection, "encrypted", **_tls_fields(tls))
         if self.tap is not None:
@@ -220,7 +221,7 @@ class ReceiveProtocol(Connection):
         self.login = None
         self._release_profile()
         if isinstance(answer, LoggedIn):
-            self.peer = replace(self.peer, login=answer.account, login_mechanism=answer.method)
+            self.peer = replace(self.peer, login=answer.account, login_mechanism=answer.method, login_note=answer.note)
             profile.note(
                 self.connection, "login", peer=self.peer.address, account=answer.account, method=answer.method, note=answer.note
             )

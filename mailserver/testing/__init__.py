@@ -24,6 +24,7 @@ In the order in which they are read:
 * `state`: an `IStateStore` in memory
 * `records`: an `IRecords` in memory
 * `quarantine`: an `IQuarantine` in memory
+* `waiting_mail`: an `IWaitingMail` that keeps what a component has ordered
 * `fetch`: a `Fetch` that answers with the pages of the test
 * `sending`: a `Send` that keeps what a component has sent
 * `resolver`: an `IResolver` that knows what the test has told it

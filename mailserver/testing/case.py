@@ -37,6 +37,7 @@ from mailserver.testing.records import MemoryRecords
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.sending import FakeSend
 from mailserver.testing.state import MemoryState
+from mailserver.testing.waiting_mail import MemoryWaitingMail
 
 __all__ = ["ComponentCase", "FilterCase"]
 
@@ -79,8 +80,8 @@ class ComponentCase(TestCase):
 
     `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records`,
     `quarantine` and `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the
-    messages that it has sent, `own_domains` are ours.  A verb of `state`, `records` or `quarantine` that was called and never
-    awaited fails the test at its end.
+    messages that it has sent, `waiting_mail.done` what it has held and released, `own_domains` are ours.  A verb of `state`,
+    `records` or `quarantine` that was called and never awaited fails the test at its end.
     """
 
     def setUp(self) -> None:
@@ -92,6 +93,7 @@ class ComponentCase(TestCase):
         self.metrics: dict[str, Metrics] = {}
         self.records = MemoryRecords(name=TESTED)
         self.quarantine = MemoryQuarantine(self.clock, name=TESTED)
+        self.waiting_mail = MemoryWaitingMail()
         self.fetch = FakeFetch()
         self.send_mail = FakeSend()
         self.own_domains = {"example.org"}
@@ -127,6 +129,7 @@ class ComponentCase(TestCase):
             send=self.send_mail,
             run_in_process=_as_in_a_process,
             quarantine=self.quarantine.space(name),
+            waiting_mail=self.waiting_mail,
             is_own_domain=self.own_domains.__contains__,
             resolver=self.resolver,
             hostname="mail.example.test",

@@ -8,6 +8,7 @@ In the order in which they are read:
 * `changes`: what an order changes about one message
 * `held`: what verdicts hold, copy by copy
 * `quarantine`: what verdicts hold, for the filters that look after it
+* `account_mail`: what an account has waiting, for the filters that stop its sending
 * `backup`: a copy of a queue that may be at work
 * `salvage`: reads what it can of a damaged queue into a new one
 """

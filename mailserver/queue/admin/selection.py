@@ -1,8 +1,8 @@
 """Which messages of the queue a person means, and which of their destinations.  Pure.
 
-A message is meant where its id, sender and age fit; of its destinations those whose recipient, domain and state fit.  A message
-of which no destination fits is not meant.  Names are compared without regard to case; ``*`` and ``?`` stand for what they do in a
-shell.
+A message is meant where its id, sender, login and age fit; of its destinations those whose recipient, domain and state fit.  A
+message of which no destination fits is not meant.  Names are compared without regard to case; ``*`` and ``?`` stand for what they
+do in a shell.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Selection:
     where its mail goes, `states` some of `STATES`; a message is older or younger than so many seconds.  `held`: only copies that
     verdicts hold; of these `finding` is the name of something found, or ``filter/name``, and `holders` are filters, one of which
     holds it; `known` are filters, one of which holds it or has found something.  `index` is one destination of the
-    message, `user` the account, or the address, that a copy is for.
+    message, `user` the account, or the address, that a copy is for.  `login` is the account that has handed the message in,
+    `note` what is noted of the destination.
     """
 
     id: str = ""
@@ -59,6 +60,8 @@ class Selection:
     known: tuple[str, ...] = ()
     index: int | None = None
     user: str = ""
+    login: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id.upper())
@@ -120,13 +123,14 @@ class Selection:
             and (self.older_seconds is None or age >= self.older_seconds)
             and (self.younger_seconds is None or age <= self.younger_seconds)
             and (not self.sender or fits(self.sender, entry.sender or NULL_SENDER))
+            and (not self.login or fits(self.login, entry.login))
         )
 
     def _names(self, one: DestinationSummary) -> bool:
         names = (one.recipient, one.destination)
         return (not self.recipient or any(fits(self.recipient, name) for name in names)) and (
             not self.domain or any(fits(self.domain, domain_of(name)) for name in names)
-        )
+        ) and (not self.note or fits(self.note, one.note))
 
     def _is_held(self, one: DestinationSummary) -> bool:
         if self.index is not None and one.index != self.index:

@@ -1,0 +1,46 @@
+"""`Services.waiting_mail` for tests: keeps what a component has ordered."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from mailserver.interfaces import IWaitingMail
+
+__all__ = ["MemoryWaitingMail"]
+
+
+@implementer(IWaitingMail)
+class MemoryWaitingMail:
+    """`done` has each order: verb, login, and why or by whom.  `waiting` is how many messages each account has in the queue.
+
+    `busy` is how many of them are being delivered at this moment; with `failing` set to an error, that is raised.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, str]] = []
+        self.waiting: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        self.busy: dict[str, int] = {}
+        self.failing: Exception | None = None
+
+    async def hold(self, login: str, why: str) -> tuple[int, int]:
+        """All but those that are being delivered."""
+        self._note("hold", login, why)
+        busy = self.busy.get(login, 0)
+        count = max(0, self.waiting.pop(login, 0) - busy)
+        if busy:
+            self.waiting[login] = busy
+        self.held[login] = self.held.get(login, 0) + count
+        return count, busy
+
+    async def release(self, login: str, by: str = "") -> tuple[int, int]:
+        """All that is held."""
+        self._note("release", login, by)
+        return self.held.pop(login, 0), 0
+
+    def _note(self, verb: str, login: str, words: str) -> None:
+        if not login:
+            raise ValueError("nobody's mail: the login is empty")
+        if self.failing is not None:
+            raise self.failing
+        self.done.append((verb, login, words))
