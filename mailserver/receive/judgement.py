@@ -18,6 +18,7 @@ __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers"
 OURS = "mailserver"  # who has found what no filter has said
 FACT_CHARACTERS = 900  # below what the log cuts values to
 HOLDS = (Refuse, Defer, Quarantine)
+encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make one for each call
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
@@ -182,8 +183,9 @@ def facts_of(findings: Sequence[Finding]) -> list[str]:
     """For each finding its name, score and properties as JSON; properties that are long are left out."""
     facts = []
     for one in findings:
-        whole = json.dumps([one.name, one.score, dict(one.properties)], separators=(",", ":"))
-        facts.append(whole if len(whole) <= FACT_CHARACTERS else json.dumps([one.name, one.score, {}], separators=(",", ":")))
+        properties = one.properties
+        whole = encode([one.name, one.score, properties if properties.__class__ is dict else dict(properties)])
+        facts.append(whole if len(whole) <= FACT_CHARACTERS else encode([one.name, one.score, {}]))
     return facts
 
 
