@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mailserver.mail.answers import Defer, Finding, Pass, Quarantine, Refuse
 from mailserver.mail.content import Content
 from mailserver.mail.set_apart import (
     Hold,
     Holder,
     HoldKind,
+    for_judges,
     found_before,
     held_by,
     holders_of,
@@ -24,6 +28,7 @@ from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order, StoppedQueue
 from mailserver.queue.admin.quarantine import FilterHolds
 from mailserver.queue.admin.selection import Selection
+from mailserver.queue.entry import decode_findings, encode_findings
 from mailserver.queue.holding import HoldingPolicy
 from tests.queue.doubles import envelope, local, remote
 from tests.queue.test_held_copies import DAY, HeldCase
@@ -237,3 +242,29 @@ class WhatIsKept(QuarantineCase):
         both = let_through(first, "you", frozenset({"dmarc"}))
         self.assertEqual((holders_of(both), why_put_aside(both), released_of(both)), ((), "", {"contacts", "dmarc"}))
         self.assertEqual(let_through(kept, "me"), let_through(kept, "me", frozenset({"contacts", "dmarc"})))
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["peer", "content", "content_for", "score"]), st.booleans()), min_size=1,
+                 max_size=6, unique_by=lambda one: one[0]),
+        st.lists(st.sampled_from(["spf", "put_aside", "held_by", "judged", "released"]), max_size=5),
+        st.randoms(use_true_random=False),
+    )  # fmt: skip
+    def test_in_whatever_order_they_let_it_go_the_last_one_frees_it_and_no_filters_finding_is_lost(self, given, names, random):
+        """Also where filters call their findings as the core calls its own."""
+        holders = [Holder(filter, stage, f"{filter}'s reason", hold) for filter, stage, hold in given]
+        before = tuple([Finding(name, 1.0, source="f") for name in names])
+        kept = decode_findings(encode_findings(kept_findings(holders, before, (NEW,))))
+        self.assertEqual(([one.filter for one in holders_of(kept)], found_before(kept)), ([one.filter for one in holders], before))
+        order = [one.filter for one in holders]
+        random.shuffle(order)
+        gone: set[str] = set()
+        for name in order:
+            still_there = {one.filter for one in holders if not one.is_asked_again} - gone
+            if name in gone or (gone and name not in {one.filter for one in holders_of(kept)}):
+                continue  # it is asked again instead
+            kept = let_through(kept, "me", frozenset({name}))
+            gone.add(name)
+            self.assertEqual({one.filter for one in holders_of(kept)}, still_there - {name})
+            self.assertEqual(bool(why_put_aside(kept)), bool(still_there - {name}))
+            self.assertEqual(released_of(kept), gone)
+        self.assertEqual([one for one in for_judges(kept) if one.source == "f"], list(before))
