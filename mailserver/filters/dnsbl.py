@@ -328,7 +328,7 @@ class DNSLists:
         return answer
 
     def _finding(self, one: _List, subject: str, answer: ListAnswer | None) -> Finding | None:
-        if answer is SILENT or answer is None:
+        if answer is None:  # SILENT
             return _finding(one.name, 0.0, f"{one.name} cannot be asked", "temperror")
         if answer.says == "unlisted":
             return None

@@ -494,6 +494,12 @@ class Deciding(ContactsCase):
         self.run_round()
         self.assertEqual(self.done(), [("to_junk", second)])
 
+    def test_how_many_were_held_is_said(self) -> None:
+        for count, words in ((0, "; 0 held messages "), (1, "; 1 held message "), (2, "; 2 held messages ")):
+            for _ in range(count):
+                self.hold(BOB, SPF)
+            self.assertIn(words, self.order("accept", user=BOB, sender=SENDER, once=True))
+
     def test_a_decision_that_was_not_kept_is_not_said_to_be_made(self) -> None:
         self.hold(ALICE, SPF)
         self.records.failing.add("put")

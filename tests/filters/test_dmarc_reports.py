@@ -140,6 +140,12 @@ class Counting(ReportsCase):
         self.assertEqual(sorted((one.published.policy, one.rows[0].disposition) for one in self.sent()), [("none", "none"), ("reject", "pass")])
         self.assertEqual(len({one.id for one in self.sent()}), 2)
 
+    def test_a_domain_that_only_tries_is_reported_as_such(self) -> None:
+        self.message()
+        self.message(SPF, DKIM, dmarc(terms=TERMS.replace("t=n", "t=y")))
+        self.night()
+        self.assertEqual(sorted(one.published.testing for one in self.sent()), ["n", "y"])
+
     def test_a_restart_takes_nothing_away(self) -> None:
         self.message()
         self.reports = self.build(factory, **self.options)

@@ -101,6 +101,11 @@ class Told(MilterCase):
             found = macro_values(hostname="mx", version="1", daemon_name="mx", client=ClientName(), peer=peer)
             self.assertEqual((found.get("{client_addr}", ""), found.get("{client_port}", "")), (address, port))
 
+    def test_whether_the_client_has_a_name_is_told_and_whether_anybody_could_tell(self) -> None:
+        for client, resolved in ((ClientName("c.example"), "OK"), (ClientName(), "FAIL"), (ClientName(could_tell=False), "TEMP")):
+            found = macro_values(hostname="mx", version="1", daemon_name="mx", client=client, peer=self.peer())
+            self.assertEqual((found["{client_resolve}"], found["{client_name}"]), (resolved, client.name or "unknown"))
+
     async def test_a_milter_gets_the_macros_that_it_asks_for(self) -> None:
         wanted = INDEX.pack(2) + b"{mail_addr} {nothing} i\0" + INDEX.pack(5) + b"\0" + INDEX.pack(3) + b"nrcpts,rcpt_addr\0"
         milter = self.milter({b"O": negotiates(macros=wanted)})

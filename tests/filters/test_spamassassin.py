@@ -117,6 +117,12 @@ class Scans(ScannerCase):
             self.assertIs(type((await self.verdict(self.built(), on_error="skip")).verdict), Pass)
         self.assertIs(type((await self.verdict(self.build(factory, endpoint="tcp:127.0.0.1:1"))).verdict), Defer)
 
+    async def test_one_that_says_more_than_it_may_is_heard_no_longer(self) -> None:
+        self.scanner.heard = lambda scanner: scanner.transport.write(b"SPAMD/1.1 0 EX_OK\r\n" + b"x" * 200_000)
+        asked = self.built().judge_content(self.envelope(), self.content())
+        self.assertIn("longer than", str(await self.assertFailure(Deferred.fromCoroutine(asked), ScannerFailed)))
+        await self.closed()
+
     async def test_one_that_is_silent_is_late_and_its_connection_is_cut(self) -> None:
         self.scanner.heard = silent
         scan = Deferred.fromCoroutine(self.built(timeout=7).judge_content(self.envelope(), self.content()))

@@ -132,6 +132,13 @@ class Limits(SynchronousTestCase):
         self.assertEqual(self.result({}, failing=[ORG]).result, "temperror")
         self.assertEqual(self.result({ORG: "v=spf1 ptr -all"}, failing=["1.2.0.192.in-addr.arpa"]).result, "fail")
 
+    def test_of_what_is_no_domain_nobody_asks(self) -> None:
+        name = ".".join(["a" * 61] * 4)[: 253 - len(ORG) - 1] + f".{ORG}"
+        self.assertEqual((len(name), self.result({name: "v=spf1 -all"}, sender=f"x@{name}").result), (253, "fail"))
+        for domain in ("localhost", "", "a..example.org", ".example.org", f"{'a' * 64}.{ORG}", "\u00e9" * 32 + f".{ORG}", f"b{name}"):
+            found = self.result({domain: "v=spf1 -all"}, sender=f"x@{domain}")
+            self.assertEqual((found.result, found.reason, self.resolver.asked), ("none", "no name of a domain", []), domain)
+
     def test_explanations_are_not_fetched(self) -> None:
         self.assertEqual(self.result({ORG: f"v=spf1 -all exp=why.{ORG}"}).result, "fail")
         self.assertEqual(self.resolver.asked, [(ORG, "TXT")])

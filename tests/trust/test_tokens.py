@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.trust import tokens as module
 from mailserver.trust.bayes import Learned, TokenCounts, chi_square, fisher, score_of, strength, weigh
 from mailserver.trust.secret_key import NoKey, secret_key
 from mailserver.trust.tokens import READ_OCTETS, TOKENS_MOST, reduced, start_of, tokens_of
@@ -60,6 +61,18 @@ class Tokens(SynchronousTestCase):
             self.assertEqual(tokens_of(head + b"\r\n\r\n" + octets), ("caf\u00e9", "bonjour"))
         for charset in ("idna", "punycode", "zlib", "rot13", "undefined", "x" * 500):
             self.assertEqual(words("caf\u00e9", f"Content-Type: text/plain; charset={charset}"), ("caf\u00e9",))
+
+    def test_short_words_and_numbers_are_none_in_any_script(self) -> None:
+        self.assertEqual(words("a ab abc 12345 \u00e9a \u0663\u0664\u0665\u0666 caf\u00e9"), ("abc", "caf\u00e9"))
+
+    def test_of_a_long_message_so_many_tokens_and_so_much_text_are_taken(self) -> None:
+        self.patch(module, "TOKENS_MOST", 5)
+        self.assertEqual(words(" ".join(f"word{n}" for n in range(20))), tuple(f"word{n}" for n in range(5)))
+        self.patch(module, "TOKENS_MOST", 100)
+        self.patch(module, "TEXT_OCTETS", 16)
+        parts = "".join([f"--b\r\n\r\n{text}\r\n" for text in ("one two three", "four five six", "seven eight")])
+        found = words(parts + "--b--\r\n", "Content-Type: multipart/mixed; boundary=b")
+        self.assertEqual(found, ("part:text/plain", "one", "two", "three", "fou"))
 
     def test_scripts_without_blanks_are_read_by_pairs(self) -> None:
         self.assertEqual(words("\u4f60\u597d\u4e16"), ("\u4f60\u597d", "\u597d\u4e16"))
