@@ -1,7 +1,11 @@
 """Takes passwords out of a dialogue as it is spoken: what AUTH says becomes as many stars.
 
 Both sides come in the order in which they were spoken, as one of the two sees them: in any pieces, with nothing missing.  Content
-is passed on as it is, whatever its lines look like.
+is passed on as it is, whatever its lines look like, unless it came before the 354.
+
+Some clients do not wait for their turn and say AUTH, name and password in one go.  So what follows AUTH is a secret until the
+server has said 235, or a line begins with the verb of a command; and octets that came ahead of the 354 are looked at twice, as
+lines and as content.
 """
 
 from __future__ import annotations
@@ -18,16 +22,23 @@ LINE_OCTETS = 4096  # of a line whose beginning is remembered
 REPLY_OCTETS = 8
 # What follows the mechanism, well formed or not (RFC 4954 section 4).
 SECRET = re.compile(rb"[ \t]*AUTH[ \t]+[^ \t\r\n]+[ \t]+(?=[^ \t\r\n])", re.I)
-CHUNK = re.compile(rb"[ \t]*BDAT[ \t]+([0-9]{1,18})(?:[ \t]+LAST)?[ \t]*\r?\n", re.I)
+AUTH = re.compile(rb"[ \t]*AUTH[ \t]", re.I)
+DATA = re.compile(rb"DATA[ \t]*\r?\n", re.I)
+# As strict as the server: what it does not obey has no octets behind it.
+CHUNK = re.compile(rb"BDAT ([0-9]{1,20})(?: LAST)? {0,200}\r?\n", re.I)
 NO_END = re.compile(rb"[^\r\n]")
-MAY_BE = tuple([verb.encode() for verb in (CommandVerb.AUTH, CommandVerb.BDAT)])
+WORD = re.compile(rb"[ \t]*([A-Za-z]*)")
+VERBS = frozenset([verb.encode() for verb in CommandVerb])
+BEGINNINGS = frozenset([verb[:length] for verb in VERBS for length in range(len(verb) + 1)])
 
 
 class _Speaks(enum.Enum):
     """What the client's next octets are."""
 
     LINES = enum.auto()
-    RESPONSE = enum.auto()  # of AUTH
+    RESPONSE = enum.auto()  # of AUTH: the server asks for it
+    OUT_OF_TURN = enum.auto()  # after AUTH or a response, without a 235: another response that nobody has asked for, or a command
+    AHEAD = enum.auto()  # after DATA, without a 354: content that nobody has asked for, or commands
     CONTENT = enum.auto()
     CHUNK = enum.auto()
 
@@ -40,6 +51,7 @@ class SecretMask:
         self._line = b""  # of the client, as far as it has come
         self._chunk = 0
         self._tail = b"\r\n"  # of the content
+        self._has_ended = False  # the content that came ahead of its 354
         self._reply = b""  # the beginning of the server's line
 
     def client(self, octets: bytes) -> bytes:
@@ -53,6 +65,10 @@ class SecretMask:
                     self._speaks = _Speaks.LINES
             elif self._speaks is _Speaks.CONTENT:
                 taken = self._content(octets)
+            elif self._speaks is _Speaks.AHEAD:
+                end = octets.find(b"\n") + 1 or len(octets)
+                taken = octets[:end] if self._has_ended else self._content(octets[:end])
+                taken = self._of_line(taken)
             else:
                 end = octets.find(b"\n") + 1 or len(octets)
                 taken = self._of_line(octets[:end])
@@ -77,9 +93,19 @@ class SecretMask:
             return
         code = int(line[:3])
         if code == ReplyCode.START_CONTENT:
-            self._speaks, self._tail = _Speaks.CONTENT, b"\r\n"
+            if self._speaks is not _Speaks.AHEAD:
+                self._tail, self._has_ended = b"\r\n", False
+            self._speaks = _Speaks.LINES if self._has_ended else _Speaks.CONTENT
         elif code == ReplyCode.AUTH_CHALLENGE:
             self._speaks = _Speaks.RESPONSE
+        elif (
+            self._speaks is _Speaks.CONTENT  # it has ended as the server sees it, or it was given up
+            or (self._speaks in (_Speaks.RESPONSE, _Speaks.OUT_OF_TURN) and code == ReplyCode.AUTH_SUCCEEDED)
+            or (self._speaks is _Speaks.AHEAD and code >= 400)
+        ):
+            self._speaks = _Speaks.LINES
+        elif self._speaks is _Speaks.RESPONSE:
+            self._speaks = _Speaks.OUT_OF_TURN
 
     def _content(self, octets: bytes) -> bytes:
         """As much of it as is content, its end included."""
@@ -88,26 +114,46 @@ class SecretMask:
         if found < 0:
             self._tail = joined[-len(END) + 1 :]
             return octets
-        self._speaks, self._line = _Speaks.LINES, b""
-        return octets[: found + len(END) - len(self._tail)]
+        taken = octets[: found + len(END) - len(self._tail)]
+        self._tail = b""
+        if self._speaks is _Speaks.AHEAD:
+            self._has_ended = True
+        else:
+            self._speaks, self._line = _Speaks.LINES, b""
+        return taken
 
     def _of_line(self, octets: bytes) -> bytes:
         """A part of one line, or all of it."""
-        before, self._line = self._line, (self._line + octets)[: LINE_OCTETS]
+        before, self._line = self._line, (self._line + octets)[:LINE_OCTETS]
         is_whole = octets.endswith(b"\n")
-        if self._speaks is _Speaks.RESPONSE:
+        if self._speaks is _Speaks.RESPONSE or (self._speaks is _Speaks.OUT_OF_TURN and not _may_be_command(self._line)):
             said = NO_END.sub(b"*", octets)
             if is_whole:
-                self._speaks = _Speaks.LINES
-        else:
-            found = SECRET.match(self._line) if MAY_BE[0] in self._line[:100].upper() else None
-            shown = len(octets) if found is None else max(0, found.end() - len(before))
-            if found is not None and len(before) >= LINE_OCTETS:
-                shown = 0
-            said = octets[:shown] + NO_END.sub(b"*", octets[shown:])
-            chunk = CHUNK.fullmatch(self._line) if is_whole and MAY_BE[1] in self._line[:100].upper() else None
-            if chunk is not None and int(chunk[1]):
-                self._speaks, self._chunk = _Speaks.CHUNK, int(chunk[1])
+                self._speaks, self._line = _Speaks.OUT_OF_TURN, b""
+            return said
+        found = SECRET.match(self._line)
+        shown = len(octets) if found is None else max(0, found.end() - len(before))
+        if found is not None and len(before) >= LINE_OCTETS:
+            shown = 0
         if is_whole:
+            self._obey(self._line)
             self._line = b""
-        return said
+        return octets[:shown] + NO_END.sub(b"*", octets[shown:])
+
+    def _obey(self, line: bytes) -> None:
+        """What follows this command."""
+        if AUTH.match(line) is not None:
+            self._speaks = _Speaks.OUT_OF_TURN
+        elif self._speaks is not _Speaks.AHEAD:  # else it may be a line of content
+            self._speaks = _Speaks.LINES
+            if (chunk := CHUNK.fullmatch(line)) is not None and int(chunk[1]):
+                self._speaks, self._chunk = _Speaks.CHUNK, int(chunk[1])
+            elif DATA.fullmatch(line) is not None:
+                self._speaks, self._tail, self._has_ended = _Speaks.AHEAD, b"\r\n", False
+
+
+def _may_be_command(line: bytes) -> bool:
+    """Whether this, perhaps cut, begins with the verb of a command."""
+    found = WORD.match(line)
+    word, rest = (b"", b"") if found is None else (found[1].upper(), line[found.end() :])
+    return word in VERBS and rest[:1] in (b" ", b"\t", b"\r", b"\n") if rest else word in BEGINNINGS

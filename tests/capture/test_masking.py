@@ -59,6 +59,49 @@ class Masking(TestCase):
                 found = spoken([(b"C", line[at : at + size]) for at in range(0, len(line), size)])
                 self.assertEqual(found, line.replace(secret, b"*" * len(secret)))
 
+    def test_who_does_not_wait_for_his_turn_has_his_secrets_masked_too(self) -> None:
+        name, word = b"YW5u", b"c2VjcmV0"
+        burst = b"AUTH LOGIN\r\n" + name + b"\r\n" + word + b"\r\n"
+        for before, replies in (
+            (b"", b"334 \r\n334 \r\n235 \r\n"),
+            (b"EHLO me\r\n", b"250 mx\r\n334 \r\n334 \r\n535 \r\n"),
+            (b"DATA\r\nhello\r\n.\r\n", b"354 \r\n250 \r\n334 \r\n334 \r\n535 \r\n"),
+            (b"DATA\r\nhello\r\n.\r\n" * 2, b"354 \r\n250 \r\n354 \r\n250 \r\n"),
+        ):
+            for cut in range(len(before + burst)):
+                said = before + burst
+                found = spoken([(b"C", said[:cut]), (b"C", said[cut:]), (b"S", replies), (b"C", burst), (b"S", b"503 no\r\n"), (b"C", b"QUIT\r\n")])
+                wanted = (said + burst).replace(name, b"****").replace(word, b"********") + b"QUIT\r\n"
+                self.assertEqual(found, wanted, (before, cut))
+
+    def test_both_lines_after_one_challenge_are_secrets(self) -> None:
+        found = spoken([(b"C", b"AUTH LOGIN\r\n"), (b"S", b"334 VXNl\r\n"), (b"C", b"YW5u\r\nc2VjcmV0\r\n")])
+        self.assertEqual(found, b"AUTH LOGIN\r\n****\r\n********\r\n")
+
+    def test_a_refused_login_hides_what_comes_late_and_no_commands(self) -> None:
+        found = spoken([(b"C", b"AUTH LOGIN\r\n"), (b"S", b"503 no\r\n"), (b"C", b"YW5u\r\nc2V"), (b"C", b"jcmV0\r\nQUIT\r\n")])
+        self.assertEqual(found, b"AUTH LOGIN\r\n****\r\n********\r\nQUIT\r\n")
+
+    def test_commands_that_come_with_the_login_are_shown(self) -> None:
+        after = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 7 LAST\r\nc2V\nj\r\nquit\r\n"
+        for size in (1000, 5, 1):
+            said = b"AUTH PLAIN eA==\r\n" + after
+            pieces = [(b"C", said[at : at + size]) for at in range(0, len(said), size)]
+            self.assertEqual(spoken(pieces), b"AUTH PLAIN ****\r\n" + after)
+
+    def test_content_that_came_early_is_over_when_it_is_answered(self) -> None:
+        login = b"AUTH PLAIN c2VjcmV0\r\n"
+        for content in (b"hello\r\n.\r\n", b"BDAT 90000\r\n.\r\n", b"hello\n.\n", b""):
+            pieces = [(b"C", b"DATA\r\n" + content), (b"S", b"354 go\r\n"), (b"S", b"250 ok\r\n"), (b"C", login)]
+            self.assertTrue(spoken(pieces).endswith(b"AUTH PLAIN ********\r\n"), content)
+
+    def test_a_chunk_that_the_server_does_not_know_hides_no_login(self) -> None:
+        for line in (b"BDAT  5\r\n", b"BDAT\t5\r\n", b" BDAT 5\r\n", b"BDAT 5 FIRST\r\n"):
+            self.assertEqual(spoken([(b"C", line + b"AUTH PLAIN eA==\r\n")]), line + b"AUTH PLAIN ****\r\n")
+
+    def test_a_login_behind_many_blanks_is_one(self) -> None:
+        self.assertEqual(spoken([(b"C", b" " * 200 + b"AUTH PLAIN eA==\r\n")]), b" " * 200 + b"AUTH PLAIN ****\r\n")
+
     def test_what_is_said_inside_tls_begins_anew(self) -> None:
         mask = SecretMask()
         mask.server(b"354 go\r\n")
