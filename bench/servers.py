@@ -218,19 +218,26 @@ class Aiosmtpd:
 class Postfix:
     """A Postfix instance of its own with the same promise: 250 after the sync, then a Maildir.  Needs root.
 
-    `settings` are further lines of its main.cf.  What is not named is as Postfix comes, `in_flow_delay = 1s` too: while more
-    comes in than goes out, each message waits up to a second before it is taken.
+    `settings` are further lines of its main.cf, `services` of its master.cf.  What is not named is as Postfix comes,
+    `in_flow_delay = 1s` too: while more comes in than goes out, each message waits up to a second before it is taken.
     """
 
     name = "postfix"
 
     def __init__(
-        self, folder: Path, *, discard: bool = False, relay_port: int | None = None, settings: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        *,
+        discard: bool = False,
+        relay_port: int | None = None,
+        settings: tuple[str, ...] = (),
+        services: str = "",
     ) -> None:
         if discard:
             raise ValueError("Postfix always writes")
         relay = () if relay_port is None else (f"relayhost = [127.0.0.1]:{relay_port}",)
         self._more = "\n".join([*relay, *settings])
+        self._services = services
         self._folder = folder
         self.port = free_port()
         self.maildir = folder / "mail" / "user"
@@ -247,7 +254,7 @@ class Postfix:
         shutil.chown(folder / "state", "postfix")
         main = POSTFIX_MAIN.format(folder=folder, uid=user.pw_uid, gid=user.pw_gid, more=self._more)
         (folder / "etc" / "main.cf").write_text(main)
-        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(port=self.port))
+        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(port=self.port) + self._services)
         self._postfix("start")
         wait_for_greeting(self.port, None, folder / "log")
         self._master = int((folder / "queue" / "pid" / "master.pid").read_text())
