@@ -13,6 +13,7 @@ from tests.scenarios.test_login import PASSWORD, LoginCase, server_command
 
 ALICE, BOB, CAROL = USERS = ("alice@example.org", "bob@example.org", "carol@example.org")
 STRANGER, FRIEND = "stranger@elsewhere.example", "friend@elsewhere.example"
+SECONDS = 60.0  # the filter's rounds begin within ten, and the machine has other work
 CONFIG = (
     BASIC
     + """
@@ -82,7 +83,11 @@ class Strangers(LoginCase):
         return sorted([one for one in found if "decision" not in one])
 
     def wait_for(self, server: Server, user: str, subjects: list[str], folder: str = "") -> None:
-        wait_until(lambda: self.subjects(server, user, folder) == subjects, lambda: f"{user}: {self.subjects(server, user, folder)}")
+        wait_until(
+            lambda: self.subjects(server, user, folder) == subjects,
+            lambda: f"{user}: {self.subjects(server, user, folder)}\n{server.log()}",
+            SECONDS,
+        )
 
     def contacts(self, server: Server, *words: str) -> Any:
         said = server.command("contacts", *words, "--json")
@@ -96,7 +101,7 @@ class Strangers(LoginCase):
             texts = [one.body.decode() for one in server.messages(user.partition("@")[0]) if "decision" in (one.header("Subject") or "")]
             return [address for text in texts for address in re.findall(rf"decide\+[a-z2-7]{{24}}{letter}@example\.org", text)]
 
-        return str(wait_until(found, server.log)[-1])
+        return str(wait_until(found, server.log, SECONDS)[-1])
 
     def test_each_decides_for_himself_and_a_kill_between_decision_and_delivery_costs_nothing(self) -> None:
         server = self.begun()
@@ -130,7 +135,7 @@ class Strangers(LoginCase):
     def test_an_answer_is_expected_and_so_is_what_somebody_waits_for(self) -> None:
         server = self.begun()
         self.assertEqual(self.submit(server, ALICE, FRIEND), 250)
-        wait_until(lambda: self.contacts(server, ALICE, "list"), server.log)
+        wait_until(lambda: self.contacts(server, ALICE, "list"), server.log, SECONDS)
         self.assertEqual([row["contact"] for row in self.contacts(server, ALICE, "list")], [FRIEND])
         self.assertEqual(server.command("expect", BOB, "--minutes", "5").returncode, 0)
         self.assertEqual(self.send(server, ALICE, BOB, CAROL), [250, 250, 250, 250])
