@@ -18,7 +18,8 @@ FIELDS_MOST = 5
 DOMAINS_MOST = 5
 ODD_FIELD_CHARACTERS = 2_000  # of a field that cannot be understood: nobody is to hide behind its length
 ASIDE = re.compile(r'"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)')
-AT_DOMAIN = re.compile(r"@[ \t]*([^\s<>()\[\]@,;:\\\"]+)")
+AT_DOMAIN = re.compile(r"@[ \t]*([^\s\x00-\x1f\x7f<>()\[\]@,;:\\\"]+)")
+AROUND_DOT = re.compile(r"\s*\.\s*")
 
 
 class TooManyAuthors(ValueError):
@@ -36,7 +37,7 @@ def author_domains(headers: Headers) -> tuple[str, ...]:
     for text in headers.get_all("From"):
         for domain in _domains_of(text):
             try:
-                found[normal_domain(domain).removesuffix(".")] = None
+                found[normal_domain(domain).strip(".")] = None
             except AddressError:
                 continue
     found.pop("", None)
@@ -51,4 +52,6 @@ def _domains_of(text: str) -> list[str]:
     except OriginatorError:
         if len(text) > ODD_FIELD_CHARACTERS:
             raise TooManyAuthors("the From field is long and cannot be understood") from None
-        return AT_DOMAIN.findall(ASIDE.sub(" ", text))
+        plain = ASIDE.sub(" ", text)
+        # Blanks and comments may stand around the dots of a domain (RFC 5322 section 4.4); some programs end it there.
+        return AT_DOMAIN.findall(plain) + AT_DOMAIN.findall(AROUND_DOT.sub(".", plain))

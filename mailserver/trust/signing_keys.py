@@ -95,7 +95,7 @@ def make_keys(keys_directory: str, domain: str, *, now: float) -> DomainKeys:
         make_directory(os.path.join(folder, domain))
         keys = _made((), "active", now)
         keys += _made(keys, "next", now)
-        return _kept(folder, DomainKeys(domain, tuple(keys)))
+        return _kept(folder, DomainKeys(domain, tuple(keys)), former=())
 
 
 def rotate_keys(keys_directory: str, domain: str, *, now: float, retired_seconds: float) -> DomainKeys:
@@ -113,7 +113,7 @@ def rotate_keys(keys_directory: str, domain: str, *, now: float, retired_seconds
             if one.state != "retired" or now - one.since < retired_seconds
         ]
         keys += _made(keys, "next", now)
-        found = _kept(folder, DomainKeys(domain, tuple(keys)))
+        found = _kept(folder, DomainKeys(domain, tuple(keys)), former.keys)
         for one in former.keys:
             if all(one.selector != kept.selector for kept in found.keys):
                 os.unlink(_key_path(folder, domain, one.selector))
@@ -130,11 +130,15 @@ def _made(others: Sequence[SigningKey], state: State, now: float) -> list[Signin
     return made
 
 
-def _kept(folder: str, found: DomainKeys) -> DomainKeys:
-    """Write it down: first the keys, then what they are for, then that there was a change."""
+def _kept(folder: str, found: DomainKeys, former: Sequence[SigningKey]) -> DomainKeys:
+    """Write it down: first the keys, then what they are for, then that there was a change.
+
+    A file of a new key's name that stands there already is of somebody who was killed before he came to the second step.
+    """
+    known = {one.selector for one in former}
     for key in found.keys:
-        path = _key_path(folder, found.domain, key.selector)
-        if not os.path.exists(path):
+        if key.selector not in known:
+            path = _key_path(folder, found.domain, key.selector)
             replace_file(path, key.key.pem.decode(), lambda fd: os.fchmod(fd, 0o400))
     states = [{"selector": k.selector, "kind": k.kind, "state": k.state, "since": k.since} for k in found.keys]
     replace_file(_states_path(folder, found.domain), json.dumps(states, indent=1) + "\n", _for_its_owner)

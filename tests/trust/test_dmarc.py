@@ -299,6 +299,12 @@ class Authors(SynchronousTestCase):
         self.assertEqual(self.of("From: boss@bank.example <x@evil.example>")[-1], "evil.example")
         self.assertEqual(self.of("From: boss@bank.example,, <x@evil.example> <"), ("bank.example", "evil.example"))
 
+    def test_blanks_and_comments_around_the_dots_hide_no_domain(self) -> None:
+        for text in ("ceo@bank. example", "ceo @ bank . example", "ceo@bank (Inc.) .example", "ceo@bank.\t(x@y)example", "ceo@bank.\r\n example"):
+            self.assertIn("bank.example", self.of(f"From: {text}"), text)
+        for text in ("ceo@bank.example .evil.example", "ceo@bank.example..", "ceo@.bank.example", "ceo@bank.example\0", "ceo@bank.example\x7f"):
+            self.assertIn("bank.example", self.of(f"From: {text}"), text)
+
     def test_too_many_authors_are_told(self) -> None:
         many = ", ".join(f"a@d{n}.example" for n in range(6))
         for fields in ([f"From: {many}"], ["From: a@example.org"] * 6, ["From: " + "," * 2001 + "a@example.org"]):

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.trust.dkim_key import PrivateKey
-from mailserver.trust.signing_keys import make_keys, read_keys, rotate_keys
+from mailserver.trust.signing_keys import DomainKeys, make_keys, read_keys, rotate_keys
 
 DAY = 1_796_000_000.0
 
@@ -48,3 +48,29 @@ class Reading(SynchronousTestCase):
         path.chmod(0o600)
         path.write_text("nothing")
         self.assertIn(path.name, self.fault())
+
+
+class Killed(SynchronousTestCase):
+    """Between the files of the keys and what they are for."""
+
+    def setUp(self) -> None:
+        self.keys = os.path.abspath(self.mktemp())
+        os.makedirs(self.keys)
+        self.folder = Path(self.keys, "dkim", "example.org")
+
+    def records(self, found: DomainKeys) -> list[str]:
+        return [one.key.record for one in found.keys]
+
+    def test_the_next_first_keys_are_those_that_are_shown(self) -> None:
+        make_keys(self.keys, "example.org", now=DAY)
+        (self.folder / "selectors.json").unlink()
+        made = make_keys(self.keys, "example.org", now=DAY)
+        self.assertEqual(self.records(made), self.records(read_keys(self.keys)["example.org"]))
+
+    def test_the_next_rotation_shows_what_it_keeps(self) -> None:
+        make_keys(self.keys, "example.org", now=DAY)
+        states = (self.folder / "selectors.json").read_text()
+        rotate_keys(self.keys, "example.org", now=DAY + 1, retired_seconds=1000.0)
+        (self.folder / "selectors.json").write_text(states)
+        rotated = rotate_keys(self.keys, "example.org", now=DAY + 2, retired_seconds=1000.0)
+        self.assertEqual(self.records(rotated), self.records(read_keys(self.keys)["example.org"]))
