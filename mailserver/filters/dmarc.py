@@ -106,7 +106,9 @@ class DMARC:
         try:
             domains = author_domains(content.headers)
         except TooManyAuthors as error:
-            return Quarantine(f"DMARC: {error}", findings=(self._finding(DMARCResult("permerror", "", reason=str(error))),))
+            return self._nobody_judges(str(error))
+        if content.has_cut_head:  # `limits.header_bytes` lets more through than is looked at
+            return self._nobody_judges("the header section is longer than what is searched for authors")
         if not domains:
             return Pass(findings=(self._finding(DMARCResult("permerror", "", reason="the message has no author")),))
         evidence, has_dkim = _evidence(envelope.findings)
@@ -132,6 +134,9 @@ class DMARC:
         if worst.policy == "reject":
             override = "mailing_list" if "List-Id" in content.headers else "local_policy"
         return Quarantine(why, findings=(self._finding(worst, "quarantine", override),))
+
+    def _nobody_judges(self, reason: str) -> Verdict:
+        return Quarantine(f"DMARC: {reason}", findings=(self._finding(DMARCResult("permerror", "", reason=reason)),))
 
     async def _evaluate(self, domain: str, evidence: Sequence[Evidence]) -> DMARCResult:
         asked = Deferred.fromCoroutine(evaluate(self._query, domain, evidence))
@@ -213,13 +218,16 @@ def _forgiven(result: DMARCResult) -> DMARCResult:
 def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:
     """What counts for DMARC, and whether signatures were looked at.
 
-    SPF's is the sender's domain; the HELO name stands for it where there is no sender (RFC 7208 section 2.4).
+    SPF's is the sender's domain; the HELO name stands for it where there is no sender (RFC 7208 section 2.4).  A signature that
+    leaves a part of the body out (l=) speaks for nobody: whoever has such a message could add what he likes.
     """
     spf = [one for one in findings if one.name == "spf"]
     dkim = [one for one in findings if one.name == "dkim"]
     spf = [one for one in spf if one.properties.get("scope") == "mfrom"] or spf
     found = [
-        Evidence(one.name, str(one.properties.get("domain") or ""), str(one.properties.get("result") or "")) for one in spf + dkim
+        Evidence(one.name, str(one.properties.get("domain") or ""), str(one.properties.get("result") or ""))
+        for one in spf + dkim
+        if not one.properties.get("partial")
     ]
     return found, bool(dkim)
 

@@ -134,6 +134,8 @@ def verify(
         return result("fail", "it has expired")
     if signature.signed_at is not None and signature.signed_at > now + CLOCK_SECONDS + 86_400:
         return result("fail", "it was made in the future")
+    if 0 < signature.headers.count("from") < headers.count("From"):
+        return result("fail", "a From field was added")
     if signature.body_octets is not None and hashed < signature.body_octets:
         return result("fail", "the body is shorter than what was signed")
     if keys is None:

@@ -133,6 +133,16 @@ class Verdicts(DMARCCase):
         self.assertQuarantined(verdict, "more than 5 domains")
         self.assertEqual(verdict.findings[0].properties["result"], "permerror")
 
+    def test_one_whose_header_section_is_longer_than_what_is_searched_is_put_aside(self) -> None:
+        long = b"".join(b"X-%d: %s\n" % (n, b"x" * 900) for n in range(300))
+        self.assertQuarantined(self.asked(NO_DKIM, message=long + MESSAGE), "longer than what is searched")
+
+    def test_a_signature_that_leaves_a_part_out_speaks_for_nobody(self) -> None:
+        partial = Finding("dkim", properties={"result": "pass", "domain": "example.net", "partial": True})
+        self.assertIs(type(self.asked(partial)), Quarantine)
+        self.assertIs(type(self.asked(partial, dkim("example.net"))), Pass)
+        self.assertIs(type(self.asked(partial, spf("example.net"))), Pass)
+
     def test_an_author_who_only_wants_reports_hides_no_other(self) -> None:
         self.policy("none", "evil.example")
         message = MESSAGE.replace(b"\nMessage", b", x@evil.example\nMessage", 1)

@@ -182,6 +182,11 @@ class Verifying(SynchronousTestCase):
         self.assertEqual(words(content), ["pass"])
         self.assertEqual(words(content.with_prefix(b"Subject: on top\r\n")), ["pass"])
 
+    def test_an_author_who_was_added_breaks_it_whether_he_was_signed_away_or_not(self) -> None:
+        content = foreign(RSA, "relaxed", "relaxed", include_headers=["from", "subject"])
+        for field in (b"From: Boss <boss@example.org>", b"from : Boss <boss@example.org>"):
+            self.assertEqual(words(content.with_prefix(field + b"\r\n")), ["fail"])
+
     def test_times(self) -> None:
         octets = b"".join(signed().chunks())
         timely = octets.replace(f"t={NOW};".encode(), f"t={NOW}; x={NOW + 1000};".encode())
