@@ -94,16 +94,18 @@ class Greylist:
             return Pass()
         if not self._options.everybody and sum([one.score for one in envelope.findings]) < self._options.doubtful:
             return Pass()
-        source = self._source(envelope)
+        source, network = self._source(envelope), self._network(envelope)
+        triplet, by_network = (_digest(one, _sender(envelope), _text(recipient)) for one in (source, network))
         try:
-            verdict, result = await self._judged(source, _digest(source, _sender(envelope), _text(recipient)))
+            verdict, result = await self._judged(source, triplet, by_network)
         except StorageFault as error:
             verdict, result = _passed("temperror", f"nothing can be remembered: {error}", source), "temperror"
         if self._metrics is not None:
             self._metrics.count("judged", result=result)
         return verdict
 
-    async def _judged(self, source: str, triplet: str) -> tuple[Verdict, str]:
+    async def _judged(self, source: str, triplet: str, by_network: str) -> tuple[Verdict, str]:
+        """`by_network`: the same try where SPF vouches for nobody.  A DNS that cannot tell once makes no second stranger of one."""
         state, options = self._state, self._options
         passed, met, early, count = f"passed {triplet}", f"met {triplet}", f"early {triplet}", f"count {_digest(source)}"
         if options.known_after:
@@ -113,10 +115,11 @@ class Greylist:
         if await state.get(passed) is not None:
             await state.put(passed, b"1", options.remember)
             return _passed("pass", f"known from {source}", source), "known"
-        if await state.get(met) is None:
-            # In this order: nobody finds "met" without "early".
-            await state.put_if_absent(early, b"1", options.wait)
-            await state.put_if_absent(met, b"1", options.window)
+        if await state.get(met) is None and not await self._is_back(by_network, triplet):
+            for one in {triplet, by_network}:
+                # In this order: nobody finds "met" without "early".
+                await state.put_if_absent(f"early {one}", b"1", options.wait)
+                await state.put_if_absent(f"met {one}", b"1", options.window)
         if await state.get(early) is not None:
             words = f"unknown from {source}: to come again"
             return Defer(words, findings=(_found("temperror", words, source),)), "deferred"
@@ -124,6 +127,11 @@ class Greylist:
         if await state.put_if_absent(passed, b"1", options.remember):  # of several who come again at once, one is counted
             await state.add(count, 1, options.remember)
         return _passed("pass", f"came again from {source}", source), "passed"
+
+    async def _is_back(self, by_network: str, triplet: str) -> bool:
+        if by_network == triplet or await self._state.get(f"met {by_network}") is None:
+            return False
+        return await self._state.get(f"early {by_network}") is None
 
     def _may_ask(self, envelope: Envelope, recipient: Recipient) -> bool:
         peer = envelope.peer
@@ -146,6 +154,9 @@ class Greylist:
         for scope in ("mfrom", "helo"):
             if scope in by_scope:
                 return by_scope[scope]
+        return self._network(envelope)
+
+    def _network(self, envelope: Envelope) -> str:
         ip = envelope.peer.ip
         if ip is None:
             return envelope.peer.address

@@ -57,8 +57,9 @@ class DMARCRecord:
 
 def find_record(domain: str, texts: Iterable[bytes]) -> DMARCRecord | None:
     """The record among the TXT records of ``_dmarc.domain``: None where there is none or more than one (section 4.10)."""
-    found = [record for text in texts if (record := parse_record(domain, text)) is not None]
-    return found[0] if len(found) == 1 else None
+    found = (record for text in texts if (record := parse_record(domain, text)) is not None)
+    first = next(found, None)
+    return first if next(found, None) is None else None
 
 
 def parse_record(domain: str, octets: bytes) -> DMARCRecord | None:

@@ -18,6 +18,8 @@ __all__ = ["SPFResult", "check_host"]
 ASKING_TERMS_MOST = 10
 VOID_ANSWERS_MOST = 2
 NAMES_MOST = 10
+ADDRESSES_MOST = 2000  # that are compared in one evaluation: 110 answers may have thousands each, and the reactor waits
+RECORD_OCTETS = 8192
 NAME_OCTETS = 253
 LABEL_OCTETS = 63
 IP = IPv4Address | IPv6Address
@@ -68,6 +70,7 @@ class _Check:
         self._hello = hello
         self._terms = 0
         self._void = 0
+        self._addresses = 0
         self._names: tuple[str, ...] | None = None
 
     async def domain(self, domain: str) -> SPFResult:
@@ -95,6 +98,8 @@ class _Check:
         found = [text for text in answer.texts if is_record(text)]
         if len(found) > 1:
             raise SPFFault(f"{domain} has {len(found)} records")
+        if found and len(found[0]) > RECORD_OCTETS:
+            raise SPFFault(f"the record of {domain} is longer than {RECORD_OCTETS} octets")
         return parse_record(found[0]) if found else None
 
     async def _matches(self, term: SPFTerm, domain: str) -> bool:
@@ -134,8 +139,11 @@ class _Check:
     async def _has_address(self, name: str, term: SPFTerm) -> bool:
         version = self._ip.version
         answer = await self._look_up(name, "A" if version == 4 else "AAAA")
-        prefix = term.prefixes[0 if version == 4 else 1]
-        return any(self._ip in ip_network(f"{address}/{prefix}", strict=False) for address in answer.records)
+        self._addresses += len(answer.records)
+        if self._addresses > ADDRESSES_MOST:
+            raise SPFFault(f"its names have more than {ADDRESSES_MOST} addresses")
+        network = ip_network((self._ip, term.prefixes[0 if version == 4 else 1]), strict=False)
+        return any(ip_address(address) in network for address in answer.records)
 
     async def _confirmed_names(self) -> tuple[str, ...]:
         """Section 5.5: the names of the address that have this address.  What cannot be looked up is left out.
@@ -153,7 +161,7 @@ class _Check:
                     addresses = await self._query(name, "A" if self._ip.version == 4 else "AAAA")
                 except LookupFailed:
                     continue
-                if self._ip in map(ip_address, addresses.records):
+                if self._ip in map(ip_address, addresses.records[:ADDRESSES_MOST]):
                     confirmed.append(name.lower().rstrip("."))
             self._names = tuple(confirmed)
         return self._names

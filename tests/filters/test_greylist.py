@@ -85,6 +85,14 @@ class Rules(FilterCase):
         for other in (spf("softfail", "example.net"), spf("none", "example.net"), spf("pass", "example.com"), spf("pass", "")):
             self.assertDeferred(self.asked(component, "9.9.9.9", DOUBT, other))
 
+    def test_a_dns_that_cannot_tell_once_makes_no_second_stranger_of_one(self) -> None:
+        told, untold = spf("pass", "example.net"), spf("temperror", "example.net")
+        component = self.build(factory)
+        for first, second, sender in ((untold, told, "a@example.net"), (told, untold, "b@example.net")):
+            self.assertDeferred(self.asked(component, ADDRESS, DOUBT, first, sender=sender))
+            self.clock.advance(300)
+            self.assertIs(type(self.asked(component, ADDRESS, DOUBT, second, sender=sender)), Pass)
+
     def test_the_domain_of_the_sender_counts_before_that_of_the_hello_name(self) -> None:
         component = self.build(factory)
         both = spf("pass", "mail.example.net", "helo"), spf("pass", "example.net")

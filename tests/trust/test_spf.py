@@ -126,6 +126,17 @@ class Limits(SynchronousTestCase):
         self.assertEqual(self.result({ORG: many}).result, "permerror")
         self.assertEqual(len(self.resolver.asked), 2)
 
+    def test_thousands_of_addresses_and_records_of_any_length_hold_up_nobody(self) -> None:
+        many = {"A": [f"10.0.{n >> 8}.{n & 255}" for n in range(1001)]}
+        zones = {f"mx{n}.{ORG}": many for n in range(3)}
+        two = {"TXT": ["v=spf1 mx -all"], "MX": [f"{n} mx{n}.{ORG}" for n in range(2)]}
+        three = {**two, "MX": [f"{n} mx{n}.{ORG}" for n in range(3)]}
+        for apex in (two, three):
+            self.assertEqual(self.result({**zones, ORG: apex}).reason, "its names have more than 2000 addresses")
+        self.assertEqual(self.result({f"mx0.{ORG}": many, ORG: {**two, "MX": [f"0 mx0.{ORG}"]}}).result, "fail")
+        long = "v=spf1" + " ip4:10.0.0.1" * 700 + " -all"
+        self.assertEqual(self.result({ORG: long}).reason, f"the record of {ORG} is longer than 8192 octets")
+
     def test_a_dns_that_cannot_tell_is_temporary_wherever_it_is(self) -> None:
         for record in (f"v=spf1 a:n.{ORG} -all", f"v=spf1 include:n.{ORG} -all", f"v=spf1 redirect=n.{ORG}", f"v=spf1 mx:n.{ORG} -all"):
             self.assertEqual(self.result({ORG: record}, failing=[f"n.{ORG}"]).result, "temperror", record)
