@@ -97,7 +97,14 @@ class OwnResults(ConnectionCase):
             content = Content.of(b"A: 1\r\naUthentication-results:" + value + b"\r\nB: 2\r\n\r\nbody\r\n")
             self.assertEqual(b"".join(without_own_results(content, "mx.example.org").chunks()), b"A: 1\r\nB: 2\r\n\r\nbody\r\n", value)
 
+    def test_one_that_hides_its_name_goes_and_so_does_our_name_in_other_letters(self) -> None:
+        hidden = (b"((((" * 600, b"(" + b"a" * 2100 + b") mx.example.org; dmarc=pass", b" ( mx.example.org; dmarc=pass")
+        for host, values in (("mx.example.org", hidden), ("mx.xn--bcher-kva.example", (b"mx.B\xc3\xbccher.example; dmarc=pass",))):
+            for value in values:
+                content = Content.of(b"A: 1\r\nAuthentication-Results:" + value + b"\r\n\r\nbody\r\n")
+                self.assertEqual(b"".join(without_own_results(content, host).chunks()), b"A: 1\r\n\r\nbody\r\n", value)
+
     def test_those_of_others_stay_and_so_does_the_object(self) -> None:
-        for value in (b"other.example; x", b"mx.example.org.evil.example; x", b"evil.mx.example.org; x", b"", b"; mx.example.org", b"((((" * 600):
+        for value in (b"other.example; x", b"mx.example.org.evil.example; x", b"evil.mx.example.org; x", b"", b"; mx.example.org", b"b\xc3\xbccher.example; x"):
             content = Content.of(b"Authentication-Results:" + value + b"\r\n\r\nbody mx.example.org\r\n")
             self.assertIs(without_own_results(content, "mx.example.org"), content)
