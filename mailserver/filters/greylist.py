@@ -105,7 +105,7 @@ class Greylist:
         return verdict
 
     async def _judged(self, source: str, triplet: str, by_network: str) -> tuple[Verdict, str]:
-        """`by_network`: the same try where SPF vouches for nobody.  A DNS that cannot tell once makes no second stranger of one."""
+        """`by_network`: the same try where SPF vouches for nobody.  A DNS that cannot tell once makes no stranger of one."""
         state, options = self._state, self._options
         passed, met, early, count = f"passed {triplet}", f"met {triplet}", f"early {triplet}", f"count {_digest(source)}"
         if options.known_after:
