@@ -32,6 +32,15 @@ class Packets(TestCase):
             self.assertEqual(content(said), MESSAGE)
             self.assertEqual((said[-1].session.ending, said[-1].session.started), (SessionEnding.CLOSED, 1_796_000_000_123_456_789))
 
+    def test_beginning_and_end_take_a_number_each(self) -> None:
+        built = BuiltConnection(ip_address("192.0.2.1"), 1, ip_address("192.0.2.2"), 2, start=100)
+        frames = [*built.opened(0), *built.said(0, True, b"QUIT\r\n"), *built.closed(0)]
+        numbers = [(int.from_bytes(one.octets[24:28], "big"), int.from_bytes(one.octets[28:32], "big")) for one in frames]
+        other = 100 + (1 << 30)
+        self.assertEqual(numbers, [
+            (100, 0), (other, 101), (101, other + 1), (101, other + 1), (107, other + 1), (other + 1, 108), (108, other + 2),
+        ])  # fmt: skip
+
     def test_long_words_are_several_segments(self) -> None:
         built = BuiltConnection(ip_address("192.0.2.1"), 1, ip_address("192.0.2.2"), 2)
         self.assertEqual([len(one.octets) for one in built.said(0, True, bytes(SEGMENT_OCTETS + 1))], [SEGMENT_OCTETS + 40, 41])

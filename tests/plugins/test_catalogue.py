@@ -220,13 +220,6 @@ class Names(SynchronousTestCase):
 
 
 class Options_(SynchronousTestCase):
-    def test_a_replay_asks_what_asks_nobody_but_the_dns(self) -> None:
-        found = discover()
-        for name in ("spf", "dkim", "dmarc", "arc", "lists", "contacts", "greylist", "denylist", "dnsbl", "peer_rules", "scores"):
-            self.assertTrue(found.factory("filter", name).replays, name)
-        for name in ("aiosmtpd", "policy_delegation", "milter", "rspamd", "clamav", "spamassassin"):
-            self.assertFalse(getattr(found.factory("filter", name), "replays", False), name)
-
     def test_an_import_error_behind_a_lazy_factory_is_told_with_its_traceback(self) -> None:
         class Late:
             name = "late"
