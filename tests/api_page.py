@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -70,6 +72,10 @@ VALUES = {  # names that can have no docstring
     "SocketPath": "The path of a Unix socket, as `FilePath`.",
     "Endpoint": "An endpoint of Twisted's, of the kinds that the server knows.",
 }
+MADE_BY = {"Address": "parse", "Content": "of", "Reply": "of"}  # what makes them from what an author has
+NOT_MADE = frozenset(  # by a plugin; its tests have tools for it
+    "Services Peer Envelope FilterNotes Headers HeaderField MessagePart MessageParts ConfigurationError NotMine".split()
+)
 HEAD = """\
 # Plugin API {version}
 
@@ -126,7 +132,29 @@ def page() -> str:
         blocks = "".join(map(block_of, interfaces))
         if blocks:
             text += f"\nMethods and attributes of the interfaces:\n{blocks}"
+        made = "".join(f"    {line}\n" for line in filter(None, map(making_of, names)))
+        if made:
+            text += f"\nHow the values are made:\n\n{made}"
     return text
+
+
+def making_of(name: str) -> str:
+    """``Refuse(why, enhanced='5.7.1', *, findings=(), notes={}, reply=None)``; "" for what a plugin does not make."""
+    thing = getattr(api, name)
+    if not isinstance(thing, type) or name in NOT_MADE or getattr(thing, "_is_protocol", False):
+        return ""
+    if not dataclasses.is_dataclass(thing) and "__init__" not in vars(thing):
+        return ""
+    maker = getattr(thing, MADE_BY.get(name, ""), thing)
+    plain = [
+        parameter.replace(
+            annotation=parameter.empty,
+            default="…" if dataclasses.is_dataclass(parameter.default) else parameter.default,
+        )
+        for parameter in inspect.signature(maker).parameters.values()
+    ]
+    said = str(inspect.Signature(plain)).replace("<factory>", "…").replace("'…'", "…")
+    return f"{name}.{MADE_BY[name]}{said}" if name in MADE_BY else f"{name}{said}"
 
 
 def block_of(name: str) -> str:

@@ -91,7 +91,7 @@ class Components:
         component = self._catalogue.build(section, table.use, table.options, services)
         if IPrivilegedComponent.providedBy(component) and not self.have_privileges:
             raise StartError(f"{section}: {name}: this change needs a restart: it needs privileges that have been dropped")
-        self._register.built(lent, component)
+        self._register.built(lent, component, table.use)
         asking = Asking(section if section == name else f"{section} {name}", self._clock, lent.left)
         owned = Owned(section, name, table.use, table.options, factory, component, asking, holders=1)
         self._all.append(owned)

@@ -138,7 +138,7 @@ class _Look:
             try:
                 factory = catalogue.factory(section, table.use)
                 component = build_component(factory, table.options, services)
-                checked_offers(section, table.name or table.use, component)
+                checked_offers(section, table.name or table.use, component, table.use)
                 if section == "filter":
                     cost_of(component, factory)
                 if section in ("delivery", "relay"):

@@ -17,14 +17,14 @@ from mailserver.interfaces import Argument, CannotDo, Clock, ComponentCommand
 from mailserver.plugins.awaiting import FAULTS, later, within
 from mailserver.plugins.failure_log import FailureLog, place_of, words_of
 
-__all__ = ["OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", "described_command"]
+__all__ = ["FACES", "OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", "described_command"]
 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
     "alias backup check checkpassword contacts decode dkim dmarc domain expect explain learn list lockouts "
     "manual plugins quarantine queue record records replay restore route sendmail sink status subaddress user".split()
 )
-FACES = frozenset({"contacts"})  # of these that one is the face of the component of the same name, and asks it
+FACES = {"contacts": ("filter", "contacts")}  # which of these ask a component that may be called so: its kind and its `use`
 COMMANDS_MOST = 50
 ARGUMENTS_MOST = 20
 DEADLINE_MOST = 3600.0
@@ -40,9 +40,9 @@ class Refusal(Exception):
     """The answer is no; the words are for the person who asked."""
 
 
-def checked_commands(component: Any, name: str) -> dict[str, ComponentCommand]:
-    """A component's commands by name; `name` is its own.  Raises ValueError where they are none."""
-    if name in OWN_COMMANDS - FACES:
+def checked_commands(component: Any, name: str, kind: str = "", use: str = "") -> dict[str, ComponentCommand]:
+    """A component's commands by name; `name`, `kind` and `use` are its own.  Raises ValueError where they are none."""
+    if name in OWN_COMMANDS and FACES.get(name) != (kind, use):
         raise ValueError(f"`mailserver {name}` is a command of the server: let its table say another name")
     try:
         commands = list(component.commands())

@@ -97,9 +97,9 @@ class Register:
             metrics=lent.metrics,
         )
 
-    def built(self, lent: Lent, component: Any) -> None:
-        """The component is there.  Raises `PluginError` where it says of itself what cannot be."""
-        lent.commands = checked_offers(lent.kind, lent.name, component)
+    def built(self, lent: Lent, component: Any, use: str = "") -> None:
+        """The component is there; `use` is its table's.  Raises `PluginError` where it says of itself what cannot be."""
+        lent.commands = checked_offers(lent.kind, lent.name, component, use)
         lent.component = component
         self._lent[id(component)] = lent
         never_begun = [key for key, one in self._lent.items() if not one.is_running]
@@ -279,13 +279,13 @@ class Register:
             return {}
 
 
-def checked_offers(kind: str, name: str, component: Any) -> dict[str, ComponentCommand]:
+def checked_offers(kind: str, name: str, component: Any, use: str) -> dict[str, ComponentCommand]:
     """The commands of a component, and whether it can run periodically as it says.  Raises `PluginError`."""
     fault = interval_fault(component) if IPeriodic.providedBy(component) else ""
     if fault:
         raise PluginError(f"the {kind} {name} cannot run periodically: {fault}")
     try:
-        return checked_commands(component, name) if ICommands.providedBy(component) else {}
+        return checked_commands(component, name, kind, use) if ICommands.providedBy(component) else {}
     except ValueError as error:
         raise PluginError(f"the {kind} {name} cannot offer commands: {error}") from error
 

@@ -37,6 +37,7 @@ from mailserver.testing.capture_case import CaptureMixin
 from mailserver.testing.case import ComponentCase, FilterCase
 from mailserver.testing.contracts import DeliveryContract, DirectoryContract, FilterContract, RouterContract
 from mailserver.testing.mail_case import MailCase
+from mailserver.testing.memory.dialogue import Heard, SentMail, SMTPDialogue
 from mailserver.testing.resolver import FakeResolver
 from mailserver.testing.state import MemoryState
 
@@ -50,7 +51,10 @@ __all__ = [
     "FakeResolver",
     "FilterCase",
     "FilterContract",
+    "Heard",
     "MailCase",
     "MemoryState",
     "RouterContract",
+    "SMTPDialogue",
+    "SentMail",
 ]

@@ -80,8 +80,9 @@ class ComponentCase(TestCase):
 
     `clock` is the time that the component sees (`self.clock.advance(seconds)` lets it pass), `resolver`, `state`, `records`,
     `quarantine` and `fetch` are what it may use; fill `self.resolver.zones` before the component asks.  `send_mail.sent` has the
-    messages that it has sent, `waiting_mail.done` what it has held and released, `own_domains` are ours.  A verb of `state`,
-    `records` or `quarantine` that was called and never awaited fails the test at its end.
+    messages that it has sent, `waiting_mail.done` what it has held and released, `own_domains` are ours, `process_failure` is
+    what `run_in_process` comes to, None for an answer.  A verb of `state`, `records` or `quarantine` that was called and never
+    awaited fails the test at its end.
     """
 
     def setUp(self) -> None:
@@ -94,6 +95,7 @@ class ComponentCase(TestCase):
         self.records = MemoryRecords(name=TESTED)
         self.quarantine = MemoryQuarantine(self.clock, name=TESTED)
         self.waiting_mail = MemoryWaitingMail()
+        self.process_failure: Exception | None = None
         self.fetch = FakeFetch()
         self.send_mail = FakeSend()
         self.own_domains = {"example.org"}
@@ -127,7 +129,7 @@ class ComponentCase(TestCase):
             records=self.records.space(name),
             fetch=self.fetch,
             send=self.send_mail,
-            run_in_process=_as_in_a_process,
+            run_in_process=self._run_in_process,
             quarantine=self.quarantine.space(name),
             waiting_mail=self.waiting_mail,
             is_own_domain=self.own_domains.__contains__,
@@ -143,6 +145,14 @@ class ComponentCase(TestCase):
             in_reactor=ReactorCalls(_at_once),
             metrics=metrics,
         )
+
+    def _run_in_process(
+        self, function: Callable[[*Arguments], T], /, *arguments: *Arguments, seconds: float = 60.0
+    ) -> Deferred[T]:
+        """At once, and it comes to nothing where `process_failure` says so."""
+        if self.process_failure is not None:
+            return fail(self.process_failure)
+        return _as_in_a_process(function, *arguments, seconds=seconds)
 
     async def _check_password(self, password: str, hash: str | None) -> bool:
         """As the server's, in the test's thread."""
@@ -249,9 +259,10 @@ class FilterCase(ComponentCase):
 
     # --- What was said. ---
 
-    def assertPassed(self, verdict: Verdict) -> None:
-        """The verdict must be a pass."""
-        self.assertEqual(verdict, Pass())
+    def assertPassed(self, verdict: Verdict, *findings: str) -> None:
+        """The verdict must be a pass with findings of these names, in this order."""
+        self._assert_said(verdict, Pass, "")
+        self.assertEqual([found.name for found in verdict.findings], list(findings), "the names of the findings")
 
     def assertRefused(self, verdict: Verdict, why: str = "") -> None:
         """The verdict must be a permanent refusal whose reason matches the pattern `why`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,7 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli.command import COMMANDS
 from mailserver.interfaces import Argument, CannotDo, ComponentCommand
-from mailserver.plugins.component_commands import OWN_COMMANDS, Refusal, carry_out, checked_commands, described_command
+from mailserver.plugins.component_commands import (
+    FACES,
+    OWN_COMMANDS,
+    Refusal,
+    carry_out,
+    checked_commands,
+    described_command,
+)
 from mailserver.plugins.failure_log import FailureLog
 
 
@@ -51,6 +59,15 @@ class Declarations(SynchronousTestCase):
     def test_the_servers_own_commands_are_known_and_cannot_be_hidden(self) -> None:
         self.assertEqual(OWN_COMMANDS, set(COMMANDS))
         self.assertIn("is a command of the server", self.fault(GOOD, name="queue"))
+
+    def test_only_the_component_that_a_command_of_the_server_asks_may_be_called_as_the_command(self) -> None:
+        self.assertEqual(checked_commands(Offers(GOOD), "contacts", "filter", "contacts"), {"echo": GOOD})
+        for kind, use in (("filter", "greylist"), ("delivery", "contacts"), ("filter", "")):
+            with self.assertRaisesRegex(ValueError, "let its table say another name"):
+                checked_commands(Offers(GOOD), "contacts", kind, use)
+        for command, (_, use) in FACES.items():
+            face = import_module(f"mailserver.cli.{command}")
+            self.assertEqual(face.USE, use)
 
     def test_whatever_is_wrong_is_told_by_name(self) -> None:
         wrong: list[tuple[Any, str]] = [

@@ -73,6 +73,13 @@ class Pages(SynchronousTestCase):
         tested = self.run_python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder), warnings="default")
         self.assertRegex(tested, rf"(?m)^{successes} passed")
 
+    def test_they_import_what_is_public(self) -> None:
+        """The components that come with the server stand there as examples."""
+        for page in sorted((DOCS / "plugins").glob("*.md")):
+            found = re.findall(r"^ *(?:from|import) (mailserver[\w.]*)", page.read_text(), re.M)
+            for module in found:
+                self.assertRegex(module, r"^mailserver\.(api|testing|filters(\.\w+)?)$|^mailserver_", f"{page.name}: {module}")
+
     def test_their_configurations_load(self) -> None:
         folder = self.written()
         self.patch(sys, "path", [str(folder), *sys.path])

@@ -12,10 +12,11 @@ from zope.interface.verify import verifyObject
 
 from mailserver.dns.reading import CHAIN_NAMES
 from mailserver.interfaces import IPeerFilter, IRecords, IResolver, IStateStore
-from mailserver.mail.answers import Accept, Defer, Pass, Quarantine, Refuse, Signal
+from mailserver.mail.answers import Accept, Defer, Finding, Pass, Quarantine, Refuse, Signal
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.mail.envelope import MailParameters
 from mailserver.mail.faults import StorageBroken
+from mailserver.mail.process_failure import ProcessFailed
 from mailserver.testing import FakeResolver, FilterCase, MemoryState
 
 
@@ -93,6 +94,14 @@ class Saying(FilterCase):
         self.assertRefused(Refuse("because of x"), "of [xyz]")
         self.assertRaises(self.failureException, self.assertRefused, Refuse("because of x"), "y")
 
+    def test_a_pass_has_the_findings_that_are_named_and_no_others(self) -> None:
+        found = Pass(findings=(Finding("one"), Finding("two", 1.5)), notes={"a": 1})
+        self.assertPassed(found, "one", "two")
+        self.assertPassed(Pass(notes={"a": 1}))
+        for names in ((), ("one",), ("two", "one")):
+            self.assertRaises(self.failureException, self.assertPassed, found, *names)
+        self.assertRaises(self.failureException, self.assertPassed, Signal("one", 0.0, ""), "one")
+
     def test_a_signals_name_and_score_are_matched(self) -> None:
         signal = Signal("late", 1.5, "by a day")
         self.assertSignal(signal, "late", 1.5, "day")
@@ -111,6 +120,15 @@ class Making(FilterCase):
         self.assertEqual((one.sender, len(one.recipients), one.peer.address, one.peer.hello_verb), (None, 2, "::1", ""))
         self.assertNotEqual(one.id, self.envelope().id)
         self.assertEqual(one.received_at, self.clock.seconds())
+
+    def test_a_call_in_another_process_comes_to_what_the_test_says(self) -> None:
+        called = self.services.run_in_process(len, "four")
+        self.assertEqual(self.answer(called), 4)
+        self.process_failure = ProcessFailed("died", "signal 11")
+        with self.assertRaisesRegex(ProcessFailed, "signal 11"):
+            self.answer(self.services.run_in_process(len, "four"))
+        self.process_failure = None
+        self.assertEqual(self.answer(self.services.run_in_process(len, "four")), 4)
 
     def test_threads_run_at_once(self) -> None:
         self.assertEqual(self.answer(self.services.run_in_thread(divmod, 7, 2)), (3, 1))
@@ -149,7 +167,7 @@ class Itself(SynchronousTestCase):
     def test_a_case_runs_under_the_standard_runner(self) -> None:
         result = unittest.TestResult()
         unittest.defaultTestLoader.loadTestsFromTestCase(Making).run(result)
-        self.assertEqual((result.testsRun, result.errors, result.failures), (3, [], []))
+        self.assertEqual((result.testsRun, result.errors, result.failures), (4, [], []))
 
 
 class State(FilterCase):

@@ -29,6 +29,9 @@ version = "0.1"
 description = "The @kind@ @name@ for mailserver"
 requires-python = ">=3.11"
 dependencies = ["mailserver>=0.1,<2"]
+
+[project.optional-dependencies]
+test = ["mailserver[testing]", "mypy>=1.18", "mypy-zope", "pytest"]
 @entry_points@
 [tool.setuptools]
 packages = [@packages@]
@@ -63,8 +66,8 @@ README = """\
 ```toml
 @table@```
 
-Test it with `python -m twisted.trial tests`, or with pytest; `mypy` checks the package's types (`pip install mypy-zope`;
-mypy 1.18 or later).
+Test it with `python -m twisted.trial tests`. `pip install '.[test]'` brings what else can be used: pytest for the same tests,
+`mypy` for the package's types, hypothesis.
 docs/plugins/@page@ of mailserver explains what a @kind@ is asked, and what its failure means.
 """
 
