@@ -15,6 +15,7 @@ In the order in which they are read:
 * `check`: ``mailserver check``: everything that is wrong and can be known before the start
 * `check_tls`: what ``mailserver check`` says of certificates
 * `user`: ``mailserver user``: add, list and remove accounts, set passwords
+* `user_locks`: ``mailserver user lock|unlock|show``: accounts whose sending is stopped
 * `accounts`: the accounts file as ``mailserver user`` sees it
 * `access`: ``mailserver user app-password|certificate|sender``: what an account has besides its password
 * `renaming`: ``mailserver user rename``: other names for accounts, under a running server

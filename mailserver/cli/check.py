@@ -31,6 +31,7 @@ from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.cli.published import not_published
+from mailserver.cli.user_locks import guard_doubts
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, split_endpoint
@@ -84,6 +85,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_lists(configuration)
         look.warnings += unlearnt_moves(configuration)
         look.warnings += contact_doubts(configuration)
+        look.warnings += guard_doubts(configuration)
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
     look.at_plugins(catalogue)

@@ -67,6 +67,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver user rename alice@example.org asmith@example.org --dry-run",
     ),
     "mailserver user enable": ("mailserver user enable alice@example.org",),
+    "mailserver user lock": ("mailserver user lock alice@example.org --why 'her laptop was stolen'",),
+    "mailserver user unlock": ("mailserver user unlock alice@example.org",),
+    "mailserver user show": ("mailserver user show alice@example.org", "mailserver user show alice@example.org --json"),
     "mailserver user list": ("mailserver user list --json",),
     "mailserver user app-password add": (
         "mailserver user app-password add alice@example.org phone --scope imap --scope smtp --expires 2027-01-01",

@@ -12,7 +12,7 @@ from mailserver.accounts.kept_password import keep_password
 from mailserver.accounts.table import Account, AccountsFile, Password, account_key, key_of
 from mailserver.authentication.passwords import PasswordError
 from mailserver.authentication.sealing import KeyPlace, make_folder, read_key
-from mailserver.cli import access
+from mailserver.cli import access, user_locks
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.configuration_change import add_change_options
 from mailserver.cli.maildir_move import leads_to_another
@@ -56,6 +56,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         parser.add_argument("--any-domain", action="store_true", help="also for a domain that is not ours: logs in, gets no mail")
     _action(actions, common, "disable", disable_account, "let nobody log in as an account; its mail comes as before")
     _action(actions, common, "enable", enable_account, "let them log in again, with what they had")
+    user_locks.add_to(actions, common)
     access.add_to(actions, common)
     listing = actions.add_parser("list", parents=[common], help="list all accounts")
     listing.set_defaults(run=list_accounts)
@@ -195,14 +196,17 @@ def rename_account(options: argparse.Namespace) -> int:
 
 def list_accounts(options: argparse.Namespace) -> int:
     """Print every account."""
-    _, accounts = opened(options.config)
+    configuration, accounts = opened(options.config)
     found = changing(accounts, accounts.list)
+    stopped, why_not = user_locks.states_of(configuration)
+    if why_not:
+        print(f"mailserver: {why_not}", file=sys.stderr)
     if options.json:
-        as_json([_as_json(account) for account in found])
+        as_json([{**_as_json(account), "stopped": stopped.get(account_key(account.address), "")} for account in found])
         return 0
     if found:
         headers = ("ADDRESS", "STATE", "PASSWORD", "SCRAM", "APP PASSWORDS", "CERTIFICATES", "SENDS AS")
-        table(headers, [_row(account) for account in found])
+        table(headers, [_row(account, account_key(account.address) in stopped) for account in found])
     say(f"{len(found)} account{'' if len(found) == 1 else 's'}.")
     return 0
 
@@ -220,10 +224,11 @@ def _as_json(account: Account) -> dict[str, Any]:
     }
 
 
-def _row(account: Account) -> tuple[str, ...]:
+def _row(account: Account, is_stopped: bool) -> tuple[str, ...]:
+    states = [*(["disabled"] if account.disabled else []), *(["stopped"] if is_stopped else [])]
     return (
         account.address,
-        "disabled" if account.disabled else "",
+        ", ".join(states),
         "yes" if account.password else "no",
         "yes" if account.password and account.scram else "no",
         ", ".join(one.name for one in account.app_passwords),

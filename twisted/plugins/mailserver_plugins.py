@@ -3,11 +3,13 @@
 from twisted.application.service import ServiceMaker
 
 from mailserver.interfaces import (
+    IAttemptFilter,
     IBatchDelivery,
     IConcurrentDelivery,
     IContentFilter,
     IDirectory,
     IModifier,
+    IObserver,
     IPeerEnd,
     IPeerFilter,
     IRecipientContentFilter,
@@ -245,6 +247,13 @@ bayes = Shipped(
     summary="Scores messages by what the site and each user have learnt of others (Bayes).",
     provides=(IRecipientContentFilter,),
     target="mailserver.filters.bayes:factory",
+)
+
+account_guard = Shipped(
+    name="account_guard",
+    summary="Stops the sending of accounts that look as if others had taken them over.",
+    provides=(ISenderFilter, IContentFilter, IAttemptFilter, IObserver),
+    target="mailserver.filters.account_guard:factory",
 )
 
 contacts = Shipped(
