@@ -11,17 +11,19 @@ from __future__ import annotations
 import enum
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from mailserver.capture.events import ContentEnd, ContentStretch, Encrypted, Event, NotCaptured, ReplyCause
 from mailserver.capture.pairing import CapturedReply, Pairing, Waiting
-from mailserver.capture.reassembly import Gap, Piece
+from mailserver.capture.reassembly import PIECE_MEMORY, Gap, Piece
 from mailserver.capture.view import COMMAND, SmtpView
 from mailserver.smtp.server.data import END, FIND_LINE_DOT, HELD
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["DialogueReader"]
 
+PIECE_OCTETS = 1 << 14  # a larger one is cut: what is left of it is copied for each line
 LINE_OCTETS = 1 << 16  # what has no line end by then is taken for a line
 REPLY_OCTETS = 1 << 18
 WAITING_OCTETS = 1 << 20  # of a client whose reply does not come; then its next line decides
@@ -66,20 +68,30 @@ class DialogueReader:
         """The client has said LHLO."""
         return self._pairing.is_lmtp
 
+    @property
+    def held_memory(self) -> int:
+        """How much memory is taken by what waits for something, about."""
+        held = self._client_octets + PIECE_MEMORY * len(self._client)
+        return held + self._pairing.held_memory + len(self._line) + len(self._server) + self._reply_octets
+
     # --- in ---
 
     def client(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
         """The client said this, or something that was not captured."""
         if self._state is _State.ENCRYPTED:
             return []
-        self._client.extend(pieces)
+        for piece in pieces:
+            if isinstance(piece, Gap) or len(piece.octets) <= PIECE_OCTETS:
+                self._client.append(piece)
+            else:
+                self._client.extend(_cut(piece))
         self._client_octets += sum([len(one.octets) for one in pieces if isinstance(one, Piece)])
         heard = max([one.heard for one in pieces if isinstance(one, Piece)], default=-1)
         events: list[Event] = []
         if self._pairing.must_give_up(heard):
             events += self._decide() if self._state is _State.WAITING else self._pairing.give_up()
         events += self._go_on()
-        if self._client_octets > WAITING_OCTETS and self._state is _State.WAITING:
+        while self._client_octets + PIECE_MEMORY * len(self._client) > WAITING_OCTETS and self._state is _State.WAITING:
             events += self._decide()
         return events
 
@@ -98,6 +110,16 @@ class DialogueReader:
             events += self._go_on()
         return events
 
+    def hurry(self) -> list[Event]:
+        """Let nothing wait any longer: replies that have not come so far are taken for lost."""
+        events: list[Event] = []
+        while self._client and self._state is _State.WAITING:
+            events += self._decide()
+        if self._state is not _State.ENCRYPTED:
+            events += self._unfinished(self._client[0].time if self._client else 0)
+            events += self._pairing.give_up() + self._pairing.rest()
+        return events
+
     def end(self, time: int) -> list[Event]:
         """Neither side says any more."""
         events: list[Event] = []
@@ -108,13 +130,21 @@ class DialogueReader:
                 break
         if self._state is _State.ENCRYPTED:
             return events
+        events += self._unfinished(time)
+        return events + self._close_content(time, is_whole=False) + self._pairing.give_up() + self._pairing.rest()
+
+    def _unfinished(self, time: int) -> list[Event]:
+        """Lines whose ends are not there, of both sides: take them as they are."""
+        events: list[Event] = []
         if rest := b"".join([*self._reply, self._server]):
+            self._server, self._reply, self._reply_octets = b"", [], 0
             self._pairing.replies.append(CapturedReply(time, rest, 0, 0, SmtpView(rest).reply_code or 0))
             events += self._go_on()
         if self._state is _State.COMMANDS and self._line:
             verb = SmtpView(self._line).command or ""
             self._pairing.waiting.append(Waiting(time, ReplyCause.COMMAND, self._line, verb, self._read_to))
-        return events + self._close_content(time, is_whole=False) + self._pairing.give_up() + self._pairing.rest()
+            self._line, self._is_after_gap = b"", True
+        return events
 
     # --- both sides ---
 
@@ -190,7 +220,7 @@ class DialogueReader:
     def _decide(self) -> list[Event]:
         """The reply that says what the client's octets are does not come: let them say it."""
         verb = self._pairing.waiting[-1].verb if self._pairing.waiting else ""
-        octets = b"".join([one.octets for one in list(self._client)[:8] if isinstance(one, Piece)])[:1000]
+        octets = b"".join([one.octets for one in islice(self._client, 8) if isinstance(one, Piece)])[:1000]
         events: list[Event] = [*self._pairing.give_up()]
         time = self._client[0].time if self._client else 0
         if verb == CommandVerb.STARTTLS and octets.startswith(TLS_HANDSHAKE):
@@ -366,3 +396,10 @@ class DialogueReader:
         (began, size, has_all), self._content = self._content, None
         self._tail, self._is_end_ahead = b"", False
         return [ContentEnd(time, began, max(0, size), bool(is_whole and has_all))]
+
+
+def _cut(piece: Piece) -> Iterator[Piece]:
+    size = len(piece.octets)
+    for at in range(0, size, PIECE_OCTETS):
+        octets = piece.octets[at : at + PIECE_OCTETS]
+        yield piece._replace(octets=octets, place=piece.place - size + at + len(octets))

@@ -29,6 +29,7 @@ INTERFACE, OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 1, 2, 3, 6
 PACKETS = (OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET)
 TIME_RESOLUTION, TIME_OFFSET = 9, 14  # options of an interface
 SECOND = 1_000_000_000
+LATEST = 253_402_300_799 * SECOND  # the end of the year 9999: no calendar goes on behind it
 
 
 class CaptureFault(ValueError):
@@ -38,8 +39,8 @@ class CaptureFault(ValueError):
 class CapturedFrame(NamedTuple):
     """One frame as it was captured.
 
-    `time` is in nanoseconds since 1970, `link` the link type of the interface, `length` how many octets it had on the wire;
-    `octets` can be fewer.
+    `time` is in nanoseconds since 1970, and not behind the year 9999 whatever the file says; `link` the link type of the
+    interface, `length` how many octets it had on the wire; `octets` can be fewer.
     """
 
     time: int
@@ -207,6 +208,7 @@ class CaptureReader:
         if start + kept > end:
             raise self._damaged(at, "a packet that is longer than its block")
         time = 0 if kind == SIMPLE_PACKET else ((high << 32 | low) * SECOND) // interface.unit + interface.offset * SECOND
+        time = min(max(time, 0), LATEST)
         return CapturedFrame(time, interface.link, self._held[start : start + kept], length)
 
     def _damaged(self, at: int, what: str) -> CaptureFault:

@@ -11,10 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from mailserver.capture.events import CommandReply, ReplyCause
+from mailserver.capture.reassembly import PIECE_MEMORY
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["Paired", "Pairing", "CapturedReply", "Waiting"]
 
+FEW = 8  # of these the octets are not counted
 MOST = 1000  # commands without a reply, replies without a command
 # Replies that only one command has: what comes before it in the queue has lost its own.
 OWNERS: dict[int, tuple[str, ...]] = {
@@ -88,6 +90,16 @@ class Pairing:
         self.recipients = 0
         self._lost_to = -1  # of the server's octets: some before it, not paired yet, were not captured; -1: none
         self._has_paired = False
+
+    @property
+    def held_memory(self) -> int:
+        """How much memory is taken by what waits, about."""
+        held = 2 * PIECE_MEMORY * (len(self.waiting) + len(self.replies))
+        if len(self.waiting) > FEW:
+            held += sum([len(one.line) for one in self.waiting])
+        if len(self.replies) > FEW:
+            held += sum([len(one.octets) for one in self.replies])
+        return held
 
     def miss(self, place: int) -> None:
         """The server has said something before this place that was not captured."""

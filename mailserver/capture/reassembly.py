@@ -17,6 +17,7 @@ HELD_OCTETS = 4 << 20  # behind a gap; a window is rarely larger
 HELD_SEGMENTS = 4096
 PATIENCE_SEGMENTS = 64  # of either direction, since the gap was acknowledged: what the capture has put in another order
 PATIENCE = 2_000_000_000  # nanoseconds
+PIECE_MEMORY = 256  # that one takes besides its octets, about
 NUMBERS = 1 << 32
 HALF = 1 << 31
 
@@ -80,6 +81,16 @@ class Direction:
     def has_begun(self) -> bool:
         """Whether a segment has been seen."""
         return self._next >= 0
+
+    @property
+    def held_memory(self) -> int:
+        """How much memory is taken by what waits behind a gap, about."""
+        return self.held_octets + PIECE_MEMORY * len(self._held) if self._held else 0
+
+    @property
+    def end(self) -> int:
+        """The number behind the last octet that has been handed on, -1 before the first segment."""
+        return self._next
 
     @property
     def is_ended(self) -> bool:

@@ -1,7 +1,8 @@
 """The sessions of SMTP and LMTP in a capture: frames in, what was said in each connection out.
 
-A connection is SMTP by its port or by what is said in it.  Memory is bounded for any capture: so many connections, so many octets
-that wait for others.  What must make room is the connection that has been quiet for longest; its session ends as *given up*.
+A connection is SMTP by its port or by what is said in it.  Memory is bounded for any capture: so many connections, so much that
+waits for something.  What makes room is the connection that has been quiet for longest: of too many connections its session ends
+as *given up*; where too much waits, what it waits for is taken for lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mailserver.capture.dialogue import DialogueReader
 from mailserver.capture.events import Encrypted, Event
 from mailserver.capture.files import CapturedFrame
 from mailserver.capture.likeness import Confidence, looks_like_smtp
-from mailserver.capture.reassembly import Direction, Gap, Piece
+from mailserver.capture.reassembly import PIECE_MEMORY, Direction, Gap, Piece
 from mailserver.capture.segments import ACK, FIN, RST, SYN, Segment, segment
 from mailserver.capture.view import SmtpView
 from mailserver.smtp.vocabulary import Port
@@ -25,8 +26,9 @@ from mailserver.smtp.vocabulary import Port
 __all__ = ["SessionEnding", "Said", "Session", "Sessions"]
 
 CONNECTIONS = 20_000  # at once, those of other protocols among them
-HELD_OCTETS = 64 << 20  # of all connections, behind gaps and before it is known what they are
+HELD_OCTETS = 64 << 20  # of memory, of all connections: behind gaps, before replies, before it is known what they are
 GUESS_OCTETS = 16 << 10  # of one connection
+ENDED = 2000  # connections that have just ended, whose last segments may come again
 PORTS = {int(port) for port in Port}
 TLS_RECORD = b"\x16\x03"  # RFC 8446 section 5.1
 
@@ -88,6 +90,8 @@ class _Connection:
     server: tuple[bytes, int]
     is_client_known: bool
     has_start: bool
+    opening: int | None = None  # the number of the SYN
+    memory: int = 0  # what is held, as it was counted last
     from_client: Direction = field(default_factory=Direction)
     from_server: Direction = field(default_factory=Direction)
     kind: _Kind = _Kind.UNKNOWN
@@ -99,6 +103,20 @@ class _Connection:
     dialogue: DialogueReader | None = None
     last: int = 0
 
+    def holds(self) -> int:
+        """How much memory is taken by what waits, about."""
+        held = self.from_client.held_memory + self.from_server.held_memory
+        if self.held:
+            held += self.held_octets + PIECE_MEMORY * len(self.held)
+        return held if self.dialogue is None else held + self.dialogue.held_memory
+
+    def is_replaced_by(self, found: Segment, here: tuple[bytes, int]) -> bool:
+        """Whether a segment of this end begins another connection between the same ports; the same SYN twice does not."""
+        if found.flags & (SYN | ACK) != SYN or here != self.client or not self.from_client.has_begun:
+            return False
+        is_talking = not self.has_start or self.kind is not _Kind.UNKNOWN or self.from_server.octets > 0
+        return is_talking and found.sequence != self.opening
+
     def swap(self) -> None:
         """The other end is the client."""
         self.client, self.server = self.server, self.client
@@ -107,6 +125,7 @@ class _Connection:
         self.held = [(not is_client, pieces) for is_client, pieces in self.held]
 
 
+_Key = tuple[bytes, int, bytes, int]
 Wanted = Callable[[bytes, int, bytes, int], bool]
 
 
@@ -135,7 +154,9 @@ class Sessions:
         self._most_held = held_octets
         self._held = 0
         self._sessions = 0
-        self._connections: OrderedDict[tuple[bytes, int, bytes, int], _Connection] = OrderedDict()
+        self._connections: OrderedDict[_Key, _Connection] = OrderedDict()
+        self._holding: OrderedDict[_Key, _Connection] = OrderedDict()  # those of whom something waits
+        self._ended: OrderedDict[_Key, dict[tuple[bytes, int], int]] = OrderedDict()  # the numbers behind the last octets
         self._last = 0
 
     def feed(self, frame: CapturedFrame) -> list[Said]:
@@ -150,19 +171,20 @@ class Sessions:
         key = (*here, *there) if here < there else (*there, *here)
         said: list[Said] = []
         connection = self._connections.get(key)
-        is_opening = found.flags & (SYN | ACK) == SYN
-        if connection is not None and is_opening and connection.from_client.has_begun and here == connection.client:
-            if not connection.has_start or connection.kind is not _Kind.UNKNOWN or connection.from_server.octets:
-                said += self._end(key, connection, time, SessionEnding.REPLACED)
-                connection = None
+        if connection is not None and connection.is_replaced_by(found, here):
+            said += self._end(key, connection, time, SessionEnding.REPLACED)
+            connection = None
         if connection is None:
             if not found.payload and not found.flags & SYN:
                 return said  # the last acknowledgement of one that has ended
+            if self._comes_again(key, here, found):
+                return said
             if found.flags & RST or (self._wants is not None and not self._wants(*here, *there)):
                 return said
             if len(self._connections) >= self._most:
                 oldest = next(iter(self._connections))
                 said += self._end(oldest, self._connections[oldest], time, SessionEnding.GIVEN_UP)
+            self._ended.pop(key, None)
             connection = self._connections[key] = _opened(time, found, here, there)
         else:
             self._connections.move_to_end(key)
@@ -176,7 +198,8 @@ class Sessions:
                 self._connections.pop(key, None)
             elif connection.from_client.is_ended and connection.from_server.is_ended:
                 said += self._end(key, connection, time, SessionEnding.CLOSED)
-        return said
+        self._count(key, connection)
+        return said if self._held <= self._most_held else said + self._make_room(time)
 
     def finish(self) -> Iterator[Said]:
         """The capture has ended: yield what was still held, and the end of each session."""
@@ -188,7 +211,6 @@ class Sessions:
         way, other = (
             (connection.from_client, connection.from_server) if is_client else (connection.from_server, connection.from_client)
         )
-        before = way.held_octets + other.held_octets
         said: list[Said] = []
         sequence = found.sequence
         if found.flags & SYN:
@@ -204,11 +226,6 @@ class Sessions:
             way.take(time, sequence, b"")
         if found.flags & FIN:
             way.close(sequence + len(found.payload) + found.missing)
-        self._held += way.held_octets + other.held_octets - before
-        if self._held > self._most_held:
-            self._held -= way.held_octets
-            said += self._hear(connection, is_client, way.finish(time))
-            self._held += way.held_octets
         return said
 
     def _hear(self, connection: _Connection, is_client: bool, pieces: list[Piece | Gap]) -> list[Said]:
@@ -227,20 +244,19 @@ class Sessions:
         octets = b"".join([one.octets for one in pieces if isinstance(one, Piece)])
         connection.held.append((is_client, pieces))
         connection.held_octets += len(octets)
-        self._held += len(octets)
         if is_client:
             connection.first_client = (connection.first_client + octets)[:GUESS_OCTETS]
         else:
             connection.first_server = (connection.first_server + octets)[:GUESS_OCTETS]
         return self._guess(connection)
 
-    def _guess(self, connection: _Connection) -> list[Said]:
-        """Find out what a connection is; while that is not known its octets are held."""
+    def _guess(self, connection: _Connection, *, is_last: bool = False) -> list[Said]:
+        """Find out what a connection is; while that is not known its octets are held, unless this is the `is_last` look."""
         is_tls = connection.first_client.startswith(TLS_RECORD) or connection.first_server.startswith(TLS_RECORD)
         if connection.server[1] in PORTS and is_tls and not self._takes_all:
             return self._begin(connection, is_tls=True)
         kind = _Kind.SMTP if self._takes_all else _kind(connection)
-        if kind is _Kind.UNKNOWN and connection.held_octets <= GUESS_OCTETS and not is_tls:
+        if kind is _Kind.UNKNOWN and connection.held_octets <= GUESS_OCTETS and not is_tls and not is_last:
             return []
         if kind is _Kind.SMTP:
             return self._begin(connection, is_tls=False)
@@ -272,17 +288,59 @@ class Sessions:
         return [said for is_client, pieces in held for said in self._hear(connection, is_client, pieces)]
 
     def _let_go(self, connection: _Connection) -> None:
-        self._held -= connection.held_octets
         connection.held, connection.held_octets = [], 0
 
-    def _end(self, key: tuple[bytes, int, bytes, int], connection: _Connection, time: int, ending: SessionEnding) -> list[Said]:
+    def _count(self, key: _Key, connection: _Connection) -> None:
+        """Note what waits of a connection that has said something."""
+        held = connection.holds() if key in self._connections else 0
+        if held or connection.memory:
+            self._held += held - connection.memory
+            connection.memory = held
+            self._holding.pop(key, None)
+            if held:
+                self._holding[key] = connection
+
+    def _make_room(self, time: int) -> list[Said]:
+        """Too much waits: release those that have been quiet for longest."""
+        said: list[Said] = []
+        while self._held > self._most_held and self._holding:
+            key, connection = next(iter(self._holding.items()))
+            said += self._release(connection, time)
+            self._count(key, connection)
+            self._holding.pop(key, None)
+        return said
+
+    def _release(self, connection: _Connection, time: int) -> list[Said]:
+        """Nothing of a connection waits any longer."""
+        said: list[Said] = []
+        for is_client, way in ((True, connection.from_client), (False, connection.from_server)):
+            said += self._hear(connection, is_client, way.finish(time))
+        if connection.kind is _Kind.UNKNOWN:
+            said += self._guess(connection, is_last=True)
+        if connection.dialogue is not None and connection.session is not None:
+            said += [Said(connection.session, event) for event in connection.dialogue.hurry()]
+        return said
+
+    def _comes_again(self, key: _Key, here: tuple[bytes, int], found: Segment) -> bool:
+        """Whether a segment without a connection is one of a connection that has ended, seen twice."""
+        ends = self._ended.get(key)
+        if ends is None or found.flags & SYN or here not in ends:
+            return False
+        return (ends[here] - found.sequence - len(found.payload)) % (1 << 32) < 1 << 31
+
+    def _end(self, key: _Key, connection: _Connection, time: int, ending: SessionEnding) -> list[Said]:
         """A connection has ended: hand on what waits behind gaps."""
         self._connections.pop(key, None)
-        self._held -= connection.from_client.held_octets + connection.from_server.held_octets
+        self._count(key, connection)
         said: list[Said] = []
         for is_client, way in ((True, connection.from_client), (False, connection.from_server)):
             said += self._hear(connection, is_client, way.finish(time))
         self._let_go(connection)
+        if ending in (SessionEnding.CLOSED, SessionEnding.RESET):
+            ends = {connection.client: connection.from_client.end, connection.server: connection.from_server.end}
+            self._ended[key] = {end: number for end, number in ends.items() if number >= 0}
+            if len(self._ended) > ENDED:
+                self._ended.popitem(last=False)
         session, dialogue = connection.session, connection.dialogue
         if session is None:
             return said
@@ -301,7 +359,8 @@ def _opened(time: int, found: Segment, here: tuple[bytes, int], there: tuple[byt
     """A connection whose first segment this is."""
     if found.flags & SYN:
         client, server = (there, here) if found.flags & ACK else (here, there)
-        return _Connection(time, client, server, is_client_known=True, has_start=True)
+        opening = None if found.flags & ACK else found.sequence
+        return _Connection(time, client, server, is_client_known=True, has_start=True, opening=opening)
     # The port that is known is the server's, else the lower one: what is said may correct it.
     is_server = (here[1] in PORTS, -here[1]) > (there[1] in PORTS, -there[1])
     client, server = (there, here) if is_server else (here, there)

@@ -28,6 +28,7 @@ __all__ = ["CapturedTransaction", "Speaker", "Transcript", "TranscriptLine"]
 
 RECIPIENTS = 1000  # of a message that are kept
 ADDRESSES = 2000  # of a session
+MESSAGES = 2000  # of a session: later ones are counted only
 TEXT_LENGTH = 2000  # characters of a line
 
 
@@ -69,12 +70,13 @@ class Transcript:
     """The lines and the messages of one session.
 
     `addresses` are those of MAIL and RCPT that have been named so far, in lower case.  `coming` is the message whose content
-    is read, or will be next.
+    is read, or will be next; `left_out` of `messages` were too many.
     """
 
     def __init__(self, session: Session, *, has_secrets: bool = False) -> None:
         self.session = session
         self.messages: list[CapturedTransaction] = []
+        self.left_out = 0
         self.addresses: set[str] = set()
         self.is_encrypted = False
         self._has_secrets = has_secrets
@@ -128,8 +130,13 @@ class Transcript:
     def _content_end(self, event: ContentEnd) -> TranscriptLine:
         message, self.coming = self.coming, CapturedTransaction(self.coming.number + 1)
         message.size, message.is_whole, message.ended = event.size, event.is_whole, event.time
-        self.messages.append(message)
+        if len(self.messages) < MESSAGES:
+            self.messages.append(message)
+        else:
+            self.left_out += 1
         self._without_reply.append(message)
+        if len(self._without_reply) > MESSAGES:
+            self._without_reply.popleft()
         words = f"content of {event.size:,} octets" + ("" if event.is_whole else ", not whole")
         return TranscriptLine(event.time, Speaker.CLIENT, f"({words})")
 

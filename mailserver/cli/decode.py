@@ -100,27 +100,46 @@ def _read(file: IO[bytes], *, is_live: bool) -> Iterator[bytes]:
     tells = whole > 0 and sys.stderr.isatty()
     unpacker = None
     while octets := file.read(READ_OCTETS):
+        while len(octets) < len(GZIP) and not done and (more := file.read(READ_OCTETS)):
+            octets += more
         if not done and octets.startswith(GZIP):
-            unpacker = zlib.decompressobj(31)
+            unpacker = _Unpacker()
         done += len(octets)
         if unpacker is None:
             yield octets
         else:
-            yield from _unpacked(unpacker, octets)
+            yield from unpacker.feed(octets)
         if tells and time.monotonic() >= next_at:
             print(f"\r{100 * done // whole:3} % of {size(whole)} ", end="", file=sys.stderr, flush=True)
             next_at = time.monotonic() + PROGRESS_SECONDS
     if tells and done:
         print("\r" + " " * 20 + "\r", end="", file=sys.stderr, flush=True)
-    if unpacker is not None and not unpacker.eof:
+    if unpacker is not None and not unpacker.is_whole:
         raise EOFError("the gzipped octets end too early")
 
 
-def _unpacked(unpacker: Any, octets: bytes) -> Iterator[bytes]:
-    """A little at a time: a megabyte can unpack to a thousand."""
-    while octets and not unpacker.eof:
-        yield unpacker.decompress(octets, READ_OCTETS)
-        octets = unpacker.unconsumed_tail
+class _Unpacker:
+    """Gzipped octets in, unpacked ones out, a little at a time: a megabyte can unpack to a thousand.
+
+    A file may have several members, one behind the other (RFC 1952 section 2.2); `is_whole`: the last one has ended.
+    """
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._member.eof
+
+    def feed(self, octets: bytes) -> Iterator[bytes]:
+        while octets:
+            if self._member.eof:
+                octets = octets.lstrip(b"\0")
+                if not octets:
+                    return
+                self._member = zlib.decompressobj(31)
+            yield self._member.decompress(octets, READ_OCTETS)
+            octets = self._member.unused_data or self._member.unconsumed_tail
 
 
 def _wants(options: argparse.Namespace) -> Callable[[bytes, int, bytes, int], bool] | None:

@@ -87,6 +87,7 @@ def session_as_json(transcript: Transcript, lines: Sequence[TranscriptLine], *, 
             }
             for message in transcript.messages
         ],
+        "messages_left_out": transcript.left_out,
     }
 
 

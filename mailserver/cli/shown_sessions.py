@@ -68,6 +68,8 @@ class ShownSessions:
                 for each in one.events:
                     self._figures.add(session, each)
                 one.events = []
+            else:  # the last ones are enough where nobody knows yet whether they are wanted
+                del one.events[: -2 * LINES]
             return
         lines = one.transcribe(event)
         if self._is_live:
@@ -170,7 +172,8 @@ class _Open:
         if self._folder and isinstance(event, ContentEnd):
             self._write(b"")
             self.close(is_whole=event.is_whole)
-            self.transcript.messages[-1].saved = self._saved[-1]
+            if not self.transcript.left_out:
+                self.transcript.messages[-1].saved = self._saved[-1]
             lines[-1] = lines[-1]._replace(text=f"{lines[-1].text} in {self._saved[-1]}")
         return lines
 
@@ -178,7 +181,7 @@ class _Open:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         name = f"{self.transcript.session.number}-{self.transcript.coming.number}.eml"
         try:
-            if (not self._path and octets != b"") or not self._path:
+            if not self._path:
                 self._path = os.path.join(self._folder, name + ".part")
                 os.close(os.open(self._path, flags, 0o600))
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)

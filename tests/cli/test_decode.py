@@ -11,10 +11,10 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.capture import build
+from mailserver.capture import build, transcript
 from mailserver.cli import shown_sessions
 from tests.capture.test_sessions import MESSAGE, PLAIN
-from tests.capture.wire import CLIENT, Connection, pcap, pcapng
+from tests.capture.wire import CLIENT, Connection, interface, packet, pcap, pcapng, section
 from tests.cli import support
 
 LOGIN = (
@@ -168,6 +168,31 @@ class Decoding(SynchronousTestCase):
         cut = self.file(gzip.compress(capture(PLAIN))[:-20], "cut.gz")
         code, _, err = run("decode", cut)
         self.assertEqual((code, "too early" in err), (74, True), err)
+
+    def test_a_gzipped_file_of_several_members_is_read_to_its_end(self) -> None:
+        octets = capture(PLAIN)
+        plain = run("decode", self.file(octets))
+        for pieces in ((octets[:300], octets[300:]), (octets[:24], b"", octets[24:])):
+            packed = b"".join([gzip.compress(piece) for piece in pieces])
+            self.assertEqual(run("decode", self.file(packed + bytes(100), "members.gz")), plain)
+
+    def test_times_that_no_calendar_knows_are_shown_as_the_last_or_first_one(self) -> None:
+        one = Connection(at=1_796_000_000 * 10**9)
+        frames = [*one.opened(), *one.said(*PLAIN), *one.closed()]
+        seconds = section() + interface(options=b"\x09\x00\x01\x00" + bytes(4)) + b"".join([packet(frame) for frame in frames])
+        for more in ((), ("--json",), ("--stats",), ("--since", "2h")):
+            code, _, err = run("decode", self.file(seconds), *more)
+            self.assertEqual((code, err), (0, ""), more)
+        self.assertIn("9999-12-31", run("decode", self.file(seconds))[1])
+
+    def test_of_many_messages_the_first_ones_are_listed(self) -> None:
+        self.patch(transcript, "MESSAGES", 3)
+        lines = [b"S: 220 mx ESMTP\r\n", *[b"C: BDAT 1 LAST\r\n%d" % n for n in range(5)]]
+        folder = os.path.join(self.folder, "saved")
+        found = json.loads(run("decode", self.file(capture(tuple(lines))), "--json", "--save", folder)[1])
+        self.assertEqual((len(found["messages"]), found["messages_left_out"]), (3, 2))
+        self.assertEqual([one["file"] for one in found["messages"]], [os.path.join(folder, f"1-{n}.eml") for n in (1, 2, 3)])
+        self.assertEqual(len(os.listdir(folder)), 5)
 
     def test_faults_of_the_file_are_told_after_what_came_before_them(self) -> None:
         good = capture(PLAIN)
