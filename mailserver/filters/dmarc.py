@@ -45,7 +45,8 @@ SECONDS = 20.0  # shorter than a filter's deadline: what takes longer is a tempe
 DEFERRALS_MOST = 2
 REMEMBERED_SECONDS = 5 * 86_400.0  # as long as hosts try
 # Any virus and any listing; a scanner's score where it would be spam without the points that it gives for DMARC itself.
-SECOND_FINDINGS = {"virus": 0.0, "dnsbl": 0.1, "reputation": 2.0, "bayes": 3.0, "rspamd": 8.0, "spamassassin": 8.0}
+# That of bayes is one copy's, found when this is decided: `scores` weighs it.
+SECOND_FINDINGS = {"virus": 0.0, "dnsbl": 0.1, "reputation": 2.0, "rspamd": 8.0, "spamassassin": 8.0}
 WORST_FIRST = (  # by what follows: result and policy, "" where nobody knows it
     *(("fail", policy) for policy in ("reject", "quarantine")),
     *(("temperror", policy) for policy in ("reject", "quarantine", "")),
@@ -83,7 +84,7 @@ class DMARCOptions(Options):
 class DMARC:
     """Reads the findings of `spf`, `dkim` and `arc`, and asks the DNS for the policy."""
 
-    cost = 20  # what everybody else has found counts: `second_findings`
+    cost = 150  # behind the scanners: what they have found counts (`second_findings`)
 
     def __init__(self, options: DMARCOptions, *, resolver: Any, state: IStateStore, clock: Clock) -> None:
         self._options = options
@@ -122,6 +123,9 @@ class DMARC:
         if worst.result == "fail" and not has_dkim:
             # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
             worst = DMARCResult("temperror", worst.domain, "none", "", "no DKIM result", worst.published, worst.record)
+        if worst.result == "pass" and (whole := _whole(envelope.findings)) is not None:
+            is_partial = (await self._evaluate(worst.domain, whole)).result != "pass"
+            return Pass(findings=(self._finding(worst, partial=is_partial),))
         findings = (self._finding(worst),)
         if worst.result == "temperror" and worst.policy != "none" and await self._may_defer(envelope, content):
             return Defer(f"DMARC: {worst.reason}", "4.7.0", findings=findings)
@@ -168,8 +172,11 @@ class DMARC:
             raise LookupFailed("there is no resolver")
         return await self._resolver.query(name, record_type)
 
-    def _finding(self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "") -> Finding:
-        """`disposition` is what this verdict leads to: "none", "quarantine" or "reject"; `override` says why that is milder than
+    def _finding(
+        self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "", *, partial: bool = False
+    ) -> Finding:
+        """`partial`: only signatures have spoken that show nothing of the whole message.
+        `disposition` is what this verdict leads to: "none", "quarantine" or "reject"; `override` says why that is milder than
         what is published, in a word of the reports, and `comment` says more of it.  The one comment that there is is a chain."""
         record = result.record
         if not override and result.result == "fail" and result.policy != result.published:
@@ -186,6 +193,7 @@ class DMARC:
                 "policy": result.policy,
                 "published": result.published,
                 "aligned": result.aligned,
+                "partial": partial,
                 "record": record.domain if record else "",
                 "testing": record is not None and record.testing,
                 "reason": result.reason,
@@ -230,6 +238,12 @@ def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:
         if not one.properties.get("partial")
     ]
     return found, bool(dkim)
+
+
+def _whole(findings: Sequence[Finding]) -> list[Evidence] | None:
+    """What counts, without signatures of a part of the body and those of a key that is only tried; None where there are none."""
+    rest = [one for one in findings if one.name != "dkim" or not (one.properties.get("partial") or one.properties.get("testing"))]
+    return None if len(rest) == len(findings) else _evidence(rest)[0]
 
 
 @implementer(IComponentFactory)

@@ -96,7 +96,7 @@ class DMARCReportsOptions(Options):
 class DMARCReports:
     """Joins the parts: `DMARCFacts`, `DMARCSending`, `ReceivedReports`."""
 
-    cost = 30  # after `dmarc`
+    cost = 160  # after `dmarc`
     interval_seconds = 60.0
     deadline_seconds = 1800.0
     log = Logger()
@@ -248,8 +248,9 @@ class DMARCReports:
 def _passed(envelope: Envelope) -> str | None:
     """The author's domain, where DMARC has passed."""
     for one in envelope.findings:
-        if one.name == "dmarc" and one.properties.get("result") == "pass" and one.properties.get("domain"):
-            return str(one.properties["domain"])
+        said = one.properties
+        if one.name == "dmarc" and said.get("result") == "pass" and said.get("domain") and not said.get("partial"):
+            return str(said["domain"])
     return None
 
 

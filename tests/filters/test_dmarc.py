@@ -7,13 +7,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from mailserver.filters.dmarc import SECONDS, factory
+from mailserver.filters import clamav, reputation, rspamd, spamassassin
+from mailserver.filters.dmarc import DMARC, SECOND_FINDINGS, SECONDS, factory
+from mailserver.filters.dmarc_reports import DMARCReports
+from mailserver.filters.evidence import proved_domains
+from mailserver.interfaces import IContentFilter
 from mailserver.mail.answers import Defer, Finding, Pass, Quarantine, Refuse, Verdict
 from mailserver.mail.faults import StorageBroken
 from mailserver.testing import FilterCase, MailCase
 
 NO_DKIM = Finding("dkim", properties={"result": "none"})
 SPAMMER = Finding("dnsbl", 3.0)
+SCANNERS = {"virus": clamav.factory, "reputation": reputation.factory, "rspamd": rspamd.factory, "spamassassin": spamassassin.factory}
 MESSAGE = b"From: Alice <alice@example.net>\nMessage-ID: <1@example.net>\nSubject: Hello\n\nHello.\n"
 
 
@@ -68,6 +73,26 @@ class Verdicts(DMARCCase):
         self.assertIs(type(self.asked(NO_DKIM, Finding("rspamd", 9.0))), Refuse)
         self.assertIs(type(self.asked(NO_DKIM, Finding("dnsbl", -2.0))), Quarantine)
         self.assertIs(type(self.asked(NO_DKIM, Finding("spf", 9.0))), Quarantine)  # that is the same failure once more
+
+    def test_what_counts_as_a_second_one_is_found_before_dmarc_is_asked(self) -> None:
+        self.assertEqual(set(SECOND_FINDINGS), {*SCANNERS, "dnsbl"})  # dnsbl: before there is a message
+        for name, scanner in SCANNERS.items():
+            component = self.build(scanner)
+            self.assertTrue(IContentFilter.providedBy(component), name)
+            self.assertLess(component.cost, DMARC.cost, name)
+        self.assertLess(DMARC.cost, DMARCReports.cost)
+
+    def test_a_pass_by_a_part_of_the_body_or_a_key_that_is_tried_is_evidence_to_nobody(self) -> None:
+        for weak in ("partial", "testing"):
+            signed = Finding("dkim", properties={"result": "pass", "domain": "example.net", weak: True})
+            for more, is_evidence in (
+                ((), False), ((spf("evil.example"),), False), ((dkim("evil.example"),), False),
+                ((spf("example.net"),), True), ((dkim("mail.example.net"),), True),
+            ):  # fmt: skip
+                verdict = self.asked(signed, *more)
+                self.assertEqual((type(verdict), verdict.findings[0].properties["result"]), (Pass, "pass"))
+                envelope = replace(self.envelope(), findings=(signed, *verdict.findings))
+                self.assertIs("example.net" in proved_domains(envelope), is_evidence, (weak, more))
 
     def test_always_refuses_without_a_second_one(self) -> None:
         self.assertIs(type(self.asked(NO_DKIM, reject="always")), Refuse)
