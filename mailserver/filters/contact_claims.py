@@ -16,7 +16,9 @@ from mailserver.filters.evidence import (
     proved_domains,
 )
 
-__all__ = ["Claims", "claims_of", "is_report"]
+__all__ = ["Claims", "claims_of", "is_automatic", "is_report"]
+
+BULK = frozenset(["bulk", "junk", "list", "auto_reply"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,14 @@ def is_report(envelope: Envelope, content: Content) -> bool:
     """A report on somebody's mail (RFC 3464): the null reverse-path, and the form of one.  It is judged by the others."""
     form = (content.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
     return envelope.sender is None and form == "multipart/report"
+
+
+def is_automatic(content: Content) -> bool:
+    """A program has written it, not a person: an answer of somebody who is away, a report (RFC 3834 section 5)."""
+    said = (content.headers.get("Auto-Submitted") or "no").partition(";")[0].partition("(")[0].strip().lower()
+    form = (content.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    precedence = (content.headers.get("Precedence") or "").strip().lower()
+    return said != "no" or form == "multipart/report" or precedence in BULK
 
 
 def _domain(address: str) -> str:

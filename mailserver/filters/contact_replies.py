@@ -21,6 +21,7 @@ from mailserver.api import (
     Reply,
     Verdict,
 )
+from mailserver.filters.contact_claims import is_automatic
 from mailserver.filters.contact_decisions import Decisions
 from mailserver.filters.contact_records import owner_of
 from mailserver.filters.contact_tokens import DecideAddress, Token, Tokens, claim_of
@@ -60,9 +61,11 @@ class Replies:
             return Refuse("there is nothing to decide with this address, or not any more", enhanced="5.1.1")
         if token.used_by:
             return Refuse("it has been decided already")
+        if envelope.sender is None or is_automatic(content):
+            return Refuse("it is an automatic answer: a person decides")
         if self._is_logged_in(envelope, token.user):
             return Pass()
-        if not self._is_shown(envelope, content, token.user):
+        if not self._is_shown(envelope, content, token.user) or not _is_addressed(content, address):
             return Refuse(f"only {token.user} may decide this, logged in, or from his own address if DMARC shows it")
         await self._state.put(_shown_key(envelope.id), token.user.encode(), KNOWN_SECONDS)
         return Pass()
@@ -75,7 +78,7 @@ class Replies:
             return Failed(NO_SUCH, "nothing can be decided with it", reports=bool(envelope.peer.login))
         if not await self._is_his(envelope, token):
             return Failed(NOT_YOURS, f"it is not from {token.user}", reports=bool(envelope.peer.login))
-        used = await self._tokens.use(claim.secret, envelope.id)
+        used = await self._tokens.use(claim.secret, f"{envelope.id}{claim.letter}")  # one message may have several addresses
         if used is None:
             return Failed(TOO_LATE, "another message was first")  # its user is told
         return await self._decided(claim, used)
@@ -108,6 +111,13 @@ class Replies:
         if self._state is None or len(authors) != 1 or owner_of(authors[0], self._separator) != user:
             return False
         return user.rpartition("@")[2] in passed(envelope, "dmarc")
+
+
+def _is_addressed(content: Content, address: Address) -> bool:
+    """Whether To or Cc names it.  A signature shows who has written a message and not whom he has sent it to: what somebody
+    once got from the user would verify here, too."""
+    local = address.local.lower()
+    return any(f"{local}@" in (value or "").lower() for name in ("To", "Cc") for value in content.headers.get_all(name))
 
 
 def _normal(login: str) -> str:

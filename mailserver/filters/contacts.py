@@ -8,6 +8,7 @@ Mail that a user expects (`mailserver expect`) is taken as if an allow entry sto
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -49,7 +50,7 @@ from mailserver.api import (
     Verdict,
 )
 from mailserver.filters.contact_book import ContactBook
-from mailserver.filters.contact_claims import Claims, claims_of, is_report
+from mailserver.filters.contact_claims import Claims, claims_of, is_automatic, is_report
 from mailserver.filters.contact_commands import commands_of
 from mailserver.filters.contact_decisions import FINDING, NEW, Decisions
 from mailserver.filters.contact_records import Contact, owner_of
@@ -65,6 +66,7 @@ __all__ = ["Contacts", "ContactsOptions", "factory"]
 EXPECTED = "expected"
 NEVER = frozenset(["postmaster", "abuse"])  # whoever has trouble with us must reach them
 LEARNT_MOST = 100  # of one message: a newsletter makes no contacts
+AUTOMATIC_MOST = 1000  # messages of users that are under way
 WRITTEN_SECONDS = 400 * 86_400.0
 DOUBTFUL = 1.0  # who is suspected of so much has not "written before"
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
@@ -126,6 +128,7 @@ class Contacts:
         self._rounds = rounds
         self._state: Any = state
         self._commands = commands
+        self._automatic: OrderedDict[str, None] = OrderedDict()  # by id, until they end
 
     # --- Life. ---
 
@@ -164,6 +167,10 @@ class Contacts:
 
     async def judge_content_for(self, envelope: Envelope, content: Content, recipient: Recipient) -> Verdict:
         """The same with what the message shows; and mail from strangers is held where that is wanted."""
+        if envelope.peer.login and is_automatic(content):
+            self._automatic[envelope.id] = None
+            while len(self._automatic) > AUTOMATIC_MOST:
+                self._automatic.popitem(last=False)
         if claim_of(recipient.address) is not None:
             return await self._replies.judge(envelope, content, recipient.address)
         user = self._user(envelope.peer, recipient)
@@ -250,9 +257,11 @@ class Contacts:
     # --- Learning. ---
 
     async def ended(self, envelope: Envelope, how: TransactionEnd) -> None:
-        """Who has logged in has written to these."""
+        """Who has logged in has written to these, if it was himself: whoever is away answers strangers, too."""
+        by_program = envelope.id in self._automatic
+        self._automatic.pop(envelope.id, None)
         login, sender = envelope.peer.login, envelope.sender
-        if how is not TransactionEnd.ACCEPTED or not self._options.learn or not login or sender is None:
+        if how is not TransactionEnd.ACCEPTED or not self._options.learn or not login or sender is None or by_program:
             return
         if envelope.peer.address == "local" or len(envelope.recipients) > LEARNT_MOST:
             return

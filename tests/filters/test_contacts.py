@@ -716,11 +716,11 @@ class Tokens(ContactsCase):
         content = self.send_mail.sent[-1].content.decode()
         return {found[-len("@example.org") - 1]: found for found in re.findall(r"<mailto:(decide\+[a-z2-7]+@example\.org)>", content)}
 
-    def reply(self, to: str, login: str = "", sender: str = ALICE, author: str = ALICE, findings: Any = ()) -> Any:
+    def reply(self, to: str, login: str = "", sender: str | None = ALICE, author: str = ALICE, findings: Any = (), fields: str = "") -> Any:
         """What the sender hears, and what is read then: a verdict, or an outcome."""
         peer = self.peer("11.2.3.4", service="submission" if login else "mx", login=login)
         envelope = replace(self.envelope(sender, [to], peer=peer), findings=tuple(findings))
-        content = self.content(f"From: {author}\n\n\n".encode())
+        content = self.content(f"From: {author}\nTo: <{to}>\n{fields}\n\n".encode())
         for verdict in (
             self.answer(self.filter.judge_recipient(envelope, self.recipient(to))),
             self.answer(self.filter.judge_content_for(envelope, content, self.recipient(to))),
@@ -810,6 +810,33 @@ class Tokens(ContactsCase):
             self.assertRefused(refused, "only alice@example.org may decide")
         self.assertEqual((self.contacts(), self.quarantine.done), ([], []))
         self.assertIsInstance(self.reply(addresses["a"], findings=[dmarc]), Delivered)
+
+    def test_what_the_user_has_written_to_somebody_else_decides_nothing_when_it_is_sent_on(self) -> None:
+        accept = self.addresses()["a"]
+        dmarc = Finding("dmarc", 0.0, "", {"result": "pass", "domain": "example.org"}, "dmarc")
+        envelope = replace(self.envelope(SENDER, [accept], peer=self.peer("11.2.3.4")), findings=(dmarc,))
+        for to in (b"To: sender@example.net\n", b"", b"Subject: " + accept.encode() + b"\n"):
+            content = self.content(b"From: alice@example.org\n" + to + b"\nx\n")
+            self.assertRefused(self.answer(self.filter.judge_content_for(envelope, content, self.recipient(accept))), "only alice")
+        partial = replace(dmarc, properties={**dmarc.properties, "partial": True})
+        self.assertRefused(self.reply(accept, findings=[partial]), "only alice")
+        self.assertIsInstance(self.reply(accept, findings=[dmarc]), Delivered)
+
+    def test_neither_a_bounce_nor_the_answer_of_who_is_away_decides(self) -> None:
+        accept = self.addresses()["a"]
+        for fields in ("Auto-Submitted: auto-replied\n", "Auto-Submitted: auto-generated (x); y\n", "Precedence: bulk\n",
+                       "Content-Type: Multipart/Report; report-type=disposition-notification\n"):  # fmt: skip
+            self.assertRefused(self.reply(accept, login=ALICE, fields=fields), "automatic")
+        self.assertRefused(self.reply(accept, login=ALICE, sender=None), "automatic")
+        self.assertEqual(self.contacts(), [])
+        self.assertIsInstance(self.reply(accept, login=ALICE, fields="Auto-Submitted: no\n"), Delivered)
+
+    def test_of_several_addresses_that_one_message_names_the_first_decides(self) -> None:
+        addresses = self.addresses()
+        envelope = self.envelope(ALICE, peer=self.peer(service="submission", login=ALICE))
+        read = [self.answer(self.filter.read(envelope, None, Address.parse(addresses[one]))) for one in "arona"]
+        self.assertEqual([type(one) for one in read], [Delivered, Failed, Failed, Failed, Delivered])
+        self.assertEqual((self.contacts(), {one[0] for one in self.quarantine.done}), (["sender@example.net accepted"], {"release"}))
 
     def test_an_account_is_compared_in_the_form_in_which_users_are_named(self) -> None:
         replies = self.filter._replies
@@ -911,6 +938,15 @@ class Mail(MailCase):
         self.send(MESSAGE, recipients=(ALICE,), address="11.2.3.66")
         self.assertEqual(self.boxes(), [1, 0, 0])
 
+    def test_an_answer_of_who_is_away_makes_no_contact_of_a_stranger(self) -> None:
+        self.serve_contacts()
+        mine = {"sender": ALICE, "recipients": (SENDER,), "service": "submission", "login": ALICE}
+        self.send(b"From: alice@example.org\nAuto-Submitted: auto-replied\n\nx\n", **mine)
+        self.assertEqual(self.order("list", user=ALICE), [])
+        self.assertEqual(self.component("contacts")._automatic, {})
+        self.send(b"From: alice@example.org\n\nx\n", **mine)
+        self.assertEqual(len(self.order("list", user=ALICE)), 1)
+
     def test_a_claimed_contact_is_spared_the_greylist_and_not_the_judgement(self) -> None:
         self.serve_contacts('[[filter]]\nuse = "greylist"\neverybody = true\n[[filter]]\nuse = "scores"\n')
         stranger = {"address": "11.2.3.66", "recipients": (ALICE,)}
@@ -969,6 +1005,6 @@ class Mail(MailCase):
         for sender, author, address, code in (
             (ALICE, ALICE, "11.2.3.10", 550), (BOB, BOB, "11.2.3.9", 550), (ALICE, BOB, "11.2.3.9", 550), (BOB, ALICE, "11.2.3.9", 250),
         ):  # fmt: skip
-            message = f"From: {author}\n\nx\n".encode()
+            message = f"From: {author}\nTo: {accept}\n\nx\n".encode()
             self.assertEqual(self.send(message, sender=sender, recipients=(accept,), address=address).code, code, (sender, author, address))
         self.assertEqual(self.boxes(), [1, 0, 0])
