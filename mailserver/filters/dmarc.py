@@ -123,9 +123,9 @@ class DMARC:
         if worst.result == "fail" and not has_dkim:
             # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
             worst = DMARCResult("temperror", worst.domain, "none", "", "no DKIM result", worst.published, worst.record)
-        if worst.result == "pass" and (whole := _whole(envelope.findings)) is not None:
-            is_partial = (await self._evaluate(worst.domain, whole)).result != "pass"
-            return Pass(findings=(self._finding(worst, partial=is_partial),))
+        if worst.result == "pass" and (sure := _sure(envelope.findings)) is not None:
+            is_weak = (await self._evaluate(worst.domain, sure)).result != "pass"
+            return Pass(findings=(self._finding(worst, weak=is_weak),))
         findings = (self._finding(worst),)
         if worst.result == "temperror" and worst.policy != "none" and await self._may_defer(envelope, content):
             return Defer(f"DMARC: {worst.reason}", "4.7.0", findings=findings)
@@ -173,9 +173,9 @@ class DMARC:
         return await self._resolver.query(name, record_type)
 
     def _finding(
-        self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "", *, partial: bool = False
+        self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "", *, weak: bool = False
     ) -> Finding:
-        """`partial`: only signatures have spoken that show nothing of the whole message.
+        """`weak`: only signatures have spoken whose domain is trying DKIM out.
         `disposition` is what this verdict leads to: "none", "quarantine" or "reject"; `override` says why that is milder than
         what is published, in a word of the reports, and `comment` says more of it.  The one comment that there is is a chain."""
         record = result.record
@@ -193,7 +193,7 @@ class DMARC:
                 "policy": result.policy,
                 "published": result.published,
                 "aligned": result.aligned,
-                "partial": partial,
+                "weak": weak,
                 "record": record.domain if record else "",
                 "testing": record is not None and record.testing,
                 "reason": result.reason,
@@ -240,9 +240,9 @@ def _evidence(findings: Sequence[Finding]) -> tuple[list[Evidence], bool]:
     return found, bool(dkim)
 
 
-def _whole(findings: Sequence[Finding]) -> list[Evidence] | None:
-    """What counts, without signatures of a part of the body and those of a key that is only tried; None where there are none."""
-    rest = [one for one in findings if one.name != "dkim" or not (one.properties.get("partial") or one.properties.get("testing"))]
+def _sure(findings: Sequence[Finding]) -> list[Evidence] | None:
+    """What counts, without signatures of a key that is only tried (RFC 6376 section 3.6.1, t=y); None where there are none."""
+    rest = [one for one in findings if one.name != "dkim" or not one.properties.get("testing")]
     return None if len(rest) == len(findings) else _evidence(rest)[0]
 
 

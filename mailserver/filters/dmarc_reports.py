@@ -249,7 +249,7 @@ def _passed(envelope: Envelope) -> str | None:
     """The author's domain, where DMARC has passed."""
     for one in envelope.findings:
         said = one.properties
-        if one.name == "dmarc" and said.get("result") == "pass" and said.get("domain") and not said.get("partial"):
+        if one.name == "dmarc" and said.get("result") == "pass" and said.get("domain") and not said.get("weak"):
             return str(said["domain"])
     return None
 

@@ -32,6 +32,7 @@ def passed(envelope: Envelope, name: str) -> frozenset[str]:
             and one.properties.get("domain")
             and not one.properties.get("partial")
             and not one.properties.get("testing")
+            and not one.properties.get("weak")
         ]
     )
 

@@ -818,8 +818,8 @@ class Tokens(ContactsCase):
         for to in (b"To: sender@example.net\n", b"", b"Subject: " + accept.encode() + b"\n"):
             content = self.content(b"From: alice@example.org\n" + to + b"\nx\n")
             self.assertRefused(self.answer(self.filter.judge_content_for(envelope, content, self.recipient(accept))), "only alice")
-        partial = replace(dmarc, properties={**dmarc.properties, "partial": True})
-        self.assertRefused(self.reply(accept, findings=[partial]), "only alice")
+        weak = replace(dmarc, properties={**dmarc.properties, "weak": True})
+        self.assertRefused(self.reply(accept, findings=[weak]), "only alice")
         self.assertIsInstance(self.reply(accept, findings=[dmarc]), Delivered)
 
     def test_neither_a_bounce_nor_the_answer_of_who_is_away_decides(self) -> None:
