@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (octets, octets))
     with socket.socket(fileno=int(number)) as server:
         server.set_inheritable(False)
+        ours = os.getpid()
         why = OTHER_VERSION if expected and version().decode("ascii") != expected else ""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
@@ -50,7 +51,10 @@ def main(arguments: Sequence[str]) -> None:
                 job, descriptors = frames.receive(server, octets_most=frames.LONGEST_OCTETS)
                 for descriptor in descriptors:
                     os.close(descriptor)
-                frames.send(server, refused(why) if why else _called(job), octets_most=2 * RESULT_OCTETS)
+                answer = refused(why) if why else _called(job)
+                if os.getpid() != ours:  # the function has forked, and its child comes back as well
+                    os._exit(0)
+                frames.send(server, answer, octets_most=2 * RESULT_OCTETS)
                 del job
             except (EOFError, OSError):
                 return

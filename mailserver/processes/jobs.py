@@ -127,7 +127,8 @@ class JobProcesses:
         for call in list(self._running.values()):
             self._take_away(call)
         for call in calls:
-            call.done.errback(why)
+            if not call.done.called:  # who hears of one may call off another
+                call.done.errback(why)
         if not self._ending:
             return succeed(None)
         ended: Deferred[None] = Deferred()
@@ -220,9 +221,9 @@ class JobProcesses:
             if process.idle is not None:
                 process.idle.cancel()
                 process.idle = None
-            if process.program.poll() is None:
+            if not _has_ended(process.program):
                 return process
-            process.exchange.close()  # it died while it had nothing to do
+            self._part(process)  # it died while it had nothing to do, and what it has started need not have
         program, end = spawn("mailserver.processes.job_process", (str(self._memory_octets()), self._version()))
         return _Process(program, ProcessExchange(self._reactor, end, answer_octets_most=2 * RESULT_OCTETS))
 
@@ -257,3 +258,13 @@ class JobProcesses:
         for one in ended:
             if not one.called:
                 one.callback(None)
+
+
+def _has_ended(program: subprocess.Popen[bytes]) -> bool:
+    """Whether it has.  It stays to be waited for, so that its number is still its own, and its group's."""
+    if program.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except OSError:
+        return True

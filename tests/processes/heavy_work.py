@@ -76,3 +76,14 @@ def surroundings() -> tuple[list[str], int, int, str, int]:
 
 def child_that_waits() -> int:
     return subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL).pid
+
+
+def fork_and_return() -> str:
+    """Both return."""
+    return "the child's" if os.fork() == 0 else "the parent's"
+
+
+def fork_and_raise() -> str:
+    if os.fork() == 0:
+        raise ValueError("the child's")
+    return "the parent's"

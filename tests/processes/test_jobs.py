@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,8 @@ from tests.processes.heavy_work import (
     child_that_waits,
     die,
     for_ever,
+    fork_and_raise,
+    fork_and_return,
     kinds_of,
     length,
     much,
@@ -241,6 +244,29 @@ class Ends(JobCase):
         child = await self.jobs.run(child_that_waits)
         await self.failed(self.jobs.run(for_ever, seconds=0.2), "late")
         await self.until(lambda: has_ended(child))
+
+    async def test_a_function_that_forks_answers_once_and_its_child_answers_nobody(self) -> None:
+        for function in (fork_and_return, fork_and_raise):
+            self.assertEqual(await self.jobs.run(function), "the parent's")
+            for number in range(3):
+                await deferToThread(time.sleep, 0.05)
+                self.assertEqual(await self.jobs.run(as_it_is, number), number)
+
+    async def test_what_a_process_that_died_between_two_calls_has_started_ends_too(self) -> None:
+        child = await self.jobs.run(child_that_waits)
+        number = await self.jobs.run(process_number)
+        os.kill(number, signal.SIGKILL)
+        await self.until(lambda: has_ended(number))
+        self.assertNotEqual(await self.jobs.run(process_number), number)
+        await self.until(lambda: has_ended(child))
+
+    async def test_at_the_end_a_call_that_another_ones_end_has_called_off_holds_up_nobody(self) -> None:
+        first, second, third = (self.jobs.run(for_ever) for _ in range(3))
+        first.addErrback(lambda _: second.cancel())
+        await self.jobs.stop()
+        await first
+        await self.assertFailure(second, CancelledError)
+        await self.assertFailure(third, AllHang)
 
     async def test_an_idle_process_is_ended(self) -> None:
         self.patch(sys.modules[JobProcesses.__module__], "IDLE_SECONDS", 0.05)
