@@ -84,7 +84,7 @@ class MemoryRegister:
         """As they are."""
         return Lent(kind, name), services
 
-    def built(self, lent: Lent, component: Any) -> None:
+    def built(self, lent: Lent, component: Any, use: str = "") -> None:
         """It is there."""
 
     def of(self, component: Any) -> None:
