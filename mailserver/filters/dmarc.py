@@ -51,7 +51,7 @@ WORST_FIRST = (  # by what follows: result and policy, "" where nobody knows it
     *(("fail", policy) for policy in ("reject", "quarantine")),
     *(("temperror", policy) for policy in ("reject", "quarantine", "")),
     *((result, "none") for result in ("fail", "temperror")),
-)
+)  # then those that take no part, and last who passes: he answers for nobody beside him
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
@@ -208,7 +208,7 @@ class DMARC:
 
 def _place(result: DMARCResult) -> int:
     found = result.result, result.policy
-    return WORST_FIRST.index(found) if found in WORST_FIRST else len(WORST_FIRST) + (result.result != "pass")
+    return WORST_FIRST.index(found) if found in WORST_FIRST else len(WORST_FIRST) + (result.result == "pass")
 
 
 def _passed_before(findings: Sequence[Finding]) -> tuple[frozenset[str], str]:

@@ -174,6 +174,12 @@ class Verdicts(DMARCCase):
         self.resolver.failing.add("_dmarc.example.net")
         self.assertIs(type(self.asked(NO_DKIM, message=message)), Defer)
 
+    def test_an_author_who_passes_answers_for_nobody_beside_him(self) -> None:
+        for authors in (b"ceo@shop.example, alice@example.net", b"alice@example.net, ceo@shop.example"):
+            message = MESSAGE.replace(b"Alice <alice@example.net>", authors)
+            [finding] = self.asked(dkim("example.net"), message=message).findings
+            self.assertEqual((finding.properties["result"], finding.properties["domain"]), ("none", "shop.example"))
+
     def test_without_a_look_at_signatures_nothing_fails(self) -> None:
         verdict = self.asked(spf("evil.example"), SPAMMER)
         self.assertIs(type(verdict), Pass)
