@@ -66,14 +66,16 @@ class DKIM:
             verify(one, content.headers, bodies, None if one.signature is None else keys[one.signature.key_name], now=now)
             for one in found
         ]
-        return Pass(findings=tuple([self._finding(result) for result in results]))
+        words = [result.result for result in results]
+        return Pass(findings=tuple([self._finding(one, counts=one.result not in words[:n]) for n, one in enumerate(results)]))
 
-    def _finding(self, result: DKIMResult) -> Finding:
+    def _finding(self, result: DKIMResult, *, counts: bool = True) -> Finding:
+        """`counts`: it has a score.  Who signs with two keys says nothing more than who signs with one."""
         who = f"{result.domain} ({result.selector}, {result.algorithm})" if result.domain else ""
         words = " ".join(filter(None, [result.result, who, result.reason and f": {result.reason}"])).replace(" :", ":")
         return Finding(
             "dkim",
-            self._scores.get(result.result, 0.0),
+            self._scores.get(result.result, 0.0) if counts else 0.0,
             words,
             {
                 "result": result.result,

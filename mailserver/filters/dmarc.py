@@ -155,7 +155,9 @@ class DMARC:
         if self._options.reject == "never" or "List-Id" in content.headers:
             return False
         least = self._options.second_findings
-        return self._options.reject == "always" or any(one.score >= least.get(one.name, math.inf) for one in envelope.findings)
+        return self._options.reject == "always" or any(
+            one.score >= least.get(one.name, math.inf) and not one.properties.get("noted") for one in envelope.findings
+        )
 
     async def _may_defer(self, envelope: Envelope, content: Content) -> bool:
         """Twice for the same message, by whatever host it is tried again."""

@@ -22,6 +22,7 @@ __all__ = ["PrivateKey", "PublicKey", "is_shown", "parse_key", "read_private_key
 
 RSA_BITS_LEAST = 1024  # RFC 8301 section 3.2: shorter keys must not be accepted
 RSA_BITS_MOST = 8192  # what a longer one costs is the verifier's
+EXPONENT_BITS_MOST = 64  # everybody's is 65537; one as long as the key makes each look at a signature a hundred times as dear
 RSA_BITS = 2048
 PREHASHED = Prehashed(SHA256())
 
@@ -87,6 +88,8 @@ def _public_key(kind: str, text: str) -> RSAPublicKey | Ed25519PublicKey:
         raise TagFault("the key is of another kind than its record says")
     if not RSA_BITS_LEAST <= found.key_size <= RSA_BITS_MOST:
         raise TagFault(f"the key has {found.key_size} bits")
+    if found.public_numbers().e.bit_length() > EXPONENT_BITS_MOST:
+        raise TagFault(f"the exponent of the key has more than {EXPONENT_BITS_MOST} bits")
     return found
 
 

@@ -52,6 +52,12 @@ class Findings(FilterCase):
         self.assertEqual([one.properties["result"] for one in self.found(twice)], ["pass", "permerror", "pass"])
         self.assertEqual(asked, [NAME])
 
+    def test_of_several_that_come_to_the_same_one_has_the_score(self) -> None:
+        broken = signed(MESSAGE.replace(b"Subject:", b"Subject: other")).prefix
+        content = signed().with_prefix(broken).with_prefix(signed().prefix).with_prefix(broken)
+        found = [(one.properties["result"], one.score) for one in self.found(content)]
+        self.assertEqual(found, [("fail", 0.5), ("pass", -0.1), ("fail", 0), ("pass", 0)])
+
     def test_a_message_without_one(self) -> None:
         [finding] = self.found(Content.of(MESSAGE), none=0.3)
         self.assertEqual((finding.properties["result"], finding.score), ("none", 0.3))

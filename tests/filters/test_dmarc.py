@@ -93,6 +93,10 @@ class Verdicts(DMARCCase):
             envelope = replace(self.envelope(), findings=(tried, *verdict.findings))
             self.assertIs("example.net" in proved_domains(envelope), is_evidence, more)
 
+    def test_a_virus_that_is_only_noted_is_no_second_one(self) -> None:
+        for noted, kind in ((True, Quarantine), (False, Refuse)):
+            self.assertIs(type(self.asked(NO_DKIM, Finding("virus", 5.0, "PUA.X", {"signature": "PUA.X", "noted": noted}))), kind)
+
     def test_always_refuses_without_a_second_one(self) -> None:
         self.assertIs(type(self.asked(NO_DKIM, reject="always")), Refuse)
         self.policy("quarantine")

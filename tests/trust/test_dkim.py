@@ -6,6 +6,8 @@ import base64
 import time
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -218,6 +220,12 @@ class Verifying(SynchronousTestCase):
         self.assertEqual(results(signed(), None)[0].reason, "there is no key of this name")
         for record in (b"v=DKIM1; p=", b"v=DKIM1; k=ed25519; p= "):
             self.assertEqual(results(signed(), record)[0].reason, "the key has been revoked")
+
+    def test_a_key_that_is_dear_to_verify_with_is_of_no_use(self) -> None:
+        for bits, word in ((64, "fail"), (65, "permerror"), (2047, "permerror")):
+            numbers = RSAPublicNumbers((1 << bits) - 1, (1 << 2047) | (1 << 2046) | 1)
+            octets = numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            self.assertEqual(words(signed(), b"p=" + base64.b64encode(octets)), [word], bits)
 
     def test_what_the_dns_could_not_tell_is_temporary(self) -> None:
         content = signed()
