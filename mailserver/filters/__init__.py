@@ -31,6 +31,8 @@ In the order in which they are read:
 * `account_records`: accounts whose sending is stopped: how each stands in the records
 * `account_book`: the same in memory and in the records
 * `account_memory`: what is known of accounts that send, and what was counted lately
+* `account_complaints`: complaints of others about their mail (ARF)
+* `account_outcomes`: what comes of it: recipients who do not exist, what other hosts refuse
 * `account_notes`: what postmaster and the user are written
 * `account_rounds`: what follows: mail in the queue is held or released, people are told
 * `account_commands`: what people may do with them

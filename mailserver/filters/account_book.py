@@ -39,7 +39,8 @@ class AccountBook:
     async def read(self) -> None:
         """Take up what the records have, and write what could not be written.  Raises `StorageFault`."""
         for one in list(self._unwritten.values()):
-            await self._write(one)
+            if self._unwritten.get(one.account) is one:  # else it was let go meanwhile
+                await self._write(one)
         while True:
             changes = self._changes
             stopped = {account_of(key): read_stopped(key, value) for key, value in await self._all(STOPPED)}
@@ -83,6 +84,7 @@ class AccountBook:
 
     async def _write(self, stopped: StoppedAccount) -> None:
         await self._records.put(key_of(STOPPED, stopped.account), stopped.octets())
+        self._changes += 1  # who has read before this was written must not take its absence for the truth
         if self._unwritten.get(stopped.account) is stopped:
             del self._unwritten[stopped.account]
 

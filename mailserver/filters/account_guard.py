@@ -7,21 +7,19 @@ rules, in words, are in docs/filters.md.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.api import (
     Address,
-    AddressError,
     AttemptVerdict,
     CannotTell,
     ComponentCommand,
@@ -55,29 +53,23 @@ from mailserver.api import (
     StorageBroken,
     StorageFault,
     Verdict,
-    normal_local,
 )
 from mailserver.filters.account_book import AccountBook
 from mailserver.filters.account_commands import commands_of
+from mailserver.filters.account_complaints import Complaints
 from mailserver.filters.account_memory import AccountMemory, account_network
 from mailserver.filters.account_notes import warning_to_postmaster
-from mailserver.filters.account_records import LOGINS_MOST, StoppedAccount, account_name
+from mailserver.filters.account_outcomes import AccountOutcomes, remember_latest
+from mailserver.filters.account_records import LOGINS_MOST, StoppedAccount, account_of_login
 from mailserver.filters.account_rounds import POSTMASTER, AccountRounds
 from mailserver.filters.account_signals import SIGNALS, SignalLimits, Suspicion, weighed
-from mailserver.filters.evidence import is_answered_for, normal_addresses, proved_domains
-from mailserver.trust.arf import read_complaint
+from mailserver.filters.evidence import normal_addresses
 
 __all__ = ["AccountGuard", "AccountGuardOptions", "factory"]
 
 FINDING = "account"
-ROLES = ("abuse", "postmaster")  # people read these: complaints to them are looked at on their way
-KINDS = frozenset(["abuse", "fraud", "virus"])
 LEARNT = ("networks", "recipients")  # signals that say "new": of an account of which nothing is known, everything is
-REMEMBERED_MOST = 20_000  # connections, messages on their way out, accounts
-MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")  # as in `trust.arf`
-NO_SUCH_USER = re.compile(r"550[ -]5\.1\.1 ")
-REFUSED = re.compile(r"55[0134][ -](?!5\.[34]\.)")  # not for its size, nor since no host could be reached in time
-OF_THIS_HOST = "by a policy of this host"  # another component's `GiveUp`
+Facts = dict[str, str | int | float | bool | None]
 Limit = Annotated[int, Field(ge=0, le=1_000_000)]
 Days = Annotated[Duration, Field(ge=0, le=366 * 86_400)]
 Window = Annotated[Duration, Field(ge=60, le=30 * 86_400)]
@@ -155,25 +147,29 @@ class AccountGuard:
         self._services = services
         self._clock = services.clock
         self.reads = (options.complaints_to,) if options.complaints_to else ()
-        self._complaints_at = frozenset([*self.reads, *ROLES])
         self._thresholds = {
             name: SignalLimits(getattr(options, name), getattr(options, f"{name}_alone")) for name in SIGNALS
         }
         self._while_learning = self._thresholds | {
             name: replace(self._thresholds[name], suspicious=0) for name in LEARNT
         }
-        self._without = frozenset([_account(one) for one in options.without])
+        self._without = frozenset([account_of_login(one) for one in options.without])
         self._memory = AccountMemory(
             services.state, services.clock, window_seconds=options.window, learning_seconds=options.learning
         )
+        self._outcomes = AccountOutcomes(
+            self._memory, self._count, in_reactor=services.in_reactor, is_own_domain=services.is_own_domain
+        )
+        self._complaints = Complaints(
+            self._memory, names=self.reads, reporters=options.reporters,
+            is_own_domain=services.is_own_domain, run_in_thread=services.run_in_thread,
+        )  # fmt: skip
         self.book = AccountBook(services.records)
         self._rounds = AccountRounds(
             self.book, services.waiting_mail, services.send,
             begin_anew=self._memory.begin_anew, hostname=services.hostname, postmaster=options.postmaster,
         )  # fmt: skip
         self._logins: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # of an account, the latest last
-        self._messages: OrderedDict[str, tuple[str, float]] = OrderedDict()  # on their way out: whose, and since when
-        self._connections: OrderedDict[str, str] = OrderedDict()  # who has logged in on it; the observer's thread alone
         self._under_way: set[Deferred[None]] = set()
 
     # --- Life. ---
@@ -193,8 +189,10 @@ class AccountGuard:
 
     async def run_periodically(self) -> None:
         """Take up what commands have changed while no server ran, and do what is owed."""
-        await self.book.read()
-        await self._rounds.go()
+        try:
+            await self.book.read()
+        finally:  # what is owed does not wait for that
+            await self._rounds.go()
 
     def commands(self) -> Sequence[ComponentCommand]:
         """What `mailserver user lock`, `unlock`, `show` and `list` ask for."""
@@ -243,7 +241,7 @@ class AccountGuard:
     async def _look_at_login(self, account: str, peer: Peer) -> None:
         words = f"{peer.address}{', ' + peer.login_note if peer.login_note else ''}"
         before = self._logins.pop(account, ())
-        _remember(self._logins, account, (*[one for one in before if one != words], words)[-LOGINS_MOST:])
+        remember_latest(self._logins, account, (*[one for one in before if one != words], words)[-LOGINS_MOST:])
         ip = peer.ip
         if ip is None or any(ip in network for network in self._options.exempt):
             return
@@ -298,8 +296,12 @@ class AccountGuard:
     def _go(self, account: str) -> None:
         going: Deferred[None] = Deferred.fromCoroutine(self._rounds.go(account))
         self._under_way.add(going)
-        going.addErrback(lambda failure: self.log.failure("what follows for {account} waits", failure, account=account))
+        going.addErrback(self._tell_fault, account)
         going.addBoth(lambda _: self._under_way.discard(going))
+
+    def _tell_fault(self, failure: Failure, account: str) -> None:
+        if not failure.check(CancelledError):  # at the stop: it stands in the records
+            self.log.failure("what follows for {account} waits", failure, account=account)
 
     # --- On its way out. ---
 
@@ -313,121 +315,42 @@ class AccountGuard:
         if account in self.book.stopped:
             self._rounds.look_again(account)
             return Postpone("the account is stopped")
-        if envelope.id not in self._messages:
-            _remember(self._messages, envelope.id, (account, envelope.received_at))
-            identity = MESSAGE_ID.search(content.headers.get("Message-ID") or "")
-            try:
-                await self._memory.remember_sent(account, identity[0] if identity else "")
-            except StorageBroken as fault:
-                self.log.warn("{id}: who has sent it is not remembered: {fault}", id=envelope.id, fault=fault)
+        await self._outcomes.leaves(account, envelope, content)
         return Proceed()
 
     def observe(self, step: Mapping[str, object]) -> None:
-        """Log-ins, recipients who do not exist, and what other hosts have refused.  In a thread of its own."""
-        call: Future[None] | None = None  # nobody waits for it
-        match step.get("step"):
-            case "login":
-                _remember(self._connections, str(step.get("id")), _account(str(step.get("account") or "")))
-            case "closed":
-                self._connections.pop(str(step.get("id")), None)
-            case "refused" if step.get("stage") == "rcpt" and NO_SUCH_USER.match(str(step.get("reply") or "")):
-                account = self._connections.get(str(step.get("connection")))
-                if account:
-                    call = self._services.in_reactor(self._observed, account, "unknown", str(step.get("recipient")), "")
-            case "failed" if REFUSED.match(reply := str(step.get("reply") or "")) and OF_THIS_HOST not in reply:
-                call = self._services.in_reactor(self._refused, str(step.get("id")), str(step.get("recipient")), reply)
-        if call is not None:
-            call.add_done_callback(_tell_fault)
-
-    async def _refused(self, id: str, recipient: str, reply: str) -> None:
-        account, since = self._messages.get(id, ("", 0.0))
-        try:
-            is_ours = self._services.is_own_domain(Address.parse(recipient, utf8=True).domain)
-        except AddressError:
-            is_ours = False
-        if account and not is_ours and await self._sent_since(account, since):
-            await self._observed(account, "refusals", recipient, f"{recipient}: {reply}")
-
-    async def _sent_since(self, account: str, since: float) -> bool:
-        """It was sent after the account was last let go: what was held before goes on being refused."""
-        try:
-            return since >= await self._memory.anew_at(account)
-        except StorageBroken:
-            return False
-
-    async def _observed(self, account: str, signal: str, what: str, example: str) -> None:
-        try:
-            await self._count(account, signal, what, example)
-        except StorageBroken as fault:
-            self.log.warn("what has come of mail of {account} cannot be counted: {fault}", account=account, fault=fault)
+        """What comes of it.  In a thread of its own."""
+        self._outcomes.observe(step)
 
     # --- Complaints. ---
 
     async def _look_for_complaint(self, envelope: Envelope, content: Content) -> Verdict:
-        """It goes on to whoever reads it.  It counts where it is shown whose it is, and an account here has sent that mail."""
-        kind = (content.headers.get("Content-Type") or "").lower()
-        if envelope.peer.login or not kind.startswith("multipart/report") or not self._is_for_us(envelope):
-            return Pass()
-        complaint = await self._services.run_in_thread(read_complaint, content)
-        if complaint is None or complaint.kind not in KINDS:
-            return Pass()
-        reporters = proved_domains(envelope)
-        wanted = self._options.reporters
-        known = sorted([one for one in reporters if not wanted or is_answered_for(one, wanted)])
-        account = ""
+        """It goes on to whoever reads it."""
         try:
-            account = await self._memory.sender_of(complaint.message_id) if known else ""
-            if account:
-                example = f"{complaint.kind}: {known[0]} about {complaint.message_id}"
-                await self._count(account, "complaints", complaint.message_id, example)
+            found = await self._complaints.find(envelope, content)
+            if found is None:
+                return Pass()
+            if found.account:
+                await self._count(found.account, "complaints", found.message_id, found.words)
         except StorageBroken as fault:
             self.log.warn("{id}: a complaint cannot be counted: {fault}", id=envelope.id, fault=fault)
-        if account:
-            words = f"a complaint of {known[0]} about {account}"
-        else:
-            words = "a complaint about nothing that is known here" if known else "a complaint, and nothing shows whose"
-        return Pass(findings=(Finding(FINDING, 0.0, words[:1000], {"result": "complaint", "counts": bool(account)}),))
-
-    def _is_for_us(self, envelope: Envelope) -> bool:
-        return any(
-            normal_local(one.address.local).partition("+")[0] in self._complaints_at
-            and (not one.address.domain or self._services.is_own_domain(one.address.domain))
-            for one in envelope.recipients
-        )
+            return Pass()
+        facts: Facts = {"result": "complaint", "account": found.account, "counts": bool(found.account)}
+        return Pass(findings=(Finding(FINDING, 0.0, found.words[:1000], facts),))
 
     async def read(self, envelope: Envelope, content: Content, address: Address) -> Outcome:
         """Mail to the address for complaints: what it says was counted when it came."""
         return Delivered("read as a complaint when it came")
 
 
-def _tell_fault(call: Future[None]) -> None:
-    """What nobody foresaw would be lost with the answer."""
-    if not call.cancelled() and (error := call.exception()) is not None and not isinstance(error, RuntimeError):
-        AccountGuard.log.error("a step could not be counted: {error}", error=f"{type(error).__name__}: {error}")
-
-
 def _finding(found: Suspicion) -> Finding:
-    facts: dict[str, str | int | float | bool | None] = {one.signal: one.count for one in found.counting}
+    facts: Facts = {one.signal: one.count for one in found.counting}
     return Finding(FINDING, 0.0, found.words[:1000], {"result": "would stop" if found.stops else "suspicious", **facts})
 
 
 def _login_of(peer: Peer) -> str:
     """The account that sends, "" where nobody has logged in; a program of this host is none."""
-    return "" if peer.address == "local" else _account(peer.login)
-
-
-def _account(login: str) -> str:
-    try:
-        return account_name(login) if login else ""
-    except ValueError:
-        return ""
-
-
-def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > REMEMBERED_MOST:
-        kept.popitem(last=False)
+    return "" if peer.address == "local" else account_of_login(peer.login)
 
 
 @implementer(IComponentFactory)

@@ -1,6 +1,7 @@
 """What is known of accounts that send, and what was counted lately: facts that nobody misses.
 
-    since       <account>                 when it was first seen to send
+    since       <account>                 it was seen to send
+    learning    <account>                 for the first time, not long ago
     networks    <account>                 the networks it has used lately (`mail.recent_tags`)
     to          <account> <digest>        somebody it has written to
     kept        <account>                 how many of those are kept
@@ -57,14 +58,9 @@ class AccountMemory:
 
     async def is_learning(self, account: str) -> bool:
         """Whether the account is so new that nobody knows what is usual for it.  The first question begins that time."""
-        now = self._clock.seconds()
-        if await self._state.put_if_absent(f"since\t{account}", repr(now).encode(), SINCE_SECONDS):
-            return self._learning_seconds > 0
-        try:
-            since = float(await self._state.get(f"since\t{account}") or b"")
-        except ValueError:
-            since = now
-        return now < since + self._learning_seconds
+        if await self._state.put_if_absent(f"since\t{account}", b"1", SINCE_SECONDS):
+            await self._state.put(f"learning\t{account}", b"1", self._learning_seconds)
+        return self._learning_seconds > 0 and await self._state.get(f"learning\t{account}") is not None
 
     async def is_new_network(self, account: str, network: str) -> bool:
         """Whether the account has not used it within 30 days.  From now on it has."""

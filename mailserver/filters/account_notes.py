@@ -15,6 +15,7 @@ from mailserver.filters.account_signals import SIGNALS, SeenSignal
 __all__ = ["note_to_postmaster", "note_to_user", "warning_to_postmaster"]
 
 LINE_CHARACTERS = 160
+ADDRESS = re.compile(r"[A-Za-z0-9._+\-]{1,64}@[a-z0-9.\-]{1,255}")  # others are left to the envelope
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -36,7 +37,7 @@ def note_to_postmaster(stopped: StoppedAccount, *, hostname: str) -> bytes:
         "",
         "`unlock` lets go what is held: drop first what is not the user's own (mailserver queue drop).",
     ]
-    return _message(f"The account {account} is stopped: it can send no mail", text, hostname=hostname)
+    return _message("", f"The account {account} is stopped: it can send no mail", text, hostname=hostname)
 
 
 def note_to_user(stopped: StoppedAccount, *, hostname: str) -> bytes:
@@ -52,7 +53,7 @@ def note_to_user(stopped: StoppedAccount, *, hostname: str) -> bytes:
         "",
         "Please ask your postmaster to unlock your account.",
     ]
-    return _message("Your account can send no mail at the moment", text, hostname=hostname)
+    return _message(stopped.account, "Your account can send no mail at the moment", text, hostname=hostname)
 
 
 def warning_to_postmaster(account: str, seen: Sequence[SeenSignal], logins: Sequence[str], *, hostname: str) -> bytes:
@@ -65,7 +66,7 @@ def warning_to_postmaster(account: str, seen: Sequence[SeenSignal], logins: Sequ
         *_logins(logins),
         f"    mailserver user lock {name}",
     ]
-    return _message(f"The account {name} may have been taken over", text, hostname=hostname)
+    return _message("", f"The account {name} may have been taken over", text, hostname=hostname)
 
 
 def _reasons(stopped: StoppedAccount) -> list[str]:
@@ -88,10 +89,11 @@ def _logins(logins: Sequence[str]) -> list[str]:
     return ["Its latest log-ins:", "", *[f"      {_line(one)}" for one in logins], ""] if logins else []
 
 
-def _message(subject: str, text: Sequence[str], *, hostname: str) -> bytes:
+def _message(to: str, subject: str, text: Sequence[str], *, hostname: str) -> bytes:
     title = subject if subject.isascii() else "An account can send no mail"
     header = (
         f'From: "Mail server" <MAILER-DAEMON@{hostname}>',
+        *([f"To: <{to}>"] if ADDRESS.fullmatch(to) else []),
         f"Subject: {title}",
         "Auto-Submitted: auto-generated",  # RFC 3834 section 5
         "MIME-Version: 1.0",

@@ -24,6 +24,7 @@ __all__ = [
     "StoppedAccount",
     "account_name",
     "account_of",
+    "account_of_login",
     "key_of",
     "read_released",
     "read_stopped",
@@ -107,6 +108,14 @@ def account_name(text: str) -> str:
     except AddressError:
         return name.lower()
     return f"{local}@{domain}" if domain else local
+
+
+def account_of_login(login: str) -> str:
+    """The same of a `Peer.login`; "" where that is none."""
+    try:
+        return account_name(login) if login else ""
+    except ValueError:
+        return ""
 
 
 def read_stopped(key: str, value: bytes) -> StoppedAccount:

@@ -5,12 +5,13 @@ Each is owed until it is done, over restarts, too.  One account's trouble keeps 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailserver.api import Address, AddressError, CannotTell, IWaitingMail, StorageFault
 from mailserver.filters.account_book import AccountBook
@@ -33,7 +34,7 @@ class AccountRounds:
         waiting_mail: IWaitingMail,
         send: Any,
         *,
-        begin_anew: Callable[[str], Awaitable[None]],
+        begin_anew: Callable[[str], Coroutine[Any, Any, None]],
         hostname: str,
         postmaster: Address | None,
     ) -> None:
@@ -63,11 +64,17 @@ class AccountRounds:
         finally:
             self._lock.release()
 
-    async def _guarded(self, account: str, work: Any) -> None:
-        try:
-            await work
-        except (StorageFault, CannotTell, OSError) as fault:
-            self.log.error("the account {account}: what is owed to it waits: {fault}", account=account, fault=str(fault))
+    async def _guarded(self, account: str, work: Coroutine[Any, Any, None]) -> None:
+        await Deferred.fromCoroutine(work).addErrback(self._tell_fault, account)
+
+    def _tell_fault(self, failure: Failure, account: str) -> None:
+        if failure.check(CancelledError):
+            failure.raiseException()
+        if failure.check(StorageFault, CannotTell, OSError):
+            fault = failure.getErrorMessage()
+            self.log.error("the account {account}: what is owed to it waits: {fault}", account=account, fault=fault)
+        else:
+            self.log.failure("the account {account}: what is owed to it waits", failure, account=account)
 
     async def _release(self, released: ReleasedAccount) -> None:
         if released.account not in self._book.stopped:  # else it was stopped again: what is held stays so

@@ -44,6 +44,14 @@ class WithoutServer(CommandCase):
         self.assertIn("is not stopped", said.err)
         self.assertEqual(self.command("user", "show", ALICE, "--json").json, {})
 
+    def test_a_stopped_account_gets_no_other_name(self) -> None:
+        self.done("lock", ALICE)
+        said = self.command("user", "rename", ALICE, "carol@example.org")
+        self.assertEqual((said.code, said.out), (1, ""))
+        self.assertIn("is stopped", said.err)
+        self.done("unlock", ALICE)
+        self.assertEqual(self.command("user", "rename", ALICE, "carol@example.org").code, 0)
+
     def test_a_disabled_account_may_be_stopped_too(self) -> None:
         self.done("disable", BOB)
         self.done("lock", BOB)

@@ -7,8 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.filters.account_book import AccountBook
 from mailserver.filters.account_guard import TAKEN_OVER, factory
 from mailserver.filters.account_records import (
     ReleasedAccount,
@@ -22,10 +24,11 @@ from mailserver.filters.account_signals import SIGNALS, SeenSignal, SignalLimits
 from mailserver.interfaces import CannotDo
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Defer, Delivered, Finding, Pass, Remote
-from mailserver.mail.faults import StorageFull
+from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.outbound_answers import Postpone, Proceed
 from mailserver.mail.parcel import Destination
 from mailserver.testing import FilterCase
+from mailserver.testing.waiting_mail import MemoryWaitingMail
 from tests.any_octets import any_octets
 
 USERS = ALICE, BOB, CAROL, DAVE, ERIN = tuple([f"{name}@example.org" for name in ("alice", "bob", "carol", "dave", "erin")])
@@ -153,6 +156,11 @@ class GuardCase(FilterCase):
     def run_round(self, seconds: float = 0) -> None:
         self.clock.advance(seconds)
         self.answer(self.guard.run_periodically())
+
+    def assertFailure(self, guard: Any) -> None:
+        self.clock.advance(10)
+        with self.assertRaises(StorageBroken):
+            self.answer(guard.run_periodically())
 
     @property
     def stopped(self) -> list[str]:
@@ -318,6 +326,110 @@ class WhatCounts(GuardCase):
             self.guard.observe(step)
 
 
+class Book(FilterCase):
+    """What is read while something is written."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reading: list[Deferred[Any]] = []
+        self.book = AccountBook(self)  # type: ignore[arg-type]
+        self.kept: dict[str, bytes] = {}
+
+    def items(self, first: str, before: str, most: int) -> Deferred[Any]:
+        """Answers as it is now, when the test says so."""
+        found = [(key, value) for key, value in sorted(self.kept.items()) if first <= key < before]
+        answer: Deferred[Any] = Deferred()
+        answer.addCallback(lambda _: found)
+        self.reading.append(answer)
+        return answer
+
+    async def put(self, key: str, value: bytes) -> None:
+        self.kept[key] = value
+
+    async def drop(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+    async def get(self, key: str) -> bytes | None:
+        return self.kept.get(key)
+
+    def read_on(self) -> None:
+        while self.reading:
+            self.reading.pop(0).callback(None)
+
+    def test_who_is_stopped_while_it_is_read_stays_so(self) -> None:
+        reading = Deferred.fromCoroutine(self.book.read())
+        self.answer(self.book.keep(StoppedAccount(ALICE, 5.0)))
+        self.read_on()
+        self.successResultOf(reading)
+        self.assertEqual(list(self.book.stopped), [ALICE])
+
+    def writing_later(self) -> list[Deferred[None]]:
+        """From now on a put is done when the test says so."""
+        waiting: list[Deferred[None]] = []
+        put = self.put
+
+        async def put_later(key: str, value: bytes) -> None:
+            waiting.append(Deferred())
+            await waiting[-1]
+            await put(key, value)
+
+        self.patch(self, "put", put_later)
+        return waiting
+
+    def test_who_is_written_while_others_are_read_stays_stopped(self) -> None:
+        waiting = self.writing_later()
+        self.book._unwritten = {BOB: StoppedAccount(BOB, 5.0)}
+        reading = Deferred.fromCoroutine(self.book.read())
+        keeping = Deferred.fromCoroutine(self.book.keep(StoppedAccount(ALICE, 5.0)))
+        waiting[0].callback(None)  # bob's; now it is read, without alice
+        waiting[1].callback(None)
+        self.successResultOf(keeping)
+        while self.reading:
+            self.read_on()
+        self.successResultOf(reading)
+        self.assertEqual(sorted(self.book.stopped), [ALICE, BOB])
+
+    def test_who_is_let_go_while_another_is_written_stays_so(self) -> None:
+        waiting = self.writing_later()
+        self.book._unwritten = {user: StoppedAccount(user, 5.0) for user in (BOB, ALICE)}
+        self.book.stopped = dict(self.book._unwritten)
+        reading = Deferred.fromCoroutine(self.book.read())
+        going = Deferred.fromCoroutine(self.book.let_go(ReleasedAccount(ALICE, 6.0, "root")))
+        waiting[1].callback(None)
+        self.successResultOf(going)
+        waiting[0].callback(None)
+        for one in waiting[2:]:
+            one.callback(None)
+        while self.reading:
+            self.read_on()
+        self.successResultOf(reading)
+        self.assertEqual((list(self.book.stopped), sorted(self.kept)), ([BOB], [f"released\t{ALICE}", f"stopped\t{BOB}"]))
+
+    def test_who_is_let_go_while_it_is_read_stays_so(self) -> None:
+        self.answer(self.book.keep(StoppedAccount(ALICE, 5.0)))
+        reading = Deferred.fromCoroutine(self.book.read())
+        self.assertTrue(self.answer(self.book.let_go(ReleasedAccount(ALICE, 6.0, "root"))))
+        self.read_on()
+        self.successResultOf(reading)
+        self.assertEqual((list(self.book.stopped), list(self.book.released)), ([], [ALICE]))
+
+    def test_what_could_not_be_written_is_not_written_once_it_was_let_go(self) -> None:
+        stopped = StoppedAccount(ALICE, 5.0)
+        self.book._unwritten = {ALICE: stopped}
+        self.book.stopped = {ALICE: stopped}
+        self.assertTrue(self.answer(self.book.let_go(ReleasedAccount(ALICE, 6.0, "root"))))
+        reading = Deferred.fromCoroutine(self.book.read())
+        self.read_on()
+        self.successResultOf(reading)
+        self.assertEqual((list(self.book.stopped), list(self.kept)), ([], [f"released\t{ALICE}"]))
+
+    def test_one_that_is_let_go_twice_is_released_twice(self) -> None:
+        first, second = ReleasedAccount(ALICE, 6.0, "root"), ReleasedAccount(ALICE, 7.0, "root")
+        self.kept[key_of("released", ALICE)] = second.octets()
+        self.answer(self.book.done(first))
+        self.assertEqual(list(self.kept), [f"released\t{ALICE}"])
+
+
 class Stopped(GuardCase):
     def setUp(self) -> None:
         super().setUp()
@@ -465,6 +577,45 @@ class Stopped(GuardCase):
         self.records.failing.clear()
         self.assertPassed(judging.sender(self.envelope_of(BOB)).verdict)
         self.assertDeferred(judging.sender(self.envelope_of(ALICE)).verdict)
+
+    def test_broken_records_keep_nobodys_mail_from_being_held(self) -> None:
+        self.records.failing.update(("put", "items"))
+        self.take_over()
+        self.assertFailure(self.guard)
+        self.assertEqual(self.waiting_mail.held, {ALICE: 3})
+        self.assertEqual(len(self.send_mail.sent), 2)
+
+    def test_a_fault_about_one_account_is_no_other_accounts_matter(self) -> None:
+        hold = self.waiting_mail.hold
+
+        async def broken(login: str, why: str) -> tuple[int, int]:
+            if login == ALICE:
+                raise TypeError("nobody foresaw that")
+            return await hold(login, why)
+
+        self.patch(self.waiting_mail, "hold", broken)
+        for user in (ALICE, BOB):
+            self.order("lock", account=user)
+        self.run_round()
+        self.assertEqual(self.waiting_mail.held, {BOB: 2})
+        self.assertEqual([self.guard.book.stopped[user].is_held for user in (ALICE, BOB)], [False, True])
+        self.assertGreaterEqual(len(self.flushLoggedErrors(TypeError)), 2)
+
+    def test_what_is_under_way_at_the_stop_is_done_after_the_next_start(self) -> None:
+        waiting: list[Deferred[Any]] = []
+
+        def hang(login: str, why: str) -> Deferred[Any]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.patch(self.waiting_mail, "hold", hang)
+        self.take_over()
+        self.answer(self.guard.stop())
+        self.assertEqual(len(waiting), 1)
+        self.patch(self.waiting_mail, "hold", MemoryWaitingMail.hold.__get__(self.waiting_mail))
+        self.make()
+        self.run_round()
+        self.assertEqual((self.waiting_mail.held, len(self.send_mail.sent)), ({ALICE: 3}, 2))
 
     def test_a_note_that_leads_nowhere_keeps_nothing_else_waiting(self) -> None:
         self.send_mail.failing = ValueError("nobody")
