@@ -262,16 +262,19 @@ class DialogueReader:
 
     def _miss(self, gap: Gap) -> list[Event]:
         """Octets of the client are missing here."""
+        events: list[Event] = []
         if self._content is not None:
+            self._hand_on_tail(gap.time, events)
             self._content[1:] = [max(0, self._content[1]), False]
-        if self._state is _State.DATA or (self._state is _State.CHUNK and gap.missing < self._chunk):
+        if self._state is _State.DATA:
+            return events
+        if self._state is _State.CHUNK and gap.missing < self._chunk:
             self._chunk -= gap.missing
-            self._tail = b""
-            return []
+            return events
         is_end = self._state is _State.CHUNK and self._is_last_chunk
         self._state, self._line, self._is_after_gap = _State.COMMANDS, b"", True
         self._pairing.waiting.append(Waiting(gap.time, ReplyCause.UNKNOWN, place=gap.place))
-        return self._close_content(gap.time, is_whole=False) if is_end else []
+        return events + self._close_content(gap.time, is_whole=False) if is_end else events
 
     def _read_line(self, piece: Piece, events: list[Event]) -> bytes:
         """Read one command; return what follows it."""
@@ -368,6 +371,12 @@ class DialogueReader:
         if octets:
             events.append(ContentStretch(time, octets))
 
+    def _hand_on_tail(self, time: int, events: list[Event]) -> None:
+        """What might have been the beginning of the end is content, but for its dot."""
+        tail, self._tail = self._tail.partition(b".")[0], b""
+        if tail:
+            self._hand_on(time, tail, events)
+
     def _has_lost_its_end(self) -> bool:
         """The server answers to content with a gap: where its end is not among what is to be read, it was in there."""
         if self._state is not _State.DATA or self._content is None or self._content[2]:
@@ -393,9 +402,11 @@ class DialogueReader:
     def _close_content(self, time: int, *, is_whole: bool) -> list[Event]:
         if self._content is None:
             return []
+        events: list[Event] = []
+        self._hand_on_tail(time, events)
         (began, size, has_all), self._content = self._content, None
-        self._tail, self._is_end_ahead = b"", False
-        return [ContentEnd(time, began, max(0, size), bool(is_whole and has_all))]
+        self._is_end_ahead = False
+        return [*events, ContentEnd(time, began, max(0, size), bool(is_whole and has_all))]
 
 
 def _cut(piece: Piece) -> Iterator[Piece]:

@@ -46,6 +46,10 @@ class BuiltConnection:
         starts = range(0, len(octets), SEGMENT_OCTETS)
         return [self._frame(time, is_client, ACK | PUSH, octets[at : at + SEGMENT_OCTETS]) for at in starts]
 
+    def missed(self, is_client: bool, count: int) -> None:
+        """One of them has said so many octets that are not known: no segment has them."""
+        self._next[0 if is_client else 1] += count
+
     def closed(self, time: int) -> list[CapturedFrame]:
         """Both ends close."""
         return [self._frame(time, True, FIN | ACK), self._frame(time, False, FIN | ACK), self._frame(time, True, ACK)]

@@ -49,7 +49,7 @@ def run_record(options: argparse.Namespace) -> int:
     asked = {"peer": options.peer, "seconds": lasts, "octets": options.most, "by": who()[:100]}
     with ExitStack() as closing:
         target: _File | _Dialogue = _Dialogue(options) if options.to == "-" else _File(closing, options.to)
-        number = ask_server(data, "record.start", asked)["recording"]
+        number = _start(data, asked, target)
         print(f"mailserver: recording {options.peer} for {options.lasts}; connections that are open already are not in it",
             file=sys.stderr, flush=True)  # fmt: skip
         ended = False
@@ -63,8 +63,17 @@ def run_record(options: argparse.Namespace) -> int:
                     pass
             except CommandRefused:
                 pass  # it was over already
-        target.finish()
+        finally:  # also where the server has gone
+            target.finish()
     return 0
+
+
+def _start(data: str, asked: dict[str, Any], target: _File | _Dialogue) -> int:
+    try:
+        return int(ask_server(data, "record.start", asked)["recording"])
+    except BaseException:
+        target.discard()
+        raise
 
 
 def _take(answer: Mapping[str, Any], target: _File | _Dialogue) -> bool:
@@ -97,6 +106,9 @@ class _Connections:
             yield from self._open(number, time, f"inside {one['words']}")
         elif kind == "closed":
             yield from self._close(number, time)
+        elif kind == "lost":
+            side, octets = one["words"].split()
+            connection.missed(side == "client", int(octets))
         elif kind in ("client", "server"):
             for frame in connection.said(time, kind == "client", b64decode(one["octets"])):
                 yield frame, ""
@@ -145,6 +157,10 @@ class _File:
     def finish(self) -> None:
         self.flush()
 
+    def discard(self) -> None:
+        """Nothing is recorded: the file that was made for it goes."""
+        os.unlink(self._path)
+
     def _write(self, octets: bytes) -> None:
         try:
             self._file.write(octets)
@@ -173,11 +189,16 @@ class _Dialogue:
     def flush(self) -> None:
         sys.stdout.flush()
 
+    def discard(self) -> None:
+        pass
+
     def finish(self) -> None:
         for said in self._sessions.finish():
             self._shown.add(said.session, said.event)
         self.flush()
 
 
-def _tell_lost(octets: str) -> None:
-    print(f"mailserver: {octets} octets came too fast and were lost to the recording", file=sys.stderr, flush=True)
+def _tell_lost(words: str) -> None:
+    who, count = words.split()
+    what = f"{count} connections" if who == "connections" else f"{count} octets of the {who}"
+    print(f"mailserver: {what} came too fast and are not in the recording", file=sys.stderr, flush=True)

@@ -28,6 +28,7 @@ WAITING_OCTETS = 8 << 20  # that have not been fetched
 FETCHED_OCTETS = 512 << 10  # at once
 ABANDONED_SECONDS = 30.0  # without anybody who fetches
 Kind = Literal["opened", "client", "server", "encrypted", "closed", "lost"]
+SIDES: tuple[Kind, ...] = ("client", "server")
 
 
 class NoRoomToRecord(Exception):
@@ -39,7 +40,8 @@ class Recorded:
     """Something that happened on a recorded connection.
 
     `time` in nanoseconds since 1970; `connection` counts from 1.  "client" and "server" said `octets`; `words` are the two
-    ends of "opened" ("ADDRESS PORT ADDRESS PORT", the client's first), the facts of "encrypted", how many octets were "lost".
+    ends of "opened" ("ADDRESS PORT ADDRESS PORT", the client's first), the facts of "encrypted", and for "lost" who said how
+    many octets that are missing here ("client 1000").  Connection 0 has "lost" so many whole connections ("connections 3").
     """
 
     time: int
@@ -51,14 +53,19 @@ class Recorded:
 
 @dataclass(slots=True, eq=False)
 class Recording:
-    """One person's recording.  `network` is the peer; `left` the octets that it may still take."""
+    """One person's recording.
+
+    `network` is the peer; `left` the octets that it may still take; `lost` those for which there was no room, by connection and
+    who said them, until it is told; `unrecorded` connections that began when there was none.
+    """
 
     number: int
     network: IPv4Network | IPv6Network
     left: int
     connections: int = 0
     has_ended: bool = False
-    lost: int = 0
+    lost: dict[tuple[int, Kind], int] = field(default_factory=dict)
+    unrecorded: int = 0
     held: int = 0
     waiting: deque[Recorded] = field(default_factory=deque)
     fetcher: Deferred[None] | None = None
@@ -82,8 +89,10 @@ class Recordings:
 
         Raises NoRoomToRecord, and ValueError for a time that is none.
         """
-        if not 0 < seconds <= SECONDS_MOST or octets < 1:
+        if not 0 < seconds <= SECONDS_MOST:
             raise ValueError("a recording lasts up to a day")
+        if octets < 1:
+            raise ValueError("a recording takes at least one octet")
         if len(self._open) >= RECORDINGS:
             raise NoRoomToRecord(f"{RECORDINGS} recordings are running")
         self._number += 1
@@ -149,7 +158,7 @@ class Recordings:
             return None
         if (mapped := getattr(own, "ipv4_mapped", None)) is not None:
             own = mapped
-        takers = [one for one in self._open.values() if not one.has_ended and _is_in(address, one.network)]
+        takers = [one for one in self._open.values() if not one.has_ended and _is_in(address, one.network) and _has_room(one)]
         if not takers:
             return None
         if address.version != own.version:  # a proxy has said who the peer is
@@ -160,21 +169,30 @@ class Recordings:
         return tap
 
     def add(self, one: Recording, what: Recorded) -> None:
-        """Put something into a recording, as far as there is room."""
+        """Put something into a recording.  Words for which there is no room are lost to it; what happened never is."""
         if one.has_ended:
             return
-        if one.held + len(what.octets) > WAITING_OCTETS or len(one.waiting) > WAITING_OCTETS // 1024:
-            one.lost += len(what.octets)
+        if what.octets and not _is_free(one, len(what.octets)):
+            place = (what.connection, what.kind)
+            one.lost[place] = one.lost.get(place, 0) + len(what.octets)
             return
-        if one.lost:
-            one.waiting.append(Recorded(what.time, what.connection, "lost", words=str(one.lost)))
-            one.lost = 0
+        if one.lost or one.unrecorded:
+            self._tell_lost(one, what.time, what.connection)
         one.waiting.append(what)
         one.held += len(what.octets)
         one.left -= len(what.octets)
         self._wake(one)
         if one.left <= 0:
             self._finish(one, "it is as large as it may be")
+
+    def _tell_lost(self, one: Recording, now: int, connection: int) -> None:
+        """Something of this connection goes on: what is missing stands before it."""
+        if one.unrecorded:
+            one.waiting.append(Recorded(now, 0, "lost", words=f"connections {one.unrecorded}"))
+            one.unrecorded = 0
+        for kind in SIDES:
+            if octets := one.lost.pop((connection, kind), 0):
+                one.waiting.append(Recorded(now, connection, "lost", words=f"{kind} {octets}"))
 
     def now(self) -> int:
         """Nanoseconds since 1970."""
@@ -201,6 +219,8 @@ class Recordings:
         for timer in one.timers:
             if timer.active():
                 timer.cancel()
+        for connection in [0, *dict.fromkeys([number for number, _ in one.lost])]:
+            self._tell_lost(one, self._now(), connection)
         self.log.info("recording {n} of {peer} has ended: {why}", n=one.number, peer=str(one.network), why=why)
         self._wake(one)
 
@@ -266,6 +286,17 @@ class Tap:
         now = self._recordings.now()
         for one, number in self._takers:
             self._recordings.add(one, Recorded(now, number, kind, octets, words))
+
+
+def _is_free(one: Recording, octets: int) -> bool:
+    return one.held + octets <= WAITING_OCTETS and len(one.waiting) <= WAITING_OCTETS // 1024
+
+
+def _has_room(one: Recording) -> bool:
+    """Whether one more connection can be taken."""
+    if not (is_free := _is_free(one, 0)):
+        one.unrecorded += 1
+    return is_free
 
 
 def _is_in(address: IPv4Address | IPv6Address, network: IPv4Network | IPv6Network) -> bool:

@@ -12,7 +12,7 @@ from mailserver.capture.files import CaptureReader
 from mailserver.capture.packets import SEGMENT_OCTETS, BuiltConnection, file_header, packet_block
 from mailserver.capture.sessions import SessionEnding, Sessions
 from tests.any_octets import any_octets
-from tests.capture.test_sessions import MESSAGE, PLAIN, PLAIN_PAIRS, content, pairs
+from tests.capture.test_sessions import MESSAGE, PLAIN, PLAIN_PAIRS, content, ends, pairs
 
 
 class Packets(TestCase):
@@ -40,6 +40,21 @@ class Packets(TestCase):
         self.assertEqual(numbers, [
             (100, 0), (other, 101), (101, other + 1), (101, other + 1), (107, other + 1), (other + 1, 108), (108, other + 2),
         ])  # fmt: skip
+
+    def test_what_is_not_known_is_read_as_not_captured(self) -> None:
+        built = BuiltConnection(ip_address("192.0.2.1"), 40000, ip_address("192.0.2.25"), 25)
+        frames, missing = built.opened(1), b"and more\r\n"
+        for line in PLAIN:
+            is_client, before, after = line[:1] == b"C", *line[3:].partition(missing)[::2]
+            frames += built.said(2, is_client, before)
+            if missing in line:
+                built.missed(is_client, len(missing))
+            frames += built.said(3, is_client, after)
+        sessions = Sessions()
+        said = [one for frame in [*frames, *built.closed(4)] for one in sessions.feed(frame)] + list(sessions.finish())
+        self.assertEqual(pairs(said), PLAIN_PAIRS)
+        self.assertEqual(content(said), MESSAGE.replace(missing, b""))
+        self.assertEqual([one.is_whole for one in ends(said)], [False])
 
     def test_long_words_are_several_segments(self) -> None:
         built = BuiltConnection(ip_address("192.0.2.1"), 1, ip_address("192.0.2.2"), 2)

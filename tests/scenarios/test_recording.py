@@ -132,6 +132,27 @@ connection_idle = 1
             said = server.command("record", *arguments)
             self.assertEqual((said.returncode, words in said.stderr), (code, True), said.stderr)
 
+    def test_what_is_refused_leaves_no_file(self) -> None:
+        server = self.serve()
+        path = server.work / "dialogue.pcapng"
+        for arguments, words in ((("--peer", "nobody"), "nobody"), (("--peer", "192.0.2.1", "--most", "0"), "at least one octet")):
+            said = server.command("record", *arguments, "--to", str(path))
+            self.assertEqual((said.returncode, words in said.stderr, path.exists()), (1, True, False), said.stderr)
+
+    def test_what_was_said_before_the_server_went_is_there(self) -> None:
+        server = self.serve()
+        path = server.work / "dialogue.pcapng"
+        process, terminal = self.record(server, "--to", str(path)), self.record(server)
+        with smtplib.SMTP("127.0.0.1", server.port, "client.example", timeout=20) as client:
+            client.ehlo()
+            wait_until(lambda: b"PIPELINING" in path.read_bytes(), server.log)
+            server.kill()
+            out, _ = terminal.communicate(timeout=60)
+            process.communicate(timeout=60)
+        self.assertEqual((process.returncode != 0, terminal.returncode != 0), (True, True))
+        self.assertIn("client.example", out)
+        self.assertIn("not seen after", out)
+
     def test_recordings_are_bounded_in_number_and_end_without_anybody_who_fetches(self) -> None:
         server = self.serve()
         socket = str(server.work / "data" / "control.sock")

@@ -120,14 +120,42 @@ class Recording(SynchronousTestCase):
         found, _ = self.fetched(number)
         self.assertEqual(len(found), 20)
         tap.received(b"y")
-        self.assertEqual(self.fetched(number)[0], [("lost", b"", "11000"), ("client", b"y", "")])
+        self.assertEqual(self.fetched(number)[0], [("lost", b"", "client 11000"), ("client", b"y", "")])
+
+    def test_what_is_lost_is_told_where_it_was_said(self) -> None:
+        self.patch(recording, "WAITING_OCTETS", 20_000)
+        number = self.start()
+        first, second, third = self.tap(), self.tap(), self.tap()
+        first.received(b"x" * 20_000)
+        first.received(b"y" * 5)
+        second.received(b"z" * 7)
+        third.sent(b"250 ok\r\n")
+        first.sent(b"354 go\r\n")
+        first.encrypted("TLSv1.3")
+        second.closed()
+        found = self.successResultOf(self.fetch(number))[0]
+        self.assertEqual([(one.connection, one.kind, one.words) for one in found[4:]], [
+            (1, "lost", "client 5"), (1, "lost", "server 8"), (1, "encrypted", "TLSv1.3"), (2, "lost", "client 7"), (2, "closed", ""),
+        ])  # fmt: skip
+        self.recordings.stop(number)
+        self.assertEqual(self.fetched(number), ([("lost", b"", "server 8")], True))
+
+    def test_a_connection_for_which_there_is_no_room_is_told_and_not_begun_in_the_middle(self) -> None:
+        self.patch(recording, "WAITING_OCTETS", 20_000)
+        number = self.start()
+        tap = self.tap()
+        tap.received(b"x" * 20_000)
+        self.patch(recording, "WAITING_OCTETS", 19_999)
+        self.assertIsNone(self.recordings.tap("192.0.2.1", 40001, HERE, is_client=True))
+        tap.closed()
+        self.assertEqual(self.fetched(number)[0][2:], [("lost", b"", "connections 1"), ("closed", b"", "")])
 
     def test_there_are_only_so_many(self) -> None:
         for _ in range(recording.RECORDINGS):
             self.start()
         with self.assertRaises(NoRoomToRecord):
             self.start()
-        for seconds, octets in ((0.0, 1), (recording.SECONDS_MOST + 1, 1), (1.0, 0), (float("nan"), 1)):
+        for seconds, octets in ((0.0, 1), (recording.SECONDS_MOST + 1, 1), (1.0, 0), (1.0, -1), (float("nan"), 1)):
             with self.assertRaises(ValueError):
                 self.recordings.start(ip_network("192.0.2.1"), seconds=seconds, octets=octets, by="test")
 
