@@ -43,6 +43,7 @@ __all__ = ["DMARC", "DMARCOptions", "factory"]
 
 SECONDS = 20.0  # shorter than a filter's deadline: what takes longer is a temperror, which defers twice and not for ever
 DEFERRALS_MOST = 2
+RECIPIENTS_COUNTED = 20  # of one message
 REMEMBERED_SECONDS = 5 * 86_400.0  # as long as hosts try
 # Any virus and any listing; a scanner's score where it would be spam without the points that it gives for DMARC itself.
 # That of bayes is one copy's, found when this is decided: `scores` weighs it.
@@ -160,14 +161,15 @@ class DMARC:
         )
 
     async def _may_defer(self, envelope: Envelope, content: Content) -> bool:
-        """Twice for the same message, by whatever host it is tried again."""
-        parts = [str(envelope.sender or ""), *sorted(str(one.address) for one in envelope.recipients)]
-        parts.append(content.headers.get("Message-ID") or "")
-        key = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+        """Twice for the same message, by whatever host it is tried again, and with however many of its recipients: of these each
+        waits twice at most."""
+        about = [str(envelope.sender or ""), content.headers.get("Message-ID") or ""]
+        to = sorted({str(one.address) for one in envelope.recipients})[:RECIPIENTS_COUNTED]
         try:
-            return await self._state.add(f"deferred/{key}", 1, REMEMBERED_SECONDS) <= DEFERRALS_MOST
+            counts = [await self._state.add(_deferred_key(*about, one), 1, REMEMBERED_SECONDS) for one in to]
         except StorageFault:
             return False
+        return max(counts, default=1) <= DEFERRALS_MOST
 
     async def _query(self, name: str, record_type: str) -> Any:
         if self._resolver is None:
@@ -206,6 +208,10 @@ class DMARC:
                 "reports": record is not None and bool(record.reports_to),
             },
         )
+
+
+def _deferred_key(*parts: str) -> str:
+    return "deferred/" + hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _place(result: DMARCResult) -> int:

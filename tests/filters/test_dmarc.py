@@ -208,6 +208,13 @@ class Temporary(DMARCCase):
         self.assertIs(type(verdict), Pass)
         self.assertEqual(verdict.findings[0].properties["result"], "temperror")
 
+    def test_no_recipient_waits_more_than_twice_whoever_comes_with_him(self) -> None:
+        for n, names in enumerate(("a", "ab", "abc", "bc", "c")):  # a greylist lets one in after the other
+            recipients = tuple([self.recipient(f"{name}@example.org") for name in names])
+            envelope = replace(self.envelope(), findings=(NO_DKIM,), recipients=recipients)
+            verdict = self.judge(self.build(factory).judge_content(envelope, self.content(MESSAGE)))
+            self.assertIs(type(verdict), Defer if n < 2 else Pass, names)
+
     def test_another_message_is_deferred_for_itself(self) -> None:
         for _ in range(3):
             verdict = self.asked(NO_DKIM)
