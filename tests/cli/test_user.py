@@ -134,7 +134,7 @@ class User(CommandCase):
         self.assertRegex(lines[1], r"^alice@example.org +yes +yes +phone +1 +@example.net$")
         self.assertRegex(lines[2], r"^bob@example.org +no +no$")
         self.assertEqual(lines[3], "2 accounts.")
-        nothing = {"app_passwords": [], "certificates": [], "senders": [], "scram": False, "cram_md5": False}
+        nothing = {"app_passwords": [], "certificates": [], "senders": [], "scram": False, "cram_md5": False, "stopped": ""}
         self.assertEqual(
             self.user("list", "--json").json,
             [
@@ -147,6 +147,7 @@ class User(CommandCase):
                     "app_passwords": ["phone"],
                     "certificates": ["ab" * 32],
                     "senders": ["@example.net"],
+                    "stopped": "",
                 },
                 {"address": "bob@example.org", "disabled": False, "password": False, **nothing},
             ],

@@ -27,7 +27,7 @@ from mailserver.mail.answers import Defer, Delivered, Finding, Pass, Remote
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.outbound_answers import Postpone, Proceed
 from mailserver.mail.parcel import Destination
-from mailserver.testing import FilterCase
+from mailserver.testing import FilterCase, MailCase
 from mailserver.testing.waiting_mail import MemoryWaitingMail
 from tests.any_octets import any_octets
 
@@ -630,3 +630,30 @@ class Stopped(GuardCase):
         self.assertNotIn("\x1b", note)
         self.assertNotIn("https://evil", note)
         self.assertEqual(self.stopped, [ALICE])
+
+
+class InAServer(MailCase):
+    def test_the_message_that_is_one_too_many_is_deferred_with_words_and_others_go_their_own_ways(self) -> None:
+        self.serve('[[filter]]\nuse = "account_guard"\nlearning = "0s"\nrecipients = 4\n')
+        users = (ALICE, BOB, CAROL)
+
+        def submit(user: str, *to: str, address: str = HOME) -> Any:
+            message = f"From: {user}\nSubject: x\n\nx\n".encode()
+            return self.send(message, sender=user, recipients=to, login=user, service="submission", address=address, tls=True)
+
+        for user in users:
+            self.assertEqual(submit(user, "a@elsewhere.example").code, 250)  # its first network, and one recipient
+        self.clock.advance(DAY + 1)
+        self.assertEqual(submit(ALICE, *MANY[:4], address=ABROAD).code, 450)  # a new network, and four new recipients
+        self.assertEqual(submit(BOB, *MANY[:4]).code, 250)  # four new recipients
+        self.assertEqual(submit(CAROL, "a@elsewhere.example", address=ABROAD).code, 250)  # a new network
+        dialogue = self.connect(HOME, service="submission", login=ALICE, tls=True)
+        heard = dialogue.say(f"MAIL FROM:<{ALICE}>")
+        self.assertEqual((heard.code, heard.lines[0]), (450, "4.7.1 Sending is stopped for this account: it looks as if others used it."))
+        self.assertEqual(self.send(recipients=[ALICE]).code, 250)  # she receives
+        self.assertEqual(len(self.mailbox(ALICE)), 1)
+        self.assertEqual(self.sent_to(MANY[0]), self.sent_to(MANY[1]))
+        self.assertEqual(self.waiting_mail.done, [("hold", ALICE, "the account is stopped")])
+        said = [one for one in self.steps("filter") if one["verdict"] == "Defer"]
+        self.assertEqual([one["stage"] for one in said], ["content", "sender"])
+        self.assertIn("4 recipients it has never written to", said[0]["why"])
