@@ -1,7 +1,7 @@
-"""``mailserver learn``: teaches the filter ``bayes`` which messages are spam, and which are none.
+"""``mailserver learn``: teaches the filter ``bayes``, or a scanner, which messages are spam, and which are none.
 
-The files are read here, with the rights of who types the command.  What is learnt of them, keyed hashes, is handed to the server
-that runs; where none runs, it is written into the filter's file.
+The files are read here, with the rights of who types the command.  What ``bayes`` learns of them, keyed hashes, is handed to the
+server that runs; where none runs, it is written into the filter's file.  Scanners get the messages themselves, from the server.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, plain, say, table
 from mailserver.config.filter_order import filter_names
-from mailserver.control.client import NoServer
+from mailserver.control.client import CommandRefused, NoServer
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
@@ -31,6 +32,8 @@ SECONDS = 125.0
 AT_ONCE = 20
 FOLDERS_DEEP = 20
 UNREADABLE_TOLD = 20
+SCANNERS = ("rspamd", "spamassassin")
+SCANNER_OCTETS = 50 << 20
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -53,7 +56,8 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         needed = parser is dropping
         parser.add_argument("--user", metavar="ADDRESS", default="", required=needed,
             help="whose learning it is; site: the site's" if needed else "whose learning it is; absent: the site's")  # fmt: skip
-        parser.add_argument("--filter", metavar="NAME", default="", help="where there are several: the table's name")
+        parser.add_argument("--filter", metavar="NAME", default="",
+            help="the table's name: where there are several, or to teach rspamd or SpamAssassin")  # fmt: skip
 
 
 def teach(options: argparse.Namespace) -> int:
@@ -61,14 +65,39 @@ def teach(options: argparse.Namespace) -> int:
     from mailserver.filters.learnt_commands import in_words
 
     configuration, name = _filter(options)
-    key, came, faults = _key(configuration), Counter[str](), 0
     kind = "forget" if options.forget else options.kind
+    if _use_of(configuration, name) != "bayes":
+        return _teach_scanner(options, configuration, name, kind)
+    key, came, faults = _key(configuration), Counter[str](), 0
     for messages in _batches(_messages(options.files), key, configuration.hostname):
         faults += sum([one is None for one in messages])
         found = [one for one in messages if one is not None]
         if found:
             given = {"kind": kind, "messages": in_words(found), "user": options.user}
             came.update(_run(configuration, name, "learn", given))
+    if options.json:
+        as_json({**came, "unreadable": faults})
+    else:
+        say(_in_words(came, kind))
+    return 1 if faults or not came else 0
+
+
+def _teach_scanner(options: argparse.Namespace, configuration: Configuration, name: str, kind: str) -> int:
+    """Hand whole messages to a scanner's filter.  Return 1 where one could not be read or learnt, or there was none."""
+    if options.user:
+        raise Unable("--user: a scanner learns for the site", 2)
+    came, faults = Counter[str](), 0
+    for octets in _messages(options.files, whole_of):
+        if octets is None:
+            faults += 1
+            continue
+        given = {"kind": kind, "message": b64encode(octets).decode("ascii")}
+        question = {"name": name, "command": "teach", "arguments": given}
+        try:
+            came.update(ask_server(configuration.data, "component.run", question, SECONDS)["answer"])
+        except CommandRefused as error:
+            print(f"mailserver: {plain(str(error))}", file=sys.stderr)
+            faults += 1
     if options.json:
         as_json({**came, "unreadable": faults})
     else:
@@ -128,13 +157,24 @@ def _batches(
         yield batch
 
 
-def _messages(names: Iterable[str]) -> Iterator[bytes | None]:
-    """The start of each message, None for one that cannot be read; that is told."""
+def whole_of(descriptor: int) -> bytes:
+    """A message as a scanner gets it, with CRLF.  Raises OSError for one that is too large."""
+    octets = bytearray()
+    while piece := os.read(descriptor, 1 << 20):
+        octets += piece
+        if len(octets) > SCANNER_OCTETS:
+            raise OSError(f"more than {SCANNER_OCTETS:,} octets")
+    return bytes(octets).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def _messages(names: Iterable[str], read: Callable[[int], bytes] | None = None) -> Iterator[bytes | None]:
+    """What `read` returns of each message, else its start; None for one that cannot be read; that is told."""
     from mailserver.trust.tokens import start_of
 
+    read = read or start_of
     for name in names:
         if name == "-":
-            yield start_of(_standard_input())
+            yield read(_standard_input())
             continue
         for path in _files(name):
             try:
@@ -142,7 +182,7 @@ def _messages(names: Iterable[str]) -> Iterator[bytes | None]:
                 try:
                     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                         raise OSError("it is no file")
-                    octets = start_of(descriptor)
+                    octets = read(descriptor)
                 finally:
                     os.close(descriptor)
             except OSError as error:
@@ -210,12 +250,19 @@ def _filter(options: argparse.Namespace) -> tuple[Configuration, str]:
         raise Unable(f"--user: {plain(str(error))}", 2) from error
     configuration = load(options.config)
     names = filter_names([(one.use, one.name) for one in configuration.filter])
-    names = [name for name, one in zip(names, configuration.filter, strict=True) if one.use == "bayes"]
+    uses = dict(zip(names, [one.use for one in configuration.filter], strict=True))
+    able = ("bayes", *SCANNERS) if getattr(options, "kind", "") else ("bayes",)
+    names = [name for name in names if uses[name] == "bayes"]
     name = options.filter or (names[0] if names else "")
-    if name not in names:
+    if uses.get(name) not in able:
         words = f"no filter {plain(name)!r} with" if name else "no table  [[filter]]  with"
-        raise Unable(f'the configuration has {words}  use = "bayes"')
+        raise Unable(f'the configuration has {words}  use = "{able[0]}"')
     return configuration, name
+
+
+def _use_of(configuration: Configuration, name: str) -> str:
+    names = filter_names([(one.use, one.name) for one in configuration.filter])
+    return configuration.filter[names.index(name)].use
 
 
 def _key(configuration: Configuration) -> bytes:

@@ -59,6 +59,7 @@ In the order in which they are read:
 * `policy_client`: connections to a policy service
 * `policy_delegation`: asks such a service, as Postfix does, and takes its action for a verdict
 * `content_feed`: a message on its way to a scanner, never whole in memory
+* `taught`: scanners that learn
 * `scanner_client`: hands messages to a scanner, with a connection for each
 * `clamav`: asks clamd for viruses
 * `rspamd_answer`: what rspamd answers, and the edits that it asks for

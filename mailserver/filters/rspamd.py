@@ -13,6 +13,8 @@ from pydantic import Field
 from zope.interface import implementer
 
 from mailserver.api import (
+    CannotDo,
+    ComponentCommand,
     Content,
     Count,
     Defer,
@@ -20,7 +22,9 @@ from mailserver.api import (
     Duration,
     Edit,
     Envelope,
+    FilePath,
     Finding,
+    ICommands,
     IComponentFactory,
     IContentFilter,
     IModifier,
@@ -33,9 +37,11 @@ from mailserver.api import (
     Size,
     Verdict,
 )
+from mailserver.config.password_file import password_of
 from mailserver.filters.content_feed import ContentFeed
-from mailserver.filters.rspamd_answer import RspamdAnswer, edits_of, is_whole, read_answer
+from mailserver.filters.rspamd_answer import RspamdAnswer, edits_of, is_whole, read_answer, read_learnt
 from mailserver.filters.scanner_client import ScannerClient
+from mailserver.filters.taught import commands_that_teach
 
 __all__ = ["Rspamd", "RspamdOptions", "factory", "request_for"]
 
@@ -77,17 +83,24 @@ class RspamdOptions(Options):
     """How many messages are scanned at once."""
     timeout: Annotated[Duration, Field(gt=0)] = 25.0
     """How long a scan may take, with its turn and the connection. Less than the filter's `deadline`."""
+    controller: str = "tcp:127.0.0.1:11334"
+    """Where its controller is, to which `mailserver learn --filter rspamd` hands messages."""
+    password_file: FilePath | None = None
+    """A file with the controller's password; absent: the controller trusts this host (`secure_ip`)."""
 
 
-@implementer(IContentFilter, IModifier)
+@implementer(IContentFilter, IModifier, ICommands)
 class Rspamd:
     """Hands each message to `client`, once: what is to be changed waits until the modifiers are asked."""
 
     cost = 50.0
 
-    def __init__(self, options: RspamdOptions, client: ScannerClient, services: Services) -> None:
+    def __init__(
+        self, options: RspamdOptions, client: ScannerClient, services: Services, controller: ScannerClient | None = None
+    ) -> None:
         self._options = options
         self._client = client
+        self._controller = controller
         self._services = services
         self._means: dict[str, str] = {
             "reject": options.reject,
@@ -126,6 +139,19 @@ class Rspamd:
         answer = self._answers.pop(envelope.id, None)
         return () if answer is None else edits_of(answer, content.headers, utf8=envelope.parameters.smtputf8)
 
+    def commands(self) -> Sequence[ComponentCommand]:
+        """``teach``."""
+        return commands_that_teach(self._teach, octets_most=self._options.size)
+
+    async def _teach(self, kind: str, content: Content) -> str:
+        if kind == "forget" or self._controller is None:
+            raise CannotDo("rspamd forgets nothing: what was learnt wrongly is learnt as the other kind")
+        password = await self._services.run_in_thread(_password_in, self._options.password_file)
+        said = f"Password: {password}\r\n" if password else ""
+        request = f"POST /learn{kind} HTTP/1.0\r\nContent-Length: {content.size}\r\n{said}\r\n".encode()
+        feed = ContentFeed(content, run_in_thread=self._services.run_in_thread)
+        return read_learnt(await self._controller.ask(request, feed, b"", is_whole))
+
     def _findings(self, answer: RspamdAnswer) -> tuple[Finding, ...]:
         """The sum has the score; the symbols have it as a property, so that nobody adds it up twice."""
         properties: dict[str, str | float] = {"action": answer.action, "required": answer.required}
@@ -146,6 +172,19 @@ class Rspamd:
             return Pass(findings=findings)
         verdict: Verdict = VERDICTS[self._options.larger](words, findings=findings)
         return verdict
+
+
+def _password_in(path: str | None) -> str:
+    """The password, "" without a file.  Raises CannotDo where no field of HTTP can have it, or the file cannot be read."""
+    if path is None:
+        return ""
+    try:
+        password = password_of(path)
+    except (OSError, ValueError) as error:
+        raise CannotDo(str(error)) from error
+    if not password.isascii() or not password.isprintable():
+        raise CannotDo(f"{path}: no password that rspamd's controller could hear")
+    return password
 
 
 async def _names(envelope: Envelope) -> tuple[str, ...]:
@@ -206,7 +245,8 @@ class RspamdFactory:
     def build(self, options: Any, services: Services) -> Rspamd:
         """Return the filter.  Raises ValueError for an endpoint that is none."""
         client = ScannerClient.of(options, services, ANSWER_OCTETS_MOST)
-        return Rspamd(options, client, services)
+        controller = ScannerClient.of(options, services, ANSWER_OCTETS_MOST, endpoint=options.controller)
+        return Rspamd(options, client, services, controller)
 
 
 factory = RspamdFactory()

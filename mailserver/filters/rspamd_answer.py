@@ -13,7 +13,7 @@ from typing import Any
 from mailserver.api import AddHeader, ChangeHeader, DropHeader, Edit, EditError, Headers
 from mailserver.filters.scanner_client import ScannerFailed
 
-__all__ = ["RspamdAnswer", "Symbol", "edits_of", "is_whole", "read_answer"]
+__all__ = ["RspamdAnswer", "Symbol", "edits_of", "is_whole", "read_answer", "read_learnt"]
 
 WORDS_CHARACTERS = 200
 FIELDS_MOST = 50  # that are added to one message, and names of those that are removed
@@ -61,6 +61,25 @@ def is_whole(octets: bytes) -> bool:
         return False
     length = LENGTH.search(head + b"\r\n")
     return length is None or len(body) >= int(length[1])
+
+
+def read_learnt(octets: bytes) -> str:
+    """What the controller has made of a message to be learnt: ``new`` or ``known``.  Raises `ScannerFailed` for a no."""
+    status = STATUS.match(octets)
+    if status is None:
+        raise ScannerFailed("the answer of rspamd's controller is no HTTP")
+    if status[1] == b"208":
+        return "known"
+    body = octets.partition(b"\r\n\r\n")[2]
+    if status[1] != b"200":
+        raise ScannerFailed(f"rspamd's controller answers {status[1].decode()}: {_words(body.decode('utf-8', 'replace'))}")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    if _mapping(said).get("success") is not True:
+        raise ScannerFailed(f"rspamd has not learnt it: {_words(body.decode('utf-8', 'replace'))}")
+    return "new"
 
 
 def read_answer(octets: bytes) -> RspamdAnswer:

@@ -78,12 +78,15 @@ class ScannerClient:
         self._turns = DeferredSemaphore(connections)
 
     @classmethod
-    def of(cls, options: Any, services: Services, answer_octets_most: int) -> ScannerClient:
-        """The client for a filter's `endpoint`, `connections` and `timeout`.  Raises ValueError for an endpoint that is none."""
+    def of(cls, options: Any, services: Services, answer_octets_most: int, *, endpoint: str = "") -> ScannerClient:
+        """The client for a filter's `endpoint`, or another one, with its `connections` and `timeout`.
+
+        Raises ValueError for an endpoint that is none.
+        """
         from twisted.internet import reactor
 
         return cls(
-            endpoint=options.endpoint,
+            endpoint=endpoint or options.endpoint,
             connections=options.connections,
             seconds=options.timeout,
             answer_octets_most=answer_octets_most,

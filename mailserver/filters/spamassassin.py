@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,11 +11,13 @@ from pydantic import Field
 from zope.interface import implementer
 
 from mailserver.api import (
+    ComponentCommand,
     Content,
     Count,
     Duration,
     Envelope,
     Finding,
+    ICommands,
     IComponentFactory,
     IContentFilter,
     Options,
@@ -27,6 +30,7 @@ from mailserver.api import (
 )
 from mailserver.filters.content_feed import ContentFeed
 from mailserver.filters.scanner_client import ScannerClient, ScannerFailed
+from mailserver.filters.taught import commands_that_teach
 from mailserver.mail.trace import received
 
 __all__ = ["SpamAssassin", "SpamAssassinOptions", "SpamReport", "factory", "read_report"]
@@ -68,7 +72,7 @@ class SpamReport:
     rules: tuple[str, ...]
 
 
-@implementer(IContentFilter)
+@implementer(IContentFilter, ICommands)
 class SpamAssassin:
     """Hands each message to `client`."""
 
@@ -90,6 +94,17 @@ class SpamAssassin:
         report = read_report(await self._client.ask(request, feed, b"", _is_whole))
         self._services.metrics.count("scans", result="spam" if report.is_spam else "ham")
         return Pass(findings=self._findings(report))
+
+    def commands(self) -> Sequence[ComponentCommand]:
+        """``teach``; spamd needs ``--allow-tell`` for it."""
+        return commands_that_teach(self._teach, octets_most=self._options.size)
+
+    async def _teach(self, kind: str, content: Content) -> str:
+        order = "Remove: local\r\n" if kind == "forget" else f"Message-class: {kind}\r\nSet: local\r\n"
+        user = f"User: {self._options.user}\r\n" if self._options.user else ""
+        request = f"TELL SPAMC/1.5\r\nContent-length: {content.size}\r\n{order}{user}\r\n".encode()
+        feed = ContentFeed(content, run_in_thread=self._services.run_in_thread)
+        return read_told(await self._client.ask(request, feed, b"", _is_told), kind)
 
     def _findings(self, report: SpamReport) -> tuple[Finding, ...]:
         """The sum has the score: spamd does not say what each rule has added to it."""
@@ -132,6 +147,23 @@ def read_report(octets: bytes) -> SpamReport:
         required=float(found[3]),
         rules=tuple([name.strip() for name in names if RULE.fullmatch(name.strip())]),
     )
+
+
+def read_told(octets: bytes, kind: str) -> str:
+    """What spamd has made of TELL: ``new`` or ``known``, ``forgotten`` or ``unknown``.  Raises `ScannerFailed` for a no."""
+    status = STATUS.match(octets)
+    if status is None or int(status[1]) != 0:
+        words = "nothing of its protocol" if status is None else f"{int(status[1])} {status[2].decode('latin-1')[:200]}"
+        raise ScannerFailed(f"spamd answers {words}; it learns with --allow-tell alone")
+    has_done = re.search(rb"\r\nDid(?:Set|Remove):[ \t]*local", octets, re.IGNORECASE) is not None
+    if kind == "forget":
+        return "forgotten" if has_done else "unknown"
+    return "new" if has_done else "known"
+
+
+def _is_told(octets: bytes) -> bool:
+    """Its head is there: the answer to TELL has no body that would say more."""
+    return b"\r\n\r\n" in octets or (STATUS.match(octets) is None and b"\n" in octets)
 
 
 def _is_whole(octets: bytes) -> bool:

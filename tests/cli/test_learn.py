@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pwd
 from pathlib import Path
@@ -180,3 +181,27 @@ class WithServer(LearnCase):
         said = self.command("learn", "spam", self.messages("spam", 1))
         self.assertEqual((said.code, said.out), (1, ""))
         self.assertIn("too little room", said.err)
+
+    def test_a_scanner_gets_the_messages_themselves(self) -> None:
+        self.configure(BAYES + '[[filter]]\nuse = "rspamd"\n[[filter]]\nuse = "spamassassin"\nname = "sa"\n')
+        folder = self.messages("spam", 2)
+        for name in ("rspamd", "sa"):
+            self.asked.clear()
+            said = self.command("learn", "spam", folder, "--filter", name)
+            self.assertEqual((said.code, said.out), (0, "2 messages are learnt as spam\n"), said)
+            found = [(question["name"], question["command"], question["arguments"]["kind"]) for _, question in self.asked]
+            self.assertEqual(found, [(name, "teach", "spam")] * 2)
+            octets = base64.b64decode(self.asked[0][1]["arguments"]["message"])
+            self.assertEqual(octets.replace(b"\r\n", b"\n"), (self.folder / "mail" / "spam0").read_bytes().replace(b"\r\n", b"\n"))
+            self.assertNotRegex(octets, rb"(?<!\r)\n")
+
+    def test_a_scanner_s_no_is_told_and_the_others_are_tried(self) -> None:
+        self.configure(CONFIGURATION + '[[filter]]\nuse = "rspamd"\n')
+        self.given = CommandRefused("rspamd's controller answers 403")
+        said = self.command("learn", "ham", self.messages("ham", 3), "--filter", "rspamd")
+        self.assertEqual((said.code, said.err.count("403"), len(self.asked)), (1, 3, 3))
+        self.assertEqual(self.command("learn", "spam", "x", "--filter", "rspamd", "--user", ALICE).code, 2)
+        for words in (("show",), ("drop", "--user", ALICE)):  # what it has learnt only the scanner knows
+            self.assertIn('use = "bayes"', self.command("learn", *words, "--filter", "rspamd").err)
+        self.patch(learn, "SCANNER_OCTETS", 10)
+        self.assertIn("more than 10 octets", self.command("learn", "spam", self.messages("spam", 1), "--filter", "rspamd").err)
