@@ -49,6 +49,13 @@ class Reply:
         return cls(code, enhanced, tuple([CONTROLS.sub("?", line) for line in lines]) or ("",))
 
     @property
+    def in_ascii(self) -> Reply:
+        """For a peer who has not asked for SMTPUTF8 (RFC 6531 section 3.7.4.2): other characters become "?"."""
+        if all([line.isascii() for line in self.lines]):
+            return self
+        return Reply(self.code, self.enhanced, tuple([line.encode("ascii", "replace").decode("ascii") for line in self.lines]))
+
+    @property
     def is_positive(self) -> bool:
         """2yz or 3yz: the command is taken."""
         return self.code < 400

@@ -126,7 +126,7 @@ class Holding:
             judged = replace(judged, findings=kept)
             known = (*before, *found)
             if is_told(self.policy.told, sender=envelope.sender, login=envelope.peer.login, findings=known):
-                reply = Reply.of(550, verdict.enhanced, "Refused by policy")
+                reply = verdict.reply or Reply.of(550, verdict.enhanced, "Refused by policy")
                 return self._returned(judged, envelope, destination, reply, now)
             return self._held(judged, envelope, destination, HoldKind.REFUSED, now)
         if isinstance(verdict, Defer):

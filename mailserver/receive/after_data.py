@@ -129,6 +129,7 @@ class AfterData:
         tags: Sequence[bytes] = ()
         added: Sequence[Recipient] = ()
         if asks.edits and not transaction.discard:
+            sender = transaction.sender
             edited = await self._edited(content)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
@@ -137,7 +138,8 @@ class AfterData:
             content, routes, added = draft.content, draft.routes, draft.added
             original, envelope = content, transaction.envelope()
             transaction.quarantine = with_holders(transaction.quarantine, draft.aside)
-            if transaction.discard or draft.aside or (tags and decision is None):
+            others_hear = decision is not None and draft.sender != sender  # known is who has sent it, not whom a modifier names
+            if transaction.discard or draft.aside or others_hear or (tags and decision is None):
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
             accepted = await self._commit(envelope, content, original, copies_of((*transaction.recipients, *added), routes))

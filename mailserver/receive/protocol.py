@@ -124,10 +124,10 @@ class ReceiveProtocol(Connection):
         self.found_at_connect = self.peer.findings
         match judgement.verdict:
             case Refuse(why, reply=reply):
-                self._turn_away(reply or replies.PEER_REFUSED, why)
+                self._turn_away(replies.PEER_REFUSED if reply is None else reply.in_ascii, why)
             case Defer(why, enhanced, reply=reply):  # 421, since that is the end of the connection
                 self._turn_away(
-                    replace(replies.PEER_DEFERRED, enhanced=enhanced) if reply is None else replace(reply, code=421), why
+                    replace(replies.PEER_DEFERRED, enhanced=enhanced) if reply is None else replace(reply.in_ascii, code=421), why
                 )
             case Disconnect(why):
                 self._turn_away(replies.PEER_DISCONNECTED, why)
@@ -270,9 +270,9 @@ class ReceiveProtocol(Connection):
             self._take_up(judgement)
             match judgement.verdict:
                 case Refuse(reply=said):
-                    reply = said or replies.HELLO_REFUSED
+                    reply = replies.HELLO_REFUSED if said is None else said.in_ascii
                 case Defer(_, enhanced, reply=said):
-                    reply = said or replace(replies.HELLO_DEFERRED, enhanced=enhanced)
+                    reply = replace(replies.HELLO_DEFERRED, enhanced=enhanced) if said is None else said.in_ascii
                 case Disconnect(why):
                     self._say_goodbye(replies.PEER_DISCONNECTED, why)
                     return

@@ -356,6 +356,8 @@ class Transaction:
 
     def refused(self, stage: str, reply: Reply, why: str, address: Address | None = None) -> Reply:
         """Record the refusal.  Whoever hears it can ask us about it: the message's id is in the words."""
+        if not self.parameters.smtputf8:
+            reply = reply.in_ascii
         if not any(self.id in line for line in reply.lines):
             reply = replace(reply, lines=(*reply.lines[:-1], f"{reply.lines[-1]} ({self.id})"))
         self.profile.note(

@@ -152,7 +152,7 @@ class Held(HeldCase):
     async def test_a_refusal_that_comes_later_is_told_to_a_stranger_whose_domain_answers_for_it_where_that_was_said(self):
         for told, answered in ((ToldSenders.KNOWN, True), (ToldSenders.KNOWN, False), (ToldSenders.USERS, True)):
             queue = await self.queue(holding=HoldingPolicy(told=told))
-            self.verdicts = [Refuse("no")]
+            self.verdicts = [Refuse("no", reply=Reply.of(554, "5.7.0", "Clean your disk"))]
             spf = Finding("spf", properties={"result": "pass", "scope": "mfrom", "domain": "example.com"}, source="spf")
             dmarc = Finding("dmarc", properties={"result": "pass" if answered else "fail"}, source="dmarc")
             id = await self.send(queue, {0: Hold(HoldKind.UNDECIDED, "not now", (spf, dmarc))}, remote(0))
@@ -161,6 +161,7 @@ class Held(HeldCase):
             await self.until(lambda id=id: {"held", "failed", "settled"} & set(self.steps.of(id)))
             if is_told:
                 await self.pass_time(1, id, "settled")
+                self.assertIn(b"554 5.7.0 Clean your disk", self.relay.parcels[-1][1])
             self.assertEqual(self.reported, ["bob@example.com"] if is_told else [])
             await self.stop(queue)
 

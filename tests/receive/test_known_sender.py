@@ -6,7 +6,17 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mailserver.api import Finding, IContentFilter, IRecipientContentFilter, ISenderFilter, Pass, Refuse
+from mailserver.api import (
+    Address,
+    ChangeSender,
+    Finding,
+    IContentFilter,
+    IModifier,
+    IRecipientContentFilter,
+    ISenderFilter,
+    Pass,
+    Refuse,
+)
 from mailserver.mail.set_apart import Hold, Returned
 from mailserver.testing import MailCase
 from tests.testing.test_mail_case import made_by
@@ -51,3 +61,25 @@ class Strangers(MailCase):
         self.assertEqual(
             self.kinds('per_recipient = "report"'), {"spf.dmarc": told, "dmarc": held, "spf": held, "nobody": held}
         )
+
+    def test_nor_is_somebody_whom_a_modifier_has_put_in_his_place(self) -> None:
+        for named, told in ((None, False), ("innocent@elsewhere.example", False), ("another@far.example", True)):
+            self.serve(
+                '[policy]\nper_recipient = "report"\n[[filter]]\nuse = "checks"\n[[filter]]\nuse = "names"\n',
+                made_by("checks", (ISenderFilter, IContentFilter, IRecipientContentFilter), lambda services: Checks()),
+                made_by("names", IModifier, lambda services, named=named: Names(named)),
+            )
+            sent = self.send(sender="spf.dmarc@far.example", recipients=["alice@example.org", "bob@example.org"])
+            self.assertEqual(sent.code, 250)
+            (apart,) = self.taken[0].set_apart.values()
+            self.assertEqual((type(apart), len(self.reports)), (Returned if told else Hold, told))
+            self.assertEqual(len(self.mailbox("alice@example.org")), 1)
+
+
+@implementer(IModifier)
+class Names:
+    def __init__(self, sender: str | None) -> None:
+        self._sender = None if sender is None else Address.parse(sender)
+
+    async def edits(self, envelope: Any, content: Any) -> Any:
+        return [ChangeSender(self._sender)]

@@ -196,6 +196,8 @@ class Admissions(ConnectionCase):
         for verdict, greeting in (
             (Refuse("listed", reply=Reply.of(550, "5.7.0", "Go away,", "and stay there")), "550-Go away,\r\n550 and stay there\r\n"),
             (Defer("busy", reply=Reply.of(451, "4.3.2", "Not now")), "421 Not now\r\n"),
+            (Refuse("listed", reply=Reply.of(554, "5.7.0", "Nö")), "554 N?\r\n"),  # nobody has asked for SMTPUTF8 yet
+            (Defer("busy", reply=Reply.of(451, "4.3.2", "Später")), "421 Sp?ter\r\n"),
         ):
             _, wire = self.listener(filters=[BoundFilter("no", Says(verdict))]).connect()
             self.assertEqual((wire.said(), wire.disconnecting), (greeting, True))

@@ -202,6 +202,15 @@ class Contents(TransactionCase):
                 protocol.dataReceived(MAIL + b"RCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
                 self.assertIn(said, wire.said())
 
+    def test_who_has_not_asked_for_utf8_hears_none(self) -> None:
+        verdict = Refuse("no", reply=Reply.of(554, "5.7.0", "Zurückgewiesen"))
+        for component in (Content(verdict), ForEach(alice=verdict)):
+            for parameter, said in ((b"", "554 5.7.0 Zur?ckgewiesen ("), (b" SMTPUTF8", "554 5.7.0 Zurückgewiesen (")):
+                protocol, wire = self.listener(component).greeted()
+                mail = b"MAIL FROM:<carol@example.net>" + parameter
+                protocol.dataReceived(mail + b"\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n\r\n.\r\n")
+                self.assertIn(said, wire.said())
+
     def test_its_words_are_checked_when_it_says_them(self) -> None:
         wrong: list[Any] = [
             "550 no", Reply.of(450, "5.7.1", "x"), Reply.of(250, "", "x"), Reply.of(550, "4.7.1", "x"), Reply.of(550, "5.7.1", "x" * 481),
