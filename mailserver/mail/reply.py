@@ -51,7 +51,7 @@ class Reply:
     @property
     def in_ascii(self) -> Reply:
         """For a peer who has not asked for SMTPUTF8 (RFC 6531 section 3.7.4.2): other characters become "?"."""
-        if all([line.isascii() for line in self.lines]):
+        if all(line.isascii() for line in self.lines):
             return self
         return Reply(self.code, self.enhanced, tuple([line.encode("ascii", "replace").decode("ascii") for line in self.lines]))
 
