@@ -314,15 +314,23 @@ class SqliteReader:
     def held_page(self, after: int, up_to: int, limit: int) -> Sequence[NumberedSummary]:
         """As `page`, of the entries with a copy that a verdict holds: by the index of their ends, however long the queue is."""
         with self._reading() as connection:
-            numbers = [
-                int(number)
-                for (number,) in connection.execute(
-                    "SELECT DISTINCT number FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL AND state = ?"
-                    " AND hold IS NOT NULL AND number > ? AND number <= ? ORDER BY number LIMIT ?",
-                    (str(EntryState.HELD), after, up_to, limit),
-                )
-            ]
+            numbers = _held_numbers(connection, after, up_to, limit)
             return [NumberedSummary(number, self._summary(connection, number, with_history=False)) for number in numbers]
+
+    def held_with(
+        self, octets: bytes, after: int, up_to: int, limit: int, most: int
+    ) -> tuple[Sequence[NumberedSummary], int | None]:
+        """Up to `limit` of the next `most` such entries whose envelopes have these octets, in whichever case; and the number behind
+        which to go on, None at the end.  Of one user's copies among many others' only his are read whole."""
+        with self._reading() as connection:
+            numbers = _held_numbers(connection, after, up_to, most)
+            found: list[NumberedSummary] = []
+            for number in numbers:
+                if _may_have(connection, number, octets):
+                    found.append(NumberedSummary(number, self._summary(connection, number, with_history=False)))
+                    if len(found) == limit:
+                        return found, number
+        return found, numbers[-1] if len(numbers) == most else None
 
     def heads(self, numbers: Sequence[int]) -> dict[int, tuple[Envelope, bytes]]:
         """The envelopes of entries and the beginnings of their header sections, of those that can be read."""
@@ -440,6 +448,26 @@ class SqliteReader:
         except apsw.Error:
             self._connection = None
             connection.close(True)
+
+
+def _held_numbers(connection: apsw.Connection, after: int, up_to: int, limit: int) -> list[int]:
+    rows = connection.execute(
+        "SELECT DISTINCT number FROM attempt INDEXED BY attempt_until WHERE until IS NOT NULL AND state = ?"
+        " AND hold IS NOT NULL AND number > ? AND number <= ? ORDER BY number LIMIT ?",
+        (str(EntryState.HELD), after, up_to, limit),
+    )
+    return [int(number) for (number,) in rows]
+
+
+def _may_have(connection: apsw.Connection, number: int, octets: bytes) -> bool:
+    """Whether an entry's envelope has these octets; an entry that cannot be read may."""
+    try:
+        blob = connection.blob_open("main", "entry", "message", number, False)
+        with contextlib.closing(blob):
+            _, envelope_octets, _ = unpack_front(number, blob.read(FRONT.size))
+            return octets in blob.read(envelope_octets).lower()
+    except (apsw.SQLError, *ROW_FAULTS):
+        return True
 
 
 def attempts_of(connection: apsw.Connection, number: int) -> tuple[Attempt, ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mailserver.mail.headers import Headers
 from mailserver.mail.held_copy import HeldCopy, shown_field
 from mailserver.queue.admin.selection import Selection
-from mailserver.queue.entry import DestinationSummary, EntrySummary, number_of
+from mailserver.queue.entry import DestinationSummary, EntrySummary, number_of, shown_id
 from mailserver.queue.reader import SqliteReader
 
 __all__ = ["copy_selection", "held_copies"]
 
 PAGE = 100  # entries looked through at once
+LOOKED_AT = 2000  # of whose envelopes only the octets are looked at
+PLAIN = re.compile(r"[a-z0-9]{3,}")  # stands in an envelope as it is
 
 
 def held_copies(
@@ -22,7 +25,12 @@ def held_copies(
     and behind which copy to go on, None at the end.  Blocks.  Raises ValueError, `StorageBroken`."""
     low, high = selection.numbers
     number, index = _place(after) if after else (0, -1)
-    rows = reader.held_page(max(low, number) - 1, high, PAGE)
+    named = _octets_of(selection)
+    if named:
+        rows, further = reader.held_with(named, max(low, number) - 1, high, PAGE, LOOKED_AT)
+    else:
+        rows = reader.held_page(max(low, number) - 1, high, PAGE)
+        further = rows[-1].number if len(rows) == PAGE else None
     meant = [(row.number, chosen) for row in rows if (chosen := selection.chosen(row.entry, now))]
     found: list[HeldCopy] = []
     for at, chosen in meant:
@@ -33,7 +41,7 @@ def held_copies(
                 if len(found) == most:
                     return found, found[-1].id
                 found.append(_copy(entry, part, head))
-    return found, f"{rows[-1].entry.id}/{1 << 31}" if len(rows) == PAGE else None
+    return found, None if further is None else f"{shown_id(further, '')}/{1 << 31}"
 
 
 def copy_selection(id: str, **more: Any) -> Selection:
@@ -43,6 +51,15 @@ def copy_selection(id: str, **more: Any) -> Selection:
     if slash and not (index.isascii() and index.isdigit()):
         raise ValueError(f"not the id of a copy: {id!r}")
     return Selection(id=message, held=True, index=int(index) if slash else None, **more)
+
+
+def _octets_of(selection: Selection) -> bytes:
+    """What stands in the envelope of each entry that is meant, b"" where nothing is sure."""
+    text = (selection.user or selection.recipient).lower()
+    local, at, _ = text.rpartition("@")
+    if "[" in text or not text.isascii() or not (at or selection.user):  # without an @ a folder's name may be meant
+        return b""
+    return max(PLAIN.findall(local if at else text), key=len, default="").encode()
 
 
 def _place(id: str) -> tuple[int, int]:

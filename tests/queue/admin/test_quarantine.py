@@ -104,6 +104,26 @@ class TheFiltersOwn(QuarantineCase):
         ids = [await self.send(queue, {0: held(DMARC if n % 2 else CONTACTS, found=())}, ALICE) for n in range(7)]
         self.assertEqual([one.message for one in await self.of(queue, "dmarc").held()], ids[1::2])
 
+    async def test_one_users_are_found_among_many_others_as_if_each_was_read(self):
+        self.patch(held_module, "PAGE", 2)
+        self.patch(held_module, "LOOKED_AT", 3)
+        queue = await self.queue()
+        for n in range(11):
+            await self.send(queue, {0: held(CONTACTS), 1: held(CONTACTS)}, ALICE, local(1, "Bobby") if n % 4 == 1 else FAR)
+        asked = [Selection(held=True, user=one) for one in ("bobby@example.org", "ALICE@example.org", "nobody@example.org", "x", "")]
+        asked += [Selection(held=True, recipient=one) for one in ("bob*@*", "b?bby@example.org", "*@EXAMPLE.ORG", "[b]obby@*", "*ice@*", "*org")]
+        found = [await self._all(queue, one) for one in asked]
+        self.assertEqual([len(one) for one in found[:4]], [3, 11, 0, 0])
+        self.patch(held_module, "_octets_of", lambda selection: b"")
+        self.assertEqual([await self._all(queue, one) for one in asked], found)
+
+    async def _all(self, queue, selection):
+        found, after = [], ""
+        while after is not None:
+            more, after = await queue.verbs.held(selection, after, 3)
+            found += [one.id for one in more]
+        return found
+
     async def test_no_other_filter_can_let_it_go_throw_it_away_or_put_it_into_junk(self):
         queue = await self.queue()
         id = await self.send(queue, {0: held(CONTACTS)}, ALICE)
