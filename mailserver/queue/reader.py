@@ -320,8 +320,8 @@ class SqliteReader:
     def held_with(
         self, octets: bytes, after: int, up_to: int, limit: int, most: int
     ) -> tuple[Sequence[NumberedSummary], int | None]:
-        """Up to `limit` of the next `most` such entries whose envelopes have these octets, in whichever case; and the number behind
-        which to go on, None at the end.  Of one user's copies among many others' only his are read whole."""
+        """Up to `limit` of the next `most` such entries whose envelopes have these octets, in either case; and behind which to go
+        on, None at the end.  Of one user's copies among many others' only his are read whole."""
         with self._reading() as connection:
             numbers = _held_numbers(connection, after, up_to, most)
             found: list[NumberedSummary] = []
