@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from mailserver.api import Argument, CannotDo, Clock, ComponentCommand
+from mailserver.api import Argument, CannotDo, Clock, ComponentCommand, StorageFault
 from mailserver.filters.account_book import AccountBook
 from mailserver.filters.account_records import ReleasedAccount, StoppedAccount, account_name
 
@@ -58,7 +58,11 @@ class _Orders:
         if name in self._book.stopped:
             raise CannotDo(f"{name} is stopped already")
         by = by[:WHO_CHARACTERS] or "a person"
-        await self._book.keep(StoppedAccount(name, self._clock.seconds(), by=by, why=why))
+        try:
+            await self._book.keep(StoppedAccount(name, self._clock.seconds(), by=by, why=why))
+        except StorageFault as fault:
+            stopped = f"{name} is stopped until the server ends, and" if self._go is not None else f"{name} is not stopped:"
+            raise CannotDo(f"{stopped} the records cannot be written yet: {fault}") from fault
         if self._go is None:
             return f"{name} is stopped; what it has in the queue is held when a server runs"
         await self._go(name)
@@ -69,8 +73,11 @@ class _Orders:
         name = _name(account)
         if self._begin_anew is not None and name in self._book.stopped:
             await self._begin_anew(name)  # first: else the next message is weighed with what has stopped it
-        if not await self._book.let_go(ReleasedAccount(name, self._clock.seconds(), by[:WHO_CHARACTERS])):
-            raise CannotDo(f"{name} is not stopped")
+        try:
+            if not await self._book.let_go(ReleasedAccount(name, self._clock.seconds(), by[:WHO_CHARACTERS])):
+                raise CannotDo(f"{name} is not stopped")
+        except StorageFault as fault:
+            raise CannotDo(f"{name} is still stopped: the records cannot be written: {fault}") from fault
         if self._go is None:
             return f"{name} may send again; what is held of its mail is released when a server runs"
         await self._go(name)

@@ -126,8 +126,7 @@ class AccountGuardOptions(Options):
     """The mail for this name in each of our domains is read as complaints, beside what comes to `abuse` and `postmaster`. Empty:
     there is no such address."""
     reporters: tuple[DomainName, ...] = ()
-    """Domains whose complaints count, where DKIM, SPF or DMARC shows that they are theirs. Empty: those of any domain that is
-    shown."""
+    """Domains whose complaints count, where DKIM or SPF shows that they are theirs. Empty: those of any domain that is shown."""
     postmaster: MailAddress | None = None
     """Who is told, beside the user. Absent: postmaster."""
 
@@ -136,7 +135,7 @@ class AccountGuardOptions(Options):
 class AccountGuard:
     """At MAIL it looks at the log-in, after the data at the recipients, before an attempt whether the account is stopped."""
 
-    cost = 0.1
+    cost = 2.0  # behind SPF and DKIM, which say whose complaint it is
     hard = True  # no entry of a list lets an account send that is stopped
     interval_seconds = 5.0
     deadline_seconds = 300.0
@@ -291,6 +290,7 @@ class AccountGuard:
         try:
             await self._services.send(note, sender=None, recipients=[self._options.postmaster or POSTMASTER])
         except (StorageFault, CannotTell, ValueError) as error:
+            await self._memory.forget_first(account)
             self.log.error("postmaster cannot be told of {account}: {error}", account=account, error=str(error))
 
     def _go(self, account: str) -> None:

@@ -141,6 +141,10 @@ class AccountMemory:
         """Whether this was not asked within so many seconds."""
         return bool(await self._state.put_if_absent(f"told\t{key}", b"1", seconds))
 
+    async def forget_first(self, key: str) -> None:
+        """The next one is the first again."""
+        await self._state.drop(f"told\t{key}")
+
     async def _number(self, key: str) -> int:
         try:
             return int(await self._state.get(key) or 0)

@@ -547,7 +547,10 @@ class Stopped(GuardCase):
 
     def test_it_may_only_tell(self) -> None:
         self.make(action="tell")
+        self.send_mail.failing = StorageFull("full")
         self.assertIsInstance(self.take_over(), Pass)
+        self.send_mail.failing = None  # it is told with the next message
+        self.assertIsInstance(self.submit(ALICE, "y@elsewhere.example"), Pass)
         self.assertIsInstance(self.submit(ALICE, "x@elsewhere.example"), Pass)
         self.assertEqual((self.stopped, self.waiting_mail.done, len(self.send_mail.sent)), ([], [], 1))
         self.assertIn("may have been taken over", self.told("postmaster")[0])
@@ -584,6 +587,24 @@ class Stopped(GuardCase):
         self.assertFailure(self.guard)
         self.assertEqual(self.waiting_mail.held, {ALICE: 3})
         self.assertEqual(len(self.send_mail.sent), 2)
+
+    def test_a_person_hears_what_could_not_be_written(self) -> None:
+        self.records.failing.add("put")
+        with self.assertRaisesRegex(CannotDo, "until the server ends"):
+            self.order("lock", account=ALICE)
+        self.assertIsInstance(self.submit(ALICE), Defer)
+        with self.assertRaisesRegex(CannotDo, "still stopped"):
+            self.order("unlock", account=ALICE)
+        self.assertIsInstance(self.submit(ALICE), Defer)
+
+    def test_a_kill_between_the_two_records_of_an_unlock_keeps_it_stopped_and_held(self) -> None:
+        self.take_over()
+        self.answer(self.records.put(key_of("released", ALICE), ReleasedAccount(ALICE, 6.0, "root").octets()))
+        self.make()
+        self.run_round()
+        self.assertEqual((self.stopped, self.waiting_mail.held, self.guard.book.released), ([ALICE], {ALICE: 3}, {}))
+        self.order("unlock", account=ALICE)
+        self.assertEqual((self.stopped, self.waiting_mail.held), ([], {}))
 
     def test_a_fault_about_one_account_is_no_other_accounts_matter(self) -> None:
         hold = self.waiting_mail.hold
@@ -657,3 +678,24 @@ class InAServer(MailCase):
         said = [one for one in self.steps("filter") if one["verdict"] == "Defer"]
         self.assertEqual([one["stage"] for one in said], ["content", "sender"])
         self.assertIn("4 recipients it has never written to", said[0]["why"])
+
+    def test_a_complaint_counts_by_what_spf_has_found_of_it(self) -> None:
+        self.serve('[[filter]]\nuse = "account_guard"\ncomplaints_alone = 1\n[[filter]]\nuse = "spf"\n')
+        self.resolver.zones["provider.example"] = {"TXT": ["v=spf1 ip4:203.0.113.5 -all"]}
+        message = f"From: {ALICE}\nMessage-ID: <1@example.org>\nSubject: x\n\nx\n".encode()
+        sent = self.send(message, sender=ALICE, recipients=MANY[:1], login=ALICE, service="submission", tls=True)
+        self.assertEqual(sent.code, 250)
+        self.assertEqual(len(self.sent_to(MANY[0])), 1)
+
+        def complain(address: str, to: str) -> int:
+            found = self.send(complaint_about("<1@example.org>"), sender="fbl@provider.example", recipients=[to], address=address)
+            return int(found.code)
+
+        self.assertEqual(complain("198.51.100.9", "abuse@example.org"), 250)
+        self.assertEqual(self.waiting_mail.done, [])
+        self.assertEqual(complain("203.0.113.5", "fbl@example.org"), 250)
+        self.clock.advance(0)
+        self.assertEqual(self.waiting_mail.done, [("hold", ALICE, "the account is stopped")])
+        said = str([one["findings"] for one in self.steps("filter") if one.get("filter") == "account_guard"])
+        self.assertIn("nothing shows whose", said)
+        self.assertIn("provider.example about <1@example.org>", said)
