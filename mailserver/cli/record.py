@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,6 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 def run_record(options: argparse.Namespace) -> int:
     """Record until the time is over or somebody interrupts."""
     from mailserver.config.quantities import seconds
-    from mailserver.control.client import CommandRefused
 
     try:
         lasts = seconds(options.lasts)
@@ -50,22 +50,33 @@ def run_record(options: argparse.Namespace) -> int:
     with ExitStack() as closing:
         target: _File | _Dialogue = _Dialogue(options) if options.to == "-" else _File(closing, options.to)
         number = _start(data, asked, target)
+        interruption = _Interruption()
         print(f"mailserver: recording {options.peer} for {options.lasts}; connections that are open already are not in it",
             file=sys.stderr, flush=True)  # fmt: skip
-        ended = False
+        ended = is_stopped = False
         try:
             while not ended:
+                if interruption.is_asked and not is_stopped:
+                    ask_server(data, "record.stop", {"recording": number})
+                    is_stopped = True
                 ended = _take(ask_server(data, "record.fetch", {"recording": number}, FETCH_SECONDS), target)
-        except KeyboardInterrupt:
-            ask_server(data, "record.stop", {"recording": number})
-            try:
-                while not _take(ask_server(data, "record.fetch", {"recording": number}, FETCH_SECONDS), target):
-                    pass
-            except CommandRefused:
-                pass  # it was over already
         finally:  # also where the server has gone
             target.finish()
     return 0
+
+
+class _Interruption:
+    """Ctrl-C or SIGTERM asks for the end.  Only the second breaks something off: what the server has handed over is lost then."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored in the background jobs of a shell's script
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.is_asked:
+            raise KeyboardInterrupt
+        self.is_asked = True
 
 
 def _start(data: str, asked: dict[str, Any], target: _File | _Dialogue) -> int:

@@ -166,11 +166,10 @@ class _Open:
 
     def transcribe(self, event: Event) -> list[TranscriptLine]:
         """Take an event; return its lines."""
-        if self._folder and isinstance(event, ContentStretch):
-            self._write(event.octets)
+        if self._folder and isinstance(event, ContentStretch | ContentEnd):  # an empty message has no stretch and yet a file
+            self._write(b"" if isinstance(event, ContentEnd) else event.octets)
         lines = self.transcript.add(event)
         if self._folder and isinstance(event, ContentEnd):
-            self._write(b"")
             self.close(is_whole=event.is_whole)
             if not self.transcript.left_out:
                 self.transcript.messages[-1].saved = self._saved[-1]

@@ -12,7 +12,7 @@ from mailserver.transport.recording import NoRoomToRecord, Recordings
 
 __all__ = ["RecordingCommands"]
 
-WAIT_SECONDS = 5.0  # for something to be recorded
+WAIT_SECONDS = 1.0  # for something to be recorded: as long as who interrupts the command has to wait
 WIDEST = {4: 24, 6: 64}  # a peer, not the world
 
 

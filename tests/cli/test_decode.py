@@ -74,6 +74,16 @@ class Decoding(SynchronousTestCase):
         self.assertIn(f"(content of {len(MESSAGE)} octets) in {folder}/1-1.eml", out)
         self.assertIn(f"(content of 3 octets, not whole) in {folder}/2-1.eml.part", out)
 
+    def test_an_empty_message_has_the_file_of_its_own_number(self) -> None:
+        lines: list[bytes] = [b"S: 220 mx ESMTP\r\n"]
+        for message in (b"", MESSAGE, b"", MESSAGE):
+            lines += [b"C: DATA\r\n", b"S: 354 go\r\n", b"C: " + build.content(message), b"S: 250 ok\r\n"]
+        folder = os.path.join(self.folder, "saved")
+        code, _, err = run("decode", self.file(capture(tuple(lines))), "--save", folder)
+        self.assertEqual((code, err), (0, ""))
+        sizes = {name: os.path.getsize(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
+        self.assertEqual(sizes, {"1-1.eml": 0, "1-2.eml": len(MESSAGE), "1-3.eml": 0, "1-4.eml": len(MESSAGE)})
+
     def test_nothing_that_is_there_is_written_over(self) -> None:
         folder = os.path.join(self.folder, "messages")
         os.mkdir(folder)

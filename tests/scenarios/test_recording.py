@@ -142,10 +142,12 @@ connection_idle = 1
     def test_what_was_said_before_the_server_went_is_there(self) -> None:
         server = self.serve()
         path = server.work / "dialogue.pcapng"
-        process, terminal = self.record(server, "--to", str(path)), self.record(server)
+        process, terminal, stopped = self.record(server, "--to", str(path)), self.record(server), self.record(server)
         with smtplib.SMTP("127.0.0.1", server.port, "client.example", timeout=20) as client:
             client.ehlo()
             wait_until(lambda: b"PIPELINING" in path.read_bytes(), server.log)
+            stopped.terminate()
+            self.assertIn("EHLO CLIENT.EXAMPLE", self.ended(stopped)[0].upper())
             server.kill()
             out, _ = terminal.communicate(timeout=60)
             process.communicate(timeout=60)
