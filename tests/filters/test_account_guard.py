@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from mailserver.api import IComponentFactory, IContentFilter, Options
 from mailserver.filters.account_book import AccountBook
 from mailserver.filters.account_guard import TAKEN_OVER, factory
 from mailserver.filters.account_records import (
@@ -653,7 +655,39 @@ class Stopped(GuardCase):
         self.assertEqual(self.stopped, [ALICE])
 
 
+@implementer(IContentFilter)
+class Signed:
+    """As `dkim`: it finds at the data that a signature verifies."""
+
+    cost = 1.0
+
+    async def judge_content(self, envelope: Any, content: Any) -> Pass:
+        return Pass(findings=(replace(DKIM, source=""),))
+
+
+@implementer(IComponentFactory)
+class SignedFactory:
+    name = "signed"
+    summary = "Says that a signature verifies."
+    api_version = "1.0"
+    provides = (IContentFilter,)
+    options = Options
+
+    def build(self, options: Any, services: Any) -> Signed:
+        return Signed()
+
+
 class InAServer(MailCase):
+    def test_a_complaint_counts_by_what_is_found_of_its_signature_whatever_the_order_of_the_file(self) -> None:
+        self.serve('[[filter]]\nuse = "account_guard"\ncomplaints_alone = 1\n[[filter]]\nuse = "signed"\n', SignedFactory())
+        message = f"From: {ALICE}\nMessage-ID: <1@example.org>\nSubject: x\n\nx\n".encode()
+        self.assertEqual(self.send(message, sender=ALICE, recipients=MANY[:1], login=ALICE, service="submission", tls=True).code, 250)
+        self.assertEqual(len(self.sent_to(MANY[0])), 1)
+        found = self.send(complaint_about("<1@example.org>"), sender=None, recipients=["abuse@example.org"])
+        self.assertEqual(found.code, 250)
+        self.clock.advance(0)
+        self.assertEqual(self.waiting_mail.done, [("hold", ALICE, "the account is stopped")])
+
     def test_the_message_that_is_one_too_many_is_deferred_with_words_and_others_go_their_own_ways(self) -> None:
         self.serve('[[filter]]\nuse = "account_guard"\nlearning = "0s"\nrecipients = 4\n')
         users = (ALICE, BOB, CAROL)
