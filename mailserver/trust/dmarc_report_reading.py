@@ -26,7 +26,7 @@ __all__ = ["ReportFault", "read_report", "report_in", "report_in_plain_values"]
 PACKED_OCTETS = 10 << 20
 XML_OCTETS = 20 << 20
 PIECE_OCTETS = 65_536
-MEMBERS_MOST = 20
+MEMBERS_MOST = 20  # of a zip, or a gzip
 ROWS_MOST = 10_000
 DEPTH_MOST = 20
 TEXT_CHARACTERS = 1_000
@@ -88,8 +88,11 @@ def _octets_of(part: MessagePart) -> bytes:
 
 def _ungzipped(octets: bytes) -> Iterator[bytes]:
     """RFC 1952: one member or several."""
-    waiting = octets
+    waiting, members = octets, 0
     while waiting:
+        members += 1
+        if members > MEMBERS_MOST:  # each would copy what follows it
+            raise ReportFault(f"its gzip has more than {MEMBERS_MOST} members")
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             try:

@@ -147,6 +147,10 @@ class Bombs(SynchronousTestCase):
 
     def test_many_members_of_a_gzip(self) -> None:
         self.refused(self.blanks(1) + gzip.compress(b" " * (1 << 20)) * 40, "more than|broken")
+        self.assertEqual(read_report(gzip.compress(XML[:100]) + gzip.compress(XML[100:])), read_report(XML))
+        empty = gzip.compress(b"", mtime=0)
+        self.refused(empty * 21 + gzip.compress(XML), "its gzip has more than 20 members")
+        self.assertEqual(read_report(empty * 19 + gzip.compress(XML)), read_report(XML))
 
     def test_zip(self) -> None:
         self.refused(zipped(report_xml=XML[:-12] + b" " * (64 << 20)), "more than 20971520 octets")
