@@ -29,7 +29,7 @@ from mailserver.mail.answers import Defer, Delivered, Finding, Pass, Remote
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.outbound_answers import Postpone, Proceed
 from mailserver.mail.parcel import Destination
-from mailserver.testing import FilterCase, MailCase
+from mailserver.testing import FilterCase, FilterContract, MailCase
 from mailserver.testing.waiting_mail import MemoryWaitingMail
 from tests.any_octets import any_octets
 
@@ -170,6 +170,13 @@ class GuardCase(FilterCase):
 
     def told(self, address: str) -> list[str]:
         return [one.content.decode() for one in self.send_mail.sent if str(one.recipients[0]) == address]
+
+
+class Contract(FilterContract, FilterCase):
+    def make(self) -> Any:
+        component = self.build(factory, networks_alone=2, recipients_alone=2)
+        self.answer(component.start())
+        return component
 
 
 class Each(GuardCase):
