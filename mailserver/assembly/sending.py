@@ -85,8 +85,13 @@ class OwnMail:
                 raise TypeError(f"the sender is an Address or None, not {type(sender).__name__}")
             if len(turns.waiting) >= WAITING_MOST:
                 raise CannotTell(f"{WAITING_MOST} messages of {name} wait already")
+            waits = not turns.tokens
             await turns.acquire()
             try:
+                if waits:  # else a thousand of them that fail at once would be called inside each other
+                    turn: Deferred[None] = Deferred()
+                    self._clock.callLater(0, turn.callback, None)
+                    await turn
                 sending = Deferred.fromCoroutine(self._sent(name, sender, reports, *checked))
                 return await within(WHOLE_SECONDS, sending, self._clock)
             except Late:  # nobody knows whether it was committed

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly.sending import OwnMail
+from mailserver.assembly.sending import AT_ONCE, WAITING_MOST, OwnMail
 from mailserver.interfaces import CannotTell
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Refused, Remote
@@ -141,6 +141,24 @@ class Sent(OwnMailCase):
         self.notes_fail = True
         self.assertEqual(self.sent(), "0" * 16)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_of_many_at_once_a_thousand_wait_and_the_next_hears_so(self) -> None:
+        self.hangs = True
+        waiting = [now_or_later(self.send(MESSAGE, sender=None, recipients=[ALICE])) for _ in range(AT_ONCE + WAITING_MOST)]
+        self.assertRaises(CannotTell, self.sent)
+        another = self.own_mail().lend("reports")  # nobody else waits with them
+        self.hangs = False
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(another(MESSAGE, sender=None, recipients=[ALICE]))), "0" * 16)
+        waiting[-1].cancel()
+        self.failureResultOf(waiting[-1], CancelledError)
+        self.has_room = False  # they hear so one after the other
+        self.clock.advance(121)
+        for one in waiting[:AT_ONCE]:
+            self.failureResultOf(one, CannotTell)
+        for one in waiting[AT_ONCE:-1]:
+            self.failureResultOf(one, StorageFull)
+        self.has_room = True
+        self.assertEqual([self.sent() for _ in range(AT_ONCE + 1)], ["0" * 16] * (AT_ONCE + 1))
 
     def test_a_router_that_hangs_has_its_time_and_then_gives_its_turn_back(self) -> None:
         self.hangs = True

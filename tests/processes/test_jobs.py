@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -25,7 +26,7 @@ from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.processes import frames
 from mailserver.processes.job_format import RESULT_OCTETS, call_job, job_of, result_of
 from mailserver.processes.job_process import ALARM_SECONDS, OTHER_VERSION
-from mailserver.processes.jobs import CALLS_WAITING, JobProcesses
+from mailserver.processes.jobs import CALLS_WAITING, ENDING_MOST, JobProcesses
 from mailserver.processes.spawning import spawn
 from tests.any_octets import any_octets
 from tests.processes.heavy_work import (
@@ -281,6 +282,18 @@ class Ends(JobCase):
             self.assertFalse(has_ended(number))
             server.kill()
         await self.until(lambda: has_ended(number))
+
+    async def test_while_the_kernel_lets_go_of_none_of_those_that_were_killed_no_more_are_begun(self) -> None:
+        ended: list[int] = []
+        stuck = SimpleNamespace(poll=lambda: ended[0] if ended else None)
+        for number in range(ENDING_MOST):
+            self.assertTrue(await self.jobs.run(process_number), number)
+            self.jobs._ending.append(stuck)  # type: ignore[arg-type]
+        await self.assertFailure(self.jobs.run(process_number), AllHang)
+        self.jobs._look_soon()
+        ended.append(-9)
+        await self.until(lambda: self.jobs.hanging == 0)
+        self.assertTrue(await self.jobs.run(process_number))
 
     async def test_where_the_server_does_not_come_to_it_the_kernel_ends_what_is_late(self) -> None:
         program, end = spawn("mailserver.processes.job_process", (str(MEMORY), ""))
