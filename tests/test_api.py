@@ -69,7 +69,7 @@ class Configurable(SynchronousTestCase):
     """An interface can be configured, or stands beside one that can, or is what the core lends."""
 
     BESIDE = {
-        "IAccountList", "ICertificateAccounts", "ICommands", "IComponent", "IComponentFactory", "ICounting", "IForgiving",
+        "IAccountFollower", "IAccountList", "ICertificateAccounts", "ICommands", "IComponent", "IComponentFactory", "ICounting", "IForgiving",
         "IHostAccounts", "IHostFinder", "IMailReader", "IMayBeMissing", "IPeriodic", "IPreparing", "IPrivilegedComponent",
         "IReloading", "IScramAccounts", "ISecretAccounts", "ISenderGrants", "ISweeping", "IUsualScramForm",
     }  # fmt: skip

@@ -19,6 +19,8 @@ In the order in which they are read:
 * `accounts`: the accounts file as ``mailserver user`` sees it
 * `access`: ``mailserver user app-password|certificate|sender``: what an account has besides its password
 * `renaming`: ``mailserver user rename``: other names for accounts, under a running server
+* `rename_journal`: which renames are under way, or were cut off: nobody else gets their names
+* `following`: what components keep of users follows a rename, or goes with a removal
 * `maildir_move`: moves an account's Maildir while mail is being delivered into it
 * `references`: which keys of the configuration name an address or a domain
 * `purge`: removes a removed account's Maildir for good

@@ -10,10 +10,11 @@ from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import AccountsFile, account_key, key_of
 from mailserver.cli.accounts import changing, opened
 from mailserver.cli.configuration_change import add_change_options, change_configuration, domains_of, normal_domain_of
+from mailserver.cli.following import forget, tell_what_stays
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.cli.references import Renaming
-from mailserver.cli.renaming import Rename, add_rename_options, carry_out
+from mailserver.cli.renaming import Rename, add_rename_options, carry_out, carry_out_the_end, was_cut_off_at_its_end
 from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
 from mailserver.plugins.catalogue import discover
@@ -103,7 +104,10 @@ def remove_domain(options: argparse.Namespace) -> int:
         draft.remove_table(("domain", _written(draft, name)))
 
     if not options.purge:
-        return change_configuration(options, change)
+        code = change_configuration(options, change)
+        if not options.dry_run:
+            tell_what_stays(load(options.config, discover().options_of), f"@{name}")
+        return code
     configuration, accounts = opened(options.config)
     mail = {one: maildir_of(configuration, one) for one in _accounts_in(accounts, name)}
     if options.dry_run:
@@ -113,6 +117,8 @@ def remove_domain(options: argparse.Namespace) -> int:
         return code
     if not options.yes:
         confirmed(f"{name} with {len(mail)} accounts", ", ".join(mail.values()) or "no Maildir")
+    if not name.startswith("*"):
+        forget(configuration, f"@{name}")
     change_configuration(options, change)
     left = []
     for one, path in mail.items():
@@ -171,6 +177,10 @@ def rename_domain(options: argparse.Namespace) -> int:
     names = [] if accounts is None else _accounts_in(accounts, old)
     renamed = {one: f"{one.rpartition('@')[0]}@{new}" for one in names}
     is_rest = _is_rest(configuration, accounts, renamed, old, new)
+    whole = {old: new}
+    if not names and _is_renamed(configuration, old, new) and was_cut_off_at_its_end(configuration, {f"@{old}": f"@{new}"}):
+        carry_out_the_end(options, Rename(configuration, accounts, {}, lambda draft: None, frozenset(), domains=whole))
+        return 0
 
     def change(draft: Draft) -> None:
         if is_rest:
@@ -187,16 +197,20 @@ def rename_domain(options: argparse.Namespace) -> int:
             draft.add_table(("domain", old), {"same_as": new})
 
     words = frozenset() if options.alias else frozenset({old})
-    carry_out(options, Rename(configuration, accounts, renamed, change, words, is_rest))
+    carry_out(options, Rename(configuration, accounts, renamed, change, words, is_rest, whole))
     return 0
+
+
+def _is_renamed(configuration: Configuration, old: str, new: str) -> bool:
+    domains = configuration.domain
+    return new in domains and (old not in domains or domains[old].same_as == new)
 
 
 def _is_rest(
     configuration: Configuration, accounts: AccountsFile | None, renamed: Mapping[str, str], old: str, new: str
 ) -> bool:
     """An earlier try was cut off: the configuration has the new name, and each account stands under both."""
-    domains = configuration.domain
-    if accounts is None or not renamed or new not in domains or (old in domains and domains[old].same_as != new):
+    if accounts is None or not renamed or not _is_renamed(configuration, old, new):
         return False
     found = changing(accounts, accounts.read)
     return all(key_of(one) in found for one in renamed.values())

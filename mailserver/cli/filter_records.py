@@ -16,7 +16,7 @@ from mailserver.mail.faults import StorageFault
 if TYPE_CHECKING:
     from mailserver.config import Configuration
 
-__all__ = ["in_records", "names_of", "option_of", "run"]
+__all__ = ["RecordsInFile", "in_records", "names_of", "option_of", "run"]
 
 SECONDS = 35.0
 
@@ -76,7 +76,7 @@ def in_records(configuration: Configuration, name: str, act: Act) -> Any:
             store = RecordStore(path=path, clock=clock, new_threads=in_place)
             finished(store.start())
             try:
-                return finished(act(_Records(store.space(f"filter/{name}"), path), clock))
+                return finished(act(RecordsInFile(store.space(f"filter/{name}"), path), clock))
             finally:
                 finished(store.stop())
     except CannotDo as error:
@@ -85,7 +85,7 @@ def in_records(configuration: Configuration, name: str, act: Act) -> Any:
         raise Unable(str(error), EX_IOERR) from error
 
 
-class _Records:
+class RecordsInFile:
     """An `IRecords`.  Who only looks makes no file."""
 
     def __init__(self, records: Any, path: str) -> None:

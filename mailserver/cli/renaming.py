@@ -4,8 +4,12 @@ At each moment the old name or the new one is complete, and mail on its way arri
 up, everything stays as it was:
 
 1. the Maildirs are moved, and a link takes their place (`maildir_move`);
-2. where the configuration changes, the accounts stand under both names until the server has taken it up;
-3. the accounts get their new names.
+2. what components keep of the users holds for both names (`following`);
+3. where the configuration changes, the accounts stand under both names until the server has taken it up;
+4. the accounts get their new names;
+5. what components keep leaves the old names.
+
+From before 1 to behind 5 the names stand in the `rename_journal`, and nobody else gets one of them.
 """
 
 from __future__ import annotations
@@ -25,20 +29,25 @@ from mailserver.authentication.sealing import KeyPlace, Unsealable, read_key, se
 from mailserver.cli.accounts import changing
 from mailserver.cli.asking import ask_server
 from mailserver.cli.configuration_change import change_lines, reload_server
+from mailserver.cli.following import ask_followers, failures_in
 from mailserver.cli.maildir_move import Moves
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
 from mailserver.cli.references import named
+from mailserver.cli.rename_journal import RenameJournal
 from mailserver.config import Configuration, ConfigurationError, Fault
 from mailserver.config.draft import Draft, Unchangeable
 from mailserver.config.fault_sentences import key_text
 from mailserver.control.client import ControlError, NoServer
 from mailserver.processes.identity import as_owner_of
 
-__all__ = ["Rename", "add_rename_options", "carry_out"]
+__all__ = ["Rename", "add_rename_options", "carry_out", "carry_out_the_end", "was_cut_off_at_its_end"]
 
 LOCK = "rename.lock"
 EX_UNAVAILABLE = 69
+NOT_FOLLOWED = (
+    "{why}; all else is renamed.  What they keep stands under the old name still, which nobody else gets: say the same once more"
+)
 
 ByAddress = Mapping[str, str]
 
@@ -61,7 +70,17 @@ class Rename:
     change: Callable[[Draft], None]
     words: frozenset[str]
     is_rest: bool = False
+    domains: ByAddress = field(default_factory=dict)
+    """A domain that is renamed, old and new: what is kept of it follows as well."""
     unsealed: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> ByAddress:
+        """What components and the journal hear of: names in the form in which they are compared."""
+        if self.domains:  # with all that is in them
+            return {f"@{old}": f"@{new}" for old, new in self.domains.items()}
+        pairs = {account_key(old): account_key(new) for old, new in self.accounts.items()}
+        return {old: new for old, new in pairs.items() if old != new}
 
     def reseal(self, account: Account, new: str) -> str | None:
         """Seal a readable password anew, since it is sealed for its account's name."""
@@ -83,9 +102,25 @@ def carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
     Raises `Unable` and `ConfigurationError`, after everything was put back.  Where nobody knows whether the server has taken the
     new names up, everything stands under both, and the same command goes on from there.
     """
-    moves_mail = not options.dry_run and not options.mail_stays
-    with _alone(rename.configuration.data) if moves_mail else contextlib.nullcontext():
+    with contextlib.nullcontext() if options.dry_run else _alone(rename.configuration.data):
         return _carry_out(options, rename)
+
+
+def was_cut_off_at_its_end(configuration: Configuration, names: ByAddress) -> bool:
+    """Such a rename was cut off, or somebody could not follow, when the accounts had their new names already."""
+    return RenameJournal(configuration.data).has(names)
+
+
+def carry_out_the_end(options: argparse.Namespace, rename: Rename) -> None:
+    """What is left to do of a rename when the accounts have their new names.  Raises `Unable`."""
+    if not options.dry_run:
+        with _alone(rename.configuration.data):
+            _complete(rename)
+    names = rename.names
+    if options.json:
+        as_json({"accounts": [{"account": old, "renamed": new} for old, new in names.items()], "dry_run": options.dry_run})
+    else:
+        say(*[f"{plain(old)}: {'would be ' if options.dry_run else ''}{plain(new)}" for old, new in names.items()])
 
 
 def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
@@ -102,11 +137,19 @@ def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
             f"{options.config} {'changes' if changes else 'has changed'} with it, and the running server has to take that up "
             "meanwhile: say --reload (--dry-run shows the lines)"
         )
+    journal = RenameJournal(rename.configuration.data)
     if not options.dry_run:
-        for old, new in paths:
-            _or_back(moves, lambda old=old, new=new: moves.make(old, new))  # type: ignore[misc]
+        journal.begin(rename.names)
+        try:
+            for old, new in paths:
+                _or_back(moves, lambda old=old, new=new: moves.make(old, new))  # type: ignore[misc]
+        except Exception:
+            if not was_cut_off:
+                journal.end(rename.names)
+            raise
+        _begin(rename, moves, journal)
         if changes:
-            _change_both(options, rename, moves)
+            _change_both(options, rename, moves, journal)
         elif was_cut_off and options.reload:
             reload_server(options)
         if rename.file is not None and rename.accounts:
@@ -116,11 +159,52 @@ def _carry_out(options: argparse.Namespace, rename: Rename) -> list[str]:
             except (Unable, ConfigurationError) as error:
                 if not changes and not was_cut_off:
                     moves.take_back()
+                    _take_back(rename, journal, error)
                     raise
                 both = "the configuration has changed, and the accounts stand under both names: remove the old ones then"
                 raise Unable(f"{error}; {both}", getattr(error, "code", 1)) from error
-    _tell(options, rename, lines, paths, moves)
+    why = "" if options.dry_run else _completed(rename)
+    _tell(options, rename, lines, paths, moves, why)
+    if why:
+        raise Unable(NOT_FOLLOWED.format(why=why), EX_IOERR)
     return lines
+
+
+def _begin(rename: Rename, moves: Moves, journal: RenameJournal) -> None:
+    """What is kept of the old names holds for the new ones, too.  Who cannot do that stops the rename."""
+    try:
+        why = failures_in(ask_followers(rename.configuration, "begin", rename.names))
+        if not why:
+            return
+        raise Unable(f"{why}; what it keeps of the users would not follow, so nothing was changed", EX_IOERR)
+    except Exception as error:
+        if not moves.stay:
+            moves.take_back()
+            _take_back(rename, journal, error)
+        raise
+
+
+def _take_back(rename: Rename, journal: RenameJournal, error: Exception) -> None:
+    """The new names keep nothing.  Raises `Unable` where somebody cannot do that: the names stay in the journal then."""
+    why = failures_in(ask_followers(rename.configuration, "undo", rename.names))
+    if why:
+        words = f"{error}; and what they keep stands under the new names, too: {why}; say the same once more"
+        raise Unable(words, getattr(error, "code", EX_IOERR)) from error
+    journal.end(rename.names)
+
+
+def _completed(rename: Rename) -> str:
+    """What is kept of the users is the new names' alone.  Else who could not do that, and why."""
+    why = failures_in(ask_followers(rename.configuration, "complete", rename.names))
+    if not why:
+        RenameJournal(rename.configuration.data).end(rename.names)
+    return why
+
+
+def _complete(rename: Rename) -> None:
+    why = _completed(rename)
+    if why:
+        raise Unable(NOT_FOLLOWED.format(why=why), EX_IOERR)
 
 
 @contextlib.contextmanager
@@ -182,14 +266,19 @@ def _try_file(rename: Rename) -> None:
         changing(file, lambda: become(file, rename.accounts, rename.reseal, over_copies=rename.is_rest, dry_run=True))
 
 
-def _change_both(options: argparse.Namespace, rename: Rename, moves: Moves) -> None:
+def _change_both(options: argparse.Namespace, rename: Rename, moves: Moves, journal: RenameJournal) -> None:
     """The accounts under both names, then the configuration, taken up by the server.
 
     Undone where one of the steps fails, but for a server that does not say whether it has taken the configuration up: if it has,
     it knows the new names alone.
     """
     texts = [_text(options.config)]
-    _or_back(moves, lambda: _copies(rename))
+    try:
+        _or_back(moves, lambda: _copies(rename))
+    except Exception as error:
+        if not moves.stay:
+            _take_back(rename, journal, error)
+        raise
     try:
         change_lines(options, lambda draft: _remember(draft, rename.change, texts))
         if options.reload:
@@ -199,6 +288,8 @@ def _change_both(options: argparse.Namespace, rename: Rename, moves: Moves) -> N
             raise Unable(f"{error}; all stands under both names: say the same once more", error.code) from error
         _put_back(options, rename, texts)
         moves.take_back()
+        if not moves.stay:
+            _take_back(rename, journal, error)
         if isinstance(error, Unable):
             raise Unable(f"{error}; it was put back, nothing is changed", error.code) from error
         raise
@@ -251,12 +342,13 @@ def _runs(data: str) -> bool:
 
 
 def _tell(
-    options: argparse.Namespace, rename: Rename, lines: list[str], paths: list[tuple[str, str]], moves: Moves
+    options: argparse.Namespace, rename: Rename, lines: list[str], paths: list[tuple[str, str]], moves: Moves, why: str
 ) -> None:
     left = [] if options.dry_run else [key_text(path) for path in named(tomllib.loads(_text(options.config)), rename.words)]
     if options.json:
         renamed = [{"account": old, "renamed": new} for old, new in rename.accounts.items()]
-        as_json({"accounts": renamed, "changed": lines, "links": list(moves.links), "left": left, "dry_run": options.dry_run})
+        as_json({"accounts": renamed, "changed": lines, "links": list(moves.links), "left": left, "dry_run": options.dry_run,
+                 **({"not_followed": why} if why else {})})  # fmt: skip
         return
     say(*map(plain, lines))
     for old, new in rename.accounts.items():

@@ -9,17 +9,19 @@ import sys
 from typing import Any
 
 from mailserver.accounts.kept_password import keep_password
-from mailserver.accounts.table import Account, AccountsFile, Password, account_key, key_of
+from mailserver.accounts.table import Account, AccountsFile, NoSuchAccount, Password, account_key, key_of
 from mailserver.authentication.passwords import PasswordError
 from mailserver.authentication.sealing import KeyPlace, make_folder, read_key
 from mailserver.cli import access, user_locks
 from mailserver.cli.accounts import changing, done, opened
 from mailserver.cli.configuration_change import add_change_options
+from mailserver.cli.following import forget, tell_what_stays
 from mailserver.cli.maildir_move import leads_to_another
 from mailserver.cli.output import EX_IOERR, Unable, as_json, say, table
 from mailserver.cli.purge import confirmed, maildir_of, purge
 from mailserver.cli.references import Renaming, lead, take_alias
-from mailserver.cli.renaming import Rename, add_rename_options, carry_out
+from mailserver.cli.rename_journal import RenameJournal
+from mailserver.cli.renaming import Rename, add_rename_options, carry_out, carry_out_the_end, was_cut_off_at_its_end
 from mailserver.config import Configuration, load
 from mailserver.config.draft import Draft
 from mailserver.mail.address import AddressError
@@ -75,6 +77,7 @@ def add_account(options: argparse.Namespace) -> int:
     if options.no_password and options.password_stdin:
         raise Unable("--no-password and --password-stdin exclude each other", 2)
     _may_be_added(options, configuration, options.address)
+    RenameJournal(configuration.data).check_free(options.address)
     _has_no_mail_of_others(configuration, accounts, options.address)
     password = None if options.no_password else _words(options, configuration, configuration.accounts.options.recoverable)
     changing(accounts, lambda: accounts.add(options.address, password))
@@ -147,12 +150,21 @@ def remove_account(options: argparse.Namespace) -> int:
     configuration, accounts = opened(options.config)
     if not options.purge:
         changing(accounts, lambda: accounts.remove(options.address))
-        return done(options, "removed")
+        code = done(options, "removed")
+        tell_what_stays(configuration, account_key(options.address))
+        return code
     path = changing(accounts, lambda: maildir_of(configuration, options.address))
     if not options.yes:
         confirmed(options.address, path)
+    changing(accounts, lambda: _is_there(accounts, options.address))
+    forget(configuration, account_key(options.address))
     changing(accounts, lambda: accounts.remove(options.address))
     return done(options, "removed, with its mail" if purge(path, configuration.data) else "removed; it had no mail")
+
+
+def _is_there(accounts: AccountsFile, address: str) -> None:
+    if key_of(address) not in accounts.read():
+        raise NoSuchAccount(f"there is no account {address}")
 
 
 def disable_account(options: argparse.Namespace) -> int:
@@ -179,6 +191,9 @@ def rename_account(options: argparse.Namespace) -> int:
     _may_be_added(options, configuration, new)
     account = changing(accounts, lambda: accounts.read().get(key_of(old)))
     if account is None:
+        if was_cut_off_at_its_end(configuration, {old: new}):
+            carry_out_the_end(options, Rename(configuration, accounts, {old: new}, lambda draft: None, frozenset()))
+            return 0
         raise Unable(f"there is no account {options.address}")
     followed = {old: new} if old != new else {}
     if followed and old in user_locks.states_of(configuration)[0]:

@@ -8,6 +8,7 @@ from typing import Any
 from mailserver.control.parts import RunningServer
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import Clock
+from mailserver.plugins.account_following import VERBS, Follower, follow
 from mailserver.plugins.component_commands import Refusal, carry_out, described_command
 from mailserver.plugins.failure_log import FailureLog
 from mailserver.plugins.lent import Lent
@@ -16,7 +17,7 @@ __all__ = ["ComponentCommands"]
 
 
 class ComponentCommands:
-    """``components``, ``component.commands`` and ``component.run``."""
+    """``components``, ``component.commands``, ``component.run`` and ``component.follow``."""
 
     def __init__(self, server: RunningServer, clock: Clock) -> None:
         self._server = server
@@ -29,6 +30,7 @@ class ComponentCommands:
             "components": self.components,
             "component.commands": self.described,
             "component.run": self.run,
+            "component.follow": self.follow,
         }
 
     async def components(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +70,18 @@ class ComponentCommands:
         except Refusal as error:
             raise CommandRefused(str(error)) from error
         return {"answer": answer}
+
+    async def follow(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """All that follow accounts hear `verb` (`account_following.VERBS`) of `accounts`, new names by old ones.
+
+        `followed` have done it, `failed` have not, by name and why; `kept` is what each keeps, where that was asked.
+        """
+        accounts, verb = arguments.get("accounts"), str(arguments.get("verb", ""))
+        if verb not in VERBS or not isinstance(accounts, dict) or not all(isinstance(one, str) for one in accounts.values()):
+            raise CommandRefused("that is no rename and no removal")
+        found = [Follower(str(one), one.component, one.left.add) for one in self._server.register.running()]
+        answer = await follow(found, verb, accounts, clock=self._clock, failures=self._failures)
+        return answer.described()
 
     def _called(self, name: str) -> Lent | None:
         """Of two with one name that which serves since later: a reload may have the former one still at work."""

@@ -7,6 +7,8 @@ In the order in which they are read:
 * `peer_rules`: looks at a peer's name in the DNS, the name that it gives, and whether it encrypts
 * `greylist`: asks doubtful strangers to come again (RFC 6647)
 * `evidence`: who a message says it is from, and what shows that
+* `followed_names`: whose name has become which: users with their details, domains with all that is in them
+* `followed_records`: records of users that follow when accounts are renamed or removed
 * `list_entries`: an entry of the lists, and how it stands in the records
 * `list_table`: all entries in memory: which speak of a message, and which decides
 * `list_book`: the same in the records

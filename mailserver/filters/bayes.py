@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -23,6 +23,7 @@ from mailserver.api import (
     Duration,
     Envelope,
     Finding,
+    IAccountFollower,
     ICommands,
     IComponent,
     IComponentFactory,
@@ -38,6 +39,8 @@ from mailserver.api import (
     normal_names,
 )
 from mailserver.config.values import absolute_path
+from mailserver.filters.followed_names import FollowedNames
+from mailserver.filters.followed_records import Stage
 from mailserver.filters.learnt import Learnt, Opinion, SubjectMessage, file_of
 from mailserver.filters.learnt_commands import commands_of
 from mailserver.filters.moved_mail import MailboxPaths
@@ -93,7 +96,7 @@ class BayesOptions(Options):
         return absolute_path(value, info)
 
 
-@implementer(IRecipientContentFilter, IComponent, IPeriodic, ICommands, ICounting)
+@implementer(IRecipientContentFilter, IComponent, IPeriodic, ICommands, ICounting, IAccountFollower)
 class Bayes:
     """Asks `learnt` about each recipient's copy; `sweep` looks for what users have moved."""
 
@@ -154,6 +157,32 @@ class Bayes:
         """Whether it can be read, and what was learnt of moved mail since the start."""
         moved = {} if self._sweep is None else {"moved_spam": self._sweep.spam, "moved_ham": self._sweep.ham}
         return {"readable": int(not self._learnt.fault), **moved}
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """What they have learnt."""
+        await self._learnt.follow(self._names(accounts), stage)
+
+    async def account_removed(self, account: str) -> None:
+        """Forget what he has learnt."""
+        await self._learnt.drop_owners(self._names({account: account}))
+
+    async def kept_of_account(self, account: str) -> int:
+        """Of how many messages."""
+        name_of = self._names({account: account})
+        found = [one for one in await self._learnt.owners() if one["owner"] != "site" and name_of(one["owner"]) is not None]
+        return sum([int(one["spam"] + one["ham"]) for one in found])
+
+    def _names(self, accounts: Mapping[str, str]) -> Callable[[str], str | None]:
+        """What an owner is called then, None where it is nobody of these."""
+        names = FollowedNames(accounts, self._options.separator)
+        has_plain = self._has_plain_owners
+
+        def after(owner: str) -> str | None:
+            return names.after(owner) if "@" in owner else names.locals_after(owner) if has_plain else None
+
+        return after
 
     # --- Judging. ---
 

@@ -79,6 +79,14 @@ class ContactBook:
                 self.holds, self.windows = holds, windows
                 return
 
+    async def read_anew(self) -> None:
+        """The records were changed: what is in memory, and what somebody has begun to read, does not count."""
+        self._changes += 1
+        self._users.clear()
+        for user in self._being_read:
+            self._versions[user] = self._versions.get(user, 0) + 1
+        await self.read()
+
     # --- Contacts. ---
 
     async def contacts_of(self, user: str) -> dict[str, Contact]:

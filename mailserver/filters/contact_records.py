@@ -22,6 +22,7 @@ from mailserver.filters.list_entries import read_scope, read_subject
 
 __all__ = [
     "Contact",
+    "ContactPlace",
     "HeldOrder",
     "Window",
     "contact_key",
@@ -121,6 +122,27 @@ def expected_key(user: str, domain: str) -> str:
 def order_key(user: str, subject: str) -> str:
     """One order for each subject: the last."""
     return GAP.join(("order", user, subject))
+
+
+class ContactPlace:
+    """Where each record has its user: a token in its value, all others in the key."""
+
+    def user(self, key: str, value: bytes) -> str:
+        """The name, "" where it has none."""
+        parts = key.split(GAP)
+        if parts[0] != "token":
+            return parts[1] if len(parts) > 1 else ""
+        try:
+            return str(decoded(value).get("user", ""))
+        except ValueError:
+            return ""
+
+    def moved(self, key: str, value: bytes, user: str) -> tuple[str, bytes]:
+        """Key and value with another name."""
+        parts = key.split(GAP)
+        if parts[0] == "token":
+            return key, encoded({**decoded(value), "user": user})
+        return GAP.join([parts[0], user, *parts[2:]]), value
 
 
 # --- Names. ---

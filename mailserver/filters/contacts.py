@@ -9,7 +9,7 @@ Mail that a user expects (`mailserver expect`) is taken as if an allow entry sto
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -26,6 +26,7 @@ from mailserver.api import (
     Duration,
     Envelope,
     Finding,
+    IAccountFollower,
     ICommands,
     IComponent,
     IComponentFactory,
@@ -53,11 +54,12 @@ from mailserver.filters.contact_book import ContactBook
 from mailserver.filters.contact_claims import Claims, claims_of, is_automatic, is_report
 from mailserver.filters.contact_commands import commands_of
 from mailserver.filters.contact_decisions import FINDING, NEW, Decisions
-from mailserver.filters.contact_records import Contact, owner_of
+from mailserver.filters.contact_records import Contact, ContactPlace, owner_of
 from mailserver.filters.contact_replies import Replies
 from mailserver.filters.contact_rounds import Rounds
 from mailserver.filters.contact_tokens import DECIDE, Tokens, claim_of
 from mailserver.filters.evidence import normal_addresses
+from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
 from mailserver.filters.list_entries import scopes_of
 from mailserver.mail.networks import is_public
 
@@ -98,7 +100,7 @@ class ContactsOptions(Options):
 
 
 @implementer(
-    IRecipientFilter, IRecipientContentFilter, ITransactionEnd, IMailReader, IComponent, IPeriodic, ICommands
+    IRecipientFilter, IRecipientContentFilter, ITransactionEnd, IMailReader, IComponent, IPeriodic, ICommands, IAccountFollower
 )
 class Contacts:
     """At RCPT it knows what is claimed, after the data what is shown."""
@@ -119,6 +121,7 @@ class Contacts:
         rounds: Rounds,
         state: IStateStore | None,
         commands: Sequence[ComponentCommand],
+        followed: FollowedRecords,
     ) -> None:
         self.reads = (DECIDE,) if options.digest else ()
         self._options = options
@@ -129,6 +132,7 @@ class Contacts:
         self._state: Any = state
         self._commands = commands
         self._automatic: OrderedDict[str, None] = OrderedDict()  # by id, until they end
+        self._followed = followed
 
     # --- Life. ---
 
@@ -148,6 +152,26 @@ class Contacts:
     def commands(self) -> Sequence[ComponentCommand]:
         """What `mailserver contacts` and `mailserver expect` ask for."""
         return self._commands
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """Their contacts and decisions, rules, expected mail, orders and reply addresses."""
+        try:
+            await self._followed.renamed(accounts, stage)
+        finally:
+            await self._book.read_anew()
+
+    async def account_removed(self, account: str) -> None:
+        """Forget all that is kept of him."""
+        try:
+            await self._followed.removed(account)
+        finally:
+            await self._book.read_anew()
+
+    async def kept_of_account(self, account: str) -> int:
+        """How many."""
+        return await self._followed.count(account)
 
     # --- Judging. ---
 
@@ -327,6 +351,9 @@ def contacts_of(options: ContactsOptions, records: IRecords, clock: Clock, *, se
         ),
         state=state,
         commands=commands_of(book, decisions, separator=options.separator),
+        followed=FollowedRecords(
+            records, ContactPlace(), separator=options.separator, state=state, in_state=KeyPart(1), clock=clock
+        ),
     )  # fmt: skip
 
 

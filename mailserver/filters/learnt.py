@@ -10,7 +10,7 @@ import hmac
 import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from twisted.logger import Logger
 
@@ -232,6 +232,29 @@ class Learnt:
     async def drop_owner(self, owner: str) -> bool:
         """Forget everything of an owner.  Whether there was anything.  Raises `StorageFault`."""
         return await self._written(lambda file: file.drop_owner(owner))
+
+    async def drop_owners(self, name_of: Callable[[str], str | None]) -> None:
+        """Forget everything of those for whom `name_of` has a name.  Raises `StorageFault`."""
+
+        def drop(file: LearntFile) -> None:
+            for owner in file.known():
+                if name_of(owner) is not None:
+                    file.drop_owner(owner)
+
+        await self._written(drop)
+
+    async def follow(self, name_of: Callable[[str], str | None], stage: Literal["begin", "complete", "undo"]) -> None:
+        """Owners are called as `name_of` says; None: as before.  The stages are `IAccountFollower`'s.  Raises `StorageFault`."""
+        if stage == "begin" and not self._room_for(ROOM_OCTETS):
+            raise StorageFull("the disk has too little room")
+
+        def rename(file: LearntFile) -> None:
+            for owner in file.known():
+                new = name_of(owner)
+                if new is not None and new != owner:
+                    {"begin": file.copy_owner, "complete": file.move_owner, "undo": file.drop_copy}[stage](owner, new)
+
+        await self._written(rename)
 
     async def grow_older(self) -> None:
         """An hour has passed.  Raises `StorageFault`."""

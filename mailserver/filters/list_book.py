@@ -53,6 +53,11 @@ class ListBook:
                 self.table, self._read = found, read
                 return
 
+    async def read_anew(self) -> None:
+        """The records were changed: what somebody has begun to read of them does not count."""
+        self._changes += 1
+        await self.read()
+
     async def put(self, entry: Entry) -> Entry | None:
         """Keep it; the entry that it replaces is returned.  Raises ValueError where there is no room for more."""
         before = self.table.get(entry.scope, entry.kind, entry.value)

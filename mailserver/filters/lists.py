@@ -6,7 +6,7 @@ away and nothing that is hard.  For an address or a domain it wants evidence: SP
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,6 +21,7 @@ from mailserver.api import (
     Content,
     Envelope,
     Finding,
+    IAccountFollower,
     ICommands,
     IComponent,
     IComponentFactory,
@@ -43,6 +44,7 @@ from mailserver.api import (
     normal_domain,
 )
 from mailserver.filters.evidence import author_of, normal_addresses, passed, proved_domains, spf_passes
+from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
 from mailserver.filters.list_book import HIT_SECONDS, ListBook, hits_key
 from mailserver.filters.list_commands import commands_of
 from mailserver.filters.list_entries import SITE, Entry, scopes_of
@@ -66,7 +68,7 @@ class ListsOptions(Options):
     """What divides a user's name from a detail: mail for `alice+shop@example.org` goes by alice's entries, too. Empty: none."""
 
 
-@implementer(ISenderFilter, IRecipientFilter, IRecipientContentFilter, IComponent, IPeriodic, ICommands)
+@implementer(ISenderFilter, IRecipientFilter, IRecipientContentFilter, IComponent, IPeriodic, ICommands, IAccountFollower)
 class Lists:
     """Decides at RCPT, and after the data where only the message shows who has sent it.
 
@@ -89,6 +91,9 @@ class Lists:
         self._state = state
         self._clock = clock
         self._book = ListBook(records, clock=clock, state=state)
+        self._followed = FollowedRecords(
+            records, KeyPart(0), separator=options.separator, state=state, in_state=KeyPart(1), clock=clock
+        )
 
     # --- Life. ---
 
@@ -107,6 +112,26 @@ class Lists:
     def commands(self) -> Sequence[ComponentCommand]:
         """``add``, ``remove``, ``show`` and ``test``."""
         return commands_of(self._book, separator=self._separator)
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """Their entries, and how often these have decided."""
+        try:
+            await self._followed.renamed(accounts, stage)
+        finally:
+            await self._book.read_anew()
+
+    async def account_removed(self, account: str) -> None:
+        """Forget his entries."""
+        try:
+            await self._followed.removed(account)
+        finally:
+            await self._book.read_anew()
+
+    async def kept_of_account(self, account: str) -> int:
+        """How many."""
+        return await self._followed.count(account)
 
     # --- Judging. ---
 

@@ -16,10 +16,12 @@ from mailserver.api import (
     Address,
     Argument,
     CannotDo,
+    Clock,
     ComponentCommand,
     Defer,
     Envelope,
     Finding,
+    IAccountFollower,
     ICommands,
     IComponent,
     IComponentFactory,
@@ -34,6 +36,7 @@ from mailserver.api import (
     Services,
     Verdict,
 )
+from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
 from mailserver.filters.list_entries import SITE, read_scope, scopes_of
 from mailserver.trust.weighing import LEVELS, Thresholds, Weighed, weigh
 
@@ -83,7 +86,7 @@ class ScoresOptions(Options):
         return self
 
 
-@implementer(IScorer, IComponent, IPeriodic, ICommands)
+@implementer(IScorer, IComponent, IPeriodic, ICommands, IAccountFollower)
 class Scores:
     """Adds up the scores.  Where a filter has said Accept, nothing is weighed.
 
@@ -96,12 +99,13 @@ class Scores:
     deadline_seconds = 60.0
     log = Logger()
 
-    def __init__(self, options: ScoresOptions, records: IRecords) -> None:
+    def __init__(self, options: ScoresOptions, records: IRecords, clock: Clock) -> None:
         self._weights: Mapping[str, float] = options.weights
         self._told_weights = {f"weight {name}": value for name, value in list(options.weights.items())[:WEIGHTS_MOST]}
         self._site = options.thresholds
         self._separator = options.separator
         self._records = records
+        self._followed = FollowedRecords(records, KeyPart(0), separator=options.separator, clock=clock)
         self._scopes: dict[str, Mapping[str, float | None]] = {}
         self._changes = 0
 
@@ -168,6 +172,30 @@ class Scores:
             if given:
                 thresholds, nearest = thresholds.changed(given), scope
         return thresholds, nearest
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """Their thresholds."""
+        try:
+            await self._followed.renamed(accounts, stage)
+        finally:
+            await self._read_anew()
+
+    async def account_removed(self, account: str) -> None:
+        """Forget his thresholds."""
+        try:
+            await self._followed.removed(account)
+        finally:
+            await self._read_anew()
+
+    async def kept_of_account(self, account: str) -> int:
+        """How many."""
+        return await self._followed.count(account)
+
+    async def _read_anew(self) -> None:
+        self._changes += 1
+        await self.run_periodically()
 
     # --- Orders. ---
 
@@ -301,7 +329,7 @@ class ScoresFactory:
 
     def build(self, options: Any, services: Services) -> Scores:
         """Return the scorer."""
-        return Scores(options, services.records)
+        return Scores(options, services.records, services.clock)
 
 
 factory = ScoresFactory()

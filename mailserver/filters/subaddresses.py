@@ -5,7 +5,7 @@ Who gets an address of his own and gives it away is known by that: mail from ano
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,6 +16,7 @@ from mailserver.api import (
     Content,
     Envelope,
     Finding,
+    IAccountFollower,
     ICommands,
     IComponentFactory,
     IRecipientContentFilter,
@@ -29,6 +30,7 @@ from mailserver.api import (
     Verdict,
 )
 from mailserver.filters.contact_claims import Claims, claims_of, is_report
+from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
 from mailserver.filters.subaddress_book import Subaddress, SubaddressBook, split_subaddress
 from mailserver.filters.subaddress_commands import commands_of
 
@@ -54,20 +56,35 @@ class SubaddressesOptions(Options):
     """What divides a user's name from the detail."""
 
 
-@implementer(IRecipientFilter, IRecipientContentFilter, ICommands)
+@implementer(IRecipientFilter, IRecipientContentFilter, ICommands, IAccountFollower)
 class Subaddresses:
     """A closed address refuses at RCPT.  Who has sent a message is known after the data."""
 
     cost = 0.5
     hard = True  # an allow entry for its sender does not open an address that its user has closed
 
-    def __init__(self, options: SubaddressesOptions, book: SubaddressBook) -> None:
+    def __init__(self, options: SubaddressesOptions, book: SubaddressBook, followed: FollowedRecords) -> None:
         self._options = options
         self._book = book
+        self._followed = followed
 
     def commands(self) -> Sequence[ComponentCommand]:
         """``open``, ``close``, ``forget`` and ``list``."""
         return commands_of(self._book, separator=self._options.separator)
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """Their addresses, and how often these were used."""
+        await self._followed.renamed(accounts, stage)
+
+    async def account_removed(self, account: str) -> None:
+        """Forget his."""
+        await self._followed.removed(account)
+
+    async def kept_of_account(self, account: str) -> int:
+        """How many."""
+        return await self._followed.count(account)
 
     async def judge_recipient(self, envelope: Envelope, recipient: Recipient) -> Verdict:
         """No for a closed one: there is no such address any more."""
@@ -144,7 +161,10 @@ class SubaddressesFactory:
     def build(self, options: Any, services: Services) -> Subaddresses:
         """Return the filter."""
         book = SubaddressBook(services.records, clock=services.clock, state=services.state, most=options.addresses)
-        return Subaddresses(options, book)
+        followed = FollowedRecords(
+            services.records, KeyPart(1), separator="", state=services.state, in_state=KeyPart(1), clock=services.clock
+        )
+        return Subaddresses(options, book, followed)
 
 
 factory = SubaddressesFactory()

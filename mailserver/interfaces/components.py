@@ -14,6 +14,7 @@ __all__ = [
     "Argument",
     "CannotDo",
     "ComponentCommand",
+    "IAccountFollower",
     "ICommands",
     "IComponent",
     "IComponentFactory",
@@ -91,6 +92,31 @@ class ICounting(Interface):
 
     def counts() -> Mapping[str, int | float]:
         """Figures since the start, by short names.  Cheap, without side effects."""
+
+
+class IAccountFollower(Interface):
+    """Optional: a component that keeps something of users by their addresses, and follows when accounts are renamed or removed.
+
+    A name is an address in the form in which addresses are compared (`mailserver.api.normal_names`), or ``@example.org``: the
+    domain, with all addresses in it.  What is kept of `alice+detail@example.org` is alice's.
+
+    Every call has five minutes.  It may come again for the same names, also after a crash in the middle of it: then it
+    does what is left to do.  Without a server the command line builds the component, calls `start`, asks it, and calls `stop`.
+    """
+
+    def accounts_renamed(accounts: Mapping[str, str], stage: Literal["begin", "complete", "undo"]) -> Awaitable[None]:
+        """`accounts` are the new names by the old ones.
+
+        *begin*: what is kept of each old name holds for the new one, too.  An error stops the rename, and *undo* comes.
+        *complete*: it is the new one's alone, and nothing is left of the old one; what the new one has by now stands.
+        *undo*: the new one does not have it after all; the old one keeps it.
+        """
+
+    def account_removed(account: str) -> Awaitable[None]:
+        """The user has left, and his mail is removed: forget all that is kept of him."""
+
+    def kept_of_account(account: str) -> Awaitable[int]:
+        """How many records are kept of this name, 0 for nothing."""
 
 
 class IPeriodic(Interface):

@@ -25,6 +25,7 @@ In the order in which they are read:
 * `observing`: an observer in a thread of its own
 * `periodic`: what a component does from time to time
 * `metrics`: what a component counts
+* `account_following`: tells components that accounts are renamed or removed
 * `component_commands`: the commands that components offer
 * `lent`: what one component was lent: its threads, its processes, its figures
 * `register`: the components of the running server: what each was lent, and how it does

@@ -169,6 +169,12 @@ class LearntFile:
             rows: Any = self._connection.execute(sql, (names is None, json.dumps(list(names or ())))).fetchall()
         return [_owner_row(self.path, row) for row in rows]
 
+    def known(self) -> list[str]:
+        """All owners and mailboxes of which something is kept, without the site."""
+        with _faults(self.path):
+            rows: Any = self._connection.execute("SELECT name FROM owner UNION SELECT owner FROM mailbox ORDER BY 1").fetchall()
+        return [name for (name,) in rows if isinstance(name, str) and name]
+
     def counts(self, owner: int, hashes: Sequence[int]) -> dict[int, tuple[int, int]]:
         """In how many messages of spam and of ham these tokens were; those that are known."""
         sql = "SELECT token, spam, ham FROM json_each(?) CROSS JOIN token ON owner = ? AND token = value"
@@ -261,6 +267,45 @@ class LearntFile:
                 self._connection.execute(statement, (owner,))
         return row is not None or known is not None
 
+    def copy_owner(self, owner: str, new: str) -> None:
+        """What one has learnt stands under another name, too, in the place of what stood there."""
+        with self._changing():
+            row = self._learning_of(owner)
+            if row is None:
+                return
+            self._drop_learning(new)
+            self._connection.execute("INSERT INTO owner (name, spam, ham, learnt) VALUES (?, ?, ?, ?)", (new, *row[1:]))
+            number = int(self._connection.execute("SELECT number FROM owner WHERE name = ?", (new,)).get)
+            self._connection.execute(
+                "INSERT INTO token SELECT ?, token, spam, ham, day FROM token WHERE owner = ?", (number, row[0])
+            )
+            self._connection.execute(
+                "INSERT INTO message SELECT ?, digest, is_spam, day FROM message WHERE owner = ?", (number, row[0])
+            )
+
+    def move_owner(self, owner: str, new: str) -> None:
+        """It stands under the other name alone.  Where both have learnt, that stays which is of more messages."""
+        with self._changing():
+            row, other = self._learning_of(owner), self._learning_of(new)
+            if row is not None and other is not None and other[1] + other[2] >= row[1] + row[2]:
+                self._drop_learning(owner)
+            elif row is not None:
+                self._drop_learning(new)
+                self._connection.execute("UPDATE owner SET name = ? WHERE number = ?", (new, row[0]))
+            if self._connection.execute("SELECT 1 FROM mailbox WHERE owner = ?", (new,)).fetchone() is None:
+                self._connection.execute("DELETE FROM junk WHERE owner = ?", (new,))
+                self._connection.execute("UPDATE mailbox SET owner = ? WHERE owner = ?", (new, owner))
+                self._connection.execute("UPDATE junk SET owner = ? WHERE owner = ?", (new, owner))
+            for statement in OF_A_MAILBOX:
+                self._connection.execute(statement, (owner,))
+
+    def drop_copy(self, owner: str, new: str) -> None:
+        """Undo `copy_owner`, unless something else was learnt under the other name since."""
+        with self._changing():
+            row, other = self._learning_of(owner), self._learning_of(new)
+            if row is not None and other is not None and row[1:] == other[1:]:
+                self._drop_learning(new)
+
     def expire(self, *, days: float, most: int) -> int:
         """Drop up to so many tokens, and messages, that nobody has learnt for so many days of use.  How many."""
         dropped = 0
@@ -284,6 +329,17 @@ class LearntFile:
                 if self._connection.in_transaction:  # SQLite itself takes back what finds no room
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _learning_of(self, owner: str) -> Any:
+        """Number, spam, ham, when; None where nothing was learnt."""
+        return self._connection.execute("SELECT number, spam, ham, learnt FROM owner WHERE name = ?", (owner,)).fetchone()
+
+    def _drop_learning(self, owner: str) -> None:
+        row = self._learning_of(owner)
+        if row is not None:
+            for statement in OF_AN_OWNER:
+                self._connection.execute(statement, row[:1])
+            self._vocabulary.pop(row[0], None)
 
     def _hours(self) -> int:
         row: Any = self._connection.execute("SELECT value FROM about WHERE name = ?", (HOURS,)).fetchone()

@@ -410,7 +410,15 @@ class Running(RenameCase, TestCase):
         async def status(_: dict[str, Any]) -> dict[str, Any]:
             return {}
 
-        server = ControlServer(str(self.data / "control.sock"), {"reload": reload, "status": status})
+        async def follow(arguments: dict[str, Any]) -> dict[str, Any]:
+            self.asked.append((arguments["verb"], arguments["accounts"]))
+            failed = {"the filter odd": "it cannot"} if arguments["verb"] in self.failing else {}
+            return {"followed": ["the filter lists"], "failed": failed, "kept": {}}
+
+        self.asked: list[Any] = []
+        self.failing: set[str] = set()
+        commands = {"reload": reload, "status": status, "component.follow": follow}
+        server = ControlServer(str(self.data / "control.sock"), commands)
         server.start(reactor)
         self.addCleanup(server.stop)
         return seen
@@ -429,6 +437,60 @@ class Running(RenameCase, TestCase):
         self.assertTrue(text.endswith(FOLLOWED))
         self.assertEqual(names, [ALICE, BOB, SMITH])
         self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [SMITH, BOB])
+        self.assertEqual(self.asked, [("begin", {ALICE: SMITH}), ("complete", {ALICE: SMITH})])
+        self.assertFalse((self.data / "renames.json").exists())
+
+    async def test_a_component_that_cannot_follow_stops_it_before_anything_has_changed(self) -> None:
+        seen = self.serve(refuse=False)
+        self.failing = {"begin"}
+        before = self.config.read_text(), self.accounts.read_text()
+        said = await self.rename("--reload")
+        self.assertEqual((said.code, seen), (74, []))
+        self.assertIn("the filter odd: it cannot; what it keeps of the users would not follow, so nothing was changed", said.err)
+        self.assertEqual((self.config.read_text(), self.accounts.read_text()), before)
+        self.assertEqual(self.asked, [("begin", {ALICE: SMITH}), ("undo", {ALICE: SMITH})])
+        self.assertFalse((self.mail / "alice").is_symlink() or (self.data / "renames.json").exists())
+
+    async def test_one_that_fails_at_the_end_is_named_and_the_same_once_more_completes_it(self) -> None:
+        self.serve(refuse=False)
+        self.failing = {"complete"}
+        said = await self.rename("--reload")
+        self.assertEqual(said.code, 74)
+        self.assertIn("the filter odd: it cannot; all else is renamed.", said.err)
+        self.assertIn(f"{ALICE}: {SMITH}\n", said.out)
+        self.assertEqual([one.address for one in AccountsFile(str(self.accounts)).list()], [SMITH, BOB])
+        os.unlink(self.mail / "alice")
+        added = await deferToThread(run, "user", "add", ALICE, "--no-password", "--config", str(self.config))
+        self.assertEqual(added.code, 1)
+        self.assertIn(f"say  mailserver user rename {ALICE} {SMITH}  once more", added.err)
+        self.assertEqual((await self.rename()).code, 74)
+        self.failing = set()
+        self.assertDone(await self.rename())
+        self.assertEqual(self.asked[-1], ("complete", {ALICE: SMITH}))
+        self.assertIn("there is no account", (await self.rename()).err)
+        added = await deferToThread(run, "user", "add", ALICE, "--no-password", "--config", str(self.config))
+        self.assertEqual(added.code, 0, added)
+
+    async def test_what_cannot_be_taken_back_is_told_and_its_names_are_nobody_elses(self) -> None:
+        self.serve(refuse=True)
+        self.failing = {"undo"}
+        said = await self.rename("--reload")
+        self.assertIn("what they keep stands under the new names, too: the filter odd: it cannot", said.err)
+        added = await deferToThread(run, "user", "add", SMITH, "--no-password", "--config", str(self.config))
+        self.assertIn("a rename that was not finished", added.err)
+
+    async def test_a_removal_that_a_component_cannot_follow_removes_nothing(self) -> None:
+        self.serve(refuse=False)
+        self.failing = {"removed"}
+        words = ("user", "remove", ALICE, "--purge", "--yes", "--config", str(self.config))
+        said = await deferToThread(run, *words)
+        self.assertEqual(said.code, 74)
+        self.assertIn(f"the filter odd: it cannot; {ALICE} was not removed", said.err)
+        self.assertTrue(self.account(ALICE) and (self.mail / "alice").exists())
+        self.failing = set()
+        self.assertEqual((await deferToThread(run, *words)).code, 0)
+        self.assertEqual(self.asked[-1], ("removed", {ALICE: ALICE}))
+        self.assertIsNone(self.account(ALICE))
 
     async def test_a_server_that_does_not_take_it_up_leaves_everything_as_it_was(self) -> None:
         seen = self.serve(refuse=True)
@@ -439,6 +501,8 @@ class Running(RenameCase, TestCase):
         self.assertEqual((self.config.read_text(), self.accounts.read_text()), before)
         self.assertEqual(os.listdir(self.mail), ["alice"])
         self.assertFalse((self.mail / "alice").is_symlink())
+        self.assertEqual(self.asked, [("begin", {ALICE: SMITH}), ("undo", {ALICE: SMITH})])
+        self.assertFalse((self.data / "renames.json").exists())
 
     async def test_where_nobody_knows_what_the_server_has_done_both_names_stay_and_the_next_try_goes_on(self) -> None:
         seen = self.serve(refuse=False)

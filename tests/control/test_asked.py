@@ -293,6 +293,33 @@ class Components(AskedCase):
     async def run_command(self, name: str, command: str, arguments: Any) -> Any:
         return (await self.ask("component.run", name=name, command=command, arguments=arguments))["answer"]
 
+    async def test_what_is_kept_of_a_user_follows_him_and_others_keep_theirs(self) -> None:
+        filters = "".join([f'[[filter]]\nuse = "{use}"\n' for use in ("lists", "contacts", "subaddresses", "scores", "bayes")])
+        await self.serve(BASIC + filters)
+        users = [f"{one}@example.org" for one in ("alice", "bob", "carol")]
+        for user in users:
+            await self.run_command("lists", "add", {"colour": "white", "entry": "friend.example", "scope": user})
+            await self.run_command("scores", "set", {"scope": user, "junk": "3"})
+            await self.run_command("subaddresses", "close", {"address": user.replace("@", "+shop@")})
+
+        async def kept(user: str) -> dict[str, int]:
+            answer = await self.ask("component.follow", verb="kept", accounts={user: user})
+            self.assertEqual((len(answer["followed"]), answer["failed"]), (5, {}))
+            return dict(answer["kept"])
+
+        whole = {f"the filter {name}": 1 for name in ("lists", "scores", "subaddresses")}
+        renamed = {"alice@example.org": "smith@example.org"}
+        for verb in ("begin", "complete"):
+            answer = await self.ask("component.follow", verb=verb, accounts=renamed)
+            self.assertEqual((len(answer["followed"]), answer["failed"]), (5, {}))
+        self.assertEqual([await kept(one) for one in ("alice@example.org", "smith@example.org", *users[1:])], [{}, whole, whole, whole])
+        rows = await self.run_command("lists", "show", {})
+        self.assertEqual([row["scope"] for row in rows], ["bob@example.org", "carol@example.org", "smith@example.org"])
+        await self.ask("component.follow", verb="removed", accounts={"bob@example.org": "bob@example.org"})
+        self.assertEqual([await kept(one) for one in users], [{}, {}, whole])
+        for arguments in ({}, {"verb": "begin"}, {"verb": "x", "accounts": {}}, {"verb": "kept", "accounts": {"a@b.example": 1}}):
+            await self.refused("no rename and no removal", "component.follow", **arguments)
+
     async def test_one_obeys_the_commands_that_it_offers_and_no_others(self) -> None:
         await self.serve(BASIC + '[[filter]]\nuse = "forgetful"\n[[filter]]\nuse = "denylist"\n', components=[ForgetfulFactory()])
         described = await self.ask("component.commands", name="forgetful")

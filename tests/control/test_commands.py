@@ -74,7 +74,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             sorted(self.commands),
             [
-                "component.commands", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "quarantine.list", "queue.change", "queue.list",
+                "component.commands", "component.follow", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "quarantine.list", "queue.change", "queue.list",
                 "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "status",
             ],
         )  # fmt: skip
