@@ -62,9 +62,10 @@ def explain_id(options: argparse.Namespace) -> int:
         return _search(options, data, wanted)
     steps = ask_or_read(data, "explain", {"id": options.id}, lambda: _read(data, options.id))["steps"]
     if options.why or not options.json:
-        from mailserver.cli.verdicts import explained, in_words
+        from mailserver.cli.verdicts import as_it_went, explained, held_in, in_words
 
-        found = explained([Step(**step) for step in steps])
+        road = [Step(**step) for step in steps]
+        found = as_it_went(explained(road), held_in(road))
     if options.json and options.why:
         as_json([one.as_json() for one in found])
     elif options.json:

@@ -117,10 +117,10 @@ def replay_mail(options: argparse.Namespace) -> int:
 
 
 def _tell(options: argparse.Namespace, found: Rehearsed, resolver: Any) -> None:
-    from mailserver.cli.verdicts import explained, in_words
+    from mailserver.cli.verdicts import as_it_went, explained, in_words
     from mailserver.observe.road_table import format_road
 
-    judged = explained(found.steps)
+    judged = as_it_went(explained(found.steps), {who for who, _, what in found.fates if what})
     if options.json:
         as_json(
             {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mailserver.cli.output import cells_of
@@ -23,7 +23,7 @@ from mailserver.trust.weighing import (
     worst_of,
 )
 
-__all__ = ["Explained", "explained", "in_words"]
+__all__ = ["Explained", "as_it_went", "explained", "held_in", "in_words"]
 
 SCORER = "score"
 
@@ -82,6 +82,21 @@ def explained(steps: Sequence[Step]) -> list[Explained]:
         for one, at_rcpt in recipients_of(steps).items()
     ]
     return [one for one in found if one.answers]
+
+
+def held_in(steps: Sequence[Step]) -> set[str]:
+    """For whom a copy was held when it came."""
+    held = [one.fields for one in steps if one.step == "held" and one.fields.get("hold") == "quarantined"]
+    named = [one.get("recipients") for one in held]
+    return {str(who) for one in named if isinstance(one, list | tuple) for who in one}
+
+
+def as_it_went(found: Sequence[Explained], held: Collection[str]) -> list[Explained]:
+    """The same, where what filters put aside was held for these recipients (`policy.quarantine`, or no Junk at another host)."""
+    return [
+        replace(one, outcome="hold") if one.outcome == "junk" and (one.recipient in held or (held and not one.recipient)) else one
+        for one in found
+    ]
 
 
 def _explained(recipient: str, answers: list[FilterStep]) -> Explained:

@@ -21,7 +21,7 @@ from mailserver.api import (
     Quarantine,
     Refuse,
 )
-from mailserver.cli.verdicts import explained, in_words
+from mailserver.cli.verdicts import as_it_went, explained, held_in, in_words
 from mailserver.observe.judged import FACTS, about, filter_steps, recipients_of
 from mailserver.observe.redaction import Redaction
 from mailserver.observe.road_table import format_road
@@ -191,3 +191,16 @@ class ReadBack(MailCase):
     def test_a_road_without_filters_has_nothing_to_say(self) -> None:
         steps = [Step(0.0, "x", "accepted", {"recipients": ["alice@example.org", 3]})]
         self.assertEqual((explained(steps), recipients_of(steps), about([], "")), ([], {"alice@example.org": False}, []))
+
+    def test_what_was_put_aside_and_held_is_not_said_to_be_in_junk(self) -> None:
+        fields = {"filter": "f", "stage": "content_for", "verdict": "Quarantine", "why": "odd"}
+        road = [Step(0.0, "x", "filter", {**fields, "recipient": f"{one}@example.org"}) for one in ("alice", "bob")]
+        road += [
+            Step(0.0, "x", "accepted", {"recipients": ["alice@example.org", "bob@example.org"]}),
+            Step(0.0, "x", "held", {"recipients": ["alice@example.org"], "hold": "quarantined"}),
+            Step(0.0, "x", "held", {"recipients": ["bob@example.org"], "hold": "refused"}),
+            Step(0.0, "x", "held", {"recipients": None, "hold": "quarantined"}),
+        ]
+        found = as_it_went(explained(road), held_in(road))
+        self.assertEqual([(one.recipient, one.outcome) for one in found], [("alice@example.org", "hold"), ("bob@example.org", "junk")])
+        self.assertIn("for alice@example.org: held", in_words(found))
