@@ -35,7 +35,10 @@ class Piece(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """So many octets that were sent and not captured; `place` is the number of the octet behind them."""
+    """So many octets that were sent and not captured.
+
+    `time` is that of what was captured behind them, `place` the number of the octet behind them.
+    """
 
     time: int
     missing: int
@@ -97,6 +100,15 @@ class Direction:
         """All that was sent before the FIN has been handed on."""
         return self._end >= 0 and self._next == self._end
 
+    @property
+    def is_closing(self) -> bool:
+        """A FIN has been seen; what was sent before it may be missing still."""
+        return self._end >= 0
+
+    def is_heard(self, acknowledged: int) -> bool:
+        """Whether the other side has everything, the FIN included."""
+        return 0 <= self._end < self._next + self._ahead(acknowledged)
+
     def number(self, of_wire: int) -> int:
         """A number of the wire as one that goes on beyond 2^32."""
         return of_wire if self._next < 0 else self._next + self._ahead(of_wire)
@@ -155,7 +167,7 @@ class Direction:
 
     def give_up(self, time: int) -> list[Piece | Gap]:
         """The octets that are waited for are lost: return the gap and what stands behind it."""
-        return self._skip(time, self._held[0][0]) if self._held else []
+        return self._skip(min(time, self._held[0][1]), self._held[0][0]) if self._held else []
 
     def finish(self, time: int) -> list[Piece | Gap]:
         """Nothing comes any more: return all that is held, each gap marked."""

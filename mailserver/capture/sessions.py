@@ -110,6 +110,14 @@ class _Connection:
             held += self.held_octets + PIECE_MEMORY * len(self.held)
         return held if self.dialogue is None else held + self.dialogue.held_memory
 
+    def is_over(self, found: Segment, is_client: bool) -> bool:
+        """Whether both ends have closed it, and all has come or the last FIN is acknowledged: then nothing comes any more."""
+        way, other = (self.from_client, self.from_server) if is_client else (self.from_server, self.from_client)
+        if not way.is_closing or not other.is_closing:
+            return False
+        is_last = bool(found.flags & ACK) and not found.flags & FIN and not found.payload
+        return (way.is_ended and other.is_ended) or (is_last and other.is_heard(found.acknowledged))
+
     def is_replaced_by(self, found: Segment, here: tuple[bytes, int]) -> bool:
         """Whether a segment of this end begins another connection between the same ports; the same SYN twice does not."""
         if found.flags & (SYN | ACK) != SYN or here != self.client or not self.from_client.has_begun:
@@ -193,10 +201,10 @@ class Sessions:
             said += self._take(connection, time, found, here == connection.client)
         if found.flags & RST:
             said += self._end(key, connection, time, SessionEnding.RESET)
-        elif found.flags & FIN or connection.from_client.is_ended or connection.from_server.is_ended:
+        elif found.flags & FIN or connection.from_client.is_closing or connection.from_server.is_closing:
             if connection.kind is _Kind.OTHER:
                 self._connections.pop(key, None)
-            elif connection.from_client.is_ended and connection.from_server.is_ended:
+            elif connection.is_over(found, here == connection.client):
                 said += self._end(key, connection, time, SessionEnding.CLOSED)
         self._count(key, connection)
         return said if self._held <= self._most_held else said + self._make_room(time)

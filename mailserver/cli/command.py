@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from mailserver.cli.component_command import run_component_command
-from mailserver.cli.output import Unable, plain
+from mailserver.cli.output import EX_IOERR, Unable, plain
 from mailserver.cli.parsing import Parser, Version
 from mailserver.config.choice import INSTALLED, VARIABLE, chosen_path
 from mailserver.config.fault import ConfigurationError
@@ -80,6 +81,11 @@ def run_command(words: Sequence[str]) -> int:
     except BrokenPipeError:  # a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what has not been written would be met again at the end
+        return _failed(str(error), EX_IOERR)
     except KeyboardInterrupt:
         return 130
 

@@ -266,6 +266,15 @@ class WhatIsMissing(TestCase):
         said = decoded([*frames, *another.opened(), *another.said(*PLAIN)])
         self.assertEqual([one.session.number for one in said if one.event is None], [1, 2])
 
+    def test_a_session_with_a_hole_ends_when_both_ends_have_closed_it(self) -> None:
+        connection = Connection()
+        frames = [*connection.opened(), *connection.said(*PLAIN), *connection.closed(), connection.frame(True, ACK)]
+        sessions = Sessions()
+        said = [one for n, frame in enumerate(frames) if n != 8 for one in sessions.feed(frame)]
+        self.assertEqual([(one.session.ending, one.session.lost) for one in said if one.event is None], [(SessionEnding.CLOSED, len(PLAIN[5]) - 3)])
+        self.assertEqual((len(sessions._connections), sessions._held), (0, 0))
+        self.assertEqual([one.event.time for one in said if isinstance(one.event, NotCaptured)], [frames[10].time])
+
     def test_many_logins_and_contents_of_one_direction_do_not_wait_for_ever(self) -> None:
         for octets, pieces in ((b"AUTH a\r\n" * 1500, 300), (b"x", 12000)):
             dialogue = DialogueReader(from_start=True)

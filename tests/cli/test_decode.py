@@ -250,6 +250,12 @@ class Decoding(SynchronousTestCase):
         self.assertIn(b"#1     0.013  S  250 2.0.0 Queued", out)
         self.assertIn(b"#1 closed after", out)
 
+    def test_a_full_disk_is_told(self) -> None:
+        path = self.file(capture(PLAIN))
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([sys.executable, "-m", "mailserver.cli", "decode", path], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        self.assertEqual((done.returncode, "No space left" in done.stderr, "Traceback" in done.stderr), (74, True, False), done.stderr)
+
     def test_content_is_not_in_the_dialogue(self) -> None:
         _, out, _ = run("decode", self.file(capture((*PLAIN[:9], b"C: " + build.content(b"Subject: secret\r\n\r\nprivate\r\n")))))
         self.assertNotIn("private", out)
