@@ -33,6 +33,8 @@ class ServerParts(Protocol):
     ids: IdSource
     steps: Steps
 
+    def relay_doubts(self) -> Sequence[str]: ...
+
 
 def make_notes(
     configuration: Configuration,
@@ -47,6 +49,7 @@ def make_notes(
         queue=queue,
         missing=server.processes.missing,
         doubts=lambda: () if server.certificates is None else server.certificates.doubts,
+        relay_doubts=server.relay_doubts,
         is_own=lambda id: notes.is_own(id),
         names=configuration.log.addresses == "full",
     )

@@ -59,6 +59,7 @@ from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
+from mailserver.relay.delivery import Relay
 from mailserver.routing.router import Router
 from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
@@ -244,6 +245,11 @@ class Server:
         return AskedDelivery(
             owned.component, owned.asking, prepare_seconds=float(self._begun_with.limits.start_seconds)
         )
+
+    def relay_doubts(self) -> list[str]:
+        """What a postmaster should know of the log-in at a smarthost."""
+        relays = [owned.component for owned in self._lasting if isinstance(owned.component, Relay)]
+        return [doubt for relay in relays for doubt in relay.doubts()]
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""

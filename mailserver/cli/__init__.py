@@ -63,6 +63,7 @@ In the order in which they are read:
 * `shown_sessions`: what becomes of sessions: dialogues, JSON, figures, files
 * `record`: ``mailserver record``: what the server says to one peer, and hears from it
 * `sink`: ``mailserver sink``: take every mail, keep none, print it
+* `smarthost`: ``mailserver smarthost``: log in at the smarthost with OAuth, and look at the token
 * `plugins`: ``mailserver plugins``: list components, check them, begin a new one
 * `component_command`: ``mailserver NAME COMMAND``: what a component of the server that runs offers
 * `running_components`: what ``mailserver plugins`` says of the components of the server that runs

@@ -31,6 +31,7 @@ from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.cli.published import not_published
+from mailserver.cli.smarthost import token_doubts
 from mailserver.cli.user_locks import guard_doubts
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
@@ -88,6 +89,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.warnings += guard_doubts(configuration)
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
+        look.warnings += token_doubts(configuration)
     look.at_plugins(catalogue)
     if options.json:
         as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
@@ -221,7 +223,7 @@ class _Look:
         """The files from which we take passwords for others must be there, and should be nobody else's to read."""
         for name in keys_of(type(options)):
             path = getattr(options, name)
-            if not name.endswith("password_file") or path is None:
+            if not name.endswith(("password_file", "secret_file")) or path is None:
                 continue
             key = f"{table}.{name}"
             try:

@@ -34,6 +34,7 @@ COMMANDS = {
     "expect": "take a user's mail without delay for a while",
     "subaddress": "addresses such as alice+shop@, each for one sender: open, close and list them",
     "records": "list, export and import what components keep of people",
+    "smarthost": "log in at the smarthost with OAuth, and look at the token",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
     "quarantine": "list, show, release or drop the copies that filters hold",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mailserver.config import Configuration
     from mailserver.trust.signing_keys import DomainKeys, SigningKey
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "make_keys_folder"]
 
 EX_IOERR = 74
 PUBLISHED_SECONDS = 7 * 86400.0  # the record of a key is wanted so long behind the last message that may be on its way
@@ -53,8 +53,7 @@ def make(options: argparse.Namespace) -> int:
         say(f"{domain} is none of the domains in the configuration: mail of its users is signed where they log in here")
     place = KeyPlace(configuration.keys_path, configuration.data)
     try:
-        owner = os.stat(configuration.data) if os.path.isdir(configuration.data) else None
-        _make_folder(place.folder, owner)
+        make_keys_folder(configuration)
         with as_owner_of(place.folder):
             found = make_keys(place.folder, domain, now=time.time())
     except FileExistsError:
@@ -152,10 +151,12 @@ def _print_records(keys: DomainKeys) -> None:
         say(f"{keys.name_of(key)}. 3600 IN TXT {strings} ; {WORDS[key.state]}")
 
 
-def _make_folder(folder: str, owner: os.stat_result | None) -> None:
-    """The folder of keys, for the server's user alone."""
+def make_keys_folder(configuration: Configuration) -> None:
+    """The folder of keys, for the server's user alone.  Raises OSError."""
     from mailserver.mail.durable import make_directory
 
+    folder = configuration.keys_path
+    owner = os.stat(configuration.data) if os.path.isdir(configuration.data) else None
     if os.path.isdir(folder):
         return
     make_directory(folder)

@@ -8,6 +8,8 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver check": ("mailserver check --config new.toml",),
+    "mailserver smarthost login": ("mailserver smarthost login",),
+    "mailserver smarthost status": ("mailserver smarthost status", "mailserver smarthost status --json"),
     "mailserver dkim new": ("mailserver dkim new example.org",),
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),

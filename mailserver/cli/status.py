@@ -38,6 +38,10 @@ def show_status(options: argparse.Namespace) -> int:
     table(("PART", "FIGURE", " VALUE"), [(p if p != b else "", f, v) for (p, f, v), b in zip(rows, before, strict=False)])
     if (figures.get("dkim") or {}).get("records_missing"):
         say("", "Mail is signed with keys that the DNS does not show: mailserver check names them.")
+    if (figures.get("relay") or {}).get("token_failures"):
+        say("", "The issuer gives no new token for the smarthost: mailserver smarthost status, and the log, say why.")
+    elif (figures.get("relay") or {}).get("token_seconds_left") == 0:
+        say("", "There is no token for the smarthost at this moment.")
     for name, why in missing.items():
         say("", f"The {plain(str(name))} process is missing: {plain(str(why))}")
     return 1 if missing else 0

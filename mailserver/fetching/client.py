@@ -29,13 +29,13 @@ from twisted.web.client import Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
-from mailserver.fetching.bounded import BoundedEndpoint, OneEndpoint
 from mailserver.fetching.place import HTTPS_PORT, Place, place_of
 from mailserver.interfaces import Fetch, IResolver
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.networks import NO_NETWORKS, Networks, is_public
 from mailserver.plugins.awaiting import later, within
+from mailserver.transport.bounded import BoundedEndpoint, OneEndpoint
 from mailserver.transport.certificate_faults import words_of
 from mailserver.transport.verified import verified
 

@@ -21,6 +21,7 @@ class Problems:
     """Finds the problems, in the reactor's thread.
 
     `missing()` says why each small process does not run ("" where it does).  `doubts()` are the doubts about certificates.
+    `relay_doubts()` are those about the log-in at a smarthost.
     `is_own(id)` says whether a message is a note itself.  `names`: whether notes may contain mail addresses.
     """
 
@@ -31,6 +32,7 @@ class Problems:
         queue: Queue,
         missing: Callable[[], Mapping[str, str]],
         doubts: Callable[[], Sequence[str]],
+        relay_doubts: Callable[[], Sequence[str]] = tuple,
         is_own: Callable[[str], Awaitable[bool]],
         names: bool,
     ) -> None:
@@ -38,6 +40,7 @@ class Problems:
         self._queue = queue
         self._missing = missing
         self._doubts = doubts
+        self._relay_doubts = relay_doubts
         self._is_own = is_own
         self._names = names
         self._missing_since: dict[str, float] = {}
@@ -45,7 +48,7 @@ class Problems:
 
     async def __call__(self) -> list[Problem]:
         """All present problems."""
-        found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates()]
+        found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates(), *self._of_login()]
         try:
             return [*found, *await self._of_failures()]
         except StorageFault:  # its own problem
@@ -100,6 +103,17 @@ class Problems:
                 (doubt, "", "Changed files are taken up as they are."),
             )
             for doubt in self._doubts()
+        ]
+
+    def _of_login(self) -> list[Problem]:
+        return [
+            Problem(
+                "login",
+                "",
+                "the log-in at the smarthost needs attention",
+                (doubt, "", "`mailserver smarthost status` tells more; `mailserver smarthost login` gets a new token."),
+            )
+            for doubt in self._relay_doubts()
         ]
 
     async def _of_failures(self) -> list[Problem]:

@@ -10,7 +10,11 @@ In the order in which they are read:
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`
 * `security`: how connections to other hosts are encrypted (RFC 3207)
-* `login`: how the relay logs in to a smarthost (RFC 4954)
+* `login`: how the relay logs in to a smarthost (RFC 4954): with a password, or with a token of OAuth
+* `token_answers`: what an issuer of tokens says: pure, RFC 6749 and its neighbours
+* `token_issuer`: asks it, over https
+* `token_file`: the tokens as a file in the folder of keys, sealed
+* `token_keeper`: keeps a token that is good, for all who wait at once
 * `streaming`: content on its way to the socket, piece by piece, as fast as the peer reads
 * `conversion_forms`: the form in which a host takes a message: as it came, or encoded (RFC 6152, RFC 3030)
 * `conversions`: makes those forms: a small message at once, a large one in a thread

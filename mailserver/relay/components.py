@@ -17,12 +17,20 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import ConnectSettings, Relay
 from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
-from mailserver.relay.login import RelayLogin
+from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
+from mailserver.relay.token_answers import checked_url
+from mailserver.relay.token_file import TokenFile
+from mailserver.relay.token_issuer import Client, TokenIssuer
+from mailserver.relay.token_keeper import TokenKeeper
+from mailserver.sasl.oauth import TOKEN_MECHANISMS
 from mailserver.smtp.client.session import ClientLimits
 
-__all__ = ["MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "smarthost_name"]
+__all__ = [
+    "MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "smarthost_name", "token_file",
+    "token_issuer",
+]  # fmt: skip
 
 IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
 Seconds = Annotated[Duration, Field(gt=0)]
@@ -46,6 +54,10 @@ def smarthost_name(value: str) -> str:
         return str(ipaddress.ip_address(bare.removeprefix("IPv6:")))
     except ValueError:
         return host_name(value)
+
+
+def _issuer(value: str) -> str:
+    return checked_url(value) if value else value
 
 
 class RelayOptions(Options):
@@ -103,18 +115,37 @@ class SmarthostOptions(RelayOptions):
     """Log in to `host` as this user."""
     password_file: FilePath | None = None
     """A file whose first line is the password; it is read at each login."""
-    mechanisms: tuple[Literal["SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"], ...] = (
-        "SCRAM-SHA-256",
-        "PLAIN",
-        "LOGIN",
-        "CRAM-MD5",
-    )
-    """How to log in; the first in the order of the default that the host offers is taken."""
+    oauth: Annotated[str, AfterValidator(_issuer)] = ""
+    """Log in with tokens in the place of a password: the URL of who issues them, as OpenID Connect knows it."""
+    oauth_client: str = ""
+    """Our id at the issuer."""
+    oauth_secret_file: FilePath | None = None
+    """A file whose first line is our secret at the issuer, where it wants one; it is read each time."""
+    oauth_scopes: tuple[str, ...] = ()
+    """What the tokens shall be good for, in the issuer's words."""
+    oauth_flow: Literal["device", "code", "client"] = "device"
+    """How the first token is had (`mailserver smarthost login`): `device`, a person enters a code on any device; `code`, a
+    person's browser is sent back with one; `client`, nobody is asked, the secret is enough."""
+    mechanisms: tuple[
+        Literal["OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"], ...
+    ] = ("OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5")
+    """How to log in; the first in the order of the default that the host offers is taken. The first two are for `oauth`, the
+    others for a password."""
 
     @model_validator(mode="after")
     def _what_belongs_together(self) -> SmarthostOptions:
-        if bool(self.username) != (self.password_file is not None):
-            raise ValueError("username and password_file need each other")
+        if self.oauth and self.password_file is not None:
+            raise ValueError("password_file and oauth are two ways to log in: leave one out")
+        if bool(self.username) != (self.password_file is not None or bool(self.oauth)):
+            raise ValueError("username needs a password_file or oauth, and each of them needs a username")
+        if self.oauth and not (self.oauth_client and self.oauth_scopes):
+            raise ValueError("oauth needs oauth_client and oauth_scopes")
+        if not self.oauth and (self.oauth_client or self.oauth_scopes or self.oauth_secret_file is not None):
+            raise ValueError("oauth_client, oauth_scopes and oauth_secret_file need oauth")
+        if self.oauth and self.oauth_flow == "client" and self.oauth_secret_file is None:
+            raise ValueError('oauth_flow = "client" needs an oauth_secret_file')
+        if self.oauth and not set(self.mechanisms) & set(TOKEN_MECHANISMS):
+            raise ValueError("mechanisms leaves none for oauth")
         if (self.username or self.implicit_tls) and self.tls not in ("required", "verified"):
             raise ValueError('a login and implicit_tls need tls = "verified" (or "required", which believes any certificate)')
         return self
@@ -199,7 +230,36 @@ def _relay(
         connect_settings=connect_settings,
         by_domain=by_domain,
         recipients_most=options.recipients,
+        tokens=login.keeper if isinstance(login, TokenLogin) else None,
     )
+
+
+def token_issuer(options: SmarthostOptions, reactor: Any, seconds: Callable[[], float]) -> TokenIssuer:
+    """Who issues the tokens that these options want."""
+    client = Client(
+        options.oauth_client, options.oauth_secret_file, options.oauth_scopes, is_itself=options.oauth_flow == "client"
+    )
+    return TokenIssuer(options.oauth, client, reactor=reactor, seconds=seconds)
+
+
+def token_file(options: SmarthostOptions, keys_directory: str) -> TokenFile:
+    """Where the tokens that these options want are kept."""
+    return TokenFile(keys_directory, (options.oauth, options.oauth_client, options.username))
+
+
+def _token_login(options: SmarthostOptions, services: Services) -> TokenLogin:
+    from twisted.internet import reactor
+
+    keeper = TokenKeeper(
+        host=options.host,
+        file=token_file(options, services.keys_directory),
+        renewed=token_issuer(options, reactor, services.clock.seconds).renewed,
+        run_in_thread=services.run_in_thread,
+        clock=services.clock,
+        needs_person=options.oauth_flow != "client",
+    )
+    name = "" if options.host.startswith("[") or ":" in options.host else options.host
+    return TokenLogin(options.username, keeper, host=name, port=options.port, among=options.mechanisms)
 
 
 @implementer(IComponentFactory)
@@ -238,9 +298,12 @@ class SmarthostFactory:
 
     def build(self, options: SmarthostOptions, services: Services) -> Relay:
         """Make the relay.  Raises no errors."""
-        path, login = options.password_file, None
+        path = options.password_file
+        login: RelayLogin | None = None
         if path is not None:
-            login = RelayLogin(options.username, lambda: password_of(path), options.mechanisms)
+            login = PasswordLogin(options.username, lambda: password_of(path), options.mechanisms)
+        elif options.oauth:
+            login = _token_login(options, services)
         return _relay(
             options,
             services,

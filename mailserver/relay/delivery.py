@@ -38,6 +38,7 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
+from mailserver.relay.token_keeper import TokenKeeper
 from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client.session import Request
 
@@ -150,8 +151,10 @@ class Relay:
         deadline_seconds: float = 14_400.0,
         stop_seconds: float = 5.0,
         chance: random.Random | None = None,
+        tokens: TokenKeeper | None = None,
     ) -> None:
         self.connections = connections
+        self._tokens = tokens
         self.calls_at_once = calls_at_once
         self.deadline_seconds = deadline_seconds
         self._book = book
@@ -172,9 +175,13 @@ class Relay:
     async def start(self) -> None:
         """Begin the timers.  No connection is opened before there is mail."""
         self.connections.start()
+        if self._tokens is not None:
+            self._tokens.start()
 
     async def stop(self) -> None:
         """Stop.  Running transactions have a few seconds to end."""
+        if self._tokens is not None:
+            await self._tokens.stop()
         await self.connections.stop(self._stop_seconds)
         self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
 
@@ -184,9 +191,20 @@ class Relay:
     # --- for people ---
 
     def counts(self) -> Mapping[str, int | float]:
-        """Counts since the start: the pool's `PoolCounts` and its `hit_rate`; and `connections`, the number open now."""
+        """Counts since the start: the pool's `PoolCounts` and its `hit_rate`; and `connections`, the number open now.
+
+        With tokens: `token_seconds_left` and `token_failures` (`TokenKeeper.counts`).
+        """
         pool = self.connections.pool
-        return {"connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4)}
+        of_tokens = {} if self._tokens is None else self._tokens.counts()
+        return {
+            "connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4), **of_tokens
+        }  # fmt: skip
+
+    def doubts(self) -> Sequence[str]:
+        """What a postmaster should know of the log-in, in sentences."""
+        doubt = "" if self._tokens is None else self._tokens.doubt()
+        return (doubt,) if doubt else ()
 
     def forgive(self) -> None:
         """Connect again to hosts that were out of reach, and repeat look-ups that failed (`IForgiving`)."""

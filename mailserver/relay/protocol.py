@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -24,13 +25,16 @@ from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import ConnectionRecord, RecordState
 from mailserver.relay.security import ClientContexts
 from mailserver.relay.streaming import FileStream
+from mailserver.relay.token_answers import TokenFailed
 from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client import events
+from mailserver.smtp.client.auth import AuthExchange
 from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import ClientSession, Phase
 from mailserver.smtp.client.states import ClientState
 from mailserver.smtp.events import Wait
 from mailserver.transport.certificate_faults import words_of
+from mailserver.transport.channel_bindings import bindings_of
 from mailserver.transport.recording import Tap
 from mailserver.transport.writing import let_go, writer
 
@@ -110,6 +114,7 @@ class RelayProtocol(TwistedProtocol):
         self.transmission: Transmission | None = None
         self.content_sent = False
         self._done: events.Done | None = None
+        self._exchange: AuthExchange | None = None  # the log-in under way
         self._stream: FileStream | None = None
         self._running = False
         self._closing = False
@@ -294,22 +299,54 @@ class RelayProtocol(TwistedProtocol):
             self._turn_away(NOT_ENCRYPTED)
             return
         try:
-            exchange = login.exchange((session.offer or NOTHING_OFFERED).auth)
-        except (OSError, ValueError) as error:
-            log.error("the relay cannot log in to {host}: {error}", host=str(self.target), error=error)
-            self._turn_away(UNREADABLE_PASSWORD)
+            exchange = login.exchange((session.offer or NOTHING_OFFERED).auth, bindings_of(self.transport, is_client=True))
+        except (OSError, ValueError, TokenFailed) as error:
+            self._cannot_log_in(error)
+            return
+        if isinstance(exchange, Deferred):  # there is no token at this moment: the connection waits, and has its deadline
+            exchange.addCallbacks(self._log_in_with, lambda failure: self._cannot_log_in(failure.value))
+            exchange.addErrback(lambda failure: log.failure("the relay stumbled over a log-in", failure))
+        else:
+            self._log_in_with(exchange)
+
+    @property
+    def _may_log_in(self) -> bool:
+        return self.record.state is RecordState.OPENING and self.session.state is ClientState.READY
+
+    def _log_in_with(self, exchange: AuthExchange | None) -> None:
+        if not self._may_log_in:  # it has ended while it waited
             return
         if exchange is None:
             self._turn_away(NO_LOGIN)
         else:
-            session.authenticate(exchange)
+            self._exchange = exchange
+            self.session.authenticate(exchange)
+        self._run()
+
+    def _cannot_log_in(self, error: BaseException) -> None:
+        if not self._may_log_in:
+            return
+        if isinstance(error, TokenFailed):  # whoever keeps the tokens has logged it
+            self._turn_away(Reply.heard(451, "4.7.0", (f"There is no token to log in with: {error}",)))
+        else:
+            log.error("the relay cannot log in to {host}: {error}", host=str(self.target), error=error)
+            self._turn_away(UNREADABLE_PASSWORD)
+        self._run()
 
     def _on_authenticated(self, event: events.Authenticated) -> None:
+        exchange, self._exchange = self._exchange, None
+        if self.owner.login is not None and exchange is not None:
+            self.owner.login.accepted(exchange)
         self.owner.opened(self)
 
     def _on_auth_refused(self, event: events.AuthRefused) -> None:
         why = event.doubt or str(event.reply)
+        exchange, self._exchange = self._exchange, None
+        if heard := getattr(exchange, "heard", ""):  # RFC 7628 section 3.2.2: the reason is in the challenge before
+            why = f"{why} ({heard})"
         log.warn("{host} does not let the relay log in: {why}", host=str(self.target), why=why)
+        if self.owner.login is not None and exchange is not None and event.reply.code >= 500:
+            self.owner.login.refused(exchange, why)
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:

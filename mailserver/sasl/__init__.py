@@ -15,5 +15,6 @@ In the order in which they are read:
 * `saslprep`: SASLprep (RFC 4013): one form for what people type as user names and passwords
 * `external`: EXTERNAL (RFC 4422 appendix A): the client is whom its TLS certificate stands for
 * `client`: SASL from the client's side: SCRAM-SHA-256 (RFC 7677), PLAIN (RFC 4616), LOGIN and CRAM-MD5 (RFC 2195)
+* `oauth`: the same with a token: OAUTHBEARER (RFC 7628) and XOAUTH2
 * `faults`: errors of a caller that misuses an exchange
 """

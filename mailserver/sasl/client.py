@@ -1,4 +1,5 @@
-"""SASL from the client's side: SCRAM-SHA-256 (RFC 7677), PLAIN (RFC 4616), LOGIN and CRAM-MD5 (RFC 2195).  No I/O.
+"""SASL with a password, from the client's side: SCRAM-SHA-256 with and without channel binding (RFC 7677), PLAIN (RFC 4616),
+LOGIN and CRAM-MD5 (RFC 2195).  No I/O.
 
     exchange = Credentials("user", "password").exchange(offered)
     exchange.first()                    # the initial response, None where the server speaks first
@@ -17,6 +18,7 @@ from collections.abc import Callable, Collection
 
 from mailserver.sasl.saslprep import saslprep
 from mailserver.sasl.scram_keys import client_and_server_key
+from mailserver.sasl.steps import ChannelBindings
 
 __all__ = ["CLIENT_MECHANISMS", "ClientExchange", "Credentials"]
 
@@ -86,20 +88,33 @@ class CramMD5(ClientExchange):
 
 
 class ScramSHA256(ClientExchange):
-    """Both ends prove that they know the password (RFC 5802); without channel binding."""
+    """Both ends prove that they know the password (RFC 5802).
+
+    `gs2_header` says what of channel binding, and `bound` is the data of it: ``n`` for none, ``y`` where we could and the server
+    does not offer it, so that it sees where somebody has taken its offer away (section 6).
+    """
 
     mechanism = "SCRAM-SHA-256"
     is_complete = False
 
-    def __init__(self, credentials: Credentials, nonce: Callable[[], str] = lambda: secrets.token_urlsafe(18)) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        nonce: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+        *,
+        gs2_header: str = "n,,",
+        bound: bytes = b"",
+    ) -> None:
         super().__init__(credentials)
+        self._gs2_header = gs2_header
+        self._bound = bound
         self._nonce = nonce()
         name = credentials.prepared_username.replace("=", "=3D").replace(",", "=2C")
         self._bare = f"n={name},r={self._nonce}"
         self._signature = b""
 
     def first(self) -> bytes:
-        return f"n,,{self._bare}".encode()
+        return f"{self._gs2_header}{self._bare}".encode()
 
     def respond(self, challenge: bytes) -> bytes:
         if self.is_complete:
@@ -117,7 +132,8 @@ class ScramSHA256(ClientExchange):
         if not ITERATIONS_LEAST <= iterations <= ITERATIONS_MOST:
             raise ValueError(f"it wants {iterations} iterations, which are not within {ITERATIONS_LEAST} and {ITERATIONS_MOST}")
         client_key, server_key = self._credentials.scram_keys(salt, iterations)
-        without_proof = f"c=biws,r={nonce}"
+        binding = base64.b64encode(self._gs2_header.encode("ascii") + self._bound).decode("ascii")
+        without_proof = f"c={binding},r={nonce}"
         message = f"{self._bare},{server_first},{without_proof}".encode()
         signature = hmac.digest(hashlib.sha256(client_key).digest(), message, "sha256")
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
@@ -132,7 +148,15 @@ class ScramSHA256(ClientExchange):
         return b""
 
 
-KINDS: tuple[type[ClientExchange], ...] = (ScramSHA256, Plain, Login, CramMD5)
+class ScramSHA256Plus(ScramSHA256):
+    """The same, bound to the TLS connection: nobody in the middle can hand it on."""
+
+    mechanism = "SCRAM-SHA-256-PLUS"
+
+
+BINDING = "tls-exporter"  # RFC 9266: that of TLS 1.3.  Before it servers agree on none that can be relied on
+NO_BINDINGS = ChannelBindings()
+KINDS: tuple[type[ClientExchange], ...] = (ScramSHA256Plus, ScramSHA256, Plain, Login, CramMD5)
 CLIENT_MECHANISMS = tuple(kind.mechanism for kind in KINDS)
 
 
@@ -147,11 +171,24 @@ class Credentials:
         self.prepared_username = saslprep(username)
         self._scram: tuple[bytes, int, tuple[bytes, bytes]] | None = None  # of the last salt: it is the same each time
 
-    def exchange(self, offered: Collection[str], among: Collection[str] = CLIENT_MECHANISMS) -> ClientExchange | None:
-        """With the best mechanism that is `offered` and `among` those that are wanted; None where there is none."""
+    def exchange(
+        self, offered: Collection[str], among: Collection[str] = CLIENT_MECHANISMS, bindings: ChannelBindings = NO_BINDINGS
+    ) -> ClientExchange | None:
+        """With the best mechanism that is `offered` and `among` those that are wanted; None where there is none.
+
+        `bindings` are those of the connection: without the one of TLS 1.3 there is no SCRAM-SHA-256-PLUS.
+        """
+        bound = bindings.data.get(BINDING)
+        may_bind = bound is not None and ScramSHA256Plus.mechanism in among
         for kind in KINDS:
-            if kind.mechanism in offered and kind.mechanism in among:
+            if kind.mechanism not in offered or kind.mechanism not in among:
+                continue
+            if kind is ScramSHA256:
+                return ScramSHA256(self, gs2_header="y,," if may_bind else "n,,")
+            if kind is not ScramSHA256Plus:
                 return kind(self)
+            if bound is not None:
+                return ScramSHA256Plus(self, gs2_header=f"p={BINDING},,", bound=bound)
         return None
 
     def scram_keys(self, salt: bytes, iterations: int) -> tuple[bytes, bytes]:

@@ -25,10 +25,11 @@ from mailserver.interfaces import Clock, IComponent
 from mailserver.mail.envelope import TLSFacts
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls.contexts import CertificateParts, ClientCertificates, ServerContexts, Verification
-from mailserver.tls.facts import bindings_of, facts_of, fault_of
+from mailserver.tls.facts import facts_of, fault_of
 from mailserver.tls.identity import Identity, IdentityError, Pair, read_authorities, read_identity, read_revocations
 from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
 from mailserver.transport.certificate_faults import words_of
+from mailserver.transport.channel_bindings import bindings_of
 
 __all__ = ["Certificates", "Sources"]
 

@@ -15,11 +15,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from mailserver.fetching import Fetching, client
-from mailserver.fetching.bounded import BoundedEndpoint
 from mailserver.mail.dns_records import Answer
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.networks import LOOPBACK, NO_NETWORKS
 from mailserver.testing import FakeResolver
+from mailserver.transport.bounded import BoundedEndpoint
 from tests.tls.authority import Authority
 
 HOST = "mta-sts.stranger.example"

@@ -245,7 +245,7 @@ class WithAQueue(ReportCase):
     def setUp(self):
         super().setUp()
         self.missing = {}
-        self.doubts = []
+        self.doubts, self.relay_doubts = [], []
         self.state = MemoryState(self.clock)
 
     def notes_of(self, queue, names=True):
@@ -254,6 +254,7 @@ class WithAQueue(ReportCase):
             queue=queue,
             missing=lambda: self.missing,
             doubts=lambda: self.doubts,
+            relay_doubts=lambda: self.relay_doubts,
             is_own=lambda id: notes.is_own(id),
             names=names,
         )
@@ -292,6 +293,23 @@ class WithAQueue(ReportCase):
         (message,) = await self.told(queue, notes)
         self.assertIn(late, message.get_payload())
         self.assertNotIn(ids[0], message.get_payload())
+
+    async def test_a_log_in_that_does_not_work_is_told_once_a_day_however_its_words_change(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        for n in range(5):
+            self.relay_doubts = [f"The log-in at smtp.example does not work, and mail for other hosts waits: {n}"]
+            told = await self.told(queue, notes)
+            self.assertEqual(len(told), 1 if n == 0 else 0)
+            if told:
+                self.assertEqual(told[0]["Subject"], "mx.example.org: the log-in at the smarthost needs attention")
+                self.assertIn("waits: 0", told[0].get_payload())
+                self.assertIn("mailserver smarthost login", told[0].get_payload())
+        self.clock.advance(DAY)
+        self.assertEqual(len(await self.told(queue, notes)), 1)
+        self.relay_doubts = []
+        self.clock.advance(DAY)
+        self.assertEqual(await self.told(queue, notes), [])
 
     async def test_a_report_that_reaches_nobody_is_among_them(self):
         self.delivery.answers["dave"] = self.delivery.answers["bob"] = Failed(FULL)

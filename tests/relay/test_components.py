@@ -10,6 +10,9 @@ from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_n
 from mailserver.relay.pool import PoolLimits
 from mailserver.testing import FilterCase
 
+OAUTH = {
+    "host": "127.0.0.1", "tls": "verified", "username": "us", "oauth": "https://issuer.example", "oauth_client": "id", "oauth_scopes": ["x"],
+}  # fmt: skip
 
 class Components(FilterCase):
     def test_both_are_deliveries_with_a_life(self):
@@ -46,11 +49,21 @@ class Components(FilterCase):
             ({"host": "127.0.0.1", "port": 0}, "port: must be at least 1"),
             ({"host": "127.0.0.1", "tls": "yes"}, "tls: must be one of: none, opportunistic, required, verified"),
             ({"host": "127.0.0.1", "source_ipv4": "::1"}, "source_ipv4: '::1' is no IPv4 address"),
-            ({"host": "127.0.0.1", "username": "us"}, "username and password_file need each other"),
-            ({"host": "127.0.0.1", "password_file": "/x"}, "username and password_file need each other"),
+            ({"host": "127.0.0.1", "username": "us"}, "username needs a password_file or oauth, and each of them needs a username"),
+            ({"host": "127.0.0.1", "password_file": "/x"}, "username needs a password_file or oauth, and each of them needs a username"),
             ({"host": "127.0.0.1", "username": "us", "password_file": "/x"}, 'a login and implicit_tls need tls = "verified"'),
             ({"host": "127.0.0.1", "implicit_tls": True}, 'a login and implicit_tls need tls = "verified"'),
-            ({"host": "127.0.0.1", "mechanisms": ["XOAUTH2"]}, "mechanisms[0]: must be one of: SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5"),
+            ({"host": "127.0.0.1", "mechanisms": ["NTLM"]}, "mechanisms[0]: must be one of: OAUTHBEARER, XOAUTH2, SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN"),
+            ({**OAUTH, "password_file": "/x"}, "two ways to log in"),
+            ({**OAUTH, "username": ""}, "each of them needs a username"),
+            ({**OAUTH, "tls": "opportunistic"}, 'a login and implicit_tls need tls = "verified"'),
+            ({**OAUTH, "oauth_scopes": []}, "oauth needs oauth_client and oauth_scopes"),
+            ({**OAUTH, "oauth_client": ""}, "oauth needs oauth_client and oauth_scopes"),
+            ({**OAUTH, "oauth_flow": "client"}, "needs an oauth_secret_file"),
+            ({**OAUTH, "mechanisms": ["PLAIN"]}, "mechanisms leaves none for oauth"),
+            ({**OAUTH, "oauth": "http://issuer.example"}, "oauth: must begin with https://"),
+            ({**OAUTH, "oauth": "https://me@issuer.example"}, "oauth: must be a URL with a host, without a user"),
+            ({"host": "127.0.0.1", "oauth_client": "x"}, "oauth_client, oauth_scopes and oauth_secret_file need oauth"),
             ({"host": "127.0.0.1", "probe": 0}, "probe: must be more than 0"),
         ):
             with self.assertRaises(ConfigurationError) as caught:

@@ -36,9 +36,14 @@ def is_prepared(text: str) -> bool:
         return False
 
 
-def talk(client: ClientExchange, username: str, password: str) -> Step:
+BOUND = ChannelBindings({"tls-exporter": b"e" * 32})
+
+
+def talk(
+    client: ClientExchange, username: str, password: str, bindings: ChannelBindings = BOUND, *, offers_plus: bool = True
+) -> Step:
     """With our server, whose one account is this."""
-    server = begin(client.mechanism, Start(ChannelBindings({}), False, "mx.example.org"))
+    server = begin(client.mechanism, Start(bindings, offers_plus, "mx.example.org"))
     step = server.respond(client.first())
     while not isinstance(step, Succeeded) and (isinstance(step, Challenge) or not hasattr(step, "trouble")):
         match step:
@@ -59,14 +64,14 @@ def talk(client: ClientExchange, username: str, password: str) -> Step:
 class OurServer(SynchronousTestCase):
     def test_each_mechanism_is_understood(self) -> None:
         for mechanism in CLIENT_MECHANISMS:
-            client = Credentials("user", "pencil").exchange([mechanism])
+            client = Credentials("user", "pencil").exchange([mechanism], bindings=ChannelBindings() if mechanism == "SCRAM-SHA-256" else BOUND)
             assert client is not None
             self.assertIsInstance(talk(client, "user", "pencil"), Succeeded, mechanism)
             self.assertTrue(client.is_complete, mechanism)
 
     def test_a_wrong_password_is_one_with_each(self) -> None:
         for mechanism in CLIENT_MECHANISMS:
-            client = Credentials("user", "pen").exchange([mechanism])
+            client = Credentials("user", "pen").exchange([mechanism], bindings=BOUND)
             assert client is not None
             self.assertNotIsInstance(talk(client, "user", "pencil"), Succeeded)
 
@@ -76,6 +81,31 @@ class OurServer(SynchronousTestCase):
         client = Credentials(username, password).exchange(["SCRAM-SHA-256"])
         assert client is not None
         self.assertIsInstance(talk(client, username, password), Succeeded)
+
+
+class Binding(SynchronousTestCase):
+    def exchange(self, *offered: str, bindings: ChannelBindings = BOUND, among: tuple[str, ...] = CLIENT_MECHANISMS) -> ClientExchange:
+        client = Credentials("user", "pencil").exchange(offered, among, bindings)
+        assert client is not None
+        return client
+
+    def test_plus_is_taken_where_the_connection_has_the_binding_of_tls_1_3(self) -> None:
+        both = ("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS")
+        self.assertEqual(self.exchange(*both).mechanism, "SCRAM-SHA-256-PLUS")
+        self.assertEqual(self.exchange(*both, bindings=ChannelBindings({"tls-server-end-point": b"x"})).mechanism, "SCRAM-SHA-256")
+        self.assertIsNone(Credentials("user", "pencil").exchange(["SCRAM-SHA-256-PLUS"]))
+
+    def test_another_connection_is_noticed(self) -> None:
+        client = self.exchange("SCRAM-SHA-256-PLUS")
+        self.assertEqual(talk(client, "user", "pencil", ChannelBindings({"tls-exporter": b"f" * 32})), Failed(Trouble.CHANNEL_BINDING, "user"))
+
+    def test_a_server_sees_that_its_offer_was_taken_away(self) -> None:
+        self.assertEqual(talk(self.exchange("SCRAM-SHA-256"), "user", "pencil"), Failed(Trouble.CHANNEL_BINDING, "user"))
+        self.assertIsInstance(talk(self.exchange("SCRAM-SHA-256"), "user", "pencil", offers_plus=False), Succeeded)
+
+    def test_where_plus_is_not_wanted_nothing_is_said_of_it(self) -> None:
+        first = self.exchange("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", among=("SCRAM-SHA-256",)).first()
+        self.assertEqual((first or b"")[:3], b"n,,")
 
 
 class Scramp(SynchronousTestCase):

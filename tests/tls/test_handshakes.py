@@ -30,7 +30,7 @@ from zope.interface import implementer
 from mailserver.mail.envelope import TLSFacts
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls import Certificates, ClientCertificates, Pair, Sources
-from mailserver.tls.facts import end_point_of
+from mailserver.transport.channel_bindings import end_point_of
 from tests.requires import require_tool
 from tests.tls.authority import Authority, Leaf
 from tests.tls.folder import FolderCase
