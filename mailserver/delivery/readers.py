@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from mailserver.interfaces import CannotTell, Clock, IMailReader
-from mailserver.mail.address import Address
+from mailserver.mail.address import Address, normal_name
 from mailserver.mail.answers import Delayed, Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
@@ -110,8 +110,10 @@ class WithReaders:
         try:
             if others:
                 outcomes.update(await self._delivery.deliver(envelope, content, others))
-        finally:
-            outcomes.update(await reading)
+        except Exception:
+            self._keep(envelope, destinations, await reading)
+            raise
+        outcomes.update(await reading)
         return outcomes
 
     async def _batch_delivered(self, parcels: Sequence[Parcel]) -> list[dict[int, Outcome]]:
@@ -123,23 +125,41 @@ class WithReaders:
         waiting = [one for one in others if one.destinations]
         try:
             answers = iter(await self._delivery.deliver_batch(waiting) if waiting else ())
-        finally:
-            read = await all_of(reading)
+        except Exception:
+            for parcel, its in zip(parcels, await all_of(reading), strict=True):
+                self._keep(parcel.envelope, parcel.destinations, its)
+            raise
+        read = await all_of(reading)
         return [{**(next(answers) if one.destinations else {}), **its} for one, its in zip(others, read, strict=True)]
 
-    async def _read(self, envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> dict[int, Outcome]:
-        """No errors: what a reader raises is a delay of its own mail."""
-        outcomes: dict[int, Outcome] = {}
-        read: dict[tuple[str, Address], Outcome] = {}
+    def _keep(self, envelope: Envelope, destinations: Sequence[Destination], outcomes: Mapping[int, Outcome]) -> None:
+        """The delivery has failed, and all is tried again: what was read is not read again for that."""
         for one in destinations:
-            key = _reader(one), one.route.address
-            if key not in read:
-                read[key] = await self._read_by(*key, envelope, content)
-            outcomes[one.index] = read[key]
-        return outcomes
+            outcome = outcomes.get(one.index)
+            if outcome is not None and not isinstance(outcome, Delayed):
+                self._remember(_key(envelope, one), outcome)
 
-    async def _read_by(self, name: str, address: Address, envelope: Envelope, content: Content) -> Outcome:
-        key = name, envelope.id, str(address)
+    def _remember(self, key: Key, outcome: Outcome) -> None:
+        self._known[key] = outcome
+        while len(self._known) > KNOWN_MOST:
+            self._known.popitem(last=False)
+
+    async def _read(self, envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> dict[int, Outcome]:
+        """No errors: what a reader raises is a delay of its own mail.
+
+        All addresses are asked side by side, since all of them together may take a moment, and one in other letters is the same.
+        """
+        asked: dict[Key, list[Destination]] = {}
+        for one in destinations:
+            asked.setdefault(_key(envelope, one), []).append(one)
+        read = [
+            Deferred.fromCoroutine(self._read_by(key, his[0].route.address, envelope, content)) for key, his in asked.items()
+        ]
+        answers = zip(asked.values(), await all_of(read), strict=True)
+        return {one.index: outcome for his, outcome in answers for one in his}
+
+    async def _read_by(self, key: Key, address: Address, envelope: Envelope, content: Content) -> Outcome:
+        name = key[0]
         if key in self._known:
             return self._known.pop(key)
         if key in self._reading:
@@ -178,9 +198,7 @@ class WithReaders:
                 timer.cancel()
                 waiting.callback(outcome)
                 return
-            self._known[key] = outcome
-            while len(self._known) > KNOWN_MOST:
-                self._known.popitem(last=False)
+            self._remember(key, outcome)
             self._clock.callLater(AGAIN_SECONDS, self._try_again, key[1])
 
         reading.addBoth(ended)
@@ -193,6 +211,10 @@ class WithReaders:
             self.log.warn("{id} is not tried again now: {why}", id=id, why=failure.getErrorMessage())
 
         Deferred.fromCoroutine(self._again(id)).addErrback(failed)
+
+
+def _key(envelope: Envelope, destination: Destination) -> Key:
+    return _reader(destination), envelope.id, normal_name(destination.route.address)
 
 
 def _reader(destination: Destination) -> str:

@@ -165,6 +165,31 @@ class Outcomes(FilterCase):
         outcomes = self.batch(self.parcel(self.to(0, "suggestions", "suggestions"), self.to(1, "suggestions", "suggestions")))
         self.assertEqual((outcomes, len(self.reader.read_mail)), ([{0: Delivered("read"), 1: Delivered("read")}], 1))
 
+    def test_an_address_in_other_letters_is_the_same(self) -> None:
+        several = [self.to(n, local, "suggestions") for n, local in enumerate(("suggestions", "Suggestions", "SUGGESTIONS"))]
+        self.assertEqual(self.batch(self.parcel(*several)), [dict.fromkeys(range(3), Delivered("read"))])
+        self.assertEqual(len(self.reader.read_mail), 1)
+
+    def test_many_addresses_of_one_message_take_a_moment_together(self) -> None:
+        self.reader.answer = Deferred()
+        several = [self.to(n, f"suggestions+{n}", "suggestions") for n in range(30)]
+        seen = self.asked(self.parcel(*several, self.to(30, "alice")))
+        self.clock.advance(MOMENT_SECONDS)
+        self.assertEqual({type(seen[0][0][n]) for n in range(30)}, {Delayed})
+        self.assertEqual(seen[0][0][30], Delivered("kept"))
+
+    def test_what_was_read_is_not_read_again_because_the_delivery_has_failed(self) -> None:
+        parcel = self.parcel(self.to(0, "suggestions", "suggestions"), self.to(1, "alice"))
+        for asked in (lambda: self.delivery.deliver_batch([parcel]), lambda: self.delivery.deliver(*self.parts(parcel))):
+            self.reader.read_mail.clear()
+            self.local.error = OSError("no disk")
+            seen: list[Any] = []
+            Deferred.fromCoroutine(asked()).addErrback(seen.append)
+            self.assertIs(type(seen[0].value), OSError)
+            self.local.error = None
+            self.assertEqual(self.batch(parcel), [{0: Delivered("read"), 1: Delivered("kept")}])
+            self.assertEqual(len(self.reader.read_mail), 1)
+
     def test_a_readers_trouble_is_a_delay_of_its_own_mail(self) -> None:
         for answer in (ValueError("broken"), None, "yes", 5):
             self.reader.answer = answer
