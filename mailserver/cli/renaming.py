@@ -115,6 +115,12 @@ def carry_out_the_end(options: argparse.Namespace, rename: Rename) -> None:
     """What is left to do of a rename when the accounts have their new names.  Raises `Unable`."""
     if not options.dry_run:
         with _alone(rename.configuration.data):
+            if rename.domains and (options.reload or _runs(rename.configuration.data)):
+                # Nobody knows whether the server has taken the domain's new name up.
+                if not options.reload:
+                    words = "has changed with it, and the running server has to take that up first: say --reload"
+                    raise Unable(f"{options.config} {words}")
+                reload_server(options)
             _complete(rename)
     names = rename.names
     if options.json:

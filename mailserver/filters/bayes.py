@@ -162,14 +162,18 @@ class Bayes:
 
     async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
         """What they have learnt."""
-        await self._learnt.follow(self._names(accounts), stage)
+        if self._learnt.is_there:
+            await self._learnt.follow(self._names(accounts), stage)
 
     async def account_removed(self, account: str) -> None:
         """Forget what he has learnt."""
-        await self._learnt.drop_owners(self._names({account: account}))
+        if self._learnt.is_there:
+            await self._learnt.drop_owners(self._names({account: account}))
 
     async def kept_of_account(self, account: str) -> int:
         """Of how many messages."""
+        if not self._learnt.is_there:
+            return 0
         name_of = self._names({account: account})
         found = [one for one in await self._learnt.owners() if one["owner"] != "site" and name_of(one["owner"]) is not None]
         return sum([int(one["spam"] + one["ham"]) for one in found])

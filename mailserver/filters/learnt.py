@@ -233,6 +233,11 @@ class Learnt:
         """Forget everything of an owner.  Whether there was anything.  Raises `StorageFault`."""
         return await self._written(lambda file: file.drop_owner(owner))
 
+    @property
+    def is_there(self) -> bool:
+        """There is a file: else nobody has learnt anything."""
+        return os.path.exists(self._path)
+
     async def drop_owners(self, name_of: Callable[[str], str | None]) -> None:
         """Forget everything of those for whom `name_of` has a name.  Raises `StorageFault`."""
 

@@ -471,6 +471,19 @@ class Running(RenameCase, TestCase):
         added = await deferToThread(run, "user", "add", ALICE, "--no-password", "--config", str(self.config))
         self.assertEqual(added.code, 0, added)
 
+    async def test_a_domain_that_was_cut_off_at_its_end_is_taken_up_by_the_server_first(self) -> None:
+        seen = self.serve(refuse=False)
+        self.failing = {"complete"}
+        words = ("domain", "rename", "example.org", "new.example", "--config", str(self.config))
+        self.assertEqual((await deferToThread(run, *words, "--reload")).code, 74)
+        self.failing = set()
+        said = await deferToThread(run, *words)
+        self.assertEqual((said.code, len(seen), self.asked[-1][0]), (1, 1, "complete"))
+        self.assertIn("say --reload", said.err)
+        self.assertDone(await deferToThread(run, *words, "--reload"))
+        self.assertEqual((len(seen), self.asked[-1]), (2, ("complete", {"@example.org": "@new.example"})))
+        self.assertFalse((self.data / "renames.json").exists())
+
     async def test_what_cannot_be_taken_back_is_told_and_its_names_are_nobody_elses(self) -> None:
         self.serve(refuse=True)
         self.failing = {"undo"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.filters import contacts, lists, scores, subaddresses
+from mailserver.filters.bayes import factory
 from mailserver.filters.followed_names import FollowedNames
 from mailserver.mail.faults import StorageBroken
 from mailserver.testing import FilterCase
@@ -279,6 +281,17 @@ class Learning(BayesCase):
         self.taught(component, "spam", [self.corpus.message("spam")], ALICE)
         self.rename(component, "complete")
         self.assertEqual(self.owners(component), before)
+
+    def test_without_a_file_there_is_nothing_to_follow_and_one_that_is_damaged_is_told(self) -> None:
+        component = self.build(factory)  # it was not started: nobody has learnt anything
+        self.rename(component, "begin", "complete", "undo")
+        self.answer(component.account_removed(ALICE))
+        self.assertEqual(self.answer(component.kept_of_account(ALICE)), 0)
+        with open(os.path.join(self.folder, "bayes.db"), "wb") as file:
+            file.write(b"no database" * 1000)
+        damaged = self.made()
+        for call in (damaged.accounts_renamed(RENAMED, "begin"), damaged.account_removed(ALICE), damaged.kept_of_account(ALICE)):
+            self.failureResultOf(Deferred.fromCoroutine(call), StorageBroken)
 
     def test_a_removed_user_leaves_nothing_and_the_others_all(self) -> None:
         component = self.made()
