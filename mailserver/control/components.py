@@ -57,7 +57,9 @@ class ComponentCommands:
         given = arguments.get("arguments", {})
         found = self._called(name)
         if found is None or command not in found.commands or not isinstance(given, dict):
-            raise CommandRefused(f"there is no component {name!r} with a command {command!r}")
+            runs = any(one.name == name for one in self._server.register.running())
+            hint = "" if runs else "; a reload brings what was added to the configuration"
+            raise CommandRefused(f"there is no component {name!r} with a command {command!r}{hint}")
         try:
             answer = await carry_out(
                 str(found),

@@ -331,6 +331,7 @@ class Components(AskedCase):
             ("forgetful", "forget", {"what": "nothing"}, "there is nothing"),
             ("forgetful", "remember", {}, "no component 'forgetful' with a command 'remember'"),
             ("denylist", "forget", {"what": "all"}, "no component 'denylist'"),
+            ("lists", "add", {}, "no component 'lists' with a command 'add'; a reload brings what was added"),
             ("forgetful", "forget", ["all"], "no component"),
         ):
             await self.refused(words, "component.run", name=name, command=command, arguments=given)
