@@ -16,7 +16,6 @@ from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["Paired", "Pairing", "CapturedReply", "Waiting"]
 
-FEW = 8  # of these the octets are not counted
 MOST = 1000  # commands without a reply, replies without a command
 # Replies that only one command has: what comes before it in the queue has lost its own.
 OWNERS: dict[int, tuple[str, ...]] = {
@@ -93,13 +92,12 @@ class Pairing:
 
     @property
     def held_memory(self) -> int:
-        """How much memory is taken by what waits, about."""
-        held = 2 * PIECE_MEMORY * (len(self.waiting) + len(self.replies))
-        if len(self.waiting) > FEW:
-            held += sum([len(one.line) for one in self.waiting])
-        if len(self.replies) > FEW:
-            held += sum([len(one.octets) for one in self.replies])
-        return held
+        """How much memory is taken by what waits, about; the one of an ordinary dialogue costs no look."""
+        count = len(self.waiting) + len(self.replies)
+        if count <= 1:
+            return 0
+        octets = sum([len(one.line) for one in self.waiting]) + sum([len(one.octets) for one in self.replies])
+        return octets + 2 * PIECE_MEMORY * count
 
     def miss(self, place: int) -> None:
         """The server has said something before this place that was not captured."""
