@@ -101,7 +101,7 @@ password_file = "{smarthost.work}/password"
             before = len(list((smarthost.work / "outbound" / "new").glob("*")))
             self.assertEqual(server.send(MESSAGE, sender=ALICE, to="bob@elsewhere.example").code, 250)
             self.assertEqual(len(self.sent(smarthost, before + 1)), before + 1)
-            wait_until(lambda: smarthost.log().count("method=SCRAM-SHA-256") > before, smarthost.log)
+            wait_until(lambda: smarthost.log().count("method=SCRAM-SHA-256-PLUS") > before, smarthost.log)
 
 
 class FirstListener(LoginCase):
