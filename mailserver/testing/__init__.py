@@ -35,7 +35,13 @@ In the order in which they are read:
 from mailserver.sink import CapturedMessage, CaptureServer
 from mailserver.testing.capture_case import CaptureMixin
 from mailserver.testing.case import ComponentCase, FilterCase
-from mailserver.testing.contracts import DeliveryContract, DirectoryContract, FilterContract, RouterContract
+from mailserver.testing.contracts import (
+    DeliveryContract,
+    DirectoryContract,
+    FilterContract,
+    FollowerContract,
+    RouterContract,
+)
 from mailserver.testing.mail_case import MailCase
 from mailserver.testing.memory.dialogue import Heard, SentMail, SMTPDialogue
 from mailserver.testing.resolver import FakeResolver
@@ -51,6 +57,7 @@ __all__ = [
     "FakeResolver",
     "FilterCase",
     "FilterContract",
+    "FollowerContract",
     "Heard",
     "MailCase",
     "MemoryState",

@@ -14,7 +14,7 @@ from mailserver.filters import contacts, lists, scores, subaddresses
 from mailserver.filters.bayes import factory
 from mailserver.filters.followed_names import FollowedNames
 from mailserver.mail.faults import StorageBroken
-from mailserver.testing import FilterCase
+from mailserver.testing import ComponentCase, FilterCase, FollowerContract
 from tests.filters.test_bayes import BayesCase
 
 ALICE, SMITH, BOB, CAROL = "alice@example.org", "smith@example.org", "bob@example.org", "carol@example.net"
@@ -240,6 +240,45 @@ class Following(FollowingCase):
         self.rename(component)
         self.answer(component.account_removed(BOB))
         self.assertEqual(self.kept()["token\tx"], b"{")
+
+
+class OrderedCase(FollowerContract, ComponentCase):
+    """Filled by the commands that people type."""
+
+    module: Any = lists
+    order: Any = ("add", {"colour": "white", "entry": "friend.example"}, "scope")
+
+    def make(self) -> Any:
+        return self.build(self.module.factory)
+
+    async def keep(self, component: Any, account: str) -> None:
+        name, arguments, of = self.order
+        value = account.replace("@", "+shop@") if of == "address" else account
+        await next(one.run for one in component.commands() if one.name == name)(**arguments, **{of: value})
+
+
+class ListsKeepTheContract(OrderedCase):
+    pass
+
+
+class ScoresKeepTheContract(OrderedCase):
+    module = scores
+    order = ("set", {"junk": "3"}, "scope")
+
+
+class SubaddressesKeepTheContract(OrderedCase):
+    module = subaddresses
+    order = ("close", {}, "address")
+
+
+class ContactsKeepTheContract(OrderedCase):
+    module = contacts
+
+    async def keep(self, component: Any, account: str) -> None:
+        await component._book.learn(account, ["address:friend@far.example"])
+
+
+del OrderedCase  # is none by itself
 
 
 class Learning(BayesCase):

@@ -18,7 +18,13 @@ from mailserver.mail.answers import Delivered, Failed, Local, Mailbox, Pass, Rem
 from mailserver.mail.edits import AddHeader
 from mailserver.mail.reply import Reply
 from mailserver.testing import ComponentCase, FilterCase
-from mailserver.testing.contracts import DeliveryContract, DirectoryContract, FilterContract, RouterContract
+from mailserver.testing.contracts import (
+    DeliveryContract,
+    DirectoryContract,
+    FilterContract,
+    FollowerContract,
+    RouterContract,
+)
 
 
 class DenylistKeepsIt(FilterContract, FilterCase):
@@ -198,6 +204,49 @@ class Caught(TestCase):
 
         self.assertCaught(self.failures(RouterContract, lambda _: Empty()), "has_routes", "has_an_answer")
         self.assertCaught(self.failures(RouterContract, lambda _: Trusting()), "has_an_answer")
+
+
+    def test_faults_of_a_follower(self) -> None:
+        class Right:
+            def __init__(self) -> None:
+                self.kept: dict[str, int] = {}
+
+            async def accounts_renamed(self, accounts: Any, stage: str) -> None:
+                [(old, new)] = accounts.items()
+                for name in [one for one in self.kept if one.endswith(old)]:
+                    other = name.removesuffix(old) + new
+                    if stage != "undo":
+                        self.kept[other] = self.kept[name]
+                    elif other in self.kept:
+                        del self.kept[other]
+                    if stage == "complete":
+                        del self.kept[name]
+
+            async def account_removed(self, account: str) -> None:
+                self.kept.pop(account, None)
+
+            async def kept_of_account(self, account: str) -> int:
+                return self.kept.get(account, 0)
+
+        class Copies(Right):
+            async def accounts_renamed(self, accounts: Any, stage: str) -> None:
+                await super().accounts_renamed(accounts, "begin" if stage == "complete" else stage)
+
+        class Hasty(Right):
+            async def accounts_renamed(self, accounts: Any, stage: str) -> None:
+                await super().accounts_renamed(accounts, "complete" if stage == "begin" else stage)
+
+        class ForgetsAll(Right):
+            async def account_removed(self, account: str) -> None:
+                self.kept.clear()
+
+        async def keep(case: Any, component: Any, account: str) -> None:
+            component.kept[account] = 3
+
+        self.assertEqual(self.failures(FollowerContract, lambda _: Right(), keep=keep), set())
+        self.assertCaught(self.failures(FollowerContract, lambda _: Copies(), keep=keep), "renamed_user", "whole_domain")
+        self.assertCaught(self.failures(FollowerContract, lambda _: Hasty(), keep=keep), "taken_back")
+        self.assertCaught(self.failures(FollowerContract, lambda _: ForgetsAll(), keep=keep), "removed_user")
 
 
 class FileAccountsKeepIt(DirectoryContract, ComponentCase):
