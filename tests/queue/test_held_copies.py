@@ -17,6 +17,7 @@ from mailserver.mail.set_apart import Hold, Holder, HoldKind, Returned, kept_fin
 from mailserver.queue.admin.changes import Verb
 from mailserver.queue.admin.orders import Order
 from mailserver.queue.admin.selection import Selection
+from mailserver.queue.clock_changes import ClockChanges
 from mailserver.queue.holding import HoldingPolicy
 from tests.queue.doubles import PEER, QueueCase, envelope, local, remote
 
@@ -104,6 +105,21 @@ class Held(HeldCase):
         queue = await self.queue()
         await self.until(lambda: "settled" in self.steps.of(id))
         self.assertEqual((self.delivered(), queue.depth), ([], 0))
+
+    async def test_while_the_clock_may_be_wrong_nothing_is_thrown_away_by_it(self):
+        steady = [False]
+        self.patch(ClockChanges, "is_steady", property(lambda changes: steady[0]))
+        queue = await self.queue()
+        id = await self.send(queue, {0: REFUSED}, ALICE)
+        for _ in range(3):
+            self.clock.advance(31 * DAY)
+            for _ in range(10):
+                await self.turn()
+                self.clock.advance(0)
+        self.assertEqual(await self.states(queue, id), [("held", "refused")])
+        steady[0] = True
+        await self.pass_time(3601, id, "settled")
+        self.assertEqual((self.steps.of(id).count("discarded"), self.delivered()), (1, []))
 
     async def test_a_clock_that_was_ahead_does_not_hold_it_for_years(self):
         queue = await self.queue()
