@@ -149,6 +149,7 @@ class Refreshes(KeeperCase):
         self.later(2730)
         self.run = lambda *all: Deferred()  # the process ends before the thread has written
         self.give("second")
+        self.assertEqual(self.keeper.token(), "first", "nobody hears of a token that is not written")
         self.run, again = maybeDeferred, self.a_keeper()
         again.start()
         self.assertEqual(again.token(), "first")
