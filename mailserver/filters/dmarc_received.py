@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from mailserver.trust.dmarc_report import AggregateReport, ReportRow, row_of
 __all__ = ["KeptReport", "ReceivedReports"]
 
 KEPT_MOST = 20_000  # records: reports with up to a few hundred rows have one
+KEPT_OF_ONE_MOST = 4_000  # of one reporter, so that he leaves room to the others
 PORTION = 200  # rows
 VALUE_OCTETS = 60_000
 PAGE = 50
@@ -49,15 +51,18 @@ class ReceivedReports:
         self._records = records
         self._state = state
         self._retention_seconds = retention_seconds
-        self._count: int | None = None
+        self._counts: Counter[str] | None = None  # records by reporter
 
     async def keep(self, report: AggregateReport, *, reporter: str, id: str, at: float) -> None:
         """Keep it.  Raises `StorageFault`; `StorageFull` also where too many are kept."""
         portions = _portions(report.rows)
-        if self._count is None:
-            self._count = await self._counted()
-        if self._count + len(portions) > KEPT_MOST:
-            raise StorageFull(f"{self._count} records of reports are kept, and no more than {KEPT_MOST} are")
+        if self._counts is None:
+            self._counts = await self._counted()
+        count = self._counts.total()
+        if count + len(portions) > KEPT_MOST:
+            raise StorageFull(f"{count} records of reports are kept, and no more than {KEPT_MOST} are")
+        if self._counts[reporter] + len(portions) > KEPT_OF_ONE_MOST:
+            raise StorageFull(f"of {reporter} {self._counts[reporter]} records are kept, and no more than {KEPT_OF_ONE_MOST} are")
         digest = hashlib.sha256(f"{reporter}\0{report.id}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
         place = f"in/{report.published.domain}/{report.begin:012d}/{digest}/"
         await self._state.put(f"young/{place}", b"", self._retention_seconds)
@@ -65,7 +70,7 @@ class ReceivedReports:
         for n, portion in reversed(list(enumerate(portions))):
             value = [about, portion] if n == 0 else [None, portion]
             if await self._records.get(f"{place}{n:04d}") is None:
-                self._count += 1
+                self._counts[reporter] += 1
             await self._records.put(f"{place}{n:04d}", _packed(value))
 
     async def all(self, domain: str = "", since: float = 0.0) -> AsyncIterator[KeptReport]:
@@ -97,14 +102,17 @@ class ReceivedReports:
             if place in old and await self._state.get(f"young/{place}/") is None:
                 await self._records.drop(key)
                 dropped += 1
-        self._count = await self._counted()
+        self._counts = await self._counted()
         return dropped
 
-    async def _counted(self) -> int:
-        n = 0
-        async for _ in self._items("in/"):
-            n += 1
-        return n
+    async def _counted(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        reporter = ""
+        async for _, value in self._items("in/"):
+            about, _ = _unpacked(value)
+            reporter = str(about[1]) if about is not None else reporter  # the first record of a report names him
+            found[reporter] += 1
+        return found
 
     async def _items(self, first: str) -> AsyncIterator[tuple[str, bytes]]:
         at = first

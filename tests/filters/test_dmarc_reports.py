@@ -448,7 +448,12 @@ class Reading(ReportsCase):
         self.patch(dmarc_reports, "REPORTS_OF_ONE_MOST", 2)
         outcomes = [self.report(self.ours(id=f"{n}")).note for n in range(3)]
         self.assertRegex(outcomes[2], "more than 2 reports today")
-        self.patch(dmarc_received, "KEPT_MOST", 2)
+        self.patch(dmarc_reports, "REPORTS_OF_ONE_MOST", 300)
+        self.patch(dmarc_received, "KEPT_OF_ONE_MOST", 3)
+        full = [type(self.report(self.ours(id=f"more {n}"))) for n in range(2)]
+        self.assertEqual(full, [Delivered, Delayed])
+        self.assertIs(type(self.report(self.ours(id="other"), passed="second.example")), Delivered)  # others have room
+        self.patch(dmarc_received, "KEPT_MOST", 4)
         self.assertIs(type(self.report(self.ours(id="x"), passed="third.example")), Delayed)
 
     def test_many_rows_come_back_as_they_were(self) -> None:
