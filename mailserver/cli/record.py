@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server, data_directory
-from mailserver.cli.output import EX_IOERR, Unable
+from mailserver.cli.output import EX_IOERR, Unable, plain
 from mailserver.cli.queue_orders import who
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run_record(options: argparse.Namespace) -> int:
         interruption = _Interruption()
         print(f"mailserver: recording {options.peer} for {options.lasts}; connections that are open already are not in it",
             file=sys.stderr, flush=True)  # fmt: skip
-        ended = is_stopped = False
+        ended, is_stopped = "", False
         try:
             while not ended:
                 if interruption.is_asked and not is_stopped:
@@ -62,6 +62,8 @@ def run_record(options: argparse.Namespace) -> int:
                 ended = _take(ask_server(data, "record.fetch", {"recording": number}, FETCH_SECONDS), target)
         finally:  # also where the server has gone
             target.finish()
+    if not is_stopped:
+        print(f"mailserver: the recording has ended: {plain(ended)}", file=sys.stderr)
     return 0
 
 
@@ -87,11 +89,12 @@ def _start(data: str, asked: dict[str, Any], target: _File | _Dialogue) -> int:
         raise
 
 
-def _take(answer: Mapping[str, Any], target: _File | _Dialogue) -> bool:
+def _take(answer: Mapping[str, Any], target: _File | _Dialogue) -> str:
+    """Why it has ended, "" while it goes on."""
     for one in answer["recorded"]:
         target.add(one)
     target.flush()
-    return bool(answer["ended"])
+    return str(answer["ended"])
 
 
 class _Connections:

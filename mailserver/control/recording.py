@@ -41,7 +41,10 @@ class RecordingCommands:
         return {"recording": number}
 
     async def fetch(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`recording`: what has come since the last time (`time`, `connection`, `kind`, `octets` in base64, `words`); `ended`."""
+        """`recording`: what has come since the last time; `ended`: why nothing more comes, or "".
+
+        Each has `time`, `connection`, `kind`, `octets` in base64 and `words`.
+        """
         try:
             found, ended = await self._recordings.fetch(_number(arguments), seconds=WAIT_SECONDS)
         except KeyError as error:

@@ -63,7 +63,7 @@ class Recording:
     network: IPv4Network | IPv6Network
     left: int
     connections: int = 0
-    has_ended: bool = False
+    ending: str = ""  # why it has ended
     lost: dict[tuple[int, Kind], int] = field(default_factory=dict)
     unrecorded: int = 0
     held: int = 0
@@ -103,16 +103,17 @@ class Recordings:
             peer=str(network), seconds=seconds, n=one.number, by=by)  # fmt: skip
         return one.number
 
-    async def fetch(self, number: int, *, seconds: float) -> tuple[list[Recorded], bool]:
-        """What has been recorded since the last call, in order; an empty list after this time.  True: nothing more comes.
+    async def fetch(self, number: int, *, seconds: float) -> tuple[list[Recorded], str]:
+        """What has been recorded since the last call, in order; an empty list after this time.
 
+        Behind it stands why nothing more comes, "" while it goes on.
         Raises KeyError where there is no such recording, or no longer.
         """
         one = self._open[number]
         if one.abandoned is not None:
             one.abandoned.cancel()
             one.abandoned = None
-        if not one.waiting and not one.has_ended and one.fetcher is None:
+        if not one.waiting and not one.ending and one.fetcher is None:
             one.fetcher = Deferred()
             timer = self._clock.callLater(seconds, self._wake, one)
             try:
@@ -126,12 +127,11 @@ class Recordings:
             found.append(one.waiting.popleft())
             size += len(found[-1].octets)
         one.held -= size
-        is_over = one.has_ended and not one.waiting
-        if is_over:
+        if one.ending and not one.waiting:
             self._open.pop(number, None)
-        else:
-            self._wait_for_fetcher(one)
-        return found, is_over
+            return found, one.ending
+        self._wait_for_fetcher(one)
+        return found, ""
 
     def stop(self, number: int) -> None:
         """End a recording; what waits may still be fetched."""
@@ -158,7 +158,7 @@ class Recordings:
             return None
         if (mapped := getattr(own, "ipv4_mapped", None)) is not None:
             own = mapped
-        takers = [one for one in self._open.values() if not one.has_ended and _is_in(address, one.network) and _has_room(one)]
+        takers = [one for one in self._open.values() if not one.ending and _is_in(address, one.network) and _has_room(one)]
         if not takers:
             return None
         if address.version != own.version:  # a proxy has said who the peer is
@@ -170,7 +170,7 @@ class Recordings:
 
     def add(self, one: Recording, what: Recorded) -> None:
         """Put something into a recording.  Words for which there is no room are lost to it; what happened never is."""
-        if one.has_ended:
+        if one.ending:
             return
         if what.octets and not _is_free(one, len(what.octets)):
             place = (what.connection, what.kind)
@@ -213,9 +213,9 @@ class Recordings:
             one.fetcher.callback(None)
 
     def _finish(self, one: Recording, why: str) -> None:
-        if one.has_ended:
+        if one.ending:
             return
-        one.has_ended = True
+        one.ending = why
         for timer in one.timers:
             if timer.active():
                 timer.cancel()

@@ -28,10 +28,10 @@ class Recording(SynchronousTestCase):
         assert tap is not None
         return tap
 
-    def fetch(self, number: int) -> Deferred[tuple[list[Recorded], bool]]:
+    def fetch(self, number: int) -> Deferred[tuple[list[Recorded], str]]:
         return ensureDeferred(self.recordings.fetch(number, seconds=5))
 
-    def fetched(self, number: int) -> tuple[list[tuple[str, bytes, str]], bool]:
+    def fetched(self, number: int) -> tuple[list[tuple[str, bytes, str]], str]:
         found, ended = self.successResultOf(self.fetch(number))
         return [(one.kind, one.octets, one.words) for one in found], ended
 
@@ -48,7 +48,7 @@ class Recording(SynchronousTestCase):
         self.assertEqual(self.fetched(number), ([
             ("opened", b"", "192.0.2.1 40000 192.0.2.25 25"), ("server", b"220 mx\r\n", ""), ("client", b"AUTH PLAIN ****\r\n", ""),
             ("encrypted", b"", "TLSv1.3"), ("closed", b"", ""),
-        ], False))  # fmt: skip
+        ], ""))  # fmt: skip
 
     def test_where_we_are_the_client_our_password_is_masked(self) -> None:
         number = self.start()
@@ -80,7 +80,7 @@ class Recording(SynchronousTestCase):
         self.assertEqual(len(self.successResultOf(waiting)[0]), 1)
         waiting = self.fetch(number)
         self.clock.advance(5)
-        self.assertEqual(self.successResultOf(waiting), ([], False))
+        self.assertEqual(self.successResultOf(waiting), ([], ""))
         tap.received(b"x")
         self.assertEqual(len(self.fetched(number)[0]), 1)
 
@@ -88,7 +88,7 @@ class Recording(SynchronousTestCase):
         number = self.start(seconds=3)
         waiting = self.fetch(number)
         self.clock.advance(3)
-        self.assertEqual(self.successResultOf(waiting), ([], True))
+        self.assertEqual(self.successResultOf(waiting), ([], "its time is over"))
         number = self.start(octets=10)
         tap = self.tap()
         for _ in range(3):
@@ -138,7 +138,7 @@ class Recording(SynchronousTestCase):
             (1, "lost", "client 5"), (1, "lost", "server 8"), (1, "encrypted", "TLSv1.3"), (2, "lost", "client 7"), (2, "closed", ""),
         ])  # fmt: skip
         self.recordings.stop(number)
-        self.assertEqual(self.fetched(number), ([("lost", b"", "server 8")], True))
+        self.assertEqual(self.fetched(number), ([("lost", b"", "server 8")], "it was stopped"))
 
     def test_a_connection_for_which_there_is_no_room_is_told_and_not_begun_in_the_middle(self) -> None:
         self.patch(recording, "WAITING_OCTETS", 20_000)
@@ -164,7 +164,7 @@ class Recording(SynchronousTestCase):
         waiting = self.fetch(number)
         self.start()
         self.recordings.shut_down()
-        self.assertEqual(self.successResultOf(waiting), ([], True))
+        self.assertEqual(self.successResultOf(waiting), ([], "the server stops"))
         self.assertEqual((self.recordings._open, self.clock.getDelayedCalls()), ({}, []))
 
     def test_a_fault_of_the_recording_is_not_felt_by_the_connection(self) -> None:
