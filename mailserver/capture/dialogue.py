@@ -80,13 +80,17 @@ class DialogueReader:
         """The client said this, or something that was not captured."""
         if self._state is _State.ENCRYPTED:
             return []
+        heard = -1
         for piece in pieces:
-            if isinstance(piece, Gap) or len(piece.octets) <= PIECE_OCTETS:
+            if isinstance(piece, Gap):
+                self._client.append(piece)
+                continue
+            heard = max(heard, piece.heard)
+            self._client_octets += len(piece.octets)
+            if len(piece.octets) <= PIECE_OCTETS:
                 self._client.append(piece)
             else:
                 self._client.extend(_cut(piece))
-        self._client_octets += sum([len(one.octets) for one in pieces if isinstance(one, Piece)])
-        heard = max([one.heard for one in pieces if isinstance(one, Piece)], default=-1)
         events: list[Event] = []
         if self._pairing.must_give_up(heard):
             events += self._decide() if self._state is _State.WAITING else self._pairing.give_up()
@@ -168,7 +172,9 @@ class DialogueReader:
                 self._client.appendleft(piece._replace(octets=rest))
                 self._client_octets += len(rest)
                 self._read_to -= len(rest)
-        return events + self._pairing.overflow()
+        if self._pairing.is_full:
+            events += self._pairing.overflow()
+        return events
 
     def _read(self, piece: Piece, events: list[Event]) -> bytes:
         """Read what the client has said; return what is something else."""

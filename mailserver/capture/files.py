@@ -29,6 +29,7 @@ INTERFACE, OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 1, 2, 3, 6
 PACKETS = (OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET)
 TIME_RESOLUTION, TIME_OFFSET = 9, 14  # options of an interface
 SECOND = 1_000_000_000
+RECORD, BLOCK, ENHANCED = [{order: struct.Struct(order + form) for order in "<>"} for form in ("IIII", "II", "IIIII")]
 LATEST = 253_402_300_799 * SECOND  # the end of the year 9999: no calendar goes on behind it
 
 
@@ -126,7 +127,7 @@ class CaptureReader:
         """The record of a pcap file that begins there, and where it ends."""
         if len(self._held) - at < 16:
             return None
-        seconds, units, kept, length = struct.unpack_from(self._order + "IIII", self._held, at)
+        seconds, units, kept, length = RECORD[self._order].unpack_from(self._held, at)
         if kept > FRAME_OCTETS:
             raise self._damaged(at, f"a frame of {kept:,} octets")
         end = at + 16 + kept
@@ -139,7 +140,7 @@ class CaptureReader:
         left = len(self._held) - at
         if left < 12:
             return None
-        kind, length = struct.unpack_from(self._order + "II", self._held, at)
+        kind, length = BLOCK[self._order].unpack_from(self._held, at)
         if kind == SECTION:
             order = int.from_bytes(self._held[at + 8 : at + 12], "little")
             if order not in (BYTE_ORDER, 0x4D3C2B1A):
@@ -192,7 +193,7 @@ class CaptureReader:
         """The frame of one of the three blocks that have one."""
         number, high, low = 0, 0, 0
         if kind == ENHANCED_PACKET:
-            number, high, low, kept, length = struct.unpack_from(self._order + "IIIII", self._held, at)
+            number, high, low, kept, length = ENHANCED[self._order].unpack_from(self._held, at)
             start = at + 20
         elif kind == OLD_PACKET:
             number, _, high, low, kept, length = struct.unpack_from(self._order + "HHIIII", self._held, at)

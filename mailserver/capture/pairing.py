@@ -113,6 +113,11 @@ class Pairing:
         lost, self.waiting = self.waiting, deque()
         return [_without_reply(one) for one in lost if one.cause not in UNSAID and not one.has_one]
 
+    @property
+    def is_full(self) -> bool:
+        """More waits for replies than may."""
+        return len(self.waiting) > MOST
+
     def overflow(self) -> list[CommandReply]:
         """Too much waits for replies: give up what has waited for longest."""
         return [_without_reply(self.waiting.popleft()) for _ in range(len(self.waiting) - MOST)]

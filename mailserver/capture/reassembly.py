@@ -60,6 +60,7 @@ class Direction:
         "_next",
         "_patience",
         "held_octets",
+        "is_closing",
         "lost",
         "octets",
         "out_of_order",
@@ -74,6 +75,7 @@ class Direction:
         self._patience = 0
         self._impatient_at = 0
         self._held: list[tuple[int, int, bytes, int]] = []  # behind a gap: number, time, octets, heard; in order of the numbers
+        self.is_closing = False  # a FIN has been seen; what was sent before it may be missing still
         self.held_octets = 0
         self.octets = 0
         self.retransmitted = 0
@@ -100,11 +102,6 @@ class Direction:
         """All that was sent before the FIN has been handed on."""
         return self._end >= 0 and self._next == self._end
 
-    @property
-    def is_closing(self) -> bool:
-        """A FIN has been seen; what was sent before it may be missing still."""
-        return self._end >= 0
-
     def is_heard(self, acknowledged: int) -> bool:
         """Whether the other side has everything, the FIN included."""
         return 0 <= self._end < self._next + self._ahead(acknowledged)
@@ -122,6 +119,7 @@ class Direction:
         """A FIN that stands at this number."""
         if self._next >= 0:
             self._end = self._next + self._ahead(sequence)
+            self.is_closing = True
 
     def take(self, time: int, sequence: int, payload: bytes, missing: int = 0, heard: int = 0) -> list[Piece | Gap]:
         """Take a segment; return what is next in order now, often this very segment.

@@ -179,7 +179,7 @@ class Sessions:
         key = (*here, *there) if here < there else (*there, *here)
         said: list[Said] = []
         connection = self._connections.get(key)
-        if connection is not None and connection.is_replaced_by(found, here):
+        if connection is not None and found.flags & SYN and connection.is_replaced_by(found, here):
             said += self._end(key, connection, time, SessionEnding.REPLACED)
             connection = None
         if connection is None:
@@ -206,7 +206,8 @@ class Sessions:
                 self._connections.pop(key, None)
             elif connection.is_over(found, here == connection.client):
                 said += self._end(key, connection, time, SessionEnding.CLOSED)
-        self._count(key, connection)
+        if connection.memory or not said:  # what has been said with nothing waiting before it rarely leaves something
+            self._count(key, connection)
         return said if self._held <= self._most_held else said + self._make_room(time)
 
     def finish(self) -> Iterator[Said]:
