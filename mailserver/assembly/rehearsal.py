@@ -358,11 +358,15 @@ class NothingHeld:
 class NothingWaits:
     """In the place of a queue."""
 
-    async def hold(self, login: str, why: str) -> tuple[int, int]:
+    async def hold(
+        self, login: str, why: str, *, since: float | None = None, before: float | None = None
+    ) -> tuple[int, int]:
         """None."""
         return 0, 0
 
-    async def release(self, login: str, by: str = "") -> tuple[int, int]:
+    async def release(
+        self, login: str, by: str = "", *, since: float | None = None, before: float | None = None
+    ) -> tuple[int, int]:
         """None."""
         return 0, 0
 

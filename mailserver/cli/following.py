@@ -158,9 +158,15 @@ def _stores(configuration: Configuration) -> Iterator[tuple[Any, Any]]:
 
 
 class _NoFacts:
-    """There is no file of facts: none is kept of anybody."""
+    """There is no file of facts: none is kept of anybody, and what a component's start would note is not."""
 
     async def get(self, key: str) -> None:
+        return None
+
+    async def put(self, key: str, value: bytes, lifetime_seconds: float) -> None:
+        return None
+
+    async def drop(self, key: str) -> None:
         return None
 
     async def items(self, first: str = "", before: str | None = None, most: int = 1000) -> list[tuple[str, bytes, float]]:

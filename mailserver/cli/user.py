@@ -196,8 +196,6 @@ def rename_account(options: argparse.Namespace) -> int:
             return 0
         raise Unable(f"there is no account {options.address}")
     followed = {old: new} if old != new else {}
-    if followed and old in user_locks.states_of(configuration)[0]:
-        raise Unable(f"{old} is stopped, and would not be so under its new name: look at  mailserver user show {old}  first")
 
     def change(draft: Draft) -> None:
         if followed:

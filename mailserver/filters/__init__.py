@@ -31,12 +31,14 @@ In the order in which they are read:
 * `contacts`: learns whom users write to, and may hold mail from strangers until they decide
 * `account_signals`: the signs that an account was taken over, and when they are enough
 * `account_records`: accounts whose sending is stopped: how each stands in the records
+* `account_names`: whose mail in the queue is, where accounts were renamed since it came
 * `account_book`: the same in memory and in the records
 * `account_memory`: what is known of accounts that send, and what was counted lately
 * `account_complaints`: complaints of others about their mail (ARF)
 * `account_outcomes`: what comes of it: recipients who do not exist, what other hosts refuse
 * `account_notes`: what postmaster and the user are written
 * `account_rounds`: what follows: mail in the queue is held or released, people are told
+* `account_renames`: what is kept of them follows when they are renamed, and goes when they are removed
 * `account_commands`: what people may do with them
 * `account_guard`: stops the sending of an account that looks as if others had taken it over
 * `reputation_book`: what came of the mail of networks and domains, in the state store

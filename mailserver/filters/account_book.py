@@ -6,16 +6,20 @@ written later.  The records are read again from time to time, since a command ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mailserver.api import IRecords
+from mailserver.filters.account_names import AccountNames
 from mailserver.filters.account_records import (
+    MOVED,
     RELEASED,
     STOPPED,
+    MovedAccount,
     ReleasedAccount,
     StoppedAccount,
     account_of,
     key_of,
+    read_moved,
     read_released,
     read_stopped,
 )
@@ -26,7 +30,7 @@ PAGE = 1000
 
 
 class AccountBook:
-    """`stopped` are those accounts, `released` those whose held mail is to leave."""
+    """`stopped` are those accounts, `released` those whose held mail is to leave, `names` whose mail is whose."""
 
     def __init__(self, records: IRecords) -> None:
         self._records = records
@@ -34,6 +38,7 @@ class AccountBook:
         self._changes = 0
         self.stopped: Mapping[str, StoppedAccount] = {}
         self.released: Mapping[str, ReleasedAccount] = {}
+        self.names = AccountNames()
         self.is_read = False
 
     async def read(self) -> None:
@@ -43,12 +48,34 @@ class AccountBook:
                 await self._write(one)
         while True:
             changes = self._changes
-            stopped = {account_of(key): read_stopped(key, value) for key, value in await self._all(STOPPED)}
-            released = {account_of(key): read_released(key, value) for key, value in await self._all(RELEASED)}
+            stopped = {account_of(key): read_stopped(key, value) for key, value in await self._all(STOPPED) if account_of(key)}
+            released = {account_of(key): read_released(key, value) for key, value in await self._all(RELEASED) if account_of(key)}
+            moved = [read_moved(key, value) for key, value in await self._all(MOVED)]
             if changes == self._changes:  # else somebody has changed something while it was read
                 self.stopped, self.released = {**stopped, **self._unwritten}, released
+                self.names = AccountNames([one for one in moved if one is not None])
                 self.is_read = True
                 return
+
+    async def read_anew(self) -> None:
+        """The same after others have written, also for whoever is reading just now.  Raises `StorageFault`."""
+        self._changes += 1
+        await self.read()
+
+    async def move(self, moved: MovedAccount) -> None:
+        """From now on it has its new name.  Raises `StorageFault`."""
+        await self._records.put(moved.key, moved.octets())
+
+    async def forget_moves(self, has_left: Callable[[str], bool]) -> None:
+        """Whose names these are has left.  Raises `StorageFault`."""
+        for key, value in await self._all(MOVED):
+            moved = read_moved(key, value)
+            if moved is not None and has_left(moved.new):
+                await self._records.drop(key)
+
+    async def drop_stopped(self, account: str) -> None:
+        """Its record was a copy that nobody needs.  Raises `StorageFault`."""
+        await self._records.drop(key_of(STOPPED, account))
 
     async def keep(self, stopped: StoppedAccount) -> None:
         """It is stopped.  Raises `StorageFault`: then it is so all the same, and is written later."""
@@ -93,7 +120,7 @@ class AccountBook:
         first, before = key_of(kind, ""), f"{kind}\n"
         while True:
             page = await self._records.items(first, before, PAGE)
-            found += [(key, value) for key, value in page if account_of(key)]
+            found += page
             if len(page) < PAGE:
                 return found
             first = page[-1][0] + "\0"

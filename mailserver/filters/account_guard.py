@@ -31,6 +31,7 @@ from mailserver.api import (
     Duration,
     Envelope,
     Finding,
+    IAccountFollower,
     IAttemptFilter,
     ICommands,
     IComponent,
@@ -61,9 +62,11 @@ from mailserver.filters.account_memory import AccountMemory, account_network
 from mailserver.filters.account_notes import warning_to_postmaster
 from mailserver.filters.account_outcomes import AccountOutcomes, remember_latest
 from mailserver.filters.account_records import LOGINS_MOST, StoppedAccount, account_of_login
+from mailserver.filters.account_renames import AccountRenames, Stage
 from mailserver.filters.account_rounds import POSTMASTER, AccountRounds
 from mailserver.filters.account_signals import SIGNALS, SignalLimits, Suspicion, weighed
 from mailserver.filters.evidence import normal_addresses
+from mailserver.filters.followed_names import FollowedNames
 
 __all__ = ["AccountGuard", "AccountGuardOptions", "factory"]
 
@@ -131,7 +134,9 @@ class AccountGuardOptions(Options):
     """Who is told, beside the user. Absent: postmaster."""
 
 
-@implementer(ISenderFilter, IContentFilter, IAttemptFilter, IObserver, IMailReader, IComponent, IPeriodic, ICommands)
+@implementer(
+    ISenderFilter, IContentFilter, IAttemptFilter, IObserver, IMailReader, IComponent, IPeriodic, ICommands, IAccountFollower
+)
 class AccountGuard:
     """At MAIL it looks at the log-in, after the data at the recipients, before an attempt whether the account is stopped."""
 
@@ -156,18 +161,20 @@ class AccountGuard:
         self._memory = AccountMemory(
             services.state, services.clock, window_seconds=options.window, learning_seconds=options.learning
         )
+        self.book = AccountBook(services.records)
         self._outcomes = AccountOutcomes(
-            self._memory, self._count, in_reactor=services.in_reactor, is_own_domain=services.is_own_domain
-        )
+            self._memory, self._count, in_reactor=services.in_reactor, is_own_domain=services.is_own_domain,
+            owner=lambda login, received_at: self.book.names.owner(login, received_at),
+        )  # fmt: skip
         self._complaints = Complaints(
             self._memory, names=self.reads, reporters=options.reporters,
             is_own_domain=services.is_own_domain, run_in_thread=services.run_in_thread,
         )  # fmt: skip
-        self.book = AccountBook(services.records)
         self._rounds = AccountRounds(
             self.book, services.waiting_mail, services.send,
             begin_anew=self._memory.begin_anew, hostname=services.hostname, postmaster=options.postmaster,
         )  # fmt: skip
+        self._renames = AccountRenames(self.book, self._rounds, services.records, services.state, services.clock)
         self._logins: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # of an account, the latest last
         self._under_way: set[Deferred[None]] = set()
 
@@ -196,6 +203,28 @@ class AccountGuard:
     def commands(self) -> Sequence[ComponentCommand]:
         """What `mailserver user lock`, `unlock`, `show` and `list` ask for."""
         return commands_of(self.book, self._clock, begin_anew=self._memory.begin_anew, go=self._rounds.go)
+
+    # --- Renamed and removed users. ---
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """Who is stopped, why and what was counted; the mail in the queue is the new name's, too."""
+        await self._renames.renamed(accounts, stage)
+        if stage == "complete":
+            self._forget_logins(accounts)
+
+    async def account_removed(self, account: str) -> None:
+        """Forget that he was stopped, and what was counted.  What is held of his mail stays so."""
+        await self._renames.removed(account)
+        self._forget_logins({account: account})
+
+    async def kept_of_account(self, account: str) -> int:
+        """Whether he is stopped, or is owed a release."""
+        return await self._renames.count(account)
+
+    def _forget_logins(self, accounts: Mapping[str, str]) -> None:
+        names = FollowedNames(accounts, "")
+        for account in [one for one in self._logins if names.has(one)]:
+            del self._logins[account]
 
     # --- Judging. ---
 
@@ -307,11 +336,12 @@ class AccountGuard:
 
     async def before_attempt(self, envelope: Envelope, content: Content, destination: Destination) -> AttemptVerdict:
         """Nothing of a stopped account leaves; of others it is remembered what has left."""
-        account = _login_of(envelope.peer)
-        if not account:
+        login = _login_of(envelope.peer)
+        if not login:
             return Proceed()
         if not self.book.is_read:
             await self.book.read()
+        account = self.book.names.owner(login, envelope.received_at)
         if account in self.book.stopped:
             self._rounds.look_again(account)
             return Postpone("the account is stopped")

@@ -28,7 +28,7 @@ OF_THIS_HOST = "by a policy of this host"  # another component's `GiveUp`
 
 
 class AccountOutcomes:
-    """`count(account, signal, what, example)` counts one more, in the reactor's thread."""
+    """`count(account, signal, what, example)` counts one more, in the reactor's thread; `owner` as `AccountNames.owner`."""
 
     log = Logger()
 
@@ -39,11 +39,13 @@ class AccountOutcomes:
         *,
         in_reactor: InReactor,
         is_own_domain: Callable[[str], bool],
+        owner: Callable[[str, float], str] = lambda login, received_at: login,
     ) -> None:
         self._memory = memory
         self._count = count
         self._in_reactor = in_reactor
         self._is_own_domain = is_own_domain
+        self._owner = owner
         self._messages: OrderedDict[str, tuple[str, float]] = OrderedDict()  # whose, and since when; the reactor's thread
         self._connections: OrderedDict[str, str] = OrderedDict()  # who has logged in; the observer's thread
 
@@ -77,6 +79,7 @@ class AccountOutcomes:
 
     async def _failed(self, id: str, recipient: str, reply: str) -> None:
         account, since = self._messages.get(id, ("", 0.0))
+        account = account and self._owner(account, since)
         if account and not self._is_ours(recipient) and await self._sent_since(account, since):
             await self._counted(account, "refusals", recipient, f"{recipient}: {reply}")
 

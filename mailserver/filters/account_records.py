@@ -2,6 +2,7 @@
 
     stopped   <account>    its sending is stopped, and why
     released  <account>    it was let go: what is held of its mail is to be released
+    moved  <old> <time>    an account, or ``@domain``, has another name since then
 
 A record that cannot be read keeps its account stopped: somebody has stopped it, and nobody has let it go.
 """
@@ -18,20 +19,23 @@ from mailserver.api import Address, AddressError, normal_names
 from mailserver.filters.account_signals import SIGNALS, SeenSignal
 
 __all__ = [
+    "MOVED",
     "RELEASED",
     "STOPPED",
+    "MovedAccount",
     "ReleasedAccount",
     "StoppedAccount",
     "account_name",
     "account_of",
     "account_of_login",
     "key_of",
+    "read_moved",
     "read_released",
     "read_stopped",
 ]
 
 GAP = "\t"  # no account's name has one
-STOPPED, RELEASED = "stopped", "released"
+STOPPED, RELEASED, MOVED = "stopped", "released", "moved"
 NAME_CHARACTERS = 512
 WORDS_CHARACTERS = 200
 LOGINS_MOST = 5
@@ -85,6 +89,24 @@ class ReleasedAccount:
     def octets(self) -> bytes:
         """The record's value."""
         return json.dumps({"at": self.at, "by": self.by}).encode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class MovedAccount:
+    """`old` is called `new` since then: an address, or ``@domain`` with all in it."""
+
+    at: float
+    old: str
+    new: str
+
+    @property
+    def key(self) -> str:
+        """The record's key."""
+        return GAP.join((MOVED, self.old, f"{self.at:.6f}"))
+
+    def octets(self) -> bytes:
+        """The record's value."""
+        return json.dumps({"at": self.at, "new": self.new}).encode("utf-8", "replace")
 
 
 def key_of(kind: str, account: str) -> str:
@@ -141,6 +163,16 @@ def read_released(key: str, value: bytes) -> ReleasedAccount:
         return ReleasedAccount(account_of(key), _moment(kept["at"]), _text(kept["by"]))
     except (ValueError, TypeError, LookupError, RecursionError):
         return ReleasedAccount(account_of(key), 0.0, "")
+
+
+def read_moved(key: str, value: bytes) -> MovedAccount | None:
+    """What stands there; None for what cannot be read."""
+    try:
+        kept = _object(value)
+        kind, old, _ = key.split(GAP)
+        return MovedAccount(_moment(kept["at"]), old, _text(kept["new"])) if kind == MOVED else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
 
 
 def _object(value: bytes) -> Mapping[str, Any]:

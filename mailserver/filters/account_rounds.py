@@ -64,6 +64,10 @@ class AccountRounds:
         finally:
             self._lock.release()
 
+    async def between(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this while no round goes on."""
+        await self._lock.run(Deferred.fromCoroutine, work)
+
     async def _guarded(self, account: str, work: Coroutine[Any, Any, None]) -> None:
         await Deferred.fromCoroutine(work).addErrback(self._tell_fault, account)
 
@@ -78,7 +82,10 @@ class AccountRounds:
 
     async def _release(self, released: ReleasedAccount) -> None:
         if released.account not in self._book.stopped:  # else it was stopped again: what is held stays so
-            count, left = await self._waiting_mail.release(released.account, released.by)
+            count, left = 0, 0
+            for one in self._book.names.logins_of(released.account):
+                more, busy = await self._waiting_mail.release(one.login, released.by, **one.bounds)
+                count, left = count + more, left + busy
             if count:
                 words = "the account {account}: {count} messages are released"
                 self.log.info(words, account=released.account, count=count)
@@ -100,7 +107,10 @@ class AccountRounds:
             await self._change(stopped, replace(stopped, is_told=True))
             stopped = self._book.stopped.get(account, stopped)
         if account in self._book.stopped and (again or not stopped.is_held):
-            count, left = await self._waiting_mail.hold(account, "the account is stopped")
+            count, left = 0, 0
+            for one in self._book.names.logins_of(account):
+                more, busy = await self._waiting_mail.hold(one.login, "the account is stopped", **one.bounds)
+                count, left = count + more, left + busy
             if count:
                 self.log.info("the account {account}: {count} messages are held", account=account, count=count)
             if not left:

@@ -174,6 +174,8 @@ class _Facts:
 
     async def move(self, one: MovedRecord) -> bool:
         """Whether it was as it had been read."""
+        if one.new_key == one.key:
+            return await self._state.compare_and_put(one.key, one.value, one.new_value, self._lifetime(one))
         await self._state.put_if_absent(one.new_key, one.new_value, self._lifetime(one))
         return await self._state.compare_and_put(one.key, one.value, None, 1.0)
 

@@ -343,17 +343,22 @@ class IWaitingMail(Interface):
     """The messages that an account has handed in and that wait in the queue: to hold them, and to let them go again.
 
     A message that is held stays in the queue until it is released, here or by a person (`mailserver queue`); it does not expire.
-    Nothing that a verdict or a person holds is touched.  ValueError where `login` is empty.  `StorageFault` where the store
-    fails: what was done before stays done, and the same call goes on with the rest.
+    Nothing that a verdict or a person holds is touched.  With `since` or `before` only messages are meant that were received from
+    then on, or before then, seconds since the epoch: a login may have been another user's.  ValueError where `login` is empty.
+    `StorageFault` where the store fails: what was done before stays done, and the same call goes on with the rest.
     """
 
-    def hold(login: str, why: str) -> Awaitable[tuple[int, int]]:
+    def hold(
+        login: str, why: str, *, since: float | None = None, before: float | None = None
+    ) -> Awaitable[tuple[int, int]]:
         """Hold what waits, for all its recipients.  `why` stands on each message's road.
 
         How many messages are held by this call, and how many could not be since they are being delivered at this moment.
         """
 
-    def release(login: str, by: str = "") -> Awaitable[tuple[int, int]]:
+    def release(
+        login: str, by: str = "", *, since: float | None = None, before: float | None = None
+    ) -> Awaitable[tuple[int, int]]:
         """Let go what this component has held, and only that: it is delivered at once.
 
         How many messages, and how many could not be at this moment.  `by` says who has decided.

@@ -169,6 +169,40 @@ class Renamed(FollowingCase):
             self.assertEqual((said.code, "renames.json is damaged" in said.err), (74, True), said)
 
 
+class Stopped(FollowingCase):
+    """An account that `account_guard` has stopped."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(CONFIGURATION + FILTERS + '[[filter]]\nuse = "account_guard"\n')
+        for one in (ALICE, BOB):
+            self.done("user", "lock", one)
+
+    def stopped(self) -> list[str]:
+        return sorted(one["account"] for one in self.command("user", "list", "--json").json if one["stopped"])
+
+    def stops(self) -> list[str]:
+        return [one.rpartition("\t")[2] for one in self.kept() if one.startswith("filter/account_guard\tstopped\t")]
+
+    def test_a_renamed_domain_frees_none_of_its_accounts(self) -> None:
+        self.done("domain", "rename", "example.org", "example.com")
+        self.assertEqual(self.stops(), ["alice@example.com", "bob@example.com"])
+        self.done("user", "unlock", "bob@example.com")
+        self.assertEqual(self.stops(), ["alice@example.com"])
+
+    def test_a_renamed_user_is_stopped_also_where_a_release_is_owed_to_another(self) -> None:
+        self.done("user", "unlock", BOB)
+        self.done("user", "rename", ALICE, SMITH)
+        self.assertEqual(self.stops(), [SMITH])
+        self.assertIn(f"filter/account_guard\treleased\t{BOB}", self.kept())
+
+    def test_a_purge_forgets_the_stop_and_without_one_it_is_named(self) -> None:
+        said = self.command("user", "remove", BOB)
+        self.assertIn(f"the filter account_guard keeps 1 record of {BOB}", said.err)
+        self.done("user", "remove", ALICE, "--purge", "--yes")
+        self.assertEqual(self.stops(), [BOB])
+
+
 class Removed(FollowingCase):
     def test_with_the_mail_goes_what_was_kept_and_nothing_of_others(self) -> None:
         before = self.kept()

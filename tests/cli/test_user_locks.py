@@ -44,13 +44,14 @@ class WithoutServer(CommandCase):
         self.assertIn("is not stopped", said.err)
         self.assertEqual(self.command("user", "show", ALICE, "--json").json, {})
 
-    def test_a_stopped_account_gets_no_other_name(self) -> None:
+    def test_a_stopped_account_is_so_by_its_new_name_too(self) -> None:
         self.done("lock", ALICE)
-        said = self.command("user", "rename", ALICE, "carol@example.org")
-        self.assertEqual((said.code, said.out), (1, ""))
-        self.assertIn("is stopped", said.err)
-        self.done("unlock", ALICE)
-        self.assertEqual(self.command("user", "rename", ALICE, "carol@example.org").code, 0)
+        self.done("rename", ALICE, "carol@example.org", "--mail-stays")
+        self.assertRegex(self.done("list"), r"carol@example.org +stopped")
+        self.done("add", ALICE, "--no-password")
+        self.assertEqual(self.done("show", ALICE), f"{ALICE} may send.\n")
+        self.done("unlock", "carol@example.org")
+        self.assertEqual(self.done("show", "carol@example.org"), "carol@example.org may send.\n")
 
     def test_a_disabled_account_may_be_stopped_too(self) -> None:
         self.done("disable", BOB)

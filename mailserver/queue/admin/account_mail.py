@@ -26,14 +26,19 @@ class AccountMail:
         self._name = name
         self._orders = orders
 
-    async def hold(self, login: str, why: str) -> tuple[int, int]:
+    async def hold(
+        self, login: str, why: str, *, since: float | None = None, before: float | None = None
+    ) -> tuple[int, int]:
         """Hold what waits."""
-        selection = Selection(login=_exactly(login), states=WAITING)
+        selection = Selection(login=_exactly(login), states=WAITING, since=since, before=before)
         return await self._done(Order(Verb.HOLD, selection, f"{self._name}: {why[:WHY_CHARACTERS]}"))
 
-    async def release(self, login: str, by: str = "") -> tuple[int, int]:
+    async def release(
+        self, login: str, by: str = "", *, since: float | None = None, before: float | None = None
+    ) -> tuple[int, int]:
         """Let go what this component has held."""
-        selection = Selection(login=_exactly(login), states=("held",), note=f"held by {self._name.translate(WILD)}: *")
+        note = f"held by {self._name.translate(WILD)}: *"
+        selection = Selection(login=_exactly(login), states=("held",), note=note, since=since, before=before)
         return await self._done(Order(Verb.RELEASE, selection, f"{self._name}: {by}" if by else self._name))
 
     async def _done(self, order: Order) -> tuple[int, int]:

@@ -44,7 +44,8 @@ class Selection:
     verdicts hold; of these `finding` is the name of something found, or ``filter/name``, and `holders` are filters, one of which
     holds it; `known` are filters, one of which holds it or has found something.  `index` is one destination of the
     message, `user` the account, or the address, that a copy is for.  `login` is the account that has handed the message in,
-    `note` what is noted of the destination.
+    `note` what is noted of the destination.  `since` and `before`: received from the one time on and before the other, seconds
+    since the epoch.
     """
 
     id: str = ""
@@ -62,6 +63,8 @@ class Selection:
     user: str = ""
     login: str = ""
     note: str = ""
+    since: float | None = None
+    before: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.id.upper())
@@ -122,6 +125,8 @@ class Selection:
             entry.id.startswith(self.id)
             and (self.older_seconds is None or age >= self.older_seconds)
             and (self.younger_seconds is None or age <= self.younger_seconds)
+            and (self.since is None or entry.received_at >= self.since)
+            and (self.before is None or entry.received_at < self.before)
             and (not self.sender or fits(self.sender, entry.sender or NULL_SENDER))
             and (not self.login or fits(self.login, entry.login))
         )

@@ -61,6 +61,20 @@ class Accounts(AccountMailCase):
         self.assertEqual(await self.states(queue, person), [("held", "")])
         self.assertEqual((await self.states(queue, verdict))[1], ("held", "quarantined"))
 
+    async def test_only_what_was_received_in_a_time_is_held_and_released(self):
+        queue = await self.begun()
+        first = await self.waiting(queue, "a@example.org", FAR)
+        self.clock.advance(10)
+        between = self.clock.seconds()
+        second = await self.waiting(queue, "a@example.org", FAR)
+        mail = self.mail(queue)
+        self.assertEqual(await mail.hold("a@example.org", "stopped", before=between), (1, 0))
+        self.assertEqual([(await self.states(queue, id))[0][0] for id in (first, second)], ["held", "deferred"])
+        self.assertEqual(await mail.release("a@example.org", since=between), (0, 0))
+        self.assertEqual(await mail.hold("a@example.org", "stopped", since=between), (1, 0))
+        self.assertEqual(await mail.release("a@example.org", since=between), (1, 0))
+        self.assertEqual((await self.states(queue, first))[0][0], "held")
+
     async def test_it_outlives_a_crash_and_does_not_expire(self):
         queue = await self.begun()
         id = await self.waiting(queue, "a@example.org", FAR)
