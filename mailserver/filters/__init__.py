@@ -32,6 +32,7 @@ In the order in which they are read:
 * `account_signals`: the signs that an account was taken over, and when they are enough
 * `account_records`: accounts whose sending is stopped: how each stands in the records
 * `account_names`: whose mail in the queue is, where accounts were renamed since it came
+* `account_sessions`: since when connections send by their logins
 * `account_book`: the same in memory and in the records
 * `account_memory`: what is known of accounts that send, and what was counted lately
 * `account_complaints`: complaints of others about their mail (ARF)

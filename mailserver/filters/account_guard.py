@@ -64,6 +64,7 @@ from mailserver.filters.account_outcomes import AccountOutcomes, remember_latest
 from mailserver.filters.account_records import LOGINS_MOST, StoppedAccount, account_of_login
 from mailserver.filters.account_renames import AccountRenames, Stage
 from mailserver.filters.account_rounds import POSTMASTER, AccountRounds
+from mailserver.filters.account_sessions import AccountSessions
 from mailserver.filters.account_signals import SIGNALS, SignalLimits, Suspicion, weighed
 from mailserver.filters.evidence import normal_addresses
 from mailserver.filters.followed_names import FollowedNames
@@ -175,6 +176,7 @@ class AccountGuard:
             begin_anew=self._memory.begin_anew, hostname=services.hostname, postmaster=options.postmaster,
         )  # fmt: skip
         self._renames = AccountRenames(self.book, self._rounds, services.records, services.state, services.clock)
+        self._sessions = AccountSessions()
         self._logins: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # of an account, the latest last
         self._under_way: set[Deferred[None]] = set()
 
@@ -230,7 +232,7 @@ class AccountGuard:
 
     async def judge_sender(self, envelope: Envelope) -> Verdict:
         """A stopped account hears that it is; of another the log-in is looked at."""
-        account = _login_of(envelope.peer)
+        account = self._account_of(envelope.peer)
         if not account:
             return Pass()
         if not self.book.is_read:
@@ -244,7 +246,7 @@ class AccountGuard:
 
     async def judge_content(self, envelope: Envelope, content: Content) -> Verdict:
         """Whom the account writes to; and what others complain about."""
-        account = _login_of(envelope.peer)
+        account = self._account_of(envelope.peer)
         if not account:
             return await self._look_for_complaint(envelope, content)
         if account in self.book.stopped or account in self._without:
@@ -255,6 +257,11 @@ class AccountGuard:
             self.log.warn("recipients of {account} cannot be counted: {fault}", account=account, fault=fault)
             return self._no(account) or Pass()
         return self._no(account) or (Pass(findings=(_finding(found),)) if found.counting else Pass())
+
+    def _account_of(self, peer: Peer) -> str:
+        """Who sends: one whose connection is older than the rename of his account by the new name, "" for nobody."""
+        login = _login_of(peer)
+        return login and self.book.names.owner(login, self._sessions.since(peer, self._clock.seconds()))
 
     def _no(self, account: str) -> Defer | None:
         stopped = self.book.stopped.get(account)

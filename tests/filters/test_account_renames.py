@@ -178,6 +178,20 @@ class Renamed(RenameCase):
         self.order("lock", account=SMITH)
         self.assertEqual([one[1] for one in self.waiting_mail.done], [SMITH, ALICE])
 
+    def test_a_connection_that_is_older_than_the_rename_goes_on_as_the_renamed_account(self) -> None:
+        old, others = self.envelope_of(ALICE), self.envelope_of(BOB)
+        self.order("lock", account=ALICE)
+        self.assertIsInstance(self.judge(self.guard.judge_sender(old)), Defer)
+        self.assertIsInstance(self.judge(self.guard.judge_sender(others)), Pass)
+        self.clock.advance(5)
+        self.rename()
+        self.assertIsInstance(self.judge(self.guard.judge_sender(old)), Defer)
+        self.assertIsInstance(self.judge(self.guard.judge_content(old, self.content())), Defer)
+        self.assertIsInstance(self.judge(self.guard.judge_sender(others)), Pass)
+        self.assertIsInstance(self.submit(ALICE), Pass)  # the next user of the name, on another connection
+        self.order("unlock", account=SMITH)
+        self.assertIsInstance(self.judge(self.guard.judge_sender(old)), Pass)
+
     def test_what_was_counted_and_learnt_follows(self) -> None:
         self.submit(ALICE, "somebody@elsewhere.example", address=ABROAD)
         self.leave(ALICE, "<sent@example.org>")
@@ -201,8 +215,8 @@ class Renamed(RenameCase):
         self.waiting_mail.busy = {ALICE: 1}
         self.order("lock", account=ALICE)
         self.rename(stages=["begin"])
-        self.waiting_mail.busy = {}
-        self.run_round(5)
+        self.run_round(5)  # of the new name nothing is being delivered
+        self.assertEqual([self.guard.book.stopped[one].is_held for one in (ALICE, SMITH)], [False, True])
         self.rename(stages=["undo"])
         self.assertEqual(self.stopped, [ALICE])
         self.run_round(5)
