@@ -143,3 +143,22 @@ class TakenOver(LoginCase, ScenarioCase):
         self.assertEqual(self.codes(server, ALICE, BOB), [450])
         wait_until(lambda: "messages are held" in server.log(), server.log, 40)
         self.assertEqual(self.states(server), ["held"])
+
+    def test_one_that_is_stopped_is_so_by_its_new_name_and_its_mail_waits_until_that_is_unlocked(self) -> None:
+        server = self.begun()
+        smith = "smith@example.org"
+        self.assertEqual(self.codes(server, ALICE, LATER, subject="waits"), [250, 250, 250])
+        wait_until(lambda: "deferred " in server.log(), server.log)
+        for words in (("lock", ALICE), ("rename", ALICE, smith)):
+            said = server.command("user", *words)
+            self.assertEqual((said.returncode, said.stderr), (0, ""), words)
+        self.assertEqual((self.is_stopped(server), self.is_stopped(server, smith)), (False, True))
+        self.assertEqual(self.states(server), ["held"])
+        server.kill()
+        server.restart()
+        self.assertEqual(self.codes(server, smith, BOB), [450])
+        self.assertEqual(self.states(server), ["held"])
+        self.sink.heal()
+        self.assertEqual(server.command("user", "unlock", smith).returncode, 0)
+        wait_until(lambda: "waits" in self.subjects(), server.log)
+        self.assertEqual(self.codes(server, smith, BOB), [250, 250, 250])
