@@ -38,7 +38,6 @@ from mailserver.trust.signing_keys import DomainKeys, SigningKey, changes_of, re
 
 __all__ = ["DKIMSigning", "DKIMSigningOptions", "factory"]
 
-LOOK_SECONDS = 1.0  # a change of the keys is seen so soon
 SHOWN_SECONDS = 3600.0  # a record that was seen is asked for again
 AT_ONCE = 10  # questions to the DNS
 
@@ -75,7 +74,6 @@ class DKIMSigning:
         self._seconds = seconds
         self._keys: Mapping[str, DomainKeys] = {}
         self._changes: object = None
-        self._looked_at = 0.0
         self._resolver = resolver
         self._shown: dict[tuple[str, str], float] = {}  # when a record was last seen, by its name and key
         self._missing: frozenset[str] = frozenset()
@@ -84,7 +82,6 @@ class DKIMSigning:
         """Read the keys.  Raises OSError for keys that cannot be read: mail that nobody signs is not sent in silence."""
         self._changes = changes_of(self._keys_directory)
         self._keys = await self._run_in_thread(read_keys, self._keys_directory)
-        self._looked_at = self._seconds()
 
     async def stop(self) -> None:
         """Nothing runs."""
@@ -142,11 +139,7 @@ class DKIMSigning:
         return {"domains": len(self._keys), "records_missing": len(self._missing)}
 
     async def _look_again(self) -> None:
-        """Somebody may have made keys, or rotated them."""
-        now = self._seconds()
-        if now - self._looked_at < LOOK_SECONDS:
-            return
-        self._looked_at = now
+        """Somebody may have made keys, or rotated them: the next message is signed with them."""
         changes = changes_of(self._keys_directory)
         if changes == self._changes:
             return

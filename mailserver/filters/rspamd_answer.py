@@ -71,6 +71,8 @@ def read_learnt(octets: bytes) -> str:
     if status[1] == b"208":
         return "known"
     body = octets.partition(b"\r\n\r\n")[2]
+    if status[1] == b"404" and b"already learned" in body:  # so says rspamd 3.4
+        return "known"
     if status[1] != b"200":
         raise ScannerFailed(f"rspamd's controller answers {status[1].decode()}: {_words(body.decode('utf-8', 'replace'))}")
     try:

@@ -103,7 +103,7 @@ class TakenOver(LoginCase, ScenarioCase):
         self.assertEqual(self.codes(server, BOB, ALICE), [250, 250, 250])
         self.assertEqual(server.send(b"Subject: in\r\n\r\nx").code, 250)
         wait_until(lambda: "messages are held" in server.log(), server.log)
-        self.assertEqual(self.states(server), ["held"])
+        wait_until(lambda: self.states(server) == ["held"], server.log)  # what is for a mailbox may be on its way still
         (entry,) = self.queue(server, "--login", ALICE)
         self.assertIn("held by account_guard: the account is stopped", entry["destinations"][0]["note"])
         # His other message goes to a mailbox: it may be on its way still.
