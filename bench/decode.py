@@ -22,7 +22,7 @@ from pathlib import Path
 from mailserver.capture import build
 from mailserver.capture.packets import BuiltConnection, file_header, packet_block
 
-ROUNDS = 5
+ROUNDS = 3
 SEGMENT = 1448  # octets of payload on an Ethernet
 LINE = b"A line of a message that is as long as lines of text are.\r\n"
 CAPTURES = (

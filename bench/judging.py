@@ -206,8 +206,12 @@ def compare(folder: Path, file: Path, count: int, rounds: int) -> None:
 
 
 def each(folder: Path, file: Path, count: int) -> None:
+    number = 0
+
     def microseconds(filters: tuple[str, ...]) -> float:
-        server = OursJudging(folder / f"each-{'-'.join(filters) or 'none'}", filters)
+        nonlocal number
+        number += 1
+        server = OursJudging(folder / f"each-{number}", filters)
         server.start()
         try:
             return run(server, file, count)["cpu us/msg"]
@@ -218,8 +222,8 @@ def each(folder: Path, file: Path, count: int) -> None:
     print(f"{'no filter':<24} {none:8,.0f} us of processor time a message", flush=True)
     before = {"dmarc": ("spf", "dkim"), "authentication_results": ("spf", "dkim", "dmarc")}
     for name in FILTERS:
-        alone = microseconds((*before.get(name, ()), name))
         base = none if name not in before else microseconds(before[name])
+        alone = microseconds((*before.get(name, ()), name))
         print(f"{name:<24} {alone - base:8,.0f} us more", flush=True)
 
 

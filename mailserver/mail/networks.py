@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ MAPPED_BITS = 96  # of ::ffff:0:0/96, where IPv4 addresses lie
 REMEMBERED = 4096  # answers of one set
 
 
+@functools.lru_cache(REMEMBERED)  # each filter asks of the same peer
 def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address, without a zone; one that is mapped into IPv6 as IPv4; None for what is none."""
     try:
