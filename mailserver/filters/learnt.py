@@ -105,6 +105,10 @@ class Learnt:
         self._writer: LearntFile | None = None
         self._inode: tuple[int, int] | None = None
         self._told = ""
+        # Whether all owners together have learnt too little for any opinion; None: to be found out.  `_changes` counts the
+        # beginnings and ends of what is written: an answer from before one of them says nothing of what is there behind it.
+        self._too_few: bool | None = None
+        self._changes = 0
 
     # --- Life. ---
 
@@ -121,6 +125,7 @@ class Learnt:
                 if self._told:
                     self.log.info("{path} can be read again", path=self._path)
                 self.fault = self._told = ""
+                self._has_changed()
                 self.opened += 1
         except (StorageFault, OSError) as error:
             await self._failed(error)
@@ -159,7 +164,15 @@ class Learnt:
 
         Raises `StorageFault`, and OSError where the message cannot be read.
         """
-        return await self._asked(self._opinion, subject, owners)
+        if self._reader is not None and self._too_few:
+            return None  # a thread for each message of a site that has learnt nothing yet would be dear
+        changes = self._changes
+        found = await self._asked(self._opinion, subject, owners)
+        if found is None and self._too_few is None:
+            too_few = await self._asked(_has_too_few, self._minimum)
+            if changes == self._changes:
+                self._too_few = too_few
+        return found
 
     def _opinion(self, file: LearntFile, subject: SubjectMessage, owners: Sequence[str]) -> Opinion | None:
         rows = {one.name: one for one in file.owners([*owners, ""])}
@@ -281,6 +294,7 @@ class Learnt:
         writer = self._writer
         if writer is None:
             raise StorageBroken(self.fault)
+        self._has_changed()
         try:
             return await self._writing.run(work, writer)
         except (AllHang, QueueFull) as error:
@@ -288,11 +302,23 @@ class Learnt:
         except StorageFault as error:
             await self._failed(error)
             raise
+        finally:
+            self._has_changed()
+
+    def _has_changed(self) -> None:
+        self._changes += 1
+        self._too_few = None
 
     def lesson(self, kind: Any, octets: bytes) -> Lesson:
         """A message as it is learnt; in any thread."""
         message, _ = reduced(octets, self.key, self._hostname)
         return Lesson(kind, message.digest, message.hashes, message.id)
+
+
+def _has_too_few(file: LearntFile, minimum: int) -> bool:
+    """All owners' learning together would not be enough."""
+    rows = file.owners()
+    return sum([one.spam for one in rows]) < minimum or sum([one.ham for one in rows]) < minimum
 
 
 def _inode_of(path: str) -> tuple[int, int] | None:

@@ -96,6 +96,25 @@ class Judging(BayesCase):
         self.taught(component, "ham", [self.corpus.message("ham")])
         self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
 
+    def test_where_too_little_was_learnt_by_all_together_no_thread_is_asked_until_more_is(self) -> None:
+        component = self.made(minimum=20)
+        asked: list[object] = []
+        run = component._learnt._reading.run
+
+        def counted(function: Any, *arguments: Any) -> Any:
+            asked.append(function)
+            return run(function, *arguments)
+
+        self.patch(component._learnt._reading, "run", counted)
+        for _ in range(3):
+            self.assertIsNone(self.found(component, self.corpus.message("spam")))
+        self.assertEqual(len(asked), 2)  # once, and whether it is worth it
+        for who in ("", ALICE):  # neither has enough alone
+            self.both_taught(component, 10, who)
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+        self.assertIsNone(self.found(component, self.corpus.message("spam"), "bob@example.org"))
+        self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+
     def test_the_finding_names_the_ten_tokens_that_said_the_most(self) -> None:
         component = self.made()
         self.taught(component, "spam", [b"Message-ID: <%d@a>\r\nSubject: win\r\n\r\ncasino bonus \xe2\x80\xaeevil\r\n" % n for n in range(30)])
