@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.filter_records import option_of, run
+from mailserver.cli.filter_records import option_of, run, tell
 from mailserver.cli.output import as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
 from mailserver.config.filter_order import filter_names
@@ -149,15 +149,6 @@ def contact_doubts(configuration: Configuration) -> list[str]:
 def _decide(options: argparse.Namespace, command: str, more: Mapping[str, Any]) -> int:
     given = {"user": options.user, "sender": options.sender, "by": who()[:100], **more}
     return tell(options, _run(options, command, given | ({"once": True} if options.once else {})))
-
-
-def tell(options: argparse.Namespace, answer: Any) -> int:
-    """Print what was done."""
-    if options.json:
-        as_json({"done": answer})
-    else:
-        say(plain(answer))
-    return 0
 
 
 def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> Any:

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from mailserver.cli.contacts import USE, offline_commands, tell
-from mailserver.cli.filter_records import run
+from mailserver.cli.contacts import USE, offline_commands
+from mailserver.cli.filter_records import run, tell
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
 

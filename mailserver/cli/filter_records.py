@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
-from mailserver.cli.output import EX_IOERR, Unable, plain
+from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config.filter_order import filter_names
 from mailserver.control.client import NoServer
 from mailserver.mail.faults import StorageFault
@@ -16,7 +17,7 @@ from mailserver.mail.faults import StorageFault
 if TYPE_CHECKING:
     from mailserver.config import Configuration
 
-__all__ = ["RecordsInFile", "in_records", "names_of", "option_of", "run"]
+__all__ = ["RecordsInFile", "in_records", "names_of", "option_of", "run", "tell"]
 
 SECONDS = 35.0
 
@@ -43,6 +44,15 @@ def run(
     except NoServer:
         commands = offline(configuration, name)
         return in_records(configuration, name, lambda records, clock: _called(commands(records, clock), command, given))
+
+
+def tell(options: argparse.Namespace, answer: Any) -> int:
+    """Print what was done."""
+    if options.json:
+        as_json({"done": answer})
+    else:
+        say(plain(answer))
+    return 0
 
 
 def names_of(configuration: Configuration, use: str) -> list[str]:

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.filter_records import in_records, names_of, option_of, run
+from mailserver.cli.filter_records import in_records, names_of, option_of, run, tell
 from mailserver.cli.output import Unable, as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
 
@@ -66,12 +66,12 @@ def add(options: argparse.Namespace) -> int:
     given |= {"by": who()[:100], "evidence": options.evidence, "hard": options.hard}
     if options.lasts:
         given["seconds"] = _seconds(options.lasts)
-    return _tell(options, "add", given)
+    return tell(options, _run(options, "add", given))
 
 
 def remove(options: argparse.Namespace) -> int:
     """Remove an entry.  Return 1 where there is none."""
-    return _tell(options, "remove", {"entry": options.entry, "scope": _scope(options)})
+    return tell(options, _run(options, "remove", {"entry": options.entry, "scope": _scope(options)}))
 
 
 def show(options: argparse.Namespace) -> int:
@@ -143,15 +143,6 @@ def _seconds(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         raise Unable(f"--for: {plain(str(error))}", 2) from error
-
-
-def _tell(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> int:
-    answer = _run(options, command, given)
-    if options.json:
-        as_json({"done": answer})
-    else:
-        say(plain(answer))
-    return 0
 
 
 def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> Any:

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.contacts import tell
-from mailserver.cli.filter_records import option_of, run
+from mailserver.cli.filter_records import option_of, run, tell
 from mailserver.cli.output import as_json, moment, plain, say, table
 from mailserver.cli.queue_orders import who
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import account_key, key_of
 from mailserver.cli.accounts import changing, opened
-from mailserver.cli.filter_records import names_of, run
+from mailserver.cli.filter_records import names_of, run, tell
 from mailserver.cli.output import Unable, as_json, moment, plain, say
 from mailserver.cli.queue_orders import who
 from mailserver.config import load
@@ -52,12 +52,12 @@ def lock(options: argparse.Namespace) -> int:
         _, accounts = opened(options.config)
         if changing(accounts, lambda: accounts.read().get(key_of(account_key(options.address)))) is None:
             raise Unable(f"there is no account {plain(options.address)}")
-    return _tell(options, _run(options, "lock", {"account": options.address, "why": options.why, "by": who()[:100]}))
+    return tell(options, _run(options, "lock", {"account": options.address, "why": options.why, "by": who()[:100]}))
 
 
 def unlock(options: argparse.Namespace) -> int:
     """Let it send again.  Return 1 where it was not stopped."""
-    return _tell(options, _run(options, "unlock", {"account": options.address, "by": who()[:100]}))
+    return tell(options, _run(options, "unlock", {"account": options.address, "by": who()[:100]}))
 
 
 def show(options: argparse.Namespace) -> int:
@@ -113,14 +113,6 @@ def states_of(configuration: Configuration) -> tuple[Mapping[str, str], str]:
         return {str(row["account"]): str(row["why"]) for rows in found for row in rows}, ""
     except (Unable, ControlError) as error:
         return {}, f"which accounts may send cannot be told: {plain(str(error))}"
-
-
-def _tell(options: argparse.Namespace, answer: Any) -> int:
-    if options.json:
-        as_json({"done": answer})
-    else:
-        say(plain(answer))
-    return 0
 
 
 def _run(options: argparse.Namespace, command: str, given: Mapping[str, Any]) -> Any:
