@@ -22,11 +22,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Defer
 from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 
 from mailserver.fetching.place import HTTPS_PORT, Place, place_of
@@ -35,7 +33,7 @@ from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.fetched import Fetched, FetchFailed
 from mailserver.mail.networks import NO_NETWORKS, Networks, is_public
 from mailserver.plugins.awaiting import later, within
-from mailserver.transport.bounded import BoundedEndpoint, OneEndpoint
+from mailserver.transport.bounded import AnswerContent, BoundedEndpoint, OneEndpoint
 from mailserver.transport.certificate_faults import words_of
 from mailserver.transport.verified import verified
 
@@ -164,27 +162,14 @@ class Fetching:
         return Fetched(url, response.code, kind[:200].decode("ascii", "replace"), octets)
 
 
-class Collected(Protocol):
-    """Keeps the content of an answer.  `whole` fails with `FetchFailed` for one that is too large, or was cut off."""
-
-    def __init__(self) -> None:
-        self._octets = bytearray()
-        self.whole: Deferred[bytes] = Deferred()
+class Collected(AnswerContent):
+    """Fails with `FetchFailed` for content that is too large, too."""
 
     def dataReceived(self, data: bytes) -> None:
         """A piece of it."""
-        self._octets += data
-        if len(self._octets) > BODY_OCTETS_MOST and not self.whole.called:
+        super().dataReceived(data)
+        if len(self.octets) > BODY_OCTETS_MOST and not self.whole.called:
             self.whole.errback(FetchFailed(f"the answer has more than {BODY_OCTETS_MOST} octets"))
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """All of it has come, or no more will."""
-        if self.whole.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.whole.callback(bytes(self._octets))
-        else:
-            self.whole.errback(reason)
 
 
 def _fields(accept: str, content_type: str) -> Headers:

@@ -16,11 +16,9 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 
 from mailserver.config.password_file import password_of
@@ -34,7 +32,7 @@ from mailserver.relay.token_answers import (
     issuer_of,
     tokens_of,
 )
-from mailserver.transport.bounded import BoundedEndpoint, OneEndpoint
+from mailserver.transport.bounded import AnswerContent, BoundedEndpoint, OneEndpoint
 from mailserver.transport.verified import verified
 
 __all__ = ["Client", "TokenIssuer"]
@@ -166,7 +164,7 @@ class TokenIssuer:
             fields.addRawHeader(name, value)
         producer = None if body is None else FileBodyProducer(io.BytesIO(body))
         response = await agent.request(b"GET" if body is None else b"POST", url.encode("ascii"), fields, producer)
-        content = TokenAnswer()
+        content = AnswerContent()
         response.deliverBody(content)
         return response.code, await content.whole
 
@@ -180,27 +178,6 @@ class TokenIssuer:
         if self._trust_root is None:
             self._trust_root = platformTrust()
         return wrapClientTLS(verified(host, self._trust_root), plain)
-
-
-class TokenAnswer(Protocol):
-    """Collects an answer, which the connection has bounded."""
-
-    def __init__(self) -> None:
-        self._octets = bytearray()
-        self.whole: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        """A piece of it."""
-        self._octets += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """All of it has come, or no more will."""
-        if self.whole.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.whole.callback(bytes(self._octets))
-        else:
-            self.whole.errback(reason)
 
 
 def _words(error: Any) -> str:

@@ -6,12 +6,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.web.client import URI
+from twisted.python.failure import Failure
+from twisted.web.client import URI, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-__all__ = ["BoundedEndpoint", "OneEndpoint"]
+__all__ = ["AnswerContent", "BoundedEndpoint", "OneEndpoint"]
 
 
 class BoundedProtocol(ProtocolWrapper):
@@ -87,3 +90,24 @@ class OneEndpoint:
     def endpointForURI(self, uri: URI) -> Any:
         """The one."""
         return self._endpoint
+
+
+class AnswerContent(Protocol):
+    """Keeps the content of an answer, which the connection has bounded.  `whole` fails for one that was cut off."""
+
+    def __init__(self) -> None:
+        self.octets = bytearray()
+        self.whole: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """A piece of it."""
+        self.octets += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """All of it has come, or no more will."""
+        if self.whole.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.whole.callback(bytes(self.octets))
+        else:
+            self.whole.errback(reason)
