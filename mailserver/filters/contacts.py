@@ -9,7 +9,7 @@ Mail that a user expects (`mailserver expect`) is taken as if an allow entry sto
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -59,7 +59,7 @@ from mailserver.filters.contact_replies import Replies
 from mailserver.filters.contact_rounds import Rounds
 from mailserver.filters.contact_tokens import DECIDE, Tokens, claim_of
 from mailserver.filters.evidence import normal_addresses
-from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
+from mailserver.filters.followed_records import FollowedRecords, FollowsAccounts, KeyPart
 from mailserver.filters.list_entries import scopes_of
 from mailserver.mail.networks import is_public
 
@@ -102,7 +102,7 @@ class ContactsOptions(Options):
 @implementer(
     IRecipientFilter, IRecipientContentFilter, ITransactionEnd, IMailReader, IComponent, IPeriodic, ICommands, IAccountFollower
 )
-class Contacts:
+class Contacts(FollowsAccounts):
     """At RCPT it knows what is claimed, after the data what is shown."""
 
     cost = 0.5  # in front of the greylist
@@ -155,23 +155,8 @@ class Contacts:
 
     # --- Renamed and removed users. ---
 
-    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
-        """Their contacts and decisions, rules, expected mail, orders and reply addresses."""
-        try:
-            await self._followed.renamed(accounts, stage)
-        finally:
-            await self._book.read_anew()
-
-    async def account_removed(self, account: str) -> None:
-        """Forget all that is kept of him."""
-        try:
-            await self._followed.removed(account)
-        finally:
-            await self._book.read_anew()
-
-    async def kept_of_account(self, account: str) -> int:
-        """How many."""
-        return await self._followed.count(account)
+    async def _read_anew(self) -> None:
+        await self._book.read_anew()
 
     # --- Judging. ---
 

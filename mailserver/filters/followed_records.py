@@ -16,7 +16,7 @@ from mailserver.api import Clock, IRecords, IStateStore, StorageBroken
 from mailserver.filters.followed_names import FollowedNames
 from mailserver.plugins.awaiting import all_of
 
-__all__ = ["FollowedRecords", "KeyPart", "NamePlace", "Stage"]
+__all__ = ["FollowedRecords", "FollowsAccounts", "KeyPart", "NamePlace", "Stage"]
 
 GAP = "\t"
 PAGE = 500
@@ -184,3 +184,30 @@ class _Facts:
 
     def _lifetime(self, one: MovedRecord) -> float:
         return min(max(one.end - self._clock.seconds(), 1.0), LIFETIME_MOST)
+
+
+class FollowsAccounts:
+    """`IAccountFollower` for a component whose records are `_followed`; `_read_anew` takes up what has changed."""
+
+    _followed: FollowedRecords
+
+    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
+        """What is kept of them follows."""
+        try:
+            await self._followed.renamed(accounts, stage)
+        finally:
+            await self._read_anew()
+
+    async def account_removed(self, account: str) -> None:
+        """What is kept of him is forgotten."""
+        try:
+            await self._followed.removed(account)
+        finally:
+            await self._read_anew()
+
+    async def kept_of_account(self, account: str) -> int:
+        """How many."""
+        return await self._followed.count(account)
+
+    async def _read_anew(self) -> None:
+        """Nothing is remembered of them beside the records, unless a component says so."""

@@ -6,7 +6,7 @@ away and nothing that is hard.  For an address or a domain it wants evidence: SP
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -44,7 +44,7 @@ from mailserver.api import (
     normal_domain,
 )
 from mailserver.filters.evidence import author_of, normal_addresses, passed, proved_domains, spf_passes
-from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
+from mailserver.filters.followed_records import FollowedRecords, FollowsAccounts, KeyPart
 from mailserver.filters.list_book import HIT_SECONDS, ListBook, hits_key
 from mailserver.filters.list_commands import commands_of
 from mailserver.filters.list_entries import SITE, Entry, scopes_of
@@ -69,7 +69,7 @@ class ListsOptions(Options):
 
 
 @implementer(ISenderFilter, IRecipientFilter, IRecipientContentFilter, IComponent, IPeriodic, ICommands, IAccountFollower)
-class Lists:
+class Lists(FollowsAccounts):
     """Decides at RCPT, and after the data where only the message shows who has sent it.
 
     At MAIL it only speaks of what no user can say otherwise: the site's hard entries, and allow entries of the site, lest
@@ -115,23 +115,8 @@ class Lists:
 
     # --- Renamed and removed users. ---
 
-    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
-        """Their entries, and how often these have decided."""
-        try:
-            await self._followed.renamed(accounts, stage)
-        finally:
-            await self._book.read_anew()
-
-    async def account_removed(self, account: str) -> None:
-        """Forget his entries."""
-        try:
-            await self._followed.removed(account)
-        finally:
-            await self._book.read_anew()
-
-    async def kept_of_account(self, account: str) -> int:
-        """How many."""
-        return await self._followed.count(account)
+    async def _read_anew(self) -> None:
+        await self._book.read_anew()
 
     # --- Judging. ---
 

@@ -36,7 +36,7 @@ from mailserver.api import (
     Services,
     Verdict,
 )
-from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
+from mailserver.filters.followed_records import FollowedRecords, FollowsAccounts, KeyPart
 from mailserver.filters.list_entries import SITE, read_scope, scopes_of
 from mailserver.trust.weighing import LEVELS, Thresholds, Weighed, weigh
 
@@ -87,7 +87,7 @@ class ScoresOptions(Options):
 
 
 @implementer(IScorer, IComponent, IPeriodic, ICommands, IAccountFollower)
-class Scores:
+class Scores(FollowsAccounts):
     """Adds up the scores.  Where a filter has said Accept, nothing is weighed.
 
     Thresholds of domains and users stand in the records, and are in memory.  What one has not set is his domain's, then the
@@ -174,24 +174,6 @@ class Scores:
         return thresholds, nearest
 
     # --- Renamed and removed users. ---
-
-    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
-        """Their thresholds."""
-        try:
-            await self._followed.renamed(accounts, stage)
-        finally:
-            await self._read_anew()
-
-    async def account_removed(self, account: str) -> None:
-        """Forget his thresholds."""
-        try:
-            await self._followed.removed(account)
-        finally:
-            await self._read_anew()
-
-    async def kept_of_account(self, account: str) -> int:
-        """How many."""
-        return await self._followed.count(account)
 
     async def _read_anew(self) -> None:
         self._changes += 1

@@ -5,7 +5,7 @@ Who gets an address of his own and gives it away is known by that: mail from ano
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,7 +30,7 @@ from mailserver.api import (
     Verdict,
 )
 from mailserver.filters.contact_claims import Claims, claims_of, is_report
-from mailserver.filters.followed_records import FollowedRecords, KeyPart, Stage
+from mailserver.filters.followed_records import FollowedRecords, FollowsAccounts, KeyPart
 from mailserver.filters.subaddress_book import Subaddress, SubaddressBook, split_subaddress
 from mailserver.filters.subaddress_commands import commands_of
 
@@ -57,7 +57,7 @@ class SubaddressesOptions(Options):
 
 
 @implementer(IRecipientFilter, IRecipientContentFilter, ICommands, IAccountFollower)
-class Subaddresses:
+class Subaddresses(FollowsAccounts):
     """A closed address refuses at RCPT.  Who has sent a message is known after the data."""
 
     cost = 0.5
@@ -73,18 +73,6 @@ class Subaddresses:
         return commands_of(self._book, separator=self._options.separator)
 
     # --- Renamed and removed users. ---
-
-    async def accounts_renamed(self, accounts: Mapping[str, str], stage: Stage) -> None:
-        """Their addresses, and how often these were used."""
-        await self._followed.renamed(accounts, stage)
-
-    async def account_removed(self, account: str) -> None:
-        """Forget his."""
-        await self._followed.removed(account)
-
-    async def kept_of_account(self, account: str) -> int:
-        """How many."""
-        return await self._followed.count(account)
 
     async def judge_recipient(self, envelope: Envelope, recipient: Recipient) -> Verdict:
         """No for a closed one: there is no such address any more."""
