@@ -29,7 +29,7 @@ from mailserver.api import (
     Verdict,
 )
 from mailserver.filters.content_feed import ContentFeed
-from mailserver.filters.scanner_client import ScannerClient, ScannerFailed
+from mailserver.filters.scanner_client import Larger, ScannerClient, ScannerFailed, not_scanned
 
 __all__ = ["ClamAV", "ClamAVOptions", "factory", "signature_in"]
 
@@ -57,7 +57,7 @@ class ClamAVOptions(Options):
     """The score of the finding `virus`, for who weighs it."""
     size: Size = 25 * 1024 * 1024
     """A larger message is not scanned. Not more than StreamMaxLength of clamd.conf."""
-    larger: Literal["pass", "quarantine", "refuse"] = "pass"
+    larger: Larger = "pass"
     """What becomes of a larger one; the finding `not-scanned` is there in any case."""
     connections: Count = 10
     """How many messages are scanned at once; each has a connection of its own. Not more than MaxThreads of clamd.conf."""
@@ -104,11 +104,7 @@ class ClamAV:
 
     def _too_large(self, content: Content) -> Verdict:
         self._count("not-scanned")
-        words = f"not scanned for viruses: {content.size} octets are too many"
-        findings = (Finding("not-scanned", 0.0, words, {"octets": content.size}),)
-        if self._options.larger == "pass":
-            return Pass(findings=findings)
-        return (Refuse if self._options.larger == "refuse" else Quarantine)(words, findings=findings)
+        return not_scanned("for viruses", content, self._options.larger)
 
     def _count(self, result: str) -> None:
         self._metrics.count("scans", result=result)

@@ -40,7 +40,7 @@ from mailserver.api import (
 from mailserver.config.password_file import password_of
 from mailserver.filters.content_feed import ContentFeed
 from mailserver.filters.rspamd_answer import RspamdAnswer, edits_of, is_whole, read_answer, read_learnt
-from mailserver.filters.scanner_client import ScannerClient
+from mailserver.filters.scanner_client import Larger, ScannerClient, not_scanned
 from mailserver.filters.taught import commands_that_teach
 
 __all__ = ["Rspamd", "RspamdOptions", "factory", "request_for"]
@@ -77,7 +77,7 @@ class RspamdOptions(Options):
     """Whether the client's confirmed name is looked up first (`Hostname`)."""
     size: Size = 50 * 1024 * 1024
     """A larger message is not scanned. Not more than rspamd's `max_message`."""
-    larger: Literal["pass", "quarantine", "refuse"] = "pass"
+    larger: Larger = "pass"
     """What becomes of a larger one; the finding `not-scanned` is there in any case."""
     connections: Count = 20
     """How many messages are scanned at once."""
@@ -166,12 +166,7 @@ class Rspamd:
 
     def _too_large(self, content: Content) -> Verdict:
         self._services.metrics.count("scans", action="not-scanned")
-        words = f"not scanned by rspamd: {content.size} octets are too many"
-        findings = (Finding("not-scanned", 0.0, words, {"octets": content.size}),)
-        if self._options.larger == "pass":
-            return Pass(findings=findings)
-        verdict: Verdict = VERDICTS[self._options.larger](words, findings=findings)
-        return verdict
+        return not_scanned("by rspamd", content, self._options.larger)
 
 
 def _password_in(path: str | None) -> str:

@@ -6,7 +6,7 @@ The connection is made for the scan and cut when its answer is there, so nobody 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as Late
@@ -15,15 +15,27 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mailserver.api import Clock, Services
+from mailserver.api import Clock, Content, Finding, Pass, Quarantine, Refuse, Services, Verdict
 from mailserver.filters.content_feed import ContentFeed
 from mailserver.plugins.awaiting import within
 
-__all__ = ["ScannerClient", "ScannerFailed"]
+__all__ = ["Larger", "ScannerClient", "ScannerFailed", "not_scanned"]
+
+Larger = Literal["pass", "quarantine", "refuse"]
+"""What becomes of a message that is too large to be scanned."""
 
 
 class ScannerFailed(OSError):
     """The scanner gave no answer, or none that is understood: nobody knows what is in the message."""
+
+
+def not_scanned(what: str, content: Content, larger: Larger) -> Verdict:
+    """The verdict on a message that is too large; the finding `not-scanned` is there in any case."""
+    words = f"not scanned {what}: {content.size} octets are too many"
+    findings = (Finding("not-scanned", 0.0, words, {"octets": content.size}),)
+    if larger == "pass":
+        return Pass(findings=findings)
+    return (Refuse if larger == "refuse" else Quarantine)(words, findings=findings)
 
 
 class ScannerConnection(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 from zope.interface import implementer
@@ -22,14 +22,12 @@ from mailserver.api import (
     IContentFilter,
     Options,
     Pass,
-    Quarantine,
-    Refuse,
     Services,
     Size,
     Verdict,
 )
 from mailserver.filters.content_feed import ContentFeed
-from mailserver.filters.scanner_client import ScannerClient, ScannerFailed
+from mailserver.filters.scanner_client import Larger, ScannerClient, ScannerFailed, not_scanned
 from mailserver.filters.taught import commands_that_teach
 from mailserver.mail.trace import received
 
@@ -54,7 +52,7 @@ class SpamAssassinOptions(Options):
     """How many of the rules that matched become findings."""
     size: Size = 512 * 1024
     """A larger message is not scanned: a large one takes spamd long. `spamc` has the same bound."""
-    larger: Literal["pass", "quarantine", "refuse"] = "pass"
+    larger: Larger = "pass"
     """What becomes of a larger one; the finding `not-scanned` is there in any case."""
     connections: Count = 5
     """How many messages are scanned at once. Not more than spamd's `--max-children`."""
@@ -115,11 +113,7 @@ class SpamAssassin:
 
     def _too_large(self, content: Content) -> Verdict:
         self._services.metrics.count("scans", result="not-scanned")
-        words = f"not scanned by SpamAssassin: {content.size} octets are too many"
-        findings = (Finding("not-scanned", 0.0, words, {"octets": content.size}),)
-        if self._options.larger == "pass":
-            return Pass(findings=findings)
-        return (Refuse if self._options.larger == "refuse" else Quarantine)(words, findings=findings)
+        return not_scanned("by SpamAssassin", content, self._options.larger)
 
 
 def trace_for(envelope: Envelope, hostname: str) -> bytes:
