@@ -24,6 +24,7 @@ In the order in which they are read:
 * `dmarc_report`: an aggregate report about a domain, and its XML (RFC 9990)
 * `dmarc_report_mail`: such a report as a message, and where it goes
 * `dmarc_report_reading`: one of others, read out of a message
+* `mta_sts`: a policy of MTA-STS: which mail exchangers a domain has, and that they use TLS (RFC 8461)
 * `arf`: complaints about mail (RFC 5965)
 * `authentication_results`: the fields that say what was found (RFC 8601)
 * `weighing`: adds up what was found, says what that leads to, and what would have led elsewhere
