@@ -27,6 +27,7 @@ from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
+from mailserver.trust.dane import NO_TLSA, TLSAAnswer
 
 __all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
 
@@ -51,20 +52,28 @@ NO_ANSWER = Reply.of(451, "4.4.3", "The DNS does not answer for the domain")
 class Host:
     """One host: its name (for TLS and the log), and its numeric addresses in the order in which they are tried.
 
-    `port` is 0 where it is the usual one.
+    `port` is 0 where it is the usual one.  `tlsa` is what the DNS says about its certificates.
     """
 
     name: str
     addresses: tuple[str, ...]
     port: int = 0
+    tlsa: TLSAAnswer = NO_TLSA
 
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The hosts of a domain in groups of equal preference, best first.  They are valid for `ttl_seconds`."""
+    """The hosts of a domain in groups of equal preference, best first.  They are valid for `ttl_seconds`.
+
+    `is_authentic`: that these are the domain's hosts is sure, by an MX answer that is secure (or securely says that there is no
+    MX record), or because the configuration names them.  `sts` is what MTA-STS says about `domain`.
+    """
 
     groups: tuple[tuple[Host, ...], ...]
     ttl_seconds: float = KEEP_SECONDS_MOST
+    domain: str = ""
+    is_authentic: bool = False
+    sts: object | None = None
 
     def in_order(self, chance: random.Random) -> list[Host]:
         """The hosts in one order of trying them: random among equals, so that they share the load (RFC 5321 section 5.1)."""
